@@ -1,0 +1,202 @@
+"""Compare the model with tensors recorded from the reference implementation.
+
+    python benchmarks/reference_parity.py --fixtures DIR --json OUT
+
+Every `NAME.safetensors` with its `NAME.json` in DIR is one fixture. The result is
+`{fixture: {"max_abs": {quantity: number}, "max_rel_grad": number, "trainable_equal": bool,
+"greedy_equal": bool, "beam_equal": bool}}`; a fixture of a mode this program does not have is
+`{"skipped": reason}`, and one of pruning has its own quantities. A quantity
+the fixture does not hold is null.
+
+Attention of the backbone runs unfused by default: that is the order of operations of the recorded
+run. Fused attention (`--attention sdpa`), which training uses, rounds differently; the recorded
+float32 numbers are themselves about 1e-5 away from float64.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import T5Config, T5ForConditionalGeneration
+
+from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.models.batch import Batch
+from vl_lst.models.generation import beam_search, greedy_search
+from vl_lst.models.ladder import LadderModel
+from vl_lst.models.losses import average_token_losses
+from vl_lst.models.pruning import fisher_importance, magnitude_importance, prune_backbone
+from vl_lst.models.reference_checkpoint import from_reference, reference_names, reference_pieces
+
+BEAMS = 5
+LOSS_AVERAGE = {"vqa": "examples", "nlvr": "examples", "caption": "tokens"}
+
+
+def fixture_batch(tensors: Mapping[str, Tensor], model: LadderModel) -> Batch:
+    """The recorded inputs as a batch; the images of an example become a dimension of their own."""
+    features = tensors["in.vis_feats"]
+    images = int(tensors["in.img_order_ids"].max()) + 1 if "in.img_order_ids" in tensors else 1
+    pooled = model.visual.order_MD.shape[0]
+    rows = features.shape[0]
+    boxes = tensors["in.boxes"].view(rows, images, -1, 4)[:, :, :pooled]
+    return Batch(
+        features_BINF=features.view(rows, images, -1, features.shape[-1]),
+        prompt_ids_UT=tensors["in.input_ids"],
+        prompt_index_B=torch.arange(rows),
+        boxes_BIM4=boxes,
+        labels_BL=tensors["in.labels"],
+        weights_B=tensors.get("in.scores", torch.ones(rows)),
+    )
+
+
+def compare_outputs(
+    model: LadderModel, batch: Batch, tensors: Mapping[str, Tensor], task: str
+) -> dict[str, float | None]:
+    """Largest absolute difference of each recorded output; leaves gradients on the parameters."""
+    encoded = model.encode(batch)
+    labels = batch.labels_BL
+    assert labels is not None
+    assert batch.weights_B is not None
+    states = model.decode(encoded, model.backbone.shift_right(labels), None, None)
+    memory, memory_mask = encoded.backbone_memory()
+    decoder_final = model.backbone.decode(
+        model.backbone.shift_right(labels),
+        [],
+        encoder_states_PTD=memory,
+        encoder_mask_PT=memory_mask,
+    ).final_PLD
+    losses = model.token_losses(batch)
+    ours = {
+        "loss_per_token": losses.flatten(),
+        "logits": model.logits(states),
+        "enc_side_last_hidden": encoded.side_BSR,
+        "dec_side_last_hidden": states,
+        "enc_backbone_last_hidden": encoded.taps.final_UTD,
+        "dec_backbone_last_hidden": decoder_final,
+    }
+    if task in LOSS_AVERAGE:
+        ours[f"{task}_train_step_loss"] = average_token_losses(
+            losses, labels, batch.weights_B, over=LOSS_AVERAGE[task]
+        )
+    losses.sum().backward()
+    return {
+        name: largest_difference(value, tensors.get(f"out.{name}")) for name, value in ours.items()
+    }
+
+
+def largest_difference(ours: Tensor, recorded: Tensor | None) -> float | None:
+    """Largest absolute difference; `None` where nothing was recorded."""
+    return None if recorded is None else float((ours.detach() - recorded).abs().max())
+
+
+def compare_gradients(model: LadderModel, tensors: Mapping[str, Tensor]) -> float | None:
+    """Largest difference of a gradient relative to the largest entry of its parameter.
+
+    A parameter is what the optimiser sees: the gates of a stack are one vector, the rungs one
+    stacked weight. (A single gate's gradient is a difference of large sums, known to fewer digits
+    in the recording itself.)
+    """
+    recorded = {k.removeprefix("grad."): v for k, v in tensors.items() if k.startswith("grad.")}
+    if not recorded:
+        return None
+    differences: dict[str, float] = {}
+    scales: dict[str, float] = {}
+    parameters = model.trainable()
+    for piece in reference_pieces(model):
+        if piece.reference not in recorded:
+            continue
+        gradient = parameters[piece.name].grad
+        assert gradient is not None, f"{piece.name} got no gradient"
+        theirs = recorded[piece.reference]
+        difference = float((piece.read(gradient) - theirs).abs().max())
+        differences[piece.name] = max(differences.get(piece.name, 0.0), difference)
+        scales[piece.name] = max(scales.get(piece.name, 0.0), float(theirs.abs().max()))
+    return max(d / scales[n] if scales[n] else d for n, d in differences.items())
+
+
+def compare_ids(ours: Tensor, recorded: Tensor | None) -> bool | None:
+    """Whether two generations agree, whatever padding stands behind them."""
+    if recorded is None:
+        return None
+    width = max(ours.shape[1], recorded.shape[1])
+    padded = [torch.nn.functional.pad(ids, (0, width - ids.shape[1])) for ids in (ours, recorded)]
+    return torch.equal(*padded)
+
+
+def compare_pruning(tensors: Mapping[str, Tensor], description: Any) -> dict[str, object]:
+    """Importances, kept rows and cut weights of a pruning fixture."""
+    state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+    config = T5Config(**description["config"])
+    t5 = T5ForConditionalGeneration(config)
+    t5.load_state_dict({name: state.get(name, state["shared.weight"]) for name in t5.state_dict()})
+    samples = [
+        (tensors[f"in.sample{n}.input_ids"], tensors[f"in.sample{n}.target_ids"])
+        for n in range(description["fisher_num_samples"])
+    ]
+    fisher = fisher_importance(FrozenBackbone(t5), samples)
+    reduction = description["reduction_factor"]
+    pruned = {
+        "mag": prune_backbone(state, magnitude_importance(state), config, reduction),
+        "fisher": prune_backbone(state, fisher, config, reduction),
+    }
+    ours = {f"fisher.{name}": importance for name, importance in fisher.items()}
+    for kind, result in pruned.items():
+        ours |= {f"pruned_{kind}.{name}": weight for name, weight in result.weights.items()}
+    max_abs: dict[str, float] = {}
+    for name, recorded in tensors.items():
+        quantity = name.partition(".")[0]
+        if quantity in ("fisher", "pruned_mag", "pruned_fisher"):
+            difference = largest_difference(ours[name], recorded)
+            max_abs[quantity] = max(max_abs.get(quantity, 0.0), difference or 0.0)
+    kept = {f"keep_{kind}": r.kept == description[f"keep_{kind}"] for kind, r in pruned.items()}
+    return {"max_abs": max_abs, "kept_rows_equal": kept}
+
+
+def compare_fixture(path: Path, attention: str) -> dict[str, object]:
+    """All comparisons of one fixture."""
+    description = json.loads(path.with_suffix(".json").read_text())
+    if "keep_fisher" in description:
+        return compare_pruning(load_file(path), description)
+    if description.get("mode") != "lst":
+        mode = description.get("mode", "not stated")
+        return {"skipped": f"the fixture's mode is {mode}; this compares ladder models"}
+    tensors = load_file(path)
+    state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+    model = from_reference(state, description["config"], attention=attention).eval()
+    batch = fixture_batch(tensors, model)
+    max_length = int(description.get("gen_info", {}).get("max_length", 20))
+    beam_ids, beam_scores = beam_search(model, batch, max_length=max_length, beams=BEAMS)
+    max_abs = compare_outputs(model, batch, tensors, str(description.get("task")))
+    max_abs["beam5_scores"] = largest_difference(beam_scores, tensors.get("out.beam5_scores"))
+    return {
+        "max_abs": max_abs,
+        "max_rel_grad": compare_gradients(model, tensors),
+        "trainable_equal": reference_names(model) == set(description["trainable"]),
+        "greedy_equal": compare_ids(
+            greedy_search(model, batch, max_length=max_length), tensors.get("out.greedy_ids")
+        ),
+        "beam_equal": compare_ids(beam_ids, tensors.get("out.beam5_ids")),
+    }
+
+
+def main() -> None:
+    """Run every fixture of a folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fixtures", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--json", type=Path, required=True, metavar="OUT")
+    parser.add_argument("--attention", choices=("eager", "sdpa"), default="eager")
+    arguments = parser.parse_args()
+    paths = sorted(arguments.fixtures.glob("*.safetensors"))
+    if not paths:
+        parser.error(f"no *.safetensors in {arguments.fixtures}")
+    results = {path.stem: compare_fixture(path, arguments.attention) for path in paths}
+    arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""JSON files read with messages a person can act on, and files written whole or not at all."""
+
+import gc
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eval.errors import FileFormatError, InputError
+
+__all__ = ["atomic_path", "read_json", "write_json"]
+
+
+def read_json(path: Path, *, expected: str) -> Any:
+    """Read one JSON document.
+
+    Args:
+        path: The file.
+        expected: What the file should hold, for the message ("the official VQA v2 questions").
+
+    Raises:
+        InputError: There is no such file, or it cannot be read.
+        FileFormatError: The text is not JSON, or ends too early; the message gives the position.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"no file {path}: expected {expected} there") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder: expected a file with {expected}") from None
+    except UnicodeDecodeError as error:
+        raise FileFormatError(
+            f"{path}: byte {error.start} is not UTF-8; expected {expected} as JSON text"
+        ) from None
+    try:
+        with _garbage_collection_paused():
+            return json.loads(text)
+    except json.JSONDecodeError as error:
+        at_end = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        truncated = " (the file seems cut short)" if at_end else ""
+        raise FileFormatError(
+            f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: "
+            f"{error.msg}{truncated}; expected {expected}. Fetch or write the file again."
+        ) from None
+    except (RecursionError, ValueError) as error:
+        raise FileFormatError(
+            f"{path}: lists nested too deeply, or a number too long ({error}); expected {expected}"
+        ) from None
+
+
+@contextmanager
+def _garbage_collection_paused() -> Iterator[None]:
+    """JSON has no cycles, and looking for some among millions of new objects takes long."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that replaces it when the block ends without error.
+
+    A reader sees the old file or the whole new one, whatever happens in between.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
+    """Write `value` as JSON, atomically.
+
+    Raises:
+        ValueError: The value holds NaN or an infinity, which JSON does not have.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

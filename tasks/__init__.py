@@ -1,0 +1,30 @@
+"""Tasks, one file each: official formats, splits, prompts, targets and which metric judges them.
+
+`get_task("vqa")` finds a task by the name of its file, so a new task needs no list to be edited.
+No module of this package imports torch.
+"""
+
+import importlib
+import pkgutil
+
+from eval.errors import InputError
+from tasks._task import Example, ExampleTable, Head, Score, Task
+
+__all__ = ["Example", "ExampleTable", "Head", "Score", "Task", "get_task", "task_names"]
+
+
+def task_names() -> list[str]:
+    """Names of the tasks there are: the public modules of this package that define `TASK`."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def get_task(name: str) -> Task:
+    """Return the task defined in `tasks/<name>.py`.
+
+    Raises:
+        InputError: There is no such task.
+    """
+    if name not in task_names():
+        raise InputError(f"no task {name!r}; there are: {', '.join(task_names())}")
+    task: Task = importlib.import_module(f"tasks.{name}").TASK
+    return task

@@ -1,0 +1,45 @@
+"""Memory-efficient fine-tuning of a frozen CLIP-T5 on vision-and-language tasks.
+
+What is public stands in `__all__`; each name is imported when it is first used, so that scoring
+predictions needs no torch.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "FrozenBackbone": "vl_lst.models.backbone",
+    "HeadConfig": "vl_lst.models.config",
+    "LadderConfig": "vl_lst.models.config",
+    "LadderModel": "vl_lst.models.ladder",
+    "VisualConfig": "vl_lst.models.config",
+    "generate": "vl_lst.models.generation",
+    "get_task": "tasks",
+    "load_backbone": "vl_lst.models.loading",
+    "load_run": "vl_lst.training.run",
+}
+
+__all__ = [
+    "FrozenBackbone",
+    "HeadConfig",
+    "LadderConfig",
+    "LadderModel",
+    "VisualConfig",
+    "__version__",
+    "generate",
+    "get_task",
+    "load_backbone",
+    "load_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vl_lst' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,7 @@
+"""`python -m vl_lst` is `vl-lst`."""
+
+import sys
+
+from vl_lst.cli import main
+
+sys.exit(main())

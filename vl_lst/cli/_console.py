@@ -1,0 +1,91 @@
+"""What every command shares: where text goes, how progress shows, how machines read results.
+
+Results go to standard output, everything else (progress, notes, errors) to standard error.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Protocol
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+__all__ = ["JsonOption", "ProgressReport", "QuietOption", "progress", "results", "status"]
+
+JsonOption = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Also write the result as JSON to this file."),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", help="Print nothing but the result and errors.")
+]
+
+SECONDS_BETWEEN_PLAIN_LINES = 10.0
+
+results = Console(soft_wrap=True, highlight=False)
+status = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class ProgressReport(Protocol):
+    """What long work calls to say how far it is."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
+class _PlainLines:
+    """Progress where there is no terminal: a line now and then, and one at the end."""
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._last_line = time.monotonic()
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if done < total and now - self._last_line < SECONDS_BETWEEN_PLAIN_LINES:
+            return
+        self._last_line = now
+        line = f"{self._description}: {done:,}/{total:,} {note}".rstrip()
+        status.print(line, markup=False)
+
+
+class _Bar:
+    """Progress on a terminal."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar = bar
+        self._task = task
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        self._bar.update(self._task, completed=done, total=total, note=note)
+
+
+@contextmanager
+def progress(description: str, *, quiet: bool) -> Iterator[ProgressReport]:
+    """Show progress under `description`: a bar on a terminal, plain lines elsewhere."""
+    if quiet:
+        yield lambda done, total, note="": None
+        return
+    if not status.is_terminal:
+        yield _PlainLines(description)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=status) as bar:
+        yield _Bar(bar, bar.add_task(description, total=None, note=""))

@@ -1,0 +1,46 @@
+"""Errors of training and models that are the user's to mend, not the program's.
+
+    VlLstError
+    ├── RecipeError          a recipe or an override is not valid
+    ├── ModelError           a backbone or its settings do not fit together
+    ├── CheckpointError      a run or checkpoint directory is incomplete or of another model
+    └── TrainingError        training cannot go on
+
+`USER_ERRORS` adds the roots of the other packages: whatever is in it, the command line prints as
+one message without traceback and exits with code 1.
+"""
+
+from eval.errors import InputError
+from feature_extraction.errors import FeatureError
+
+__all__ = [
+    "USER_ERRORS",
+    "CheckpointError",
+    "ModelError",
+    "RecipeError",
+    "TrainingError",
+    "VlLstError",
+]
+
+
+class VlLstError(Exception):
+    """Root of the tree above."""
+
+
+class RecipeError(VlLstError):
+    """A recipe, or a `--set` override, is not valid."""
+
+
+class ModelError(VlLstError):
+    """A backbone cannot be loaded, or does not fit the settings asked for."""
+
+
+class CheckpointError(VlLstError):
+    """A run directory or a checkpoint is missing, incomplete, or belongs to another model."""
+
+
+class TrainingError(VlLstError):
+    """Training met something it cannot go on from, such as a loss that is not finite."""
+
+
+USER_ERRORS: tuple[type[Exception], ...] = (VlLstError, FeatureError, InputError)

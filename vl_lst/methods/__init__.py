@@ -1,0 +1,57 @@
+"""Transfer methods, one file each: what a method adds to the frozen backbone, and what it trains.
+
+`get_method("lst")` finds a method by the name of its file, so a new one needs no list to be edited.
+"""
+
+import importlib
+import pkgutil
+from typing import Protocol
+
+from pydantic import BaseModel
+from torch import nn
+
+from vl_lst.errors import RecipeError
+from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.models.config import HeadConfig, VisualConfig
+from vl_lst.models.ladder import LadderModel
+
+__all__ = ["Method", "get_method", "method_names"]
+
+
+class Method(Protocol):
+    """What a file in this folder offers."""
+
+    options: type[BaseModel]
+    """The method's own settings, as they stand under `method.options` in a recipe."""
+
+    def attach(
+        self,
+        backbone: FrozenBackbone,
+        options: BaseModel,
+        *,
+        visual: VisualConfig,
+        head: HeadConfig,
+    ) -> LadderModel:
+        """Build the model around `backbone`."""
+        ...
+
+    def trainable(self, model: LadderModel) -> dict[str, nn.Parameter]:
+        """Exactly the parameters that train, by name; a checkpoint holds these and no others."""
+        ...
+
+
+def method_names() -> list[str]:
+    """Names of the methods there are."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def get_method(name: str) -> Method:
+    """Return the method defined in `methods/<name>.py`.
+
+    Raises:
+        RecipeError: There is no such method.
+    """
+    if name not in method_names():
+        raise RecipeError(f"no method {name!r}; there are: {', '.join(method_names())}")
+    method: Method = importlib.import_module(f"vl_lst.methods.{name}").METHOD
+    return method

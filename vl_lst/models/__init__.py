@@ -1,0 +1,1 @@
+"""The frozen backbone and its taps, visual embedding, side network, heads and search."""

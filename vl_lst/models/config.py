@@ -1,0 +1,84 @@
+"""Settings of the parts of a model; a recipe fills them, a checkpoint's recipe rebuilds them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vl_lst.errors import ModelError
+
+__all__ = ["HeadConfig", "LadderConfig", "VisualConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisualConfig:
+    """How image features become tokens.
+
+    Args:
+        channels: Width of one feature vector (2048 for the RN101 grid).
+        tokens: Feature vectors per image as stored (49).
+        pooled_grid: Side of the square grid that the stored grid is max-pooled to; 6 turns
+            7x7 = 49 into 36 tokens as in the paper. `None` keeps the tokens as they are.
+        max_images: Images one example may hold (2 for NLVR2).
+    """
+
+    channels: int
+    tokens: int
+    pooled_grid: int | None = 6
+    max_images: int = 2
+
+    def __post_init__(self) -> None:
+        side = round(self.tokens**0.5)
+        if self.pooled_grid is not None and (side * side != self.tokens or side < self.pooled_grid):
+            raise ModelError(
+                f"cannot pool {self.tokens} feature vectors per image to a grid of "
+                f"{self.pooled_grid}x{self.pooled_grid}: expected a square grid of at least that "
+                "size. Set visual.pooled_grid to null to use the features as they are."
+            )
+
+    @property
+    def pooled_tokens(self) -> int:
+        """Tokens per image after pooling."""
+        return self.tokens if self.pooled_grid is None else self.pooled_grid**2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadConfig:
+    """What turns the side network's states into answers.
+
+    Args:
+        kind: "classify" over a closed list of answers, or "generate" with the vocabulary.
+        answers: Length of the answer list; 0 when generating.
+    """
+
+    kind: Literal["classify", "generate"]
+    answers: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.kind == "classify") != (self.answers > 0):
+            raise ModelError(
+                f"a head that is to {self.kind} got {self.answers} answers: classifying needs "
+                "at least one, generating none"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LadderConfig:
+    """A ladder side network (arXiv 2206.06522, section 3).
+
+    Args:
+        reduction: The side network is this many times narrower than the backbone; must divide
+            its d_model, d_kv and d_ff.
+        encoder_layers: Backbone encoder layers that get a side block and a rung, counted from 0
+            and ascending; `None` means all.
+        decoder_layers: The same for the decoder.
+        gate_temperature: A gate is sigmoid(alpha / temperature); 0.1 as in the paper's code.
+        dropout: Probability, in the places where T5 has it, within the side network only.
+        recompute: Keep only each side block's input for the backward pass and compute the rest
+            again; trades about a fifth of the side network's time for most of its memory.
+    """
+
+    reduction: int = 4
+    encoder_layers: tuple[int, ...] | None = None
+    decoder_layers: tuple[int, ...] | None = None
+    gate_temperature: float = 0.1
+    dropout: float = 0.1
+    recompute: bool = True

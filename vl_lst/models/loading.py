@@ -1,0 +1,90 @@
+"""Backbones and tokenizers by name: the embedded default, a local folder, the Hugging Face hub."""
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoTokenizer, T5ForConditionalGeneration
+from transformers.utils import logging as transformers_logging
+
+from vl_lst.errors import ModelError
+from vl_lst.models.backbone import FrozenBackbone
+
+__all__ = ["DEMO", "LoadedBackbone", "demo_folder", "load_backbone", "weights_fingerprint"]
+
+DEMO = "demo"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBackbone:
+    """A frozen backbone and what belongs to it.
+
+    Args:
+        backbone: The model.
+        tokenizer: Its Hugging Face tokenizer.
+        fingerprint: SHA-256 of its weights; a run refuses to go on with another backbone.
+    """
+
+    backbone: FrozenBackbone
+    tokenizer: Any
+    fingerprint: str
+
+
+def demo_folder() -> Path:
+    """Folder of the small T5 that ships with the package."""
+    return Path(str(resources.files("vl_lst.demo") / "assets" / "t5"))
+
+
+def load_backbone(name: str, *, precision: Literal["fp32", "bf16"] = "fp32") -> LoadedBackbone:
+    """Load a T5 (v1.0, v1.1, Flan) and its tokenizer.
+
+    Args:
+        name: `demo`, a folder in Hugging Face's layout with safetensors weights, or a name on the
+            hub such as `t5-base`.
+        precision: Of the frozen weights and their activations.
+
+    Raises:
+        ModelError: There is no such model, it is not a T5, or its weights are not safetensors.
+    """
+    source = str(demo_folder()) if name == DEMO else name
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    progress_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        loaded: Any = T5ForConditionalGeneration.from_pretrained(
+            source, dtype=DTYPES[precision], use_safetensors=True, output_loading_info=True
+        )
+        model, report = loaded
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"cannot load the backbone {name!r}: expected `{DEMO}`, a folder holding a Hugging "
+            "Face T5 (config.json, tokenizer.json, model.safetensors), or a name on the hub such "
+            f"as t5-base. What went wrong: {str(error).strip().splitlines()[0]}"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if progress_bars:
+            transformers_logging.enable_progress_bar()
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ModelError(
+            f"the weights of the backbone {name!r} lack {len(missing)} tensors, such as "
+            f"{missing[0]!r}: the file is incomplete or belongs to another model"
+        )
+    return LoadedBackbone(FrozenBackbone(model), tokenizer, weights_fingerprint(model))
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """SHA-256 over names, shapes and bytes of all parameters, in order of their names."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

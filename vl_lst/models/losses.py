@@ -1,0 +1,88 @@
+"""Losses over the vocabulary and over answer lists.
+
+N tokens, V vocabulary, D width, B batch, A answers.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["IGNORED", "answer_loss", "average_token_losses", "vocabulary_losses"]
+
+IGNORED = -100
+LOGITS_BYTES_AT_ONCE = 64 * 2**20
+
+
+class _VocabularyLosses(torch.autograd.Function):
+    """Cross-entropy of each token, whose logits live for a few tokens at a time.
+
+    The output layer is frozen, so all the backward pass needs is d loss / d state, one vector of
+    width D a token, which scales with the incoming gradient: it is computed while the logits are
+    at hand, and kept in their place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+        losses_N = states_ND.new_zeros(states_ND.shape[0], dtype=torch.float32)
+        wanted = ctx.needs_input_grad[0]
+        slopes_ND = torch.zeros_like(states_ND) if wanted else None
+        at_once = max(1, LOGITS_BYTES_AT_ONCE // (4 * weight_VD.shape[0]))
+        kept_N = torch.nonzero(targets_N != IGNORED)[:, 0]
+        for rows in kept_N.split(at_once):
+            logits_nV = F.linear(states_ND[rows], weight_VD).float()
+            log_total_n = logits_nV.logsumexp(-1)
+            right_n1 = targets_N[rows, None]
+            losses_N[rows] = log_total_n - logits_nV.gather(1, right_n1)[:, 0]
+            if slopes_ND is not None:
+                slope_nV = (logits_nV - log_total_n[:, None]).exp_()
+                slope_nV.scatter_add_(1, right_n1, slope_nV.new_full(right_n1.shape, -1.0))
+                slopes_ND[rows] = slope_nV.to(weight_VD.dtype) @ weight_VD
+        ctx.save_for_backward(slopes_ND)
+        return losses_N
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (slopes_ND,) = ctx.saved_tensors
+        return slopes_ND * gradients[0][:, None].to(slopes_ND.dtype), None, None
+
+
+def vocabulary_losses(states_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    """Cross-entropy [N] of each token under logits = states @ weight.T, without keeping logits.
+
+    Args:
+        states_ND: States, already scaled.
+        weight_VD: Frozen output layer; gets no gradient.
+        targets_N: Token ids; `IGNORED` gives a loss of zero.
+    """
+    losses_N: Tensor = _VocabularyLosses.apply(states_ND, weight_VD.to(states_ND.dtype), targets_N)
+    return losses_N
+
+
+def average_token_losses(
+    losses_BL: Tensor, targets_BL: Tensor, weights_B: Tensor, *, over: str
+) -> Tensor:
+    """One number from token losses.
+
+    Args:
+        losses_BL: Loss of each token.
+        targets_BL: Token ids with `IGNORED`.
+        weights_B: Weight of each example (VQA: the soft score of its sampled answer).
+        over: "examples" takes the mean of each example's tokens, times its weight, then the mean
+            of the batch (VL-T5's way for answers); "tokens" the mean over all tokens (captions).
+    """
+    valid_BL = targets_BL != IGNORED
+    if over == "tokens":
+        return (losses_BL * valid_BL).sum() / valid_BL.sum().clamp(min=1)
+    per_example_B = (losses_BL * valid_BL).sum(1) / valid_BL.sum(1).clamp(min=1)
+    return (per_example_B * weights_B).mean()
+
+
+def answer_loss(logits_BA: Tensor, scores_BA: Tensor) -> Tensor:
+    """Binary cross-entropy against soft scores, summed over answers, mean over the batch.
+
+    LXMERT's loss for VQA and GQA: answers are judged one by one, so several may be right.
+    """
+    summed = F.binary_cross_entropy_with_logits(logits_BA.float(), scores_BA, reduction="sum")
+    return summed / logits_BA.shape[0]

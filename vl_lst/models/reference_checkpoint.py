@@ -1,0 +1,236 @@
+"""Checkpoints in the naming of the reference implementation (Ladder-Side-Tuning/VL-T5).
+
+The reference keeps q, k and v apart, a module for each rung and a scalar for each gate; here they
+are fused or stacked. `reference_pieces` says, once, how the two namings correspond; reading and
+writing both follow it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import T5Config, T5ForConditionalGeneration
+
+from vl_lst.errors import CheckpointError
+from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
+from vl_lst.models.ladder import LadderModel
+from vl_lst.models.side_block import SideBlock
+
+__all__ = [
+    "ReferencePiece",
+    "from_reference",
+    "reference_names",
+    "reference_pieces",
+    "to_reference",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencePiece:
+    """Where one tensor of the reference stands in one of ours.
+
+    Args:
+        name: Our parameter.
+        rows: Slice of its first dimension; `None` where the tensor is the whole parameter.
+        reference: The reference's name.
+        unstacked: Whether the slice is one row that the reference keeps without that dimension.
+    """
+
+    name: str
+    rows: slice | None
+    reference: str
+    unstacked: bool = False
+
+    def read(self, ours: Tensor) -> Tensor:
+        """The reference's tensor, cut out of ours (a view)."""
+        if self.rows is None:
+            return ours
+        part = ours[self.rows]
+        return part[0] if self.unstacked else part
+
+
+def reference_pieces(model: LadderModel) -> list[ReferencePiece]:
+    """How every parameter outside the backbone is named in the reference."""
+    return [
+        *_visual_pieces(),
+        *_stack_pieces(model, "encoder"),
+        *_stack_pieces(model, "decoder"),
+    ] + [
+        ReferencePiece(f"side.upsample.{kind}", None, f"side_final_upsample.{kind}")
+        for kind in ("weight", "bias")
+    ]
+
+
+def _visual_pieces() -> Iterator[ReferencePiece]:
+    prefix = "encoder.visual_embedding"
+    for ours, theirs in (
+        ("feature_projection.weight", "feat_embedding.0.weight"),
+        ("feature_projection.bias", "feat_embedding.0.bias"),
+        ("feature_norm.weight", "feat_embedding.1.weight"),
+        ("box_projection.weight", "absolute_vis_pos_embedding.0.weight"),
+        ("box_projection.bias", "absolute_vis_pos_embedding.0.bias"),
+        ("box_norm.weight", "absolute_vis_pos_embedding.1.weight"),
+        ("image_order.weight", "img_order_embedding.weight"),
+    ):
+        yield ReferencePiece(f"visual.{ours}", None, f"{prefix}.{theirs}")
+
+
+def _stack_pieces(model: LadderModel, stack: str) -> Iterator[ReferencePiece]:
+    side = getattr(model.side, stack)
+    ours = f"side.{stack}"
+    yield ReferencePiece(
+        f"{ours}.position_bias.table",
+        None,
+        f"{stack}.side_block.{side.layers[0]}.layer.0.SelfAttention.relative_attention_bias.weight",
+    )
+    yield ReferencePiece(f"{ours}.final_norm.weight", None, f"{stack}.final_side_layer_norm.weight")
+    for kind in ("weight", "bias"):
+        yield ReferencePiece(
+            f"{ours}.first_rung.{kind}", None, f"{stack}.side_first_downsample.{kind}"
+        )
+        for row, layer in enumerate(side.layers):
+            yield ReferencePiece(
+                f"{ours}.rungs.{kind}",
+                slice(row, row + 1),
+                f"{stack}.side_downsamples.{layer}.{kind}",
+                unstacked=True,
+            )
+    for layer in range(side.gates.shape[0]):
+        yield ReferencePiece(
+            f"{ours}.gates", slice(layer, layer + 1), f"{stack}.side_gate_params.{layer}"
+        )
+    for row, layer in enumerate(side.layers):
+        yield from _block_pieces(
+            side.blocks[row], f"{ours}.blocks.{row}", f"{stack}.side_block.{layer}.layer"
+        )
+
+
+def _block_pieces(block: SideBlock, ours: str, theirs: str) -> Iterator[ReferencePiece]:
+    last = 1 if block.cross_attention is None else 2
+    attention = f"{theirs}.0.SelfAttention"
+    yield from _fused(f"{ours}.self_attention.qkv", attention, "qkv", block.self_attention.qkv)
+    yield ReferencePiece(f"{ours}.self_attention.o", None, f"{attention}.o.weight")
+    yield ReferencePiece(
+        f"{ours}.self_attention_norm.weight", None, f"{theirs}.0.layer_norm.weight"
+    )
+    if block.cross_attention is not None:
+        attention = f"{theirs}.1.EncDecAttention"
+        yield ReferencePiece(f"{ours}.cross_attention.q", None, f"{attention}.q.weight")
+        yield from _fused(f"{ours}.cross_attention.kv", attention, "kv", block.cross_attention.kv)
+        yield ReferencePiece(f"{ours}.cross_attention.o", None, f"{attention}.o.weight")
+        yield ReferencePiece(
+            f"{ours}.cross_attention_norm.weight", None, f"{theirs}.1.layer_norm.weight"
+        )
+    feed_forward = f"{theirs}.{last}.DenseReluDense"
+    if block.feed_forward.gated:
+        yield from _fused(
+            f"{ours}.feed_forward.wi", feed_forward, ("wi_0", "wi_1"), block.feed_forward.wi
+        )
+    else:
+        yield ReferencePiece(f"{ours}.feed_forward.wi", None, f"{feed_forward}.wi.weight")
+    yield ReferencePiece(f"{ours}.feed_forward.wo", None, f"{feed_forward}.wo.weight")
+    yield ReferencePiece(
+        f"{ours}.feed_forward_norm.weight", None, f"{theirs}.{last}.layer_norm.weight"
+    )
+
+
+def _fused(
+    name: str, prefix: str, parts: str | tuple[str, ...], fused: Tensor
+) -> Iterator[ReferencePiece]:
+    rows = fused.shape[0] // len(parts)
+    for number, part in enumerate(parts):
+        yield ReferencePiece(
+            name, slice(number * rows, (number + 1) * rows), f"{prefix}.{part}.weight"
+        )
+
+
+def reference_names(model: LadderModel) -> set[str]:
+    """The trainable set in the reference's names."""
+    trainable = model.trainable()
+    return {piece.reference for piece in reference_pieces(model) if piece.name in trainable}
+
+
+def to_reference(model: LadderModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename and cut tensors (parameters or their gradients) keyed by our names."""
+    return {
+        piece.reference: piece.read(tensors[piece.name])
+        for piece in reference_pieces(model)
+        if piece.name in tensors
+    }
+
+
+@torch.no_grad()
+def from_reference(
+    state: Mapping[str, Tensor], config: Mapping[str, Any], *, attention: str = "sdpa"
+) -> LadderModel:
+    """Build a generating model from a reference state dict.
+
+    Args:
+        state: Tensors under the reference's names (a `.pth` converted to safetensors). The four
+            aliases of `shared.weight` may be absent.
+        config: The reference's configuration, with its `side_config`.
+        attention: The backbone's: "sdpa" is fused, "eager" has the reference's order of operations.
+
+    Raises:
+        CheckpointError: A tensor is missing, left over, or of another shape.
+    """
+    side = config["side_config"]
+    backbone = _backbone_from_reference(state, config, attention)
+    model = LadderModel(
+        backbone,
+        visual=VisualConfig(
+            channels=int(config["feat_dim"]),
+            tokens=49 if config["downsample"] else int(config["n_boxes"]),
+            pooled_grid=round(config["n_boxes"] ** 0.5) if config["downsample"] else None,
+            max_images=int(config["n_images"]),
+        ),
+        ladder=LadderConfig(
+            reduction=int(side["task_reduction_factor"]),
+            encoder_layers=_layers(side["encoder_side_layers"]),
+            decoder_layers=_layers(side["decoder_side_layers"]),
+            gate_temperature=float(side["gate_T"]),
+            dropout=float(config["dropout_rate"]),
+        ),
+        head=HeadConfig(kind="generate"),
+    )
+    parameters = dict(model.named_parameters())
+    for piece in reference_pieces(model):
+        if piece.reference not in state:
+            raise CheckpointError(f"the reference checkpoint has no tensor {piece.reference!r}")
+        target, source = piece.read(parameters[piece.name]), state[piece.reference]
+        if target.shape != source.shape:
+            raise CheckpointError(
+                f"{piece.reference} has shape {tuple(source.shape)} in the checkpoint, expected "
+                f"{tuple(target.shape)}: does the configuration belong to it?"
+            )
+        target.copy_(source)
+    # The reference takes image position j's vector from embedding row vocabulary - 1 - j.
+    positions = model.visual.order_MD.shape[0]
+    model.visual.order_MD.copy_(state["shared.weight"].flip(0)[:positions])
+    return model
+
+
+def _layers(layers: list[int] | None) -> tuple[int, ...] | None:
+    return None if layers is None else tuple(layers)
+
+
+def _backbone_from_reference(
+    state: Mapping[str, Tensor], config: Mapping[str, Any], attention: str
+) -> FrozenBackbone:
+    known = T5Config().to_dict()
+    t5_config = T5Config(**{key: value for key, value in config.items() if key in known})
+    t5_config._attn_implementation = attention
+    t5 = T5ForConditionalGeneration(t5_config)
+    wanted = t5.state_dict()
+    aliases = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+    missing = [name for name in wanted if name not in state and name not in aliases]
+    if missing:
+        raise CheckpointError(
+            f"the reference checkpoint lacks {len(missing)} backbone tensors, such as "
+            f"{missing[0]!r}: does the configuration belong to it?"
+        )
+    t5.load_state_dict({name: state.get(name, state["shared.weight"]) for name in wanted})
+    return FrozenBackbone(t5)

@@ -1,0 +1,82 @@
+"""Image features as tokens of the backbone's width (VL-T5's visual embedding).
+
+B batch, I images, N stored tokens, M pooled tokens, V = I*M image tokens, F feature channels,
+D backbone width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vl_lst.models.config import VisualConfig
+
+__all__ = ["VisualEmbedding", "pool_grid"]
+
+BOX_NUMBERS = 5  # x1, x2, y1, y2 and the area
+ORDER_SEED = 20220613
+
+
+def pool_grid(features_BINF: Tensor, grid: int) -> Tensor:
+    """Max-pool a square grid of feature vectors: [B, I, N, F] to [B, I, grid*grid, F].
+
+    Windows overlap where the sides do not divide (7 to 6: two cells wide, one apart).
+    """
+    batch, images, tokens, channels = features_BINF.shape
+    side = round(tokens**0.5)
+    grid_XFss = features_BINF.reshape(-1, side, side, channels).permute(0, 3, 1, 2)
+    pooled_XFgg = F.adaptive_max_pool2d(grid_XFss, (grid, grid))
+    return pooled_XFgg.flatten(2).transpose(1, 2).reshape(batch, images, grid * grid, channels)
+
+
+class VisualEmbedding(nn.Module):
+    """Project features to the backbone's width and add where and in which image they stand.
+
+    token = RMS(Linear(feature)) + RMS(Linear(box, area)) + image order + token order
+
+    The token order is a fixed random vector for each position of the grid, the same for each
+    image; it is what tells positions apart, since grid features come with boxes of zero. (In the
+    reference these are embedding rows newly added to the frozen vocabulary: N(0, 1), never
+    trained.) It is drawn from a fixed seed, so that a checkpoint need not hold it.
+
+    Args:
+        config: Sizes.
+        width: D.
+        epsilon: Of the norms.
+    """
+
+    order_MD: Tensor
+
+    def __init__(self, config: VisualConfig, *, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.pooled_grid = config.pooled_grid
+        self.feature_projection = nn.Linear(config.channels, width)
+        self.feature_norm = nn.RMSNorm(width, eps=epsilon)
+        self.box_projection = nn.Linear(BOX_NUMBERS, width)
+        self.box_norm = nn.RMSNorm(width, eps=epsilon)
+        self.image_order = nn.Embedding(config.max_images, width)
+        generator = torch.Generator().manual_seed(ORDER_SEED)
+        order_MD = torch.randn(config.pooled_tokens, width, generator=generator)
+        self.register_buffer("order_MD", order_MD, persistent=False)
+
+    def forward(self, features_BINF: Tensor, boxes_BIM4: Tensor | None = None) -> Tensor:
+        """Image tokens [B, V, D], the first image's first.
+
+        Args:
+            features_BINF: Features as stored.
+            boxes_BIM4: (x1, x2, y1, y2) of each pooled token; `None` means zeros.
+        """
+        if self.pooled_grid is not None:
+            features_BINF = pool_grid(features_BINF, self.pooled_grid)
+        dtype = self.feature_projection.weight.dtype
+        tokens_BIMD: Tensor = self.feature_norm(self.feature_projection(features_BINF.to(dtype)))
+        if boxes_BIM4 is None:
+            # One vector serves every token; zeros still pass the projection, so that each
+            # parameter has its place in the graph on every process of a distributed run.
+            positions = tokens_BIMD.new_zeros(1, 1, 1, BOX_NUMBERS)
+        else:
+            x1, x2, y1, y2 = boxes_BIM4.to(dtype).unbind(-1)
+            positions = torch.stack((x1, x2, y1, y2, (y2 - y1) * (x2 - x1)), -1)
+        tokens_BIMD = tokens_BIMD + self.box_norm(self.box_projection(positions))
+        image_order_I1D = self.image_order.weight[: tokens_BIMD.shape[1], None]
+        tokens_BIMD = tokens_BIMD + image_order_I1D + self.order_MD
+        return tokens_BIMD.flatten(1, 2)

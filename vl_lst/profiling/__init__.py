@@ -1,0 +1,1 @@
+"""What training costs: bytes saved for backward, exact on any device."""
