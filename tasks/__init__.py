@@ -8,9 +8,21 @@ import importlib
 import pkgutil
 
 from eval.errors import InputError
+from tasks._answers import MIN_ANSWER_COUNT, build_answer_list, load_answer_list
 from tasks._task import Example, ExampleTable, Head, Score, Task
 
-__all__ = ["Example", "ExampleTable", "Head", "Score", "Task", "get_task", "task_names"]
+__all__ = [
+    "MIN_ANSWER_COUNT",
+    "Example",
+    "ExampleTable",
+    "Head",
+    "Score",
+    "Task",
+    "build_answer_list",
+    "get_task",
+    "load_answer_list",
+    "task_names",
+]
 
 
 def task_names() -> list[str]:

@@ -1,6 +1,6 @@
 """What a task is: the contract every file in this package fills."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -34,6 +34,8 @@ class ExampleTable(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Example: ...
+
+    def __iter__(self) -> Iterator[Example]: ...
 
     def ids(self) -> list[str]:
         """Ids of all examples, in order."""

@@ -1,0 +1,55 @@
+"""Files are written whole or not at all, and unreadable ones are explained."""
+
+from pathlib import Path
+
+import pytest
+
+from eval.errors import FileFormatError, InputError
+from eval.files import atomic_path, read_json, write_json
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1,\n "b" 2}', "line 2, column 6"),
+        (b'[{"a": 1}, {"a"', "cut short"),
+        (b'[{"a": 1}, {"answer": "on the ta', "cut short"),
+        (b'"\xff"', "byte 1 is not UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"9" * 5000, "a number too long"),
+    ],
+)
+def test_what_is_not_json_is_explained(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "questions.json"
+    file.write_bytes(content)
+    with pytest.raises(FileFormatError, match=message) as raised:
+        read_json(file, expected="questions")
+    assert "expected questions" in str(raised.value)
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no file .*: expected questions"):
+        read_json(tmp_path / "none.json", expected="questions")
+    with pytest.raises(InputError, match="is a folder"):
+        read_json(tmp_path, expected="questions")
+
+
+def test_a_failed_write_keeps_the_old_file_and_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "scores.json"
+    write_json(file, {"accuracy": 1})
+
+    def write_half() -> None:
+        with atomic_path(file) as temporary:
+            temporary.write_text("half", encoding="utf-8")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        write_half()
+    assert read_json(file, expected="scores") == {"accuracy": 1}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_json_never_holds_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(tmp_path / "scores.json", {"accuracy": float("nan")})
+    assert list(tmp_path.iterdir()) == []

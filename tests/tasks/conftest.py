@@ -1,0 +1,12 @@
+"""Tests of tasks never touch the user's cache."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("VL_LST_CACHE", str(folder))
+    return folder

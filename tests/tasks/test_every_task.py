@@ -1,0 +1,137 @@
+"""What must hold for every task there is.
+
+A task is tried on `tests/fixtures/<task>/`: a data root in the official layout, and `suite.json`
+with the split to use and the primary metric's best and worst value there.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.errors import InputError, PredictionError
+from tasks import Task, get_task, task_names
+
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+
+
+@pytest.fixture(params=task_names())
+def task(request: pytest.FixtureRequest) -> Task:
+    return get_task(request.param)
+
+
+@pytest.fixture
+def root(task: Task) -> Path:
+    return FIXTURES / task.name
+
+
+@pytest.fixture
+def suite(root: Path) -> dict[str, Any]:
+    suite: dict[str, Any] = json.loads((root / "suite.json").read_text(encoding="utf-8"))
+    return suite
+
+
+@pytest.fixture
+def perfect(task: Task, root: Path, suite: dict[str, Any]) -> dict[str, str]:
+    examples = task.load(root, suite["split"])
+    best = {}
+    for index in range(len(examples)):
+        example = examples[index]
+        best[example.id] = max(example.targets, key=lambda target: target[1])[0]
+    return best
+
+
+def test_a_task_says_what_the_others_need_to_know(task: Task) -> None:
+    assert task.prompt_prefix.endswith(" ")
+    assert len(task.splits) == len(set(task.splits)) >= 2
+    assert task.heads
+
+
+def test_examples_are_whole(task: Task, root: Path, suite: dict[str, Any]) -> None:
+    examples = task.load(root, suite["split"])
+    assert len(examples) > 0
+    listed = [examples[index] for index in range(len(examples))]
+    assert [example.id for example in listed] == examples.ids()
+    assert len(set(examples.ids())) == len(examples)
+    used = [image for example in listed for image in example.image_ids]
+    assert examples.image_ids() == list(dict.fromkeys(used))
+    for example in listed:
+        assert len(example.image_ids) == task.images_per_example
+        assert example.prompt.startswith(task.prompt_prefix)
+        assert all(0 < weight <= 1 for _, weight in example.targets)
+
+
+def test_perfect_predictions_give_the_maximum(
+    task: Task, root: Path, suite: dict[str, Any], perfect: dict[str, str]
+) -> None:
+    score = task.score(perfect, root, suite["split"])
+    assert score.metrics[task.primary_metric] == pytest.approx(suite["maximum"])
+    assert set(score.per_example) == set(perfect)
+
+
+def test_empty_predictions_give_the_minimum(
+    task: Task, root: Path, suite: dict[str, Any], perfect: dict[str, str]
+) -> None:
+    score = task.score(dict.fromkeys(perfect, ""), root, suite["split"])
+    assert score.metrics[task.primary_metric] == pytest.approx(suite["minimum"])
+
+
+def test_order_of_predictions_does_not_matter(
+    task: Task, root: Path, suite: dict[str, Any], perfect: dict[str, str]
+) -> None:
+    mixed = {id_: perfect[id_] if n % 2 else "" for n, id_ in enumerate(perfect)}
+    backwards = dict(reversed(mixed.items()))
+    forth, back = (task.score(each, root, suite["split"]) for each in (mixed, backwards))
+    assert forth == back
+
+
+@pytest.mark.parametrize("change", ["missing", "extra"])
+def test_missing_and_extra_predictions_are_errors(
+    task: Task, root: Path, suite: dict[str, Any], perfect: dict[str, str], change: str
+) -> None:
+    if change == "missing":
+        perfect.popitem()
+    else:
+        perfect["no-such-example"] = "yes"
+    with pytest.raises(PredictionError, match="1 "):
+        task.score(perfect, root, suite["split"])
+
+
+def test_predictions_survive_their_file(
+    task: Task, perfect: dict[str, str], tmp_path: Path
+) -> None:
+    task.write_predictions(perfect, tmp_path / "predictions")
+    assert task.read_predictions(tmp_path / "predictions") == perfect
+
+
+def test_loading_again_reads_the_cache(
+    task: Task,
+    root: Path,
+    suite: dict[str, Any],
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = task.load(root, suite["split"])
+    (file,) = cache.iterdir()
+    written = file.stat().st_mtime_ns
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the annotations were parsed again")
+
+    monkeypatch.setattr("json.loads", refuse)
+    second = task.load(root, suite["split"])
+    assert [first[n] for n in range(len(first))] == [second[n] for n in range(len(second))]
+    assert (list(cache.iterdir()), file.stat().st_mtime_ns) == ([file], written)
+
+
+def test_an_unknown_split_is_named(task: Task, root: Path) -> None:
+    with pytest.raises(InputError, match="no-such-split"):
+        task.load(root, "no-such-split")
+    with pytest.raises(InputError, match="no-such-split"):
+        task.score({}, root, "no-such-split")
+
+
+def test_a_missing_file_is_named(task: Task, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=str(tmp_path)):
+        task.load(tmp_path, task.splits[0])

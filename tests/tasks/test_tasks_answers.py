@@ -1,0 +1,55 @@
+"""Answer lists: counted in one fixed order, or read from the usual file."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eval.errors import FileFormatError, InputError
+from tasks import Example
+from tasks._answers import build_answer_list, load_answer_list
+from tasks.vqa import TASK
+
+FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "vqa"
+
+
+def examples(*answers: str) -> list[Example]:
+    return [Example(str(n), ("i",), "q", ((answer, 1.0),)) for n, answer in enumerate(answers)]
+
+
+def test_frequent_answers_come_first_and_ties_follow_the_alphabet() -> None:
+    table = examples("b", "c", "a", "b", "c", "rare", "a", "b")
+    assert build_answer_list(table, min_count=2) == ["b", "a", "c"]
+
+
+def test_an_example_counts_for_its_heaviest_answer_only() -> None:
+    example = Example("1", ("i",), "q", (("minor", 0.3), ("major", 1.0), ("other", 1.0)))
+    assert build_answer_list([example], min_count=1) == ["major"]
+
+
+def test_nine_is_the_usual_minimum_and_too_few_is_an_error() -> None:
+    assert build_answer_list(examples(*["yes"] * 9)) == ["yes"]
+    with pytest.raises(InputError, match="at least 9 times among 8"):
+        build_answer_list(examples(*["yes"] * 8))
+
+
+def test_the_list_of_the_fixture() -> None:
+    answers = build_answer_list(TASK.load(FIXTURE, "train2014"), min_count=1)
+    assert answers == ["red", "bread", "no", "two", "yes"]
+
+
+def test_a_list_may_begin_with_the_empty_answer(tmp_path: Path) -> None:
+    file = tmp_path / "trainval_label2ans.json"
+    file.write_text(json.dumps(["", "net", "pitcher"]), encoding="utf-8")
+    assert load_answer_list(file) == ["", "net", "pitcher"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [({"net": 0}, "not a list"), ([], "not a list"), (["a", 1], "not a"), (["a", "a"], "'a'")],
+)
+def test_other_files_are_refused(tmp_path: Path, content: object, message: str) -> None:
+    file = tmp_path / "answers.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(FileFormatError, match=message):
+        load_answer_list(file)
