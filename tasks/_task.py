@@ -1,7 +1,7 @@
 """What a task is: the contract every file in this package fills."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -55,11 +55,13 @@ class Score:
             the given files do not allow the metric.
         per_example: The primary metric of each example, keyed by example id.
         protocol: Which official rules were followed ("vqa_v2 official").
+        reasons: Why each metric that is `None` could not be computed, and how to get it.
     """
 
     metrics: Mapping[str, object]
     per_example: Mapping[str, float]
     protocol: str
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 class LoadSplit(Protocol):

@@ -1,0 +1,27 @@
+"""What can go wrong with images, encoders and feature stores.
+
+    FeatureError
+    ├── ImageError       one image cannot be decoded
+    ├── EncoderError     a tower is unknown or its weights do not fit
+    └── StoreError       a feature store is missing, damaged, or not the one that is needed
+
+Each message says what was found, what was expected and what to do.
+"""
+
+__all__ = ["EncoderError", "FeatureError", "ImageError", "StoreError"]
+
+
+class FeatureError(Exception):
+    """Root of the tree above."""
+
+
+class ImageError(FeatureError):
+    """One image cannot be decoded."""
+
+
+class EncoderError(FeatureError):
+    """A vision tower is unknown, or its weights cannot be loaded as they should be."""
+
+
+class StoreError(FeatureError):
+    """A feature store is missing, damaged, or made with other settings than those needed."""

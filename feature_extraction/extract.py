@@ -1,0 +1,280 @@
+"""The pipeline: photographs are decoded in worker processes, the tower turns them into features.
+
+    find -> decode, fit to the square (workers) -> tower (here) -> partial store -> finished file
+
+Batches are cut at fixed rows of the sorted image list, failed images in their place as black
+squares, so a batch is the same whenever and however often the extraction is interrupted: the
+finished file equals that of an undisturbed run with the same batch size byte for byte.
+"""
+
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from feature_extraction.encoders import Encoder
+from feature_extraction.errors import FeatureError, ImageError, StoreError
+from feature_extraction.images import ImageFile, decode_image, find_images
+from feature_extraction.layout import Status
+from feature_extraction.partial import Batch, PartialStore, check_target, partial_folder
+from feature_extraction.preprocess import fit_square
+from feature_extraction.spec import FeatureSpec, ResizeRule
+from feature_extraction.store import FeatureStore
+
+# N images of a batch, S side of the square
+
+__all__ = ["ExtractionResult", "OnProgress", "extract"]
+
+SHOWN_IDS = 5
+LONGEST_REASON = 500
+
+
+class OnProgress(Protocol):
+    """What is called as images are done."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractionResult:
+    """What an extraction did.
+
+    Args:
+        path: The finished store.
+        images: Images it lists.
+        extracted: Images this run put through the tower; the others were done before.
+        failures: Reason by id of each image that could not be read.
+        file_bytes: Size of the store.
+        seconds: Wall time of this run.
+    """
+
+    path: Path
+    images: int
+    extracted: int
+    failures: Mapping[str, str]
+    file_bytes: int
+    seconds: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Rate of this run; 0 when there was nothing to do."""
+        return self.extracted / self.seconds if self.extracted else 0.0
+
+
+def extract(
+    images: Path | Sequence[ImageFile],
+    out: Path,
+    encoder: Encoder,
+    *,
+    batch_size: int = 32,
+    workers: int = 0,
+    on_progress: OnProgress | None = None,
+) -> ExtractionResult:
+    """Extract the features of a folder of photographs into one HDF5 file.
+
+    An interrupted extraction goes on where it was. A finished one is left as it is, except that
+    images that could not be read are tried again: if any can be read now, it is completed.
+
+    Args:
+        images: The folder, or what `find_images` found in it.
+        out: The file to make.
+        encoder: The tower; its spec says how photographs are prepared.
+        batch_size: Images the tower sees at once; numbers can differ in their last bits with it.
+        workers: Processes that decode; 0 decodes in this one.
+        on_progress: Called after each batch.
+
+    Raises:
+        ImageError: There are no images, or two share an id.
+        StoreError: `out` cannot be written, was made with other settings or of other images.
+        EncoderError: The tower gives numbers that are not finite.
+        FeatureError: A decoding process died.
+    """
+    started = time.monotonic()
+    files = find_images(images) if isinstance(images, Path) else list(images)
+    check_target(out)
+    previous = _previous_store(out, encoder.spec, files)
+    redone = set() if previous is None else _rows_to_redo(previous, files, encoder.spec)
+    extracted = 0
+    if previous is None or redone:
+        with PartialStore(out, encoder.spec, [file.image_id for file in files]) as partial:
+            if previous is not None:
+                partial.adopt(previous, redone)
+            extracted = _fill(partial, files, encoder, batch_size, workers, on_progress)
+            partial.finish()
+    else:
+        # Left behind by a run that was killed between its last two steps.
+        shutil.rmtree(partial_folder(out), ignore_errors=True)
+    store = FeatureStore(out)
+    return ExtractionResult(
+        path=out,
+        images=len(files),
+        extracted=extracted,
+        failures=store.failures,
+        file_bytes=out.stat().st_size,
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Prepared(NamedTuple):
+    start: int
+    pixels: Tensor  # [N, 3, S, S], uint8
+    image_size: Tensor  # [N, 2]
+    reasons: list[str]
+
+
+class _Photographs(Dataset[_Prepared]):
+    """Batches of photographs, each decoded and made square as a whole by one worker."""
+
+    def __init__(
+        self, files: Sequence[ImageFile], starts: Sequence[int], batch_size: int, spec: FeatureSpec
+    ) -> None:
+        self._files = files
+        self._starts = starts
+        self._batch_size = batch_size
+        self._side = spec.image_size
+        self._rule: ResizeRule = spec.resize
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> _Prepared:
+        start = self._starts[index]
+        files = self._files[start : start + self._batch_size]
+        pixels_N3SS = np.zeros((len(files), 3, self._side, self._side), np.uint8)
+        image_size_N2 = np.zeros((len(files), 2), np.int32)
+        reasons = [""] * len(files)
+        for position, file in enumerate(files):
+            try:
+                decoded = decode_image(file.path, self._side)
+            except ImageError as error:
+                reasons[position] = _storable(str(error))
+                continue
+            pixels_N3SS[position] = fit_square(decoded, self._side, self._rule)
+            image_size_N2[position] = decoded.height, decoded.width
+        return _Prepared(
+            start, torch.from_numpy(pixels_N3SS), torch.from_numpy(image_size_N2), reasons
+        )
+
+
+def _fill(
+    partial: PartialStore,
+    files: Sequence[ImageFile],
+    encoder: Encoder,
+    batch_size: int,
+    workers: int,
+    on_progress: OnProgress | None,
+) -> int:
+    """Put every pending image through the tower; return how many that were."""
+    is_pending = partial.status == Status.PENDING
+    starts = [
+        start
+        for start in range(0, len(files), batch_size)
+        if is_pending[start : start + batch_size].any()
+    ]
+    photographs = _Photographs(files, starts, batch_size, encoder.spec)
+    started, extracted = time.monotonic(), 0
+    for prepared in _decoded(photographs, min(workers, len(starts)), encoder.device):
+        rows = slice(prepared.start, prepared.start + len(prepared.reasons))
+        features_NVC = encoder.encode(prepared.pixels, [file.image_id for file in files[rows]])
+        features_NVC[[bool(reason) for reason in prepared.reasons]] = 0
+        partial.write(
+            Batch(
+                start=prepared.start,
+                features=features_NVC,
+                image_size=prepared.image_size.numpy(),
+                reasons=prepared.reasons,
+            )
+        )
+        extracted += len(prepared.reasons)
+        if on_progress is not None:
+            done = int((partial.status != Status.PENDING).sum())
+            failed = int((partial.status == Status.FAILED).sum())
+            rate = extracted / (time.monotonic() - started)
+            note = f"{rate:.1f} images/s" + (f", {failed} failed" if failed else "")
+            on_progress(done, len(files), note)
+    return extracted
+
+
+def _decoded(photographs: _Photographs, workers: int, device: torch.device) -> Iterator[_Prepared]:
+    loader: DataLoader[_Prepared] = DataLoader(
+        photographs,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_leave_interrupts_to_parent,
+        # Its own generator: the caller's random numbers are not touched.
+        generator=torch.Generator(),
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise FeatureError(
+            f"a decoding process died ({error}), perhaps for lack of memory. What is done is "
+            "kept: run the same command again, with fewer --workers or a smaller --batch-size."
+        ) from error
+
+
+def _storable(reason: str) -> str:
+    """What decoders say may quote the file: HDF5 text holds neither NUL nor lone surrogates."""
+    return reason.encode(errors="backslashreplace").decode().replace("\0", "\\0")[:LONGEST_REASON]
+
+
+def _leave_interrupts_to_parent(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _previous_store(
+    out: Path, spec: FeatureSpec, files: Sequence[ImageFile]
+) -> FeatureStore | None:
+    """Open the store an earlier run finished, and make sure it is the one asked for now."""
+    if not out.exists():
+        return None
+    store = FeatureStore(out)
+    differences = store.spec.differences(spec)
+    if differences:
+        raise StoreError(
+            f"{out} was made with other settings ({'; '.join(differences)}; here is the file, "
+            "there is this command). Choose another --out, or remove the file."
+        )
+    wanted = [file.image_id for file in files]
+    if list(store.listed_ids) != wanted:
+        listed = set(store.listed_ids)
+        new = [image_id for image_id in wanted if image_id not in listed]
+        gone = sorted(listed.difference(wanted))
+        raise StoreError(
+            f"{out} lists {len(listed):,} images, the folder has {len(wanted):,}: "
+            f"{_some(new)} are new, {_some(gone)} are gone. Choose another --out, or remove "
+            "the file."
+        )
+    return store
+
+
+def _rows_to_redo(store: FeatureStore, files: Sequence[ImageFile], spec: FeatureSpec) -> set[int]:
+    """Find the images without features that can be decoded by now."""
+    rows = set()
+    for row, file in enumerate(files):
+        if file.image_id in store:
+            continue
+        try:
+            decode_image(file.path, spec.image_size)
+        except ImageError:
+            if file.image_id in store.failures:
+                continue
+        rows.add(row)
+    return rows
+
+
+def _some(image_ids: Sequence[str]) -> str:
+    more = ", ..." if len(image_ids) > SHOWN_IDS else ""
+    shown = f" ({', '.join(image_ids[:SHOWN_IDS])}{more})" if image_ids else ""
+    return f"{len(image_ids):,}{shown}"

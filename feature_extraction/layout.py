@@ -1,0 +1,198 @@
+"""The HDF5 layout of a feature store: how it is written, and what a file must be to be read.
+
+    /features    float16  [images, tokens, channels]   one image per chunk, row-major grid cells
+    /image_id    UTF-8    [images]                     the file stem
+    /status      uint8    [images]                     0 pending, 1 done, 2 failed
+    /image_size  int32    [images, 2]                  original height, width in pixels; 0 if failed
+    /reason      UTF-8    [images]                     why a failed image failed; empty otherwise
+    attribute `spec`                                   canonical JSON of a `FeatureSpec`
+
+The features are one uninterrupted block of the file: they are allocated when the file is created,
+before anything whose size depends on the images, so the same spec and image list put them at the
+same offset every time.
+"""
+
+import enum
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_extraction.errors import StoreError
+from feature_extraction.spec import FeatureSpec
+
+__all__ = ["Status", "check_layout", "read_spec", "write_layout"]
+
+# One version, not "latest": the bytes written must not depend on the library's age. 1.10 is the
+# first that stores a fully allocated chunked dataset without an index.
+HDF5_FORMAT = ("v110", "v110")
+PAGE_BYTES = 4096
+
+MOST_IMAGES = 2**31
+MOST_VALUES_PER_IMAGE = 2**26
+LONGEST_SPEC = 2**20
+DATASETS = ("features", "image_id", "status", "image_size", "reason")
+
+
+class Status(enum.IntEnum):
+    """What became of an image; the values in `/status`."""
+
+    PENDING = 0
+    DONE = 1
+    FAILED = 2
+
+
+def write_layout(
+    path: Path,
+    spec: FeatureSpec,
+    image_ids: Sequence[str],
+    status: NDArray[np.uint8],
+    image_size: NDArray[np.int32],
+    reasons: Sequence[str],
+) -> int:
+    """Create a store whose features are allocated but not written.
+
+    The file is sparse: only metadata takes space on disk until the features are written at the
+    offset returned, image after image, `tokens * channels * 2` bytes each.
+
+    Returns:
+        Offset of the features in the file, in bytes.
+    """
+    images, shape = len(image_ids), (len(image_ids), spec.tokens, spec.channels)
+    with h5py.File(
+        path,
+        "w",
+        libver=HDF5_FORMAT,
+        alignment_threshold=PAGE_BYTES,
+        alignment_interval=PAGE_BYTES,
+    ) as file:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk((1, *shape[1:]))
+        properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        properties.set_obj_track_times(False)
+        features = h5py.h5d.create(
+            file.id, b"features", h5py.h5t.IEEE_F16LE, h5py.h5s.create_simple(shape), properties
+        )
+        offset = int(features.get_chunk_info(0).byte_offset)
+        image_bytes = spec.tokens * spec.channels * np.dtype(np.float16).itemsize
+        last = int(features.get_chunk_info(images - 1).byte_offset)
+        if last != offset + (images - 1) * image_bytes:
+            raise StoreError(
+                "this HDF5 library does not allocate the features as one block; "
+                f"h5py {h5py.version.version} with HDF5 {h5py.version.hdf5_version} was used, "
+                "h5py 3.11 or later is needed"
+            )
+        encoded = [image_id.encode() for image_id in image_ids]
+        id_type = h5py.string_dtype("utf-8", max(map(len, encoded)))
+        data = {
+            "image_id": np.array(encoded, dtype=id_type),
+            "status": status.astype("u1"),
+            "image_size": image_size.astype("<i4"),
+            "reason": np.array(reasons, dtype=h5py.string_dtype("utf-8")),
+        }
+        for name, values in data.items():
+            file.create_dataset(name, data=values, track_times=False)
+        file.attrs["spec"] = spec.to_json()
+    return offset
+
+
+def check_layout(file: h5py.File) -> None:
+    """Refuse a file that is not a feature store, or that could lead the reader elsewhere.
+
+    Looks at links, types, shapes and storage only; nothing is read. What passes lies wholly in
+    this one file: no soft or external links, no external storage, no virtual datasets, no object
+    or reference types, and no more declared than is stored.
+
+    Raises:
+        StoreError: With what was found and what was expected.
+    """
+    datasets = {name: _dataset(file, name) for name in DATASETS}
+    features = datasets["features"]
+    if features.ndim != 3 or features.dtype != np.dtype("<f2"):
+        raise StoreError(
+            f"/features is {features.dtype} {features.shape}, "
+            "expected float16 [images, tokens, channels]"
+        )
+    images, tokens, channels = features.shape
+    if not (1 <= images <= MOST_IMAGES and 1 <= tokens * channels <= MOST_VALUES_PER_IMAGE):
+        raise StoreError(f"/features has the shape {features.shape}, which no extraction makes")
+    if features.chunks not in (None, (1, tokens, channels)):
+        raise StoreError(
+            f"/features has chunks of {features.chunks}, "
+            f"expected one image per chunk: {(1, tokens, channels)}"
+        )
+    if not features.id.get_create_plist().get_nfilters():
+        _check_stored(features)
+    expected = {
+        "image_id": ((images,), None),
+        "status": ((images,), np.dtype("u1")),
+        "image_size": ((images, 2), np.dtype("<i4")),
+        "reason": ((images,), None),
+    }
+    for name, (shape, dtype) in expected.items():
+        dataset = datasets[name]
+        is_expected = (
+            h5py.check_string_dtype(dataset.dtype) is not None
+            if dtype is None
+            else dataset.dtype == dtype
+        )
+        if dataset.shape != shape or not is_expected:
+            raise StoreError(
+                f"/{name} is {dataset.dtype} {dataset.shape}, "
+                f"expected {'UTF-8 strings' if dtype is None else dtype} {shape}"
+            )
+        if dataset.id.get_create_plist().get_nfilters():
+            raise StoreError(f"/{name} is compressed, expected plain storage")
+        _check_stored(dataset)
+
+
+def read_spec(file: h5py.File) -> FeatureSpec:
+    """Read the attribute `spec`.
+
+    Raises:
+        StoreError: It is missing, or not a spec.
+    """
+    if "spec" not in file.attrs:
+        raise StoreError("the attribute 'spec', which says how the features were made, is missing")
+    attribute = file.attrs.get_id("spec")
+    string = h5py.check_string_dtype(attribute.dtype)
+    if string is None or attribute.shape != () or (string.length or 0) > LONGEST_SPEC:
+        raise StoreError("the attribute 'spec' is not a text, expected the JSON of a feature spec")
+    text = file.attrs["spec"]
+    return FeatureSpec.from_json(text.decode() if isinstance(text, bytes) else text)
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    # `in` and [] follow links, so the kind of link is asked first.
+    if name not in set(file):
+        raise StoreError(f"/{name} is missing; it is not a feature store")
+    link = file.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise StoreError(
+            f"/{name} is a {type(link).__name__}; a store may not point elsewhere, refused"
+        )
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise StoreError(f"/{name} is a {type(dataset).__name__}, expected a dataset")
+    if dataset.external is not None:
+        raise StoreError(f"/{name} keeps its data in other files (external storage), refused")
+    if dataset.is_virtual:
+        raise StoreError(f"/{name} is a virtual dataset over other files, refused")
+    if h5py.check_ref_dtype(dataset.dtype) is not None or (
+        dataset.dtype.hasobject and h5py.check_string_dtype(dataset.dtype) is None
+    ):
+        raise StoreError(f"/{name} holds references or objects, expected plain numbers or text")
+    return dataset
+
+
+def _check_stored(dataset: h5py.Dataset) -> None:
+    declared = dataset.size * dataset.id.get_type().get_size()
+    stored = dataset.id.get_storage_size()
+    if stored < declared:
+        raise StoreError(
+            f"{dataset.name} declares {declared:,} bytes but {stored:,} are stored; "
+            "the file is incomplete"
+        )

@@ -1,0 +1,76 @@
+"""From a photograph of any shape to the square a tower sees.
+
+`squash`       resized to the square without keeping the aspect ratio: the paper's rule
+`letterbox`    resized to fit inside, centred, the rest filled with the background colour
+`center-crop`  the largest centred square, resized
+
+All resize bicubically with antialiasing, as Pillow does on 8-bit pixels. Pixels stay 8-bit until
+the tower's device, where `normalise` does what torchvision's ToTensor and Normalize do.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from feature_extraction.images import BACKGROUND, Decoded
+from feature_extraction.spec import ResizeRule
+
+# B images, S side of the square
+
+__all__ = ["fit_square", "normalise"]
+
+
+def fit_square(decoded: Decoded, side: int, rule: ResizeRule) -> NDArray[np.uint8]:
+    """Make the square a tower sees.
+
+    Args:
+        decoded: An RGB picture and the size of the photograph it was decoded from.
+        side: Of the square, in pixels.
+        rule: How; see this module's head.
+
+    Returns:
+        uint8 `[3, side, side]`.
+    """
+    image = decoded.image
+    if rule == "squash":
+        square = image.resize((side, side), Image.Resampling.BICUBIC)
+    elif rule == "letterbox":
+        square = _letterbox(decoded, side)
+    else:
+        square = _center_crop(decoded, side)
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+
+
+def normalise(pixels_B3SS: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Scale 8-bit RGB to [0, 1], subtract `mean` and divide by `std`, per channel, in float32."""
+    scaled_B3SS = pixels_B3SS.to(torch.float32).div(255)
+    shape = (1, 3, 1, 1)
+    mean_1311 = torch.tensor(mean, dtype=torch.float32, device=pixels_B3SS.device).view(shape)
+    std_1311 = torch.tensor(std, dtype=torch.float32, device=pixels_B3SS.device).view(shape)
+    return scaled_B3SS.sub_(mean_1311).div_(std_1311)
+
+
+def _letterbox(decoded: Decoded, side: int) -> Image.Image:
+    # The photograph's own shape counts: a reduced picture may have lost a fraction of a pixel.
+    longest = max(decoded.height, decoded.width)
+    width = max(1, round(side * decoded.width / longest))
+    height = max(1, round(side * decoded.height / longest))
+    square = Image.new("RGB", (side, side), BACKGROUND)
+    inner = decoded.image.resize((width, height), Image.Resampling.BICUBIC)
+    square.paste(inner, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def _center_crop(decoded: Decoded, side: int) -> Image.Image:
+    # Cropping while resizing keeps memory at the result's size, however thin the photograph.
+    image = decoded.image
+    shortest = min(decoded.height, decoded.width)
+    width = image.width * shortest / decoded.width
+    height = image.height * shortest / decoded.height
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    box = (left, top, left + width, top + height)
+    return image.resize((side, side), Image.Resampling.BICUBIC, box=box)

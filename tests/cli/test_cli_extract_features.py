@@ -1,0 +1,203 @@
+"""`vl-lst extract-features` from the command line, with a tiny tower of this test's own."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+from feature_extraction.store import FeatureStore
+from vl_lst.cli import main
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("towers") / "tiny"
+    folder.mkdir()
+    config = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64},
+        "text_cfg": {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1},
+    }
+    save_file(open_clip.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    return str(folder)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"photo{number}.png")
+    return folder
+
+
+def command(photographs: Path, out: Path, tower: str, *more: str) -> list[str]:
+    arguments = ["--images", str(photographs), "--out", str(out), "--encoder", tower]
+    return ["extract-features", *arguments, "--workers", "0", "--device", "cpu", *more]
+
+
+def test_reports_and_writes_json(
+    photographs: Path, tmp_path: Path, tower: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, report = tmp_path / "out.h5", tmp_path / "report.json"
+    assert main(command(photographs, out, tower, "--json", str(report))) == 0
+    printed = capsys.readouterr()
+    assert "6 of 6 images" in printed.out
+    assert "images/s" in printed.out
+    assert "extracting: 6/6" in printed.err
+    written = json.loads(report.read_text())
+    assert (written["images"], written["extracted"], written["failures"]) == (6, 6, {})
+    assert written["spec"]["encoder"] == "tiny"
+    assert written["file_bytes"] == out.stat().st_size
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "out.h5",
+        "photographs",
+        "report.json",
+    ]
+
+
+def test_a_second_run_does_no_work(photographs: Path, tmp_path: Path, tower: str) -> None:
+    out, report = tmp_path / "out.h5", tmp_path / "report.json"
+    assert main(command(photographs, out, tower)) == 0
+    assert main(command(photographs, out, tower, "--json", str(report), "--quiet")) == 0
+    assert json.loads(report.read_text())["extracted"] == 0
+
+
+def test_settings_reach_the_spec(photographs: Path, tmp_path: Path, tower: str) -> None:
+    settings = ["--layer", "pooled", "--resize", "letterbox", "--precision", "bf16"]
+    assert (
+        main(command(photographs, tmp_path / "a.h5", tower, *settings, "--weights", "random")) == 0
+    )
+    spec = FeatureStore(tmp_path / "a.h5").spec
+    assert (spec.layer, spec.resize, spec.precision) == ("pooled", "letterbox", "bf16")
+    assert (spec.weights, spec.grid, spec.channels) == ("random", (1, 1), 8)
+    assert main(command(photographs, tmp_path / "b.h5", tower, "--image-size", "64")) == 0
+    assert FeatureStore(tmp_path / "b.h5").spec.grid == (2, 2)
+
+
+def test_unreadable_images_are_listed_and_exit_with_1_after_the_rest(
+    photographs: Path, tmp_path: Path, tower: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photographs / "broken.jpg").write_text("oops")
+    out = tmp_path / "out.h5"
+    assert main(command(photographs, out, tower)) == 1
+    printed = capsys.readouterr()
+    assert "failed broken: it is not an image" in printed.out
+    assert "--allow-missing" in printed.err
+    assert len(FeatureStore(out)) == 6
+    assert main(command(photographs, out, tower, "--allow-missing")) == 0
+
+
+def one_stem_twice(photographs: Path, tmp_path: Path, tower: str) -> list[str]:
+    (photographs / "photo0.jpg").write_bytes(b"x")
+    return command(photographs, tmp_path / "out.h5", tower)
+
+
+def no_images(photographs: Path, tmp_path: Path, tower: str) -> list[str]:
+    (tmp_path / "empty").mkdir()
+    return command(tmp_path / "empty", tmp_path / "out.h5", tower)
+
+
+def unwritable(photographs: Path, tmp_path: Path, tower: str) -> list[str]:
+    return command(photographs, photographs / "photo0.png" / "out.h5", tower)
+
+
+def folder_as_target(photographs: Path, tmp_path: Path, tower: str) -> list[str]:
+    return command(photographs, photographs, tower)
+
+
+def other_spec(photographs: Path, tmp_path: Path, tower: str) -> list[str]:
+    assert main(command(photographs, tmp_path / "out.h5", tower, "--quiet")) == 0
+    return command(photographs, tmp_path / "out.h5", tower, "--image-size", "64")
+
+
+def unknown_encoder(photographs: Path, tmp_path: Path, tower: str) -> list[str]:
+    return command(photographs, tmp_path / "out.h5", "RN500")
+
+
+def pickled_weights(photographs: Path, tmp_path: Path, tower: str) -> list[str]:
+    (tmp_path / "weights.pt").write_bytes(b"")
+    return command(photographs, tmp_path / "out.h5", tower, "--weights", f"{tmp_path}/weights.pt")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (one_stem_twice, "two files have the id 'photo0'"),
+        (no_images, "no images in"),
+        (unwritable, "cannot write"),
+        (folder_as_target, "is a folder"),
+        (other_spec, "image_size: 32 here, 64 there"),
+        (unknown_encoder, "there are RN50, RN101"),
+        (pickled_weights, "any code"),
+    ],
+)
+def test_problems_exit_with_1_and_one_message(
+    prepare: object,
+    message: str,
+    photographs: Path,
+    tmp_path: Path,
+    tower: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = prepare(photographs, tmp_path, tower)  # type: ignore[operator]
+    capsys.readouterr()
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("error:") == 1
+    assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--layer", "last"], ["--precision", "fp16"], ["--batch-size", "0"], ["--resize", "stretch"]],
+)
+def test_wrong_usage_exits_with_2(
+    photographs: Path, tmp_path: Path, tower: str, wrong: list[str]
+) -> None:
+    assert main(command(photographs, tmp_path / "out.h5", tower, *wrong)) == 2
+
+
+def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["extract-features", "--help"]) == 0
+    assert "vl-lst extract-features --images" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_gives_the_same_file(
+    photographs: Path, tmp_path: Path, tower: str
+) -> None:
+    """SIGKILL to the real program while it works; the same command finishes the store."""
+    # Large enough that the program is still at work when its first batches are safe on disk.
+    pixels = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8)
+    Image.fromarray(pixels).save(photographs / "large.png", compress_level=0)
+    for number in range(90):
+        (photographs / f"large{number}.png").hardlink_to(photographs / "large.png")
+    batches = ["--batch-size", "4"]
+    assert main(command(photographs, tmp_path / "whole.h5", tower, *batches)) == 0
+    out = tmp_path / "out.h5"
+    program = [sys.executable, "-m", "vl_lst", *command(photographs, out, tower, *batches)]
+    journal = tmp_path / "out.h5.partial" / "journal.jsonl"
+    with subprocess.Popen(program, stderr=subprocess.PIPE) as process:
+        while process.poll() is None:
+            if journal.exists() and journal.read_bytes().count(b"\n") > 1:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.005)
+    assert process.returncode == -signal.SIGKILL
+    assert not out.exists()
+    report = tmp_path / "report.json"
+    assert main(command(photographs, out, tower, *batches, "--json", str(report))) == 0
+    assert 0 < json.loads(report.read_text())["extracted"] < 97
+    assert out.read_bytes() == (tmp_path / "whole.h5").read_bytes()

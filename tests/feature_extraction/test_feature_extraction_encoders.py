@@ -1,0 +1,312 @@
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from feature_extraction.encoders import Encoder, build_encoder, encode_image, encoder_from_spec
+from feature_extraction.errors import EncoderError, ImageError
+from feature_extraction.towers import ENCODERS, find_tower
+
+
+def plain_tower(folder: Path) -> nn.Module:
+    """The tower as open_clip itself loads the folder."""
+    visual: nn.Module = open_clip.create_model(f"local-dir:{folder}").visual
+    return visual.eval()
+
+
+def pixels(count: int = 3, side: int = 64) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
+
+
+def normalised(encoder: Encoder, images: Tensor) -> Tensor:
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (encoder.spec.mean, encoder.spec.std))
+    return (images / 255 - mean) / std
+
+
+def assert_stored(found: np.ndarray, expected: Tensor) -> None:
+    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=2e-3, atol=1e-3)
+
+
+class TestTable:
+    @pytest.mark.parametrize("name", ENCODERS)
+    def test_rows_say_what_the_towers_give(self, name: str) -> None:
+        row, tower = ENCODERS[name], find_tower(name)
+        assert tower.quick_gelu == row.quick_gelu
+        assert tower.output_shape(224, "grid") == (row.grid, row.channels)
+        own = open_clip.get_model_config(row.model)["vision_cfg"]["image_size"]
+        assert tower.output_shape(own, "pooled") == ((1, 1), row.pooled_channels)
+
+    @pytest.mark.parametrize("name", ENCODERS)
+    def test_default_weights_were_trained_with_the_rows_activation(self, name: str) -> None:
+        row = ENCODERS[name]
+        tag = open_clip.get_pretrained_cfg(row.model, row.weights)
+        assert tag.get("quick_gelu", False) == row.quick_gelu
+        assert find_tower(name).normalisation == (tuple(tag["mean"]), tuple(tag["std"]))
+
+
+class TestNumbers:
+    """Features equal those of a plain forward of the same tower, as open_clip loads it."""
+
+    def test_resnet_grid_is_layer4_row_by_row(self, resnet_folder: Path) -> None:
+        encoder = build_encoder(resnet_folder, image_size=96, device="cpu")
+        seen: list[Tensor] = []
+        visual = build_plain = plain_tower(resnet_folder)
+        visual.layer4.register_forward_hook(lambda _, __, output: seen.append(output))
+        build_plain.attnpool = nn.Identity()  # its positions are of another size
+        visual(normalised(encoder, pixels(side=96)))
+        expected = torch.stack([seen[0][:, :, row, col] for row in range(3) for col in range(3)], 1)
+        assert encoder.spec.grid == (3, 3)
+        assert expected.abs().max() > 0.1
+        assert_stored(encoder.encode(pixels(side=96), ["a", "b", "c"]), expected)
+
+    def test_transformer_grid_is_the_normalised_patch_tokens(
+        self, transformer_folder: Path
+    ) -> None:
+        encoder = build_encoder(transformer_folder, device="cpu")
+        _, tokens = plain_tower(transformer_folder)(normalised(encoder, pixels()))
+        assert (encoder.spec.grid, encoder.spec.quick_gelu) == ((4, 4), True)
+        assert_stored(encoder.encode(pixels(), ["a", "b", "c"]), tokens)
+
+    @pytest.mark.parametrize("kind", ["resnet", "transformer"])
+    def test_pooled_is_the_towers_own_output(
+        self, kind: str, request: pytest.FixtureRequest
+    ) -> None:
+        folder = request.getfixturevalue(f"{kind}_folder")
+        encoder = build_encoder(folder, layer="pooled", device="cpu")
+        output = plain_tower(folder)(normalised(encoder, pixels()))
+        pooled = output[0] if isinstance(output, tuple) else output
+        found = encoder.encode(pixels(), ["a", "b", "c"])
+        assert found.shape == (3, 1, 16)
+        assert_stored(found[:, 0], pooled)
+
+    def test_transformer_positions_are_resized_as_open_clip_does(
+        self, transformer_folder: Path
+    ) -> None:
+        encoder = build_encoder(transformer_folder, image_size=96, device="cpu")
+        plain = open_clip.create_model(f"local-dir:{transformer_folder}", force_image_size=96)
+        _, tokens = plain.visual.eval()(normalised(encoder, pixels(side=96)))
+        assert_stored(encoder.encode(pixels(side=96), ["a", "b", "c"]), tokens)
+
+    def test_timm_grid_is_the_normalised_patch_tokens(self, timm_folder: Path) -> None:
+        """SigLIP's kind of tower, at a size that is not its own."""
+        encoder = build_encoder(timm_folder, image_size=64, device="cpu")
+        plain = plain_tower(timm_folder)
+        plain.set_input_size(64)
+        tokens = plain.trunk.forward_features(normalised(encoder, pixels()))[:, 1:]
+        assert encoder.spec.grid == (4, 4)
+        assert_stored(encoder.encode(pixels(), ["a", "b", "c"]), tokens)
+
+    def test_bf16_is_close_and_recorded(self, resnet_folder: Path) -> None:
+        exact = build_encoder(resnet_folder, device="cpu")
+        fast = build_encoder(resnet_folder, precision="bf16", device="cpu")
+        wanted = exact.encode(pixels(), ["a", "b", "c"]).astype(np.float32)
+        found = fast.encode(pixels(), ["a", "b", "c"]).astype(np.float32)
+        assert 0 < np.abs(found - wanted).mean() < 0.02 * np.abs(wanted).mean()
+        assert fast.spec.digest != exact.spec.digest
+
+    def test_features_that_are_not_finite_name_the_image(self, resnet_folder: Path) -> None:
+        encoder = build_encoder(resnet_folder, device="cpu")
+        broken = dataclasses.replace(encoder.spec, std=(1e-30, 1.0, 1.0))
+        encoder.spec = broken
+        with pytest.raises(EncoderError, match="'a'.*not finite"):
+            encoder.encode(pixels(), ["a", "b", "c"])
+
+
+class TestWeights:
+    def test_random_is_recorded_and_repeatable_and_leaves_the_callers_numbers(
+        self, resnet_folder: Path
+    ) -> None:
+        before = torch.random.get_rng_state()
+        first = build_encoder(resnet_folder, weights="random", device="cpu")
+        assert torch.equal(before, torch.random.get_rng_state())
+        torch.rand(7)
+        second = build_encoder(resnet_folder, weights="random", device="cpu")
+        assert first.spec.weights == "random"
+        assert first.spec.digest == second.spec.digest
+
+    def test_the_hash_is_of_the_weights_not_of_their_file(
+        self, resnet_folder: Path, tmp_path: Path
+    ) -> None:
+        state = load_file(resnet_folder / "open_clip_model.safetensors")
+        save_file(dict(reversed(state.items())), tmp_path / "other.safetensors", {"made": "here"})
+        own = build_encoder(resnet_folder, device="cpu").spec
+        copied = build_encoder(
+            resnet_folder, weights=tmp_path / "other.safetensors", image_size=96, device="cpu"
+        ).spec
+        assert (own.weights, copied.weights) == (
+            "file:open_clip_model.safetensors",
+            "file:other.safetensors",
+        )
+        assert own.weights_sha256 == copied.weights_sha256
+        state["visual.conv1.weight"][0, 0, 0, 0] += 1
+        save_file(state, tmp_path / "changed.safetensors")
+        changed = build_encoder(
+            resnet_folder, weights=tmp_path / "changed.safetensors", device="cpu"
+        )
+        assert changed.spec.weights_sha256 != own.weights_sha256
+
+    @pytest.mark.parametrize("suffix", [".pt", ".bin", ".pth"])
+    def test_pickles_are_refused(self, tmp_path: Path, suffix: str) -> None:
+        (tmp_path / f"weights{suffix}").write_bytes(b"\x80\x04.")
+        with pytest.raises(EncoderError, match="any code.*save_file"):
+            build_encoder("RN50", weights=tmp_path / f"weights{suffix}", device="cpu")
+
+    def test_a_damaged_file_is_an_error(self, resnet_folder: Path, tmp_path: Path) -> None:
+        content = (resnet_folder / "open_clip_model.safetensors").read_bytes()
+        (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
+        with pytest.raises(EncoderError, match="damaged or cut short"):
+            build_encoder(resnet_folder, weights=tmp_path / "cut.safetensors", device="cpu")
+
+    def test_weights_of_another_architecture_are_an_error(
+        self, resnet_folder: Path, transformer_folder: Path, tmp_path: Path
+    ) -> None:
+        shutil.copy(transformer_folder / "open_clip_model.safetensors", tmp_path / "w.safetensors")
+        with pytest.raises(EncoderError, match="do not fit"):
+            build_encoder(resnet_folder, weights=tmp_path / "w.safetensors", device="cpu")
+
+    def test_a_tag_of_the_other_activation_is_an_error_before_any_download(self) -> None:
+        with pytest.raises(EncoderError, match="trained with GELU.*computes QuickGELU"):
+            build_encoder("ViT-B-32", weights="laion2b_s34b_b79k", device="cpu")
+
+    def test_a_file_whose_neighbour_says_the_other_activation_is_an_error(
+        self, resnet_folder: Path
+    ) -> None:
+        """A folder saved from a GELU model holds a config that says so."""
+        with pytest.raises(EncoderError, match=r"open_clip_config\.json beside it.*GELU"):
+            build_encoder(
+                "ViT-B-32", weights=resnet_folder / "open_clip_model.safetensors", device="cpu"
+            )
+
+    def test_the_activation_of_the_text_tower_does_not_concern_a_resnet(
+        self, resnet_folder: Path, tmp_path: Path
+    ) -> None:
+        config = json.loads((resnet_folder / "open_clip_config.json").read_text())
+        config["model_cfg"]["quick_gelu"] = True
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+        shutil.copy(resnet_folder / "open_clip_model.safetensors", tmp_path / "w.safetensors")
+        built = build_encoder(resnet_folder, weights=tmp_path / "w.safetensors", device="cpu")
+        assert not built.spec.quick_gelu
+
+    def test_a_tag_is_taken_from_the_file_open_clip_fetches(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The road of `--weights openai`, with a file where the download would be."""
+        with torch.device("cpu"):
+            state = {
+                f"visual.{k}": v for k, v in find_tower("RN50").build(224).state_dict().items()
+            }
+        save_file(state, tmp_path / "fetched.safetensors")
+        monkeypatch.setattr(
+            open_clip, "download_pretrained", lambda _: str(tmp_path / "fetched.safetensors")
+        )
+        spec = build_encoder("RN50", weights="openai", device="cpu").spec
+        assert (spec.encoder, spec.weights) == ("RN50", "openai")
+        assert spec.mean == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
+
+    def test_what_cannot_be_fetched_says_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def offline(_: object) -> str:
+            raise FileNotFoundError("no connection")
+
+        monkeypatch.setattr(open_clip, "download_pretrained", offline)
+        with pytest.raises(EncoderError, match=r"not on this machine.*\.safetensors"):
+            build_encoder("RN101", device="cpu")
+
+
+class TestWrongRequests:
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"encoder": "RN51"}, "there are RN50, RN101"),
+            ({"encoder": "RN50", "weights": "opnai"}, "its tags: openai"),
+            ({"encoder": "RN50", "image_size": 230}, "such as 224"),
+            ({"encoder": "ViT-L-14", "image_size": 5}, "multiple of 14"),
+            ({"encoder": "RN50", "image_size": 288, "layer": "pooled"}, "--image-size 224"),
+            ({"encoder": "RN50", "layer": "last"}, "grid, pooled"),
+            ({"encoder": "RN50", "precision": "fp16"}, "fp32, bf16"),
+            ({"encoder": "RN50", "resize": "stretch"}, "squash, letterbox, center-crop"),
+            ({"encoder": "RN50", "device": "abacus"}, "cannot be used here"),
+        ],
+    )
+    def test_each_says_what_there_is(self, settings: dict[str, object], message: str) -> None:
+        with pytest.raises(EncoderError, match=message):
+            build_encoder(**{"device": "cpu", **settings})  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("config", "message"),
+        [
+            ("{", "JSON"),
+            ("[]", "lacks model_cfg"),
+            (
+                json.dumps({"model_cfg": {"embed_dim": 4, "vision_cfg": {"size": 3}}}),
+                "cannot build",
+            ),
+            (
+                json.dumps(
+                    {
+                        "model_cfg": {"embed_dim": 4, "vision_cfg": {"layers": [1, 1, 1, 1]}},
+                        "preprocess_cfg": {"mean": [1]},
+                    }
+                ),
+                "three numbers",
+            ),
+        ],
+    )
+    def test_a_folder_with_a_wrong_config(self, tmp_path: Path, config: str, message: str) -> None:
+        (tmp_path / "open_clip_config.json").write_text(config)
+        with pytest.raises(EncoderError, match=message):
+            build_encoder(tmp_path, device="cpu")
+
+    def test_a_folder_without_config_or_weights(self, resnet_folder: Path, tmp_path: Path) -> None:
+        with pytest.raises(EncoderError, match="no .*open_clip_config"):
+            build_encoder(tmp_path, device="cpu")
+        shutil.copy(resnet_folder / "open_clip_config.json", tmp_path)
+        with pytest.raises(EncoderError, match="no such file"):
+            build_encoder(tmp_path, device="cpu")
+
+
+class TestFromSpec:
+    def test_a_store_of_a_folders_tower_needs_the_folder_and_verifies_it(
+        self, resnet_folder: Path, transformer_folder: Path, tmp_path: Path
+    ) -> None:
+        built = build_encoder(resnet_folder, layer="pooled", device="cpu", name="demo")
+        again = encoder_from_spec(built.spec, resnet_folder, device="cpu")
+        assert again.spec == built.spec
+        with pytest.raises(EncoderError, match="'demo'.*which folder"):
+            encoder_from_spec(built.spec, device="cpu")
+        with pytest.raises(EncoderError, match="weights_sha256"):
+            encoder_from_spec(built.spec, transformer_folder, device="cpu")
+
+    def test_a_tower_of_the_table_is_rebuilt_from_its_name(self) -> None:
+        built = build_encoder("RN50", weights="random", image_size=32, device="cpu")
+        again = encoder_from_spec(built.spec, device="cpu")
+        assert again.spec == built.spec
+        from_file = dataclasses.replace(built.spec, weights="file:mine.safetensors")
+        with pytest.raises(EncoderError, match="say where that file is"):
+            encoder_from_spec(from_file, device="cpu")
+        changed = dataclasses.replace(built.spec, weights_sha256="0" * 64)
+        with pytest.raises(EncoderError, match="weights_sha256"):
+            encoder_from_spec(changed, device="cpu")
+
+
+class TestEncodeImage:
+    def test_a_file_and_the_opened_picture_agree(self, encoder: Encoder, tmp_path: Path) -> None:
+        picture = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+        Image.fromarray(picture).save(tmp_path / "a.png")
+        from_file = encode_image(tmp_path / "a.png", encoder)
+        assert from_file.shape == (encoder.spec.tokens, encoder.spec.channels)
+        assert from_file.dtype == np.float16
+        assert np.array_equal(from_file, encode_image(Image.fromarray(picture), encoder))
+
+    def test_an_unreadable_file_is_named(self, encoder: Encoder, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(b"")
+        with pytest.raises(ImageError, match=r"a\.png: the file is empty"):
+            encode_image(tmp_path / "a.png", encoder)

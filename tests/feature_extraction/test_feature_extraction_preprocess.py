@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+from feature_extraction.images import Decoded
+from feature_extraction.preprocess import fit_square, normalise
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def photograph(height: int, width: int) -> Decoded:
+    pixels = np.random.default_rng(2).integers(0, 256, (height, width, 3), np.uint8)
+    return Decoded(Image.fromarray(pixels), height, width)
+
+
+@pytest.mark.parametrize(("height", "width"), [(213, 320), (500, 90), (3, 320), (224, 224), (1, 1)])
+def test_squash_equals_the_papers_preprocessing(height: int, width: int) -> None:
+    decoded = photograph(height, width)
+    resize = Resize((224, 224), interpolation=InterpolationMode.BICUBIC)
+    expected = Compose([resize, ToTensor(), Normalize(MEAN, STD)])(decoded.image)
+    square = torch.from_numpy(fit_square(decoded, 224, "squash"))
+    torch.testing.assert_close(normalise(square[None], MEAN, STD)[0], expected, rtol=0, atol=1e-6)
+
+
+def test_letterbox_keeps_the_aspect_ratio_over_white() -> None:
+    decoded = Decoded(Image.new("RGB", (200, 100), (10, 20, 30)), 100, 200)
+    square = fit_square(decoded, 64, "letterbox")
+    is_background = (square == 255).all(axis=0)
+    assert is_background[:16].all()
+    assert is_background[48:].all()
+    assert not is_background[16:48].any()
+
+
+def test_center_crop_takes_the_middle() -> None:
+    pixels = np.zeros((50, 150, 3), np.uint8)
+    pixels[:, 50:100] = 200
+    square = fit_square(Decoded(Image.fromarray(pixels), 50, 150), 32, "center-crop")
+    # The filter reaches a little beyond the crop, as when cropping after resizing.
+    assert (square[:, :, 2:-2] == 200).all()
+
+
+@pytest.mark.parametrize("rule", ["squash", "letterbox", "center-crop"])
+@pytest.mark.parametrize(("height", "width"), [(3, 20000), (20000, 1), (1, 1)])
+def test_extreme_shapes_stay_small(rule: str, height: int, width: int) -> None:
+    decoded = Decoded(Image.new("RGB", (width, height), "red"), height, width)
+    square = fit_square(decoded, 224, rule)  # type: ignore[arg-type]
+    assert square.shape == (3, 224, 224)
+    is_red = (square[0] == 255) & (square[1] == 0)
+    assert is_red[110:114, 110:114].any()
+
+
+@pytest.mark.parametrize("rule", ["letterbox", "center-crop"])
+def test_a_reduced_picture_is_placed_as_the_photograph_would_be(rule: str) -> None:
+    """Reduction may shrink the two sides by different factors; the photograph's shape counts."""
+    full = Image.linear_gradient("L").convert("RGB").resize((600, 400))
+    reduced = Decoded(full.resize((300, 100), Image.Resampling.BOX), 400, 600)
+    wanted = fit_square(Decoded(full, 400, 600), 40, rule).astype(int)  # type: ignore[arg-type]
+    found = fit_square(reduced, 40, rule).astype(int)  # type: ignore[arg-type]
+    assert np.abs(found - wanted).max() <= 3

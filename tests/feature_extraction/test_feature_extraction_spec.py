@@ -1,0 +1,77 @@
+import dataclasses
+import json
+import pickle
+
+import pytest
+
+from feature_extraction.errors import StoreError
+from feature_extraction.spec import FeatureSpec, package_versions
+
+SPEC = FeatureSpec(
+    encoder="RN101",
+    weights="openai",
+    architecture_sha256="a" * 64,
+    weights_sha256="b" * 64,
+    quick_gelu=True,
+    image_size=224,
+    resize="squash",
+    background=(255, 255, 255),
+    exact_pixels=4194304,
+    layer="grid",
+    grid=(7, 7),
+    channels=2048,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    precision="fp32",
+    packages=package_versions(),
+)
+
+
+def test_json_round_trip_is_canonical() -> None:
+    text = SPEC.to_json()
+    again = FeatureSpec.from_json(text)
+    assert again == SPEC
+    assert again.to_json() == text
+    assert list(json.loads(text)) == sorted(json.loads(text))
+    assert pickle.loads(pickle.dumps(SPEC)) == SPEC
+
+
+def test_names_and_package_versions_do_not_count() -> None:
+    renamed = dataclasses.replace(SPEC, encoder="mine", weights="file:x", packages={"torch": "0"})
+    assert renamed.digest == SPEC.digest
+    assert SPEC.differences(renamed) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "line"),
+    [
+        ("image_size", 288, "image_size: 224 here, 288 there"),
+        ("weights_sha256", "c" * 64, "weights_sha256: bbbbbbbbbbbb… here, cccccccccccc… there"),
+        ("precision", "bf16", "precision: fp32 here, bf16 there"),
+        ("resize", "letterbox", "resize: squash here, letterbox there"),
+    ],
+)
+def test_what_determines_the_numbers_counts_and_is_named(
+    field: str, value: object, line: str
+) -> None:
+    other = dataclasses.replace(SPEC, **{field: value})
+    assert other.digest != SPEC.digest
+    assert SPEC.differences(other) == [line]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"version":1', '"version":2', "version"),
+        ('"channels":2048', '"channels":0', "channels"),
+        ('"channels":2048,', "", "channels"),
+        ('"layer":"grid"', '"layer":"last"', "layer"),
+        ('"version":1', '"version":1,"extra":0', "extra"),
+        ("}", "", "JSON"),
+    ],
+)
+def test_a_spec_that_is_not_one_is_refused_naming_the_field(
+    old: str, new: str, message: str
+) -> None:
+    with pytest.raises(StoreError, match=message):
+        FeatureSpec.from_json(SPEC.to_json().replace(old, new))

@@ -1,0 +1,63 @@
+"""The backbone leaves no trace in autograd and knows nothing of the image."""
+
+import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from vl_lst.errors import ModelError
+from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.profiling.memory import bytes_saved_for_backward
+
+
+def test_no_tap_requires_grad_even_if_someone_unfreezes_the_weights(make_backbone) -> None:
+    backbone = make_backbone()
+    backbone.model.requires_grad_(True)
+    ids = torch.randint(2, 60, (2, 5))
+    taps = backbone.encode(ids, range(backbone.encoder_depth))
+    decoded = backbone.decode(
+        ids, [0, 1], encoder_states_PTD=taps.final_UTD, encoder_mask_PT=taps.mask_UT
+    )
+    states = [taps.embedding_UTD, taps.blocks_KUTD, taps.final_UTD, decoded.blocks_KPLD]
+    assert not any(state.requires_grad for state in states)
+
+
+def test_nothing_of_the_backbone_is_saved_for_backward(make_model, make_batch) -> None:
+    model, batch = make_model(), make_batch()
+    for parameter in model.trainable().values():
+        parameter.requires_grad_(True)
+    saved = bytes_saved_for_backward(
+        model.train(), lambda: model(batch), {"t5": model.backbone.model, "side": model.side}
+    )
+    assert saved["t5"] == 0
+    assert saved["total"] > 0
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["v1.0", "v1.1"])
+def test_taps_are_the_stock_models_hidden_states(make_backbone, gated: bool) -> None:
+    backbone = make_backbone(gated=gated)
+    ids = torch.randint(2, 60, (3, 7))
+    ids[0, 4:] = 0
+    taps = backbone.encode(ids, [0, 1, 2])
+    stock = backbone.model.encoder(ids, (ids != 0).long(), output_hidden_states=True)
+    for tap, states in zip(taps.blocks_KUTD[:-1], stock.hidden_states[1:-1], strict=True):
+        torch.testing.assert_close(tap, states)
+    torch.testing.assert_close(taps.final_UTD, stock.last_hidden_state)
+
+
+def test_hooks_are_gone_after_a_call_that_fails(make_backbone) -> None:
+    backbone = make_backbone()
+    with pytest.raises(IndexError):
+        backbone.encode(torch.full((1, 3), 10_000), [0])
+    assert not any(block._forward_hooks for block in backbone.model.encoder.block)
+
+
+def test_it_stays_in_evaluation_mode(make_model) -> None:
+    model = make_model().train()
+    assert model.side.training
+    assert not any(module.training for module in model.backbone.model.modules())
+
+
+def test_float16_is_refused_with_the_reason() -> None:
+    config = T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=16)
+    with pytest.raises(ModelError, match="overflow"):
+        FrozenBackbone(T5ForConditionalGeneration(config).half())

@@ -1,0 +1,77 @@
+"""Search with caches finds what search without them finds."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vl_lst.models.generation import beam_search, generate, greedy_search
+
+
+def without_caches(model, batch, ids_BL: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities [B, L, V] of the next token after each prefix, from one plain pass."""
+    rows = torch.arange(len(batch))
+    states = model.decode(model.encode(batch), ids_BL, rows, rows)
+    return model.logits(states).log_softmax(-1)
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["v1.0", "v1.1"])
+def test_greedy_search_takes_the_likeliest_token(make_model, make_batch, gated) -> None:
+    model, batch = make_model(gated=gated), make_batch()
+    ids = greedy_search(model, batch, max_length=8)
+    best = without_caches(model, batch, ids).argmax(-1)
+    for row in range(len(batch)):
+        for position in range(1, ids.shape[1]):
+            assert ids[row, position] == best[row, position - 1]
+            if ids[row, position] == model.backbone.eos_token_id:
+                assert not ids[row, position + 1 :].any()
+                break
+
+
+def test_finished_examples_do_not_disturb_the_others(make_model, make_batch, monkeypatch) -> None:
+    """Whatever token ends an answer, each example gets what it gets alone."""
+    model, batch = make_model(), make_batch()
+    free = greedy_search(model, batch, max_length=10)
+    monkeypatch.setattr(model.backbone.config, "eos_token_id", int(free[0, 3]))
+    together = greedy_search(model, batch, max_length=10)
+    for row in range(len(batch)):
+        alone = replace(
+            batch,
+            features_BINF=batch.features_BINF[row : row + 1],
+            prompt_index_B=batch.prompt_index_B[row : row + 1],
+        )
+        ids = greedy_search(model, alone, max_length=10)[0]
+        assert torch.equal(together[row, : len(ids)], ids)
+
+
+@pytest.mark.parametrize("end", [1, None])
+def test_beam_scores_are_mean_log_probabilities(make_model, make_batch, monkeypatch, end) -> None:
+    model, batch = make_model(seed=3), make_batch()
+    if end is None:
+        likely = int(greedy_search(model, batch, max_length=6)[0, 2])
+        monkeypatch.setattr(model.backbone.config, "eos_token_id", likely)
+    ids, scores = beam_search(model, batch, max_length=6, beams=3)
+    eos = model.backbone.eos_token_id
+    logs = without_caches(model, batch, ids)
+    for row in range(len(batch)):
+        answer = ids[row].tolist()
+        ended = eos in answer[1:]
+        length = answer.index(eos, 1) if ended else len(answer)
+        tokens = answer[1 : length + ended]
+        total = sum(logs[row, position, token] for position, token in enumerate(tokens))
+        torch.testing.assert_close(scores[row], total / length, rtol=1e-4, atol=1e-4)
+
+
+def test_more_beams_never_find_a_worse_answer_than_their_first(make_model, make_batch) -> None:
+    model, batch = make_model(seed=5), make_batch()
+    _, one = beam_search(model, batch, max_length=6, beams=1)
+    _, five = beam_search(model, batch, max_length=6, beams=5)
+    assert bool((five >= one - 1e-5).all())
+
+
+def test_generate_chooses_the_search_by_the_number_of_beams(make_model, make_batch) -> None:
+    model, batch = make_model(), make_batch()
+    greedy = generate(model, batch, max_length=6)
+    assert torch.equal(greedy, greedy_search(model, batch, max_length=6))
+    beams = generate(model, batch, max_length=6, beams=2)
+    assert torch.equal(beams, beam_search(model, batch, max_length=6, beams=2)[0])

@@ -1,0 +1,66 @@
+"""What autograd keeps is counted once, without parameters, and by part."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from vl_lst.profiling.memory import bytes_saved_for_backward
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    path = REPOSITORY / "benchmarks" / "memory.py"
+    spec = importlib.util.spec_from_file_location("memory_benchmark", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_storage_counts_once_and_parameters_do_not() -> None:
+    layer = nn.Linear(4, 4, bias=False)
+    states = torch.randn(3, 4)
+
+    def run() -> torch.Tensor:
+        return (layer(states) + layer(states)).sum()
+
+    assert bytes_saved_for_backward(layer, run)["total"] == states.numel() * 4
+
+
+def test_bytes_belong_to_the_innermost_part() -> None:
+    inner, outer = nn.Linear(4, 4), nn.Linear(4, 4)
+    model = nn.Sequential(outer, nn.Sequential(inner))
+    states = torch.randn(2, 4, requires_grad=True)
+    saved = bytes_saved_for_backward(
+        model, lambda: model(states).sum(), {"whole": model, "inner": inner}
+    )
+    assert saved == {"whole": 32, "inner": 32, "elsewhere": 0, "total": 64}
+
+
+def test_hooks_are_removed_when_the_run_fails() -> None:
+    layer = nn.Linear(2, 2)
+    with pytest.raises(RuntimeError):
+        bytes_saved_for_backward(layer, lambda: layer(torch.randn(1, 3)), {"layer": layer})
+    assert not layer._forward_hooks
+    assert not layer._forward_pre_hooks
+
+
+@pytest.mark.slow
+def test_the_ladder_needs_less_than_half_of_the_reference_at_t5_base_size(
+    benchmark: ModuleType,
+) -> None:
+    """330.6 MiB is what the reference implementation was counted to keep at these shapes."""
+    model = benchmark.ladder(benchmark.t5_base(), recompute=True)
+    batch = benchmark.random_batch(16)
+    parts = {"backbone": model.backbone.model}
+    saved = bytes_saved_for_backward(model, lambda: model(batch), parts)
+    assert saved["backbone"] == 0
+    assert saved["total"] <= 0.5 * benchmark.REFERENCE_BYTES_AT_BATCH_16
+    assert sum(p.numel() for p in model.trainable().values()) == 17_967_384

@@ -1,0 +1,163 @@
+"""`vl-lst extract-features`: photographs in, one HDF5 file of CLIP features out."""
+
+import enum
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eval.files import write_json
+from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
+from vl_lst.demo import CLIP_FOLDER
+
+__all__ = ["extract_features"]
+
+DEMO_ENCODER = "demo"
+SHOWN_FAILURES = 5
+
+
+class Layer(enum.StrEnum):
+    """Which features are stored."""
+
+    GRID = "grid"
+    POOLED = "pooled"
+
+
+class Resize(enum.StrEnum):
+    """How a photograph becomes a square."""
+
+    SQUASH = "squash"
+    LETTERBOX = "letterbox"
+    CENTER_CROP = "center-crop"
+
+
+class Precision(enum.StrEnum):
+    """Arithmetic of the tower."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+def extract_features(
+    images: Annotated[
+        Path,
+        typer.Option("--images", metavar="DIR", help="Folder of photographs, searched in depth."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE.h5", help="Feature file to make, or to finish.")
+    ],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="RN50, RN101, RN50x4, ViT-B-32, ViT-B-16, ViT-L-14, ViT-B-16-SigLIP, demo, or a "
+            "folder with open_clip_config.json and open_clip_model.safetensors."
+        ),
+    ] = "RN101",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TAG|FILE|random",
+            help="open_clip tag such as 'openai', a .safetensors file, or 'random' (to try things "
+            "out). Default: the encoder's own.",
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Side of the tower's square in pixels. Default: 224, a folder's its own."
+        ),
+    ] = None,
+    layer: Annotated[
+        Layer, typer.Option(help="All cells of the last layer, or one vector per image.")
+    ] = Layer.GRID,
+    resize: Annotated[
+        Resize, typer.Option(help="How photographs become squares; the paper squashes.")
+    ] = Resize.SQUASH,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images the tower sees at once.")] = 32,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that decode images. Default: one per core, at most 4."),
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Arithmetic of the tower.")] = Precision.FP32,
+    device: Annotated[
+        str, typer.Option(help="'auto' (CUDA where there is one), 'cpu', 'cuda', 'cuda:1', ...")
+    ] = "auto",
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow-missing", help="Exit with 0 although images could not be read."),
+    ] = False,
+    json_file: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Extract CLIP features of a folder of photographs into one HDF5 file.
+
+    An image's id is its file name without suffix. Interrupted at any moment,
+    the same command goes on where it was, and the file comes out the same.
+    Images that cannot be read are listed with the reason, and make the command
+    exit with 1 after everything else is done; run again, it tries them again.
+
+    Example: vl-lst extract-features --images coco/val2014 --out val2014.h5
+    """
+    from feature_extraction.encoders import build_encoder
+    from feature_extraction.extract import extract
+    from feature_extraction.images import find_images
+    from feature_extraction.partial import check_target
+
+    files = find_images(images)
+    check_target(out)
+    if not quiet:
+        status.print(f"{len(files):,} images in {images}; building {encoder}", markup=False)
+    tower = build_encoder(
+        CLIP_FOLDER if encoder == DEMO_ENCODER else encoder,
+        weights=weights,
+        image_size=image_size,
+        layer=layer.value,
+        resize=resize.value,
+        precision=precision.value,
+        device=device,
+        name=encoder if encoder == DEMO_ENCODER else None,
+    )
+    with progress("extracting", quiet=quiet) as report:
+        result = extract(
+            files,
+            out,
+            tower,
+            batch_size=batch_size,
+            workers=min(4, os.cpu_count() or 1) if workers is None else workers,
+            on_progress=report,
+        )
+    failures = dict(result.failures)
+    results.print(
+        f"{out}: {result.images - len(failures):,} of {result.images:,} images, "
+        f"{result.file_bytes / 2**20:.1f} MiB; {result.extracted:,} extracted in "
+        f"{result.seconds:.1f} s ({result.images_per_second:.1f} images/s)",
+        markup=False,
+    )
+    for image_id, reason in list(failures.items())[:SHOWN_FAILURES]:
+        results.print(f"  failed {image_id}: {reason}", markup=False)
+    if len(failures) > SHOWN_FAILURES:
+        results.print(f"  ... and {len(failures) - SHOWN_FAILURES:,} more", markup=False)
+    if json_file is not None:
+        write_json(
+            json_file,
+            {
+                "path": str(out),
+                "images": result.images,
+                "extracted": result.extracted,
+                "failures": failures,
+                "file_bytes": result.file_bytes,
+                "seconds": result.seconds,
+                "images_per_second": result.images_per_second,
+                "spec": json.loads(tower.spec.to_json()),
+                "spec_sha256": tower.spec.digest,
+            },
+        )
+    if failures and not allow_missing:
+        status.print(
+            f"{len(failures):,} images could not be read and have no features. Replace the files "
+            "and run the same command again, or pass --allow-missing.",
+            markup=False,
+        )
+        raise typer.Exit(1)
