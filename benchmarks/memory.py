@@ -131,7 +131,8 @@ def main() -> None:
 
     rival = results["full fine-tuning"]
     print(
-        f"{'':22}{'trainable':>13}{'saved MiB':>11}{'of full':>9}{'of reference':>14}{'time of full':>14}"
+        f"{'':22}{'trainable':>13}{'saved MiB':>11}{'of full':>9}"
+        f"{'of reference':>14}{'time of full':>14}"
     )
     for name, result in results.items():
         saved = result["saved_bytes"]["total"]

@@ -9,9 +9,9 @@ Every `NAME.safetensors` with its `NAME.json` in DIR is one fixture. The result 
 the fixture does not hold is null.
 
 Attention of the backbone runs unfused by default, and on two threads: that is the order of
-operations of the recorded run. Fused attention (`--attention sdpa`), which training uses, or another
-number of threads, rounds differently; the recorded float32 numbers are themselves about 1e-5 away
-from float64.
+operations of the recorded run. Fused attention (`--attention sdpa`), which training uses, or
+another number of threads, rounds differently; the recorded float32 numbers are themselves about
+1e-5 away from float64.
 """
 
 import argparse

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -21,7 +21,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["JsonOption", "ProgressReport", "QuietOption", "progress", "results", "status"]
+from vl_lst.progress import ProgressReport, silent
+
+__all__ = ["JsonOption", "QuietOption", "progress", "results", "status"]
 
 JsonOption = Annotated[
     Path | None,
@@ -35,12 +37,6 @@ SECONDS_BETWEEN_PLAIN_LINES = 10.0
 
 results = Console(soft_wrap=True, highlight=False)
 status = Console(stderr=True, soft_wrap=True, highlight=False)
-
-
-class ProgressReport(Protocol):
-    """What long work calls to say how far it is."""
-
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 class _PlainLines:
@@ -74,7 +70,7 @@ class _Bar:
 def progress(description: str, *, quiet: bool) -> Iterator[ProgressReport]:
     """Show progress under `description`: a bar on a terminal, plain lines elsewhere."""
     if quiet:
-        yield lambda done, total, note="": None
+        yield silent
         return
     if not status.is_terminal:
         yield _PlainLines(description)

@@ -1,0 +1,73 @@
+"""A picture of pictures: what was asked, what was answered, what is right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from eval.files import atomic_path
+
+__all__ = ["Card", "draw_gallery"]
+
+COLUMNS = 4
+SIDE = 192
+MARGIN = 14
+LINE = 18
+LINES = 4
+FONT_SIZE = 14
+PAPER, INK, RIGHT, WRONG = "white", "#222222", "#1a7f37", "#b42318"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One picture of the gallery.
+
+    Args:
+        image: The picture's file.
+        question: What was asked.
+        prediction: What the model answered.
+        truth: The right answer.
+    """
+
+    image: Path
+    question: str
+    prediction: str
+    truth: str
+
+
+def draw_gallery(cards: Sequence[Card], path: Path) -> None:
+    """Draw cards row by row and write them as a PNG file."""
+    rows = -(-len(cards) // COLUMNS)
+    cell_width, cell_height = SIDE + 2 * MARGIN, SIDE + 2 * MARGIN + LINES * LINE
+    sheet = Image.new("RGB", (COLUMNS * cell_width, rows * cell_height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(FONT_SIZE)
+    for number, card in enumerate(cards):
+        row, column = divmod(number, COLUMNS)
+        left, top = column * cell_width + MARGIN, row * cell_height + MARGIN
+        with Image.open(card.image) as picture:
+            sheet.paste(picture.convert("RGB").resize((SIDE, SIDE)), (left, top))
+        draw.rectangle((left, top, left + SIDE, top + SIDE), outline="#cccccc")
+        top += SIDE + 6
+        for line in _wrapped(card.question, font, SIDE + MARGIN)[: LINES - 1]:
+            draw.text((left, top), line, fill=INK, font=font)
+            top += LINE
+        correct = card.prediction == card.truth
+        verdict = card.prediction if correct else f"{card.prediction} (right: {card.truth})"
+        draw.text((left, top), verdict, fill=RIGHT if correct else WRONG, font=font)
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, "PNG")
+
+
+def _wrapped(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
