@@ -1,34 +1,44 @@
-"""JSON lists of objects, with errors that say which object of which file is wrong."""
+"""JSON objects in lists or lines, with errors that say which object of which file is wrong."""
 
+import json
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from eval.errors import FileFormatError
+from eval.errors import FileFormatError, InputError
 from eval.files import read_json
 from eval.submissions import first_five
 
-__all__ = ["Records", "read_records", "repeated_ids"]
+__all__ = ["Records", "field_of", "read_json_lines", "read_records", "repeated_ids"]
 
 Value = TypeVar("Value")
-KIND_NAMES = {int: "an integer", str: "a text", list: "a list", dict: "an object"}
+KIND_NAMES = {
+    int: "an integer",
+    str: "a text",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The objects of one list in a JSON file.
+    """The objects of one list in a JSON file, or of the lines of a file.
 
     Args:
         path: The file.
         name: The list's name in the file ("questions"); empty where the file is the list.
         rows: Its elements, not yet known to be objects.
+        are_lines: Whether each stands on a line of its own.
     """
 
     path: Path
     name: str
     rows: Sequence[Any]
+    are_lines: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -39,19 +49,7 @@ class Records:
         Raises:
             FileFormatError: The field is missing or of another type.
         """
-        row = self.rows[position]
-        if not isinstance(row, dict):
-            raise self.problem(position, f"is {_kind_of(row)}; expected an object")
-        if name not in row:
-            raise self.problem(position, f"has no {name!r}; expected {KIND_NAMES[kind]} there")
-        value = row[name]
-        # Not isinstance: JSON's true is no integer.
-        if type(value) is not kind:
-            raise self.problem(
-                position,
-                f"has {name} {value!r:.80}, {_kind_of(value)}; expected {KIND_NAMES[kind]}",
-            )
-        return value
+        return field_of(self.rows[position], name, kind, partial(self.problem, position))
 
     def ids(self, name: str) -> list[int]:
         """Return the integer ids of all objects.
@@ -69,7 +67,33 @@ class Records:
 
     def problem(self, position: int, message: str) -> FileFormatError:
         """Return an error about one object."""
-        return FileFormatError(f"{self.path}: {self.name}[{position}] {message}")
+        place = f"line {position + 1}" if self.are_lines else f"{self.name}[{position}]"
+        return FileFormatError(f"{self.path}: {place} {message}")
+
+
+def field_of(
+    row: Any, name: str, kind: type[Value], problem: Callable[[str], FileFormatError]
+) -> Value:
+    """Return one field of one object.
+
+    Args:
+        row: The object, not yet known to be one.
+        name: The field.
+        kind: The exact type it must have.
+        problem: Makes the error that says which object is wrong.
+
+    Raises:
+        FileFormatError: The field is missing or of another type.
+    """
+    if not isinstance(row, dict):
+        raise problem(f"is {_kind_of(row)}; expected an object")
+    if name not in row:
+        raise problem(f"has no {name!r}; expected {KIND_NAMES[kind]} there")
+    value = row[name]
+    # Not isinstance: JSON's true is no integer.
+    if type(value) is not kind:
+        raise problem(f"has {name} {value!r:.80}, {_kind_of(value)}; expected {KIND_NAMES[kind]}")
+    return value
 
 
 def read_records(path: Path, *, expected: str, key: str | None = None) -> Records:
@@ -94,6 +118,42 @@ def read_records(path: Path, *, expected: str, key: str | None = None) -> Record
             f"{path}: {key or 'the document'} is {_kind_of(document)}; expected {expected}, a list"
         )
     return Records(path, key or "", document)
+
+
+def read_json_lines(path: Path, *, expected: str) -> Records:
+    """Read a file with one JSON value on each line.
+
+    Args:
+        path: The file.
+        expected: What it should hold, for messages.
+
+    Raises:
+        InputError: There is no such file.
+        FileFormatError: A line is empty, cut short or otherwise no JSON.
+    """
+    rows = []
+    try:
+        # Not by `splitlines`: texts may hold other separators, which JSON need not escape.
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                rows.append(_parse_line(line, f"{path}: line {number}", expected))
+    except FileNotFoundError:
+        raise InputError(f"no file {path}: expected {expected} there") from None
+    except UnicodeDecodeError as error:
+        raise FileFormatError(
+            f"{path}: line {len(rows) + 1} or soon after is not UTF-8 ({error.reason}); "
+            f"expected {expected}"
+        ) from None
+    return Records(path, "", rows, are_lines=True)
+
+
+def _parse_line(line: str, place: str, expected: str) -> Any:
+    if not line.strip():
+        raise FileFormatError(f"{place} is empty; expected {expected}, an object on each line")
+    try:
+        return json.loads(line)
+    except (RecursionError, ValueError) as error:
+        raise FileFormatError(f"{place} is not valid JSON ({error}); expected {expected}") from None
 
 
 def repeated_ids(ids: Iterable[Hashable]) -> list[Hashable]:

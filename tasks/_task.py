@@ -80,6 +80,10 @@ class WritePredictions(Protocol):
     def __call__(self, predictions: Mapping[str, str], path: Path) -> None: ...
 
 
+class ScoreFile(Protocol):
+    def __call__(self, path: Path, data_root: Path, split: str) -> Score: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """Everything that distinguishes one task from another.
@@ -94,6 +98,8 @@ class Task:
         read_predictions: Read an official results file as {example id: answer}.
         write_predictions: Write that file, as the public server takes it.
         primary_metric: The entry of `Score.metrics` that chooses the best checkpoint.
+        score_strictly: (predictions file, data_root, split) -> what the official script says of the
+            file, silent misreadings included; `None` where `score` never differs from it.
         answer_list: The official file of the answer vocabulary below the data root, or `None`.
         images_per_example: Two for NLVR2, one elsewhere.
         loss_average: Over "examples" (each the mean of its tokens) or over "tokens" (captions).
@@ -110,6 +116,7 @@ class Task:
     read_predictions: ReadPredictions
     write_predictions: WritePredictions
     primary_metric: str
+    score_strictly: ScoreFile | None = None
     answer_list: str | None = None
     images_per_example: int = 1
     loss_average: Literal["examples", "tokens"] = "examples"

@@ -1,15 +1,19 @@
 """What must hold for every task there is.
 
 A task is tried on `tests/fixtures/<task>/`: a data root in the official layout, and `suite.json`
-with the split to use and the primary metric's best and worst value there.
+with the split to use and the primary metric's best and worst value there, and the program that
+its evaluator needs, if any.
 """
 
 import json
+import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eval._java import JavaError
 from eval.errors import InputError, PredictionError
 from tasks import Task, get_task, task_names
 
@@ -30,6 +34,26 @@ def root(task: Task) -> Path:
 def suite(root: Path) -> dict[str, Any]:
     suite: dict[str, Any] = json.loads((root / "suite.json").read_text(encoding="utf-8"))
     return suite
+
+
+@pytest.fixture
+def evaluator(suite: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What scoring needs, or a skip; without METEOR, which takes ten seconds for each score."""
+    program = suite.get("scoring_needs")
+    if program is not None and shutil.which(program) is None:
+        pytest.skip(f"scoring needs {program}")
+    monkeypatch.setattr("eval.caption.Meteor", NoMeteor)
+
+
+class NoMeteor(AbstractContextManager["NoMeteor"]):
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def score(self, *_: object) -> None:
+        raise JavaError("left out")
 
 
 @pytest.fixture
@@ -62,6 +86,7 @@ def test_examples_are_whole(task: Task, root: Path, suite: dict[str, Any]) -> No
         assert all(0 < weight <= 1 for _, weight in example.targets)
 
 
+@pytest.mark.usefixtures("evaluator")
 def test_perfect_predictions_give_the_maximum(
     task: Task, root: Path, suite: dict[str, Any], perfect: dict[str, str]
 ) -> None:
@@ -70,6 +95,7 @@ def test_perfect_predictions_give_the_maximum(
     assert set(score.per_example) == set(perfect)
 
 
+@pytest.mark.usefixtures("evaluator")
 def test_empty_predictions_give_the_minimum(
     task: Task, root: Path, suite: dict[str, Any], perfect: dict[str, str]
 ) -> None:
@@ -77,6 +103,7 @@ def test_empty_predictions_give_the_minimum(
     assert score.metrics[task.primary_metric] == pytest.approx(suite["minimum"])
 
 
+@pytest.mark.usefixtures("evaluator")
 def test_order_of_predictions_does_not_matter(
     task: Task, root: Path, suite: dict[str, Any], perfect: dict[str, str]
 ) -> None:

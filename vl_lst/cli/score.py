@@ -19,19 +19,45 @@ def score(
     predictions: Annotated[
         Path, typer.Option(metavar="FILE", help="Predictions, in the official results format.")
     ],
+    strict_official: Annotated[
+        bool,
+        typer.Option(
+            "--strict-official",
+            help="Give what the official script gives, also where it misreads the file in silence.",
+        ),
+    ] = False,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC",
+            help="Fail unless this metric can be computed, such as consistency; repeatable.",
+        ),
+    ] = None,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Score a predictions file as the official evaluator does. Needs no GPU and no model.
 
+    What the official script would misread in silence is an error, unless --strict-official asks
+    for its reading. A metric that the given files do not allow is left out, and the reason said.
+
     Example: vl-lst score --task vqa --data-root data --split val2014 --predictions results.json
     """
+    from eval.errors import InputError
     from eval.files import write_json
     from tasks import get_task
-    from vl_lst.cli._scores import print_score, score_document
+    from vl_lst.cli._scores import print_score, require_metrics, score_document
 
     chosen = get_task(task)
-    scores = chosen.score(chosen.read_predictions(predictions), data_root, split)
+    if not strict_official:
+        scores = chosen.score(chosen.read_predictions(predictions), data_root, split)
+    elif chosen.score_strictly is not None:
+        scores = chosen.score_strictly(predictions, data_root, split)
+    else:
+        raise InputError(
+            f"{chosen.name} has no other way of reading predictions: leave out --strict-official"
+        )
+    require_metrics(scores, require or [])
     if json_file is not None:
         write_json(json_file, score_document(chosen, split, scores))
     print_score(chosen, split, scores, quiet=quiet)

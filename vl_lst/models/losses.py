@@ -31,12 +31,11 @@ class _VocabularyLosses(torch.autograd.Function):
         at_once = max(1, LOGITS_BYTES_AT_ONCE // (4 * weight_VD.shape[0]))
         kept_N = torch.nonzero(targets_N != IGNORED)[:, 0]
         for rows in kept_N.split(at_once):
-            logits_nV = F.linear(states_ND[rows], weight_VD).float()
-            log_total_n = logits_nV.logsumexp(-1)
+            logs_nV = F.linear(states_ND[rows], weight_VD).log_softmax(-1, dtype=torch.float32)
             right_n1 = targets_N[rows, None]
-            losses_N[rows] = log_total_n - logits_nV.gather(1, right_n1)[:, 0]
+            losses_N[rows] = -logs_nV.gather(1, right_n1)[:, 0]
             if slopes_ND is not None:
-                slope_nV = (logits_nV - log_total_n[:, None]).exp_()
+                slope_nV = logs_nV.exp_()
                 slope_nV.scatter_add_(1, right_n1, slope_nV.new_full(right_n1.shape, -1.0))
                 slopes_ND[rows] = slope_nV.to(weight_VD.dtype) @ weight_VD
         ctx.save_for_backward(slopes_ND)

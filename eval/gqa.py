@@ -1,0 +1,341 @@
+"""GQA's metrics exactly as the official `eval.py` computes them, without rounding.
+
+The rules (Hudson and Manning, arXiv 1902.09506, and the script of the data set's site):
+
+* An answer is right when it is the gold text to the letter: no case, space or article is forgiven.
+* All metrics run over the balanced questions; only consistency looks at unbalanced ones too.
+* Validity and plausibility compare with the choices file, but for questions whose detailed type
+  says "Common" with "color", "material" and "shape".
+* The distribution is a chi-square of raw counts over the gold answers of each global group,
+  weighted by the group's size and divided by 100. Lower is better.
+
+Where the official script prints 0 for what it could not compute, or stops, a metric here is `None`
+with a reason.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, reduce
+from operator import add
+from typing import Any, NamedTuple, TypeVar
+
+from eval.errors import FileFormatError, PredictionError
+from eval.submissions import first_five, require_same_ids
+
+__all__ = ["GqaScores", "TypeAccuracy", "reasoning_steps", "score_gqa"]
+
+Trait = TypeVar("Trait", str, int)
+
+OPEN_TYPE = "query"
+# Operations that end a question without making the reasoning longer.
+CLOSING_OPERATIONS = ("exist", "query: name", "choose name")
+ANSWERS_ABOUT_COMMON = ("color", "material", "shape")
+
+NO_CHOICES = (
+    "there is no choices file, which says what answers are valid and plausible; the evaluation "
+    "archive of the data set's site has train_choices.json and val_choices.json, and no other split"
+)
+NOTHING_OF_THIS_KIND = "no balanced question of this file is {kind}"
+NO_GROUP = (
+    "no balanced question belongs to a global group (groups.global), over which answers are counted"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TypeAccuracy:
+    """Accuracy over the questions of one kind.
+
+    Args:
+        accuracy: Percentage of right answers.
+        count: How many balanced questions there are.
+    """
+
+    accuracy: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class GqaScores:
+    """Percentages, unrounded; `None` where the given files do not allow a metric.
+
+    Args:
+        accuracy: Right answers among the balanced questions.
+        binary: The same over questions that offer the answers (all but "query").
+        open: The same over "query" questions.
+        validity: Answers that could answer the question.
+        plausibility: Answers that make sense in the world.
+        consistency: Right answers to what a rightly answered question entails, averaged over the
+            entailing questions.
+        distribution: Chi-square between gold and predicted answers; no percentage, lower is better.
+        accuracy_per_structural_type: Over "verify", "query", "choose", "logical" and "compare".
+        accuracy_per_semantic_type: Over "obj", "attr", "cat", "rel" and "global".
+        accuracy_per_length: Over the number of words.
+        accuracy_per_steps: Over the number of reasoning steps.
+        per_question: Whether each answered question was answered right, balanced or not.
+        reasons: Why each metric that is `None` could not be computed.
+    """
+
+    accuracy: float
+    binary: float | None
+    open: float | None
+    validity: float | None
+    plausibility: float | None
+    consistency: float | None
+    distribution: float | None
+    accuracy_per_structural_type: Mapping[str, TypeAccuracy]
+    accuracy_per_semantic_type: Mapping[str, TypeAccuracy]
+    accuracy_per_length: Mapping[int, TypeAccuracy]
+    accuracy_per_steps: Mapping[int, TypeAccuracy]
+    per_question: Mapping[str, bool]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+def score_gqa(
+    predictions: Mapping[str, str],
+    questions: Iterable[tuple[str, Mapping[str, Any]]],
+    choices: Iterable[tuple[str, Mapping[str, Sequence[str]]]] | None = None,
+    *,
+    strict_official: bool = False,
+) -> GqaScores:
+    """Score predictions against official questions.
+
+    Args:
+        predictions: {question id: answer}, for every question or for every balanced one; only the
+            first allows consistency.
+        questions: (question id, official object) pairs, such as the items of an official file. They
+            are gone through once, so they may come from a stream.
+        choices: (question id, {"valid": [...], "plausible": [...]}) pairs, gone through once.
+        strict_official: Do as the official script where it forgives or misleads: ignore predictions
+            of other questions and gaps among the unbalanced, and call 0 what has no questions.
+
+    Raises:
+        PredictionError: Predictions are missing or there are some for other questions.
+        FileFormatError: There is no balanced question, or one has no choices.
+    """
+    allowed = None if choices is None else _Allowed(predictions, choices)
+    tally = _Tally()
+    for id_, question in questions:
+        tally.see(id_, question, predictions.get(id_), allowed)
+    _require_predictions(tally, predictions, strict_official=strict_official)
+    if not tally.balanced_ids:
+        raise FileFormatError(
+            f"none of the {len(tally.ids):,} questions is balanced (isBalanced), so there is "
+            "nothing to score; expected an official file of questions with answers"
+        )
+    if allowed is not None:
+        allowed.require(tally.balanced_ids)
+    return _scores(tally, allowed, strict_official=strict_official)
+
+
+def reasoning_steps(semantic: Iterable[Mapping[str, Any]]) -> int:
+    """Count the operations of a question's program, the closing one left out."""
+    return len([each for each in semantic if not _is_closing(each["operation"], each["argument"])])
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_closing(operation: str, argument: str) -> bool:
+    text = f"{operation}: {argument}"
+    return any(closing in text for closing in CLOSING_OPERATIONS)
+
+
+class _Allowed:
+    """Whether each prediction is among the valid and among the plausible answers."""
+
+    def __init__(
+        self,
+        predictions: Mapping[str, str],
+        choices: Iterable[tuple[str, Mapping[str, Sequence[str]]]],
+    ) -> None:
+        self._of_id = {
+            id_: (predictions[id_] in choice["valid"], predictions[id_] in choice["plausible"])
+            for id_, choice in choices
+            if id_ in predictions
+        }
+
+    def of(self, id_: str) -> tuple[bool, bool]:
+        return self._of_id.get(id_, (False, False))
+
+    def require(self, ids: Iterable[str]) -> None:
+        if missing := [id_ for id_ in ids if id_ not in self._of_id]:
+            raise FileFormatError(
+                f"{len(missing):,} balanced questions have no entry in the choices file "
+                f"({first_five(missing)}); expected one for each. Is it the file of this split?"
+            )
+
+
+@dataclass(slots=True)
+class _Count:
+    right: int = 0
+    total: int = 0
+
+    def add(self, right: bool) -> None:
+        self.right += right
+        self.total += 1
+
+    def accuracy(self) -> TypeAccuracy:
+        return TypeAccuracy(self.right / self.total * 100, self.total)
+
+
+class _Kind(NamedTuple):
+    structural: str
+    semantic: str
+    length: int
+    steps: int
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What is remembered of the questions gone through."""
+
+    ids: list[str] = field(default_factory=list)
+    balanced_ids: list[str] = field(default_factory=list)
+    right: dict[str, bool] = field(default_factory=dict)
+    kinds: defaultdict[_Kind, _Count] = field(default_factory=lambda: defaultdict(_Count))
+    valid: _Count = field(default_factory=_Count)
+    plausible: _Count = field(default_factory=_Count)
+    gold: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    predicted: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    inferred: dict[str, list[str]] = field(default_factory=dict)
+
+    def see(
+        self,
+        id_: str,
+        question: Mapping[str, Any],
+        prediction: str | None,
+        allowed: _Allowed | None,
+    ) -> None:
+        self.ids.append(id_)
+        right = prediction == question["answer"]
+        if prediction is not None:
+            self.right[id_] = right
+        if not question["isBalanced"]:
+            return
+        self.balanced_ids.append(id_)
+        if prediction is None:
+            return
+        types = question["types"]
+        kind = _Kind(
+            types["structural"],
+            types["semantic"],
+            len(question["question"].split()),
+            reasoning_steps(question["semantic"]),
+        )
+        self.kinds[kind].add(right)
+        if allowed is not None:
+            about_common = prediction in ANSWERS_ABOUT_COMMON
+            common = "Common" in types["detailed"]
+            valid, plausible = (about_common, about_common) if common else allowed.of(id_)
+            self.valid.add(valid)
+            self.plausible.add(plausible)
+        if (group := question["groups"]["global"]) is not None:
+            self.gold[group][question["answer"]] += 1
+            self.predicted[group][prediction] += 1
+        if inferred := [each for each in question["entailed"] if each != id_]:
+            self.inferred[id_] = inferred
+
+    def accuracy_per(self, trait: Callable[[_Kind], Trait]) -> dict[Trait, TypeAccuracy]:
+        counts: defaultdict[Trait, _Count] = defaultdict(_Count)
+        for kind, count in self.kinds.items():
+            counts[trait(kind)].right += count.right
+            counts[trait(kind)].total += count.total
+        return {
+            each: TypeAccuracy(counts[each].accuracy().accuracy, counts[each].total)
+            for each in sorted(counts)
+        }
+
+
+def _require_predictions(
+    tally: _Tally, predictions: Mapping[str, str], *, strict_official: bool
+) -> None:
+    answered = sum(count.total for count in tally.kinds.values())
+    balanced_only = len(tally.right) == answered
+    expected = tally.balanced_ids if balanced_only or strict_official else tally.ids
+    strays = {id_.lstrip("0") for id_ in predictions if id_ not in tally.right}
+    lost = [id_ for id_ in expected if id_ not in tally.right and id_.lstrip("0") in strays]
+    if lost:
+        raise PredictionError(
+            f"{len(lost):,} questions have a prediction only under an id without its leading "
+            f"zeros ({first_five(lost)}): ids were turned into integers somewhere. GQA ids are "
+            "texts; keep them so from the questions file to the predictions file."
+        )
+    given: Collection[str] = predictions
+    if strict_official:
+        given = [id_ for id_ in expected if id_ in predictions]
+    require_same_ids(expected, given)
+
+
+def _scores(tally: _Tally, allowed: _Allowed | None, *, strict_official: bool) -> GqaScores:
+    nothing = 0.0 if strict_official else None
+    consistency, inconsistent = _consistency(tally, right_only=strict_official)
+    by_openness = tally.accuracy_per(lambda kind: kind.structural == OPEN_TYPE)
+    scores = GqaScores(
+        accuracy=tally.accuracy_per(lambda _: "all")["all"].accuracy,
+        binary=by_openness[False].accuracy if False in by_openness else nothing,
+        open=by_openness[True].accuracy if True in by_openness else nothing,
+        validity=nothing if allowed is None else tally.valid.accuracy().accuracy,
+        plausibility=nothing if allowed is None else tally.plausible.accuracy().accuracy,
+        consistency=consistency,
+        distribution=_distribution(tally),
+        accuracy_per_structural_type=tally.accuracy_per(lambda kind: kind.structural),
+        accuracy_per_semantic_type=tally.accuracy_per(lambda kind: kind.semantic),
+        accuracy_per_length=tally.accuracy_per(lambda kind: kind.length),
+        accuracy_per_steps=tally.accuracy_per(lambda kind: kind.steps),
+        per_question=tally.right,
+    )
+    reasons = {
+        "binary": NOTHING_OF_THIS_KIND.format(kind="binary"),
+        "open": NOTHING_OF_THIS_KIND.format(kind='open (of the type "query")'),
+        "validity": NO_CHOICES,
+        "plausibility": NO_CHOICES,
+        "consistency": inconsistent,
+        "distribution": NO_GROUP,
+    }
+    missing = {name: why for name, why in reasons.items() if getattr(scores, name) is None}
+    return replace(scores, reasons=missing)
+
+
+def _consistency(tally: _Tally, *, right_only: bool) -> tuple[float | None, str]:
+    inferred = {
+        id_: entailed
+        for id_, entailed in tally.inferred.items()
+        if tally.right[id_] or not right_only
+    }
+    entailed = {each for ids in inferred.values() for each in ids}
+    known = set(tally.ids)
+    if not entailed and not right_only:
+        return None, "no balanced question entails another (entailed), so there is none to agree"
+    if absent := sorted(entailed - known):
+        return None, (
+            f"{len(absent):,} of the {len(entailed):,} questions that balanced ones entail are not "
+            f"in the questions file ({first_five(absent)}); score the split with all questions "
+            "(*_all_questions.json), with a prediction for each"
+        )
+    if unanswered := sorted(entailed - tally.right.keys()):
+        return None, (
+            f"{len(unanswered):,} of the {len(entailed):,} questions that balanced ones entail "
+            f"have no prediction ({first_five(unanswered)}); predict all questions of the file, "
+            "not the balanced ones alone"
+        )
+    shares = [
+        sum(tally.right[each] for each in ids) / len(ids)
+        for id_, ids in inferred.items()
+        if tally.right[id_]
+    ]
+    # From left to right; `sum` compensates rounding errors since Python 3.12.
+    return (reduce(add, shares, 0.0) / len(shares) * 100 if shares else 0.0), ""
+
+
+def _distribution(tally: _Tally) -> float | None:
+    if not tally.gold:
+        return None
+    weighted = 0.0
+    questions = 0
+    for group, gold in tally.gold.items():
+        predicted = tally.predicted[group]
+        chi_square = 0.0
+        for answer, expected in gold.items():
+            chi_square += float(predicted[answer] - expected) ** 2 / expected
+        weighted += chi_square * gold.total()
+        questions += gold.total()
+    return weighted / questions / 100

@@ -1,0 +1,304 @@
+"""GQA: compositional questions about one photograph, one answer each.
+
+Below the data root lie, under their official names:
+
+    gqa/{train,val,testdev,test,challenge}_balanced_questions.json    splits train, val, ...
+    gqa/{train,val,testdev,test,challenge}_all_questions.json         splits train_all, val_all, ...
+    gqa/submission_all_questions.json                                 split submission_all
+    gqa/{train,val}_choices.json                                      optional
+    gqa/trainval_label2ans.json                                       1,842 answers, optional
+
+Instead of `train_all_questions.json` there may be the official folder `train_all_questions/` with
+its chunks `train_all_questions_0.json`, ...; so with all questions and choices. The official names
+of the balanced splits ("val_balanced") are understood too.
+
+Where the official file of a split is absent, LXMERT's is taken: `gqa/train.json`, `valid.json`,
+`testdev.json` or `submit.json` for train, val, testdev or submission_all. It says nothing but the
+answer, so that scores against it are accuracy alone. It is parsed whole; official files are read
+question by question.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from eval.errors import FileFormatError, InputError, PredictionError
+from eval.files import write_json
+from eval.gqa import TypeAccuracy, score_gqa
+from eval.submissions import first_five, require_same_ids
+from tasks._arrow import cached_examples
+from tasks._entries import read_entries
+from tasks._records import Records, field_of, read_records, repeated_ids
+from tasks._task import Example, ExampleTable, Score, Task
+
+__all__ = ["TASK"]
+
+Problem = Callable[[str], FileFormatError]
+
+PROMPT_PREFIX = "gqa: "
+TIERS = ("train", "val", "testdev", "test", "challenge")
+SPLITS = (*TIERS, *(f"{tier}_all" for tier in TIERS), "submission_all")
+OFFICIAL_NAMES = {f"{tier}_balanced": tier for tier in TIERS}
+TIERS_WITH_ANSWERS = frozenset({"train", "val", "testdev"})
+LXMERT_FILES = {
+    "train": "train.json",
+    "val": "valid.json",
+    "testdev": "testdev.json",
+    "submission_all": "submit.json",
+}
+INTEGER_ID = (
+    "GQA ids are texts, and many begin with a zero that an integer cannot keep: ids were turned "
+    "into integers somewhere. Keep them as texts from where the questions are read."
+)
+METRICS = (
+    "accuracy",
+    "binary",
+    "open",
+    "consistency",
+    "validity",
+    "plausibility",
+    "distribution",
+    "accuracy_per_structural_type",
+    "accuracy_per_semantic_type",
+    "accuracy_per_length",
+    "accuracy_per_steps",
+)
+ONLY_ANSWERS = (
+    "LXMERT's {file} says nothing of questions but their answers; put the official "
+    "{official} beside it"
+)
+
+
+class _Official:
+    """A split as the organisers publish it: questions by id, in one file or in chunks."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        tier, _, rest = split.partition("_")
+        self.has_answers = tier in TIERS_WITH_ANSWERS
+        self._questions = _whole_or_chunks(folder, f"{tier}_{rest or 'balanced'}_questions")
+        self._choices = _whole_or_chunks(folder, f"{tier}_choices")
+
+    def sources(self) -> list[Path]:
+        return self._questions
+
+    def examples(self) -> Iterator[Example]:
+        for id_, row, problem in _entries(self._questions, "the official GQA questions"):
+            yield Example(
+                id=id_,
+                image_ids=(field_of(row, "imageId", str, problem),),
+                prompt=PROMPT_PREFIX + field_of(row, "question", str, problem),
+                targets=((field_of(row, "answer", str, problem), 1.0),) if self.has_answers else (),
+            )
+
+    def score(self, predictions: Mapping[str, str], *, strict_official: bool) -> Score:
+        has_choices = all(path.exists() for path in self._choices)
+        scores = score_gqa(
+            predictions,
+            self._scorable(),
+            self._listed_choices() if has_choices else None,
+            strict_official=strict_official,
+        )
+        return Score(
+            metrics={name: _metric(getattr(scores, name)) for name in METRICS},
+            per_example={id_: 100.0 * right for id_, right in scores.per_question.items()},
+            protocol="gqa official script" if strict_official else "gqa official",
+            reasons=scores.reasons,
+        )
+
+    def _scorable(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for id_, row, problem in _entries(self._questions, "the official GQA questions"):
+            field_of(row, "answer", str, problem)
+            if field_of(row, "isBalanced", bool, problem):
+                _require_scorable(row, problem)
+            yield id_, row
+
+    def _listed_choices(self) -> Iterator[tuple[str, Mapping[str, Sequence[str]]]]:
+        for id_, row, problem in _entries(self._choices, "the official GQA choices"):
+            field_of(row, "valid", list, problem)
+            field_of(row, "plausible", list, problem)
+            yield id_, row
+
+
+class _Lxmert:
+    """A split as LXMERT and VL-T5 keep it: a list of texts, images and answers."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self.has_answers = split in TIERS_WITH_ANSWERS
+        self._file = folder / LXMERT_FILES[split]
+        self._official = f"{split}_balanced_questions.json"
+
+    def sources(self) -> list[Path]:
+        return [self._file]
+
+    def examples(self) -> Iterator[Example]:
+        records = self._records()
+        for position, id_ in enumerate(_text_ids(records, "question_id")):
+            yield Example(
+                id=id_,
+                image_ids=(records.field(position, "img_id", str),),
+                prompt=PROMPT_PREFIX + records.field(position, "sent", str),
+                targets=((_only_answer(records, position), 1.0),) if self.has_answers else (),
+            )
+
+    def score(self, predictions: Mapping[str, str], *, strict_official: bool) -> Score:
+        if strict_official:
+            raise InputError(
+                f"the official script does not read {self._file}; put {self._official} beside it"
+            )
+        records = self._records()
+        ids = _text_ids(records, "question_id")
+        require_same_ids(ids, predictions)
+        right = {id_: predictions[id_] == _only_answer(records, n) for n, id_ in enumerate(ids)}
+        nothing: dict[str, object] = dict.fromkeys(METRICS)
+        reason = ONLY_ANSWERS.format(file=self._file.name, official=self._official)
+        return Score(
+            metrics={**nothing, "accuracy": sum(right.values()) / len(right) * 100},
+            per_example={id_: 100.0 * each for id_, each in right.items()},
+            protocol="gqa official, answers of LXMERT's file",
+            reasons={name: reason for name in METRICS if name != "accuracy"},
+        )
+
+    def _records(self) -> Records:
+        records = read_records(self._file, expected="the questions as LXMERT lists them")
+        if not len(records):
+            raise FileFormatError(f"{self._file}: no questions in it; expected at least one")
+        return records
+
+
+def _split(data_root: Path, split: str) -> _Official | _Lxmert:
+    folder = data_root / "gqa"
+    name = OFFICIAL_NAMES.get(split, split)
+    if name not in SPLITS:
+        raise InputError(f"gqa has no split {split!r}; there are: {', '.join(SPLITS)}")
+    official = _Official(folder, name)
+    if name in LXMERT_FILES and not official.sources()[0].exists():
+        lxmert = _Lxmert(folder, name)
+        if lxmert.sources()[0].exists():
+            return lxmert
+    return official
+
+
+def _whole_or_chunks(folder: Path, stem: str) -> list[Path]:
+    whole = folder / f"{stem}.json"
+    count = len(list((folder / stem).glob(f"{stem}_*.json")))
+    if whole.exists() or not count:
+        return [whole]
+    chunks = [folder / stem / f"{stem}_{number}.json" for number in range(count)]
+    if absent := [chunk.name for chunk in chunks if not chunk.exists()]:
+        raise InputError(
+            f"{folder / stem} holds {count} chunks but not {first_five(absent)}; expected them "
+            "numbered from 0 without a gap. Get the missing ones from the data set's site."
+        )
+    return chunks
+
+
+def _entries(paths: Sequence[Path], expected: str) -> Iterator[tuple[str, Any, Problem]]:
+    seen: set[str] = set()
+    for path in paths:
+        for id_, row in read_entries(path, expected=expected):
+            problem = partial(_problem, path, id_)
+            if id_ in seen:
+                raise problem("occurs more than once; expected each id once")
+            seen.add(id_)
+            yield id_, row, problem
+    if not seen:
+        raise FileFormatError(f"{paths[0]}: nothing in it; expected {expected}")
+
+
+def _problem(path: Path, id_: str, message: str) -> FileFormatError:
+    return FileFormatError(f"{path}: the entry {id_!r} {message}")
+
+
+def _require_scorable(row: Any, problem: Problem) -> None:
+    field_of(row, "question", str, problem)
+    types = field_of(row, "types", dict, problem)
+    for name in ("structural", "semantic", "detailed"):
+        field_of(types, name, str, problem)
+    group = field_of(row, "groups", dict, problem).get("global")
+    if group is not None and not isinstance(group, str):
+        raise problem(f"has the global group {group!r:.80}; expected a text or null")
+    if set(map(type, field_of(row, "entailed", list, problem))) - {str}:
+        raise problem("entails something other than ids, which are texts. " + INTEGER_ID)
+    for operation in field_of(row, "semantic", list, problem):
+        field_of(operation, "operation", str, problem)
+        field_of(operation, "argument", str, problem)
+
+
+def _text_ids(records: Records, name: str) -> list[str]:
+    for position, row in enumerate(records.rows):
+        if isinstance(row, dict) and type(row.get(name)) is int:
+            raise records.problem(position, f"has {name} {row[name]}, an integer. {INTEGER_ID}")
+    return [records.field(position, name, str) for position in range(len(records))]
+
+
+def _only_answer(records: Records, position: int) -> str:
+    label = records.field(position, "label", dict)
+    if len(label) != 1:
+        raise records.problem(position, f"has {len(label)} answers in 'label'; expected one")
+    (answer,) = label
+    return str(answer)
+
+
+def _metric(value: float | Mapping[object, TypeAccuracy] | None) -> object:
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        str(kind): {"accuracy": each.accuracy, "count": each.count} for kind, each in value.items()
+    }
+
+
+def _load(data_root: Path, split: str) -> ExampleTable:
+    source = _split(data_root, split)
+    return cached_examples(f"gqa-{split}", source.sources(), source.examples)
+
+
+def _score(
+    predictions: Mapping[str, str], data_root: Path, split: str, *, strict_official: bool = False
+) -> Score:
+    source = _split(data_root, split)
+    if not source.has_answers:
+        raise InputError(
+            f"the answers of gqa {split} are not public: submit the predictions to the official "
+            "server, or score a split with answers"
+        )
+    return source.score(predictions, strict_official=strict_official)
+
+
+def _read_predictions(path: Path, *, last_wins: bool = False) -> dict[str, str]:
+    results = read_records(
+        path, expected='the official results, [{"questionId": "0042", "prediction": "yes"}, ...]'
+    )
+    ids = _text_ids(results, "questionId")
+    if not last_wins and (repeated := repeated_ids(ids)):
+        raise PredictionError(
+            f"{path}: {len(repeated):,} questions have more than one prediction "
+            f"({first_five(repeated)}); expected one each. The official script would take the last "
+            "without a word; remove the others."
+        )
+    return {id_: results.field(position, "prediction", str) for position, id_ in enumerate(ids)}
+
+
+def _write_predictions(predictions: Mapping[str, str], path: Path) -> None:
+    results = [{"questionId": id_, "prediction": text} for id_, text in predictions.items()]
+    write_json(path, results, indent=None)
+
+
+def _score_strictly(path: Path, data_root: Path, split: str) -> Score:
+    predictions = _read_predictions(path, last_wins=True)
+    return _score(predictions, data_root, split, strict_official=True)
+
+
+TASK = Task(
+    name="gqa",
+    prompt_prefix=PROMPT_PREFIX,
+    splits=SPLITS,
+    heads=("classify", "generate"),
+    load=_load,
+    score=_score,
+    read_predictions=_read_predictions,
+    write_predictions=_write_predictions,
+    score_strictly=_score_strictly,
+    primary_metric="accuracy",
+    answer_list="gqa/trainval_label2ans.json",
+)

@@ -1,0 +1,224 @@
+"""NLVR2: is a sentence true of a pair of photographs?
+
+Below the data root lie, under their official names:
+
+    nlvr2/{train,dev,test1,test2}.json              one statement per line
+    nlvr2/balanced_{dev,test1,test2}.json           official subsets, optional; also in the
+    nlvr2/unbalanced_{dev,test1,test2}.json         folders nlvr2/balanced/ and nlvr2/unbalanced/
+
+LXMERT's lists of statements are understood as well: `train.json` may be one, and `valid.json` and
+`test.json` stand in for `dev.json` and `test1.json` where these are absent.
+
+Models answer "true" or "false"; predictions files say "True" or "False", and nothing for any other
+answer, which is wrong in both.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.errors import FileFormatError, InputError
+from eval.files import atomic_path
+from eval.nlvr2 import LABELS, read_label_lines, score_nlvr2
+from eval.submissions import first_five
+from tasks._arrow import cached_examples
+from tasks._records import Records, read_json_lines, read_records, repeated_ids
+from tasks._task import Example, ExampleTable, Score, Task
+
+__all__ = ["TASK"]
+
+PROMPT_PREFIX = "nlvr: "
+SPLITS = ("train", "dev", "test1", "test2")
+LXMERT_FILES = {"dev": "valid.json", "test1": "test.json"}
+SUBSETS = ("balanced", "unbalanced")
+WORD_OF_LABEL = {label: label.lower() for label in LABELS}
+LABEL_OF_WORD = {word: label for label, word in WORD_OF_LABEL.items()}
+PARTS_OF_IDENTIFIER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    id: str
+    sentence: str
+    label: str | None
+
+    def image_ids(self) -> tuple[str, str]:
+        pair = self.id.rpartition("-")[0]
+        return f"{pair}-img0", f"{pair}-img1"
+
+
+def _split_file(data_root: Path, split: str) -> Path:
+    if split not in SPLITS:
+        raise InputError(f"nlvr2 has no split {split!r}; there are: {', '.join(SPLITS)}")
+    official = data_root / "nlvr2" / f"{split}.json"
+    if split in LXMERT_FILES and not official.exists():
+        lxmert = official.with_name(LXMERT_FILES[split])
+        if lxmert.exists():
+            return lxmert
+    return official
+
+
+def _read_statements(path: Path) -> list[_Statement]:
+    if _is_list(path):
+        records = read_records(path, expected="the statements as LXMERT lists them")
+        read_one = _lxmert_statement
+    else:
+        records = read_json_lines(path, expected="the official NLVR2 statements")
+        read_one = _official_statement
+    statements = [read_one(records, position) for position in range(len(records))]
+    if not statements:
+        raise FileFormatError(f"{path}: no statements in it; expected at least one")
+    if repeated := repeated_ids(statement.id for statement in statements):
+        raise FileFormatError(
+            f"{path}: {len(repeated):,} identifiers occur more than once "
+            f"({first_five(repeated)}); expected each once. Remove the repetitions."
+        )
+    unlabelled = [statement.id for statement in statements if statement.label is None]
+    if 0 < len(unlabelled) < len(statements):
+        raise FileFormatError(
+            f"{path}: {len(unlabelled):,} of {len(statements):,} statements have no label "
+            f"({first_five(unlabelled)}); expected one for each, or for none"
+        )
+    return statements
+
+
+def _is_list(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip().startswith(b"[")
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+
+
+def _official_statement(records: Records, position: int) -> _Statement:
+    identifier = _identifier(records, position)
+    label = None
+    if "label" in records.rows[position]:
+        label = records.field(position, "label", str)
+        if label not in LABELS:
+            raise records.problem(
+                position, f"has label {label!r:.40}; expected 'True' or 'False', in this case"
+            )
+    return _Statement(identifier, records.field(position, "sentence", str), label)
+
+
+def _lxmert_statement(records: Records, position: int) -> _Statement:
+    identifier = _identifier(records, position)
+    label = None
+    if "label" in records.rows[position]:
+        number = records.field(position, "label", int)
+        if number not in (0, 1):
+            raise records.problem(position, f"has label {number}; expected 1 (true) or 0 (false)")
+        label = LABELS[1 - number]
+    return _Statement(identifier, records.field(position, "sent", str), label)
+
+
+def _identifier(records: Records, position: int) -> str:
+    identifier = records.field(position, "identifier", str)
+    if len(identifier.split("-")) != PARTS_OF_IDENTIFIER:
+        raise records.problem(
+            position,
+            f"has identifier {identifier!r:.60}; expected split-set-pair-sentence, as dev-850-0-0",
+        )
+    return identifier
+
+
+def _load(data_root: Path, split: str) -> ExampleTable:
+    path = _split_file(data_root, split)
+
+    def examples() -> Iterator[Example]:
+        for statement in _read_statements(path):
+            label = statement.label
+            yield Example(
+                id=statement.id,
+                image_ids=statement.image_ids(),
+                prompt=PROMPT_PREFIX + statement.sentence,
+                targets=() if label is None else ((WORD_OF_LABEL[label], 1.0),),
+            )
+
+    return cached_examples(f"nlvr2-{split}", [path], examples)
+
+
+def _score(
+    predictions: Mapping[str, str], data_root: Path, split: str, *, strict_official: bool = False
+) -> Score:
+    path = _split_file(data_root, split)
+    labels = _labels_of(path, _read_statements(path))
+    scores = score_nlvr2(predictions, labels, strict_official=strict_official)
+    metrics: dict[str, object] = {"accuracy": scores.accuracy, "consistency": scores.consistency}
+    reasons: dict[str, str] = {}
+    for subset in SUBSETS:
+        names = (f"{subset}_accuracy", f"{subset}_consistency")
+        subset_labels = _subset_labels(data_root, f"{subset}_{split}.json", subset, labels)
+        if subset_labels is None:
+            metrics |= dict.fromkeys(names)
+            reasons |= dict.fromkeys(
+                names,
+                f"there is no {subset}_{split}.json below {data_root / 'nlvr2'}; the data set's "
+                f"repository has it in nlvr2/data/{subset}, for all splits but train",
+            )
+            continue
+        part = score_nlvr2({id_: predictions[id_] for id_ in subset_labels}, subset_labels)
+        metrics |= dict(zip(names, (part.accuracy, part.consistency), strict=True))
+    return Score(
+        metrics=metrics,
+        per_example={id_: float(right) for id_, right in scores.per_example.items()},
+        protocol="nlvr2 official script" if strict_official else "nlvr2 official",
+        reasons=reasons,
+    )
+
+
+def _labels_of(path: Path, statements: Sequence[_Statement]) -> dict[str, str]:
+    labels = {each.id: each.label for each in statements if each.label is not None}
+    if not labels:
+        raise InputError(
+            f"{path} has no labels to score against; take a file with labels, which the data "
+            "set's repository has for all four splits"
+        )
+    return labels
+
+
+def _subset_labels(
+    data_root: Path, name: str, subset: str, labels: Mapping[str, str]
+) -> dict[str, str] | None:
+    folder = data_root / "nlvr2"
+    for path in (folder / name, folder / subset / name):
+        if path.exists():
+            subset_labels = _labels_of(path, _read_statements(path))
+            if strangers := [id_ for id_ in subset_labels if id_ not in labels]:
+                raise FileFormatError(
+                    f"{path}: {len(strangers):,} statements are not in the split itself "
+                    f"({first_five(strangers)}); expected a part of it"
+                )
+            return subset_labels
+    return None
+
+
+def _read_predictions(path: Path) -> dict[str, str]:
+    return {id_: label.lower() for id_, label in read_label_lines(path).items()}
+
+
+def _write_predictions(predictions: Mapping[str, str], path: Path) -> None:
+    lines = [f"{id_},{LABEL_OF_WORD.get(word, '')}\n" for id_, word in predictions.items()]
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def _score_strictly(path: Path, data_root: Path, split: str) -> Score:
+    predictions = read_label_lines(path, strict_official=True)
+    return _score(predictions, data_root, split, strict_official=True)
+
+
+TASK = Task(
+    name="nlvr2",
+    prompt_prefix=PROMPT_PREFIX,
+    splits=SPLITS,
+    heads=("classify", "generate"),
+    load=_load,
+    score=_score,
+    read_predictions=_read_predictions,
+    write_predictions=_write_predictions,
+    score_strictly=_score_strictly,
+    primary_metric="accuracy",
+    images_per_example=2,
+)

@@ -1,0 +1,146 @@
+"""NLVR2's numbers are the official script's, and files it misreads are errors unless asked for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.errors import FileFormatError, InputError, PredictionError
+from eval.nlvr2 import read_label_lines, score_nlvr2
+
+LABELS = {
+    "dev-5-0-0": "True",
+    "dev-5-1-0": "False",
+    "dev-5-0-1": "False",
+    "dev-50-0-0": "True",
+}
+
+
+@pytest.fixture
+def official(shared_data: Path) -> Path:
+    return shared_data / "reference" / "evaluators" / "nlvr2"
+
+
+def labels_of(file: Path) -> dict[str, str]:
+    statements = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    return {each["identifier"]: each["label"] for each in statements}
+
+
+def expected(official: Path, name: str) -> dict[str, Any]:
+    document = json.loads((official / "expected.json").read_text(encoding="utf-8"))
+    result: dict[str, Any] = document["results"][name]
+    return result
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "predictions.csv"
+
+
+NAMES = ["pred_acc75.csv", "pred_acc95_mixedcase.csv", "pred_all_true.csv", "pred_quirks.csv"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_strict_reading_gives_the_official_numbers(official: Path, name: str) -> None:
+    predictions = read_label_lines(official / name, strict_official=True)
+    scores = score_nlvr2(predictions, labels_of(official / "dev.json"), strict_official=True)
+    wanted = expected(official, name)
+    assert (scores.accuracy, scores.consistency) == (wanted["accuracy"], wanted["consistency"])
+
+
+@pytest.mark.parametrize("name", ["pred_acc75.csv", "pred_all_true.csv"])
+def test_sound_files_need_no_strict_reading(official: Path, name: str) -> None:
+    predictions = read_label_lines(official / name)
+    scores = score_nlvr2(predictions, labels_of(official / "dev.json"))
+    wanted = expected(official, name)
+    assert (scores.accuracy, scores.consistency) == (wanted["accuracy"], wanted["consistency"])
+
+
+@pytest.mark.parametrize("name", ["pred_acc95_mixedcase.csv", "pred_quirks.csv"])
+def test_files_with_odd_lines_are_refused_naming_the_lines(official: Path, name: str) -> None:
+    with pytest.raises(PredictionError, match=r"line \d+ .* more such lines.*--strict-official"):
+        read_label_lines(official / name)
+
+
+@pytest.mark.parametrize("subset", ["balanced", "unbalanced"])
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_official_numbers_of_the_subsets(official: Path, name: str, subset: str) -> None:
+    predictions = read_label_lines(official / name, strict_official=True)
+    labels = labels_of(official / f"{subset}_dev.json")
+    scores = score_nlvr2({id_: predictions[id_] for id_ in labels}, labels)
+    percent = expected(official, name)[f"{subset}_accuracy_percent"]
+    assert 100 * scores.accuracy == pytest.approx(percent, abs=1e-12)
+
+
+def test_a_sentence_counts_once_and_only_when_right_everywhere() -> None:
+    right = {id_: label.lower() for id_, label in LABELS.items()}
+    assert score_nlvr2(right, LABELS).consistency == 1.0
+    scores = score_nlvr2({**right, "dev-5-1-0": "true"}, LABELS)
+    assert scores.accuracy == 0.75
+    assert scores.consistency == pytest.approx(2 / 3)
+    assert scores.per_example == dict.fromkeys(LABELS, True) | {"dev-5-1-0": False}
+
+
+@pytest.mark.parametrize("answer", ["", "maybe", "True.", " True"])
+def test_any_other_answer_is_wrong(answer: str) -> None:
+    assert score_nlvr2(dict.fromkeys(LABELS, answer), LABELS).accuracy == 0.0
+
+
+def test_missing_and_extra_predictions_are_counted() -> None:
+    predictions = {**LABELS, "dev-9-9-9": "True"}
+    del predictions["dev-5-0-1"]
+    with pytest.raises(PredictionError, match=r"1 have no prediction \(dev-5-0-1\) and 1 pred"):
+        score_nlvr2(predictions, LABELS)
+
+
+def test_the_official_script_ignores_extra_rows_and_stops_at_missing_ones() -> None:
+    extra = {**LABELS, "identifier": "prediction"}
+    assert score_nlvr2(extra, LABELS, strict_official=True).accuracy == 1.0
+    with pytest.raises(PredictionError, match=r"1 of the 4 .* gives no scores"):
+        score_nlvr2(dict(list(extra.items())[1:]), LABELS, strict_official=True)
+
+
+def test_nothing_to_score_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no labels"):
+        score_nlvr2({}, {})
+
+
+def test_lines_may_end_as_on_other_systems_and_may_lack_an_answer(file: Path) -> None:
+    file.write_bytes(b"dev-5-0-0,True\r\ndev-5-1-0,False\ndev-5-0-1,")
+    assert read_label_lines(file) == {"dev-5-0-0": "True", "dev-5-1-0": "False", "dev-5-0-1": ""}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("dev-5-1-0, True", "line 2 has spaces"),
+        ("dev-5-1-0 ,True", "line 2 has spaces"),
+        ("", "line 2 is blank"),
+        ("identifier,prediction", "line 2 says 'prediction', neither"),
+        ("dev-5-1-0", "line 2 has 1 columns"),
+        ("dev-5-1-0,True,0.9", "line 2 has 3 columns"),
+        ("dev-5-0-0,False", "line 2 answers dev-5-0-0 again after line 1"),
+        ("dev-5-1-0,FALSE", "line 2 says 'FALSE' in the wrong case, not 'False'"),
+        ("dev-5-1-0,true", "line 2 says 'true' in the wrong case, not 'True'"),
+        ("dev-5-1-0,1", "line 2 says '1', neither"),
+    ],
+)
+def test_each_odd_line_is_named(file: Path, line: str, message: str) -> None:
+    file.write_text(f"dev-5-0-0,True\n{line}\ndev-5-0-1,False\n", encoding="utf-8")
+    with pytest.raises(PredictionError, match=message):
+        read_label_lines(file)
+
+
+def test_a_line_without_comma_stops_the_official_script(file: Path) -> None:
+    file.write_text("dev-5-0-0,True\n\n", encoding="utf-8")
+    with pytest.raises(PredictionError, match="line 2 has no comma"):
+        read_label_lines(file, strict_official=True)
+
+
+def test_missing_and_binary_files_are_explained(file: Path) -> None:
+    with pytest.raises(InputError, match="no file"):
+        read_label_lines(file)
+    file.write_bytes(b"dev,\xff\n")
+    with pytest.raises(FileFormatError, match="byte 4 is not UTF-8"):
+        read_label_lines(file)
