@@ -1,0 +1,201 @@
+"""COCO captions: say what one photograph shows.
+
+Below the data root lie, under their official names:
+
+    coco/annotations/captions_{train2014,val2014}.json
+    coco/annotations/image_info_{test2014,test2015}.json
+    coco/dataset_coco.json                                Karpathy's splits, if used
+
+A training split has one example per caption, whose id is the caption's ("id", Karpathy's
+"sentid"). Every other split has one example per image, whose id is the image's ("id", Karpathy's
+"cocoid"): a model says one thing about an image, and is judged by all its captions.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from eval.caption import score_captions
+from eval.errors import FileFormatError, InputError, PredictionError
+from eval.files import write_json
+from eval.submissions import first_five
+from tasks._arrow import cached_examples
+from tasks._records import Records, read_records, repeated_ids
+from tasks._task import Example, ExampleTable, Score, Task
+
+__all__ = ["TASK"]
+
+# The whole prompt: the paper's code gives every image the same one.
+PROMPT = "caption: "
+OFFICIAL_FILES = {
+    "train2014": "captions_train2014.json",
+    "val2014": "captions_val2014.json",
+    "test2014": "image_info_test2014.json",
+    "test2015": "image_info_test2015.json",
+}
+# Karpathy's split -> how its images are marked in his file.
+KARPATHY_MARKS = {
+    "karpathy_train": ("train", "restval"),
+    "karpathy_val": ("val",),
+    "karpathy_test": ("test",),
+}
+TRAINING_SPLITS = frozenset({"train2014", "karpathy_train"})
+UNCAPTIONED_SPLITS = frozenset({"test2014", "test2015"})
+PRIMARY_METRIC = "cider"
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    id: int
+    name: str
+    captions: Mapping[int, str]
+
+
+def _source(data_root: Path, split: str) -> Path:
+    if split in OFFICIAL_FILES:
+        return data_root / "coco" / "annotations" / OFFICIAL_FILES[split]
+    if split in KARPATHY_MARKS:
+        return data_root / "coco" / "dataset_coco.json"
+    raise InputError(f"caption has no split {split!r}; there are: {', '.join(TASK.splits)}")
+
+
+def _images(source: Path, split: str) -> list[_Image]:
+    if split in KARPATHY_MARKS:
+        images = _karpathy_images(source, KARPATHY_MARKS[split])
+    else:
+        images = _official_images(source, captioned=split not in UNCAPTIONED_SPLITS)
+    if not images:
+        raise FileFormatError(f"{source}: no images of {split} in it; expected at least one")
+    silent = [image.id for image in images if not image.captions]
+    if silent and split not in UNCAPTIONED_SPLITS:
+        raise FileFormatError(
+            f"{source}: {len(silent):,} images have no caption ({first_five(silent)}); expected "
+            "at least one for each"
+        )
+    return images
+
+
+def _official_images(source: Path, *, captioned: bool) -> list[_Image]:
+    expected = "the official COCO captions" if captioned else "the official COCO image list"
+    records = read_records(source, expected=expected, key="images")
+    captions = _official_captions(source, expected) if captioned else {}
+    images = [
+        _Image(
+            id=id_,
+            name=PurePosixPath(records.field(position, "file_name", str)).stem,
+            captions=captions.pop(id_, {}),
+        )
+        for position, id_ in enumerate(records.ids("id"))
+    ]
+    if captions:
+        raise FileFormatError(
+            f"{source}: there are captions of {len(captions):,} images that are not listed "
+            f"({first_five(captions)}); expected each in 'images'"
+        )
+    return images
+
+
+def _official_captions(source: Path, expected: str) -> dict[int, dict[int, str]]:
+    records = read_records(source, expected=expected, key="annotations")
+    captions: dict[int, dict[int, str]] = {}
+    for position, id_ in enumerate(records.ids("id")):
+        of_image = captions.setdefault(records.field(position, "image_id", int), {})
+        of_image[id_] = records.field(position, "caption", str)
+    return captions
+
+
+def _karpathy_images(source: Path, marks: Sequence[str]) -> list[_Image]:
+    records = read_records(source, expected="Karpathy's splits of COCO", key="images")
+    ids = records.ids("cocoid")
+    chosen = [p for p in range(len(records)) if records.field(p, "split", str) in marks]
+    return [
+        _Image(
+            id=ids[position],
+            name=PurePosixPath(records.field(position, "filename", str)).stem,
+            captions=_karpathy_captions(records, position),
+        )
+        for position in chosen
+    ]
+
+
+def _karpathy_captions(records: Records, position: int) -> dict[int, str]:
+    sentences = records.field(position, "sentences", list)
+    own = Records(records.path, f"{records.name}[{position}].sentences", sentences)
+    return {id_: own.field(n, "raw", str) for n, id_ in enumerate(own.ids("sentid"))}
+
+
+def _load(data_root: Path, split: str) -> ExampleTable:
+    source = _source(data_root, split)
+
+    def examples() -> Iterator[Example]:
+        for image in _images(source, split):
+            targets = {id_: (text.strip(), 1.0) for id_, text in image.captions.items()}
+            if split in TRAINING_SPLITS:
+                for id_, target in targets.items():
+                    yield Example(str(id_), (image.name,), PROMPT, (target,))
+            else:
+                yield Example(str(image.id), (image.name,), PROMPT, tuple(targets.values()))
+
+    return cached_examples(f"caption-{split}", [source], examples)
+
+
+def _score(
+    predictions: Mapping[str, str], data_root: Path, split: str, *, strict_official: bool = False
+) -> Score:
+    source = _source(data_root, split)
+    if split in UNCAPTIONED_SPLITS:
+        raise InputError(
+            f"the captions of {split} are not public: submit the predictions to the official "
+            "server, or score a split with captions"
+        )
+    if split in TRAINING_SPLITS:
+        raise InputError(
+            f"caption {split} is for training: its examples are captions, not images; score "
+            f"{' or '.join(name for name in TASK.splits if name not in TRAINING_SPLITS)}"
+        )
+    references = {str(image.id): list(image.captions.values()) for image in _images(source, split)}
+    scores = score_captions(predictions, references, strict_official=strict_official)
+    return Score(
+        metrics=scores.metrics,
+        per_example=scores.per_image.get(PRIMARY_METRIC, {}),
+        protocol="coco_captions official",
+        reasons=scores.reasons,
+    )
+
+
+def _read_predictions(path: Path) -> dict[str, str]:
+    results = read_records(
+        path, expected='the official results, [{"image_id": 42, "caption": "a dog"}, ...]'
+    )
+    ids = [results.field(position, "image_id", int) for position in range(len(results))]
+    if repeated := repeated_ids(ids):
+        raise PredictionError(
+            f"{path}: {len(repeated):,} images have more than one caption "
+            f"({first_five(repeated)}); expected one each. Remove the others."
+        )
+    return {str(id_): results.field(position, "caption", str) for position, id_ in enumerate(ids)}
+
+
+def _write_predictions(predictions: Mapping[str, str], path: Path) -> None:
+    results = [{"image_id": int(id_), "caption": text} for id_, text in predictions.items()]
+    write_json(path, results, indent=None)
+
+
+def _score_strictly(path: Path, data_root: Path, split: str) -> Score:
+    return _score(_read_predictions(path), data_root, split, strict_official=True)
+
+
+TASK = Task(
+    name="caption",
+    prompt_prefix=PROMPT,
+    splits=(*OFFICIAL_FILES, *KARPATHY_MARKS),
+    heads=("generate",),
+    load=_load,
+    score=_score,
+    read_predictions=_read_predictions,
+    write_predictions=_write_predictions,
+    score_strictly=_score_strictly,
+    primary_metric=PRIMARY_METRIC,
+    loss_average="tokens",
+    max_answer_tokens=40,
+)

@@ -1,0 +1,253 @@
+"""Java may be absent, die, hang or talk nonsense: a score becomes a reason, and nothing hangs.
+
+A Python script called `java` plays the Java programs, so these tests need no Java.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from eval._meteor import REQUESTS_AT_ONCE, Meteor
+from eval.caption import METRICS, CaptionScores, score_captions
+
+IMAGES = 3 * REQUESTS_AT_ONCE
+SCRIPT = """#!{python}
+import os, signal, sys, time
+def say(text):
+    print(text, flush=True)
+def tokenise():
+    with open(sys.argv[-1], encoding="utf-8", newline="\\n") as file:
+        sys.stdout.write(file.read().lower())
+def answer(line):
+    if line.startswith("SCORE"):
+        return say("1.0 2.0")
+    for _ in range(line.count("|||") + 1):
+        say("0.5")
+def converse():
+    for line in sys.stdin:
+        answer(line)
+def spice():
+    raise SystemExit("no SPICE here")
+{change}
+converse() if "-stdio" in sys.argv else spice() if "-subset" in sys.argv else tokenise()
+"""
+Fake = Callable[[str], None]
+
+
+@pytest.fixture
+def fake_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """Put a script called `java` on the PATH, with a change to what it does."""
+
+    def install(change: str) -> None:
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        (folder / "java").write_text(SCRIPT.format(python=sys.executable, change=change))
+        (folder / "java").chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder))
+
+    return install
+
+
+def score(time_limit: float | None = None) -> CaptionScores:
+    references = {str(n): [f"a dog number {n} runs", "a dog"] for n in range(IMAGES)}
+    captions = {id_: f"a dog number {id_}" for id_ in references}
+    return score_captions(captions, references, time_limit=time_limit)
+
+
+def require_reason_for_all(scores: CaptionScores, *words: str) -> None:
+    assert scores.metrics == dict.fromkeys(METRICS)
+    assert scores.per_image == {}
+    assert set(scores.reasons) == set(METRICS)
+    for reason in scores.reasons.values():
+        assert all(word in reason for word in words), reason
+
+
+def require_reason_for_meteor(scores: CaptionScores, *words: str) -> None:
+    assert [name for name, value in scores.metrics.items() if value is None] == ["meteor", "spice"]
+    assert "meteor" not in scores.per_image
+    assert all(word in scores.reasons["meteor"] for word in words), scores.reasons["meteor"]
+
+
+def test_all_metrics_where_java_answers(fake_java: Fake) -> None:
+    fake_java("")
+    scores = score()
+    assert list(scores.metrics) == list(METRICS)
+    assert scores.metrics["meteor"] == 0.5
+    assert set(scores.per_image["meteor"].values()) == {0.5}
+    assert list(scores.reasons) == ["spice"]
+
+
+def test_without_java_one_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    require_reason_for_all(score(), "no `java` on the PATH", "apt install default-jre-headless")
+
+
+def test_a_java_that_is_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "java").write_bytes(b"\x7fELF broken")
+    (tmp_path / "java").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    require_reason_for_all(score(), "cannot be started")
+
+
+def test_a_machine_that_dies_at_start_is_quoted(fake_java: Fake) -> None:
+    """A virtual machine says on standard output why it cannot start."""
+    fake_java("print('Error occurred during initialization of VM\\nToo small heap'); sys.exit(1)")
+    require_reason_for_all(score(), "exit code 1", "initialization of VM Too small heap")
+
+
+def test_a_tokeniser_killed_by_someone(fake_java: Fake) -> None:
+    fake_java("def tokenise(): os.kill(os.getpid(), signal.SIGKILL)")
+    require_reason_for_all(score(), "the Stanford tokeniser was killed by SIGKILL")
+
+
+def test_a_tokeniser_that_loses_a_line_is_not_trusted(fake_java: Fake) -> None:
+    fake_java("def tokenise(): say('a dog')")
+    require_reason_for_all(score(), "2 lines for 96 captions", "'a dog'")
+
+
+def test_a_hanging_tokeniser_is_stopped_with_its_children(fake_java: Fake, tmp_path: Path) -> None:
+    fake_java(
+        "def tokenise():\n"
+        "    child = os.fork()\n"
+        f"    if child: open({str(tmp_path / 'child')!r}, 'w').write(str(child))\n"
+        "    time.sleep(600)"
+    )
+    started = time.monotonic()
+    require_reason_for_all(score(time_limit=1), "did not finish within 1 seconds")
+    assert time.monotonic() - started < 20
+    require_gone(int((tmp_path / "child").read_text()))
+
+
+def require_gone(process_id: int) -> None:
+    for _ in range(100):
+        status = Path(f"/proc/{process_id}/stat")
+        # A killed process without a parent may wait long for someone to collect it.
+        if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {process_id} is still there")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("def converse(): sys.exit('no heap: Error 7')", ["exit code 1", "no heap: Error 7"]),
+        ("def answer(line): say('Error: specify SCORE')", ["'Error: specify SCORE'", "no score"]),
+        ("def answer(line): say('')", ["no score"]),
+        ("def converse(): sys.stdin.close(); time.sleep(600)", ["within 1 seconds"]),
+        ("def converse(): time.sleep(600)", ["METEOR did not finish within 1 seconds"]),
+        ("def answer(line): time.sleep(0.2); say('1.0')", ["within 1 seconds"]),
+        (
+            "def answer(line):\n"
+            "    if line.startswith('EVAL'): os.kill(os.getpid(), signal.SIGKILL)\n"
+            "    say('1.0')",
+            ["METEOR was killed by SIGKILL"],
+        ),
+    ],
+)
+def test_without_meteor_the_other_metrics_remain(
+    fake_java: Fake, change: str, words: list[str]
+) -> None:
+    fake_java(change)
+    started = time.monotonic()
+    require_reason_for_meteor(score(time_limit=1), *words)
+    assert time.monotonic() - started < 20
+
+
+def test_meteor_killed_between_two_answers(
+    fake_java: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Victim(Meteor):
+        asked = 0
+
+        def ask(self, lines: list[str], *, answers: int) -> list[str]:
+            self.asked += 1
+            if self.asked == 2:
+                os.kill(self.process_id, signal.SIGKILL)
+            return super().ask(lines, answers=answers)
+
+    fake_java("")
+    monkeypatch.setattr("eval.caption.Meteor", Victim)
+    require_reason_for_meteor(score(), "METEOR was killed by SIGKILL")
+
+
+def test_much_on_standard_error_blocks_nothing_and_is_not_shown(
+    fake_java: Fake, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake_java("sys.stderr.write('Untokenizable\\n' * 100_000)")
+    assert score().metrics["meteor"] == 0.5
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_long_answer_and_long_questions_block_nothing(fake_java: Fake) -> None:
+    fake_java("")
+    references = {str(n): ["a dog runs " * 400, f"cat {n}"] for n in range(IMAGES)}
+    assert score_captions({id_: "a dog" for id_ in references}, references).metrics["meteor"] == 0.5
+
+
+def spice_writes(scores: str) -> str:
+    """A fake SPICE that gives image n the F-score `scores`, an expression in n."""
+    return (
+        "def spice():\n"
+        "    import json\n"
+        "    items = json.load(open(sys.argv[4]))\n"
+        "    result = [{'image_id': item['image_id'], 'scores': {'All': {'f': "
+        f"(lambda n: {scores})(item['image_id'])"
+        "}}} for item in items]\n"
+        "    json.dump(result[::-1], open(sys.argv[6], 'w'))"
+    )
+
+
+@pytest.fixture
+def spice_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lib").mkdir()
+    for name in ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"):
+        (tmp_path / "lib" / name).touch()
+    monkeypatch.setattr("eval._spice.library_folder", lambda _: tmp_path)
+
+
+def test_without_its_models_spice_is_none_and_says_how_to_get_them(fake_java: Fake) -> None:
+    fake_java("")
+    scores = score()
+    assert scores.metrics["spice"] is None
+    assert "get_stanford_models" in scores.reasons["spice"]
+
+
+@pytest.mark.usefixtures("spice_models")
+def test_spice_is_joined_by_image_whatever_the_order(fake_java: Fake) -> None:
+    fake_java(spice_writes(f"n / {IMAGES}"))
+    scores = score()
+    assert scores.reasons == {}
+    assert scores.metrics["spice"] == pytest.approx((IMAGES - 1) / 2 / IMAGES)
+    assert scores.per_image["spice"]["12"] == 12 / IMAGES
+
+
+@pytest.mark.usefixtures("spice_models")
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (spice_writes("float('nan') if n < 2 else 0.5"), "not a number for 2 captions"),
+        (spice_writes("'x'"), "no scores that can be read"),
+        ("def spice(): pass", "no scores that can be read"),
+        ("", "SPICE ended early with exit code 1: no SPICE here"),
+        ("def spice(): time.sleep(600)", "SPICE did not finish within 1 seconds"),
+    ],
+)
+def test_spice_that_fails_leaves_the_others(fake_java: Fake, change: str, reason: str) -> None:
+    fake_java(change)
+    scores = score(time_limit=1)
+    assert [name for name, value in scores.metrics.items() if value is None] == ["spice"]
+    assert reason in scores.reasons["spice"]
+
+
+def test_reasons_and_scores_are_json(fake_java: Fake) -> None:
+    fake_java("")
+    scores = score()
+    json.dumps([scores.metrics, scores.per_image, scores.reasons], allow_nan=False)
+    assert {type(value) for value in scores.metrics.values()} == {float, type(None)}
