@@ -1,0 +1,107 @@
+"""`vl-lst predict` as a user calls it, and the same from Python."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_run import TinyWorld, tiny_world
+
+from eval.errors import InputError
+from feature_extraction.store import open_features
+from vl_lst.cli import main
+from vl_lst.training.run import load_run
+from vl_lst.training.session import train
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
+    with tiny_world(tmp_path_factory.mktemp("world")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def run(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    train(world.recipe(), out)
+    return out
+
+
+def arguments(run: Path, image: Path, world: TinyWorld) -> list[str]:
+    asked = ["predict", str(run), "--image", str(image), "--question", "is it red?"]
+    return [*asked, "--encoder-weights", str(world.tower)]
+
+
+def test_it_answers_and_ranks_the_likeliest_answers(
+    world: TinyWorld, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = tmp_path / "answer.json"
+    assert main([*arguments(run, world.image("red"), world), "--json", str(result)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    document = json.loads(result.read_text())
+    assert document["answer"] == printed[0]
+    probabilities = list(document["probabilities"].values())
+    assert len(printed) == 1 + 5
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert all(0 <= probability <= 1 for probability in probabilities)
+
+
+def test_it_answers_as_in_evaluation(world: TinyWorld, run: Path) -> None:
+    """The photograph passes the same preprocessing and tower as the stored features did."""
+    loaded = load_run(run)
+    predictions = loaded.evaluate("train2014").predictions
+    for number, colour in enumerate(("red", "green", "blue"), 1):
+        answer = loaded.predict(world.image(colour), "is it red?", encoder_weights=world.tower)
+        assert answer.answer == predictions[f"{number}001"]
+
+
+def test_features_of_a_photograph_equal_the_stored_ones(world: TinyWorld, run: Path) -> None:
+    loaded = load_run(run)
+    made = loaded._features([world.image("blue")], world.tower)[0]
+    stored = open_features([world.train_features])["COCO_train2014_000000000003"]
+    # The last bit may differ: the tower saw one image here and a batch there.
+    torch.testing.assert_close(made, torch.from_numpy(stored), rtol=2e-3, atol=1e-3)
+
+
+def test_opened_images_are_taken_too(world: TinyWorld, run: Path) -> None:
+    loaded = load_run(run)
+    picture = Image.fromarray(np.full((30, 30, 3), (220, 30, 30), np.uint8))
+    answer = loaded.predict(picture, "is it red?", encoder_weights=world.tower)
+    assert answer.ranked is not None
+    assert answer.answer == answer.ranked[0][0]
+
+
+def test_a_model_that_generates_has_no_ranking(
+    world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(world.recipe(head="generate", training__epochs=1), tmp_path / "run")
+    asked = arguments(tmp_path / "run", world.image("red"), world)
+    assert main([*asked, "--json", str(tmp_path / "answer.json")]) == 0
+    assert json.loads((tmp_path / "answer.json").read_text())["probabilities"] is None
+
+
+def test_a_blind_model_needs_no_tower(world: TinyWorld, tmp_path: Path) -> None:
+    train(world.recipe(data__blind=True, training__epochs=1), tmp_path / "run")
+    loaded = load_run(tmp_path / "run")
+    answers = {loaded.predict(world.image(c), "is it red?").answer for c in ("red", "blue")}
+    assert len(answers) == 1
+
+
+def test_the_number_of_images_must_be_the_tasks(world: TinyWorld, run: Path) -> None:
+    images = [world.image("red"), world.image("blue")]
+    with pytest.raises(InputError, match="1 image.* found 2"):
+        load_run(run).predict(images, "is it red?", encoder_weights=world.tower)
+
+
+def test_problems_are_one_message(
+    world: TinyWorld, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(run, tmp_path / "none.jpg", world)) == 1
+    assert "none.jpg" in capsys.readouterr().err
+    assert main(arguments(tmp_path, world.image("red"), world)) == 1
+    assert "holds no run" in capsys.readouterr().err
+    assert main(arguments(run, world.image("red"), world)[:-2]) == 1
+    assert "say which folder holds it" in capsys.readouterr().err

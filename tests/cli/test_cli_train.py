@@ -1,0 +1,78 @@
+"""`vl-lst train` as a user calls it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_run import TinyWorld, tiny_world
+
+from vl_lst.cli import main
+from vl_lst.recipes import load_recipe
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
+    with tiny_world(tmp_path_factory.mktemp("world")) as made:
+        yield made
+
+
+def test_training_prints_the_score_and_writes_the_record(
+    world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, record_file = tmp_path / "run", tmp_path / "record.json"
+    assert main(world.train_arguments(out, "--json", str(record_file))) == 0
+    printed = capsys.readouterr()
+    assert "vqa val2014: accuracy" in printed.out
+    assert "training vqa: 10/10 loss" in printed.err
+    record = json.loads(record_file.read_text())
+    assert record["status"] == "success"
+    assert record["scores"] == json.loads((out / "record.json").read_text())["scores"]
+    recipe = load_recipe(out / "recipe.yaml")
+    assert recipe.features == (world.train_features, world.validation_features)
+
+
+def test_features_may_be_given_in_either_way(world: TinyWorld, tmp_path: Path) -> None:
+    arguments = world.train_arguments(tmp_path / "run", "--quiet", "--set", "training.epochs=1")
+    place = arguments.index(str(world.validation_features))
+    assert main([*arguments[:place], "--features", *arguments[place:]]) == 0
+
+
+def test_a_run_goes_on_without_repeating_its_options(
+    world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    arguments = world.train_arguments(out, "--quiet")
+    assert main([*arguments, "--resume"]) == 0, "a run that has not begun begins"
+    assert main(arguments) == 1
+    assert "pass --resume" in capsys.readouterr().err
+    assert main(["train", "--out", str(out), "--resume", "--quiet"]) == 0
+    assert main([*arguments, "--resume"]) == 0, "nor is repeating them wrong"
+    assert main([*arguments, "--resume", "--set", "optimizer.lr=0.5"]) == 1
+    assert "optimizer.lr: 0.003 in the run, 0.5 given" in capsys.readouterr().err
+
+
+def test_what_is_missing_or_wrong_is_one_message(
+    world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    assert main(["train", "--out", out]) == 1
+    message = capsys.readouterr().err
+    assert "task: missing" in message
+    assert main(world.train_arguments(tmp_path / "run", "--set", "optimizer.lr=-1")) == 1
+    assert "optimizer.lr: found -1; expected greater than 0" in capsys.readouterr().err
+    assert main(world.train_arguments(tmp_path / "run", "--set", "training.precision=fp16")) == 1
+    assert "bfloat16" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main(["train"]) == 2
+
+
+def test_interrupting_exits_with_130(
+    world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vl_lst.training.trainer.Trainer._step", interrupt)
+    assert main(world.train_arguments(tmp_path / "run", "--quiet")) == 130
+    assert json.loads((tmp_path / "run" / "record.json").read_text())["status"] == "cancelled"

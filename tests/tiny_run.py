@@ -1,0 +1,203 @@
+"""A world small enough to train in: coloured pictures, VQA questions, a random tower and T5."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+from feature_extraction.encoders import build_encoder
+from feature_extraction.extract import extract
+from vl_lst.recipes import Recipe, resolve_recipe
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 220)}
+TRAIN_IMAGES = 18
+VALIDATION_IMAGES = 6
+QUESTIONS = ("what color is it?", "is it red?")
+
+TOWER = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64},
+    "text_cfg": {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1},
+}
+WORDS = (
+    "<pad> </s> <unk> vqa : ? what color is it red green blue yes no maybe a thing of other".split()
+)
+
+
+@dataclass(frozen=True)
+class TinyWorld:
+    """Where everything lies.
+
+    Args:
+        root: Data root, with `vqa/` and `images/` in it.
+        backbone: Folder of the T5.
+        tower: Folder of the vision tower.
+        train_features: Feature file of the training images.
+        validation_features: Of the validation images.
+    """
+
+    root: Path
+    backbone: Path
+    tower: Path
+    train_features: Path
+    validation_features: Path
+
+    def recipe(self, **overrides: object) -> Recipe:
+        """A recipe that trains in a second; `training__steps=3` sets a field."""
+        fields = {
+            "task": "vqa",
+            "data": {"root": str(self.root), "min_answer_count": 1},
+            "features": [str(self.train_features), str(self.validation_features)],
+            "backbone": {"name": str(self.backbone)},
+            "visual": {"pooled_grid": None},
+            "method": {"name": "lst", "options": {"reduction": 2}},
+            "optimizer": {"lr": 1e-2},
+            "training": {
+                "epochs": 2,
+                "batch_size": 8,
+                "evaluation_batch_size": 16,
+                "log_every_steps": 2,
+                "device": "cpu",
+            },
+        }
+        return resolve_recipe(
+            fields, [(name.replace("__", "."), value) for name, value in overrides.items()]
+        )
+
+    def train_arguments(self, out: Path, *more: str) -> list[str]:
+        """A command line that trains the same."""
+        return [
+            *("train", "--task", "vqa", "--data-root", str(self.root), "--out", str(out)),
+            *("--features", str(self.train_features), str(self.validation_features)),
+            *("--backbone", str(self.backbone), "--method", "lst", "--head", "classify"),
+            *("--set", "data.min_answer_count=1", "--set", "visual.pooled_grid=null"),
+            *("--set", "method.options.reduction=2", "--set", "training.epochs=2"),
+            *("--set", "training.batch_size=8", "--set", "training.device=cpu"),
+            *("--set", "training.workers=0", *more),
+        ]
+
+    def image(self, colour: str) -> Path:
+        """A training picture of that colour."""
+        return self.root / "images" / "train2014" / _file_name("train2014", _number(colour))
+
+
+@contextmanager
+def tiny_world(folder: Path) -> Iterator[TinyWorld]:
+    """A world in an empty folder, with a cache of its own and one thread to compute with."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VL_LST_CACHE", str(folder / "cache"))
+        yield make_world(folder)
+    torch.set_num_threads(threads)
+
+
+def make_world(folder: Path) -> TinyWorld:
+    """Write a world into an empty folder."""
+    root = folder / "data"
+    (root / "vqa").mkdir(parents=True)
+    _write_split(root, "train2014", range(1, 1 + TRAIN_IMAGES))
+    _write_split(root, "val2014", range(101, 101 + VALIDATION_IMAGES))
+    _write_test_split(root)
+    tower = _write_tower(folder / "tower")
+    encoder = build_encoder(tower, device="cpu")
+    features = {split: folder / f"{split}.h5" for split in ("train2014", "val2014")}
+    for split, path in features.items():
+        extract(root / "images" / split, path, encoder)
+    backbone = _write_backbone(folder / "t5")
+    return TinyWorld(root, backbone, tower, features["train2014"], features["val2014"])
+
+
+def _number(colour: str) -> int:
+    return 1 + list(COLOURS).index(colour)
+
+
+def _file_name(split: str, number: int) -> str:
+    return f"COCO_{split}_{number:012d}.png"
+
+
+def _write_split(root: Path, split: str, numbers: range) -> None:
+    folder = root / "images" / split
+    folder.mkdir(parents=True)
+    questions, annotations = [], []
+    for place, number in enumerate(numbers):
+        colour = list(COLOURS)[place % len(COLOURS)]
+        Image.new("RGB", (40 + number, 50), COLOURS[colour]).save(
+            folder / _file_name(split, number)
+        )
+        answers = (colour, "yes" if colour == "red" else "no")
+        for turn, (question, answer) in enumerate(zip(QUESTIONS, answers, strict=True)):
+            ids = {"question_id": number * 1000 + turn, "image_id": number}
+            questions.append({**ids, "question": question})
+            # Some people disagree, so that there is something to sample.
+            said = [answer] * 7 + ["maybe"] * 3 if number % 4 == 0 else [answer] * 10
+            annotations.append(
+                {
+                    **ids,
+                    "question_type": question.split()[0],
+                    "answer_type": "other" if turn == 0 else "yes/no",
+                    "multiple_choice_answer": answer,
+                    "answers": [
+                        {"answer": text, "answer_id": n, "answer_confidence": "yes"}
+                        for n, text in enumerate(said, 1)
+                    ],
+                }
+            )
+    _write(root / "vqa" / f"v2_OpenEnded_mscoco_{split}_questions.json", questions=questions)
+    _write(root / "vqa" / f"v2_mscoco_{split}_annotations.json", annotations=annotations)
+
+
+def _write_test_split(root: Path) -> None:
+    questions = [{"question_id": 9000, "image_id": 1, "question": QUESTIONS[0]}]
+    _write(root / "vqa" / "v2_OpenEnded_mscoco_test2015_questions.json", questions=questions)
+    folder = root / "images" / "test2015"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (50, 50), COLOURS["red"]).save(folder / _file_name("test2015", 1))
+
+
+def _write(path: Path, **content: object) -> None:
+    path.write_text(json.dumps({"info": {}, "license": {}, "data_subtype": "x", **content}))
+
+
+def _write_tower(folder: Path) -> Path:
+    folder.mkdir()
+    torch.manual_seed(5)
+    # Larger than the initial values, with which features would hardly differ from zero.
+    state = {
+        name: tensor * 3 if tensor.ndim == 4 else tensor
+        for name, tensor in open_clip.CLIP(**json.loads(json.dumps(TOWER))).state_dict().items()
+    }
+    save_file(state, folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TOWER}))
+    return folder
+
+
+def _write_backbone(folder: Path) -> Path:
+    vocabulary = {word: number for number, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    torch.manual_seed(7)
+    config = T5Config(
+        vocab_size=len(WORDS),
+        d_model=16,
+        d_kv=4,
+        d_ff=32,
+        num_layers=2,
+        num_decoder_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    return folder

@@ -1,0 +1,189 @@
+"""Recipes: what is read, what is refused and in which words, and that nothing is idle."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from eval.errors import InputError
+from vl_lst.errors import RecipeError
+from vl_lst.methods import get_method, method_names
+from vl_lst.recipes import (
+    Recipe,
+    dump_recipe,
+    load_recipe,
+    parse_override,
+    read_recipe_file,
+    resolve_recipe,
+    shipped_recipes,
+)
+
+PACKAGE = Path(__file__).resolve().parents[3] / "vl_lst"
+GIVEN: list[tuple[str, Any]] = [
+    ("task", "vqa"),
+    ("data.root", "data"),
+    ("features", ["train.h5"]),
+    ("backbone.name", "demo"),
+]
+
+
+def resolve(name: str | Path = "lst", *overrides: str) -> Recipe:
+    return resolve_recipe(read_recipe_file(name), [*GIVEN, *map(parse_override, overrides)])
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        resolve("lst", *overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_is_valid(name: str) -> None:
+    assert resolve(name).method.name == "lst"
+
+
+def test_the_lst_recipe_holds_the_settings_of_the_paper() -> None:
+    recipe = resolve("lst")
+    optimizer = recipe.optimizer
+    assert (optimizer.lr, optimizer.weight_decay, optimizer.clip_norm) == (3e-3, 3e-2, 5.0)
+    assert (optimizer.betas, optimizer.eps, optimizer.warmup_share) == ((0.9, 0.999), 1e-6, 0.1)
+    assert (recipe.training.epochs, recipe.training.batch_size) == (20, 300)
+    assert (recipe.visual.pooled_grid, recipe.method.options["reduction"]) == (6, 4)
+    assert (recipe.head, recipe.generation.beams) == ("generate", 1)
+
+
+def test_the_task_fills_in_splits_head_and_answer_length() -> None:
+    recipe = resolve("lst", "head=null")
+    assert (recipe.data.train_split, recipe.data.validation_split) == ("train2014", "val2014")
+    assert (recipe.head, recipe.generation.max_length) == ("classify", 10)
+
+
+def test_a_resolved_recipe_is_enough_to_run_again(tmp_path: Path) -> None:
+    recipe = resolve("lst", "optimizer.lr=1e-5", "training.seed=7", "optimizer.clip_norm=null")
+    dump_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+def test_paths_no_longer_depend_on_the_folder_the_command_ran_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = resolve("lst")
+    assert recipe.data.root == tmp_path / "data"
+    assert recipe.features == (tmp_path / "train.h5",)
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "0.001", "1.0e-3", "+1e-3"])
+def test_numbers_are_read_as_people_write_them(text: str) -> None:
+    assert resolve("lst", f"optimizer.lr={text}").optimizer.lr == 1e-3
+
+
+def test_an_unknown_field_is_named_with_the_nearest_one() -> None:
+    message = refusal("optimizer.weight_decy=0.1")
+    assert "optimizer.weight_decy: no such field; did you mean optimizer.weight_decay?" in message
+    assert "did you mean optimizer.lr?" in refusal("lr=1e-3")
+    assert "did you mean method.options.reduction?" in refusal("method.options.reducton=4")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optimizer.lr=-1", ["optimizer.lr", "found -1", "greater than 0"]),
+        ("optimizer.betas=[0.9, 1.5]", ["optimizer.betas.1", "1.5", "less than 1"]),
+        ("training.batch_size=0", ["training.batch_size", "found 0", "greater than or equal to 1"]),
+        ("training.batch_size=eight", ["training.batch_size", '"eight"', "integer"]),
+        ("training.batch_size=true", ["training.batch_size", "true", "integer"]),
+        ("method.options.dropout=1.5", ["method.options.dropout", "1.5", "less than 1"]),
+        ("head=write", ["head", "'write'", "classify, generate"]),
+        ("data.train_split=train", ["data.train_split", "'train'", "train2014"]),
+        ("method.name=lsd", ["lsd", "lst"]),
+        ("optimizer.lr=.nan", ["optimizer.lr"]),
+        ("features=[]", ["features"]),
+        ("optimizer=3", ["optimizer"]),
+        ("optimizer.lr.x=3", ["optimizer.lr.x", "optimizer.lr is 0.003"]),
+        ("training.steps=5", ["training", "epochs is 20 and steps is 5", "exactly one"]),
+    ],
+)
+def test_values_out_of_range_say_field_found_and_allowed(override: str, words: list[str]) -> None:
+    message = refusal(override)
+    assert all(word in message for word in words), message
+
+
+def test_an_unknown_task_says_which_there_are() -> None:
+    with pytest.raises(InputError, match="'vqq'.*vqa"):
+        resolve("lst", "task=vqq")
+
+
+@pytest.mark.parametrize("field", ["training.precision", "backbone.precision"])
+@pytest.mark.parametrize("name", ["fp16", "float16", "FP16"])
+def test_float16_is_refused_with_the_reason(field: str, name: str) -> None:
+    message = refusal(f"{field}={name}")
+    assert field in message
+    assert "overflow" in message
+    assert "bf16" in message
+
+
+def test_several_problems_are_told_at_once() -> None:
+    message = refusal("optimizer.lr=0", "training.seed=-1", "optimizer.typo=1")
+    assert message.count("\n") == 3
+
+
+@pytest.mark.parametrize("text", ["optimizer.lr", "=3", "a..b=1", "optimizer.lr=[1"])
+def test_a_malformed_override_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match="--set"):
+        parse_override(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("optimizer: {lr: 1\n", "line 2"),
+        ("optimizer: {lr: 1, lr: 2}", "twice"),
+        ("a: &x 1\nb: *x", "reference"),
+        ("- 1\n- 2", "mapping"),
+        ("!!python/object/apply:os.system ['true']", "line 1"),
+    ],
+)
+def test_files_that_are_no_recipes_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=words) as caught:
+        read_recipe_file(path)
+    assert str(path) in str(caught.value)
+
+
+def test_an_unknown_recipe_says_which_there_are() -> None:
+    with pytest.raises(RecipeError, match="demo, lst"):
+        read_recipe_file("nothing")
+
+
+def fields(model: type[BaseModel]) -> list[str]:
+    found = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += [f"{name}.{inner}" for inner in fields(field.annotation)]
+        else:
+            found.append(name)
+    return found
+
+
+def test_every_field_is_read_by_the_program() -> None:
+    """A field that nothing reads would promise something the program does not do."""
+    source = "".join(path.read_text() for path in sorted((PACKAGE / "training").glob("*.py")))
+    # Where a whole section is handed on, it goes by one of these names.
+    handed_on = {"optimizer": "settings", "generation": "settings", "training": "training"}
+    for name in fields(Recipe):
+        section, _, field = name.rpartition(".")
+        readers = [rf"recipe\.{name}\b", rf"\b{section}\.{field}\b"]
+        if section in handed_on:
+            readers.append(rf"\b{handed_on[section]}\.{field}\b")
+        assert any(re.search(reader, source) for reader in readers), name
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_every_option_of_a_method_is_read(name: str) -> None:
+    source = "".join(path.read_text() for path in sorted((PACKAGE / "models").glob("*.py")))
+    for option in get_method(name).options.model_fields:
+        assert re.search(rf"config\.{option}\b", source), option

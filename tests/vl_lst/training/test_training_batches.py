@@ -1,0 +1,157 @@
+"""Batches: texts cut and held once, targets as the paper has them, the same in any worker."""
+
+from collections import Counter
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from tiny_run import TinyWorld
+from torch.utils.data import DataLoader
+from transformers import AutoTokenizer
+
+from feature_extraction.store import open_features
+from tasks import Example, get_task
+from vl_lst.models.batch import Batch
+from vl_lst.models.losses import IGNORED
+from vl_lst.training.batches import (
+    AnswerScores,
+    Batches,
+    BlankFeatures,
+    SampledAnswers,
+    load_in_order,
+    prompt_fields,
+)
+from vl_lst.training.order import Schedule, StepOrder
+from vl_lst.training.texts import Texts
+
+TASK = get_task("vqa")
+
+
+@pytest.fixture(scope="module")
+def texts(world: TinyWorld) -> Texts:
+    return Texts(AutoTokenizer.from_pretrained(str(world.backbone)))
+
+
+def example(*targets: tuple[str, float], prompt: str = "vqa: is it red?") -> Example:
+    return Example(id="1", image_ids=("i",), prompt=prompt, targets=targets)
+
+
+def equal(left: Batch, right: Batch) -> bool:
+    def same(a: Any, b: Any) -> bool:
+        return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+    return all(same(getattr(left, f.name), getattr(right, f.name)) for f in fields(Batch))
+
+
+def test_prompts_are_cut_to_the_limit_with_the_end_included(texts: Texts) -> None:
+    long = texts.encode("vqa : is it red ? is it green ?", 5)
+    assert len(long) == 5
+    assert long[-1] == texts.eos_token_id
+    assert long[:-1] == texts.encode("vqa : is it red ? is it green ?", 20)[:4]
+    assert texts.encode("", 5) == (texts.eos_token_id,)
+
+
+def test_equal_prompts_are_held_once(texts: Texts) -> None:
+    prompts = ["is it red?", "what color is it?", "is it red?", "is  it  red ?"]
+    made = prompt_fields(prompts, texts, most_tokens=20)
+    assert made["prompt_ids_UT"].shape[0] == 2
+    assert made["prompt_index_B"].tolist() == [0, 1, 0, 0]
+    assert made["prompt_ids_UT"][0].tolist()[-2:] == [texts.eos_token_id, texts.pad_token_id]
+
+
+def test_texts_survive_pickling(texts: Texts) -> None:
+    import pickle
+
+    again = pickle.loads(pickle.dumps(texts))
+    assert again.encode("is it red?", 20) == texts.encode("is it red?", 20)
+    assert again.decode(texts.encode("is it red?", 20)) == texts.decode(
+        texts.encode("is it red?", 20)
+    )
+
+
+def test_soft_scores_are_zero_for_answers_off_the_list() -> None:
+    targets = AnswerScores(["yes", "no"])
+    examples = [example(("no", 0.3), ("maybe", 1.0)), example(("maybe", 1.0)), example()]
+    scores = targets.fields(examples, [(0, 0)] * 3, torch.zeros(3))["scores_BA"]
+    assert torch.equal(scores, torch.tensor([[0.0, 0.3], [0.0, 0.0], [0.0, 0.0]]))
+
+
+def test_an_answer_is_drawn_in_proportion_to_its_weight(texts: Texts) -> None:
+    targets = SampledAnswers(texts, most_tokens=10, seed=3)
+    asked = example(("yes", 0.9), ("never", 0.0), ("no", 0.3))
+    drawn = Counter(targets.draw(asked, (epoch, 0)) for epoch in range(3000))
+    assert set(drawn) == {("yes", 0.9), ("no", 0.3)}
+    assert drawn["yes", 0.9] / 3000 == pytest.approx(0.75, abs=0.03)
+
+
+def test_what_is_drawn_depends_on_seed_epoch_and_example_alone(texts: Texts) -> None:
+    asked = example(*((word, 1.0) for word in "abcdefgh"))
+
+    def draws(seed: int) -> list[str]:
+        targets = SampledAnswers(texts, most_tokens=10, seed=seed)
+        return [targets.draw(asked, (e, row))[0] for e in range(4) for row in range(4)]
+
+    assert draws(1) == draws(1) != draws(2)
+    assert len(set(draws(1))) > 3
+
+
+def test_labels_end_with_the_end_of_sequence_and_equal_pairs_are_held_once(texts: Texts) -> None:
+    targets = SampledAnswers(texts, most_tokens=3, seed=0)
+    answers = ["yes", "a thing of other", "yes", "yes"]
+    examples = [example((answer, 0.6)) for answer in answers]
+    made = targets.fields(examples, [(0, 0)] * 4, torch.tensor([0, 0, 0, 1]))
+    assert made["labels_BL"].shape == (4, 3)
+    assert made["labels_BL"][0].tolist()[1:] == [texts.eos_token_id, IGNORED]
+    assert made["labels_BL"][1, -1] == texts.eos_token_id
+    assert made["weights_B"].tolist() == pytest.approx([0.6] * 4)
+    assert made["pair_rows_P"].tolist() == [0, 1, 3]
+    assert made["pair_index_B"].tolist() == [0, 1, 0, 2]
+
+
+def training_batches(world: TinyWorld, texts: Texts, **loading: Any) -> list[Batch]:
+    examples = TASK.load(world.root, "train2014")
+    features = open_features([world.train_features])
+    targets = SampledAnswers(texts, most_tokens=10, seed=1)
+    schedule = Schedule(examples=len(examples), batch_size=8, epochs=1)
+    order = StepOrder(range(len(examples)), schedule, seed=1)
+    return list(load_in_order(Batches(TASK, examples, features, texts, targets), order, **loading))
+
+
+def test_batches_hold_features_and_ids_of_their_examples(world: TinyWorld, texts: Texts) -> None:
+    batches = training_batches(world, texts, workers=0, pin_memory=False)
+    assert [len(batch) for batch in batches] == [8, 8, 8, 8, 4]
+    features = open_features([world.train_features])
+    batch = batches[1]
+    assert batch.features_BINF.shape == (8, 1, 4, 256)
+    assert batch.features_BINF.dtype == torch.float16
+    for row, example_id in enumerate(batch.example_ids):
+        image = f"COCO_train2014_{int(example_id) // 1000:012d}"
+        assert torch.equal(batch.features_BINF[row, 0], torch.from_numpy(features[image]))
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_workers_give_the_same_batches(
+    world: TinyWorld, texts: Texts, start_method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = training_batches(world, texts, workers=0, pin_memory=False)
+    loader = partial(DataLoader, multiprocessing_context=start_method)
+    monkeypatch.setattr("vl_lst.training.batches.DataLoader", loader)
+    shared = training_batches(world, texts, workers=2, pin_memory=False)
+    assert all(equal(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+def test_loading_leaves_the_global_generator_alone(world: TinyWorld, texts: Texts) -> None:
+    """Dropout draws from it, and must not depend on how often a loader was made."""
+    before = torch.get_rng_state()
+    training_batches(world, texts, workers=0, pin_memory=False)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_blank_features_are_zeros_of_the_same_shape(world: TinyWorld) -> None:
+    reader = open_features([world.train_features])
+    blank = BlankFeatures(reader).read(["any", "thing"])
+    assert blank.shape == (2, 4, 256)
+    assert blank.dtype == reader.read([next(iter(reader))]).dtype
+    assert not blank.any()

@@ -1,0 +1,78 @@
+"""AdamW: which parameters are decayed, and the learning rate of each step."""
+
+import pytest
+import torch
+from tiny_run import TinyWorld
+
+from feature_extraction.store import open_features
+from vl_lst.recipes.schema import OptimizerSection
+from vl_lst.training.build import BuiltModel, build_model
+from vl_lst.training.optimizer import build_optimizer, decayed_names, learning_rate
+
+SETTINGS = OptimizerSection(lr=1.0, warmup_share=0.2, weight_decay=0.5)
+
+
+@pytest.fixture(scope="module")
+def built(world: TinyWorld) -> BuiltModel:
+    spec = open_features([world.train_features]).spec
+    return build_model(world.recipe(), spec, ["yes", "no"])
+
+
+def test_norms_gates_biases_and_position_biases_are_not_decayed(built: BuiltModel) -> None:
+    kept = decayed_names(built.model, built.trainable)
+    spared = built.trainable.keys() - kept
+    assert {
+        "visual.feature_norm.weight",
+        "visual.feature_projection.bias",
+        "side.encoder.gates",
+        "side.encoder.rungs.bias",
+        "side.encoder.position_bias.table",
+        "side.decoder.final_norm.weight",
+        "classifier.layers.2.weight",
+    } <= spared
+    assert {
+        "visual.feature_projection.weight",
+        "side.encoder.rungs.weight",
+        "side.encoder.blocks.0.self_attention.qkv",
+        "classifier.layers.3.weight",
+    } <= kept
+    assert all(built.trainable[name].ndim >= 2 for name in kept)
+
+
+def test_the_optimizer_holds_exactly_what_trains(built: BuiltModel) -> None:
+    groups = build_optimizer(built.model, built.trainable, SETTINGS).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
+    held = [parameter for group in groups for parameter in group["params"]]
+    assert len(held) == len(built.trainable)
+    assert {id(p) for p in held} == {id(p) for p in built.trainable.values()}
+
+
+def test_exactly_the_trainable_set_requires_grad(built: BuiltModel) -> None:
+    names = {name for name, p in built.model.named_parameters() if p.requires_grad}
+    assert names == built.trainable.keys()
+    assert not any(name.startswith("backbone.") for name in names)
+
+
+def test_initial_weights_depend_on_the_seed_alone(world: TinyWorld) -> None:
+    spec = open_features([world.train_features]).spec
+
+    def weights(seed: int) -> torch.Tensor:
+        made = build_model(world.recipe(training__seed=seed), spec, ["yes", "no"])
+        return torch.cat([p.detach().flatten() for p in made.trainable.values()])
+
+    first = weights(1)
+    torch.randn(3)
+    assert torch.equal(weights(1), first)
+    assert not torch.equal(weights(2), first)
+
+
+def test_the_learning_rate_rises_then_falls_linearly() -> None:
+    rates = [learning_rate(step, 10, SETTINGS) for step in range(11)]
+    assert rates == pytest.approx([0, 0.5, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0])
+
+
+def test_without_warm_up_it_begins_at_the_top() -> None:
+    settings = SETTINGS.model_copy(update={"warmup_share": 0.0})
+    assert learning_rate(0, 4, settings) == 1.0
+    always = SETTINGS.model_copy(update={"warmup_share": 1.0})
+    assert learning_rate(3, 4, always) == 0.75

@@ -1,0 +1,132 @@
+"""A run killed at any moment and resumed ends with the same bits as an undisturbed one."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import pytest
+from killed_training import main as train_until
+from tiny_run import TinyWorld
+
+from vl_lst.errors import CheckpointError, RecipeError
+from vl_lst.recipes import dump_recipe
+from vl_lst.training.run_directory import RunDirectory
+from vl_lst.training.session import train
+
+# At which event each session is killed; an undisturbed run has about 90 (see `killed_training`).
+KILLS = [
+    ("classify", (3,)),
+    ("classify", (11, 9)),
+    ("classify", (25, 1, 14)),
+    ("classify", (38, 21)),
+    ("classify", (77, 9)),
+    ("classify", (85,)),
+    ("generate", (19, 30)),
+    ("generate", (66,)),
+]
+
+
+def same_run(left: Path, right: Path) -> bool:
+    names = [
+        "metrics.jsonl",
+        "checkpoints/last/model.safetensors",
+        "checkpoints/last/training_state.safetensors",
+        "checkpoints/best/model.safetensors",
+        "model.json",
+        "recipe.yaml",
+    ]
+    return all((left / name).read_bytes() == (right / name).read_bytes() for name in names)
+
+
+@pytest.fixture(scope="module", params=["classify"])
+def undisturbed(
+    request: pytest.FixtureRequest, world: TinyWorld, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """A recipe with dropout, checkpoints within epochs, and lines that average across them."""
+    folder = tmp_path_factory.mktemp(request.param)
+    recipe = world.recipe(
+        head=request.param,
+        training__epochs=3,
+        training__checkpoint_every_steps=4,
+        training__log_every_steps=3,
+        method__options__dropout=0.2,
+    )
+    dump_recipe(recipe, folder / "recipe.yaml")
+    train(recipe, folder / "run")
+    return folder / "recipe.yaml", folder / "run"
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ForkServerContext]:
+    """Forks from a process that has the libraries loaded and nothing running."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["killed_training"])
+    with pytest.MonkeyPatch.context() as patch:
+        # The server looks for what it is to load there and nowhere else.
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        yield context
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("undisturbed", "kills"), KILLS, ids=str, indirect=["undisturbed"])
+def test_killed_and_resumed_equals_undisturbed(
+    undisturbed: tuple[Path, Path],
+    kills: tuple[int, ...],
+    processes: ForkServerContext,
+    tmp_path: Path,
+) -> None:
+    recipe, expected = undisturbed
+    out = tmp_path / "run"
+    for event in (*kills, 0):
+        process = processes.Process(target=train_until, args=(recipe, out, event))
+        process.start()
+        process.join()
+        assert process.exitcode == (-signal.SIGKILL if event else 0)
+    assert same_run(expected, out)
+
+
+def test_a_finished_run_resumes_to_itself(undisturbed: tuple[Path, Path]) -> None:
+    _, out = undisturbed
+    before = {p: p.read_bytes() for p in out.rglob("*.safetensors")}
+    record = train(RunDirectory(out).recipe(), out, resume=True)
+    assert record.status == "success"
+    assert record.steps == record.total_steps
+    assert {p: p.read_bytes() for p in out.rglob("*.safetensors")} == before
+
+
+def test_a_run_is_not_overwritten_without_resume(undisturbed: tuple[Path, Path]) -> None:
+    _, out = undisturbed
+    with pytest.raises(CheckpointError, match="--resume"):
+        train(RunDirectory(out).recipe(), out)
+
+
+def test_a_folder_of_something_else_is_not_written_to(world: TinyWorld, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("...")
+    for resume in (False, True):
+        with pytest.raises(CheckpointError, match="not empty"):
+            train(world.recipe(), tmp_path, resume=resume)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_another_recipe_cannot_go_on_with_a_run(
+    undisturbed: tuple[Path, Path], world: TinyWorld
+) -> None:
+    _, out = undisturbed
+    recipe = RunDirectory(out).recipe()
+    changed = recipe.model_copy(
+        update={"optimizer": recipe.optimizer.model_copy(update={"lr": 0.5})}
+    )
+    with pytest.raises(RecipeError, match=r"optimizer.lr: 0.01 in the run, 0.5 given"):
+        train(changed, out, resume=True)
+
+
+def test_shortened_metrics_are_noticed(world: TinyWorld, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(world.recipe(training__epochs=None, training__steps=2), out)
+    (out / "metrics.jsonl").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"metrics.jsonl has 0 bytes"):
+        train(RunDirectory(out).recipe(), out, resume=True)

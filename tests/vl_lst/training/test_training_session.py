@@ -1,0 +1,273 @@
+"""A session of training from data to record: what it learns, writes and refuses."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_run import TinyWorld
+
+from eval.errors import InputError
+from feature_extraction.errors import StoreError
+from vl_lst.errors import CheckpointError, TrainingError
+from vl_lst.models.ladder import LadderModel
+from vl_lst.training.checkpoint import MODEL, load_checkpoint
+from vl_lst.training.record import RunRecord, read_record
+from vl_lst.training.run_directory import RunDirectory
+from vl_lst.training.session import train
+
+
+def lines(out: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "run"
+    train(world.recipe(), out)
+    return out
+
+
+def test_the_run_directory_holds_what_the_design_says(finished: Path) -> None:
+    found = sorted(str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file())
+    assert found == [
+        "checkpoints/best/manifest.json",
+        "checkpoints/best/model.safetensors",
+        "checkpoints/last/manifest.json",
+        "checkpoints/last/model.safetensors",
+        "checkpoints/last/training_state.safetensors",
+        "log.txt",
+        "metrics.jsonl",
+        "model.json",
+        "recipe.yaml",
+        "record.json",
+    ]
+
+
+def test_a_checkpoint_holds_exactly_what_trains(finished: Path) -> None:
+    record = read_record(RunDirectory(finished))
+    assert record is not None
+    assert record.parameters is not None
+    tensors = load_checkpoint(finished / "checkpoints" / "best", MODEL).tensors[MODEL]
+    assert sum(t.numel() for t in tensors.values()) == record.parameters.trainable
+    assert not any(name.startswith("backbone.") for name in tensors)
+    assert "side.upsample.weight" not in tensors  # a classifier has no use for it
+
+
+def test_the_record_says_what_it_cost(finished: Path) -> None:
+    record = RunRecord.model_validate_json((finished / "record.json").read_bytes())
+    assert record.status == "success"
+    assert record.steps == record.total_steps == 10
+    assert record.protocol == {"vqa": "vqa_v2 official"}
+    assert record.scores["vqa"]["val2014"].keys() >= {"accuracy", "per_answer_type"}
+    memory, parameters = record.memory_bytes, record.parameters
+    assert memory is not None
+    assert parameters is not None
+    assert memory.parameters == 4 * parameters.total
+    assert memory.gradients == 4 * parameters.trainable
+    assert memory.optimizer_state is not None
+    assert 8 * parameters.trainable <= memory.optimizer_state < 9 * parameters.trainable
+    assert memory.saved_for_backward is not None
+    assert sum(memory.saved_for_backward.values()) == 2 * memory.saved_for_backward["total"]
+    assert not any(part.startswith("backbone") for part in memory.saved_for_backward)
+    assert memory.peak_allocated is None
+    assert record.examples_per_second is not None
+    assert record.examples_per_second > 0
+
+
+def test_metrics_hold_no_times(finished: Path) -> None:
+    assert [sorted(line) for line in lines(finished)] == [
+        ["epoch", "gradient_norm", "loss", "lr", "step"],
+        ["epoch", "gradient_norm", "loss", "lr", "step"],
+        ["accuracy", "lenient_accuracy", "split", "step"],
+        ["epoch", "gradient_norm", "loss", "lr", "step"],
+        ["epoch", "gradient_norm", "loss", "lr", "step"],
+        ["epoch", "gradient_norm", "loss", "lr", "step"],
+        ["accuracy", "lenient_accuracy", "split", "step"],
+    ]
+    assert lines(finished)[-2]["step"] == 10
+
+
+def test_a_second_run_is_the_same_to_the_last_bit(
+    finished: Path, world: TinyWorld, tmp_path: Path
+) -> None:
+    train(world.recipe(training__workers=2), tmp_path / "run")
+    for name in ("metrics.jsonl", "checkpoints/last/model.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["classify", "generate"])
+def test_it_learns_from_the_image_what_a_blind_model_cannot_know(
+    world: TinyWorld, tmp_path: Path, head: str
+) -> None:
+    scores = {}
+    for blind in (False, True):
+        recipe = world.recipe(
+            head=head,
+            data__blind=blind,
+            training__epochs=30,
+            training__evaluate_every=5,
+            method__options__dropout=0.0,
+        )
+        record = train(recipe, tmp_path / f"{blind}")
+        scores[blind] = record.scores["vqa"]["val2014"]["accuracy"]
+    assert scores[True] <= 50
+    assert scores[False] >= scores[True] + 25
+
+
+# torch says so where a norm's weight stays float32, as weights that train do.
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+@pytest.mark.parametrize("head", ["classify", "generate"])
+def test_bfloat16_trains_float32_weights(world: TinyWorld, tmp_path: Path, head: str) -> None:
+    recipe = world.recipe(
+        head=head,
+        training__precision="bf16",
+        backbone__precision="bf16",
+        generation__beams=3,
+        training__epochs=None,
+        training__steps=3,
+    )
+    record = train(recipe, tmp_path / "run")
+    assert record.status == "success"
+    tensors = load_file(tmp_path / "run" / "checkpoints" / "last" / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+def test_tensorboard_gets_the_metrics_and_the_speed(world: TinyWorld, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(world.recipe(training__tensorboard=True), tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert {"loss", "lr", "accuracy", "examples_per_second"} <= set(events.Tags()["scalars"])
+
+
+def test_progress_says_loss_speed_memory_and_time_left(world: TinyWorld, tmp_path: Path) -> None:
+    said: list[tuple[int, int, str]] = []
+    train(
+        world.recipe(),
+        tmp_path / "run",
+        report=lambda done, total, note="": said.append((done, total, note)),
+    )
+    assert said[0][:2] == (1, 10)
+    notes = [note for *_, note in said if note.startswith("loss")]
+    assert all(word in notes[3] for word in ("examples/s", "GiB", "left"))
+    assert any(note.startswith("evaluating val2014") for *_, note in said)
+
+
+def test_missing_images_are_one_error_before_training(world: TinyWorld, tmp_path: Path) -> None:
+    recipe = world.recipe(features=[str(world.train_features)])
+    with pytest.raises(StoreError) as caught:
+        train(recipe, tmp_path / "run")
+    message = str(caught.value)
+    assert "6 of the 6 images of val2014" in message
+    assert "COCO_val2014_000000000105, ... (1 more)" in message
+    assert "vl-lst extract-features" in message
+    record = read_record(RunDirectory(tmp_path / "run"))
+    assert record is not None
+    assert (record.status, record.error) == ("failed", message)
+    assert record.memory_bytes is None
+
+
+def test_a_split_without_labels_cannot_validate(world: TinyWorld, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="test2015 of vqa has no labels"):
+        train(world.recipe(data__validation_split="test2015"), tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_examples(
+    world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = LadderModel.forward
+    steps = 0
+
+    def broken(self: LadderModel, *arguments: object) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        loss: torch.Tensor = original(self, *arguments)  # type: ignore[arg-type]
+        return loss * float("nan") if steps == 5 else loss  # the first measured memory
+
+    monkeypatch.setattr(LadderModel, "forward", broken)
+    recipe = world.recipe(training__checkpoint_every_steps=2)
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 4, on the examples \d+,"):
+        train(recipe, tmp_path / "run")
+    weights = load_file(tmp_path / "run" / "checkpoints" / "last" / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+    record = read_record(RunDirectory(tmp_path / "run"))
+    assert record is not None
+    assert record.status == "failed"
+
+
+def test_a_full_disk_is_one_error_and_the_last_checkpoint_stays(
+    world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves = 0
+
+    def full(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        nonlocal saves
+        saves += 1
+        if saves > 3:  # the best, and two files of the last
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_file(tensors, path)
+
+    monkeypatch.setattr("vl_lst.training.checkpoint.save_file", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        train(world.recipe(training__checkpoint_every_steps=2), tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.setenv("VL_LST_CACHE", str(tmp_path / "cache"))
+    assert train(RunDirectory(tmp_path / "run").recipe(), tmp_path / "run", resume=True)
+
+
+def test_an_interrupted_run_is_recorded_as_cancelled_and_goes_on(
+    world: TinyWorld, tmp_path: Path, finished: Path
+) -> None:
+    def interrupt(done: int, total: int, note: str = "") -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(world.recipe(), out, report=interrupt)
+    record = read_record(RunDirectory(out))
+    assert record is not None
+    assert (record.status, record.steps) == ("cancelled", 7)
+    train(world.recipe(), out, resume=True)
+    assert (out / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    record = read_record(RunDirectory(out))
+    assert record is not None
+    assert record.status == "success"
+
+
+def test_examples_without_answers_train_a_classifier_and_are_left_out_of_generation(
+    world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.vqa.answer_weights", _no_weights_for_maybe)
+    monkeypatch.setenv("VL_LST_CACHE", str(tmp_path / "cache"))
+    one_epoch = {"training__epochs": 1, "training__log_every_steps": 1}
+    for head, steps in (("classify", 5), ("generate", 4)):
+        train(world.recipe(head=head, **one_epoch), tmp_path / head)
+        assert len(lines(tmp_path / head)) == steps + 1
+    log = (tmp_path / "generate" / "log.txt").read_text()
+    assert "8 of 36 training examples have no answer with a weight above zero" in log
+
+
+def _no_weights_for_maybe(answers: list[dict[str, str]]) -> list[tuple[str, float]]:
+    said = {answer["answer"] for answer in answers}
+    return [] if "maybe" in said else [(answer, 1.0) for answer in said]
+
+
+def test_another_backbone_cannot_go_on_with_a_run(
+    finished: Path, world: TinyWorld, tmp_path: Path
+) -> None:
+    from shutil import copytree
+
+    backbone = copytree(world.backbone, tmp_path / "t5")
+    out = tmp_path / "run"
+    train(world.recipe(backbone__name=str(backbone), training__epochs=1), out)
+    weights = load_file(backbone / "model.safetensors")
+    weights["shared.weight"] += 1
+    save_file(weights, backbone / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="other weights"):
+        train(RunDirectory(out).recipe(), out, resume=True)

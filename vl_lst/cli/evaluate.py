@@ -1,0 +1,90 @@
+"""`vl-lst evaluate`: a trained run's predictions and official scores on a split."""
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
+
+__all__ = ["CheckpointChoice", "evaluate"]
+
+
+class CheckpointChoice(enum.StrEnum):
+    """Which checkpoint of a run."""
+
+    BEST = "best"
+    LAST = "last"
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder `vl-lst train` wrote.")],
+    split: Annotated[str, typer.Option(help="The split to predict, such as val2014.")],
+    more_features: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE.h5]...", help="Further feature files.", show_default=False),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="The task; the one the run was trained on by default.")
+    ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with the annotations; as in training by default."),
+    ] = None,
+    features: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.h5",
+            help="Feature file; several after another, or repeated; as in training by default.",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        CheckpointChoice, typer.Option(help="The best by validation score, or the last.")
+    ] = CheckpointChoice.BEST,
+    json_file: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Predict a split with a trained run and score it as the official evaluator does.
+
+    Predictions go to RUN/predictions/TASK-SPLIT.json, in the official results format.
+
+    Example: vl-lst evaluate runs/vqa --split val2014 --json scores.json
+    """
+    from eval.files import write_json
+    from tasks import get_task
+    from vl_lst.cli._scores import print_score, score_document
+    from vl_lst.training.run import load_run
+
+    loaded = load_run(run, checkpoint=checkpoint.value)
+    chosen = get_task(task or loaded.recipe.task)
+    with progress(f"evaluating {split}", quiet=quiet) as report:
+        evaluation = loaded.evaluate(
+            split,
+            task_name=task,
+            data_root=data_root,
+            features=[*(features or []), *(more_features or [])] or None,
+            report=report,
+        )
+    if evaluation.trained_on and not quiet:
+        status.print(
+            f"note: the run was trained on {evaluation.trained_on:,} of the "
+            f"{len(evaluation.predictions):,} examples of {split}; such a score says little about "
+            "examples it has not seen",
+            markup=False,
+        )
+    if evaluation.score is None:
+        document: dict[str, object] = {
+            "task": chosen.name,
+            "split": split,
+            "protocol": None,
+            "metrics": {chosen.primary_metric: None},
+            "per_example": {},
+        }
+        status.print(f"{split} has no public labels: predictions only, no scores", markup=False)
+    else:
+        document = score_document(chosen, split, evaluation.score)
+        print_score(chosen, split, evaluation.score, quiet=quiet)
+    if json_file is not None:
+        write_json(json_file, document)
+    results.print(f"predictions: {evaluation.path}", markup=False)

@@ -1,0 +1,56 @@
+"""`vl-lst predict`: one question about the user's own photograph."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vl_lst.cli._console import JsonOption, QuietOption, results, status
+
+__all__ = ["predict"]
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder `vl-lst train` wrote.")],
+    image: Annotated[
+        list[Path],
+        typer.Option(metavar="FILE", help="Photograph; repeated for tasks about two."),
+    ],
+    question: Annotated[str, typer.Option(metavar="TEXT", help="The question, in plain words.")],
+    encoder_weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Weights of the vision tower (a folder's path for a tower of one's own), where "
+            "the features were made with weights from a file.",
+        ),
+    ] = None,
+    json_file: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Answer a question about a photograph, prepared exactly as in training.
+
+    Example: vl-lst predict runs/vqa --image cat.jpg --question "what animal is this?"
+    """
+    from eval.files import write_json
+    from vl_lst.training.run import load_run
+
+    loaded = load_run(run)
+    if not quiet:
+        status.print("encoding the photograph", markup=False)
+    answer = loaded.predict(image, question, encoder_weights=encoder_weights)
+    results.print(answer.answer, markup=False)
+    if answer.ranked is not None and not quiet:
+        for text, probability in answer.ranked:
+            results.print(f"  {probability:6.1%}  {text}", markup=False)
+    if json_file is not None:
+        write_json(
+            json_file,
+            {
+                "run": str(run),
+                "images": [str(path) for path in image],
+                "question": question,
+                "answer": answer.answer,
+                "probabilities": None if answer.ranked is None else dict(answer.ranked),
+            },
+        )

@@ -1,0 +1,117 @@
+"""`vl-lst train`: annotations and features in, a run directory out."""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
+
+__all__ = ["train"]
+
+DEFAULT_RECIPE = "lst"
+
+
+def train(
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run.")],
+    task: Annotated[str | None, typer.Option(help="The task, such as vqa.")] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with the official annotation files in vqa/."),
+    ] = None,
+    features: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.h5", help="Feature file; several after another, or repeated."),
+    ] = None,
+    more_features: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE.h5]...", help="Further feature files.", show_default=False),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH|demo",
+            help="Hugging Face name such as t5-base, a folder, or the one that comes along.",
+        ),
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="Transfer method, such as lst.")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(metavar="classify|generate", help="Choose from a list of answers, or write."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            help=f"Recipe: a YAML file or the name of one that comes along. "
+            f"Default: {DEFAULT_RECIPE}, or the run's own with --resume.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a field of the recipe; may be repeated."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run in RUN, exactly where it stopped."),
+    ] = False,
+    json_file: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a transfer method on a task.
+
+    Killed at any moment, the same command with --resume goes on and ends with the same weights.
+
+    Example: vl-lst train --task vqa --data-root data --features train.h5 val.h5 --backbone t5-base
+    --method lst --out runs/vqa --set training.epochs=10
+    """
+    from eval.files import write_json
+    from vl_lst.recipes import parse_override, read_recipe_file, resolve_recipe
+    from vl_lst.training.run_directory import RunDirectory
+    from vl_lst.training.session import train as train_run
+
+    files = [*(features or []), *(more_features or [])]
+    given: dict[str, Any] = {
+        "task": task,
+        "data.root": data_root and str(data_root),
+        "features": [str(file) for file in files] or None,
+        "backbone.name": backbone,
+        "method.name": method,
+        "head": head,
+    }
+    saved = RunDirectory(out).recipe_file
+    base = recipe or (str(saved) if resume and saved.exists() else DEFAULT_RECIPE)
+    resolved = resolve_recipe(
+        read_recipe_file(base),
+        [
+            *((name, value) for name, value in given.items() if value is not None),
+            *map(parse_override, settings or []),
+        ],
+    )
+    notes = logging.getLogger("vl_lst")
+    handler = _StatusHandler()
+    if not quiet:
+        notes.addHandler(handler)
+    try:
+        with progress(f"training {resolved.task}", quiet=quiet) as report:
+            record = train_run(resolved, out, resume=resume, report=report)
+    finally:
+        notes.removeHandler(handler)
+    if json_file is not None:
+        write_json(json_file, record.model_dump(mode="json"))
+    for name, scores in record.scores.items():
+        for split, metrics in scores.items():
+            numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
+            text = ", ".join(f"{metric} {value:.2f}" for metric, value in numbers.items())
+            results.print(f"{name} {split}: {text} (step {record.best_step})", markup=False)
+    results.print(f"run: {out}", markup=False)
+
+
+class _StatusHandler(logging.Handler):
+    """Shows what `log.txt` keeps."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        status.print(record.getMessage(), markup=False)

@@ -1,0 +1,183 @@
+"""From a recipe file, overrides and the task's own defaults to one validated recipe."""
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from eval.files import atomic_path
+from tasks import get_task
+from vl_lst.errors import RecipeError
+from vl_lst.methods import get_method
+from vl_lst.recipes.reading import parse_yaml, read_recipe_file
+from vl_lst.recipes.schema import Recipe
+
+__all__ = ["dump_recipe", "load_recipe", "parse_override", "resolve_recipe"]
+
+Model = TypeVar("Model", bound=BaseModel)
+Location = tuple[int | str, ...]
+
+MOST_SHOWN = 5
+OPTIONS = ("method", "options")
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split `optimizer.lr=1e-3` into the field's path and its value, read as YAML.
+
+    Raises:
+        RecipeError: There is no `=`, or the value is not YAML.
+    """
+    path, equals, value = text.partition("=")
+    if not equals or not all(path.split(".")):
+        raise RecipeError(f"--set {text}: expected field=value, such as optimizer.lr=1e-3")
+    return path, parse_yaml(value, source=f"--set {text}")
+
+
+def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any]] = ()) -> Recipe:
+    """Validate a recipe after changing some of its fields and filling in the task's defaults.
+
+    Paths become absolute, so that the result means the same from any folder.
+
+    Args:
+        recipe: As read from a file.
+        overrides: (path of a field, value) pairs; later ones win.
+
+    Raises:
+        RecipeError: A field is unknown, missing or out of range.
+    """
+    fields = json.loads(json.dumps(recipe, default=str))
+    for path, value in overrides:
+        _set(fields, path.split("."), value)
+    _fill_task_defaults(fields)
+    name = _dig(fields, ("method", "name"))
+    if isinstance(name, str):
+        options = _dig(fields, OPTIONS) or {}
+        method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
+        _set(fields, list(OPTIONS), method_options.model_dump(mode="json"))
+    resolved = _validate(Recipe, fields)
+    return _with_absolute_paths(resolved)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a resolved recipe back."""
+    return resolve_recipe(read_recipe_file(path))
+
+
+def dump_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe such that `load_recipe` gives it back."""
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _set(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    place = fields
+    for depth, name in enumerate(path[:-1]):
+        if place.get(name) is None:
+            place[name] = {}
+        place = place[name]
+        if not isinstance(place, dict):
+            found = ".".join(path[: depth + 1])
+            raise RecipeError(
+                f"{'.'.join(path)}: cannot be set, since {found} is {place!r:.80} and has no fields"
+            )
+    place[path[-1]] = value
+
+
+def _dig(fields: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        fields = fields.get(name) if isinstance(fields, dict) else None
+    return fields
+
+
+def _fill_task_defaults(fields: dict[str, Any]) -> None:
+    name = fields.get("task")
+    if not isinstance(name, str):
+        return
+    task = get_task(name)
+    defaults = {
+        "data.train_split": task.splits[0],
+        "data.validation_split": task.splits[1],
+        "head": task.heads[0],
+        "generation.max_length": task.max_answer_tokens,
+    }
+    for path, value in defaults.items():
+        if _dig(fields, path.split(".")) is None:
+            _set(fields, path.split("."), value)
+    for field in ("data.train_split", "data.validation_split"):
+        _require_choice(field, _dig(fields, field.split(".")), task.splits)
+    _require_choice("head", fields["head"], task.heads)
+
+
+def _require_choice(field: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise RecipeError(f"{field}: found {value!r:.80}; expected one of: {', '.join(choices)}")
+
+
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    data, backbone = recipe.data, recipe.backbone
+    answer_list = None if data.answer_list is None else data.answer_list.absolute()
+    if Path(backbone.name).is_dir():
+        backbone = backbone.model_copy(update={"name": str(Path(backbone.name).absolute())})
+    return recipe.model_copy(
+        update={
+            "data": data.model_copy(
+                update={"root": data.root.absolute(), "answer_list": answer_list}
+            ),
+            "features": tuple(path.absolute() for path in recipe.features),
+            "backbone": backbone,
+        }
+    )
+
+
+def _validate(model: type[Model], fields: Any, prefix: Location = ()) -> Model:
+    try:
+        # JSON mode is strict about types and still reads lists as tuples and text as paths.
+        return model.model_validate_json(json.dumps(fields, default=str), strict=True)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=True)
+    lines = [_explain(model, detail, prefix) for detail in details[:MOST_SHOWN]]
+    if len(details) > MOST_SHOWN:
+        lines.append(f"... and {len(details) - MOST_SHOWN} more")
+    raise RecipeError("the recipe is not valid:\n" + "\n".join(f"  {line}" for line in lines))
+
+
+def _explain(model: type[BaseModel], detail: ErrorDetails, prefix: Location) -> str:
+    location = detail["loc"]
+    path = ".".join(str(part) for part in (*prefix, *location)) or "recipe"
+    if detail["type"] == "extra_forbidden":
+        return f"{path}: no such field{_suggestion(model, location, prefix)}"
+    if detail["type"] == "missing":
+        return f"{path}: missing; set it in the recipe or with --set {path}=..."
+    message = detail["msg"].removeprefix("Value error, ")
+    expected = message.replace("Input should be", "expected", 1)
+    if isinstance(detail["input"], dict):
+        return f"{path}: {expected}"
+    return f"{path}: found {json.dumps(detail['input'], default=str):.80}; {expected}"
+
+
+def _suggestion(model: type[BaseModel], location: Location, prefix: Location) -> str:
+    *parents, unknown = (str(part) for part in location)
+    known = list(_field_paths(model))
+    siblings = [path[-1] for path in known if list(path[:-1]) == parents]
+    if nearest := difflib.get_close_matches(unknown, siblings, n=1):
+        return f"; did you mean {'.'.join([*map(str, prefix), *parents, nearest[0]])}?"
+    elsewhere = [path for path in known if path[-1] == unknown]
+    if elsewhere:
+        return f"; did you mean {'.'.join([*map(str, prefix), *elsewhere[0]])}?"
+    return f"; there are: {', '.join(siblings)}"
+
+
+def _field_paths(
+    model: type[BaseModel], parents: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        yield (*parents, name)
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _field_paths(kind, (*parents, name))

@@ -1,0 +1,200 @@
+"""The fields of a recipe, with their ranges.
+
+Every field is read somewhere in this package; a test sees to it. What a file leaves out has the
+default written here, except for fields that depend on the task: `resolve_recipe` fills those in.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from tasks import Head
+
+__all__ = [
+    "BackboneSection",
+    "DataSection",
+    "GenerationSection",
+    "MethodSection",
+    "OptimizerSection",
+    "Precision",
+    "Recipe",
+    "TrainingSection",
+    "VisualSection",
+]
+
+
+def _refuse_float16(value: object) -> object:
+    if str(value).lower() in ("fp16", "float16", "half"):
+        raise ValueError(
+            "T5's activations overflow to infinity in float16 (it was trained in bfloat16), so "
+            "training would end in NaN; take bf16, which needs as little memory, or fp32"
+        )
+    return value
+
+
+Precision = Annotated[Literal["fp32", "bf16"], BeforeValidator(_refuse_float16)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataSection(_Section):
+    """What is learned from.
+
+    Args:
+        root: Folder with the official annotation files.
+        train_split: Split that trains; the task's first unless said otherwise.
+        validation_split: Split that chooses the best checkpoint; the task's second.
+        answer_list: File with the answers to choose from (`label2ans`). `None` takes the task's
+            own file below the root, or, where there is none, counts the training answers.
+        min_answer_count: Training examples an answer must have to be counted into the list.
+        blind: Replace all image features by zeros: what questions alone give away.
+    """
+
+    root: Path
+    train_split: str
+    validation_split: str
+    answer_list: Path | None = None
+    min_answer_count: int = Field(default=9, ge=1)
+    blind: bool = False
+
+
+class BackboneSection(_Section):
+    """The frozen language model.
+
+    Args:
+        name: `demo`, a folder, or a name on the Hugging Face hub such as `t5-base`.
+        precision: Of its weights and activations.
+    """
+
+    name: str
+    precision: Precision = "fp32"
+
+
+class VisualSection(_Section):
+    """How image features become tokens.
+
+    Args:
+        pooled_grid: Side of the grid the features are max-pooled to; `None` leaves them as stored.
+    """
+
+    pooled_grid: int | None = Field(default=6, ge=1)
+
+
+class MethodSection(_Section):
+    """The transfer method.
+
+    Args:
+        name: A file of `vl_lst/methods`.
+        options: Its own settings.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+
+
+class OptimizerSection(_Section):
+    """AdamW with linear warm-up and linear decay.
+
+    Args:
+        lr: Learning rate at the end of the warm-up.
+        weight_decay: Decoupled; not on biases, norms, gates and position biases.
+        betas: Decay rates of the two moments.
+        eps: Added to the denominator.
+        warmup_share: Share of all steps in which the learning rate rises.
+        clip_norm: Largest norm of all gradients together; `None` does not clip.
+    """
+
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
+    eps: float = Field(default=1e-6, gt=0)
+    warmup_share: Share = 0.1
+    clip_norm: float | None = Field(default=5.0, gt=0)
+
+
+class TrainingSection(_Section):
+    """How long, how much at once, and where.
+
+    Args:
+        epochs: Passes over the training examples; `None` where `steps` is given.
+        steps: Optimiser steps; `None` where `epochs` is given.
+        batch_size: Examples a step, over all processes.
+        evaluation_batch_size: Examples at once while evaluating, for each process.
+        workers: Processes that read features and tokenise; 0 does it in the main process.
+        evaluate_every: Epochs between two evaluations; the end is always evaluated.
+        checkpoint_every_steps: Steps between two checkpoints; `None` saves after evaluations only.
+        log_every_steps: Steps that one line of `metrics.jsonl` averages over.
+        precision: Of the arithmetic; weights that train are always float32.
+        device: `auto` takes CUDA where there is one.
+        seed: Of initial weights, order, sampled answers and dropout.
+        tensorboard: Also write event files for TensorBoard.
+    """
+
+    epochs: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(ge=1)
+    evaluation_batch_size: int = Field(ge=1)
+    workers: int = Field(default=0, ge=0, le=256)
+    evaluate_every: int = Field(default=1, ge=1)
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    log_every_steps: int = Field(default=10, ge=1)
+    precision: Precision = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainingSection":
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(
+                f"epochs is {self.epochs} and steps is {self.steps}; expected exactly one of them "
+                "to be set, the other null"
+            )
+        return self
+
+
+class GenerationSection(_Section):
+    """How answers are generated.
+
+    Args:
+        beams: 1 is greedy search.
+        max_length: Most tokens of an answer, end-of-sequence included; the task's own unless said
+            otherwise.
+    """
+
+    beams: int = Field(default=1, ge=1)
+    max_length: int = Field(ge=1)
+
+
+class Recipe(_Section):
+    """Everything that determines a run.
+
+    Args:
+        task: A file of `tasks`.
+        data: Annotations.
+        features: Feature files of all images.
+        backbone: The frozen language model.
+        visual: How image features become tokens.
+        method: The transfer method.
+        head: `classify` over an answer list, or `generate`; the task's first unless said otherwise.
+        optimizer: AdamW and its schedule.
+        training: Length, batches, device.
+        generation: Search settings.
+    """
+
+    task: str
+    data: DataSection
+    features: tuple[Path, ...] = Field(min_length=1)
+    backbone: BackboneSection
+    visual: VisualSection = VisualSection()
+    method: MethodSection
+    head: Head
+    optimizer: OptimizerSection
+    training: TrainingSection
+    generation: GenerationSection

@@ -1,0 +1,1 @@
+"""Training, checkpoints, and what is done with a trained run."""

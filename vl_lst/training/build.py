@@ -1,0 +1,95 @@
+"""From a recipe to a model on a device, with exactly the method's parameters ready to train."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from feature_extraction.spec import FeatureSpec
+from vl_lst.errors import TrainingError
+from vl_lst.methods import get_method
+from vl_lst.models.config import HeadConfig, VisualConfig
+from vl_lst.models.ladder import LadderModel
+from vl_lst.models.loading import load_backbone
+from vl_lst.recipes import Recipe
+from vl_lst.training.texts import Texts
+
+__all__ = ["BuiltModel", "arithmetic", "build_model", "choose_device"]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltModel:
+    """A model and what belongs to it.
+
+    Args:
+        model: With everything frozen but `trainable`.
+        trainable: What the method trains, by name; a checkpoint holds these and no others.
+        texts: The backbone's tokenizer.
+        fingerprint: SHA-256 of the backbone's weights.
+    """
+
+    model: LadderModel
+    trainable: dict[str, nn.Parameter]
+    texts: Texts
+    fingerprint: str
+
+    def parameter_count(self) -> int:
+        """Parameters of the whole model, those shared between layers once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def trainable_count(self) -> int:
+        """Parameters that train."""
+        return sum(parameter.numel() for parameter in self.trainable.values())
+
+
+def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device a recipe names.
+
+    Raises:
+        TrainingError: CUDA is asked for and not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError(
+            "training.device is cuda, but no CUDA device can be used here; set it to auto or cpu"
+        )
+    return torch.device(name)
+
+
+def arithmetic(
+    precision: Literal["fp32", "bf16"], device: torch.device
+) -> AbstractContextManager[object]:
+    """Where a forward pass computes at `precision`; its parameters stay as they are."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def build_model(recipe: Recipe, spec: FeatureSpec, answers: list[str] | None) -> BuiltModel:
+    """Load the backbone and attach the method; initial weights depend on the seed alone.
+
+    Args:
+        recipe: Settings.
+        spec: Of the features the model will see.
+        answers: The list a classifier chooses from; `None` when generating.
+
+    Raises:
+        ModelError: The backbone cannot be loaded, or does not fit the settings.
+    """
+    loaded = load_backbone(recipe.backbone.name, precision=recipe.backbone.precision)
+    method = get_method(recipe.method.name)
+    torch.manual_seed(recipe.training.seed)
+    model = method.attach(
+        loaded.backbone,
+        method.options.model_validate(dict(recipe.method.options)),
+        visual=VisualConfig(
+            channels=spec.channels, tokens=spec.tokens, pooled_grid=recipe.visual.pooled_grid
+        ),
+        head=HeadConfig(kind=recipe.head, answers=0 if answers is None else len(answers)),
+    )
+    model.requires_grad_(False)
+    trainable = method.trainable(model)
+    for parameter in trainable.values():
+        parameter.requires_grad_(True)
+    return BuiltModel(model, trainable, Texts(loaded.tokenizer), loaded.fingerprint)

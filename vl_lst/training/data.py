@@ -1,0 +1,101 @@
+"""The examples and features of a run, checked before anything long begins."""
+
+import hashlib
+from pathlib import Path
+
+from eval.errors import InputError
+from eval.submissions import first_five
+from feature_extraction.errors import StoreError
+from feature_extraction.store import FeatureReader
+from tasks import ExampleTable, Task
+from tasks._answers import build_answer_list, load_answer_list
+from vl_lst.recipes import Recipe
+
+__all__ = [
+    "has_labels",
+    "ids_digest",
+    "read_answers",
+    "require_images",
+    "require_labels",
+    "usable_rows",
+]
+
+
+def has_labels(examples: ExampleTable) -> bool:
+    """Whether any example has a target."""
+    return any(example.targets for example in examples)
+
+
+def require_labels(task: Task, split: str, examples: ExampleTable) -> None:
+    """Refuse a split that cannot train or validate.
+
+    Raises:
+        InputError: No example has a target.
+    """
+    if not has_labels(examples):
+        raise InputError(
+            f"the split {split} of {task.name} has no labels, so it can neither train nor "
+            "validate; choose another for data.train_split or data.validation_split"
+        )
+
+
+def usable_rows(examples: ExampleTable) -> list[int]:
+    """Rows of the examples that have an answer to generate.
+
+    Raises:
+        InputError: There are none.
+    """
+    rows = [
+        row
+        for row, example in enumerate(examples)
+        if any(weight > 0 for _, weight in example.targets)
+    ]
+    if not rows:
+        raise InputError("no training example has an answer with a weight above zero")
+    return rows
+
+
+def require_images(reader: FeatureReader, split: str, examples: ExampleTable) -> None:
+    """Refuse a split some of whose images have no features.
+
+    Raises:
+        StoreError: With how many there are and how to extract them.
+    """
+    needed = examples.image_ids()
+    missing = reader.missing(needed)
+    if missing:
+        failed = sum(image_id in reader.failures for image_id in missing)
+        unreadable = f", {failed:,} of which could not be read" if failed else ""
+        raise StoreError(
+            f"{len(missing):,} of the {len(needed):,} images of {split} have no features"
+            f"{unreadable} (first: {first_five(missing)}). Extract them with `vl-lst "
+            "extract-features --images FOLDER --out MORE.h5` and add --features MORE.h5."
+        )
+
+
+def read_answers(recipe: Recipe, task: Task, train: ExampleTable) -> list[str] | None:
+    """The list a classifier chooses from, `None` when generating.
+
+    It is the recipe's file, else the task's official file below the data root, else counted from
+    the training examples.
+
+    Raises:
+        InputError: The file is missing, or no answer is frequent enough.
+    """
+    if recipe.head == "generate":
+        return None
+    official = None if task.answer_list is None else recipe.data.root / task.answer_list
+    chosen: Path | None = recipe.data.answer_list
+    if chosen is None and official is not None and official.is_file():
+        chosen = official
+    if chosen is not None:
+        return load_answer_list(chosen)
+    return build_answer_list(train, recipe.data.min_answer_count)
+
+
+def ids_digest(examples: ExampleTable) -> str:
+    """SHA-256 of the example ids, in order."""
+    digest = hashlib.sha256()
+    for example_id in examples.ids():
+        digest.update(f"{example_id}\n".encode())
+    return digest.hexdigest()

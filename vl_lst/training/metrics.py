@@ -1,0 +1,97 @@
+"""`metrics.jsonl`: one line per log step and per evaluation, without times.
+
+The file of an interrupted and resumed run equals, byte for byte, the one of an undisturbed run;
+so what differs from run to run (times, speed, memory) is shown as progress, written to `log.txt`
+and to TensorBoard, and summed up in `record.json`, but is not in this file.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vl_lst.errors import CheckpointError, TrainingError
+
+__all__ = ["MetricsLog"]
+
+
+class MetricsLog:
+    """Appends to `metrics.jsonl`, and to TensorBoard if asked.
+
+    Args:
+        path: The file; `None`, in all processes but the first, writes nothing.
+        keep_bytes: What a resumed run keeps of it; lines behind that were written after the
+            checkpoint and will be written again.
+        tensorboard: Folder for event files, or `None`.
+
+    Raises:
+        CheckpointError: The file is shorter than the checkpoint says.
+        TrainingError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(
+        self, path: Path | None, *, keep_bytes: int = 0, tensorboard: Path | None = None
+    ) -> None:
+        self._file: BinaryIO | None = None
+        self._events: Any = None
+        if path is None:
+            return
+        size = path.stat().st_size if path.exists() else 0
+        if size < keep_bytes:
+            raise CheckpointError(
+                f"{path} has {size:,} bytes, and had {keep_bytes:,} when the checkpoint was made; "
+                "restore it, or start again in another folder"
+            )
+        if tensorboard is not None:
+            self._events = _event_writer(tensorboard)
+        self._file = path.open("ab")
+        self._file.truncate(keep_bytes)
+
+    def write(
+        self, step: int, values: Mapping[str, object], speed: Mapping[str, float] | None = None
+    ) -> None:
+        """Append a line.
+
+        Args:
+            step: Steps done.
+            values: Names and values of the line.
+            speed: Times and the like, for TensorBoard alone.
+        """
+        if self._file is None:
+            return
+        line = json.dumps({"step": step, **values}, allow_nan=False)
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+        if self._events is not None:
+            for name, value in {**values, **(speed or {})}.items():
+                if isinstance(value, int | float):
+                    self._events.add_scalar(name, value, step)
+
+    def sync(self) -> int:
+        """Bring the file to the disk and return its size, which a checkpoint remembers."""
+        if self._file is None:
+            return 0
+        os.fsync(self._file.fileno())
+        if self._events is not None:
+            self._events.flush()
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._file is not None:
+            self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def _event_writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise TrainingError(
+            "training.tensorboard is set, but TensorBoard is not installed: "
+            "pip install 'vl-lst[tensorboard]', or leave it out; metrics.jsonl has the same values"
+        ) from None
+    writer: Any = SummaryWriter  # untyped
+    return writer(str(folder))

@@ -1,0 +1,234 @@
+"""A trained run: ask it about pictures, or evaluate it on a split.
+
+run = load_run("runs/vqa")
+print(run.predict(image="cat.jpg", question="what animal is this?").answer)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from eval.errors import InputError
+from feature_extraction.encoders import Encoder, encode_image, encoder_from_spec
+from feature_extraction.store import open_features
+from tasks import Score, get_task
+from vl_lst.demo import CLIP_FOLDER
+from vl_lst.models.batch import Batch
+from vl_lst.models.loading import DEMO
+from vl_lst.progress import ProgressReport, silent
+from vl_lst.recipes import Recipe
+from vl_lst.training.answering import Answerer
+from vl_lst.training.batches import (
+    Batches,
+    BlankFeatures,
+    Features,
+    load_in_order,
+    prompt_fields,
+)
+from vl_lst.training.build import BuiltModel, build_model, choose_device
+from vl_lst.training.checkpoint import MODEL, load_checkpoint, load_parameters
+from vl_lst.training.data import has_labels, require_images
+from vl_lst.training.order import in_turn
+from vl_lst.training.record import add_scores
+from vl_lst.training.run_directory import ModelCard, RunDirectory
+
+__all__ = ["Answer", "CheckpointName", "Evaluation", "Run", "load_run"]
+
+CheckpointName = Literal["best", "last"]
+ImageSource = str | Path | Image.Image
+
+SHOWN_ANSWERS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a run says to one question.
+
+    Args:
+        answer: The answer.
+        ranked: The likeliest answers with their probabilities; `None` of a model that generates.
+    """
+
+    answer: str
+    ranked: list[tuple[str, float]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a run says to the questions of a split.
+
+    Args:
+        predictions: Answer by example id.
+        score: Official scores; `None` where the split has no labels.
+        path: The predictions in the official results format.
+        trained_on: How many of the examples the run was trained on; `None` where its training
+            annotations are not at hand.
+    """
+
+    predictions: dict[str, str]
+    score: Score | None
+    path: Path
+    trained_on: int | None
+
+
+class Run:
+    """A run's model, ready to answer; made by `load_run`.
+
+    Args:
+        directory: Where it lies.
+        recipe: Its settings.
+        card: What its model was built from.
+        built: The model, with the checkpoint's weights.
+        checkpoint: Which one.
+        device: Where it computes.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        recipe: Recipe,
+        card: ModelCard,
+        built: BuiltModel,
+        checkpoint: CheckpointName,
+        device: torch.device,
+    ) -> None:
+        self.directory = directory
+        self.recipe = recipe
+        self._card = card
+        self._checkpoint = checkpoint
+        self._texts = built.texts
+        self._device = device
+        self._answerer = Answerer(built, recipe, card.answers, device)
+        self._encoder: Encoder | None = None
+
+    def predict(
+        self,
+        image: ImageSource | Sequence[ImageSource],
+        question: str,
+        *,
+        encoder_weights: Path | None = None,
+    ) -> Answer:
+        """Answer a question about a photograph, prepared as in training.
+
+        Args:
+            image: A file, or an image Pillow has opened; several where the task takes several.
+            question: As people ask it, without the task's prefix.
+            encoder_weights: Where the vision tower's weights are, if the features were made with
+                weights from a file or folder.
+
+        Raises:
+            InputError: The task takes another number of images.
+            ImageError: A photograph cannot be decoded.
+            EncoderError: The tower cannot be built as the features were made.
+        """
+        images = [image] if isinstance(image, str | Path | Image.Image) else list(image)
+        task = get_task(self.recipe.task)
+        if len(images) != task.images_per_example:
+            raise InputError(
+                f"{task.name} is about {task.images_per_example} image(s) at a time; "
+                f"found {len(images)}"
+            )
+        features_INF = self._features(images, encoder_weights)
+        prompt = prompt_fields(
+            [task.prompt_prefix + question], self._texts, most_tokens=task.max_prompt_tokens
+        )
+        batch = Batch(features_BINF=features_INF[None], example_ids=(question,), **prompt)
+        if self._card.answers is None:
+            return Answer(self._answerer.best(batch)[0], None)
+        ranked = self._answerer.ranked(batch, SHOWN_ANSWERS)[0]
+        return Answer(ranked[0][0], ranked)
+
+    def evaluate(
+        self,
+        split: str,
+        *,
+        task_name: str | None = None,
+        data_root: Path | None = None,
+        features: Sequence[Path] | None = None,
+        report: ProgressReport = silent,
+    ) -> Evaluation:
+        """Predict a split, write the predictions, and score them where labels are public.
+
+        Args:
+            split: Of the task.
+            task_name: Another task than the one it was trained on.
+            data_root: Another folder of annotations than the recipe's.
+            features: Other feature files than the recipe's.
+            report: Told how many examples are done.
+
+        Raises:
+            StoreError: The features were made otherwise than those of training, or are missing.
+        """
+        recipe = self.recipe
+        task = get_task(task_name or recipe.task)
+        root = data_root or recipe.data.root
+        reader = open_features(features or recipe.features)
+        self._card.require_features(reader.spec)
+        examples = task.load(root, split)
+        if not recipe.data.blind:
+            require_images(reader, split, examples)
+        source: Features = BlankFeatures(reader) if recipe.data.blind else reader
+        batches = load_in_order(
+            Batches(task, examples, source, self._texts),
+            in_turn(len(examples), recipe.training.evaluation_batch_size),
+            workers=recipe.training.workers,
+            pin_memory=self._device.type == "cuda",
+        )
+        total = len(examples)
+        predictions = self._answerer.answer_all(batches, lambda done: report(done, total))
+        path = self.directory.predictions_file(task.name, split)
+        path.parent.mkdir(exist_ok=True)
+        task.write_predictions(predictions, path)
+        score = task.score(predictions, root, split) if has_labels(examples) else None
+        if score is not None and self._checkpoint == "best":
+            add_scores(self.directory, task.name, split, score)
+        same_task = task.name == recipe.task
+        trained_on = self._trained_on(predictions) if same_task else None
+        return Evaluation(predictions, score, path, trained_on)
+
+    def _trained_on(self, predictions: dict[str, str]) -> int | None:
+        data = self.recipe.data
+        try:
+            trained = get_task(self.recipe.task).load(data.root, data.train_split).ids()
+        except InputError:
+            return None
+        return sum(example_id in predictions for example_id in trained)
+
+    def _features(self, images: Sequence[ImageSource], weights: Path | None) -> Tensor:
+        spec = self._card.spec()
+        if self.recipe.data.blind:
+            return torch.zeros(len(images), spec.tokens, spec.channels, dtype=torch.float16)
+        if self._encoder is None:
+            if weights is None and spec.encoder == DEMO:
+                weights = CLIP_FOLDER
+            self._encoder = encoder_from_spec(spec, weights, device=str(self._device))
+        encoder = self._encoder
+        return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
+
+
+def load_run(path: str | Path, *, checkpoint: CheckpointName = "best") -> Run:
+    """Load a trained run.
+
+    Args:
+        path: The folder `vl-lst train --out` wrote.
+        checkpoint: `best` by the validation score, or `last`.
+
+    Raises:
+        CheckpointError: It is no run, the checkpoint is incomplete, or the backbone is another.
+    """
+    directory = RunDirectory(Path(path))
+    recipe, card = directory.recipe(), directory.card()
+    built = build_model(recipe, card.spec(), card.answers)
+    card.require_backbone(recipe.backbone.name, built.fingerprint)
+    folder = directory.best if checkpoint == "best" else directory.last
+    saved = load_checkpoint(folder, MODEL)
+    load_parameters(built.trainable, saved.tensors[MODEL], source=folder)
+    wanted = recipe.training.device
+    device = choose_device(wanted if torch.cuda.is_available() else "auto")
+    built.model.to(device).eval()
+    return Run(directory, recipe, card, built, checkpoint, device)

@@ -1,0 +1,237 @@
+"""The folder of one run, and what it must hold to be continued, evaluated and asked.
+
+RUN/recipe.yaml     every setting, resolved; enough to run again
+    model.json      what the model was built from: backbone, feature spec, answer list
+    record.json     what came of it
+    metrics.jsonl   losses and scores, the same however often the run was interrupted
+    checkpoints/    last, best
+    predictions/    TASK-SPLIT.json
+    submission/     files for test servers
+    log.txt         what happened when
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from eval.files import read_json, write_json
+from feature_extraction.errors import StoreError
+from feature_extraction.spec import FeatureSpec
+from vl_lst.errors import CheckpointError, RecipeError
+from vl_lst.recipes import Recipe, dump_recipe, load_recipe
+
+__all__ = ["ModelCard", "RunDirectory", "recipe_differences"]
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+# Where and how fast, not what: these may change when a run goes on.
+FREE_TO_CHANGE = frozenset(
+    {
+        "data.root",
+        "features",
+        "training.workers",
+        "training.checkpoint_every_steps",
+        "training.tensorboard",
+    }
+)
+
+
+class ModelCard(BaseModel):
+    """What a model was built from besides its recipe.
+
+    Args:
+        backbone_fingerprint: SHA-256 of the frozen weights.
+        feature_spec: Of the features it was trained on.
+        train_examples: How many examples train.
+        train_examples_sha256: Of their ids.
+        answers: The list a classifier chooses from; `None` when generating.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    backbone_fingerprint: str
+    feature_spec: dict[str, Any]
+    train_examples: int
+    train_examples_sha256: str
+    answers: list[str] | None
+
+    def spec(self) -> FeatureSpec:
+        """How the features it was trained on were made."""
+        return FeatureSpec.from_json(json.dumps(self.feature_spec))
+
+    def require_features(self, found: FeatureSpec) -> None:
+        """Refuse features made otherwise.
+
+        Raises:
+            StoreError: With all differences.
+        """
+        differences = found.differences(self.spec())
+        if differences:
+            raise StoreError(
+                "the features were not made as those the run was trained on "
+                f"({'; '.join(differences)}; here is the file, there the run). Extract the "
+                "features again with the run's settings, or train on these."
+            )
+
+    def require_backbone(self, name: str, fingerprint: str) -> None:
+        """Refuse a backbone with other weights.
+
+        Raises:
+            CheckpointError: The fingerprints differ.
+        """
+        if fingerprint != self.backbone_fingerprint:
+            raise CheckpointError(
+                f"the backbone {name} has other weights than the one the run was trained with "
+                f"(SHA-256 {fingerprint[:12]}, expected {self.backbone_fingerprint[:12]}): what "
+                "was trained fits no other. Give back the original weights."
+            )
+
+
+class RunDirectory:
+    """Paths below a run's folder, and its small files.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe_file = path / "recipe.yaml"
+        self.card_file = path / "model.json"
+        self.record_file = path / "record.json"
+        self.metrics_file = path / "metrics.jsonl"
+        self.log_file = path / "log.txt"
+        self.tensorboard = path / "tensorboard"
+        self.last = path / "checkpoints" / "last"
+        self.best = path / "checkpoints" / "best"
+
+    def predictions_file(self, task: str, split: str) -> Path:
+        """Where the predictions of a split go."""
+        return self.path / "predictions" / f"{task}-{split}.json"
+
+    def begin(self, recipe: Recipe, *, resume: bool) -> None:
+        """Make the folder, or take up the run in it.
+
+        Raises:
+            CheckpointError: There is something in it and `resume` is not set.
+            RecipeError: The run in it has another recipe.
+        """
+        if self.recipe_file.exists() and resume:
+            differences = recipe_differences(self.recipe(), recipe)
+            if differences:
+                raise RecipeError(
+                    f"the run in {self.path} has another recipe, so it cannot go on with this "
+                    f"one: {'; '.join(differences)}. Leave the options out to take the run's own, "
+                    "or choose another --out."
+                )
+        elif self.recipe_file.exists():
+            raise CheckpointError(
+                f"{self.path} holds a run, which will not be overwritten: pass --resume to "
+                "continue it, or choose another --out"
+            )
+        # What begins with a dot was left by a process that was killed while it wrote.
+        elif self.path.is_dir() and any(p.name[0] != "." for p in self.path.iterdir()):
+            raise CheckpointError(
+                f"{self.path} is not empty and holds no run: choose another --out, which may be "
+                "a folder that does not exist yet"
+            )
+        dump_recipe(recipe, self.recipe_file)
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe.
+
+        Raises:
+            CheckpointError: This is not the folder of a run.
+        """
+        if not self.recipe_file.is_file():
+            raise CheckpointError(
+                f"{self.path} holds no run: expected {self.recipe_file.name} in it, as "
+                "`vl-lst train --out` writes it"
+            )
+        return load_recipe(self.recipe_file)
+
+    def settle_card(self, card: ModelCard) -> None:
+        """Write the card, or check that a run that goes on is built from the same.
+
+        Raises:
+            CheckpointError: Backbone, training examples or answers differ.
+            StoreError: The features differ.
+        """
+        if not self.card_file.exists():
+            write_json(self.card_file, card.model_dump(mode="json"))
+            return
+        known = self.card()
+        known.require_features(card.spec())
+        known.require_backbone("of this recipe", card.backbone_fingerprint)
+        for name in ("train_examples", "train_examples_sha256", "answers"):
+            if getattr(known, name) != getattr(card, name):
+                raise CheckpointError(
+                    f"the training data have changed since the run in {self.path} began ({name} "
+                    "differ), so it cannot go on exactly; restore them, or choose another --out"
+                )
+
+    def card(self) -> ModelCard:
+        """What the model was built from.
+
+        Raises:
+            CheckpointError: The file is not what it should be.
+        """
+        if not self.card_file.exists():
+            raise CheckpointError(
+                f"{self.path} has no {self.card_file.name}: its training has not begun. Continue "
+                f"it with `vl-lst train --resume --out {self.path}`."
+            )
+        content = read_json(self.card_file, expected="what the run's model was built from")
+        try:
+            return ModelCard.model_validate(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(map(str, first["loc"]))
+            raise CheckpointError(
+                f"{self.card_file} is damaged: {field}: {first['msg']}; copy the run again"
+            ) from None
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Append what happens to `log.txt`."""
+        handler = logging.FileHandler(self.log_file, encoding="utf-8")
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        logger = logging.getLogger("vl_lst")
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            handler.close()
+
+
+def recipe_differences(saved: Recipe, given: Recipe) -> list[str]:
+    """Say in what two recipes differ, as `optimizer.lr: 0.001 in the run, 0.003 given`.
+
+    Fields that do not change what is computed (folders, workers) are left out.
+    """
+    before, now = _flat(saved.model_dump(mode="json")), _flat(given.model_dump(mode="json"))
+    return [
+        f"{name}: {before.get(name)} in the run, {now.get(name)} given"
+        for name in before | now
+        if name not in FREE_TO_CHANGE and before.get(name) != now.get(name)
+    ]
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
