@@ -9,19 +9,25 @@ import pkgutil
 
 from eval.errors import InputError
 from tasks._answers import MIN_ANSWER_COUNT, build_answer_list, load_answer_list
-from tasks._task import Example, ExampleTable, Head, Score, Task
+from tasks._own_data import load_own_examples, score_own_predictions, with_own_files
+from tasks._task import Example, ExampleTable, Head, Prepared, Score, Submission, Task
 
 __all__ = [
     "MIN_ANSWER_COUNT",
     "Example",
     "ExampleTable",
     "Head",
+    "Prepared",
     "Score",
+    "Submission",
     "Task",
     "build_answer_list",
     "get_task",
     "load_answer_list",
+    "load_own_examples",
+    "score_own_predictions",
     "task_names",
+    "with_own_files",
 ]
 
 

@@ -5,9 +5,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-__all__ = ["Example", "ExampleTable", "Head", "Score", "Task"]
+from tasks._files import DataFile, SplitSize
+
+__all__ = [
+    "AnswerKind",
+    "Example",
+    "ExampleTable",
+    "Head",
+    "Prepared",
+    "Score",
+    "Submission",
+    "Task",
+]
 
 Head = Literal["classify", "generate"]
+# Several people's answers to one question, the one right answer, or several texts to compare with.
+AnswerKind = Literal["people", "label", "references"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +77,40 @@ class Score:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What the public test server of a task takes.
+
+    Args:
+        server: Who takes it, and where.
+        splits: The splits it takes predictions of.
+        file_name: The official name of the file of one split; "{split}" and "{name}" stand for the
+            split and for what the method is called.
+        archive_name: The zip archive that must hold a file of each of `splits`, with "{name}" too;
+            `None` where each file is handed in alone.
+    """
+
+    server: str
+    splits: Sequence[str]
+    file_name: str
+    archive_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What became of one derived file.
+
+    Args:
+        path: The file.
+        written: Whether it was made now; if not, it was there.
+        note: What is in it, and how that compares with the published one.
+    """
+
+    path: Path
+    written: bool
+    note: str
+
+
 class LoadSplit(Protocol):
     def __call__(self, data_root: Path, split: str) -> ExampleTable: ...
 
@@ -84,6 +131,16 @@ class ScoreFile(Protocol):
     def __call__(self, path: Path, data_root: Path, split: str) -> Score: ...
 
 
+class RequireEvaluator(Protocol):
+    def __call__(self) -> None: ...
+
+
+class PrepareFiles(Protocol):
+    def __call__(
+        self, data_root: Path, *, min_count: int | None, overwrite: bool
+    ) -> Iterator[Prepared]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """Everything that distinguishes one task from another.
@@ -98,13 +155,28 @@ class Task:
         read_predictions: Read an official results file as {example id: answer}.
         write_predictions: Write that file, as the public server takes it.
         primary_metric: The entry of `Score.metrics` that chooses the best checkpoint.
+        primary_factor: What the primary metric is multiplied by before a mean is taken over tasks:
+            1 where it is a percentage, 100 where it is a share of one or CIDEr.
+        require_evaluator: Raises an `InputError` where the primary metric cannot be computed on
+            this machine; `None` where it can on any.
         score_strictly: (predictions file, data_root, split) -> what the official script says of the
             file, silent misreadings included; `None` where `score` never differs from it.
         answer_list: The official file of the answer vocabulary below the data root, or `None`.
+        answer_words: All answers there are, where there are only a few.
+        answers_are: What the answers of one example in a user's own file are.
+        files: The files below the data root.
+        sizes: The published size of each split.
+        submission: What the public test server takes.
+        prepare: (data_root, least count of a listed answer, or `None` for the usual one, whether
+            to replace what is there) -> what was made of the official files.
+        predictions_suffix: How the names of predictions files end, as their content is.
         images_per_example: Two for NLVR2, one elsewhere.
+        takes_text: Whether people say something about the image, which follows the prefix.
+        batch_share: Examples a step among several tasks, as a share of VQA's (the paper's code).
         loss_average: Over "examples" (each the mean of its tokens) or over "tokens" (captions).
         max_prompt_tokens: Prompts are cut to this many tokens, end-of-sequence included.
         max_answer_tokens: Targets are cut, and generation stops, at this many tokens.
+        beams: Of the search for answers, as the paper's code sets it; 1 is greedy.
     """
 
     name: str
@@ -116,9 +188,21 @@ class Task:
     read_predictions: ReadPredictions
     write_predictions: WritePredictions
     primary_metric: str
+    primary_factor: float = 1.0
+    require_evaluator: RequireEvaluator | None = None
     score_strictly: ScoreFile | None = None
     answer_list: str | None = None
+    answer_words: Sequence[str] | None = None
+    answers_are: AnswerKind = "label"
+    files: Sequence[DataFile] = ()
+    sizes: Mapping[str, SplitSize] = field(default_factory=dict)
+    submission: Submission | None = None
+    prepare: PrepareFiles | None = None
+    predictions_suffix: str = ".json"
     images_per_example: int = 1
+    takes_text: bool = True
+    batch_share: float = 1.0
     loss_average: Literal["examples", "tokens"] = "examples"
     max_prompt_tokens: int = 20
     max_answer_tokens: int = 10
+    beams: int = 1

@@ -14,14 +14,17 @@ A training split has one example per caption, whose id is the caption's ("id", K
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
+from eval._java import JavaError, run_java
 from eval.caption import score_captions
 from eval.errors import FileFormatError, InputError, PredictionError
 from eval.files import write_json
 from eval.submissions import first_five
 from tasks._arrow import cached_examples
+from tasks._files import CAPTION_FILES, CAPTION_SIZES
 from tasks._records import Records, read_records, repeated_ids
-from tasks._task import Example, ExampleTable, Score, Task
+from tasks._task import Example, ExampleTable, Score, Submission, Task
 
 __all__ = ["TASK"]
 
@@ -42,6 +45,7 @@ KARPATHY_MARKS = {
 TRAINING_SPLITS = frozenset({"train2014", "karpathy_train"})
 UNCAPTIONED_SPLITS = frozenset({"test2014", "test2015"})
 PRIMARY_METRIC = "cider"
+JAVA_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +185,14 @@ def _write_predictions(predictions: Mapping[str, str], path: Path) -> None:
     write_json(path, results, indent=None)
 
 
+def _require_java() -> None:
+    try:
+        with TemporaryDirectory() as folder:
+            run_java("Java", ["-version"], folder=Path(folder), time_limit=JAVA_SECONDS)
+    except JavaError as error:
+        raise InputError(f"captions cannot be scored here; {PRIMARY_METRIC}: {error}") from None
+
+
 def _score_strictly(path: Path, data_root: Path, split: str) -> Score:
     return _score(_read_predictions(path), data_root, split, strict_official=True)
 
@@ -196,6 +208,20 @@ TASK = Task(
     write_predictions=_write_predictions,
     score_strictly=_score_strictly,
     primary_metric=PRIMARY_METRIC,
+    primary_factor=100.0,
+    require_evaluator=_require_java,
+    takes_text=False,
+    batch_share=50 / 60,
     loss_average="tokens",
     max_answer_tokens=40,
+    beams=5,
+    answers_are="references",
+    files=CAPTION_FILES,
+    sizes=CAPTION_SIZES,
+    submission=Submission(
+        server="COCO (https://cocodataset.org/#captions-leaderboard)",
+        splits=("val2014", "test2014"),
+        file_name="captions_{split}_{name}_results.json",
+        archive_name="captions_{name}_results.zip",
+    ),
 )

@@ -29,8 +29,10 @@ from eval.gqa import TypeAccuracy, score_gqa
 from eval.submissions import first_five, require_same_ids
 from tasks._arrow import cached_examples
 from tasks._entries import read_entries
+from tasks._files import GQA_FILES, GQA_SIZES
+from tasks._prepare import answer_list
 from tasks._records import Records, field_of, read_records, repeated_ids
-from tasks._task import Example, ExampleTable, Score, Task
+from tasks._task import Example, ExampleTable, Prepared, Score, Submission, Task
 
 __all__ = ["TASK"]
 
@@ -47,6 +49,8 @@ LXMERT_FILES = {
     "testdev": "testdev.json",
     "submission_all": "submit.json",
 }
+# How many answers LXMERT's list has: all of the balanced train and val questions.
+STANDARD_ANSWERS = 1_842
 INTEGER_ID = (
     "GQA ids are texts, and many begin with a zero that an integer cannot keep: ids were turned "
     "into integers somewhere. Keep them as texts from where the questions are read."
@@ -289,6 +293,17 @@ def _score_strictly(path: Path, data_root: Path, split: str) -> Score:
     return _score(predictions, data_root, split, strict_official=True)
 
 
+def _prepare(data_root: Path, *, min_count: int | None, overwrite: bool) -> Iterator[Prepared]:
+    yield answer_list(
+        TASK,
+        data_root,
+        splits=("train", "val"),
+        min_count=1 if min_count is None else min_count,
+        standard_size=STANDARD_ANSWERS,
+        overwrite=overwrite,
+    )
+
+
 TASK = Task(
     name="gqa",
     prompt_prefix=PROMPT_PREFIX,
@@ -300,5 +315,14 @@ TASK = Task(
     write_predictions=_write_predictions,
     score_strictly=_score_strictly,
     primary_metric="accuracy",
+    batch_share=100 / 60,
     answer_list="gqa/trainval_label2ans.json",
+    files=GQA_FILES,
+    sizes=GQA_SIZES,
+    submission=Submission(
+        server="EvalAI (https://cs.stanford.edu/people/dorarad/gqa/evaluate.html)",
+        splits=("submission_all",),
+        file_name="{split}_{name}_predictions.json",
+    ),
+    prepare=_prepare,
 )

@@ -22,8 +22,9 @@ from eval.files import atomic_path
 from eval.nlvr2 import LABELS, read_label_lines, score_nlvr2
 from eval.submissions import first_five
 from tasks._arrow import cached_examples
+from tasks._files import NLVR2_FILES, NLVR2_SIZES
 from tasks._records import Records, read_json_lines, read_records, repeated_ids
-from tasks._task import Example, ExampleTable, Score, Task
+from tasks._task import Example, ExampleTable, Score, Submission, Task
 
 __all__ = ["TASK"]
 
@@ -220,5 +221,16 @@ TASK = Task(
     write_predictions=_write_predictions,
     score_strictly=_score_strictly,
     primary_metric="accuracy",
+    primary_factor=100.0,
+    predictions_suffix=".csv",
+    batch_share=20 / 60,
+    answer_words=tuple(LABEL_OF_WORD),
+    files=NLVR2_FILES,
+    sizes=NLVR2_SIZES,
+    submission=Submission(
+        server="the organisers (https://lil.nlp.cornell.edu/nlvr)",
+        splits=("dev", "test1", "test2"),
+        file_name="nlvr2_{split}_{name}.csv",
+    ),
     images_per_example=2,
 )

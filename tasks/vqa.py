@@ -14,7 +14,7 @@ split's own file where every question has its human answers there, else from the
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,12 @@ from eval.errors import FileFormatError, InputError, PredictionError
 from eval.files import write_json
 from eval.submissions import first_five, require_same_ids
 from eval.vqa import answer_weights, score_vqa
+from tasks._answers import MIN_ANSWER_COUNT
 from tasks._arrow import cached_examples
+from tasks._files import VQA_FILES, VQA_SIZES
+from tasks._prepare import answer_list, karpathy_splits
 from tasks._records import Records, read_records, repeated_ids
-from tasks._task import Example, ExampleTable, Score, Task
+from tasks._task import Example, ExampleTable, Prepared, Score, Submission, Task
 
 __all__ = ["TASK"]
 
@@ -45,6 +48,8 @@ DERIVED_SPLITS = {
     "nominival": ("val2014",),
     "minival": ("val2014",),
 }
+# How many answers LXMERT's list has, which nearly everyone uses.
+STANDARD_ANSWERS = 3_129
 # What an object must hold to be scored against.
 ANNOTATION_FIELDS = ("question_type", "answer_type", "answers")
 
@@ -245,6 +250,41 @@ def _write_predictions(predictions: Mapping[str, str], path: Path) -> None:
     write_json(path, results, indent=None)
 
 
+def _prepare(data_root: Path, *, min_count: int | None, overwrite: bool) -> Iterator[Prepared]:
+    yield answer_list(
+        TASK,
+        data_root,
+        splits=("train2014", "val2014"),
+        min_count=MIN_ANSWER_COUNT if min_count is None else min_count,
+        standard_size=STANDARD_ANSWERS,
+        overwrite=overwrite,
+    )
+    yield from karpathy_splits(data_root, partial(_asked, data_root), overwrite=overwrite)
+
+
+def _asked(data_root: Path) -> Iterator[dict[str, Any]]:
+    """All questions with answers, as VL-T5 lists them."""
+    for split in sorted(ANNOTATED_SPLITS):
+        source = _OfficialSplit(data_root / "vqa", split)
+        questions, annotations = source.questions(), source.annotations()
+        _require_same_questions(questions, annotations, source.sources())
+        for question in questions:
+            annotation = annotations[question.id]
+            yield {
+                "question_id": question.id,
+                "img_id": question.image,
+                "sent": question.text,
+                **{name: annotation[name] for name in ANNOTATION_FIELDS},
+                "answers": _as_texts(annotation["answers"]),
+            }
+
+
+def _as_texts(answers: list[Any]) -> list[Any]:
+    """The answers without their numbers, where these are as `_annotations_of` gives them back."""
+    numbered = [answer.get("answer_id") for answer in answers] == list(range(1, len(answers) + 1))
+    return [answer["answer"] for answer in answers] if numbered else answers
+
+
 TASK = Task(
     name="vqa",
     prompt_prefix=PROMPT_PREFIX,
@@ -256,4 +296,13 @@ TASK = Task(
     write_predictions=_write_predictions,
     primary_metric="accuracy",
     answer_list="vqa/trainval_label2ans.json",
+    answers_are="people",
+    files=VQA_FILES,
+    sizes=VQA_SIZES,
+    submission=Submission(
+        server="EvalAI (https://visualqa.org/challenge.html)",
+        splits=("test-dev2015", "test2015"),
+        file_name="vqa_OpenEnded_mscoco_{split}_{name}_results.json",
+    ),
+    prepare=_prepare,
 )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import typer
 
 from vl_lst.cli._console import status
+from vl_lst.cli.data import data
 from vl_lst.cli.demo import demo
 from vl_lst.cli.evaluate import evaluate
 from vl_lst.cli.extract_features import extract_features
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 for command in (demo, extract_features, train, evaluate, score, predict):
     app.command(command.__name__.replace("_", "-"))(command)
+app.add_typer(data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -45,14 +45,28 @@ class _PlainLines:
     def __init__(self, description: str) -> None:
         self._description = description
         self._last_line = time.monotonic()
+        self._first: tuple[float, int] | None = None
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
+        self._first = self._first or (now, done)
         if done < total and now - self._last_line < SECONDS_BETWEEN_PLAIN_LINES:
             return
         self._last_line = now
         line = f"{self._description}: {done:,}/{total:,} {note}".rstrip()
+        since, before = self._first
+        if before < done < total:
+            line += f", {_duration((total - done) * (now - since) / (done - before))} left"
         status.print(line, markup=False)
+
+
+def _duration(seconds: float) -> str:
+    """Such as `2h 05m`, `3m 20s` or `45s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
 
 
 class _Bar:

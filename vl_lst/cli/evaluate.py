@@ -1,6 +1,5 @@
 """`vl-lst evaluate`: a trained run's predictions and official scores on a split."""
 
-import enum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,14 +7,7 @@ import typer
 
 from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
 
-__all__ = ["CheckpointChoice", "evaluate"]
-
-
-class CheckpointChoice(enum.StrEnum):
-    """Which checkpoint of a run."""
-
-    BEST = "best"
-    LAST = "last"
+__all__ = ["evaluate"]
 
 
 def evaluate(
@@ -26,7 +18,7 @@ def evaluate(
         typer.Argument(metavar="[FILE.h5]...", help="Further feature files.", show_default=False),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="The task; the one the run was trained on by default.")
+        str | None, typer.Option(help="The task; by default the only one the run was trained on.")
     ] = None,
     data_root: Annotated[
         Path | None,
@@ -40,24 +32,38 @@ def evaluate(
         ),
     ] = None,
     checkpoint: Annotated[
-        CheckpointChoice, typer.Option(help="The best by validation score, or the last.")
-    ] = CheckpointChoice.BEST,
+        str,
+        typer.Option(
+            metavar="best|last|best-TASK",
+            help="The best by validation score (of several tasks, their mean), the last, or the "
+            "best of one of several tasks.",
+        ),
+    ] = "best",
+    submission: Annotated[
+        bool,
+        typer.Option(
+            "--submission", help="Also write what the public test server takes, in RUN/submission."
+        ),
+    ] = False,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Predict a split with a trained run and score it as the official evaluator does.
 
-    Predictions go to RUN/predictions/TASK-SPLIT.json, in the official results format.
+    Predictions go to RUN/predictions, in the task's official results format.
 
     Example: vl-lst evaluate runs/vqa --split val2014 --json scores.json
     """
     from eval.files import write_json
-    from tasks import get_task
+    from tasks._submission import submission_of
     from vl_lst.cli._scores import print_score, score_document
+    from vl_lst.cli._submissions import print_written
     from vl_lst.training.run import load_run
 
-    loaded = load_run(run, checkpoint=checkpoint.value)
-    chosen = get_task(task or loaded.recipe.task)
+    loaded = load_run(run, checkpoint=checkpoint)
+    chosen = loaded.task(task)
+    if submission:
+        submission_of(chosen)
     with progress(f"evaluating {split}", quiet=quiet) as report:
         evaluation = loaded.evaluate(
             split,
@@ -88,3 +94,12 @@ def evaluate(
     if json_file is not None:
         write_json(json_file, document)
     results.print(f"predictions: {evaluation.path}", markup=False)
+    if submission:
+        print_written(
+            chosen,
+            evaluation.predictions,
+            data_root or loaded.recipe.data.root,
+            split,
+            run,
+            quiet=quiet,
+        )

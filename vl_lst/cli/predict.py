@@ -16,7 +16,14 @@ def predict(
         list[Path],
         typer.Option(metavar="FILE", help="Photograph; repeated for tasks about two."),
     ],
-    question: Annotated[str, typer.Option(metavar="TEXT", help="The question, in plain words.")],
+    question: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="The question, in plain words; none for a caption."),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Which of the run's tasks, where it was trained on several."),
+    ] = None,
     encoder_weights: Annotated[
         Path | None,
         typer.Option(
@@ -38,7 +45,7 @@ def predict(
     loaded = load_run(run)
     if not quiet:
         status.print("encoding the photograph", markup=False)
-    answer = loaded.predict(image, question, encoder_weights=encoder_weights)
+    answer = loaded.predict(image, question, task_name=task, encoder_weights=encoder_weights)
     results.print(answer.answer, markup=False)
     if answer.ranked is not None and not quiet:
         for text, probability in answer.ranked:

@@ -17,8 +17,16 @@ def score(
     ],
     split: Annotated[str, typer.Option(help="The split that was predicted, such as val2014.")],
     predictions: Annotated[
-        Path, typer.Option(metavar="FILE", help="Predictions, in the official results format.")
-    ],
+        Path | None,
+        typer.Option(metavar="FILE", help="Predictions, in the official results format."),
+    ] = None,
+    check_submission: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Instead of scoring, check a file made for the task's public test server.",
+        ),
+    ] = None,
     strict_official: Annotated[
         bool,
         typer.Option(
@@ -43,12 +51,21 @@ def score(
 
     Example: vl-lst score --task vqa --data-root data --split val2014 --predictions results.json
     """
+    if (predictions is None) == (check_submission is None):
+        raise typer.BadParameter("give either --predictions or --check-submission")
     from eval.errors import InputError
     from eval.files import write_json
     from tasks import get_task
     from vl_lst.cli._scores import print_score, require_metrics, score_document
+    from vl_lst.cli._submissions import print_check
 
     chosen = get_task(task)
+    if check_submission is not None:
+        document = print_check(chosen, check_submission, data_root, split, quiet=quiet)
+        if json_file is not None:
+            write_json(json_file, document)
+        return
+    assert predictions is not None
     if not strict_official:
         scores = chosen.score(chosen.read_predictions(predictions), data_root, split)
     elif chosen.score_strictly is not None:

@@ -1,6 +1,7 @@
 """`vl-lst train`: annotations and features in, a run directory out."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +16,18 @@ DEFAULT_RECIPE = "lst"
 
 def train(
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run.")],
-    task: Annotated[str | None, typer.Option(help="The task, such as vqa.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK[,TASK]...", help="The task, such as vqa; several are trained together."
+        ),
+    ] = None,
     data_root: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder with the official annotation files in vqa/."),
+        typer.Option(
+            metavar="DIR",
+            help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/.",
+        ),
     ] = None,
     features: Annotated[
         list[Path] | None,
@@ -38,7 +47,10 @@ def train(
     method: Annotated[str | None, typer.Option(help="Transfer method, such as lst.")] = None,
     head: Annotated[
         str | None,
-        typer.Option(metavar="classify|generate", help="Choose from a list of answers, or write."),
+        typer.Option(
+            metavar="classify|generate",
+            help="Choose from a list of answers, or write; captions are always written.",
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -61,7 +73,7 @@ def train(
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a transfer method on a task.
+    """Train a transfer method on a task, or on several together with a head for each.
 
     Killed at any moment, the same command with --resume goes on and ends with the same weights.
 
@@ -91,6 +103,9 @@ def train(
             *map(parse_override, settings or []),
         ],
     )
+    # Of several processes that torchrun starts, the first speaks for all.
+    first = os.environ.get("RANK", "0") == "0"
+    quiet = quiet or not first
     notes = logging.getLogger("vl_lst")
     handler = _StatusHandler()
     if not quiet:
@@ -100,13 +115,19 @@ def train(
             record = train_run(resolved, out, resume=resume, report=report)
     finally:
         notes.removeHandler(handler)
+    if not first:
+        return
     if json_file is not None:
         write_json(json_file, record.model_dump(mode="json"))
     for name, scores in record.scores.items():
         for split, metrics in scores.items():
             numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
-            text = ", ".join(f"{metric} {value:.2f}" for metric, value in numbers.items())
+            text = ", ".join(f"{metric} {value:.4g}" for metric, value in numbers.items())
             results.print(f"{name} {split}: {text} (step {record.best_step})", markup=False)
+    if len(record.scores) > 1:
+        results.print(
+            f"mean of the primary metrics in percent: {record.mean_score:.2f}", markup=False
+        )
     results.print(f"run: {out}", markup=False)
 
 

@@ -137,7 +137,10 @@ def make_batch(index: int, *, purpose: Purpose, batch_size: int, seed: int) -> C
     """
     share = batch_size // len(PICTURE_SIZES)
     first = (seed << 32) + index * batch_size
-    pictures, captions, objects, centres = [], [], [], []
+    pictures: list[npt.NDArray[np.uint8]] = []
+    captions: list[list[int]] = []
+    objects: list[tuple[int, int]] = []
+    centres: list[tuple[float, float]] = []
     for group, size in enumerate(PICTURE_SIZES):
         images = []
         for number in range(first + group * share, first + (group + 1) * share):

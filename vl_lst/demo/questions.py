@@ -1,7 +1,7 @@
 """Questions about scenes and their answers, in the manner of VQA.
 
 `questions_about` lists every question that a scene answers without doubt, each in one of several
-wordings; the benchmark chooses among them so that answers are balanced (`vl_lst.demo.world`).
+wordings; the benchmark chooses among them so that answers are balanced (`vl_lst.demo.balance`).
 """
 
 from collections import Counter

@@ -11,7 +11,8 @@ from feature_extraction.extract import extract
 from tasks import get_task
 from vl_lst.demo import CLIP_FOLDER
 from vl_lst.demo.gallery import Card, draw_gallery
-from vl_lst.demo.world import SPLITS, write_world
+from vl_lst.demo.splits import SPLITS, picture_path
+from vl_lst.demo.world import write_world
 from vl_lst.models.loading import DEMO
 from vl_lst.progress import ProgressReport
 from vl_lst.recipes import read_recipe_file, resolve_recipe
@@ -56,7 +57,7 @@ def run_demo(
     started = time.monotonic()
     data, features = out / "data", out / "features.h5"
     with stage("rendering pictures") as report:
-        write_world(data, report=report)
+        write_world(data, pair_splits=(), report=report)
     encoder = build_encoder(str(CLIP_FOLDER), name=DEMO)
     with stage("extracting features") as report:
         extract(data / "images", features, encoder, batch_size=EXTRACTION_BATCH, on_progress=report)
@@ -95,7 +96,7 @@ def _cards(data: Path, predictions: dict[str, str]) -> list[Card]:
     chosen = [examples[number * step + number] for number in range(GALLERY_CARDS)]
     return [
         Card(
-            image=data / "images" / VALIDATION / f"{example.image_ids[0]}.jpg",
+            image=picture_path(data, example.image_ids[0]),
             question=example.prompt.removeprefix(task.prompt_prefix),
             prediction=predictions[example.id],
             truth=max(example.targets, key=lambda target: target[1])[0],

@@ -5,10 +5,11 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from pydantic import BaseModel
-from torch import nn
+from torch import Tensor, nn
 
 from vl_lst.errors import RecipeError
 from vl_lst.models.backbone import FrozenBackbone
@@ -30,10 +31,27 @@ class Method(Protocol):
         options: BaseModel,
         *,
         visual: VisualConfig,
-        head: HeadConfig,
+        heads: Mapping[str, HeadConfig],
     ) -> LadderModel:
-        """Build the model around `backbone`."""
+        """Build the model around `backbone`, with a head for each task."""
         ...
+
+    def initialise(
+        self,
+        model: LadderModel,
+        options: BaseModel,
+        samples: Iterable[tuple[Tensor, Tensor]],
+    ) -> None:
+        """Give the model better initial weights than random ones, if the method knows any.
+
+        Called once, before the first step of a run.
+
+        Args:
+            model: As `attach` returned it.
+            options: The method's own settings.
+            samples: Training examples in random order without end, as pairs of prompt ids [1, T]
+                and label ids [1, L]; whoever takes none of them pays nothing for them.
+        """
 
     def trainable(self, model: LadderModel) -> dict[str, nn.Parameter]:
         """Exactly the parameters that train, by name; a checkpoint holds these and no others."""

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "unique_rows"]
+__all__ = ["DEFAULT_TASK", "Batch", "unique_rows"]
+
+DEFAULT_TASK = "task"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class Batch:
         weights_B: Weight of each example's loss.
         scores_BA: Soft score of each answer of the list; when classifying.
         example_ids: Ids, for messages and predictions.
+        task: Whose head answers, in a model with a head for each of several tasks.
     """
 
     features_BINF: Tensor
@@ -41,6 +44,7 @@ class Batch:
     weights_B: Tensor | None = None
     scores_BA: Tensor | None = None
     example_ids: tuple[str, ...] = ()
+    task: str = DEFAULT_TASK
 
     def __len__(self) -> int:
         return self.features_BINF.shape[0]

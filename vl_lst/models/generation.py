@@ -6,6 +6,7 @@ B examples, K beams, V vocabulary, L tokens.
 import torch
 from torch import Tensor
 
+from vl_lst.models.answer_tree import AnswerTree
 from vl_lst.models.batch import Batch
 from vl_lst.models.ladder import DecodingState, LadderModel
 
@@ -13,7 +14,14 @@ __all__ = ["beam_search", "generate", "greedy_search"]
 
 
 @torch.no_grad()
-def generate(model: LadderModel, batch: Batch, *, max_length: int, beams: int = 1) -> Tensor:
+def generate(
+    model: LadderModel,
+    batch: Batch,
+    *,
+    max_length: int,
+    beams: int = 1,
+    answers: AnswerTree | None = None,
+) -> Tensor:
     """Answer token ids [B, L], the start token first, padded behind the end of sequence.
 
     Args:
@@ -21,14 +29,37 @@ def generate(model: LadderModel, batch: Batch, *, max_length: int, beams: int = 
         batch: Labels are not looked at.
         max_length: Most tokens, the start token included.
         beams: 1 is greedy search.
+        answers: What may be generated, none of it longer than `max_length` allows; `None` allows
+            anything.
     """
     if beams == 1:
-        return greedy_search(model, batch, max_length=max_length)
-    return beam_search(model, batch, max_length=max_length, beams=beams)[0]
+        return greedy_search(model, batch, max_length=max_length, answers=answers)
+    return beam_search(model, batch, max_length=max_length, beams=beams, answers=answers)[0]
+
+
+class _Walk:
+    """Where each row stands in the tree of answers; without a tree, all is allowed."""
+
+    def __init__(self, answers: AnswerTree | None, rows: int) -> None:
+        self._answers = answers
+        self._nodes = torch.zeros(0) if answers is None else answers.start(rows)
+
+    def forbid(self, scores: Tensor) -> Tensor:
+        return scores if self._answers is None else self._answers.forbid(scores, self._nodes)
+
+    def follow(self, tokens: Tensor) -> None:
+        if self._answers is not None:
+            self._nodes = self._answers.follow(self._nodes, tokens)
+
+    def select(self, rows: Tensor) -> None:
+        if self._answers is not None:
+            self._nodes = self._nodes[rows]
 
 
 @torch.no_grad()
-def greedy_search(model: LadderModel, batch: Batch, *, max_length: int) -> Tensor:
+def greedy_search(
+    model: LadderModel, batch: Batch, *, max_length: int, answers: AnswerTree | None = None
+) -> Tensor:
     """The likeliest token at every step: ids [B, L]. Finished examples leave the computation."""
     backbone = model.backbone
     state = DecodingState(model, model.encode(batch), max_length)
@@ -36,15 +67,18 @@ def greedy_search(model: LadderModel, batch: Batch, *, max_length: int) -> Tenso
     ids_BL = torch.full((len(batch), max_length), backbone.pad_token_id, device=device)
     ids_BL[:, 0] = backbone.start_token_id
     open_rows = torch.arange(len(batch), device=device)
+    walk = _Walk(answers, len(batch))
     for position in range(1, max_length):
-        tokens = state.next_logits(ids_BL[open_rows, position - 1]).argmax(-1)
+        tokens = walk.forbid(state.next_logits(ids_BL[open_rows, position - 1])).argmax(-1)
         ids_BL[open_rows, position] = tokens
+        walk.follow(tokens)
         going_on = torch.nonzero(tokens != backbone.eos_token_id)[:, 0]
         if len(going_on) == 0:
             return ids_BL[:, : position + 1]
         if len(going_on) < len(open_rows):
             open_rows = open_rows[going_on]
             state.select(going_on)
+            walk.select(going_on)
     return ids_BL
 
 
@@ -71,7 +105,12 @@ class _Hypotheses:
 
 @torch.no_grad()
 def beam_search(
-    model: LadderModel, batch: Batch, *, max_length: int, beams: int
+    model: LadderModel,
+    batch: Batch,
+    *,
+    max_length: int,
+    beams: int,
+    answers: AnswerTree | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Ids [B, L] and scores [B] of the best answers by mean log-probability.
 
@@ -89,6 +128,7 @@ def beam_search(
     state = DecodingState(model, encoded, max_length)
     state.select(torch.arange(rows, device=device).repeat_interleave(beams))
 
+    walk = _Walk(answers, rows * beams)
     open_rows = torch.arange(rows, device=device)
     ids_bKL = torch.full((rows, beams, max_length), backbone.pad_token_id, device=device)
     ids_bKL[:, :, 0] = backbone.start_token_id
@@ -98,7 +138,8 @@ def beam_search(
     while length < max_length:
         logits = state.next_logits(ids_bKL[:, :, length - 1].flatten()).float()
         vocabulary = logits.shape[-1]
-        candidates = logits.log_softmax(-1).view(-1, beams, vocabulary) + sums_bK[:, :, None]
+        scores = walk.forbid(logits.log_softmax(-1))
+        candidates = scores.view(-1, beams, vocabulary) + sums_bK[:, :, None]
         best_b2K, place_b2K = candidates.flatten(1).topk(2 * beams, dim=1)
         beam_b2K, token_b2K = place_b2K // vocabulary, place_b2K % vocabulary
         ends_b2K = token_b2K == backbone.eos_token_id
@@ -121,6 +162,8 @@ def beam_search(
             open_rows = open_b
             break
         rows_bK = (open_b[:, None] * beams + beam_bK[open_b]).flatten()
+        walk.select(rows_bK)
+        walk.follow(token_b2K.gather(1, going_on_bK)[open_b].flatten())
         if len(open_b) < len(open_rows):
             state.select(rows_bK)
         else:

@@ -3,6 +3,8 @@
 B batch, R side width, A answers.
 """
 
+import math
+
 from torch import Tensor, nn
 
 __all__ = ["AnswerClassifier"]
@@ -21,11 +23,12 @@ class AnswerClassifier(nn.Module):
 
     def __init__(self, width: int, answers: int) -> None:
         super().__init__()
+        last = nn.Linear(2 * width, answers)
+        # An example has about one right answer: to begin with even odds on each would make the
+        # first hundred steps learn nothing else (Lin et al. 2017, arXiv 1708.02002, section 4.1).
+        nn.init.constant_(last.bias, -math.log(answers))
         self.layers = nn.Sequential(
-            nn.Linear(width, 2 * width),
-            nn.GELU(),
-            nn.LayerNorm(2 * width),
-            nn.Linear(2 * width, answers),
+            nn.Linear(width, 2 * width), nn.GELU(), nn.LayerNorm(2 * width), last
         )
 
     def forward(self, states_BR: Tensor) -> Tensor:

@@ -4,14 +4,14 @@ B examples, U unique prompts, P unique (prompt, answer) pairs, T text tokens, S 
 tokens, L answer tokens, D backbone width, R side width, V vocabulary, A answers.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from vl_lst.models.backbone import BackboneCache, EncoderTaps, FrozenBackbone
-from vl_lst.models.batch import Batch
+from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
 from vl_lst.models.heads import AnswerClassifier
 from vl_lst.models.losses import answer_loss, average_token_losses, vocabulary_losses
@@ -97,7 +97,9 @@ class LadderModel(nn.Module):
         backbone: Runs without autograd; reads text only.
         visual: How image features become tokens of the side network.
         ladder: The side network.
-        head: Classification over an answer list, or generation.
+        head: Classification over an answer list, or generation; or one head for each task, by
+            name, of which `Batch.task` says whose turn it is. Tasks that generate share the
+            backbone's output layer.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class LadderModel(nn.Module):
         *,
         visual: VisualConfig,
         ladder: LadderConfig,
-        head: HeadConfig,
+        head: HeadConfig | Mapping[str, HeadConfig],
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -114,12 +116,15 @@ class LadderModel(nn.Module):
             visual, width=backbone.width, epsilon=float(backbone.config.layer_norm_epsilon)
         )
         self.side = LadderSideNetwork(backbone, ladder)
-        self.classifier = (
-            AnswerClassifier(self.side.shape.width, head.answers)
-            if head.kind == "classify"
-            else None
+        heads = {DEFAULT_TASK: head} if isinstance(head, HeadConfig) else head
+        self.classifiers = nn.ModuleDict(
+            {
+                task: AnswerClassifier(self.side.shape.width, config.answers)
+                for task, config in heads.items()
+                if config.kind == "classify"
+            }
         )
-        self.head_kind: Literal["classify", "generate"] = head.kind
+        self.generates = len(self.classifiers) < len(heads)
 
     @property
     def device(self) -> torch.device:
@@ -127,8 +132,8 @@ class LadderModel(nn.Module):
         return self.side.upsample.weight.device
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """What trains, by name: everything but the backbone, and only what the head uses."""
-        unused = () if self.classifier is None else tuple(self.side.upsample.parameters())
+        """What trains, by name: everything but the backbone, and only what the heads use."""
+        unused = () if self.generates else tuple(self.side.upsample.parameters())
         return {
             name: parameter
             for name, parameter in self.named_parameters()
@@ -201,10 +206,11 @@ class LadderModel(nn.Module):
         return states_B1R[:, 0]
 
     def classify(self, batch: Batch) -> Tensor:
-        """Logits [B, A] over the answer list."""
-        if self.classifier is None:
-            raise RuntimeError("this model generates: it has no answer list to classify over")
-        logits_BA: Tensor = self.classifier(self.start_states(self.encode(batch)))
+        """Logits [B, A] over the answer list of the batch's task."""
+        if batch.task not in self.classifiers:
+            raise RuntimeError(f"{batch.task} generates: it has no answer list to classify over")
+        classifier = self.classifiers[batch.task]
+        logits_BA: Tensor = classifier(self.start_states(self.encode(batch)))
         return logits_BA
 
     def token_losses(self, batch: Batch) -> Tensor:
@@ -232,7 +238,7 @@ class LadderModel(nn.Module):
             batch: With `scores_BA` to classify, with `labels_BL` and `weights_B` to generate.
             loss_average: See `losses.average_token_losses`.
         """
-        if self.classifier is not None:
+        if batch.task in self.classifiers:
             if batch.scores_BA is None:
                 raise ValueError("the batch has no soft scores to classify against")
             return answer_loss(self.classify(batch), batch.scores_BA)

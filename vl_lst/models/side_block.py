@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vl_lst.models.norm import RootMeanSquareNorm
+
 __all__ = ["CrossAttention", "FeedForward", "KeyValues", "SelfAttention", "SideBlock", "SideShape"]
 
 
@@ -205,11 +207,13 @@ class SideBlock(nn.Module):
 
     def __init__(self, shape: SideShape, *, decoder: bool) -> None:
         super().__init__()
-        self.self_attention_norm = nn.RMSNorm(shape.width, eps=shape.epsilon)
+        self.self_attention_norm = RootMeanSquareNorm(shape.width, eps=shape.epsilon)
         self.self_attention = SelfAttention(shape)
-        self.cross_attention_norm = nn.RMSNorm(shape.width, eps=shape.epsilon) if decoder else None
+        self.cross_attention_norm = (
+            RootMeanSquareNorm(shape.width, eps=shape.epsilon) if decoder else None
+        )
         self.cross_attention = CrossAttention(shape) if decoder else None
-        self.feed_forward_norm = nn.RMSNorm(shape.width, eps=shape.epsilon)
+        self.feed_forward_norm = RootMeanSquareNorm(shape.width, eps=shape.epsilon)
         self.feed_forward = FeedForward(shape)
         self.dropout = nn.Dropout(shape.dropout)
 

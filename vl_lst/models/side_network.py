@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from vl_lst.errors import ModelError
 from vl_lst.models.backbone import DecoderTaps, EncoderTaps, FrozenBackbone
 from vl_lst.models.config import LadderConfig
+from vl_lst.models.norm import RootMeanSquareNorm
 from vl_lst.models.relative_bias import RelativePositionBias
 from vl_lst.models.side_block import KeyValues, SideBlock, SideShape
 
@@ -132,7 +133,7 @@ class _SideStack(nn.Module):
             bidirectional=not decoder,
         )
         self.blocks = nn.ModuleList(SideBlock(shape, decoder=decoder) for _ in layers)
-        self.final_norm = nn.RMSNorm(shape.width, eps=shape.epsilon)
+        self.final_norm = RootMeanSquareNorm(shape.width, eps=shape.epsilon)
         self.dropout = nn.Dropout(shape.dropout)
 
     def side_blocks(self) -> Iterator[SideBlock]:

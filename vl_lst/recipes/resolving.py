@@ -1,8 +1,8 @@
-"""From a recipe file, overrides and the task's own defaults to one validated recipe."""
+"""From a recipe file, overrides and the tasks' own defaults to one validated recipe."""
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,9 +11,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from eval.files import atomic_path
-from tasks import get_task
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
+from vl_lst.recipes.fields import dig, set_field
+from vl_lst.recipes.per_task import chosen_tasks, complete_task_fields, spread_task_fields
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
 
@@ -39,7 +40,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any]] = ()) -> Recipe:
-    """Validate a recipe after changing some of its fields and filling in the task's defaults.
+    """Validate a recipe after changing some of its fields and filling in the tasks' defaults.
 
     Paths become absolute, so that the result means the same from any folder.
 
@@ -51,14 +52,23 @@ def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any
         RecipeError: A field is unknown, missing or out of range.
     """
     fields = json.loads(json.dumps(recipe, default=str))
-    for path, value in overrides:
-        _set(fields, path.split("."), value)
-    _fill_task_defaults(fields)
-    name = _dig(fields, ("method", "name"))
+    changes = [(path.split("."), value) for path, value in overrides]
+    for path, value in changes:
+        if path == ["task"]:
+            fields["task"] = value
+    tasks = chosen_tasks(fields)
+    spread_task_fields(fields, tasks)
+    for path, value in changes:
+        if path != ["task"]:
+            set_field(fields, path, value)
+            # A value for all tasks must be spread before the next change, which may be for one.
+            spread_task_fields(fields, tasks)
+    complete_task_fields(fields, tasks)
+    name = dig(fields, ("method", "name"))
     if isinstance(name, str):
-        options = _dig(fields, OPTIONS) or {}
+        options = dig(fields, OPTIONS) or {}
         method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
-        _set(fields, list(OPTIONS), method_options.model_dump(mode="json"))
+        set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
     resolved = _validate(Recipe, fields)
     return _with_absolute_paths(resolved)
 
@@ -75,53 +85,9 @@ def dump_recipe(recipe: Recipe, path: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _set(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    place = fields
-    for depth, name in enumerate(path[:-1]):
-        if place.get(name) is None:
-            place[name] = {}
-        place = place[name]
-        if not isinstance(place, dict):
-            found = ".".join(path[: depth + 1])
-            raise RecipeError(
-                f"{'.'.join(path)}: cannot be set, since {found} is {place!r:.80} and has no fields"
-            )
-    place[path[-1]] = value
-
-
-def _dig(fields: Any, path: Sequence[str]) -> Any:
-    for name in path:
-        fields = fields.get(name) if isinstance(fields, dict) else None
-    return fields
-
-
-def _fill_task_defaults(fields: dict[str, Any]) -> None:
-    name = fields.get("task")
-    if not isinstance(name, str):
-        return
-    task = get_task(name)
-    defaults = {
-        "data.train_split": task.splits[0],
-        "data.validation_split": task.splits[1],
-        "head": task.heads[0],
-        "generation.max_length": task.max_answer_tokens,
-    }
-    for path, value in defaults.items():
-        if _dig(fields, path.split(".")) is None:
-            _set(fields, path.split("."), value)
-    for field in ("data.train_split", "data.validation_split"):
-        _require_choice(field, _dig(fields, field.split(".")), task.splits)
-    _require_choice("head", fields["head"], task.heads)
-
-
-def _require_choice(field: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise RecipeError(f"{field}: found {value!r:.80}; expected one of: {', '.join(choices)}")
-
-
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
     data, backbone = recipe.data, recipe.backbone
-    answer_list = None if data.answer_list is None else data.answer_list.absolute()
+    answer_list = {task: path and path.absolute() for task, path in data.answer_list.items()}
     if Path(backbone.name).is_dir():
         backbone = backbone.model_copy(update={"name": str(Path(backbone.name).absolute())})
     return recipe.model_copy(

@@ -1,7 +1,10 @@
 """The fields of a recipe, with their ranges.
 
 Every field is read somewhere in this package; a test sees to it. What a file leaves out has the
-default written here, except for fields that depend on the task: `resolve_recipe` fills those in.
+default written here, except for fields that depend on the task: those hold a value for each task
+that trains, and `resolve_recipe` fills them in. One value stands for all tasks:
+
+    head: generate          # the same as  head: {vqa: generate, caption: generate}
 """
 
 from collections.abc import Mapping
@@ -37,6 +40,7 @@ def _refuse_float16(value: object) -> object:
 Precision = Annotated[Literal["fp32", "bf16"], BeforeValidator(_refuse_float16)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
@@ -48,18 +52,19 @@ class DataSection(_Section):
 
     Args:
         root: Folder with the official annotation files.
-        train_split: Split that trains; the task's first unless said otherwise.
+        train_split: Split of each task that trains; the task's first unless said otherwise.
         validation_split: Split that chooses the best checkpoint; the task's second.
         answer_list: File with the answers to choose from (`label2ans`). `None` takes the task's
-            own file below the root, or, where there is none, counts the training answers.
+            own words or its own file below the root, or, where there is neither, counts the
+            training answers.
         min_answer_count: Training examples an answer must have to be counted into the list.
         blind: Replace all image features by zeros: what questions alone give away.
     """
 
     root: Path
-    train_split: str
-    validation_split: str
-    answer_list: Path | None = None
+    train_split: Mapping[str, str]
+    validation_split: Mapping[str, str]
+    answer_list: Mapping[str, Path | None]
     min_answer_count: int = Field(default=9, ge=1)
     blind: bool = False
 
@@ -124,10 +129,12 @@ class TrainingSection(_Section):
     Args:
         epochs: Passes over the training examples; `None` where `steps` is given.
         steps: Optimiser steps; `None` where `epochs` is given.
-        batch_size: Examples a step, over all processes.
+        batch_size: Examples a step, over all processes. One number for several tasks is VQA's; the
+            others get their share of it as in the paper's code (`Task.batch_share`).
         evaluation_batch_size: Examples at once while evaluating, for each process.
         workers: Processes that read features and tokenise; 0 does it in the main process.
-        evaluate_every: Epochs between two evaluations; the end is always evaluated.
+        evaluate_every: Epochs between two evaluations; the end is always evaluated. An epoch is a
+            pass over the examples of every task.
         checkpoint_every_steps: Steps between two checkpoints; `None` saves after evaluations only.
         log_every_steps: Steps that one line of `metrics.jsonl` averages over.
         precision: Of the arithmetic; weights that train are always float32.
@@ -138,7 +145,7 @@ class TrainingSection(_Section):
 
     epochs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(ge=1)
+    batch_size: Mapping[str, Positive]
     evaluation_batch_size: int = Field(ge=1)
     workers: int = Field(default=0, ge=0, le=256)
     evaluate_every: int = Field(default=1, ge=1)
@@ -163,26 +170,30 @@ class GenerationSection(_Section):
     """How answers are generated.
 
     Args:
-        beams: 1 is greedy search.
+        beams: 1 is greedy search; the task's own unless said otherwise.
         max_length: Most tokens of an answer, end-of-sequence included; the task's own unless said
             otherwise.
+        constrain_to_answers: Generate nothing that is not on the task's answer list (see
+            `data.answer_list`). Captions stay free.
     """
 
-    beams: int = Field(default=1, ge=1)
-    max_length: int = Field(ge=1)
+    beams: Mapping[str, Positive]
+    max_length: Mapping[str, Positive]
+    constrain_to_answers: bool = False
 
 
 class Recipe(_Section):
     """Everything that determines a run.
 
     Args:
-        task: A file of `tasks`.
+        task: A file of `tasks`, or several with commas between.
         data: Annotations.
         features: Feature files of all images.
         backbone: The frozen language model.
         visual: How image features become tokens.
         method: The transfer method.
         head: `classify` over an answer list, or `generate`; the task's first unless said otherwise.
+            One value for several tasks is meant for those that have such a head.
         optimizer: AdamW and its schedule.
         training: Length, batches, device.
         generation: Search settings.
@@ -194,7 +205,12 @@ class Recipe(_Section):
     backbone: BackboneSection
     visual: VisualSection = VisualSection()
     method: MethodSection
-    head: Head
+    head: Mapping[str, Head]
     optimizer: OptimizerSection
     training: TrainingSection
     generation: GenerationSection
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that train."""
+        return tuple(self.task.split(","))

@@ -3,11 +3,13 @@
 B examples, A answers.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 
+from eval.errors import InputError
+from vl_lst.models.answer_tree import AnswerTree
 from vl_lst.models.batch import Batch
 from vl_lst.models.generation import generate
 from vl_lst.recipes import Recipe
@@ -17,12 +19,12 @@ __all__ = ["Answerer"]
 
 
 class Answerer:
-    """Answers examples with a model, by classification or generation.
+    """Answers examples with a model, by the head of the batch's task.
 
     Args:
         built: The model; put into evaluation mode while it answers.
         recipe: How it generates, and at which precision.
-        answers: The list a classifier chooses from; `None` when generating.
+        answers: The list each task's answers are from; `None` where it may generate any.
         device: Where the model is.
     """
 
@@ -30,7 +32,7 @@ class Answerer:
         self,
         built: BuiltModel,
         recipe: Recipe,
-        answers: Sequence[str] | None,
+        answers: Mapping[str, Sequence[str] | None],
         device: torch.device,
     ) -> None:
         self._model = built.model
@@ -38,34 +40,44 @@ class Answerer:
         self._recipe = recipe
         self._answers = answers
         self._device = device
+        self._trees: dict[str, AnswerTree] = {}
+
+    def ranks(self, task: str) -> bool:
+        """Whether the task classifies, so that all answers have a probability."""
+        return self._recipe.head[task] == "classify"
 
     @torch.no_grad()
     def best(self, batch: Batch) -> list[str]:
         """The answer to each example."""
-        if self._answers is not None:
+        if self.ranks(batch.task):
             return [ranked[0][0] for ranked in self.ranked(batch, 1)]
-        settings = self._recipe.generation
+        settings, tree = self._recipe.generation, self._tree(batch.task)
         with self._evaluating(batch) as moved:
             # The start token takes a place of its own.
             ids_BL = generate(
-                self._model, moved, max_length=settings.max_length + 1, beams=settings.beams
+                self._model,
+                moved,
+                max_length=settings.max_length[batch.task] + 1,
+                beams=settings.beams[batch.task],
+                answers=tree,
             )
         return [self._texts.decode(ids) for ids in ids_BL[:, 1:].tolist()]
 
     @torch.no_grad()
     def ranked(self, batch: Batch, count: int) -> list[list[tuple[str, float]]]:
-        """The best answers to each example with their probabilities, of a model that classifies.
+        """The best answers to each example with their probabilities, of a task that classifies.
 
         The loss judges each answer alone, so a probability is a sigmoid, the score expected of
         that answer, and those of all answers need not add up to one.
         """
-        if self._answers is None:
-            raise RuntimeError("this model generates: it has no answer list to rank")
+        answers = self._answers[batch.task]
+        if answers is None or not self.ranks(batch.task):
+            raise RuntimeError(f"{batch.task} generates: it has no answer list to rank")
         with self._evaluating(batch) as moved:
             logits_BA = self._model.classify(moved).float()
-        best = logits_BA.topk(min(count, len(self._answers)), dim=1)
+        best = logits_BA.topk(min(count, len(answers)), dim=1)
         return [
-            [(self._answers[row], probability) for row, probability in zip(rows, ps, strict=True)]
+            [(answers[row], probability) for row, probability in zip(rows, ps, strict=True)]
             for rows, ps in zip(best.indices.tolist(), best.values.sigmoid().tolist(), strict=True)
         ]
 
@@ -83,6 +95,25 @@ class Answerer:
             answers.update(zip(batch.example_ids, self.best(batch), strict=True))
             on_batch(len(answers))
         return answers
+
+    def _tree(self, task: str) -> AnswerTree | None:
+        """What the task may generate; answers that would be cut are left out."""
+        answers = self._answers[task]
+        if answers is None:
+            return None
+        if task not in self._trees:
+            most = self._recipe.generation.max_length[task]
+            # One token more than fits would show that something is missing.
+            coded = [self._texts.encode(answer, most + 1) for answer in answers]
+            fitting = [ids for ids in coded if len(ids) <= most]
+            if not fitting:
+                raise InputError(
+                    f"no answer on the list of {task} has at most {most} tokens; raise "
+                    "generation.max_length or leave out generation.constrain_to_answers"
+                )
+            vocabulary = len(self._model.backbone.vocabulary_weight)
+            self._trees[task] = AnswerTree(fitting, vocabulary=vocabulary, device=self._device)
+        return self._trees[task]
 
     @contextmanager
     def _evaluating(self, batch: Batch) -> Iterator[Batch]:

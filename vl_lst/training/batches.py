@@ -4,7 +4,7 @@ B examples, U unique prompts, P unique (prompt, answer) pairs, I images, N featu
 channels, T prompt tokens, L answer tokens, A answers.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from feature_extraction.store import FeatureReader
 from tasks import Example, ExampleTable, Task
 from vl_lst.models.batch import Batch, unique_rows
 from vl_lst.models.losses import IGNORED
-from vl_lst.training.order import ExampleKey, uniform
+from vl_lst.training.order import ExampleKey, StepKeys, uniform
 from vl_lst.training.texts import Texts
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Batches",
     "BlankFeatures",
     "Features",
+    "MixedBatches",
     "SampledAnswers",
     "Targets",
     "load_in_order",
@@ -157,6 +158,7 @@ class Batches(Dataset[Batch]):
         features: Of their images.
         texts: Tokenises prompts.
         targets: What to train against; `None` for prediction.
+        answered_as: The task whose head answers; the examples' own unless said otherwise.
     """
 
     def __init__(
@@ -166,7 +168,10 @@ class Batches(Dataset[Batch]):
         features: Features,
         texts: Texts,
         targets: Targets | None = None,
+        *,
+        answered_as: str | None = None,
     ) -> None:
+        self._head = answered_as or task.name
         self._images = task.images_per_example
         self._most_prompt_tokens = task.max_prompt_tokens
         self._examples = examples
@@ -188,18 +193,38 @@ class Batches(Dataset[Batch]):
         return Batch(
             features_BINF=features.unflatten(0, (len(examples), self._images)),
             example_ids=tuple(example.id for example in examples),
+            task=self._head,
             **fields,
         )
 
 
+class MixedBatches(Dataset[Batch]):
+    """Makes batches of several tasks.
+
+    Args:
+        batches: Of each task, by name.
+    """
+
+    def __init__(self, batches: Mapping[str, Batches]) -> None:
+        self._batches = dict(batches)
+
+    def __getitem__(self, keys: StepKeys) -> Batch:
+        task, examples = keys
+        return self._batches[task][examples]
+
+
 def load_in_order(
-    batches: Batches, order: Iterable[list[ExampleKey]], *, workers: int, pin_memory: bool
+    batches: Batches | MixedBatches,
+    order: Iterable[list[ExampleKey]] | Iterable[StepKeys],
+    *,
+    workers: int,
+    pin_memory: bool,
 ) -> DataLoader[Batch]:
     """Load batches in a given order.
 
     Args:
         batches: Makes them.
-        order: Keys of each batch.
+        order: What each batch is made from.
         workers: Processes that make them; 0 makes them here.
         pin_memory: Put them in page-locked memory, for a GPU.
     """

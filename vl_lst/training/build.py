@@ -1,5 +1,6 @@
 """From a recipe to a model on a device, with exactly the method's parameters ready to train."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
@@ -66,13 +67,15 @@ def arithmetic(
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def build_model(recipe: Recipe, spec: FeatureSpec, answers: list[str] | None) -> BuiltModel:
+def build_model(
+    recipe: Recipe, spec: FeatureSpec, answers: Mapping[str, Sequence[str] | None]
+) -> BuiltModel:
     """Load the backbone and attach the method; initial weights depend on the seed alone.
 
     Args:
         recipe: Settings.
         spec: Of the features the model will see.
-        answers: The list a classifier chooses from; `None` when generating.
+        answers: The list each task's answers are from; `None` where it may generate any.
 
     Raises:
         ModelError: The backbone cannot be loaded, or does not fit the settings.
@@ -86,7 +89,13 @@ def build_model(recipe: Recipe, spec: FeatureSpec, answers: list[str] | None) ->
         visual=VisualConfig(
             channels=spec.channels, tokens=spec.tokens, pooled_grid=recipe.visual.pooled_grid
         ),
-        head=HeadConfig(kind=recipe.head, answers=0 if answers is None else len(answers)),
+        heads={
+            task: HeadConfig(
+                kind=recipe.head[task],
+                answers=len(answers[task] or ()) if recipe.head[task] == "classify" else 0,
+            )
+            for task in recipe.tasks
+        },
     )
     model.requires_grad_(False)
     trainable = method.trainable(model)

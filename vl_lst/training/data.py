@@ -3,6 +3,9 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from eval.errors import InputError
 from eval.submissions import first_five
 from feature_extraction.errors import StoreError
@@ -39,7 +42,7 @@ def require_labels(task: Task, split: str, examples: ExampleTable) -> None:
         )
 
 
-def usable_rows(examples: ExampleTable) -> list[int]:
+def usable_rows(examples: ExampleTable) -> NDArray[np.int64]:
     """Rows of the examples that have an answer to generate.
 
     Raises:
@@ -52,7 +55,7 @@ def usable_rows(examples: ExampleTable) -> list[int]:
     ]
     if not rows:
         raise InputError("no training example has an answer with a weight above zero")
-    return rows
+    return np.array(rows)
 
 
 def require_images(reader: FeatureReader, split: str, examples: ExampleTable) -> None:
@@ -74,18 +77,21 @@ def require_images(reader: FeatureReader, split: str, examples: ExampleTable) ->
 
 
 def read_answers(recipe: Recipe, task: Task, train: ExampleTable) -> list[str] | None:
-    """The list a classifier chooses from, `None` when generating.
+    """The list a task's answers are from, `None` where it may generate any.
 
-    It is the recipe's file, else the task's official file below the data root, else counted from
-    the training examples.
+    It is the recipe's file, else the few words the task knows, else the task's official file below
+    the data root, else counted from the training examples.
 
     Raises:
         InputError: The file is missing, or no answer is frequent enough.
     """
-    if recipe.head == "generate":
+    constrained = recipe.generation.constrain_to_answers and "classify" in task.heads
+    if recipe.head[task.name] == "generate" and not constrained:
         return None
+    chosen: Path | None = recipe.data.answer_list[task.name]
+    if chosen is None and task.answer_words is not None:
+        return list(task.answer_words)
     official = None if task.answer_list is None else recipe.data.root / task.answer_list
-    chosen: Path | None = recipe.data.answer_list
     if chosen is None and official is not None and official.is_file():
         chosen = official
     if chosen is not None:

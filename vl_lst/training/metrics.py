@@ -55,7 +55,7 @@ class MetricsLog:
 
         Args:
             step: Steps done.
-            values: Names and values of the line.
+            values: Names and values of the line; TensorBoard puts the `task` before the names.
             speed: Times and the like, for TensorBoard alone.
         """
         if self._file is None:
@@ -64,9 +64,10 @@ class MetricsLog:
         self._file.write(line.encode() + b"\n")
         self._file.flush()
         if self._events is not None:
+            task = f"{values['task']}/" if "task" in values else ""
             for name, value in {**values, **(speed or {})}.items():
                 if isinstance(value, int | float):
-                    self._events.add_scalar(name, value, step)
+                    self._events.add_scalar(task + name, value, step)
 
     def sync(self) -> int:
         """Bring the file to the disk and return its size, which a checkpoint remembers."""

@@ -1,17 +1,26 @@
-"""In which order examples are seen: a function of the seed and the step, and of nothing else."""
+"""In which order examples are seen: a function of the seed and the step, and of nothing else.
+
+Each step takes a batch of one task. An epoch holds all batches of all tasks, mixed at random, so
+that tasks take turns in proportion to their numbers of batches (the paper's multi-task sampling).
+"""
 
 import hashlib
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-__all__ = ["ExampleKey", "Schedule", "StepOrder", "in_turn", "uniform"]
+__all__ = ["ExampleKey", "Portion", "Schedule", "StepKeys", "StepOrder", "in_turn", "uniform"]
 
 ExampleKey = tuple[int, int]
 """Epoch, and index of an example in its table."""
+
+StepKeys = tuple[str, list[ExampleKey]]
+"""A task, and the examples of it that make a batch."""
 
 
 def uniform(*key: int) -> float:
@@ -20,26 +29,42 @@ def uniform(*key: int) -> float:
     return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
 
 
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What one task contributes to an epoch.
+
+    Args:
+        examples: How many of its examples train.
+        batch_size: Examples a step; its last step of an epoch takes what is left.
+    """
+
+    examples: int
+    batch_size: int
+
+    @property
+    def steps(self) -> int:
+        """Steps in which each example is seen once."""
+        return math.ceil(self.examples / self.batch_size)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """Lengths of a run.
 
     Args:
-        examples: How many examples train.
-        batch_size: Examples a step; the last step of an epoch takes what is left.
+        portions: Of each task, by name.
         epochs: Passes, or `None` where `steps` says how long.
         steps: Optimiser steps, or `None`.
     """
 
-    examples: int
-    batch_size: int
+    portions: Mapping[str, Portion]
     epochs: int | None = None
     steps: int | None = None
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which each example is seen once."""
-        return math.ceil(self.examples / self.batch_size)
+        """Steps in which each example of each task is seen once."""
+        return sum(portion.steps for portion in self.portions.values())
 
     @property
     def total_steps(self) -> int:
@@ -53,14 +78,14 @@ class Schedule:
         return step // self.steps_per_epoch
 
 
-class StepOrder(Sampler[list[ExampleKey]]):
-    """The examples of each step, for the process that asks.
+class StepOrder(Sampler[StepKeys]):
+    """The task and the examples of each step, for the process that asks.
 
-    A permutation of all examples is drawn for each epoch from (seed, epoch). Steps before `start`
-    cost nothing: nothing of them is read.
+    For each epoch a permutation of each task's examples, and one of the tasks' turns, are drawn
+    from (seed, epoch). Steps before `start` cost nothing: nothing of them is read.
 
     Args:
-        indices: Rows of the table that train.
+        rows: Rows of each task's table that train.
         schedule: Lengths.
         seed: Of the permutations.
         start: First step to yield.
@@ -71,7 +96,7 @@ class StepOrder(Sampler[list[ExampleKey]]):
 
     def __init__(
         self,
-        indices: Sequence[int],
+        rows: Mapping[str, Sequence[int] | NDArray[np.int64]],
         schedule: Schedule,
         *,
         seed: int,
@@ -79,7 +104,7 @@ class StepOrder(Sampler[list[ExampleKey]]):
         process: int = 0,
         processes: int = 1,
     ) -> None:
-        self._indices = np.asarray(indices)
+        self._rows = {task: np.asarray(indices) for task, indices in rows.items()}
         self._schedule = schedule
         self._seed = seed
         self._start = start
@@ -89,19 +114,36 @@ class StepOrder(Sampler[list[ExampleKey]]):
     def __len__(self) -> int:
         return self._schedule.total_steps - self._start
 
-    def __iter__(self) -> Iterator[list[ExampleKey]]:
-        schedule = self._schedule
-        drawn = -1
-        for step in range(self._start, schedule.total_steps):
-            epoch, place = divmod(step, schedule.steps_per_epoch)
-            if epoch != drawn:
-                order = np.random.default_rng((self._seed, epoch)).permutation(self._indices)
-                drawn = epoch
-            first = place * schedule.batch_size
-            rows = order[first : first + schedule.batch_size]
+    def __iter__(self) -> Iterator[StepKeys]:
+        first_epoch, place = divmod(self._start, self._schedule.steps_per_epoch)
+        left = len(self)
+        for epoch in itertools.count(first_epoch):
+            for task, rows in itertools.islice(self._epoch(epoch), place, None):
+                if left == 0:
+                    return
+                left -= 1
+                yield task, [(epoch, int(row)) for row in rows[self._process :: self._processes]]
+            place = 0
+
+    def _epoch(self, epoch: int) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """Each step's task and rows, of all processes."""
+        turns: list[str] = []
+        batches: dict[str, Iterator[NDArray[np.int64]]] = {}
+        for number, (task, portion) in enumerate(self._schedule.portions.items()):
+            turns += [task] * portion.steps
+            batches[task] = self._batches(task, portion, (self._seed, epoch, number))
+        mixed = np.random.default_rng((self._seed, epoch)).permutation(len(turns))
+        return ((turns[turn], next(batches[turns[turn]])) for turn in mixed)
+
+    def _batches(
+        self, task: str, portion: Portion, seed: tuple[int, ...]
+    ) -> Iterator[NDArray[np.int64]]:
+        order = np.random.default_rng(seed).permutation(self._rows[task])
+        for step in range(portion.steps):
+            rows = order[step * portion.batch_size :][: portion.batch_size]
             if missing := -len(rows) % self._processes:
                 rows = np.concatenate((rows, np.resize(order, missing)))
-            yield [(epoch, int(row)) for row in rows[self._process :: self._processes]]
+            yield rows
 
 
 def in_turn(

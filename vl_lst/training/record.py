@@ -85,7 +85,8 @@ class Memory(_Part):
         gradients: Of what trains.
         optimizer_state: AdamW's moments; `None` before the first step.
         saved_for_backward: What autograd keeps of a forward pass until its backward pass, by part
-            and in `total`, parameters excluded, measured on the first batch.
+            and in `total`, parameters excluded, measured on the first batch; of several tasks, the
+            one that needs most.
         peak_allocated: Highest allocation during training steps on CUDA, model included, after
             two warm-up steps.
         peak_reserved: The same of what was reserved from the device.
@@ -110,7 +111,10 @@ class RunRecord(_Part):
         tasks: What was trained.
         protocol: Official rules the scores follow, by task.
         scores: Metrics of the best checkpoint, by task and split.
+        mean_score: Mean over the tasks of the best checkpoint's primary metrics on the validation
+            splits, each in percent (NLVR2's accuracy and captions' CIDEr times 100).
         best_step: The step of that checkpoint.
+        best_step_of_task: The step of the best checkpoint of each task by itself.
         steps: Optimiser steps done.
         total_steps: Of the whole schedule.
         parameters: How much trains; `None` where the model was never built.
@@ -135,7 +139,9 @@ class RunRecord(_Part):
     tasks: list[str]
     protocol: dict[str, str | None]
     scores: dict[str, dict[str, dict[str, Any]]]
+    mean_score: float | None = None
     best_step: int | None = None
+    best_step_of_task: dict[str, int] = {}
     steps: int | None = None
     total_steps: int | None = None
     parameters: Parameters | None = None
@@ -176,8 +182,8 @@ def describe_run(
         status=status,
         error=error,
         method=recipe.method.name,
-        tasks=[recipe.task],
-        protocol={recipe.task: None},
+        tasks=list(recipe.tasks),
+        protocol=dict.fromkeys(recipe.tasks),
         scores={},
         seed=recipe.training.seed,
         backbone=recipe.backbone.name,
@@ -197,10 +203,15 @@ def describe_run(
         record.device = _device_name(built.model.device)
     if built is not None and trainer is not None:
         counters = trainer.counters
-        record.protocol = {recipe.task: counters.protocol}
-        if counters.best_step is not None:
-            record.scores = {recipe.task: {recipe.data.validation_split: counters.best_metrics}}
-        record.best_step, record.steps = counters.best_step, counters.step
+        record.protocol |= counters.protocols
+        record.scores = {
+            task: {recipe.data.validation_split[task]: metrics}
+            for task, metrics in counters.best_metrics.items()
+        }
+        if counters.best is not None:
+            record.best_step, record.mean_score = counters.best.step, counters.best.score
+        record.best_step_of_task = {n: best.step for n, best in counters.best_of_task.items()}
+        record.steps = counters.step
         record.total_steps = trainer.schedule.total_steps
         if trainer.stopwatch.examples:
             record.examples_per_second = trainer.stopwatch.examples_per_second
@@ -209,7 +220,11 @@ def describe_run(
             parameters=sum(p.nbytes for p in built.model.parameters()),
             gradients=sum(p.nbytes for p in built.trainable.values()),
             optimizer_state=trainer.optimizer_bytes() or None,
-            saved_for_backward=counters.saved_for_backward,
+            saved_for_backward=max(
+                counters.saved_for_backward.values(),
+                key=lambda parts: parts["total"],
+                default=None,
+            ),
             peak_allocated=trainer.peak_memory.allocated,
             peak_reserved=trainer.peak_memory.reserved,
         )

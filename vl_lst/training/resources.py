@@ -1,4 +1,4 @@
-"""Memory in use and time left, for progress lines and the record."""
+"""Memory in use and time spent, for progress lines and the record."""
 
 import os
 import resource
@@ -17,7 +17,6 @@ __all__ = [
     "Stopwatch",
     "memory_in_use",
     "saved_for_backward",
-    "time_left",
 ]
 
 STATM = Path("/proc/self/statm")
@@ -32,15 +31,6 @@ def memory_in_use(device: torch.device) -> int:
         return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def time_left(seconds: float) -> str:
-    """A duration as people say it: `2h 05m left`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h {minutes:02d}m left"
-    return f"{minutes}m {rest:02d}s left" if minutes else f"{rest}s left"
 
 
 class Stopwatch:

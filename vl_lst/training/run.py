@@ -7,7 +7,6 @@ print(run.predict(image="cat.jpg", question="what animal is this?").answer)
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from PIL import Image
@@ -16,8 +15,9 @@ from torch import Tensor
 from eval.errors import InputError
 from feature_extraction.encoders import Encoder, encode_image, encoder_from_spec
 from feature_extraction.store import open_features
-from tasks import Score, get_task
+from tasks import Score, Task, get_task
 from vl_lst.demo import CLIP_FOLDER
+from vl_lst.errors import CheckpointError
 from vl_lst.models.batch import Batch
 from vl_lst.models.loading import DEMO
 from vl_lst.progress import ProgressReport, silent
@@ -37,9 +37,9 @@ from vl_lst.training.order import in_turn
 from vl_lst.training.record import add_scores
 from vl_lst.training.run_directory import ModelCard, RunDirectory
 
-__all__ = ["Answer", "CheckpointName", "Evaluation", "Run", "load_run"]
+__all__ = ["Answer", "Evaluation", "Run", "load_run"]
 
-CheckpointName = Literal["best", "last"]
+BEST = "best"
 ImageSource = str | Path | Image.Image
 
 SHOWN_ANSWERS = 5
@@ -94,7 +94,7 @@ class Run:
         recipe: Recipe,
         card: ModelCard,
         built: BuiltModel,
-        checkpoint: CheckpointName,
+        checkpoint: str,
         device: torch.device,
     ) -> None:
         self.directory = directory
@@ -106,28 +106,57 @@ class Run:
         self._answerer = Answerer(built, recipe, card.answers, device)
         self._encoder: Encoder | None = None
 
+    def task(self, name: str | None = None) -> Task:
+        """A task the run can answer.
+
+        Args:
+            name: Which one; `None` is the only one it was trained on. A run of one task may be
+                tried on another, which its head then answers.
+
+        Raises:
+            InputError: The run has several tasks and this is none of them.
+        """
+        known = self.recipe.tasks
+        if len(known) == 1:
+            return get_task(name or known[0])
+        if name not in known:
+            raise InputError(
+                f"the run was trained on {', '.join(known)}; found {name or 'no task'}, expected "
+                "one of them (--task)"
+            )
+        return get_task(name)
+
     def predict(
         self,
         image: ImageSource | Sequence[ImageSource],
-        question: str,
+        question: str | None = None,
         *,
+        task_name: str | None = None,
         encoder_weights: Path | None = None,
     ) -> Answer:
         """Answer a question about a photograph, prepared as in training.
 
         Args:
             image: A file, or an image Pillow has opened; several where the task takes several.
-            question: As people ask it, without the task's prefix.
+            question: As people ask it, without the task's prefix; none for captions.
+            task_name: Which of the run's tasks it is, where there are several.
             encoder_weights: Where the vision tower's weights are, if the features were made with
                 weights from a file or folder.
 
         Raises:
-            InputError: The task takes another number of images.
+            InputError: The task takes another number of images, or a question is missing or there
+                is none to be asked.
             ImageError: A photograph cannot be decoded.
             EncoderError: The tower cannot be built as the features were made.
         """
         images = [image] if isinstance(image, str | Path | Image.Image) else list(image)
-        task = get_task(self.recipe.task)
+        task = self.task(task_name)
+        if (question is not None) != task.takes_text:
+            found = "none" if question is None else f"{question!r:.60}"
+            raise InputError(
+                f"{task.name} takes {'a question' if task.takes_text else 'no question'}; "
+                f"found {found}"
+            )
         if len(images) != task.images_per_example:
             raise InputError(
                 f"{task.name} is about {task.images_per_example} image(s) at a time; "
@@ -135,10 +164,12 @@ class Run:
             )
         features_INF = self._features(images, encoder_weights)
         prompt = prompt_fields(
-            [task.prompt_prefix + question], self._texts, most_tokens=task.max_prompt_tokens
+            [task.prompt_prefix + (question or "")], self._texts, most_tokens=task.max_prompt_tokens
         )
-        batch = Batch(features_BINF=features_INF[None], example_ids=(question,), **prompt)
-        if self._card.answers is None:
+        batch = Batch(
+            features_BINF=features_INF[None], example_ids=("",), task=self._head(task), **prompt
+        )
+        if not self._answerer.ranks(self._head(task)):
             return Answer(self._answerer.best(batch)[0], None)
         ranked = self._answerer.ranked(batch, SHOWN_ANSWERS)[0]
         return Answer(ranked[0][0], ranked)
@@ -156,16 +187,17 @@ class Run:
 
         Args:
             split: Of the task.
-            task_name: Another task than the one it was trained on.
+            task_name: See `task`.
             data_root: Another folder of annotations than the recipe's.
             features: Other feature files than the recipe's.
             report: Told how many examples are done.
 
         Raises:
+            InputError: The run has several tasks and `task_name` is none of them.
             StoreError: The features were made otherwise than those of training, or are missing.
         """
         recipe = self.recipe
-        task = get_task(task_name or recipe.task)
+        task = self.task(task_name)
         root = data_root or recipe.data.root
         reader = open_features(features or recipe.features)
         self._card.require_features(reader.spec)
@@ -174,27 +206,29 @@ class Run:
             require_images(reader, split, examples)
         source: Features = BlankFeatures(reader) if recipe.data.blind else reader
         batches = load_in_order(
-            Batches(task, examples, source, self._texts),
+            Batches(task, examples, source, self._texts, answered_as=self._head(task)),
             in_turn(len(examples), recipe.training.evaluation_batch_size),
             workers=recipe.training.workers,
             pin_memory=self._device.type == "cuda",
         )
         total = len(examples)
         predictions = self._answerer.answer_all(batches, lambda done: report(done, total))
-        path = self.directory.predictions_file(task.name, split)
+        path = self.directory.predictions_file(task, split)
         path.parent.mkdir(exist_ok=True)
         task.write_predictions(predictions, path)
         score = task.score(predictions, root, split) if has_labels(examples) else None
-        if score is not None and self._checkpoint == "best":
+        if score is not None and self._checkpoint == BEST:
             add_scores(self.directory, task.name, split, score)
-        same_task = task.name == recipe.task
-        trained_on = self._trained_on(predictions) if same_task else None
+        trained_on = self._trained_on(task, predictions) if task.name in recipe.tasks else None
         return Evaluation(predictions, score, path, trained_on)
 
-    def _trained_on(self, predictions: dict[str, str]) -> int | None:
+    def _head(self, task: Task) -> str:
+        return task.name if task.name in self.recipe.tasks else self.recipe.tasks[0]
+
+    def _trained_on(self, task: Task, predictions: dict[str, str]) -> int | None:
         data = self.recipe.data
         try:
-            trained = get_task(self.recipe.task).load(data.root, data.train_split).ids()
+            trained = task.load(data.root, data.train_split[task.name]).ids()
         except InputError:
             return None
         return sum(example_id in predictions for example_id in trained)
@@ -211,21 +245,25 @@ class Run:
         return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
 
 
-def load_run(path: str | Path, *, checkpoint: CheckpointName = "best") -> Run:
+def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
     """Load a trained run.
 
     Args:
         path: The folder `vl-lst train --out` wrote.
-        checkpoint: `best` by the validation score, or `last`.
+        checkpoint: `best` by the validation scores, `last`, or, where several tasks were trained,
+            `best-TASK` by the score of one.
 
     Raises:
         CheckpointError: It is no run, the checkpoint is incomplete, or the backbone is another.
     """
     directory = RunDirectory(Path(path))
     recipe, card = directory.recipe(), directory.card()
+    names = [BEST, "last", *(f"{BEST}-{task}" for task in recipe.tasks if len(recipe.tasks) > 1)]
+    if checkpoint not in names:
+        raise CheckpointError(f"no checkpoint {checkpoint!r}: expected one of: {', '.join(names)}")
     built = build_model(recipe, card.spec(), card.answers)
     card.require_backbone(recipe.backbone.name, built.fingerprint)
-    folder = directory.best if checkpoint == "best" else directory.last
+    folder = directory.checkpoint(checkpoint)
     saved = load_checkpoint(folder, MODEL)
     load_parameters(built.trainable, saved.tensors[MODEL], source=folder)
     wanted = recipe.training.device

@@ -1,11 +1,11 @@
 """The folder of one run, and what it must hold to be continued, evaluated and asked.
 
 RUN/recipe.yaml     every setting, resolved; enough to run again
-    model.json      what the model was built from: backbone, feature spec, answer list
+    model.json      what the model was built from: backbone, feature spec, answer lists
     record.json     what came of it
     metrics.jsonl   losses and scores, the same however often the run was interrupted
-    checkpoints/    last, best
-    predictions/    TASK-SPLIT.json
+    checkpoints/    last, best; best-TASK where several tasks train
+    predictions/    TASK-SPLIT.json, or what else the task's official format is
     submission/     files for test servers
     log.txt         what happened when
 """
@@ -22,10 +22,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from eval.files import read_json, write_json
 from feature_extraction.errors import StoreError
 from feature_extraction.spec import FeatureSpec
+from tasks import Task
 from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.recipes import Recipe, dump_recipe, load_recipe
 
-__all__ = ["ModelCard", "RunDirectory", "recipe_differences"]
+__all__ = ["ModelCard", "RunDirectory", "TaskCard", "recipe_differences"]
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -41,25 +42,42 @@ FREE_TO_CHANGE = frozenset(
 )
 
 
+class TaskCard(BaseModel):
+    """What a model was built from in one task.
+
+    Args:
+        train_examples: How many examples there are to train on.
+        train_examples_sha256: Of their ids.
+        answers: The list its answers are from; `None` where it may generate any.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train_examples: int
+    train_examples_sha256: str
+    answers: list[str] | None
+
+
 class ModelCard(BaseModel):
     """What a model was built from besides its recipe.
 
     Args:
         backbone_fingerprint: SHA-256 of the frozen weights.
         feature_spec: Of the features it was trained on.
-        train_examples: How many examples train.
-        train_examples_sha256: Of their ids.
-        answers: The list a classifier chooses from; `None` when generating.
+        tasks: Each task that trains, by name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     backbone_fingerprint: str
     feature_spec: dict[str, Any]
-    train_examples: int
-    train_examples_sha256: str
-    answers: list[str] | None
+    tasks: dict[str, TaskCard]
+
+    @property
+    def answers(self) -> dict[str, list[str] | None]:
+        """The list each task's answers are from; `None` where it may generate any."""
+        return {name: card.answers for name, card in self.tasks.items()}
 
     def spec(self) -> FeatureSpec:
         """How the features it was trained on were made."""
@@ -108,12 +126,16 @@ class RunDirectory:
         self.metrics_file = path / "metrics.jsonl"
         self.log_file = path / "log.txt"
         self.tensorboard = path / "tensorboard"
-        self.last = path / "checkpoints" / "last"
-        self.best = path / "checkpoints" / "best"
+        self.last = self.checkpoint("last")
+        self.best = self.checkpoint("best")
 
-    def predictions_file(self, task: str, split: str) -> Path:
+    def checkpoint(self, name: str) -> Path:
+        """Folder of a checkpoint: `last`, `best`, or `best-TASK`."""
+        return self.path / "checkpoints" / name
+
+    def predictions_file(self, task: Task, split: str) -> Path:
         """Where the predictions of a split go."""
-        return self.path / "predictions" / f"{task}-{split}.json"
+        return self.path / "predictions" / f"{task.name}-{split}{task.predictions_suffix}"
 
     def begin(self, recipe: Recipe, *, resume: bool) -> None:
         """Make the folder, or take up the run in it.
@@ -169,12 +191,14 @@ class RunDirectory:
         known = self.card()
         known.require_features(card.spec())
         known.require_backbone("of this recipe", card.backbone_fingerprint)
-        for name in ("train_examples", "train_examples_sha256", "answers"):
-            if getattr(known, name) != getattr(card, name):
-                raise CheckpointError(
-                    f"the training data have changed since the run in {self.path} began ({name} "
-                    "differ), so it cannot go on exactly; restore them, or choose another --out"
-                )
+        for task, before in known.tasks.items():
+            for name in TaskCard.model_fields:
+                if getattr(before, name) != getattr(card.tasks[task], name):
+                    raise CheckpointError(
+                        f"the training data of {task} have changed since the run in {self.path} "
+                        f"began ({name} differ), so it cannot go on exactly; restore them, or "
+                        "choose another --out"
+                    )
 
     def card(self) -> ModelCard:
         """What the model was built from.

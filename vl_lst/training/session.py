@@ -7,32 +7,19 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from feature_extraction.store import open_features
-from tasks import ExampleTable, Task, get_task
+from vl_lst.methods import get_method
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
-from vl_lst.training.batches import (
-    AnswerScores,
-    Batches,
-    BlankFeatures,
-    Features,
-    SampledAnswers,
-    Targets,
-)
 from vl_lst.training.build import BuiltModel, build_model, choose_device
-from vl_lst.training.data import (
-    ids_digest,
-    read_answers,
-    require_images,
-    require_labels,
-    usable_rows,
-)
+from vl_lst.training.checkpoint import find_checkpoint
+from vl_lst.training.data import ids_digest
 from vl_lst.training.record import RunRecord, Status, describe_run, write_record
-from vl_lst.training.run_directory import ModelCard, RunDirectory
-from vl_lst.training.texts import Texts
-from vl_lst.training.trainer import Trainer, TrainingData
+from vl_lst.training.run_directory import ModelCard, RunDirectory, TaskCard
+from vl_lst.training.task_data import batch_task, load_examples, text_samples
+from vl_lst.training.trainer import Trainer
 
 __all__ = ["train"]
 
@@ -57,7 +44,9 @@ def train(
         TrainingError: A loss is not finite.
     """
     device = choose_device(recipe.training.device)
-    accelerator = Accelerator(cpu=device.type == "cpu")
+    # A step of one task leaves the heads of the others unused.
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=len(recipe.tasks) > 1)
+    accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[parallel])
     directory = RunDirectory(out)
     if accelerator.is_main_process:
         directory.begin(recipe, resume=resume)
@@ -82,50 +71,49 @@ class _Session:
 
     def run(self, report: ProgressReport) -> None:
         recipe = self.recipe
-        task = get_task(recipe.task)
         reader = open_features(recipe.features)
-        train_split = _load_split(task, recipe, recipe.data.train_split)
-        validation = _load_split(task, recipe, recipe.data.validation_split)
-        if not recipe.data.blind:
-            require_images(reader, recipe.data.train_split, train_split)
-            require_images(reader, recipe.data.validation_split, validation)
-        answers = read_answers(recipe, task, train_split)
+        examples = {name: load_examples(recipe, name, reader) for name in recipe.tasks}
+        answers = {name: each.answers for name, each in examples.items()}
         self.built = build_model(recipe, reader.spec, answers)
         self.card = ModelCard(
             backbone_fingerprint=self.built.fingerprint,
             feature_spec=json.loads(reader.spec.to_json()),
-            train_examples=len(train_split),
-            train_examples_sha256=ids_digest(train_split),
-            answers=answers,
+            tasks={
+                name: TaskCard(
+                    train_examples=len(each.train),
+                    train_examples_sha256=ids_digest(each.train),
+                    answers=each.answers,
+                )
+                for name, each in examples.items()
+            },
         )
         if self.accelerator.is_main_process:
             self.directory.settle_card(self.card)
-        features: Features = BlankFeatures(reader) if recipe.data.blind else reader
         texts = self.built.texts
-        data = TrainingData(
-            train=Batches(
-                task, train_split, features, texts, _targets(recipe, task, texts, answers)
-            ),
-            rows=_training_rows(recipe, train_split),
-            validation=Batches(task, validation, features, texts),
-            validation_examples=len(validation),
-            answers=answers,
-        )
+        data = {name: batch_task(recipe, each, reader, texts) for name, each in examples.items()}
+        if find_checkpoint(self.directory.last) is None:
+            method = get_method(recipe.method.name)
+            method.initialise(
+                self.built.model,
+                method.options.model_validate(dict(recipe.method.options)),
+                text_samples(data, texts, seed=recipe.training.seed),
+            )
         self.trainer = Trainer(
             recipe=recipe,
-            task=task,
             data=data,
             built=self.built,
             directory=self.directory,
             accelerator=self.accelerator,
-            report=report,
+            report=report if self.accelerator.is_main_process else silent,
         )
         log.info(
-            "training %s parameters of %s on %s examples of %s for %s steps",
+            "training %s parameters of %s on %s for %s steps",
             f"{self.built.trainable_count():,}",
             f"{self.built.parameter_count():,}",
-            f"{len(data.rows):,}",
-            recipe.data.train_split,
+            " and ".join(
+                f"{len(each.rows):,} examples of {name} {recipe.data.train_split[name]}"
+                for name, each in data.items()
+            ),
             f"{self.trainer.schedule.total_steps:,}",
         )
         self.trainer.train()
@@ -156,29 +144,3 @@ class _Session:
         log.info("%s%s", status, f": {error}" if error else "")
         if self.accelerator.is_main_process:
             write_record(self.directory, self.describe(status, error))
-
-
-def _load_split(task: Task, recipe: Recipe, split: str) -> ExampleTable:
-    examples = task.load(recipe.data.root, split)
-    require_labels(task, split, examples)
-    return examples
-
-
-def _targets(recipe: Recipe, task: Task, texts: Texts, answers: list[str] | None) -> Targets:
-    if answers is not None:
-        return AnswerScores(answers)
-    return SampledAnswers(texts, most_tokens=task.max_answer_tokens, seed=recipe.training.seed)
-
-
-def _training_rows(recipe: Recipe, examples: ExampleTable) -> list[int]:
-    """All rows when classifying; those with an answer to sample when generating."""
-    if recipe.head == "classify":
-        return list(range(len(examples)))
-    rows = usable_rows(examples)
-    if left_out := len(examples) - len(rows):
-        log.warning(
-            "%s of %s training examples have no answer with a weight above zero and are left out",
-            f"{left_out:,}",
-            f"{len(examples):,}",
-        )
-    return rows

@@ -10,12 +10,27 @@ from torch import Tensor, nn
 from vl_lst.errors import CheckpointError
 
 __all__ = [
+    "Best",
     "Counters",
     "optimizer_tensors",
     "random_state",
     "restore_optimizer",
     "restore_random_state",
 ]
+
+
+class Best(BaseModel):
+    """The highest score so far.
+
+    Args:
+        score: In percent.
+        step: Steps done when it was reached.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    score: float
+    step: int
 
 
 class Counters(BaseModel):
@@ -25,15 +40,15 @@ class Counters(BaseModel):
         step: Steps done.
         processes: How many processes train.
         metrics_bytes: Size of `metrics.jsonl` at that step.
-        window_loss: Sum of the losses since the last line of it.
-        window_steps: Number of those losses.
-        best_score: Highest score of the task's primary metric so far.
-        best_step: The step it was reached at.
-        best_metrics: All metrics at that step.
-        protocol: Which official rules they follow.
+        window_losses: Sum of each task's losses since the last line of it.
+        window_steps: Numbers of those losses.
+        best: The best mean of the tasks' primary metrics.
+        best_metrics: All metrics of each task then.
+        protocols: Which official rules they follow.
+        best_of_task: The best of each task by itself.
         seconds: Spent in training steps.
         examples: Seen in training steps.
-        saved_for_backward: Bytes by part, measured on the first batch.
+        saved_for_backward: Bytes by part, measured on the first batch of each task.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -41,15 +56,15 @@ class Counters(BaseModel):
     step: int = 0
     processes: int = 1
     metrics_bytes: int = 0
-    window_loss: float = 0.0
-    window_steps: int = 0
-    best_score: float | None = None
-    best_step: int | None = None
-    best_metrics: dict[str, Any] = {}
-    protocol: str | None = None
+    window_losses: dict[str, float] = {}
+    window_steps: dict[str, int] = {}
+    best: Best | None = None
+    best_metrics: dict[str, dict[str, Any]] = {}
+    protocols: dict[str, str] = {}
+    best_of_task: dict[str, Best] = {}
     seconds: float = 0.0
     examples: int = 0
-    saved_for_backward: dict[str, int] | None = None
+    saved_for_backward: dict[str, dict[str, int]] = {}
 
     @classmethod
     def from_manifest(cls, state: Mapping[str, Any], *, processes: int) -> "Counters":

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +10,14 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from tasks import Task
+from tasks import Score
 from vl_lst.errors import TrainingError
 from vl_lst.models.batch import Batch
+from vl_lst.models.losses import IGNORED
 from vl_lst.progress import ProgressReport
 from vl_lst.recipes import Recipe
 from vl_lst.training.answering import Answerer
-from vl_lst.training.batches import Batches, load_in_order
+from vl_lst.training.batches import MixedBatches, load_in_order
 from vl_lst.training.build import BuiltModel, arithmetic
 from vl_lst.training.checkpoint import (
     MODEL,
@@ -29,24 +30,26 @@ from vl_lst.training.checkpoint import (
 )
 from vl_lst.training.metrics import MetricsLog
 from vl_lst.training.optimizer import build_optimizer, learning_rate
-from vl_lst.training.order import Schedule, StepOrder, in_turn
+from vl_lst.training.order import Portion, Schedule, StepOrder
 from vl_lst.training.resources import (
     PeakMemory,
     Stopwatch,
     memory_in_use,
     saved_for_backward,
-    time_left,
 )
 from vl_lst.training.run_directory import RunDirectory
 from vl_lst.training.state import (
+    Best,
     Counters,
     optimizer_tensors,
     random_state,
     restore_optimizer,
     restore_random_state,
 )
+from vl_lst.training.task_data import TaskData
+from vl_lst.training.validation import Validator, mean_percent, percent
 
-__all__ = ["Trainer", "TrainingData"]
+__all__ = ["Trainer"]
 
 log = logging.getLogger(__name__)
 
@@ -55,29 +58,11 @@ RANDOM_PREFIX = "random."
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingData:
-    """What a run learns from.
-
-    Args:
-        train: Makes training batches.
-        rows: Rows of the training table that take part.
-        validation: Makes batches to predict.
-        validation_examples: How many there are.
-        answers: The list a classifier chooses from; `None` when generating.
-    """
-
-    train: Batches
-    rows: list[int]
-    validation: Batches
-    validation_examples: int
-    answers: list[str] | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Step:
     """A step whose loss may still be on its way from the device."""
 
     number: int
+    task: str
     example_ids: tuple[str, ...]
     loss: Tensor
     gradient_norm: Tensor
@@ -88,8 +73,7 @@ class Trainer:
 
     Args:
         recipe: Settings.
-        task: Whose metric chooses the best checkpoint.
-        data: What it learns from.
+        data: What it learns from, by task; the mean of their metrics chooses the best checkpoint.
         built: The model; only `built.trainable` changes.
         directory: Where checkpoints and metrics go.
         accelerator: The processes that train together.
@@ -100,15 +84,13 @@ class Trainer:
         self,
         *,
         recipe: Recipe,
-        task: Task,
-        data: TrainingData,
+        data: Mapping[str, TaskData],
         built: BuiltModel,
         directory: RunDirectory,
         accelerator: Accelerator,
         report: ProgressReport,
     ) -> None:
         self._recipe = recipe
-        self._task = task
         self._data = data
         self._built = built
         self._directory = directory
@@ -117,11 +99,15 @@ class Trainer:
         self._device: torch.device = accelerator.device
         self._model = accelerator.prepare_model(built.model)
         self._optimizer = build_optimizer(built.model, built.trainable, recipe.optimizer)
-        self._answerer = Answerer(built, recipe, data.answers, self._device)
+        answers = {name: each.examples.answers for name, each in data.items()}
+        answerer = Answerer(built, recipe, answers, self._device)
+        self._validator = Validator(recipe, data, answerer, accelerator)
         self._pending: _Step | None = None
         self.schedule = Schedule(
-            examples=len(data.rows),
-            batch_size=recipe.training.batch_size,
+            portions={
+                name: Portion(len(each.rows), recipe.training.batch_size[name])
+                for name, each in data.items()
+            },
             epochs=recipe.training.epochs,
             steps=recipe.training.steps,
         )
@@ -169,18 +155,15 @@ class Trainer:
 
     def _training_batches(self) -> Iterable[Batch]:
         order = StepOrder(
-            self._data.rows,
+            {name: each.rows for name, each in self._data.items()},
             self.schedule,
             seed=self._recipe.training.seed,
             start=self.counters.step,
             process=self._accelerator.process_index,
             processes=self._accelerator.num_processes,
         )
-        return self._load(self._data.train, order)
-
-    def _load(self, batches: Batches, order: Iterable[list[tuple[int, int]]]) -> Iterable[Batch]:
         return load_in_order(
-            batches,
+            MixedBatches({name: each.train for name, each in self._data.items()}),
             order,
             workers=self._recipe.training.workers,
             pin_memory=self._device.type == "cuda",
@@ -188,14 +171,17 @@ class Trainer:
 
     def _step(self, batch: Batch) -> None:
         counters, settings = self.counters, self._recipe.optimizer
+        average = self._data[batch.task].examples.task.loss_average
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(counters.step, self.schedule.total_steps, settings)
         with arithmetic(self._recipe.training.precision, self._device):
-            if counters.saved_for_backward is None:
-                counters.saved_for_backward = saved_for_backward(
-                    self._built.model, batch, self._task.loss_average
+            if batch.task not in counters.saved_for_backward:
+                counters.saved_for_backward[batch.task] = saved_for_backward(
+                    self._built.model, batch, average
                 )
-            loss = self._model(batch, self._task.loss_average)
+            loss = self._model(batch, average)
+        if average == "tokens":
+            loss = loss * self._share_of_tokens(batch)
         self._accelerator.backward(loss)
         gradient_norm = torch.nn.utils.clip_grad_norm_(
             self._built.trainable.values(), settings.clip_norm or math.inf
@@ -206,10 +192,20 @@ class Trainer:
         mean_loss = self._accelerator.reduce(loss.detach(), "mean")
         # Looked at when the next step is under way, so that a GPU need not wait for it.
         self._settle()
-        self._pending = _Step(counters.step, batch.example_ids, mean_loss, gradient_norm)
+        self._pending = _Step(
+            counters.step, batch.task, batch.example_ids, mean_loss, gradient_norm
+        )
         self.peak_memory.step()
         self.stopwatch.add(len(batch) * self._accelerator.num_processes)
         self._show()
+
+    def _share_of_tokens(self, batch: Batch) -> Tensor | float:
+        """What makes a mean over processes one over tokens, of which each has its own number."""
+        if self._accelerator.num_processes == 1 or batch.labels_BL is None:
+            return 1.0
+        tokens = (batch.labels_BL != IGNORED).sum().float()
+        mean: Tensor = self._accelerator.reduce(tokens, "mean")
+        return tokens / mean
 
     def _settle(self) -> float | None:
         """Take account of the last step, now that its loss is needed; return its gradient norm."""
@@ -220,81 +216,87 @@ class Trainer:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient is {norm}"
             raise TrainingError(
-                f"{what} at step {step.number}, on the examples {', '.join(step.example_ids)}. "
+                f"{what} at step {step.number}, on the examples {', '.join(step.example_ids)} "
+                f"of {step.task}. "
                 "Look at their features and answers; if they are sound, lower optimizer.lr or "
                 "optimizer.clip_norm, and go on from the last checkpoint in a new run."
             )
-        self.counters.window_loss += loss
-        self.counters.window_steps += 1
+        losses, steps = self.counters.window_losses, self.counters.window_steps
+        losses[step.task] = losses.get(step.task, 0.0) + loss
+        steps[step.task] = steps.get(step.task, 0) + 1
         return norm
 
     def _show(self) -> None:
         done, total = self.counters.step, self.schedule.total_steps
-        speed = self.stopwatch.examples_per_second
-        left = (total - done) * self._recipe.training.batch_size / speed
-        loss = self.counters.window_loss / max(1, self.counters.window_steps)
+        steps = max(1, sum(self.counters.window_steps.values()))
+        loss = sum(self.counters.window_losses.values()) / steps
         self._report(
             done,
             total,
-            f"loss {loss:.4f}, {speed:,.0f} examples/s, "
-            f"{memory_in_use(self._device) / 2**30:.2f} GiB, {time_left(left)}",
+            f"loss {loss:.4f}, {self.stopwatch.examples_per_second:,.0f} examples/s, "
+            f"{memory_in_use(self._device) / 2**30:.2f} GiB",
         )
 
     def _log(self, metrics: MetricsLog) -> None:
         norm, counters = self._settle(), self.counters
-        loss = counters.window_loss / counters.window_steps
-        values = {
+        losses, steps = counters.window_losses, counters.window_steps
+        values: dict[str, object] = {
             "epoch": self.schedule.epoch_of(counters.step - 1),
-            "loss": loss,
+            "loss": sum(losses.values()) / sum(steps.values()),
             "lr": self._optimizer.param_groups[0]["lr"],
             "gradient_norm": norm,
         }
+        if len(self._data) > 1:
+            # In the recipe's order, which unlike that of their turns an interruption cannot change.
+            values |= {f"loss_{n}": losses[n] / steps[n] for n in self._data if n in losses}
         speed = {"examples_per_second": self.stopwatch.examples_per_second}
         metrics.write(counters.step, values, speed)
-        counters.window_loss, counters.window_steps = 0.0, 0
+        counters.window_losses, counters.window_steps = {}, {}
 
     def _evaluate(self, metrics: MetricsLog) -> None:
         self._settle()
-        accelerator, counters = self._accelerator, self.counters
-        split, examples = self._recipe.data.validation_split, self._data.validation_examples
-        order = in_turn(
-            examples,
-            self._recipe.training.evaluation_batch_size,
-            process=accelerator.process_index,
-            processes=accelerator.num_processes,
-        )
-        answers = self._answerer.answer_all(
-            self._load(self._data.validation, order),
-            lambda done: self._report(
-                counters.step,
-                self.schedule.total_steps,
-                f"evaluating {split}: {done * accelerator.num_processes:,}/{examples:,}",
-            ),
-        )
-        gathered = dict(gather_object(list(answers.items())))
-        if accelerator.is_main_process:
-            self._judge(gathered, metrics)
-        accelerator.wait_for_everyone()
+        step, total = self.counters.step, self.schedule.total_steps
+        scores = self._validator.validate(lambda note: self._report(step, total, note))
+        if self._accelerator.is_main_process:
+            self._judge(scores, metrics)
+        self._accelerator.wait_for_everyone()
         self.stopwatch.skip()
         self.peak_memory.skip()
 
-    def _judge(self, answers: dict[str, str], metrics: MetricsLog) -> None:
-        counters, split = self.counters, self._recipe.data.validation_split
-        scores = self._task.score(answers, self._recipe.data.root, split)
-        score = scores.metrics[self._task.primary_metric]
-        if not isinstance(score, int | float):
-            raise TrainingError(
-                f"{self._task.name} cannot be scored on {split}: {self._task.primary_metric} is "
-                f"{score!r}; choose a data.validation_split with labels"
+    def _judge(self, scores: Mapping[str, Score], metrics: MetricsLog) -> None:
+        counters, data = self.counters, self._data
+        for name, score in scores.items():
+            split = self._recipe.data.validation_split[name]
+            numbers = {k: v for k, v in score.metrics.items() if isinstance(v, int | float)}
+            metrics.write(counters.step, {"task": name, "split": split, **numbers})
+            task = data[name].examples.task
+            log.info(
+                "step %d: %s %s %s %.4g",
+                counters.step,
+                name,
+                split,
+                task.primary_metric,
+                score.metrics[task.primary_metric],
             )
-        numbers = {k: v for k, v in scores.metrics.items() if isinstance(v, int | float)}
-        metrics.write(counters.step, {"split": split, **numbers})
-        log.info("step %d: %s %s %.2f", counters.step, split, self._task.primary_metric, score)
-        if counters.best_score is None or score > counters.best_score:
-            counters.best_score, counters.best_step = float(score), counters.step
-            counters.best_metrics, counters.protocol = dict(scores.metrics), scores.protocol
-            state = {"step": counters.step, "metrics": counters.best_metrics}
-            save_checkpoint(self._directory.best, Checkpoint({MODEL: self._built.trainable}, state))
+            latest = Best(score=percent(task, score), step=counters.step)
+            if len(scores) > 1 and _better(latest, counters.best_of_task.get(name)):
+                counters.best_of_task[name] = latest
+                self._save_best(f"best-{name}", {name: score})
+        latest = Best(score=mean_percent(data, scores), step=counters.step)
+        if len(scores) > 1:
+            metrics.write(counters.step, {"mean_percent": latest.score})
+        if _better(latest, counters.best):
+            counters.best = latest
+            counters.best_metrics = {name: dict(score.metrics) for name, score in scores.items()}
+            counters.protocols = {name: score.protocol for name, score in scores.items()}
+            self._save_best("best", scores)
+
+    def _save_best(self, name: str, scores: Mapping[str, Score]) -> None:
+        found = {task: dict(score.metrics) for task, score in scores.items()}
+        state = {"step": self.counters.step, "metrics": found}
+        save_checkpoint(
+            self._directory.checkpoint(name), Checkpoint({MODEL: self._built.trainable}, state)
+        )
 
     def _save(self, metrics: MetricsLog) -> None:
         self._settle()
@@ -344,3 +346,7 @@ class Trainer:
         restore_random_state([saved[name] for name in names], self._device)
         log.info("continuing at step %d of %d", counters.step, self.schedule.total_steps)
         return counters
+
+
+def _better(latest: Best, best: Best | None) -> bool:
+    return best is None or latest.score > best.score

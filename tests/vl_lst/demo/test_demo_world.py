@@ -1,115 +1,130 @@
-"""The benchmark: official formats, answers that are right, and no way to answer without looking."""
+"""The benchmark on disk: official places, the same bytes each time, read by every task."""
 
-import json
-from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
-from random import Random
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from vl_lst.demo.questions import ANSWERS, questions_about
-from vl_lst.demo.scenes import Purpose, sample_scene, scene_seed
-from vl_lst.demo.world import SPLITS, ten_answers, vqa_split, write_world
+from feature_extraction.images import find_images
+from tasks import get_task
+from vl_lst.demo.scenes import Purpose
+from vl_lst.demo.splits import PAIR_SPLITS, SPLITS, picture_path
+from vl_lst.demo.world import write_world
 
 SMALL = tuple(replace(split, images=6) for split in SPLITS)
+SMALL_PAIRS = tuple(replace(split, sets=2) for split in PAIR_SPLITS)
+PICTURES = 2 * 6 + 2 * 2 * 8
+SPLITS_OF_TASK = {
+    "vqa": ("train2014", "val2014"),
+    "gqa": ("train", "val", "train_all", "val_all"),
+    "nlvr2": ("train", "dev"),
+    "caption": ("train2014", "val2014"),
+}
 
 
 @pytest.fixture(scope="module")
-def documents() -> dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-    made = {split.name: vqa_split(split) for split in SPLITS}
-    return {name: (q["questions"], a["annotations"]) for name, (q, a) in made.items()}
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, splits=SMALL, pair_splits=SMALL_PAIRS)
+    return folder
 
 
-def test_files_are_where_the_official_ones_are(tmp_path: Path) -> None:
-    write_world(tmp_path, splits=SMALL)
-    found = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.json"))
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VL_LST_CACHE", str(tmp_path / "cache"))
+
+
+def test_files_are_where_the_official_ones_are(root: Path) -> None:
+    found = sorted(str(p.relative_to(root)) for p in root.rglob("*.json"))
     assert found == [
+        "coco/annotations/captions_train2014.json",
+        "coco/annotations/captions_val2014.json",
+        "gqa/train_all_questions.json",
+        "gqa/train_balanced_questions.json",
+        "gqa/val_all_questions.json",
+        "gqa/val_balanced_questions.json",
+        "gqa/val_choices.json",
+        "nlvr2/balanced/balanced_dev.json",
+        "nlvr2/dev.json",
+        "nlvr2/train.json",
+        "nlvr2/unbalanced/unbalanced_dev.json",
         "vqa/v2_OpenEnded_mscoco_train2014_questions.json",
         "vqa/v2_OpenEnded_mscoco_val2014_questions.json",
         "vqa/v2_mscoco_train2014_annotations.json",
         "vqa/v2_mscoco_val2014_annotations.json",
     ]
-    pictures = sorted(p.name for p in (tmp_path / "images" / "train2014").iterdir())
-    assert pictures[0] == "COCO_train2014_000000000001.jpg"
-    assert len(pictures) == 6
-    with Image.open(tmp_path / "images" / "train2014" / pictures[0]) as image:
-        assert (image.format, image.size) == ("JPEG", (128, 128))
 
 
-def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        write_world(tmp_path / name, splits=SMALL)
-    files = [p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file()]
-    assert len(files) == 16
+def test_pictures_are_what_their_names_say(root: Path) -> None:
+    for name, format_ in (
+        ("train2014/COCO_train2014_000000000001.jpg", "JPEG"),
+        ("val2014/COCO_val2014_000000100001.jpg", "JPEG"),
+        ("nlvr2/train/0/train-1-3-img1.png", "PNG"),
+        ("nlvr2/dev/dev-0-0-img0.png", "PNG"),
+    ):
+        with Image.open(root / "images" / name) as image:
+            assert (image.format, image.size) == (format_, (128, 128))
+    assert len(find_images(root / "images")) == PICTURES
+
+
+def test_writing_twice_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
+    write_world(tmp_path, splits=SMALL, pair_splits=SMALL_PAIRS)
+    files = [p.relative_to(root) for p in root.rglob("*") if p.is_file()]
+    assert len(files) == PICTURES + 15
     for file in files:
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
-
-
-def test_documents_have_what_the_official_evaluator_reads() -> None:
-    questions, annotations = (json.loads(json.dumps(part)) for part in vqa_split(SMALL[0]))
-    assert {"info", "task_type", "data_type", "data_subtype", "license"} <= questions.keys()
-    ids = [question["question_id"] for question in questions["questions"]]
-    assert ids == [annotation["question_id"] for annotation in annotations["annotations"]]
-    assert len(set(ids)) == len(ids)
-    for annotation in annotations["annotations"]:
-        assert annotation["question_id"] // 1000 == annotation["image_id"]
-        assert annotation["answer_type"] in ("yes/no", "number", "other")
-        assert [a["answer_id"] for a in annotation["answers"]] == list(range(1, 11))
-        assert {a["answer_confidence"] for a in annotation["answers"]} <= {"yes", "maybe", "no"}
+        assert (root / file).read_bytes() == (tmp_path / file).read_bytes()
 
 
 def test_the_splits_share_no_image() -> None:
+    purposes = [split.purpose for split in (*SPLITS, *PAIR_SPLITS)]
+    assert len(set(purposes)) == len(purposes)
+    assert all(purpose.name.startswith("BENCHMARK") for purpose in purposes)
+    assert [purpose for purpose in Purpose if purpose.name.startswith("BENCHMARK")] == purposes
     train, val = SPLITS
-    assert (train.purpose, val.purpose) == (Purpose.BENCHMARK_TRAIN, Purpose.BENCHMARK_VAL)
     assert train.first_image_id + train.images <= val.first_image_id
 
 
-def test_most_people_agree_and_a_minority_of_questions_is_disputed() -> None:
-    rng = Random(0)
-    disputed = 0
-    for answer in ANSWERS * 10:
-        given = Counter(a["answer"] for a in ten_answers(answer, rng))
-        assert given.most_common(1)[0][0] == answer
-        assert given[answer] >= 6
-        disputed += len(given) > 1
-    assert 0.1 < disputed / (10 * len(ANSWERS)) < 0.3
+def test_every_task_reads_its_files_and_the_pictures_are_there(root: Path) -> None:
+    for name, splits in SPLITS_OF_TASK.items():
+        for split in splits:
+            examples = get_task(name).load(root, split)
+            assert len(examples) > 0
+            for image_id in examples.image_ids():
+                assert picture_path(root, image_id).is_file()
 
 
-def test_questions_have_one_answer_each() -> None:
-    for number in range(200):
-        scene = sample_scene(scene_seed(Purpose.BENCHMARK_VAL, number), counts=(1, 2, 3, 4))
-        colours = {item.colour for item in scene.objects}
-        for question in questions_about(scene, Random(number)):
-            assert question.answer in ANSWERS
-            assert question.text.endswith("?")
-            if question.kind == "colour":
-                assert question.answer in colours
+def test_a_picture_of_another_world_is_refused() -> None:
+    with pytest.raises(ValueError, match="no picture 'COCO_test2015_1'"):
+        picture_path(Path(), "COCO_test2015_1")
 
 
-def test_a_predictor_that_sees_only_questions_stays_far_below_one_that_looks(
-    documents: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]],
-) -> None:
-    """Vision must be necessary: the most common answer to each question text scores at most 50."""
-    texts: dict[str, Counter[str]] = defaultdict(Counter)
-    beginnings: dict[str, Counter[str]] = defaultdict(Counter)
-    for question, annotation in zip(*documents["train2014"], strict=True):
-        answer = annotation["multiple_choice_answer"]
-        texts[question["question"]][answer] += 1
-        beginnings[question["question"].split()[0]][answer] += 1
-    hits = []
-    for question, annotation in zip(*documents["val2014"], strict=True):
-        text = question["question"]
-        seen = texts.get(text) or beginnings[text.split()[0]]
-        hits.append(seen.most_common(1)[0][0] == annotation["multiple_choice_answer"])
-    assert sum(hits) / len(hits) < 0.5
+def test_right_answers_score_the_maximum(root: Path) -> None:
+    for name, split, best in (
+        ("vqa", "val2014", 100),
+        ("gqa", "val_all", 100),
+        ("nlvr2", "dev", 1),
+    ):
+        task = get_task(name)
+        right = {
+            example.id: max(example.targets, key=lambda target: target[1])[0]
+            for example in task.load(root, split)
+        }
+        score = task.score(right, root, split)
+        assert score.metrics[task.primary_metric] == best
+        assert not score.reasons
+        if "consistency" in score.metrics:
+            assert score.metrics["consistency"] == best
 
 
-def test_yes_is_said_as_often_as_no(
-    documents: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]],
-) -> None:
-    for _, annotations in documents.values():
-        given = Counter(a["multiple_choice_answer"] for a in annotations)
-        assert abs(given["yes"] - given["no"]) < 0.05 * (given["yes"] + given["no"])
+def test_progress_counts_all_pictures(tmp_path: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    write_world(
+        tmp_path,
+        splits=tuple(replace(split, images=1) for split in SPLITS),
+        pair_splits=tuple(replace(split, sets=1) for split in PAIR_SPLITS),
+        report=lambda *state: seen.append(state),
+    )
+    assert [done for done, _, _ in seen] == list(range(1, 19))
+    assert {total for _, total, _ in seen} == {18}
+    assert seen[-1][2] == "nlvr2 dev"

@@ -91,7 +91,11 @@ def test_a_token_does_not_see_the_tokens_after_it(make_model, make_batch) -> Non
 def test_two_images_are_told_apart_by_their_order(make_model, make_batch) -> None:
     model, batch = make_model(), make_batch(images=2)
     swapped = replace(batch, features_BINF=batch.features_BINF.flip(1))
-    assert not torch.allclose(model(batch), model(swapped))
+    tokens, others = model.visual(batch.features_BINF), model.visual(swapped.features_BINF)
+    assert not torch.allclose(tokens.flip(1), others.flip(1))
+    difference = tokens[:, :4] - others[:, 4:]
+    expected = model.visual.image_order.weight[0] - model.visual.image_order.weight[1]
+    torch.testing.assert_close(difference, expected.expand_as(difference), rtol=1e-3, atol=1e-5)
 
 
 def test_dropped_layers_have_no_rung_and_no_block(make_model, make_batch) -> None:

@@ -49,15 +49,16 @@ def test_the_lst_recipe_holds_the_settings_of_the_paper() -> None:
     optimizer = recipe.optimizer
     assert (optimizer.lr, optimizer.weight_decay, optimizer.clip_norm) == (3e-3, 3e-2, 5.0)
     assert (optimizer.betas, optimizer.eps, optimizer.warmup_share) == ((0.9, 0.999), 1e-6, 0.1)
-    assert (recipe.training.epochs, recipe.training.batch_size) == (20, 300)
+    assert (recipe.training.epochs, recipe.training.batch_size) == (20, {"vqa": 300})
     assert (recipe.visual.pooled_grid, recipe.method.options["reduction"]) == (6, 4)
-    assert (recipe.head, recipe.generation.beams) == ("generate", 1)
+    assert (recipe.head, recipe.generation.beams) == ({"vqa": "generate"}, {"vqa": 1})
 
 
 def test_the_task_fills_in_splits_head_and_answer_length() -> None:
     recipe = resolve("lst", "head=null")
-    assert (recipe.data.train_split, recipe.data.validation_split) == ("train2014", "val2014")
-    assert (recipe.head, recipe.generation.max_length) == ("classify", 10)
+    assert recipe.data.train_split == {"vqa": "train2014"}
+    assert recipe.data.validation_split == {"vqa": "val2014"}
+    assert (recipe.head, recipe.generation.max_length) == ({"vqa": "classify"}, {"vqa": 10})
 
 
 def test_a_resolved_recipe_is_enough_to_run_again(tmp_path: Path) -> None:
@@ -184,6 +185,70 @@ def test_every_field_is_read_by_the_program() -> None:
 
 @pytest.mark.parametrize("name", method_names())
 def test_every_option_of_a_method_is_read(name: str) -> None:
-    source = "".join(path.read_text() for path in sorted((PACKAGE / "models").glob("*.py")))
+    files = [*sorted((PACKAGE / "models").glob("*.py")), PACKAGE / "methods" / f"{name}.py"]
+    source = "".join(path.read_text() for path in files)
     for option in get_method(name).options.model_fields:
-        assert re.search(rf"config\.{option}\b", source), option
+        assert re.search(rf"(config|options)\.{option}\b", source), option
+
+
+def mixture(*overrides: str) -> Recipe:
+    return resolve("lst", "task=vqa,gqa,nlvr2,caption", *overrides)
+
+
+def test_several_tasks_have_the_papers_batch_sizes_and_search() -> None:
+    recipe = mixture()
+    assert recipe.tasks == ("vqa", "gqa", "nlvr2", "caption")
+    assert recipe.training.batch_size == {"vqa": 300, "gqa": 500, "nlvr2": 100, "caption": 250}
+    assert recipe.generation.beams == {"vqa": 1, "gqa": 1, "nlvr2": 1, "caption": 5}
+    assert recipe.generation.max_length["caption"] == 40
+    assert resolve("lst", "task=nlvr2").training.batch_size == {"nlvr2": 300}
+
+
+def test_one_value_is_meant_for_all_tasks_that_can_have_it() -> None:
+    assert mixture("head=classify").head == {
+        "vqa": "classify",
+        "gqa": "classify",
+        "nlvr2": "classify",
+        "caption": "generate",
+    }
+    with pytest.raises(RecipeError, match=r"head.caption: found 'classify'; expected.*generate"):
+        resolve("lst", "task=caption", "head=classify")
+
+
+def test_values_of_single_tasks_may_be_set_after_one_for_all() -> None:
+    recipe = mixture("head=classify", "head.gqa=generate", "training.batch_size.caption=7")
+    assert (recipe.head["vqa"], recipe.head["gqa"]) == ("classify", "generate")
+    assert recipe.training.batch_size == {"vqa": 300, "gqa": 500, "nlvr2": 100, "caption": 7}
+    assert mixture("training.batch_size=60").training.batch_size["nlvr2"] == 20
+    splits = mixture("data.validation_split.nlvr2=test1").data.validation_split
+    assert splits == {"vqa": "val2014", "gqa": "val", "nlvr2": "test1", "caption": "val2014"}
+
+
+def test_a_resolved_mixture_resolves_to_itself(tmp_path: Path) -> None:
+    recipe = mixture("head=classify", "training.batch_size=24", "generation.beams.vqa=3")
+    dump_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+    assert resolve(tmp_path / "recipe.yaml", "task=gqa").training.batch_size == {"gqa": 40}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["task=vqa,vqa"], ["task", "vqa,vqa", "once"]),
+        (["task=3"], ["task", "found 3"]),
+        (["task=null"], ["task: missing"]),
+        (["training.batch_size={vqa: 8}"], ["training.batch_size.gqa: missing"]),
+        (["training.batch_size.nlvr2=0"], ["training.batch_size.nlvr2", "found 0"]),
+        (["data.train_split=train2014"], ["data.train_split.gqa", "'train2014'", "train, val"]),
+        (["head=write"], ["head.vqa", "'write'"]),
+    ],
+)
+def test_what_is_wrong_with_one_task_is_named(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        mixture(*overrides)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_value_for_an_unknown_task_is_refused() -> None:
+    with pytest.raises(InputError, match="'gpa'"):
+        mixture("training.batch_size.gpa=3")

@@ -19,11 +19,12 @@ from vl_lst.training.batches import (
     AnswerScores,
     Batches,
     BlankFeatures,
+    MixedBatches,
     SampledAnswers,
     load_in_order,
     prompt_fields,
 )
-from vl_lst.training.order import Schedule, StepOrder
+from vl_lst.training.order import Portion, Schedule, StepOrder
 from vl_lst.training.texts import Texts
 
 TASK = get_task("vqa")
@@ -114,9 +115,10 @@ def training_batches(world: TinyWorld, texts: Texts, **loading: Any) -> list[Bat
     examples = TASK.load(world.root, "train2014")
     features = open_features([world.train_features])
     targets = SampledAnswers(texts, most_tokens=10, seed=1)
-    schedule = Schedule(examples=len(examples), batch_size=8, epochs=1)
-    order = StepOrder(range(len(examples)), schedule, seed=1)
-    return list(load_in_order(Batches(TASK, examples, features, texts, targets), order, **loading))
+    schedule = Schedule(portions={"vqa": Portion(len(examples), 8)}, epochs=1)
+    order = StepOrder({"vqa": range(len(examples))}, schedule, seed=1)
+    batches = MixedBatches({"vqa": Batches(TASK, examples, features, texts, targets)})
+    return list(load_in_order(batches, order, **loading))
 
 
 def test_batches_hold_features_and_ids_of_their_examples(world: TinyWorld, texts: Texts) -> None:

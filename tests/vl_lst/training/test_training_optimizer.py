@@ -15,7 +15,7 @@ SETTINGS = OptimizerSection(lr=1.0, warmup_share=0.2, weight_decay=0.5)
 @pytest.fixture(scope="module")
 def built(world: TinyWorld) -> BuiltModel:
     spec = open_features([world.train_features]).spec
-    return build_model(world.recipe(), spec, ["yes", "no"])
+    return build_model(world.recipe(), spec, {"vqa": ["yes", "no"]})
 
 
 def test_norms_gates_biases_and_position_biases_are_not_decayed(built: BuiltModel) -> None:
@@ -28,13 +28,13 @@ def test_norms_gates_biases_and_position_biases_are_not_decayed(built: BuiltMode
         "side.encoder.rungs.bias",
         "side.encoder.position_bias.table",
         "side.decoder.final_norm.weight",
-        "classifier.layers.2.weight",
+        "classifiers.vqa.layers.2.weight",
     } <= spared
     assert {
         "visual.feature_projection.weight",
         "side.encoder.rungs.weight",
         "side.encoder.blocks.0.self_attention.qkv",
-        "classifier.layers.3.weight",
+        "classifiers.vqa.layers.3.weight",
     } <= kept
     assert all(built.trainable[name].ndim >= 2 for name in kept)
 
@@ -57,7 +57,7 @@ def test_initial_weights_depend_on_the_seed_alone(world: TinyWorld) -> None:
     spec = open_features([world.train_features]).spec
 
     def weights(seed: int) -> torch.Tensor:
-        made = build_model(world.recipe(training__seed=seed), spec, ["yes", "no"])
+        made = build_model(world.recipe(training__seed=seed), spec, {"vqa": ["yes", "no"]})
         return torch.cat([p.detach().flatten() for p in made.trainable.values()])
 
     first = weights(1)

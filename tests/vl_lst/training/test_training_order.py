@@ -1,40 +1,68 @@
 """The order of examples depends on the seed and the step, not on the past or on who asks."""
 
 import itertools
+from collections import Counter
+from typing import Any
 
 import pytest
 
-from vl_lst.training.order import Schedule, StepOrder, in_turn, uniform
+from vl_lst.training.order import ExampleKey, Portion, Schedule, StepOrder, in_turn, uniform
 
-SCHEDULE = Schedule(examples=10, batch_size=4, epochs=3)
+SCHEDULE = Schedule(portions={"a": Portion(10, 4)}, epochs=3)
+MIXTURE = Schedule(portions={"a": Portion(10, 4), "b": Portion(5, 1), "c": Portion(3, 5)}, epochs=2)
 ROWS = list(range(100, 110))
+MIXED_ROWS = {"a": ROWS, "b": list(range(200, 205)), "c": list(range(300, 303))}
+
+
+def steps(**options: Any) -> list[list[ExampleKey]]:
+    """What one task's steps hold."""
+    return [keys for _, keys in StepOrder({"a": ROWS}, SCHEDULE, **options)]
 
 
 def test_lengths() -> None:
     assert (SCHEDULE.steps_per_epoch, SCHEDULE.total_steps) == (3, 9)
-    assert Schedule(examples=10, batch_size=4, steps=5).total_steps == 5
+    assert Schedule(portions=SCHEDULE.portions, steps=5).total_steps == 5
+    assert (MIXTURE.steps_per_epoch, MIXTURE.total_steps) == (9, 18)
     assert [SCHEDULE.epoch_of(step) for step in (0, 2, 3, 8)] == [0, 0, 1, 2]
 
 
 def test_each_epoch_sees_each_example_once_in_an_order_of_its_own() -> None:
-    batches = list(StepOrder(ROWS, SCHEDULE, seed=1))
+    batches = steps(seed=1)
     assert [len(batch) for batch in batches] == [4, 4, 2] * 3
     epochs = [list(itertools.chain(*batches[first : first + 3])) for first in (0, 3, 6)]
     assert [sorted(row for _, row in epoch) for epoch in epochs] == [ROWS] * 3
     assert [{number for number, _ in epoch} for epoch in epochs] == [{0}, {1}, {2}]
     assert len({tuple(row for _, row in epoch) for epoch in epochs}) == 3
-    assert batches != list(StepOrder(ROWS, SCHEDULE, seed=2))
+    assert batches != steps(seed=2)
 
 
-@pytest.mark.parametrize("start", range(9))
+def test_tasks_take_turns_as_often_as_they_have_batches() -> None:
+    batches = list(StepOrder(MIXED_ROWS, MIXTURE, seed=1))
+    for epoch, part in enumerate((batches[:9], batches[9:])):
+        assert Counter(task for task, _ in part) == {"a": 3, "b": 5, "c": 1}
+        for task, rows in MIXED_ROWS.items():
+            seen = [key for name, keys in part if name == task for key in keys]
+            assert sorted(seen) == [(epoch, row) for row in rows]
+    turns = [[task for task, _ in part] for part in (batches[:9], batches[9:])]
+    assert turns[0] != turns[1]
+    assert turns[0] != sorted(turns[0])
+
+
+@pytest.mark.parametrize("start", range(19))
 def test_a_resumed_run_sees_the_same_examples(start: int) -> None:
-    whole = list(StepOrder(ROWS, SCHEDULE, seed=1))
-    assert list(StepOrder(ROWS, SCHEDULE, seed=1, start=start)) == whole[start:]
+    whole = list(StepOrder(MIXED_ROWS, MIXTURE, seed=1))
+    assert list(StepOrder(MIXED_ROWS, MIXTURE, seed=1, start=start)) == whole[start:]
+
+
+def test_a_number_of_steps_may_end_within_an_epoch() -> None:
+    short = Schedule(portions=MIXTURE.portions, steps=13)
+    whole = list(StepOrder(MIXED_ROWS, MIXTURE, seed=1))
+    assert list(StepOrder(MIXED_ROWS, short, seed=1)) == whole[:13]
 
 
 def test_processes_share_a_step_in_equal_parts() -> None:
-    alone = list(StepOrder(ROWS, SCHEDULE, seed=1))
-    parts = [list(StepOrder(ROWS, SCHEDULE, seed=1, process=p, processes=3)) for p in range(3)]
+    alone = steps(seed=1)
+    parts = [steps(seed=1, process=p, processes=3) for p in range(3)]
     for step, batch in enumerate(alone):
         shares = [part[step] for part in parts]
         assert len({len(share) for share in shares}) == 1

@@ -1,0 +1,145 @@
+"""Zip files from elsewhere, opened without trusting them, and zip files of our own.
+
+An archive is refused as a whole when any name in it leads outside (absolute, "..", a drive, a
+backslash), when it holds links or encrypted members, or when it would unpack to far more than text
+compresses to.
+"""
+
+import re
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from eval.errors import FileFormatError, InputError
+from eval.files import atomic_path
+
+__all__ = ["extract_members", "file_names", "write_zip"]
+
+# Annotations compress by ten to thirty; a bomb by a thousand.
+MOST_EXPANSION = 200
+ALWAYS_ALLOWED_BYTES = 1 << 26
+BLOCK_BYTES = 1 << 20
+DRIVE = re.compile(r"[A-Za-z]:")
+# The earliest time a zip file can hold: equal contents give equal archives.
+EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def file_names(archive: Path) -> list[str]:
+    """Return the names of the files in a zip archive, in its order.
+
+    Raises:
+        InputError: There is no such archive.
+        FileFormatError: It is no zip archive, or not a harmless one.
+    """
+    with _opened(archive) as opened:
+        return [info.filename for info in opened.infolist() if not info.is_dir()]
+
+
+def extract_members(archive: Path, targets: Mapping[str, Path]) -> None:
+    """Write some files of a zip archive, each whole or not at all.
+
+    Args:
+        archive: The archive.
+        targets: {name in the archive: where it goes}.
+
+    Raises:
+        InputError: There is no such archive, or not enough space.
+        FileFormatError: It is no zip archive, not a harmless one, or damaged.
+        KeyError: It has no such member.
+    """
+    with _opened(archive) as opened:
+        for name, target in targets.items():
+            info = opened.getinfo(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _require_space(info.file_size, target.parent)
+            try:
+                with (
+                    atomic_path(target) as temporary,
+                    opened.open(info) as source,
+                    temporary.open("wb") as file,
+                ):
+                    shutil.copyfileobj(source, file, BLOCK_BYTES)
+            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+                raise FileFormatError(
+                    f"{archive}: {name} in it cannot be unpacked ({error}): the archive is "
+                    "damaged. Delete it and get it again."
+                ) from None
+
+
+def write_zip(path: Path, files: Mapping[str, Path]) -> None:
+    """Write a zip archive atomically; the same contents always give the same bytes.
+
+    Args:
+        path: The archive.
+        files: {name in the archive: the file}.
+    """
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, file in files.items():
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            info.file_size = file.stat().st_size
+            with file.open("rb") as source, archive.open(info, "w") as member:
+                shutil.copyfileobj(source, member, BLOCK_BYTES)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise InputError(f"no file {path}: expected a zip archive there") from None
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
+        raise FileFormatError(
+            f"{path} is not a whole zip archive ({error}). Delete it and get it again."
+        ) from None
+    with archive:
+        _require_harmless(path, archive.infolist())
+        yield archive
+
+
+def _require_harmless(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    for info in members:
+        if fault := _fault(info):
+            raise FileFormatError(
+                f"{path} is refused: {info.orig_filename!a:.80} in it {fault}. An official archive "
+                "has nothing of the kind; get it from its official address."
+            )
+    names = [info.filename for info in members]
+    if len(set(names)) < len(names):
+        raise FileFormatError(f"{path} is refused: it holds two files of the same name")
+    unpacked = sum(info.file_size for info in members)
+    if unpacked > max(ALWAYS_ALLOWED_BYTES, MOST_EXPANSION * path.stat().st_size):
+        raise FileFormatError(
+            f"{path} is refused: its {path.stat().st_size:,} bytes claim to unpack to "
+            f"{unpacked:,}, more than annotations compress to"
+        )
+
+
+def _fault(info: zipfile.ZipInfo) -> str | None:
+    name = info.orig_filename
+    if name.startswith("/") or DRIVE.match(name):
+        return "is an absolute path"
+    if "\\" in name or "\0" in name:
+        return "has a backslash or a null character in its name"
+    if ".." in PurePosixPath(name).parts:
+        return "leads outside the archive's folder"
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or a device, not a file"
+    return "is encrypted" if info.flag_bits & 1 else None
+
+
+def _require_space(needed: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder} has {free:,} bytes free, and {needed:,} are needed; free some space"
+        )

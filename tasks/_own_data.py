@@ -1,0 +1,291 @@
+"""A user's own examples in the shape of a task, one JSON object per line (JSONL).
+
+    {"id": "kitchen-1", "images": ["kitchen.jpg"], "prompt": "what is red?", "answers": ["a cup"]}
+
+id       a text or an integer, different on each line
+images   the file names of the photographs, or the names without suffix, as the feature file has
+         them; as many as the task takes
+prompt   what to ask, without the task's prefix; no such field where the task has one prompt for all
+answers  what people say; left out, on all lines, where nobody knows
+
+`with_own_files` puts such files in the place of a task's official splits; the rest stays.
+"""
+
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from eval.agreement import OFFICIAL_PEOPLE, agreement, agreement_weights
+from eval.caption import score_captions
+from eval.errors import FileFormatError, InputError, PredictionError
+from eval.files import write_json
+from eval.submissions import first_five, require_same_ids
+from tasks._arrow import cached_examples
+from tasks._records import Records, read_json_lines, read_records, repeated_ids
+from tasks._task import Example, ExampleTable, Score, Task
+
+__all__ = ["load_own_examples", "score_own_predictions", "with_own_files"]
+
+FIELDS = ("id", "images", "prompt", "answers")
+EXPECTED = 'examples, {"id": ..., "images": [...], "prompt": ..., "answers": [...]}'
+EXPECTED_RESULTS = 'predictions, [{"id": "kitchen-1", "answer": "a cup"}, ...]'
+# Other dots in a name ("v1.2") belong to it.
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .dib .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff"
+    " .webp".split()
+)
+
+
+def with_own_files(task: Task, files: Mapping[str, Path]) -> Task:
+    """Return the task with a user's files as its splits.
+
+    Its `load` and `score` take no notice of the data root, predictions are a list of
+    `{"id", "answer"}`, and there is no official answer list, submission or strict reading.
+
+    Args:
+        task: The task the examples have the shape of.
+        files: {split: JSONL file}; the first trains, the second validates.
+    """
+
+    def file_of(split: str) -> Path:
+        if split not in files:
+            raise InputError(f"no file was given for {split!r}; there are: {', '.join(files)}")
+        return files[split]
+
+    def load(data_root: Path, split: str) -> ExampleTable:
+        return load_own_examples(file_of(split), task)
+
+    def score(predictions: Mapping[str, str], data_root: Path, split: str) -> Score:
+        return score_own_predictions(predictions, file_of(split), task)
+
+    return replace(
+        task,
+        splits=tuple(files),
+        load=load,
+        score=score,
+        read_predictions=_read_predictions,
+        write_predictions=_write_predictions,
+        score_strictly=None,
+        answer_list=None,
+        predictions_suffix=".json",
+        files=(),
+        sizes={},
+        submission=None,
+        prepare=None,
+    )
+
+
+def load_own_examples(path: Path, task: Task) -> ExampleTable:
+    """Load a JSONL file as examples of a task.
+
+    Raises:
+        InputError: There is no such file.
+        FileFormatError: A line is not what it should be; the message gives its number.
+    """
+
+    def examples() -> Iterator[Example]:
+        lines = _Lines(path, task)
+        for position, id_ in enumerate(lines.ids):
+            answers = lines.answers(position)
+            yield Example(
+                id=id_,
+                image_ids=lines.image_ids(position),
+                prompt=lines.prompt(position),
+                targets=_targets(answers, task),
+            )
+
+    return cached_examples(f"{task.name}-own", [path], examples)
+
+
+def score_own_predictions(predictions: Mapping[str, str], path: Path, task: Task) -> Score:
+    """Score predictions with the task's own metric, as far as a JSONL file's answers allow it.
+
+    Args:
+        predictions: {example id: answer}.
+        path: The examples, with answers.
+        task: The task they have the shape of.
+
+    Raises:
+        InputError: The examples have no answers.
+        FileFormatError: A line is not what it should be.
+        PredictionError: Predictions are missing or extra.
+    """
+    lines = _Lines(path, task)
+    require_same_ids(lines.ids, predictions)
+    answers = {id_: lines.answers(position) for position, id_ in enumerate(lines.ids)}
+    if not all(answers.values()):
+        raise InputError(f"{path} has no answers to score against; add them, or only predict")
+    if task.answers_are == "references":
+        return _caption_score(predictions, answers, task)
+    # NLVR2's official script prints fractions, the others percentages.
+    best = 1.0 if task.answer_words else 100.0
+    right = agreement if task.answers_are == "people" else _is_right
+    per_example = {id_: best * right(predictions[id_], given) for id_, given in answers.items()}
+    return Score(
+        metrics={task.primary_metric: statistics.fmean(per_example.values())},
+        per_example=per_example,
+        protocol=_protocol(answers, task),
+    )
+
+
+def _is_right(answer: str, answers: list[str]) -> float:
+    return float(answer == answers[0])
+
+
+def _caption_score(
+    predictions: Mapping[str, str], answers: Mapping[str, list[str]], task: Task
+) -> Score:
+    scores = score_captions(predictions, answers)
+    return Score(
+        metrics=scores.metrics,
+        per_example=scores.per_image.get(task.primary_metric, {}),
+        protocol=f"{task.name} own data, coco_captions rules",
+        reasons=scores.reasons,
+    )
+
+
+def _protocol(answers: Mapping[str, list[str]], task: Task) -> str:
+    if task.answers_are == "label":
+        return f"{task.name} own data, exact match"
+    others = sum(len(given) != OFFICIAL_PEOPLE for given in answers.values())
+    by_share = f"; {others:,} questions without {OFFICIAL_PEOPLE} answers by share of people"
+    return f"{task.name} own data, vqa_v2 rules{by_share if others else ''}"
+
+
+def _targets(answers: list[str], task: Task) -> tuple[tuple[str, float], ...]:
+    if answers and task.answers_are == "people":
+        return tuple(agreement_weights(answers))
+    return tuple((answer, 1.0) for answer in answers)
+
+
+class _Lines:
+    """The lines of one file, checked as far as they are asked about."""
+
+    def __init__(self, path: Path, task: Task) -> None:
+        self._task = task
+        self._records = read_json_lines(path, expected=EXPECTED)
+        if not len(self._records):
+            raise FileFormatError(f"{path}: no examples in it; expected at least one line")
+        self._problem = self._records.problem
+        self.ids = _text_ids(self._records)
+        self._has_answers = "answers" in self._records.rows[0]
+
+    def image_ids(self, position: int) -> tuple[str, ...]:
+        images = self._texts(position, "images")
+        if len(images) != self._task.images_per_example:
+            raise self._problem(
+                position,
+                f"has {len(images)} images; {self._task.name} takes "
+                f"{self._task.images_per_example} for each example",
+            )
+        return tuple(map(_image_id, images))
+
+    def prompt(self, position: int) -> str:
+        prefix = self._task.prompt_prefix
+        given = "prompt" in self._records.rows[position]
+        if self._task.answers_are == "references":
+            if given:
+                raise self._problem(
+                    position,
+                    f"has a prompt; {self._task.name} has the same for all: leave it out",
+                )
+            return prefix
+        self._require(position, "prompt")
+        prompt = self._records.field(position, "prompt", str)
+        if not prompt.strip():
+            raise self._problem(position, "has an empty prompt; expected a text")
+        return prefix + prompt.removeprefix(prefix)
+
+    def answers(self, position: int) -> list[str]:
+        given = "answers" in self._records.rows[position]
+        if not self._has_answers and not given:
+            self._require_no_other(position, "answers")
+            return []
+        if given != self._has_answers:
+            raise self._problem(
+                position,
+                f"has {'' if given else 'no '}answers, unlike line 1; expected them on all lines "
+                "or on none",
+            )
+        answers = self._texts(position, "answers")
+        if not answers:
+            raise self._problem(position, "has no answer in 'answers'; expected at least one")
+        if self._task.answers_are == "label" and len(answers) > 1:
+            raise self._problem(
+                position, f"has {len(answers)} answers; {self._task.name} knows one right answer"
+            )
+        return [self._allowed(position, answer) for answer in answers]
+
+    def _allowed(self, position: int, answer: str) -> str:
+        words = self._task.answer_words
+        if words is None:
+            return answer.strip()
+        # The official files write "True".
+        if (word := answer.strip()) not in (*words, *map(str.capitalize, words)):
+            raise self._problem(
+                position, f"has the answer {answer!r:.40}; expected {' or '.join(map(repr, words))}"
+            )
+        return word.lower()
+
+    def _texts(self, position: int, name: str) -> list[str]:
+        self._require(position, name)
+        values = self._records.field(position, name, list)
+        for value in values:
+            if not isinstance(value, str) or not value.strip():
+                raise self._problem(
+                    position, f"has {value!r:.40} in {name!r}; expected texts that are not empty"
+                )
+        return values
+
+    def _require(self, position: int, name: str) -> None:
+        if name not in self._records.rows[position]:
+            self._require_no_other(position, name)
+            raise self._problem(position, f"has no {name!r}; expected {EXPECTED}")
+
+    def _require_no_other(self, position: int, absent: str) -> None:
+        """A field that nobody knows, where a known one is absent, is most likely a misspelling."""
+        if others := [name for name in self._records.rows[position] if name not in FIELDS]:
+            raise self._problem(
+                position, f"has no {absent!r}, but {first_five(others)}; expected {EXPECTED}"
+            )
+
+
+def _text_id(records: Records, position: int) -> str:
+    row = records.rows[position]
+    if isinstance(row, dict) and type(row.get("id")) is int:
+        return str(row["id"])
+    return records.field(position, "id", str)
+
+
+def _text_ids(records: Records) -> list[str]:
+    ids = [_text_id(records, position) for position in range(len(records))]
+    first_line: dict[str, int] = {}
+    for position, id_ in enumerate(ids):
+        if first_line.setdefault(id_, position) != position:
+            raise records.problem(
+                position, f"has the id {id_!r:.60} of line {first_line[id_] + 1}; expected another"
+            )
+        if not id_.strip():
+            raise records.problem(position, "has an empty id; expected a text or an integer")
+    return ids
+
+
+def _image_id(name: str) -> str:
+    file = PurePosixPath(name)
+    return file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name
+
+
+def _read_predictions(path: Path) -> dict[str, str]:
+    results = read_records(path, expected=EXPECTED_RESULTS)
+    ids = [_text_id(results, position) for position in range(len(results))]
+    if repeated := repeated_ids(ids):
+        raise PredictionError(
+            f"{path}: {len(repeated):,} examples have more than one answer "
+            f"({first_five(repeated)}); expected one each. Remove the others."
+        )
+    return {id_: results.field(position, "answer", str) for position, id_ in enumerate(ids)}
+
+
+def _write_predictions(predictions: Mapping[str, str], path: Path) -> None:
+    write_json(path, [{"id": id_, "answer": text} for id_, text in predictions.items()])

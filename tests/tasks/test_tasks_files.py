@@ -1,0 +1,111 @@
+"""The tables of official files, and what a check of a data root says."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from eval.errors import InputError
+from tasks import Task, get_task, task_names
+from tasks._data_check import check_files, check_split
+from tasks._files import CAPTION_FILES, CAPTION_SIZES, DataFile
+
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+
+
+@pytest.fixture(params=task_names())
+def task(request: pytest.FixtureRequest) -> Task:
+    task = get_task(request.param)
+    if task.name == "caption":
+        return replace(task, files=CAPTION_FILES, sizes=CAPTION_SIZES)
+    return task
+
+
+class Store:
+    def __init__(self, *images: str) -> None:
+        self._images = set(images)
+
+    def missing(self, image_ids: Iterable[str]) -> list[str]:
+        return [image for image in image_ids if image not in self._images]
+
+
+def test_every_split_has_a_file_and_a_size(task: Task) -> None:
+    needed = {split for file in task.files if not file.optional for split in file.splits}
+    assert needed == set(task.splits) == set(task.sizes)
+    paths = [file.path for file in task.files]
+    assert len(set(paths)) == len(paths)
+    assert {path for file in task.files for path in file.made_of} <= set(paths)
+
+
+def test_addresses_are_of_files(task: Task) -> None:
+    for file in task.files:
+        assert (file.source is None) == file.address.startswith("made by")
+        if file.source is not None:
+            assert file.source.url.startswith(("https://", "http://images.cocodataset.org/"))
+            assert file.source.name.endswith((".zip", ".json"))
+
+
+def test_fixtures_are_complete_where_they_load(task: Task) -> None:
+    for split in task.splits:
+        state = check_split(task, FIXTURES / task.name, split, None)
+        if state.problem is None:
+            assert state.examples
+            assert not state.is_published_size
+
+
+def test_a_missing_file_is_named_with_its_address(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(FIXTURES / "vqa", root)
+    (root / "vqa/v2_mscoco_val2014_annotations.json").unlink()
+    state = check_split(get_task("vqa"), root, "val2014", None)
+    assert state.examples is None
+    assert state.problem is not None
+    assert "v2_mscoco_val2014_annotations.json (https://s3.amazonaws.com/" in state.problem
+    assert check_split(get_task("vqa"), root, "train2014", None).problem is None
+
+
+def test_a_damaged_file_is_a_problem_of_the_split(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(FIXTURES / "nlvr2", root)
+    with (root / "nlvr2/dev.json").open("ab") as file:
+        file.write(b'{"identifier": ')
+    problem = check_split(get_task("nlvr2"), root, "dev", None).problem
+    assert problem is not None
+    assert "not valid JSON" in problem
+
+
+def test_images_without_features_are_counted() -> None:
+    task, root = get_task("nlvr2"), FIXTURES / "nlvr2"
+    images = task.load(root, "dev").image_ids()
+    whole = check_split(task, root, "dev", Store(*images))
+    assert (whole.missing_images, whole.problem) == ([], None)
+    less = check_split(task, root, "dev", Store(*images[1:]))
+    assert less.missing_images == images[:1]
+    assert less.problem is not None
+    assert less.problem.startswith(f"1 of the {len(images)} images of dev")
+
+
+def test_stand_ins_and_folders_of_chunks_are_found(tmp_path: Path) -> None:
+    folder = DataFile(path="gqa/all/", splits=("all",), stand_ins=("gqa/all.json",))
+    assert folder.found(tmp_path) is None
+    (tmp_path / "gqa" / "all").mkdir(parents=True)
+    assert folder.found(tmp_path) is None
+    (tmp_path / "gqa" / "all.json").write_text("{}")
+    assert folder.found(tmp_path) == tmp_path / "gqa" / "all.json"
+    (tmp_path / "gqa" / "all" / "all_0.json").write_text("{}")
+    assert folder.found(tmp_path) == tmp_path / "gqa" / "all"
+
+
+def test_sizes_of_files_are_told() -> None:
+    root = FIXTURES / "vqa"
+    states = {state.file.path: state for state in check_files(get_task("vqa"), root)}
+    path = "vqa/v2_mscoco_val2014_annotations.json"
+    assert states[path].size == (root / path).stat().st_size
+    assert states["vqa/trainval_label2ans.json"].found is None
+
+
+def test_an_unknown_split_is_an_error() -> None:
+    with pytest.raises(InputError, match="no split 'nope'"):
+        check_split(get_task("vqa"), FIXTURES / "vqa", "nope", None)

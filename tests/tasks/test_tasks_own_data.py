@@ -1,0 +1,184 @@
+"""A user's own JSONL: every task shape loads and scores, every fault is named with its line."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.errors import FileFormatError, InputError, PredictionError
+from tasks import (
+    Task,
+    get_task,
+    load_own_examples,
+    score_own_predictions,
+    task_names,
+    with_own_files,
+)
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "your_own_data.md"
+
+
+def task_of(name: str) -> Task:
+    task = get_task(name)
+    return replace(task, answers_are="references") if name == "caption" else task
+
+
+def line(**changes: Any) -> dict[str, Any]:
+    whole = {"id": "k1", "images": ["a/kitchen.JPG"], "prompt": "what is red?", "answers": ["cup"]}
+    return {name: value for name, value in {**whole, **changes}.items() if value is not None}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "own.jsonl"
+
+
+def write(file: Path, *lines: object) -> None:
+    file.write_text("".join(json.dumps(each) + "\n" for each in lines), encoding="utf-8")
+
+
+def test_the_template_of_each_task_loads(file: Path) -> None:
+    """What the document shows is what the loader takes."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    shown = dict(re.findall(r"## (\w+)\n.*?```json\n(.*?)```", text, re.DOTALL))
+    assert sorted(shown) == task_names()
+    for name, lines in shown.items():
+        file.write_text(lines, encoding="utf-8")
+        examples = load_own_examples(file, task_of(name))
+        assert len(examples) >= 2
+        assert all(example.targets for example in examples)
+
+
+def test_examples_are_in_the_form_of_the_task(file: Path) -> None:
+    write(file, line(), line(id=2, images=["v1.2"], prompt="vqa: how many?", answers=["Two"]))
+    first, second = load_own_examples(file, get_task("vqa"))
+    assert (first.id, second.id) == ("k1", "2")
+    assert (first.image_ids, second.image_ids) == (("kitchen",), ("v1.2",))
+    assert (first.prompt, second.prompt) == ("vqa: what is red?", "vqa: how many?")
+    assert (first.targets, second.targets) == ((("cup", 1.0),), (("2", 1.0),))
+
+
+def test_captions_have_no_prompt(file: Path) -> None:
+    write(file, line(prompt=None, answers=["a cup", "a red cup"]))
+    (example,) = load_own_examples(file, task_of("caption"))
+    assert example.prompt == "caption: "
+    assert example.targets == (("a cup", 1.0), ("a red cup", 1.0))
+
+
+def test_nlvr2_takes_two_images_and_the_official_labels(file: Path) -> None:
+    write(file, line(images=["l.png", "r.png"], answers=["True"]))
+    (example,) = load_own_examples(file, get_task("nlvr2"))
+    assert example.image_ids == ("l", "r")
+    assert example.targets == (("true", 1.0),)
+
+
+def test_a_file_without_answers_is_for_prediction_only(file: Path) -> None:
+    write(file, line(answers=None), line(id="k2", answers=None))
+    examples = load_own_examples(file, get_task("gqa"))
+    assert [example.targets for example in examples] == [(), ()]
+    with pytest.raises(InputError, match="no answers to score against"):
+        score_own_predictions({"k1": "a", "k2": "b"}, file, get_task("gqa"))
+
+
+@pytest.mark.parametrize(
+    ("task", "second", "message"),
+    [
+        ("vqa", line(), "line 2 has the id 'k1' of line 1"),
+        ("vqa", line(id=1.5), "line 2 has id 1.5"),
+        ("vqa", line(id=" "), "line 2 has an empty id"),
+        ("vqa", line(id="k2", images="a.jpg"), "line 2 has images 'a.jpg'.*expected a list"),
+        ("vqa", line(id="k2", images=["a", "b"]), "line 2 has 2 images; vqa takes 1"),
+        ("vqa", line(id="k2", images=[7]), "line 2 has 7 in 'images'"),
+        ("vqa", line(id="k2", images=None), "line 2 has no 'images'"),
+        ("vqa", line(id="k2", prompt=None), "line 2 has no 'prompt'; expected"),
+        ("vqa", line(id="k2", prompt=None, question="?"), "no 'prompt', but question"),
+        ("vqa", line(id="k2", prompt=" "), "line 2 has an empty prompt"),
+        ("vqa", line(id="k2", answers=None), "line 2 has no answers, unlike line 1"),
+        ("vqa", line(id="k2", answers=[]), "line 2 has no answer"),
+        ("vqa", line(id="k2", answers=["a", ""]), "line 2 has '' in 'answers'"),
+        ("vqa", line(id="k2", answers="cup"), "line 2 has answers 'cup'"),
+        ("vqa", ["k2"], "line 2 is a list"),
+        ("gqa", line(id="k2", answers=["a", "b"]), "line 2 has 2 answers; gqa knows one"),
+        ("caption", line(id="k2"), "has a prompt; caption has the same for all"),
+    ],
+)
+def test_faults_are_named_with_their_line(
+    task: str, second: object, message: str, file: Path
+) -> None:
+    write(file, line(prompt=None) if task == "caption" else line(), second)
+    with pytest.raises(FileFormatError, match=message):
+        load_own_examples(file, task_of(task))
+
+
+def test_a_misspelt_field_on_every_line_is_not_taken_for_no_answers(file: Path) -> None:
+    write(file, {**line(answers=None), "answer": "cup"})
+    with pytest.raises(FileFormatError, match="line 1 has no 'answers', but answer"):
+        load_own_examples(file, get_task("vqa"))
+
+
+@pytest.mark.parametrize("answer", ["TRUE", "yes", "1"])
+def test_other_words_than_true_and_false_are_refused(answer: str, file: Path) -> None:
+    write(file, line(images=["l", "r"], answers=[answer]))
+    with pytest.raises(FileFormatError, match="expected 'true' or 'false'"):
+        load_own_examples(file, get_task("nlvr2"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "no examples"), ('{"id": "k1"', "line 1 is not valid JSON"), ("\n", "line 1 is empty")],
+)
+def test_what_is_no_jsonl_is_said(content: str, message: str, file: Path) -> None:
+    file.write_text(content)
+    with pytest.raises(FileFormatError, match=message):
+        load_own_examples(file, get_task("vqa"))
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "right", "best", "protocol"),
+    [
+        ("vqa", {"answers": ["Cup"]}, "the cup", 100.0, "1 questions without 10 answers"),
+        ("vqa", {"answers": ["cup"] * 10}, "cup", 100.0, "vqa own data, vqa_v2 rules"),
+        ("gqa", {}, "cup", 100.0, "exact match"),
+        ("nlvr2", {"images": ["l", "r"], "answers": ["true"]}, "true", 1.0, "exact match"),
+    ],
+)
+def test_scores_follow_the_rules_of_the_task(
+    task: str, given: dict[str, Any], right: str, best: float, protocol: str, file: Path
+) -> None:
+    write(file, line(**given))
+    chosen = get_task(task)
+    score = score_own_predictions({"k1": right}, file, chosen)
+    assert score.metrics == {"accuracy": best}
+    assert score.per_example == {"k1": best}
+    assert score.protocol.endswith(protocol) or protocol in score.protocol
+    assert score_own_predictions({"k1": "wrong"}, file, chosen).metrics == {"accuracy": 0.0}
+    with pytest.raises(PredictionError, match="1 have no prediction"):
+        score_own_predictions({}, file, chosen)
+
+
+def test_captions_are_scored_as_official_ones(file: Path) -> None:
+    if shutil.which("java") is None:
+        pytest.skip("scoring needs java")
+    lines = [line(id=f"k{n}", prompt=None, answers=[text]) for n, text in enumerate("ab")]
+    write(file, *lines)
+    score = score_own_predictions({"k0": "a", "k1": "b"}, file, task_of("caption"))
+    assert score.metrics["bleu_1"] == pytest.approx(1)
+    assert score.per_example.keys() == {"k0", "k1"}
+
+
+def test_own_files_take_the_place_of_splits(file: Path, tmp_path: Path) -> None:
+    write(file, line(), line(id="k2"))
+    task = with_own_files(get_task("vqa"), {"train": file, "val": file})
+    assert task.splits == ("train", "val")
+    assert task.load(tmp_path / "nowhere", "train").ids() == ["k1", "k2"]
+    with pytest.raises(InputError, match="'test'; there are: train, val"):
+        task.load(tmp_path, "test")
+    predictions = {"k1": "cup", "k2": "plate"}
+    task.write_predictions(predictions, tmp_path / "predictions.json")
+    assert task.read_predictions(tmp_path / "predictions.json") == predictions
+    score = task.score(predictions, tmp_path / "nowhere", "val")
+    assert score.metrics == {"accuracy": 50.0}

@@ -1,0 +1,174 @@
+"""Files for test servers: what is written passes the check, what is wrong is named."""
+
+import json
+import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from eval.errors import FileFormatError, InputError, PredictionError
+from tasks import Submission, Task, get_task
+from tasks._submission import check_submission, write_submission
+
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
+
+# What the server of caption challenges takes, whether or not the task says so yet.
+CAPTIONS = Submission(
+    server="COCO",
+    splits=("val2014", "test2014"),
+    file_name="captions_{split}_{name}_results.json",
+    archive_name="captions_{name}_results.zip",
+)
+
+
+def caption_task() -> Task:
+    return replace(get_task("caption"), submission=CAPTIONS)
+
+
+def answers(task: Task, root: Path, split: str, answer: str = "yes") -> dict[str, str]:
+    return dict.fromkeys(task.load(root, split).ids(), answer)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "file", "answer"),
+    [
+        ("vqa", "test-dev2015", "vqa_OpenEnded_mscoco_test-dev2015_my-run_results.json", "yes"),
+        ("gqa", "val", "val_my-run_predictions.json", "yes"),
+        ("nlvr2", "dev", "nlvr2_dev_my-run.csv", "true"),
+    ],
+)
+def test_what_is_written_passes(
+    name: str, split: str, file: str, answer: str, tmp_path: Path
+) -> None:
+    task, root = get_task(name), FIXTURES / name
+    predictions = answers(task, root, split, answer)
+    written = write_submission(task, predictions, root, split, tmp_path, name="my_run")
+    assert written.path == tmp_path / file
+    assert not written.missing
+    assert task.read_predictions(written.path) == predictions
+    check = check_submission(task, written.path, root, split)
+    assert check.answers == {split: len(predictions)}
+    published = task.sizes[split].examples
+    assert any(f"{published:,} officially" in note for note in check.notes)
+    assert not any("organisers call" in note for note in check.notes)
+
+
+def test_captions_go_into_one_archive_once_both_splits_are_there(tmp_path: Path) -> None:
+    task, root = caption_task(), FIXTURES / "caption"
+    first, second = (
+        write_submission(
+            task, answers(task, root, split, "a dog"), root, split, tmp_path, name="lst"
+        )
+        for split in ("val2014", "test2014")
+    )
+    assert first.path.name == "captions_val2014_lst_results.json"
+    assert first.missing == ["test2014"]
+    assert second.path.name == "captions_lst_results.zip"
+    with zipfile.ZipFile(second.path) as archive:
+        assert archive.namelist() == [
+            "captions_val2014_lst_results.json",
+            "captions_test2014_lst_results.json",
+        ]
+    assert second.check.answers.keys() == {"val2014", "test2014"}
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (["captions_val2014_lst_results.json"], "expected exactly captions_val2014_<name>"),
+        (["a/captions_val2014_x_results.json", "captions_test2014_x_results.json"], "in no folder"),
+        (
+            ["captions_val2014_x_results.json", "captions_test2014_y_results.json"],
+            "different names, x and y",
+        ),
+    ],
+)
+def test_archives_with_wrong_names_are_refused(
+    members: list[str], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "results.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for member in members:
+            archive.writestr(member, "[]")
+    with pytest.raises(FileFormatError, match=message):
+        check_submission(caption_task(), path, FIXTURES / "caption", "val2014")
+
+
+def test_an_archive_is_checked_inside(tmp_path: Path) -> None:
+    task, root = caption_task(), FIXTURES / "caption"
+    path = tmp_path / "results.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for split in ("val2014", "test2014"):
+            ids = task.load(root, split).ids()[split == "test2014" :]
+            content = [{"image_id": int(id_), "caption": "a dog"} for id_ in ids]
+            archive.writestr(f"captions_{split}_lst_results.json", json.dumps(content))
+    with pytest.raises(PredictionError, match="1 have no prediction"):
+        check_submission(task, path, root, "test2014")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda rows: rows[1:], PredictionError, "1 have no prediction"),
+        (lambda rows: [*rows, rows[0]], PredictionError, "more than one answer"),
+        (
+            lambda rows: [*rows, {"question_id": 1, "answer": "yes"}],
+            PredictionError,
+            "1 predictions are of other examples",
+        ),
+        (
+            lambda rows: [{**row, "question_id": str(row["question_id"])} for row in rows],
+            FileFormatError,
+            "expected an integer",
+        ),
+        (lambda rows: [{**row, "answer": 1} for row in rows], FileFormatError, "expected a text"),
+        (lambda rows: {"results": rows}, FileFormatError, "a list"),
+    ],
+)
+def test_faults_of_vqa_files_are_named(
+    change: object, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    assert callable(change)
+    task, root = get_task("vqa"), FIXTURES / "vqa"
+    ids = task.load(root, "test-dev2015").ids()
+    rows = [{"question_id": int(id_), "answer": "yes"} for id_ in ids]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(change(rows)))
+    with pytest.raises(error, match=message):
+        check_submission(task, path, root, "test-dev2015")
+
+
+def test_what_is_odd_but_no_mistake_is_noted(tmp_path: Path) -> None:
+    task, root = get_task("vqa"), FIXTURES / "vqa"
+    path = tmp_path / "mine.json"
+    task.write_predictions(answers(task, root, "val2014", ""), path)
+    notes = check_submission(task, path, root, "val2014").notes
+    assert any("not mine.json" in note for note in notes)
+    assert any("answers of val2014 are empty" in note for note in notes)
+    assert any("takes test-dev2015 and test2015, not val2014" in note for note in notes)
+
+
+def test_archives_where_the_server_takes_a_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("results.json", "[]")
+    with pytest.raises(FileFormatError, match="Unpack it"):
+        check_submission(get_task("vqa"), path, FIXTURES / "vqa", "test-dev2015")
+
+
+def test_a_task_without_a_server_says_so(tmp_path: Path) -> None:
+    task = replace(get_task("vqa"), submission=None)
+    with pytest.raises(InputError, match="no public test server"):
+        check_submission(task, tmp_path / "x.json", FIXTURES / "vqa", "val2014")
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no file"):
+        check_submission(get_task("vqa"), tmp_path / "x.json", FIXTURES / "vqa", "val2014")
+    (tmp_path / "x.json").write_text("[]")
+    shutil.copytree(FIXTURES / "vqa", tmp_path / "root")
+    (tmp_path / "root/vqa/v2_OpenEnded_mscoco_test-dev2015_questions.json").unlink()
+    with pytest.raises(InputError, match="test-dev2015_questions"):
+        check_submission(get_task("vqa"), tmp_path / "x.json", tmp_path / "root", "test-dev2015")

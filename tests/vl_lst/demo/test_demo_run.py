@@ -1,0 +1,51 @@
+"""The demo's road from pictures to scores, on a handful of pictures."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from vl_lst.demo import gallery, run, world
+from vl_lst.progress import silent
+
+
+def stage(_description: str) -> AbstractContextManager[Any]:
+    return nullcontext(silent)
+
+
+@pytest.mark.slow
+def test_it_scores_both_models_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = tuple(replace(split, images=12, questions_per_image=4) for split in world.SPLITS)
+    monkeypatch.setattr(run, "write_world", partial(world.write_world, splits=small))
+    read = run.read_recipe_file
+
+    def quick(name: str) -> dict[str, Any]:
+        recipe = read(name)
+        recipe["training"]["epochs"] = 1
+        return recipe
+
+    monkeypatch.setattr(run, "read_recipe_file", quick)
+    first = run.run_demo(tmp_path, stage)
+    assert set(first.scores["vqa"]) == {"lst", "blind"}
+    assert all(0 <= score <= 100 for score in first.scores["vqa"].values())
+    with Image.open(first.gallery) as picture:
+        assert picture.width > picture.height / 2
+    again = run.run_demo(tmp_path, stage)
+    assert again.scores == first.scores
+
+
+def test_a_gallery_has_a_cell_for_each_card(tmp_path: Path) -> None:
+    image = tmp_path / "shape.png"
+    Image.new("RGB", (10, 10), "red").save(image)
+    cards = [gallery.Card(image, "what " * 30, "red", "blue")] * (gallery.COLUMNS + 1)
+    gallery.draw_gallery(cards, tmp_path / "gallery.png")
+    with Image.open(tmp_path / "gallery.png") as sheet:
+        width, height = sheet.size
+    assert width == gallery.COLUMNS * (gallery.SIDE + 2 * gallery.MARGIN)
+    assert height == 2 * (gallery.SIDE + 2 * gallery.MARGIN + gallery.LINES * gallery.LINE)

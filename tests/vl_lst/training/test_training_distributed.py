@@ -1,0 +1,111 @@
+"""Two processes learn and predict what one does."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_mixture import GQA_VALIDATION, add_tasks, mixture_recipe
+from tiny_run import tiny_world
+
+from vl_lst.recipes import dump_recipe
+from vl_lst.training.order import in_turn
+
+TESTS = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def train_with(processes: int, recipe: Path, folder: Path) -> list[Path]:
+    """Train in as many processes; return the files with each one's gradients."""
+    folder.mkdir()
+    files = [folder / f"gradients-{rank}.safetensors" for rank in range(processes)]
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(processes),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, TESTS / "distributed_training.py", recipe, folder / "run", file],
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank, file in enumerate(files)
+    ]
+    try:
+        for process in started:
+            said, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, said
+    finally:
+        for process in started:
+            process.kill()
+    return files
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, list[Path]]]:
+    folder = tmp_path_factory.mktemp("distributed")
+    with tiny_world(folder / "world") as world:
+        recipe = mixture_recipe(
+            world, add_tasks(world), method__options__dropout=0.0, training__log_every_steps=1
+        )
+        dump_recipe(recipe, folder / "recipe.yaml")
+        files = {
+            count: train_with(count, folder / "recipe.yaml", folder / f"by-{count}")
+            for count in (1, 2)
+        }
+    return folder, files
+
+
+@pytest.mark.slow
+def test_gradients_are_equal_across_processes_and_to_those_of_one(
+    trained: tuple[Path, dict[int, list[Path]]],
+) -> None:
+    """Of classifiers, generated answers and captions of different lengths; heads not used, too."""
+    _, files = trained
+    (alone,), (first, second) = ([load_file(path) for path in each] for each in files.values())
+    assert alone.keys() == first.keys() == second.keys()
+    for name, gradient in first.items():
+        assert torch.equal(gradient, second[name]), name
+        torch.testing.assert_close(gradient, alone[name], rtol=1e-3, atol=1e-5, msg=name)
+    heads = {name.split()[1].split(".")[1] for name in alone if "classifiers." in name}
+    assert heads == {"vqa", "nlvr2"}
+    steps = {name.split()[0] for name in alone}
+    used = {name.split()[0] for name in alone if "classifiers.nlvr2" in name}
+    assert 0 < len(used) < len(steps), "a head gets a gradient in the steps of its task alone"
+
+
+@pytest.mark.slow
+def test_predictions_of_two_processes_score_as_those_of_one(
+    trained: tuple[Path, dict[int, list[Path]]],
+) -> None:
+    folder, _ = trained
+    assert GQA_VALIDATION == 5
+    assert [len(batch) for rank in range(2) for batch in in_turn(5, 9, process=rank, processes=2)]
+    records = [
+        json.loads((folder / f"by-{count}" / "run" / "record.json").read_text()) for count in (1, 2)
+    ]
+    assert [record["status"] for record in records] == ["success", "success"]
+    assert records[0]["scores"] == records[1]["scores"]
+    losses = [
+        [line["loss"] for line in map(json.loads, text.splitlines()) if "loss" in line]
+        for text in (
+            (folder / f"by-{count}" / "run" / "metrics.jsonl").read_text() for count in (1, 2)
+        )
+    ]
+    assert len(losses[0]) == 14
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)

@@ -1,0 +1,66 @@
+"""The benchmark's captions in the format of COCO."""
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from eval.files import write_json
+from vl_lst.demo.captions import caption
+from vl_lst.demo.scenes import Scene
+from vl_lst.demo.splits import PICTURE_SIZE, Split
+from vl_lst.demo.vqa import INFO, LICENSE
+
+__all__ = ["captions_split", "write_coco"]
+
+CAPTIONS_PER_IMAGE = 5
+# One-object pictures run out of different things to say.
+TRIES = 20
+LICENSE_ID = 1
+
+
+def write_coco(data_root: Path, split: Split) -> None:
+    """Write a split's official captions into `coco/annotations/`."""
+    path = data_root / "coco" / "annotations" / f"captions_{split.name}.json"
+    write_json(path, captions_split(split), indent=None)
+
+
+def captions_split(split: Split) -> dict[str, Any]:
+    """Return a split's official captions document: five captions for each picture of VQA's."""
+    rng = Random(f"captions {split.name}")
+    images, annotations = [], []
+    for number in range(split.images):
+        image_id = split.first_image_id + number
+        images.append(
+            {
+                "license": LICENSE_ID,
+                "url": f"https://example.com/{split.stem(number)}.jpg",
+                "file_name": f"{split.stem(number)}.jpg",
+                "height": PICTURE_SIZE,
+                "width": PICTURE_SIZE,
+                "date_captured": INFO["date_created"],
+                "id": image_id,
+            }
+        )
+        annotations += [
+            {"image_id": image_id, "id": image_id * 10 + position, "caption": text}
+            for position, text in enumerate(_captions(split.scene(number), rng))
+        ]
+    return {
+        "info": INFO,
+        "type": "captions",
+        "images": images,
+        "licenses": [{**LICENSE, "id": LICENSE_ID}],
+        "annotations": annotations,
+    }
+
+
+def _captions(scene: Scene, rng: Random) -> list[str]:
+    """Five captions, as different as a few tries make them, written as people do."""
+    texts: list[str] = []
+    for attempt in range(TRIES):
+        text = caption(scene, rng)
+        if text not in texts or attempt >= TRIES - CAPTIONS_PER_IMAGE:
+            texts.append(text)
+        if len(texts) == CAPTIONS_PER_IMAGE:
+            break
+    return [f"{text[0].upper()}{text[1:]}." for text in texts]

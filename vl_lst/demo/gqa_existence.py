@@ -1,0 +1,95 @@
+"""GQA's questions about what there is in a picture."""
+
+from collections.abc import Iterator
+from itertools import combinations
+from random import Random
+
+from vl_lst.demo.captions import PLURALS, with_article
+from vl_lst.demo.gqa_asking import YES_NO, GqaQuestion, SceneView, presence, settling, worded
+from vl_lst.demo.gqa_programs import joined, then
+from vl_lst.demo.scenes import COLOURS, SHAPES, pick
+
+__all__ = ["existence_questions"]
+
+EXISTS = ("Is there {a}?", "Is there {a} in the picture?", "Are there any {nouns}?")
+BOTH_EXIST = ("Are there both {nouns} and {others}?", "Is there {a} and {another}?")
+EITHER_EXISTS = ("Are there either {nouns} or {others}?", "Is there {a} or {another}?")
+
+
+def existence_questions(view: SceneView, rng: Random) -> Iterator[GqaQuestion]:
+    """Yield questions whether something, two things or one of two things are there."""
+    yield from _one(view, rng)
+    yield from _two(view, rng)
+
+
+def _one(view: SceneView, rng: Random) -> Iterator[GqaQuestion]:
+    # What is not there shares a word with what is, or else one glance would do.
+    asked = {("", pick(rng, SHAPES)), (pick(rng, tuple(COLOURS)), "")}
+    for item in view.scene.objects:
+        asked |= {("", item.shape), (item.colour, ""), (item.colour, item.shape)}
+        asked |= {(item.colour, pick(rng, SHAPES)), (pick(rng, tuple(COLOURS)), item.shape)}
+    for colour, shape in sorted(asked):
+        noun = f"{colour} {shape or 'shape'}".strip()
+        program, there = view.find_any(colour, shape)
+        settled_by = settling(colour, shape, there=there)
+        question = GqaQuestion(
+            kind="exist",
+            subject=noun,
+            answer=YES_NO[not there],
+            full_answer=f"Yes, there is {with_article(noun)}."
+            if there
+            else f"No, there is no {noun}.",
+            program=then(program, "exist", "?"),
+            structural="verify",
+            semantic="obj",
+            detailed="existAttr" if colour else "exist",
+            told=presence(colour, shape) if there else settled_by[0],
+            settled_by=settled_by,
+        )
+        nouns = f"{colour} {PLURALS[shape or 'shape']}".strip()
+        yield from worded(question, EXISTS, rng, a=with_article(noun), nouns=nouns)
+
+
+def _two(view: SceneView, rng: Random) -> Iterator[GqaQuestion]:
+    present = {item.shape for item in view.scene.objects}
+    shapes = sorted(present | {pick(rng, SHAPES), pick(rng, SHAPES)})
+    for operation, wordings in (("and", BOTH_EXIST), ("or", EITHER_EXISTS)):
+        # One pair for each answer: what is drawn blindly is hardly ever both there, or both absent.
+        of_answer: dict[bool, list[tuple[str, str]]] = {}
+        for pair in combinations(shapes, 2):
+            there = [shape in present for shape in pair]
+            yes = all(there) if operation == "and" else any(there)
+            of_answer.setdefault(yes, []).append(pair)
+        for yes, pairs in sorted(of_answer.items()):
+            pair = pick(rng, pairs)
+            (one, one_there), (other, other_there) = (view.find_any("", shape) for shape in pair)
+            decisive = [
+                settling("", shape, there=yes)[0]
+                for shape, there in zip(pair, (one_there, other_there), strict=True)
+                if there == yes
+            ]
+            # "Both are there" and "neither is there" take both facts, their negations only one.
+            takes_both = yes == (operation == "and")
+            if takes_both:
+                decisive = [frozenset.union(*decisive)]
+            question = GqaQuestion(
+                kind=f"{operation} exist",
+                subject=" ".join(pair),
+                answer=YES_NO[not yes],
+                full_answer=f"{YES_NO[not yes].capitalize()}.",
+                program=joined(then(one, "exist", "?"), then(other, "exist", "?"), operation),
+                structural="logical",
+                semantic="obj",
+                detailed=f"exist{operation.capitalize()}",
+                told=decisive[0] if takes_both else frozenset(),
+                settled_by=tuple(decisive),
+            )
+            yield from worded(
+                question,
+                wordings,
+                rng,
+                a=with_article(pair[0]),
+                another=with_article(pair[1]),
+                nouns=PLURALS[pair[0]],
+                others=PLURALS[pair[1]],
+            )

@@ -1,0 +1,130 @@
+"""The benchmark's statements about pairs of pictures in the format of NLVR2.
+
+Each sentence is true of exactly two of the four pairs of its set, so that a sentence without its
+pictures is as often true as false, and whoever does not look is consistent about none.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from eval.files import atomic_path
+from vl_lst.demo.balance import pick_weighted
+from vl_lst.demo.scenes import Scene, pick
+from vl_lst.demo.splits import PAIRS_PER_SET, PairSplit, directory_of
+from vl_lst.demo.statements import Statement, statements_about
+
+__all__ = ["statements_split", "write_nlvr2"]
+
+# Shares of the kinds of sentences. What can be answered by looking up one thing in one picture
+# prevails, as in the other tasks.
+KIND_WEIGHTS = {
+    "one side": 40,
+    "both": 12,
+    "either": 20,
+    "one alone": 12,
+    "count": 10,
+    "compare": 6,
+}
+PEOPLE = 12
+EXTRA_VALIDATIONS = 4
+
+
+def write_nlvr2(data_root: Path, split: PairSplit) -> None:
+    """Write a split's official statements, and the balanced and unbalanced parts of "dev"."""
+    folder = data_root / "nlvr2"
+    rows = statements_split(split)
+    _write_lines(folder / f"{split.name}.json", rows)
+    if split.name != "train":
+        for subset, part in _subsets(rows).items():
+            _write_lines(folder / subset / f"{subset}_{split.name}.json", part)
+
+
+def statements_split(split: PairSplit) -> list[dict[str, Any]]:
+    """Return the lines of a split's official file."""
+    rng = Random(f"statements {split.name}")
+    rows = []
+    for set_number in range(split.sets):
+        pairs = split.pairs(set_number)
+        for sentence_number, statement in enumerate(_chosen(split, pairs, rng)):
+            for pair_number, (left, right) in enumerate(pairs):
+                rows.append(
+                    _row(
+                        split,
+                        (set_number, pair_number, sentence_number),
+                        statement,
+                        str(statement.holds(left, right)),
+                        rng,
+                    )
+                )
+    return rows
+
+
+def _chosen(
+    split: PairSplit, pairs: tuple[tuple[Scene, Scene], ...], rng: Random
+) -> list[Statement]:
+    candidates = [
+        statement
+        for statement in statements_about(pairs, rng)
+        if sum(statement.holds(left, right) for left, right in pairs) * 2 == PAIRS_PER_SET
+    ]
+    chosen: list[Statement] = []
+    while candidates and len(chosen) < split.sentences_per_set:
+        kind = pick_weighted(KIND_WEIGHTS, {each.kind for each in candidates}, rng)
+        best = pick(rng, [statement for statement in candidates if statement.kind == kind])
+        chosen.append(best)
+        candidates = [each for each in candidates if each.subject != best.subject]
+    return chosen
+
+
+def _row(
+    split: PairSplit,
+    numbers: tuple[int, int, int],
+    statement: Statement,
+    label: str,
+    rng: Random,
+) -> dict[str, Any]:
+    set_number, pair_number, sentence_number = numbers
+    left, right = split.stems(set_number, pair_number)
+    writer, first, *others = sorted(map(str, range(PEOPLE)), key=lambda _: rng.random())[
+        : 2 + EXTRA_VALIDATIONS
+    ]
+    row: dict[str, Any] = {
+        "validation": {first: label},
+        "sentence": statement.text,
+        "left_url": f"https://example.com/{left}.png",
+        "writer": writer,
+        "label": label,
+        "right_url": f"https://example.com/{right}.png",
+        "synset": statement.subject,
+        "query": f"{statement.subject}{set_number}",
+        "identifier": f"{split.name}-{set_number}-{pair_number}-{sentence_number}",
+    }
+    if split.in_directories:
+        row["directory"] = directory_of(set_number)
+    else:
+        row["extra_validations"] = dict.fromkeys(others, label)
+    return row
+
+
+def _subsets(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Part statements by whether their pair of pictures is as often right as wrong."""
+    leads: Counter[str] = Counter()
+    for row in rows:
+        leads[_pair_of(row)] += 1 if row["label"] == "True" else -1
+    return {
+        "balanced": [row for row in rows if leads[_pair_of(row)] == 0],
+        "unbalanced": [row for row in rows if leads[_pair_of(row)] != 0],
+    }
+
+
+def _pair_of(row: dict[str, Any]) -> str:
+    identifier: str = row["identifier"]
+    return identifier.rpartition("-")[0]
+
+
+def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,132 @@
+"""How large the benchmark of the shapes world is, and where each of its pictures lies.
+
+VQA, GQA and captions are about the same pictures, whose features are needed once; NLVR2 has
+pictures of its own, in pairs.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vl_lst.demo.scenes import Purpose, Scene, sample_scene, scene_seed
+
+__all__ = [
+    "PAIRS_PER_SET",
+    "PAIR_SPLITS",
+    "PICTURE_SIZE",
+    "SPLITS",
+    "PairSplit",
+    "Split",
+    "directory_of",
+    "picture_path",
+]
+
+PICTURE_SIZE = 128
+OBJECT_COUNTS = (1, 2, 2, 3, 3)
+PAIRS_PER_SET = 4
+SETS_PER_DIRECTORY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One part of the benchmark of VQA, GQA and captions.
+
+    Args:
+        name: COCO's name of it, also the folder of its pictures.
+        purpose: The range its scenes' seeds are from.
+        images: Number of pictures.
+        questions_per_image: At most so many questions of VQA about each.
+        first_image_id: Id of its first picture.
+    """
+
+    name: str
+    purpose: Purpose
+    images: int
+    questions_per_image: int
+    first_image_id: int
+
+    @property
+    def gqa_name(self) -> str:
+        """GQA's name of it: COCO's without the year."""
+        return self.name.removesuffix("2014")
+
+    def scene(self, number: int) -> Scene:
+        """Return the scene of the split's `number`-th picture."""
+        return sample_scene(scene_seed(self.purpose, number), counts=OBJECT_COUNTS)
+
+    def stem(self, number: int) -> str:
+        """Return the official stem of the split's `number`-th picture."""
+        return f"COCO_{self.name}_{self.first_image_id + number:012d}"
+
+
+@dataclass(frozen=True, slots=True)
+class PairSplit:
+    """One part of the benchmark of NLVR2.
+
+    Four pairs of pictures make a set; a sentence is judged beside every pair of its set.
+
+    Args:
+        name: NLVR2's name of it, also the folder of its pictures.
+        purpose: The range its scenes' seeds are from.
+        sets: Number of sets.
+        sentences_per_set: At most so many sentences about each.
+        in_directories: Whether pictures lie in numbered folders, as those of NLVR2's "train" do.
+    """
+
+    name: str
+    purpose: Purpose
+    sets: int
+    sentences_per_set: int
+    in_directories: bool
+
+    def pairs(self, set_number: int) -> tuple[tuple[Scene, Scene], ...]:
+        """Return the left and the right scene of each pair of a set."""
+        first = set_number * PAIRS_PER_SET * 2
+        scenes = [
+            sample_scene(scene_seed(self.purpose, index), counts=OBJECT_COUNTS)
+            for index in range(first, first + PAIRS_PER_SET * 2)
+        ]
+        return tuple(zip(scenes[::2], scenes[1::2], strict=True))
+
+    def stems(self, set_number: int, pair_number: int) -> tuple[str, str]:
+        """Return the official stems of a pair's left and right picture."""
+        pair = f"{self.name}-{set_number}-{pair_number}"
+        return f"{pair}-img0", f"{pair}-img1"
+
+
+SPLITS = (
+    Split("train2014", Purpose.BENCHMARK_TRAIN, 1200, 8, 1),
+    Split("val2014", Purpose.BENCHMARK_VAL, 250, 8, 100_001),
+)
+PAIR_SPLITS = (
+    PairSplit("train", Purpose.BENCHMARK_PAIRS_TRAIN, 150, 4, in_directories=True),
+    PairSplit("dev", Purpose.BENCHMARK_PAIRS_VAL, 40, 4, in_directories=False),
+)
+
+
+def directory_of(set_number: int) -> int:
+    """Return the folder in which NLVR2 keeps the training pictures of a set."""
+    return set_number // SETS_PER_DIRECTORY
+
+
+def picture_path(data_root: Path, image_id: str) -> Path:
+    """Return the file of a picture, given its id as examples of any of the tasks have it.
+
+    Args:
+        data_root: Where the world was written.
+        image_id: The stem of the picture's file, an entry of `Example.image_ids`.
+
+    Raises:
+        ValueError: There is no such picture in the world.
+    """
+    images = data_root / "images"
+    for split in SPLITS:
+        if image_id.startswith(f"COCO_{split.name}_"):
+            return images / split.name / f"{image_id}.jpg"
+    for pair_split in PAIR_SPLITS:
+        name, _, rest = image_id.partition("-")
+        if name == pair_split.name:
+            folder = images / "nlvr2" / name
+            if pair_split.in_directories:
+                folder /= str(directory_of(int(rest.partition("-")[0])))
+            return folder / f"{image_id}.png"
+    raise ValueError(f"the shapes world has no picture {image_id!r}")

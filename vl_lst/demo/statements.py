@@ -1,0 +1,170 @@
+"""Statements about two pictures side by side, true or false, in the manner of NLVR2."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from random import Random
+
+from vl_lst.demo.captions import NUMBER_WORDS, count_phrase, with_article
+from vl_lst.demo.scenes import Scene, pick
+
+__all__ = ["Statement", "statements_about"]
+
+Judgement = Callable[[Scene, Scene], bool]
+
+# What a picture contains is said in words that the demo's T5 has read.
+CONTAINS = (
+    "The {side} image contains {a}.",
+    "The {side} image shows {a}.",
+    "There is {a} in the {side} image.",
+)
+LACKS = (
+    "The {side} image does not contain {a}.",
+    "There is no {noun} in the {side} image.",
+    "No {noun} is present in the {side} image.",
+)
+BOTH = (
+    "Both images contain {a}.",
+    "Each image contains {a}.",
+    "There is {a} in both images.",
+)
+EITHER = (
+    "At least one of the images contains {a}.",
+    "There is {a} in one image or in both.",
+)
+NEITHER = (
+    "Neither of the images contains {a}.",
+    "There is no {noun} in either image.",
+)
+ONE_ONLY = (
+    "Exactly one of the images contains {a}.",
+    "One image contains {a} and the other does not.",
+)
+FIRST_ONLY = ("The {side} image shows {a} and the {other} image does not.",)
+EXACTLY = (
+    "The {side} image contains exactly {counted}.",
+    "There {are} exactly {counted} in the {side} image.",
+)
+MORE = (
+    "The {side} image contains more shapes than the {other} image.",
+    "There are more shapes in the {side} image than in the {other} image.",
+)
+AS_MANY = (
+    "Both images contain the same number of shapes.",
+    "There are as many shapes in the left image as in the right image.",
+)
+IN_ALL = ("There are exactly {number} shapes in the two images together.",)
+SIDES = ("left", "right")
+LARGEST_TOTAL = len(NUMBER_WORDS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One sentence about a pair of pictures.
+
+    Args:
+        kind: What it is about ("left or right", "both", ...).
+        subject: What is looked for ("red circle").
+        text: The sentence.
+        holds: Whether it is true of a left and a right scene.
+    """
+
+    kind: str
+    subject: str
+    text: str
+    holds: Judgement
+
+
+def statements_about(pairs: Iterable[tuple[Scene, Scene]], rng: Random) -> list[Statement]:
+    """Return statements worth making about some pairs: about things that one or another shows.
+
+    Args:
+        pairs: Left and right scenes.
+        rng: Chooses wordings.
+    """
+    objects = [item for pair in pairs for scene in pair for item in scene.objects]
+    nouns = {
+        **{item.shape: ("", item.shape) for item in objects},
+        **{f"{item.colour} shape": (item.colour, "") for item in objects},
+        **{f"{item.colour} {item.shape}": (item.colour, item.shape) for item in objects},
+    }
+    made: list[Statement] = []
+    for noun, (colour, shape) in sorted(nouns.items()):
+        made += _presence(noun, _Contains(colour, shape), rng)
+    for shape in sorted({item.shape for item in objects} | {"shape"}):
+        made += _counts(shape, rng)
+    return [*made, *_comparisons(rng)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Contains:
+    """Whether a scene has an object of a colour and a shape; empty stands for any."""
+
+    colour: str
+    shape: str
+
+    def __call__(self, scene: Scene) -> bool:
+        return any(
+            self.colour in ("", item.colour) and self.shape in ("", item.shape)
+            for item in scene.objects
+        )
+
+
+def _presence(noun: str, contains: _Contains, rng: Random) -> Iterator[Statement]:
+    def state(kind: str, wordings: tuple[str, ...], holds: Judgement, side: int = 0) -> Statement:
+        text = pick(rng, wordings).format(
+            a=with_article(noun), noun=noun, side=SIDES[side], other=SIDES[1 - side]
+        )
+        return Statement(kind, noun, text, holds)
+
+    for side in (0, 1):
+        yield state("one side", CONTAINS, lambda *pair, n=side: contains(pair[n]), side)
+        yield state("one side", LACKS, lambda *pair, n=side: not contains(pair[n]), side)
+        yield state(
+            "one alone",
+            FIRST_ONLY,
+            lambda *pair, n=side: contains(pair[n]) and not contains(pair[1 - n]),
+            side,
+        )
+    yield state("both", BOTH, lambda left, right: contains(left) and contains(right))
+    yield state("either", EITHER, lambda left, right: contains(left) or contains(right))
+    yield state("either", NEITHER, lambda left, right: not (contains(left) or contains(right)))
+    yield state("one alone", ONE_ONLY, lambda left, right: contains(left) != contains(right))
+
+
+def _counts(shape: str, rng: Random) -> Iterator[Statement]:
+    for side in (0, 1):
+        for number in (1, 2, 3):
+            text = pick(rng, EXACTLY).format(
+                side=SIDES[side],
+                counted=count_phrase(number, shape),
+                are="is" if number == 1 else "are",
+            )
+            yield Statement(
+                "count",
+                f"{number} {shape}",
+                text,
+                lambda *pair, n=side, wanted=number: _count(pair[n], shape) == wanted,
+            )
+
+
+def _comparisons(rng: Random) -> Iterator[Statement]:
+    def size(scene: Scene) -> int:
+        return len(scene.objects)
+
+    for side in (0, 1):
+        text = pick(rng, MORE).format(side=SIDES[side], other=SIDES[1 - side])
+        yield Statement(
+            "compare", "shapes", text, lambda *pair, n=side: size(pair[n]) > size(pair[1 - n])
+        )
+    yield Statement(
+        "compare", "shapes", pick(rng, AS_MANY), lambda left, right: size(left) == size(right)
+    )
+    for total in range(2, LARGEST_TOTAL + 1):
+        text = pick(rng, IN_ALL).format(number=NUMBER_WORDS[total])
+        yield Statement(
+            "compare", "shapes", text, lambda *pair, wanted=total: sum(map(size, pair)) == wanted
+        )
+
+
+def _count(scene: Scene, shape: str) -> int:
+    return sum(shape in ("shape", item.shape) for item in scene.objects)

@@ -1,0 +1,70 @@
+"""A closed list of answers as a prefix tree of token ids, to generate nothing else.
+
+B rows, V vocabulary, E edges of the tree.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["AnswerTree"]
+
+ROOT = 0
+NOWHERE = 1
+
+
+class AnswerTree:
+    """Which tokens may follow which beginnings; rows of a search stand at its nodes.
+
+    Args:
+        answers: Token ids of each answer, end of sequence included, none without a token.
+        vocabulary: V.
+        device: Where the search runs.
+    """
+
+    def __init__(
+        self, answers: Iterable[Sequence[int]], *, vocabulary: int, device: torch.device
+    ) -> None:
+        children: list[dict[int, int]] = [{}, {}]
+        for ids in answers:
+            node = ROOT
+            for token in ids:
+                if token not in children[node]:
+                    children[node][token] = len(children)
+                    children.append({})
+                node = children[node][token]
+        edges = sorted(
+            (node, token, target)
+            for node, followers in enumerate(children)
+            for token, target in followers.items()
+        )
+        nodes_E, self._token_E, self._target_E = (
+            torch.tensor(column, device=device) for column in zip(*edges, strict=True)
+        )
+        self._vocabulary = vocabulary
+        self._key_E = nodes_E * vocabulary + self._token_E
+        counts = torch.bincount(nodes_E, minlength=len(children))
+        self._count = counts
+        self._first = counts.cumsum(0) - counts
+
+    def start(self, rows: int) -> Tensor:
+        """Nodes [B] of rows that have no token yet."""
+        return torch.full((rows,), ROOT, device=self._key_E.device)
+
+    def follow(self, nodes_B: Tensor, tokens_B: Tensor) -> Tensor:
+        """Nodes [B] after these tokens; where none may follow, one from which none does."""
+        keys_B = nodes_B * self._vocabulary + tokens_B
+        edge_B = torch.searchsorted(self._key_E, keys_B).clamp(max=len(self._key_E) - 1)
+        return torch.where(self._key_E[edge_B] == keys_B, self._target_E[edge_B], NOWHERE)
+
+    def forbid(self, scores_BV: Tensor, nodes_B: Tensor) -> Tensor:
+        """The scores [B, V] with minus infinity for tokens that may not follow."""
+        count_B = self._count[nodes_B]
+        row_E = torch.arange(len(nodes_B), device=nodes_B.device).repeat_interleave(count_B)
+        place_E = torch.arange(len(row_E), device=nodes_B.device)
+        before_B = count_B.cumsum(0) - count_B
+        edge_E = place_E + (self._first[nodes_B] - before_B).repeat_interleave(count_B)
+        allowed_BV = torch.full_like(scores_BV, -torch.inf)
+        allowed_BV[row_E, self._token_E[edge_E]] = 0
+        return scores_BV + allowed_BV
