@@ -80,6 +80,8 @@ class _Official:
     def __init__(self, folder: Path, split: str) -> None:
         tier, _, rest = split.partition("_")
         self.has_answers = tier in TIERS_WITH_ANSWERS
+        # What validates is scored long after it is loaded: its faults are told at once.
+        self._checked_when_loaded = self.has_answers and tier != "train"
         self._questions = _whole_or_chunks(folder, f"{tier}_{rest or 'balanced'}_questions")
         self._choices = _whole_or_chunks(folder, f"{tier}_choices")
 
@@ -87,7 +89,8 @@ class _Official:
         return self._questions
 
     def examples(self) -> Iterator[Example]:
-        for id_, row, problem in _entries(self._questions, "the official GQA questions"):
+        entries = self._scorable() if self._checked_when_loaded else self._all()
+        for id_, row, problem in entries:
             yield Example(
                 id=id_,
                 image_ids=(field_of(row, "imageId", str, problem),),
@@ -99,7 +102,7 @@ class _Official:
         has_choices = all(path.exists() for path in self._choices)
         scores = score_gqa(
             predictions,
-            self._scorable(),
+            ((id_, row) for id_, row, _ in self._scorable()),
             self._listed_choices() if has_choices else None,
             strict_official=strict_official,
         )
@@ -110,12 +113,15 @@ class _Official:
             reasons=scores.reasons,
         )
 
-    def _scorable(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        for id_, row, problem in _entries(self._questions, "the official GQA questions"):
+    def _all(self) -> Iterator[tuple[str, Any, Problem]]:
+        return _entries(self._questions, "the official GQA questions")
+
+    def _scorable(self) -> Iterator[tuple[str, Any, Problem]]:
+        for id_, row, problem in self._all():
             field_of(row, "answer", str, problem)
             if field_of(row, "isBalanced", bool, problem):
                 _require_scorable(row, problem)
-            yield id_, row
+            yield id_, row, problem
 
     def _listed_choices(self) -> Iterator[tuple[str, Mapping[str, Sequence[str]]]]:
         for id_, row, problem in _entries(self._choices, "the official GQA choices"):

@@ -180,15 +180,20 @@ def test_one_clear_message_for_a_wrong_question(
         (first("semantic", [{"operation": "select"}]), "has no 'argument'"),
     ],
 )
-def test_what_only_scoring_needs_is_checked_by_scoring(
+def test_what_only_scoring_needs_is_checked_before_anything_is_predicted(
     root: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
+    """A long training must not end at its first validation; what only trains needs less."""
     questions = read(root / "gqa" / VAL)
+    predictions = answers(root, "val")
     change(questions)
     write(root / "gqa" / VAL, questions)
-    predictions = answers(root, "val")
+    with pytest.raises(FileFormatError, match=message):
+        TASK.load(root, "val")
     with pytest.raises(FileFormatError, match=message):
         TASK.score(predictions, root, "val")
+    write(root / "gqa" / "train_balanced_questions.json", questions)
+    assert len(TASK.load(root, "train")) == len(questions)
 
 
 def test_choices_of_another_split_are_refused(root: Path) -> None:

@@ -12,10 +12,22 @@ __all__ = ["evaluate"]
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder `vl-lst train` wrote.")],
-    split: Annotated[str, typer.Option(help="The split to predict, such as val2014.")],
     more_features: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[FILE.h5]...", help="Further feature files.", show_default=False),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="The split to predict, such as val2014; train or val of a run that was trained on "
+            "your own files."
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl", help="Instead of a split, a further file of your own examples."
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="The task; by default the only one the run was trained on.")
@@ -54,6 +66,9 @@ def evaluate(
 
     Example: vl-lst evaluate runs/vqa --split val2014 --json scores.json
     """
+    if (split is None) == (file is None):
+        raise typer.BadParameter("give either --split or --file")
+    from eval.errors import InputError
     from eval.files import write_json
     from tasks._submission import submission_of
     from vl_lst.cli._scores import print_score, score_document
@@ -61,12 +76,21 @@ def evaluate(
     from vl_lst.training.run import load_run
 
     loaded = load_run(run, checkpoint=checkpoint)
-    chosen = loaded.task(task)
+    official = data_root is not None
+    chosen = loaded.task(task, official=official)
     if submission:
+        if file is not None or (loaded.has_own_files(task) and not official):
+            raise InputError(
+                "--submission: test servers take answers to the official examples, and these are "
+                "your own; leave it out, or give --data-root and an official --split"
+            )
         submission_of(chosen)
+    given = file or split
+    assert given is not None
+    split = given.name if isinstance(given, Path) else given
     with progress(f"evaluating {split}", quiet=quiet) as report:
         evaluation = loaded.evaluate(
-            split,
+            given,
             task_name=task,
             data_root=data_root,
             features=[*(features or []), *(more_features or [])] or None,
@@ -98,7 +122,7 @@ def evaluate(
         print_written(
             chosen,
             evaluation.predictions,
-            data_root or loaded.recipe.data.root,
+            data_root or loaded.recipe.data.folder,
             split,
             run,
             quiet=quiet,

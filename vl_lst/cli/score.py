@@ -13,12 +13,25 @@ __all__ = ["score"]
 def score(
     task: Annotated[str, typer.Option(help="The task, such as vqa.")],
     data_root: Annotated[
-        Path, typer.Option(help="Folder with the official annotation files, in vqa/ for vqa.")
-    ],
-    split: Annotated[str, typer.Option(help="The split that was predicted, such as val2014.")],
+        Path | None,
+        typer.Option(help="Folder with the official annotation files, in vqa/ for vqa."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The split that was predicted, such as val2014.")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help="Your own examples that were predicted, instead of --data-root and --split.",
+        ),
+    ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Predictions, in the official results format."),
+        typer.Option(
+            metavar="FILE",
+            help='Predictions, in the official results format; of --file, [{"id", "answer"}, ...].',
+        ),
     ] = None,
     check_submission: Annotated[
         Path | None,
@@ -53,13 +66,26 @@ def score(
     """
     if (predictions is None) == (check_submission is None):
         raise typer.BadParameter("give either --predictions or --check-submission")
+    if file is None and (data_root is None or split is None):
+        raise typer.BadParameter("give --data-root and --split, or --file with your own examples")
+    if file is not None and (data_root is not None or split is not None):
+        raise typer.BadParameter("give either --file, or --data-root and --split")
+    if file is not None and (check_submission is not None or strict_official):
+        raise typer.BadParameter(
+            "--check-submission and --strict-official are for official splits: leave --file out"
+        )
     from eval.errors import InputError
     from eval.files import write_json
-    from tasks import get_task
+    from tasks import get_task, with_own_files
     from vl_lst.cli._scores import print_score, require_metrics, score_document
     from vl_lst.cli._submissions import print_check
 
     chosen = get_task(task)
+    if file is not None:
+        data_root, split = file.parent, file.name
+        chosen = with_own_files(chosen, {split: file})
+    assert data_root is not None
+    assert split is not None
     if check_submission is not None:
         document = print_check(chosen, check_submission, data_root, split, quiet=quiet)
         if json_file is not None:

@@ -12,6 +12,9 @@ from vl_lst.cli._console import JsonOption, QuietOption, progress, results, stat
 __all__ = ["train"]
 
 DEFAULT_RECIPE = "lst"
+# The paper's settings are for T5-base; the small backbone that comes along has its own.
+RECIPE_OF_BACKBONE = {"demo": "demo"}
+DEFAULT_ENCODER = "RN101"
 
 
 def train(
@@ -27,6 +30,37 @@ def train(
         typer.Option(
             metavar="DIR",
             help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/.",
+        ),
+    ] = None,
+    train_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help="Examples of your own to train on, in place of the official ones; of several "
+            "tasks, --set data.train_file.TASK=FILE.jsonl.",
+        ),
+    ] = None,
+    val_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help="Examples of your own to validate on; of several tasks, "
+            "--set data.validation_file.TASK=FILE.jsonl.",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of photographs, in place of --features: extracts into RUN/features.h5 "
+            "before training.",
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Vision tower for --images, as `extract-features` takes it. Default: "
+            f"{DEFAULT_ENCODER}; demo with that backbone."
         ),
     ] = None,
     features: Annotated[
@@ -57,7 +91,7 @@ def train(
         typer.Option(
             metavar="FILE|NAME",
             help=f"Recipe: a YAML file or the name of one that comes along. "
-            f"Default: {DEFAULT_RECIPE}, or the run's own with --resume.",
+            f"Default: {DEFAULT_RECIPE}; demo with that backbone; the run's own with --resume.",
         ),
     ] = None,
     settings: Annotated[
@@ -79,23 +113,41 @@ def train(
 
     Example: vl-lst train --task vqa --data-root data --features train.h5 val.h5 --backbone t5-base
     --method lst --out runs/vqa --set training.epochs=10
+
+    Your own data: vl-lst train --task vqa --train-file train.jsonl --val-file val.jsonl --images
+    photos --encoder demo --backbone demo --out runs/own
     """
+    files = [*(features or []), *(more_features or [])]
+    if images is not None and files:
+        raise typer.BadParameter("give either --features or --images")
+    if encoder is not None and images is None:
+        raise typer.BadParameter("--encoder is for --images: give the folder of photographs too")
+    if images is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise typer.BadParameter(
+            "--images works in one process: run `vl-lst extract-features` first, and give "
+            "--features"
+        )
     from eval.files import write_json
+    from vl_lst.cli._own_images import extract_into_run, features_file
     from vl_lst.recipes import parse_override, read_recipe_file, resolve_recipe
     from vl_lst.training.run_directory import RunDirectory
     from vl_lst.training.session import train as train_run
 
-    files = [*(features or []), *(more_features or [])]
+    if images is not None:
+        files = [features_file(out)]
     given: dict[str, Any] = {
         "task": task,
         "data.root": data_root and str(data_root),
+        "data.train_file": train_file and str(train_file),
+        "data.validation_file": val_file and str(val_file),
         "features": [str(file) for file in files] or None,
         "backbone.name": backbone,
         "method.name": method,
         "head": head,
     }
     saved = RunDirectory(out).recipe_file
-    base = recipe or (str(saved) if resume and saved.exists() else DEFAULT_RECIPE)
+    fitting = RECIPE_OF_BACKBONE.get(backbone or "", DEFAULT_RECIPE)
+    base = recipe or (str(saved) if resume and saved.exists() else fitting)
     resolved = resolve_recipe(
         read_recipe_file(base),
         [
@@ -111,6 +163,10 @@ def train(
     if not quiet:
         notes.addHandler(handler)
     try:
+        if images is not None:
+            tower = encoder or ("demo" if resolved.backbone.name == "demo" else DEFAULT_ENCODER)
+            extract_into_run(resolved, images, tower, out, resume=resume, quiet=quiet)
+            resume = True
         with progress(f"training {resolved.task}", quiet=quiet) as report:
             record = train_run(resolved, out, resume=resume, report=report)
     finally:

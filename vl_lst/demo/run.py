@@ -23,6 +23,7 @@ __all__ = ["DemoResult", "run_demo"]
 
 TASK = "vqa"
 TRAIN, VALIDATION = (split.name for split in SPLITS)
+EPOCHS = 3
 GALLERY_CARDS = 8
 EXTRACTION_BATCH = 50
 
@@ -70,6 +71,7 @@ def run_demo(
                 ("task", TASK),
                 ("data.root", str(data)),
                 ("data.blind", blind),
+                ("training.epochs", EPOCHS),
                 ("features", [str(features)]),
             ],
         )

@@ -87,18 +87,26 @@ def dump_recipe(recipe: Recipe, path: Path) -> None:
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
     data, backbone = recipe.data, recipe.backbone
-    answer_list = {task: path and path.absolute() for task, path in data.answer_list.items()}
     if Path(backbone.name).is_dir():
         backbone = backbone.model_copy(update={"name": str(Path(backbone.name).absolute())})
     return recipe.model_copy(
         update={
             "data": data.model_copy(
-                update={"root": data.root.absolute(), "answer_list": answer_list}
+                update={
+                    "root": data.root and data.root.absolute(),
+                    "train_file": _absolute(data.train_file),
+                    "validation_file": _absolute(data.validation_file),
+                    "answer_list": _absolute(data.answer_list),
+                }
             ),
             "features": tuple(path.absolute() for path in recipe.features),
             "backbone": backbone,
         }
     )
+
+
+def _absolute(paths: Mapping[str, Path | None]) -> dict[str, Path | None]:
+    return {task: path and path.absolute() for task, path in paths.items()}
 
 
 def _validate(model: type[Model], fields: Any, prefix: Location = ()) -> Model:

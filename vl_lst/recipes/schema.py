@@ -51,7 +51,10 @@ class DataSection(_Section):
     """What is learned from.
 
     Args:
-        root: Folder with the official annotation files.
+        root: Folder with the official annotation files; `None` where every task has its own files.
+        train_file: A user's own training examples of each task (JSONL, see `tasks.with_own_files`);
+            `None` takes the official files.
+        validation_file: The validation examples that go with them.
         train_split: Split of each task that trains; the task's first unless said otherwise.
         validation_split: Split that chooses the best checkpoint; the task's second.
         answer_list: File with the answers to choose from (`label2ans`). `None` takes the task's
@@ -61,12 +64,30 @@ class DataSection(_Section):
         blind: Replace all image features by zeros: what questions alone give away.
     """
 
-    root: Path
+    root: Path | None = None
+    train_file: Mapping[str, Path | None]
+    validation_file: Mapping[str, Path | None]
     train_split: Mapping[str, str]
     validation_split: Mapping[str, str]
     answer_list: Mapping[str, Path | None]
     min_answer_count: int = Field(default=9, ge=1)
     blind: bool = False
+
+    @model_validator(mode="after")
+    def _something_to_learn_from(self) -> "DataSection":
+        official = [task for task, path in self.train_file.items() if path is None]
+        if official and self.root is None:
+            raise ValueError(
+                f"found neither a data root nor files for {', '.join(official)}; expected "
+                "--data-root DIR (data.root) with the official annotations, or --train-file and "
+                "--val-file (data.train_file, data.validation_file) with examples of your own"
+            )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """`root`, or any folder where no task looks into it."""
+        return self.root or Path()
 
 
 class BackboneSection(_Section):

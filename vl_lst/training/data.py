@@ -10,9 +10,10 @@ from eval.errors import InputError
 from eval.submissions import first_five
 from feature_extraction.errors import StoreError
 from feature_extraction.store import FeatureReader
-from tasks import ExampleTable, Task
+from tasks import ExampleTable, Task, get_task
 from tasks._answers import build_answer_list, load_answer_list
 from vl_lst.recipes import Recipe
+from vl_lst.recipes.per_task import with_given_files
 
 __all__ = [
     "has_labels",
@@ -20,8 +21,21 @@ __all__ = [
     "read_answers",
     "require_images",
     "require_labels",
+    "task_of",
     "usable_rows",
 ]
+
+
+def task_of(recipe: Recipe, name: str) -> Task:
+    """A task as a run knows it: with the user's own files as its splits, where it has any.
+
+    Raises:
+        InputError: There is no such task.
+    """
+    data = recipe.data
+    return with_given_files(
+        get_task(name), data.train_file.get(name), data.validation_file.get(name)
+    )
 
 
 def has_labels(examples: ExampleTable) -> bool:
@@ -38,7 +52,8 @@ def require_labels(task: Task, split: str, examples: ExampleTable) -> None:
     if not has_labels(examples):
         raise InputError(
             f"the split {split} of {task.name} has no labels, so it can neither train nor "
-            "validate; choose another for data.train_split or data.validation_split"
+            "validate; choose another for data.train_split or data.validation_split, or add "
+            "answers where it is a file of your own"
         )
 
 
@@ -91,7 +106,7 @@ def read_answers(recipe: Recipe, task: Task, train: ExampleTable) -> list[str] |
     chosen: Path | None = recipe.data.answer_list[task.name]
     if chosen is None and task.answer_words is not None:
         return list(task.answer_words)
-    official = None if task.answer_list is None else recipe.data.root / task.answer_list
+    official = None if task.answer_list is None else recipe.data.folder / task.answer_list
     if chosen is None and official is not None and official.is_file():
         chosen = official
     if chosen is not None:

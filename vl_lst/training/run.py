@@ -15,7 +15,7 @@ from torch import Tensor
 from eval.errors import InputError
 from feature_extraction.encoders import Encoder, encode_image, encoder_from_spec
 from feature_extraction.store import open_features
-from tasks import Score, Task, get_task
+from tasks import ExampleTable, Score, Task, get_task, with_own_files
 from vl_lst.demo import CLIP_FOLDER
 from vl_lst.errors import CheckpointError
 from vl_lst.models.batch import Batch
@@ -32,7 +32,7 @@ from vl_lst.training.batches import (
 )
 from vl_lst.training.build import BuiltModel, build_model, choose_device
 from vl_lst.training.checkpoint import MODEL, load_checkpoint, load_parameters
-from vl_lst.training.data import has_labels, require_images
+from vl_lst.training.data import has_labels, require_images, task_of
 from vl_lst.training.order import in_turn
 from vl_lst.training.record import add_scores
 from vl_lst.training.run_directory import ModelCard, RunDirectory
@@ -106,25 +106,30 @@ class Run:
         self._answerer = Answerer(built, recipe, card.answers, device)
         self._encoder: Encoder | None = None
 
-    def task(self, name: str | None = None) -> Task:
-        """A task the run can answer.
+    def task(self, name: str | None = None, *, official: bool = False) -> Task:
+        """A task the run can answer, with the files it was trained on as its splits.
 
         Args:
             name: Which one; `None` is the only one it was trained on. A run of one task may be
                 tried on another, which its head then answers.
+            official: With the official splits, also where it was trained on a user's own files.
 
         Raises:
             InputError: The run has several tasks and this is none of them.
         """
         known = self.recipe.tasks
         if len(known) == 1:
-            return get_task(name or known[0])
-        if name not in known:
+            name = name or known[0]
+        elif name not in known:
             raise InputError(
                 f"the run was trained on {', '.join(known)}; found {name or 'no task'}, expected "
                 "one of them (--task)"
             )
-        return get_task(name)
+        return get_task(name) if official else task_of(self.recipe, name)
+
+    def has_own_files(self, name: str | None = None) -> bool:
+        """Whether the run was trained on a user's own files in a task; see `task`."""
+        return self.recipe.data.train_file.get(self.task(name).name) is not None
 
     def predict(
         self,
@@ -176,7 +181,7 @@ class Run:
 
     def evaluate(
         self,
-        split: str,
+        split: str | Path,
         *,
         task_name: str | None = None,
         data_root: Path | None = None,
@@ -186,19 +191,30 @@ class Run:
         """Predict a split, write the predictions, and score them where labels are public.
 
         Args:
-            split: Of the task.
+            split: Of the task, which is `train` or `val` where the run was trained on a user's own
+                files; or the path of a further file of such examples.
             task_name: See `task`.
-            data_root: Another folder of annotations than the recipe's.
+            data_root: Another folder of official annotations than the recipe's.
             features: Other feature files than the recipe's.
             report: Told how many examples are done.
 
         Raises:
-            InputError: The run has several tasks and `task_name` is none of them.
+            InputError: The run has several tasks and `task_name` is none of them, or there is no
+                folder of annotations.
             StoreError: The features were made otherwise than those of training, or are missing.
         """
         recipe = self.recipe
-        task = self.task(task_name)
-        root = data_root or recipe.data.root
+        task = self.task(task_name, official=data_root is not None)
+        trained_on_own = self.has_own_files(task_name)
+        by_content = trained_on_own or isinstance(split, Path)
+        if isinstance(split, Path):
+            task, split = with_own_files(task, {split.name: split}), split.name
+        elif not trained_on_own and data_root is None and recipe.data.root is None:
+            raise InputError(
+                f"the run was trained without official annotations; {task.name} {split} needs "
+                "their folder (--data-root)"
+            )
+        root = data_root or recipe.data.folder
         reader = open_features(features or recipe.features)
         self._card.require_features(reader.spec)
         examples = task.load(root, split)
@@ -219,19 +235,25 @@ class Run:
         score = task.score(predictions, root, split) if has_labels(examples) else None
         if score is not None and self._checkpoint == BEST:
             add_scores(self.directory, task.name, split, score)
-        trained_on = self._trained_on(task, predictions) if task.name in recipe.tasks else None
+        trained_on = None
+        if task.name in recipe.tasks:
+            trained_on = self._trained_on(task.name, examples, by_content=by_content)
         return Evaluation(predictions, score, path, trained_on)
 
     def _head(self, task: Task) -> str:
         return task.name if task.name in self.recipe.tasks else self.recipe.tasks[0]
 
-    def _trained_on(self, task: Task, predictions: dict[str, str]) -> int | None:
+    def _trained_on(self, name: str, examples: ExampleTable, *, by_content: bool) -> int | None:
         data = self.recipe.data
         try:
-            trained = task.load(data.root, data.train_split[task.name]).ids()
+            trained = self.task(name).load(data.folder, data.train_split[name])
         except InputError:
             return None
-        return sum(example_id in predictions for example_id in trained)
+        if not by_content:
+            return len(set(trained.ids()) & set(examples.ids()))
+        # The ids in one file of a user's own say nothing of those in another.
+        known = {(example.image_ids, example.prompt) for example in trained}
+        return sum((example.image_ids, example.prompt) in known for example in examples)
 
     def _features(self, images: Sequence[ImageSource], weights: Path | None) -> Tensor:
         spec = self._card.spec()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feature_extraction.store import FeatureReader
-from tasks import ExampleTable, Task, get_task
+from tasks import ExampleTable, Task
 from vl_lst.recipes import Recipe
 from vl_lst.training.batches import (
     AnswerScores,
@@ -24,6 +24,7 @@ from vl_lst.training.data import (
     read_answers,
     require_images,
     require_labels,
+    task_of,
     usable_rows,
 )
 from vl_lst.training.texts import Texts
@@ -75,15 +76,19 @@ def load_examples(recipe: Recipe, name: str, reader: FeatureReader) -> TaskExamp
             validation metric cannot be computed on this machine.
         StoreError: Images have no features.
     """
-    task = get_task(name)
+    task, data = task_of(recipe, name), recipe.data
     if task.require_evaluator is not None:
         task.require_evaluator()
     loaded = []
-    for split in (recipe.data.train_split[name], recipe.data.validation_split[name]):
-        examples = task.load(recipe.data.root, split)
-        require_labels(task, split, examples)
-        if not recipe.data.blind:
-            require_images(reader, split, examples)
+    for split, own_file in (
+        (data.train_split[name], data.train_file[name]),
+        (data.validation_split[name], data.validation_file[name]),
+    ):
+        examples = task.load(data.folder, split)
+        source = str(own_file or split)
+        require_labels(task, source, examples)
+        if not data.blind:
+            require_images(reader, source, examples)
         loaded.append(examples)
     train, validation = loaded
     return TaskExamples(task, train, validation, read_answers(recipe, task, train))

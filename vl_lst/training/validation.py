@@ -57,7 +57,7 @@ class Validator:
             if self._accelerator.is_main_process:
                 split = self._recipe.data.validation_split[name]
                 task = data.examples.task
-                scores[name] = task.score(answers, self._recipe.data.root, split)
+                scores[name] = task.score(answers, self._recipe.data.folder, split)
                 _require_primary(task, split, scores[name])
         self._accelerator.wait_for_everyone()
         return scores

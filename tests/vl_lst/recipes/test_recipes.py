@@ -252,3 +252,36 @@ def test_what_is_wrong_with_one_task_is_named(overrides: list[str], words: list[
 def test_a_value_for_an_unknown_task_is_refused() -> None:
     with pytest.raises(InputError, match="'gpa'"):
         mixture("training.batch_size.gpa=3")
+
+
+def test_own_files_take_the_place_of_the_data_root_and_its_splits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = ["data.root=null", "data.train_file=a.jsonl", "data.validation_file=b.jsonl"]
+    recipe = resolve("lst", *own)
+    assert recipe.data.root is None
+    assert recipe.data.train_file == {"vqa": tmp_path / "a.jsonl"}
+    assert recipe.data.validation_file == {"vqa": tmp_path / "b.jsonl"}
+    assert recipe.data.train_split == {"vqa": "train"}
+    assert recipe.data.validation_split == {"vqa": "val"}
+    dump_recipe(recipe, tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+    mixed = mixture("data.train_file.gqa=a.jsonl", "data.validation_file.gqa=b.jsonl")
+    assert mixed.data.train_file["vqa"] is None
+    assert mixed.data.validation_split["vqa"] == "val2014"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.root=null"], ["neither a data root nor files for vqa", "--train-file"]),
+        (["data.train_file=a"], ["data.validation_file.vqa: missing", "--val-file"]),
+        (["data.validation_file=a"], ["data.train_file.vqa: missing", "--train-file"]),
+        (["data.train_file=3", "data.validation_file=b"], ["data.train_file.vqa: found 3"]),
+        (["task=vqa,gqa", "data.train_file=a"], ["one file for 2 tasks", "data.train_file.vqa="]),
+    ],
+)
+def test_what_is_wrong_with_own_files_is_named(overrides: list[str], words: list[str]) -> None:
+    message = refusal(*overrides)
+    assert all(word in message for word in words), message
