@@ -103,6 +103,7 @@ class Trainer:
         answerer = Answerer(built, recipe, answers, self._device)
         self._validator = Validator(recipe, data, answerer, accelerator)
         self._pending: _Step | None = None
+        self._shown_loss = math.nan
         self.schedule = Schedule(
             portions={
                 name: Portion(len(each.rows), recipe.training.batch_size[name])
@@ -228,12 +229,13 @@ class Trainer:
 
     def _show(self) -> None:
         done, total = self.counters.step, self.schedule.total_steps
-        steps = max(1, sum(self.counters.window_steps.values()))
-        loss = sum(self.counters.window_losses.values()) / steps
+        steps = sum(self.counters.window_steps.values())
+        if steps:
+            self._shown_loss = sum(self.counters.window_losses.values()) / steps
         self._report(
             done,
             total,
-            f"loss {loss:.4f}, {self.stopwatch.examples_per_second:,.0f} examples/s, "
+            f"loss {self._shown_loss:.4f}, {self.stopwatch.examples_per_second:,.0f} examples/s, "
             f"{memory_in_use(self._device) / 2**30:.2f} GiB",
         )
 
