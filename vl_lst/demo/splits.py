@@ -23,6 +23,8 @@ __all__ = [
 PICTURE_SIZE = 128
 # Mostly one object: the demo has to learn to look within a minute or two.
 OBJECT_COUNTS = (1, 1, 1, 2)
+# Statements about pairs count and compare, so they need something to be counted.
+PAIR_OBJECT_COUNTS = (1, 2, 2, 3, 3)
 PAIRS_PER_SET = 4
 SETS_PER_DIRECTORY = 10
 
@@ -83,7 +85,7 @@ class PairSplit:
         """Return the left and the right scene of each pair of a set."""
         first = set_number * PAIRS_PER_SET * 2
         scenes = [
-            sample_scene(scene_seed(self.purpose, index), counts=OBJECT_COUNTS)
+            sample_scene(scene_seed(self.purpose, index), counts=PAIR_OBJECT_COUNTS)
             for index in range(first, first + PAIRS_PER_SET * 2)
         ]
         return tuple(zip(scenes[::2], scenes[1::2], strict=True))

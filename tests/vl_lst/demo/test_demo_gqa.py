@@ -121,4 +121,4 @@ def test_a_predictor_that_sees_only_questions_stays_far_below_one_that_looks(
 
 def test_yes_is_said_as_often_as_no(val: GqaDocuments) -> None:
     given = Counter(question["answer"] for question in val.balanced.values())
-    assert abs(given["yes"] - given["no"]) < 0.05 * (given["yes"] + given["no"])
+    assert abs(given["yes"] - given["no"]) < 0.08 * (given["yes"] + given["no"])
