@@ -36,7 +36,8 @@ VOCABULARY, TEXT_TOKENS, ANSWER_TOKENS, GRID_TOKENS, CHANNELS = 32_200, 15, 4, 4
 
 def t5_base() -> T5ForConditionalGeneration:
     """A randomly initialised model of t5-base's size."""
-    return T5ForConditionalGeneration(T5Config(**T5_BASE, vocab_size=VOCABULARY))
+    config = T5Config(**T5_BASE, vocab_size=VOCABULARY, decoder_start_token_id=0)
+    return T5ForConditionalGeneration(config)
 
 
 def random_batch(size: int) -> Batch:
