@@ -191,4 +191,5 @@ class _StatusHandler(logging.Handler):
     """Shows what `log.txt` keeps."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        status.print(record.getMessage(), markup=False)
+        if not getattr(record, "only_in_file", False):
+            status.print(record.getMessage(), markup=False)

@@ -141,6 +141,7 @@ class _Session:
         )
 
     def _record(self, status: Status, error: str | None) -> None:
-        log.info("%s%s", status, f": {error}" if error else "")
+        # The command line says itself how it ends.
+        log.info("%s%s", status, f": {error}" if error else "", extra={"only_in_file": True})
         if self.accelerator.is_main_process:
             write_record(self.directory, self.describe(status, error))
