@@ -15,6 +15,7 @@ SIDE = 192
 MARGIN = 14
 LINE = 18
 LINES = 4
+GAP = 3
 FONT_SIZE = 14
 PAPER, INK, RIGHT, WRONG = "white", "#222222", "#1a7f37", "#b42318"
 
@@ -24,13 +25,13 @@ class Card:
     """One picture of the gallery.
 
     Args:
-        image: The picture's file.
-        question: What was asked.
+        images: Files of its pictures; several share the place of one.
+        question: What was asked; nothing where a caption was wanted.
         prediction: What the model answered.
         truth: The right answer.
     """
 
-    image: Path
+    images: tuple[Path, ...]
     question: str
     prediction: str
     truth: str
@@ -46,16 +47,21 @@ def draw_gallery(cards: Sequence[Card], path: Path) -> None:
     for number, card in enumerate(cards):
         row, column = divmod(number, COLUMNS)
         left, top = column * cell_width + MARGIN, row * cell_height + MARGIN
-        with Image.open(card.image) as picture:
-            sheet.paste(picture.convert("RGB").resize((SIDE, SIDE)), (left, top))
-        draw.rectangle((left, top, left + SIDE, top + SIDE), outline="#cccccc")
+        side = SIDE // len(card.images) - (GAP if len(card.images) > 1 else 0)
+        for place, path in enumerate(card.images):
+            x, y = left + place * (side + 2 * GAP), top + (SIDE - side) // 2
+            with Image.open(path) as picture:
+                sheet.paste(picture.convert("RGB").resize((side, side)), (x, y))
+            draw.rectangle((x, y, x + side, y + side), outline="#cccccc")
         top += SIDE + 6
-        for line in _wrapped(card.question, font, SIDE + MARGIN)[: LINES - 1]:
-            draw.text((left, top), line, fill=INK, font=font)
-            top += LINE
         correct = card.prediction == card.truth
         verdict = card.prediction if correct else f"{card.prediction} (right: {card.truth})"
-        draw.text((left, top), verdict, fill=RIGHT if correct else WRONG, font=font)
+        asked = _wrapped(card.question, font, SIDE + MARGIN) if card.question else []
+        answered = _wrapped(verdict, font, SIDE + MARGIN)
+        colours = [INK] * len(asked) + [RIGHT if correct else WRONG] * len(answered)
+        for line, colour in list(zip([*asked, *answered], colours, strict=True))[:LINES]:
+            draw.text((left, top), line, fill=colour, font=font)
+            top += LINE
     with atomic_path(path) as temporary:
         sheet.save(temporary, "PNG")
 

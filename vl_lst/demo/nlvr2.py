@@ -22,11 +22,11 @@ __all__ = ["statements_split", "write_nlvr2"]
 # prevails, as in the other tasks.
 KIND_WEIGHTS = {
     "one side": 40,
-    "both": 12,
-    "either": 20,
-    "one alone": 12,
-    "count": 10,
-    "compare": 6,
+    "both": 8,
+    "either": 36,
+    "one alone": 8,
+    "count": 5,
+    "compare": 3,
 }
 PEOPLE = 12
 EXTRA_VALIDATIONS = 4

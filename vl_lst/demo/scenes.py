@@ -152,26 +152,41 @@ def holds(relation: Relation, a: SceneObject, b: SceneObject) -> bool:
     return a.y - b.y >= CLEARLY_APART
 
 
-def sample_scene(seed: int, *, counts: Sequence[int] = (1, 2, 3)) -> Scene:
+def sample_scene(
+    seed: int,
+    *,
+    counts: Sequence[int] = (1, 2, 3),
+    shapes: Sequence[str] = SHAPES,
+    colours: Sequence[str] = tuple(COLOURS),
+) -> Scene:
     """Make the scene of a seed.
 
     Args:
         seed: From `scene_seed`.
         counts: Numbers of objects to choose from, each entry as likely as the others. A picture
             that has no room left ends with fewer.
+        shapes: What its objects may be.
+        colours: What colours they may have.
     """
     rng = Random(seed)
     wanted = pick(rng, counts)
     objects: list[SceneObject] = []
     for _ in range(wanted):
-        placed = _place(rng, objects, alone=wanted == 1)
+        placed = _place(rng, objects, shapes, colours, alone=wanted == 1)
         if placed is not None:
             objects.append(placed)
     return Scene(seed, tuple(objects), _background(rng, objects))
 
 
-def _place(rng: Random, others: Sequence[SceneObject], *, alone: bool) -> SceneObject | None:
-    shape, colour, size = pick(rng, SHAPES), pick(rng, tuple(COLOURS)), pick(rng, SIZES)
+def _place(
+    rng: Random,
+    others: Sequence[SceneObject],
+    shapes: Sequence[str],
+    colours: Sequence[str],
+    *,
+    alone: bool,
+) -> SceneObject | None:
+    shape, colour, size = pick(rng, shapes), pick(rng, colours), pick(rng, SIZES)
     # Pictures where everything differs would make counting and "the same" trivial.
     if others and rng.random() < SHARE_ATTRIBUTE:
         shape = pick(rng, others).shape

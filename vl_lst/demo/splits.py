@@ -6,8 +6,9 @@ pictures of its own, in pairs.
 
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
-from vl_lst.demo.scenes import Purpose, Scene, sample_scene, scene_seed
+from vl_lst.demo.scenes import COLOURS, SHAPES, Purpose, Scene, sample_scene, scene_seed
 
 __all__ = [
     "PAIRS_PER_SET",
@@ -23,8 +24,11 @@ __all__ = [
 PICTURE_SIZE = 128
 # Mostly one object: the demo has to learn to look within a minute or two.
 OBJECT_COUNTS = (1, 1, 1, 2)
-# Statements about pairs count and compare, so they need something to be counted.
-PAIR_OBJECT_COUNTS = (1, 2, 2, 3, 3)
+# Statements about pairs also count and compare, so some pictures need more to be counted.
+PAIR_OBJECT_COUNTS = (1, 1, 1, 2, 3)
+# What the pictures of a set are made of: few things, so that many a statement is true of some
+# pairs and false of others, as where NLVR2's sets are of one kind of thing.
+PALETTE = 3
 PAIRS_PER_SET = 4
 SETS_PER_DIRECTORY = 10
 
@@ -84,8 +88,16 @@ class PairSplit:
     def pairs(self, set_number: int) -> tuple[tuple[Scene, Scene], ...]:
         """Return the left and the right scene of each pair of a set."""
         first = set_number * PAIRS_PER_SET * 2
+        rng = Random(scene_seed(self.purpose, first))
+        shapes = sorted(SHAPES, key=lambda _: rng.random())[:PALETTE]
+        colours = sorted(COLOURS, key=lambda _: rng.random())[:PALETTE]
         scenes = [
-            sample_scene(scene_seed(self.purpose, index), counts=PAIR_OBJECT_COUNTS)
+            sample_scene(
+                scene_seed(self.purpose, index),
+                counts=PAIR_OBJECT_COUNTS,
+                shapes=shapes,
+                colours=colours,
+            )
             for index in range(first, first + PAIRS_PER_SET * 2)
         ]
         return tuple(zip(scenes[::2], scenes[1::2], strict=True))
@@ -101,8 +113,8 @@ SPLITS = (
     Split("val2014", Purpose.BENCHMARK_VAL, 250, 8, 100_001),
 )
 PAIR_SPLITS = (
-    PairSplit("train", Purpose.BENCHMARK_PAIRS_TRAIN, 150, 4, in_directories=True),
-    PairSplit("dev", Purpose.BENCHMARK_PAIRS_VAL, 40, 4, in_directories=False),
+    PairSplit("train", Purpose.BENCHMARK_PAIRS_TRAIN, 110, 10, in_directories=True),
+    PairSplit("dev", Purpose.BENCHMARK_PAIRS_VAL, 30, 6, in_directories=False),
 )
 
 

@@ -10,7 +10,6 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from tasks import Score
 from vl_lst.errors import TrainingError
 from vl_lst.models.batch import Batch
 from vl_lst.models.losses import IGNORED
@@ -47,7 +46,7 @@ from vl_lst.training.state import (
     restore_random_state,
 )
 from vl_lst.training.task_data import TaskData
-from vl_lst.training.validation import Validator, mean_percent, percent
+from vl_lst.training.validation import Validated, Validator, mean_percent, percent
 
 __all__ = ["Trainer"]
 
@@ -258,18 +257,19 @@ class Trainer:
     def _evaluate(self, metrics: MetricsLog) -> None:
         self._settle()
         step, total = self.counters.step, self.schedule.total_steps
-        scores = self._validator.validate(lambda note: self._report(step, total, note))
+        validated = self._validator.validate(lambda note: self._report(step, total, note))
         if self._accelerator.is_main_process:
-            self._judge(scores, metrics)
+            self._judge(validated, metrics)
         self._accelerator.wait_for_everyone()
         self.stopwatch.skip()
         self.peak_memory.skip()
 
-    def _judge(self, scores: Mapping[str, Score], metrics: MetricsLog) -> None:
+    def _judge(self, validated: Mapping[str, Validated], metrics: MetricsLog) -> None:
         counters, data = self.counters, self._data
-        for name, score in scores.items():
+        for name, found in validated.items():
             split = self._recipe.data.validation_split[name]
-            numbers = {k: v for k, v in score.metrics.items() if isinstance(v, int | float)}
+            values = found.score.metrics
+            numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
             metrics.write(counters.step, {"task": name, "split": split, **numbers})
             task = data[name].examples.task
             log.info(
@@ -278,27 +278,37 @@ class Trainer:
                 name,
                 split,
                 task.primary_metric,
-                score.metrics[task.primary_metric],
+                values[task.primary_metric],
             )
-            latest = Best(score=percent(task, score), step=counters.step)
-            if len(scores) > 1 and _better(latest, counters.best_of_task.get(name)):
+            latest = Best(score=percent(task, found.score), step=counters.step)
+            if len(validated) > 1 and _better(latest, counters.best_of_task.get(name)):
                 counters.best_of_task[name] = latest
-                self._save_best(f"best-{name}", {name: score})
-        latest = Best(score=mean_percent(data, scores), step=counters.step)
-        if len(scores) > 1:
+                self._save_best(f"best-{name}", {name: found})
+        latest = Best(score=mean_percent(data, validated), step=counters.step)
+        if len(validated) > 1:
             metrics.write(counters.step, {"mean_percent": latest.score})
         if _better(latest, counters.best):
             counters.best = latest
-            counters.best_metrics = {name: dict(score.metrics) for name, score in scores.items()}
-            counters.protocols = {name: score.protocol for name, score in scores.items()}
-            self._save_best("best", scores)
+            counters.best_metrics = {
+                name: dict(found.score.metrics) for name, found in validated.items()
+            }
+            counters.protocols = {name: each.score.protocol for name, each in validated.items()}
+            self._save_best("best", validated)
+            self._save_predictions(validated)
 
-    def _save_best(self, name: str, scores: Mapping[str, Score]) -> None:
-        found = {task: dict(score.metrics) for task, score in scores.items()}
-        state = {"step": self.counters.step, "metrics": found}
+    def _save_best(self, name: str, validated: Mapping[str, Validated]) -> None:
+        metrics = {task: dict(found.score.metrics) for task, found in validated.items()}
+        state = {"step": self.counters.step, "metrics": metrics}
         save_checkpoint(
             self._directory.checkpoint(name), Checkpoint({MODEL: self._built.trainable}, state)
         )
+
+    def _save_predictions(self, validated: Mapping[str, Validated]) -> None:
+        for name, found in validated.items():
+            task = self._data[name].examples.task
+            path = self._directory.predictions_file(task, self._recipe.data.validation_split[name])
+            path.parent.mkdir(exist_ok=True)
+            task.write_predictions(found.predictions, path)
 
     def _save(self, metrics: MetricsLog) -> None:
         self._settle()

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from statistics import fmean
 
 from accelerate import Accelerator
@@ -15,9 +16,22 @@ from vl_lst.training.batches import load_in_order
 from vl_lst.training.order import in_turn
 from vl_lst.training.task_data import TaskData
 
-__all__ = ["Validator", "mean_percent", "percent"]
+__all__ = ["Validated", "Validator", "mean_percent", "percent"]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """What came of one task's validation split.
+
+    Args:
+        score: By the official rules.
+        predictions: Answers by example id.
+    """
+
+    score: Score
+    predictions: dict[str, str]
 
 
 class Validator:
@@ -42,8 +56,8 @@ class Validator:
         self._answerer = answerer
         self._accelerator = accelerator
 
-    def validate(self, report: Callable[[str], None]) -> dict[str, Score]:
-        """Scores of each task, in the first process; nothing in the others.
+    def validate(self, report: Callable[[str], None]) -> dict[str, Validated]:
+        """Answers and scores of each task, in the first process; nothing in the others.
 
         Args:
             report: Told how far it is.
@@ -51,16 +65,17 @@ class Validator:
         Raises:
             TrainingError: A primary metric cannot be computed.
         """
-        scores = {}
+        validated = {}
         for name, data in self._data.items():
             answers = self._answers(name, data, report)
             if self._accelerator.is_main_process:
                 split = self._recipe.data.validation_split[name]
                 task = data.examples.task
-                scores[name] = task.score(answers, self._recipe.data.folder, split)
-                _require_primary(task, split, scores[name])
+                score = task.score(answers, self._recipe.data.folder, split)
+                _require_primary(task, split, score)
+                validated[name] = Validated(score, answers)
         self._accelerator.wait_for_everyone()
-        return scores
+        return validated
 
     def _answers(self, name: str, data: TaskData, report: Callable[[str], None]) -> dict[str, str]:
         processes = self._accelerator.num_processes
@@ -95,9 +110,11 @@ def percent(task: Task, score: Score) -> float:
     return value * task.primary_factor
 
 
-def mean_percent(data: Mapping[str, TaskData], scores: Mapping[str, Score]) -> float:
+def mean_percent(data: Mapping[str, TaskData], validated: Mapping[str, Validated]) -> float:
     """Mean of the tasks' primary metrics in percent, which chooses the best checkpoint."""
-    return fmean(percent(data[name].examples.task, score) for name, score in scores.items())
+    return fmean(
+        percent(data[name].examples.task, found.score) for name, found in validated.items()
+    )
 
 
 def _require_primary(task: Task, split: str, score: Score) -> None:

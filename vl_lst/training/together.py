@@ -1,0 +1,113 @@
+"""Several runs at the same time, each in a process of its own with its share of the cores.
+
+Small models gain less from a second core than a second run does.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from queue import Empty
+
+import torch
+
+from vl_lst.progress import ProgressReport, silent
+from vl_lst.recipes import Recipe
+from vl_lst.training.record import RunRecord
+from vl_lst.training.session import train
+
+__all__ = ["train_together"]
+
+SECONDS_BETWEEN_LOOKS = 0.2
+
+_Message = tuple[str, int, int, str]
+
+
+def train_together(
+    runs: Mapping[str, tuple[Recipe, Path]],
+    *,
+    processes: int | None = None,
+    report: ProgressReport = silent,
+) -> dict[str, RunRecord]:
+    """Train each recipe in its folder, going on where one was interrupted.
+
+    When one run fails, or this process is interrupted, the others end at their next step; called
+    again, all go on.
+
+    Args:
+        runs: Recipe and folder of each run, by a name for progress.
+        processes: Runs at once; as many as there are cores unless said otherwise.
+        report: Told how many steps of all runs are done.
+
+    Raises:
+        VlLstError: What `train` raises in one of the runs.
+    """
+    cores = len(os.sched_getaffinity(0))
+    processes = min(len(runs), processes or cores)
+    context = multiprocessing.get_context("spawn")
+    messages: Queue[_Message] = context.Queue()
+    stop = context.Event()
+    threads = max(1, cores // processes)
+    with ProcessPoolExecutor(processes, context, _begin, (messages, stop, threads)) as pool:
+        try:
+            futures = {
+                name: pool.submit(_train, name, recipe, folder)
+                for name, (recipe, folder) in runs.items()
+            }
+            _follow(futures, messages, report)
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        return {name: future.result() for name, future in futures.items()}
+
+
+def _follow(
+    futures: Mapping[str, Future[RunRecord]], messages: "Queue[_Message]", report: ProgressReport
+) -> None:
+    """Pass on what the processes report until all are done or one has failed."""
+    latest = {name: (0, 0, "waits") for name in futures}
+    open_futures = set(futures.values())
+    while open_futures:
+        done, open_futures = wait(open_futures, timeout=SECONDS_BETWEEN_LOOKS)
+        for future in done:
+            future.result()
+        while True:
+            try:
+                name, steps, all_steps, note = messages.get_nowait()
+            except Empty:
+                break
+            latest[name] = (steps, all_steps, note)
+        report(
+            sum(steps for steps, _, _ in latest.values()),
+            sum(all_steps for _, all_steps, _ in latest.values()),
+            "; ".join(f"{name}: {note}" for name, (_, _, note) in latest.items()),
+        )
+
+
+# What a process of the pool was begun with.
+_messages: "Queue[_Message] | None" = None
+_stop: Event | None = None
+
+
+def _begin(messages: "Queue[_Message]", stop: Event, threads: int) -> None:
+    global _messages, _stop
+    _messages, _stop = messages, stop
+    torch.set_num_threads(threads)
+
+
+def _train(name: str, recipe: Recipe, folder: Path) -> RunRecord:
+    parent = multiprocessing.parent_process()
+
+    def report(done: int, total: int, note: str = "") -> None:
+        assert _messages is not None, "the pool has seen to it"
+        assert _stop is not None, "the pool has seen to it"
+        # A process nobody waits for must not go on writing where the next attempt will.
+        if _stop.is_set() or not (parent is None or parent.is_alive()):
+            raise KeyboardInterrupt
+        _messages.put((name, done, total, note))
+
+    return train(recipe, folder, resume=True, report=report)
