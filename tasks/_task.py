@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from eval.errors import InputError
 from tasks._files import DataFile, SplitSize
 
 __all__ = [
@@ -206,3 +207,16 @@ class Task:
     max_prompt_tokens: int = 20
     max_answer_tokens: int = 10
     beams: int = 1
+
+    def unknown_split(self, split: str) -> InputError:
+        """Return the error about a split the task does not have."""
+        return InputError(
+            f"{self.name} has no split {split!r}; there are: {', '.join(self.splits)}"
+        )
+
+    def unlabelled_split(self, split: str) -> InputError:
+        """Return the error about scoring a split whose answers only the test server knows."""
+        return InputError(
+            f"the right answers of {self.name} {split} are not public: submit the predictions to "
+            "the official server, or score a split with answers"
+        )

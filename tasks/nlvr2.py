@@ -23,7 +23,7 @@ from eval.nlvr2 import LABELS, read_label_lines, score_nlvr2
 from eval.submissions import first_five
 from tasks._arrow import cached_examples
 from tasks._files import NLVR2_FILES, NLVR2_SIZES
-from tasks._records import Records, read_json_lines, read_records, repeated_ids
+from tasks._records import Records, read_json_lines, read_records
 from tasks._task import Example, ExampleTable, Score, Submission, Task
 
 __all__ = ["TASK"]
@@ -50,7 +50,7 @@ class _Statement:
 
 def _split_file(data_root: Path, split: str) -> Path:
     if split not in SPLITS:
-        raise InputError(f"nlvr2 has no split {split!r}; there are: {', '.join(SPLITS)}")
+        raise TASK.unknown_split(split)
     official = data_root / "nlvr2" / f"{split}.json"
     if split in LXMERT_FILES and not official.exists():
         lxmert = official.with_name(LXMERT_FILES[split])
@@ -69,11 +69,7 @@ def _read_statements(path: Path) -> list[_Statement]:
     statements = [read_one(records, position) for position in range(len(records))]
     if not statements:
         raise FileFormatError(f"{path}: no statements in it; expected at least one")
-    if repeated := repeated_ids(statement.id for statement in statements):
-        raise FileFormatError(
-            f"{path}: {len(repeated):,} identifiers occur more than once "
-            f"({first_five(repeated)}); expected each once. Remove the repetitions."
-        )
+    records.require_distinct("identifier", [statement.id for statement in statements])
     unlabelled = [statement.id for statement in statements if statement.label is None]
     if 0 < len(unlabelled) < len(statements):
         raise FileFormatError(
