@@ -123,6 +123,7 @@ def score_own_predictions(predictions: Mapping[str, str], path: Path, task: Task
     per_example = {id_: best * right(predictions[id_], given) for id_, given in answers.items()}
     return Score(
         metrics={task.primary_metric: statistics.fmean(per_example.values())},
+        examples=len(per_example),
         per_example=per_example,
         protocol=_protocol(answers, task),
     )
@@ -138,6 +139,7 @@ def _caption_score(
     scores = score_captions(predictions, answers)
     return Score(
         metrics=scores.metrics,
+        examples=len(answers),
         per_example=scores.per_image.get(task.primary_metric, {}),
         protocol=f"{task.name} own data, coco_captions rules",
         reasons=scores.reasons,

@@ -67,12 +67,15 @@ class Score:
     Args:
         metrics: Official names in snake case, on the official script's own scale; `None` where
             the given files do not allow the metric.
-        per_example: The primary metric of each example, keyed by example id.
+        examples: How many examples were scored.
+        per_example: The primary metric of each example, keyed by example id; empty where it is
+            `None`.
         protocol: Which official rules were followed ("vqa_v2 official").
         reasons: Why each metric that is `None` could not be computed, and how to get it.
     """
 
     metrics: Mapping[str, object]
+    examples: int
     per_example: Mapping[str, float]
     protocol: str
     reasons: Mapping[str, str] = field(default_factory=dict)

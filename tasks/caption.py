@@ -164,6 +164,7 @@ def _score(
     scores = score_captions(predictions, references, strict_official=strict_official)
     return Score(
         metrics=scores.metrics,
+        examples=len(references),
         per_example=scores.per_image.get(PRIMARY_METRIC, {}),
         protocol="coco_captions official",
         reasons=scores.reasons,

@@ -108,6 +108,7 @@ class _Official:
         )
         return Score(
             metrics={name: _metric(getattr(scores, name)) for name in METRICS},
+            examples=len(scores.per_question),
             per_example={id_: 100.0 * right for id_, right in scores.per_question.items()},
             protocol="gqa official script" if strict_official else "gqa official",
             reasons=scores.reasons,
@@ -164,6 +165,7 @@ class _Lxmert:
         reason = ONLY_ANSWERS.format(file=self._file.name, official=self._official)
         return Score(
             metrics={**nothing, "accuracy": sum(right.values()) / len(right) * 100},
+            examples=len(right),
             per_example={id_: 100.0 * each for id_, each in right.items()},
             protocol="gqa official, answers of LXMERT's file",
             reasons={name: reason for name in METRICS if name != "accuracy"},

@@ -159,6 +159,7 @@ def _score(
         metrics |= dict(zip(names, (part.accuracy, part.consistency), strict=True))
     return Score(
         metrics=metrics,
+        examples=len(labels),
         per_example={id_: float(right) for id_, right in scores.per_example.items()},
         protocol="nlvr2 official script" if strict_official else "nlvr2 official",
         reasons=reasons,

@@ -229,6 +229,7 @@ def _score(predictions: Mapping[str, str], data_root: Path, split: str) -> Score
             "per_question_type": dict(scores.per_question_type),
             "lenient_accuracy": scores.lenient_accuracy,
         },
+        examples=len(scores.per_question),
         per_example={str(id_): accuracy for id_, accuracy in scores.per_question.items()},
         protocol="vqa_v2 official",
     )

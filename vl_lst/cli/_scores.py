@@ -52,7 +52,7 @@ def print_score(task: Task, split: str, score: Score, *, quiet: bool) -> None:
         quiet: Leave out the notes.
     """
     table = Table(
-        title=f"{task.name} {split}: {len(score.per_example):,} examples",
+        title=f"{task.name} {split}: {score.examples:,} examples",
         caption=f"protocol: {score.protocol}",
     )
     table.add_column("metric")
