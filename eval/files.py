@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from eval.errors import FileFormatError, InputError
 
-__all__ = ["atomic_path", "open_text", "read_json", "write_json"]
+__all__ = ["atomic_path", "garbage_collection_paused", "open_text", "read_json", "write_json"]
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def read_json(path: Path, *, expected: str) -> Any:
     with open_text(path, expected=expected) as file:
         text = file.read()
     try:
-        with _garbage_collection_paused():
+        with garbage_collection_paused():
             return json.loads(text)
     except json.JSONDecodeError as error:
         at_end = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
@@ -82,8 +82,8 @@ def read_json(path: Path, *, expected: str) -> Any:
 
 
 @contextmanager
-def _garbage_collection_paused() -> Iterator[None]:
-    """JSON has no cycles, and looking for some among millions of new objects takes long."""
+def garbage_collection_paused() -> Iterator[None]:
+    """Do not look for cycles in the block: JSON has none, and millions of objects take long."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -68,6 +68,10 @@ METRICS = (
     "accuracy_per_length",
     "accuracy_per_steps",
 )
+NO_ATTENTION = (
+    "it compares the regions a model attended to with the scene graphs, and a predictions file "
+    "holds answers alone"
+)
 ONLY_ANSWERS = (
     "LXMERT's {file} says nothing of questions but their answers; put the official "
     "{official} beside it"
@@ -107,11 +111,14 @@ class _Official:
             strict_official=strict_official,
         )
         return Score(
-            metrics={name: _metric(getattr(scores, name)) for name in METRICS},
+            metrics={
+                **{name: _metric(getattr(scores, name)) for name in METRICS},
+                "grounding": None,
+            },
             examples=len(scores.per_question),
             per_example={id_: 100.0 * right for id_, right in scores.per_question.items()},
             protocol="gqa official script" if strict_official else "gqa official",
-            reasons=scores.reasons,
+            reasons={**scores.reasons, "grounding": NO_ATTENTION},
         )
 
     def _all(self) -> Iterator[tuple[str, Any, Problem]]:
@@ -161,14 +168,15 @@ class _Lxmert:
         ids = _lxmert_ids(records)
         require_same_ids(ids, predictions)
         right = {id_: predictions[id_] == _only_answer(records, n) for n, id_ in enumerate(ids)}
-        nothing: dict[str, object] = dict.fromkeys(METRICS)
+        nothing: dict[str, object] = dict.fromkeys((*METRICS, "grounding"))
         reason = ONLY_ANSWERS.format(file=self._file.name, official=self._official)
         return Score(
             metrics={**nothing, "accuracy": sum(right.values()) / len(right) * 100},
             examples=len(right),
             per_example={id_: 100.0 * each for id_, each in right.items()},
             protocol="gqa official, answers of LXMERT's file",
-            reasons={name: reason for name in METRICS if name != "accuracy"},
+            reasons={name: reason for name in nothing if name != "accuracy"}
+            | {"grounding": NO_ATTENTION},
         )
 
     def _records(self) -> Records:
