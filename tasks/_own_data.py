@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from eval.agreement import OFFICIAL_PEOPLE, agreement, agreement_weights
 from eval.caption import score_captions
 from eval.errors import FileFormatError, InputError
+from eval.intervals import accuracy_in_context
 from eval.submissions import first_five, require_same_ids
 from tasks._arrow import cached_examples
 from tasks._records import Records, read_json_lines
@@ -121,8 +122,15 @@ def score_own_predictions(predictions: Mapping[str, str], path: Path, task: Task
     best = 1.0 if task.answer_words else 100.0
     right = agreement if task.answers_are == "people" else _is_right
     per_example = {id_: best * right(predictions[id_], given) for id_, given in answers.items()}
+    metrics: dict[str, object] = {task.primary_metric: statistics.fmean(per_example.values())}
+    if task.answers_are == "label":
+        metrics |= accuracy_in_context(
+            [each == best for each in per_example.values()],
+            [given[0] for given in answers.values()],
+            scale=best,
+        )
     return Score(
-        metrics={task.primary_metric: statistics.fmean(per_example.values())},
+        metrics=metrics,
         examples=len(per_example),
         per_example=per_example,
         protocol=_protocol(answers, task),

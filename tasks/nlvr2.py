@@ -19,6 +19,7 @@ from pathlib import Path
 
 from eval.errors import FileFormatError, InputError
 from eval.files import atomic_path
+from eval.intervals import accuracy_in_context
 from eval.nlvr2 import LABELS, read_label_lines, score_nlvr2
 from eval.submissions import first_five
 from tasks._arrow import cached_examples
@@ -142,7 +143,10 @@ def _score(
     path = _split_file(data_root, split)
     labels = _labels_of(path, _read_statements(path))
     scores = score_nlvr2(predictions, labels, strict_official=strict_official)
-    metrics: dict[str, object] = {"accuracy": scores.accuracy, "consistency": scores.consistency}
+    metrics: dict[str, object] = {"accuracy": scores.accuracy}
+    if not strict_official:
+        metrics |= accuracy_in_context(list(scores.per_example.values()), list(labels.values()))
+    metrics["consistency"] = scores.consistency
     reasons: dict[str, str] = {}
     for subset in SUBSETS:
         names = (f"{subset}_accuracy", f"{subset}_consistency")

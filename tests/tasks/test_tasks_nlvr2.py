@@ -46,6 +46,8 @@ def test_scores_are_fractions_with_both_subsets() -> None:
     score = TASK.score(predictions, FIXTURE, "dev")
     assert score.metrics == {
         "accuracy": 0.8,
+        "accuracy_interval": pytest.approx([0.3755, 0.9638], abs=5e-5),
+        "majority_accuracy": 0.6,
         "consistency": pytest.approx(2 / 3),
         "balanced_accuracy": 0.5,
         "balanced_consistency": 0.0,
