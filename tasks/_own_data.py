@@ -83,6 +83,8 @@ def load_own_examples(path: Path, task: Task) -> ExampleTable:
         InputError: There is no such file.
         FileFormatError: A line is not what it should be; the message gives its number.
     """
+    if not path.exists():
+        raise InputError(f"no file {path}: expected {EXPECTED} there, one on each line")
 
     def examples() -> Iterator[Example]:
         lines = _Lines(path, task)

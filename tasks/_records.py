@@ -15,8 +15,11 @@ from eval.submissions import first_five
 __all__ = ["Records", "field_of", "read_json_lines", "read_records", "repeated_ids"]
 
 Value = TypeVar("Value")
-KIND_NAMES = {
+# All that JSON has.
+KIND_NAMES: dict[type, str] = {
     int: "an integer",
+    float: "a number",
+    type(None): "null",
     str: "a text",
     bool: "true or false",
     list: "a list",
@@ -163,4 +166,4 @@ def repeated_ids(ids: Iterable[Hashable]) -> list[Hashable]:
 
 
 def _kind_of(value: object) -> str:
-    return KIND_NAMES.get(type(value), f"of type {type(value).__name__}")
+    return KIND_NAMES[type(value)]

@@ -66,8 +66,9 @@ def test_an_answer_must_be_there_and_a_text(task: Task, one: dict[str, Any], fil
     id_field, answer_field = one
     without = [{id_field: one[id_field]}]
     assert f"[0] has no {answer_field!r}" in refused(task, file, without, FileFormatError)
-    nothing = [{**one, answer_field: None}]
-    assert f"[0] has {answer_field} None" in refused(task, file, nothing, FileFormatError)
+    for value, kind in ((None, "null"), (0.5, "a number"), (True, "true or false")):
+        message = refused(task, file, [{**one, answer_field: value}], FileFormatError)
+        assert f"[0] has {answer_field} {value}, {kind}; expected a text" in message
 
 
 def test_the_document_must_be_a_list_of_objects(
