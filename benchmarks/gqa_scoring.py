@@ -2,6 +2,7 @@
 
 The plain loop keeps lists of scores and averages them at the end, as the official script does.
 Both get parsed objects; the time of scoring from files, which a user waits for, stands apart.
+Times are of the processor, the best of three in turn.
 
     python benchmarks/gqa_scoring.py [--questions 132062] [--json FILE]
 """
@@ -23,6 +24,7 @@ from eval.gqa import score_gqa
 from tasks.gqa import TASK
 
 VAL_QUESTIONS = 132_062
+REPEATS = 3
 METRICS = ("accuracy", "binary", "open", "consistency", "validity", "plausibility", "distribution")
 
 
@@ -45,12 +47,14 @@ def main() -> None:
         id_: question["answer"] if draw.random() < 0.6 else draw.choice([*COLORS, "yes", "no"])
         for id_, question in questions.items()
     }
-    started = time.perf_counter()
-    scores = score_gqa(predictions, questions.items(), choices.items())
-    ours = time.perf_counter() - started
-    started = time.perf_counter()
-    plain = plain_loop(predictions, questions, choices)
-    plain_seconds = time.perf_counter() - started
+    ours = plain_seconds = float("inf")
+    for _ in range(REPEATS):
+        started = time.process_time()
+        scores = score_gqa(predictions, questions.items(), choices.items())
+        ours = min(ours, time.process_time() - started)
+        started = time.process_time()
+        plain = plain_loop(predictions, questions, choices)
+        plain_seconds = min(plain_seconds, time.process_time() - started)
     if any(abs(getattr(scores, name) - plain[name]) > 1e-9 for name in METRICS):
         raise SystemExit("the two ways of scoring disagree")
     from_files = seconds_from_files(predictions, questions, choices)
@@ -81,7 +85,10 @@ def plain_loop(
     for id_, question in questions.items():
         right = float(predictions[id_] == question["answer"])
         lists["accuracy"].append(right)
-        lists["open" if question["types"]["structural"] == "query" else "binary"].append(right)
+        types = question["types"]
+        lists["open" if types["structural"] == "query" else "binary"].append(right)
+        lists[f"structural {types['structural']}"].append(right)
+        lists[f"semantic {types['semantic']}"].append(right)
         lists[f"length {len(question['question'].split())}"].append(right)
         steps = [
             each
@@ -92,8 +99,10 @@ def plain_loop(
             )
         ]
         lists[f"steps {len(steps)}"].append(right)
-        lists["validity"].append(float(predictions[id_] in choices[id_]["valid"]))
-        lists["plausibility"].append(float(predictions[id_] in choices[id_]["plausible"]))
+        for name, field in (("validity", "valid"), ("plausibility", "plausible")):
+            common = "Common" in types["detailed"]
+            allowed = ["color", "material", "shape"] if common else choices[id_][field]
+            lists[name].append(float(predictions[id_] in allowed))
         if (group := question["groups"]["global"]) is not None:
             gold[group][question["answer"]] += 1
             predicted[group][predictions[id_]] += 1
@@ -120,9 +129,9 @@ def seconds_from_files(
         (folder / "val_balanced_questions.json").write_text(json.dumps(questions))
         (folder / "val_choices.json").write_text(json.dumps(choices))
         TASK.write_predictions(predictions, folder / "predictions.json")
-        started = time.perf_counter()
+        started = time.process_time()
         TASK.score(TASK.read_predictions(folder / "predictions.json"), folder.parent, "val")
-        return time.perf_counter() - started
+        return time.process_time() - started
 
 
 if __name__ == "__main__":

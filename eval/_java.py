@@ -215,6 +215,8 @@ def _ending(name: str, code: int | None, words: str) -> str:
         how = "stopped answering"
     elif code < 0:
         how = f"was killed by {signal.Signals(-code).name}"
+        if -code == signal.SIGKILL:
+            how += ", as where memory runs out: free some and try again"
     else:
         how = f"ended early with exit code {code}"
     return f"{name} {how}{words and f': {words}'}"

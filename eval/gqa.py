@@ -16,11 +16,13 @@ with a reason.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, reduce
+from functools import reduce
+from itertools import chain
 from operator import add
 from typing import Any, NamedTuple, TypeVar
 
 from eval.errors import FileFormatError, PredictionError
+from eval.files import garbage_collection_paused
 from eval.submissions import first_five, require_same_ids
 
 __all__ = ["GqaScores", "TypeAccuracy", "reasoning_steps", "score_gqa"]
@@ -28,8 +30,6 @@ __all__ = ["GqaScores", "TypeAccuracy", "reasoning_steps", "score_gqa"]
 Trait = TypeVar("Trait", str, int)
 
 OPEN_TYPE = "query"
-# Operations that end a question without making the reasoning longer.
-CLOSING_OPERATIONS = ("exist", "query: name", "choose name")
 ANSWERS_ABOUT_COMMON = ("color", "material", "shape")
 
 NO_CHOICES = (
@@ -91,6 +91,7 @@ class GqaScores:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
+@garbage_collection_paused()
 def score_gqa(
     predictions: Mapping[str, str],
     questions: Iterable[tuple[str, Mapping[str, Any]]],
@@ -129,14 +130,13 @@ def score_gqa(
 
 
 def reasoning_steps(semantic: Iterable[Mapping[str, Any]]) -> int:
-    """Count the operations of a question's program, the closing one left out."""
-    return len([each for each in semantic if not _is_closing(each["operation"], each["argument"])])
-
-
-@lru_cache(maxsize=1 << 16)
-def _is_closing(operation: str, argument: str) -> bool:
-    text = f"{operation}: {argument}"
-    return any(closing in text for closing in CLOSING_OPERATIONS)
+    """Count the operations of a question's program, without those that only close it."""
+    steps = 0
+    for each in semantic:
+        text = f"{each['operation']}: {each['argument']}"
+        # One by one, since scoring spends much of its time here.
+        steps += not ("exist" in text or "query: name" in text or "choose name" in text)
+    return steps
 
 
 class _Allowed:
@@ -148,9 +148,9 @@ class _Allowed:
         choices: Iterable[tuple[str, Mapping[str, Sequence[str]]]],
     ) -> None:
         self._of_id = {
-            id_: (predictions[id_] in choice["valid"], predictions[id_] in choice["plausible"])
+            id_: (prediction in choice["valid"], prediction in choice["plausible"])
             for id_, choice in choices
-            if id_ in predictions
+            if (prediction := predictions.get(id_)) is not None
         }
 
     def of(self, id_: str) -> tuple[bool, bool]:
@@ -164,24 +164,12 @@ class _Allowed:
             )
 
 
-@dataclass(slots=True)
-class _Count:
-    right: int = 0
-    total: int = 0
-
-    def add(self, right: bool) -> None:
-        self.right += right
-        self.total += 1
-
-    def accuracy(self) -> TypeAccuracy:
-        return TypeAccuracy(self.right / self.total * 100, self.total)
-
-
 class _Kind(NamedTuple):
     structural: str
     semantic: str
     length: int
     steps: int
+    right: bool
 
 
 @dataclass(slots=True)
@@ -191,9 +179,12 @@ class _Tally:
     ids: list[str] = field(default_factory=list)
     balanced_ids: list[str] = field(default_factory=list)
     right: dict[str, bool] = field(default_factory=dict)
-    kinds: defaultdict[_Kind, _Count] = field(default_factory=lambda: defaultdict(_Count))
-    valid: _Count = field(default_factory=_Count)
-    plausible: _Count = field(default_factory=_Count)
+    # Of the balanced questions that were answered; a `_Kind` is made of a key once, at the end.
+    counts: defaultdict[tuple[str, str, int, int, bool], int] = field(
+        default_factory=lambda: defaultdict(int)
+    )
+    valid: int = 0
+    plausible: int = 0
     gold: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     predicted: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     inferred: dict[str, list[str]] = field(default_factory=dict)
@@ -215,42 +206,45 @@ class _Tally:
         if prediction is None:
             return
         types = question["types"]
-        kind = _Kind(
-            types["structural"],
-            types["semantic"],
-            len(question["question"].split()),
-            reasoning_steps(question["semantic"]),
-        )
-        self.kinds[kind].add(right)
+        length = len(question["question"].split())
+        steps = reasoning_steps(question["semantic"])
+        self.counts[types["structural"], types["semantic"], length, steps, right] += 1
         if allowed is not None:
-            about_common = prediction in ANSWERS_ABOUT_COMMON
-            common = "Common" in types["detailed"]
-            valid, plausible = (about_common, about_common) if common else allowed.of(id_)
-            self.valid.add(valid)
-            self.plausible.add(plausible)
+            if "Common" in types["detailed"]:
+                valid = plausible = prediction in ANSWERS_ABOUT_COMMON
+            else:
+                valid, plausible = allowed.of(id_)
+            self.valid += valid
+            self.plausible += plausible
         if (group := question["groups"]["global"]) is not None:
             self.gold[group][question["answer"]] += 1
             self.predicted[group][prediction] += 1
         if inferred := [each for each in question["entailed"] if each != id_]:
             self.inferred[id_] = inferred
 
+    def answered(self) -> int:
+        return sum(self.counts.values())
+
     def accuracy_per(self, trait: Callable[[_Kind], Trait]) -> dict[Trait, TypeAccuracy]:
-        counts: defaultdict[Trait, _Count] = defaultdict(_Count)
-        for kind, count in self.kinds.items():
-            counts[trait(kind)].right += count.right
-            counts[trait(kind)].total += count.total
+        totals: Counter[Trait] = Counter()
+        rights: Counter[Trait] = Counter()
+        for key, count in self.counts.items():
+            kind = _Kind(*key)
+            totals[trait(kind)] += count
+            rights[trait(kind)] += count * kind.right
         return {
-            each: TypeAccuracy(counts[each].accuracy().accuracy, counts[each].total)
-            for each in sorted(counts)
+            each: TypeAccuracy(rights[each] / totals[each] * 100, totals[each])
+            for each in sorted(totals)
         }
 
 
 def _require_predictions(
     tally: _Tally, predictions: Mapping[str, str], *, strict_official: bool
 ) -> None:
-    answered = sum(count.total for count in tally.kinds.values())
-    balanced_only = len(tally.right) == answered
+    balanced_only = len(tally.right) == tally.answered()
     expected = tally.balanced_ids if balanced_only or strict_official else tally.ids
+    if not strict_official and len(expected) == len(tally.right) == len(predictions):
+        return
     strays = {id_.lstrip("0") for id_ in predictions if id_ not in tally.right}
     lost = [id_ for id_ in expected if id_ not in tally.right and id_.lstrip("0") in strays]
     if lost:
@@ -273,8 +267,8 @@ def _scores(tally: _Tally, allowed: _Allowed | None, *, strict_official: bool) -
         accuracy=tally.accuracy_per(lambda _: "all")["all"].accuracy,
         binary=by_openness[False].accuracy if False in by_openness else nothing,
         open=by_openness[True].accuracy if True in by_openness else nothing,
-        validity=nothing if allowed is None else tally.valid.accuracy().accuracy,
-        plausibility=nothing if allowed is None else tally.plausible.accuracy().accuracy,
+        validity=nothing if allowed is None else tally.valid / tally.answered() * 100,
+        plausibility=nothing if allowed is None else tally.plausible / tally.answered() * 100,
         consistency=consistency,
         distribution=_distribution(tally),
         accuracy_per_structural_type=tally.accuracy_per(lambda kind: kind.structural),
@@ -296,29 +290,27 @@ def _scores(tally: _Tally, allowed: _Allowed | None, *, strict_official: bool) -
 
 
 def _consistency(tally: _Tally, *, right_only: bool) -> tuple[float | None, str]:
-    inferred = {
-        id_: entailed
-        for id_, entailed in tally.inferred.items()
-        if tally.right[id_] or not right_only
-    }
-    entailed = {each for ids in inferred.values() for each in ids}
-    known = set(tally.ids)
+    inferred = tally.inferred
+    if right_only:
+        inferred = {id_: ids for id_, ids in inferred.items() if tally.right[id_]}
+    entailed = set(chain.from_iterable(inferred.values()))
     if not entailed and not right_only:
         return None, "no balanced question entails another (entailed), so there is none to agree"
-    if absent := sorted(entailed - known):
+    unanswered = sorted(entailed.difference(tally.right))
+    if absent := sorted(set(unanswered).difference(tally.ids)):
         return None, (
             f"{len(absent):,} of the {len(entailed):,} questions that balanced ones entail are not "
             f"in the questions file ({first_five(absent)}); score the split with all questions "
             "(*_all_questions.json), with a prediction for each"
         )
-    if unanswered := sorted(entailed - tally.right.keys()):
+    if unanswered:
         return None, (
             f"{len(unanswered):,} of the {len(entailed):,} questions that balanced ones entail "
             f"have no prediction ({first_five(unanswered)}); predict all questions of the file, "
             "not the balanced ones alone"
         )
     shares = [
-        sum(tally.right[each] for each in ids) / len(ids)
+        sum(map(tally.right.__getitem__, ids)) / len(ids)
         for id_, ids in inferred.items()
         if tally.right[id_]
     ]

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.errors import FileFormatError, InputError, PredictionError
+from eval.errors import PredictionError
+from eval.files import open_text
 from eval.submissions import first_five, require_same_ids
 
 __all__ = ["LABELS", "Nlvr2Scores", "read_label_lines", "score_nlvr2"]
@@ -87,17 +88,8 @@ def read_label_lines(path: Path, *, strict_official: bool = False) -> dict[str, 
         FileFormatError: It is not text.
         PredictionError: The official script would misread lines, or stop at one.
     """
-    try:
-        with path.open(encoding="utf-8") as file:
-            lines = file.readlines()
-    except FileNotFoundError:
-        raise InputError(
-            f"no file {path}: expected predictions, a line `identifier,True` for each statement"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise FileFormatError(
-            f"{path}: byte {error.start} is not UTF-8; expected lines such as `dev-850-0-0,False`"
-        ) from None
+    with open_text(path, expected="predictions, lines such as `dev-850-0-0,False`") as file:
+        lines = file.readlines()
     return _as_the_script_reads(path, lines) if strict_official else _as_meant(path, lines)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from eval.errors import FileFormatError, InputError
+from eval.errors import FileFormatError
+from eval.files import open_text
 
 __all__ = ["read_entries"]
 
@@ -31,17 +32,8 @@ def read_entries(path: Path, *, expected: str) -> Iterator[tuple[str, Any]]:
         InputError: There is no such file, or it cannot be read.
         FileFormatError: The text is not one JSON object; the message gives the line.
     """
-    try:
-        with path.open(encoding="utf-8") as file:
-            yield from _Entries(file, path, expected).read()
-    except FileNotFoundError:
-        raise InputError(f"no file {path}: expected {expected} there") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder: expected a file with {expected}") from None
-    except UnicodeDecodeError as error:
-        raise FileFormatError(
-            f"{path}: not UTF-8 ({error.reason}); expected {expected} as JSON text"
-        ) from None
+    with open_text(path, expected=expected) as file:
+        yield from _Entries(file, path, expected).read()
 
 
 class _IncompleteError(Exception):

@@ -18,18 +18,18 @@ from pathlib import Path, PurePosixPath
 
 from eval.agreement import OFFICIAL_PEOPLE, agreement, agreement_weights
 from eval.caption import score_captions
-from eval.errors import FileFormatError, InputError, PredictionError
-from eval.files import write_json
+from eval.errors import FileFormatError, InputError
+from eval.intervals import accuracy_in_context
 from eval.submissions import first_five, require_same_ids
 from tasks._arrow import cached_examples
-from tasks._records import Records, read_json_lines, read_records, repeated_ids
+from tasks._records import Records, read_json_lines
+from tasks._results import ResultsFormat
 from tasks._task import Example, ExampleTable, Score, Task
 
 __all__ = ["load_own_examples", "score_own_predictions", "with_own_files"]
 
 FIELDS = ("id", "images", "prompt", "answers")
 EXPECTED = 'examples, {"id": ..., "images": [...], "prompt": ..., "answers": [...]}'
-EXPECTED_RESULTS = 'predictions, [{"id": "kitchen-1", "answer": "a cup"}, ...]'
 # Other dots in a name ("v1.2") belong to it.
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .dib .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff"
@@ -64,8 +64,8 @@ def with_own_files(task: Task, files: Mapping[str, Path]) -> Task:
         splits=tuple(files),
         load=load,
         score=score,
-        read_predictions=_read_predictions,
-        write_predictions=_write_predictions,
+        read_predictions=RESULTS.read,
+        write_predictions=RESULTS.write,
         score_strictly=None,
         answer_list=None,
         predictions_suffix=".json",
@@ -83,6 +83,8 @@ def load_own_examples(path: Path, task: Task) -> ExampleTable:
         InputError: There is no such file.
         FileFormatError: A line is not what it should be; the message gives its number.
     """
+    if not path.exists():
+        raise InputError(f"no file {path}: expected {EXPECTED} there, one on each line")
 
     def examples() -> Iterator[Example]:
         lines = _Lines(path, task)
@@ -122,8 +124,16 @@ def score_own_predictions(predictions: Mapping[str, str], path: Path, task: Task
     best = 1.0 if task.answer_words else 100.0
     right = agreement if task.answers_are == "people" else _is_right
     per_example = {id_: best * right(predictions[id_], given) for id_, given in answers.items()}
+    metrics: dict[str, object] = {task.primary_metric: statistics.fmean(per_example.values())}
+    if task.answers_are == "label":
+        metrics |= accuracy_in_context(
+            [each == best for each in per_example.values()],
+            [given[0] for given in answers.values()],
+            scale=best,
+        )
     return Score(
-        metrics={task.primary_metric: statistics.fmean(per_example.values())},
+        metrics=metrics,
+        examples=len(per_example),
         per_example=per_example,
         protocol=_protocol(answers, task),
     )
@@ -139,6 +149,7 @@ def _caption_score(
     scores = score_captions(predictions, answers)
     return Score(
         metrics=scores.metrics,
+        examples=len(answers),
         per_example=scores.per_image.get(task.primary_metric, {}),
         protocol=f"{task.name} own data, coco_captions rules",
         reasons=scores.reasons,
@@ -276,16 +287,10 @@ def _image_id(name: str) -> str:
     return file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name
 
 
-def _read_predictions(path: Path) -> dict[str, str]:
-    results = read_records(path, expected=EXPECTED_RESULTS)
-    ids = [_text_id(results, position) for position in range(len(results))]
-    if repeated := repeated_ids(ids):
-        raise PredictionError(
-            f"{path}: {len(repeated):,} examples have more than one answer "
-            f"({first_five(repeated)}); expected one each. Remove the others."
-        )
-    return {id_: results.field(position, "answer", str) for position, id_ in enumerate(ids)}
-
-
-def _write_predictions(predictions: Mapping[str, str], path: Path) -> None:
-    write_json(path, [{"id": id_, "answer": text} for id_, text in predictions.items()])
+RESULTS = ResultsFormat(
+    id_field="id",
+    answer_field="answer",
+    sample='[{"id": "kitchen-1", "answer": "a cup"}]',
+    id_kind=str,
+    read_id=_text_id,
+)

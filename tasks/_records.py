@@ -8,15 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from eval.errors import FileFormatError, InputError
-from eval.files import read_json
+from eval.errors import FileFormatError
+from eval.files import open_text, read_json
 from eval.submissions import first_five
 
 __all__ = ["Records", "field_of", "read_json_lines", "read_records", "repeated_ids"]
 
 Value = TypeVar("Value")
-KIND_NAMES = {
+# All that JSON has.
+KIND_NAMES: dict[type, str] = {
     int: "an integer",
+    float: "a number",
+    type(None): "null",
     str: "a text",
     bool: "true or false",
     list: "a list",
@@ -58,12 +61,20 @@ class Records:
             FileFormatError: One is missing, of another type, or occurs twice.
         """
         ids = [self.field(position, name, int) for position in range(len(self))]
+        self.require_distinct(name, ids)
+        return ids
+
+    def require_distinct(self, name: str, ids: Iterable[Hashable]) -> None:
+        """Check that no id occurs twice.
+
+        Raises:
+            FileFormatError: One does.
+        """
         if repeated := repeated_ids(ids):
             raise FileFormatError(
                 f"{self.path}: {len(repeated):,} values of {name} occur more than once "
                 f"({first_five(repeated)}); expected each once. Remove the repetitions."
             )
-        return ids
 
     def problem(self, position: int, message: str) -> FileFormatError:
         """Return an error about one object."""
@@ -131,19 +142,12 @@ def read_json_lines(path: Path, *, expected: str) -> Records:
         InputError: There is no such file.
         FileFormatError: A line is empty, cut short or otherwise no JSON.
     """
-    rows = []
-    try:
-        # Not by `splitlines`: texts may hold other separators, which JSON need not escape.
-        with path.open(encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                rows.append(_parse_line(line, f"{path}: line {number}", expected))
-    except FileNotFoundError:
-        raise InputError(f"no file {path}: expected {expected} there") from None
-    except UnicodeDecodeError as error:
-        raise FileFormatError(
-            f"{path}: line {len(rows) + 1} or soon after is not UTF-8 ({error.reason}); "
-            f"expected {expected}"
-        ) from None
+    # Texts may hold other separators than line feeds, which JSON need not escape.
+    with open_text(path, expected=expected, newline="\n") as file:
+        rows = [
+            _parse_line(line, f"{path}: line {number}", expected)
+            for number, line in enumerate(file, 1)
+        ]
     return Records(path, "", rows, are_lines=True)
 
 
@@ -162,4 +166,4 @@ def repeated_ids(ids: Iterable[Hashable]) -> list[Hashable]:
 
 
 def _kind_of(value: object) -> str:
-    return KIND_NAMES.get(type(value), f"of type {type(value).__name__}")
+    return KIND_NAMES[type(value)]

@@ -113,7 +113,8 @@ def check_submission(task: Task, path: Path, data_root: Path, split: str) -> Sub
     """
     submission = submission_of(task)
     if not path.is_file():
-        raise InputError(f"no file {path}: expected a submission of {task.name} {split} there")
+        found = f"{path} is a folder" if path.is_dir() else f"no file {path}"
+        raise InputError(f"{found}: expected a submission of {task.name} {split}")
     # The expected ids first: an unknown split, or one without its file, is the simplest mistake.
     task.load(data_root, split)
     if zipfile.is_zipfile(path) or path.suffix.lower() == ".zip":

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from eval.errors import InputError
 from tasks._files import DataFile, SplitSize
 
 __all__ = [
@@ -66,12 +67,15 @@ class Score:
     Args:
         metrics: Official names in snake case, on the official script's own scale; `None` where
             the given files do not allow the metric.
-        per_example: The primary metric of each example, keyed by example id.
+        examples: How many examples were scored.
+        per_example: The primary metric of each example, keyed by example id; empty where it is
+            `None`.
         protocol: Which official rules were followed ("vqa_v2 official").
         reasons: Why each metric that is `None` could not be computed, and how to get it.
     """
 
     metrics: Mapping[str, object]
+    examples: int
     per_example: Mapping[str, float]
     protocol: str
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -206,3 +210,16 @@ class Task:
     max_prompt_tokens: int = 20
     max_answer_tokens: int = 10
     beams: int = 1
+
+    def unknown_split(self, split: str) -> InputError:
+        """Return the error about a split the task does not have."""
+        return InputError(
+            f"{self.name} has no split {split!r}; there are: {', '.join(self.splits)}"
+        )
+
+    def unlabelled_split(self, split: str) -> InputError:
+        """Return the error about scoring a split whose answers only the test server knows."""
+        return InputError(
+            f"the right answers of {self.name} {split} are not public: submit the predictions to "
+            "the official server, or score a split with answers"
+        )

@@ -18,12 +18,12 @@ from tempfile import TemporaryDirectory
 
 from eval._java import JavaError, run_java
 from eval.caption import score_captions
-from eval.errors import FileFormatError, InputError, PredictionError
-from eval.files import write_json
+from eval.errors import FileFormatError, InputError
 from eval.submissions import first_five
 from tasks._arrow import cached_examples
 from tasks._files import CAPTION_FILES, CAPTION_SIZES
-from tasks._records import Records, read_records, repeated_ids
+from tasks._records import Records, read_records
+from tasks._results import ResultsFormat
 from tasks._task import Example, ExampleTable, Score, Submission, Task
 
 __all__ = ["TASK"]
@@ -46,6 +46,12 @@ TRAINING_SPLITS = frozenset({"train2014", "karpathy_train"})
 UNCAPTIONED_SPLITS = frozenset({"test2014", "test2015"})
 PRIMARY_METRIC = "cider"
 JAVA_SECONDS = 60.0
+RESULTS = ResultsFormat(
+    id_field="image_id",
+    answer_field="caption",
+    sample='[{"image_id": 42, "caption": "a dog"}]',
+    id_kind=int,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ def _source(data_root: Path, split: str) -> Path:
         return data_root / "coco" / "annotations" / OFFICIAL_FILES[split]
     if split in KARPATHY_MARKS:
         return data_root / "coco" / "dataset_coco.json"
-    raise InputError(f"caption has no split {split!r}; there are: {', '.join(TASK.splits)}")
+    raise TASK.unknown_split(split)
 
 
 def _images(source: Path, split: str) -> list[_Image]:
@@ -148,10 +154,7 @@ def _score(
 ) -> Score:
     source = _source(data_root, split)
     if split in UNCAPTIONED_SPLITS:
-        raise InputError(
-            f"the captions of {split} are not public: submit the predictions to the official "
-            "server, or score a split with captions"
-        )
+        raise TASK.unlabelled_split(split)
     if split in TRAINING_SPLITS:
         raise InputError(
             f"caption {split} is for training: its examples are captions, not images; score "
@@ -161,28 +164,11 @@ def _score(
     scores = score_captions(predictions, references, strict_official=strict_official)
     return Score(
         metrics=scores.metrics,
+        examples=len(references),
         per_example=scores.per_image.get(PRIMARY_METRIC, {}),
         protocol="coco_captions official",
         reasons=scores.reasons,
     )
-
-
-def _read_predictions(path: Path) -> dict[str, str]:
-    results = read_records(
-        path, expected='the official results, [{"image_id": 42, "caption": "a dog"}, ...]'
-    )
-    ids = [results.field(position, "image_id", int) for position in range(len(results))]
-    if repeated := repeated_ids(ids):
-        raise PredictionError(
-            f"{path}: {len(repeated):,} images have more than one caption "
-            f"({first_five(repeated)}); expected one each. Remove the others."
-        )
-    return {str(id_): results.field(position, "caption", str) for position, id_ in enumerate(ids)}
-
-
-def _write_predictions(predictions: Mapping[str, str], path: Path) -> None:
-    results = [{"image_id": int(id_), "caption": text} for id_, text in predictions.items()]
-    write_json(path, results, indent=None)
 
 
 def _require_java() -> None:
@@ -194,7 +180,7 @@ def _require_java() -> None:
 
 
 def _score_strictly(path: Path, data_root: Path, split: str) -> Score:
-    return _score(_read_predictions(path), data_root, split, strict_official=True)
+    return _score(RESULTS.read(path), data_root, split, strict_official=True)
 
 
 TASK = Task(
@@ -204,8 +190,8 @@ TASK = Task(
     heads=("generate",),
     load=_load,
     score=_score,
-    read_predictions=_read_predictions,
-    write_predictions=_write_predictions,
+    read_predictions=RESULTS.read,
+    write_predictions=RESULTS.write,
     score_strictly=_score_strictly,
     primary_metric=PRIMARY_METRIC,
     primary_factor=100.0,

@@ -23,15 +23,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval.errors import FileFormatError, InputError, PredictionError
-from eval.files import write_json
+from eval.errors import FileFormatError, InputError
 from eval.gqa import TypeAccuracy, score_gqa
 from eval.submissions import first_five, require_same_ids
 from tasks._arrow import cached_examples
 from tasks._entries import read_entries
 from tasks._files import GQA_FILES, GQA_SIZES
 from tasks._prepare import answer_list
-from tasks._records import Records, field_of, read_records, repeated_ids
+from tasks._records import Records, field_of, read_records
+from tasks._results import ResultsFormat
 from tasks._task import Example, ExampleTable, Prepared, Score, Submission, Task
 
 __all__ = ["TASK"]
@@ -67,6 +67,10 @@ METRICS = (
     "accuracy_per_semantic_type",
     "accuracy_per_length",
     "accuracy_per_steps",
+)
+NO_ATTENTION = (
+    "it compares the regions a model attended to with the scene graphs, and a predictions file "
+    "holds answers alone"
 )
 ONLY_ANSWERS = (
     "LXMERT's {file} says nothing of questions but their answers; put the official "
@@ -107,10 +111,14 @@ class _Official:
             strict_official=strict_official,
         )
         return Score(
-            metrics={name: _metric(getattr(scores, name)) for name in METRICS},
+            metrics={
+                **{name: _metric(getattr(scores, name)) for name in METRICS},
+                "grounding": None,
+            },
+            examples=len(scores.per_question),
             per_example={id_: 100.0 * right for id_, right in scores.per_question.items()},
             protocol="gqa official script" if strict_official else "gqa official",
-            reasons=scores.reasons,
+            reasons={**scores.reasons, "grounding": NO_ATTENTION},
         )
 
     def _all(self) -> Iterator[tuple[str, Any, Problem]]:
@@ -143,7 +151,7 @@ class _Lxmert:
 
     def examples(self) -> Iterator[Example]:
         records = self._records()
-        for position, id_ in enumerate(_text_ids(records, "question_id")):
+        for position, id_ in enumerate(_lxmert_ids(records)):
             yield Example(
                 id=id_,
                 image_ids=(records.field(position, "img_id", str),),
@@ -157,16 +165,18 @@ class _Lxmert:
                 f"the official script does not read {self._file}; put {self._official} beside it"
             )
         records = self._records()
-        ids = _text_ids(records, "question_id")
+        ids = _lxmert_ids(records)
         require_same_ids(ids, predictions)
         right = {id_: predictions[id_] == _only_answer(records, n) for n, id_ in enumerate(ids)}
-        nothing: dict[str, object] = dict.fromkeys(METRICS)
+        nothing: dict[str, object] = dict.fromkeys((*METRICS, "grounding"))
         reason = ONLY_ANSWERS.format(file=self._file.name, official=self._official)
         return Score(
             metrics={**nothing, "accuracy": sum(right.values()) / len(right) * 100},
+            examples=len(right),
             per_example={id_: 100.0 * each for id_, each in right.items()},
             protocol="gqa official, answers of LXMERT's file",
-            reasons={name: reason for name in METRICS if name != "accuracy"},
+            reasons={name: reason for name in nothing if name != "accuracy"}
+            | {"grounding": NO_ATTENTION},
         )
 
     def _records(self) -> Records:
@@ -180,7 +190,7 @@ def _split(data_root: Path, split: str) -> _Official | _Lxmert:
     folder = data_root / "gqa"
     name = OFFICIAL_NAMES.get(split, split)
     if name not in SPLITS:
-        raise InputError(f"gqa has no split {split!r}; there are: {', '.join(SPLITS)}")
+        raise TASK.unknown_split(split)
     official = _Official(folder, name)
     if name in LXMERT_FILES and not official.sources()[0].exists():
         lxmert = _Lxmert(folder, name)
@@ -235,11 +245,26 @@ def _require_scorable(row: Any, problem: Problem) -> None:
         field_of(operation, "argument", str, problem)
 
 
-def _text_ids(records: Records, name: str) -> list[str]:
-    for position, row in enumerate(records.rows):
-        if isinstance(row, dict) and type(row.get(name)) is int:
-            raise records.problem(position, f"has {name} {row[name]}, an integer. {INTEGER_ID}")
-    return [records.field(position, name, str) for position in range(len(records))]
+def _text_id(name: str, records: Records, position: int) -> str:
+    row = records.rows[position]
+    if isinstance(row, dict) and type(row.get(name)) is int:
+        raise records.problem(position, f"has {name} {row[name]}, an integer. {INTEGER_ID}")
+    return records.field(position, name, str)
+
+
+RESULTS = ResultsFormat(
+    id_field="questionId",
+    answer_field="prediction",
+    sample='[{"questionId": "0042", "prediction": "yes"}]',
+    id_kind=str,
+    read_id=partial(_text_id, "questionId"),
+)
+
+
+def _lxmert_ids(records: Records) -> list[str]:
+    ids = [_text_id("question_id", records, position) for position in range(len(records))]
+    records.require_distinct("question_id", ids)
+    return ids
 
 
 def _only_answer(records: Records, position: int) -> str:
@@ -268,34 +293,12 @@ def _score(
 ) -> Score:
     source = _split(data_root, split)
     if not source.has_answers:
-        raise InputError(
-            f"the answers of gqa {split} are not public: submit the predictions to the official "
-            "server, or score a split with answers"
-        )
+        raise TASK.unlabelled_split(split)
     return source.score(predictions, strict_official=strict_official)
 
 
-def _read_predictions(path: Path, *, last_wins: bool = False) -> dict[str, str]:
-    results = read_records(
-        path, expected='the official results, [{"questionId": "0042", "prediction": "yes"}, ...]'
-    )
-    ids = _text_ids(results, "questionId")
-    if not last_wins and (repeated := repeated_ids(ids)):
-        raise PredictionError(
-            f"{path}: {len(repeated):,} questions have more than one prediction "
-            f"({first_five(repeated)}); expected one each. The official script would take the last "
-            "without a word; remove the others."
-        )
-    return {id_: results.field(position, "prediction", str) for position, id_ in enumerate(ids)}
-
-
-def _write_predictions(predictions: Mapping[str, str], path: Path) -> None:
-    results = [{"questionId": id_, "prediction": text} for id_, text in predictions.items()]
-    write_json(path, results, indent=None)
-
-
 def _score_strictly(path: Path, data_root: Path, split: str) -> Score:
-    predictions = _read_predictions(path, last_wins=True)
+    predictions = RESULTS.read(path, last_wins=True)
     return _score(predictions, data_root, split, strict_official=True)
 
 
@@ -317,8 +320,8 @@ TASK = Task(
     heads=("classify", "generate"),
     load=_load,
     score=_score,
-    read_predictions=_read_predictions,
-    write_predictions=_write_predictions,
+    read_predictions=RESULTS.read,
+    write_predictions=RESULTS.write,
     score_strictly=_score_strictly,
     primary_metric="accuracy",
     batch_share=100 / 60,

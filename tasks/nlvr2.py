@@ -19,11 +19,12 @@ from pathlib import Path
 
 from eval.errors import FileFormatError, InputError
 from eval.files import atomic_path
+from eval.intervals import accuracy_in_context
 from eval.nlvr2 import LABELS, read_label_lines, score_nlvr2
 from eval.submissions import first_five
 from tasks._arrow import cached_examples
 from tasks._files import NLVR2_FILES, NLVR2_SIZES
-from tasks._records import Records, read_json_lines, read_records, repeated_ids
+from tasks._records import Records, read_json_lines, read_records
 from tasks._task import Example, ExampleTable, Score, Submission, Task
 
 __all__ = ["TASK"]
@@ -50,7 +51,7 @@ class _Statement:
 
 def _split_file(data_root: Path, split: str) -> Path:
     if split not in SPLITS:
-        raise InputError(f"nlvr2 has no split {split!r}; there are: {', '.join(SPLITS)}")
+        raise TASK.unknown_split(split)
     official = data_root / "nlvr2" / f"{split}.json"
     if split in LXMERT_FILES and not official.exists():
         lxmert = official.with_name(LXMERT_FILES[split])
@@ -69,11 +70,7 @@ def _read_statements(path: Path) -> list[_Statement]:
     statements = [read_one(records, position) for position in range(len(records))]
     if not statements:
         raise FileFormatError(f"{path}: no statements in it; expected at least one")
-    if repeated := repeated_ids(statement.id for statement in statements):
-        raise FileFormatError(
-            f"{path}: {len(repeated):,} identifiers occur more than once "
-            f"({first_five(repeated)}); expected each once. Remove the repetitions."
-        )
+    records.require_distinct("identifier", [statement.id for statement in statements])
     unlabelled = [statement.id for statement in statements if statement.label is None]
     if 0 < len(unlabelled) < len(statements):
         raise FileFormatError(
@@ -146,7 +143,10 @@ def _score(
     path = _split_file(data_root, split)
     labels = _labels_of(path, _read_statements(path))
     scores = score_nlvr2(predictions, labels, strict_official=strict_official)
-    metrics: dict[str, object] = {"accuracy": scores.accuracy, "consistency": scores.consistency}
+    metrics: dict[str, object] = {"accuracy": scores.accuracy}
+    if not strict_official:
+        metrics |= accuracy_in_context(list(scores.per_example.values()), list(labels.values()))
+    metrics["consistency"] = scores.consistency
     reasons: dict[str, str] = {}
     for subset in SUBSETS:
         names = (f"{subset}_accuracy", f"{subset}_consistency")
@@ -163,6 +163,7 @@ def _score(
         metrics |= dict(zip(names, (part.accuracy, part.consistency), strict=True))
     return Score(
         metrics=metrics,
+        examples=len(labels),
         per_example={id_: float(right) for id_, right in scores.per_example.items()},
         protocol="nlvr2 official script" if strict_official else "nlvr2 official",
         reasons=reasons,

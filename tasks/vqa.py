@@ -18,15 +18,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from eval.errors import FileFormatError, InputError, PredictionError
-from eval.files import write_json
+from eval.errors import FileFormatError
 from eval.submissions import first_five, require_same_ids
 from eval.vqa import answer_weights, score_vqa
 from tasks._answers import MIN_ANSWER_COUNT
 from tasks._arrow import cached_examples
 from tasks._files import VQA_FILES, VQA_SIZES
 from tasks._prepare import answer_list, karpathy_splits
-from tasks._records import Records, read_records, repeated_ids
+from tasks._records import Records, read_records
+from tasks._results import ResultsFormat
 from tasks._task import Example, ExampleTable, Prepared, Score, Submission, Task
 
 __all__ = ["TASK"]
@@ -52,6 +52,12 @@ DERIVED_SPLITS = {
 STANDARD_ANSWERS = 3_129
 # What an object must hold to be scored against.
 ANNOTATION_FIELDS = ("question_type", "answer_type", "answers")
+RESULTS = ResultsFormat(
+    id_field="question_id",
+    answer_field="answer",
+    sample='[{"question_id": 42, "answer": "yes"}]',
+    id_kind=int,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,7 @@ def _split(data_root: Path, split: str) -> _OfficialSplit | _DerivedSplit:
         return _OfficialSplit(folder, split)
     if split in DERIVED_SPLITS:
         return _DerivedSplit(folder, split)
-    raise InputError(f"vqa has no split {split!r}; there are: {', '.join(TASK.splits)}")
+    raise TASK.unknown_split(split)
 
 
 def _annotations_of(records: Records) -> dict[int, Mapping[str, Any]]:
@@ -210,10 +216,7 @@ def _require_same_questions(
 def _score(predictions: Mapping[str, str], data_root: Path, split: str) -> Score:
     source = _split(data_root, split)
     if not source.has_answers:
-        raise InputError(
-            f"the answers of vqa {split} are not public: submit the predictions to the official "
-            "server, or score a split with answers"
-        )
+        raise TASK.unlabelled_split(split)
     annotations = source.annotations()
     require_same_ids([str(id_) for id_ in annotations], predictions)
     scores = score_vqa(
@@ -226,28 +229,10 @@ def _score(predictions: Mapping[str, str], data_root: Path, split: str) -> Score
             "per_question_type": dict(scores.per_question_type),
             "lenient_accuracy": scores.lenient_accuracy,
         },
+        examples=len(scores.per_question),
         per_example={str(id_): accuracy for id_, accuracy in scores.per_question.items()},
         protocol="vqa_v2 official",
     )
-
-
-def _read_predictions(path: Path) -> dict[str, str]:
-    results = read_records(
-        path, expected='the official results, [{"question_id": 42, "answer": "yes"}, ...]'
-    )
-    ids = [results.field(position, "question_id", int) for position in range(len(results))]
-    if repeated := repeated_ids(ids):
-        raise PredictionError(
-            f"{path}: {len(repeated):,} questions have more than one answer "
-            f"({first_five(repeated)}); expected one each. The official script would take the last "
-            "without a word; remove the others."
-        )
-    return {str(id_): results.field(position, "answer", str) for position, id_ in enumerate(ids)}
-
-
-def _write_predictions(predictions: Mapping[str, str], path: Path) -> None:
-    results = [{"question_id": int(id_), "answer": text} for id_, text in predictions.items()]
-    write_json(path, results, indent=None)
 
 
 def _prepare(data_root: Path, *, min_count: int | None, overwrite: bool) -> Iterator[Prepared]:
@@ -292,8 +277,8 @@ TASK = Task(
     heads=("classify", "generate"),
     load=_load,
     score=_score,
-    read_predictions=_read_predictions,
-    write_predictions=_write_predictions,
+    read_predictions=RESULTS.read,
+    write_predictions=RESULTS.write,
     primary_metric="accuracy",
     answer_list="vqa/trainval_label2ans.json",
     answers_are="people",

@@ -199,6 +199,8 @@ def test_what_is_missing_or_wrong_is_one_message(
     assert f"images of {val} have no features (first: nowhere)" in message(*again)
     write(val, [{name: line[name] for name in ("id", "images", "prompt")} for line in lines])
     assert f"{val} of vqa has no labels" in message(*again)
+    val.unlink()
+    assert f'no file {val}: expected examples, {{"id"' in message(*again)
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,10 @@ def test_gqa_document_and_table(
     assert "66.8478" in shown.out
     assert "verify (38)" in shown.out
     assert shown.out.index("│   4 (36)") < shown.out.index("│   10 (13)")
-    assert shown.err == ""
+    assert shown.err.startswith("note: no grounding: it compares the regions a model attended to")
     expected = document_of(golden / "gqa" / "expected_val.json")["scores"]
     document = document_of(out)
-    assert list(document) == ["task", "split", "protocol", "metrics", "per_example"]
+    assert list(document["reasons"]) == ["grounding"]
     for name in ("accuracy", "consistency", "validity", "plausibility", "distribution"):
         assert document["metrics"][name] == expected[name]
     assert document["metrics"]["accuracy_per_length"] == expected["accuracyPerLength"]
@@ -63,7 +63,7 @@ def test_gqa_says_why_a_metric_is_null(
     assert "note: no consistency: 37 of the 193" in shown.err
     document = document_of(out)
     assert document["metrics"]["consistency"] is None
-    assert list(document["reasons"]) == ["consistency"]
+    assert list(document["reasons"]) == ["consistency", "grounding"]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,9 @@ def test_gqa_integer_ids_are_one_message(
     assert "ids were turned into integers somewhere" in capsys.readouterr().err
 
 
-def test_nlvr2_document(nlvr2_official: Path, nlvr2_root: Path, tmp_path: Path) -> None:
+def test_nlvr2_document_and_table(
+    nlvr2_official: Path, nlvr2_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "score.json"
     predictions = nlvr2_official / "pred_acc75.csv"
     assert score("nlvr2", nlvr2_root, "dev", predictions, "--json", str(out)) == 0
@@ -99,6 +101,10 @@ def test_nlvr2_document(nlvr2_official: Path, nlvr2_root: Path, tmp_path: Path) 
     expected = document_of(nlvr2_official / "expected.json")["results"]["pred_acc75.csv"]
     assert metrics["accuracy"] == expected["accuracy"]
     assert metrics["consistency"] == expected["consistency"]
+    low, high = metrics["accuracy_interval"]
+    assert low < metrics["accuracy"] < high
+    assert 0.5 <= metrics["majority_accuracy"] < low
+    assert f"│ {low:.4f} to {high:.4f} (95%) │" in capsys.readouterr().out
     for subset in ("balanced", "unbalanced"):
         percent = expected[f"{subset}_accuracy_percent"]
         assert 100 * metrics[f"{subset}_accuracy"] == pytest.approx(percent, abs=1e-12)
@@ -117,6 +123,7 @@ def test_strict_official_gives_the_official_numbers_of_a_bad_file(
     expected = document_of(nlvr2_official / "expected.json")["results"]["pred_quirks.csv"]
     assert document_of(out)["metrics"]["accuracy"] == expected["accuracy"]
     assert document_of(out)["metrics"]["consistency"] == expected["consistency"]
+    assert not {"accuracy_interval", "majority_accuracy"} & document_of(out)["metrics"].keys()
 
 
 def test_a_task_without_a_strict_reading_says_so(

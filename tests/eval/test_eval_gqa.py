@@ -169,6 +169,13 @@ def test_some_but_not_all_unbalanced_predictions_are_an_error_unless_strict(gold
     assert strict.accuracy == expected["accuracy"]
 
 
+def test_a_balanced_question_without_prediction_is_an_error_though_the_numbers_agree() -> None:
+    questions = {"1": question(), "2": question(), "3": question(balanced=False)}
+    for strict_official in (True, False):
+        with pytest.raises(PredictionError, match=r"1 have no prediction \(2\)"):
+            score({"1": "yes", "3": "yes"}, questions, strict_official=strict_official)
+
+
 def test_ids_that_went_through_integers_are_recognised() -> None:
     with pytest.raises(PredictionError, match=r"1 questions .* \(0042\): ids were turned into int"):
         score({"42": "yes"}, {"0042": question()})

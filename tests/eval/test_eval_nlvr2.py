@@ -141,6 +141,8 @@ def test_a_line_without_comma_stops_the_official_script(file: Path) -> None:
 def test_missing_and_binary_files_are_explained(file: Path) -> None:
     with pytest.raises(InputError, match="no file"):
         read_label_lines(file)
+    with pytest.raises(InputError, match="is a folder"):
+        read_label_lines(file.parent)
     file.write_bytes(b"dev,\xff\n")
-    with pytest.raises(FileFormatError, match="byte 4 is not UTF-8"):
+    with pytest.raises(FileFormatError, match="byte 4 of the file. is not UTF-8"):
         read_label_lines(file)

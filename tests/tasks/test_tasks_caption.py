@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eval.caption import CaptionScores
-from eval.errors import FileFormatError, InputError, PredictionError
+from eval.errors import FileFormatError, InputError
 from tasks import Example
 from tasks.caption import TASK
 
@@ -199,37 +199,6 @@ def test_one_clear_message_for_a_wrong_karpathy_file(
     edit(root, KARPATHY, change)
     with pytest.raises(FileFormatError, match=message):
         TASK.load(root, "karpathy_test")
-
-
-@pytest.mark.parametrize(
-    ("results", "error", "message"),
-    [
-        ([{"image_id": "42", "caption": "x"}], FileFormatError, "image_id '42', a text"),
-        ([{"image_id": 42, "caption": None}], FileFormatError, "expected a text"),
-        ([{"image_id": 42}], FileFormatError, r"\[0\] has no 'caption'"),
-        ({"42": "x"}, FileFormatError, "the document is an object"),
-        (
-            [{"image_id": 7, "caption": "a"}, {"image_id": 7, "caption": "b"}],
-            PredictionError,
-            r"1 images have more than one caption \(7\)",
-        ),
-    ],
-)
-def test_bad_predictions_are_explained(
-    tmp_path: Path, results: object, error: type[InputError], message: str
-) -> None:
-    file = tmp_path / "results.json"
-    file.write_text(json.dumps(results), encoding="utf-8")
-    with pytest.raises(error, match=message):
-        TASK.read_predictions(file)
-
-
-def test_predictions_are_written_in_the_official_format(tmp_path: Path) -> None:
-    TASK.write_predictions({"42": "a dog", "73": ""}, tmp_path / "results.json")
-    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == [
-        {"image_id": 42, "caption": "a dog"},
-        {"image_id": 73, "caption": ""},
-    ]
 
 
 def test_what_the_paper_does_for_captions() -> None:

@@ -46,6 +46,8 @@ def test_scores_are_fractions_with_both_subsets() -> None:
     score = TASK.score(predictions, FIXTURE, "dev")
     assert score.metrics == {
         "accuracy": 0.8,
+        "accuracy_interval": pytest.approx([0.3755, 0.9638], abs=5e-5),
+        "majority_accuracy": 0.6,
         "consistency": pytest.approx(2 / 3),
         "balanced_accuracy": 0.5,
         "balanced_consistency": 0.0,
@@ -108,7 +110,7 @@ def test_sentences_may_hold_line_separators(root: Path) -> None:
         ("label", "true", "line 2 has label 'true'; expected 'True' or 'False', in this case"),
         ("label", True, "line 2 has label True"),
         ("identifier", "dev-5-1", "line 2 has identifier 'dev-5-1'; expected split-set-pair"),
-        ("identifier", "dev-5-0-0", r"1 identifiers occur more than once \(dev-5-0-0\)"),
+        ("identifier", "dev-5-0-0", r"1 values of identifier occur more than once \(dev-5-0-0\)"),
         ("sentence", None, "line 2 has sentence None"),
     ],
 )

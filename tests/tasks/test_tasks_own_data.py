@@ -152,12 +152,33 @@ def test_scores_follow_the_rules_of_the_task(
     write(file, line(**given))
     chosen = get_task(task)
     score = score_own_predictions({"k1": right}, file, chosen)
-    assert score.metrics == {"accuracy": best}
+    assert score.metrics["accuracy"] == best
     assert score.per_example == {"k1": best}
     assert score.protocol.endswith(protocol) or protocol in score.protocol
-    assert score_own_predictions({"k1": "wrong"}, file, chosen).metrics == {"accuracy": 0.0}
+    assert score_own_predictions({"k1": "wrong"}, file, chosen).metrics["accuracy"] == 0.0
     with pytest.raises(PredictionError, match="1 have no prediction"):
         score_own_predictions({}, file, chosen)
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "best"),
+    [
+        ("vqa", {"answers": ["yes"]}, None),
+        ("gqa", {"answers": ["yes"]}, 100.0),
+        ("nlvr2", {"images": ["l", "r"], "answers": ["true"]}, 1.0),
+    ],
+)
+def test_an_interval_and_the_majority_stand_beside_what_is_right_or_wrong(
+    task: str, given: dict[str, Any], best: float | None, file: Path
+) -> None:
+    write(file, *(line(id=f"k{n}", **given) for n in range(20)))
+    score = score_own_predictions({f"k{n}": "wrong" for n in range(20)}, file, get_task(task))
+    beside = {"accuracy_interval", "majority_accuracy"} & score.metrics.keys()
+    if best is None:
+        assert not beside
+        return
+    assert score.metrics["majority_accuracy"] == best
+    assert score.metrics["accuracy_interval"] == pytest.approx([0.0, 0.1611 * best], abs=1e-2)
 
 
 def test_captions_are_scored_as_official_ones(file: Path) -> None:

@@ -167,6 +167,8 @@ def test_a_task_without_a_server_says_so(tmp_path: Path) -> None:
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no file"):
         check_submission(get_task("vqa"), tmp_path / "x.json", FIXTURES / "vqa", "val2014")
+    with pytest.raises(InputError, match="is a folder: expected a submission of vqa"):
+        check_submission(get_task("vqa"), tmp_path, FIXTURES / "vqa", "val2014")
     (tmp_path / "x.json").write_text("[]")
     shutil.copytree(FIXTURES / "vqa", tmp_path / "root")
     (tmp_path / "root/vqa/v2_OpenEnded_mscoco_test-dev2015_questions.json").unlink()

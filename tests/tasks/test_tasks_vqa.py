@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eval.errors import FileFormatError, InputError, PredictionError
+from eval.errors import FileFormatError, InputError
 from tasks.vqa import TASK
 
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "vqa"
@@ -177,37 +177,6 @@ def test_a_file_nested_without_end_is_refused(root: Path) -> None:
     (root / "vqa" / ANNOTATIONS).write_text("[" * 100_000, encoding="utf-8")
     with pytest.raises(FileFormatError, match="nested too deeply"):
         TASK.load(root, "val2014")
-
-
-@pytest.mark.parametrize(
-    ("results", "error", "message"),
-    [
-        ([{"question_id": "42000", "answer": "x"}], FileFormatError, "question_id '42000', a text"),
-        ([{"question_id": 1, "answer": None}], FileFormatError, "expected a text"),
-        ([{"question_id": 1}], FileFormatError, r"\[0\] has no 'answer'"),
-        ({"42000": "x"}, FileFormatError, "the document is an object"),
-        (
-            [{"question_id": 7, "answer": "a"}, {"question_id": 7, "answer": "b"}],
-            PredictionError,
-            r"1 questions have more than one answer \(7\).*take the last",
-        ),
-    ],
-)
-def test_bad_predictions_are_explained(
-    tmp_path: Path, results: object, error: type[InputError], message: str
-) -> None:
-    file = tmp_path / "results.json"
-    file.write_text(json.dumps(results), encoding="utf-8")
-    with pytest.raises(error, match=message):
-        TASK.read_predictions(file)
-
-
-def test_predictions_are_written_in_the_official_format(tmp_path: Path) -> None:
-    TASK.write_predictions({"42000": "no", "42001": ""}, tmp_path / "results.json")
-    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == [
-        {"question_id": 42000, "answer": "no"},
-        {"question_id": 42001, "answer": ""},
-    ]
 
 
 def test_easy_vqa_loads(shared_data: Path) -> None:

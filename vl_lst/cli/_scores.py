@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eval.errors import InputError
+from eval.intervals import CONFIDENCE
 from tasks import Score, Task
 from vl_lst.cli._console import results, status
 
@@ -52,7 +53,7 @@ def print_score(task: Task, split: str, score: Score, *, quiet: bool) -> None:
         quiet: Leave out the notes.
     """
     table = Table(
-        title=f"{task.name} {split}: {len(score.per_example):,} examples",
+        title=f"{task.name} {split}: {score.examples:,} examples",
         caption=f"protocol: {score.protocol}",
     )
     table.add_column("metric")
@@ -97,6 +98,9 @@ def _by_number_or_name(item: tuple[str, object]) -> tuple[int, str]:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, list):
+        low, high = map(_text, value)
+        return f"{low} to {high} ({CONFIDENCE:.0%})"
     if isinstance(value, float):
         return f"{value:.2f}" if round(value, 2) == value else f"{value:.4f}"
     return "not computed" if value is None else str(value)

@@ -171,9 +171,7 @@ def download(
 
     chosen = get_task(task)
     if strangers := [name for name in split or [] if name not in chosen.splits]:
-        raise InputError(
-            f"{chosen.name} has no split {strangers[0]!r}; there are: {', '.join(chosen.splits)}"
-        )
+        raise chosen.unknown_split(strangers[0])
     asked = [file for file in chosen.files if not split or set(split) & set(file.splits)]
     ingredients = {path for file in asked for path in file.made_of}
     wanted = [

@@ -1,0 +1,89 @@
+"""Predictions files of the servers that take a JSON list: as they take it, and read with care."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.errors import FileFormatError, InputError, PredictionError
+from tasks import Task, get_task
+
+# What each server takes as one answer, and an id of the wrong kind.
+OFFICIAL: dict[str, tuple[dict[str, Any], object]] = {
+    "vqa": ({"question_id": 42, "answer": "yes"}, "42"),
+    "gqa": ({"questionId": "0042", "prediction": "yes"}, 42),
+    "caption": ({"image_id": 42, "caption": "yes"}, "42"),
+}
+
+
+@pytest.fixture(params=OFFICIAL)
+def name(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def task(name: str) -> Task:
+    return get_task(name)
+
+
+@pytest.fixture
+def one(name: str) -> dict[str, Any]:
+    return OFFICIAL[name][0]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "results.json"
+
+
+def refused(task: Task, file: Path, results: object, error: type[InputError]) -> str:
+    file.write_text(json.dumps(results), encoding="utf-8")
+    with pytest.raises(error) as raised:
+        task.read_predictions(file)
+    assert str(raised.value).startswith(f"{file}: ")
+    return str(raised.value)
+
+
+def test_predictions_are_written_as_the_server_takes_them(
+    task: Task, one: dict[str, Any], file: Path
+) -> None:
+    id_field, answer_field = one
+    other = {id_field: type(one[id_field])(7), answer_field: ""}
+    task.write_predictions({str(each[id_field]): each[answer_field] for each in (one, other)}, file)
+    assert json.loads(file.read_text(encoding="utf-8")) == [one, other]
+
+
+def test_an_id_of_another_kind_is_named(name: str, one: dict[str, Any], file: Path) -> None:
+    id_field, _ = one
+    wrong = OFFICIAL[name][1]
+    message = refused(get_task(name), file, [one, {**one, id_field: wrong}], FileFormatError)
+    assert f"[1] has {id_field} {wrong!r}, a" in message
+
+
+def test_an_answer_must_be_there_and_a_text(task: Task, one: dict[str, Any], file: Path) -> None:
+    id_field, answer_field = one
+    without = [{id_field: one[id_field]}]
+    assert f"[0] has no {answer_field!r}" in refused(task, file, without, FileFormatError)
+    for value, kind in ((None, "null"), (0.5, "a number"), (True, "true or false")):
+        message = refused(task, file, [{**one, answer_field: value}], FileFormatError)
+        assert f"[0] has {answer_field} {value}, {kind}; expected a text" in message
+
+
+def test_the_document_must_be_a_list_of_objects(
+    task: Task, one: dict[str, Any], file: Path
+) -> None:
+    id_field, _ = one
+    message = refused(task, file, {"42": "yes"}, FileFormatError)
+    assert f'the document is an object; expected predictions, [{{"{id_field}"' in message
+    assert "[0] is a text; expected an object" in refused(task, file, ["yes"], FileFormatError)
+
+
+def test_two_answers_to_one_example_are_counted_and_named(
+    task: Task, one: dict[str, Any], file: Path
+) -> None:
+    id_field, answer_field = one
+    twice = [one, {**one, answer_field: "no"}]
+    message = refused(task, file, twice, PredictionError)
+    assert f"1 examples have more than one {answer_field} ({one[id_field]})" in message
