@@ -48,9 +48,9 @@ def draw_gallery(cards: Sequence[Card], path: Path) -> None:
         row, column = divmod(number, COLUMNS)
         left, top = column * cell_width + MARGIN, row * cell_height + MARGIN
         side = SIDE // len(card.images) - (GAP if len(card.images) > 1 else 0)
-        for place, path in enumerate(card.images):
+        for place, image in enumerate(card.images):
             x, y = left + place * (side + 2 * GAP), top + (SIDE - side) // 2
-            with Image.open(path) as picture:
+            with Image.open(image) as picture:
                 sheet.paste(picture.convert("RGB").resize((side, side)), (x, y))
             draw.rectangle((x, y, x + side, y + side), outline="#cccccc")
         top += SIDE + 6

@@ -18,22 +18,17 @@ def stage(_description: str) -> AbstractContextManager[Any]:
 
 
 @pytest.mark.slow
-def test_it_scores_both_models_and_goes_on_where_it_was(
+def test_it_scores_every_task_with_and_without_the_image_and_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = tuple(replace(split, images=12, questions_per_image=4) for split in world.SPLITS)
-    monkeypatch.setattr(run, "write_world", partial(world.write_world, splits=small))
-    read = run.read_recipe_file
-
-    def quick(name: str) -> dict[str, Any]:
-        recipe = read(name)
-        recipe["training"]["epochs"] = 1
-        return recipe
-
-    monkeypatch.setattr(run, "read_recipe_file", quick)
+    splits = tuple(replace(split, images=12, questions_per_image=4) for split in world.SPLITS)
+    pairs = tuple(replace(split, sets=2, sentences_per_set=2) for split in world.PAIR_SPLITS)
+    small = partial(world.write_world, splits=splits, pair_splits=pairs)
+    monkeypatch.setattr(run, "write_world", small)
     first = run.run_demo(tmp_path, stage)
-    assert set(first.scores["vqa"]) == {"lst", "blind"}
-    assert all(0 <= score <= 100 for score in first.scores["vqa"].values())
+    assert set(first.scores) == set(run.TASKS)
+    for scores in first.scores.values():
+        assert set(scores) == {"lst", "blind"}
     with Image.open(first.gallery) as picture:
         assert picture.width > picture.height / 2
     again = run.run_demo(tmp_path, stage)
@@ -43,7 +38,12 @@ def test_it_scores_both_models_and_goes_on_where_it_was(
 def test_a_gallery_has_a_cell_for_each_card(tmp_path: Path) -> None:
     image = tmp_path / "shape.png"
     Image.new("RGB", (10, 10), "red").save(image)
-    cards = [gallery.Card(image, "what " * 30, "red", "blue")] * (gallery.COLUMNS + 1)
+    cards = [
+        gallery.Card((image,), "what " * 30, "red", "blue"),
+        gallery.Card((image, image), "Both are red.", "true", "true"),
+        gallery.Card((image,), "", "A red square.", "A red square."),
+        *[gallery.Card((image,), "what", "red", "blue")] * (gallery.COLUMNS - 2),
+    ]
     gallery.draw_gallery(cards, tmp_path / "gallery.png")
     with Image.open(tmp_path / "gallery.png") as sheet:
         width, height = sheet.size

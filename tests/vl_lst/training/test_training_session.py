@@ -41,6 +41,7 @@ def test_the_run_directory_holds_what_the_design_says(finished: Path) -> None:
         "log.txt",
         "metrics.jsonl",
         "model.json",
+        "predictions/vqa-val2014.json",
         "recipe.yaml",
         "record.json",
     ]
