@@ -1,7 +1,7 @@
 """Rival methods as the reference implementation names and stores them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from vl_lst.models.reference_checkpoint import (
     visual_pieces,
 )
 
-__all__ = ["MODES", "build_rival", "order_gradient", "rival_name"]
+__all__ = ["MODES", "build_rival", "order_gradient", "rival_namer"]
 
 # The options of a mode, by their names in the reference's configuration.
 MODES: dict[str, dict[str, str]] = {
@@ -29,32 +29,39 @@ MODES: dict[str, dict[str, str]] = {
 }
 
 VISUAL = {piece.name: piece.reference for piece in visual_pieces()}
-# Our names, and what stands there in the reference's; one of its tasks is recorded.
+# Our names, and what stands there in the reference's, which adds its modules once for each task.
 RENAMES = (
     (r"^backbone\.model\.", ""),
-    (r"^prefix\.embedding", "encoder.prompt_modules.prompts.vqa.prefix_embedding.0"),
-    (r"^prefix\.layers\.0", "encoder.prompt_modules.prompts.vqa.prefix_embedding.1"),
-    (r"^prefix\.layers\.2", "encoder.prompt_modules.prompts.vqa.prefix_embedding.3"),
+    (r"^prefix\.embedding", "encoder.prompt_modules.prompts.TASK.prefix_embedding.0"),
+    (r"^prefix\.layers\.0", "encoder.prompt_modules.prompts.TASK.prefix_embedding.1"),
+    (r"^prefix\.layers\.2", "encoder.prompt_modules.prompts.TASK.prefix_embedding.3"),
     (rf"^classifiers\.{DEFAULT_TASK}\.layers", "answer_head"),
-    (r"SelfAttention\.adapter", "attn_adapter.adapters.vqa"),
-    (r"EncDecAttention\.adapter", "enc_attn_adapter.adapters.vqa"),
-    (r"DenseReluDense\.adapter", "ff_adapter.adapters.vqa"),
-    (r"vqa\.(down|up)\.", r"vqa.\1_sampler."),
-    (r"lora_([AB])\.default\.weight", r"lora_\1s.vqa"),
+    (r"SelfAttention\.adapter\.(down|up)", r"attn_adapter.adapters.TASK.\1_sampler"),
+    (r"EncDecAttention\.adapter\.(down|up)", r"enc_attn_adapter.adapters.TASK.\1_sampler"),
+    (r"DenseReluDense\.adapter\.(down|up)", r"ff_adapter.adapters.TASK.\1_sampler"),
+    (r"lora_([AB])\.default\.weight", r"lora_\1s.TASK"),
     (r"added_bias$", "bias"),
 )
+RECORDED_TASK = re.compile(r"(?:adapters|prompts|lora_[AB]s)\.(\w+)")
 
 
-def rival_name(name: str) -> str:
-    """The reference's name of one of our parameters."""
-    if name in VISUAL:
-        return VISUAL[name]
-    if name.startswith("visual."):  # a bias that BitFit adds to a norm
-        module, _, _ = name.rpartition(".")
-        return VISUAL[f"{module}.weight"].removesuffix("weight") + "bias"
-    for pattern, replacement in RENAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+def rival_namer(description: Any) -> Callable[[str], str]:
+    """What turns one of our parameters' names into the reference's, for a fixture."""
+    trainable = " ".join(description["trainable"])
+    found = RECORDED_TASK.search(trainable)
+    task = found[1] if found else ""
+
+    def rename(name: str) -> str:
+        if name in VISUAL:
+            return VISUAL[name]
+        if name.startswith("visual."):  # a bias that BitFit adds to a norm
+            module, _, _ = name.rpartition(".")
+            return VISUAL[f"{module}.weight"].removesuffix("weight") + "bias"
+        for pattern, replacement in RENAMES:
+            name = re.sub(pattern, replacement, name)
+        return name.replace("TASK", task)
+
+    return rename
 
 
 @torch.no_grad()
@@ -63,6 +70,7 @@ def build_rival(
 ) -> tuple[JointModel, dict[str, nn.Parameter]]:
     """A model with the recorded weights, and what trains in it, by our names."""
     config, mode = description["config"], description["mode"]
+    rename = rival_namer(description)
     answers = len(state["answer_head.3.bias"]) if config["classifier"] else 0
     # The fixture records both heads' outputs of one model.
     heads = {"generating": HeadConfig(kind="generate")}
@@ -81,7 +89,7 @@ def build_rival(
     model.requires_grad_(False)
     trainable = method.trainable(model)
     for name, parameter in trainable.items():
-        parameter.copy_(state[rival_name(name)])
+        parameter.copy_(state[rename(name)])
         parameter.requires_grad_(True)
     # The reference takes image position j's vector from embedding row vocabulary - 1 - j, which
     # trains where the embedding does; here these vectors are a frozen part of their own.
