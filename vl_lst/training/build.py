@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -12,8 +12,8 @@ from feature_extraction.spec import FeatureSpec
 from vl_lst.errors import TrainingError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig, VisualConfig
-from vl_lst.models.ladder import LadderModel
 from vl_lst.models.loading import load_backbone
+from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.recipes import Recipe
 from vl_lst.training.texts import Texts
 
@@ -31,7 +31,7 @@ class BuiltModel:
         fingerprint: SHA-256 of the backbone's weights.
     """
 
-    model: LadderModel
+    model: VisionLanguageModel[Any]
     trainable: dict[str, nn.Parameter]
     texts: Texts
     fingerprint: str

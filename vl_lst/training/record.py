@@ -39,6 +39,7 @@ PACKAGES = (
     "h5py",
     "numpy",
     "open_clip_torch",
+    "peft",
     "pydantic",
     "safetensors",
     "tokenizers",
