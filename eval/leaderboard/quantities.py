@@ -74,7 +74,7 @@ COSTS = (
         lambda record: record.parameters.percent_of_total if record.parameters else None,
         is_axis=True,
     ),
-    Cost(MEMORY, "Saved for backward", "bytes", _saved, is_axis=True),
+    Cost(MEMORY, "Saved bytes", "bytes", _saved, is_axis=True),
     Cost(
         "peak_allocated",
         "CUDA peak",
@@ -104,7 +104,7 @@ COSTS = (
     ),
     Cost(
         "train_seconds",
-        "Training time",
+        "Time",
         "seconds",
         lambda record: record.train_seconds,
         is_axis=True,

@@ -221,7 +221,8 @@ def _tables(board: Board, reported: ReportedResults | None) -> Iterable[_Table]:
 def _notes(board: Board, reported: ReportedResults | None) -> list[str]:
     notes = [
         "Scores in percent, CIDEr times 100; mean ± sample standard deviation over n seeds. "
-        "* marks the Pareto front of score against bytes saved for backward."
+        "* marks the Pareto front of score against saved bytes: what autograd keeps of a forward "
+        "pass for its backward pass."
     ]
     if reported is not None:
         notes.append(f"Rows marked '{REPORTED}' are quoted, not measured here: {reported.setting}")

@@ -21,7 +21,7 @@ REPORTED_AXIS = "trainable_percent"
 # Costs that differ by more than this factor are first shown on a logarithmic axis.
 WIDE_RANGE = 30.0
 WIDTH, HEIGHT = 720, 400
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 52, 16, 28, 44
 
 
 @dataclass(frozen=True, slots=True)

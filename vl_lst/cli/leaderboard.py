@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["leaderboard"]
 
 MOST_MISSING_SHOWN = 3
-WIDTH_OF_FILES = 200
 
 
 def leaderboard(
@@ -161,7 +160,7 @@ def _print_group(group: "Group") -> None:
     from eval.leaderboard.units import score_text, unit_text
 
     table = Table(title=Text(group_caption(group)), caption="* on the Pareto front")
-    table.add_column("method")
+    table.add_column("method", overflow="fold")
     # What does not depend on the device; the page has the rest.
     costs = [cost for cost in group.costs if cost.is_axis and not cost.on_device]
     for name in ("n", *group.columns, *(cost.label for cost in costs)):
@@ -173,5 +172,4 @@ def _print_group(group: "Group") -> None:
             *(score_text(row.scores[name]) for name in group.columns),
             *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
         )
-    # In a file or a pipe there is room for the whole width.
-    results.print(table, width=None if results.is_terminal else WIDTH_OF_FILES)
+    results.print(table)

@@ -48,6 +48,7 @@
       svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
       svg.setAttribute("aria-label", `${y.label} against ${x.label}`);
       drawTicks(scale, values, across, down, width, height);
+      svg.querySelector(".axis-title.score").textContent = `${y.label}, percent (more is better)`;
       const title = svg.querySelector(".axis-title");
       title.textContent = `${x.label} (less is better)`;
       title.setAttribute("x", width - right);
