@@ -59,6 +59,12 @@ class Plot:
     y_ticks: tuple[tuple[float, str], ...]
     front: str
 
+    @property
+    def drawing_order(self) -> list[int]:
+        """Places of all marks, those of reported rows first."""
+        places = range(len(self.points))
+        return sorted(places, key=lambda place: place < self.data["measured"])
+
     width = WIDTH
     height = HEIGHT
     left, right, top, bottom = LEFT, RIGHT, TOP, BOTTOM

@@ -24,7 +24,7 @@
     const data = plots[Number(figure.dataset.plot)];
     const svg = figure.querySelector("svg");
     const control = (role) => figure.querySelector(`[data-role=${role}]`);
-    const points = all(".point", svg);
+    const points = all(".point", svg).sort((a, b) => a.dataset.row - b.dataset.row);
     const section = figure.closest(".group");
     const rows = new Map(all(".board tbody tr", section).map((row) => [row.dataset.row, row]));
     const { left, right, top, bottom } = data.margins;
