@@ -155,7 +155,14 @@ def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
 
 
 def _record_files(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
+    seen: set[str] = set()
+    # Runs may be links to another disk; each folder counts once, so links cannot go in circles.
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        place = os.path.realpath(parent)
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
         # What begins with a dot is hidden, or was left half written.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if RECORD in files:

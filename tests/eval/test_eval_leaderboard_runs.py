@@ -71,6 +71,16 @@ def test_a_broken_record_is_left_out_whatever_is_wrong_with_it(
     assert found.left_out[0].reason.startswith("unreadable record: ")
 
 
+def test_linked_runs_count_once_and_circles_end(tmp_path: Path) -> None:
+    write_run(tmp_path / "disk", "a")
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "linked").symlink_to(tmp_path / "disk")
+    (runs / "again").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "circle").symlink_to(runs)
+    assert [run.name for run in find_runs(runs).runs] == ["again/a"]
+
+
 def test_a_dangling_link_is_left_out(tmp_path: Path) -> None:
     write_run(tmp_path, "sound")
     (tmp_path / "gone").mkdir()
