@@ -62,6 +62,7 @@ def to_latex(board: Board, reported: ReportedResults | None) -> str:
     """Write one `table` with `booktabs` rules per group; the preamble needs that package."""
     parts = []
     for table in _tables(board, reported):
+        caption = " ".join([f"{table.caption}.", *_notes(board, reported)])
         lines = [_latex_row(row) for row in table.rows]
         if table.reported_rows:
             lines.insert(len(lines) - table.reported_rows, r"\midrule")
@@ -70,7 +71,7 @@ def to_latex(board: Board, reported: ReportedResults | None) -> str:
                 [
                     r"\begin{table}",
                     r"\centering",
-                    rf"\caption{{{_latex(' '.join([table.caption, *_notes(board, reported)]))}}}",
+                    rf"\caption{{{_latex(caption)}}}",
                     rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
                     r"\toprule",
                     _latex_row(table.header),
