@@ -15,6 +15,7 @@ from eval.report.examples import ExampleCard, ExampleSheet
 from eval.report.page import render_page
 
 LONG_NAME = "x" * 40
+PATIENCE_MS = 120_000
 PHONE = {"width": 360, "height": 740}
 ATTACK = '</script><script>alert(1)</script><img src="https://example.org/x.png">'
 # A grey square of one pixel.
@@ -75,6 +76,8 @@ class Opened:
 
     def __init__(self, browser: Any, file: Path, anchor: str = "", **options: Any) -> None:
         self.context = browser.new_context(**options)
+        # A busy machine is no failure.
+        self.context.set_default_timeout(PATIENCE_MS)
         self.page = self.context.new_page()
         self.problems: list[str] = []
         self.requests: list[str] = []
