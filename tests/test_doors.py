@@ -50,6 +50,7 @@ def test_sources_import_only_what_their_package_may(package: str) -> None:
     ("statement", "absent"),
     [
         ("import eval.vqa, eval.submissions", FORBIDDEN["eval"] | HEAVY),
+        ("import eval.leaderboard.tables, eval.report.page", FORBIDDEN["eval"] | HEAVY),
         (
             "import tasks; [tasks.get_task(name) for name in tasks.task_names()]",
             FORBIDDEN["tasks"] | HEAVY,

@@ -15,6 +15,7 @@ from vl_lst.cli.data import data
 from vl_lst.cli.demo import demo
 from vl_lst.cli.evaluate import evaluate
 from vl_lst.cli.extract_features import extract_features
+from vl_lst.cli.leaderboard import leaderboard
 from vl_lst.cli.predict import predict
 from vl_lst.cli.score import score
 from vl_lst.cli.train import train
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, extract_features, train, evaluate, score, predict):
+for command in (demo, extract_features, train, evaluate, score, predict, leaderboard):
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(data)
 

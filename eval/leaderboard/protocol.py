@@ -1,0 +1,90 @@
+"""What makes runs comparable, and what tells methods apart.
+
+Two runs are compared only where everything but the method and the seed is the same. So all fields
+of the recipe belong to the protocol, new ones too, except:
+
+* those of the METHOD, which name the row: its name, its options, and the optimiser's settings, as
+  each method needs a learning rate of its own;
+* the SEED, over which rows are averaged;
+* those that say WHERE and HOW FAST, not what: where the features lie (how they were made is
+  compared), the number of workers, when checkpoints and log lines are written, the device, the
+  batch size of evaluation, and what the backbone is called (its weights are compared).
+
+To these come, from the record: the official rules the scores follow, how the features were made,
+the backbone's weights, the number of steps, and which examples trained.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from eval.leaderboard.runs import Run
+
+__all__ = ["differing_settings", "method_settings", "protocol_of"]
+
+METHOD = ("method", "optimizer")
+SEED = "training.seed"
+WHERE_AND_HOW_FAST = (
+    "backbone.name",
+    "features",
+    "training.checkpoint_every_steps",
+    "training.device",
+    "training.evaluation_batch_size",
+    "training.log_every_steps",
+    "training.tensorboard",
+    "training.workers",
+)
+NOT_PROTOCOL = (*METHOD, SEED, *WHERE_AND_HOW_FAST)
+
+
+def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
+    """Everything that must be equal for runs to be compared, as {field: value as JSON}.
+
+    Args:
+        run: The run.
+        splits: The split of each task whose scores are compared.
+    """
+    record = run.record
+    fields = {
+        name: value
+        for name, value in _flat(record.recipe).items()
+        if not any(name == known or name.startswith(f"{known}.") for known in NOT_PROTOCOL)
+    }
+    fields["backbone"] = record.backbone_fingerprint or record.backbone
+    fields["features"] = record.feature_spec_sha256
+    fields["total steps"] = record.total_steps
+    for task in record.tasks:
+        fields[f"rules.{task}"] = record.protocol.get(task)
+        fields[f"scored split.{task}"] = splits[task]
+        fields[f"training examples.{task}"] = run.train_digests.get(task)
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in fields.items()}
+
+
+def method_settings(run: Run) -> dict[str, str]:
+    """What belongs to the method, as {field: value as JSON}, its options without their path."""
+    recipe = run.record.recipe
+    fields = _flat({name: recipe.get(name) for name in METHOD})
+    fields |= {"method.name": run.record.method}
+    return {
+        name.removeprefix("method.options.").removeprefix("optimizer."): json.dumps(
+            value, ensure_ascii=False
+        )
+        for name, value in fields.items()
+    }
+
+
+def differing_settings(all_settings: Iterable[Mapping[str, str]]) -> list[str]:
+    """Names of the fields in which settings or protocols differ, in the order they occur."""
+    listed = list(all_settings)
+    names = dict.fromkeys(name for settings in listed for name in settings)
+    return [name for name in names if len({settings.get(name) for settings in listed}) > 1]
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

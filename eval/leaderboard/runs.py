@@ -1,0 +1,229 @@
+"""The runs below a folder: their `record.json`, and why some of them do not count."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from eval.errors import InputError
+from eval.files import read_json
+
+__all__ = ["FoundRuns", "LeftOut", "Memory", "Parameters", "Record", "Run", "find_runs"]
+
+RECORD = "record.json"
+CARD = "model.json"
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    # What later versions add, and what does not matter here, is no reason to refuse a record.
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Git(_Part):
+    """The checkout a run's code came from."""
+
+    commit: str
+    dirty: bool
+
+
+class Parameters(_Part):
+    """How much of a model trains."""
+
+    trainable: Count
+    total: Count
+    percent_of_total: Annotated[float, Field(ge=0, le=100)]
+
+
+class Memory(_Part):
+    """Where memory goes while training, in bytes."""
+
+    parameters: Count | None = None
+    gradients: Count | None = None
+    optimizer_state: Count | None = None
+    saved_for_backward: dict[str, Count] | None = None
+    peak_allocated: Count | None = None
+    peak_reserved: Count | None = None
+
+
+class Record(_Part):
+    """What the leaderboard reads of `record.json`; `vl_lst.training.record` says what it means."""
+
+    schema_version: Literal[1]
+    status: Literal["success", "failed", "cancelled"]
+    error: str | None = None
+    method: str
+    tasks: Annotated[list[str], Field(min_length=1)]
+    protocol: dict[str, str | None]
+    scores: dict[str, dict[str, dict[str, Any]]]
+    best_step: Count | None = None
+    steps: Count | None = None
+    total_steps: Count | None = None
+    parameters: Parameters | None = None
+    memory_bytes: Memory | None = None
+    examples_per_second: Amount | None = None
+    train_seconds: Amount | None = None
+    seed: Count
+    feature_spec_sha256: str | None = None
+    backbone: str
+    backbone_fingerprint: str | None = None
+    git: Git | None = None
+    packages: dict[str, str | None] = {}
+    python: str | None = None
+    device: str | None = None
+    recipe: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run that counts.
+
+    Args:
+        name: Its folder, relative to the one that was searched.
+        folder: Its folder.
+        record: What came of it.
+        train_digests: Digest of the ids of each task's training examples, where it is known.
+    """
+
+    name: str
+    folder: Path
+    record: Record
+    train_digests: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A run that does not count, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRuns:
+    """All runs below a folder, in the order of their names."""
+
+    runs: tuple[Run, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
+    """Read every `record.json` in a folder and below it.
+
+    A run counts when it ended with success and its code was a clean checkout. An installed package
+    has no checkout (`git` is null) and counts too: its version says what the code was.
+
+    Args:
+        folder: Where to look.
+        include_dirty: Also take runs whose code had been changed without a commit.
+
+    Raises:
+        InputError: There is no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        found = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(
+            f"{folder} {found}; expected a folder with runs in it, as `vl-lst train --out` makes "
+            "them"
+        )
+    runs: list[Run] = []
+    left_out: list[LeftOut] = []
+    for path in _record_files(folder):
+        name = _name(path.parent, folder)
+        try:
+            record = _read_record(path)
+        except (InputError, OSError) as error:
+            left_out.append(LeftOut(name, _printable(f"unreadable record: {error}")))
+            continue
+        reason = _reason_against(record, include_dirty=include_dirty)
+        if reason is None:
+            runs.append(Run(name, path.parent, record, _train_digests(path.parent)))
+        else:
+            left_out.append(LeftOut(name, reason))
+    if not runs and not left_out:
+        raise InputError(
+            f"{folder} holds no run: found no {RECORD} in it or below it; expected run folders as "
+            "`vl-lst train --out` makes them. Train something first, or give another folder."
+        )
+    return FoundRuns(tuple(runs), tuple(left_out))
+
+
+def _record_files(folder: Path) -> Iterator[Path]:
+    seen: set[str] = set()
+    # Runs may be links to another disk; each folder counts once, so links cannot go in circles.
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        place = os.path.realpath(parent)
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        # What begins with a dot is hidden, or was left half written.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if RECORD in files:
+            yield Path(parent) / RECORD
+
+
+def _name(run: Path, searched: Path) -> str:
+    relative = run.relative_to(searched).as_posix()
+    return _printable(run.resolve().name if relative == "." else relative)
+
+
+def _printable(text: str) -> str:
+    """Text that can be written as UTF-8, whatever bytes a file name is made of."""
+    return os.fsencode(text).decode("utf-8", "replace") if not _is_unicode(text) else text
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _read_record(path: Path) -> Record:
+    content = read_json(path, expected="the record of a run")
+    try:
+        # A lone surrogate, NaN or an infinity could not be written again.
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        raise InputError("it holds text or a number that JSON does not allow") from None
+    try:
+        return Record.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(map(str, first["loc"])) or "the record"
+        raise InputError(f"{field}: {first['msg']}") from None
+
+
+def _reason_against(record: Record, *, include_dirty: bool) -> str | None:
+    if record.status != "success":
+        return f"{record.status}: {record.error}" if record.error else record.status
+    if record.git is not None and record.git.dirty and not include_dirty:
+        return (
+            "its code had been changed without a commit (--include-dirty takes such runs as well)"
+        )
+    return None
+
+
+def _train_digests(folder: Path) -> dict[str, str]:
+    """From the run's `model.json`; nothing where there is none or it is damaged."""
+    try:
+        card = _Card.model_validate(read_json(folder / CARD, expected="the card of a run's model"))
+    except (InputError, OSError, ValidationError):
+        return {}
+    return {task: each.train_examples_sha256 for task, each in card.tasks.items()}
+
+
+class _TaskCard(_Part):
+    train_examples_sha256: str
+
+
+class _Card(_Part):
+    tasks: dict[str, _TaskCard]

@@ -1,0 +1,266 @@
+"""The leaderboard as Markdown, LaTeX, CSV and JSON: one table of cells, four ways to write it."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eval.leaderboard.board import Board, Group
+from eval.leaderboard.quantities import AVERAGE, COSTS, Statistic
+from eval.leaderboard.reported import ReportedResults
+from eval.leaderboard.units import score_text, unit_text
+
+__all__ = ["board_document", "group_caption", "to_csv", "to_latex", "to_markdown"]
+
+MISSING = "–"
+REPORTED = "reported"
+CSV_FIELDS = ("group", "kind", "method", "backbone", "runs", "seeds", "source")
+
+LATEX_OF = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "…": r"\ldots{}",
+    "\n": " ",
+    "\r": " ",
+}
+
+
+def group_caption(group: Group) -> str:
+    """What a group compares, such as `vqa on val2014, gqa on val`."""
+    return ", ".join(f"{task} on {group.splits[task]}" for task in group.tasks)
+
+
+def to_markdown(board: Board, reported: ReportedResults | None) -> str:
+    """Write one table per group; `*` marks the Pareto front."""
+    parts = []
+    for table in _tables(board, reported):
+        header = "| " + " | ".join(map(_markdown, table.header)) + " |"
+        rule = "|" + "|".join([":--", *["--:"] * (len(table.header) - 1)]) + "|"
+        rows = ["| " + " | ".join(map(_markdown, row)) + " |" for row in table.rows]
+        parts.append("\n".join([f"### {_markdown(table.caption)}", "", header, rule, *rows]))
+    notes = [_markdown(note) for note in _notes(board, reported)]
+    return "\n\n".join([*parts, *notes]) + "\n"
+
+
+def to_latex(board: Board, reported: ReportedResults | None) -> str:
+    """Write one `table` with `booktabs` rules per group; the preamble needs that package."""
+    parts = []
+    for table in _tables(board, reported):
+        caption = " ".join([f"{table.caption}.", *_notes(board, reported)])
+        lines = [_latex_row(row) for row in table.rows]
+        if table.reported_rows:
+            lines.insert(len(lines) - table.reported_rows, r"\midrule")
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    r"\centering",
+                    rf"\caption{{{_latex(caption)}}}",
+                    rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+                    r"\toprule",
+                    _latex_row(table.header),
+                    r"\midrule",
+                    *lines,
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    return "% \\usepackage{booktabs}\n" + "\n\n".join(parts) + "\n"
+
+
+def to_csv(board: Board, reported: ReportedResults | None) -> str:
+    """Write all groups as one table of plain numbers; what was not measured is empty."""
+    tasks = list(dict.fromkeys(task for group in board.groups for task in group.tasks))
+    scores = [AVERAGE, *tasks]
+    costs = [cost.key for cost in COSTS]
+    fields = [
+        *CSV_FIELDS,
+        *(f"{name}_{part}" for name in (*scores, *costs) for part in ("mean", "std")),
+        "on_front",
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, restval="", lineterminator="\n")
+    writer.writeheader()
+    for group in board.groups:
+        for row in group.rows:
+            statistics = {**row.scores, **row.costs}
+            writer.writerow(
+                {
+                    "group": group_caption(group),
+                    "kind": "measured",
+                    "method": _csv(row.label),
+                    "backbone": _csv(row.runs[0].record.backbone),
+                    "runs": len(row.runs),
+                    "seeds": " ".join(str(run.record.seed) for run in row.runs),
+                    "on_front": int(row.on_front),
+                    **_numbers(statistics.items()),
+                }
+            )
+    for each in reported.rows if reported else ():
+        writer.writerow(
+            {
+                "kind": REPORTED,
+                "method": each.method,
+                "backbone": each.backbone,
+                "source": each.source,
+                "trainable_percent_mean": each.trainable_percent,
+                **_numbers((name, each.scores.get(name)) for name in scores),
+            }
+        )
+    return text.getvalue()
+
+
+def board_document(board: Board, reported: ReportedResults | None) -> dict[str, Any]:
+    """Return the leaderboard as plain values for JSON; what was not measured is `None`."""
+    groups = [
+        {
+            "tasks": list(group.tasks),
+            "splits": dict(group.splits),
+            "protocol": _read_values(group.protocol),
+            "devices": list(group.devices),
+            "rows": [
+                {
+                    "label": row.label,
+                    "method": row.method,
+                    "settings": _read_values(row.settings),
+                    "runs": [
+                        {"name": run.name, "seed": run.record.seed, "device": run.record.device}
+                        for run in row.runs
+                    ],
+                    "scores": {name: _pair(each) for name, each in row.scores.items()},
+                    "costs": {name: each and _pair(each) for name, each in row.costs.items()},
+                    "on_front": row.on_front,
+                }
+                for row in group.rows
+            ],
+        }
+        for group in board.groups
+    ]
+    document: dict[str, Any] = {
+        "schema_version": 1,
+        "metrics": {
+            name: {"metric": metric.name, "factor": metric.factor}
+            for name, metric in board.metrics.items()
+        },
+        "groups": groups,
+        "left_out": [{"name": each.name, "reason": each.reason} for each in board.left_out],
+    }
+    if reported is not None:
+        document["reported"] = {
+            "setting": reported.setting,
+            "sources": list(reported.sources),
+            "rows": [
+                {
+                    "method": each.method,
+                    "backbone": each.backbone,
+                    "trainable_percent": each.trainable_percent,
+                    "scores": {name: _pair(score) for name, score in each.scores.items()},
+                    "source": each.source,
+                }
+                for each in reported.rows
+            ],
+        }
+    return document
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+    reported_rows: int
+
+
+def _tables(board: Board, reported: ReportedResults | None) -> Iterable[_Table]:
+    for group in board.groups:
+        columns, costs = group.columns, group.costs
+        rows = [
+            [
+                f"{row.label}{' *' if row.on_front else ''}",
+                str(len(row.runs)),
+                *(score_text(row.scores[name]) for name in columns),
+                *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
+            ]
+            for row in group.rows
+        ]
+        quoted = [
+            [
+                f"{each.method}, {each.backbone} ({REPORTED}: {each.source})",
+                MISSING,
+                *(score_text(each.score(name, group.tasks)) for name in columns),
+                *(
+                    unit_text(Statistic(each.trainable_percent, None), cost.unit)
+                    if cost.key == "trainable_percent"
+                    else MISSING
+                    for cost in costs
+                ),
+            ]
+            for each in (reported.rows if reported else ())
+        ]
+        header = ["method", "n", *columns, *(cost.label for cost in costs)]
+        yield _Table(group_caption(group), header, rows + quoted, len(quoted))
+
+
+def _notes(board: Board, reported: ReportedResults | None) -> list[str]:
+    notes = [
+        "Scores in percent, CIDEr times 100; mean ± sample standard deviation over n seeds. "
+        "* marks the Pareto front of score against saved bytes: what autograd keeps of a forward "
+        "pass for its backward pass."
+    ]
+    if reported is not None:
+        notes.append(f"Rows marked '{REPORTED}' are quoted, not measured here: {reported.setting}")
+    return notes
+
+
+def _markdown(text: str) -> str:
+    one_line = " ".join(text.split())
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", one_line)
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX_OF.get(character, character) for character in text)
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_latex, cells)) + r" \\"
+
+
+def _csv(text: str) -> str:
+    """Spreadsheets take what begins like this for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
+
+
+def _numbers(statistics: Iterable[tuple[str, Statistic | None]]) -> dict[str, float]:
+    numbers = {}
+    for name, each in statistics:
+        if each is not None:
+            numbers[f"{name}_mean"] = each.mean
+            if each.deviation is not None:
+                numbers[f"{name}_std"] = each.deviation
+    return numbers
+
+
+def _pair(statistic: Statistic) -> dict[str, float | None]:
+    return {"mean": statistic.mean, "std": statistic.deviation}
+
+
+def _read_values(fields: Any) -> dict[str, Any]:
+    return {name: json.loads(value) for name, value in fields.items()}

@@ -1,0 +1,107 @@
+"""Folders of runs for the leaderboard's tests, made up without training."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from eval.leaderboard.quantities import Metric
+
+METRICS = {
+    "vqa": Metric("accuracy", 1.0),
+    "gqa": Metric("accuracy", 1.0),
+    "nlvr2": Metric("accuracy", 100.0),
+    "caption": Metric("cider", 100.0),
+}
+SPLITS = {"vqa": "val2014", "gqa": "val", "nlvr2": "dev", "caption": "val2014"}
+
+
+def made_record(
+    *,
+    method: str = "lst",
+    seed: int = 0,
+    scores: dict[str, float] | None = None,
+    saved: int | None = 1000,
+    options: dict[str, Any] | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """The record of a run.
+
+    Args:
+        method: The method.
+        seed: The seed.
+        scores: The primary metric of each task, on its official scale.
+        saved: Bytes saved for backward.
+        options: Of the method.
+        changes: Other fields of the record; `recipe__training__epochs=3` reaches into it.
+    """
+    scores = {"vqa": 60.0} if scores is None else scores
+    tasks = list(scores)
+    record: dict[str, Any] = {
+        "schema_version": 1,
+        "status": "success",
+        "error": None,
+        "method": method,
+        "tasks": tasks,
+        "protocol": {task: f"{task} official" for task in tasks},
+        "scores": {
+            task: {SPLITS[task]: {METRICS[task].name: value}} for task, value in scores.items()
+        },
+        "best_step": 10,
+        "steps": 20,
+        "total_steps": 20,
+        "parameters": {"trainable": 75, "total": 1000, "percent_of_total": 7.5},
+        "memory_bytes": {
+            "parameters": 4000,
+            "gradients": 300,
+            "optimizer_state": 600,
+            "saved_for_backward": None if saved is None else {"total": saved},
+            "peak_allocated": None,
+            "peak_reserved": None,
+        },
+        "examples_per_second": 12.5,
+        "train_seconds": 90.0,
+        "seed": seed,
+        "feature_spec_sha256": "f" * 64,
+        "backbone": "t5-base",
+        "backbone_fingerprint": "b" * 64,
+        "git": {"commit": "c" * 40, "dirty": False},
+        "packages": {"torch": "2.9"},
+        "python": "3.11.7",
+        "device": "cpu: x86_64",
+        "recipe": {
+            "task": ",".join(tasks),
+            "data": {
+                "root": "data",
+                "blind": False,
+                "validation_split": {task: SPLITS[task] for task in tasks},
+            },
+            "features": ["a.h5"],
+            "backbone": {"name": "t5-base", "precision": "fp32"},
+            "method": {"name": method, "options": options or {}},
+            "optimizer": {"lr": 1e-3},
+            "training": {"epochs": 2, "seed": seed, "workers": 0, "device": "auto"},
+        },
+    }
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = record
+        for name in parents:
+            place = place[name]
+        place[last] = value
+    return deepcopy(record)
+
+
+def write_run(folder: Path, name: str, **fields: Any) -> Path:
+    """Write a run's record and curves below `folder`; see `made_record`."""
+    run = folder / name
+    run.mkdir(parents=True)
+    record = made_record(**fields)
+    (run / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    lines = [{"step": step, "loss": 2.0 / step} for step in (5, 10, 15, 20)]
+    lines += [
+        {"step": 20, "task": task, "split": SPLITS[task], METRICS[task].name: 0.5}
+        for task in record["scores"]
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run

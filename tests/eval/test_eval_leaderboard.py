@@ -1,0 +1,212 @@
+"""Grouping by protocol, means over seeds, and the Pareto front."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board_runs import METRICS, write_run
+
+from eval.leaderboard.board import Board, build_board
+from eval.leaderboard.front import pareto_front
+from eval.leaderboard.quantities import AVERAGE
+from eval.leaderboard.reported import reported_results
+from eval.leaderboard.runs import find_runs
+
+
+def board_of(folder: Path, splits: dict[str, str] | None = None) -> Board:
+    return build_board(find_runs(folder), METRICS, splits)
+
+
+def test_seeds_give_mean_and_sample_deviation(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((60.0, 62.0, 67.0)):
+        write_run(tmp_path, f"s{seed}", seed=seed, scores={"vqa": accuracy})
+    ((row,),) = [group.rows for group in board_of(tmp_path).groups]
+    assert row.scores["vqa"].mean == pytest.approx(63.0)
+    # The squares of -3, -1 and 4, over n - 1.
+    assert row.scores["vqa"].deviation == pytest.approx(13**0.5)
+    assert [run.record.seed for run in row.runs] == [0, 1, 2]
+
+
+def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
+    write_run(tmp_path, "only")
+    assert board_of(tmp_path).groups[0].rows[0].scores["vqa"].deviation is None
+
+
+def test_a_seed_counts_once(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", scores={"vqa": 60.0})
+    write_run(tmp_path, "b", scores={"vqa": 60.0})
+    board = board_of(tmp_path)
+    assert len(board.groups[0].rows[0].runs) == 1
+    assert board.left_out[0].reason == "repeats a: same settings, seed 0"
+
+
+def test_every_task_comes_to_percent_and_the_average_is_of_all(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", scores={"vqa": 60.0, "gqa": 50.0, "nlvr2": 0.7, "caption": 1.2})
+    (group,) = board_of(tmp_path).groups
+    means = {name: each.mean for name, each in group.rows[0].scores.items()}
+    expected = {"vqa": 60, "gqa": 50, "nlvr2": 70, "caption": 120, AVERAGE: 75}
+    assert means == pytest.approx(expected)
+    assert group.columns == (AVERAGE, "vqa", "gqa", "nlvr2", "caption")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe__training__epochs": 3},
+        {"recipe__training__precision": "bf16"},
+        {"recipe__backbone__precision": "bf16"},
+        {"recipe__data__blind": True},
+        {"recipe__data__root": "elsewhere"},
+        {"recipe__something_new": 1},
+        {"feature_spec_sha256": "0" * 64},
+        {"backbone_fingerprint": "0" * 64},
+        {"total_steps": 21},
+        {"protocol": {"vqa": "other rules"}},
+        {"scores": {"vqa": 1.0, "gqa": 2.0}},
+    ],
+)
+def test_other_protocols_are_never_compared(tmp_path: Path, change: dict[str, Any]) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", seed=1, **change)
+    assert [len(group.rows) for group in board_of(tmp_path).groups] == [1, 1]
+
+
+def test_other_training_examples_are_another_protocol(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        run = write_run(tmp_path, name, seed=seed)
+        card = {"tasks": {"vqa": {"train_examples_sha256": name * 64}}}
+        (run / "model.json").write_text(json.dumps(card))
+    assert len(board_of(tmp_path).groups) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe__features": ["other.h5"]},
+        {"recipe__training__workers": 4},
+        {"recipe__training__device": "cuda"},
+        {"recipe__backbone__name": "/models/t5"},
+        {"device": "cuda: H200"},
+        {"packages": {}},
+    ],
+)
+def test_where_and_how_fast_is_not_protocol(tmp_path: Path, change: dict[str, Any]) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", seed=1, **change)
+    ((row,),) = [group.rows for group in board_of(tmp_path).groups]
+    assert len(row.runs) == 2
+
+
+def test_rows_of_a_method_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", options={"reduction": 4, "dropout": 0.1})
+    write_run(tmp_path, "b", options={"reduction": 8, "dropout": 0.1})
+    write_run(tmp_path, "c", options={"reduction": 8, "dropout": 0.1}, recipe__optimizer__lr=3e-3)
+    write_run(tmp_path, "d", method="full")
+    labels = {row.label for row in board_of(tmp_path).groups[0].rows}
+    assert labels == {
+        "lst (reduction=4, lr=0.001)",
+        "lst (reduction=8, lr=0.001)",
+        "lst (reduction=8, lr=0.003)",
+        "full",
+    }
+
+
+def test_speed_of_several_devices_is_not_averaged(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", seed=1, device="cuda: H200")
+    (group,) = board_of(tmp_path).groups
+    costs = group.rows[0].costs
+    assert costs["examples_per_second"] is None
+    assert costs["train_seconds"] is None
+    assert costs["saved_for_backward"] is not None
+    assert group.devices == ("cpu: x86_64", "cuda: H200")
+
+
+def test_a_cost_some_seed_lacks_is_missing_not_zero(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", seed=1, saved=None)
+    (group,) = board_of(tmp_path).groups
+    assert group.rows[0].costs["saved_for_backward"] is None
+    assert not group.rows[0].on_front
+
+
+@pytest.mark.parametrize(
+    ("scores", "reason"),
+    [
+        ({}, "no scores of vqa val2014; there are none"),
+        ({"vqa": {"minival": {"accuracy": 1.0}}}, "there are scores of minival"),
+        ({"vqa": {"val2014": {}}}, "accuracy of vqa val2014 is None"),
+        ({"vqa": {"val2014": {"accuracy": True}}}, "is True; expected a number"),
+        ({"vqa": {"val2014": {"accuracy": 10**400}}}, "expected a number"),
+    ],
+)
+def test_runs_without_scores_are_left_out(
+    tmp_path: Path, scores: dict[str, Any], reason: str
+) -> None:
+    run = write_run(tmp_path, "a")
+    record = json.loads((run / "record.json").read_text())
+    (run / "record.json").write_text(json.dumps({**record, "scores": scores}))
+    board = board_of(tmp_path)
+    assert not board.groups
+    assert reason in board.left_out[0].reason
+
+
+def test_an_unknown_task_is_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", tasks=["dance"])
+    assert "there is no task 'dance'" in board_of(tmp_path).left_out[0].reason
+
+
+def test_another_split_can_be_compared(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "b")
+    record = json.loads((run / "record.json").read_text())
+    record["scores"]["vqa"]["minival"] = {"accuracy": 33.0}
+    (run / "record.json").write_text(json.dumps(record))
+    (group,) = board_of(tmp_path, {"vqa": "minival"}).groups
+    assert group.rows[0].scores["vqa"].mean == 33.0
+    assert group.splits == {"vqa": "minival"}
+
+
+def test_the_front_has_what_nothing_beats() -> None:
+    points = [(1.0, 5.0), (2.0, 5.0), (2.0, 7.0), None, (3.0, 6.0), (0.5, 1.0), (1.0, 5.0)]
+    assert pareto_front(points) == [5, 0, 6, 2]
+    assert pareto_front([None]) == []
+
+
+def test_rows_on_the_front_are_marked(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", method="lst", saved=100, scores={"vqa": 60.0})
+    write_run(tmp_path, "b", method="lora", saved=900, scores={"vqa": 59.0})
+    write_run(tmp_path, "c", method="full", saved=1000, scores={"vqa": 61.0})
+    rows = board_of(tmp_path).groups[0].rows
+    assert [(row.label, row.on_front) for row in rows] == [
+        ("full", True),
+        ("lst", True),
+        ("lora", False),
+    ]
+
+
+def test_groups_say_in_what_they_differ(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", recipe__training__epochs=9)
+    write_run(tmp_path, "c", scores={"gqa": 1.0})
+    specials = {group.tasks: group.special for group in board_of(tmp_path).groups}
+    assert specials == {("vqa",): ("training.epochs",), ("gqa",): ()}
+
+
+def test_reported_rows_are_those_of_the_papers(shared_data: Path) -> None:
+    source = json.loads((shared_data / "reference" / "reported_results.json").read_text())
+    rows = reported_results().rows
+    assert len(rows) == len(source["rows"])
+    for row, expected in zip(rows, source["rows"], strict=True):
+        assert (row.method, row.backbone) == (expected["method"], expected["backbone"])
+        assert row.trainable_percent == expected["trainable_percent"]
+        for name, score in expected["scores"].items():
+            mine = row.scores[name.removesuffix("_cider")]
+            assert (mine.mean, mine.deviation) == (score["mean"], score["std"])
+
+
+def test_a_reported_average_stands_only_beside_the_same_tasks() -> None:
+    row = reported_results().rows[0]
+    assert row.score(AVERAGE, ["vqa", "gqa"]) is None
+    assert row.score(AVERAGE, ["caption", "nlvr2", "gqa", "vqa"]) == row.scores[AVERAGE]
+    assert row.score("vqa", ["vqa"]) == row.scores["vqa"]

@@ -1,0 +1,213 @@
+"""The page in a browser without a window: it works, loads nothing, and fits where it is shown."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board_runs import METRICS, write_run
+
+from eval.leaderboard.board import build_board
+from eval.leaderboard.reported import reported_results
+from eval.leaderboard.runs import find_runs
+from eval.report.examples import ExampleCard, ExampleSheet
+from eval.report.page import render_page
+
+LONG_NAME = "x" * 40
+PATIENCE_MS = 120_000
+PHONE = {"width": 360, "height": 740}
+ATTACK = '</script><script>alert(1)</script><img src="https://example.org/x.png">'
+# A grey square of one pixel.
+JPEG = bytes.fromhex(
+    "ffd8ffe000104a46494600010100000100010000ffdb004300080606070605080707070909080a0c140d0c0b0b0c19"
+    "12130f141d1a1f1e1d1a1c1c20242e2720222c231c1c2837292c30313434341f27393d38323c2e333432ffc0000b08"
+    "000100010101110000ffc4001f0000010501010101010100000000000000000102030405060708090a0bffc400b510"
+    "0002010303020403050504040000017d01020300041105122131410613516107227114328191a1082342b1c11552d1"
+    "f02433627282090a161718191a25262728292a3435363738393a434445464748494a535455565758595a6364656667"
+    "68696a737475767778797a838485868788898a92939495969798999aa2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2"
+    "c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae1e2e3e4e5e6e7e8e9eaf1f2f3f4f5f6f7f8f9faffda0008010100003f00"
+    "fbd3ffd9"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next((path for name in names if (path := shutil.which(name))), None)
+    if program is None:
+        pytest.skip(f"none of {', '.join(names)} is installed")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    scores = {"vqa": 60.0, "gqa": 50.0, "nlvr2": 0.7, "caption": 1.2}
+    for number, (method, saved) in enumerate((("lst", 10_000), ("lora", 800_000), ("full", 10**6))):
+        for seed in range(2):
+            better = {
+                name: value * (1 + 0.05 * number + 0.01 * seed) for name, value in scores.items()
+            }
+            write_run(
+                folder, f"{method}-{seed}", method=method, seed=seed, saved=saved, scores=better
+            )
+    write_run(folder, "a-long-name" * 12, method=LONG_NAME, saved=5, scores=scores)
+    cards = [
+        ExampleCard(str(n), f"{ATTACK} {n}", "yes", ["yes" if n % 3 else "no"], n % 3 > 0, ["a"])
+        for n in range(20)
+    ]
+    sheets = {"lst-0": [ExampleSheet("vqa", "val2014", 1000, cards)]}
+    board = build_board(find_runs(folder), METRICS)
+    page = render_page(
+        board, title="Leaderboard", reported=reported_results(), sheets=sheets, pictures={"a": JPEG}
+    )
+    path = folder / "leaderboard.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+class Opened:
+    """A page, and what went wrong on it."""
+
+    def __init__(self, browser: Any, file: Path, anchor: str = "", **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        # A busy machine is no failure.
+        self.context.set_default_timeout(PATIENCE_MS)
+        self.page = self.context.new_page()
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.problems.append(message.text))
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.problems.append("a dialog opened"))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(f"{file.as_uri()}{anchor}")
+
+    def methods(self) -> list[str]:
+        return self.page.locator(".board tbody:not(.reported) .name").all_inner_texts()
+
+    def shown_points(self) -> int:
+        return self.page.locator('.point[visibility="visible"]').count()
+
+    def width(self) -> int:
+        width: int = self.page.evaluate("document.documentElement.scrollWidth")
+        return width
+
+
+@pytest.fixture
+def opened(browser: Any, page_file: Path) -> Iterator[Opened]:
+    found = Opened(browser, page_file)
+    yield found
+    assert found.problems == []
+    assert [url for url in found.requests if not url.startswith(("file:", "data:"))] == []
+    found.context.close()
+
+
+def test_every_row_has_its_mark(opened: Opened) -> None:
+    assert opened.shown_points() == len(opened.methods()) == 4
+    front = opened.page.locator(".board tr.on-front").count()
+    assert opened.page.locator(".point.on-front").count() == front
+
+
+def test_tables_sort_both_ways_and_say_so(opened: Opened) -> None:
+    by_score = opened.methods()
+    header = opened.page.locator(".board th", has_text="Saved bytes")
+    header.get_by_role("button").click()
+    assert opened.methods() == [LONG_NAME, "lst", "lora", "full"]
+    assert header.get_attribute("aria-sort") == "ascending"
+    header.get_by_role("button").click()
+    assert opened.methods() == ["full", "lora", "lst", LONG_NAME]
+    opened.page.locator(".board th", has_text="average").get_by_role("button").click()
+    assert opened.methods() == by_score
+
+
+def test_axes_can_be_chosen_and_reported_rows_shown_or_hidden(opened: Opened) -> None:
+    mark = opened.page.locator('.point[aria-label^="lst: "]')
+    opened.page.locator("[data-role=x]").select_option(label="Trainable")
+    assert opened.shown_points() == 4 + len(reported_results().rows)
+    assert opened.page.locator(".point.reported.on-front").count() == 0
+    opened.page.get_by_label("Show rows that papers report").uncheck()
+    assert opened.shown_points() == 4
+    assert not opened.page.locator("tbody.reported").is_visible()
+    opened.page.locator("[data-role=y]").select_option(label="nlvr2")
+    opened.page.locator("[data-role=x]").select_option(label="Saved bytes")
+    logarithmic = mark.get_attribute("transform")
+    opened.page.get_by_label("logarithmic").uncheck()
+    assert mark.get_attribute("transform") != logarithmic
+
+
+def test_marks_tell_their_values_and_find_their_row_by_keyboard(opened: Opened) -> None:
+    mark = opened.page.locator('.point[aria-label^="lst: "]')
+    mark.focus()
+    tip = opened.page.locator("#tip")
+    assert tip.is_visible()
+    assert "Saved bytes: 9.8 KiB" in tip.inner_text()
+    opened.page.keyboard.press("Enter")
+    assert opened.page.locator(".board tr.chosen .name").inner_text() == "lst"
+    opened.page.keyboard.press("Escape")
+    assert not tip.is_visible()
+
+
+def test_a_run_has_a_page_with_examples_to_filter_search_and_turn(opened: Opened) -> None:
+    row = opened.page.locator(".board tr", has=opened.page.locator(".name", has_text="lst"))
+    row.first.get_by_role("link", name="seed 0").click()
+    assert opened.page.url.endswith("#run-lst-0")
+    assert not opened.page.locator("#board").is_visible()
+    run = opened.page.locator(".run.open")
+    cards = run.locator(".card:not([hidden])")
+    assert cards.count() == 12
+    assert run.locator("output").inner_text() == "1–12 of 20"
+    run.get_by_label("Next examples").click()
+    assert cards.count() == 8
+    run.get_by_role("button", name="wrong 7").click()
+    assert cards.count() == 7
+    assert run.locator(".card.right:not([hidden])").count() == 0
+    run.get_by_role("button", name="all 20").click()
+    run.get_by_label("Search").fill("</SCRIPT> 13")
+    assert cards.count() == 0
+    run.get_by_label("Search").fill('png"> 13')
+    assert cards.count() == 1
+    # What was asked reads as it was written, and is text.
+    assert cards.first.locator(".prompt").inner_text() == f"{ATTACK} 13"
+    assert cards.first.get_by_role("img", name="a").bounding_box()["width"] > 50
+    run.get_by_role("link", name="Leaderboard").click()
+    assert opened.page.locator("#board").is_visible()
+
+
+@pytest.mark.parametrize("anchor", ["", "#run-lst-0"])
+def test_it_fits_a_phone(browser: Any, page_file: Path, anchor: str) -> None:
+    opened = Opened(browser, page_file, anchor, viewport=PHONE)
+    assert opened.width() == PHONE["width"]
+    for details in opened.page.locator("details > summary").all():
+        if details.is_visible():
+            details.click()
+    assert opened.width() == PHONE["width"]
+    opened.context.close()
+
+
+def test_dark_mode_and_paper_have_colours_of_their_own(browser: Any, page_file: Path) -> None:
+    def colours(**media: Any) -> tuple[str, str]:
+        opened = Opened(browser, page_file)
+        opened.page.emulate_media(**media)
+        style = "getComputedStyle(document.body)"
+        found = opened.page.evaluate(f"[{style}.backgroundColor, {style}.color]")
+        opened.context.close()
+        return tuple(found)
+
+    light, dark = colours(color_scheme="light"), colours(color_scheme="dark")
+    assert light[0] != dark[0]
+    assert light[1] != dark[1]
+    assert colours(color_scheme="dark", media="print")[0] == "rgb(255, 255, 255)"
+
+
+def test_it_can_be_read_without_script(browser: Any, page_file: Path) -> None:
+    opened = Opened(browser, page_file, java_script_enabled=False)
+    assert opened.page.locator(".point:not([visibility=hidden])").count() == 4
+    assert opened.page.locator(".controls").first.is_hidden()
+    assert opened.page.locator("#run-lst-0 .card").count() == 20
+    assert opened.page.locator("#run-lst-0").is_visible()
+    opened.context.close()

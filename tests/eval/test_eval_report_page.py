@@ -1,0 +1,162 @@
+"""The page is whole, safe and says what is missing."""
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from board_runs import METRICS, write_run
+
+from eval.leaderboard.board import build_board
+from eval.leaderboard.reported import reported_results
+from eval.leaderboard.runs import find_runs
+from eval.report.curves import training_curves
+from eval.report.examples import ExampleCard, ExampleSheet
+from eval.report.page import render_page
+
+ATTACK = '</script><script>alert(1)</script>"><img src=x onerror=alert(2)>'
+
+
+class Elements(HTMLParser):
+    """All elements of a page, and the text within each kind."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self._last = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self._last = tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.setdefault(self._last, []).append(data)
+
+
+def page_of(folder: Path, **arguments: object) -> str:
+    board = build_board(find_runs(folder), METRICS)
+    return render_page(board, title="Leaderboard", **arguments)  # type: ignore[arg-type]
+
+
+def test_text_from_data_is_never_markup(tmp_path: Path) -> None:
+    write_run(
+        tmp_path,
+        "a",
+        method=ATTACK,
+        backbone=ATTACK,
+        device=ATTACK,
+        packages={ATTACK: ATTACK},
+        recipe__data__root=ATTACK,
+    )
+    write_run(tmp_path, "b", status="failed", error=ATTACK)
+    card = ExampleCard(ATTACK, ATTACK, ATTACK, [ATTACK], False, [ATTACK])
+    sheet = ExampleSheet("vqa", "val2014", 1, [card], ATTACK)
+    page = page_of(tmp_path, sheets={"a": [sheet]}, pictures={ATTACK: b"\xff\xd8"})
+    elements = Elements(page)
+    assert "alert(1)" in page
+    assert [attributes.get("type") for tag, attributes in elements.found if tag == "script"] == [
+        "application/json",
+        None,
+    ]
+    assert not any(tag == "img" for tag, _ in elements.found)
+    assert not any(name.startswith("on") for _, attributes in elements.found for name in attributes)
+    plots = json.loads(elements.texts["script"][0])
+    assert plots[0]["labels"] == [f"{ATTACK[:39]}…"]
+
+
+def test_the_page_allows_its_own_style_and_script_and_loads_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    page = page_of(tmp_path, reported=reported_results(), pictures={"x": b"\xff\xd8"})
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', page)
+    policy = policy.replace("&#39;", "'")
+    for tag in ("style", "script"):
+        (source,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    elements = Elements(page)
+    for tag, attributes in elements.found:
+        assert "style" not in attributes, "the policy would not let it take effect"
+        for name in ("src", "href", "action", "xlink:href"):
+            address = attributes.get(name) or "#"
+            assert address.startswith(("#", "data:image/jpeg;base64,")), (tag, address)
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_reported_rows_are_marked_and_can_be_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", scores={"vqa": 1.0, "gqa": 1.0, "nlvr2": 0.5, "caption": 1.0})
+    reported = reported_results()
+    page = page_of(tmp_path, reported=reported)
+    table = page.partition('<tbody class="reported">')[2].partition("</tbody>")[0]
+    assert table.count('<span class="badge">reported</span>') == len(reported.rows)
+    plots = json.loads(Elements(page).texts["script"][0])
+    assert plots[0]["measured"] == 1
+    fronts = [front for of_x in plots[0]["fronts"].values() for front in of_x.values()]
+    assert all(front == [0] for front in fronts)
+    assert "VL-PET" not in page_of(tmp_path)
+
+
+def test_runs_without_any_cost_have_a_table_and_no_plot(tmp_path: Path) -> None:
+    write_run(
+        tmp_path, "a", parameters=None, memory_bytes=None, train_seconds=None, git=None, device=None
+    )
+    page = page_of(tmp_path)
+    assert '<figure class="plot"' not in page
+    assert "installed package" in page
+
+
+def test_addresses_of_runs_differ_where_names_read_the_same(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a/b", "a b", "a_b", "é")):
+        write_run(tmp_path, name, seed=seed)
+    anchors = re.findall(r'<article class="run" id="([^"]+)"', page_of(tmp_path))
+    assert sorted(anchors) == ["run-", "run-a-b", "run-a-b-2", "run-a-b-3"]
+
+
+def test_left_out_runs_are_listed_with_the_reason(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", status="failed", error="the loss is nan")
+    page = page_of(tmp_path)
+    assert "1 left out" in page
+    assert "failed: the loss is nan" in page
+
+
+def test_curves_read_losses_and_scores_in_percent(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "a", scores={"vqa": 1.0, "nlvr2": 0.5})
+    panels, note = training_curves(run, METRICS)
+    assert note == ""
+    assert [panel.title for panel in panels] == ["Training loss", "Validation score, percent"]
+    assert len(panels[0].curves[0].corners.split()) == 4
+    texts = [text for curve in panels[1].curves for *_, text in curve.marks]
+    assert texts == ["vqa, step 20: 0.50", "nlvr2, step 20: 50.00"]
+
+
+@pytest.mark.parametrize("damage", ['{"step": 25, "lo', "[]", "null", '{"loss": 1}', "[" * 99_999])
+def test_damaged_curves_end_before_the_damage(tmp_path: Path, damage: str) -> None:
+    run = write_run(tmp_path, "a")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(f"{damage}\n")
+    panels, note = training_curves(run, METRICS)
+    assert len(panels) == 2
+    assert "Line 6 of metrics.jsonl is damaged" in note
+
+
+def test_no_or_odd_values_are_no_curves(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "a")
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": NaN}\n{"step": true, "loss": 1}\n')
+    assert training_curves(run, METRICS) == ([], "metrics.jsonl has no values.")
+    (run / "metrics.jsonl").unlink()
+    assert training_curves(run, METRICS) == ([], "The run has no metrics.jsonl.")
+
+
+def test_long_curves_are_thinned(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "a")
+    lines = "".join(f'{{"step": {step}, "loss": {step % 2}}}\n' for step in range(10_000))
+    (run / "metrics.jsonl").write_text(lines)
+    (panel,), _ = training_curves(run, METRICS)
+    assert len(panel.curves[0].corners.split()) <= 300

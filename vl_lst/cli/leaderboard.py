@@ -1,0 +1,175 @@
+"""`vl-lst leaderboard`: finished runs compared, as one page of HTML and as tables."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
+
+if TYPE_CHECKING:
+    from eval.leaderboard.board import Board, Group
+
+__all__ = ["leaderboard"]
+
+MOST_MISSING_SHOWN = 3
+
+
+def leaderboard(
+    runs_dir: Annotated[
+        Path,
+        typer.Argument(metavar="RUNS_DIR", help="Folder with runs in it, in folders of any depth."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="Where the page goes.")] = Path(
+        "leaderboard.html"
+    ),
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the tables as Markdown.")
+    ] = None,
+    latex: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the tables as LaTeX, for booktabs."),
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write all groups as one CSV table.")
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK=SPLIT",
+            help="Compare scores of this split, such as vqa=karpathy_test, not of the one that "
+            "chose the best checkpoint; repeatable.",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of photographs, shown small beside examples."),
+    ] = None,
+    examples: Annotated[
+        int,
+        typer.Option(min=0, max=10_000, help="Most examples of each task on the page of a run."),
+    ] = 24,
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Leaderboard",
+    reported: Annotated[
+        bool,
+        typer.Option(
+            "--reported/--no-reported", help="Show rows that papers report, marked as such."
+        ),
+    ] = True,
+    include_dirty: Annotated[
+        bool,
+        typer.Option(
+            "--include-dirty", help="Also take runs whose code had been changed without a commit."
+        ),
+    ] = False,
+    json_file: JsonOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Compare finished runs: scores over seeds, memory, parameters and speed.
+
+    Runs are compared where all but the method and the seed is the same. The page needs no network
+    and no other file. Runs that failed, were cancelled, come from changed code or have no scores
+    are left out, and named.
+
+    Example: vl-lst leaderboard runs --out leaderboard.html --images coco --markdown table.md
+    """
+    from eval.files import atomic_path, write_json
+    from eval.leaderboard.board import build_board
+    from eval.leaderboard.quantities import Metric
+    from eval.leaderboard.reported import reported_results
+    from eval.leaderboard.runs import find_runs
+    from eval.leaderboard.tables import board_document, to_csv, to_latex, to_markdown
+    from eval.report.page import render_page
+    from tasks import get_task, task_names
+    from vl_lst.cli._example_sheets import example_sheets, thumbnails
+
+    chosen_splits = _chosen_splits(split or [], task_names())
+    metrics = {
+        task.name: Metric(task.primary_metric, task.primary_factor)
+        for task in map(get_task, task_names())
+    }
+    found = find_runs(runs_dir, include_dirty=include_dirty)
+    board = build_board(found, metrics, chosen_splits)
+    if not quiet:
+        for each in board.left_out:
+            status.print(f"left out {each.name}: {each.reason}", markup=False)
+    _require_runs(board, runs_dir)
+    quoted = reported_results() if reported else None
+    sheets = {}
+    with progress("gathering examples", quiet=quiet) as report:
+        placed = [(group, run) for group in board.groups for row in group.rows for run in row.runs]
+        for done, (group, run) in enumerate(placed, start=1):
+            if examples:
+                sheets[run.name] = example_sheets(run, group.splits, examples)
+            report(done, len(placed), run.name)
+    pictures: dict[str, bytes] = {}
+    if images is not None:
+        with progress("reading pictures", quiet=quiet) as report:
+            of_all = [sheet for of_run in sheets.values() for sheet in of_run]
+            pictures, missing = thumbnails(images, of_all, report)
+        for image_id in list(missing)[:MOST_MISSING_SHOWN]:
+            status.print(f"no picture of {image_id}: {missing[image_id]}", markup=False)
+        if len(missing) > MOST_MISSING_SHOWN:
+            status.print(f"no picture of {len(missing) - MOST_MISSING_SHOWN:,} more")
+    page = render_page(board, title=title, reported=quoted, sheets=sheets, pictures=pictures)
+    texts = {out: page}
+    for path, write in ((markdown, to_markdown), (latex, to_latex), (csv, to_csv)):
+        if path is not None:
+            texts[path] = write(board, quoted)
+    for path, text in texts.items():
+        with atomic_path(path) as temporary:
+            # A lone surrogate in someone's prediction is no reason to fail.
+            temporary.write_bytes(text.encode("utf-8", "replace"))
+    if json_file is not None:
+        write_json(json_file, board_document(board, quoted))
+    for group in board.groups:
+        _print_group(group)
+    results.print(f"page: {out}", markup=False)
+
+
+def _chosen_splits(given: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:
+    splits = {}
+    for text in given:
+        task, equals, split = text.partition("=")
+        if task not in tasks or not equals or not split:
+            raise typer.BadParameter(
+                f"--split {text}: expected TASK=SPLIT, such as vqa=karpathy_test; the tasks are "
+                f"{', '.join(tasks)}"
+            )
+        splits[task] = split
+    return splits
+
+
+def _require_runs(board: "Board", runs_dir: Path) -> None:
+    from eval.errors import InputError
+
+    if not board.groups:
+        shown = "; ".join(f"{each.name}: {each.reason}" for each in board.left_out[:3])
+        raise InputError(
+            f"none of the {len(board.left_out):,} run(s) in {runs_dir} can be compared ({shown}); "
+            "expected at least one that ended with success, from committed code, with scores"
+        )
+
+
+def _print_group(group: "Group") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from eval.leaderboard.tables import group_caption
+    from eval.leaderboard.units import score_text, unit_text
+
+    table = Table(title=Text(group_caption(group)), caption="* on the Pareto front")
+    table.add_column("method", overflow="fold")
+    # What does not depend on the device; the page has the rest.
+    costs = [cost for cost in group.costs if cost.is_axis and not cost.on_device]
+    for name in ("n", *group.columns, *(cost.label for cost in costs)):
+        table.add_column(Text(name), justify="right")
+    for row in group.rows:
+        table.add_row(
+            Text(f"{row.label}{' *' if row.on_front else ''}"),
+            str(len(row.runs)),
+            *(score_text(row.scores[name]) for name in group.columns),
+            *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
+        )
+    results.print(table)
