@@ -16,6 +16,7 @@ from vl_lst.cli.demo import demo
 from vl_lst.cli.evaluate import evaluate
 from vl_lst.cli.extract_features import extract_features
 from vl_lst.cli.predict import predict
+from vl_lst.cli.profile import profile
 from vl_lst.cli.score import score
 from vl_lst.cli.train import train
 from vl_lst.errors import USER_ERRORS
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, extract_features, train, evaluate, score, predict):
+for command in (demo, extract_features, train, evaluate, score, predict, profile):
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(data)
 
