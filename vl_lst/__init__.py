@@ -12,8 +12,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "FrozenBackbone": "vl_lst.models.backbone",
     "HeadConfig": "vl_lst.models.config",
+    "JointBackbone": "vl_lst.models.joint",
+    "JointModel": "vl_lst.models.joint",
     "LadderConfig": "vl_lst.models.config",
     "LadderModel": "vl_lst.models.ladder",
+    "VisionLanguageModel": "vl_lst.models.vision_language_model",
     "VisualConfig": "vl_lst.models.config",
     "generate": "vl_lst.models.generation",
     "get_task": "tasks",
@@ -24,8 +27,11 @@ _HOMES = {
 __all__ = [
     "FrozenBackbone",
     "HeadConfig",
+    "JointBackbone",
+    "JointModel",
     "LadderConfig",
     "LadderModel",
+    "VisionLanguageModel",
     "VisualConfig",
     "__version__",
     "generate",

@@ -6,7 +6,7 @@
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vl_lst.errors import RecipeError
 from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, VisualConfig
-from vl_lst.models.ladder import LadderModel
+from vl_lst.models.vision_language_model import VisionLanguageModel
 
 __all__ = ["Method", "get_method", "method_names"]
 
@@ -32,13 +32,13 @@ class Method(Protocol):
         *,
         visual: VisualConfig,
         heads: Mapping[str, HeadConfig],
-    ) -> LadderModel:
+    ) -> VisionLanguageModel[Any]:
         """Build the model around `backbone`, with a head for each task."""
         ...
 
     def initialise(
         self,
-        model: LadderModel,
+        model: VisionLanguageModel[Any],
         options: BaseModel,
         samples: Iterable[tuple[Tensor, Tensor]],
     ) -> None:
@@ -53,7 +53,7 @@ class Method(Protocol):
                 and label ids [1, L]; whoever takes none of them pays nothing for them.
         """
 
-    def trainable(self, model: LadderModel) -> dict[str, nn.Parameter]:
+    def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
         """Exactly the parameters that train, by name; a checkpoint holds these and no others."""
         ...
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from vl_lst.models.pruning import (
     magnitude_importance,
     prune_backbone,
 )
+from vl_lst.models.vision_language_model import VisionLanguageModel
 
 __all__ = ["METHOD", "LadderOptions", "LadderSideTuning"]
 
@@ -62,12 +63,13 @@ class LadderSideTuning(Method):
 
     def initialise(
         self,
-        model: LadderModel,
+        model: VisionLanguageModel[Any],
         options: BaseModel,
         samples: Iterable[tuple[Tensor, Tensor]],
     ) -> None:
         """Cut the side blocks out of the backbone, if the options say so."""
         assert isinstance(options, LadderOptions)
+        assert isinstance(model, LadderModel)
         if options.initialisation == "random":
             return
         backbone = model.backbone
@@ -79,8 +81,9 @@ class LadderSideTuning(Method):
         pruned = prune_backbone(state, importance, backbone.config, options.reduction)
         initialise_side_network(model, pruned)
 
-    def trainable(self, model: LadderModel) -> dict[str, nn.Parameter]:
+    def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
         """Visual embedding, side network and head; never the backbone."""
+        assert isinstance(model, LadderModel)
         return model.trainable()
 
 

@@ -1,1 +1,1 @@
-"""The frozen backbone and its taps, visual embedding, side network, heads and search."""
+"""Backbones, visual embedding, side network, heads and search."""

@@ -1,4 +1,4 @@
-"""The frozen encoder-decoder: run without autograd, tapped after every block.
+"""The pretrained encoder-decoder; frozen, it runs without autograd and is tapped at its blocks.
 
 U unique prompts, P unique (prompt, answer) pairs, T text tokens, L answer tokens, D backbone
 width, K tapped blocks.
@@ -16,7 +16,7 @@ from transformers import DynamicCache, EncoderDecoderCache, T5ForConditionalGene
 from vl_lst.errors import ModelError
 from vl_lst.models.losses import IGNORED
 
-__all__ = ["BackboneCache", "DecoderTaps", "EncoderTaps", "FrozenBackbone"]
+__all__ = ["Backbone", "BackboneCache", "DecoderTaps", "EncoderTaps", "FrozenBackbone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,8 @@ class BackboneCache:
         self.entries.self_attention_cache.batch_select_indices(rows)
 
 
-class FrozenBackbone(nn.Module):
-    """A stock Hugging Face T5 that never trains and leaves no trace in autograd.
-
-    Works through the model's public interface and forward hooks on its blocks. Dropout is always
-    off, so equal text gives equal states, and the image never enters: states depend on the text
-    alone.
+class Backbone(nn.Module):
+    """A stock Hugging Face T5 and what others need to know of it.
 
     Args:
         model: Any `T5ForConditionalGeneration` (v1.0, v1.1, Flan).
@@ -88,12 +84,8 @@ class FrozenBackbone(nn.Module):
                 "the backbone is in float16, in which T5's activations overflow to infinity "
                 "(it was trained in bfloat16); load it in bfloat16 or float32"
             )
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
         self.config: Any = model.config
-
-    def train(self, mode: bool = True) -> "FrozenBackbone":
-        """Do nothing: the backbone stays in evaluation mode."""
-        return self
 
     @property
     def width(self) -> int:
@@ -136,6 +128,12 @@ class FrozenBackbone(nn.Module):
         return weight
 
     @property
+    def vocabulary_bias(self) -> Tensor | None:
+        """Bias [V] of the output layer, where a method has given it one."""
+        bias: Tensor | None = self.model.get_output_embeddings().bias
+        return bias
+
+    @property
     def vocabulary_scale(self) -> float:
         """Factor on states before the output layer: d_model**-0.5 for T5 v1.0, 1 for v1.1."""
         scaled = getattr(self.config, "scale_decoder_outputs", self.config.tie_word_embeddings)
@@ -147,6 +145,25 @@ class FrozenBackbone(nn.Module):
         shifted_BL = shifted_BL.masked_fill(shifted_BL == IGNORED, self.pad_token_id)
         shifted_BL[:, 0] = self.start_token_id
         return shifted_BL
+
+
+class FrozenBackbone(Backbone):
+    """A backbone that never trains and leaves no trace in autograd.
+
+    Works through the model's public interface and forward hooks on its blocks. Dropout is always
+    off, so equal text gives equal states, and the image never enters: states depend on the text
+    alone.
+
+    Args:
+        model: See `Backbone`.
+    """
+
+    def __init__(self, model: T5ForConditionalGeneration) -> None:
+        super().__init__(model.eval().requires_grad_(False))
+
+    def train(self, mode: bool = True) -> "FrozenBackbone":
+        """Do nothing: the backbone stays in evaluation mode."""
+        return self
 
     @torch.no_grad()
     def encode(self, ids_UT: Tensor, layers: Sequence[int]) -> EncoderTaps:

@@ -42,7 +42,7 @@ class VisualConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadConfig:
-    """What turns the side network's states into answers.
+    """What turns a decoder's states into answers.
 
     Args:
         kind: "classify" over a closed list of answers, or "generate" with the vocabulary.

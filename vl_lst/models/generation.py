@@ -1,21 +1,23 @@
-"""Greedy and beam search, with keys and values cached on both networks.
+"""Greedy and beam search, with the keys and values of earlier tokens cached.
 
 B examples, K beams, V vocabulary, L tokens.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vl_lst.models.answer_tree import AnswerTree
 from vl_lst.models.batch import Batch
-from vl_lst.models.ladder import DecodingState, LadderModel
+from vl_lst.models.vision_language_model import VisionLanguageModel
 
 __all__ = ["beam_search", "generate", "greedy_search"]
 
 
 @torch.no_grad()
 def generate(
-    model: LadderModel,
+    model: VisionLanguageModel[Any],
     batch: Batch,
     *,
     max_length: int,
@@ -58,11 +60,15 @@ class _Walk:
 
 @torch.no_grad()
 def greedy_search(
-    model: LadderModel, batch: Batch, *, max_length: int, answers: AnswerTree | None = None
+    model: VisionLanguageModel[Any],
+    batch: Batch,
+    *,
+    max_length: int,
+    answers: AnswerTree | None = None,
 ) -> Tensor:
     """The likeliest token at every step: ids [B, L]. Finished examples leave the computation."""
     backbone = model.backbone
-    state = DecodingState(model, model.encode(batch), max_length)
+    state = model.start_decoding(model.encode(batch), max_length)
     device = batch.prompt_index_B.device
     ids_BL = torch.full((len(batch), max_length), backbone.pad_token_id, device=device)
     ids_BL[:, 0] = backbone.start_token_id
@@ -105,7 +111,7 @@ class _Hypotheses:
 
 @torch.no_grad()
 def beam_search(
-    model: LadderModel,
+    model: VisionLanguageModel[Any],
     batch: Batch,
     *,
     max_length: int,
@@ -121,11 +127,10 @@ def beam_search(
     leave the computation.
     """
     backbone = model.backbone
-    encoded = model.encode(batch)
     rows = len(batch)
-    device = encoded.prompt_index_B.device
+    device = batch.prompt_index_B.device
     finished = _Hypotheses(rows, beams, max_length, backbone.pad_token_id, str(device))
-    state = DecodingState(model, encoded, max_length)
+    state = model.start_decoding(model.encode(batch), max_length)
     state.select(torch.arange(rows, device=device).repeat_interleave(beams))
 
     walk = _Walk(answers, rows * beams)

@@ -1,6 +1,6 @@
-"""Heads on the side network.
+"""Heads on a decoder.
 
-B batch, R side width, A answers.
+B batch, R width of its states, A answers.
 """
 
 import math
@@ -11,10 +11,10 @@ __all__ = ["AnswerClassifier"]
 
 
 class AnswerClassifier(nn.Module):
-    """Scores each answer of a closed list from the side decoder's state at the start token.
+    """Scores each answer of a closed list from a decoder's state at the start token.
 
-    Linear, GELU, LayerNorm, Linear, as VL-T5's answer head; it reads the side network, where the
-    reference reads the frozen backbone and therefore never sees the image.
+    Linear, GELU, LayerNorm, Linear, as VL-T5's answer head; on a ladder it reads the side network,
+    where the reference reads the frozen backbone and therefore never sees the image.
 
     Args:
         width: R.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 __all__ = ["IGNORED", "answer_loss", "average_token_losses", "vocabulary_losses"]
 
@@ -28,9 +29,8 @@ class _VocabularyLosses(torch.autograd.Function):
         losses_N = states_ND.new_zeros(states_ND.shape[0], dtype=torch.float32)
         wanted = ctx.needs_input_grad[0]
         slopes_ND = torch.zeros_like(states_ND) if wanted else None
-        at_once = max(1, LOGITS_BYTES_AT_ONCE // (4 * weight_VD.shape[0]))
         kept_N = torch.nonzero(targets_N != IGNORED)[:, 0]
-        for rows in kept_N.split(at_once):
+        for rows in kept_N.split(_tokens_at_once(weight_VD)):
             logs_nV = F.linear(states_ND[rows], weight_VD).log_softmax(-1, dtype=torch.float32)
             right_n1 = targets_N[rows, None]
             losses_N[rows] = -logs_nV.gather(1, right_n1)[:, 0]
@@ -47,16 +47,53 @@ class _VocabularyLosses(torch.autograd.Function):
         return slopes_ND * gradients[0][:, None].to(slopes_ND.dtype), None, None
 
 
-def vocabulary_losses(states_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-    """Cross-entropy [N] of each token under logits = states @ weight.T, without keeping logits.
+def vocabulary_losses(
+    states_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, bias_V: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy [N] of each token under logits = states @ weight.T + bias.
+
+    Logits are never kept. Where the output layer trains, its gradient depends on that of each
+    token, so they are computed again in the backward pass.
 
     Args:
         states_ND: States, already scaled.
-        weight_VD: Frozen output layer; gets no gradient.
+        weight_VD: Output layer.
         targets_N: Token ids; `IGNORED` gives a loss of zero.
+        bias_V: Of the output layer.
     """
-    losses_N: Tensor = _VocabularyLosses.apply(states_ND, weight_VD.to(states_ND.dtype), targets_N)
-    return losses_N
+    weight_VD = weight_VD.to(states_ND.dtype)
+    if bias_V is None and not weight_VD.requires_grad:
+        losses_N: Tensor = _VocabularyLosses.apply(states_ND, weight_VD, targets_N)
+        return losses_N
+    at_once = _tokens_at_once(weight_VD)
+    return torch.cat(
+        [
+            checkpoint(
+                _cross_entropy,
+                states,
+                weight_VD,
+                bias_V,
+                targets,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            for states, targets in zip(
+                states_ND.split(at_once), targets_N.split(at_once), strict=True
+            )
+        ]
+    )
+
+
+def _tokens_at_once(weight_VD: Tensor) -> int:
+    return max(1, LOGITS_BYTES_AT_ONCE // (4 * weight_VD.shape[0]))
+
+
+def _cross_entropy(
+    states_nD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_n: Tensor
+) -> Tensor:
+    bias_V = None if bias_V is None else bias_V.to(states_nD.dtype)
+    logits_nV = F.linear(states_nD, weight_VD, bias_V).float()
+    return F.cross_entropy(logits_nV, targets_n, ignore_index=IGNORED, reduction="none")
 
 
 def average_token_losses(

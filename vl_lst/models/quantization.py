@@ -5,7 +5,6 @@ are one tensor in T5 v1.0, stay in bfloat16, as do norms and position biases: th
 share, and the side network's loss goes through the output layer.
 """
 
-import logging
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -106,10 +105,6 @@ def held_bytes(tensor: Tensor) -> int:
 
 
 def _torchao() -> Any:
-    # On import it warns of its own use of a function that torch has deprecated.
-    noisy = logging.getLogger("torch.utils._pytree")
-    level = noisy.level
-    noisy.setLevel(logging.ERROR)
     try:
         import torchao.quantization
     except ImportError as error:
@@ -117,6 +112,4 @@ def _torchao() -> Any:
             "backbone.precision int8 and nf4 need the package torchao, which cannot be imported "
             f"({error}); run `pip install torchao`, or take bf16"
         ) from error
-    finally:
-        noisy.setLevel(level)
     return torchao.quantization

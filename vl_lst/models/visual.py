@@ -59,8 +59,10 @@ class VisualEmbedding(nn.Module):
         # The same vector for all tokens of an image: as large as the features it would drown them.
         nn.init.normal_(self.image_order.weight, std=IMAGE_ORDER_STD)
         generator = torch.Generator().manual_seed(ORDER_SEED)
-        order_MD = torch.randn(config.pooled_tokens, width, generator=generator)
-        self.register_buffer("order_MD", order_MD, persistent=False)
+        # Drawn where the generator is, whatever the default device.
+        order_MD = torch.randn(config.pooled_tokens, width, generator=generator, device="cpu")
+        device = self.image_order.weight.device
+        self.register_buffer("order_MD", order_MD.to(device), persistent=False)
 
     def forward(self, features_BINF: Tensor, boxes_BIM4: Tensor | None = None) -> Tensor:
         """Image tokens [B, V, D], the first image's first.

@@ -13,9 +13,9 @@ from vl_lst.errors import ModelError, TrainingError
 from vl_lst.methods import get_method
 from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, VisualConfig
-from vl_lst.models.ladder import LadderModel
 from vl_lst.models.loading import load_backbone
 from vl_lst.models.quantization import BackbonePrecision, held_bytes, quantise
+from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.recipes import Recipe
 from vl_lst.training.texts import Texts
 
@@ -34,7 +34,7 @@ class BuiltModel:
         precision: Of the backbone.
     """
 
-    model: LadderModel
+    model: VisionLanguageModel[Any]
     trainable: dict[str, nn.Parameter]
     texts: Texts
     fingerprint: str
@@ -127,7 +127,7 @@ def attach_method(
     visual: VisualConfig,
     heads: Mapping[str, HeadConfig],
     precision: BackbonePrecision,
-) -> tuple[LadderModel, dict[str, nn.Parameter]]:
+) -> tuple[VisionLanguageModel[Any], dict[str, nn.Parameter]]:
     """Build the model of a method, with everything frozen but what the method trains.
 
     Args:

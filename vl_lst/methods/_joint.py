@@ -1,0 +1,101 @@
+"""What methods that change the backbone itself have in common.
+
+Such a method says what it puts into the backbone and which of its parameters train; the visual
+embedding and the heads train in every method.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from vl_lst.methods import Method
+from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.models.config import HeadConfig, VisualConfig
+from vl_lst.models.joint import JointBackbone, JointModel
+from vl_lst.models.vision_language_model import VisionLanguageModel
+
+__all__ = ["JointMethod", "JointOptions"]
+
+
+class JointOptions(BaseModel):
+    """Settings of every method that changes the backbone itself.
+
+    Args:
+        dropout: Probability within the backbone while training, as in the paper's code.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+Options = TypeVar("Options", bound=JointOptions)
+
+
+class JointMethod(Method, Generic[Options]):
+    """Image tokens enter the backbone's encoder, and something within the backbone trains."""
+
+    options = JointOptions
+
+    def insert(self, model: JointModel, options: Options) -> None:
+        """Put what the method adds into the model; as it is, nothing.
+
+        Args:
+            model: The backbone with a visual embedding and heads.
+            options: The method's own settings.
+        """
+
+    @abstractmethod
+    def tuned(self, model: JointModel) -> Iterable[nn.Parameter]:
+        """What trains besides the visual embedding and the heads."""
+
+    def attach(
+        self,
+        backbone: FrozenBackbone,
+        options: BaseModel,
+        *,
+        visual: VisualConfig,
+        heads: Mapping[str, HeadConfig],
+    ) -> JointModel:
+        """Let image tokens into the backbone's encoder, and insert what the method adds."""
+        settings = cast(Options, options)
+        joint = JointBackbone(backbone.model, dropout=settings.dropout)
+        model = JointModel(joint, visual=visual, head=heads)
+        self.insert(model, settings)
+        return model
+
+    def initialise(
+        self,
+        model: VisionLanguageModel[Any],
+        options: BaseModel,
+        samples: Iterable[tuple[Tensor, Tensor]],
+    ) -> None:
+        """Do nothing: the backbone is the initialisation."""
+
+    def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
+        """Visual embedding, heads and what the method tunes, as far as the heads use it."""
+        assert isinstance(model, JointModel)
+        chosen = {
+            id(parameter)
+            for parameters in (
+                model.visual.parameters(),
+                model.classifiers.parameters(),
+                self.tuned(model),
+            )
+            for parameter in parameters
+        }
+        chosen -= {id(parameter) for parameter in _idle(model)}
+        return {name: p for name, p in model.named_parameters() if id(p) in chosen}
+
+
+def _idle(model: JointModel) -> Iterator[nn.Parameter]:
+    """Parameters of the output layer in a model that only classifies."""
+    if model.generates:
+        return
+    embedding = model.backbone.model.get_input_embeddings()
+    for parameter in model.backbone.model.get_output_embeddings().parameters():
+        if parameter is not embedding.weight:
+            yield parameter

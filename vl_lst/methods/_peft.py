@@ -1,0 +1,49 @@
+"""Methods that the library `peft` puts into a backbone."""
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+from peft import PeftConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from vl_lst.methods._joint import JointMethod, JointOptions
+from vl_lst.models.joint import JointModel
+
+__all__ = ["PeftMethod", "attention_projections", "inject"]
+
+Options = TypeVar("Options", bound=JointOptions)
+
+
+class PeftMethod(JointMethod[Options]):
+    """Layers are wrapped by `peft`; whatever it adds to them trains."""
+
+    def tuned(self, model: JointModel) -> Iterator[nn.Parameter]:
+        """What `peft` has added."""
+        return _added(model)
+
+
+def attention_projections(model: JointModel, *names: str) -> list[str]:
+    """Where the projections of these names (q, k, v, o) of every attention stand in the T5."""
+    return [
+        f"{place}.{name}"
+        for place, module in model.backbone.model.named_modules()
+        if isinstance(module, T5Attention)
+        for name in names
+    ]
+
+
+def inject(model: JointModel, config: PeftConfig) -> None:
+    """Let `peft` wrap the layers that `config` names; what it adds trains in float32."""
+    inject_adapter_in_model(config, model.backbone.model)
+    for parameter in _added(model):
+        parameter.data = parameter.data.to(torch.float32)
+
+
+def _added(model: JointModel) -> Iterator[nn.Parameter]:
+    for module in model.backbone.modules():
+        if isinstance(module, BaseTunerLayer):
+            for name in module.adapter_layer_names:
+                yield from getattr(module, name).parameters()

@@ -1,0 +1,34 @@
+"""Full fine-tuning: every weight of the backbone trains."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from vl_lst.errors import ModelError
+from vl_lst.methods._joint import JointMethod, JointOptions
+from vl_lst.models.joint import JointModel
+
+__all__ = ["METHOD", "FullFineTuning"]
+
+
+class FullFineTuning(JointMethod[JointOptions]):
+    """The backbone trains as a whole, its embedding and output layer included."""
+
+    def insert(self, model: JointModel, options: JointOptions) -> None:
+        """Insert nothing; a backbone whose weights lack the precision to train is refused."""
+        dtypes = {parameter.dtype for parameter in model.backbone.parameters()}
+        if dtypes != {torch.float32}:
+            found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+            raise ModelError(
+                f"full fine-tuning trains the backbone's own weights, which are {found} here; "
+                "expected float32, in which small updates are not rounded away: set "
+                "backbone.precision to fp32 (training.precision may be bf16)"
+            )
+
+    def tuned(self, model: JointModel) -> Iterable[nn.Parameter]:
+        """Everything in the backbone."""
+        return model.backbone.parameters()
+
+
+METHOD = FullFineTuning()

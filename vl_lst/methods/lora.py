@@ -1,0 +1,50 @@
+"""LoRA (Hu et al. 2021, arXiv 2106.09685) on q and v of every attention."""
+
+from peft import LoraConfig
+from pydantic import Field
+
+from vl_lst.methods._joint import JointOptions
+from vl_lst.methods._peft import PeftMethod, attention_projections, inject
+from vl_lst.models.joint import JointModel
+
+__all__ = ["METHOD", "LoraOptions", "LowRankAdaptation"]
+
+
+class LoraOptions(JointOptions):
+    """Settings of LoRA; A begins random and B at zero, as published.
+
+    Args:
+        rank: Of the product B A that is added to a weight.
+        alpha: That product is scaled by alpha / rank.
+    """
+
+    rank: int = Field(150, ge=1)
+    alpha: float = Field(32, gt=0)
+
+
+class LowRankAdaptation(PeftMethod[LoraOptions]):
+    """A product of two thin matrices is added to weights of the backbone, and trains.
+
+    Args:
+        decomposed: Weights are split into size and direction, and the sizes train too (DoRA).
+    """
+
+    options = LoraOptions
+
+    def __init__(self, *, decomposed: bool = False) -> None:
+        self._decomposed = decomposed
+
+    def insert(self, model: JointModel, options: LoraOptions) -> None:
+        """Wrap q and v of every attention."""
+        config = LoraConfig(
+            r=options.rank,
+            # Only the quotient counts; peft takes it as it is, its annotation notwithstanding.
+            lora_alpha=options.alpha,  # type: ignore[arg-type]
+            lora_dropout=options.dropout,
+            use_dora=self._decomposed,
+            target_modules=attention_projections(model, "q", "v"),
+        )
+        inject(model, config)
+
+
+METHOD = LowRankAdaptation()

@@ -1,0 +1,66 @@
+"""Prompt tuning (Lester et al. 2021, arXiv 2104.08691), reparametrised as in the paper's code.
+
+P prefix tokens, D backbone width.
+"""
+
+from collections.abc import Iterable
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from vl_lst.methods._joint import JointMethod, JointOptions
+from vl_lst.models.joint import JointModel
+
+__all__ = ["METHOD", "Prefix", "PromptOptions", "PromptTuning"]
+
+
+class PromptOptions(JointOptions):
+    """Settings of prompt tuning.
+
+    Args:
+        tokens: Learned tokens before every prompt.
+        middle_width: Width of the layer they are computed through.
+    """
+
+    tokens: int = Field(40, ge=1)
+    middle_width: int = Field(800, ge=1)
+
+
+class Prefix(nn.Module):
+    """Learned tokens: an embedding seen through a small network, which eases training.
+
+    Args:
+        tokens: P.
+        middle_width: Of the hidden layer.
+        width: D.
+    """
+
+    def __init__(self, tokens: int, middle_width: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(tokens, width)
+        self.layers = nn.Sequential(
+            nn.Linear(width, middle_width), nn.Tanh(), nn.Linear(middle_width, width)
+        )
+
+    def forward(self) -> Tensor:
+        """The tokens [P, D]."""
+        prefix_PD: Tensor = self.layers(self.embedding.weight)
+        return prefix_PD
+
+
+class PromptTuning(JointMethod[PromptOptions]):
+    """Tokens are learned that stand before the prompt; the backbone stays as it is."""
+
+    options = PromptOptions
+
+    def insert(self, model: JointModel, options: PromptOptions) -> None:
+        """Put the learned tokens before every prompt."""
+        model.prefix = Prefix(options.tokens, options.middle_width, model.backbone.width)
+
+    def tuned(self, model: JointModel) -> Iterable[nn.Parameter]:
+        """The prefix."""
+        assert model.prefix is not None, "inserted above"
+        return model.prefix.parameters()
+
+
+METHOD = PromptTuning()
