@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["one_of", "read_contenders"]
 
+# What the others are compared with, where nobody says otherwise.
+FIRST = "lst"
 Choice = TypeVar("Choice", bound=str)
 
 
@@ -44,7 +46,13 @@ def read_contenders(
     from vl_lst.recipes.fields import dig, set_field
 
     own = dig(recipe, ("method", "name"))
-    names = methods.split(",") if methods else [own] if own else method_names()
+    names = (
+        methods.split(",")
+        if methods
+        else [own]
+        if own
+        else sorted(method_names(), key=lambda m: m != FIRST)
+    )
     if len(set(names)) < len(names):
         raise RecipeError(f"the methods {', '.join(names)} hold one twice; name each once")
     options: dict[str, dict[str, Any]] = {}

@@ -30,7 +30,7 @@ def profile(
         typer.Option(
             metavar="METHOD[,METHOD]...",
             help="Transfer methods; times are compared with the first. Default: the recipe's, "
-            "else all there are.",
+            "else all there are, lst first.",
         ),
     ] = None,
     random_weights: Annotated[
@@ -126,7 +126,7 @@ def profile(
     from vl_lst.profiling.device import refuse_shared_device
     from vl_lst.profiling.measure import ProfileSettings, profile_methods
     from vl_lst.profiling.plot import plot_profiles, require_plot_format
-    from vl_lst.profiling.report import bytes_table, document, parts_table, seconds_table
+    from vl_lst.profiling.report import bytes_table, document, parts_tables, seconds_table
     from vl_lst.profiling.workload import Workload
     from vl_lst.recipes import read_recipe_file
     from vl_lst.recipes.fields import dig
@@ -175,6 +175,7 @@ def profile(
     if plot is not None:
         plot_profiles(profiles, wanted, plot)
     results.print(bytes_table(profiles, wanted))
-    results.print(parts_table(profiles))
+    for table in parts_tables(profiles):
+        results.print(table)
     if (times := seconds_table(profiles)) is not None:
         results.print(times)

@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["without_data"]
+__all__ = ["WithoutData"]
 
 
 class _NothingPadded(TorchDispatchMode):
@@ -17,6 +18,9 @@ class _NothingPadded(TorchDispatchMode):
     T5 asks whether any token is padding, the loss which labels count; in a batch without padding
     these are none, and all.
     """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -29,11 +33,46 @@ class _NothingPadded(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@contextmanager
-def without_data() -> Iterator[None]:
-    """Tensors made in this context have a shape, a type and storages that are told apart, no data.
+class WithoutData:
+    """A place where tensors have shape, type and storages that are told apart, but no data.
 
-    Operations choose their kernels as on the CPU, so what autograd saves is what it saves there.
+    Models are built on the meta device, then made to believe that they are on the CPU: operations
+    choose their kernels as there, so what autograd saves is what it would save there.
     """
-    with FakeTensorMode(), _NothingPadded():
-        yield
+
+    def __init__(self) -> None:
+        self._mode = FakeTensorMode()
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """Modules made in this context are on the meta device."""
+        with torch.device("meta"):
+            yield
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Batches are made, and adopted models run, in this context."""
+        with self._mode, _NothingPadded():
+            yield
+
+    def adopt(self, model: nn.Module) -> None:
+        """Make a model that was built on the meta device ready to run, in place.
+
+        Args:
+            model: Its parameters and buffers are replaced; shared ones stay shared.
+        """
+        adopted: dict[int, Tensor] = {}
+        for module in model.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    if id(parameter) not in adopted:
+                        adopted[id(parameter)] = nn.Parameter(
+                            self._on_cpu(parameter), requires_grad=parameter.requires_grad
+                        )
+                    module._parameters[name] = adopted[id(parameter)]  # type: ignore[assignment]
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = self._on_cpu(buffer)
+
+    def _on_cpu(self, tensor: Tensor) -> Tensor:
+        return FakeTensor(self._mode, tensor.detach().to("meta"), torch.device("cpu"))

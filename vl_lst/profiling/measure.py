@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig
 from vl_lst.models.loading import DTYPES, load_backbone
 from vl_lst.models.quantization import BackbonePrecision, bytes_to_save, held_bytes, quantise
-from vl_lst.profiling.estimate import without_data
+from vl_lst.profiling.estimate import WithoutData
 from vl_lst.profiling.shapes import backbone_config
 from vl_lst.profiling.steps import (
     LOSS_AVERAGE,
@@ -160,8 +160,7 @@ def profile_methods(
     """
     for contender in contenders:
         contender.resolved()
-    with without_data() if settings.estimate else nullcontext():
-        return _Bench(settings).run(contenders, report)
+    return _Bench(settings).run(contenders, report)
 
 
 class _Bench:
@@ -170,12 +169,14 @@ class _Bench:
     def __init__(self, settings: ProfileSettings) -> None:
         self._settings = settings
         self._visual = settings.workload.visual()
+        self._dataless = WithoutData() if settings.estimate else None
         # Methods change the backbone they are attached to, so each gets a copy of this one; without
         # data it is as soon built anew.
-        self._backbone = None if settings.estimate else self._load_backbone()
+        self._backbone = None if self._dataless else self._load_backbone()
         config = self._config() if self._backbone is None else self._backbone.config
         torch.manual_seed(SEED)
-        self._batch = settings.workload.batch(config.vocab_size).to(settings.device)
+        with self._running():
+            self._batch = settings.workload.batch(config.vocab_size).to(settings.device)
 
     def run(self, contenders: Sequence[Contender], report: ProgressReport) -> list[MethodProfile]:
         steps = 0 if self._settings.estimate else self._settings.steps
@@ -210,37 +211,48 @@ class _Bench:
         settings = self._settings
         dtype = DTYPES[settings.backbone_precision]
         if not (settings.random_weights or settings.estimate):
-            precision = "bf16" if dtype == torch.bfloat16 else "fp32"
-            return load_backbone(settings.backbone, precision=precision).backbone.model
+            # Quantised once a method is attached; until then in the precision of its activations.
+            plain: BackbonePrecision = "bf16" if dtype == torch.bfloat16 else "fp32"
+            return load_backbone(settings.backbone, precision=plain).backbone.model
         torch.manual_seed(SEED)
-        return AutoModelForSeq2SeqLM.from_config(self._config(), dtype=dtype)
+        model: T5ForConditionalGeneration = AutoModelForSeq2SeqLM.from_config(
+            self._config(), dtype=dtype
+        )
+        return model
 
     def _config(self) -> Any:
         return backbone_config(self._settings.backbone, vocabulary=self._settings.vocabulary)
 
     def _build(self, contender: Contender) -> tuple[Any, dict[str, nn.Parameter]]:
         precision = self._settings.backbone_precision
-        estimate, pristine = self._settings.estimate, self._backbone
-        own = self._load_backbone() if pristine is None else copy.deepcopy(pristine)
-        torch.manual_seed(SEED)
-        model, trainable = attach_method(
-            contender.method,
-            contender.options,
-            FrozenBackbone(own),
-            visual=self._visual,
-            heads={self._batch.task: HeadConfig(kind="generate")},
-            precision=precision,
-        )
-        if not estimate:
-            if precision in ("int8", "nf4"):
-                quantise(model.backbone.model, precision)
-            model.to(self._settings.device)
-        return model.train(), trainable
+        dataless, pristine = self._dataless, self._backbone
+        with dataless.building() if dataless else nullcontext():
+            own = self._load_backbone() if pristine is None else copy.deepcopy(pristine)
+            torch.manual_seed(SEED)
+            model, trainable = attach_method(
+                contender.method,
+                contender.options,
+                FrozenBackbone(own),
+                visual=self._visual,
+                heads={self._batch.task: HeadConfig(kind="generate")},
+                precision=precision,
+            )
+        model.train()
+        if dataless:
+            dataless.adopt(model)
+            return model, {name: model.get_parameter(name) for name in trainable}
+        if precision in ("int8", "nf4"):
+            quantise(model.backbone.model, precision)
+        return model.to(self._settings.device), trainable
+
+    def _running(self) -> AbstractContextManager[None]:
+        return self._dataless.running() if self._dataless else nullcontext()
 
     def _count(
         self, contender: Contender, model: Any, trainable: Mapping[str, nn.Parameter]
     ) -> MethodProfile:
-        with arithmetic(self._settings.precision, self._settings.device):
+        settings = self._settings
+        with self._running(), arithmetic(settings.precision, settings.device):
             saved = saved_for_backward(model, self._batch, LOSS_AVERAGE)
         return MethodProfile(
             method=contender.method,
@@ -262,9 +274,10 @@ class _Bench:
     def _first_state(self, model: nn.Module, trainable: Mapping[str, nn.Parameter]) -> int:
         """Bytes of AdamW's state after a step with gradients of zero."""
         adam = build_optimizer(model, trainable, self._settings.optimizer)
-        for parameter in trainable.values():
-            parameter.grad = torch.zeros_like(parameter)
-        adam.step()
+        with self._running():
+            for parameter in trainable.values():
+                parameter.grad = torch.zeros_like(parameter)
+            adam.step()
         return optimizer_bytes(adam)
 
     def _step(

@@ -2,18 +2,19 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
+from rich import box
 from rich.table import Table
 
 from vl_lst.profiling.measure import MethodProfile, ProfileSettings
 from vl_lst.profiling.memory import ELSEWHERE, TOTAL
 from vl_lst.training.resources import WARM_UP_STEPS
 
-__all__ = ["bytes_table", "document", "parts_table", "seconds_table"]
+__all__ = ["bytes_table", "document", "parts_tables", "seconds_table"]
 
 DEFINITION = {
     "trainable": "parameters that train; total counts those shared between layers once",
@@ -35,6 +36,7 @@ ESTIMATE = (
     "nothing was run: tensors had shapes and no data, and operations were chosen as on the CPU, so "
     "bytes are what the CPU would count"
 )
+METHODS_SIDE_BY_SIDE = 5
 PACKAGES = ("vl-lst", "torch", "transformers", "peft", "torchao")
 
 
@@ -81,16 +83,19 @@ def bytes_table(profiles: Sequence[MethodProfile], settings: ProfileSettings) ->
     """
     how = "estimated for" if settings.estimate else f"measured on {settings.device.type},"
     rows = settings.workload.batch_size
-    table = Table(
-        title=f"{settings.backbone} in {settings.backbone_precision}, {how} batch {rows}; MiB",
-        title_justify="left",
-    )
     peaks = any(profile.peak_allocated is not None for profile in profiles)
-    table.add_column("method")
-    for name in ("trainable", "%", "weights", "gradients", "Adam", "saved", "together"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if peaks:
-        table.add_column("peak", justify="right", no_wrap=True)
+    numbers = (
+        "trainable",
+        "%",
+        "weights",
+        "grads",
+        "Adam",
+        "saved",
+        "sum",
+        *["peak"][: int(peaks)],
+    )
+    title = f"{settings.backbone} in {settings.backbone_precision}, {how} batch {rows}; MiB"
+    table = _table(title, "method", numbers)
     for profile in profiles:
         cells = [
             profile.method,
@@ -115,10 +120,8 @@ def seconds_table(profiles: Sequence[MethodProfile]) -> Table | None:
     first = profiles[0].seconds
     if first is None:
         return None
-    table = Table(title="seconds of a step, medians", title_justify="left")
-    table.add_column("method")
-    for name in ("examples/s", "forward", "backward", "optimiser", "step", "ratio"):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = ("examples/s", "forward", "backward", "optimiser", "step", "ratio")
+    table = _table("seconds of a step, medians", "method", numbers)
     for profile in profiles:
         seconds = profile.seconds
         assert seconds is not None
@@ -134,26 +137,31 @@ def seconds_table(profiles: Sequence[MethodProfile]) -> Table | None:
     return table
 
 
-def parts_table(profiles: Sequence[MethodProfile]) -> Table:
-    """Bytes saved for backward by part; the layers of a backbone taken together.
+def parts_tables(profiles: Sequence[MethodProfile]) -> Iterator[Table]:
+    """Bytes saved for backward by part, the layers of a backbone together; a few methods each.
 
     Args:
         profiles: From `profile_methods`.
     """
-    table = Table(title="saved for backward, by part; MiB", title_justify="left")
-    table.add_column("part")
-    columns = [_without_layers(profile.saved_bytes) for profile in profiles]
-    for profile in profiles:
-        table.add_column(profile.method, justify="right", no_wrap=True)
-    parts = dict.fromkeys(part for column in columns for part in column if part != TOTAL)
-    for part in [*sorted(parts, key=_is_elsewhere), TOTAL]:
-        shown = "head and loss" if part == ELSEWHERE else part
-        table.add_row(shown, *(_mebibytes(column.get(part, 0)) for column in columns))
+    for start in range(0, len(profiles), METHODS_SIDE_BY_SIDE):
+        shown = profiles[start : start + METHODS_SIDE_BY_SIDE]
+        columns = [_without_layers(profile.saved_bytes) for profile in shown]
+        names = [profile.method for profile in shown]
+        table = _table("saved for backward, by part; MiB", "part", names)
+        parts = dict.fromkeys(part for column in columns for part in column)
+        for part in [*(p for p in parts if p not in (ELSEWHERE, TOTAL)), ELSEWHERE, TOTAL]:
+            label = "head and loss" if part == ELSEWHERE else part
+            table.add_row(label, *(_mebibytes(column.get(part, 0)) for column in columns))
+        yield table
+
+
+def _table(title: str, first: str, numbers: Sequence[str]) -> Table:
+    """Narrow enough for a terminal of 80 characters."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
     return table
-
-
-def _is_elsewhere(part: str) -> bool:
-    return part == ELSEWHERE
 
 
 def _without_layers(saved: dict[str, int]) -> dict[str, int]:

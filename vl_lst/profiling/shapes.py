@@ -59,7 +59,7 @@ def _named_config(name: str) -> Any:
     else:
         return None
     width, head_width, inner_width, layers, heads = shape
-    return T5Config(
+    sizes: dict[str, Any] = dict(
         d_model=width,
         d_kv=head_width,
         d_ff=inner_width,
@@ -71,6 +71,7 @@ def _named_config(name: str) -> Any:
         tie_word_embeddings=not later,
         decoder_start_token_id=0,
     )
+    return T5Config(**sizes)
 
 
 def _config_from(name: str) -> Any:
