@@ -5,6 +5,7 @@ Commands import what they need inside their function, so that `vl-lst score` nev
 """
 
 import errno
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from vl_lst.cli.evaluate import evaluate
 from vl_lst.cli.extract_features import extract_features
 from vl_lst.cli.leaderboard import leaderboard
 from vl_lst.cli.predict import predict
+from vl_lst.cli.profile import profile
 from vl_lst.cli.score import score
 from vl_lst.cli.train import train
 from vl_lst.errors import USER_ERRORS
@@ -24,6 +26,8 @@ from vl_lst.errors import USER_ERRORS
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130
+# torchao, which transformers imports where it is installed, is warned of its own use of torch.
+LOGGERS_NOT_FOR_USERS = ("torch.utils._pytree",)
 
 app = typer.Typer(
     name="vl-lst",
@@ -33,7 +37,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (demo, extract_features, train, evaluate, score, predict, leaderboard):
+for command in (
+    demo,
+    extract_features,
+    train,
+    evaluate,
+    score,
+    predict,
+    profile,
+    leaderboard,
+):
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(data)
 
@@ -44,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments after the program's name; `None` takes them from `sys.argv`.
     """
+    for name in LOGGERS_NOT_FOR_USERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         app(args=list(sys.argv[1:] if argv is None else argv), prog_name="vl-lst")
     except SystemExit as stop:

@@ -75,6 +75,13 @@ def train(
             help="Hugging Face name such as t5-base, a folder, or the one that comes along.",
         ),
     ] = None,
+    backbone_precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fp32|bf16|int8|nf4",
+            help="How the frozen backbone is held; int8 and nf4 fit larger ones on the same GPU.",
+        ),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -150,6 +157,7 @@ def train(
         "data.validation_file": val_file and str(val_file),
         "features": [str(file) for file in files] or None,
         "backbone.name": backbone,
+        "backbone.precision": backbone_precision,
         "method.name": method,
         "head": head,
     }

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,11 +13,25 @@ from transformers.utils import logging as transformers_logging
 
 from vl_lst.errors import ModelError
 from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.models.quantization import BackbonePrecision, inner_tensors, quantise
 
-__all__ = ["DEMO", "LoadedBackbone", "demo_folder", "load_backbone", "weights_fingerprint"]
+__all__ = [
+    "DEMO",
+    "DTYPES",
+    "LoadedBackbone",
+    "demo_folder",
+    "load_backbone",
+    "weights_fingerprint",
+]
 
 DEMO = "demo"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Of what is not quantised; the activations follow it.
+DTYPES: dict[BackbonePrecision, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "int8": torch.bfloat16,
+    "nf4": torch.bfloat16,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +54,14 @@ def demo_folder() -> Path:
     return Path(str(resources.files("vl_lst.demo") / "assets" / "t5"))
 
 
-def load_backbone(name: str, *, precision: Literal["fp32", "bf16"] = "fp32") -> LoadedBackbone:
+def load_backbone(name: str, *, precision: BackbonePrecision = "fp32") -> LoadedBackbone:
     """Load a T5 (v1.0, v1.1, Flan) and its tokenizer.
 
     Args:
         name: `demo`, a folder in Hugging Face's layout with safetensors weights, or a name on the
             hub such as `t5-base`.
-        precision: Of the frozen weights and their activations.
+        precision: Of the frozen weights and their activations; quantised ones (`int8`, `nf4`) have
+            activations in bfloat16, see `vl_lst.models.quantization.quantise`.
 
     Raises:
         ModelError: There is no such model, it is not a T5, or its weights are not safetensors.
@@ -78,6 +93,8 @@ def load_backbone(name: str, *, precision: Literal["fp32", "bf16"] = "fp32") -> 
             f"the weights of the backbone {name!r} lack {len(missing)} tensors, such as "
             f"{missing[0]!r}: the file is incomplete or belongs to another model"
         )
+    if precision in ("int8", "nf4"):
+        quantise(model, precision)
     return LoadedBackbone(FrozenBackbone(model), tokenizer, weights_fingerprint(model))
 
 
@@ -85,6 +102,9 @@ def weights_fingerprint(model: nn.Module) -> str:
     """SHA-256 over names, shapes and bytes of all parameters, in order of their names."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
-        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        for tensor in inner_tensors(parameter.detach()):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            # A quantised weight has one scale for all, which as a scalar has no bytes to view.
+            flat = tensor.cpu().contiguous().view(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -38,6 +38,9 @@ def _refuse_float16(value: object) -> object:
 
 
 Precision = Annotated[Literal["fp32", "bf16"], BeforeValidator(_refuse_float16)]
+WeightPrecision = Annotated[
+    Literal["fp32", "bf16", "int8", "nf4"], BeforeValidator(_refuse_float16)
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -95,11 +98,13 @@ class BackboneSection(_Section):
 
     Args:
         name: `demo`, a folder, or a name on the Hugging Face hub such as `t5-base`.
-        precision: Of its weights and activations.
+        precision: Of its weights and activations. `int8` and `nf4` quantise the weights, with
+            activations in bf16, for methods that never backpropagate through the backbone; what
+            trains stays in float32.
     """
 
     name: str
-    precision: Precision = "fp32"
+    precision: WeightPrecision = "fp32"
 
 
 class VisualSection(_Section):

@@ -9,15 +9,17 @@ import torch
 from torch import nn
 
 from feature_extraction.spec import FeatureSpec
-from vl_lst.errors import TrainingError
+from vl_lst.errors import ModelError, TrainingError
 from vl_lst.methods import get_method
+from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.loading import load_backbone
+from vl_lst.models.quantization import BackbonePrecision, held_bytes, quantise
 from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.recipes import Recipe
 from vl_lst.training.texts import Texts
 
-__all__ = ["BuiltModel", "arithmetic", "build_model", "choose_device"]
+__all__ = ["BuiltModel", "arithmetic", "attach_method", "build_model", "choose_device"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +30,27 @@ class BuiltModel:
         model: With everything frozen but `trainable`.
         trainable: What the method trains, by name; a checkpoint holds these and no others.
         texts: The backbone's tokenizer.
-        fingerprint: SHA-256 of the backbone's weights.
+        fingerprint: SHA-256 of the backbone's weights, before they are quantised.
+        precision: Of the backbone.
     """
 
     model: VisionLanguageModel[Any]
     trainable: dict[str, nn.Parameter]
     texts: Texts
     fingerprint: str
+    precision: BackbonePrecision
+
+    def quantise_backbone(self) -> None:
+        """Quantise the backbone, if `precision` says so; once nothing needs its own weights more.
+
+        To be called after the method's `initialise`, which may cut the side network out of them.
+        """
+        if self.precision in ("int8", "nf4"):
+            quantise(self.model.backbone.model, self.precision)
+
+    def parameter_bytes(self) -> int:
+        """Bytes the parameters of the whole model take."""
+        return sum(held_bytes(parameter) for parameter in self.model.parameters())
 
     def parameter_count(self) -> int:
         """Parameters of the whole model, those shared between layers once."""
@@ -80,12 +96,14 @@ def build_model(
     Raises:
         ModelError: The backbone cannot be loaded, or does not fit the settings.
     """
-    loaded = load_backbone(recipe.backbone.name, precision=recipe.backbone.precision)
-    method = get_method(recipe.method.name)
+    precision = recipe.backbone.precision
+    quantised = precision in ("int8", "nf4")
+    loaded = load_backbone(recipe.backbone.name, precision="bf16" if quantised else precision)
     torch.manual_seed(recipe.training.seed)
-    model = method.attach(
+    model, trainable = attach_method(
+        recipe.method.name,
+        recipe.method.options,
         loaded.backbone,
-        method.options.model_validate(dict(recipe.method.options)),
         visual=VisualConfig(
             channels=spec.channels, tokens=spec.tokens, pooled_grid=recipe.visual.pooled_grid
         ),
@@ -96,9 +114,48 @@ def build_model(
             )
             for task in recipe.tasks
         },
+        precision=precision,
     )
+    return BuiltModel(model, trainable, Texts(loaded.tokenizer), loaded.fingerprint, precision)
+
+
+def attach_method(
+    name: str,
+    options: Mapping[str, Any],
+    backbone: FrozenBackbone,
+    *,
+    visual: VisualConfig,
+    heads: Mapping[str, HeadConfig],
+    precision: BackbonePrecision,
+) -> tuple[VisionLanguageModel[Any], dict[str, nn.Parameter]]:
+    """Build the model of a method, with everything frozen but what the method trains.
+
+    Args:
+        name: Of the method.
+        options: Its own settings, as a recipe has them.
+        backbone: What it builds around; not yet quantised.
+        visual: How image features become tokens.
+        heads: Of each task.
+        precision: In which the backbone will be held.
+
+    Returns:
+        The model, and what trains, by name.
+
+    Raises:
+        ModelError: The backbone is to be quantised, and the method needs gradients through it.
+    """
+    method = get_method(name)
+    model = method.attach(
+        backbone, method.options.model_validate(dict(options)), visual=visual, heads=heads
+    )
+    if precision in ("int8", "nf4") and not isinstance(model.backbone, FrozenBackbone):
+        raise ModelError(
+            f"backbone.precision is {precision}, but the method {name} backpropagates through the "
+            "backbone, and quantised weights have no exact gradient; take fp32 or bf16, or a "
+            "method that leaves the backbone alone, such as lst"
+        )
     model.requires_grad_(False)
     trainable = method.trainable(model)
     for parameter in trainable.values():
         parameter.requires_grad_(True)
-    return BuiltModel(model, trainable, Texts(loaded.tokenizer), loaded.fingerprint)
+    return model, trainable

@@ -218,7 +218,7 @@ def describe_run(
             record.examples_per_second = trainer.stopwatch.examples_per_second
             record.train_seconds = trainer.stopwatch.seconds
         record.memory_bytes = Memory(
-            parameters=sum(p.nbytes for p in built.model.parameters()),
+            parameters=built.parameter_bytes(),
             gradients=sum(p.nbytes for p in built.trainable.values()),
             optimizer_state=trainer.optimizer_bytes() or None,
             saved_for_backward=max(

@@ -11,6 +11,7 @@ from torch import nn
 
 from vl_lst.models.batch import Batch
 from vl_lst.profiling.memory import bytes_saved_for_backward
+from vl_lst.profiling.parts import parts_of
 
 __all__ = [
     "PeakMemory",
@@ -94,9 +95,13 @@ class PeakMemory:
 
 
 def saved_for_backward(model: nn.Module, batch: Batch, loss_average: str) -> dict[str, int]:
-    """Bytes autograd keeps for the backward pass of a batch, by part; changes no random state."""
-    parts = {name: module for name, module in model.named_modules() if name and name.count(".") < 2}
+    """Bytes autograd keeps for the backward pass of a batch, by part; changes no random state.
+
+    Parts that keep nothing are left out; see `vl_lst.profiling.parts.parts_of` for their names.
+    """
     devices = [model.device] if str(model.device).startswith("cuda") else []
     with torch.random.fork_rng(devices=devices):
-        counted = bytes_saved_for_backward(model, lambda: model(batch, loss_average), parts)
+        counted = bytes_saved_for_backward(
+            model, lambda: model(batch, loss_average), parts_of(model)
+        )
     return {name: count for name, count in counted.items() if count or name == "total"}

@@ -98,6 +98,7 @@ class _Session:
                 method.options.model_validate(dict(recipe.method.options)),
                 text_samples(data, texts, seed=recipe.training.seed),
             )
+        self.built.quantise_backbone()
         self.trainer = Trainer(
             recipe=recipe,
             data=data,

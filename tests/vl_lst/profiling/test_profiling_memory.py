@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from vl_lst.profiling.memory import bytes_saved_for_backward
+from vl_lst.profiling.workload import Workload
+from vl_lst.training.resources import saved_for_backward
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -57,10 +59,10 @@ def test_the_ladder_needs_less_than_half_of_the_reference_at_t5_base_size(
     benchmark: ModuleType,
 ) -> None:
     """330.6 MiB is what the reference implementation was counted to keep at these shapes."""
-    model = benchmark.ladder(benchmark.t5_base(), recompute=True)
-    batch = benchmark.random_batch(16)
-    parts = {"backbone": model.backbone.model}
-    saved = bytes_saved_for_backward(model, lambda: model(batch), parts)
-    assert saved["backbone"] == 0
+    workload = Workload(batch_size=16)
+    model = benchmark.ladder(benchmark.t5_base(), workload, recompute=True).train()
+    batch = workload.batch(benchmark.VOCABULARY)
+    saved = saved_for_backward(model, batch, "examples")
+    assert not any(part.startswith("backbone") for part in saved)
     assert saved["total"] <= 0.5 * benchmark.REFERENCE_BYTES_AT_BATCH_16
-    assert sum(p.numel() for p in model.trainable().values()) == 17_967_384
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 17_967_384

@@ -1,0 +1,118 @@
+"""`vl-lst profile` as a user calls it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vl_lst.cli import main
+
+DEMO = ["profile", "--backbone", "demo", "--batch-size", "2", "--channels", "8", "--quiet"]
+
+
+def test_it_prints_tables_and_writes_json_and_the_plot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document, figure = tmp_path / "cost.json", tmp_path / "cost.svg"
+    arguments = [*DEMO, "--methods", "lst,full", "--steps", "2", "--device", "cpu"]
+    arguments += ["--set", "lst.reduction=2", "--json", str(document), "--plot", str(figure)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "saved for backward, by part" in printed.out
+    assert "seconds of a step" in printed.out
+    assert max(map(len, printed.out.splitlines())) <= 80
+    assert not printed.err
+    result = json.loads(document.read_text())
+    ladder, full = result["methods"]
+    assert ladder["options"]["reduction"] == 2
+    assert ladder["ratio"] == 1
+    assert full["ratio"] == pytest.approx(full["seconds"]["step"] / ladder["seconds"]["step"])
+    assert ladder["saved_bytes"]["total"] < full["saved_bytes"]["total"]
+    assert full["trainable_percent"] == 100
+    assert ladder["peak_allocated"] is None
+    assert result["workload"]["channels"] == 8
+    assert "reset after 2 warm-up steps" in result["definition"]["peak_allocated"]
+    drawn = figure.read_text()
+    assert ">lst<" in drawn
+    assert ">full<" in drawn
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
+def test_the_same_numbers_give_the_same_plot(tmp_path: Path, suffix: str) -> None:
+    arguments = [*DEMO, "--methods", "lst,side,full", "--dry-run", "--plot"]
+    files = [tmp_path / f"{name}.{suffix}" for name in "ab"]
+    for file in files:
+        assert main([*arguments, str(file)]) == 0
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_dry_run_of_the_largest_takes_seconds_and_no_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = tmp_path / "cost.json"
+    arguments = ["profile", "--backbone", "t5-3b", "--dry-run", "--methods", "lst", "--quiet"]
+    assert main([*arguments, "--backbone-precision", "nf4", "--json", str(document)]) == 0
+    result = json.loads(document.read_text())
+    (ladder,) = result["methods"]
+    assert ladder["total"] > 2_851_598_336
+    assert ladder["training_bytes"] < 12 * 2**30
+    assert result["device"] is None
+    assert "estimate" in result["definition"]
+    assert "seconds of a step" not in capsys.readouterr().out
+
+
+def test_a_recipe_gives_backbone_method_and_options(tmp_path: Path) -> None:
+    document = tmp_path / "cost.json"
+    arguments = ["profile", "--recipe", "demo", "--dry-run", "--quiet", "--json", str(document)]
+    assert main(arguments) == 0
+    result = json.loads(document.read_text())
+    assert result["backbone"] == "demo"
+    (method,) = result["methods"]
+    assert method["method"] == "lst"
+    assert method["options"]["recompute"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "lst,lts"], "no method 'lts'"),
+        (["--methods", "lst,lst"], "name each once"),
+        (["--methods", "lst", "--set", "lst.reduction=no"], "lst.reduction: found 'no'"),
+        (["--methods", "lst", "--set", "full.x=1"], "expected METHOD.OPTION=VALUE"),
+        (["--precision", "fp16"], "--precision: found 'fp16'; expected one of fp32, bf16"),
+        (["--backbone-precision", "int4"], "expected one of fp32, bf16, int8, nf4"),
+        (["--methods", "full", "--backbone-precision", "int8"], "backpropagates through"),
+        (["--backbone", "no/such-folder"], "cannot load the backbone 'no/such-folder'"),
+        (["--backbone", "no/such-folder", "--dry-run"], "no configuration of a backbone"),
+        (["--image-tokens", "50"], "cannot pool 50 feature vectors"),
+        (["--plot", "cost.gif"], "expected one of .svg, .png, .pdf"),
+    ],
+)
+def test_what_is_wrong_is_one_message(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*DEMO, *arguments]) == 1
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("error:") == 1
+    assert not printed.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--dry-run", "--steps", "3"],
+        ["--dry-run", "--device", "cuda"],
+        ["--vocabulary", "100"],
+        ["--batch-size", "0"],
+    ],
+)
+def test_flags_that_contradict_each_other_are_wrong_usage(arguments: list[str]) -> None:
+    assert main([*DEMO, *arguments]) == 2
+
+
+def test_a_backbone_is_needed_and_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile"]) == 2
+    capsys.readouterr()
+    assert main(["profile", "--help"]) == 0
+    assert "Example: vl-lst profile --backbone t5-base" in capsys.readouterr().out

@@ -1,0 +1,115 @@
+"""A quantised backbone stays close, is as small as it says, and is refused where it cannot be."""
+
+import copy
+import sys
+
+import pytest
+import torch
+from torch import nn
+from transformers import T5Config, T5ForConditionalGeneration
+
+from vl_lst.errors import ModelError
+from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.models.config import HeadConfig, VisualConfig
+from vl_lst.models.loading import demo_folder, load_backbone
+from vl_lst.models.quantization import bytes_to_save, held_bytes, inner_tensors, quantise
+from vl_lst.training.build import attach_method
+
+
+def small_t5(width: int = 64) -> T5ForConditionalGeneration:
+    torch.manual_seed(0)
+    config = T5Config(
+        d_model=width,
+        d_kv=16,
+        d_ff=2 * width,
+        num_layers=2,
+        num_heads=4,
+        vocab_size=96,
+        decoder_start_token_id=0,
+    )
+    return T5ForConditionalGeneration(config).to(torch.bfloat16).eval().requires_grad_(False)
+
+
+def all_bytes(model: nn.Module) -> int:
+    return sum(held_bytes(parameter) for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("precision", "most"), [("bf16", 0.01), ("int8", 0.02), ("nf4", 0.15)])
+def test_states_of_a_pretrained_backbone_stay_close(precision: str, most: float) -> None:
+    ids_UT = torch.randint(3, 600, (8, 15), generator=torch.Generator().manual_seed(0))
+    folder = str(demo_folder())
+    exact = load_backbone(folder).backbone.encode(ids_UT, [0]).final_UTD
+    other = load_backbone(folder, precision=precision).backbone.encode(ids_UT, [0]).final_UTD  # type: ignore[arg-type]
+    assert other.dtype == torch.bfloat16
+    assert 0 < float((other.float() - exact).norm() / exact.norm()) < most
+
+
+@pytest.mark.parametrize(("precision", "share"), [("int8", 0.55), ("nf4", 0.3)])
+def test_weights_of_blocks_shrink_and_the_embedding_stays(precision: str, share: float) -> None:
+    model = small_t5()
+    before, table = all_bytes(model), model.get_input_embeddings().weight.clone()
+    expected = bytes_to_save(model, precision)  # type: ignore[arg-type]
+    count = sum(parameter.numel() for parameter in model.parameters())
+    quantise(model, precision)  # type: ignore[arg-type]
+    assert before - all_bytes(model) == expected, "the estimate is what quantising saves"
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
+    layer = model.encoder.block[0].layer[0].SelfAttention.q.weight
+    assert held_bytes(layer) < share * 2 * layer.numel()
+    assert held_bytes(layer) == sum(inner.nbytes for inner in inner_tensors(layer))
+    assert torch.equal(model.get_input_embeddings().weight, table)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("precision", ["int8", "nf4"])
+def test_the_same_weights_have_the_same_fingerprint(precision: str) -> None:
+    first = load_backbone("demo", precision=precision).fingerprint  # type: ignore[arg-type]
+    assert first == load_backbone("demo", precision=precision).fingerprint  # type: ignore[arg-type]
+    assert first != load_backbone("demo", precision="bf16").fingerprint
+
+
+def test_a_weight_that_does_not_divide_into_blocks_is_refused() -> None:
+    with pytest.raises(ModelError, match="multiple of 64 numbers; take int8"):
+        quantise(small_t5(width=18), "nf4")
+
+
+def test_without_torchao_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(ModelError, match="pip install torchao"):
+        quantise(small_t5(), "int8")
+
+
+def attach(method: str, precision: str) -> tuple[nn.Module, dict[str, nn.Parameter]]:
+    return attach_method(
+        method,
+        {"reduction": 4} if method == "lst" else {},
+        FrozenBackbone(small_t5()),
+        visual=VisualConfig(channels=8, tokens=9, pooled_grid=2),
+        heads={"task": HeadConfig(kind="generate")},
+        precision=precision,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("method", ["full", "bitfit", "lora", "adapter", "prompt"])
+@pytest.mark.parametrize("precision", ["int8", "nf4"])
+def test_methods_that_need_gradients_through_the_backbone_are_refused(
+    method: str, precision: str
+) -> None:
+    with pytest.raises(ModelError, match=f"{precision}, but the method {method} backpropagates"):
+        attach(method, precision)
+
+
+@pytest.mark.parametrize("precision", ["int8", "nf4"])
+def test_the_ladder_trains_in_float32_beside_a_quantised_backbone(precision: str) -> None:
+    from vl_lst.profiling.workload import Workload
+
+    model, trainable = attach("lst", precision)
+    plain = copy.deepcopy(model)
+    quantise(model.backbone.model, precision)  # type: ignore[union-attr, arg-type]
+    workload = Workload(batch_size=2, image_tokens=9, channels=8, pooled_grid=2)
+    batch = workload.batch(96)
+    loss = model.eval()(batch, "examples")
+    assert loss.item() == pytest.approx(plain.eval()(batch, "examples").item(), rel=0.05)
+    loss.backward()
+    with_gradient = {n for n, p in model.named_parameters() if p.grad is not None}
+    assert with_gradient == set(trainable)
+    assert all(parameter.dtype == torch.float32 for parameter in trainable.values())

@@ -1,0 +1,168 @@
+"""A profile's bytes are what other ways of counting find, and an estimate is what is measured."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vl_lst.errors import ModelError, RecipeError
+from vl_lst.methods import method_names
+from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.models.config import HeadConfig
+from vl_lst.models.loading import load_backbone
+from vl_lst.profiling.measure import Contender, ProfileSettings, profile_methods
+from vl_lst.profiling.workload import Workload
+from vl_lst.training.build import attach_method
+from vl_lst.training.resources import saved_for_backward
+
+TINY = Workload(batch_size=2, image_tokens=9, channels=8, pooled_grid=2)
+ON_CPU = ProfileSettings(backbone="demo", workload=TINY, steps=0)
+PLAIN = Contender("lst", {"reduction": 4, "recompute": False})
+
+
+def saved_by_walking_the_graph(loss: Tensor, own: set[int]) -> int:
+    """Bytes that the nodes of the graph hold, found from the loss backwards, without any hook."""
+    storages: dict[int, torch.UntypedStorage] = {}
+    nodes, seen = [loss.grad_fn], set()
+    while nodes:
+        node: Any = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
+        values = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
+        values += getattr(node, "saved_tensors", ())
+        for value in values:
+            for tensor in value if isinstance(value, tuple | list) else [value]:
+                if isinstance(tensor, Tensor):
+                    storage = tensor.untyped_storage()
+                    storages[storage.data_ptr()] = storage
+    return sum(storage.nbytes() for place, storage in storages.items() if place not in own)
+
+
+@pytest.mark.parametrize("contender", [PLAIN, Contender("full"), Contender("bitfit")])
+def test_saved_bytes_are_those_the_graph_holds(contender: Contender) -> None:
+    model, _ = attach_method(
+        contender.method,
+        contender.options,
+        FrozenBackbone(load_backbone("demo").backbone.model),
+        visual=TINY.visual(),
+        heads={"task": HeadConfig(kind="generate")},
+        precision="fp32",
+    )
+    model.train()
+    batch = TINY.batch(600)
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    counted = saved_for_backward(model, batch, "examples")["total"]
+    assert counted == saved_by_walking_the_graph(model(batch, "examples"), own)
+
+
+def test_parameters_gradients_and_moments_by_hand() -> None:
+    """AdamW holds two moments and a step count of four bytes for each tensor that trains."""
+    profile, full = profile_methods([PLAIN, Contender("full")], ON_CPU)
+    backbone = load_backbone("demo").backbone
+    frozen = sum(parameter.numel() for parameter in backbone.parameters())
+    model, trainable = attach_method(
+        "lst",
+        PLAIN.options,
+        backbone,
+        visual=TINY.visual(),
+        heads={"task": HeadConfig(kind="generate")},
+        precision="fp32",
+    )
+    train = sum(parameter.numel() for parameter in trainable.values())
+    assert (profile.trainable, profile.total) == (train, frozen + train)
+    assert profile.parameter_bytes == 4 * (frozen + train)
+    assert profile.gradient_bytes == 4 * train
+    assert profile.optimizer_bytes == 8 * train + 4 * len(trainable)
+    assert profile.training_bytes == (
+        4 * (frozen + train) + 12 * train + 4 * len(trainable) + profile.saved_bytes["total"]
+    )
+    assert full.trainable == full.total
+    assert full.trainable_percent == 100
+
+
+def test_parts_add_up_and_the_ladder_leaves_nothing_in_the_backbone() -> None:
+    ladder, full = profile_methods([PLAIN, Contender("full")], ON_CPU)
+    for profile in (ladder, full):
+        assert sum(profile.saved_bytes.values()) == 2 * profile.saved_bytes["total"]
+    assert set(ladder.saved_bytes) == {
+        "visual embedding",
+        "side encoder",
+        "side encoder rungs",
+        "side decoder",
+        "side decoder rungs",
+        "elsewhere",
+        "total",
+    }
+    layers = {f"backbone {stack} layer {n}" for stack in ("encoder", "decoder") for n in range(3)}
+    assert layers < set(full.saved_bytes)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_estimate_is_what_the_cpu_counts_for_every_method(precision: Any) -> None:
+    contenders = [Contender(name) for name in method_names()]
+    # At the sizes of the backbone that comes along, not all default options fit.
+    options = {"lst": {"reduction": 4}, "side": {"reduction": 4}}
+    contenders = [replace(c, options=options.get(c.method, {})) for c in contenders]
+    settings = replace(ON_CPU, precision=precision)
+    measured = profile_methods(contenders, settings)
+    estimated = profile_methods(contenders, replace(settings, estimate=True))
+    for real, guess in zip(measured, estimated, strict=True):
+        assert guess == real, real.method
+
+
+@pytest.mark.slow
+def test_an_estimate_is_what_the_cpu_counts_at_the_size_of_t5_small() -> None:
+    contenders = [Contender("lst"), Contender("full")]
+    workload = Workload(batch_size=2)
+    settings = ProfileSettings(backbone="t5-small", random_weights=True, workload=workload, steps=0)
+    measured = profile_methods(contenders, settings)
+    assert profile_methods(contenders, replace(settings, estimate=True)) == measured
+
+
+@pytest.mark.parametrize("precision", ["int8", "nf4"])
+def test_an_estimate_knows_the_size_of_quantised_weights(precision: Any) -> None:
+    settings = replace(ON_CPU, backbone_precision=precision)
+    measured = profile_methods([PLAIN], settings)
+    assert profile_methods([PLAIN], replace(settings, estimate=True)) == measured
+    (exact,) = profile_methods([PLAIN], ON_CPU)
+    assert measured[0].parameter_bytes < exact.parameter_bytes
+    assert measured[0].total == exact.total
+
+
+@pytest.mark.slow
+def test_the_order_of_methods_at_the_shapes_of_the_reference() -> None:
+    """Of which the reference's own bytes are 330.6, 629.1, 832.3 and 919.9 MiB."""
+    contenders = [Contender(name) for name in ("lst", "bitfit", "lora", "full")]
+    settings = ProfileSettings(backbone="t5-base", vocabulary=32_200, estimate=True)
+    profiles = profile_methods(contenders, settings)
+    saved = [profile.saved_bytes["total"] / 2**20 for profile in profiles]
+    assert saved == sorted(saved)
+    assert saved[1:] == pytest.approx([629.1, 832.3, 919.9], rel=0.03)
+    assert saved[0] < 0.5 * 330.6
+    assert [round(profile.trainable_percent, 2) for profile in profiles] == [7.46, 0.83, 7.54, 100]
+
+
+def test_steps_are_timed_apart() -> None:
+    (profile,) = profile_methods([PLAIN], replace(ON_CPU, steps=3))
+    seconds = profile.seconds
+    assert seconds is not None
+    assert min(seconds.forward, seconds.backward, seconds.optimizer) > 0
+    assert profile.examples_per_second == pytest.approx(2 / seconds.step)
+    assert profile.peak_allocated is None
+
+
+def test_unknown_methods_and_options_are_refused_before_anything_is_built() -> None:
+    nowhere = replace(ON_CPU, backbone="/nowhere")
+    with pytest.raises(RecipeError, match="no method 'lts'; there are: .*lst"):
+        profile_methods([Contender("lts")], nowhere)
+    with pytest.raises(RecipeError, match=r"lst.reduction: found 0; .* has the options reduction"):
+        profile_methods([Contender("lst", {"reduction": 0})], nowhere)
+
+
+def test_features_that_do_not_fit_the_grid_are_refused() -> None:
+    with pytest.raises(ModelError, match="cannot pool 10 feature vectors"):
+        profile_methods([PLAIN], replace(ON_CPU, workload=replace(TINY, image_tokens=10)))

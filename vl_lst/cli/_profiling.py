@@ -1,0 +1,71 @@
+"""What `vl-lst profile` is asked to compare, from its flags and a recipe."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vl_lst.errors import RecipeError
+
+if TYPE_CHECKING:
+    from vl_lst.profiling.measure import Contender
+
+__all__ = ["one_of", "read_contenders"]
+
+# What the others are compared with, where nobody says otherwise.
+FIRST = "lst"
+Choice = TypeVar("Choice", bound=str)
+
+
+def one_of(name: str, value: object, choices: Sequence[Choice]) -> Choice:
+    """The choice that `value` is.
+
+    Raises:
+        RecipeError: It is none of them.
+    """
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise RecipeError(f"{name}: found {value!r:.80}; expected one of {', '.join(choices)}")
+
+
+def read_contenders(
+    methods: str | None, recipe: Mapping[str, Any], settings: Sequence[str]
+) -> "list[Contender]":
+    """The methods to compare.
+
+    Args:
+        methods: Names with commas between; `None`: the recipe's, or all there are.
+        recipe: As read from a file, with its method and that method's options; may be empty.
+        settings: `METHOD.OPTION=VALUE`, which wins over the recipe.
+
+    Raises:
+        RecipeError: There is no such method, it stands there twice, or a setting is for another.
+    """
+    from vl_lst.methods import get_method, method_names
+    from vl_lst.profiling.measure import Contender
+    from vl_lst.recipes import parse_override
+    from vl_lst.recipes.fields import dig, set_field
+
+    own = dig(recipe, ("method", "name"))
+    names = (
+        methods.split(",")
+        if methods
+        else [own]
+        if own
+        else sorted(method_names(), key=lambda m: m != FIRST)
+    )
+    if len(set(names)) < len(names):
+        raise RecipeError(f"the methods {', '.join(names)} hold one twice; name each once")
+    options: dict[str, dict[str, Any]] = {}
+    for name in names:
+        get_method(name)
+        options[name] = dict(dig(recipe, ("method", "options")) or {}) if name == own else {}
+    for setting in settings:
+        path, value = parse_override(setting)
+        method, *fields = path.split(".")
+        if method not in options or not fields:
+            raise RecipeError(
+                f"--set {setting}: expected METHOD.OPTION=VALUE with one of the methods "
+                f"{', '.join(names)}, such as --set {names[0]}.OPTION=VALUE"
+            )
+        set_field(options[method], fields, value)
+    return [Contender(name, chosen) for name, chosen in options.items()]

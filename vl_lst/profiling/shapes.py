@@ -1,0 +1,90 @@
+"""T5 by name, without its weights: sizes as they stand in the published configurations."""
+
+from typing import Any
+
+from transformers import AutoConfig, T5Config
+
+from vl_lst.errors import ModelError
+from vl_lst.models.loading import DEMO, demo_folder
+
+__all__ = ["backbone_config", "shape_names"]
+
+# d_model, d_kv, d_ff, num_layers (of each stack), num_heads
+T5_SHAPES = {
+    "t5-small": (512, 64, 2048, 6, 8),
+    "t5-base": (768, 64, 3072, 12, 12),
+    "t5-large": (1024, 64, 4096, 24, 16),
+    "t5-3b": (1024, 128, 16384, 24, 32),
+}
+T5_V1_1_SHAPES = {
+    "small": (512, 64, 1024, 8, 6),
+    "base": (768, 64, 2048, 12, 12),
+    "large": (1024, 64, 2816, 24, 16),
+    "xl": (2048, 64, 5120, 24, 32),
+}
+VOCABULARY = 32_128
+
+
+def shape_names() -> list[str]:
+    """Backbones whose sizes are known here."""
+    return [
+        *T5_SHAPES,
+        *(f"google/t5-v1_1-{size}" for size in T5_V1_1_SHAPES),
+        *(f"google/flan-t5-{size}" for size in T5_V1_1_SHAPES),
+    ]
+
+
+def backbone_config(name: str, *, vocabulary: int | None = None) -> Any:
+    """The configuration of a T5; needs no network for the names in `shape_names`.
+
+    Args:
+        name: `t5-base`, `google/flan-t5-xl`, ...; `demo`; a folder; or a name on the hub.
+        vocabulary: Entries of the embedding table; `None` takes the published number.
+
+    Raises:
+        ModelError: There is no such model, or it is not a T5.
+    """
+    config = _named_config(name) or _config_from(name)
+    if vocabulary is not None:
+        config.vocab_size = vocabulary
+    return config
+
+
+def _named_config(name: str) -> Any:
+    family, _, size = name.rpartition("-")
+    if name in T5_SHAPES:
+        shape, later = T5_SHAPES[name], False
+    elif family in ("google/t5-v1_1", "google/flan-t5") and size in T5_V1_1_SHAPES:
+        shape, later = T5_V1_1_SHAPES[size], True
+    else:
+        return None
+    width, head_width, inner_width, layers, heads = shape
+    sizes: dict[str, Any] = dict(
+        d_model=width,
+        d_kv=head_width,
+        d_ff=inner_width,
+        num_layers=layers,
+        num_heads=heads,
+        vocab_size=VOCABULARY,
+        # v1.1 and Flan: gated GELU, and an output layer of their own.
+        feed_forward_proj="gated-gelu" if later else "relu",
+        tie_word_embeddings=not later,
+        decoder_start_token_id=0,
+    )
+    return T5Config(**sizes)
+
+
+def _config_from(name: str) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(str(demo_folder()) if name == DEMO else name)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"no configuration of a backbone {name!r}: expected `{DEMO}`, a folder with a "
+            f"config.json, a name on the Hugging Face hub, or one of {', '.join(shape_names())}. "
+            f"What went wrong: {str(error).strip().splitlines()[0]}"
+        ) from error
+    if not isinstance(config, T5Config):
+        raise ModelError(
+            f"the backbone {name!r} is a {config.model_type}: expected a T5 (v1.0, v1.1, Flan)"
+        )
+    return config

@@ -1,0 +1,132 @@
+"""Training steps taken apart: forward, backward, optimiser."""
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from vl_lst.models.batch import Batch
+from vl_lst.recipes.schema import OptimizerSection
+from vl_lst.training.build import arithmetic
+from vl_lst.training.optimizer import build_optimizer
+from vl_lst.training.resources import WARM_UP_STEPS, PeakMemory
+
+__all__ = ["MeasuredSteps", "StepSeconds", "measure_steps", "optimizer_bytes"]
+
+LOSS_AVERAGE = "examples"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSeconds:
+    """Seconds of one training step, or medians over several.
+
+    Args:
+        forward: To the loss.
+        backward: From the loss.
+        optimizer: Clipping, AdamW, and forgetting the gradients.
+        step: All three together.
+    """
+
+    forward: float
+    backward: float
+    optimizer: float
+    step: float
+
+    @classmethod
+    def median(cls, steps: Sequence["StepSeconds"]) -> "StepSeconds":
+        """Of each column by itself; they need not add up."""
+        return cls(
+            forward=statistics.median(each.forward for each in steps),
+            backward=statistics.median(each.backward for each in steps),
+            optimizer=statistics.median(each.optimizer for each in steps),
+            step=statistics.median(each.step for each in steps),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredSteps:
+    """What some training steps took.
+
+    Args:
+        seconds: Of each step after the warm-up.
+        optimizer_state: Bytes of the optimiser's state after them.
+        peak_allocated: Most bytes allocated during them on CUDA, the model included.
+        peak_reserved: The same of what was reserved from the device.
+    """
+
+    seconds: list[StepSeconds]
+    optimizer_state: int
+    peak_allocated: int | None
+    peak_reserved: int | None
+
+
+def measure_steps(
+    model: nn.Module,
+    trainable: Mapping[str, nn.Parameter],
+    batch: Batch,
+    *,
+    precision: Literal["fp32", "bf16"],
+    optimizer: OptimizerSection,
+    steps: int,
+) -> MeasuredSteps:
+    """Train for some steps, after two of warm-up which nothing is taken of.
+
+    Args:
+        model: On the device, in training mode; its parameters change.
+        trainable: What trains, by name.
+        batch: On the device; the same for every step.
+        precision: Of the arithmetic, `fp32` or `bf16`.
+        optimizer: Settings.
+        steps: At least one.
+    """
+    device = batch.features_BINF.device
+    adam = build_optimizer(model, trainable, optimizer)
+    peak, seconds = PeakMemory(device), []
+    for _ in range(WARM_UP_STEPS + steps):
+        started = _now(device)
+        with arithmetic(precision, device):
+            loss = model(batch, LOSS_AVERAGE)
+        forward = _now(device)
+        loss.backward()
+        backward = _now(device)
+        nn.utils.clip_grad_norm_(trainable.values(), optimizer.clip_norm or math.inf)
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+        del loss
+        ended = _now(device)
+        seconds.append(
+            StepSeconds(
+                forward=forward - started,
+                backward=backward - forward,
+                optimizer=ended - backward,
+                step=ended - started,
+            )
+        )
+        peak.step()
+    return MeasuredSteps(
+        seconds=seconds[WARM_UP_STEPS:],
+        optimizer_state=optimizer_bytes(adam),
+        peak_allocated=peak.allocated,
+        peak_reserved=peak.reserved,
+    )
+
+
+def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of an optimiser's state, as far as it exists."""
+    return sum(
+        value.nbytes
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    )
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
