@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache, T5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import T5Attention
 
 from vl_lst.errors import ModelError
 from vl_lst.models.losses import IGNORED
@@ -70,9 +71,9 @@ class BackboneCache:
 class FrozenBackbone(nn.Module):
     """A stock Hugging Face T5 that never trains and leaves no trace in autograd.
 
-    Works through the model's public interface and forward hooks on its blocks. Dropout is always
-    off, so equal text gives equal states, and the image never enters: states depend on the text
-    alone.
+    Works through the model's public interface and forward hooks on its blocks. Dropout is off
+    unless `train_with_dropout` is called, so equal text gives equal states, and the image never
+    enters: states depend on the text alone.
 
     Args:
         model: Any `T5ForConditionalGeneration` (v1.0, v1.1, Flan).
@@ -90,10 +91,26 @@ class FrozenBackbone(nn.Module):
             )
         self.model = model.eval().requires_grad_(False)
         self.config: Any = model.config
+        self.noisy = False
 
     def train(self, mode: bool = True) -> "FrozenBackbone":
-        """Do nothing: the backbone stays in evaluation mode."""
+        """Do nothing, unless there is dropout: the backbone stays in evaluation mode."""
+        if self.noisy:
+            self.model.train(mode)
         return self
+
+    def train_with_dropout(self, probability: float) -> None:
+        """While training, drop in the frozen backbone too, wherever T5 does, as the reference does.
+
+        Args:
+            probability: 0 leaves the backbone deterministic.
+        """
+        self.noisy = probability > 0
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
+            elif isinstance(module, T5Attention):
+                module.dropout = probability
 
     @property
     def width(self) -> int:

@@ -238,6 +238,9 @@ class LadderModel(nn.Module):
             batch: With `scores_BA` to classify, with `labels_BL` and `weights_B` to generate.
             loss_average: See `losses.average_token_losses`.
         """
+        if self.training and self.backbone.noisy:
+            # Each example has noise of its own, though its text is another's too.
+            batch = batch.unshared()
         if batch.task in self.classifiers:
             if batch.scores_BA is None:
                 raise ValueError("the batch has no soft scores to classify against")

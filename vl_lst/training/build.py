@@ -87,7 +87,10 @@ def build_model(
         loaded.backbone,
         method.options.model_validate(dict(recipe.method.options)),
         visual=VisualConfig(
-            channels=spec.channels, tokens=spec.tokens, pooled_grid=recipe.visual.pooled_grid
+            channels=spec.channels,
+            tokens=spec.tokens,
+            pooled_grid=recipe.visual.pooled_grid,
+            image_order_std=recipe.visual.image_order_std,
         ),
         heads={
             task: HeadConfig(

@@ -24,7 +24,7 @@ def test_norms_gates_biases_and_position_biases_are_not_decayed(built: BuiltMode
     assert {
         "visual.feature_norm.weight",
         "visual.feature_projection.bias",
-        "side.encoder.gates",
+        "side.encoder.gates.alpha",
         "side.encoder.rungs.bias",
         "side.encoder.position_bias.table",
         "side.decoder.final_norm.weight",
