@@ -239,7 +239,7 @@ class LadderModel(nn.Module):
             loss_average: See `losses.average_token_losses`.
         """
         if self.training and self.backbone.noisy:
-            # Each example has noise of its own, though its text is another's too.
+            # Each example has noise of its own, though another has the same text.
             batch = batch.unshared()
         if batch.task in self.classifiers:
             if batch.scores_BA is None:
