@@ -4,13 +4,11 @@ K rungs, N rows, T text tokens, V image tokens, Q tokens of the side network, D 
 R side width.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Gates", "PooledRungs", "Rungs", "build_rungs", "mix"]
+__all__ = ["Gates", "PooledRungs", "Rungs", "mix"]
 
 
 class Rungs(nn.Module):
@@ -65,14 +63,6 @@ class PooledRungs(nn.Module):
         """Pool the same states for every layer: [N, V, D] to [K, N, V, R]."""
         pooled_1NVR: Tensor = self(states_NVD[None])
         return pooled_1NVR.expand(self.count, -1, -1, -1)
-
-
-def build_rungs(
-    kind: Literal["linear", "pool"], count: int, width: int, side_width: int
-) -> Rungs | PooledRungs:
-    """The rungs of one stack; see the two classes."""
-    rungs = Rungs if kind == "linear" else PooledRungs
-    return rungs(count, width, side_width)
 
 
 class Gates(nn.Module):

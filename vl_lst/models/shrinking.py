@@ -164,7 +164,7 @@ def initialise_coherently(
     """Write the shrunk backbone into blocks, rungs and up-projection; gates stay as they are.
 
     Args:
-        model: Its rungs must be learned projections.
+        model: What rungs it has should be learned projections: pooled ones have their own basis.
         bases: From `selected_bases` or `principal_bases`.
         importance: See `shrink_backbone`.
 
@@ -177,11 +177,11 @@ def initialise_coherently(
     pruned = shrink_backbone(state, bases, config, reduction, importance)
     written = initialise_side_network(model, pruned)
     for stack, side in (("encoder", model.side.encoder), ("decoder", model.side.decoder)):
-        rungs = side.rungs
-        assert isinstance(rungs, Rungs), "rungs without parameters have a basis of their own"
-        side.first_rung.weight.copy_(bases[stack].projection_RD)
-        rungs.weight.copy_(bases[stack].projection_RD)
-        for place, module in (("first_rung", side.first_rung), ("rungs", rungs)):
+        places = {"first_rung": side.first_rung}
+        if isinstance(side.rungs, Rungs):
+            places["rungs"] = side.rungs
+        for place, module in places.items():
+            module.weight.copy_(bases[stack].projection_RD)
             module.bias.zero_()
             written += [f"side.{stack}.{place}.{kind}" for kind in ("weight", "bias")]
     final_D = state["decoder.final_layer_norm.weight"]

@@ -17,7 +17,7 @@ from vl_lst.models.backbone import DecoderTaps, EncoderTaps, FrozenBackbone
 from vl_lst.models.config import LadderConfig
 from vl_lst.models.norm import RootMeanSquareNorm
 from vl_lst.models.relative_bias import RelativePositionBias
-from vl_lst.models.rungs import Gates, build_rungs, mix
+from vl_lst.models.rungs import Gates, PooledRungs, Rungs, mix
 from vl_lst.models.side_block import KeyValues, SideBlock, SideShape
 
 __all__ = [
@@ -91,7 +91,8 @@ class _SideStack(nn.Module):
         self.attenuate = config.image_rungs == "attenuate"
         self.after_block = config.rung_place == "after_block"
         self.first_rung = nn.Linear(backbone.width, shape.width)
-        self.rungs = build_rungs(config.rungs, len(layers), backbone.width, shape.width)
+        kind: type[Rungs | PooledRungs] = Rungs if config.rungs == "linear" else PooledRungs
+        self.rungs = kind(len(layers), backbone.width, shape.width)
         self.gates = Gates(
             depth,
             shape.width if config.gates == "channel" else 1,
