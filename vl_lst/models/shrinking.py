@@ -177,7 +177,7 @@ def initialise_coherently(
     pruned = shrink_backbone(state, bases, config, reduction, importance)
     written = initialise_side_network(model, pruned)
     for stack, side in (("encoder", model.side.encoder), ("decoder", model.side.decoder)):
-        places = {"first_rung": side.first_rung}
+        places: dict[str, torch.nn.Linear | Rungs] = {"first_rung": side.first_rung}
         if isinstance(side.rungs, Rungs):
             places["rungs"] = side.rungs
         for place, module in places.items():
