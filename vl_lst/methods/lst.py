@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from vl_lst.methods import Method
@@ -17,19 +17,34 @@ from vl_lst.models.pruning import (
     magnitude_importance,
     prune_backbone,
 )
+from vl_lst.models.shrinking import initialise_coherently, principal_bases, selected_bases
 from vl_lst.models.vision_language_model import VisionLanguageModel
 
 __all__ = ["METHOD", "LadderOptions", "LadderSideTuning"]
+
+Initialisation = Literal[
+    "random", "magnitude", "fisher", "coherent_magnitude", "coherent_fisher", "principal"
+]
+COHERENT = ("coherent_magnitude", "coherent_fisher", "principal")
+# What concerns more than the side network's own structure.
+ELSEWHERE = {"initialisation", "initialisation_samples", "backbone_dropout"}
 
 
 class LadderOptions(BaseModel):
     """Settings of the ladder; see `vl_lst.models.config.LadderConfig` for those not listed here.
 
     Args:
-        initialisation: How the side blocks begin: `random`, or cut out of the backbone by the
-            size of its weights (`magnitude`) or by how much they matter for the training texts
-            (`fisher`, as in the paper).
-        fisher_samples: Training examples the latter is measured on.
+        initialisation: How the side network begins. `random`; or with side blocks cut out of the
+            backbone as the paper's code does it, each weight keeping rows of its own choice, by
+            the size of the weights (`magnitude`) or by how much they matter for the training texts
+            (`fisher`); or with one choice for all that reads and writes a residual stream, so that
+            the side network is a smaller version of the backbone: of channels by size
+            (`coherent_magnitude`) or by what matters for the training texts (`coherent_fisher`),
+            or of the directions in which the backbone's states vary most (`principal`).
+        initialisation_samples: Training examples that `fisher`, `coherent_fisher` and `principal`
+            look at.
+        backbone_dropout: Probability with which the frozen backbone drops while training, as in the
+            paper's code. Then its states are noisy, and equal prompts are no longer computed once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,17 +52,32 @@ class LadderOptions(BaseModel):
     reduction: int = Field(4, ge=1)
     encoder_layers: tuple[int, ...] | None = None
     decoder_layers: tuple[int, ...] | None = None
+    rungs: Literal["linear", "pool"] = "linear"
+    rung_place: Literal["before_block", "after_block"] = "before_block"
+    image_rungs: Literal["attenuate", "pass", "projection"] = "pass"
+    gates: Literal["scalar", "channel"] = "scalar"
     gate_temperature: float = Field(0.1, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     recompute: bool = True
-    initialisation: Literal["random", "magnitude", "fisher"] = "random"
-    fisher_samples: int = Field(1024, ge=1)
+    initialisation: Initialisation = "random"
+    initialisation_samples: int = Field(1024, ge=1)
+    backbone_dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _rungs_that_can_be_set(self) -> Self:
+        if self.rungs == "pool" and self.initialisation in COHERENT:
+            raise ValueError(
+                f"rungs is pool and initialisation is {self.initialisation}, which sets the "
+                "weights of rungs, and pooled ones have none; expected initialisation to be "
+                "random, magnitude or fisher, or rungs to be linear"
+            )
+        return self
 
 
 class LadderSideTuning(Method):
     """The backbone stays as it is; a side network beside it trains."""
 
-    options = LadderOptions
+    options: type[BaseModel] = LadderOptions
 
     def attach(
         self,
@@ -58,7 +88,9 @@ class LadderSideTuning(Method):
         heads: Mapping[str, HeadConfig],
     ) -> LadderModel:
         """Build the side network beside `backbone`."""
-        settings = options.model_dump(exclude={"initialisation", "fisher_samples"})
+        assert isinstance(options, LadderOptions)
+        backbone.train_with_dropout(options.backbone_dropout)
+        settings = options.model_dump(exclude=ELSEWHERE)
         return LadderModel(backbone, visual=visual, ladder=LadderConfig(**settings), head=heads)
 
     def initialise(
@@ -67,19 +99,25 @@ class LadderSideTuning(Method):
         options: BaseModel,
         samples: Iterable[tuple[Tensor, Tensor]],
     ) -> None:
-        """Cut the side blocks out of the backbone, if the options say so."""
+        """Begin with the backbone's weights, if the options say so."""
         assert isinstance(options, LadderOptions)
         assert isinstance(model, LadderModel)
-        if options.initialisation == "random":
+        kind, reduction = options.initialisation, options.reduction
+        if kind == "random":
             return
         backbone = model.backbone
-        state = backbone.model.state_dict()
-        if options.initialisation == "magnitude":
-            importance = magnitude_importance(state)
+        state, config = backbone.model.state_dict(), backbone.config
+        samples = islice(samples, options.initialisation_samples)
+        if kind == "principal":
+            initialise_coherently(model, principal_bases(backbone, samples, reduction))
+            return
+        fisher = fisher_importance(backbone, samples) if kind.endswith("fisher") else None
+        importance = magnitude_importance(state) if fisher is None else fisher
+        if kind in COHERENT:
+            bases = selected_bases(state, importance, config, reduction)
+            initialise_coherently(model, bases, fisher)
         else:
-            importance = fisher_importance(backbone, islice(samples, options.fisher_samples))
-        pruned = prune_backbone(state, importance, backbone.config, options.reduction)
-        initialise_side_network(model, pruned)
+            initialise_side_network(model, prune_backbone(state, importance, config, reduction))
 
     def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
         """Visual embedding, side network and head; never the backbone."""

@@ -3,22 +3,35 @@
 What it knows of the backbone is the embedding it shares and, when it writes, the output layer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from pydantic import BaseModel
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
 
 from vl_lst.methods.lst import LadderSideTuning
 from vl_lst.models.backbone import FrozenBackbone
-from vl_lst.models.config import HeadConfig, VisualConfig
+from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
 from vl_lst.models.ladder import LadderModel
-from vl_lst.models.side_network import Rungs
+from vl_lst.models.vision_language_model import VisionLanguageModel
 
-__all__ = ["METHOD", "SideTuning"]
+__all__ = ["METHOD", "SideOptions", "SideTuning"]
 
 
-class _NoRungs(Rungs):
+class SideOptions(BaseModel):
+    """Settings of the side network; see `vl_lst.models.config.LadderConfig`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reduction: int = Field(4, ge=1)
+    encoder_layers: tuple[int, ...] | None = None
+    decoder_layers: tuple[int, ...] | None = None
+    dropout: float = Field(0.1, ge=0, lt=1)
+    recompute: bool = True
+
+
+class _NoRungs(nn.Module):
     """Hands the side network zeros.
 
     Args:
@@ -26,8 +39,7 @@ class _NoRungs(Rungs):
     """
 
     def __init__(self, side_width: int) -> None:
-        super().__init__(0, 1, 0)
-        del self.weight, self.bias
+        super().__init__()
         self._side_width = side_width
 
     def forward(self, taps_KNTD: Tensor) -> Tensor:
@@ -35,12 +47,18 @@ class _NoRungs(Rungs):
         return taps_KNTD.new_zeros(()).expand(*taps_KNTD.shape[:-1], self._side_width)
 
 
-class SideTuning(LadderSideTuning):
-    """A side network that sees nothing of the backbone's layers.
+class _OpenGates(nn.Module):
+    """Lets all of the side network's own state pass."""
 
-    Its settings are the ladder's, so that the two can be compared at equal ones; those of the gates
-    mean nothing here.
-    """
+    def forward(self, layer: int) -> Tensor:
+        """Gate of any layer, one number."""
+        return torch.ones(())
+
+
+class SideTuning(LadderSideTuning):
+    """A side network that sees nothing of the backbone's layers."""
+
+    options: type[BaseModel] = SideOptions
 
     def attach(
         self,
@@ -51,14 +69,20 @@ class SideTuning(LadderSideTuning):
         heads: Mapping[str, HeadConfig],
     ) -> LadderModel:
         """Build the side network beside `backbone` and take its rungs and gates away."""
-        model = super().attach(backbone, options, visual=visual, heads=heads)
+        config = LadderConfig(**options.model_dump())
+        model = LadderModel(backbone, visual=visual, ladder=config, head=heads)
         for stack in (model.side.encoder, model.side.decoder):
-            stack.rungs = _NoRungs(model.side.shape.width)
-            open_gates = torch.full_like(stack.gates, torch.inf)
-            del stack.gates
-            # The sigmoid of infinity is one: all of the side network's own state passes.
-            stack.register_buffer("gates", open_gates, persistent=False)
+            stack.add_module("rungs", _NoRungs(model.side.shape.width))
+            stack.add_module("gates", _OpenGates())
         return model
+
+    def initialise(
+        self,
+        model: VisionLanguageModel[Any],
+        options: BaseModel,
+        samples: Iterable[tuple[Tensor, Tensor]],
+    ) -> None:
+        """Do nothing: without rungs there is no basis to share with the backbone."""
 
 
 METHOD = SideTuning()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache, T5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import T5Attention
 
 from vl_lst.errors import ModelError
 from vl_lst.models.losses import IGNORED
@@ -87,6 +88,14 @@ class Backbone(nn.Module):
         self.model = model
         self.config: Any = model.config
 
+    def set_dropout(self, probability: float) -> None:
+        """Drop with this probability wherever T5 does, as far as the model is in training mode."""
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
+            elif isinstance(module, T5Attention):  # hands the number itself to its kernel
+                module.dropout = probability
+
     @property
     def width(self) -> int:
         """D, the width of the residual stream."""
@@ -150,9 +159,9 @@ class Backbone(nn.Module):
 class FrozenBackbone(Backbone):
     """A backbone that never trains and leaves no trace in autograd.
 
-    Works through the model's public interface and forward hooks on its blocks. Dropout is always
-    off, so equal text gives equal states, and the image never enters: states depend on the text
-    alone.
+    Works through the model's public interface and forward hooks on its blocks. Dropout is off
+    unless `train_with_dropout` is called, so equal text gives equal states, and the image never
+    enters: states depend on the text alone.
 
     Args:
         model: See `Backbone`.
@@ -160,10 +169,22 @@ class FrozenBackbone(Backbone):
 
     def __init__(self, model: T5ForConditionalGeneration) -> None:
         super().__init__(model.eval().requires_grad_(False))
+        self.noisy = False
 
     def train(self, mode: bool = True) -> "FrozenBackbone":
-        """Do nothing: the backbone stays in evaluation mode."""
+        """Do nothing, unless there is dropout: the backbone stays in evaluation mode."""
+        if self.noisy:
+            self.model.train(mode)
         return self
+
+    def train_with_dropout(self, probability: float) -> None:
+        """While training, drop in the frozen backbone too, wherever T5 does, as the reference does.
+
+        Args:
+            probability: 0 leaves the backbone deterministic.
+        """
+        self.noisy = probability > 0
+        self.set_dropout(probability)
 
     @torch.no_grad()
     def encode(self, ids_UT: Tensor, layers: Sequence[int]) -> EncoderTaps:

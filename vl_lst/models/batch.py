@@ -57,6 +57,17 @@ class Batch:
         """The same batch in page-locked memory, for copies to a GPU that overlap with work."""
         return self._map(Tensor.pin_memory)
 
+    def unshared(self) -> "Batch":
+        """The same examples, each with a prompt and an answer of its own though they are equal."""
+        rows = torch.arange(len(self), device=self.prompt_index_B.device)
+        return replace(
+            self,
+            prompt_ids_UT=self.prompt_ids_UT.index_select(0, self.prompt_index_B),
+            prompt_index_B=rows,
+            pair_rows_P=None if self.pair_rows_P is None else rows,
+            pair_index_B=None if self.pair_index_B is None else rows,
+        )
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         tensors: dict[str, Any] = {
             field.name: change(value)

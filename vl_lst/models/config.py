@@ -18,12 +18,15 @@ class VisualConfig:
         pooled_grid: Side of the square grid that the stored grid is max-pooled to; 6 turns
             7x7 = 49 into 36 tokens as in the paper. `None` keeps the tokens as they are.
         max_images: Images one example may hold (2 for NLVR2).
+        image_order_std: Initial scale of the embedding that tells images apart. It is the same
+            vector on all tokens of an image: at the reference's 1.0 it drowns their features.
     """
 
     channels: int
     tokens: int
     pooled_grid: int | None = 6
     max_images: int = 2
+    image_order_std: float = 0.02
 
     def __post_init__(self) -> None:
         side = round(self.tokens**0.5)
@@ -70,6 +73,16 @@ class LadderConfig:
         encoder_layers: Backbone encoder layers that get a side block and a rung, counted from 0
             and ascending; `None` means all.
         decoder_layers: The same for the decoder.
+        rungs: `linear` projects each layer's states with weights of its own; `pool` takes the mean
+            of adjacent channels, which trains nothing and keeps no backbone state for backward.
+        rung_place: Whether a layer's rung joins the residual stream before that layer's side block,
+            as in the paper, or after it. The backbone's state there is what the block has still to
+            compute, or what it has just computed a smaller version of.
+        image_rungs: What image tokens meet where text tokens meet a rung; the backbone has no
+            state of them. `attenuate` multiplies them by the gate, as in the paper's code, so that
+            they fade from layer to layer. With `pass` they go by untouched. With `projection` they
+            meet their own embedding, projected by that layer's rung.
+        gates: `scalar`, one number a layer as in the paper, or `channel`, one for each channel.
         gate_temperature: A gate is sigmoid(alpha / temperature); 0.1 as in the paper's code.
         dropout: Probability, in the places where T5 has it, within the side network only.
         recompute: Keep only each side block's input for the backward pass and compute the rest
@@ -79,6 +92,10 @@ class LadderConfig:
     reduction: int = 4
     encoder_layers: tuple[int, ...] | None = None
     decoder_layers: tuple[int, ...] | None = None
+    rungs: Literal["linear", "pool"] = "linear"
+    rung_place: Literal["before_block", "after_block"] = "before_block"
+    image_rungs: Literal["attenuate", "pass", "projection"] = "pass"
+    gates: Literal["scalar", "channel"] = "scalar"
     gate_temperature: float = 0.1
     dropout: float = 0.1
     recompute: bool = True

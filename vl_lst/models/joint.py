@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
-from transformers.models.t5.modeling_t5 import T5Attention
 
 from vl_lst.models.backbone import Backbone, BackboneCache
 from vl_lst.models.batch import Batch
@@ -32,11 +31,7 @@ class JointBackbone(Backbone):
 
     def __init__(self, model: T5ForConditionalGeneration, *, dropout: float) -> None:
         super().__init__(model)
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = dropout
-            elif isinstance(module, T5Attention):  # hands the number itself to its kernel
-                module.dropout = dropout
+        self.set_dropout(dropout)
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         """Token embeddings [B, T, D]."""

@@ -170,3 +170,10 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
             taps, encoded.prompt_index_B, encoded.side_BSR, encoded.side_mask_BS
         )
         return states_B1R[:, 0]
+
+    def forward(self, batch: Batch, loss_average: str = "examples") -> Tensor:
+        """Training loss of a batch; see `VisionLanguageModel.forward`."""
+        if self.training and self.backbone.noisy:
+            # Each example has noise of its own, though another has the same text.
+            batch = batch.unshared()
+        return super().forward(batch, loss_average)

@@ -57,7 +57,8 @@ def fisher_importance(
     model = backbone.model
     parameters: dict[str, Tensor] = dict(model.named_parameters())
     importance = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    model.requires_grad_(True)
+    was_training = model.training
+    model.eval().requires_grad_(True)
     try:
         for prompt_ids, label_ids in samples:
             loss: Tensor = model(
@@ -69,7 +70,7 @@ def fisher_importance(
             for name, gradient in zip(parameters, gradients, strict=True):
                 importance[name] += gradient.detach() ** 2
     finally:
-        model.requires_grad_(False)
+        model.train(was_training).requires_grad_(False)
     return importance
 
 

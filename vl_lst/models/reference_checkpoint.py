@@ -17,6 +17,7 @@ from vl_lst.errors import CheckpointError
 from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
 from vl_lst.models.ladder import LadderModel
+from vl_lst.models.rungs import Rungs
 from vl_lst.models.side_block import SideBlock
 
 __all__ = [
@@ -95,16 +96,19 @@ def _stack_pieces(model: LadderModel, stack: str) -> Iterator[ReferencePiece]:
         yield ReferencePiece(
             f"{ours}.first_rung.{kind}", None, f"{stack}.side_first_downsample.{kind}"
         )
-        for row, layer in enumerate(side.layers):
+        for row, layer in enumerate(side.layers if isinstance(side.rungs, Rungs) else ()):
             yield ReferencePiece(
                 f"{ours}.rungs.{kind}",
                 slice(row, row + 1),
                 f"{stack}.side_downsamples.{layer}.{kind}",
                 unstacked=True,
             )
-    for layer in range(side.gates.shape[0]):
+    for layer in range(side.gates.alpha.shape[0]):
         yield ReferencePiece(
-            f"{ours}.gates", slice(layer, layer + 1), f"{stack}.side_gate_params.{layer}"
+            f"{ours}.gates.alpha",
+            slice(layer, layer + 1),
+            f"{stack}.side_gate_params.{layer}",
+            unstacked=True,
         )
     for row, layer in enumerate(side.layers):
         yield from _block_pieces(
@@ -190,6 +194,10 @@ def from_reference(
             reduction=int(side["task_reduction_factor"]),
             encoder_layers=_layers(side["encoder_side_layers"]),
             decoder_layers=_layers(side["decoder_side_layers"]),
+            rungs="linear",
+            rung_place="before_block",
+            image_rungs="attenuate",
+            gates="scalar",
             gate_temperature=float(side["gate_T"]),
             dropout=float(config["dropout_rate"]),
         ),

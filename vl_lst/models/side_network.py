@@ -17,16 +17,15 @@ from vl_lst.models.backbone import DecoderTaps, EncoderTaps, FrozenBackbone
 from vl_lst.models.config import LadderConfig
 from vl_lst.models.norm import RootMeanSquareNorm
 from vl_lst.models.relative_bias import RelativePositionBias
+from vl_lst.models.rungs import Gates, PooledRungs, Rungs, mix
 from vl_lst.models.side_block import KeyValues, SideBlock, SideShape
 
 __all__ = [
     "LadderSideNetwork",
-    "Rungs",
     "SideCache",
     "SideDecoder",
     "SideEncoder",
     "kept_layers",
-    "mix",
     "side_shape",
 ]
 
@@ -73,38 +72,6 @@ def kept_layers(chosen: Sequence[int] | None, depth: int, stack: str) -> tuple[i
     return layers
 
 
-def mix(states_BQR: Tensor, rung_BTR: Tensor, gate: Tensor) -> Tensor:
-    """G * state + (1 - g) * rung (LST, section 3.2); states behind the rung's meet zeros.
-
-    Those are the image tokens: the backbone has no state of them to offer.
-    """
-    rung_BQR = F.pad(rung_BTR, (0, 0, 0, states_BQR.shape[1] - rung_BTR.shape[1]))
-    return gate * states_BQR + (1 - gate) * rung_BQR
-
-
-class Rungs(nn.Module):
-    """Projections of backbone states to the side width, all layers in one batched product.
-
-    Args:
-        count: K.
-        width: D.
-        side_width: R.
-    """
-
-    def __init__(self, count: int, width: int, side_width: int) -> None:
-        super().__init__()
-        bound = width**-0.5
-        self.weight = nn.Parameter(torch.empty(count, side_width, width).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(count, side_width).uniform_(-bound, bound))
-
-    def forward(self, taps_KNTD: Tensor) -> Tensor:
-        """Project [K, N, T, D] to [K, N, T, R]."""
-        count, rows, tokens, width = taps_KNTD.shape
-        flat = taps_KNTD.reshape(count, rows * tokens, width).to(self.weight.dtype)
-        rungs = torch.baddbmm(self.bias[:, None], flat, self.weight.transpose(1, 2))
-        return rungs.view(count, rows, tokens, -1)
-
-
 class _SideStack(nn.Module):
     """What the side encoder and the side decoder have in common."""
 
@@ -120,12 +87,17 @@ class _SideStack(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = layers
-        self.temperature = config.gate_temperature
         self.recompute = config.recompute
+        self.attenuate = config.image_rungs == "attenuate"
+        self.after_block = config.rung_place == "after_block"
         self.first_rung = nn.Linear(backbone.width, shape.width)
-        self.rungs = Rungs(len(layers), backbone.width, shape.width)
-        # One gate a backbone layer, as in the reference; those of dropped layers stay unused.
-        self.gates = nn.Parameter(torch.zeros(depth))
+        kind: type[Rungs | PooledRungs] = Rungs if config.rungs == "linear" else PooledRungs
+        self.rungs = kind(len(layers), backbone.width, shape.width)
+        self.gates = Gates(
+            depth,
+            shape.width if config.gates == "channel" else 1,
+            temperature=config.gate_temperature,
+        )
         self.position_bias = RelativePositionBias(
             shape.heads,
             buckets=int(backbone.config.relative_attention_num_buckets),
@@ -142,10 +114,6 @@ class _SideStack(nn.Module):
             assert isinstance(block, SideBlock)
             yield block
 
-    def gate(self, row: int) -> Tensor:
-        """Share of the side network's own state at a kept layer; the rung has the rest."""
-        return torch.sigmoid(self.gates[self.layers[row]] / self.temperature)
-
     def climb(
         self,
         row: int,
@@ -156,7 +124,7 @@ class _SideStack(nn.Module):
         memory_mask_B11S: Tensor | None = None,
         cache: KeyValues | None = None,
     ) -> Tensor:
-        """Mix a rung into the residual stream and apply the block of that layer.
+        """Mix a rung into the residual stream, before or after the block of that layer.
 
         Args:
             row: Which of the kept layers.
@@ -170,10 +138,13 @@ class _SideStack(nn.Module):
         block = self.blocks[row]
 
         def step(states: Tensor, rung: Tensor, gate: Tensor, *rest: Any) -> Tensor:
-            mixed: Tensor = block(mix(states, rung, gate), *rest)
-            return mixed
+            if self.after_block:
+                return mix(block(states, *rest), rung, gate, attenuate=self.attenuate)
+            climbed: Tensor = block(mix(states, rung, gate, attenuate=self.attenuate), *rest)
+            return climbed
 
-        arguments = (states_BQR, rung_BTR, self.gate(row), bias_BHQS, memory, memory_mask_B11S)
+        gate = self.gates(self.layers[row])
+        arguments = (states_BQR, rung_BTR, gate, bias_BHQS, memory, memory_mask_B11S)
         if self.recompute and torch.is_grad_enabled():
             recomputed: Tensor = checkpoint(step, *arguments, use_reentrant=False)
             return recomputed
@@ -188,6 +159,7 @@ class SideEncoder(_SideStack):
         super().__init__(
             backbone, shape, config, layers, depth=backbone.encoder_depth, decoder=False
         )
+        self.projects_image = config.image_rungs == "projection"
 
     def forward(
         self, taps: EncoderTaps, prompt_index_B: Tensor, image_tokens_BVD: Tensor
@@ -200,9 +172,13 @@ class SideEncoder(_SideStack):
             image_tokens_BVD: The visual embedding.
         """
         text_UTR = self.first_rung(self.dropout(taps.embedding_UTD.to(image_tokens_BVD.dtype)))
-        image_BVR = self.first_rung(self.dropout(image_tokens_BVD))
+        image_tokens_BVD = self.dropout(image_tokens_BVD)
+        image_BVR = self.first_rung(image_tokens_BVD)
         states_BSR = torch.cat((text_UTR.index_select(0, prompt_index_B), image_BVR), 1)
         rungs_KUTR = self.rungs(taps.blocks_KUTD)
+        image_rungs_KBVR = (
+            self.rungs.of_each_layer(image_tokens_BVD) if self.projects_image else None
+        )
 
         text, image = text_UTR.shape[1], image_BVR.shape[1]
         mask_BS = F.pad(taps.mask_UT.index_select(0, prompt_index_B), (0, image), value=True)
@@ -211,6 +187,8 @@ class SideEncoder(_SideStack):
         bias_BHSS = bias_1HSS + (~mask_BS)[:, None, None] * MASKED
         for row in range(len(self.blocks)):
             rung_BTR = rungs_KUTR[row].index_select(0, prompt_index_B)
+            if image_rungs_KBVR is not None:
+                rung_BTR = torch.cat((rung_BTR, image_rungs_KBVR[row]), 1)
             states_BSR = self.climb(row, states_BSR, rung_BTR, bias_BHSS)
         return self.dropout(self.final_norm(states_BSR)), mask_BS
 

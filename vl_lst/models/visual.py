@@ -15,7 +15,6 @@ __all__ = ["VisualEmbedding", "pool_grid"]
 
 BOX_NUMBERS = 5  # x1, x2, y1, y2 and the area
 ORDER_SEED = 20220613
-IMAGE_ORDER_STD = 0.02
 
 
 def pool_grid(features_BINF: Tensor, grid: int) -> Tensor:
@@ -56,8 +55,7 @@ class VisualEmbedding(nn.Module):
         self.box_projection = nn.Linear(BOX_NUMBERS, width)
         self.box_norm = RootMeanSquareNorm(width, eps=epsilon)
         self.image_order = nn.Embedding(config.max_images, width)
-        # The same vector for all tokens of an image: as large as the features it would drown them.
-        nn.init.normal_(self.image_order.weight, std=IMAGE_ORDER_STD)
+        nn.init.normal_(self.image_order.weight, std=config.image_order_std)
         generator = torch.Generator().manual_seed(ORDER_SEED)
         # Drawn where the generator is, whatever the default device.
         order_MD = torch.randn(config.pooled_tokens, width, generator=generator, device="cpu")

@@ -112,9 +112,12 @@ class VisualSection(_Section):
 
     Args:
         pooled_grid: Side of the grid the features are max-pooled to; `None` leaves them as stored.
+        image_order_std: Initial scale of the embedding that tells the images of an example apart;
+            1.0 in the paper's code, where it drowns the features.
     """
 
     pooled_grid: int | None = Field(default=6, ge=1)
+    image_order_std: float = Field(default=0.02, ge=0)
 
 
 class MethodSection(_Section):
@@ -134,7 +137,10 @@ class OptimizerSection(_Section):
 
     Args:
         lr: Learning rate at the end of the warm-up.
-        weight_decay: Decoupled; not on biases, norms, gates and position biases.
+        weight_decay: Decoupled.
+        decay: What it applies to: `weights` spares biases, norms, gates and position biases, whose
+            size means something by itself; `reference` spares only biases and position biases, and
+            so pulls norms to zero and gates to one half, as the paper's code does.
         betas: Decay rates of the two moments.
         eps: Added to the denominator.
         warmup_share: Share of all steps in which the learning rate rises.
@@ -143,6 +149,7 @@ class OptimizerSection(_Section):
 
     lr: float = Field(gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
+    decay: Literal["weights", "reference"] = "weights"
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     eps: float = Field(default=1e-6, gt=0)
     warmup_share: Share = 0.1

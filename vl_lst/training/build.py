@@ -105,7 +105,10 @@ def build_model(
         recipe.method.options,
         loaded.backbone,
         visual=VisualConfig(
-            channels=spec.channels, tokens=spec.tokens, pooled_grid=recipe.visual.pooled_grid
+            channels=spec.channels,
+            tokens=spec.tokens,
+            pooled_grid=recipe.visual.pooled_grid,
+            image_order_std=recipe.visual.image_order_std,
         ),
         heads={
             task: HeadConfig(

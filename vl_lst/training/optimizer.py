@@ -1,12 +1,14 @@
 """AdamW with two groups of parameters, and the learning rate of each step."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import nn
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from vl_lst.models.relative_bias import RelativePositionBias
+from vl_lst.models.rungs import Gates
 from vl_lst.recipes.schema import OptimizerSection
 
 __all__ = ["build_optimizer", "decayed_names", "learning_rate"]
@@ -18,23 +20,35 @@ UNDECAYED_MODULES = (
     nn.GroupNorm,
     nn.modules.batchnorm._BatchNorm,
     RelativePositionBias,
+    Gates,
 )
 
 
-def decayed_names(model: nn.Module, trainable: Mapping[str, nn.Parameter]) -> set[str]:
+def decayed_names(
+    model: nn.Module,
+    trainable: Mapping[str, nn.Parameter],
+    decay: Literal["weights", "reference"] = "weights",
+) -> set[str]:
     """Names of the parameters that weight decay applies to.
 
-    Not to norms, relative position biases, biases (also where several are stacked into a matrix)
-    and whatever else has no more than one dimension, such as gates and (IA)3's factors.
+    Args:
+        model: Holds the parameters.
+        trainable: By name.
+        decay: With `weights`, not norms, gates, relative position biases, biases (also where
+            several are stacked into a matrix) and whatever else has no more than one dimension,
+            such as (IA)3's factors. With `reference`, everything but biases and relative position
+            biases.
     """
+    undecayed = UNDECAYED_MODULES if decay == "weights" else (RelativePositionBias,)
+    fewest_dimensions = 2 if decay == "weights" else 0
     kept = set()
     for name, parameter in trainable.items():
         module_name, _, attribute = name.rpartition(".")
         module = model.get_submodule(module_name)
         exempt = (
-            isinstance(module, UNDECAYED_MODULES)
+            isinstance(module, undecayed)
             or attribute == "bias"
-            or parameter.squeeze().ndim < 2
+            or parameter.squeeze().ndim < fewest_dimensions
             or _is_position_bias(model, module_name)
         )
         if not exempt:
@@ -59,7 +73,7 @@ def build_optimizer(
         trainable: By name.
         settings: Of the recipe; the learning rate is set anew before each step.
     """
-    decayed = decayed_names(model, trainable)
+    decayed = decayed_names(model, trainable, settings.decay)
     groups = [
         {
             "params": [p for name, p in trainable.items() if name in decayed],

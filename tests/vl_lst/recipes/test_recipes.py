@@ -96,6 +96,20 @@ def test_the_lst_recipe_holds_the_settings_of_the_paper() -> None:
     assert (recipe.head, recipe.generation.beams) == ({"vqa": "generate"}, {"vqa": 1})
 
 
+def test_the_recipe_of_the_papers_code_keeps_what_is_done_better_since() -> None:
+    paper, ours = resolve("lst-paper"), resolve("lst")
+    options, better = paper.method.options, ours.method.options
+    assert (options["image_rungs"], better["image_rungs"]) == ("attenuate", "pass")
+    assert (options["initialisation"], options["initialisation_samples"]) == ("fisher", 1024)
+    assert (options["backbone_dropout"], better["backbone_dropout"]) == (0.1, 0.0)
+    assert (paper.optimizer.decay, ours.optimizer.decay) == ("reference", "weights")
+    assert (paper.visual.image_order_std, ours.visual.image_order_std) == (1.0, 0.02)
+    differing = {name for name in options if options[name] != better[name]}
+    assert differing == {"image_rungs", "initialisation", "backbone_dropout"}
+    assert paper.training == ours.training
+    assert paper.optimizer.model_copy(update={"decay": "weights"}) == ours.optimizer
+
+
 def test_the_task_fills_in_splits_head_and_answer_length() -> None:
     recipe = resolve("lst", "head=null")
     assert recipe.data.train_split == {"vqa": "train2014"}
@@ -139,6 +153,7 @@ def test_an_unknown_field_is_named_with_the_nearest_one() -> None:
         ("training.batch_size=eight", ["training.batch_size", '"eight"', "integer"]),
         ("training.batch_size=true", ["training.batch_size", "true", "integer"]),
         ("method.options.dropout=1.5", ["method.options.dropout", "1.5", "less than 1"]),
+        ("method.options.rungs=pool", ["method.options", "coherent_magnitude", "linear"]),
         ("head=write", ["head", "'write'", "classify, generate"]),
         ("data.train_split=train", ["data.train_split", "'train'", "train2014"]),
         ("method.name=lsd", ["lsd", "lst"]),

@@ -184,7 +184,7 @@ def first_weights(world: TinyWorld, out: Path, initialisation: str) -> dict[str,
         training__steps=1,
         optimizer__lr=1e-30,
         method__options__initialisation=initialisation,
-        method__options__fisher_samples=5,
+        method__options__initialisation_samples=5,
     )
     train(recipe, out)
     return load_file(out / "checkpoints" / "last" / "model.safetensors")

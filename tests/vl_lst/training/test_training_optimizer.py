@@ -24,7 +24,7 @@ def test_norms_gates_biases_and_position_biases_are_not_decayed(built: BuiltMode
     assert {
         "visual.feature_norm.weight",
         "visual.feature_projection.bias",
-        "side.encoder.gates",
+        "side.encoder.gates.alpha",
         "side.encoder.rungs.bias",
         "side.encoder.position_bias.table",
         "side.decoder.final_norm.weight",
@@ -37,6 +37,28 @@ def test_norms_gates_biases_and_position_biases_are_not_decayed(built: BuiltMode
         "classifiers.vqa.layers.3.weight",
     } <= kept
     assert all(built.trainable[name].ndim >= 2 for name in kept)
+
+
+def test_as_in_the_reference_everything_but_biases_is_decayed(built: BuiltModel) -> None:
+    """There, names with "bias" in them are spared; those of T5's norms match none of its rules."""
+    spared = built.trainable.keys() - decayed_names(built.model, built.trainable, "reference")
+    assert spared == {
+        name for name in built.trainable if name.endswith(".bias") or "position_bias" in name
+    }
+    settings = SETTINGS.model_copy(update={"decay": "reference"})
+    groups = build_optimizer(built.model, built.trainable, settings).param_groups
+    assert [len(group["params"]) for group in groups] == [
+        len(built.trainable) - len(spared),
+        len(spared),
+    ]
+
+
+def test_a_gate_for_each_channel_is_not_decayed_either(world: TinyWorld) -> None:
+    spec = open_features([world.train_features]).spec
+    recipe = world.recipe(method__options__gates="channel")
+    made = build_model(recipe, spec, {"vqa": ["yes", "no"]})
+    assert made.trainable["side.encoder.gates.alpha"].shape == (2, 8)
+    assert "side.encoder.gates.alpha" not in decayed_names(made.model, made.trainable)
 
 
 def test_the_optimizer_holds_exactly_what_trains(built: BuiltModel) -> None:

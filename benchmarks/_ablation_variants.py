@@ -1,0 +1,83 @@
+"""What the ablation compares: the paper's ladder, ours, and everything between them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vl_lst.methods import method_names
+
+__all__ = ["Variant", "variants"]
+
+OPTIONS = "method.options."
+
+# The paper's code in all that `recipes/lst-paper.yaml` has from it but the schedule.
+PAPER: dict[str, Any] = {
+    OPTIONS + "image_rungs": "attenuate",
+    OPTIONS + "initialisation": "fisher",
+    OPTIONS + "backbone_dropout": 0.1,
+    "optimizer.decay": "reference",
+    "visual.image_order_std": 1.0,
+}
+IMPROVEMENTS: dict[str, dict[str, Any]] = {
+    "image tokens pass": {OPTIONS + "image_rungs": "pass"},
+    "coherent": {OPTIONS + "initialisation": "coherent_magnitude"},
+    "quiet backbone": {OPTIONS + "backbone_dropout": 0.0},
+    "decay of weights": {"optimizer.decay": "weights"},
+    "small image order": {"visual.image_order_std": 0.02},
+}
+# Other ways, and what may come on top, each against all improvements together.
+CHOICES: dict[str, dict[str, Any]] = {
+    "image projection": {OPTIONS + "image_rungs": "projection"},
+    "random": {OPTIONS + "initialisation": "random"},
+    "magnitude": {OPTIONS + "initialisation": "magnitude"},
+    "coherent fisher": {OPTIONS + "initialisation": "coherent_fisher"},
+    "principal": {OPTIONS + "initialisation": "principal"},
+    "rungs after blocks": {OPTIONS + "rung_place": "after_block"},
+    "principal, rungs after blocks": {
+        OPTIONS + "initialisation": "principal",
+        OPTIONS + "rung_place": "after_block",
+    },
+    "gates per channel": {OPTIONS + "gates": "channel"},
+    "pooled rungs, random": {
+        OPTIONS + "rungs": "pool",
+        OPTIONS + "initialisation": "random",
+    },
+    # Of the demo's three layers and three.
+    "two layers of three": {OPTIONS + "encoder_layers": [0, 2], OPTIONS + "decoder_layers": [0, 2]},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One line of the table.
+
+    Args:
+        name: Its name.
+        method: The transfer method.
+        changes: Fields of the recipe it sets.
+    """
+
+    name: str
+    method: str
+    changes: Mapping[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """A name for its runs that every file system takes."""
+        return "".join(letter if letter.isalnum() else "-" for letter in self.name)
+
+
+def variants() -> dict[str, Variant]:
+    """All there are, by name, in the order of the table."""
+    everything = {**PAPER}
+    for changes in IMPROVEMENTS.values():
+        everything |= changes
+    table: dict[str, dict[str, Any]] = {"lst-paper": PAPER}
+    table |= {f"lst-paper + {name}": PAPER | changes for name, changes in IMPROVEMENTS.items()}
+    table["all"] = everything
+    for name, changes in IMPROVEMENTS.items():
+        table[f"all - {name}"] = everything | {field: PAPER[field] for field in changes}
+    table |= {f"all, {name}": everything | changes for name, changes in CHOICES.items()}
+    ladders = {name: Variant(name, "lst", changes) for name, changes in table.items()}
+    rivals = {name: Variant(name, name, {}) for name in method_names() if name != "lst"}
+    return ladders | rivals

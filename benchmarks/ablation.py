@@ -1,0 +1,299 @@
+"""What each improvement of the ladder brings: every variant trained over several seeds.
+
+    python benchmarks/ablation.py --out DIR [--jobs 2] [--variants "lst-paper;all;full"]
+
+Without `--data-root`, on the embedded shapes world, all four tasks together. Otherwise on official
+annotations, such as easy-VQA's in VQA's format:
+
+    python benchmarks/ablation.py --out DIR --data-root easyvqa --images easyvqa/images --tasks vqa
+
+Everything but the variant and the seed is the same in all runs: the demo's recipe, with a method's
+own recipe where it has one (`demo-full`), and what `--set` changes. A run is scored once, on the
+validation split, at its end: no checkpoint is chosen by what it is then judged by. The table has
+the mean and the sample standard deviation over the seeds, in percent as in training; where a single
+seed was run there is none. Called again, the command trains only what is missing.
+
+`--set KEY=VALUE` changes all variants (`method.options.*` only those of method lst), and
+`--set "NAME:KEY=VALUE"` the one of that name. `--list` shows the names.
+"""
+
+import argparse
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from _ablation_variants import OPTIONS, Variant, variants
+
+from eval.files import atomic_path, write_json
+from feature_extraction.encoders import build_encoder
+from feature_extraction.extract import extract
+from tasks import get_task
+from vl_lst.demo import CLIP_FOLDER
+from vl_lst.demo.world import write_world
+from vl_lst.models.loading import DEMO
+from vl_lst.recipes import (
+    Recipe,
+    parse_override,
+    read_recipe_file,
+    resolve_recipe,
+    shipped_recipes,
+)
+from vl_lst.training.record import RunRecord, read_record
+from vl_lst.training.run_directory import RunDirectory
+from vl_lst.training.session import train
+
+RECIPE = "demo"
+ALL_TASKS = "vqa,gqa,nlvr2,caption"
+AVERAGE = "average"
+EXTRACTION_BATCH = 50
+AT_THE_END_ONLY = 10**6
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is the same for all variants.
+
+    Args:
+        tasks: Names with commas between.
+        data_root: Folder of annotations.
+        features: Feature files.
+        given: Fields that all variants set.
+        of_variant: Fields that single variants set, by their names.
+    """
+
+    tasks: str
+    data_root: Path
+    features: tuple[Path, ...]
+    given: tuple[tuple[str, Any], ...]
+    of_variant: Mapping[str, list[tuple[str, Any]]]
+
+    def recipe(self, variant: Variant, seed: int) -> Recipe:
+        """All that determines one run."""
+        own = f"{RECIPE}-{variant.method}"
+        base = read_recipe_file(own if own in shipped_recipes() else RECIPE)
+        if base["method"]["name"] != variant.method:
+            base["method"] = {"name": variant.method, "options": {}}
+        given = [
+            change
+            for change in self.given
+            if variant.method == "lst" or not change[0].startswith(OPTIONS)
+        ]
+        return resolve_recipe(
+            base,
+            [
+                ("task", self.tasks),
+                ("data.root", str(self.data_root)),
+                ("features", [str(path) for path in self.features]),
+                ("training.evaluate_every", AT_THE_END_ONLY),
+                ("training.device", "cpu"),
+                ("training.seed", seed),
+                *given,
+                *variant.changes.items(),
+                *self.of_variant.get(variant.name, ()),
+            ],
+        )
+
+
+def run(recipe: Recipe, folder: Path) -> RunRecord:
+    """Train, or go on, or take what is finished."""
+    torch.set_num_threads(1)
+    directory = RunDirectory(folder)
+    if directory.record_file.exists():
+        record = read_record(directory)
+        same = Recipe.model_validate_json(directory.recipe().model_dump_json()) == recipe
+        if record is not None and record.status == "success" and same:
+            return record
+    return train(recipe, folder, resume=True)
+
+
+def percents(record: RunRecord) -> dict[str, float]:
+    """The primary metric of each task on the validation split, in percent, and their mean."""
+    found = {}
+    for name in record.tasks:
+        task = get_task(name)
+        metrics = record.scores[name][record.recipe["data"]["validation_split"][name]]
+        found[name] = float(metrics[task.primary_metric]) * task.primary_factor
+    return {**found, AVERAGE: fmean(found.values())}
+
+
+def summarise(runs: Mapping[int, RunRecord]) -> dict[str, Any]:
+    """One line of the table: each score over the seeds, and what the variant costs."""
+    scores = {seed: percents(record) for seed, record in sorted(runs.items())}
+    names = next(iter(scores.values())).keys()
+    first = next(iter(runs.values()))
+    saved = first.memory_bytes and first.memory_bytes.saved_for_backward
+    return {
+        "seeds": list(scores),
+        "scores": {name: spread([each[name] for each in scores.values()]) for name in names},
+        "trainable_percent": first.parameters and first.parameters.percent_of_total,
+        "saved_for_backward": saved and saved["total"],
+        "train_seconds": [record.train_seconds for record in runs.values()],
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and sample standard deviation; `None` of a single value."""
+    return {
+        "mean": fmean(values),
+        "std": stdev(values) if len(values) > 1 else None,
+        "values": list(values),
+    }
+
+
+def markdown(table: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table as people read it."""
+    names = list(next(iter(table.values()))["scores"])
+    heads = ["variant", *names, "seeds", "trainable %", "saved MiB"]
+    lines = [" | ".join(heads), " | ".join(["---", *["---:"] * (len(heads) - 1)])]
+    for variant, row in table.items():
+        cells = [variant]
+        for name in names:
+            score = row["scores"][name]
+            deviation = "" if score["std"] is None else f" ± {score['std']:.2f}"
+            cells.append(f"{score['mean']:.2f}{deviation}")
+        cells.append(str(len(row["seeds"])))
+        cells.append(f"{row['trainable_percent']:.2f}")
+        saved = row["saved_for_backward"]
+        cells.append("" if saved is None else f"{saved / MIB:.1f}")
+        lines.append(" | ".join(cells))
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def prepare(arguments: argparse.Namespace) -> tuple[Path, tuple[Path, ...]]:
+    """The data root and the feature files, made where they are not given."""
+    root: Path | None = arguments.data_root
+    images: Path | None = arguments.images
+    if arguments.features:
+        assert root is not None, "the parser has seen to it"
+        return root, tuple(arguments.features)
+    if root is None:
+        root = arguments.out / "shapes"
+        images = root / "images"
+        write_world(root)
+    assert images is not None, "the parser has seen to it"
+    features = arguments.out / "features.h5"
+    extract(
+        images, features, build_encoder(str(CLIP_FOLDER), name=DEMO), batch_size=EXTRACTION_BATCH
+    )
+    return root, (features,)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, metavar="DIR", help="everything goes here")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="official annotations")
+    parser.add_argument("--features", type=Path, nargs="+", metavar="FILE.h5")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="in place of --features")
+    parser.add_argument("--tasks", default=ALL_TASKS, metavar="TASK[,TASK]...")
+    parser.add_argument("--variants", metavar="NAME;NAME...", help="default: all; see --list")
+    parser.add_argument("--seeds", default="0,1,2", metavar="N,N...")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int)
+    length.add_argument("--epochs", type=int)
+    parser.add_argument("--set", action="append", default=[], metavar="[NAME:]KEY=VALUE")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, a thread each")
+    parser.add_argument("--list", action="store_true", help="name the variants")
+    arguments = parser.parse_args()
+    if not arguments.list:
+        if arguments.out is None:
+            parser.error("--out DIR is missing")
+        if (arguments.data_root is None) != (not arguments.features and arguments.images is None):
+            parser.error("--data-root goes with --features or --images, and they with it")
+        unknown = set(chosen(arguments.variants)) - set(variants())
+        if unknown:
+            parser.error(f"no variant {', '.join(sorted(unknown))}; there are: {names_shown()}")
+    return arguments
+
+
+def chosen(text: str | None) -> list[str]:
+    """Names of the variants to run; some have commas in them."""
+    return list(variants()) if text is None else [name.strip() for name in text.split(";")]
+
+
+def names_shown() -> str:
+    """All names."""
+    return "; ".join(variants())
+
+
+def read_settings(arguments: argparse.Namespace) -> Settings:
+    """Sort what was set by what it applies to."""
+    known = variants()
+    given: list[tuple[str, Any]] = []
+    of_variant: dict[str, list[tuple[str, Any]]] = {}
+    if arguments.steps is not None:
+        given += [("training.epochs", None), ("training.steps", arguments.steps)]
+    if arguments.epochs is not None:
+        given += [("training.steps", None), ("training.epochs", arguments.epochs)]
+    for text in arguments.set:
+        name, colon, change = text.partition(":")
+        if colon and name in known:
+            of_variant.setdefault(name, []).append(parse_override(change))
+        else:
+            given.append(parse_override(text))
+    root, features = prepare(arguments)
+    return Settings(arguments.tasks, root, features, tuple(given), of_variant)
+
+
+def main() -> None:
+    """Run what is missing, then print and write the table."""
+    arguments = parse_arguments()
+    if arguments.list:
+        print("\n".join(variants()))
+        return
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    settings = read_settings(arguments)
+    names = chosen(arguments.variants)
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    # Read by the libraries as they are loaded, so it must stand before the processes start.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    found: dict[str, dict[int, RunRecord]] = {name: {} for name in names}
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.jobs, spawned, max_tasks_per_child=1) as pool:
+        # Seed by seed, so that an interrupted ablation has all variants with the same seeds.
+        runs = {
+            pool.submit(
+                run,
+                settings.recipe(variants()[name], seed),
+                arguments.out / "runs" / variants()[name].folder / str(seed),
+            ): (name, seed)
+            for seed in seeds
+            for name in names
+        }
+        for done, future in enumerate(as_completed(runs), start=1):
+            name, seed = runs[future]
+            found[name][seed] = future.result()
+            average = percents(found[name][seed])[AVERAGE]
+            print(
+                f"{done}/{len(runs)} {name}, seed {seed}: {average:.2f}",
+                file=sys.stderr,
+                flush=True,
+            )
+            write_tables(found, arguments.out)
+    print(write_tables(found, arguments.out))
+
+
+def write_tables(found: Mapping[str, Mapping[int, RunRecord]], out: Path) -> str:
+    """Write `ablation.json` and `ablation.md`; returns the latter's text."""
+    table = {name: summarise(runs) for name, runs in found.items() if runs}
+    changes = {name: dict(variants()[name].changes) for name in table}
+    write_json(
+        out / "ablation.json",
+        {name: {"changes": changes[name], **row} for name, row in table.items()},
+    )
+    text = markdown(table)
+    with atomic_path(out / "ablation.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The ladder's own options: what they refuse, how the side network begins, the backbone's noise."""
+
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from vl_lst.methods.lst import METHOD, Initialisation, LadderOptions
+from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
+from vl_lst.models.ladder import LadderModel
+
+
+def attach(make_backbone: Any, **options: object) -> tuple[LadderModel, LadderOptions]:
+    chosen = LadderOptions.model_validate({"reduction": 2, "dropout": 0.0, **options})
+    torch.manual_seed(0)
+    model = METHOD.attach(
+        make_backbone(),
+        chosen,
+        visual=VisualConfig(channels=8, tokens=9, pooled_grid=2),
+        heads={"task": HeadConfig(kind="generate")},
+    )
+    return model, chosen
+
+
+def samples(most: int) -> Any:
+    for number in range(most):
+        yield torch.tensor([[5, 9 + number, 1]]), torch.tensor([[7, 1]])
+    raise AssertionError("more samples were taken than asked for")
+
+
+def test_defaults_are_those_of_the_model() -> None:
+    options, config = LadderOptions.model_validate({}), LadderConfig()
+    for name in LadderConfig.__dataclass_fields__:
+        assert getattr(options, name) == getattr(config, name), name
+
+
+@pytest.mark.parametrize("kind", get_args(Initialisation))
+def test_every_initialisation_gives_another_beginning(make_backbone, make_batch, kind) -> None:
+    begun: dict[str, Tensor] = {}
+    for other in {kind, *get_args(Initialisation)}:
+        model, options = attach(make_backbone, initialisation=other, initialisation_samples=3)
+        METHOD.initialise(model, options, samples(4))
+        begun[other] = torch.cat([p.detach().flatten() for p in model.trainable().values()])
+        assert torch.isfinite(model(make_batch()))
+    assert not any(torch.equal(begun[kind], begun[o]) for o in begun if o != kind)
+
+
+@pytest.mark.parametrize("kind", ["random", "magnitude", "coherent_magnitude"])
+def test_what_needs_no_texts_takes_none(make_backbone, kind) -> None:
+    model, options = attach(make_backbone, initialisation=kind)
+    METHOD.initialise(model, options, samples(0))
+
+
+@pytest.mark.parametrize("kind", ["coherent_magnitude", "coherent_fisher", "principal"])
+def test_pooled_rungs_refuse_an_initialisation_of_rungs(kind: str) -> None:
+    with pytest.raises(
+        ValidationError, match=f"rungs is pool and initialisation is {kind}.*fisher"
+    ):
+        LadderOptions.model_validate({"rungs": "pool", "initialisation": kind})
+
+
+def test_the_backbone_is_noisy_only_in_training_and_only_if_asked(make_backbone) -> None:
+    ids = torch.randint(2, 60, (1, 6))
+
+    def differs(model: LadderModel) -> bool:
+        first, second = (model.backbone.encode(ids, [0, 1, 2]).blocks_KUTD for _ in range(2))
+        assert not first.requires_grad
+        return not torch.equal(first, second)
+
+    quiet, _ = attach(make_backbone)
+    noisy, _ = attach(make_backbone, backbone_dropout=0.3)
+    assert not differs(quiet.train())
+    assert differs(noisy.train())
+    assert not differs(noisy.eval())
+    expected = quiet.backbone.encode(ids, [0]).final_UTD
+    assert torch.equal(noisy.backbone.encode(ids, [0]).final_UTD, expected)
+
+
+def test_equal_prompts_do_not_share_their_noise(make_backbone, make_batch, monkeypatch) -> None:
+    model, _ = attach(make_backbone, backbone_dropout=0.3)
+    batch = make_batch()
+    seen: list[int] = []
+    encode, decode = model.backbone.encode, model.backbone.decode
+    monkeypatch.setattr(
+        model.backbone,
+        "encode",
+        lambda ids, layers: (seen.append(len(ids)), encode(ids, layers))[1],
+    )
+    monkeypatch.setattr(
+        model.backbone,
+        "decode",
+        lambda ids, layers, **rest: (seen.append(len(ids)), decode(ids, layers, **rest))[1],
+    )
+    model.train()(batch)
+    assert seen == [len(batch)] * 2
+    model.eval()(batch)
+    assert seen[2:] == [len(batch.prompt_ids_UT), len(batch.pair_rows_P)]
+
+
+def test_examples_apart_are_the_same_examples(make_model, make_batch) -> None:
+    model, batch = make_model(), make_batch()
+    apart = batch.unshared()
+    assert len(apart.prompt_ids_UT) == len(batch)
+    torch.testing.assert_close(model(apart), model(batch))
+    assert replace(batch, pair_rows_P=None, pair_index_B=None).unshared().pair_rows_P is None
