@@ -5,7 +5,12 @@ predictions needs no torch.
 """
 
 import importlib
+import logging
 from typing import Any
+
+# Where torchao is installed, transformers loads it, and what it registers with torch is out of
+# date by a release: torch's business with torchao, not the user's.
+logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 

@@ -7,40 +7,77 @@ import typer
 from rich.table import Table
 
 from vl_lst.cli._console import JsonOption, QuietOption, progress, results
+from vl_lst.cli.leaderboard import write_page
 
 __all__ = ["demo"]
+
+# Of each task and run, on the page.
+EXAMPLES = 12
 
 
 def demo(
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder for everything the demo makes.")
     ] = Path("demo-run"),
+    methods: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[,NAME]...", help="Methods to train under the same protocol, or `all`."
+        ),
+    ] = "lst",
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Render shapes, extract features, train LST with and without the image, and score both.
+    """Render shapes, extract features, train LST on four tasks with and without the image, score.
 
     Needs no network: the pictures are made on the spot, a small CLIP and T5 come along. Ends in
-    a few minutes on two CPU cores; interrupted, the same command goes on where it was.
+    a few minutes on two CPU cores, or a few minutes for each two methods; interrupted, the same
+    command goes on where it was.
 
     Example: vl-lst demo --out demo-run
     """
     from functools import partial
 
     from eval.files import write_json
-    from vl_lst.demo.run import run_demo
+    from tasks import get_task
+    from vl_lst.demo.run import BLIND, LADDER, run_demo
+    from vl_lst.methods import method_names
 
-    result = run_demo(out, partial(progress, quiet=quiet))
-    table = Table(title="shapes world, official accuracy on val2014")
+    # The ladder first: its examples are the ones that are drawn.
+    names = sorted(method_names(), key=lambda name: name != LADDER)
+    chosen = names if methods == "all" else [name.strip() for name in methods.split(",")]
+    result = run_demo(out, partial(progress, quiet=quiet), chosen)
+    table = Table(title="shapes world, official metrics on the validation splits")
     table.add_column("task")
-    table.add_column("LST", justify="right", style="bold")
-    table.add_column("blind (no image)", justify="right")
-    for task, scores in result.scores.items():
-        table.add_row(task, f"{scores['lst']:.2f}", f"{scores['blind']:.2f}")
+    table.add_column("metric")
+    for name in chosen:
+        table.add_column(name, justify="right", style="bold" if name == LADDER else None)
+    table.add_column(f"{BLIND} (no image)", justify="right")
+    for task_name, scores in result.scores.items():
+        task = get_task(task_name)
+        metric = task.primary_metric
+        values = [f"{scores[name] * task.primary_factor:.2f}" for name in (*chosen, BLIND)]
+        table.add_row(task_name, "CIDEr x 100" if metric == "cider" else f"{metric} %", *values)
     results.print(table)
-    results.print(f"{result.seconds:.0f} seconds; pictures with answers: {result.gallery}")
+    page = out / "leaderboard.html"
+    write_page(
+        result.runs,
+        page,
+        splits={},
+        images=result.pictures,
+        examples=EXAMPLES,
+        title="Shapes world",
+        quoted=None,
+        include_dirty=True,
+        quiet=True,
+    )
+    results.print(f"{result.seconds:.0f} seconds")
+    results.print(f"examples with answers: {result.gallery}", markup=False)
+    results.print(f"curves, costs and more examples: {page}", markup=False)
     results.print(
-        f"ask it yourself: vl-lst predict {out / 'runs' / 'lst'} --image FILE --question TEXT"
+        f"ask it yourself: vl-lst predict {result.runs / chosen[0]} --task vqa --image FILE "
+        "--question TEXT",
+        markup=False,
     )
     if json_file is not None:
         write_json(json_file, {"tasks": result.scores, "seconds": round(result.seconds, 1)})

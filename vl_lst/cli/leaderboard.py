@@ -1,6 +1,6 @@
 """`vl-lst leaderboard`: finished runs compared, as one page of HTML and as tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,7 @@ from vl_lst.cli._console import JsonOption, QuietOption, progress, results, stat
 if TYPE_CHECKING:
     from eval.leaderboard.board import Board, Group
 
-__all__ = ["leaderboard"]
+__all__ = ["leaderboard", "write_page"]
 
 MOST_MISSING_SHOWN = 3
 
@@ -75,27 +75,67 @@ def leaderboard(
     Example: vl-lst leaderboard runs --out leaderboard.html --images coco --markdown table.md
     """
     from eval.files import atomic_path, write_json
+    from eval.leaderboard.reported import reported_results
+    from eval.leaderboard.tables import board_document, to_csv, to_latex, to_markdown
+    from tasks import task_names
+
+    quoted = reported_results() if reported else None
+    board = write_page(
+        runs_dir,
+        out,
+        splits=_chosen_splits(split or [], task_names()),
+        images=images,
+        examples=examples,
+        title=title,
+        quoted=quoted,
+        include_dirty=include_dirty,
+        quiet=quiet,
+    )
+    for path, write in ((markdown, to_markdown), (latex, to_latex), (csv, to_csv)):
+        if path is not None:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(write(board, quoted).encode("utf-8", "replace"))
+    if json_file is not None:
+        write_json(json_file, board_document(board, quoted))
+    for group in board.groups:
+        _print_group(group)
+    results.print(f"page: {out}", markup=False)
+
+
+def write_page(
+    runs_dir: Path,
+    out: Path,
+    *,
+    splits: Mapping[str, str],
+    images: Path | None,
+    examples: int,
+    title: str,
+    quoted: "Reported | None",
+    include_dirty: bool,
+    quiet: bool,
+) -> "Board":
+    """Write the page of HTML, and return what is on it; see the options of the command.
+
+    Raises:
+        InputError: No run in the folder can be compared.
+    """
+    from eval.files import atomic_path
     from eval.leaderboard.board import build_board
     from eval.leaderboard.quantities import Metric
-    from eval.leaderboard.reported import reported_results
     from eval.leaderboard.runs import find_runs
-    from eval.leaderboard.tables import board_document, to_csv, to_latex, to_markdown
     from eval.report.page import render_page
     from tasks import get_task, task_names
     from vl_lst.cli._example_sheets import example_sheets, thumbnails
 
-    chosen_splits = _chosen_splits(split or [], task_names())
     metrics = {
         task.name: Metric(task.primary_metric, task.primary_factor)
         for task in map(get_task, task_names())
     }
-    found = find_runs(runs_dir, include_dirty=include_dirty)
-    board = build_board(found, metrics, chosen_splits)
+    board = build_board(find_runs(runs_dir, include_dirty=include_dirty), metrics, splits)
     if not quiet:
         for each in board.left_out:
             status.print(f"left out {each.name}: {each.reason}", markup=False)
     _require_runs(board, runs_dir)
-    quoted = reported_results() if reported else None
     sheets = {}
     with progress("gathering examples", quiet=quiet) as report:
         placed = [(group, run) for group in board.groups for row in group.rows for run in row.runs]
@@ -113,19 +153,10 @@ def leaderboard(
         if len(missing) > MOST_MISSING_SHOWN:
             status.print(f"no picture of {len(missing) - MOST_MISSING_SHOWN:,} more")
     page = render_page(board, title=title, reported=quoted, sheets=sheets, pictures=pictures)
-    texts = {out: page}
-    for path, write in ((markdown, to_markdown), (latex, to_latex), (csv, to_csv)):
-        if path is not None:
-            texts[path] = write(board, quoted)
-    for path, text in texts.items():
-        with atomic_path(path) as temporary:
-            # A lone surrogate in someone's prediction is no reason to fail.
-            temporary.write_bytes(text.encode("utf-8", "replace"))
-    if json_file is not None:
-        write_json(json_file, board_document(board, quoted))
-    for group in board.groups:
-        _print_group(group)
-    results.print(f"page: {out}", markup=False)
+    with atomic_path(out) as temporary:
+        # A lone surrogate in someone's prediction is no reason to fail.
+        temporary.write_bytes(page.encode("utf-8", "replace"))
+    return board
 
 
 def _chosen_splits(given: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:

@@ -21,12 +21,12 @@ __all__ = ["statements_split", "write_nlvr2"]
 # Shares of the kinds of sentences. What can be answered by looking up one thing in one picture
 # prevails, as in the other tasks.
 KIND_WEIGHTS = {
-    "one side": 40,
-    "both": 8,
-    "either": 36,
-    "one alone": 8,
-    "count": 5,
-    "compare": 3,
+    "either": 50,
+    "one side": 34,
+    "both": 6,
+    "one alone": 4,
+    "count": 4,
+    "compare": 2,
 }
 PEOPLE = 12
 EXTRA_VALIDATIONS = 4

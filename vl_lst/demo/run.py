@@ -1,7 +1,7 @@
 """The whole road on the shapes world: pictures, features, training, official scores."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ from vl_lst.demo.splits import picture_path
 from vl_lst.demo.world import write_world
 from vl_lst.models.loading import DEMO
 from vl_lst.progress import ProgressReport
-from vl_lst.recipes import Recipe, read_recipe_file, resolve_recipe
+from vl_lst.recipes import Recipe, fitting_recipe, read_recipe_file, resolve_recipe
 from vl_lst.training.record import RunRecord
 from vl_lst.training.run_directory import RunDirectory
 from vl_lst.training.together import train_together
 
-__all__ = ["BLIND", "TASKS", "DemoResult", "run_demo"]
+__all__ = ["BLIND", "LADDER", "TASKS", "DemoResult", "run_demo"]
 
 TASKS = ("vqa", "gqa", "nlvr2", "caption")
 LADDER, BLIND = "lst", "blind"
@@ -45,51 +45,66 @@ class DemoResult:
 
     Args:
         scores: The primary metric on the official script's scale by task, then by what was
-            trained: `lst`, and `blind`, the same model with all image features zero.
+            trained: each method, and `blind`, the ladder with all image features zero.
         seconds: Wall time of this call.
-        gallery: A picture of some examples with answers.
+        pictures: Folder of the pictures that were rendered.
+        runs: Folder of the runs, each under its name.
+        gallery: A picture of some examples with the answers of the first method.
     """
 
     scores: dict[str, dict[str, float]]
     seconds: float
+    pictures: Path
+    runs: Path
     gallery: Path
 
 
 def run_demo(
-    out: Path, stage: Callable[[str], AbstractContextManager[ProgressReport]]
+    out: Path,
+    stage: Callable[[str], AbstractContextManager[ProgressReport]],
+    methods: Sequence[str] = (LADDER,),
 ) -> DemoResult:
-    """Render, extract, train all tasks with and without the image, score.
+    """Render, extract, train all tasks with each method and once without the image, score.
 
     Interrupted and called again with the same folder, it goes on where it was.
 
     Args:
         out: Folder for everything that is made.
         stage: Opens the progress report of a stage, given its description.
+        methods: Names of the methods to train.
+
+    Raises:
+        RecipeError: There is no such method, or the folder's runs are of another version.
     """
     started = time.monotonic()
     data, features = out / "data", out / "features.h5"
+    trained = {
+        name: (_recipe(name, data, features), out / "runs" / name) for name in (*methods, BLIND)
+    }
     with stage("rendering pictures") as report:
         write_world(data, report=report)
+    pictures = data / "images"
     encoder = build_encoder(str(CLIP_FOLDER), name=DEMO)
     with stage("extracting features") as report:
-        extract(data / "images", features, encoder, batch_size=EXTRACTION_BATCH, on_progress=report)
-    runs = {name: (_recipe(name, data, features), out / "runs" / name) for name in (LADDER, BLIND)}
+        extract(pictures, features, encoder, batch_size=EXTRACTION_BATCH, on_progress=report)
     with stage("training") as report:
-        records = train_together(runs, report=report)
+        records = train_together(trained, report=report)
     gallery = out / "examples.png"
-    draw_gallery(_cards(data, *runs[LADDER]), gallery)
+    draw_gallery(_cards(data, *trained[methods[0]]), gallery)
     scores = {
         task: {name: _primary(get_task(task), record) for name, record in records.items()}
         for task in TASKS
     }
-    return DemoResult(scores, time.monotonic() - started, gallery)
+    return DemoResult(scores, time.monotonic() - started, pictures, out / "runs", gallery)
 
 
 def _recipe(name: str, data: Path, features: Path) -> Recipe:
+    method = LADDER if name == BLIND else name
     return resolve_recipe(
-        read_recipe_file("demo"),
+        read_recipe_file(fitting_recipe(method, DEMO)),
         [
             *CHANGES,
+            ("method.name", method),
             ("data.root", str(data)),
             ("data.blind", name == BLIND),
             ("features", [str(features)]),

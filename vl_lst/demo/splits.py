@@ -25,7 +25,7 @@ PICTURE_SIZE = 128
 # Mostly one object: the demo has to learn to look within a minute or two.
 OBJECT_COUNTS = (1, 1, 1, 2)
 # Statements about pairs also count and compare, so some pictures need more to be counted.
-PAIR_OBJECT_COUNTS = (1, 1, 1, 2, 3)
+PAIR_OBJECT_COUNTS = (1, 1, 1, 2)
 # What the pictures of a set are made of: few things, so that many a statement is true of some
 # pairs and false of others, as where NLVR2's sets are of one kind of thing.
 PALETTE = 3

@@ -42,7 +42,7 @@ def refusal(*overrides: str) -> str:
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_is_valid(name: str) -> None:
-    method = name.removeprefix("demo").removeprefix("-") or "lst"
+    method = name.removeprefix("demo").removeprefix("-").removesuffix("-paper") or "lst"
     assert resolve(name).method.name == method
 
 
@@ -153,7 +153,10 @@ def test_an_unknown_field_is_named_with_the_nearest_one() -> None:
         ("training.batch_size=eight", ["training.batch_size", '"eight"', "integer"]),
         ("training.batch_size=true", ["training.batch_size", "true", "integer"]),
         ("method.options.dropout=1.5", ["method.options.dropout", "1.5", "less than 1"]),
-        ("method.options.rungs=pool", ["method.options", "coherent_magnitude", "linear"]),
+        (
+            "method.options.rungs=pool & method.options.initialisation=coherent_magnitude",
+            ["method.options", "coherent_magnitude", "linear"],
+        ),
         ("head=write", ["head", "'write'", "classify, generate"]),
         ("data.train_split=train", ["data.train_split", "'train'", "train2014"]),
         ("method.name=lsd", ["lsd", "lst"]),
@@ -165,7 +168,7 @@ def test_an_unknown_field_is_named_with_the_nearest_one() -> None:
     ],
 )
 def test_values_out_of_range_say_field_found_and_allowed(override: str, words: list[str]) -> None:
-    message = refusal(override)
+    message = refusal(*override.split(" & "))
     assert all(word in message for word in words), message
 
 
