@@ -10,6 +10,7 @@ from vl_lst.cli._console import JsonOption, QuietOption, progress, results, stat
 
 if TYPE_CHECKING:
     from eval.leaderboard.board import Board, Group
+    from eval.leaderboard.reported import ReportedResults
 
 __all__ = ["leaderboard", "write_page"]
 
@@ -110,7 +111,7 @@ def write_page(
     images: Path | None,
     examples: int,
     title: str,
-    quoted: "Reported | None",
+    quoted: "ReportedResults | None",
     include_dirty: bool,
     quiet: bool,
 ) -> "Board":

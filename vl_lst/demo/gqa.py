@@ -22,14 +22,14 @@ __all__ = ["GqaDocuments", "gqa_split", "write_gqa"]
 # Shares of the kinds of questions. What can be answered by looking up one thing prevails, as in
 # the other tasks.
 KIND_WEIGHTS = {
-    "exist": 34,
-    "verify color": 16,
+    "exist": 18,
+    "verify color": 10,
     "verify name": 4,
     "verify size": 3,
     "verify hposition": 2,
     "verify vposition": 2,
     "verify relation": 3,
-    "verify background": 4,
+    "verify background": 8,
     "query color": 18,
     "query name": 16,
     "query size": 3,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from vl_lst.demo.gqa_programs import Program, find
-from vl_lst.demo.scenes import COLOURS, SHAPES, Scene, SceneObject
+from vl_lst.demo.scenes import BENCHMARK_COLOURS, BENCHMARK_SHAPES, Scene, SceneObject
 
 __all__ = ["YES_NO", "Facts", "GqaQuestion", "SceneView", "Thing", "presence", "settling", "worded"]
 
@@ -55,8 +55,8 @@ class Thing:
     def facts(self, *values: str) -> Facts:
         """What is known of the object once it is referred to and these values of it are known."""
         known = (self.known_by, *values)
-        colour = next((value for value in known if value in COLOURS), "")
-        shape = next((value for value in known if value in SHAPES), "")
+        colour = next((value for value in known if value in BENCHMARK_COLOURS), "")
+        shape = next((value for value in known if value in BENCHMARK_SHAPES), "")
         return presence(colour, shape).union(f"{self.number} is {value}" for value in known)
 
 

@@ -7,7 +7,7 @@ from random import Random
 from vl_lst.demo.captions import with_article
 from vl_lst.demo.gqa_asking import YES_NO, Facts, GqaQuestion, SceneView, Thing, worded
 from vl_lst.demo.gqa_programs import joined, then
-from vl_lst.demo.scenes import COLOURS, SHAPES, SIZES, SceneObject, pick
+from vl_lst.demo.scenes import BENCHMARK_COLOURS, BENCHMARK_SHAPES, SIZES, SceneObject, pick
 
 __all__ = ["ATTRIBUTES", "Attribute", "attribute_questions"]
 
@@ -48,7 +48,7 @@ def _side(at: float, low: str, high: str) -> str:
 
 ATTRIBUTES = {
     "color": Attribute(
-        values=tuple(COLOURS),
+        values=BENCHMARK_COLOURS,
         value_of=lambda item: item.colour,
         said=str,
         semantic="attr",
@@ -68,7 +68,7 @@ ATTRIBUTES = {
         query=("What size is the {noun}?", "How big is the {noun}?"),
     ),
     "name": Attribute(
-        values=SHAPES,
+        values=BENCHMARK_SHAPES,
         value_of=lambda item: item.shape,
         said=with_article,
         semantic="cat",
@@ -171,7 +171,7 @@ def _about_two(thing: Thing, rng: Random) -> Iterator[GqaQuestion]:
     colour, size = thing.item.colour, thing.item.size
     way = rng.random()
     if way < 0.25:
-        colour = _another(colour, tuple(COLOURS), rng)
+        colour = _another(colour, BENCHMARK_COLOURS, rng)
     elif way < 0.5:
         size = _another(size, SIZES, rng)
     yes = (colour, size) == (thing.item.colour, thing.item.size)

@@ -7,7 +7,7 @@ from random import Random
 from vl_lst.demo.captions import PLURALS, with_article
 from vl_lst.demo.gqa_asking import YES_NO, GqaQuestion, SceneView, presence, settling, worded
 from vl_lst.demo.gqa_programs import joined, then
-from vl_lst.demo.scenes import COLOURS, SHAPES, pick
+from vl_lst.demo.scenes import BENCHMARK_COLOURS, BENCHMARK_SHAPES, pick
 
 __all__ = ["existence_questions"]
 
@@ -24,10 +24,13 @@ def existence_questions(view: SceneView, rng: Random) -> Iterator[GqaQuestion]:
 
 def _one(view: SceneView, rng: Random) -> Iterator[GqaQuestion]:
     # What is not there shares a word with what is, or else one glance would do.
-    asked = {("", pick(rng, SHAPES)), (pick(rng, tuple(COLOURS)), "")}
+    asked = {("", pick(rng, BENCHMARK_SHAPES)), (pick(rng, BENCHMARK_COLOURS), "")}
     for item in view.scene.objects:
         asked |= {("", item.shape), (item.colour, ""), (item.colour, item.shape)}
-        asked |= {(item.colour, pick(rng, SHAPES)), (pick(rng, tuple(COLOURS)), item.shape)}
+        asked |= {
+            (item.colour, pick(rng, BENCHMARK_SHAPES)),
+            (pick(rng, BENCHMARK_COLOURS), item.shape),
+        }
     for colour, shape in sorted(asked):
         noun = f"{colour} {shape or 'shape'}".strip()
         program, there = view.find_any(colour, shape)
@@ -52,7 +55,7 @@ def _one(view: SceneView, rng: Random) -> Iterator[GqaQuestion]:
 
 def _two(view: SceneView, rng: Random) -> Iterator[GqaQuestion]:
     present = {item.shape for item in view.scene.objects}
-    shapes = sorted(present | {pick(rng, SHAPES), pick(rng, SHAPES)})
+    shapes = sorted(present | {pick(rng, BENCHMARK_SHAPES), pick(rng, BENCHMARK_SHAPES)})
     for operation, wordings in (("and", BOTH_EXIST), ("or", EITHER_EXISTS)):
         # One pair for each answer: what is drawn blindly is hardly ever both there, or both absent.
         of_answer: dict[bool, list[tuple[str, str]]] = {}

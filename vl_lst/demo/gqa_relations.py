@@ -5,7 +5,7 @@ from random import Random
 
 from vl_lst.demo.gqa_asking import YES_NO, GqaQuestion, SceneView, Thing, worded
 from vl_lst.demo.gqa_programs import Program, find, joined, then
-from vl_lst.demo.scenes import SHAPES, Relation, SceneObject, holds, pick
+from vl_lst.demo.scenes import BENCHMARK_SHAPES, Relation, SceneObject, holds, pick
 
 __all__ = ["relation_questions"]
 
@@ -72,7 +72,7 @@ def _neighbours(view: SceneView, thing: Thing, rng: Random) -> Iterator[GqaQuest
             structural="query",
             semantic="rel",
             detailed="relS",
-            options=SHAPES,
+            options=BENCHMARK_SHAPES,
             told=thing.facts() | {fact, place, f"there is {item.shape}"},
             settled_by=(thing.named | {fact, place},),
             things=(thing,),

@@ -21,11 +21,11 @@ __all__ = ["statements_split", "write_nlvr2"]
 # Shares of the kinds of sentences. What can be answered by looking up one thing in one picture
 # prevails, as in the other tasks.
 KIND_WEIGHTS = {
-    "either": 50,
-    "one side": 34,
-    "both": 6,
+    "either": 56,
+    "one side": 32,
+    "both": 4,
     "one alone": 4,
-    "count": 4,
+    "count": 2,
     "compare": 2,
 }
 PEOPLE = 12
@@ -75,7 +75,7 @@ def _chosen(
         kind = pick_weighted(KIND_WEIGHTS, {each.kind for each in candidates}, rng)
         best = pick(rng, [statement for statement in candidates if statement.kind == kind])
         chosen.append(best)
-        candidates = [each for each in candidates if each.subject != best.subject]
+        candidates = [each for each in candidates if each.text != best.text]
     return chosen
 
 

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from random import Random
 
 from vl_lst.demo.captions import PLURALS, RELATION_WORDS, noun_phrase, with_article
-from vl_lst.demo.scenes import COLOURS, SHAPES, SIZES, Relation, Scene, SceneObject, holds, pick
+from vl_lst.demo.scenes import (
+    BENCHMARK_COLOURS,
+    BENCHMARK_SHAPES,
+    SIZES,
+    Relation,
+    Scene,
+    SceneObject,
+    holds,
+    pick,
+)
 
 __all__ = ["ANSWERS", "Question", "questions_about"]
 
@@ -89,8 +98,8 @@ IS_RELATED = ("Is the {noun} {relation} the {other}?", "Is there {a} {relation} 
 
 ANSWERS: tuple[str, ...] = (
     *("yes", "no", "left", "right", *SIZES),
-    *COLOURS,
-    *SHAPES,
+    *BENCHMARK_COLOURS,
+    *BENCHMARK_SHAPES,
     *(str(number) for number in range(7)),
 )
 
@@ -146,8 +155,8 @@ def _existence(scene: Scene, rng: Random) -> Iterator[Question]:
         noun
         for item in scene.objects
         for noun in (
-            f"{item.colour} {pick(rng, SHAPES)}",
-            f"{pick(rng, tuple(COLOURS))} {item.shape}",
+            f"{item.colour} {pick(rng, BENCHMARK_SHAPES)}",
+            f"{pick(rng, BENCHMARK_COLOURS)} {item.shape}",
         )
     ]
     candidates = {
@@ -155,7 +164,7 @@ def _existence(scene: Scene, rng: Random) -> Iterator[Question]:
         **{shape: True for shape in shapes},
         **{f"{colour} shape": True for colour in colours},
     }
-    for noun in (*near, pick(rng, SHAPES), f"{pick(rng, tuple(COLOURS))} shape"):
+    for noun in (*near, pick(rng, BENCHMARK_SHAPES), f"{pick(rng, BENCHMARK_COLOURS)} shape"):
         candidates.setdefault(noun, False)
     for noun, there in sorted(candidates.items()):
         negated = rng.random() < 0.4
@@ -188,7 +197,7 @@ def _shapes(scene: Scene, rng: Random) -> Iterator[Question]:
 def _counts(scene: Scene, rng: Random) -> Iterator[Question]:
     shapes = Counter(item.shape for item in scene.objects)
     colours = Counter(item.colour for item in scene.objects)
-    absent = pick(rng, SHAPES)
+    absent = pick(rng, BENCHMARK_SHAPES)
     counted = {
         **{PLURALS[shape]: number for shape, number in shapes.items()},
         **{f"{colour} shapes": number for colour, number in colours.items()},
@@ -202,7 +211,7 @@ def _counts(scene: Scene, rng: Random) -> Iterator[Question]:
 def _attributes(scene: Scene, rng: Random) -> Iterator[Question]:
     for item in _unique(scene.objects, "shape"):
         true = rng.random() < 0.5
-        others = [c for c in COLOURS if c != item.colour]
+        others = [c for c in BENCHMARK_COLOURS if c != item.colour]
         colour = item.colour if true else pick(rng, others)
         text = pick(rng, IS_COLOUR).format(noun=item.shape, colour=colour)
         yield Question("attribute", text, "yes" if true else "no", f"{item.shape} is {colour}")

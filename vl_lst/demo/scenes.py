@@ -14,6 +14,8 @@ from random import Random
 from typing import Literal, TypeVar
 
 __all__ = [
+    "BENCHMARK_COLOURS",
+    "BENCHMARK_SHAPES",
     "COLOURS",
     "SHAPES",
     "SIZES",
@@ -48,6 +50,11 @@ COLOURS: dict[str, tuple[Rgb, Rgb]] = {
     "purple": ((128, 0, 128), (138, 52, 196)),
     "pink": ((255, 105, 180), (250, 150, 190)),
 }
+
+# What the benchmark's pictures show and its questions name. The encoders know all of the above;
+# a side network that has two minutes to learn what a word looks like learns fewer.
+BENCHMARK_SHAPES = ("circle", "square", "triangle", "star")
+BENCHMARK_COLOURS = ("red", "green", "blue", "yellow", "black", "pink")
 
 # Half extents as fractions of the picture. The gap between the two keeps "small" and "large"
 # answerable; crowded pictures have no room for the largest.

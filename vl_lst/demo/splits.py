@@ -6,9 +6,15 @@ pictures of its own, in pairs.
 
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
-from vl_lst.demo.scenes import COLOURS, SHAPES, Purpose, Scene, sample_scene, scene_seed
+from vl_lst.demo.scenes import (
+    BENCHMARK_COLOURS,
+    BENCHMARK_SHAPES,
+    Purpose,
+    Scene,
+    sample_scene,
+    scene_seed,
+)
 
 __all__ = [
     "PAIRS_PER_SET",
@@ -26,9 +32,10 @@ PICTURE_SIZE = 128
 OBJECT_COUNTS = (1, 1, 1, 2)
 # Statements about pairs also count and compare, so some pictures need more to be counted.
 PAIR_OBJECT_COUNTS = (1, 1, 1, 2)
-# What the pictures of a set are made of: few things, so that many a statement is true of some
-# pairs and false of others, as where NLVR2's sets are of one kind of thing.
-PALETTE = 3
+# Pairs show even fewer things, so that many a statement is true of some pairs of a set and false of
+# others, as where NLVR2's sets are each of one kind of thing.
+PAIR_SHAPES = BENCHMARK_SHAPES[:3]
+PAIR_COLOURS = BENCHMARK_COLOURS[:3]
 PAIRS_PER_SET = 4
 SETS_PER_DIRECTORY = 10
 
@@ -58,7 +65,12 @@ class Split:
 
     def scene(self, number: int) -> Scene:
         """Return the scene of the split's `number`-th picture."""
-        return sample_scene(scene_seed(self.purpose, number), counts=OBJECT_COUNTS)
+        return sample_scene(
+            scene_seed(self.purpose, number),
+            counts=OBJECT_COUNTS,
+            shapes=BENCHMARK_SHAPES,
+            colours=BENCHMARK_COLOURS,
+        )
 
     def stem(self, number: int) -> str:
         """Return the official stem of the split's `number`-th picture."""
@@ -88,15 +100,12 @@ class PairSplit:
     def pairs(self, set_number: int) -> tuple[tuple[Scene, Scene], ...]:
         """Return the left and the right scene of each pair of a set."""
         first = set_number * PAIRS_PER_SET * 2
-        rng = Random(scene_seed(self.purpose, first))
-        shapes = sorted(SHAPES, key=lambda _: rng.random())[:PALETTE]
-        colours = sorted(COLOURS, key=lambda _: rng.random())[:PALETTE]
         scenes = [
             sample_scene(
                 scene_seed(self.purpose, index),
                 counts=PAIR_OBJECT_COUNTS,
-                shapes=shapes,
-                colours=colours,
+                shapes=PAIR_SHAPES,
+                colours=PAIR_COLOURS,
             )
             for index in range(first, first + PAIRS_PER_SET * 2)
         ]
@@ -113,7 +122,7 @@ SPLITS = (
     Split("val2014", Purpose.BENCHMARK_VAL, 250, 8, 100_001),
 )
 PAIR_SPLITS = (
-    PairSplit("train", Purpose.BENCHMARK_PAIRS_TRAIN, 110, 10, in_directories=True),
+    PairSplit("train", Purpose.BENCHMARK_PAIRS_TRAIN, 110, 12, in_directories=True),
     PairSplit("dev", Purpose.BENCHMARK_PAIRS_VAL, 30, 6, in_directories=False),
 )
 

@@ -81,32 +81,23 @@ def statements_about(pairs: Iterable[tuple[Scene, Scene]], rng: Random) -> list[
         pairs: Left and right scenes.
         rng: Chooses wordings.
     """
-    objects = [item for pair in pairs for scene in pair for item in scene.objects]
-    nouns = {
-        **{item.shape: ("", item.shape) for item in objects},
-        **{f"{item.colour} shape": (item.colour, "") for item in objects},
-        **{f"{item.colour} {item.shape}": (item.colour, item.shape) for item in objects},
-    }
+    colours = {item.colour for pair in pairs for scene in pair for item in scene.objects}
     made: list[Statement] = []
-    for noun, (colour, shape) in sorted(nouns.items()):
-        made += _presence(noun, _Contains(colour, shape), rng)
-    for shape in sorted({item.shape for item in objects} | {"shape"}):
-        made += _counts(shape, rng)
-    return [*made, *_comparisons(rng)]
+    # Colours alone: to find a thing that a sentence names, a model must learn of each name by
+    # itself what it looks like, for which the demo has no time with many.
+    for colour in sorted(colours):
+        made += _presence(f"{colour} shape", _Contains(colour), rng)
+    return [*made, *_counts(rng), *_comparisons(rng)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Contains:
-    """Whether a scene has an object of a colour and a shape; empty stands for any."""
+    """Whether a scene has an object of a colour."""
 
     colour: str
-    shape: str
 
     def __call__(self, scene: Scene) -> bool:
-        return any(
-            self.colour in ("", item.colour) and self.shape in ("", item.shape)
-            for item in scene.objects
-        )
+        return any(item.colour == self.colour for item in scene.objects)
 
 
 def _presence(noun: str, contains: _Contains, rng: Random) -> Iterator[Statement]:
@@ -131,19 +122,19 @@ def _presence(noun: str, contains: _Contains, rng: Random) -> Iterator[Statement
     yield state("one alone", ONE_ONLY, lambda left, right: contains(left) != contains(right))
 
 
-def _counts(shape: str, rng: Random) -> Iterator[Statement]:
+def _counts(rng: Random) -> Iterator[Statement]:
     for side in (0, 1):
         for number in (1, 2, 3):
             text = pick(rng, EXACTLY).format(
                 side=SIDES[side],
-                counted=count_phrase(number, shape),
+                counted=count_phrase(number, "shape"),
                 are="is" if number == 1 else "are",
             )
             yield Statement(
                 "count",
-                f"{number} {shape}",
+                f"{number} shapes",
                 text,
-                lambda *pair, n=side, wanted=number: _count(pair[n], shape) == wanted,
+                lambda *pair, n=side, wanted=number: len(pair[n].objects) == wanted,
             )
 
 
@@ -164,7 +155,3 @@ def _comparisons(rng: Random) -> Iterator[Statement]:
         yield Statement(
             "compare", "shapes", text, lambda *pair, wanted=total: sum(map(size, pair)) == wanted
         )
-
-
-def _count(scene: Scene, shape: str) -> int:
-    return sum(shape in ("shape", item.shape) for item in scene.objects)

@@ -17,15 +17,15 @@ PEOPLE = 10
 # Shares of the kinds of questions. What can be answered by looking up one thing prevails: the
 # demo has to learn it within a minute or two.
 KIND_WEIGHTS = {
-    "present": 34,
-    "absent": 3,
-    "attribute": 15,
-    "colour": 26,
-    "shape": 14,
-    "count": 3,
-    "size": 2,
-    "side": 2,
-    "relation": 1,
+    "present": 9,
+    "absent": 5,
+    "attribute": 5,
+    "colour": 45,
+    "shape": 22,
+    "count": 5,
+    "size": 4,
+    "side": 3,
+    "relation": 2,
 }
 
 # People take these for one another now and then.
