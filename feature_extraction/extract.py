@@ -11,12 +11,14 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,6 +28,7 @@ from feature_extraction.images import ImageFile, decode_image, find_images
 from feature_extraction.layout import Status
 from feature_extraction.partial import Batch, PartialStore, check_target, partial_folder
 from feature_extraction.preprocess import fit_square
+from feature_extraction.shards import Shard, ShardRecord, image_list_sha256
 from feature_extraction.spec import FeatureSpec, ResizeRule
 from feature_extraction.store import FeatureStore
 
@@ -76,38 +79,47 @@ def extract(
     *,
     batch_size: int = 32,
     workers: int = 0,
+    shard: Shard | None = None,
     on_progress: OnProgress | None = None,
 ) -> ExtractionResult:
-    """Extract the features of a folder of photographs into one HDF5 file.
+    """Extract the features of a folder of photographs, or of a shard of it, into one HDF5 file.
 
     An interrupted extraction goes on where it was. A finished one is left as it is, except that
     images that could not be read are tried again: if any can be read now, it is completed.
 
     Args:
         images: The folder, or what `find_images` found in it.
-        out: The file to make.
+        out: The file to make; of a shard, what the joined file is to be called: the shard itself
+            goes beside it, to `shard.path(out)`.
         encoder: The tower; its spec says how photographs are prepared.
         batch_size: Images the tower sees at once; numbers can differ in their last bits with it.
         workers: Processes that decode; 0 decodes in this one.
+        shard: Which part of the images to do; `None` does all.
         on_progress: Called after each batch.
 
     Raises:
         ImageError: There are no images, or two share an id.
         StoreError: `out` cannot be written, was made with other settings or of other images.
         EncoderError: The tower gives numbers that are not finite.
-        FeatureError: A decoding process died.
+        FeatureError: A decoding process died, or there are fewer images than shards.
     """
     started = time.monotonic()
     files = find_images(images) if isinstance(images, Path) else list(images)
+    record = None
+    if shard is not None:
+        out = shard.path(out)
+        record, files = _part_of(files, shard, batch_size)
     check_target(out)
-    previous = _previous_store(out, encoder.spec, files)
+    previous = _previous_store(out, encoder.spec, files, record)
     redone = set() if previous is None else _rows_to_redo(previous, files, encoder.spec)
     extracted = 0
     if previous is None or redone:
-        with PartialStore(out, encoder.spec, [file.image_id for file in files]) as partial:
+        image_ids = [file.image_id for file in files]
+        with PartialStore(out, encoder.spec, image_ids, record) as partial:
             if previous is not None:
-                partial.adopt(previous, redone)
-            extracted = _fill(partial, files, encoder, batch_size, workers, on_progress)
+                partial.adopt(previous, redone=redone)
+            with _dead_workers_explained():
+                extracted = _fill(partial, files, encoder, batch_size, workers, on_progress)
             partial.finish()
     else:
         # Left behind by a run that was killed between its last two steps.
@@ -121,6 +133,20 @@ def extract(
         file_bytes=out.stat().st_size,
         seconds=time.monotonic() - started,
     )
+
+
+def _part_of(
+    files: Sequence[ImageFile], shard: Shard, batch_size: int
+) -> tuple[ShardRecord, list[ImageFile]]:
+    rows = shard.rows(len(files), batch_size)
+    record = ShardRecord(
+        number=shard.number,
+        count=shard.count,
+        start=rows.start,
+        images=len(files),
+        image_ids_sha256=image_list_sha256([file.image_id for file in files]),
+    )
+    return record, list(files[rows.start : rows.stop])
 
 
 class _Prepared(NamedTuple):
@@ -185,14 +211,16 @@ def _fill(
         rows = slice(prepared.start, prepared.start + len(prepared.reasons))
         features_NVC = encoder.encode(prepared.pixels, [file.image_id for file in files[rows]])
         features_NVC[[bool(reason) for reason in prepared.reasons]] = 0
-        partial.write(
-            Batch(
-                start=prepared.start,
-                features=features_NVC,
-                image_size=prepared.image_size.numpy(),
-                reasons=prepared.reasons,
+        # Of a batch that is done again for some images, the others stay as they were.
+        for run in _runs(partial.status[rows] == Status.PENDING):
+            partial.write(
+                Batch(
+                    start=prepared.start + run.start,
+                    features=features_NVC[run],
+                    image_size=prepared.image_size.numpy()[run],
+                    reasons=prepared.reasons[run],
+                )
             )
-        )
         extracted += len(prepared.reasons)
         if on_progress is not None:
             done = int((partial.status != Status.PENDING).sum())
@@ -201,6 +229,12 @@ def _fill(
             note = f"{rate:.1f} images/s" + (f", {failed} failed" if failed else "")
             on_progress(done, len(files), note)
     return extracted
+
+
+def _runs(wanted_N: NDArray[np.bool_]) -> list[slice]:
+    """Cut the places that are wanted into runs of neighbours."""
+    edges = np.flatnonzero(np.diff(wanted_N.astype(np.int8), prepend=0, append=0))
+    return [slice(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
 
 
 def _decoded(photographs: _Photographs, workers: int, device: torch.device) -> Iterator[_Prepared]:
@@ -213,8 +247,14 @@ def _decoded(photographs: _Photographs, workers: int, device: torch.device) -> I
         # Its own generator: the caller's random numbers are not touched.
         generator=torch.Generator(),
     )
+    return iter(loader)
+
+
+@contextmanager
+def _dead_workers_explained() -> Iterator[None]:
+    """Say what the death of a decoding process means; PyTorch may raise it anywhere in the loop."""
     try:
-        yield from loader
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -234,7 +274,7 @@ def _leave_interrupts_to_parent(_: int) -> None:
 
 
 def _previous_store(
-    out: Path, spec: FeatureSpec, files: Sequence[ImageFile]
+    out: Path, spec: FeatureSpec, files: Sequence[ImageFile], record: ShardRecord | None
 ) -> FeatureStore | None:
     """Open the store an earlier run finished, and make sure it is the one asked for now."""
     if not out.exists():
@@ -247,6 +287,13 @@ def _previous_store(
             "there is this command). Choose another --out, or remove the file."
         )
     wanted = [file.image_id for file in files]
+    if store.shard != record or (record is not None and list(store.listed_ids) != wanted):
+        raise StoreError(
+            f"{out} was cut from the images in another way "
+            f"({_cut(store.shard, len(store.listed_ids))} there, {_cut(record, len(wanted))} now). "
+            "Extract all shards of the same images with the same --batch-size; remove the file to "
+            "make it anew."
+        )
     if list(store.listed_ids) != wanted:
         listed = set(store.listed_ids)
         new = [image_id for image_id in wanted if image_id not in listed]
@@ -257,6 +304,15 @@ def _previous_store(
             "the file."
         )
     return store
+
+
+def _cut(record: ShardRecord | None, images: int) -> str:
+    if record is None:
+        return f"all {images:,}"
+    return (
+        f"{images:,} from number {record.start:,} on, of {record.images:,} whose names have the "
+        f"hash {record.image_ids_sha256[:12]}"
+    )
 
 
 def _rows_to_redo(store: FeatureStore, files: Sequence[ImageFile], spec: FeatureSpec) -> set[int]:

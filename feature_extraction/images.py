@@ -149,8 +149,12 @@ def decode_image(source: Path | Image.Image, side: int) -> Decoded:
         try:
             if isinstance(source, Image.Image):
                 return _decode(source, side)
+            before = _version(source)
             with _open(source) as image:
-                return _decode(image, side)
+                decoded = _decode(image, side)
+            if _version(source) != before:
+                raise ImageError("the file changed while it was read")
+            return decoded
         except ImageError:
             raise
         except FileNotFoundError:
@@ -158,6 +162,11 @@ def decode_image(source: Path | Image.Image, side: int) -> Decoded:
         except Exception as error:
             # Decoders meet corrupt data with nearly every type of exception.
             raise ImageError(f"it cannot be decoded: {_reason(error)}") from error
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _open(path: Path) -> Image.Image:

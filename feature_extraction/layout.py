@@ -6,6 +6,7 @@
     /image_size  int32    [images, 2]                  original height, width in pixels; 0 if failed
     /reason      UTF-8    [images]                     why a failed image failed; empty otherwise
     attribute `spec`                                   canonical JSON of a `FeatureSpec`
+    attribute `shard`                                  of a shard: JSON of a `ShardRecord`
 
 The features are one uninterrupted block of the file: they are allocated when the file is created,
 before anything whose size depends on the images, so the same spec and image list put them at the
@@ -21,9 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import StoreError
+from feature_extraction.shards import SHARD_ATTRIBUTE, ShardRecord
 from feature_extraction.spec import FeatureSpec
 
-__all__ = ["Status", "check_layout", "read_spec", "write_layout"]
+__all__ = [
+    "HDF5_FORMAT",
+    "Status",
+    "check_features_shape",
+    "check_layout",
+    "check_table",
+    "own_dataset",
+    "read_spec",
+    "write_layout",
+    "write_table",
+]
 
 # One version, not "latest": the bytes written must not depend on the library's age. 1.10 is the
 # first that stores a fully allocated chunked dataset without an index.
@@ -33,7 +45,6 @@ PAGE_BYTES = 4096
 MOST_IMAGES = 2**31
 MOST_VALUES_PER_IMAGE = 2**26
 LONGEST_SPEC = 2**20
-DATASETS = ("features", "image_id", "status", "image_size", "reason")
 
 
 class Status(enum.IntEnum):
@@ -51,11 +62,21 @@ def write_layout(
     status: NDArray[np.uint8],
     image_size: NDArray[np.int32],
     reasons: Sequence[str],
+    shard: ShardRecord | None = None,
 ) -> int:
     """Create a store whose features are allocated but not written.
 
     The file is sparse: only metadata takes space on disk until the features are written at the
     offset returned, image after image, `tokens * channels * 2` bytes each.
+
+    Args:
+        path: The file to create.
+        spec: How its features are made.
+        image_ids: Its images, in order.
+        status: uint8 `[images]`, a `Status` each.
+        image_size: int32 `[images, 2]`, height and width.
+        reasons: Why each failed image failed; empty for those that did not.
+        shard: Which part of a larger extraction this is; `None` for a whole one.
 
     Returns:
         Offset of the features in the file, in bytes.
@@ -85,18 +106,32 @@ def write_layout(
                 f"h5py {h5py.version.version} with HDF5 {h5py.version.hdf5_version} was used, "
                 "h5py 3.11 or later is needed"
             )
-        encoded = [image_id.encode() for image_id in image_ids]
-        id_type = h5py.string_dtype("utf-8", max(map(len, encoded)))
-        data = {
-            "image_id": np.array(encoded, dtype=id_type),
-            "status": status.astype("u1"),
-            "image_size": image_size.astype("<i4"),
-            "reason": np.array(reasons, dtype=h5py.string_dtype("utf-8")),
-        }
-        for name, values in data.items():
-            file.create_dataset(name, data=values, track_times=False)
-        file.attrs["spec"] = spec.to_json()
+        write_table(file, spec, image_ids, status, image_size, reasons)
+        if shard is not None:
+            file.attrs[SHARD_ATTRIBUTE] = shard.model_dump_json()
     return offset
+
+
+def write_table(
+    file: h5py.File,
+    spec: FeatureSpec,
+    image_ids: Sequence[str],
+    status: NDArray[np.uint8],
+    image_size: NDArray[np.int32],
+    reasons: Sequence[str],
+) -> None:
+    """Write everything but the features into a file that is being made."""
+    encoded = [image_id.encode() for image_id in image_ids]
+    id_type = h5py.string_dtype("utf-8", max(map(len, encoded)))
+    data = {
+        "image_id": np.array(encoded, dtype=id_type),
+        "status": status.astype("u1"),
+        "image_size": image_size.astype("<i4"),
+        "reason": np.array(reasons, dtype=h5py.string_dtype("utf-8")),
+    }
+    for name, values in data.items():
+        file.create_dataset(name, data=values, track_times=False)
+    file.attrs["spec"] = spec.to_json()
 
 
 def check_layout(file: h5py.File) -> None:
@@ -109,8 +144,25 @@ def check_layout(file: h5py.File) -> None:
     Raises:
         StoreError: With what was found and what was expected.
     """
-    datasets = {name: _dataset(file, name) for name in DATASETS}
-    features = datasets["features"]
+    features = own_dataset(file, "features")
+    check_features_shape(features)
+    images, tokens, channels = features.shape
+    if features.chunks not in (None, (1, tokens, channels)):
+        raise StoreError(
+            f"/features has chunks of {features.chunks}, "
+            f"expected one image per chunk: {(1, tokens, channels)}"
+        )
+    if not features.id.get_create_plist().get_nfilters():
+        _check_stored(features)
+    check_table(file, images)
+
+
+def check_features_shape(features: h5py.Dataset) -> None:
+    """Refuse features of another type, or of a shape that no extraction makes.
+
+    Raises:
+        StoreError: With what was found and what was expected.
+    """
     if features.ndim != 3 or features.dtype != np.dtype("<f2"):
         raise StoreError(
             f"/features is {features.dtype} {features.shape}, "
@@ -119,13 +171,14 @@ def check_layout(file: h5py.File) -> None:
     images, tokens, channels = features.shape
     if not (1 <= images <= MOST_IMAGES and 1 <= tokens * channels <= MOST_VALUES_PER_IMAGE):
         raise StoreError(f"/features has the shape {features.shape}, which no extraction makes")
-    if features.chunks not in (None, (1, tokens, channels)):
-        raise StoreError(
-            f"/features has chunks of {features.chunks}, "
-            f"expected one image per chunk: {(1, tokens, channels)}"
-        )
-    if not features.id.get_create_plist().get_nfilters():
-        _check_stored(features)
+
+
+def check_table(file: h5py.File, images: int) -> None:
+    """Refuse a file in which anything beside the features is not as `write_table` makes it.
+
+    Raises:
+        StoreError: With what was found and what was expected.
+    """
     expected = {
         "image_id": ((images,), None),
         "status": ((images,), np.dtype("u1")),
@@ -133,7 +186,7 @@ def check_layout(file: h5py.File) -> None:
         "reason": ((images,), None),
     }
     for name, (shape, dtype) in expected.items():
-        dataset = datasets[name]
+        dataset = own_dataset(file, name)
         is_expected = (
             h5py.check_string_dtype(dataset.dtype) is not None
             if dtype is None
@@ -165,7 +218,17 @@ def read_spec(file: h5py.File) -> FeatureSpec:
     return FeatureSpec.from_json(text.decode() if isinstance(text, bytes) else text)
 
 
-def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+def own_dataset(file: h5py.File, name: str, *, may_be_virtual: bool = False) -> h5py.Dataset:
+    """Open a dataset, following no link.
+
+    Args:
+        file: The file.
+        name: The dataset.
+        may_be_virtual: Whether a virtual dataset over other files passes as well.
+
+    Raises:
+        StoreError: It is missing, elsewhere, or holds objects or references.
+    """
     # `in` and [] follow links, so the kind of link is asked first.
     if name not in set(file):
         raise StoreError(f"/{name} is missing; it is not a feature store")
@@ -179,8 +242,11 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
         raise StoreError(f"/{name} is a {type(dataset).__name__}, expected a dataset")
     if dataset.external is not None:
         raise StoreError(f"/{name} keeps its data in other files (external storage), refused")
-    if dataset.is_virtual:
-        raise StoreError(f"/{name} is a virtual dataset over other files, refused")
+    if dataset.is_virtual and not may_be_virtual:
+        raise StoreError(
+            f"/{name} is a virtual dataset over other files, as in an index that `vl-lst features "
+            "join` makes; expected a file that holds its own data"
+        )
     if h5py.check_ref_dtype(dataset.dtype) is not None or (
         dataset.dtype.hasobject and h5py.check_string_dtype(dataset.dtype) is None
     ):

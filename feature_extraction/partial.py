@@ -12,9 +12,7 @@ Until the file takes its final name nothing can mistake it for a whole store, fe
 once, and the finishing can be repeated.
 """
 
-import errno
 import fcntl
-import hashlib
 import os
 import shutil
 import time
@@ -29,8 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from feature_extraction.disk import copy_range, is_out_of_space, sync_folder, write_all, write_at
 from feature_extraction.errors import StoreError
 from feature_extraction.layout import Status, write_layout
+from feature_extraction.shards import ShardRecord, image_list_sha256
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import FeatureStore
 
@@ -39,8 +39,6 @@ from feature_extraction.store import FeatureStore
 __all__ = ["Batch", "PartialStore", "check_target", "partial_folder"]
 
 SECONDS_BETWEEN_COMMITS = 1.0
-COPY_BYTES = 2**20
-OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +66,7 @@ class _Header(BaseModel):
     images: int
     image_ids_sha256: str
     features_offset: int
+    shard: ShardRecord | None = None
 
 
 class _Entry(BaseModel):
@@ -117,17 +116,25 @@ class PartialStore:
         out: Where the finished store goes.
         spec: How its features are made.
         image_ids: Its images, in order.
+        shard: Which part of a larger extraction it is; `None` for a whole one.
 
     Raises:
         StoreError: Another process is at it, it was begun with other settings or images, there is
             not enough space, or its folder cannot be written.
     """
 
-    def __init__(self, out: Path, spec: FeatureSpec, image_ids: Sequence[str]) -> None:
+    def __init__(
+        self,
+        out: Path,
+        spec: FeatureSpec,
+        image_ids: Sequence[str],
+        shard: ShardRecord | None = None,
+    ) -> None:
         self._out = out
         self._folder = partial_folder(out)
         self._spec = spec
         self._image_ids = tuple(image_ids)
+        self._shard = shard
         self._image_bytes = spec.tokens * spec.channels * np.dtype(np.float16).itemsize
         images = len(self._image_ids)
         self.status: NDArray[np.uint8] = np.full(images, Status.PENDING, np.uint8)
@@ -146,7 +153,7 @@ class PartialStore:
             self._features = os.open(self._folder / "features", os.O_RDWR | os.O_CREAT, 0o666)
             on_failure.callback(os.close, self._features)
             self._check_space()
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
             on_failure.pop_all()
 
     def __enter__(self) -> Self:
@@ -158,8 +165,13 @@ class PartialStore:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        os.close(self._features)
-        os.close(self._journal)
+        try:
+            # What was done before the trouble is kept, unless the trouble is with the disk.
+            if self._uncommitted and not isinstance(error, StoreError):
+                self.commit()
+        finally:
+            os.close(self._features)
+            os.close(self._journal)
 
     def write(self, batch: Batch) -> None:
         """Take over one batch; about once a second what has come is made safe.
@@ -170,7 +182,7 @@ class PartialStore:
         features_NVC = np.ascontiguousarray(batch.features, np.dtype("<f2"))
         with self._explained():
             offset = self._offset + batch.start * self._image_bytes
-            _write_at(self._features, features_NVC.data.cast("B"), offset)
+            write_at(self._features, features_NVC.data.cast("B"), offset)
         entry = _Entry(
             start=batch.start,
             image_size=[(int(height), int(width)) for height, width in batch.image_size],
@@ -181,17 +193,18 @@ class PartialStore:
         if time.monotonic() - self._committed_at >= SECONDS_BETWEEN_COMMITS:
             self.commit()
 
-    def adopt(self, store: FeatureStore, redone: Set[int]) -> None:
+    def adopt(self, store: FeatureStore, *, start: int = 0, redone: Set[int] = frozenset()) -> None:
         """Take over what a finished store holds, all but some rows.
 
         Args:
-            store: Of the same spec and images.
+            store: Of the same spec, and of these images from `start` on.
+            start: Row of its first image.
             redone: Rows to leave pending.
 
         Raises:
             StoreError: There is no space left, or the store cannot be read.
         """
-        for row, image_id in enumerate(self._image_ids):
+        for row, image_id in enumerate(store.listed_ids, start):
             if row in redone or self.status[row] != Status.PENDING:
                 continue
             features_NVC = np.zeros((1, store.tokens, store.channels), np.float16)
@@ -216,7 +229,7 @@ class PartialStore:
         """
         with self._explained():
             os.fsync(self._features)
-            _write_all(self._journal, "".join(self._uncommitted).encode())
+            write_all(self._journal, "".join(self._uncommitted).encode())
             os.fsync(self._journal)
         self._uncommitted.clear()
         self._committed_at = time.monotonic()
@@ -233,9 +246,7 @@ class PartialStore:
         self.commit()
         layout = self._folder / "layout"
         with self._explained():
-            offset = write_layout(
-                layout, self._spec, self._image_ids, self.status, self.image_size, self.reasons
-            )
+            offset = self._write_layout(layout)
             if offset != self._offset:
                 raise StoreError(
                     f"{self._folder} was begun with another HDF5 library, which put the features "
@@ -246,27 +257,36 @@ class PartialStore:
             with layout.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 for start, end in ((0, offset), (block_end, size)):
-                    _copy_range(file.fileno(), self._features, start, end)
+                    copy_range(file.fileno(), self._features, start, end)
             os.truncate(self._features, size)
             os.fsync(self._features)
             os.replace(self._folder / "features", self._out)
-            _sync_folder(self._out.parent)
+            sync_folder(self._out.parent)
             shutil.rmtree(self._folder)
 
     def _header(self) -> _Header:
         # The place of the features is asked of HDF5 itself, with a layout that is thrown away.
         layout = self._folder / "layout"
-        offset = write_layout(
-            layout, self._spec, self._image_ids, self.status, self.image_size, self.reasons
-        )
+        offset = self._write_layout(layout)
         layout.unlink()
         self._offset = offset
-        identity = hashlib.sha256("\n".join(self._image_ids).encode()).hexdigest()
         return _Header(
             spec=self._spec,
             images=len(self._image_ids),
-            image_ids_sha256=identity,
+            image_ids_sha256=image_list_sha256(self._image_ids),
             features_offset=offset,
+            shard=self._shard,
+        )
+
+    def _write_layout(self, path: Path) -> int:
+        return write_layout(
+            path,
+            self._spec,
+            self._image_ids,
+            self.status,
+            self.image_size,
+            self.reasons,
+            self._shard,
         )
 
     def _read_journal(self, header: _Header) -> None:
@@ -277,7 +297,7 @@ class PartialStore:
         if found is None:
             os.truncate(self._journal, 0)
             os.lseek(self._journal, 0, os.SEEK_SET)
-            _write_all(self._journal, (header.model_dump_json() + "\n").encode())
+            write_all(self._journal, (header.model_dump_json() + "\n").encode())
             os.fsync(self._journal)
             return
         self._check_same(found, header)
@@ -301,6 +321,8 @@ class PartialStore:
             ]
         if found.image_ids_sha256 != wanted.image_ids_sha256:
             differences.append(f"images: {found.images} there, {wanted.images} now, other names")
+        elif found.shard != wanted.shard:
+            differences.append("shard of other images: the whole list has changed")
         if differences:
             raise StoreError(
                 f"{self._folder} holds an unfinished extraction with other settings "
@@ -345,7 +367,7 @@ class PartialStore:
         try:
             yield
         except OSError as error:
-            if error.errno in OUT_OF_SPACE or os.strerror(errno.ENOSPC) in str(error):
+            if is_out_of_space(error):
                 done = int((self.status != Status.PENDING).sum())
                 raise StoreError(
                     f"no space left on the device for {self._out}, after {done:,} of "
@@ -365,29 +387,3 @@ def _parse(model: type[Line], line: bytes) -> Line | None:
         return model.model_validate_json(line)
     except ValidationError:
         return None
-
-
-def _write_at(handle: int, data: memoryview, offset: int) -> None:
-    while data:
-        written = os.pwrite(handle, data, offset)
-        data, offset = data[written:], offset + written
-
-
-def _write_all(handle: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(handle, view) :]
-
-
-def _copy_range(source: int, target: int, start: int, end: int) -> None:
-    for offset in range(start, end, COPY_BYTES):
-        block = os.pread(source, min(COPY_BYTES, end - offset), offset)
-        _write_at(target, memoryview(block), offset)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

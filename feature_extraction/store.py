@@ -4,67 +4,28 @@ A file is checked before anything is read from it (`feature_extraction.layout`).
 extraction is done count as present; failed ones are known with their reasons.
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import StoreError
+from feature_extraction.index import IndexEntry, read_index
 from feature_extraction.layout import Status, check_layout, read_spec
+from feature_extraction.reader import FeatureReader
+from feature_extraction.rows import row_reader
+from feature_extraction.shards import ShardRecord, read_shard_record
 from feature_extraction.spec import FeatureSpec
 
 # N images asked for, V tokens, C channels
 
-__all__ = ["FeatureReader", "FeatureStore", "JoinedStore", "open_features"]
+__all__ = ["FeatureReader", "FeatureStore", "JoinedStore", "is_index", "open_features"]
 
 HOW_TO_EXTRACT = "vl-lst extract-features --images FOLDER --out FILE.h5"
-
-
-class FeatureReader(Protocol):
-    """What trainers and evaluators need of a store, or of several read as one."""
-
-    @property
-    def spec(self) -> FeatureSpec:
-        """How the features were made."""
-
-    @property
-    def tokens(self) -> int:
-        """Feature vectors per image."""
-
-    @property
-    def channels(self) -> int:
-        """Numbers per feature vector."""
-
-    @property
-    def failures(self) -> Mapping[str, str]:
-        """Reason by id of each image that could not be read."""
-
-    def __len__(self) -> int:
-        """Count the images that have features."""
-
-    def __iter__(self) -> Iterator[str]:
-        """Go through the ids of images that have features, in the order of the file."""
-
-    def __contains__(self, image_id: object) -> bool:
-        """Whether the image has features."""
-
-    def __getitem__(self, image_id: str) -> NDArray[np.float16]:
-        """Return the features of one image, float16 `[tokens, channels]`."""
-
-    def image_size(self, image_id: str) -> tuple[int, int]:
-        """Return the height and width of the photograph in pixels, as it is seen upright."""
-
-    def missing(self, image_ids: Iterable[str]) -> list[str]:
-        """Return those of `image_ids` that have no features, each once, in the order given."""
-
-    def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
-        """Return the features of several images, float16 `[images, tokens, channels]`."""
 
 
 class FeatureStore:
@@ -81,16 +42,16 @@ class FeatureStore:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self._file: h5py.File | None = None
-        self._pid = -1
-        with _readable(self._path), self._open() as file:
+        with _readable(self._path), _opened(self._path) as file:
             check_layout(file)
             self._spec = read_spec(file)
+            self._shard = read_shard_record(file)
+            self._rows = row_reader(self._path, file["features"])
             _, self._tokens, self._channels = file["features"].shape
             image_ids = [str(image_id) for image_id in file["image_id"].asstr()[:]]
-            status = file["status"][:]
+            self._status: NDArray[np.uint8] = file["status"][:]
             self._image_size: NDArray[np.int32] = file["image_size"][:]
-            failed_rows = np.flatnonzero(status == Status.FAILED)
+            failed_rows = np.flatnonzero(self._status == Status.FAILED)
             reasons = file["reason"].asstr()
             self._failures = {image_ids[row]: str(reasons[row]) for row in failed_rows}
         if (self._tokens, self._channels) != (self._spec.tokens, self._spec.channels):
@@ -103,7 +64,7 @@ class FeatureStore:
             repeated = _first(_repeated(image_ids))
             raise StoreError(f"{self._path}: image ids occur more than once: {repeated}")
         self._all_ids = tuple(image_ids)
-        done_rows = np.flatnonzero(status == Status.DONE)
+        done_rows = np.flatnonzero(self._status == Status.DONE)
         self._row = {image_ids[row]: int(row) for row in done_rows}
 
     @property
@@ -115,6 +76,11 @@ class FeatureStore:
     def spec(self) -> FeatureSpec:
         """How the features were made."""
         return self._spec
+
+    @property
+    def shard(self) -> ShardRecord | None:
+        """Which part of a larger extraction this is; `None` for a whole one."""
+        return self._shard
 
     @property
     def tokens(self) -> int:
@@ -135,6 +101,16 @@ class FeatureStore:
     def listed_ids(self) -> tuple[str, ...]:
         """Ids of all images the store was made for, done or not, in the order of the file."""
         return self._all_ids
+
+    @property
+    def listed_sizes(self) -> NDArray[np.int32]:
+        """Height and width of each of `listed_ids`, `[images, 2]`; zeros where it failed."""
+        return self._image_size
+
+    @property
+    def status(self) -> NDArray[np.uint8]:
+        """What became of each of `listed_ids`, as `feature_extraction.layout.Status`."""
+        return self._status
 
     def __len__(self) -> int:
         """Count the images that have features."""
@@ -179,23 +155,24 @@ class FeatureStore:
         Raises:
             StoreError: An image has no features here, or the file cannot be read any more.
         """
-        rows = [self._row_of(image_id) for image_id in image_ids]
-        features_NVC = np.empty((len(rows), self._tokens, self._channels), np.float16)
-        with _readable(self._path):
-            dataset = self._opened()["features"]
-            for position, row in enumerate(rows):
-                dataset.read_direct(features_NVC, np.s_[row], np.s_[position])
+        features_NVC = np.empty((len(image_ids), self._tokens, self._channels), np.float16)
+        for position, image_id in enumerate(image_ids):
+            self.read_into(image_id, features_NVC[position])
         return features_NVC
+
+    def read_into(self, image_id: str, features_VC: NDArray[np.float16]) -> None:
+        """Fill a contiguous float16 array `[tokens, channels]` with the features of one image.
+
+        Raises:
+            StoreError: The image has no features here, or the file cannot be read any more.
+        """
+        row = self._row_of(image_id)
+        with _explained(self._path):
+            self._rows.read_into(row, features_VC)
 
     def close(self) -> None:
         """Close this process's handle; the next read opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the handle behind: it means nothing in another process."""
-        return {**self.__dict__, "_file": None, "_pid": -1}
+        self._rows.close()
 
     def _row_of(self, image_id: str) -> int:
         row = self._row.get(image_id)
@@ -208,33 +185,21 @@ class FeatureStore:
             f"holds it: {HOW_TO_EXTRACT}"
         )
 
-    def _opened(self) -> h5py.File:
-        if self._pid != os.getpid():
-            # A forked child closes the handle it inherited before opening its own: HDF5 would
-            # otherwise take the same file descriptor, and its offset, for both processes.
-            self.close()
-            self._pid = os.getpid()
-        if self._file is None:
-            self._file = self._open()
-        return self._file
-
-    def _open(self) -> h5py.File:
-        # A chunk is one image and is read once: caching chunks would only copy them.
-        return h5py.File(self._path, "r", rdcc_nbytes=0, locking="best-effort")
-
 
 class JoinedStore:
     """Several stores made with the same settings, read as one.
 
     Args:
         stores: At least one store.
+        name: What to call them in messages; `None` lists their files.
 
     Raises:
         StoreError: Their specs differ, or an image is in more than one.
     """
 
-    def __init__(self, stores: Sequence[FeatureStore]) -> None:
+    def __init__(self, stores: Sequence[FeatureStore], name: str | None = None) -> None:
         first = stores[0]
+        self._name = name or ", ".join(str(store.path) for store in stores)
         self._stores = tuple(stores)
         self._store_of: dict[str, FeatureStore] = {}
         for store in stores:
@@ -249,8 +214,8 @@ class JoinedStore:
         listed = [image_id for store in stores for image_id in store.listed_ids]
         if len(set(listed)) < len(listed):
             raise StoreError(
-                f"{', '.join(str(store.path) for store in stores)} share images: "
-                f"{_first(_repeated(listed))}. Give each image's features once."
+                f"{self._name} share images: {_first(_repeated(listed))}. "
+                "Give each image's features once."
             )
 
     @property
@@ -313,7 +278,7 @@ class JoinedStore:
         """
         features_NVC = np.empty((len(image_ids), self.tokens, self.channels), np.float16)
         for position, image_id in enumerate(image_ids):
-            features_NVC[position] = self._owner(image_id)[image_id]
+            self._owner(image_id).read_into(image_id, features_NVC[position])
         return features_NVC
 
     def _owner(self, image_id: str) -> FeatureStore:
@@ -322,34 +287,96 @@ class JoinedStore:
             return store
         reason = self.failures.get(image_id)
         found = f"could not be read when they were made: {reason}" if reason else "is in none"
-        paths = ", ".join(str(store.path) for store in self._stores)
         raise StoreError(
-            f"{paths}: image {image_id!r} {found}. Extract the features of the folder that holds "
-            f"it: {HOW_TO_EXTRACT}"
+            f"{self._name}: image {image_id!r} {found}. Extract the features of the folder that "
+            f"holds it: {HOW_TO_EXTRACT}"
         )
 
 
 def open_features(paths: str | Path | Sequence[str | Path]) -> FeatureReader:
     """Open one feature file, or several made alike, such as one of train and one of val images.
 
+    Args:
+        paths: Each a file of features, or an index that `feature_extraction.join` made of several.
+
     Raises:
-        StoreError: A file is missing or damaged, the specs differ, or an image occurs twice.
+        StoreError: A file, or one that an index names, is missing or damaged; the specs differ, or
+            an image occurs twice.
     """
     several = [paths] if isinstance(paths, str | Path) else list(paths)
     if not several:
         raise StoreError(f"no feature file was given; make one: {HOW_TO_EXTRACT}")
-    stores = [FeatureStore(path) for path in several]
-    return stores[0] if len(stores) == 1 else JoinedStore(stores)
+    stores = [store for path in several for store in _stores(Path(path))]
+    if len(stores) == 1:
+        return stores[0]
+    return JoinedStore(stores, ", ".join(str(path) for path in several))
+
+
+def is_index(path: Path) -> bool:
+    """Whether the file is an index that `read_index` accepts; the files it joins are not opened."""
+    try:
+        with _readable(path), _opened(path) as file:
+            return read_index(file) is not None
+    except StoreError:
+        return False
+
+
+def _stores(path: Path) -> list[FeatureStore]:
+    """Open the store at `path`, or all that the index at `path` lists."""
+    with _readable(path), _opened(path) as file:
+        entries = read_index(file)
+        spec = read_spec(file)
+    if entries is None:
+        return [FeatureStore(path)]
+    return [_indexed_store(path, spec, entry) for entry in entries]
+
+
+def _indexed_store(index: Path, spec: FeatureSpec, entry: IndexEntry) -> FeatureStore:
+    """Open one file of an index and make sure that it is still the one that was joined.
+
+    The features are read from that file itself, checked as any other, never through HDF5's virtual
+    dataset, which gives fill values where a file is missing.
+    """
+    path = index.parent / entry.name
+    try:
+        store = FeatureStore(path)
+    except StoreError as error:
+        raise StoreError(
+            f"{index} is an index, and one of the files it joins cannot be used: {error} Files "
+            "that were joined belong beside their index, wherever it is moved."
+        ) from None
+    differences = spec.differences(store.spec)
+    if store.listed_ids != entry.image_ids:
+        differences.append("other images")
+    elif store.status.tobytes() != entry.status.tobytes():
+        differences.append("other images done")
+    if differences:
+        raise StoreError(
+            f"{path} has changed since {index} was made of it ({'; '.join(differences)}). Join the "
+            f"files again: vl-lst features join FILES --out {index}"
+        )
+    return store
+
+
+def _opened(path: Path) -> h5py.File:
+    return h5py.File(path, "r", locking="best-effort")
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn what HDF5 says about a missing or damaged file into what a person can act on."""
+    """Tell a missing, an unfinished and a damaged file apart."""
     if not path.is_file():
         unfinished = path.with_name(path.name + ".partial").exists()
         state = "its extraction is not finished: run the same command again" if unfinished else ""
         found = "is a folder" if path.is_dir() else state or "does not exist"
         raise StoreError(f"feature file {path} {found}. Make it with {HOW_TO_EXTRACT}")
+    with _explained(path):
+        yield
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what HDF5 or the system says about a damaged file into what a person can act on."""
     try:
         yield
     except StoreError as error:

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from feature_extraction.errors import StoreError
+from feature_extraction.join import join_stores
 from feature_extraction.partial import Batch, PartialStore
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import FeatureReader, FeatureStore, open_features
@@ -112,6 +113,16 @@ class TestReading:
             store["a"]
 
 
+def compress(path: Path) -> None:
+    """Store the features of a file anew as another tool might, compressed."""
+    with h5py.File(path, "r+") as file:
+        features = file["features"][:]
+        del file["features"]
+        file.create_dataset(
+            "features", data=features, chunks=(1, *features.shape[1:]), compression="gzip"
+        )
+
+
 class _Rows(Dataset[torch.Tensor]):
     def __init__(self, store: FeatureReader, ids: list[str]) -> None:
         self.store, self.ids = store, ids
@@ -124,23 +135,70 @@ class _Rows(Dataset[torch.Tensor]):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_read_what_one_process_reads(tmp_path: Path, method: str) -> None:
-    """Shuffled reads in two workers, the parent's handle open as they start."""
+@pytest.mark.parametrize(
+    ("method", "workers"),
+    [
+        (None, 0),
+        ("fork", 2),
+        ("fork", 8),
+        ("spawn", 2),
+        pytest.param("spawn", 8, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("kind", ["block", "compressed"])
+def test_workers_read_what_one_process_reads(
+    tmp_path: Path, method: str | None, workers: int, kind: str
+) -> None:
+    """Shuffled reads of an index, the parent's handles open as the workers start."""
     ids = [f"image{number}" for number in range(40)]
-    write_store(tmp_path / "one.h5", ids[:25])
-    write_store(tmp_path / "two.h5", ids[25:], seed=1)
-    store = open_features([tmp_path / "one.h5", tmp_path / "two.h5"])
-    expected = store.read(ids)
+    shards = [
+        write_store(tmp_path / "one.h5", ids[:25]),
+        write_store(tmp_path / "two.h5", ids[25:], seed=1),
+    ]
+    if kind == "compressed":
+        for path in shards:
+            compress(path)
+    join_stores(shards, tmp_path / "both.h5")
+    store = open_features(tmp_path / "both.h5")
+    expected = np.concatenate([features_of(25), features_of(15, seed=1)])
+    assert np.array_equal(store.read(ids), expected)
     order = np.random.default_rng(0).permutation(200) % 40
-    context = multiprocessing.get_context(method)
+    context = multiprocessing.get_context(method) if method else None
     shuffled = [ids[row] for row in order]
     loader = DataLoader(
-        _Rows(store, shuffled), batch_size=7, num_workers=2, multiprocessing_context=context
+        _Rows(store, shuffled), batch_size=7, num_workers=workers, multiprocessing_context=context
     )
     found = torch.cat(list(loader)).numpy()
     assert np.array_equal(found, expected[order])
     assert np.array_equal(store.read(ids), expected)
+
+
+@pytest.mark.parametrize("how", ["contiguous", "shuffled", "late", "userblock"])
+def test_features_laid_out_by_other_tools_read_the_same(
+    path: Path, tmp_path: Path, how: str
+) -> None:
+    """Only what is known to be one block is read without HDF5."""
+    other, userblock = tmp_path / "other.h5", 512 if how == "userblock" else 0
+    with h5py.File(path) as old, h5py.File(other, "w", userblock_size=userblock) as new:
+        for name in set(old) - {"features"}:
+            old.copy(name, new)
+        new.attrs["spec"] = old.attrs["spec"]
+        features = old["features"][:]
+        chunks = None if how in ("contiguous", "userblock") else (1, 6, 10)
+        dataset = new.create_dataset("features", features.shape, "<f2", chunks=chunks)
+        rows = [2, 0, 3, 1] if how == "shuffled" else [0, 1, 2, 3]
+        for row in rows:
+            dataset[row] = features[row]
+    store = FeatureStore(other)
+    assert np.array_equal(store.read(["a", "c", "dé"]), features_of(4)[[0, 2, 3]])
+
+
+def test_a_store_replaced_while_in_use_is_an_error_in_new_workers(path: Path) -> None:
+    """Rows of the new file could be other images."""
+    store = FeatureStore(path)
+    write_store(path, ["other", "images", "c"], seed=1)
+    with pytest.raises(StoreError, match="replaced or changed after it was opened"):
+        store["c"]
 
 
 def test_a_pickled_store_reads_in_another_place(path: Path) -> None:

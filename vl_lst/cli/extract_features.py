@@ -10,6 +10,7 @@ import typer
 
 from eval.files import write_json
 from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
+from vl_lst.cli._processes import chosen_shard, own_device, own_share, wait_for_others
 from vl_lst.demo import CLIP_FOLDER
 
 __all__ = ["extract_features"]
@@ -80,6 +81,14 @@ def extract_features(
         int | None,
         typer.Option(min=0, help="Processes that decode images. Default: one per core, at most 4."),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Do the I-th of N parts of the images, counted from 1, into "
+            "FILE.shard-I-of-N.h5. Under torchrun each process does its own.",
+        ),
+    ] = None,
     precision: Annotated[Precision, typer.Option(help="Arithmetic of the tower.")] = Precision.FP32,
     device: Annotated[
         str, typer.Option(help="'auto' (CUDA where there is one), 'cpu', 'cuda', 'cuda:1', ...")
@@ -97,6 +106,8 @@ def extract_features(
     the same command goes on where it was, and the file comes out the same.
     Images that cannot be read are listed with the reason, and make the command
     exit with 1 after everything else is done; run again, it tries them again.
+    Several processes or machines take a shard each; `vl-lst features join`
+    makes one file of them.
 
     Example: vl-lst extract-features --images coco/val2014 --out val2014.h5
     """
@@ -105,9 +116,11 @@ def extract_features(
     from feature_extraction.images import find_images
     from feature_extraction.partial import check_target
 
+    part, is_launched = chosen_shard(shard)
+    is_first = not is_launched or part is None or part.number == 1
     files = find_images(images)
-    check_target(out)
-    if not quiet:
+    check_target(out if part is None else part.path(out))
+    if is_first and not quiet:
         status.print(f"{len(files):,} images in {images}; building {encoder}", markup=False)
     tower = build_encoder(
         CLIP_FOLDER if encoder == DEMO_ENCODER else encoder,
@@ -116,21 +129,22 @@ def extract_features(
         layer=layer.value,
         resize=resize.value,
         precision=precision.value,
-        device=device,
+        device=own_device(device) if is_launched else device,
         name=encoder if encoder == DEMO_ENCODER else None,
     )
-    with progress("extracting", quiet=quiet) as report:
+    with progress("extracting", quiet=quiet or not is_first) as report:
         result = extract(
             files,
             out,
             tower,
             batch_size=batch_size,
-            workers=min(4, os.cpu_count() or 1) if workers is None else workers,
+            workers=min(4, own_share(os.cpu_count() or 1)) if workers is None else workers,
+            shard=part,
             on_progress=report,
         )
     failures = dict(result.failures)
     results.print(
-        f"{out}: {result.images - len(failures):,} of {result.images:,} images, "
+        f"{result.path}: {result.images - len(failures):,} of {result.images:,} images, "
         f"{result.file_bytes / 2**20:.1f} MiB; {result.extracted:,} extracted in "
         f"{result.seconds:.1f} s ({result.images_per_second:.1f} images/s)",
         markup=False,
@@ -141,9 +155,9 @@ def extract_features(
         results.print(f"  ... and {len(failures) - SHOWN_FAILURES:,} more", markup=False)
     if json_file is not None:
         write_json(
-            json_file,
+            part.path(json_file) if is_launched and part is not None else json_file,
             {
-                "path": str(out),
+                "path": str(result.path),
                 "images": result.images,
                 "extracted": result.extracted,
                 "failures": failures,
@@ -154,6 +168,8 @@ def extract_features(
                 "spec_sha256": tower.spec.digest,
             },
         )
+    if is_launched:
+        wait_for_others()
     if failures and not allow_missing:
         status.print(
             f"{len(failures):,} images could not be read and have no features. Replace the files "

@@ -1,0 +1,125 @@
+"""Extractions killed at random instants, then finished, beside one that nothing disturbed.
+
+Photographs are generated, a process extracts their features in two shards one after the other
+with a decoding worker, and is killed (SIGKILL) at a random instant; the same work is then done
+again until it ends, and the shards are joined. What is counted: kills that came before the end,
+and finished files whose bytes differ from the undisturbed ones (there must be none).
+
+    python benchmarks/kills.py [--kills 50] [--images 60] [--seed 0] [--json FILE]
+"""
+
+import argparse
+import multiprocessing
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from eval.files import write_json
+from feature_extraction import partial
+from feature_extraction.encoders import Encoder, build_encoder
+from feature_extraction.extract import extract
+from feature_extraction.images import ImageFile, find_images
+from feature_extraction.join import join_stores
+from feature_extraction.shards import Shard
+from vl_lst.demo import CLIP_FOLDER
+
+SHARDS = 2
+BATCH = 4
+
+
+def main() -> None:
+    """Print how many kills hit and how many finished files differ; fail if any does."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--images", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    # Forked children must not find a thread pool whose threads stayed with their parent.
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = generate(folder / "images", options.images)
+        encoder = build_encoder(CLIP_FOLDER, device="cpu")
+        hit, different = kill_and_finish(
+            files, encoder, folder, kills=options.kills, seed=options.seed
+        )
+    print(f"{options.kills} kills, {hit} before the end; {different} finished files differ")
+    if options.json:
+        write_json(
+            options.json, {"kills": options.kills, "before_the_end": hit, "different": different}
+        )
+    if different:
+        raise SystemExit(1)
+
+
+def generate(folder: Path, images: int) -> list[ImageFile]:
+    """Write small pictures of noise, every tenth broken."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(images):
+        path = folder / f"picture{number:04}.png"
+        if number % 10 == 9:
+            path.write_bytes(b"broken")
+            continue
+        size = (*generator.integers(20, 200, 2), 3)
+        Image.fromarray(generator.integers(0, 256, size, np.uint8)).save(path)
+    return find_images(folder)
+
+
+def kill_and_finish(
+    files: Sequence[ImageFile], encoder: Encoder, folder: Path, *, kills: int, seed: int
+) -> tuple[int, int]:
+    """Kill an extraction at random instants, finish it each time.
+
+    Returns:
+        Kills that came before the end, and finished files (shards, index and copy) that differ
+        from the undisturbed ones.
+    """
+    started = time.monotonic()
+    work(files, encoder, folder / "undisturbed")
+    longest = time.monotonic() - started
+    wanted = joined(folder / "undisturbed")
+    generator, hit, different = random.Random(seed), 0, 0
+    for _ in range(kills):
+        target = folder / "killed"
+        process = multiprocessing.get_context("fork").Process(
+            target=work, args=(files, encoder, target)
+        )
+        process.start()
+        process.join(generator.uniform(0, longest))
+        hit += process.is_alive()
+        process.kill()
+        process.join()
+        work(files, encoder, target)
+        found = joined(target)
+        different += sum(found.get(name) != content for name, content in wanted.items())
+        shutil.rmtree(target)
+    return hit, different
+
+
+def work(files: Sequence[ImageFile], encoder: Encoder, target: Path) -> None:
+    """Extract the shards, making each batch safe at once so that kills meet every step."""
+    partial.SECONDS_BETWEEN_COMMITS = 0.0
+    for number in range(1, SHARDS + 1):
+        shard = Shard(number, SHARDS)
+        extract(files, target / "all.h5", encoder, batch_size=BATCH, workers=1, shard=shard)
+
+
+def joined(target: Path) -> dict[str, bytes]:
+    """Join the shards both ways; return the content of every file by name."""
+    shards = sorted(target.glob("all.shard-*.h5"))
+    join_stores(shards, target / "index.h5")
+    join_stores(shards, target / "copy.h5", copy=True)
+    return {path.name: path.read_bytes() for path in sorted(target.iterdir())}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Images per second of reading features at random, beside other ways to keep them.
+
+A store of random numbers is written and read in shuffled order, warm from the page cache, image by
+image as a data loader does and in batches, in turns with
+
+    memory map      the same numbers in one `.npy` file through `numpy.load(mmap_mode="r")`
+    file per image  one HDF5 file for each image, opened for every read, as older suites keep them
+    HDF5            the same store through h5py alone
+    page cache      `preadv` of as many bytes in order into one buffer: what the machine can copy
+
+Each round times every way once; the figures are the medians of the rounds, and ratios are taken
+within a round. Whether all give the same numbers is checked as well.
+
+    python benchmarks/reading.py [--images 2000] [--tokens 49] [--channels 2048] [--json FILE]
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.files import write_json
+from feature_extraction.partial import Batch, PartialStore
+from feature_extraction.spec import FeatureSpec
+from feature_extraction.store import open_features
+
+# N images, V tokens, C channels
+
+BATCH = 64
+BLOCK_BYTES = 2**20
+
+
+def main() -> None:
+    """Print rates and ratios; fail if two ways give different numbers."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--tokens", type=int, default=49)
+    parser.add_argument("--channels", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--folder", type=Path, help="where to write; default: temporary files")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        ways = prepare(Path(name), options.images, options.tokens, options.channels)
+        check_equal(ways)
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(options.rounds):
+            for way, read in ways.items():
+                started = time.perf_counter()
+                read()
+                seconds[way].append(time.perf_counter() - started)
+    report(seconds, options.images, options.tokens * options.channels * 2, options.json)
+
+
+def prepare(
+    folder: Path, images: int, tokens: int, channels: int
+) -> dict[str, Callable[[], NDArray[np.float16] | None]]:
+    """Write the same features in every layout; return what reads each, and the last image read."""
+    generator = np.random.default_rng(0)
+    features_NVC = generator.random((images, tokens, channels), np.float32).astype(np.float16)
+    image_ids = [f"image{row:07}" for row in range(images)]
+    store_path, array_path = folder / "store.h5", folder / "array.npy"
+    np.save(array_path, features_NVC)
+    with PartialStore(store_path, plain_spec(tokens, channels), image_ids) as partial:
+        size = np.ones((images, 2), np.int32)
+        partial.write(
+            Batch(start=0, features=features_NVC, image_size=size, reasons=[""] * images)
+        )
+        partial.finish()
+    for row, image_id in enumerate(image_ids):
+        with h5py.File(folder / f"{image_id}.h5", "w") as file:
+            file[f"{image_id}/features"] = features_NVC[row]
+    del features_NVC
+    rows = [int(row) for row in generator.permutation(images)]
+    asked = [image_ids[row] for row in rows]
+    batches = [slice(start, start + BATCH) for start in range(0, images, BATCH)]
+    store, file = open_features(store_path), h5py.File(store_path, rdcc_nbytes=0)
+    array_NVC = np.load(array_path, mmap_mode="r")
+    stored_NVC = file["features"]
+
+    def in_store() -> NDArray[np.float16]:
+        for image_id in asked:
+            features_VC = store[image_id]
+        return features_VC
+
+    def in_store_batches() -> NDArray[np.float16]:
+        for batch in batches:
+            features_BVC = store.read(asked[batch])
+        last_VC: NDArray[np.float16] = features_BVC[-1]
+        return last_VC
+
+    def in_memory_map() -> NDArray[np.float16]:
+        for row in rows:
+            features_VC = np.array(array_NVC[row])
+        return features_VC
+
+    def in_memory_map_batches() -> NDArray[np.float16]:
+        for batch in batches:
+            features_BVC = array_NVC[rows[batch]]
+        last_VC: NDArray[np.float16] = features_BVC[-1]
+        return last_VC
+
+    def in_hdf5() -> NDArray[np.float16]:
+        for row in rows:
+            features_VC: NDArray[np.float16] = stored_NVC[row]
+        return features_VC
+
+    def in_files() -> NDArray[np.float16]:
+        for image_id in asked:
+            with h5py.File(folder / f"{image_id}.h5") as own:
+                features_VC: NDArray[np.float16] = own[f"{image_id}/features"][:]
+        return features_VC
+
+    def in_page_cache() -> None:
+        copy_in_order(array_path)
+
+    return {
+        "store": in_store,
+        "store, batches": in_store_batches,
+        "memory map": in_memory_map,
+        "memory map, batches": in_memory_map_batches,
+        "HDF5": in_hdf5,
+        "file per image": in_files,
+        "page cache": in_page_cache,
+    }
+
+
+def copy_in_order(path: Path) -> None:
+    """Read a whole file into one buffer."""
+    handle, buffer = os.open(path, os.O_RDONLY), bytearray(BLOCK_BYTES)
+    try:
+        for offset in range(0, os.fstat(handle).st_size, BLOCK_BYTES):
+            os.preadv(handle, [buffer], offset)
+    finally:
+        os.close(handle)
+
+
+def plain_spec(tokens: int, channels: int) -> FeatureSpec:
+    """Describe features that no tower made."""
+    return FeatureSpec(
+        encoder="noise",
+        weights="random",
+        architecture_sha256="0" * 64,
+        weights_sha256="0" * 64,
+        quick_gelu=False,
+        image_size=224,
+        resize="squash",
+        background=(255, 255, 255),
+        exact_pixels=2**22,
+        layer="grid",
+        grid=(1, tokens),
+        channels=channels,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        precision="fp32",
+    )
+
+
+def check_equal(ways: dict[str, Callable[[], NDArray[np.float16] | None]]) -> None:
+    """Read once in every way, which also warms the page cache, and compare the last image."""
+    last = [found for read in ways.values() if (found := read()) is not None]
+    if not all(np.array_equal(found, last[0]) for found in last):
+        raise SystemExit("the ways of reading disagree")
+
+
+def report(
+    seconds: dict[str, list[float]], images: int, image_bytes: int, json_file: Path | None
+) -> None:
+    """Print a line per way, and the ratios that matter."""
+    print(f"{images:,} images of {image_bytes / 1024:.1f} KiB, random order, warm")
+    rates = {way: images / statistics.median(times) for way, times in seconds.items()}
+    for way, rate in rates.items():
+        print(f"{way:22} {rate:10,.0f} images/s  {rate * image_bytes / 2**30:6.2f} GiB/s")
+    ratios = {
+        f"{ours} / {theirs}": ratio(seconds[theirs], seconds[ours])
+        for ours, theirs in (
+            ("store", "memory map"),
+            ("store, batches", "memory map, batches"),
+            ("store", "HDF5"),
+            ("store", "file per image"),
+            ("store", "page cache"),
+        )
+    }
+    for name, value in ratios.items():
+        print(f"{name:40} {value:6.2f}")
+    if json_file:
+        write_json(json_file, {"images_per_second": rates, "ratios": ratios})
+
+
+def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
+    """Median over rounds of how many times faster ours is."""
+    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Whatever goes wrong under way, the end is clear and what was done is not lost."""
+
+import errno
+import importlib.util
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from feature_extraction import images, partial
+from feature_extraction.encoders import Encoder
+from feature_extraction.errors import EncoderError, FeatureError, ImageError, StoreError
+from feature_extraction.extract import extract
+from feature_extraction.images import ImageFile, decode_image, find_images
+from feature_extraction.store import FeatureStore
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+
+BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
+BATCH = 3
+
+
+@pytest.fixture
+def undisturbed(photographs: Path, encoder: Encoder, tmp_path: Path) -> bytes:
+    extract(photographs, tmp_path / "undisturbed.h5", encoder, batch_size=BATCH)
+    return (tmp_path / "undisturbed.h5").read_bytes()
+
+
+@pytest.fixture
+def kills() -> ModuleType:
+    found = importlib.util.spec_from_file_location("kills", BENCHMARK)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def test_killed_at_random_instants_every_finished_file_is_the_same(
+    files: list[ImageFile],
+    encoder: Encoder,
+    tmp_path: Path,
+    kills: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Six SIGKILLs to an extraction in two shards; `benchmarks/kills.py` does fifty."""
+    monkeypatch.setattr(partial, "SECONDS_BETWEEN_COMMITS", 1.0)
+    hit, different = kills.kill_and_finish(files, encoder, tmp_path, kills=6, seed=1)
+    assert hit > 0
+    assert different == 0
+
+
+class TestDisk:
+    def test_a_full_disk(
+        self, files: list[ImageFile], encoder: Encoder, tmp_path: Path, undisturbed: bytes
+    ) -> None:
+        """A limit on the size of files stands for the disk: the system itself refuses the write."""
+        out, said = tmp_path / "out.h5", tmp_path / "said.txt"
+
+        def work() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(undisturbed) // 2,) * 2)
+            partial.SECONDS_BETWEEN_COMMITS = 0.0
+            try:
+                extract(files, out, encoder, batch_size=BATCH)
+            except StoreError as error:
+                said.write_text(str(error))
+
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        process.join()
+        assert "no space left on the device" in said.read_text()
+        assert not out.exists()
+        extract(files, out, encoder, batch_size=BATCH)
+        assert out.read_bytes() == undisturbed
+
+    def test_a_read_only_target(
+        self,
+        files: list[ImageFile],
+        encoder: Encoder,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def refuse(path: Path, *_: object, **__: object) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+        monkeypatch.setattr(Path, "mkdir", refuse)
+        with pytest.raises(StoreError, match=r"cannot write .*Read-only.*Choose a place"):
+            extract(files, tmp_path / "out.h5", encoder)
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_a_folder_without_permission(
+        self, files: list[ImageFile], encoder: Encoder, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "mine"
+        folder.mkdir(mode=0o555)
+        with pytest.raises(StoreError, match="Permission denied.*Choose a place"):
+            extract(files, folder / "out.h5", encoder)
+
+
+class TestImages:
+    def test_one_that_vanishes_under_way_is_listed_and_done_when_it_is_back(
+        self, photographs: Path, encoder: Encoder, tmp_path: Path, undisturbed: bytes
+    ) -> None:
+        out, last, aside = tmp_path / "out.h5", photographs / "photo8.png", tmp_path / "aside.png"
+
+        def take_away(done: int, total: int, note: str = "") -> None:
+            if last.exists():
+                last.rename(aside)
+
+        result = extract(
+            photographs, out, encoder, batch_size=BATCH, on_progress=take_away
+        )
+        assert result.failures["photo8"] == "the file is no longer there"
+        assert len(FeatureStore(out)) == 8
+        aside.rename(last)
+        extract(photographs, out, encoder, batch_size=BATCH)
+        assert out.read_bytes() == undisturbed
+
+    def test_one_that_changes_while_it_is_read_is_an_error(
+        self, photographs: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, original = photographs / "photo0.png", images._decode
+
+        def rewritten(image: Image.Image, side: int) -> images.Decoded:
+            decoded = original(image, side)
+            path.write_bytes(path.read_bytes() + b"more")
+            return decoded
+
+        monkeypatch.setattr(images, "_decode", rewritten)
+        with pytest.raises(ImageError, match="changed while it was read"):
+            decode_image(path, 32)
+
+    def test_doing_one_again_leaves_its_neighbours_as_they_were(
+        self, photographs: Path, encoder: Encoder, tmp_path: Path
+    ) -> None:
+        """A neighbour in its batch has been damaged since; its features are kept."""
+        out = tmp_path / "out.h5"
+        extract(photographs, out, encoder, batch_size=BATCH)
+        before = FeatureStore(out)["photo4"]
+        Image.new("RGB", (30, 20), "teal").save(photographs / "photo3-empty.jpg")
+        (photographs / "photo4.png").write_bytes(b"damaged")
+        result = extract(photographs, out, encoder, batch_size=len(find_images(photographs)))
+        assert set(result.failures) == {"photo5-page"}
+        assert np.array_equal(FeatureStore(out)["photo4"], before)
+
+
+class TestUnderWay:
+    """Batches done before the trouble are kept although less than a second had passed."""
+
+    def test_a_tower_that_gives_numbers_that_are_not_finite(
+        self,
+        files: list[ImageFile],
+        encoder: Encoder,
+        tmp_path: Path,
+        undisturbed: bytes,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        out, original, calls = tmp_path / "out.h5", encoder.encode, 0
+
+        def broken(*arguments: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                raise EncoderError("the features of image 'x' are not finite")
+            return original(*arguments)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(encoder, "encode", broken)
+            with pytest.raises(EncoderError, match="not finite"):
+                extract(files, out, encoder, batch_size=BATCH)
+        assert not out.exists()
+        assert extract(files, out, encoder, batch_size=BATCH).extracted == 5
+        assert out.read_bytes() == undisturbed
+
+    def test_a_worker_that_dies(
+        self,
+        files: list[ImageFile],
+        encoder: Encoder,
+        tmp_path: Path,
+        undisturbed: bytes,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        out = tmp_path / "out.h5"
+        marks = tmp_path / "first-batch-done"
+
+        def die_later(path: Path, side: int) -> images.Decoded:
+            if path.stem == "photo8":
+                while not marks.exists():
+                    time.sleep(0.01)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return decode_image(path, side)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("feature_extraction.extract.decode_image", die_later)
+            with pytest.raises(FeatureError, match=r"decoding process died.*What is done is kept"):
+                extract(
+                    files, out, encoder, batch_size=BATCH, workers=1,
+                    on_progress=lambda done, total, note="": marks.touch(),
+                )  # fmt: skip
+        result = extract(files, out, encoder, batch_size=BATCH)
+        assert 0 < result.extracted < len(files)
+        assert out.read_bytes() == undisturbed

@@ -1,0 +1,417 @@
+"""Shards joined: nothing missing, nothing twice, and read as one wherever the folder goes."""
+
+import dataclasses
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from feature_extraction import join
+from feature_extraction.errors import StoreError
+from feature_extraction.join import join_stores
+from feature_extraction.partial import Batch, PartialStore
+from feature_extraction.shards import ShardRecord, image_list_sha256
+from feature_extraction.spec import FeatureSpec
+from feature_extraction.store import FeatureStore, open_features
+
+SPEC = FeatureSpec(
+    encoder="tiny",
+    weights="random",
+    architecture_sha256="a" * 64,
+    weights_sha256="b" * 64,
+    quick_gelu=False,
+    image_size=64,
+    resize="squash",
+    background=(255, 255, 255),
+    exact_pixels=4194304,
+    layer="grid",
+    grid=(2, 3),
+    channels=10,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    precision="fp32",
+)
+IDS = [f"image{number}" for number in range(7)]
+FEATURES = np.random.default_rng(0).normal(size=(7, 6, 10)).astype(np.float16)
+FEATURES[3] = 0  # image3 failed
+
+
+def write(
+    path: Path, rows: range, shard: tuple[int, int] | None = None, spec: FeatureSpec = SPEC
+) -> Path:
+    """Write the images of `rows`, as shard `(number, count)` of all where that is given."""
+    record = None
+    if shard is not None:
+        record = ShardRecord(
+            number=shard[0],
+            count=shard[1],
+            start=rows.start,
+            images=len(IDS),
+            image_ids_sha256=image_list_sha256(IDS),
+        )
+    with PartialStore(path, spec, [IDS[row] for row in rows], record) as partial:
+        batch = Batch(
+            start=0,
+            features=FEATURES[rows.start : rows.stop],
+            image_size=np.array([(row, row + 1) for row in rows], np.int32),
+            reasons=["it is empty" if row == 3 else "" for row in rows],
+        )
+        partial.write(batch)
+        partial.finish()
+    return path
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[Path]:
+    cuts = [range(0, 2), range(2, 5), range(5, 7)]
+    return [
+        write(tmp_path / f"val.shard-{number}-of-3.h5", rows, (number, 3))
+        for number, rows in enumerate(cuts, 1)
+    ]
+
+
+def assert_reads_as_one(path: Path) -> None:
+    reader, done = open_features(path), [row for row in range(7) if row != 3]
+    assert list(reader) == [IDS[row] for row in done]
+    assert np.array_equal(reader.read([IDS[6], IDS[0], IDS[4]]), FEATURES[[6, 0, 4]])
+    assert reader.failures == {"image3": "it is empty"}
+    assert reader.image_size("image5") == (5, 6)
+    assert reader.spec == SPEC
+
+
+class TestIndex:
+    def test_it_reads_as_one_whatever_the_order_given(
+        self, shards: list[Path], tmp_path: Path
+    ) -> None:
+        result = join_stores([shards[2], shards[0], shards[1]], tmp_path / "val.h5")
+        assert_reads_as_one(tmp_path / "val.h5")
+        assert result.files == tuple(shards)
+        assert (result.images, dict(result.failures)) == (7, {"image3": "it is empty"})
+        assert sorted(os.listdir(tmp_path)) == ["val.h5", *(path.name for path in shards)]
+
+    def test_hdf5_alone_reads_it_as_well(self, shards: list[Path], tmp_path: Path) -> None:
+        join_stores(shards, tmp_path / "val.h5")
+        with h5py.File(tmp_path / "val.h5") as file:
+            assert file["features"].is_virtual
+            assert np.array_equal(file["features"][:], FEATURES)
+            assert file["image_id"].asstr()[:].tolist() == IDS
+            assert file["status"][:].tolist() == [1, 1, 1, 2, 1, 1, 1]
+            assert file["image_size"][6].tolist() == [6, 7]
+
+    def test_the_folder_can_be_moved(
+        self, shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "deep" / "shards"
+        folder.mkdir(parents=True)
+        moved = [Path(shutil.move(path, folder)) for path in shards]
+        join_stores(moved, tmp_path / "deep" / "val.h5")
+        (tmp_path / "deep").rename(tmp_path / "elsewhere")
+        monkeypatch.chdir("/")
+        assert_reads_as_one(tmp_path / "elsewhere" / "val.h5")
+
+    def test_the_same_shards_give_the_same_bytes(self, shards: list[Path], tmp_path: Path) -> None:
+        join_stores(shards, tmp_path / "a.h5")
+        join_stores(shards[::-1], tmp_path / "b.h5")
+        assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+    def test_whole_files_are_joined_in_the_order_given(self, tmp_path: Path) -> None:
+        late = write(tmp_path / "late.h5", range(5, 7))
+        early = write(tmp_path / "early.h5", range(0, 2))
+        join_stores([late, early], tmp_path / "both.h5")
+        assert list(open_features(tmp_path / "both.h5")) == [IDS[5], IDS[6], IDS[0], IDS[1]]
+
+    def test_it_is_read_together_with_other_files(self, shards: list[Path], tmp_path: Path) -> None:
+        join_stores(shards, tmp_path / "val.h5")
+        more = tmp_path / "more.h5"
+        with PartialStore(more, SPEC, ["x"]) as partial:
+            size = np.ones((1, 2), np.int32)
+            partial.write(Batch(start=0, features=FEATURES[:1], image_size=size, reasons=[""]))
+            partial.finish()
+        reader = open_features([tmp_path / "val.h5", more])
+        assert np.array_equal(reader.read(["x", IDS[6]]), FEATURES[[0, 6]])
+        with pytest.raises(StoreError, match=r"val\.h5, .*more\.h5: image 'y' is in none"):
+            reader["y"]
+
+
+class TestCopy:
+    def test_it_needs_the_shards_no_more_and_equals_an_undivided_file(
+        self, shards: list[Path], tmp_path: Path
+    ) -> None:
+        write(tmp_path / "undivided.h5", range(7))
+        join_stores(shards, tmp_path / "val.h5", copy=True)
+        for path in shards:
+            path.unlink()
+        assert_reads_as_one(tmp_path / "val.h5")
+        assert (tmp_path / "val.h5").read_bytes() == (tmp_path / "undivided.h5").read_bytes()
+
+
+class TestVerification:
+    def test_a_missing_shard_is_named(self, shards: list[Path], tmp_path: Path) -> None:
+        shards[1].rename(tmp_path / "val.shard-2-of-3.h5.partial")
+        with pytest.raises(StoreError, match=r"number 2 \(val.shard-2-of-3.h5, which is not fin"):
+            join_stores([shards[0], shards[2]], tmp_path / "val.h5")
+        assert not (tmp_path / "val.h5").exists()
+
+    def test_an_unfinished_shard_is_told_from_one_that_is_not_there(
+        self, shards: list[Path], tmp_path: Path
+    ) -> None:
+        shards[1].rename(tmp_path / "val.shard-2-of-3.h5.partial")
+        with pytest.raises(StoreError, match="not finished: run the same command"):
+            join_stores(shards, tmp_path / "val.h5")
+
+    def test_an_image_that_occurs_twice_is_named(self, shards: list[Path], tmp_path: Path) -> None:
+        write(shards[2], range(4, 7), (3, 3))
+        with pytest.raises(StoreError, match="share images: image4"):
+            join_stores(shards, tmp_path / "val.h5")
+
+    def test_images_in_no_shard_are_located(self, shards: list[Path], tmp_path: Path) -> None:
+        shards[1].unlink()
+        write(shards[1], range(3, 5), (2, 3))
+        with pytest.raises(StoreError, match="1 images are missing between 'image1' and 'image3'"):
+            join_stores(shards, tmp_path / "val.h5")
+        shards[2].unlink()
+        write(shards[1], range(2, 5), (2, 3))
+        write(shards[2], range(5, 6), (3, 3))
+        with pytest.raises(StoreError, match="list 6 images and were made for 7"):
+            join_stores(shards, tmp_path / "val.h5")
+
+    def test_pending_images_are_named(self, shards: list[Path], tmp_path: Path) -> None:
+        with h5py.File(shards[0], "r+") as file:
+            file["status"][1] = 0
+        with pytest.raises(StoreError, match="not finished: image1 pending"):
+            join_stores(shards, tmp_path / "val.h5")
+
+    def test_other_settings_are_named(self, shards: list[Path], tmp_path: Path) -> None:
+        shards[0].unlink()
+        write(shards[0], range(0, 2), (1, 3), dataclasses.replace(SPEC, precision="bf16"))
+        with pytest.raises(StoreError, match="precision: bf16 here, fp32 there"):
+            join_stores(shards, tmp_path / "val.h5")
+
+    def test_shards_of_different_divisions_and_whole_files_do_not_mix(
+        self, shards: list[Path], tmp_path: Path
+    ) -> None:
+        shards[0].unlink()
+        write(shards[0], range(0, 2), (1, 4))
+        with pytest.raises(StoreError, match="different extractions"):
+            join_stores(shards, tmp_path / "val.h5")
+        shards[0].unlink()
+        write(shards[0], range(0, 2))
+        with pytest.raises(StoreError, match=r"val.shard-1-of-3.h5 is not a shard"):
+            join_stores(shards, tmp_path / "val.h5")
+
+    def test_what_is_there_is_not_overwritten_unless_it_is_an_index(
+        self, shards: list[Path], tmp_path: Path
+    ) -> None:
+        with pytest.raises(StoreError, match="one of the files to join"):
+            join_stores(shards, shards[0])
+        write(tmp_path / "other.h5", range(7))
+        with pytest.raises(StoreError, match="exists and is not an index"):
+            join_stores(shards, tmp_path / "other.h5")
+        for _ in range(2):
+            join_stores(shards, tmp_path / "val.h5")
+        with pytest.raises(StoreError, match="index that `vl-lst features join` makes"):
+            join_stores([tmp_path / "val.h5"], tmp_path / "again.h5")
+
+    def test_an_index_stays_above_its_shards(self, shards: list[Path], tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match="or pass --copy"):
+            join_stores(shards, tmp_path / "elsewhere" / "val.h5")
+        join_stores(shards, tmp_path / "elsewhere" / "val.h5", copy=True)
+        assert_reads_as_one(tmp_path / "elsewhere" / "val.h5")
+
+
+class TestAfterwards:
+    """What happens to the shards later is noticed, never read as zeros."""
+
+    @pytest.fixture
+    def index(self, shards: list[Path], tmp_path: Path) -> Path:
+        return join_stores(shards, tmp_path / "val.h5").path
+
+    def test_a_shard_gone_is_one_clear_message(self, index: Path, shards: list[Path]) -> None:
+        shards[1].unlink()
+        with pytest.raises(StoreError, match=r"val.h5 is an index.*shard-2-of-3.h5 does not exist"):
+            open_features(index)
+
+    def test_a_shard_gone_while_reading(self, index: Path, shards: list[Path]) -> None:
+        reader = open_features(index)
+        shards[1].unlink()
+        with pytest.raises(StoreError, match=r"shard-2-of-3.h5.*No such file"):
+            reader["image2"]
+
+    def test_a_shard_cut_short_while_reading(self, index: Path, shards: list[Path]) -> None:
+        reader = open_features(index)
+        assert np.array_equal(reader["image4"], FEATURES[4])
+        os.truncate(shards[1], 64)
+        with pytest.raises(StoreError, match="cut short while in use"):
+            reader["image4"]
+
+    @pytest.mark.parametrize("change", ["images", "settings", "status"])
+    def test_a_shard_made_anew(self, index: Path, shards: list[Path], change: str) -> None:
+        if change == "status":
+            with h5py.File(shards[1], "r+") as file:
+                file["status"][1] = 1
+        else:
+            shards[1].unlink()
+            spec = dataclasses.replace(SPEC, resize="letterbox") if change == "settings" else SPEC
+            write(shards[1], range(2, 5) if change == "settings" else range(2, 4), (2, 3), spec)
+        with pytest.raises(StoreError, match=r"changed since.*Join the files again"):
+            open_features(index)
+
+    def test_joining_again_does_not_disturb_readers(self, index: Path, shards: list[Path]) -> None:
+        reader = open_features(index)
+        assert np.array_equal(reader["image0"], FEATURES[0])
+        join_stores(shards, index)
+        assert np.array_equal(reader.read(["image6", "image1"]), FEATURES[[6, 1]])
+
+    def test_an_index_of_indexes_is_refused(self, index: Path, tmp_path: Path) -> None:
+        index.rename(tmp_path / "val.shard-1-of-3.h5")
+        shutil.copy(tmp_path / "val.shard-1-of-3.h5", index)
+        with pytest.raises(StoreError, match="virtual dataset over other files"):
+            open_features(index)
+
+
+Mapping = tuple[str, str, tuple[slice, ...]]
+ALL = (slice(None), slice(None), slice(None))
+
+
+def remap(index: Path, mappings: list[Mapping], shape: tuple[int, ...] = (7, 6, 10)) -> None:
+    """Put another virtual dataset in the place of an index's own."""
+    layout = h5py.VirtualLayout(shape, "<f2")
+    stop = 0
+    for name, dataset, part in mappings:
+        rows = {"val.shard-1-of-3.h5": 2, "val.shard-2-of-3.h5": 3}.get(name, 2)
+        source = h5py.VirtualSource(name, dataset, (rows, *shape[1:]))[part]
+        layout[stop : stop + source.shape[0], : source.shape[1]] = source
+        stop += source.shape[0]
+    with h5py.File(index, "r+") as file:
+        del file["features"]
+        file.create_virtual_dataset("features", layout)
+
+
+GOOD: list[Mapping] = [(f"val.shard-{number}-of-3.h5", "/features", ALL) for number in (1, 2, 3)]
+
+
+def instead_of_first(name: str, dataset: str = "/features") -> list[Mapping]:
+    return [(name, dataset, ALL), *GOOD[1:]]
+
+
+class TestHostile:
+    @pytest.mark.parametrize(
+        ("mappings", "message"),
+        [
+            (instead_of_first("/etc/features.h5"), "refused"),
+            (instead_of_first("../val.shard-1-of-3.h5"), "refused"),
+            (instead_of_first("deep/../../x.h5"), "refused"),
+            (instead_of_first("./val.shard-1-of-3.h5"), "refused"),
+            (instead_of_first("."), "refused"),
+            (instead_of_first("val%%1.h5"), "refused"),
+            (instead_of_first("a\nb.h5"), "refused"),
+            (instead_of_first("x" * 2000), "refused"),
+            (instead_of_first("val.shard-1-of-3.h5", "/image_size"), "joins the dataset"),
+            (instead_of_first("none.h5"), "does not exist"),
+            (GOOD[:2], "joins 5 images and declares 7"),
+            ([GOOD[0], GOOD[0], GOOD[1]], "other images"),
+            ([GOOD[0], (*GOOD[1][:2], (slice(1, 3), *ALL[1:])), GOOD[2]], "parts of files"),
+            ([GOOD[0], (*GOOD[1][:2], (ALL[0], slice(0, 5), ALL[2])), GOOD[2]], "whole"),
+        ],
+    )
+    def test_mappings(
+        self, shards: list[Path], tmp_path: Path, mappings: list[Mapping], message: str
+    ) -> None:
+        index = join_stores(shards, tmp_path / "val.h5").path
+        remap(index, GOOD)
+        assert_reads_as_one(index)
+        remap(index, mappings)
+        with pytest.raises(StoreError, match=message):
+            open_features(index)
+
+    def test_a_mapping_without_limits(self, shards: list[Path], tmp_path: Path) -> None:
+        """HDF5 would open files to find the shape of such a dataset."""
+        index = join_stores(shards, tmp_path / "val.h5").path
+        layout = h5py.VirtualLayout((7, 6, 10), "<f2", maxshape=(None, 6, 10))
+        source = h5py.VirtualSource(
+            "val.shard-1-of-3.h5", "/features", (2, 6, 10), maxshape=(None, 6, 10)
+        )
+        layout[: h5py.h5s.UNLIMITED] = source[: h5py.h5s.UNLIMITED]
+        with h5py.File(index, "r+") as file:
+            del file["features"]
+            file.create_virtual_dataset("features", layout)
+        with pytest.raises(StoreError, match="val.h5"):
+            open_features(index)
+
+    def test_links_objects_and_absurd_shapes(self, shards: list[Path], tmp_path: Path) -> None:
+        def external(file: h5py.File) -> None:
+            file["status"] = h5py.ExternalLink("val.shard-1-of-3.h5", "/status")
+
+        def soft(file: h5py.File) -> None:
+            file["status"] = h5py.SoftLink("/image_id")
+
+        def references(file: h5py.File) -> None:
+            file.create_dataset("status", (7,), h5py.ref_dtype)
+
+        def long(file: h5py.File) -> None:
+            file.create_dataset("status", (2**40,), "u1", chunks=(1024,))
+
+        def virtual(file: h5py.File) -> None:
+            layout = h5py.VirtualLayout((7,), "u1")
+            layout[:2] = h5py.VirtualSource("val.shard-1-of-3.h5", "status", (2,))
+            file.create_virtual_dataset("status", layout)
+
+        replacements: list[tuple[Callable[[h5py.File], None], str]] = [
+            (external, "ExternalLink"),
+            (soft, "SoftLink"),
+            (references, "references or objects"),
+            (long, "expected uint8"),
+            (virtual, "virtual dataset"),
+        ]
+        for replace, message in replacements:
+            index = join_stores(shards, tmp_path / "val.h5").path
+            with h5py.File(index, "r+") as file:
+                del file["status"]
+                replace(file)
+            with pytest.raises(StoreError, match=message):
+                open_features(index)
+            index.unlink()
+        remap(join_stores(shards, tmp_path / "val.h5").path, GOOD, (2**40, 6, 10))
+        with pytest.raises(StoreError, match="no extraction makes"):
+            open_features(tmp_path / "val.h5")
+
+
+class TestDisk:
+    def test_no_space_leaves_the_old_index(
+        self, shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        index = join_stores(shards, tmp_path / "val.h5").path
+        before, listed = index.read_bytes(), sorted(os.listdir(tmp_path))
+
+        def full(path: Path, *_: object) -> None:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(join, "write_index", full)
+        with pytest.raises(StoreError, match="no space is left"):
+            join_stores(shards, index)
+        assert index.read_bytes() == before
+        assert sorted(os.listdir(tmp_path)) == listed
+
+    def test_a_copy_without_space_goes_on_later(
+        self, shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = FeatureStore.__getitem__
+
+        def full(store: FeatureStore, image_id: str) -> object:
+            if image_id == "image4":
+                raise StoreError("no space left")
+            return original(store, image_id)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FeatureStore, "__getitem__", full)
+            with pytest.raises(StoreError, match="no space"):
+                join_stores(shards, tmp_path / "val.h5", copy=True)
+        assert not (tmp_path / "val.h5").exists()
+        join_stores(shards, tmp_path / "val.h5", copy=True)
+        assert_reads_as_one(tmp_path / "val.h5")
