@@ -70,9 +70,7 @@ def prepare(
     np.save(array_path, features_NVC)
     with PartialStore(store_path, plain_spec(tokens, channels), image_ids) as partial:
         size = np.ones((images, 2), np.int32)
-        partial.write(
-            Batch(start=0, features=features_NVC, image_size=size, reasons=[""] * images)
-        )
+        partial.write(Batch(start=0, features=features_NVC, image_size=size, reasons=[""] * images))
         partial.finish()
     for row, image_id in enumerate(image_ids):
         with h5py.File(folder / f"{image_id}.h5", "w") as file:

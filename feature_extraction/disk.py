@@ -11,6 +11,7 @@ from feature_extraction.errors import StoreError
 
 __all__ = [
     "copy_range",
+    "hdf5_errors_as_os_errors",
     "is_out_of_space",
     "sync_folder",
     "write_all",
@@ -27,6 +28,15 @@ def is_out_of_space(error: OSError) -> bool:
     return error.errno in OUT_OF_SPACE or any(
         os.strerror(number) in str(error) for number in OUT_OF_SPACE
     )
+
+
+@contextmanager
+def hdf5_errors_as_os_errors() -> Iterator[None]:
+    """Raise what HDF5 raises of another type, such as when closing on a full disk, as `OSError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 @contextmanager

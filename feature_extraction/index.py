@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_extraction.disk import hdf5_errors_as_os_errors
 from feature_extraction.errors import StoreError
 from feature_extraction.layout import (
     HDF5_FORMAT,
@@ -68,6 +69,7 @@ def write_index(
 
     Raises:
         StoreError: A name is not one that `read_index` accepts.
+        OSError: The file cannot be written.
     """
     image_ids = [image_id for entry in entries for image_id in entry.image_ids]
     shape_VC = (spec.tokens, spec.channels)
@@ -81,9 +83,11 @@ def write_index(
         rows = len(entry.image_ids)
         whole.select_hyperslab((start, 0, 0), (rows, *shape_VC))
         source = h5py.h5s.create_simple((rows, *shape_VC))
+        # Selected explicitly: of an implicit "all" the file would not keep the shape.
+        source.select_hyperslab((0, 0, 0), (rows, *shape_VC))
         properties.set_virtual(whole, entry.name.encode(), f"/{FEATURES}".encode(), source)
         start += rows
-    with h5py.File(path, "w", libver=HDF5_FORMAT) as file:
+    with hdf5_errors_as_os_errors(), h5py.File(path, "w", libver=HDF5_FORMAT) as file:
         whole.select_all()
         h5py.h5d.create(file.id, FEATURES.encode(), h5py.h5t.IEEE_F16LE, whole, properties)
         status = np.concatenate([entry.status for entry in entries])

@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_extraction.disk import hdf5_errors_as_os_errors
 from feature_extraction.errors import StoreError
 from feature_extraction.shards import SHARD_ATTRIBUTE, ShardRecord
 from feature_extraction.spec import FeatureSpec
@@ -80,15 +81,21 @@ def write_layout(
 
     Returns:
         Offset of the features in the file, in bytes.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     images, shape = len(image_ids), (len(image_ids), spec.tokens, spec.channels)
-    with h5py.File(
-        path,
-        "w",
-        libver=HDF5_FORMAT,
-        alignment_threshold=PAGE_BYTES,
-        alignment_interval=PAGE_BYTES,
-    ) as file:
+    with (
+        hdf5_errors_as_os_errors(),
+        h5py.File(
+            path,
+            "w",
+            libver=HDF5_FORMAT,
+            alignment_threshold=PAGE_BYTES,
+            alignment_interval=PAGE_BYTES,
+        ) as file,
+    ):
         properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         properties.set_chunk((1, *shape[1:]))
         properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)

@@ -291,7 +291,8 @@ class PartialStore:
 
     def _read_journal(self, header: _Header) -> None:
         """Take over what an earlier run did, or begin; leaves the journal ready for appending."""
-        with os.fdopen(os.dup(self._journal), "rb") as file:
+        # Closing any other handle of the file would let go of the lock.
+        with os.fdopen(self._journal, "rb", closefd=False) as file:
             first, *lines = file.readlines() or [b""]
         found = _parse(_Header, first)
         if found is None:
@@ -343,9 +344,11 @@ class PartialStore:
             self.reasons[row] = reason
 
     def _lock(self) -> None:
+        # Decoding processes do not inherit this kind of lock: when this process is killed it is
+        # free at once, though they take some seconds to notice.
         try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             raise StoreError(
                 f"another process is extracting into {self._out}; wait for it to end, or choose "
                 "another --out"

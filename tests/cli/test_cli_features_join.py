@@ -56,7 +56,9 @@ def test_shards_joined_equal_one_file(
     for number in (1, 2, 3):
         arguments = ("--shard", f"{number}/3", "--json", str(report))
         assert main(command(photographs, out, tower, *arguments)) == 0
-        assert json.loads(report.read_text())["path"] == str(tmp_path / f"all.shard-{number}-of-3.h5")
+        assert json.loads(report.read_text())["path"] == str(
+            tmp_path / f"all.shard-{number}-of-3.h5"
+        )
     shards = [str(path) for path in sorted(tmp_path.glob("all.shard-*.h5"))]
     capsys.readouterr()
     assert main(["features", "join", *shards, "--out", str(out), "--json", str(report)]) == 0

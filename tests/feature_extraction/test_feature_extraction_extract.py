@@ -194,12 +194,16 @@ class TestBeforeWork:
     def test_another_process_at_the_same_target(
         self, files: list[ImageFile], encoder: Encoder, tmp_path: Path
     ) -> None:
-        ids = [file.image_id for file in files]
-        with (
-            partial.PartialStore(tmp_path / "out.h5", encoder.spec, ids),
-            pytest.raises(StoreError, match="another process"),
-        ):
-            extract(files, tmp_path / "out.h5", encoder)
+        out, ids = tmp_path / "out.h5", [file.image_id for file in files]
+
+        def work() -> None:
+            with pytest.raises(StoreError, match="another process"):
+                extract(files, out, encoder)
+
+        with partial.PartialStore(out, encoder.spec, ids) as held:
+            assert in_child(work) == 0
+            assert (held.status == 0).all()
+        extract(files, out, encoder)
 
 
 class TestRerun:

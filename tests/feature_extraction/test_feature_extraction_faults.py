@@ -59,6 +59,28 @@ def test_killed_at_random_instants_every_finished_file_is_the_same(
     assert different == 0
 
 
+def test_a_killed_one_can_be_started_again_while_its_workers_still_live(
+    files: list[ImageFile], encoder: Encoder, tmp_path: Path, undisturbed: bytes
+) -> None:
+    """Decoding processes notice some seconds later; they must not keep the lock."""
+    out, workers = tmp_path / "out.h5", tmp_path / "workers"
+
+    def die(done: int, total: int, note: str = "") -> None:
+        workers.write_text(" ".join(str(child.pid) for child in multiprocessing.active_children()))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        extract(files, out, encoder, batch_size=BATCH, workers=1, on_progress=die)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    os.kill(int(workers.read_text()), 0)
+    extract(files, out, encoder, batch_size=BATCH)
+    assert out.read_bytes() == undisturbed
+
+
 class TestDisk:
     def test_a_full_disk(
         self, files: list[ImageFile], encoder: Encoder, tmp_path: Path, undisturbed: bytes
@@ -116,9 +138,7 @@ class TestImages:
             if last.exists():
                 last.rename(aside)
 
-        result = extract(
-            photographs, out, encoder, batch_size=BATCH, on_progress=take_away
-        )
+        result = extract(photographs, out, encoder, batch_size=BATCH, on_progress=take_away)
         assert result.failures["photo8"] == "the file is no longer there"
         assert len(FeatureStore(out)) == 8
         aside.rename(last)

@@ -58,7 +58,7 @@ def write(
         batch = Batch(
             start=0,
             features=FEATURES[rows.start : rows.stop],
-            image_size=np.array([(row, row + 1) for row in rows], np.int32),
+            image_size=np.array([(0, 0) if row == 3 else (row, row + 1) for row in rows], np.int32),
             reasons=["it is empty" if row == 3 else "" for row in rows],
         )
         partial.write(batch)
