@@ -1,4 +1,4 @@
-"""Extraction in shards from the command line, then joined: with --shard, and as torchrun does it."""
+"""Extraction in shards, with --shard and as torchrun does it, then joined."""
 
 import json
 import os

@@ -135,17 +135,20 @@ class _Rows(Dataset[torch.Tensor]):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 8 worker processes:UserWarning")
 @pytest.mark.parametrize(
-    ("method", "workers"),
+    ("method", "workers", "kind"),
     [
-        (None, 0),
-        ("fork", 2),
-        ("fork", 8),
-        ("spawn", 2),
-        pytest.param("spawn", 8, marks=pytest.mark.slow),
+        (None, 0, "block"),
+        ("fork", 2, "block"),
+        ("fork", 8, "block"),
+        pytest.param("spawn", 2, "block", marks=pytest.mark.slow),
+        pytest.param("spawn", 8, "block", marks=pytest.mark.slow),
+        (None, 0, "compressed"),
+        ("fork", 2, "compressed"),
+        pytest.param("spawn", 2, "compressed", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("kind", ["block", "compressed"])
 def test_workers_read_what_one_process_reads(
     tmp_path: Path, method: str | None, workers: int, kind: str
 ) -> None:
