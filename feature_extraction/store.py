@@ -26,6 +26,7 @@ from feature_extraction.spec import FeatureSpec
 __all__ = ["FeatureReader", "FeatureStore", "JoinedStore", "is_index", "open_features"]
 
 HOW_TO_EXTRACT = "vl-lst extract-features --images FOLDER --out FILE.h5"
+READ_ERRORS = (StoreError, OSError, RuntimeError, ValueError, KeyError, TypeError)
 
 
 class FeatureStore:
@@ -130,7 +131,8 @@ class FeatureStore:
         Raises:
             StoreError: The image has no features here.
         """
-        features_VC: NDArray[np.float16] = self.read([image_id])[0]
+        features_VC = np.empty((self._tokens, self._channels), np.float16)
+        self.read_into(image_id, features_VC)
         return features_VC
 
     def image_size(self, image_id: str) -> tuple[int, int]:
@@ -155,9 +157,12 @@ class FeatureStore:
         Raises:
             StoreError: An image has no features here, or the file cannot be read any more.
         """
-        features_NVC = np.empty((len(image_ids), self._tokens, self._channels), np.float16)
-        for position, image_id in enumerate(image_ids):
-            self.read_into(image_id, features_NVC[position])
+        rows = [self._row_of(image_id) for image_id in image_ids]
+        features_NVC = np.empty((len(rows), self._tokens, self._channels), np.float16)
+        try:
+            self._rows.read_into(rows, features_NVC)
+        except READ_ERRORS as error:
+            raise _explained(self._path, error) from error
         return features_NVC
 
     def read_into(self, image_id: str, features_VC: NDArray[np.float16]) -> None:
@@ -166,9 +171,11 @@ class FeatureStore:
         Raises:
             StoreError: The image has no features here, or the file cannot be read any more.
         """
-        row = self._row_of(image_id)
-        with _explained(self._path):
-            self._rows.read_into(row, features_VC)
+        rows = [self._row_of(image_id)]
+        try:
+            self._rows.read_into(rows, features_VC[None])
+        except READ_ERRORS as error:
+            raise _explained(self._path, error) from error
 
     def close(self) -> None:
         """Close this process's handle; the next read opens it again."""
@@ -325,18 +332,15 @@ def _stores(path: Path) -> list[FeatureStore]:
     """Open the store at `path`, or all that the index at `path` lists."""
     with _readable(path), _opened(path) as file:
         entries = read_index(file)
-        spec = read_spec(file)
-    if entries is None:
+        spec = None if entries is None else read_spec(file)
+    if entries is None or spec is None:
         return [FeatureStore(path)]
     return [_indexed_store(path, spec, entry) for entry in entries]
 
 
 def _indexed_store(index: Path, spec: FeatureSpec, entry: IndexEntry) -> FeatureStore:
-    """Open one file of an index and make sure that it is still the one that was joined.
-
-    The features are read from that file itself, checked as any other, never through HDF5's virtual
-    dataset, which gives fill values where a file is missing.
-    """
+    """Open one file of an index and make sure that it is still the one that was joined."""
+    # Never through HDF5's virtual dataset, which gives fill values where a file is missing.
     path = index.parent / entry.name
     try:
         store = FeatureStore(path)
@@ -370,22 +374,20 @@ def _readable(path: Path) -> Iterator[None]:
         state = "its extraction is not finished: run the same command again" if unfinished else ""
         found = "is a folder" if path.is_dir() else state or "does not exist"
         raise StoreError(f"feature file {path} {found}. Make it with {HOW_TO_EXTRACT}")
-    with _explained(path):
-        yield
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what HDF5 or the system says about a damaged file into what a person can act on."""
     try:
         yield
-    except StoreError as error:
-        raise StoreError(f"{path}: {error}") from None
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{path} cannot be read as an HDF5 feature store ({error}). It is damaged, cut short "
-            f"or something else: copy it again from its source, or make it anew: {HOW_TO_EXTRACT}"
-        ) from error
+    except READ_ERRORS as error:
+        raise _explained(path, error) from error
+
+
+def _explained(path: Path, error: Exception) -> StoreError:
+    """Turn what HDF5 or the system says about a damaged file into what a person can act on."""
+    if isinstance(error, StoreError):
+        return StoreError(f"{path}: {error}")
+    return StoreError(
+        f"{path} cannot be read as an HDF5 feature store ({error}). It is damaged, cut short "
+        f"or something else: copy it again from its source, or make it anew: {HOW_TO_EXTRACT}"
+    )
 
 
 def _repeated(image_ids: Sequence[str]) -> list[str]:

@@ -1,0 +1,101 @@
+"""Each way in which an image is fetched from its file gives the same numbers and notices damage."""
+
+import errno
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feature_extraction import rows
+from feature_extraction.errors import StoreError
+from feature_extraction.partial import Batch, PartialStore
+from feature_extraction.spec import FeatureSpec
+from feature_extraction.store import FeatureStore
+
+IMAGES, TOKENS, CHANNELS = 9, 9, 1024
+IDS = [f"image{number}" for number in range(IMAGES)]
+FEATURES = np.random.default_rng(0).random((IMAGES, TOKENS, CHANNELS)).astype(np.float16)
+SPEC = FeatureSpec(
+    encoder="tiny",
+    weights="random",
+    architecture_sha256="a" * 64,
+    weights_sha256="b" * 64,
+    quick_gelu=False,
+    image_size=64,
+    resize="squash",
+    background=(255, 255, 255),
+    exact_pixels=4194304,
+    layer="grid",
+    grid=(3, 3),
+    channels=CHANNELS,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    precision="fp32",
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with PartialStore(tmp_path / "store.h5", SPEC, IDS) as partial:
+        size = np.ones((IMAGES, 2), np.int32)
+        partial.write(Batch(start=0, features=FEATURES, image_size=size, reasons=[""] * IMAGES))
+        partial.finish()
+    return tmp_path / "store.h5"
+
+
+@pytest.fixture(params=["in memory", "on disk", "file system does not say", "small"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, no_wait = os.preadv, rows.NO_WAIT
+
+    def refuse(number: int) -> None:
+        def preadv(handle: int, buffers: list[bytearray], offset: int, flags: int = 0) -> int:
+            if flags:
+                raise OSError(number, os.strerror(number))
+            return original(handle, buffers, offset)
+
+        monkeypatch.setattr(rows.os, "preadv", preadv)
+
+    match request.param:
+        case "in memory":
+            if no_wait is None:
+                pytest.skip("this system cannot tell")
+        case "on disk":
+            monkeypatch.setattr(rows, "NO_WAIT", 8)
+            refuse(errno.EAGAIN)
+        case "file system does not say":
+            monkeypatch.setattr(rows, "NO_WAIT", 8)
+            refuse(errno.EOPNOTSUPP)
+        case "small":
+            monkeypatch.setattr(rows, "SMALL_BYTES", 2**20)
+
+
+@pytest.mark.usefixtures("way")
+def test_every_way_gives_the_same_numbers(path: Path) -> None:
+    store = FeatureStore(path)
+    assert np.array_equal(store["image4"], FEATURES[4])
+    assert np.array_equal(store.read(["image8", "image0", "image8"]), FEATURES[[8, 0, 8]])
+    assert np.array_equal(pickle.loads(pickle.dumps(store))["image1"], FEATURES[1])
+    store.close()
+    assert np.array_equal(store["image2"], FEATURES[2])
+
+
+@pytest.mark.usefixtures("way")
+def test_a_file_cut_short_while_in_use_is_an_error(path: Path) -> None:
+    """Not the end of the process, as an access to a map of it would be."""
+    store = FeatureStore(path)
+    assert np.array_equal(store["image8"], FEATURES[8])
+    os.truncate(path, 5 * TOKENS * CHANNELS * 2)
+    for image_ids in (["image8"], ["image0", "image7"]):
+        with pytest.raises(StoreError, match="cut short while in use"):
+            store.read(image_ids)
+
+
+def test_what_is_read_is_not_bound_to_the_file(path: Path) -> None:
+    """Arrays may be changed and outlive the store."""
+    store = FeatureStore(path)
+    features = store["image3"]
+    store.close()
+    features += 1
+    assert np.array_equal(store["image3"], FEATURES[3])
