@@ -4,7 +4,7 @@
 
 Every `NAME.safetensors` with its `NAME.json` in DIR is one fixture. The result is
 `{fixture: {"max_abs": {quantity: number}, "max_rel_grad": number, "trainable_equal": bool,
-"greedy_equal": bool, "beam_equal": bool}}`; a fixture of a mode this program does not have is
+"greedy_equal": bool, "beam_equal": bool}}`; a fixture that cannot be compared is
 `{"skipped": reason}`, and one of pruning has its own quantities. A quantity
 the fixture does not hold is null.
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _reference_rivals import MODES, build_rival, order_gradient, rival_name
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
@@ -28,17 +29,20 @@ from transformers import T5Config, T5ForConditionalGeneration
 from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.batch import Batch
 from vl_lst.models.generation import beam_search, greedy_search
+from vl_lst.models.joint import JointModel
 from vl_lst.models.ladder import LadderModel
-from vl_lst.models.losses import average_token_losses
+from vl_lst.models.losses import answer_loss, average_token_losses
 from vl_lst.models.pruning import fisher_importance, magnitude_importance, prune_backbone
 from vl_lst.models.reference_checkpoint import from_reference, reference_names, reference_pieces
+from vl_lst.models.vision_language_model import VisionLanguageModel
 
 BEAMS = 5
+ROUNDING = 1e-6
 RECORDED_THREADS = 2
 LOSS_AVERAGE = {"vqa": "examples", "nlvr": "examples", "caption": "tokens"}
 
 
-def fixture_batch(tensors: Mapping[str, Tensor], model: LadderModel) -> Batch:
+def fixture_batch(tensors: Mapping[str, Tensor], model: VisionLanguageModel[Any]) -> Batch:
     """The recorded inputs as a batch; the images of an example become a dimension of their own."""
     features = tensors["in.vis_feats"]
     images = int(tensors["in.img_order_ids"].max()) + 1 if "in.img_order_ids" in tensors else 1
@@ -52,39 +56,67 @@ def fixture_batch(tensors: Mapping[str, Tensor], model: LadderModel) -> Batch:
         boxes_BIM4=boxes,
         labels_BL=tensors["in.labels"],
         weights_B=tensors.get("in.scores", torch.ones(rows)),
+        scores_BA=tensors.get("in.targets"),
     )
 
 
-def compare_outputs(
-    model: LadderModel, batch: Batch, tensors: Mapping[str, Tensor], task: str
-) -> dict[str, float | None]:
-    """Largest absolute difference of each recorded output; leaves gradients on the parameters."""
+def ladder_outputs(model: LadderModel, batch: Batch) -> dict[str, Tensor]:
+    """Logits and last states of both networks."""
     encoded = model.encode(batch)
-    labels = batch.labels_BL
-    assert labels is not None
-    assert batch.weights_B is not None
-    states = model.decode(encoded, model.backbone.shift_right(labels), None, None)
+    assert batch.labels_BL is not None
+    decoder_ids = model.backbone.shift_right(batch.labels_BL)
+    states = model.decode(encoded, decoder_ids, None, None)
     memory, memory_mask = encoded.backbone_memory()
     decoder_final = model.backbone.decode(
-        model.backbone.shift_right(labels),
-        [],
-        encoder_states_PTD=memory,
-        encoder_mask_PT=memory_mask,
+        decoder_ids, [], encoder_states_PTD=memory, encoder_mask_PT=memory_mask
     ).final_PLD
-    losses = model.token_losses(batch)
-    ours = {
-        "loss_per_token": losses.flatten(),
+    return {
         "logits": model.logits(states),
         "enc_side_last_hidden": encoded.side_BSR,
         "dec_side_last_hidden": states,
         "enc_backbone_last_hidden": encoded.taps.final_UTD,
         "dec_backbone_last_hidden": decoder_final,
     }
+
+
+def rival_outputs(model: JointModel, batch: Batch) -> dict[str, Tensor]:
+    """Logits and last states of a backbone that reads text and image."""
+    encoded = model.encode(batch)
+    assert batch.labels_BL is not None
+    states = model.decode(encoded, model.backbone.shift_right(batch.labels_BL))
+    ours = {
+        "logits": model.logits(states),
+        "enc_backbone_last_hidden": encoded.states_BSD,
+        "dec_backbone_last_hidden": states,
+    }
+    if batch.scores_BA is not None:
+        logits_BA = model.classify(batch)
+        ours["cls_head_input"] = model.start_states(encoded)
+        ours["cls_logit"] = logits_BA
+        # The reference takes the mean over the answers, this program their sum.
+        ours["cls_loss"] = answer_loss(logits_BA, batch.scores_BA) / logits_BA.shape[1]
+    return ours
+
+
+def compare_outputs(
+    model: VisionLanguageModel[Any], batch: Batch, tensors: Mapping[str, Tensor], task: str
+) -> dict[str, float | None]:
+    """Largest absolute difference of each recorded output; leaves gradients on the parameters."""
+    if isinstance(model, LadderModel):
+        ours = ladder_outputs(model, batch)
+    else:
+        assert isinstance(model, JointModel)
+        ours = rival_outputs(model, batch)
+    labels = batch.labels_BL
+    assert labels is not None
+    assert batch.weights_B is not None
+    losses = model.token_losses(batch)
+    ours["loss_per_token"] = losses.flatten()
     if task in LOSS_AVERAGE:
         ours[f"{task}_train_step_loss"] = average_token_losses(
             losses, labels, batch.weights_B, over=LOSS_AVERAGE[task]
         )
-    losses.sum().backward()
+    ours.get("cls_loss", losses.sum()).backward()
     return {
         name: largest_difference(value, tensors.get(f"out.{name}")) for name, value in ours.items()
     }
@@ -95,7 +127,7 @@ def largest_difference(ours: Tensor, recorded: Tensor | None) -> float | None:
     return None if recorded is None else float((ours.detach() - recorded).abs().max())
 
 
-def compare_gradients(model: LadderModel, tensors: Mapping[str, Tensor]) -> float | None:
+def compare_ladder_gradients(model: LadderModel, tensors: Mapping[str, Tensor]) -> float | None:
     """Largest difference of a gradient relative to the largest entry of its parameter.
 
     A parameter is what the optimiser sees: the gates of a stack are one vector, the rungs one
@@ -118,6 +150,30 @@ def compare_gradients(model: LadderModel, tensors: Mapping[str, Tensor]) -> floa
         differences[piece.name] = max(differences.get(piece.name, 0.0), difference)
         scales[piece.name] = max(scales.get(piece.name, 0.0), float(theirs.abs().max()))
     return max(d / scales[n] if scales[n] else d for n, d in differences.items())
+
+
+def compare_rival_gradients(
+    model: JointModel, trainable: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> float:
+    """The same for a rival; a gradient the reference did not record is not looked at.
+
+    A gradient that is zero but for rounding (a bias on the keys of an attention changes nothing)
+    has no size to be relative to and is compared as it is.
+    """
+    largest = max(float(v.abs().max()) for k, v in tensors.items() if k.startswith("grad."))
+    worst = 0.0
+    for name, parameter in trainable.items():
+        theirs = tensors.get(f"grad.{rival_name(name)}")
+        if theirs is None:
+            continue
+        assert parameter.grad is not None, f"{name} got no gradient"
+        ours = parameter.grad
+        if rival_name(name) == "shared.weight":
+            ours = ours + order_gradient(model)
+        scale = float(theirs.abs().max())
+        difference = float((ours - theirs).abs().max())
+        worst = max(worst, difference / scale if scale > ROUNDING * largest else difference)
+    return worst
 
 
 def compare_ids(ours: Tensor, recorded: Tensor | None) -> bool | None:
@@ -163,24 +219,56 @@ def compare_fixture(path: Path, attention: str) -> dict[str, object]:
     description = json.loads(path.with_suffix(".json").read_text())
     if "keep_fisher" in description:
         return compare_pruning(load_file(path), description)
-    if description.get("mode") != "lst":
-        mode = description.get("mode", "not stated")
-        return {"skipped": f"the fixture's mode is {mode}; this compares ladder models"}
+    mode = description.get("mode", "not stated")
+    if mode != "lst" and mode not in MODES:
+        return {"skipped": f"the fixture's mode is {mode}; this program has none of that name"}
     tensors = load_file(path)
+    if mode == "lst" and "grad.encoder.side_first_downsample.weight" not in tensors:
+        return {"skipped": "the reference's classifier beside a ladder reads the frozen backbone"}
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+    if mode != "lst":
+        return compare_rival(description, state, tensors, attention)
     model = from_reference(state, description["config"], attention=attention).eval()
     batch = fixture_batch(tensors, model)
-    max_length = int(description.get("gen_info", {}).get("max_length", 20))
-    beam_ids, beam_scores = beam_search(model, batch, max_length=max_length, beams=BEAMS)
+    generated = compare_generation(model, batch, tensors, description)
     max_abs = compare_outputs(model, batch, tensors, str(description.get("task")))
-    max_abs["beam5_scores"] = largest_difference(beam_scores, tensors.get("out.beam5_scores"))
     return {
-        "max_abs": max_abs,
-        "max_rel_grad": compare_gradients(model, tensors),
+        "max_abs": max_abs | generated.pop("max_abs"),
+        "max_rel_grad": compare_ladder_gradients(model, tensors),
         "trainable_equal": reference_names(model) == set(description["trainable"]),
-        "greedy_equal": compare_ids(
-            greedy_search(model, batch, max_length=max_length), tensors.get("out.greedy_ids")
-        ),
+        **generated,
+    }
+
+
+def compare_rival(
+    description: Any, state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], attention: str
+) -> dict[str, object]:
+    """All comparisons of a fixture without a side network."""
+    model, trainable = build_rival(description, state, attention=attention)
+    batch = fixture_batch(tensors, model)
+    generated = compare_generation(model, batch, tensors, description)
+    max_abs = compare_outputs(model, batch, tensors, str(description.get("task")))
+    # Heads train here, while the reference leaves its answer head as it was at the start.
+    names = {rival_name(name) for name in trainable if not name.startswith("classifiers.")}
+    return {
+        "max_abs": max_abs | generated.pop("max_abs"),
+        "max_rel_grad": compare_rival_gradients(model, trainable, tensors),
+        "trainable_equal": names == set(description["trainable"]),
+        **generated,
+    }
+
+
+def compare_generation(
+    model: VisionLanguageModel[Any], batch: Batch, tensors: Mapping[str, Tensor], description: Any
+) -> dict[str, Any]:
+    """Greedy and beam search."""
+    max_length = int(description.get("gen_info", {}).get("max_length", 20))
+    greedy_ids = greedy_search(model, batch, max_length=max_length)
+    beam_ids, beam_scores = beam_search(model, batch, max_length=max_length, beams=BEAMS)
+    scores = largest_difference(beam_scores, tensors.get("out.beam5_scores"))
+    return {
+        "max_abs": {"beam5_scores": scores},
+        "greedy_equal": compare_ids(greedy_ids, tensors.get("out.greedy_ids")),
         "beam_equal": compare_ids(beam_ids, tensors.get("out.beam5_ids")),
     }
 

@@ -81,7 +81,7 @@ def test_a_recipe_gives_backbone_method_and_options(tmp_path: Path) -> None:
         (["--methods", "lst", "--set", "full.x=1"], "expected METHOD.OPTION=VALUE"),
         (["--precision", "fp16"], "--precision: found 'fp16'; expected one of fp32, bf16"),
         (["--backbone-precision", "int4"], "expected one of fp32, bf16, int8, nf4"),
-        (["--methods", "full", "--backbone-precision", "int8"], "backpropagates through"),
+        (["--methods", "full", "--backbone-precision", "int8"], "set backbone.precision to fp32"),
         (["--backbone", "no/such-folder"], "cannot load the backbone 'no/such-folder'"),
         (["--backbone", "no/such-folder", "--dry-run"], "no configuration of a backbone"),
         (["--image-tokens", "50"], "cannot pool 50 feature vectors"),

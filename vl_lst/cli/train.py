@@ -11,9 +11,6 @@ from vl_lst.cli._console import JsonOption, QuietOption, progress, results, stat
 
 __all__ = ["train"]
 
-DEFAULT_RECIPE = "lst"
-# The paper's settings are for T5-base; the small backbone that comes along has its own.
-RECIPE_OF_BACKBONE = {"demo": "demo"}
 DEFAULT_ENCODER = "RN101"
 
 
@@ -85,7 +82,13 @@ def train(
             help="How the frozen backbone is held; int8 and nf4 fit larger ones on the same GPU.",
         ),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="Transfer method, such as lst.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Transfer method: lst (the default), side, full, adapter, lora, dora, ia3, "
+            "bitfit, prompt."
+        ),
+    ] = None,
     head: Annotated[
         str | None,
         typer.Option(
@@ -97,8 +100,8 @@ def train(
         str | None,
         typer.Option(
             metavar="FILE|NAME",
-            help=f"Recipe: a YAML file or the name of one that comes along. "
-            f"Default: {DEFAULT_RECIPE}; demo with that backbone; the run's own with --resume.",
+            help="Recipe: a YAML file or the name of one that comes along. Default: the "
+            "method's, or its smaller one with the backbone demo; the run's own with --resume.",
         ),
     ] = None,
     settings: Annotated[
@@ -136,7 +139,12 @@ def train(
         )
     from eval.files import write_json
     from vl_lst.cli._own_images import extract_into_run, features_file
-    from vl_lst.recipes import parse_override, read_recipe_file, resolve_recipe
+    from vl_lst.recipes import (
+        fitting_recipe,
+        parse_override,
+        read_recipe_file,
+        resolve_recipe,
+    )
     from vl_lst.training.run_directory import RunDirectory
     from vl_lst.training.session import train as train_run
 
@@ -154,7 +162,7 @@ def train(
         "head": head,
     }
     saved = RunDirectory(out).recipe_file
-    fitting = RECIPE_OF_BACKBONE.get(backbone or "", DEFAULT_RECIPE)
+    fitting = fitting_recipe(method, backbone)
     base = recipe or (str(saved) if resume and saved.exists() else fitting)
     resolved = resolve_recipe(
         read_recipe_file(base),

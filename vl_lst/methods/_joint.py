@@ -38,7 +38,7 @@ Options = TypeVar("Options", bound=JointOptions)
 class JointMethod(Method, Generic[Options]):
     """Image tokens enter the backbone's encoder, and something within the backbone trains."""
 
-    options = JointOptions
+    options: type[BaseModel] = JointOptions
 
     def insert(self, model: JointModel, options: Options) -> None:
         """Put what the method adds into the model; as it is, nothing.

@@ -21,10 +21,13 @@ from vl_lst.models.side_block import SideBlock
 
 __all__ = [
     "ReferencePiece",
+    "backbone_from_reference",
     "from_reference",
     "reference_names",
     "reference_pieces",
     "to_reference",
+    "visual_config",
+    "visual_pieces",
 ]
 
 
@@ -55,7 +58,7 @@ class ReferencePiece:
 def reference_pieces(model: LadderModel) -> list[ReferencePiece]:
     """How every parameter outside the backbone is named in the reference."""
     return [
-        *_visual_pieces(),
+        *visual_pieces(),
         *_stack_pieces(model, "encoder"),
         *_stack_pieces(model, "decoder"),
     ] + [
@@ -64,7 +67,8 @@ def reference_pieces(model: LadderModel) -> list[ReferencePiece]:
     ]
 
 
-def _visual_pieces() -> Iterator[ReferencePiece]:
+def visual_pieces() -> Iterator[ReferencePiece]:
+    """How the visual embedding's parameters are named in the reference."""
     prefix = "encoder.visual_embedding"
     for ours, theirs in (
         ("feature_projection.weight", "feat_embedding.0.weight"),
@@ -178,15 +182,10 @@ def from_reference(
         CheckpointError: A tensor is missing, left over, or of another shape.
     """
     side = config["side_config"]
-    backbone = _backbone_from_reference(state, config, attention)
+    backbone = backbone_from_reference(state, config, attention)
     model = LadderModel(
         backbone,
-        visual=VisualConfig(
-            channels=int(config["feat_dim"]),
-            tokens=49 if config["downsample"] else int(config["n_boxes"]),
-            pooled_grid=round(config["n_boxes"] ** 0.5) if config["downsample"] else None,
-            max_images=int(config["n_images"]),
-        ),
+        visual=visual_config(config),
         ladder=LadderConfig(
             reduction=int(side["task_reduction_factor"]),
             encoder_layers=_layers(side["encoder_side_layers"]),
@@ -213,13 +212,24 @@ def from_reference(
     return model
 
 
+def visual_config(config: Mapping[str, Any]) -> VisualConfig:
+    """The visual embedding's settings in a configuration of the reference."""
+    return VisualConfig(
+        channels=int(config["feat_dim"]),
+        tokens=49 if config["downsample"] else int(config["n_boxes"]),
+        pooled_grid=round(config["n_boxes"] ** 0.5) if config["downsample"] else None,
+        max_images=int(config["n_images"]),
+    )
+
+
 def _layers(layers: list[int] | None) -> tuple[int, ...] | None:
     return None if layers is None else tuple(layers)
 
 
-def _backbone_from_reference(
+def backbone_from_reference(
     state: Mapping[str, Tensor], config: Mapping[str, Any], attention: str
 ) -> FrozenBackbone:
+    """Build the backbone alone from a reference state dict; see `from_reference`."""
     known = T5Config().to_dict()
     t5_config = T5Config(**{key: value for key, value in config.items() if key in known})
     t5_config._attn_implementation = attention

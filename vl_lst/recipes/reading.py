@@ -10,9 +10,14 @@ import yaml
 
 from vl_lst.errors import RecipeError
 
-__all__ = ["parse_yaml", "read_recipe_file", "shipped_recipes"]
+__all__ = ["fitting_recipe", "parse_yaml", "read_recipe_file", "shipped_recipes"]
 
 SUFFIX = ".yaml"
+DEFAULT = "lst"
+# The paper's settings are for T5-base; the small backbone that comes along has its own.
+DEMO = "demo"
+EXTENDS = "extends"
+METHOD = "method"
 # YAML 1.1 reads 1e-3 and 2E5 as text, since they lack a point.
 POINTLESS_FLOAT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+")
 
@@ -72,8 +77,23 @@ def shipped_recipes() -> list[str]:
     )
 
 
+def fitting_recipe(method: str | None, backbone: str | None) -> str:
+    """Name of the shipped recipe for a method on a backbone.
+
+    Args:
+        method: Name of the method; one without a recipe of its own gets that of the ladder.
+        backbone: `demo` has its own recipes, all other backbones share the paper's.
+    """
+    small = backbone == DEMO
+    wanted = f"{DEMO}-{method}" if small else method
+    default = DEMO if small else DEFAULT
+    return wanted if wanted is not None and wanted in shipped_recipes() else default
+
+
 def read_recipe_file(name: str | Path) -> dict[str, Any]:
     """Read a recipe, not yet validated.
+
+    With `extends: NAME` it holds only what differs from the shipped recipe of that name.
 
     Args:
         name: A file, or the name of a shipped recipe such as `lst`.
@@ -100,4 +120,21 @@ def read_recipe_file(name: str | Path) -> dict[str, Any]:
             f"{name}: expected a mapping with sections such as `optimizer:`, found "
             f"{type(recipe).__name__}"
         )
-    return recipe
+    if EXTENDS not in recipe:
+        return recipe
+    base = recipe.pop(EXTENDS)
+    if base not in shipped_recipes() or base == str(name):
+        raise RecipeError(
+            f"{name}: {EXTENDS}: found {base!r:.80}; expected another of the recipes that come "
+            f"with the package: {', '.join(shipped_recipes())}"
+        )
+    return _extended(read_recipe_file(base), recipe)
+
+
+def _extended(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The base with some fields changed; a method takes the place of the other as a whole."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict) and key != METHOD
+        merged[key] = _extended(base[key], value) if both else value
+    return merged

@@ -25,6 +25,7 @@ Location = tuple[int | str, ...]
 
 MOST_SHOWN = 5
 OPTIONS = ("method", "options")
+METHOD_NAME = ["method", "name"]
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -60,11 +61,13 @@ def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any
     spread_task_fields(fields, tasks)
     for path, value in changes:
         if path != ["task"]:
+            if path == METHOD_NAME and value != dig(fields, METHOD_NAME):
+                set_field(fields, OPTIONS, {})  # those of another method
             set_field(fields, path, value)
             # A value for all tasks must be spread before the next change, which may be for one.
             spread_task_fields(fields, tasks)
     complete_task_fields(fields, tasks)
-    name = dig(fields, ("method", "name"))
+    name = dig(fields, METHOD_NAME)
     if isinstance(name, str):
         options = dig(fields, OPTIONS) or {}
         method_options = _validate(get_method(name).options, options, prefix=OPTIONS)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
+from transformers.models.t5.modeling_t5 import T5Attention
 
 from vl_lst.models.relative_bias import RelativePositionBias
 from vl_lst.recipes.schema import OptimizerSection
@@ -24,16 +25,28 @@ def decayed_names(model: nn.Module, trainable: Mapping[str, nn.Parameter]) -> se
     """Names of the parameters that weight decay applies to.
 
     Not to norms, relative position biases, biases (also where several are stacked into a matrix)
-    and whatever else has one dimension or none, such as gates.
+    and whatever else has no more than one dimension, such as gates and (IA)3's factors.
     """
     kept = set()
     for name, parameter in trainable.items():
         module_name, _, attribute = name.rpartition(".")
         module = model.get_submodule(module_name)
-        exempt = isinstance(module, UNDECAYED_MODULES) or attribute == "bias" or parameter.ndim < 2
+        exempt = (
+            isinstance(module, UNDECAYED_MODULES)
+            or attribute == "bias"
+            or parameter.squeeze().ndim < 2
+            or _is_position_bias(model, module_name)
+        )
         if not exempt:
             kept.add(name)
     return kept
+
+
+def _is_position_bias(model: nn.Module, module_name: str) -> bool:
+    """Whether it is the backbone's own table, the one embedding within its attentions."""
+    attention = model.get_submodule(module_name.rpartition(".")[0])
+    embedding = model.get_submodule(module_name)
+    return isinstance(attention, T5Attention) and isinstance(embedding, nn.Embedding)
 
 
 def build_optimizer(

@@ -13,6 +13,7 @@ from vl_lst.methods import get_method, method_names
 from vl_lst.recipes import (
     Recipe,
     dump_recipe,
+    fitting_recipe,
     load_recipe,
     parse_override,
     read_recipe_file,
@@ -41,7 +42,48 @@ def refusal(*overrides: str) -> str:
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_is_valid(name: str) -> None:
-    assert resolve(name).method.name == "lst"
+    method = name.removeprefix("demo").removeprefix("-") or "lst"
+    assert resolve(name).method.name == method
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_every_method_has_a_recipe_for_both_kinds_of_backbone(name: str) -> None:
+    assert fitting_recipe(name, "t5-base") == name
+    assert fitting_recipe(name, "demo") == ("demo" if name == "lst" else f"demo-{name}")
+
+
+def test_a_method_without_a_recipe_gets_the_ladders() -> None:
+    assert fitting_recipe("toy", "t5-base") == fitting_recipe(None, None) == "lst"
+    assert fitting_recipe("toy", "demo") == fitting_recipe(None, "demo") == "demo"
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("full", 1e-4), ("adapter", 3e-4), ("lora", 3e-4), ("bitfit", 3e-3), ("prompt", 3e-3)],
+)
+def test_the_rivals_have_the_settings_of_the_paper(name: str, rate: float) -> None:
+    """They are the method's defaults, and all but two are those of the ladder."""
+    recipe, ladder = resolve(name), resolve("lst")
+    assert (recipe.optimizer.lr, recipe.optimizer.weight_decay) == (rate, 1e-2)
+    assert recipe.training == ladder.training
+    assert recipe.method.options == get_method(name).options().model_dump()
+
+
+def test_options_of_another_method_do_not_stay_behind() -> None:
+    recipe = resolve("lst", "method.name=lora", "method.options.rank=3")
+    assert (recipe.method.name, recipe.method.options["rank"]) == ("lora", 3)
+    assert resolve("lst", "method.name=lst").method == resolve("lst").method
+
+
+def test_an_extended_recipe_holds_only_what_differs(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: lora\noptimizer: {lr: 5e-5}\n")
+    recipe, base = resolve(path), resolve("lora")
+    assert recipe.optimizer == base.optimizer.model_copy(update={"lr": 5e-5})
+    assert (recipe.method, recipe.training) == (base.method, base.training)
+    path.write_text("extends: mine\n")
+    with pytest.raises(RecipeError, match="extends: found 'mine'; expected another"):
+        read_recipe_file(path)
 
 
 def test_the_lst_recipe_holds_the_settings_of_the_paper() -> None:
@@ -156,7 +198,7 @@ def test_files_that_are_no_recipes_are_refused(tmp_path: Path, text: str, words:
 
 
 def test_an_unknown_recipe_says_which_there_are() -> None:
-    with pytest.raises(RecipeError, match="demo, lst"):
+    with pytest.raises(RecipeError, match="adapter, bitfit, demo, .*lst"):
         read_recipe_file("nothing")
 
 
@@ -185,10 +227,13 @@ def test_every_field_is_read_by_the_program() -> None:
 
 @pytest.mark.parametrize("name", method_names())
 def test_every_option_of_a_method_is_read(name: str) -> None:
-    files = [*sorted((PACKAGE / "models").glob("*.py")), PACKAGE / "methods" / f"{name}.py"]
+    methods = PACKAGE / "methods"
+    # What methods share stands in private files; DoRA and side-tuning have another's options.
+    shared = [*methods.glob("_*.py"), methods / "lst.py", methods / "lora.py"]
+    files = [*(PACKAGE / "models").glob("*.py"), *shared, methods / f"{name}.py"]
     source = "".join(path.read_text() for path in files)
     for option in get_method(name).options.model_fields:
-        assert re.search(rf"(config|options)\.{option}\b", source), option
+        assert re.search(rf"(config|options|settings)\.{option}\b", source), option
 
 
 def mixture(*overrides: str) -> Recipe:

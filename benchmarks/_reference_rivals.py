@@ -1,0 +1,101 @@
+"""Rival methods as the reference implementation names and stores them."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vl_lst.methods import get_method
+from vl_lst.models.batch import DEFAULT_TASK
+from vl_lst.models.config import HeadConfig
+from vl_lst.models.joint import JointModel
+from vl_lst.models.reference_checkpoint import (
+    backbone_from_reference,
+    visual_config,
+    visual_pieces,
+)
+
+__all__ = ["MODES", "build_rival", "order_gradient", "rival_name"]
+
+# The options of a mode, by their names in the reference's configuration.
+MODES: dict[str, dict[str, str]] = {
+    "full": {},
+    "bitfit": {},
+    "adapter": {"reduction": "reduction_factor"},
+    "lora": {"rank": "dim", "alpha": "alpha"},
+    "prompt": {"tokens": "prompt_len", "middle_width": "mid_dim"},
+}
+
+VISUAL = {piece.name: piece.reference for piece in visual_pieces()}
+# Our names, and what stands there in the reference's; one of its tasks is recorded.
+RENAMES = (
+    (r"^backbone\.model\.", ""),
+    (r"^prefix\.embedding", "encoder.prompt_modules.prompts.vqa.prefix_embedding.0"),
+    (r"^prefix\.layers\.0", "encoder.prompt_modules.prompts.vqa.prefix_embedding.1"),
+    (r"^prefix\.layers\.2", "encoder.prompt_modules.prompts.vqa.prefix_embedding.3"),
+    (rf"^classifiers\.{DEFAULT_TASK}\.layers", "answer_head"),
+    (r"SelfAttention\.adapter", "attn_adapter.adapters.vqa"),
+    (r"EncDecAttention\.adapter", "enc_attn_adapter.adapters.vqa"),
+    (r"DenseReluDense\.adapter", "ff_adapter.adapters.vqa"),
+    (r"vqa\.(down|up)\.", r"vqa.\1_sampler."),
+    (r"lora_([AB])\.default\.weight", r"lora_\1s.vqa"),
+    (r"added_bias$", "bias"),
+)
+
+
+def rival_name(name: str) -> str:
+    """The reference's name of one of our parameters."""
+    if name in VISUAL:
+        return VISUAL[name]
+    if name.startswith("visual."):  # a bias that BitFit adds to a norm
+        module, _, _ = name.rpartition(".")
+        return VISUAL[f"{module}.weight"].removesuffix("weight") + "bias"
+    for pattern, replacement in RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+@torch.no_grad()
+def build_rival(
+    description: Any, state: Mapping[str, Tensor], *, attention: str
+) -> tuple[JointModel, dict[str, nn.Parameter]]:
+    """A model with the recorded weights, and what trains in it, by our names."""
+    config, mode = description["config"], description["mode"]
+    answers = len(state["answer_head.3.bias"]) if config["classifier"] else 0
+    # The fixture records both heads' outputs of one model.
+    heads = {"generating": HeadConfig(kind="generate")}
+    if answers:
+        heads[DEFAULT_TASK] = HeadConfig(kind="classify", answers=answers)
+    method = get_method(mode)
+    section = config.get(mode, {})
+    options = {ours: section[theirs] for ours, theirs in MODES[mode].items()}
+    model = method.attach(
+        backbone_from_reference(state, config, attention),
+        method.options.model_validate(options),
+        visual=visual_config(config),
+        heads=heads,
+    )
+    assert isinstance(model, JointModel)
+    model.requires_grad_(False)
+    trainable = method.trainable(model)
+    for name, parameter in trainable.items():
+        parameter.copy_(state[rival_name(name)])
+        parameter.requires_grad_(True)
+    # The reference takes image position j's vector from embedding row vocabulary - 1 - j, which
+    # trains where the embedding does; here these vectors are a frozen part of their own.
+    order = model.visual.order_MD
+    order.copy_(state["shared.weight"].flip(0)[: len(order)])
+    order.requires_grad_(mode == "full")
+    return model.eval(), trainable
+
+
+def order_gradient(model: JointModel) -> Tensor:
+    """The order vectors' gradient, where the reference has it in its embedding table."""
+    table = model.backbone.model.get_input_embeddings().weight
+    gradient = torch.zeros_like(table)
+    order = model.visual.order_MD
+    assert order.grad is not None
+    gradient[-len(order) :] = order.grad.flip(0)
+    return gradient

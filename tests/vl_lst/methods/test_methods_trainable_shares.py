@@ -1,0 +1,49 @@
+"""With the paper's settings on T5-base, as many parameters train as in the paper."""
+
+import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from vl_lst.methods import get_method
+from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.models.config import HeadConfig, VisualConfig
+
+# Counted in the reference implementation; the paper prints the shares.
+COUNTS = {
+    "lst": (17_967_384, 7.46),
+    "adapter": (19_333_632, 7.98),
+    "lora": (18_170_112, 7.54),
+    "bitfit": (1_865_416, 0.83),
+    "prompt": (2_842_400, 1.26),
+    "full": (224_540_160, 100.0),
+}
+# T5-base with the 100 tokens VL-T5 adds.
+T5_BASE = T5Config(vocab_size=32200, d_model=768, d_ff=3072, d_kv=64, num_heads=12, num_layers=12)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_as_many_parameters_train_as_in_the_paper(name: str) -> None:
+    method = get_method(name)
+    with torch.device("meta"):
+        model = method.attach(
+            FrozenBackbone(T5ForConditionalGeneration(T5_BASE)),
+            method.options(),
+            visual=VisualConfig(channels=2048, tokens=49),
+            heads={"vqa": HeadConfig(kind="generate")},
+        )
+    trainable = sum(parameter.numel() for parameter in method.trainable(model).values())
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert (trainable, round(100 * trainable / total, 2)) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", ["dora", "ia3", "side"])
+def test_methods_beyond_the_paper_build_without_memory_too(name: str) -> None:
+    method = get_method(name)
+    with torch.device("meta"):
+        model = method.attach(
+            FrozenBackbone(T5ForConditionalGeneration(T5_BASE)),
+            method.options(),
+            visual=VisualConfig(channels=2048, tokens=49),
+            heads={"vqa": HeadConfig(kind="generate")},
+        )
+    assert all(parameter.is_meta for parameter in model.parameters())
