@@ -36,8 +36,8 @@ def saved_by_walking_the_graph(loss: Tensor, own: set[int]) -> int:
         values += getattr(node, "saved_tensors", ())
         for value in values:
             for tensor in value if isinstance(value, tuple | list) else [value]:
-                # Python's numbers in a formula are tensors too, of the size of a number.
-                if isinstance(tensor, Tensor) and tensor.dtype != torch.float64:
+                # Python's numbers in a formula are tensors here, in Python's types.
+                if isinstance(tensor, Tensor) and (tensor.ndim or tensor.dtype == torch.float32):
                     storage = tensor.untyped_storage()
                     storages[storage.data_ptr()] = storage
     return sum(storage.nbytes() for place, storage in storages.items() if place not in own)
