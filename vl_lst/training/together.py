@@ -69,23 +69,25 @@ def _follow(
     futures: Mapping[str, Future[RunRecord]], messages: "Queue[_Message]", report: ProgressReport
 ) -> None:
     """Pass on what the processes report until all are done or one has failed."""
-    latest = {name: (0, 0, "waits") for name in futures}
+    latest: dict[str, tuple[int, int, str]] = {}
     open_futures = set(futures.values())
     while open_futures:
         done, open_futures = wait(open_futures, timeout=SECONDS_BETWEEN_LOOKS)
         for future in done:
             future.result()
+        before = dict(latest)
         while True:
             try:
-                name, steps, all_steps, note = messages.get_nowait()
+                name, *_ = message = messages.get_nowait()
             except Empty:
                 break
-            latest[name] = (steps, all_steps, note)
-        report(
-            sum(steps for steps, _, _ in latest.values()),
-            sum(all_steps for _, all_steps, _ in latest.values()),
-            "; ".join(f"{name}: {note}" for name, (_, _, note) in latest.items()),
-        )
+            latest[name] = message[1:]
+        if latest != before:
+            report(
+                sum(steps for steps, _, _ in latest.values()),
+                sum(all_steps for _, all_steps, _ in latest.values()),
+                "; ".join(f"{name}: {note}" for name, (_, _, note) in latest.items()),
+            )
 
 
 # What a process of the pool was begun with.
