@@ -26,8 +26,6 @@ from vl_lst.errors import USER_ERRORS
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130
-# torchao, which transformers imports where it is installed, is warned of its own use of torch.
-LOGGERS_NOT_FOR_USERS = ("torch.utils._pytree",)
 
 app = typer.Typer(
     name="vl-lst",
@@ -57,8 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments after the program's name; `None` takes them from `sys.argv`.
     """
-    for name in LOGGERS_NOT_FOR_USERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         app(args=list(sys.argv[1:] if argv is None else argv), prog_name="vl-lst")
     except SystemExit as stop:
