@@ -5,7 +5,6 @@ Commands import what they need inside their function, so that `vl-lst score` nev
 """
 
 import errno
-import logging
 import sys
 from collections.abc import Sequence
 

@@ -125,24 +125,22 @@ def _primary(task: Task, record: RunRecord) -> float:
 def _cards(data: Path, recipe: Recipe, folder: Path) -> list[Card]:
     """Examples spread over each task's split, each of another picture."""
     cards = []
-    for name in TASKS:
+    for place, name in enumerate(TASKS):
         task, split = get_task(name), recipe.data.validation_split[name]
         predictions = task.read_predictions(RunDirectory(folder).predictions_file(task, split))
         examples = task.load(data, split)
         step = len(examples) // CARDS_OF_A_TASK
-        # Not always the first question about a picture.
         for number in range(CARDS_OF_A_TASK):
-            example = examples[number * step + number % step]
-            answers = [answer for answer, _ in example.targets]
-            predicted = predictions[example.id]
-            best = max(example.targets, key=lambda target: target[1])[0]
+            # Each task begins elsewhere, and not always with the first question about a picture.
+            start = number * step + place * step // len(TASKS)
+            example = examples[start + number % (step // len(TASKS))]
             cards.append(
                 Card(
                     images=tuple(picture_path(data, image) for image in example.image_ids),
                     question=example.prompt.removeprefix(task.prompt_prefix),
-                    prediction=predicted,
-                    # Any of several captions will do, where one of them was given.
-                    truth=predicted if predicted in answers and not task.takes_text else best,
+                    prediction=predictions[example.id],
+                    truth=max(example.targets, key=lambda target: target[1])[0],
+                    graded=task.takes_text,
                 )
             )
     return cards

@@ -41,7 +41,7 @@ def test_a_gallery_has_a_cell_for_each_card(tmp_path: Path) -> None:
     cards = [
         gallery.Card((image,), "what " * 30, "red", "blue"),
         gallery.Card((image, image), "Both are red.", "true", "true"),
-        gallery.Card((image,), "", "A red square.", "A red square."),
+        gallery.Card((image,), "", "a red square.", "A square.", graded=False),
         *[gallery.Card((image,), "what", "red", "blue")] * (gallery.COLUMNS - 2),
     ]
     gallery.draw_gallery(cards, tmp_path / "gallery.png")
