@@ -14,6 +14,8 @@ from vl_lst.demo import CLIP_FOLDER
 from vl_lst.demo.gallery import Card, draw_gallery
 from vl_lst.demo.splits import picture_path
 from vl_lst.demo.world import write_world
+from vl_lst.errors import RecipeError
+from vl_lst.methods import get_method
 from vl_lst.models.loading import DEMO
 from vl_lst.progress import ProgressReport
 from vl_lst.recipes import Recipe, fitting_recipe, read_recipe_file, resolve_recipe
@@ -77,9 +79,14 @@ def run_demo(
         methods: Names of the methods to train.
 
     Raises:
-        RecipeError: There is no such method, or the folder's runs are of another version.
+        RecipeError: There is no such method, one stands there twice, or the folder's runs are of
+            another version.
     """
     started = time.monotonic()
+    for name in methods:
+        get_method(name)
+    if len(set(methods)) < len(methods):
+        raise RecipeError(f"the methods {', '.join(methods)} hold one twice; name each once")
     data, features = out / "data", out / "features.h5"
     trained = {
         name: (_recipe(name, data, features), out / "runs" / name) for name in (*methods, BLIND)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from vl_lst.demo import gallery, run, world
+from vl_lst.errors import RecipeError
 from vl_lst.progress import silent
 
 
@@ -33,6 +34,23 @@ def test_it_scores_every_task_with_and_without_the_image_and_goes_on_where_it_wa
         assert picture.width > picture.height / 2
     again = run.run_demo(tmp_path, stage)
     assert again.scores == first.scores
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        (["lst", "lts"], "no method 'lts'"),
+        (["blind"], "no method 'blind'"),
+        ([""], "no method ''"),
+        (["lst", "full", "lst"], "lst, full, lst hold one twice"),
+    ],
+)
+def test_wrong_methods_are_refused_before_anything_is_made(
+    tmp_path: Path, methods: list[str], words: str
+) -> None:
+    with pytest.raises(RecipeError, match=words):
+        run.run_demo(tmp_path / "demo", stage, methods)
+    assert not (tmp_path / "demo").exists()
 
 
 def test_a_gallery_has_a_cell_for_each_card(tmp_path: Path) -> None:
