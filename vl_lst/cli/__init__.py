@@ -15,6 +15,7 @@ from vl_lst.cli.data import data
 from vl_lst.cli.demo import demo
 from vl_lst.cli.evaluate import evaluate
 from vl_lst.cli.extract_features import extract_features
+from vl_lst.cli.features import features
 from vl_lst.cli.leaderboard import leaderboard
 from vl_lst.cli.predict import predict
 from vl_lst.cli.profile import profile
@@ -46,6 +47,7 @@ for command in (
 ):
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(data)
+app.add_typer(features)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
