@@ -140,7 +140,7 @@ def _cards(data: Path, recipe: Recipe, folder: Path) -> list[Card]:
         for number in range(CARDS_OF_A_TASK):
             # Each task begins elsewhere, and not always with the first question about a picture.
             start = number * step + place * step // len(TASKS)
-            example = examples[start + number % (step // len(TASKS))]
+            example = examples[start + number % max(1, step // len(TASKS))]
             cards.append(
                 Card(
                     images=tuple(picture_path(data, image) for image in example.image_ids),
