@@ -128,7 +128,7 @@ def import_features(
             cannot be written or holds something else.
     """
     started = time.monotonic()
-    files = find_features(source)
+    files = find_features(source, besides=out)
     check_target(out)
     shape = _usual_shape(files)
     spec = imported_spec(encoder, shape, image_size=image_size, resize=resize)

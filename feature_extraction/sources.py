@@ -66,10 +66,14 @@ class _Array:
     read: Callable[[], NDArray[Any]]
 
 
-def find_features(source: Path) -> list[FeatureFile]:
+def find_features(source: Path, *, besides: Path | None = None) -> list[FeatureFile]:
     """Find the images that have features in a folder, or in one HDF5 file; sorted by id.
 
     Names that start with a dot are skipped; links to folders are followed, each folder once.
+
+    Args:
+        source: The folder, or the HDF5 file.
+        besides: A file that does not count, such as the store that is made of the others.
 
     Raises:
         StoreError: There are none, two files are for one image, or a name is not UTF-8.
@@ -77,8 +81,11 @@ def find_features(source: Path) -> list[FeatureFile]:
     if source.is_file() and source.suffix.lower() in HDF5_SUFFIXES:
         found = _groups(source)
     elif source.is_dir():
-        files = (path for path in walk_files(source) if path.suffix.lower() in _OPENERS)
-        found = [FeatureFile(path.stem, path) for path in files]
+        found = [
+            FeatureFile(path.stem, path)
+            for path in walk_files(source)
+            if path.suffix.lower() in _OPENERS and not _is_same(path, besides)
+        ]
     else:
         state = "is neither a folder nor an HDF5 file" if source.exists() else "does not exist"
         raise StoreError(f"{source} {state}; expected features as {_LAYOUTS}")
@@ -137,6 +144,11 @@ def read_features(file: FeatureFile, shape: tuple[int, int]) -> NDArray[np.float
     if not np.isfinite(features_VC).all():
         raise FeatureFileError("it holds numbers that are not finite, or too large for float16")
     return features_VC
+
+
+def _is_same(path: Path, other: Path | None) -> bool:
+    # Names first: resolving every path of a large folder takes long.
+    return other is not None and path.name == other.name and path.resolve() == other.resolve()
 
 
 def _groups(path: Path) -> list[FeatureFile]:

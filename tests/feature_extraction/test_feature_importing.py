@@ -138,6 +138,11 @@ def test_a_finished_import_is_left_alone(source: Path, tmp_path: Path) -> None:
         import_features(source, out)
 
 
+def test_the_store_may_lie_among_the_files_it_is_made_of(source: Path) -> None:
+    assert import_features(source, source / "out.h5").images == IMAGES
+    assert import_features(source, source / "out.h5").imported == 0
+
+
 def test_nothing_readable_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"")
     with pytest.raises(StoreError, match="none of the files looked at can be read.*a.npy"):
