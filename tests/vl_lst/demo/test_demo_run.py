@@ -26,6 +26,7 @@ def test_it_scores_every_task_with_and_without_the_image_and_goes_on_where_it_wa
     pairs = tuple(replace(split, sets=2, sentences_per_set=2) for split in world.PAIR_SPLITS)
     small = partial(world.write_world, splits=splits, pair_splits=pairs)
     monkeypatch.setattr(run, "write_world", small)
+    monkeypatch.setattr(run, "CHANGES", (*run.CHANGES, ("training.steps", 8)))
     first = run.run_demo(tmp_path, stage)
     assert set(first.scores) == set(run.TASKS)
     for scores in first.scores.values():
