@@ -20,7 +20,7 @@ PAPER: dict[str, Any] = {
 }
 IMPROVEMENTS: dict[str, dict[str, Any]] = {
     "image tokens pass": {OPTIONS + "image_rungs": "pass"},
-    "coherent": {OPTIONS + "initialisation": "coherent_magnitude"},
+    "random start": {OPTIONS + "initialisation": "random"},
     "quiet backbone": {OPTIONS + "backbone_dropout": 0.0},
     "decay of weights": {"optimizer.decay": "weights"},
     "small image order": {"visual.image_order_std": 0.02},
@@ -28,8 +28,8 @@ IMPROVEMENTS: dict[str, dict[str, Any]] = {
 # Other ways, and what may come on top, each against all improvements together.
 CHOICES: dict[str, dict[str, Any]] = {
     "image projection": {OPTIONS + "image_rungs": "projection"},
-    "random": {OPTIONS + "initialisation": "random"},
     "magnitude": {OPTIONS + "initialisation": "magnitude"},
+    "coherent magnitude": {OPTIONS + "initialisation": "coherent_magnitude"},
     "coherent fisher": {OPTIONS + "initialisation": "coherent_fisher"},
     "principal": {OPTIONS + "initialisation": "principal"},
     "rungs after blocks": {OPTIONS + "rung_place": "after_block"},
@@ -38,10 +38,7 @@ CHOICES: dict[str, dict[str, Any]] = {
         OPTIONS + "rung_place": "after_block",
     },
     "gates per channel": {OPTIONS + "gates": "channel"},
-    "pooled rungs, random": {
-        OPTIONS + "rungs": "pool",
-        OPTIONS + "initialisation": "random",
-    },
+    "pooled rungs": {OPTIONS + "rungs": "pool"},
     # Of the demo's three layers and three.
     "two layers of three": {OPTIONS + "encoder_layers": [0, 2], OPTIONS + "decoder_layers": [0, 2]},
 }

@@ -36,6 +36,7 @@ from feature_extraction.encoders import build_encoder
 from feature_extraction.extract import extract
 from tasks import get_task
 from vl_lst.demo import CLIP_FOLDER
+from vl_lst.demo.run import CHANGES
 from vl_lst.demo.world import write_world
 from vl_lst.models.loading import DEMO
 from vl_lst.recipes import (
@@ -227,7 +228,8 @@ def names_shown() -> str:
 def read_settings(arguments: argparse.Namespace) -> Settings:
     """Sort what was set by what it applies to."""
     known = variants()
-    given: list[tuple[str, Any]] = []
+    # On the shapes world, the demo's own settings.
+    given: list[tuple[str, Any]] = [] if arguments.data_root else list(CHANGES)
     of_variant: dict[str, list[tuple[str, Any]]] = {}
     if arguments.steps is not None:
         given += [("training.epochs", None), ("training.steps", arguments.steps)]

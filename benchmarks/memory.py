@@ -27,7 +27,7 @@ from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig
 from vl_lst.models.visual import VisualEmbedding
 from vl_lst.profiling.memory import TOTAL
-from vl_lst.profiling.shapes import backbone_config
+from vl_lst.profiling.shapes import backbone_config, random_backbone
 from vl_lst.profiling.steps import StepSeconds, measure_steps
 from vl_lst.profiling.workload import Workload
 from vl_lst.recipes.schema import OptimizerSection
@@ -42,7 +42,7 @@ ROUNDS = 2
 
 def t5_base() -> T5ForConditionalGeneration:
     """A randomly initialised model of t5-base's size."""
-    return T5ForConditionalGeneration(backbone_config("t5-base", vocabulary=VOCABULARY))
+    return random_backbone(backbone_config("t5-base", vocabulary=VOCABULARY))
 
 
 class FullFineTuning(nn.Module):

@@ -98,7 +98,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends without error.
 
     A reader sees the old file or the whole new one, whatever happens in between.
+
+    Raises:
+        InputError: There is a folder of that name.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: expected the name of a file to write")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(handle)

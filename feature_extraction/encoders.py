@@ -1,5 +1,6 @@
 """Frozen vision towers with their weights: images in, features out."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -14,7 +15,14 @@ from torch import Tensor, nn
 from feature_extraction.errors import EncoderError, ImageError
 from feature_extraction.images import BACKGROUND, EXACT_PIXELS, decode_image
 from feature_extraction.preprocess import fit_square, normalise
-from feature_extraction.spec import FeatureSpec, Layer, Precision, ResizeRule, package_versions
+from feature_extraction.spec import (
+    IMPORTED,
+    FeatureSpec,
+    Layer,
+    Precision,
+    ResizeRule,
+    package_versions,
+)
 from feature_extraction.towers import ENCODERS, find_tower, tower_features
 from feature_extraction.weights import FILE_PREFIX, RANDOM, read_weights
 
@@ -156,6 +164,9 @@ def encoder_from_spec(
 ) -> Encoder:
     """Build the very encoder a store was made with.
 
+    Of imported features nothing is known for certain but their shape: any weights are taken that
+    give it, by default those of the table.
+
     Args:
         spec: The store's.
         weights: Where the weights are, when the spec names no tag: a `.safetensors` file for a
@@ -174,7 +185,7 @@ def encoder_from_spec(
                 f"table ({', '.join(ENCODERS)}); say which folder holds it"
             )
         encoder, weights = weights, RANDOM if spec.weights == RANDOM else None
-    elif weights is None:
+    elif weights is None and spec.weights != IMPORTED:
         if spec.weights.startswith(FILE_PREFIX):
             raise EncoderError(
                 f"the features were made with {spec.encoder} and weights from the file "
@@ -191,7 +202,10 @@ def encoder_from_spec(
         device=device,
         name=spec.encoder,
     )
-    differences = built.spec.differences(spec)
+    wanted = spec
+    if spec.weights == IMPORTED:
+        wanted = dataclasses.replace(built.spec, grid=spec.grid, channels=spec.channels)
+    differences = built.spec.differences(wanted)
     if differences:
         raise EncoderError(
             f"the encoder {encoder} with weights {built.spec.weights} is not the one the features "

@@ -3,12 +3,13 @@
     FeatureError
     ├── ImageError       one image cannot be decoded
     ├── EncoderError     a tower is unknown or its weights do not fit
+    ├── FeatureFileError one image's features, to be imported, cannot be read
     └── StoreError       a feature store is missing, damaged, or not the one that is needed
 
 Each message says what was found, what was expected and what to do.
 """
 
-__all__ = ["EncoderError", "FeatureError", "ImageError", "StoreError"]
+__all__ = ["EncoderError", "FeatureError", "FeatureFileError", "ImageError", "StoreError"]
 
 
 class FeatureError(Exception):
@@ -21,6 +22,10 @@ class ImageError(FeatureError):
 
 class EncoderError(FeatureError):
     """A vision tower is unknown, or its weights cannot be loaded as they should be."""
+
+
+class FeatureFileError(FeatureError):
+    """The features of one image, which are to be imported, cannot be read; others may be."""
 
 
 class StoreError(FeatureError):

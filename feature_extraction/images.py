@@ -34,6 +34,8 @@ __all__ = [
     "ImageFile",
     "decode_image",
     "find_images",
+    "is_utf8",
+    "walk_files",
 ]
 
 SUFFIXES = frozenset(
@@ -109,11 +111,11 @@ def find_images(folder: Path) -> list[ImageFile]:
         found = "is not a folder" if folder.exists() else "does not exist"
         raise ImageError(f"{folder} {found}; expected a folder of images")
     path_of: dict[str, Path] = {}
-    for path in _walk(folder):
+    for path in walk_files(folder):
         if path.suffix.lower() not in SUFFIXES:
             continue
         image_id = path.stem
-        if not _is_utf8(image_id):
+        if not is_utf8(image_id):
             raise ImageError(
                 f"the file name {os.fsencode(path)!r} is not UTF-8, so it cannot be an image id; "
                 "rename the file"
@@ -242,7 +244,8 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def walk_files(folder: Path) -> Iterator[Path]:
+    """Go through the files below a folder in a fixed order, as `find_images` does."""
     seen: set[tuple[int, int]] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         identity = os.stat(parent)
@@ -256,7 +259,8 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether a file name, as Python gives it, is text."""
     try:
         text.encode()
     except UnicodeEncodeError:

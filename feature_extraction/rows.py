@@ -88,53 +88,60 @@ class _BlockRows:
         self._offset = offset
         self._shape_NVC = shape
         self._image_bytes = int(np.prod(shape[1:])) * np.dtype("<f2").itemsize
-        self._handle: int | None = None
-        self._last_byte = [bytearray(1)]
+        self._file: _OpenBlock | None = None
 
     def read_into(self, rows: Sequence[int], features_NVC: NDArray[np.float16]) -> None:
         # Neither a map nor positioned reads have a state: a forked child may go on using them.
-        if self._handle is None:
-            self._open()
+        if self._file is None:
+            self._file = _OpenBlock(self._path, self._stamp, self._offset, self._shape_NVC)
+        file = self._file
         if self._image_bytes <= SMALL_BYTES:
             # A map of a file that was cut short would end the process.
-            if os.fstat(self._handle).st_size < self._stamp[0]:
+            if file.size() < self._stamp[0]:
                 raise StoreError(CUT_SHORT)
-            self._mapped_NVC.take(rows, axis=0, out=features_NVC, mode="clip")
+            file.mapped_NVC.take(rows, axis=0, out=features_NVC, mode="clip")
             return
         for position, row in enumerate(rows):
-            if self._is_in_memory(row):
-                features_NVC[position] = self._mapped_NVC[row]
+            start = self._offset + row * self._image_bytes
+            if file.is_in_memory(start + self._image_bytes - 1):
+                features_NVC[position] = file.mapped_NVC[row]
             else:
-                self._fetch(row, features_NVC[position])
+                file.fetch(start, features_NVC[position])
 
     def close(self) -> None:
-        if self._handle is not None:
-            self._closer()
-            del self._mapped_NVC
-            self._handle = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_closer", "_mapped_NVC")
-        return {k: v for k, v in self.__dict__.items() if k not in own} | {"_handle": None}
+        return {**self.__dict__, "_file": None}
 
-    def _open(self) -> None:
-        handle = os.open(self._path, os.O_RDONLY)
-        self._closer = weakref.finalize(self, os.close, handle)
-        _check_unchanged(self._stamp, _stamp(handle))
+
+class _OpenBlock:
+    """The file while it is open in this process."""
+
+    def __init__(
+        self, path: Path, stamp: tuple[int, int], offset: int, shape: tuple[int, int, int]
+    ) -> None:
+        self._handle = os.open(path, os.O_RDONLY)
+        self.close = weakref.finalize(self, os.close, self._handle)
+        self._last_byte = [bytearray(1)]
+        _check_unchanged(stamp, _stamp(self._handle))
         # The handle, not the path: it is the file that was checked. Through a plain array, as
         # each access of a `numpy.memmap` makes an object that takes longer than a small image.
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            mapped_NVC = np.memmap(file, "<f2", "r", self._offset, self._shape_NVC)
-        self._mapped_NVC = mapped_NVC.view(np.ndarray)
-        self._handle = handle
+        with os.fdopen(self._handle, "rb", closefd=False) as file:
+            mapped_NVC = np.memmap(file, "<f2", "r", offset, shape)
+        self.mapped_NVC: NDArray[np.float16] = mapped_NVC.view(np.ndarray)
 
-    def _is_in_memory(self, row: int) -> bool:
-        """Ask for the last byte without waiting; it tells as well whether the file has it."""
+    def size(self) -> int:
+        return os.fstat(self._handle).st_size
+
+    def is_in_memory(self, place: int) -> bool:
+        """Ask for one byte without waiting; it tells as well whether the file has it."""
         if NO_WAIT is None:
             return False
-        last = self._offset + (row + 1) * self._image_bytes - 1
         try:
-            if os.preadv(self._handle, self._last_byte, last, NO_WAIT) == 0:
+            if os.preadv(self._handle, self._last_byte, place, NO_WAIT) == 0:
                 raise StoreError(CUT_SHORT)
         except OSError as error:
             if error.errno in CANNOT_TELL:
@@ -142,9 +149,9 @@ class _BlockRows:
             raise
         return True
 
-    def _fetch(self, row: int, features_VC: NDArray[np.float16]) -> None:
+    def fetch(self, offset: int, features_VC: NDArray[np.float16]) -> None:
+        """Read until the array is full."""
         rest = features_VC.data.cast("B")
-        offset = self._offset + row * self._image_bytes
         while rest:
             count = os.preadv(self._handle, [rest], offset)
             if count == 0:

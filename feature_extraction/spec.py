@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from feature_extraction.errors import StoreError
 
 __all__ = [
+    "IMPORTED",
     "SCHEMA_VERSION",
     "FeatureSpec",
     "Layer",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 SCHEMA_VERSION: Literal[1] = 1
+
+# The weights of features that other programs made: nothing but their shape is known for certain.
+IMPORTED = "imported"
 
 # Names of things, not things: the hashes beside them say what the tower and its weights are, and
 # a store stays usable when a package is upgraded.
@@ -47,7 +51,8 @@ class FeatureSpec:
 
     Args:
         encoder: Name of the tower, such as `RN101`.
-        weights: Where its weights came from: a tag, `random`, or the name of a file or folder.
+        weights: Where its weights came from: a tag, `random`, `imported`, or the name of a file
+            or folder.
         architecture_sha256: Hash of the tower's configuration, activation included.
         weights_sha256: Hash of the tower's weights, the same whatever file held them.
         quick_gelu: Whether the tower's transformer blocks use QuickGELU.

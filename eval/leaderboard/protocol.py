@@ -3,8 +3,9 @@
 Two runs are compared only where everything but the method and the seed is the same. So all fields
 of the recipe belong to the protocol, new ones too, except:
 
-* those of the METHOD, which name the row: its name, its options, and the optimiser's settings, as
-  each method needs a learning rate of its own;
+* those of the METHOD, which name the row: its name, its options, the optimiser's settings, as each
+  method needs a learning rate of its own, and how large the image order embedding begins, which is
+  one of the things that tell the paper's ladder from ours;
 * the SEED, over which rows are averaged;
 * those that say WHERE and HOW FAST, not what: where the features lie (how they were made is
   compared), the number of workers, when checkpoints and log lines are written, the device, the
@@ -15,6 +16,7 @@ the backbone's weights, the number of steps, and which examples trained.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,7 +24,8 @@ from eval.leaderboard.runs import Run
 
 __all__ = ["differing_settings", "method_settings", "protocol_of"]
 
-METHOD = ("method", "optimizer")
+METHOD = ("method", "optimizer", "visual.image_order_std")
+PATH_OF_METHOD = re.compile(r"^(method\.options|optimizer|visual)\.")
 SEED = "training.seed"
 WHERE_AND_HOW_FAST = (
     "backbone.name",
@@ -48,7 +51,7 @@ def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
     fields = {
         name: value
         for name, value in _flat(record.recipe).items()
-        if not any(name == known or name.startswith(f"{known}.") for known in NOT_PROTOCOL)
+        if not _is_within(name, NOT_PROTOCOL)
     }
     fields["backbone"] = record.backbone_fingerprint or record.backbone
     fields["features"] = record.feature_spec_sha256
@@ -61,15 +64,12 @@ def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
 
 
 def method_settings(run: Run) -> dict[str, str]:
-    """What belongs to the method, as {field: value as JSON}, its options without their path."""
-    recipe = run.record.recipe
-    fields = _flat({name: recipe.get(name) for name in METHOD})
-    fields |= {"method.name": run.record.method}
+    """What belongs to the method, as {field: value as JSON}, without the sections' names."""
+    fields = _flat(run.record.recipe) | {"method.name": run.record.method}
     return {
-        name.removeprefix("method.options.").removeprefix("optimizer."): json.dumps(
-            value, ensure_ascii=False
-        )
+        PATH_OF_METHOD.sub("", name): json.dumps(value, ensure_ascii=False)
         for name, value in fields.items()
+        if _is_within(name, METHOD)
     }
 
 
@@ -78,6 +78,10 @@ def differing_settings(all_settings: Iterable[Mapping[str, str]]) -> list[str]:
     listed = list(all_settings)
     names = dict.fromkeys(name for settings in listed for name in settings)
     return [name for name in names if len({settings.get(name) for settings in listed}) > 1]
+
+
+def _is_within(name: str, sections: Iterable[str]) -> bool:
+    return any(name == section or name.startswith(f"{section}.") for section in sections)
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 from eval.leaderboard.board import Board, Group
 from eval.leaderboard.quantities import AVERAGE, COSTS, Statistic
 from eval.leaderboard.reported import ReportedResults
-from eval.leaderboard.units import score_text, unit_text
+from eval.leaderboard.units import score_text, setting_text, unit_text
 
-__all__ = ["board_document", "group_caption", "to_csv", "to_latex", "to_markdown"]
+__all__ = ["board_document", "group_caption", "group_title", "to_csv", "to_latex", "to_markdown"]
 
 MISSING = "–"
 REPORTED = "reported"
@@ -44,6 +44,14 @@ LATEX_OF = {
 def group_caption(group: Group) -> str:
     """What a group compares, such as `vqa on val2014, gqa on val`."""
     return ", ".join(f"{task} on {group.splits[task]}" for task in group.tasks)
+
+
+def group_title(group: Group) -> str:
+    """The caption, with what tells the group from others of the same tasks."""
+    told = ", ".join(
+        f"{name}: {setting_text(group.protocol.get(name, 'null'))}" for name in group.special
+    )
+    return f"{group_caption(group)} ({told})" if told else group_caption(group)
 
 
 def to_markdown(board: Board, reported: ReportedResults | None) -> str:
@@ -104,7 +112,7 @@ def to_csv(board: Board, reported: ReportedResults | None) -> str:
             statistics = {**row.scores, **row.costs}
             writer.writerow(
                 {
-                    "group": group_caption(group),
+                    "group": _csv(group_title(group)),
                     "kind": "measured",
                     "method": _csv(row.label),
                     "backbone": _csv(row.runs[0].record.backbone),
@@ -216,7 +224,7 @@ def _tables(board: Board, reported: ReportedResults | None) -> Iterable[_Table]:
             for each in (reported.rows if reported else ())
         ]
         header = ["method", "n", *columns, *(cost.label for cost in costs)]
-        yield _Table(group_caption(group), header, rows + quoted, len(quoted))
+        yield _Table(group_title(group), header, rows + quoted, len(quoted))
 
 
 def _notes(board: Board, reported: ReportedResults | None) -> list[str]:

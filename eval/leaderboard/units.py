@@ -1,8 +1,12 @@
 """How numbers are written: two decimals for scores, binary units for bytes."""
 
+import json
+import re
+from typing import Any
+
 from eval.leaderboard.quantities import Statistic
 
-__all__ = ["number_text", "score_text", "unit_text"]
+__all__ = ["number_text", "score_text", "setting_text", "unit_text"]
 
 MISSING = "–"
 BINARY = 1024.0
@@ -19,6 +23,15 @@ def score_text(statistic: Statistic | None) -> str:
     if statistic.deviation is None:
         return f"{statistic.mean:.2f}"
     return f"{statistic.mean:.2f} ± {statistic.deviation:.2f}"
+
+
+def setting_text(value: str) -> str:
+    """A field's value, given as JSON, as a person would write it; digests are cut short."""
+    read: Any = json.loads(value)
+    if not isinstance(read, str):
+        return value
+    is_digest = re.fullmatch(r"[0-9a-f]{64}", read) is not None
+    return read[:12] if is_digest else read
 
 
 def unit_text(statistic: Statistic | None, unit: str) -> str:

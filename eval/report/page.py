@@ -7,11 +7,9 @@ not run or load anything even if it were not escaped.
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jinja2
 import yaml
@@ -21,7 +19,7 @@ from eval.leaderboard.board import Board, Group
 from eval.leaderboard.reported import ReportedResults
 from eval.leaderboard.runs import Memory, Parameters, Record, Run
 from eval.leaderboard.tables import group_caption
-from eval.leaderboard.units import number_text, score_text, unit_text
+from eval.leaderboard.units import number_text, score_text, setting_text, unit_text
 from eval.report.curves import Panel, training_curves
 from eval.report.examples import ExampleSheet, Pictures
 from eval.report.plot import Plot, scatter_plot
@@ -86,7 +84,7 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.globals.update(score_text=score_text, unit_text=unit_text)
-    environment.filters["pretty"] = _pretty
+    environment.filters["pretty"] = setting_text
     style, script = _source("page.css"), _source("page.js")
     sections = [
         _Section(
@@ -235,12 +233,3 @@ def _scores(record: Record) -> list[tuple[str, str, dict[str, str]]]:
         for task, splits in record.scores.items()
         for split, metrics in splits.items()
     ]
-
-
-def _pretty(value: str) -> str:
-    """A protocol's value, as a person would write it; digests are cut short."""
-    read: Any = json.loads(value)
-    if not isinstance(read, str):
-        return value
-    is_digest = re.fullmatch(r"[0-9a-f]{64}", read) is not None
-    return read[:12] if is_digest else read

@@ -75,14 +75,13 @@ def test_real_runs_become_a_page_and_tables(
     # Six pictures, each embedded once, however many examples are about it.
     assert page.count("data:image/jpeg;base64,") == 6
     predictions = json.loads((runs / "seed-0/predictions/vqa-val2014.json").read_text())
-    cards = cards_of(page)
-    assert len(cards) == len(predictions) == 12
+    # Both runs have the predictions of their best step.
+    assert len(cards_of(page)) == 2 * len(predictions) == 24
+    cards = cards_of(page)[: len(predictions)]
     assert [said for _, _, said in cards] == [each["answer"] for each in predictions]
     assert {prompt for _, prompt, _ in cards} == {"what color is it?", "is it red?"}
     share = 100 * [verdict for verdict, *_ in cards].count("right") / len(cards)
     assert share == pytest.approx(scores[0], abs=10)
-    # The other run was not evaluated, and says how to change that.
-    assert "There are no predictions of val2014: make them with `vl-lst evaluate" in page
 
 
 def test_real_records_hold_what_the_leaderboard_reads(runs: Path) -> None:
@@ -97,6 +96,14 @@ def test_real_records_hold_what_the_leaderboard_reads(runs: Path) -> None:
     assert run.train_digests.keys() == {"vqa"}
 
 
+def test_a_run_without_predictions_says_how_to_make_them(runs: Path, tmp_path: Path) -> None:
+    (runs / "seed-1" / "predictions" / "vqa-val2014.json").unlink()
+    out = tmp_path / "board.html"
+    assert main(["leaderboard", str(runs), "--out", str(out), "--include-dirty", "--quiet"]) == 0
+    page = out.read_text(encoding="utf-8")
+    assert "There are no predictions of val2014: make them with `vl-lst evaluate" in page
+
+
 def test_examples_are_spread_and_half_of_them_wrong(runs: Path, tmp_path: Path) -> None:
     path = runs / "seed-0" / "predictions" / "vqa-val2014.json"
     predictions = json.loads(path.read_text())
@@ -106,7 +113,8 @@ def test_examples_are_spread_and_half_of_them_wrong(runs: Path, tmp_path: Path) 
     out = tmp_path / "board.html"
     arguments = [str(runs), "--out", str(out), "--include-dirty", "--quiet"]
     assert main(["leaderboard", *arguments, "--examples", "4"]) == 0
-    verdicts = [verdict for verdict, *_ in cards_of(out.read_text(encoding="utf-8"))]
+    # The first run's; the other has cards of its own.
+    verdicts = [verdict for verdict, *_ in cards_of(out.read_text(encoding="utf-8"))][:4]
     assert sorted(verdicts) == ["right", "right", "wrong", "wrong"]
     assert "data:image" not in out.read_text(encoding="utf-8")
 

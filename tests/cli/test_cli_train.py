@@ -76,3 +76,18 @@ def test_interrupting_exits_with_130(
     monkeypatch.setattr("vl_lst.training.trainer.Trainer._step", interrupt)
     assert main(world.train_arguments(tmp_path / "run", "--quiet")) == 130
     assert json.loads((tmp_path / "run" / "record.json").read_text())["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("precision", ["int8", "nf4"])
+def test_a_run_beside_a_quantised_backbone_trains_and_is_evaluated_alike(
+    world: TinyWorld, tmp_path: Path, precision: str
+) -> None:
+    """Its weights are cut out of the backbone before that is quantised, and read back beside it."""
+    out, again = tmp_path / "run", tmp_path / "again.json"
+    arguments = world.train_arguments(out, "--quiet", "--backbone-precision", precision)
+    assert main([*arguments, "--set", "method.options.initialisation=magnitude"]) == 0
+    record = json.loads((out / "record.json").read_text())
+    trained = record["scores"]["vqa"]["val2014"]["accuracy"]
+    assert record["memory_bytes"]["parameters"] < 4 * record["parameters"]["total"]
+    assert main(["evaluate", str(out), "--split", "val2014", "--json", str(again), "--quiet"]) == 0
+    assert json.loads(again.read_text())["metrics"]["accuracy"] == trained

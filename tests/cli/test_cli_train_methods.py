@@ -62,13 +62,14 @@ def test_the_demos_backbone_has_a_recipe_of_its_own_for_each(
     assert recipe.head == {"vqa": "classify"}
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
 def test_an_interrupted_run_of_a_rival_goes_on_with_the_same_weights(
-    world: TinyWorld, tmp_path: Path
+    world: TinyWorld, tmp_path: Path, method: str
 ) -> None:
     """Dropout within the backbone draws from the generators that a checkpoint holds."""
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     every = ("--set", "training.checkpoint_every_steps=2", "--set", "training.epochs=2")
-    assert main(arguments(world, straight, str(world.backbone), "lora", *every)) == 0
+    assert main(arguments(world, straight, str(world.backbone), method, *every)) == 0
     recipe = load_recipe(straight / "recipe.yaml")
 
     def interrupt(done: int, total: int, note: str) -> None:

@@ -53,3 +53,11 @@ def test_json_never_holds_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "scores.json", {"accuracy": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_not_a_file_to_write(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match="is a folder: expected the name of a file to write"),
+        atomic_path(tmp_path),
+    ):
+        pass

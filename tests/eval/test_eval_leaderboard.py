@@ -112,6 +112,15 @@ def test_rows_of_a_method_are_told_apart_by_what_differs(tmp_path: Path) -> None
     }
 
 
+def test_the_papers_ladder_stands_beside_ours(tmp_path: Path) -> None:
+    """They differ in how large the image order embedding begins, which is the ladder's affair."""
+    write_run(tmp_path, "a", recipe__visual={"pooled_grid": 6, "image_order_std": 0.02})
+    write_run(tmp_path, "b", recipe__visual={"pooled_grid": 6, "image_order_std": 1.0})
+    write_run(tmp_path, "c", recipe__visual={"pooled_grid": 5, "image_order_std": 1.0})
+    labels = [sorted(row.label for row in group.rows) for group in board_of(tmp_path).groups]
+    assert labels == [["lst (image_order_std=0.02)", "lst (image_order_std=1.0)"], ["lst"]]
+
+
 def test_speed_of_several_devices_is_not_averaged(tmp_path: Path) -> None:
     write_run(tmp_path, "a")
     write_run(tmp_path, "b", seed=1, device="cuda: H200")

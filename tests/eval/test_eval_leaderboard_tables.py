@@ -67,6 +67,16 @@ def test_json_has_null_for_what_is_not_known(board: Board) -> None:
     assert "reported" not in document
 
 
+def test_groups_of_the_same_tasks_are_told_apart_in_every_format(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", recipe__data__blind=True)
+    both = build_board(find_runs(tmp_path), METRICS)
+    titles = [f"vqa on val2014 (data.blind: {blind})" for blind in ("false", "true")]
+    assert [row["group"] for row in csv.DictReader(io.StringIO(to_csv(both, None)))] == titles
+    for text in (to_markdown(both, None).replace("\\", ""), to_latex(both, None)):
+        assert all(title in text for title in titles)
+
+
 def test_reported_rows_are_marked_in_every_format(board: Board) -> None:
     reported = reported_results()
     lines = to_markdown(board, reported).splitlines()

@@ -5,7 +5,6 @@ Commands import what they need inside their function, so that `vl-lst score` nev
 """
 
 import errno
-import logging
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +15,7 @@ from vl_lst.cli.data import data
 from vl_lst.cli.demo import demo
 from vl_lst.cli.evaluate import evaluate
 from vl_lst.cli.extract_features import extract_features
-from vl_lst.cli.features_join import join
+from vl_lst.cli.features import features
 from vl_lst.cli.leaderboard import leaderboard
 from vl_lst.cli.predict import predict
 from vl_lst.cli.profile import profile
@@ -27,8 +26,6 @@ from vl_lst.errors import USER_ERRORS
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130
-# torchao, which transformers imports where it is installed, is warned of its own use of torch.
-LOGGERS_NOT_FOR_USERS = ("torch.utils._pytree",)
 
 app = typer.Typer(
     name="vl-lst",
@@ -50,8 +47,6 @@ for command in (
 ):
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(data)
-features = typer.Typer(name="features", help="Join feature files.", no_args_is_help=True)
-features.command()(join)
 app.add_typer(features)
 
 
@@ -61,8 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments after the program's name; `None` takes them from `sys.argv`.
     """
-    for name in LOGGERS_NOT_FOR_USERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         app(args=list(sys.argv[1:] if argv is None else argv), prog_name="vl-lst")
     except SystemExit as stop:

@@ -46,11 +46,14 @@ class _PlainLines:
         self._description = description
         self._last_line = time.monotonic()
         self._first: tuple[float, int] | None = None
+        self._ended = False
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         self._first = self._first or (now, done)
-        if done < total and now - self._last_line < SECONDS_BETWEEN_PLAIN_LINES:
+        # What comes after the last step, such as evaluations, is told no more often than steps.
+        ends, self._ended = done >= total and not self._ended, done >= total
+        if not ends and now - self._last_line < SECONDS_BETWEEN_PLAIN_LINES:
             return
         self._last_line = now
         line = f"{self._description}: {done:,}/{total:,} {note}".rstrip()

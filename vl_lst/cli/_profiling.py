@@ -47,7 +47,7 @@ def read_contenders(
 
     own = dig(recipe, ("method", "name"))
     names = (
-        methods.split(",")
+        [name.strip() for name in methods.split(",")]
         if methods
         else [own]
         if own

@@ -28,11 +28,13 @@ def demo(
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Render shapes, extract features, train LST on four tasks with and without the image, score.
+    """Render shapes, extract features, train on four tasks, with LST and without the image, score.
 
     Needs no network: the pictures are made on the spot, a small CLIP and T5 come along. Ends in
     a few minutes on two CPU cores, or a few minutes for each two methods; interrupted, the same
     command goes on where it was.
+
+    All methods side by side: vl-lst demo --methods all
 
     Example: vl-lst demo --out demo-run
     """

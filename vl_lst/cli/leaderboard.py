@@ -188,10 +188,10 @@ def _print_group(group: "Group") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from eval.leaderboard.tables import group_caption
+    from eval.leaderboard.tables import group_title
     from eval.leaderboard.units import score_text, unit_text
 
-    table = Table(title=Text(group_caption(group)), caption="* on the Pareto front")
+    table = Table(title=Text(group_title(group)), caption="* on the Pareto front")
     table.add_column("method", overflow="fold")
     # What does not depend on the device; the page has the rest.
     costs = [cost for cost in group.costs if cost.is_axis and not cost.on_device]

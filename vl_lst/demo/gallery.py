@@ -17,7 +17,9 @@ LINE = 18
 LINES = 4
 GAP = 3
 FONT_SIZE = 14
-PAPER, INK, RIGHT, WRONG = "white", "#222222", "#1a7f37", "#b42318"
+PAPER, INK, PALE, RIGHT, WRONG = "white", "#222222", "#6b7280", "#1a7f37", "#b42318"
+
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +30,15 @@ class Card:
         images: Files of its pictures; several share the place of one.
         question: What was asked; nothing where a caption was wanted.
         prediction: What the model answered.
-        truth: The right answer.
+        truth: The right answer, or one of many.
+        graded: Whether an answer other than the truth is wrong.
     """
 
     images: tuple[Path, ...]
     question: str
     prediction: str
     truth: str
+    graded: bool = True
 
 
 def draw_gallery(cards: Sequence[Card], path: Path) -> None:
@@ -54,21 +58,28 @@ def draw_gallery(cards: Sequence[Card], path: Path) -> None:
                 sheet.paste(picture.convert("RGB").resize((side, side)), (x, y))
             draw.rectangle((x, y, x + side, y + side), outline="#cccccc")
         top += SIDE + 6
-        correct = card.prediction == card.truth
-        verdict = card.prediction if correct else f"{card.prediction} (right: {card.truth})"
-        asked = _wrapped(card.question, font, SIDE + MARGIN) if card.question else []
-        answered = _wrapped(verdict, font, SIDE + MARGIN)
-        colours = [INK] * len(asked) + [RIGHT if correct else WRONG] * len(answered)
-        for line, colour in list(zip([*asked, *answered], colours, strict=True))[:LINES]:
+        for line, colour in _lines(card, font)[:LINES]:
             draw.text((left, top), line, fill=colour, font=font)
             top += LINE
     with atomic_path(path) as temporary:
         sheet.save(temporary, "PNG")
 
 
-def _wrapped(
-    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
-) -> list[str]:
+def _lines(card: Card, font: _Font) -> list[tuple[str, str]]:
+    """What stands below the picture, and in which colour."""
+    texts = [(card.question, INK)] if card.question else []
+    if not card.graded:
+        texts += [(card.prediction, INK), (f"people: {card.truth}", PALE)]
+    elif card.prediction == card.truth:
+        texts.append((card.prediction, RIGHT))
+    else:
+        texts.append((f"{card.prediction} (right: {card.truth})", WRONG))
+    return [
+        (line, colour) for text, colour in texts for line in _wrapped(text, font, SIDE + MARGIN)
+    ]
+
+
+def _wrapped(text: str, font: _Font, width: int) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -21,8 +21,8 @@ __all__ = ["statements_split", "write_nlvr2"]
 # Shares of the kinds of sentences. What can be answered by looking up one thing in one picture
 # prevails, as in the other tasks.
 KIND_WEIGHTS = {
-    "either": 56,
-    "one side": 32,
+    "either": 80,
+    "one side": 8,
     "both": 4,
     "one alone": 4,
     "count": 2,

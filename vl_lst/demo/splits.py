@@ -31,7 +31,7 @@ PICTURE_SIZE = 128
 # Mostly one object: the demo has to learn to look within a minute or two.
 OBJECT_COUNTS = (1, 1, 1, 2)
 # Statements about pairs also count and compare, so some pictures need more to be counted.
-PAIR_OBJECT_COUNTS = (1, 1, 1, 2)
+PAIR_OBJECT_COUNTS = (1, 1, 1, 1, 2)
 # Pairs show even fewer things, so that many a statement is true of some pairs of a set and false of
 # others, as where NLVR2's sets are each of one kind of thing.
 PAIR_SHAPES = BENCHMARK_SHAPES[:3]
@@ -118,11 +118,11 @@ class PairSplit:
 
 
 SPLITS = (
-    Split("train2014", Purpose.BENCHMARK_TRAIN, 1200, 8, 1),
+    Split("train2014", Purpose.BENCHMARK_TRAIN, 1200, 6, 1),
     Split("val2014", Purpose.BENCHMARK_VAL, 250, 8, 100_001),
 )
 PAIR_SPLITS = (
-    PairSplit("train", Purpose.BENCHMARK_PAIRS_TRAIN, 110, 12, in_directories=True),
+    PairSplit("train", Purpose.BENCHMARK_PAIRS_TRAIN, 150, 6, in_directories=True),
     PairSplit("dev", Purpose.BENCHMARK_PAIRS_VAL, 30, 6, in_directories=False),
 )
 

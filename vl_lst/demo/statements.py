@@ -101,25 +101,30 @@ class _Contains:
 
 
 def _presence(noun: str, contains: _Contains, rng: Random) -> Iterator[Statement]:
-    def state(kind: str, wordings: tuple[str, ...], holds: Judgement, side: int = 0) -> Statement:
-        text = pick(rng, wordings).format(
+    def state(kind: str, wording: str, holds: Judgement, side: int = 0) -> Statement:
+        text = wording.format(
             a=with_article(noun), noun=noun, side=SIDES[side], other=SIDES[1 - side]
         )
         return Statement(kind, noun, text, holds)
 
     for side in (0, 1):
-        yield state("one side", CONTAINS, lambda *pair, n=side: contains(pair[n]), side)
-        yield state("one side", LACKS, lambda *pair, n=side: not contains(pair[n]), side)
+        yield state("one side", pick(rng, CONTAINS), lambda *pair, n=side: contains(pair[n]), side)
+        yield state("one side", pick(rng, LACKS), lambda *pair, n=side: not contains(pair[n]), side)
         yield state(
             "one alone",
-            FIRST_ONLY,
+            pick(rng, FIRST_ONLY),
             lambda *pair, n=side: contains(pair[n]) and not contains(pair[1 - n]),
             side,
         )
-    yield state("both", BOTH, lambda left, right: contains(left) and contains(right))
-    yield state("either", EITHER, lambda left, right: contains(left) or contains(right))
-    yield state("either", NEITHER, lambda left, right: not (contains(left) or contains(right)))
-    yield state("one alone", ONE_ONLY, lambda left, right: contains(left) != contains(right))
+    yield state("both", pick(rng, BOTH), lambda left, right: contains(left) and contains(right))
+    # What is easiest to learn is said in every way there is.
+    for wording in EITHER:
+        yield state("either", wording, lambda left, right: contains(left) or contains(right))
+    for wording in NEITHER:
+        yield state("either", wording, lambda left, right: not (contains(left) or contains(right)))
+    yield state(
+        "one alone", pick(rng, ONE_ONLY), lambda left, right: contains(left) != contains(right)
+    )
 
 
 def _counts(rng: Random) -> Iterator[Statement]:

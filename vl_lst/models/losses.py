@@ -37,7 +37,9 @@ class _VocabularyLosses(torch.autograd.Function):
             if slopes_ND is not None:
                 slope_nV = logs_nV.exp_()
                 slope_nV.scatter_add_(1, right_n1, slope_nV.new_full(right_n1.shape, -1.0))
-                slopes_ND[rows] = slope_nV.to(weight_VD.dtype) @ weight_VD
+                slope_nD = slope_nV.to(weight_VD.dtype) @ weight_VD
+                # Autocast multiplies in bfloat16 also where the states are in float32.
+                slopes_ND[rows] = slope_nD.to(slopes_ND.dtype)
         ctx.save_for_backward(slopes_ND)
         return losses_N
 

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import masking_utils
 
 __all__ = ["WithoutData"]
 
@@ -52,7 +54,10 @@ class WithoutData:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Batches are made, and adopted models run, in this context."""
-        with self._mode, _NothingPadded():
+        # Transformers keeps a mask that masks nothing where it takes a tensor for one of a trace
+        # that shall also serve other values; here it is to ask.
+        asking = mock.patch.object(masking_utils, "is_tracing", return_value=False)
+        with asking, self._mode, _NothingPadded():
             yield
 
     def adopt(self, model: nn.Module) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 from torch import nn
-from transformers import AutoModelForSeq2SeqLM, T5ForConditionalGeneration
+from transformers import T5ForConditionalGeneration
 
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
@@ -18,7 +18,7 @@ from vl_lst.models.config import HeadConfig
 from vl_lst.models.loading import DTYPES, load_backbone
 from vl_lst.models.quantization import BackbonePrecision, bytes_to_save, held_bytes, quantise
 from vl_lst.profiling.estimate import WithoutData
-from vl_lst.profiling.shapes import backbone_config
+from vl_lst.profiling.shapes import backbone_config, random_backbone
 from vl_lst.profiling.steps import (
     LOSS_AVERAGE,
     MeasuredSteps,
@@ -215,10 +215,7 @@ class _Bench:
             plain: BackbonePrecision = "bf16" if dtype == torch.bfloat16 else "fp32"
             return load_backbone(settings.backbone, precision=plain).backbone.model
         torch.manual_seed(SEED)
-        model: T5ForConditionalGeneration = AutoModelForSeq2SeqLM.from_config(
-            self._config(), dtype=dtype
-        )
-        return model
+        return random_backbone(self._config(), dtype=dtype)
 
     def _config(self) -> Any:
         return backbone_config(self._settings.backbone, vocabulary=self._settings.vocabulary)

@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from transformers import AutoConfig, T5Config
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
 
 from vl_lst.errors import ModelError
 from vl_lst.models.loading import DEMO, demo_folder
 
-__all__ = ["backbone_config", "shape_names"]
+__all__ = ["backbone_config", "random_backbone", "shape_names"]
 
 # d_model, d_kv, d_ff, num_layers (of each stack), num_heads
 T5_SHAPES = {
@@ -48,6 +50,24 @@ def backbone_config(name: str, *, vocabulary: int | None = None) -> Any:
     if vocabulary is not None:
         config.vocab_size = vocabulary
     return config
+
+
+def random_backbone(
+    config: Any, *, dtype: torch.dtype = torch.float32
+) -> T5ForConditionalGeneration:
+    """A T5 with random weights; on the meta device where that is torch's default.
+
+    Args:
+        config: From `backbone_config`.
+        dtype: Of its weights.
+    """
+    model: T5ForConditionalGeneration = AutoModelForSeq2SeqLM.from_config(config, dtype=dtype)
+    if not config.scale_decoder_outputs:
+        # v1.1 and Flan: transformers ties the output layer to the embedding until it loads weights
+        # in which they differ, as all published ones do.
+        output_layer = model.get_output_embeddings()
+        output_layer.weight = nn.Parameter(output_layer.weight.detach().clone())
+    return model
 
 
 def _named_config(name: str) -> Any:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -14,6 +15,7 @@ from queue import Empty
 
 import torch
 
+from vl_lst.errors import TrainingError
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.training.record import RunRecord
@@ -44,8 +46,9 @@ def train_together(
 
     Raises:
         VlLstError: What `train` raises in one of the runs.
+        TrainingError: A process ended without a word.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = _cores()
     processes = min(len(runs), processes or cores)
     context = multiprocessing.get_context("spawn")
     messages: Queue[_Message] = context.Queue()
@@ -58,6 +61,12 @@ def train_together(
                 for name, (recipe, folder) in runs.items()
             }
             _follow(futures, messages, report)
+        except BrokenProcessPool:
+            raise TrainingError(
+                f"one of the {processes} processes that train ended without a word; the system may "
+                "have killed it for want of memory. Free some, and run the command again: it goes "
+                "on where it was"
+            ) from None
         except BaseException:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -65,27 +74,36 @@ def train_together(
         return {name: future.result() for name, future in futures.items()}
 
 
+def _cores() -> int:
+    """Cores this process may use, or where the system does not tell (macOS), all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _follow(
     futures: Mapping[str, Future[RunRecord]], messages: "Queue[_Message]", report: ProgressReport
 ) -> None:
     """Pass on what the processes report until all are done or one has failed."""
-    latest = {name: (0, 0, "waits") for name in futures}
+    latest: dict[str, tuple[int, int, str]] = {}
     open_futures = set(futures.values())
     while open_futures:
         done, open_futures = wait(open_futures, timeout=SECONDS_BETWEEN_LOOKS)
         for future in done:
             future.result()
+        before = dict(latest)
         while True:
             try:
-                name, steps, all_steps, note = messages.get_nowait()
+                name, *_ = message = messages.get_nowait()
             except Empty:
                 break
-            latest[name] = (steps, all_steps, note)
-        report(
-            sum(steps for steps, _, _ in latest.values()),
-            sum(all_steps for _, all_steps, _ in latest.values()),
-            "; ".join(f"{name}: {note}" for name, (_, _, note) in latest.items()),
-        )
+            latest[name] = message[1:]
+        if latest != before:
+            report(
+                sum(steps for steps, _, _ in latest.values()),
+                sum(all_steps for _, all_steps, _ in latest.values()),
+                "; ".join(f"{name}: {note}" for name, (_, _, note) in latest.items()),
+            )
 
 
 # What a process of the pool was begun with.

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from vl_lst.demo import gallery, run, world
+from vl_lst.errors import RecipeError
 from vl_lst.progress import silent
 
 
@@ -25,6 +26,7 @@ def test_it_scores_every_task_with_and_without_the_image_and_goes_on_where_it_wa
     pairs = tuple(replace(split, sets=2, sentences_per_set=2) for split in world.PAIR_SPLITS)
     small = partial(world.write_world, splits=splits, pair_splits=pairs)
     monkeypatch.setattr(run, "write_world", small)
+    monkeypatch.setattr(run, "CHANGES", (*run.CHANGES, ("training.steps", 8)))
     first = run.run_demo(tmp_path, stage)
     assert set(first.scores) == set(run.TASKS)
     for scores in first.scores.values():
@@ -35,13 +37,30 @@ def test_it_scores_every_task_with_and_without_the_image_and_goes_on_where_it_wa
     assert again.scores == first.scores
 
 
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        (["lst", "lts"], "no method 'lts'"),
+        (["blind"], "no method 'blind'"),
+        ([""], "no method ''"),
+        (["lst", "full", "lst"], "lst, full, lst hold one twice"),
+    ],
+)
+def test_wrong_methods_are_refused_before_anything_is_made(
+    tmp_path: Path, methods: list[str], words: str
+) -> None:
+    with pytest.raises(RecipeError, match=words):
+        run.run_demo(tmp_path / "demo", stage, methods)
+    assert not (tmp_path / "demo").exists()
+
+
 def test_a_gallery_has_a_cell_for_each_card(tmp_path: Path) -> None:
     image = tmp_path / "shape.png"
     Image.new("RGB", (10, 10), "red").save(image)
     cards = [
         gallery.Card((image,), "what " * 30, "red", "blue"),
         gallery.Card((image, image), "Both are red.", "true", "true"),
-        gallery.Card((image,), "", "A red square.", "A red square."),
+        gallery.Card((image,), "", "a red square.", "A square.", graded=False),
         *[gallery.Card((image,), "what", "red", "blue")] * (gallery.COLUMNS - 2),
     ]
     gallery.draw_gallery(cards, tmp_path / "gallery.png")

@@ -13,8 +13,8 @@ from vl_lst.demo.splits import PAIR_SPLITS, SPLITS, picture_path
 from vl_lst.demo.world import write_world
 
 SMALL = tuple(replace(split, images=6) for split in SPLITS)
-SMALL_PAIRS = tuple(replace(split, sets=2) for split in PAIR_SPLITS)
-PICTURES = 2 * 6 + 2 * 2 * 8
+SMALL_PAIRS = tuple(replace(split, sets=4) for split in PAIR_SPLITS)
+PICTURES = 2 * 6 + 2 * 4 * 8
 SPLITS_OF_TASK = {
     "vqa": ("train2014", "val2014"),
     "gqa": ("train", "val", "train_all", "val_all"),

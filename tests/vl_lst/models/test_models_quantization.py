@@ -94,7 +94,9 @@ def attach(method: str, precision: str) -> tuple[nn.Module, dict[str, nn.Paramet
 def test_methods_that_need_gradients_through_the_backbone_are_refused(
     method: str, precision: str
 ) -> None:
-    with pytest.raises(ModelError, match=f"{precision}, but the method {method} backpropagates"):
+    full = "set backbone.precision to fp32"
+    why = full if method == "full" else f"{precision}, but the method {method} backpropagates"
+    with pytest.raises(ModelError, match=why):
         attach(method, precision)
 
 

@@ -109,7 +109,7 @@ def test_it_learns_from_the_image_what_a_blind_model_cannot_know(
         recipe = world.recipe(
             head=head,
             data__blind=blind,
-            training__epochs=30,
+            training__epochs=60,
             training__evaluate_every=5,
             method__options__dropout=0.0,
         )

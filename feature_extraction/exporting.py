@@ -1,0 +1,271 @@
+"""A store's features in the formats of other programs.
+
+    h5      a folder of files IMAGE_ID.h5 with the dataset `IMAGE_ID/features`: what the programs
+            before this one read
+    arrow   a folder for `datasets.load_from_disk`, with the columns `image_id` and `features`
+
+`export.json` in the folder says how the features were made. The folder is filled under the name
+`FOLDER.partial`, file after whole file, and renamed at the end: an interrupted export goes on where
+it was, and nothing can mistake it for a finished one.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import h5py
+
+from feature_extraction.errors import StoreError
+from feature_extraction.store import FeatureReader
+
+if TYPE_CHECKING:
+    from feature_extraction.extract import OnProgress  # needs torch, which an export does not
+
+__all__ = ["ExportFormat", "ExportResult", "export_features"]
+
+ExportFormat = Literal["h5", "arrow"]
+
+MANIFEST = "export.json"
+ARROW_FILE_BYTES = 2**28
+ARROW_BATCH_BYTES = 2**23
+LONGEST_FILE_NAME = 255
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult:
+    """What an export did.
+
+    Args:
+        images: Images the folder has.
+        written: Images this run wrote; the others were there.
+        files: Files that hold them.
+    """
+
+    images: int
+    written: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A file of an export."""
+
+    name: str
+    image_ids: Sequence[str]
+
+
+def export_features(
+    store: FeatureReader,
+    out: Path,
+    export_format: ExportFormat,
+    *,
+    on_progress: "OnProgress | None" = None,
+) -> ExportResult:
+    """Write the features of a store's images into a folder. Images that failed are left out.
+
+    Args:
+        store: What to export.
+        out: The folder to make.
+        export_format: See this module's head.
+        on_progress: Called after each file.
+
+    Raises:
+        StoreError: `out` holds something else or cannot be written, an id cannot be a file name,
+            or the store cannot be read.
+    """
+    image_ids = list(store)
+    if not image_ids:
+        raise StoreError("the store has no image with features, so there is nothing to export")
+    per_file = 1
+    if export_format == "arrow":
+        per_file = max(1, ARROW_FILE_BYTES // _image_bytes(store))
+    pieces = _pieces(image_ids, per_file, export_format)
+    manifest = _manifest(store, image_ids, export_format)
+    if out.exists():
+        _check_same(out, manifest)
+        return ExportResult(images=len(image_ids), written=0, files=len(pieces))
+    partial = out.with_name(out.name + ".partial")
+    write = _write_h5 if export_format == "h5" else _write_arrow
+    written = done = 0
+    with _explained(out, partial), _alone(partial):
+        if any(partial.iterdir()):
+            _check_same(partial, manifest)
+        else:
+            _write_text(partial / MANIFEST, manifest)
+        for piece in pieces:
+            target = partial / piece.name
+            if not target.exists():
+                with _whole(target) as temporary:
+                    write(temporary, store, piece.image_ids)
+                written += len(piece.image_ids)
+            done += len(piece.image_ids)
+            if on_progress is not None:
+                on_progress(done, len(image_ids))
+        if export_format == "arrow":
+            _write_dataset_files(partial, store, pieces)
+        _sync_folder(partial)
+        partial.rename(out)
+        _sync_folder(out.parent)
+    return ExportResult(images=len(image_ids), written=written, files=len(pieces))
+
+
+def _pieces(image_ids: Sequence[str], per_file: int, export_format: ExportFormat) -> list[_Piece]:
+    if export_format == "h5":
+        for image_id in image_ids:
+            _check_file_name(image_id)
+        return [_Piece(f"{image_id}.h5", [image_id]) for image_id in image_ids]
+    files = -(-len(image_ids) // per_file)
+    return [
+        _Piece(
+            f"data-{number:05d}-of-{files:05d}.arrow",
+            image_ids[number * per_file : (number + 1) * per_file],
+        )
+        for number in range(files)
+    ]
+
+
+def _check_file_name(image_id: str) -> None:
+    # Ids are read from a file, and may have been chosen to write elsewhere.
+    is_safe = image_id and not image_id.startswith(".") and not {"/", "\0"} & set(image_id)
+    if not is_safe or len(_temporary_name(f"{image_id}.h5").encode()) > LONGEST_FILE_NAME:
+        raise StoreError(
+            f"the image id {image_id!r} cannot be the name of a file: it begins with a dot, holds "
+            "a slash or is too long. Export to arrow, which has ids in a column."
+        )
+
+
+def _manifest(store: FeatureReader, image_ids: Sequence[str], export_format: ExportFormat) -> str:
+    content = {
+        "format": export_format,
+        "images": len(image_ids),
+        "image_ids_sha256": hashlib.sha256("\n".join(image_ids).encode()).hexdigest(),
+        "spec": json.loads(store.spec.to_json()),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _check_same(folder: Path, manifest: str) -> None:
+    try:
+        found = (folder / MANIFEST).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        found = ""
+    if found != manifest:
+        holds = "an export of other features" if found else "something else"
+        raise StoreError(
+            f"{folder} holds {holds}. Choose another --out, or move it out of the way."
+        )
+
+
+def _write_h5(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> None:
+    (image_id,) = image_ids
+    with h5py.File(path, "w") as file:
+        file.create_group(image_id).create_dataset(
+            "features", data=store[image_id], track_times=False
+        )
+
+
+def _write_arrow(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> None:
+    from datasets.arrow_writer import ArrowWriter
+
+    per_batch = max(1, ARROW_BATCH_BYTES // _image_bytes(store))
+    with ArrowWriter(path=str(path), features=_columns(store)) as writer:
+        for start in range(0, len(image_ids), per_batch):
+            batch = image_ids[start : start + per_batch]
+            writer.write_batch({"image_id": batch, "features": store.read(batch)})
+        writer.finalize()
+
+
+def _write_dataset_files(folder: Path, store: FeatureReader, pieces: Sequence[_Piece]) -> None:
+    """Write what `datasets.load_from_disk` wants beside the data."""
+    from datasets import DatasetInfo
+
+    DatasetInfo(features=_columns(store)).write_to_directory(str(folder))
+    state: dict[str, Any] = {
+        "_data_files": [{"filename": piece.name} for piece in pieces],
+        "_fingerprint": hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    _write_text(folder / "state.json", json.dumps(state, indent=2))
+
+
+def _columns(store: FeatureReader) -> Any:
+    from datasets import Array2D, Features, Value
+
+    features = Array2D(shape=(store.tokens, store.channels), dtype="float16")
+    return Features({"image_id": Value("string"), "features": features})
+
+
+def _image_bytes(store: FeatureReader) -> int:
+    return store.tokens * store.channels * 2
+
+
+def _write_text(path: Path, text: str) -> None:
+    with _whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; the file takes its name when it is whole and on the disk."""
+    temporary = path.with_name(_temporary_name(path.name))
+    yield temporary
+    handle = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    temporary.replace(path)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep other processes out of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StoreError(
+            f"another process is exporting into {folder}; wait for it to end, or choose another "
+            "--out"
+        ) from None
+    finally:
+        os.close(handle)
+
+
+def _temporary_name(name: str) -> str:
+    return f".{name}.tmp"
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _explained(out: Path, partial: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        is_full = error.errno in OUT_OF_SPACE or os.strerror(errno.ENOSPC) in str(error)
+        found = "no space left on the device" if is_full else error.strerror or str(error)
+        raise StoreError(
+            f"cannot write {out}: {found}. What is done is kept in {partial}: mend that and run "
+            "the same command again to go on."
+        ) from error

@@ -1,0 +1,177 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from feature_extraction import exporting
+from feature_extraction.errors import StoreError
+from feature_extraction.exporting import ExportFormat, export_features
+from feature_extraction.importing import import_features, imported_spec
+from feature_extraction.partial import Batch, PartialStore
+from feature_extraction.store import FeatureStore
+
+SPEC = imported_spec("tiny", (6, 10))
+FORMATS: tuple[ExportFormat, ...] = ("h5", "arrow")
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from feature_extraction import exporting
+from feature_extraction.store import FeatureStore
+exporting.ARROW_FILE_BYTES = 360
+exporting.ARROW_BATCH_BYTES = 240
+def report(done, total, note=""):
+    print(done, flush=True)
+    time.sleep(0.05)
+exporting.export_features(
+    FeatureStore(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], on_progress=report
+)
+"""
+
+
+def write_store(path: Path, image_ids: list[str]) -> FeatureStore:
+    """Write a store in which the image called `bad`, if any, failed."""
+    values = np.random.default_rng(0).normal(size=(len(image_ids), 6, 10)).astype(np.float16)
+    with PartialStore(path, SPEC, image_ids) as partial:
+        partial.write(
+            Batch(
+                start=0,
+                features=values,
+                image_size=np.ones((len(image_ids), 2), np.int32),
+                reasons=["broken" if image_id == "bad" else "" for image_id in image_ids],
+            )
+        )
+        partial.finish()
+    return FeatureStore(path)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return write_store(tmp_path / "store.h5", [*(f"image{n}" for n in range(8)), "bad", "é 1"])
+
+
+@pytest.fixture(autouse=True)
+def three_images_per_arrow_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "ARROW_FILE_BYTES", 3 * 2 * 60)
+    monkeypatch.setattr(exporting, "ARROW_BATCH_BYTES", 2 * 2 * 60)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_ancestors_layout_as_they_read_it(store: FeatureStore, tmp_path: Path) -> None:
+    result = export_features(store, tmp_path / "out", "h5")
+    assert (result.images, result.written, result.files) == (9, 9, 9)
+    for image_id in store:
+        with h5py.File(tmp_path / "out" / f"{image_id}.h5") as file:
+            assert np.array_equal(file[f"{image_id}/features"][...], store[image_id])
+    assert len(contents(tmp_path / "out")) == 10
+    made = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert made["spec"] == json.loads(store.spec.to_json())
+
+
+def test_arrow_as_datasets_reads_it(store: FeatureStore, tmp_path: Path) -> None:
+    from datasets import load_from_disk
+
+    result = export_features(store, tmp_path / "out", "arrow")
+    assert (result.images, result.files) == (9, 3)
+    rows = load_from_disk(str(tmp_path / "out")).with_format("numpy", dtype=np.float16)
+    assert list(rows["image_id"]) == list(store)
+    assert rows.features["features"].shape == (6, 10)
+    for row in rows:
+        assert row["features"].dtype == np.float16
+        assert np.array_equal(row["features"], store[str(row["image_id"])])
+
+
+def test_exported_and_imported_again_it_is_equal(store: FeatureStore, tmp_path: Path) -> None:
+    export_features(store, tmp_path / "out", "h5")
+    import_features(tmp_path / "out", tmp_path / "again.h5", encoder="tiny")
+    again = FeatureStore(tmp_path / "again.h5")
+    assert sorted(again) == sorted(store)
+    assert again.spec == store.spec
+    assert np.array_equal(again.read(list(store)), store.read(list(store)))
+
+
+@pytest.mark.parametrize("export_format", FORMATS)
+@pytest.mark.parametrize("files", [1, 2])
+def test_interrupted_it_goes_on_and_comes_out_the_same(
+    store: FeatureStore, tmp_path: Path, export_format: ExportFormat, files: int
+) -> None:
+    export_features(store, tmp_path / "whole", export_format)
+    seen = []
+
+    def interrupt(done: int, total: int, note: str = "") -> None:
+        seen.append(done)
+        if len(seen) == files:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        export_features(store, out, export_format, on_progress=interrupt)
+    assert not out.exists()
+    assert export_features(store, out, export_format).written == 9 - seen[-1]
+    assert contents(out) == contents(tmp_path / "whole")
+    assert export_features(store, out, export_format).written == 0
+    assert not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize("export_format", FORMATS)
+def test_killed_it_goes_on(
+    store: FeatureStore, tmp_path: Path, export_format: ExportFormat
+) -> None:
+    export_features(store, tmp_path / "whole", export_format)
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", PROGRAM, str(store.path), str(out), export_format]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    assert not out.exists()
+    assert 0 < export_features(store, out, export_format).written < 9
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("export_format", FORMATS)
+def test_what_is_there_is_never_overwritten(
+    store: FeatureStore, tmp_path: Path, export_format: ExportFormat
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(StoreError, match="holds something else"):
+        export_features(store, out, export_format)
+    other = tmp_path / "other"
+    export_features(write_store(tmp_path / "two.h5", ["x"]), other, export_format)
+    with pytest.raises(StoreError, match="an export of other features"):
+        export_features(store, other, export_format)
+    (tmp_path / "third.partial").mkdir()
+    (tmp_path / "third.partial" / "thesis.txt").write_text("mine")
+    with pytest.raises(StoreError, match="third.partial holds something else"):
+        export_features(store, tmp_path / "third", export_format)
+
+
+@pytest.mark.parametrize("image_id", ["../escape", "/tmp/escape", ".hidden", "x" * 249, ".."])
+def test_ids_that_would_write_elsewhere_are_refused(tmp_path: Path, image_id: str) -> None:
+    store = write_store(tmp_path / "store.h5", [image_id])
+    with pytest.raises(StoreError, match="cannot be the name of a file"):
+        export_features(store, tmp_path / "folder" / "out", "h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["store.h5"]
+    assert export_features(store, tmp_path / "folder" / "out", "arrow").images == 1
+
+
+def test_nothing_to_export(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="nothing to export"):
+        export_features(write_store(tmp_path / "store.h5", ["bad"]), tmp_path / "out", "h5")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_place_that_cannot_be_written(store: FeatureStore) -> None:
+    with pytest.raises(StoreError, match="cannot write /proc/out"):
+        export_features(store, Path("/proc/out"), "h5")

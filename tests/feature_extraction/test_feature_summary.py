@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from feature_extraction.importing import imported_spec
+from feature_extraction.partial import Batch, PartialStore
+from feature_extraction.summary import summarise
+
+SPEC = imported_spec("tiny", (4, 25))
+
+
+def write_store(path: Path, values: np.ndarray, failed: int = 0) -> Path:
+    images = len(values)
+    with PartialStore(path, SPEC, [f"image{number}" for number in range(images)]) as partial:
+        partial.write(
+            Batch(
+                start=0,
+                features=values.astype(np.float16),
+                image_size=np.ones((images, 2), np.int32),
+                reasons=["broken"] * failed + [""] * (images - failed),
+            )
+        )
+        partial.finish()
+    return path
+
+
+def test_counts_size_and_values(tmp_path: Path) -> None:
+    values = np.zeros((10, 4, 25))
+    values[:, :2] = np.linspace(1, 5, 25)
+    path = write_store(tmp_path / "store.h5", values, failed=2)
+    with h5py.File(path, "r+") as file:
+        file["status"][9] = 0
+    found = summarise(path)
+    assert (found.listed, found.done, found.pending) == (10, 7, 1)
+    assert found.failures == {"image0": "broken", "image1": "broken"}
+    assert found.file_bytes == path.stat().st_size
+    assert found.spec == SPEC
+    assert found.values is not None
+    assert (found.values.images, found.values.least, found.values.greatest) == (7, 0, 5)
+    assert found.values.zero_share == 0.5
+    assert found.values.mean == pytest.approx(1.5, abs=1e-3)
+    assert sum(found.values.counts) == 7 * 100
+    assert len(found.values.edges) == len(found.values.counts) + 1
+
+
+def test_a_few_huge_values_do_not_hide_the_rest(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(40, 4, 25))
+    values[3, 0, 0] = 60000
+    found = summarise(write_store(tmp_path / "store.h5", values)).values
+    assert found is not None
+    assert found.greatest > 59000
+    assert found.edges[-1] < 10
+    assert sum(found.counts) == 4000
+
+
+@pytest.mark.parametrize("value", [0.0, 3.5, np.nan])
+def test_constant_and_unusable_values(tmp_path: Path, value: float) -> None:
+    found = summarise(write_store(tmp_path / "store.h5", np.full((2, 4, 25), value))).values
+    assert found is not None
+    assert found.not_finite == (200 if np.isnan(value) else 0)
+    assert found.edges[0] < found.edges[-1]
+
+
+def test_no_image_has_features(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "store.h5", np.zeros((2, 4, 25)), failed=2)
+    assert summarise(path).values is None

@@ -1,0 +1,46 @@
+"""Several runs at the same time: one that fails stops the others, and all go on."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from tiny_run import TinyWorld
+
+from vl_lst.errors import TrainingError
+from vl_lst.training.record import read_record
+from vl_lst.training.run_directory import RunDirectory
+from vl_lst.training.together import train_together
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_killed_process_is_one_message_and_the_runs_go_on(
+    world: TinyWorld, tmp_path: Path
+) -> None:
+    runs = {name: (world.recipe(), tmp_path / name) for name in ("one", "other")}
+    killed: list[int] = []
+
+    def kill_one(done: int, _total: int, _note: str = "") -> None:
+        if done and not killed:
+            child = multiprocessing.active_children()[0]
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGKILL)
+            killed.append(child.pid)
+
+    with pytest.raises(TrainingError, match="ended without a word.*run the command again"):
+        train_together(runs, processes=2, report=kill_one)
+    assert killed
+    records = train_together(runs, processes=2)
+    assert {record.status for record in records.values()} == {"success"}
+    assert records["one"].scores == records["other"].scores
+
+
+def test_a_run_that_fails_says_why_and_stops_the_others(world: TinyWorld, tmp_path: Path) -> None:
+    good = world.recipe()
+    bad = world.recipe(method__options__reduction=3)
+    with pytest.raises(Exception, match="the reduction 3 does not divide"):
+        train_together({"bad": (bad, tmp_path / "bad"), "good": (good, tmp_path / "good")})
+    record = read_record(RunDirectory(tmp_path / "bad"))
+    assert record is None or record.status == "failed"
