@@ -10,6 +10,7 @@ import pkgutil
 from eval.errors import InputError
 from tasks._answers import MIN_ANSWER_COUNT, build_answer_list, load_answer_list
 from tasks._own_data import load_own_examples, score_own_predictions, with_own_files
+from tasks._prompts import with_prompt_prefix
 from tasks._task import Example, ExampleTable, Head, Prepared, Score, Submission, Task
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "score_own_predictions",
     "task_names",
     "with_own_files",
+    "with_prompt_prefix",
 ]
 
 

@@ -11,6 +11,7 @@ answers  what people say; left out, on all lines, where nobody knows
 `with_own_files` puts such files in the place of a task's official splits; the rest stays.
 """
 
+import hashlib
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -97,7 +98,9 @@ def load_own_examples(path: Path, task: Task) -> ExampleTable:
                 targets=_targets(answers, task),
             )
 
-    return cached_examples(f"{task.name}-own", [path], examples)
+    # The prefix is part of the prompts: files cached with another do not stand for these.
+    prefix = hashlib.sha256(task.prompt_prefix.encode()).hexdigest()[:8]
+    return cached_examples(f"{task.name}-own-{prefix}", [path], examples)
 
 
 def score_own_predictions(predictions: Mapping[str, str], path: Path, task: Task) -> Score:

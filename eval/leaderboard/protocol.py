@@ -4,8 +4,8 @@ Two runs are compared only where everything but the method and the seed is the s
 of the recipe belong to the protocol, new ones too, except:
 
 * those of the METHOD, which name the row: its name, its options, the optimiser's settings, as each
-  method needs a learning rate of its own, and how large the image order embedding begins, which is
-  one of the things that tell the paper's ladder from ours;
+  method needs a learning rate of its own, how large the image order embedding begins, and what
+  prompts begin with, which are among the things that tell the paper's ladder from ours;
 * the SEED, over which rows are averaged;
 * those that say WHERE and HOW FAST, not what: where the features lie (how they were made is
   compared), the number of workers, when checkpoints and log lines are written, the device, the
@@ -24,8 +24,8 @@ from eval.leaderboard.runs import Run
 
 __all__ = ["differing_settings", "method_settings", "protocol_of"]
 
-METHOD = ("method", "optimizer", "visual.image_order_std")
-PATH_OF_METHOD = re.compile(r"^(method\.options|optimizer|visual)\.")
+METHOD = ("method", "optimizer", "visual.image_order_std", "data.prompt_prefix")
+PATH_OF_METHOD = re.compile(r"^(method\.options|optimizer|visual|data)\.")
 SEED = "training.seed"
 WHERE_AND_HOW_FAST = (
     "backbone.name",

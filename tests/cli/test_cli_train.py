@@ -38,6 +38,27 @@ def test_features_may_be_given_in_either_way(world: TinyWorld, tmp_path: Path) -
     assert main([*arguments[:place], "--features", *arguments[place:]]) == 0
 
 
+def test_a_method_chosen_by_a_setting_brings_its_own_recipe(
+    world: TinyWorld, tmp_path: Path
+) -> None:
+    """As with --method, not the ladder's learning rate."""
+    rates = {}
+    for name, chosen in (
+        ("option", ["--method", "bitfit"]),
+        ("setting", ["--set", "method.name=bitfit"]),
+    ):
+        arguments = world.train_arguments(tmp_path / name, "--quiet")
+        for ladders in (["--method", "lst"], ["--set", "method.options.reduction=2"]):
+            place = arguments.index(ladders[1]) - 1
+            assert arguments[place : place + 2] == ladders
+            del arguments[place : place + 2]
+        assert main([*arguments, *chosen, "--set", "training.epochs=1"]) == 0
+        recipe = load_recipe(tmp_path / name / "recipe.yaml")
+        assert recipe.method.name == "bitfit"
+        rates[name] = recipe.optimizer
+    assert rates["option"] == rates["setting"]
+
+
 def test_a_run_goes_on_without_repeating_its_options(
     world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

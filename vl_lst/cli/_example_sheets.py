@@ -12,7 +12,7 @@ from eval.leaderboard.runs import Run
 from eval.report.examples import ExampleCard, ExampleSheet
 from feature_extraction.errors import ImageError
 from feature_extraction.images import decode_image, find_images
-from tasks import Example, Task, get_task, with_own_files
+from tasks import Example, Task, get_task, with_own_files, with_prompt_prefix
 from vl_lst.progress import ProgressReport
 
 __all__ = ["example_sheets", "thumbnails"]
@@ -102,8 +102,12 @@ def _sheet(run: Run, name: str, split: str, count: int) -> ExampleSheet:
 
 
 def _task_of(run: Run, name: str) -> Task:
-    """The task, with the user's own files as its splits where the run was trained on such."""
+    """The task with its prefix, and the user's own files as splits where it was trained on such."""
     data, task, files = _data(run), get_task(name), {}
+    prefixes = data.get("prompt_prefix")
+    prefix = prefixes.get(name) if isinstance(prefixes, dict) else None
+    if isinstance(prefix, str):
+        task = with_prompt_prefix(task, prefix)
     for split, field in (("train", "train_file"), ("val", "validation_file")):
         own = data.get(field)
         path = own.get(name) if isinstance(own, dict) else None

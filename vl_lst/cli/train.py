@@ -162,13 +162,15 @@ def train(
         "head": head,
     }
     saved = RunDirectory(out).recipe_file
-    fitting = fitting_recipe(method, backbone)
+    changes = [*map(parse_override, settings or [])]
+    named = {"method.name": method, "backbone.name": backbone} | dict(changes)
+    fitting = fitting_recipe(named["method.name"], named["backbone.name"])
     base = recipe or (str(saved) if resume and saved.exists() else fitting)
     resolved = resolve_recipe(
         read_recipe_file(base),
         [
             *((name, value) for name, value in given.items() if value is not None),
-            *map(parse_override, settings or []),
+            *changes,
         ],
     )
     # Of several processes that torchrun starts, the first speaks for all.

@@ -1,5 +1,7 @@
 """T5 by name, without its weights: sizes as they stand in the published configurations."""
 
+import difflib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ T5_V1_1_SHAPES = {
     "xl": (2048, 64, 5120, 24, 32),
 }
 VOCABULARY = 32_128
+LIKENESS_OF_A_SLIP = 0.85
 
 
 def shape_names() -> list[str]:
@@ -95,6 +98,10 @@ def _named_config(name: str) -> Any:
 
 
 def _config_from(name: str) -> Any:
+    # Before the hub is asked: without a network it takes half a minute to say no.
+    nearest = difflib.get_close_matches(name, shape_names(), n=1, cutoff=LIKENESS_OF_A_SLIP)
+    if nearest and not Path(name).exists():
+        raise ModelError(f"no backbone {name!r}; did you mean {nearest[0]}?")
     try:
         config = AutoConfig.from_pretrained(str(demo_folder()) if name == DEMO else name)
     except (OSError, ValueError) as error:

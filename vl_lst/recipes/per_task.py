@@ -18,6 +18,7 @@ DEFAULTS: dict[str, Callable[[Task], object]] = {
     "data.validation_split": lambda task: task.splits[1],
     "data.train_file": lambda task: None,
     "data.validation_file": lambda task: None,
+    "data.prompt_prefix": lambda task: task.prompt_prefix,
     "data.answer_list": lambda task: None,
     HEAD: lambda task: task.heads[0],
     "generation.beams": lambda task: task.beams,

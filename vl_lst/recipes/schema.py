@@ -60,6 +60,8 @@ class DataSection(_Section):
         validation_file: The validation examples that go with them.
         train_split: Split of each task that trains; the task's first unless said otherwise.
         validation_split: Split that chooses the best checkpoint; the task's second.
+        prompt_prefix: What stands before the text of each prompt; the task's own ("vqa: ") unless
+            said otherwise.
         answer_list: File with the answers to choose from (`label2ans`). `None` takes the task's
             own words or its own file below the root, or, where there is neither, counts the
             training answers.
@@ -72,6 +74,7 @@ class DataSection(_Section):
     validation_file: Mapping[str, Path | None]
     train_split: Mapping[str, str]
     validation_split: Mapping[str, str]
+    prompt_prefix: Mapping[str, str]
     answer_list: Mapping[str, Path | None]
     min_answer_count: int = Field(default=9, ge=1)
     blind: bool = False

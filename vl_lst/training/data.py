@@ -10,7 +10,7 @@ from eval.errors import InputError
 from eval.submissions import first_five
 from feature_extraction.errors import StoreError
 from feature_extraction.store import FeatureReader
-from tasks import ExampleTable, Task, get_task
+from tasks import ExampleTable, Task, get_task, with_prompt_prefix
 from tasks._answers import build_answer_list, load_answer_list
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.per_task import with_given_files
@@ -26,16 +26,23 @@ __all__ = [
 ]
 
 
-def task_of(recipe: Recipe, name: str) -> Task:
-    """A task as a run knows it: with the user's own files as its splits, where it has any.
+def task_of(recipe: Recipe, name: str, *, official: bool = False) -> Task:
+    """A task as a run knows it: with its prefix, and the user's own files as splits, if any.
+
+    Args:
+        recipe: The run's.
+        name: Of the task; one that the run was not trained on has its own prefix.
+        official: Leave the official splits in their place.
 
     Raises:
         InputError: There is no such task.
     """
     data = recipe.data
-    return with_given_files(
-        get_task(name), data.train_file.get(name), data.validation_file.get(name)
-    )
+    task = get_task(name)
+    task = with_prompt_prefix(task, data.prompt_prefix.get(name, task.prompt_prefix))
+    if official:
+        return task
+    return with_given_files(task, data.train_file.get(name), data.validation_file.get(name))
 
 
 def has_labels(examples: ExampleTable) -> bool:

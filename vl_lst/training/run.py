@@ -15,7 +15,7 @@ from torch import Tensor
 from eval.errors import InputError
 from feature_extraction.encoders import Encoder, encode_image, encoder_from_spec
 from feature_extraction.store import open_features
-from tasks import ExampleTable, Score, Task, get_task, with_own_files
+from tasks import ExampleTable, Score, Task, with_own_files
 from vl_lst.demo import CLIP_FOLDER
 from vl_lst.errors import CheckpointError
 from vl_lst.models.batch import Batch
@@ -125,7 +125,7 @@ class Run:
                 f"the run was trained on {', '.join(known)}; found {name or 'no task'}, expected "
                 "one of them (--task)"
             )
-        return get_task(name) if official else task_of(self.recipe, name)
+        return task_of(self.recipe, name, official=official)
 
     def has_own_files(self, name: str | None = None) -> bool:
         """Whether the run was trained on a user's own files in a task; see `task`."""

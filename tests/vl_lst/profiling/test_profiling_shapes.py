@@ -43,6 +43,8 @@ def test_the_vocabulary_may_be_another() -> None:
 def test_what_is_no_t5_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no configuration of a backbone .*t5-small, t5-base"):
         backbone_config(str(tmp_path / "absent"))
+    with pytest.raises(ModelError, match="no backbone 't5-bsae'; did you mean t5-base"):
+        backbone_config("t5-bsae")
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="is a bert: expected a T5"):
         backbone_config(str(tmp_path))
