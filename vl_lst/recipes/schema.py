@@ -168,7 +168,8 @@ class TrainingSection(_Section):
         batch_size: Examples a step, over all processes. One number for several tasks is VQA's; the
             others get their share of it as in the paper's code (`Task.batch_share`).
         evaluation_batch_size: Examples at once while evaluating, for each process.
-        workers: Processes that read features and tokenise; 0 does it in the main process.
+        workers: Processes that read features and tokenise, at most one for each core; 0 does it in
+            the main process.
         evaluate_every: Epochs between two evaluations; the end is always evaluated. An epoch is a
             pass over the examples of every task.
         checkpoint_every_steps: Steps between two checkpoints; `None` saves after evaluations only.

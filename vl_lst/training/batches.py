@@ -18,6 +18,7 @@ from tasks import Example, ExampleTable, Task
 from vl_lst.models.batch import Batch, unique_rows
 from vl_lst.models.losses import IGNORED
 from vl_lst.training.order import ExampleKey, StepKeys, uniform
+from vl_lst.training.resources import usable_cores
 from vl_lst.training.texts import Texts
 
 __all__ = [
@@ -225,14 +226,16 @@ def load_in_order(
     Args:
         batches: Makes them.
         order: What each batch is made from.
-        workers: Processes that make them; 0 makes them here.
+        workers: Processes that make them, at most one for each core; 0 makes them here.
         pin_memory: Put them in page-locked memory, for a GPU.
     """
     return DataLoader(
         batches,
         sampler=order,
         batch_size=None,
-        num_workers=workers,
+        # Recipes are written for larger machines; more than there are cores only get in each
+        # other's way, and the batches are the same.
+        num_workers=min(workers, usable_cores()),
         pin_memory=pin_memory,
         # A loader draws a seed for its workers. They need none, and drawing it from the global
         # generator would let dropout depend on how often a run was interrupted.

@@ -4,7 +4,6 @@ Small models gain less from a second core than a second run does.
 """
 
 import multiprocessing
-import os
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +18,7 @@ from vl_lst.errors import TrainingError
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.training.record import RunRecord
+from vl_lst.training.resources import usable_cores
 from vl_lst.training.session import train
 
 __all__ = ["train_together"]
@@ -48,7 +48,7 @@ def train_together(
         VlLstError: What `train` raises in one of the runs.
         TrainingError: A process ended without a word.
     """
-    cores = _cores()
+    cores = usable_cores()
     processes = min(len(runs), processes or cores)
     context = multiprocessing.get_context("spawn")
     messages: Queue[_Message] = context.Queue()
@@ -72,13 +72,6 @@ def train_together(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         return {name: future.result() for name, future in futures.items()}
-
-
-def _cores() -> int:
-    """Cores this process may use, or where the system does not tell (macOS), all there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _follow(

@@ -144,6 +144,22 @@ def test_workers_give_the_same_batches(
     assert all(equal(a, b) for a, b in zip(alone, shared, strict=True))
 
 
+def test_no_more_workers_start_than_there_are_cores(
+    world: TinyWorld, texts: Texts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch warns of more, and a recipe written for a larger machine is no mistake."""
+    monkeypatch.setattr("vl_lst.training.batches.usable_cores", lambda: 1)
+    asked: list[int] = []
+
+    def loader(*batches: Any, num_workers: int, **options: Any) -> Any:
+        asked.append(num_workers)
+        return DataLoader(*batches, num_workers=0, **options)
+
+    monkeypatch.setattr("vl_lst.training.batches.DataLoader", loader)
+    training_batches(world, texts, workers=4, pin_memory=False)
+    assert set(asked) == {1}
+
+
 def test_loading_leaves_the_global_generator_alone(world: TinyWorld, texts: Texts) -> None:
     """Dropout draws from it, and must not depend on how often a loader was made."""
     before = torch.get_rng_state()
