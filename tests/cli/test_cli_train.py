@@ -73,6 +73,15 @@ def test_a_run_goes_on_without_repeating_its_options(
     assert "optimizer.lr: 0.003 in the run, 0.5 given" in capsys.readouterr().err
 
 
+def test_a_slip_in_the_data_does_not_block_the_folder(world: TinyWorld, tmp_path: Path) -> None:
+    """Nothing was trained yet: the corrected command needs neither --resume nor another --out."""
+    arguments = world.train_arguments(tmp_path / "run", "--quiet", "--set", "training.epochs=1")
+    slip = [word if word != str(world.root) else str(tmp_path) for word in arguments]
+    assert main(slip) == 1
+    assert main(arguments) == 0
+    assert load_recipe(tmp_path / "run" / "recipe.yaml").data.root == world.root
+
+
 def test_what_is_missing_or_wrong_is_one_message(
     world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

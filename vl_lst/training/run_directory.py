@@ -141,7 +141,8 @@ class RunDirectory:
         """Make the folder, or take up the run in it.
 
         Raises:
-            CheckpointError: There is something in it and `resume` is not set.
+            CheckpointError: There is something in it and `resume` is not set, other than a run
+                that failed before it had a model.
             RecipeError: The run in it has another recipe.
         """
         if self.recipe_file.exists() and resume:
@@ -153,10 +154,12 @@ class RunDirectory:
                     "or choose another --out."
                 )
         elif self.recipe_file.exists():
-            raise CheckpointError(
-                f"{self.path} holds a run, which will not be overwritten: pass --resume to "
-                "continue it, or choose another --out"
-            )
+            # One that failed before it had a model, over a slip in the data say, is just begun.
+            if self.card_file.exists():
+                raise CheckpointError(
+                    f"{self.path} holds a run, which will not be overwritten: pass --resume to "
+                    "continue it, or choose another --out"
+                )
         # What begins with a dot was left by a process that was killed while it wrote.
         elif self.path.is_dir() and any(p.name[0] != "." for p in self.path.iterdir()):
             raise CheckpointError(
