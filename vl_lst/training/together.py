@@ -4,7 +4,7 @@ Small models gain less from a second core than a second run does.
 """
 
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue
@@ -81,8 +81,8 @@ def _follow(
     latest: dict[str, tuple[int, int, str]] = {}
     open_futures = set(futures.values())
     while open_futures:
-        done, open_futures = wait(open_futures, timeout=SECONDS_BETWEEN_LOOKS)
-        for future in done:
+        ended, open_futures = wait(open_futures, timeout=SECONDS_BETWEEN_LOOKS)
+        for future in ended:
             future.result()
         before = dict(latest)
         while True:
@@ -92,11 +92,25 @@ def _follow(
                 break
             latest[name] = message[1:]
         if latest != before:
-            report(
-                sum(steps for steps, _, _ in latest.values()),
-                sum(all_steps for _, all_steps, _ in latest.values()),
-                "; ".join(f"{name}: {note}" for name, (_, _, note) in latest.items()),
-            )
+            under_way = [name for name, future in futures.items() if future in open_futures]
+            report(*_summary(latest, under_way, len(futures)))
+
+
+def _summary(
+    latest: Mapping[str, tuple[int, int, str]], under_way: Collection[str], runs: int
+) -> tuple[int, int, str]:
+    """Steps done and to do of all runs, and what those under way say.
+
+    Runs that have not begun, or had nothing left to do, say nothing; they are taken to be as long
+    as the others.
+    """
+    known = sum(total for _, total, _ in latest.values())
+    silent_done = runs - len(latest) - sum(name not in latest for name in under_way)
+    done = sum(steps for steps, _, _ in latest.values()) + silent_done * known // len(latest)
+    notes = [f"{name}: {latest[name][2]}" for name in under_way if name in latest]
+    ended = runs - len(under_way)
+    count = f"{ended} of {runs} runs done" if ended else ""
+    return done, known * runs // len(latest), "; ".join(filter(None, [*notes, count]))
 
 
 # What a process of the pool was begun with.

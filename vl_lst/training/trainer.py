@@ -102,7 +102,7 @@ class Trainer:
         answerer = Answerer(built, recipe, answers, self._device)
         self._validator = Validator(recipe, data, answerer, accelerator)
         self._pending: _Step | None = None
-        self._shown_loss = math.nan
+        self._shown_loss: float | None = None
         self.schedule = Schedule(
             portions={
                 name: Portion(len(each.rows), recipe.training.batch_size[name])
@@ -231,12 +231,10 @@ class Trainer:
         steps = sum(self.counters.window_steps.values())
         if steps:
             self._shown_loss = sum(self.counters.window_losses.values()) / steps
-        self._report(
-            done,
-            total,
-            f"loss {self._shown_loss:.4f}, {self.stopwatch.examples_per_second:,.0f} examples/s, "
-            f"{memory_in_use(self._device) / 2**30:.2f} GiB",
-        )
+        loss = "" if self._shown_loss is None else f"loss {self._shown_loss:.4f}, "
+        speed = f"{self.stopwatch.examples_per_second:,.0f} examples/s"
+        memory = f"{memory_in_use(self._device) / 2**30:.2f} GiB"
+        self._report(done, total, f"{loss}{speed}, {memory}")
 
     def _log(self, metrics: MetricsLog) -> None:
         norm, counters = self._settle(), self.counters

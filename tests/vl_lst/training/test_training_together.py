@@ -11,11 +11,27 @@ from tiny_run import TinyWorld
 from vl_lst.errors import TrainingError
 from vl_lst.training.record import read_record
 from vl_lst.training.run_directory import RunDirectory
-from vl_lst.training.together import train_together
-
-pytestmark = pytest.mark.slow
+from vl_lst.training.together import _summary, train_together
 
 
+def test_progress_is_that_of_all_runs_from_the_beginning() -> None:
+    """Runs that wait for a core count as if they were as long as those that have begun."""
+    begun = {"lst": (500, 2000, "loss 1"), "full": (0, 2000, "loss 2")}
+    assert _summary(begun, ["lst", "full", "lora", "blind"], 4) == (
+        500, 8000, "lst: loss 1; full: loss 2",
+    )  # fmt: skip
+    begun["lst"] = (2000, 2000, "evaluating")
+    assert _summary(begun, ["full", "lora", "blind"], 4) == (
+        2000, 8000, "full: loss 2; 1 of 4 runs done",
+    )  # fmt: skip
+
+
+def test_runs_that_were_finished_before_count_as_done() -> None:
+    """They are taken as they are and say nothing."""
+    assert _summary({"full": (10, 2000, "")}, ["full"], 3)[:2] == (4010, 6000)
+
+
+@pytest.mark.slow
 def test_a_killed_process_is_one_message_and_the_runs_go_on(
     world: TinyWorld, tmp_path: Path
 ) -> None:
@@ -37,6 +53,7 @@ def test_a_killed_process_is_one_message_and_the_runs_go_on(
     assert records["one"].scores == records["other"].scores
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_says_why_and_stops_the_others(world: TinyWorld, tmp_path: Path) -> None:
     good = world.recipe()
     bad = world.recipe(method__options__reduction=3)
