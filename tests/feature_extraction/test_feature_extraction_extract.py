@@ -16,7 +16,7 @@ from PIL import Image
 
 from feature_extraction import partial
 from feature_extraction.encoders import Encoder, build_encoder, encode_image
-from feature_extraction.errors import EncoderError, FeatureError, ImageError, StoreError
+from feature_extraction.errors import EncoderError, ImageError, StoreError
 from feature_extraction.extract import extract
 from feature_extraction.images import ImageFile, find_images
 from feature_extraction.store import FeatureStore
