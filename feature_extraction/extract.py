@@ -93,7 +93,11 @@ def extract(
     previous = _previous_store(out, encoder.spec, files, record)
     redone = set() if previous is None else _rows_to_redo(previous, files, encoder.spec)
     extracted = 0
-    if previous is None or redone:
+    if previous is not None and not redone:
+        # Left behind by a run that was killed between its last two steps.
+        shutil.rmtree(partial_folder(out), ignore_errors=True)
+        failures = previous.failures
+    else:
         image_ids = [file.image_id for file in files]
         with PartialStore(out, encoder.spec, image_ids, record) as partial:
             if previous is not None:
@@ -107,15 +111,12 @@ def extract(
                 on_progress=on_progress,
             )
             partial.finish()
-    else:
-        # Left behind by a run that was killed between its last two steps.
-        shutil.rmtree(partial_folder(out), ignore_errors=True)
-    store = FeatureStore(out)
+        failures = {image_ids[row]: reason for row, reason in enumerate(partial.reasons) if reason}
     return ExtractionResult(
         path=out,
         images=len(files),
         extracted=extracted,
-        failures=store.failures,
+        failures=failures,
         file_bytes=out.stat().st_size,
         seconds=time.monotonic() - started,
     )
