@@ -13,7 +13,8 @@ square in processor time on one core, the tower and writing in elapsed time.
 
 Where the tower runs on the processor, decoding takes cores from it. What is then left to it is told
 as well: the rate 1 / (tower's time + decoding's processor time / cores), which a pipeline that
-wastes nothing would reach.
+wastes nothing would reach. Beside the rates stands the processor time of an image, decoding
+processes included: on a machine that does other things as well it says more than elapsed time.
 
 Files are read from the page cache. Generated photographs are noise of all wavelengths, 640 x 480
 pixels, in files as large as COCO's; they are linked under as many names as there are images.
@@ -30,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -42,6 +44,7 @@ from feature_extraction.encoders import Encoder, build_encoder
 from feature_extraction.extract import extract
 from feature_extraction.images import ImageFile, decode_image, find_images
 from feature_extraction.partial import Batch, PartialStore
+from feature_extraction.pipeline import default_workers
 from feature_extraction.preprocess import fit_square
 
 # N images, B images of a batch, S side of the square, V tokens, C channels
@@ -63,7 +66,7 @@ def main() -> None:
     parser.add_argument("--weights", default="random")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
+    parser.add_argument("--workers", type=int, help="default: as the command line has it")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, help="images of a round; default: what takes seconds")
@@ -75,17 +78,20 @@ def main() -> None:
         precision=options.precision,
         device=options.device,
     )
+    if options.workers is None:
+        options.workers = default_workers(os.cpu_count() or 1, encoder.device)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = find_images(options.images or generate(folder / "photographs"))
         squares_N3SS = squares(found, encoder)
-        warm_rate = rate(run_tower(encoder, squares_N3SS, options.batch_size), options.batch_size)
-        count = options.count or round(warm_rate * SECONDS_OF_A_ROUND)
+        warm = timed(run_tower(encoder, squares_N3SS, options.batch_size), options.batch_size)
+        count = options.count or round(SECONDS_OF_A_ROUND / warm.elapsed)
         count = max(2, count // options.batch_size) * options.batch_size
         files = linked(found, folder / "linked", count)
-        rates = measure(files, squares_N3SS, encoder, folder, options)
-        stages = time_stages(files[:STAGED], squares_N3SS, encoder, folder / "staged.h5", rates)
-    report(rates, stages, encoder, options, count)
+        rounds = measure(files, squares_N3SS, encoder, folder, options)
+        stages = time_stages(files[:STAGED], encoder, folder / "staged.h5")
+    stages["tower"] = median_of(rounds["tower"], "elapsed")
+    report(rounds, stages, encoder, options, count)
 
 
 def generate(folder: Path) -> Path:
@@ -121,11 +127,25 @@ def squares(files: Sequence[ImageFile], encoder: Encoder) -> NDArray[np.uint8]:
     ])  # fmt: skip
 
 
-def rate(work: Callable[[], None], images: int) -> float:
-    """Do the work; return images per second."""
-    started = time.perf_counter()
+class Timed(NamedTuple):
+    """What one round of one way took, in seconds per image."""
+
+    elapsed: float
+    processor: float
+
+
+def timed(work: Callable[[], None], images: int) -> Timed:
+    """Do the work; processes it starts and waits for count as well."""
+    started, before = time.perf_counter(), processor_seconds()
     work()
-    return images / (time.perf_counter() - started)
+    processor = processor_seconds() - before
+    return Timed((time.perf_counter() - started) / images, processor / images)
+
+
+def processor_seconds() -> float:
+    """Return the processor time of this process and of those it has waited for."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def run_tower(
@@ -151,8 +171,8 @@ def measure(
     encoder: Encoder,
     folder: Path,
     options: argparse.Namespace,
-) -> dict[str, list[float]]:
-    """Time each way in turns; return its rates, one per round."""
+) -> dict[str, list[Timed]]:
+    """Time each way in turns, once a round."""
     count, batch_size = len(files), options.batch_size
     tower = run_tower(encoder, squares_N3SS, batch_size, count // batch_size)
     few = files[: max(1, count // PLAIN_SHARE)]
@@ -163,12 +183,12 @@ def measure(
 
     ways = {"tower": (tower, count), "pipeline": (pipeline, count)}
     ways["plain"] = (lambda: extract_plainly(few, folder / "plain", encoder), len(few))
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+    rounds: dict[str, list[Timed]] = {name: [] for name in ways}
     for _ in range(options.rounds):
         for name, (work, images) in ways.items():
-            rates[name].append(rate(work, images))
+            rounds[name].append(timed(work, images))
         out.unlink()
-    return rates
+    return rounds
 
 
 def extract_plainly(files: Sequence[ImageFile], folder: Path, encoder: Encoder) -> None:
@@ -182,14 +202,8 @@ def extract_plainly(files: Sequence[ImageFile], folder: Path, encoder: Encoder) 
             own[f"{file.image_id}/features"] = features_1VC[0]
 
 
-def time_stages(
-    files: Sequence[ImageFile],
-    squares_N3SS: NDArray[np.uint8],
-    encoder: Encoder,
-    out: Path,
-    rates: dict[str, list[float]],
-) -> dict[str, float]:
-    """Return the seconds each stage takes per image."""
+def time_stages(files: Sequence[ImageFile], encoder: Encoder, out: Path) -> dict[str, float]:
+    """Return the seconds each stage but the tower takes per image."""
     side, rule = encoder.spec.image_size, encoder.spec.resize
     started = time.process_time()
     decoded = [decode_image(file.path, side) for file in files]
@@ -212,13 +226,17 @@ def time_stages(
     return {
         "decode": (between - started) / len(files),
         "fit": (fitted - between) / len(files),
-        "tower": 1 / statistics.median(rates["tower"]),
         "write": (written - before) / len(files),
     }
 
 
+def median_of(rounds: Sequence[Timed], name: str) -> float:
+    """Return the median over rounds of elapsed or of processor time."""
+    return statistics.median(getattr(each, name) for each in rounds)
+
+
 def report(
-    rates: dict[str, list[float]],
+    rounds: dict[str, list[Timed]],
     stages: dict[str, float],
     encoder: Encoder,
     options: argparse.Namespace,
@@ -232,33 +250,39 @@ def report(
         f"{encoder.spec.encoder}, {options.precision}, {encoder.device} ({where}), batches of "
         f"{options.batch_size}, {options.workers} workers, {cores} cores; {count:,} images a round"
     )
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    for name, value in medians.items():
-        print(f"{name:22} {value:10.1f} images/s")
-    pairs = list(zip(rates["pipeline"], rates["tower"], strict=True))
+    rates = {name: 1 / median_of(found, "elapsed") for name, found in rounds.items()}
+    processor = {name: median_of(found, "processor") for name, found in rounds.items()}
+    for name, value in rates.items():
+        spent = f"{1000 * processor[name]:8.1f} ms of processor time an image"
+        print(f"{name:10} {value:10.1f} images/s {spent}")
+    pairs = list(zip(rounds["pipeline"], rounds["tower"], strict=True))
     ratios = {
-        "pipeline / tower": statistics.median(ours / alone for ours, alone in pairs),
+        "pipeline / tower": statistics.median(a.elapsed / p.elapsed for p, a in pairs),
         "pipeline / plain": statistics.median(
-            ours / theirs for ours, theirs in zip(rates["pipeline"], rates["plain"], strict=True)
+            plain.elapsed / ours.elapsed
+            for ours, plain in zip(rounds["pipeline"], rounds["plain"], strict=True)
         ),
     }
     if on_cpu:
         shared = (stages["decode"] + stages["fit"]) / cores
         ratios["pipeline / tower with the cores left"] = statistics.median(
-            ours * (1 / alone + shared) for ours, alone in pairs
+            (alone.elapsed + shared) / ours.elapsed for ours, alone in pairs
+        )
+        ratios["tower's share of processor time"] = statistics.median(
+            alone.processor / ours.processor for ours, alone in pairs
         )
     for name, value in ratios.items():
         print(f"{name:40} {value:6.3f}")
     for name, seconds in stages.items():
-        print(f"{name:22} {1000 * seconds:10.2f} ms an image")
+        print(f"{name:10} {1000 * seconds:10.2f} ms an image")
     if options.json:
         write_json(
             options.json,
             {
-                "images_per_second": medians,
-                "rounds": rates,
+                "images_per_second": rates,
+                "processor_seconds_per_image": processor,
                 "ratios": ratios,
-                "seconds_per_image": stages,
+                "stage_seconds_per_image": stages,
                 "device": str(encoder.device),
                 "workers": options.workers,
             },

@@ -76,7 +76,7 @@ class Encoder:
             images_B3SS.to(self.device, non_blocking=True)
         )
         self.check_finite(finite_B, image_ids)
-        features: NDArray[np.float16] = features_BVC.cpu().contiguous().numpy()
+        features: NDArray[np.float16] = features_BVC.cpu().numpy()
         return features
 
     @torch.inference_mode()
@@ -95,7 +95,7 @@ class Encoder:
             self.device.type, torch.bfloat16, enabled=self.spec.precision == "bf16"
         ):
             features_BVC = tower_features(self._visual, pixels_B3SS, self.spec.layer)
-        stored_BVC = features_BVC.to(torch.float16)
+        stored_BVC = features_BVC.to(torch.float16).contiguous()
         return stored_BVC, stored_BVC.isfinite().flatten(1).all(dim=1)
 
     def check_finite(self, finite_B: Tensor, image_ids: Sequence[str]) -> None:

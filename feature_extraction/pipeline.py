@@ -29,13 +29,25 @@ from feature_extraction.writing import BatchWriter
 
 # N images of a batch, S side of the square, V tokens, C channels
 
-__all__ = ["OnProgress", "fill_store"]
+__all__ = ["OnProgress", "default_workers", "fill_store"]
+
+MOST_WORKERS_BESIDE_CPU_TOWER = 4
+MOST_WORKERS = 16
 
 
 class OnProgress(Protocol):
     """What is called as images are done."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
+def default_workers(cores: int, device: torch.device) -> int:
+    """Say how many processes should decode for a tower on `device`.
+
+    A tower on the processor takes far longer for an image than decoding, and wants the cores; a
+    tower elsewhere leaves them to decoding.
+    """
+    return min(cores, MOST_WORKERS_BESIDE_CPU_TOWER if device.type == "cpu" else MOST_WORKERS)
 
 
 def fill_store(
