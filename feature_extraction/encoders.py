@@ -52,6 +52,11 @@ class Encoder:
         self._visual = visual.to(device).eval().requires_grad_(False)
         self.spec = spec
         self.device = device
+        # Kept there: a copy to CUDA for each batch would wait for the batch before it.
+        self._mean_311, self._std_311 = (
+            torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
+            for values in (spec.mean, spec.std)
+        )
 
     @torch.inference_mode()
     def encode(self, images_B3SS: Tensor, image_ids: Sequence[str]) -> NDArray[np.float16]:
@@ -67,17 +72,42 @@ class Encoder:
         Raises:
             EncoderError: Features of an image are not finite, or too large for float16.
         """
-        pixels_B3SS = normalise(
-            images_B3SS.to(self.device, non_blocking=True), self.spec.mean, self.spec.std
+        features_BVC, finite_B = self.encode_on_device(
+            images_B3SS.to(self.device, non_blocking=True)
         )
+        self.check_finite(finite_B, image_ids)
+        features: NDArray[np.float16] = features_BVC.cpu().numpy()
+        return features
+
+    @torch.inference_mode()
+    def encode_on_device(self, images_B3SS: Tensor) -> tuple[Tensor, Tensor]:
+        """Begin to make the features of a batch; on CUDA it returns before they are made.
+
+        Args:
+            images_B3SS: As `encode` takes them, on the tower's device.
+
+        Returns:
+            On that device float16 `[B, tokens, channels]`, and boolean `[B]`: whether those of an
+            image are finite.
+        """
+        pixels_B3SS = normalise(images_B3SS, self._mean_311, self._std_311)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.spec.precision == "bf16"
         ):
             features_BVC = tower_features(self._visual, pixels_B3SS, self.spec.layer)
-        stored_BVC = features_BVC.to(torch.float16)
-        finite_B = stored_BVC.isfinite().flatten(1).all(dim=1).tolist()
+        stored_BVC = features_BVC.to(torch.float16).contiguous()
+        return stored_BVC, stored_BVC.isfinite().flatten(1).all(dim=1)
+
+    def check_finite(self, finite_B: Tensor, image_ids: Sequence[str]) -> None:
+        """Refuse a batch when the features of an image in it are not finite.
+
+        Raises:
+            EncoderError: With the image's name.
+        """
         wrong = [
-            image_id for image_id, finite in zip(image_ids, finite_B, strict=True) if not finite
+            image_id
+            for image_id, finite in zip(image_ids, finite_B.tolist(), strict=True)
+            if not finite
         ]
         if wrong:
             raise EncoderError(
@@ -85,8 +115,6 @@ class Encoder:
                 f"batch) are not finite in float16: the weights {self.spec.weights} of "
                 f"{self.spec.encoder} seem damaged, or are not this encoder's"
             )
-        features: NDArray[np.float16] = stored_BVC.cpu().contiguous().numpy()
-        return features
 
 
 def build_encoder(

@@ -1,49 +1,29 @@
-"""The pipeline: photographs are decoded in worker processes, the tower turns them into features.
+"""Extraction as a whole: from a folder of photographs to one finished HDF5 file.
 
-    find -> decode, fit to the square (workers) -> tower (here) -> partial store -> finished file
+    find -> what is pending -> pipeline -> partial store -> finished file
 
-Batches are cut at fixed rows of the sorted image list, failed images in their place as black
-squares, so a batch is the same whenever and however often the extraction is interrupted: the
-finished file equals that of an undisturbed run with the same batch size byte for byte.
+Interrupted however often, the finished file equals that of an undisturbed run with the same batch
+size byte for byte (`feature_extraction.pipeline`, `feature_extraction.partial`).
 """
 
 import shutil
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from feature_extraction.encoders import Encoder
-from feature_extraction.errors import FeatureError, ImageError, StoreError
+from feature_extraction.errors import ImageError, StoreError
 from feature_extraction.images import ImageFile, decode_image, find_images
-from feature_extraction.layout import Status
-from feature_extraction.partial import Batch, PartialStore, check_target, partial_folder
-from feature_extraction.preprocess import fit_square
+from feature_extraction.partial import PartialStore, check_target, partial_folder
+from feature_extraction.pipeline import OnProgress, fill_store
 from feature_extraction.shards import Shard, ShardRecord, image_list_sha256
-from feature_extraction.spec import FeatureSpec, ResizeRule
+from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import FeatureStore
-
-# N images of a batch, S side of the square
 
 __all__ = ["ExtractionResult", "OnProgress", "extract"]
 
 SHOWN_IDS = 5
-LONGEST_REASON = 500
-
-
-class OnProgress(Protocol):
-    """What is called as images are done."""
-
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,23 +93,30 @@ def extract(
     previous = _previous_store(out, encoder.spec, files, record)
     redone = set() if previous is None else _rows_to_redo(previous, files, encoder.spec)
     extracted = 0
-    if previous is None or redone:
+    if previous is not None and not redone:
+        # Left behind by a run that was killed between its last two steps.
+        shutil.rmtree(partial_folder(out), ignore_errors=True)
+        failures = previous.failures
+    else:
         image_ids = [file.image_id for file in files]
         with PartialStore(out, encoder.spec, image_ids, record) as partial:
             if previous is not None:
                 partial.adopt(previous, redone=redone)
-            with _dead_workers_explained():
-                extracted = _fill(partial, files, encoder, batch_size, workers, on_progress)
+            extracted = fill_store(
+                partial,
+                files,
+                encoder,
+                batch_size=batch_size,
+                workers=workers,
+                on_progress=on_progress,
+            )
             partial.finish()
-    else:
-        # Left behind by a run that was killed between its last two steps.
-        shutil.rmtree(partial_folder(out), ignore_errors=True)
-    store = FeatureStore(out)
+        failures = {image_ids[row]: reason for row, reason in enumerate(partial.reasons) if reason}
     return ExtractionResult(
         path=out,
         images=len(files),
         extracted=extracted,
-        failures=store.failures,
+        failures=failures,
         file_bytes=out.stat().st_size,
         seconds=time.monotonic() - started,
     )
@@ -147,130 +134,6 @@ def _part_of(
         image_ids_sha256=image_list_sha256([file.image_id for file in files]),
     )
     return record, list(files[rows.start : rows.stop])
-
-
-class _Prepared(NamedTuple):
-    start: int
-    pixels: Tensor  # [N, 3, S, S], uint8
-    image_size: Tensor  # [N, 2]
-    reasons: list[str]
-
-
-class _Photographs(Dataset[_Prepared]):
-    """Batches of photographs, each decoded and made square as a whole by one worker."""
-
-    def __init__(
-        self, files: Sequence[ImageFile], starts: Sequence[int], batch_size: int, spec: FeatureSpec
-    ) -> None:
-        self._files = files
-        self._starts = starts
-        self._batch_size = batch_size
-        self._side = spec.image_size
-        self._rule: ResizeRule = spec.resize
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def __getitem__(self, index: int) -> _Prepared:
-        start = self._starts[index]
-        files = self._files[start : start + self._batch_size]
-        pixels_N3SS = np.zeros((len(files), 3, self._side, self._side), np.uint8)
-        image_size_N2 = np.zeros((len(files), 2), np.int32)
-        reasons = [""] * len(files)
-        for position, file in enumerate(files):
-            try:
-                decoded = decode_image(file.path, self._side)
-            except ImageError as error:
-                reasons[position] = _storable(str(error))
-                continue
-            pixels_N3SS[position] = fit_square(decoded, self._side, self._rule)
-            image_size_N2[position] = decoded.height, decoded.width
-        return _Prepared(
-            start, torch.from_numpy(pixels_N3SS), torch.from_numpy(image_size_N2), reasons
-        )
-
-
-def _fill(
-    partial: PartialStore,
-    files: Sequence[ImageFile],
-    encoder: Encoder,
-    batch_size: int,
-    workers: int,
-    on_progress: OnProgress | None,
-) -> int:
-    """Put every pending image through the tower; return how many that were."""
-    is_pending = partial.status == Status.PENDING
-    starts = [
-        start
-        for start in range(0, len(files), batch_size)
-        if is_pending[start : start + batch_size].any()
-    ]
-    photographs = _Photographs(files, starts, batch_size, encoder.spec)
-    started, extracted = time.monotonic(), 0
-    for prepared in _decoded(photographs, min(workers, len(starts)), encoder.device):
-        rows = slice(prepared.start, prepared.start + len(prepared.reasons))
-        features_NVC = encoder.encode(prepared.pixels, [file.image_id for file in files[rows]])
-        features_NVC[[bool(reason) for reason in prepared.reasons]] = 0
-        # Of a batch that is done again for some images, the others stay as they were.
-        for run in _runs(partial.status[rows] == Status.PENDING):
-            partial.write(
-                Batch(
-                    start=prepared.start + run.start,
-                    features=features_NVC[run],
-                    image_size=prepared.image_size.numpy()[run],
-                    reasons=prepared.reasons[run],
-                )
-            )
-        extracted += len(prepared.reasons)
-        if on_progress is not None:
-            done = int((partial.status != Status.PENDING).sum())
-            failed = int((partial.status == Status.FAILED).sum())
-            rate = extracted / (time.monotonic() - started)
-            note = f"{rate:.1f} images/s" + (f", {failed} failed" if failed else "")
-            on_progress(done, len(files), note)
-    return extracted
-
-
-def _runs(wanted_N: NDArray[np.bool_]) -> list[slice]:
-    """Cut the places that are wanted into runs of neighbours."""
-    edges = np.flatnonzero(np.diff(wanted_N.astype(np.int8), prepend=0, append=0))
-    return [slice(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
-
-
-def _decoded(photographs: _Photographs, workers: int, device: torch.device) -> Iterator[_Prepared]:
-    loader: DataLoader[_Prepared] = DataLoader(
-        photographs,
-        batch_size=None,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_leave_interrupts_to_parent,
-        # Its own generator: the caller's random numbers are not touched.
-        generator=torch.Generator(),
-    )
-    return iter(loader)
-
-
-@contextmanager
-def _dead_workers_explained() -> Iterator[None]:
-    """Say what the death of a decoding process means; PyTorch may raise it anywhere in the loop."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise FeatureError(
-            f"a decoding process died ({error}), perhaps for lack of memory. What is done is "
-            "kept: run the same command again, with fewer --workers or a smaller --batch-size."
-        ) from error
-
-
-def _storable(reason: str) -> str:
-    """What decoders say may quote the file: HDF5 text holds neither NUL nor lone surrogates."""
-    return reason.encode(errors="backslashreplace").decode().replace("\0", "\\0")[:LONGEST_REASON]
-
-
-def _leave_interrupts_to_parent(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _previous_store(

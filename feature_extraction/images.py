@@ -16,9 +16,12 @@ Truncated files are errors. Pillow's global settings are neither relied on nor c
 
 import os
 import struct
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -79,10 +82,24 @@ METADATA_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A photograph on disk; its id is the file name without suffix, as the datasets have it."""
+    """A photograph on disk.
+
+    There may be millions of them: what is the same for many is kept once.
+
+    Args:
+        image_id: The file name without suffix, as the datasets have it.
+        folder: Where it is; files of one folder share the object.
+        suffix: Of the file name, with its dot.
+    """
 
     image_id: str
-    path: Path
+    folder: Path
+    suffix: str
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / (self.image_id + self.suffix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,28 +127,31 @@ def find_images(folder: Path) -> list[ImageFile]:
     if not folder.is_dir():
         found = "is not a folder" if folder.exists() else "does not exist"
         raise ImageError(f"{folder} {found}; expected a folder of images")
-    path_of: dict[str, Path] = {}
-    for path in walk_files(folder):
-        if path.suffix.lower() not in SUFFIXES:
-            continue
-        image_id = path.stem
-        if not is_utf8(image_id):
+    found: list[ImageFile] = []
+    for parent, names in _walk(folder):
+        for name in names:
+            image_id, suffix = os.path.splitext(name)
+            if suffix.lower() not in SUFFIXES:
+                continue
+            if not is_utf8(image_id):
+                raise ImageError(
+                    f"the file name {os.fsencode(parent / name)!r} is not UTF-8, so it cannot be "
+                    "an image id; rename the file"
+                )
+            found.append(ImageFile(image_id, parent, sys.intern(suffix)))
+    found.sort(key=attrgetter("image_id"))
+    for one, other in pairwise(found):
+        if one.image_id == other.image_id:
             raise ImageError(
-                f"the file name {os.fsencode(path)!r} is not UTF-8, so it cannot be an image id; "
-                "rename the file"
-            )
-        if image_id in path_of:
-            raise ImageError(
-                f"two files have the id {image_id!r}: {path_of[image_id]} and {path}. Ids are "
+                f"two files have the id {one.image_id!r}: {one.path} and {other.path}. Ids are "
                 "file names without suffix and must differ: rename or remove one."
             )
-        path_of[image_id] = path
-    if not path_of:
+    if not found:
         raise ImageError(
             f"no images in {folder} or below it; expected files that end in "
             f"{', '.join(sorted(SUFFIXES))}"
         )
-    return [ImageFile(image_id, path_of[image_id]) for image_id in sorted(path_of)]
+    return found
 
 
 def decode_image(source: Path | Image.Image, side: int) -> Decoded:
@@ -246,6 +266,12 @@ def _orientation(image: Image.Image) -> int:
 
 def walk_files(folder: Path) -> Iterator[Path]:
     """Go through the files below a folder in a fixed order, as `find_images` does."""
+    for parent, names in _walk(folder):
+        for name in names:
+            yield parent / name
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     seen: set[tuple[int, int]] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         identity = os.stat(parent)
@@ -254,9 +280,8 @@ def walk_files(folder: Path) -> Iterator[Path]:
             continue
         seen.add((identity.st_dev, identity.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield Path(parent, name)
+        files.sort()
+        yield Path(parent), [name for name in files if not name.startswith(".")]
 
 
 def is_utf8(text: str) -> bool:

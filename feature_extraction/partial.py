@@ -133,7 +133,7 @@ class PartialStore:
         self._out = out
         self._folder = partial_folder(out)
         self._spec = spec
-        self._image_ids = tuple(image_ids)
+        self._image_ids = image_ids
         self._shard = shard
         self._image_bytes = spec.tokens * spec.channels * np.dtype(np.float16).itemsize
         images = len(self._image_ids)

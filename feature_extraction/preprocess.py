@@ -5,26 +5,29 @@
 `center-crop`  the largest centred square, resized
 
 All resize bicubically with antialiasing, as Pillow does on 8-bit pixels. Pixels stay 8-bit until
-the tower's device, where `normalise` does what torchvision's ToTensor and Normalize do.
+the tower's device, where `normalise` does what torchvision's ToTensor and Normalize do. Nothing
+here imports torch: decoding processes would need seconds and half a gigabyte each for it.
 """
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from feature_extraction.images import BACKGROUND, Decoded
-from feature_extraction.spec import ResizeRule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from feature_extraction.spec import ResizeRule
 
 # B images, S side of the square
 
 __all__ = ["fit_square", "normalise"]
 
 
-def fit_square(decoded: Decoded, side: int, rule: ResizeRule) -> NDArray[np.uint8]:
+def fit_square(decoded: Decoded, side: int, rule: "ResizeRule") -> NDArray[np.uint8]:
     """Make the square a tower sees.
 
     Args:
@@ -45,13 +48,15 @@ def fit_square(decoded: Decoded, side: int, rule: ResizeRule) -> NDArray[np.uint
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
-def normalise(pixels_B3SS: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Scale 8-bit RGB to [0, 1], subtract `mean` and divide by `std`, per channel, in float32."""
-    scaled_B3SS = pixels_B3SS.to(torch.float32).div(255)
-    shape = (1, 3, 1, 1)
-    mean_1311 = torch.tensor(mean, dtype=torch.float32, device=pixels_B3SS.device).view(shape)
-    std_1311 = torch.tensor(std, dtype=torch.float32, device=pixels_B3SS.device).view(shape)
-    return scaled_B3SS.sub_(mean_1311).div_(std_1311)
+def normalise(pixels_B3SS: "Tensor", mean_311: "Tensor", std_311: "Tensor") -> "Tensor":
+    """Scale 8-bit RGB to [0, 1], subtract the mean and divide by the deviation, in float32.
+
+    Args:
+        pixels_B3SS: uint8.
+        mean_311: Of each channel, float32 on the pixels' device.
+        std_311: Of each channel, likewise.
+    """
+    return pixels_B3SS.float().div(255).sub_(mean_311).div_(std_311)
 
 
 def _letterbox(decoded: Decoded, side: int) -> Image.Image:

@@ -114,7 +114,10 @@ class ShardRecord(BaseModel):
 
 def image_list_sha256(image_ids: Sequence[str]) -> str:
     """Return the SHA-256 of image ids in their order."""
-    return hashlib.sha256("\n".join(image_ids).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for row, image_id in enumerate(image_ids):
+        digest.update(f"\n{image_id}".encode() if row else image_id.encode())
+    return digest.hexdigest()
 
 
 def read_shard_record(file: h5py.File) -> ShardRecord | None:

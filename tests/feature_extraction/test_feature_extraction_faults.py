@@ -6,12 +6,17 @@ import multiprocessing
 import os
 import resource
 import signal
-import time
+import threading
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from decoding_processes import (
+    change_decoding,
+    decoding_processes,
+    wait_until_gone,
+)
 from PIL import Image
 
 from feature_extraction import images, partial
@@ -59,26 +64,50 @@ def test_killed_at_random_instants_every_finished_file_is_the_same(
     assert different == 0
 
 
-def test_a_killed_one_can_be_started_again_while_its_workers_still_live(
+def test_when_it_is_killed_its_decoding_processes_end_and_it_can_be_started_again_at_once(
     files: list[ImageFile], encoder: Encoder, tmp_path: Path, undisturbed: bytes
 ) -> None:
-    """Decoding processes notice some seconds later; they must not keep the lock."""
-    out, workers = tmp_path / "out.h5", tmp_path / "workers"
+    out, seen = tmp_path / "out.h5", tmp_path / "processes"
 
     def die(done: int, total: int, note: str = "") -> None:
-        workers.write_text(" ".join(str(child.pid) for child in multiprocessing.active_children()))
+        seen.write_text(" ".join(map(str, decoding_processes(os.getpid()))))
         os.kill(os.getpid(), signal.SIGKILL)
 
     def work() -> None:
-        extract(files, out, encoder, batch_size=BATCH, workers=1, on_progress=die)
+        extract(files, out, encoder, batch_size=BATCH, workers=2, on_progress=die)
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    os.kill(int(workers.read_text()), 0)
     extract(files, out, encoder, batch_size=BATCH)
     assert out.read_bytes() == undisturbed
+    found = [int(number) for number in seen.read_text().split()]
+    assert len(found) == 2
+    wait_until_gone(found)
+
+
+def test_an_interrupted_one_leaves_no_process_and_goes_on_where_it_was(
+    files: list[ImageFile], encoder: Encoder, tmp_path: Path, undisturbed: bytes
+) -> None:
+    """Ctrl-C reaches this process alone, and what the tower has done is written before it ends."""
+    out, threads = tmp_path / "out.h5", threading.active_count()
+
+    def interrupt(done: int, total: int, note: str = "") -> None:
+        found = decoding_processes(os.getpid())
+        assert all(os.getpgid(number) != os.getpgid(0) for number in found)
+        if done >= 6:
+            assert len(found) == 2
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(files, out, encoder, batch_size=BATCH, workers=2, on_progress=interrupt)
+    assert decoding_processes(os.getpid()) == []
+    assert threading.active_count() == threads
+    assert not out.exists()
+    assert extract(files, out, encoder, batch_size=BATCH, workers=2).extracted == len(files) - 6
+    assert out.read_bytes() == undisturbed
+    assert decoding_processes(os.getpid()) == []
 
 
 class TestDisk:
@@ -201,7 +230,7 @@ class TestUnderWay:
         assert extract(files, out, encoder, batch_size=BATCH).extracted == 5
         assert out.read_bytes() == undisturbed
 
-    def test_a_worker_that_dies(
+    def test_a_decoding_process_that_dies(
         self,
         files: list[ImageFile],
         encoder: Encoder,
@@ -209,23 +238,55 @@ class TestUnderWay:
         undisturbed: bytes,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        out = tmp_path / "out.h5"
-        marks = tmp_path / "first-batch-done"
-
-        def die_later(path: Path, side: int) -> images.Decoded:
-            if path.stem == "photo8":
-                while not marks.exists():
-                    time.sleep(0.01)
-                os.kill(os.getpid(), signal.SIGKILL)
-            return decode_image(path, side)
-
+        """It waits until the first batch is done, and is killed when it comes to the last photo."""
+        out, mark = tmp_path / "out.h5", tmp_path / "first-batch-done"
+        code = f"""
+            def decode_image(path, side):
+                if path.stem == "photo8":
+                    while not os.path.exists({str(mark)!r}):
+                        time.sleep(0.01)
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(path, side)
+            """
         with monkeypatch.context() as patch:
-            patch.setattr("feature_extraction.extract.decode_image", die_later)
-            with pytest.raises(FeatureError, match=r"decoding process died.*What is done is kept"):
+            change_decoding(code, tmp_path, patch)
+            with pytest.raises(
+                FeatureError,
+                match=r"decoding process died \(killed by SIGKILL\) at .*photo8\.png, .*"
+                r"What is done is kept: run the same command again",
+            ):
                 extract(
                     files, out, encoder, batch_size=BATCH, workers=1,
-                    on_progress=lambda done, total, note="": marks.touch(),
+                    on_progress=lambda done, total, note="": mark.touch(),
                 )  # fmt: skip
+        assert decoding_processes(os.getpid()) == []
         result = extract(files, out, encoder, batch_size=BATCH)
         assert 0 < result.extracted < len(files)
+        assert out.read_bytes() == undisturbed
+
+    def test_a_disk_that_fills_up_while_others_decode(
+        self,
+        files: list[ImageFile],
+        encoder: Encoder,
+        tmp_path: Path,
+        undisturbed: bytes,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The thread that writes meets it; the extraction says so, and writes nothing more."""
+        out, original, calls = tmp_path / "out.h5", os.pwrite, 0
+
+        def full(handle: int, data: memoryview, offset: int) -> int:
+            nonlocal calls
+            calls += 1
+            if calls > 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return original(handle, data, offset)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", full)
+            with pytest.raises(StoreError, match=r"no space left .* after 3 of 11 images"):
+                extract(files, out, encoder, batch_size=BATCH, workers=2)
+        assert calls == 2
+        assert decoding_processes(os.getpid()) == []
+        extract(files, out, encoder, batch_size=BATCH)
         assert out.read_bytes() == undisturbed

@@ -21,7 +21,9 @@ def test_squash_equals_the_papers_preprocessing(height: int, width: int) -> None
     resize = Resize((224, 224), interpolation=InterpolationMode.BICUBIC)
     expected = Compose([resize, ToTensor(), Normalize(MEAN, STD)])(decoded.image)
     square = torch.from_numpy(fit_square(decoded, 224, "squash"))
-    torch.testing.assert_close(normalise(square[None], MEAN, STD)[0], expected, rtol=0, atol=1e-6)
+    mean_311, std_311 = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    found = normalise(square[None], mean_311, std_311)[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def test_letterbox_keeps_the_aspect_ratio_over_white() -> None:

@@ -79,7 +79,11 @@ def extract_features(
     batch_size: Annotated[int, typer.Option(min=1, help="Images the tower sees at once.")] = 32,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Processes that decode images. Default: one per core, at most 4."),
+        typer.Option(
+            min=0,
+            help="Processes that decode images; 0 decodes between the tower's batches. Default: "
+            "one per core, at most 4, with a tower on CUDA at most 16.",
+        ),
     ] = None,
     shard: Annotated[
         str | None,
@@ -115,6 +119,7 @@ def extract_features(
     from feature_extraction.extract import extract
     from feature_extraction.images import find_images
     from feature_extraction.partial import check_target
+    from feature_extraction.pipeline import default_workers
 
     part, is_launched = chosen_shard(shard)
     is_first = not is_launched or part is None or part.number == 1
@@ -132,13 +137,14 @@ def extract_features(
         device=own_device(device) if is_launched else device,
         name=encoder if encoder == DEMO_ENCODER else None,
     )
+    cores = own_share(os.cpu_count() or 1)
     with progress("extracting", quiet=quiet or not is_first) as report:
         result = extract(
             files,
             out,
             tower,
             batch_size=batch_size,
-            workers=min(4, own_share(os.cpu_count() or 1)) if workers is None else workers,
+            workers=default_workers(cores, tower.device) if workers is None else workers,
             shard=part,
             on_progress=report,
         )

@@ -1,0 +1,214 @@
+"""A process that decodes: what it does, and how the extraction talks to it.
+
+    extraction -> process   one line per batch: the number of a slot, and paths
+    process -> extraction   one line per batch: why each image failed, empty where it did not
+
+Lines are JSON and go through a socket; squares and sizes go through the memory of the slot. The
+process is started afresh, not forked: it holds neither the tower nor any lock or handle of the
+extraction's, it is safe whatever threads that has, and needs no torch. It ends when the extraction
+does, however that ends: the socket is then closed.
+"""
+
+import contextlib
+import dataclasses
+import json
+import mmap
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_extraction.errors import FeatureError, ImageError
+from feature_extraction.images import ImageFile, decode_image
+from feature_extraction.preprocess import fit_square
+
+if TYPE_CHECKING:
+    from feature_extraction.spec import ResizeRule
+
+# N images of a batch, S side of the square
+
+__all__ = ["DecodingProcess", "Geometry", "Slot", "decode_into"]
+
+LONGEST_REASON = 500
+UNDER_WAY = -1
+
+# Libraries start threads for arithmetic that decoding does not do.
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+class Slot(NamedTuple):
+    """Where a batch is put.
+
+    Args:
+        pixels: uint8 `[N, 3, S, S]`.
+        image_size: int32 `[N, 2]`, height and width.
+    """
+
+    pixels: NDArray[np.uint8]
+    image_size: NDArray[np.int32]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """What squares are made, and how many go into a slot.
+
+    Args:
+        batch_size: Images of a slot.
+        side: Of the square, in pixels.
+        rule: How photographs become squares.
+    """
+
+    batch_size: int
+    side: int
+    rule: "ResizeRule"
+
+    @property
+    def _size_bytes(self) -> int:
+        return self.batch_size * 2 * np.dtype(np.int32).itemsize
+
+    @property
+    def slot_bytes(self) -> int:
+        """Memory of one slot."""
+        return self._size_bytes + self.batch_size * 3 * self.side**2
+
+    def slots(self, memory: bytearray | mmap.mmap) -> list[Slot]:
+        """Divide memory into as many slots as it has room for."""
+        found = []
+        for start in range(0, len(memory) - self.slot_bytes + 1, self.slot_bytes):
+            size_N2 = np.frombuffer(memory, np.int32, 2 * self.batch_size, start)
+            pixels_N3SS = np.frombuffer(
+                memory, np.uint8, self.batch_size * 3 * self.side**2, start + self._size_bytes
+            )
+            found.append(
+                Slot(pixels_N3SS.reshape(-1, 3, self.side, self.side), size_N2.reshape(-1, 2))
+            )
+        return found
+
+
+def decode_into(slot: Slot, position: int, path: str, geometry: Geometry) -> str:
+    """Decode one photograph into its place; return why it failed, nothing where it did not."""
+    reason, size = "", (0, 0)
+    try:
+        decoded = decode_image(Path(path), geometry.side)
+    except ImageError as error:
+        slot.pixels[position] = 0
+        reason = _storable(str(error))
+    else:
+        slot.pixels[position] = fit_square(decoded, geometry.side, geometry.rule)
+        size = (decoded.height, decoded.width)
+    slot.image_size[position] = size
+    return reason
+
+
+def _storable(reason: str) -> str:
+    """What decoders say may quote the file: HDF5 text holds neither NUL nor lone surrogates."""
+    return reason.encode(errors="backslashreplace").decode().replace("\0", "\\0")[:LONGEST_REASON]
+
+
+class DecodingProcess:
+    """The extraction's end.
+
+    Args:
+        geometry: Of the slots.
+        memory: File descriptor of the memory they are in.
+    """
+
+    def __init__(self, geometry: Geometry, memory: int) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            settings = {
+                "connection": theirs.fileno(),
+                "memory": memory,
+                "geometry": dataclasses.asdict(geometry),
+            }
+            # It must find what this process imports, where this process finds it.
+            paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__, json.dumps(settings)],
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": paths},
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), memory),
+                # Ctrl-C on a terminal is left to the extraction.
+                process_group=0,
+            )
+            self._stream = ours.makefile("rwb")
+
+    def decode(self, number: int, slot: Slot, files: Sequence[ImageFile]) -> list[str]:
+        """Let it fill a slot; return why each image failed, empty for those that did not.
+
+        Args:
+            number: Which slot.
+            slot: The same, as this process sees it.
+            files: The batch.
+
+        Raises:
+            FeatureError: The process died.
+        """
+        slot.image_size[:] = 0
+        request = json.dumps([number, [str(file.path) for file in files]])
+        try:
+            self._stream.write(request.encode() + b"\n")
+            self._stream.flush()
+            reply = self._stream.readline()
+        except OSError:
+            reply = b""
+        if not reply:
+            raise FeatureError(self._obituary(slot, files))
+        reasons: list[str] = json.loads(reply)
+        return reasons
+
+    def end(self) -> None:
+        """End it at once: it holds nothing that would be lost."""
+        self._process.kill()
+        self._process.wait()
+        # What could not be sent to it is of no use any more.
+        with contextlib.suppress(OSError):
+            self._stream.close()
+
+    def _obituary(self, slot: Slot, files: Sequence[ImageFile]) -> str:
+        code = self._process.wait()
+        how = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        at = np.flatnonzero(slot.image_size[:, 0] == UNDER_WAY)
+        where = f" at {files[at[0]].path}" if at.size else ""
+        return (
+            f"a decoding process died ({how}){where}, perhaps for lack of memory. What is done is "
+            "kept: run the same command again, with fewer --workers or a smaller --batch-size."
+        )
+
+
+def main() -> None:
+    """Decode what is asked for until nobody is there to ask."""
+    settings = json.loads(sys.argv[1])
+    geometry = Geometry(**settings["geometry"])
+    slots = geometry.slots(mmap.mmap(settings["memory"], 0))
+    connection = socket.socket(fileno=settings["connection"])
+    news = select.poll()
+    news.register(connection, select.POLLIN)
+    with (
+        contextlib.suppress(ConnectionError),
+        connection,
+        connection.makefile("rwb") as stream,
+    ):
+        for line in stream:
+            number, paths = json.loads(line)
+            slot, reasons = slots[number], []
+            for position, path in enumerate(paths):
+                # There is one request at a time: news now can only be that the other end is gone.
+                if news.poll(0):
+                    return
+                slot.image_size[position] = UNDER_WAY
+                reasons.append(decode_into(slot, position, path, geometry))
+            stream.write(json.dumps(reasons).encode() + b"\n")
+            stream.flush()
+
+
+if __name__ == "__main__":
+    main()
