@@ -27,12 +27,12 @@ from feature_extraction.errors import FeatureError, ImageError, StoreError
 from feature_extraction.images import ImageFile, decode_image, find_images
 from feature_extraction.layout import Status
 from feature_extraction.partial import Batch, PartialStore, check_target, partial_folder
-from feature_extraction.preprocess import fit_square
+from feature_extraction.preprocess import prepare
 from feature_extraction.shards import Shard, ShardRecord, image_list_sha256
-from feature_extraction.spec import FeatureSpec, ResizeRule
+from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import FeatureStore
 
-# N images of a batch, S side of the square
+# N images of a batch, K squares of one image, S side of a square
 
 __all__ = ["ExtractionResult", "OnProgress", "extract"]
 
@@ -151,7 +151,7 @@ def _part_of(
 
 class _Prepared(NamedTuple):
     start: int
-    pixels: Tensor  # [N, 3, S, S], uint8
+    pixels: Tensor  # [N, K, 3, S, S], uint8
     image_size: Tensor  # [N, 2]
     reasons: list[str]
 
@@ -165,8 +165,7 @@ class _Photographs(Dataset[_Prepared]):
         self._files = files
         self._starts = starts
         self._batch_size = batch_size
-        self._side = spec.image_size
-        self._rule: ResizeRule = spec.resize
+        self._spec = spec
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -174,19 +173,21 @@ class _Photographs(Dataset[_Prepared]):
     def __getitem__(self, index: int) -> _Prepared:
         start = self._starts[index]
         files = self._files[start : start + self._batch_size]
-        pixels_N3SS = np.zeros((len(files), 3, self._side, self._side), np.uint8)
+        spec = self._spec
+        shape = (len(files), spec.squares, 3, spec.image_size, spec.image_size)
+        pixels_NK3SS = np.zeros(shape, np.uint8)
         image_size_N2 = np.zeros((len(files), 2), np.int32)
         reasons = [""] * len(files)
         for position, file in enumerate(files):
             try:
-                decoded = decode_image(file.path, self._side)
+                decoded = decode_image(file.path, spec.decoded_side)
             except ImageError as error:
                 reasons[position] = _storable(str(error))
                 continue
-            pixels_N3SS[position] = fit_square(decoded, self._side, self._rule)
+            pixels_NK3SS[position] = prepare(decoded, spec)
             image_size_N2[position] = decoded.height, decoded.width
         return _Prepared(
-            start, torch.from_numpy(pixels_N3SS), torch.from_numpy(image_size_N2), reasons
+            start, torch.from_numpy(pixels_NK3SS), torch.from_numpy(image_size_N2), reasons
         )
 
 
@@ -322,7 +323,7 @@ def _rows_to_redo(store: FeatureStore, files: Sequence[ImageFile], spec: Feature
         if file.image_id in store:
             continue
         try:
-            decode_image(file.path, spec.image_size)
+            decode_image(file.path, spec.decoded_side)
         except ImageError:
             if file.image_id in store.failures:
                 continue

@@ -1,11 +1,12 @@
-"""From a photograph of any shape to the square a tower sees.
+"""From a photograph of any shape to the squares a tower sees: one, or one and its tiles.
 
 `squash`       resized to the square without keeping the aspect ratio: the paper's rule
 `letterbox`    resized to fit inside, centred, the rest filled with the background colour
 `center-crop`  the largest centred square, resized
 
-All resize bicubically with antialiasing, as Pillow does on 8-bit pixels. Pixels stay 8-bit until
-the tower's device, where `normalise` does what torchvision's ToTensor and Normalize do.
+All resize bicubically with antialiasing, as Pillow does on 8-bit pixels. Tiles are cut from the
+square that the same rule makes with as many times the side. Pixels stay 8-bit until the tower's
+device, where `normalise` does what torchvision's ToTensor and Normalize do.
 """
 
 from collections.abc import Sequence
@@ -17,11 +18,30 @@ from PIL import Image
 from torch import Tensor
 
 from feature_extraction.images import BACKGROUND, Decoded
-from feature_extraction.spec import ResizeRule
+from feature_extraction.spec import FeatureSpec, ResizeRule
 
-# B images, S side of the square
+# B images, K squares of one image, S side of a square
 
-__all__ = ["fit_square", "normalise"]
+__all__ = ["fit_square", "normalise", "prepare"]
+
+
+def prepare(decoded: Decoded, spec: FeatureSpec) -> NDArray[np.uint8]:
+    """Make all that a tower sees of one photograph.
+
+    Args:
+        decoded: The photograph, decoded for `spec.decoded_side`.
+        spec: Says the side, the rule and the number of crops.
+
+    Returns:
+        uint8 `[K, 3, S, S]`: the whole photograph, then its tiles row by row.
+    """
+    side, crops = spec.image_size, spec.crops
+    whole_13SS = fit_square(decoded, side, spec.resize)[None]
+    if crops == 1:
+        return whole_13SS
+    large = fit_square(decoded, spec.decoded_side, spec.resize)
+    rows_of_tiles = large.reshape(3, crops, side, crops, side).transpose(1, 3, 0, 2, 4)
+    return np.concatenate((whole_13SS, rows_of_tiles.reshape(-1, 3, side, side)))
 
 
 def fit_square(decoded: Decoded, side: int, rule: ResizeRule) -> NDArray[np.uint8]:
