@@ -93,12 +93,9 @@ def image_size_of(preprocessing: Mapping[str, Any], config: Any, source: Path) -
     crop = preprocessing.get("crop_size")
     is_cropped = preprocessing.get("do_center_crop", crop is not None)
     size = crop if is_cropped else preprocessing.get("size")
-    if isinstance(size, dict):
-        sides = {
-            size.get("height", size.get("shortest_edge")),
-            size.get("width", size.get("height")),
-        }
-        size = sides.pop() if len(sides) == 1 else None
+    if isinstance(size, dict) and size.get("height") == size.get("width"):
+        # None for processors that know the shorter side only, and leave the rest to the model.
+        size = size.get("height")
     if size is None:
         size = getattr(config, "image_size", None)
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:

@@ -91,7 +91,7 @@ class HuggingFaceTower:
     config: Any
     described: Mapping[str, Any]
     image_size: int
-    default_weights: str | Path | None
+    default_weights: str | Path
     normalisation: Normalisation
 
     @property
@@ -228,6 +228,7 @@ class HuggingFaceTower:
                     config=self.config,
                     state_dict=dict(state),
                     dtype=torch.float32,
+                    ignore_mismatched_sizes=True,
                     output_loading_info=True,
                 )
         except BUILD_ERRORS as error:
@@ -241,10 +242,15 @@ class HuggingFaceTower:
             if layer == "pooled" or not key.startswith(POOLER_PREFIX)
         ]
         surplus = [key for key in info["unexpected_keys"] if _is_layer_of(key, parts, prefixes)]
-        for problem, keys in (("lack", missing), ("have more layers:", surplus)):
+        for problem, keys in (
+            ("are of another size in", [key for key, *_ in info["mismatched_keys"]]),
+            ("lack", missing),
+            ("have layers it has not:", surplus),
+        ):
             if keys:
                 named = ", ".join(sorted(keys)[:3])
-                raise EncoderError(_does_not_fit(name, f"they {problem} {named}"))
+                hint = " (take the grid layer)" if keys[0].startswith(POOLER_PREFIX) else ""
+                raise EncoderError(_does_not_fit(name, f"they {problem} {named}{hint}"))
         return cast(nn.Module, module)
 
 

@@ -131,7 +131,7 @@ class FeatureSpec:
         """
         if self.digest == other.digest:
             return []
-        here, there = self._fields(), other._fields()
+        here, there = dataclasses.asdict(self), dataclasses.asdict(other)
         return [
             f"{name}: {_short(here[name])} here, {_short(there[name])} there"
             for name in here
