@@ -153,11 +153,11 @@ def run_tower(
 ) -> Callable[[], None]:
     """Return what puts so many batches, which are in memory, through the tower; warmed up."""
     rows = np.arange(batch_size) % len(squares_N3SS)
-    pixels_B3SS = torch.from_numpy(squares_N3SS[rows]).to(encoder.device)
+    pixels_B13SS = torch.from_numpy(squares_N3SS[rows])[:, None].to(encoder.device)
 
     def work() -> None:
         for _ in range(batches):
-            encoder.encode_on_device(pixels_B3SS)
+            encoder.encode_on_device(pixels_B13SS)
         if encoder.device.type == "cuda":
             torch.cuda.synchronize(encoder.device)
 

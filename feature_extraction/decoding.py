@@ -25,7 +25,7 @@ from feature_extraction.decoding_process import DecodingProcess, Geometry, decod
 from feature_extraction.images import ImageFile
 from feature_extraction.spec import FeatureSpec
 
-# N images of a batch, S side of the square
+# N images of a batch, K squares of one image, S side of a square
 
 __all__ = ["SquareBatch", "decoded_batches"]
 
@@ -35,7 +35,7 @@ class SquareBatch(NamedTuple):
 
     Args:
         start: Row of its first image in the image list.
-        pixels: uint8 `[N, 3, S, S]`; zeros where an image cannot be decoded.
+        pixels: uint8 `[N, K, 3, S, S]`; zeros where an image cannot be decoded.
         image_size: int32 `[N, 2]`, height and width; zeros where it cannot.
         reasons: Why it cannot; empty for those that can.
     """
@@ -68,7 +68,11 @@ def decoded_batches(
         FeatureError: A decoding process died.
     """
     geometry = Geometry(
-        batch_size=min(batch_size, len(files)), side=spec.image_size, rule=spec.resize
+        batch_size=min(batch_size, len(files)),
+        side=spec.image_size,
+        rule=spec.resize,
+        crops=spec.crops,
+        squares=spec.squares,
     )
     wanted = _Wanted(files, starts, batch_size)
     processes = min(workers, len(starts))

@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 
 from feature_extraction.errors import FeatureError, ImageError
 from feature_extraction.images import ImageFile, decode_image
-from feature_extraction.preprocess import fit_square
+from feature_extraction.preprocess import prepare
 
 if TYPE_CHECKING:
     from feature_extraction.spec import ResizeRule
 
-# N images of a batch, S side of the square
+# N images of a batch, K squares of one image, S side of a square
 
 __all__ = ["DecodingProcess", "Geometry", "Slot", "decode_into"]
 
@@ -48,7 +48,7 @@ class Slot(NamedTuple):
     """Where a batch is put.
 
     Args:
-        pixels: uint8 `[N, 3, S, S]`.
+        pixels: uint8 `[N, K, 3, S, S]`.
         image_size: int32 `[N, 2]`, height and width.
     """
 
@@ -62,34 +62,40 @@ class Geometry:
 
     Args:
         batch_size: Images of a slot.
-        side: Of the square, in pixels.
+        side: Of each square, in pixels.
         rule: How photographs become squares.
+        crops: 1 where the whole photograph is one square, N where its N x N tiles follow.
+        squares: Of each photograph, K.
     """
 
     batch_size: int
     side: int
     rule: "ResizeRule"
+    crops: int
+    squares: int
 
     @property
     def _size_bytes(self) -> int:
         return self.batch_size * 2 * np.dtype(np.int32).itemsize
 
     @property
+    def _pixel_bytes(self) -> int:
+        return self.batch_size * self.squares * 3 * self.side**2
+
+    @property
     def slot_bytes(self) -> int:
         """Memory of one slot."""
-        return self._size_bytes + self.batch_size * 3 * self.side**2
+        return self._size_bytes + self._pixel_bytes
 
     def slots(self, memory: bytearray | mmap.mmap) -> list[Slot]:
         """Divide memory into as many slots as it has room for."""
         found = []
         for start in range(0, len(memory) - self.slot_bytes + 1, self.slot_bytes):
             size_N2 = np.frombuffer(memory, np.int32, 2 * self.batch_size, start)
-            pixels_N3SS = np.frombuffer(
-                memory, np.uint8, self.batch_size * 3 * self.side**2, start + self._size_bytes
-            )
-            found.append(
-                Slot(pixels_N3SS.reshape(-1, 3, self.side, self.side), size_N2.reshape(-1, 2))
-            )
+            pixels_NK3SS = np.frombuffer(
+                memory, np.uint8, self._pixel_bytes, start + self._size_bytes
+            ).reshape(self.batch_size, self.squares, 3, self.side, self.side)
+            found.append(Slot(pixels_NK3SS, size_N2.reshape(-1, 2)))
         return found
 
 
@@ -97,12 +103,12 @@ def decode_into(slot: Slot, position: int, path: str, geometry: Geometry) -> str
     """Decode one photograph into its place; return why it failed, nothing where it did not."""
     reason, size = "", (0, 0)
     try:
-        decoded = decode_image(Path(path), geometry.side)
+        decoded = decode_image(Path(path), geometry.crops * geometry.side)
     except ImageError as error:
         slot.pixels[position] = 0
         reason = _storable(str(error))
     else:
-        slot.pixels[position] = fit_square(decoded, geometry.side, geometry.rule)
+        slot.pixels[position] = prepare(decoded, geometry.side, geometry.rule, geometry.crops)
         size = (decoded.height, decoded.width)
     slot.image_size[position] = size
     return reason

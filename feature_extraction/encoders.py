@@ -8,25 +8,25 @@ from typing import get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from open_clip.timm_model import TimmModel
 from PIL import Image
 from torch import Tensor, nn
 
 from feature_extraction.errors import EncoderError, ImageError
 from feature_extraction.images import BACKGROUND, EXACT_PIXELS, decode_image
-from feature_extraction.preprocess import fit_square, normalise
+from feature_extraction.preprocess import normalise, prepare
 from feature_extraction.spec import (
     IMPORTED,
+    MOST_CROPS,
     FeatureSpec,
     Layer,
     Precision,
     ResizeRule,
     package_versions,
 )
-from feature_extraction.towers import ENCODERS, find_tower, tower_features
-from feature_extraction.weights import FILE_PREFIX, RANDOM, read_weights
+from feature_extraction.towers import ENCODERS, Tower, find_tower, is_named, output_shape
+from feature_extraction.weights import FILE_PREFIX, RANDOM
 
-# B images, V tokens, C channels, S image side
+# B images, K squares of one image, V tokens, C channels, H x W cells of a square, S its side
 
 __all__ = [
     "ENCODERS",
@@ -43,13 +43,17 @@ class Encoder:
     Made by `build_encoder` or `encoder_from_spec`.
 
     Args:
-        visual: The tower, with its weights.
+        tower: The architecture.
+        module: It, with its weights.
         spec: What it is and how images come to it.
         device: Where it runs.
     """
 
-    def __init__(self, visual: nn.Module, spec: FeatureSpec, device: torch.device) -> None:
-        self._visual = visual.to(device).eval().requires_grad_(False)
+    def __init__(
+        self, tower: Tower, module: nn.Module, spec: FeatureSpec, device: torch.device
+    ) -> None:
+        self._tower = tower
+        self._module = module.to(device).eval().requires_grad_(False)
         self.spec = spec
         self.device = device
         # Kept there: a copy to CUDA for each batch would wait for the batch before it.
@@ -59,11 +63,15 @@ class Encoder:
         )
 
     @torch.inference_mode()
-    def encode(self, images_B3SS: Tensor, image_ids: Sequence[str]) -> NDArray[np.float16]:
+    def encode(self, images_BK3SS: Tensor, image_ids: Sequence[str]) -> NDArray[np.float16]:
         """Return the features of a batch.
 
+        The tower sees the first squares of all images together, then the second ones, so that it
+        never has more than B at once.
+
         Args:
-            images_B3SS: RGB in [0, 255], uint8, as `fit_square` makes them.
+            images_BK3SS: RGB in [0, 255], uint8, as `prepare` makes them; `[B, 3, S, S]` will do
+                where there is one square of each image.
             image_ids: What to call each image in a message.
 
         Returns:
@@ -72,29 +80,38 @@ class Encoder:
         Raises:
             EncoderError: Features of an image are not finite, or too large for float16.
         """
+        spec = self.spec
+        shape = (len(image_ids), spec.squares, 3, spec.image_size, spec.image_size)
         features_BVC, finite_B = self.encode_on_device(
-            images_B3SS.to(self.device, non_blocking=True)
+            images_BK3SS.reshape(shape).to(self.device, non_blocking=True)
         )
         self.check_finite(finite_B, image_ids)
         features: NDArray[np.float16] = features_BVC.cpu().numpy()
         return features
 
     @torch.inference_mode()
-    def encode_on_device(self, images_B3SS: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_on_device(self, images_BK3SS: Tensor) -> tuple[Tensor, Tensor]:
         """Begin to make the features of a batch; on CUDA it returns before they are made.
 
         Args:
-            images_B3SS: As `encode` takes them, on the tower's device.
+            images_BK3SS: As `prepare` makes them, on the tower's device.
 
         Returns:
             On that device float16 `[B, tokens, channels]`, and boolean `[B]`: whether those of an
             image are finite.
         """
-        pixels_B3SS = normalise(images_B3SS, self._mean_311, self._std_311)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.spec.precision == "bf16"
         ):
-            features_BVC = tower_features(self._visual, pixels_B3SS, self.spec.layer)
+            maps_BCHW = [
+                self._tower.features(
+                    self._module,
+                    normalise(images_B3SS, self._mean_311, self._std_311),
+                    self.spec.layer,
+                )
+                for images_B3SS in images_BK3SS.unbind(1)
+            ]
+        features_BVC = torch.cat([map_BCHW.flatten(2) for map_BCHW in maps_BCHW], 2).mT
         stored_BVC = features_BVC.to(torch.float16).contiguous()
         return stored_BVC, stored_BVC.isfinite().flatten(1).all(dim=1)
 
@@ -124,6 +141,7 @@ def build_encoder(
     image_size: int | None = None,
     layer: Layer = "grid",
     resize: ResizeRule = "squash",
+    crops: int = 1,
     precision: Precision = "fp32",
     device: str = "auto",
     name: str | None = None,
@@ -131,13 +149,15 @@ def build_encoder(
     """Build a tower with its weights.
 
     Args:
-        encoder: A name of the table, or a folder with `open_clip_config.json` and
-            `open_clip_model.safetensors`, as open_clip's own `local-dir:` takes it.
-        weights: A tag of open_clip's pretrained weights, a `.safetensors` file, or `random`
-            (seeded, for tests and timing); `None` takes the table's, or the folder's own.
-        image_size: Side in pixels; `None` takes 224, or the folder's own.
+        encoder: A name of the table, another model of open_clip, `timm:NAME`, `hf:OWNER/NAME`, or
+            a folder one of these libraries wrote; see `feature_extraction.towers`.
+        weights: A tag of the library's pretrained weights, a `.safetensors` file, or `random`
+            (seeded, for tests and timing); `None` takes the table's, or the tower's own.
+        image_size: Side in pixels; `None` takes 224 for a tower of the table, else the tower's own.
         layer: `grid` or `pooled`.
         resize: How photographs become squares.
+        crops: N for the features of the whole photograph and then of its N x N tiles, each as
+            large as the tower's images; 1 for those of the whole alone.
         precision: Arithmetic of the tower.
         device: `auto` takes CUDA where there is one; else a torch device.
         name: What the spec calls the encoder; `None` takes `encoder`, of a folder the last part.
@@ -149,28 +169,19 @@ def build_encoder(
     _check_choice("layer", layer, get_args(Layer))
     _check_choice("resize", resize, get_args(ResizeRule))
     _check_choice("precision", precision, get_args(Precision))
+    if not 1 <= crops <= MOST_CROPS:
+        raise EncoderError(f"crops is {crops}, expected 1 to {MOST_CROPS}")
     chosen_device = _device(device)
     tower = find_tower(encoder)
     side = tower.image_size if image_size is None else image_size
-    grid, channels = tower.output_shape(side, layer)
-    found = read_weights(
-        tower.default_weights if weights is None else weights,
-        tower.model,
-        quick_gelu=tower.quick_gelu if tower.has_activation_choice else None,
-    )
-    # Seeded whatever the weights, so that `random` means the same numbers every time.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        visual = tower.build(side)
-    weights_sha256 = found.load_into(visual)
-    if isinstance(visual, TimmModel):
-        visual.set_input_size(side)
-    mean, std = found.normalisation or tower.normalisation
+    grid, channels = output_shape(tower, side, layer)
+    loaded = tower.load(side, layer, weights)
+    mean, std = loaded.normalisation
     spec = FeatureSpec(
         encoder=name or tower.name,
-        weights=found.name,
+        weights=loaded.weights,
         architecture_sha256=tower.architecture_sha256,
-        weights_sha256=weights_sha256,
+        weights_sha256=loaded.weights_sha256,
         quick_gelu=tower.quick_gelu,
         image_size=side,
         resize=resize,
@@ -182,9 +193,10 @@ def build_encoder(
         mean=mean,
         std=std,
         precision=precision,
-        packages=package_versions(),
+        crops=crops,
+        packages=package_versions(tower.packages),
     )
-    return Encoder(visual, spec, chosen_device)
+    return Encoder(tower, loaded.module, spec, chosen_device)
 
 
 def encoder_from_spec(
@@ -197,8 +209,8 @@ def encoder_from_spec(
 
     Args:
         spec: The store's.
-        weights: Where the weights are, when the spec names no tag: a `.safetensors` file for a
-            tower of the table, else the tower's folder.
+        weights: Where the weights are, when the spec says only what their file was called: that
+            `.safetensors` file, or the tower's folder.
         device: `auto` takes CUDA where there is one; else a torch device.
 
     Raises:
@@ -206,13 +218,15 @@ def encoder_from_spec(
             says, the weights' SHA-256 included.
     """
     encoder: str | Path = spec.encoder
-    if spec.encoder not in ENCODERS:
-        if weights is None:
-            raise EncoderError(
-                f"the features were made with the encoder {spec.encoder!r}, which is not in the "
-                f"table ({', '.join(ENCODERS)}); say which folder holds it"
-            )
-        encoder, weights = weights, RANDOM if spec.weights == RANDOM else None
+    if weights is not None and Path(weights).is_dir():
+        # Absolute, so that no folder passes for a name.
+        encoder = Path(weights).resolve()
+        weights = RANDOM if spec.weights == RANDOM else None
+    elif not is_named(spec.encoder):
+        raise EncoderError(
+            f"the features were made with the encoder {spec.encoder!r}, which is not in the "
+            f"table ({', '.join(ENCODERS)}) or a library; say which folder holds it"
+        )
     elif weights is None and spec.weights != IMPORTED:
         if spec.weights.startswith(FILE_PREFIX):
             raise EncoderError(
@@ -226,6 +240,7 @@ def encoder_from_spec(
         image_size=spec.image_size,
         layer=spec.layer,
         resize=spec.resize,
+        crops=spec.crops,
         precision=spec.precision,
         device=device,
         name=spec.encoder,
@@ -261,13 +276,13 @@ def encode_image(source: str | Path | Image.Image, encoder: Encoder) -> NDArray[
     label = "given" if is_image else str(source)
     picture = source if isinstance(source, Image.Image) else Path(source)
     try:
-        decoded = decode_image(picture, encoder.spec.image_size)
+        decoded = decode_image(picture, encoder.spec.decoded_side)
     except ImageError as error:
         raise ImageError(f"image {label}: {error}") from None
-    pixels_3SS = fit_square(decoded, encoder.spec.image_size, encoder.spec.resize)
-    features_VC: NDArray[np.float16] = encoder.encode(torch.from_numpy(pixels_3SS)[None], [label])[
-        0
-    ]
+    squares_K3SS = torch.from_numpy(
+        prepare(decoded, encoder.spec.image_size, encoder.spec.resize, encoder.spec.crops)
+    )
+    features_VC: NDArray[np.float16] = encoder.encode(squares_K3SS[None], [label])[0]
     return features_VC
 
 

@@ -125,8 +125,8 @@ def find_images(folder: Path) -> list[ImageFile]:
             not UTF-8.
     """
     if not folder.is_dir():
-        found = "is not a folder" if folder.exists() else "does not exist"
-        raise ImageError(f"{folder} {found}; expected a folder of images")
+        state = "is not a folder" if folder.exists() else "does not exist"
+        raise ImageError(f"{folder} {state}; expected a folder of images")
     found: list[ImageFile] = []
     for parent, names in _walk(folder):
         for name in names:

@@ -27,7 +27,7 @@ from feature_extraction.layout import Status
 from feature_extraction.partial import Batch, PartialStore
 from feature_extraction.writing import BatchWriter
 
-# N images of a batch, S side of the square, V tokens, C channels
+# N images of a batch, K squares of one image, S side of a square, V tokens, C channels
 
 __all__ = ["OnProgress", "default_workers", "fill_store"]
 
@@ -171,18 +171,18 @@ class _CudaLane:
         device = self._encoder.device
         tower = torch.cuda.current_stream(device)
         # The copy into pinned memory is made at once: the batch may be overwritten after it.
-        pinned_N3SS = torch.from_numpy(batch.pixels).pin_memory()
+        pinned_NK3SS = torch.from_numpy(batch.pixels).pin_memory()
         with torch.cuda.stream(self._inward):
-            pixels_N3SS = pinned_N3SS.to(device, non_blocking=True)
+            pixels_NK3SS = pinned_NK3SS.to(device, non_blocking=True)
         tower.wait_stream(self._inward)
-        features_NVC, finite_N = self._encoder.encode_on_device(pixels_N3SS)
+        features_NVC, finite_N = self._encoder.encode_on_device(pixels_NK3SS)
         self._outward.wait_stream(tower)
         with torch.cuda.stream(self._outward):
             fetched_NVC, fetched_N = _fetch(features_NVC), _fetch(finite_N)
             is_fetched = torch.cuda.Event()
             is_fetched.record()
         # Their memory must not be given away while another stream than their own uses it.
-        pixels_N3SS.record_stream(tower)
+        pixels_NK3SS.record_stream(tower)
         features_NVC.record_stream(self._outward)
         finite_N.record_stream(self._outward)
         return _Passage(

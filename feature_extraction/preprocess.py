@@ -1,12 +1,13 @@
-"""From a photograph of any shape to the square a tower sees.
+"""From a photograph of any shape to the squares a tower sees: one, or one and its tiles.
 
 `squash`       resized to the square without keeping the aspect ratio: the paper's rule
 `letterbox`    resized to fit inside, centred, the rest filled with the background colour
 `center-crop`  the largest centred square, resized
 
-All resize bicubically with antialiasing, as Pillow does on 8-bit pixels. Pixels stay 8-bit until
-the tower's device, where `normalise` does what torchvision's ToTensor and Normalize do. Nothing
-here imports torch: decoding processes would need seconds and half a gigabyte each for it.
+All resize bicubically with antialiasing, as Pillow does on 8-bit pixels. Tiles are cut from the
+square that the same rule makes with as many times the side. Pixels stay 8-bit until the tower's
+device, where `normalise` does what torchvision's ToTensor and Normalize do. Nothing here imports
+torch: decoding processes would need seconds and half a gigabyte each for it.
 """
 
 from typing import TYPE_CHECKING
@@ -22,9 +23,29 @@ if TYPE_CHECKING:
 
     from feature_extraction.spec import ResizeRule
 
-# B images, S side of the square
+# B images, K squares of one image, S side of a square
 
-__all__ = ["fit_square", "normalise"]
+__all__ = ["fit_square", "normalise", "prepare"]
+
+
+def prepare(decoded: Decoded, side: int, rule: "ResizeRule", crops: int) -> NDArray[np.uint8]:
+    """Make all that a tower sees of one photograph.
+
+    Args:
+        decoded: The photograph, decoded for a square of `crops * side`.
+        side: Of each square, in pixels.
+        rule: How it becomes a square; see this module's head.
+        crops: 1 for the whole photograph alone, N for it and its N x N tiles.
+
+    Returns:
+        uint8 `[K, 3, S, S]`: the whole photograph, then its tiles row by row.
+    """
+    whole_13SS = fit_square(decoded, side, rule)[None]
+    if crops == 1:
+        return whole_13SS
+    large = fit_square(decoded, crops * side, rule)
+    rows_of_tiles = large.reshape(3, crops, side, crops, side).transpose(1, 3, 0, 2, 4)
+    return np.concatenate((whole_13SS, rows_of_tiles.reshape(-1, 3, side, side)))
 
 
 def fit_square(decoded: Decoded, side: int, rule: "ResizeRule") -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,6 +18,7 @@ from feature_extraction.errors import StoreError
 
 __all__ = [
     "IMPORTED",
+    "MOST_CROPS",
     "SCHEMA_VERSION",
     "FeatureSpec",
     "Layer",
@@ -26,7 +27,13 @@ __all__ = [
     "package_versions",
 ]
 
-SCHEMA_VERSION: Literal[1] = 1
+# Version 2 added `crops`. A spec without crops is written as version 1, as it always was: its text
+# and digest stay the same, and programs that know no crops read it and refuse the others.
+SCHEMA_VERSION = 2
+VERSION_WITHOUT_CROPS = 1
+
+# Eight tiles each way are 65 squares of one photograph.
+MOST_CROPS = 8
 
 # The weights of features that other programs made: nothing but their shape is known for certain.
 IMPORTED = "imported"
@@ -42,6 +49,7 @@ ResizeRule = Literal["squash", "letterbox", "center-crop"]
 Precision = Literal["fp32", "bf16"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1)]
+Crops = Annotated[int, Field(ge=1, le=MOST_CROPS)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -56,19 +64,20 @@ class FeatureSpec:
         architecture_sha256: Hash of the tower's configuration, activation included.
         weights_sha256: Hash of the tower's weights, the same whatever file held them.
         quick_gelu: Whether the tower's transformer blocks use QuickGELU.
-        image_size: Side of the square the tower sees, in pixels.
-        resize: How a photograph becomes that square: `squash`, `letterbox` or `center-crop`.
+        image_size: Side of each square the tower sees, in pixels.
+        resize: How a photograph becomes a square: `squash`, `letterbox` or `center-crop`.
         background: RGB colour in [0, 255] under transparent pixels and around a letterbox.
         exact_pixels: Photographs of more pixels than this are reduced before they are resized.
         layer: `grid` (cells of the last layer) or `pooled` (one vector per image).
-        grid: Rows and columns of cells, row-major in the store; `(1, 1)` when pooled.
+        grid: Rows and columns of cells of one square, row-major in the store; `(1, 1)` when pooled.
         channels: Numbers per cell.
         mean: Subtracted from RGB in [0, 1].
         std: Divides what is left.
         precision: Arithmetic of the tower: `fp32` or `bf16`.
         dtype: Of the stored numbers.
+        crops: 1 where the tower sees the photograph as one square; N where it sees that and then
+            the photograph cut into N x N squares, row by row.
         packages: Versions of the packages that had a hand in it; not part of the digest.
-        version: Of this record's layout.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -89,13 +98,23 @@ class FeatureSpec:
     std: tuple[float, float, float]
     precision: Precision
     dtype: Literal["float16"] = "float16"
+    crops: Crops = 1
     packages: Mapping[str, str] = field(default_factory=dict, compare=False)
-    version: Literal[1] = SCHEMA_VERSION
+
+    @property
+    def squares(self) -> int:
+        """Squares the tower sees of one photograph."""
+        return 1 if self.crops == 1 else 1 + self.crops**2
 
     @property
     def tokens(self) -> int:
-        """Feature vectors per image."""
-        return self.grid[0] * self.grid[1]
+        """Feature vectors per image, those of one square after those of another."""
+        return self.squares * self.grid[0] * self.grid[1]
+
+    @property
+    def decoded_side(self) -> int:
+        """Side in pixels of the largest square a photograph becomes."""
+        return self.crops * self.image_size
 
     @property
     def digest(self) -> str:
@@ -112,7 +131,7 @@ class FeatureSpec:
         """
         if self.digest == other.digest:
             return []
-        here, there = self._fields(), other._fields()
+        here, there = dataclasses.asdict(self), dataclasses.asdict(other)
         return [
             f"{name}: {_short(here[name])} here, {_short(there[name])} there"
             for name in here
@@ -131,25 +150,50 @@ class FeatureSpec:
             StoreError: The text is not a spec, or is of a later version than this program reads.
         """
         try:
-            return _ADAPTER.validate_json(text)
+            return _ADAPTER.validate_json(_without_version(text))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "spec"
-            raise StoreError(
-                f"the spec is not one this program reads (version {SCHEMA_VERSION}): {where}: "
-                f"{first['msg']}. Extract the features again, or upgrade this program."
-            ) from None
+            problem = f"{where}: {first['msg']}"
+        except ValueError as error:
+            problem = str(error)
+        raise StoreError(
+            f"the spec is not one this program reads (up to version {SCHEMA_VERSION}): {problem}. "
+            "Extract the features again, or upgrade this program."
+        )
 
     def _fields(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        if self.crops > 1:
+            return {**fields, "version": SCHEMA_VERSION}
+        del fields["crops"]
+        return {**fields, "version": VERSION_WITHOUT_CROPS}
 
 
 _ADAPTER = TypeAdapter(FeatureSpec)
 
 
-def package_versions() -> dict[str, str]:
-    """Return the installed version of each package that takes part in an extraction."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
+def package_versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """Return the installed version of each package that takes part in an extraction.
+
+    Args:
+        more: Packages that compute the tower, beside those that always take part.
+    """
+    return {name: importlib.metadata.version(name) for name in (*PACKAGES, *more)}
+
+
+def _without_version(text: str) -> str:
+    """Check which layout a record has; all that are read have one form here."""
+    try:
+        fields = json.loads(text)
+    except (RecursionError, ValueError) as error:
+        raise ValueError(f"it is not JSON: {error}") from None
+    version = fields.pop("version", None) if isinstance(fields, dict) else None
+    if version not in (VERSION_WITHOUT_CROPS, SCHEMA_VERSION) or isinstance(version, bool):
+        raise ValueError(f"its version is {version!r}")
+    if (version == VERSION_WITHOUT_CROPS) == ("crops" in fields):
+        raise ValueError(f"version {version} does not go with the fields {', '.join(fields)}")
+    return json.dumps(fields)
 
 
 def _canonical(value: Any) -> str:

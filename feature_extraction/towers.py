@@ -1,55 +1,53 @@
-"""Architectures of vision towers: those of the table, and whatever an open_clip folder describes.
+"""The encoder table, and how a tower is found: by its line there, by library and name, by folder.
 
-One table pins what must belong together: architecture, activation, weights, and the grid that
-comes out. Features are taken through the tower's own `forward_intermediates`:
+    RN101, ViT-B-16, ...         a line of the table
+    NAME, open_clip:NAME         any model of open_clip
+    timm:NAME, timm:OWNER/NAME   any model of timm, or a repository timm wrote
+    hf:OWNER/NAME                a vision model of transformers, on the Hugging Face hub
+    FOLDER                       a tower on disk, as one of the three libraries writes it
 
-* `grid`, ResNet towers: the output of `layer4`, after its last ReLU, before the attention pool;
-* `grid`, transformer towers: the patch tokens of the last block after the tower's final
-  normalisation (`ln_post`; `norm` in timm's), without the class token. The states before it have
-  a few channels far larger than the rest, which float16 and a linear layer bear ill;
-* `pooled`: what the tower returns for the whole image, not scaled to unit length.
+Whatever the library, a tower is used through `Tower`. It gives its features as a map: at `grid`
+the cells of the last layer, class tokens and the like left out, at `pooled` one vector for the
+whole image, not scaled to unit length. The library's module says where each is taken.
 """
 
-import hashlib
+import dataclasses
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Protocol
 
 import open_clip
 import torch
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
+from feature_extraction import huggingface_towers, open_clip_towers, timm_towers
 from feature_extraction.errors import EncoderError
+from feature_extraction.open_clip_weights import CONFIG_NAME as OPEN_CLIP_CONFIG
 from feature_extraction.spec import Layer
+from feature_extraction.weights import LoadedTower, first_lines
 
-# B images, C channels, H rows and W columns of the grid, V = H * W tokens, S image side
+# B images, C channels, H rows and W columns of the grid, S image side
 
-__all__ = [
-    "CONFIG_NAME",
-    "ENCODERS",
-    "EncoderRow",
-    "Normalisation",
-    "Tower",
-    "find_tower",
-    "normalisation_of",
-    "read_config",
-    "tower_features",
-]
+__all__ = ["ENCODERS", "EncoderRow", "Tower", "find_tower", "is_named", "output_shape"]
 
-CONFIG_NAME = "open_clip_config.json"
-WEIGHTS_NAME = "open_clip_model.safetensors"
+TABLE_IMAGE_SIZE = 224
+CONFIG_NAME = "config.json"
+OPEN_CLIP_PREFIX = "open_clip:"
+PREFIXES = (OPEN_CLIP_PREFIX, timm_towers.PREFIX, huggingface_towers.PREFIX)
 
-DEFAULT_IMAGE_SIZE = 224
-RESNET_STRIDE = 32
-
-# open_clip builds a tower together with a text tower: the smallest is asked for, and dropped.
-SMALLEST_TEXT_TOWER = {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
-
-Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+RUN_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +55,8 @@ class EncoderRow:
     """One line of the table: a tower and what belongs to it.
 
     Args:
-        model: open_clip's name of the architecture, activation included.
-        weights: Default tag of open_clip's pretrained weights.
+        model: The architecture, activation included: open_clip's name of it, or `timm:NAME`.
+        weights: Default tag of its pretrained weights.
         quick_gelu: Whether the weights were trained with QuickGELU.
         grid: Rows and columns of cells for an image of 224 x 224.
         channels: Numbers per cell.
@@ -102,233 +100,162 @@ ENCODERS: Mapping[str, EncoderRow] = {
         model="ViT-B-16-SigLIP", weights="webli", quick_gelu=False,
         grid=(14, 14), channels=768, pooled_channels=768,
     ),
+    "ViT-B-16-SigLIP2": EncoderRow(
+        model="ViT-B-16-SigLIP2", weights="webli", quick_gelu=False,
+        grid=(14, 14), channels=768, pooled_channels=768,
+    ),
+    "DINOv2-B-14": EncoderRow(
+        model="timm:vit_base_patch14_dinov2", weights="lvd142m", quick_gelu=False,
+        grid=(16, 16), channels=768, pooled_channels=768,
+    ),
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tower:
-    """An architecture, and what comes with it.
+class Tower(Protocol):
+    """An architecture and what comes with it, whatever library it is of."""
 
-    Args:
-        name: Of the encoder.
-        model: open_clip's name of the architecture; `None` for a folder's.
-        config: open_clip's `model_cfg`; only `embed_dim`, `quick_gelu` and `vision_cfg` are used.
-        image_size: Side of its images in pixels, unless another is asked for.
-        default_weights: Tag, or file.
-        normalisation: Mean and standard deviation, unless the weights have their own.
-    """
+    @property
+    def name(self) -> str:
+        """What the encoder is called."""
 
-    name: str
-    model: str | None
-    config: Mapping[str, Any]
-    image_size: int
-    default_weights: str | Path
-    normalisation: Normalisation
+    @property
+    def image_size(self) -> int:
+        """Side of its images in pixels, unless another is asked for."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages that compute it, beside PyTorch and open_clip."""
 
     @property
     def quick_gelu(self) -> bool:
         """Whether its transformer blocks use QuickGELU."""
-        return bool(self.config.get("quick_gelu", False))
-
-    @property
-    def has_activation_choice(self) -> bool:
-        """Whether `quick_gelu` reaches it: open_clip's ResNets use ReLU, timm's towers GELU."""
-        vision = self.config["vision_cfg"]
-        return "timm_model_name" not in vision and not _is_resnet(vision)
 
     @property
     def architecture_sha256(self) -> str:
-        """Hash of the configuration: same hash, same computation; the image size is apart."""
-        vision = {k: v for k, v in self.config["vision_cfg"].items() if k != "image_size"}
-        described = {
-            "embed_dim": self.config["embed_dim"],
-            "quick_gelu": self.quick_gelu,
-            "vision_cfg": vision,
-        }
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        """Hash of the architecture: same hash, same computation; the image size is apart."""
+
+    def cell(self) -> int:
+        """Pixels from one cell of the grid to the next."""
 
     def build(self, side: int) -> nn.Module:
-        """Build the tower for images of `side` pixels, freshly initialised.
+        """Build the tower for images of `side` pixels, freshly initialised."""
 
-        Raises:
-            EncoderError: open_clip cannot build what the configuration describes.
-        """
-        vision = dict(self.config["vision_cfg"])
-        if "timm_model_name" in vision:
-            vision["timm_model_pretrained"] = False
-        if not _is_resnet(vision):
-            # A ResNet keeps its own size: only its attention pool depends on it.
-            vision["image_size"] = side
-        try:
-            model = open_clip.CLIP(
-                embed_dim=self.config["embed_dim"],
-                vision_cfg=vision,
-                text_cfg=SMALLEST_TEXT_TOWER,
-                quick_gelu=self.quick_gelu,
-            )
-        except (
-            ArithmeticError,
-            AssertionError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
-            raise EncoderError(
-                f"open_clip cannot build the encoder {self.name}: {error}; see its "
-                f"vision_cfg: {json.dumps(vision)}"
-            ) from error
-        return cast(nn.Module, model.visual)
+    def load(self, side: int, layer: Layer, weights: str | Path | None) -> LoadedTower:
+        """Build the tower with its weights: a tag, a file, `random`, or `None` for its own."""
 
-    def output_shape(self, side: int, layer: Layer) -> tuple[tuple[int, int], int]:
-        """Tell the grid (rows, columns) and channels it gives, without computing anything.
-
-        Raises:
-            EncoderError: It cannot take images of `side` pixels.
-        """
-        with torch.device("meta"):
-            visual = self.build(side).eval()
-        stride = _stride(visual)
-        if side < stride or side % stride:
-            near = max(stride, round(side / stride) * stride)
-            raise EncoderError(
-                f"image size {side} does not suit {self.name}, whose cells are {stride} pixels "
-                f"wide: take a multiple of {stride}, such as {near}"
-            )
-        own_size = getattr(visual, "image_size", side)
-        if layer == "pooled" and isinstance(visual, ModifiedResNet) and side != own_size:
-            raise EncoderError(
-                f"the attention pool of {self.name} is made for images of {own_size} pixels: use "
-                f"--image-size {own_size} with the pooled layer, or the grid layer with {side}"
-            )
-        if isinstance(visual, TimmModel):
-            visual.set_input_size(side)
-        pixels_B3SS = torch.empty(1, 3, side, side, device="meta")
-        try:
-            features_BVC = tower_features(visual, pixels_B3SS, layer)
-        except (AttributeError, RuntimeError) as error:
-            raise EncoderError(
-                f"the tower {self.name} gives no {layer} features through open_clip's "
-                f"forward_intermediates: {error}"
-            ) from error
-        cells = side // stride
-        grid = (1, 1) if layer == "pooled" else (cells, cells)
-        return grid, features_BVC.shape[-1]
+    def features(self, module: nn.Module, pixels_B3SS: Tensor, layer: Layer) -> Tensor:
+        """Return what the tower gives at `layer`, `[B, C, H, W]`; pooled, H and W are 1."""
 
 
 def find_tower(encoder: str | Path) -> Tower:
-    """Look up a name of the table, or read a folder.
-
-    Args:
-        encoder: The name, or a folder with `open_clip_config.json` and
-            `open_clip_model.safetensors`, as open_clip's own `local-dir:` takes it.
+    """Find a tower by what this module's head lists.
 
     Raises:
-        EncoderError: It is neither.
+        EncoderError: There is none such.
     """
-    row = ENCODERS.get(str(encoder))
+    name = str(encoder)
+    row = ENCODERS.get(name)
     if row is not None:
-        return Tower(
-            name=str(encoder),
-            model=row.model,
-            config=open_clip.get_model_config(row.model),
-            image_size=DEFAULT_IMAGE_SIZE,
-            default_weights=row.weights,
-            normalisation=normalisation_of(open_clip.get_pretrained_cfg(row.model, row.weights)),
-        )
-    folder = Path(encoder)
-    if not folder.is_dir():
-        raise EncoderError(
-            f"no encoder {str(encoder)!r}: there are {', '.join(ENCODERS)}, or give a folder with "
-            f"{CONFIG_NAME} and {WEIGHTS_NAME}"
-        )
-    config = read_config(folder / CONFIG_NAME)
-    model = config["model_cfg"]
-    size = model["vision_cfg"].get("image_size", DEFAULT_IMAGE_SIZE)
-    if not isinstance(size, int):
-        raise EncoderError(f"{folder / CONFIG_NAME}: image_size is {size}, expected one number")
-    return Tower(
-        name=folder.resolve().name,
-        model=None,
-        config=model,
-        image_size=size,
-        default_weights=folder / WEIGHTS_NAME,
-        normalisation=normalisation_of(config.get("preprocess_cfg", {})),
+        return _tower_of_row(name, row)
+    for prefix in PREFIXES:
+        if name.startswith(prefix):
+            return _tower_of_library(prefix, name.removeprefix(prefix), name)
+    if name in open_clip.list_models():
+        return open_clip_towers.named_tower(name, name)
+    if Path(encoder).is_dir():
+        return _tower_of_folder(Path(encoder))
+    near = difflib.get_close_matches(name, [*ENCODERS, *open_clip.list_models()], n=3)
+    meant = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise EncoderError(
+        f"no encoder {name!r}.{meant} There are {', '.join(ENCODERS)}; any other model of "
+        "open_clip by its name; timm:NAME and hf:OWNER/NAME; or give a folder that one of these "
+        "libraries wrote."
     )
 
 
-def normalisation_of(preprocess: Mapping[str, Any]) -> Normalisation:
-    """Return mean and standard deviation of an open_clip preprocessing configuration."""
-    mean = preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN)
-    std = preprocess.get("std", open_clip.OPENAI_DATASET_STD)
-    return _triple(mean), _triple(std)
+def is_named(encoder: str) -> bool:
+    """Whether `find_tower` knows it without a folder."""
+    return encoder in ENCODERS or encoder.startswith(PREFIXES) or encoder in open_clip.list_models()
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read an `open_clip_config.json`.
+def output_shape(tower: Tower, side: int, layer: Layer) -> tuple[tuple[int, int], int]:
+    """Tell the grid (rows, columns) and channels a tower gives, without computing anything.
 
-    Returns:
-        The JSON object, with at least `model_cfg` and in it `embed_dim` and `vision_cfg`.
+    Args:
+        tower: The tower.
+        side: Of the images, in pixels.
+        layer: `grid` or `pooled`.
 
     Raises:
-        EncoderError: It is not there, or not what open_clip writes.
+        EncoderError: It cannot take such images, or has no such features.
     """
+    try:
+        if side != tower.image_size:
+            _require_whole_cells(tower, side)
+        with torch.device("meta"):
+            module = tower.build(side).eval()
+            pixels_13SS = torch.empty(1, 3, side, side)
+        _, channels, rows, columns = tower.features(module, pixels_13SS, layer).shape
+    except RUN_ERRORS as error:
+        own = (
+            f"use its own --image-size {tower.image_size}, or " if side != tower.image_size else ""
+        )
+        raise EncoderError(
+            f"the tower {tower.name} gives no {layer} features of images of {side} pixels "
+            f"({first_lines(str(error))}): {own}take the other layer or another tower"
+        ) from error
+    return (rows, columns), channels
+
+
+def _require_whole_cells(tower: Tower, side: int) -> None:
+    cell = tower.cell()
+    if side < cell or side % cell:
+        near = max(cell, round(side / cell) * cell)
+        raise EncoderError(
+            f"image size {side} does not suit {tower.name}, whose cells are {cell} pixels "
+            f"wide: take a multiple of {cell}, such as {near}"
+        )
+
+
+def _tower_of_row(name: str, row: EncoderRow) -> Tower:
+    if row.model.startswith(timm_towers.PREFIX):
+        model = f"{row.model.removeprefix(timm_towers.PREFIX)}.{row.weights}"
+        of_timm = timm_towers.named_tower(model, name)
+        return dataclasses.replace(of_timm, image_size=TABLE_IMAGE_SIZE)
+    of_open_clip = open_clip_towers.named_tower(row.model, name, row.weights)
+    return dataclasses.replace(of_open_clip, image_size=TABLE_IMAGE_SIZE)
+
+
+def _tower_of_library(prefix: str, rest: str, name: str) -> Tower:
+    if Path(rest).is_dir():
+        return _tower_of_folder(Path(rest))
+    if prefix == timm_towers.PREFIX:
+        return timm_towers.named_tower(rest, name)
+    if prefix == huggingface_towers.PREFIX:
+        return huggingface_towers.named_tower(rest, name)
+    if rest not in open_clip.list_models():
+        near = difflib.get_close_matches(rest, open_clip.list_models(), n=3)
+        meant = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise EncoderError(
+            f"open_clip has no model {rest!r}{meant} open_clip.list_models() lists those it has"
+        )
+    return open_clip_towers.named_tower(rest, name)
+
+
+def _tower_of_folder(folder: Path) -> Tower:
+    """Read a folder, told by its configuration which library wrote it."""
+    if (folder / OPEN_CLIP_CONFIG).is_file():
+        return open_clip_towers.tower_of_folder(folder)
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise EncoderError(
+            f"no {OPEN_CLIP_CONFIG} and no {path.name} in {folder}: a tower's folder "
+            "holds one of them, and its weights as safetensors"
+        )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EncoderError(
-            f"no {path}: a tower's folder holds {CONFIG_NAME} and its weights as safetensors"
-        ) from None
     except (OSError, ValueError) as error:
         raise EncoderError(f"{path} cannot be read as JSON: {error}") from None
-    model = config.get("model_cfg") if isinstance(config, dict) else None
-    if (
-        not isinstance(model, dict)
-        or not isinstance(model.get("vision_cfg"), dict)
-        or not isinstance(model.get("embed_dim"), int)
-    ):
-        raise EncoderError(
-            f"{path} lacks model_cfg.vision_cfg or model_cfg.embed_dim, which open_clip writes"
-        )
-    return cast(dict[str, Any], config)
-
-
-def tower_features(visual: nn.Module, pixels_B3SS: Tensor, layer: Layer) -> Tensor:
-    """Return what an open_clip tower gives at `layer`, `[B, V, C]`.
-
-    Args:
-        visual: An open_clip image tower: ModifiedResNet, VisionTransformer or TimmModel.
-        pixels_B3SS: Normalised images.
-        layer: `grid` or `pooled`, as this module's head defines them.
-    """
-    forward_intermediates = cast(Any, visual).forward_intermediates
-    if layer == "pooled":
-        pooled_BC: Tensor = forward_intermediates(pixels_B3SS, indices=1)["image_features"]
-        return pooled_BC[:, None]
-    output = forward_intermediates(
-        pixels_B3SS, indices=1, normalize_intermediates=True, intermediates_only=True
-    )
-    grid_BCHW: Tensor = output["image_intermediates"][-1]
-    return grid_BCHW.flatten(2).transpose(1, 2)
-
-
-def _is_resnet(vision: Mapping[str, Any]) -> bool:
-    return isinstance(vision.get("layers"), list | tuple)
-
-
-def _stride(visual: nn.Module) -> int:
-    if isinstance(visual, ModifiedResNet):
-        return RESNET_STRIDE
-    embedding = visual.trunk.patch_embed if isinstance(visual, TimmModel) else visual
-    patch_size = cast(Any, embedding).patch_size
-    return int(patch_size[0])
-
-
-def _triple(values: Any) -> tuple[float, float, float]:
-    try:
-        red, green, blue = (float(value) for value in values)
-    except (TypeError, ValueError):
-        raise EncoderError(
-            f"mean and std should be three numbers each, found {values!r} in {CONFIG_NAME}"
-        ) from None
-    return red, green, blue
+    if isinstance(config, dict) and "architecture" in config:
+        return timm_towers.tower_of_folder(folder)
+    return huggingface_towers.tower_of_folder(folder)

@@ -62,12 +62,18 @@ def test_what_determines_the_numbers_counts_and_is_named(
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"version":1', '"version":2', "version"),
+        ('"version":1', '"version":2', "version 2"),
+        ('"version":1', '"version":3', "its version is 3"),
+        ('"version":1', '"version":true', "its version is True"),
+        ('"version":1', '"crops":2,"version":1', "version 1"),
+        ('"version":1', '"crops":9,"version":2', "crops"),
+        ('"version":1', '"versions":1', "its version is None"),
         ('"channels":2048', '"channels":0', "channels"),
         ('"channels":2048,', "", "channels"),
         ('"layer":"grid"', '"layer":"last"', "layer"),
         ('"version":1', '"version":1,"extra":0', "extra"),
         ("}", "", "JSON"),
+        ("{", "[" * 100_000, "JSON"),
     ],
 )
 def test_a_spec_that_is_not_one_is_refused_naming_the_field(
@@ -75,3 +81,26 @@ def test_a_spec_that_is_not_one_is_refused_naming_the_field(
 ) -> None:
     with pytest.raises(StoreError, match=message):
         FeatureSpec.from_json(SPEC.to_json().replace(old, new))
+
+
+def test_a_spec_without_crops_is_what_it_was_before_there_were_any() -> None:
+    """Stores and checkpoints made before stay usable, and earlier programs read new stores."""
+    spec = dataclasses.replace(SPEC, packages={})
+    fields = json.loads(spec.to_json())
+    assert fields["version"] == 1
+    assert "crops" not in fields
+    assert spec.digest == "caadee1baa413fd68a4785b04231c491fa7851b6cdbe2ecde1d6a1dabdd48779"
+    assert FeatureSpec.from_json(spec.to_json()).crops == 1
+
+
+def test_crops_count_and_are_written_as_version_2() -> None:
+    cropped = dataclasses.replace(SPEC, crops=3)
+    fields = json.loads(cropped.to_json())
+    assert (fields["version"], fields["crops"]) == (2, 3)
+    assert FeatureSpec.from_json(cropped.to_json()) == cropped
+    assert cropped.digest != SPEC.digest
+    assert SPEC.differences(cropped) == ["crops: 1 here, 3 there"]
+    assert cropped.differences(SPEC) == ["crops: 3 here, 1 there"]
+    assert (cropped.squares, cropped.tokens) == (10, 10 * 49)
+    assert (SPEC.squares, SPEC.tokens) == (1, 49)
+    assert pickle.loads(pickle.dumps(cropped)) == cropped

@@ -1,4 +1,4 @@
-"""`vl-lst extract-features`: photographs in, one HDF5 file of CLIP features out."""
+"""`vl-lst extract-features`: photographs in, one HDF5 file of their features out."""
 
 import enum
 import json
@@ -52,22 +52,26 @@ def extract_features(
     encoder: Annotated[
         str,
         typer.Option(
-            help="RN50, RN101, RN50x4, ViT-B-32, ViT-B-16, ViT-L-14, ViT-B-16-SigLIP, demo, or a "
-            "folder with open_clip_config.json and open_clip_model.safetensors."
+            help="RN50, RN101, RN50x4, ViT-B-32, ViT-B-16, ViT-L-14, ViT-B-16-SigLIP, "
+            "ViT-B-16-SigLIP2, DINOv2-B-14, demo; another model of open_clip by its name; "
+            "timm:NAME such as timm:vit_large_patch14_dinov2; hf:OWNER/NAME such as "
+            "hf:google/siglip2-base-patch16-224; or a folder one of these libraries wrote."
         ),
     ] = "RN101",
     weights: Annotated[
         str | None,
         typer.Option(
             metavar="TAG|FILE|random",
-            help="open_clip tag such as 'openai', a .safetensors file, or 'random' (to try things "
-            "out). Default: the encoder's own.",
+            help="The library's tag such as 'openai', a .safetensors file, or 'random' (to try "
+            "things out). Default: the encoder's own.",
         ),
     ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Side of the tower's square in pixels. Default: 224, a folder's its own."
+            min=1,
+            help="Side of the tower's square in pixels, larger for more cells. Default: 224 for "
+            "the encoders named above, else the encoder's own.",
         ),
     ] = None,
     layer: Annotated[
@@ -76,6 +80,15 @@ def extract_features(
     resize: Annotated[
         Resize, typer.Option(help="How photographs become squares; the paper squashes.")
     ] = Resize.SQUASH,
+    crops: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=8,
+            help="N for the features of the whole photograph and of its N x N tiles, each as "
+            "large as the tower's square.",
+        ),
+    ] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Images the tower sees at once.")] = 32,
     workers: Annotated[
         int | None,
@@ -104,7 +117,7 @@ def extract_features(
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Extract CLIP features of a folder of photographs into one HDF5 file.
+    """Extract features of a folder of photographs into one HDF5 file.
 
     An image's id is its file name without suffix. Interrupted at any moment,
     the same command goes on where it was, and the file comes out the same.
@@ -114,6 +127,9 @@ def extract_features(
     makes one file of them.
 
     Example: vl-lst extract-features --images coco/val2014 --out val2014.h5
+
+    Finer: vl-lst extract-features --images coco/val2014 --out fine.h5 --encoder DINOv2-B-14
+    --crops 2
     """
     from feature_extraction.encoders import build_encoder
     from feature_extraction.extract import extract
@@ -133,6 +149,7 @@ def extract_features(
         image_size=image_size,
         layer=layer.value,
         resize=resize.value,
+        crops=crops,
         precision=precision.value,
         device=own_device(device) if is_launched else device,
         name=encoder if encoder == DEMO_ENCODER else None,

@@ -74,7 +74,7 @@ def verify(
             "--encoder-weights",
             metavar="PATH",
             help="Weights of the encoder the file names, where it names no tag: a .safetensors "
-            "file, or the folder of an encoder that is not in the table.",
+            "file, or the encoder's folder.",
         ),
     ] = None,
     device: Annotated[
@@ -279,11 +279,12 @@ def _spec_lines(spec: "FeatureSpec") -> list[str]:
             f"{spec.precision}" + (", QuickGELU" if spec.quick_gelu else "")
         )
     rows, columns = spec.grid
+    tiles = f" of the whole and {spec.crops} x {spec.crops} tiles" if spec.crops > 1 else ""
     return [
         f"encoder     {made}",
         f"photographs {prepared}",
         f"features    {spec.tokens} x {spec.channels} {spec.dtype}, {spec.layer} of "
-        f"{rows} x {columns}",
+        f"{rows} x {columns}{tiles}",
         f"digest      {spec.digest}",
         f"made with   {', '.join(f'{name} {v}' for name, v in sorted(spec.packages.items()))}",
     ]

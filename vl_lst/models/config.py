@@ -15,7 +15,9 @@ class VisualConfig:
     Args:
         channels: Width of one feature vector (2048 for the RN101 grid).
         tokens: Feature vectors per image as stored (49).
-        pooled_grid: Side of the square grid that the stored grid is max-pooled to; 6 turns
+        grids: Grids they are of, one after the other: more than one where features were made of
+            several crops of each image.
+        pooled_grid: Side of the square grid that each stored grid is max-pooled to; 6 turns
             7x7 = 49 into 36 tokens as in the paper. `None` keeps the tokens as they are.
         max_images: Images one example may hold (2 for NLVR2).
         image_order_std: Initial scale of the embedding that tells images apart. It is the same
@@ -24,15 +26,19 @@ class VisualConfig:
 
     channels: int
     tokens: int
+    grids: int = 1
     pooled_grid: int | None = 6
     max_images: int = 2
     image_order_std: float = 0.02
 
     def __post_init__(self) -> None:
-        side = round(self.tokens**0.5)
-        if self.pooled_grid is not None and (side * side != self.tokens or side < self.pooled_grid):
+        side = round((self.tokens / self.grids) ** 0.5)
+        if self.pooled_grid is not None and (
+            side * side * self.grids != self.tokens or side < self.pooled_grid
+        ):
+            grids = f" of {self.grids} crops" if self.grids > 1 else ""
             raise ModelError(
-                f"cannot pool {self.tokens} feature vectors per image to a grid of "
+                f"cannot pool {self.tokens} feature vectors per image{grids} to a grid of "
                 f"{self.pooled_grid}x{self.pooled_grid}: expected a square grid of at least that "
                 "size. Set visual.pooled_grid to null to use the features as they are."
             )
@@ -40,7 +46,7 @@ class VisualConfig:
     @property
     def pooled_tokens(self) -> int:
         """Tokens per image after pooling."""
-        return self.tokens if self.pooled_grid is None else self.pooled_grid**2
+        return self.tokens if self.pooled_grid is None else self.grids * self.pooled_grid**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,16 +17,21 @@ BOX_NUMBERS = 5  # x1, x2, y1, y2 and the area
 ORDER_SEED = 20220613
 
 
-def pool_grid(features_BINF: Tensor, grid: int) -> Tensor:
-    """Max-pool a square grid of feature vectors: [B, I, N, F] to [B, I, grid*grid, F].
+def pool_grid(features_BINF: Tensor, grid: int, grids: int = 1) -> Tensor:
+    """Max-pool square grids of feature vectors: [B, I, N, F] to [B, I, grids*grid*grid, F].
 
     Windows overlap where the sides do not divide (7 to 6: two cells wide, one apart).
+
+    Args:
+        features_BINF: Features as stored.
+        grid: Side of each grid afterwards.
+        grids: Grids that the N vectors of an image are of, one after the other.
     """
     batch, images, tokens, channels = features_BINF.shape
-    side = round(tokens**0.5)
+    side = round((tokens / grids) ** 0.5)
     grid_XFss = features_BINF.reshape(-1, side, side, channels).permute(0, 3, 1, 2)
     pooled_XFgg = F.adaptive_max_pool2d(grid_XFss, (grid, grid))
-    return pooled_XFgg.flatten(2).transpose(1, 2).reshape(batch, images, grid * grid, channels)
+    return pooled_XFgg.flatten(2).transpose(1, 2).reshape(batch, images, grids * grid**2, channels)
 
 
 class VisualEmbedding(nn.Module):
@@ -50,6 +55,7 @@ class VisualEmbedding(nn.Module):
     def __init__(self, config: VisualConfig, *, width: int, epsilon: float) -> None:
         super().__init__()
         self.pooled_grid = config.pooled_grid
+        self.grids = config.grids
         self.feature_projection = nn.Linear(config.channels, width)
         self.feature_norm = RootMeanSquareNorm(width, eps=epsilon)
         self.box_projection = nn.Linear(BOX_NUMBERS, width)
@@ -70,7 +76,7 @@ class VisualEmbedding(nn.Module):
             boxes_BIM4: (x1, x2, y1, y2) of each pooled token; `None` means zeros.
         """
         if self.pooled_grid is not None:
-            features_BINF = pool_grid(features_BINF, self.pooled_grid)
+            features_BINF = pool_grid(features_BINF, self.pooled_grid, self.grids)
         dtype = self.feature_projection.weight.dtype
         tokens_BIMD: Tensor = self.feature_norm(self.feature_projection(features_BINF.to(dtype)))
         if boxes_BIM4 is None:

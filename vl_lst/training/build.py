@@ -107,6 +107,7 @@ def build_model(
         visual=VisualConfig(
             channels=spec.channels,
             tokens=spec.tokens,
+            grids=spec.squares,
             pooled_grid=recipe.visual.pooled_grid,
             image_order_std=recipe.visual.image_order_std,
         ),

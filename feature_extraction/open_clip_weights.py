@@ -1,0 +1,166 @@
+"""Pretrained weights and configurations of open_clip: found, checked for their activation, read."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import open_clip
+from open_clip.model import resize_pos_embed
+from torch import Tensor, nn
+
+from feature_extraction.errors import EncoderError
+from feature_extraction.weights import (
+    Normalisation,
+    first_lines,
+    read_safetensors,
+    three_numbers,
+)
+
+__all__ = [
+    "CONFIG_NAME",
+    "QUICK_GELU_SUFFIX",
+    "fetch",
+    "fitting_tags",
+    "has_activation_choice",
+    "is_resnet",
+    "load_state",
+    "normalisation_of",
+    "pretrained_config",
+    "read_config",
+    "tags_of",
+    "visual_state",
+]
+
+CONFIG_NAME = "open_clip_config.json"
+QUICK_GELU_SUFFIX = "-quickgelu"
+VISUAL_PREFIX = "visual."
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read an `open_clip_config.json`.
+
+    Returns:
+        The JSON object, with at least `model_cfg` and in it `embed_dim` and `vision_cfg`.
+
+    Raises:
+        EncoderError: It cannot be read, or is not what open_clip writes.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"{path} cannot be read as JSON: {error}") from None
+    model = config.get("model_cfg") if isinstance(config, dict) else None
+    if (
+        not isinstance(model, dict)
+        or not isinstance(model.get("vision_cfg"), dict)
+        or not isinstance(model.get("embed_dim"), int)
+    ):
+        raise EncoderError(
+            f"{path} lacks model_cfg.vision_cfg or model_cfg.embed_dim, which open_clip writes"
+        )
+    return cast(dict[str, Any], config)
+
+
+def normalisation_of(preprocess: Mapping[str, Any]) -> Normalisation:
+    """Return mean and standard deviation of an open_clip preprocessing configuration."""
+    mean = preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN)
+    std = preprocess.get("std", open_clip.OPENAI_DATASET_STD)
+    return three_numbers(mean, CONFIG_NAME), three_numbers(std, CONFIG_NAME)
+
+
+def tags_of(model: str | None) -> list[str]:
+    """List the pretrained weights of an architecture, whatever their activation."""
+    names = (model, model.removesuffix(QUICK_GELU_SUFFIX)) if model else ()
+    tags = (tag for name in names for tag in open_clip.list_pretrained_tags_by_model(name))
+    return list(dict.fromkeys(tags))
+
+
+def fitting_tags(model: str | None, config: Mapping[str, Any]) -> list[str]:
+    """List those pretrained weights that were trained with the architecture's activation."""
+    if not has_activation_choice(config):
+        return tags_of(model)
+    wanted = bool(config.get("quick_gelu"))
+    return [
+        tag
+        for tag in tags_of(model)
+        if bool(pretrained_config(model, tag).get("quick_gelu")) == wanted
+    ]
+
+
+def pretrained_config(model: str | None, tag: str) -> Mapping[str, Any]:
+    """Return what open_clip knows of pretrained weights; empty where it has none by that tag."""
+    if model is None:
+        return {}
+    found: Mapping[str, Any] = open_clip.get_pretrained_cfg(
+        model.removesuffix(QUICK_GELU_SUFFIX), tag
+    ) or open_clip.get_pretrained_cfg(model, tag)
+    return found
+
+
+def fetch(tag: str, pretrained: Mapping[str, Any]) -> Path:
+    """Have open_clip fetch pretrained weights, or find them in its cache.
+
+    Raises:
+        EncoderError: They cannot be had.
+    """
+    try:
+        return Path(open_clip.download_pretrained(pretrained))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise EncoderError(
+            f"the weights {tag} are not on this machine and could not be fetched "
+            f"({first_lines(str(error))}). Connect to the network, or give --weights a "
+            ".safetensors file copied from elsewhere."
+        ) from error
+
+
+def visual_state(path: Path) -> dict[str, Tensor]:
+    """Read the image tower's part of a checkpoint.
+
+    Raises:
+        EncoderError: It is missing, damaged, not safetensors, or not open_clip's.
+    """
+    tensors = read_safetensors(path)
+    state = {
+        key.removeprefix(VISUAL_PREFIX): tensor
+        for key, tensor in tensors.items()
+        if key.startswith(VISUAL_PREFIX)
+    }
+    if not state:
+        found = ", ".join(list(tensors)[:3]) or "nothing"
+        raise EncoderError(
+            f"{path} has no tensors named {VISUAL_PREFIX}... (it has {found}); expected an "
+            "open_clip checkpoint"
+        )
+    return state
+
+
+def load_state(visual: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Copy weights into a tower, positions resized to its grid.
+
+    Raises:
+        EncoderError: They are of another architecture.
+    """
+    prefixed = {VISUAL_PREFIX + key: value for key, value in state.items()}
+    holder = nn.Module()
+    holder.visual = visual
+    resize_pos_embed(prefixed, holder)
+    resized = {key.removeprefix(VISUAL_PREFIX): value for key, value in prefixed.items()}
+    try:
+        visual.load_state_dict(resized, strict=True)
+    except RuntimeError as error:
+        raise EncoderError(
+            f"the weights {name} do not fit the encoder: {first_lines(str(error))}. "
+            "Name the encoder they were trained for."
+        ) from None
+
+
+def is_resnet(vision: Mapping[str, Any]) -> bool:
+    """Whether a `vision_cfg` describes one of open_clip's own ResNets."""
+    return isinstance(vision.get("layers"), list | tuple)
+
+
+def has_activation_choice(config: Mapping[str, Any]) -> bool:
+    """Whether `quick_gelu` reaches the tower: open_clip's ResNets use ReLU, timm's their own."""
+    vision = config["vision_cfg"]
+    return "timm_model_name" not in vision and not is_resnet(vision)

@@ -1,0 +1,165 @@
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_towers import SIDE, TIMM, normalised, write_timm
+from torch import Tensor
+
+from feature_extraction import timm_towers, weights
+from feature_extraction.encoders import build_encoder, encoder_from_spec
+from feature_extraction.errors import EncoderError
+from feature_extraction.towers import find_tower, output_shape
+
+
+def pixels(side: int = SIDE) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (2, 3, side, side), generator=generator, dtype=torch.uint8)
+
+
+def assert_equal(encoder, images: Tensor, expected: Tensor) -> None:
+    found = torch.from_numpy(encoder.encode(images, ["a", "b"])).float()
+    torch.testing.assert_close(found, expected.detach(), rtol=2e-3, atol=1e-3)
+
+
+class TestNumbers:
+    """Features equal what timm's own interface gives when called by hand."""
+
+    @pytest.mark.parametrize(("kind", "prefix"), [("vit", 1), ("dinov2-registers", 5)])
+    def test_a_transformers_grid_is_without_class_and_registers(
+        self, kind: str, prefix: int, tmp_path: Path
+    ) -> None:
+        model = write_timm(tmp_path / "tower", kind)
+        encoder = build_encoder(tmp_path / "tower", device="cpu")
+        normal = normalised(pixels(), encoder.spec)
+        assert_equal(encoder, pixels(), model.forward_features(normal)[:, prefix:])
+
+    def test_a_resnets_grid_is_its_last_map_row_by_row(self, tmp_path: Path) -> None:
+        model = write_timm(tmp_path / "tower", "resnet")
+        encoder = build_encoder(tmp_path / "tower", image_size=96, device="cpu")
+        normal = normalised(pixels(96), encoder.spec)
+        assert_equal(encoder, pixels(96), model.forward_features(normal).flatten(2).mT)
+
+    @pytest.mark.parametrize("kind", TIMM)
+    def test_pooled_is_the_tower_without_its_classifier(self, kind: str, tmp_path: Path) -> None:
+        model = write_timm(tmp_path / "tower", kind)
+        encoder = build_encoder(tmp_path / "tower", layer="pooled", device="cpu")
+        normal = normalised(pixels(), encoder.spec)
+        expected = model.forward_head(model.forward_features(normal), pre_logits=True)
+        assert_equal(encoder, pixels(), expected[:, None])
+
+    def test_positions_are_resized_as_timm_does(self, tmp_path: Path) -> None:
+        folder = tmp_path / "tower"
+        write_timm(folder, "vit")
+        encoder = build_encoder(folder, image_size=96, device="cpu")
+        plain = timm.create_model(f"local-dir:{folder}", pretrained=True, img_size=96).eval()
+        normal = normalised(pixels(96), encoder.spec)
+        assert_equal(encoder, pixels(96), plain.forward_features(normal)[:, 1:])
+
+
+class TestWeights:
+    def test_a_file_without_a_classifier_will_do(self, tmp_path: Path) -> None:
+        write_timm(tmp_path / "tower", "vit")
+        state = load_file(tmp_path / "tower" / "model.safetensors")
+        body = {key: t for key, t in state.items() if not key.startswith("head.")}
+        save_file(body, tmp_path / "body.safetensors")
+        whole = build_encoder(tmp_path / "tower", device="cpu")
+        part = build_encoder(
+            tmp_path / "tower", weights=tmp_path / "body.safetensors", device="cpu"
+        )
+        assert part.spec.weights == "file:body.safetensors"
+        images = pixels()
+        assert (whole.encode(images, ["a", "b"]) == part.encode(images, ["a", "b"])).all()
+
+    def test_a_tag_is_taken_from_the_safetensors_file_of_its_repository(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The road of `--encoder timm:NAME`, with a folder where the download would be."""
+        asked: list[tuple[str, list[str]]] = []
+
+        def fetched(name: str, *, revision: object, allow_patterns: list[str]) -> str:
+            asked.append((name, allow_patterns))
+            return str(tmp_path)
+
+        model = timm.create_model("test_vit")
+        save_file(model.state_dict(), tmp_path / "model.safetensors")
+        monkeypatch.setattr(weights, "snapshot_download", fetched)
+        built = build_encoder("timm:test_vit", device="cpu")
+        assert (built.spec.encoder, built.spec.weights) == ("timm:test_vit", "r160_in1k")
+        assert asked[0][0] == "timm/test_vit.r160_in1k"
+        assert all(pattern.endswith(".safetensors") for pattern in asked[0][1])
+        assert encoder_from_spec(built.spec, device="cpu").spec == built.spec
+        by_tag = build_encoder("timm:test_vit", weights="r160_in1k", device="cpu")
+        assert by_tag.spec == built.spec
+        named = build_encoder("timm:test_vit.r160_in1k", device="cpu")
+        assert named.spec.digest == built.spec.digest
+
+    def test_a_repository_without_safetensors_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(weights, "snapshot_download", lambda *_, **__: str(tmp_path))
+        (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+        with pytest.raises(EncoderError, match="not on the hub as safetensors"):
+            build_encoder("timm:test_vit", device="cpu")
+
+    def test_a_repository_timm_wrote_is_read_like_a_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_timm(tmp_path / "tower", "vit")
+        monkeypatch.setattr(weights, "snapshot_download", lambda *_, **__: str(tmp_path / "tower"))
+        built = build_encoder("timm:owner/name", device="cpu")
+        assert (built.spec.encoder, built.spec.weights) == ("timm:owner/name", "hub:owner/name")
+        assert built.spec.digest == build_encoder(tmp_path / "tower", device="cpu").spec.digest
+        assert encoder_from_spec(built.spec, device="cpu").spec == built.spec
+
+    def test_weights_trained_with_quick_gelu_need_an_architecture_that_computes_it(self) -> None:
+        with pytest.raises(EncoderError, match="trained with QuickGELU.*quickgelu in it"):
+            build_encoder("timm:vit_base_patch32_clip_224.openai", device="cpu")
+        assert find_tower("timm:vit_base_patch32_clip_quickgelu_224.openai").quick_gelu
+        assert not find_tower("timm:vit_tiny_patch16_224").quick_gelu
+
+    def test_a_tag_that_is_none_lists_those_there_are(self) -> None:
+        with pytest.raises(EncoderError, match="its tags: r160_in1k"):
+            build_encoder("timm:test_vit", weights="imagenet", device="cpu")
+
+    def test_an_architecture_without_weights_says_so(self) -> None:
+        with pytest.raises(EncoderError, match="timm has no weights for timm:mixer_s32_224"):
+            build_encoder("timm:mixer_s32_224", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "grid", "channels"),
+    [
+        ("vit_small_patch14_dinov2", 518, 37, 384),
+        ("vit_small_patch16_dinov3", 256, 16, 384),
+        ("swin_tiny_patch4_window7_224", 224, 7, 768),
+        ("convnext_tiny", 224, 7, 768),
+        ("efficientnet_b0", 224, 7, 320),
+    ],
+)
+def test_towers_of_many_kinds_have_grids(name: str, side: int, grid: int, channels: int) -> None:
+    tower = find_tower(f"timm:{name}")
+    assert tower.image_size == side
+    assert output_shape(tower, side, "grid") == ((grid, grid), channels)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"architecture": "vit_of_tomorrow"}, "no architecture 'vit_of_tomorrow'"),
+        ({"architecture": 3}, "lacks architecture"),
+        ({"pretrained_cfg": []}, "no JSON object"),
+        ({"pretrained_cfg": {"input_size": [3, 64, 32]}}, "only towers of square RGB images"),
+        ({"model_args": {"depth": "many"}}, "timm cannot build"),
+    ],
+)
+def test_a_folder_with_a_wrong_config(
+    tmp_path: Path, changed: dict[str, object], message: str
+) -> None:
+    write_timm(tmp_path / "tower", "vit")
+    path = tmp_path / "tower" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    with pytest.raises(EncoderError, match=message):
+        timm_towers.tower_of_folder(tmp_path / "tower")
