@@ -44,14 +44,14 @@ def test_a_batch_departs_before_the_one_ahead_of_it_arrives(
 ) -> None:
     """Its squares may then be overwritten; features, sizes and reasons stay with their batch."""
     generator, asked = np.random.default_rng(0), []
-    given = generator.integers(0, 256, (BATCHES, BATCH, 3, 64, 64), np.uint8)
-    squares_B3SS, size_B2 = np.empty_like(given[0]), np.empty((BATCH, 2), np.int32)
+    given = generator.integers(0, 256, (BATCHES, BATCH, 1, 3, 64, 64), np.uint8)
+    squares_BK3SS, size_B2 = np.empty_like(given[0]), np.empty((BATCH, 2), np.int32)
 
     def batches() -> Iterator[SquareBatch]:
-        for number, pixels_B3SS in enumerate(given):
+        for number, pixels_BK3SS in enumerate(given):
             asked.append(number)
-            squares_B3SS[:], size_B2[:] = pixels_B3SS, number
-            yield SquareBatch(number * BATCH, squares_B3SS, size_B2, [str(number)] * BATCH)
+            squares_BK3SS[:], size_B2[:] = pixels_BK3SS, number
+            yield SquareBatch(number * BATCH, squares_BK3SS, size_B2, [str(number)] * BATCH)
 
     for number, found in enumerate(pipeline._encoded_ahead(batches(), files, encoder)):
         assert asked[-1] == min(number + 1, BATCHES - 1)
