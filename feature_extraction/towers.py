@@ -164,7 +164,7 @@ def find_tower(encoder: str | Path) -> Tower:
         return open_clip_towers.named_tower(name, name)
     if Path(encoder).is_dir():
         return _tower_of_folder(Path(encoder))
-    near = difflib.get_close_matches(name, [*ENCODERS, *open_clip.list_models()], n=3)
+    near = difflib.get_close_matches(name, {*ENCODERS, *open_clip.list_models()}, n=3)
     meant = f" Did you mean {' or '.join(near)}?" if near else ""
     raise EncoderError(
         f"no encoder {name!r}.{meant} There are {', '.join(ENCODERS)}; any other model of "
@@ -235,9 +235,9 @@ def _tower_of_library(prefix: str, rest: str, name: str) -> Tower:
         return huggingface_towers.named_tower(rest, name)
     if rest not in open_clip.list_models():
         near = difflib.get_close_matches(rest, open_clip.list_models(), n=3)
-        meant = f"; did you mean {' or '.join(near)}?" if near else ""
+        meant = f" Did you mean {' or '.join(near)}?" if near else ""
         raise EncoderError(
-            f"open_clip has no model {rest!r}{meant} open_clip.list_models() lists those it has"
+            f"open_clip has no model {rest!r}.{meant} open_clip.list_models() lists those it has."
         )
     return open_clip_towers.named_tower(rest, name)
 
