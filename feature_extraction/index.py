@@ -26,6 +26,7 @@ from feature_extraction.layout import (
     write_table,
 )
 from feature_extraction.spec import FeatureSpec
+from feature_extraction.table import read_image_ids
 
 # V tokens, C channels
 
@@ -126,13 +127,13 @@ def read_index(file: h5py.File) -> list[IndexEntry] | None:
     if stop != images:
         raise StoreError(f"the index joins {stop:,} images and declares {images:,}")
     check_table(file, images)
-    image_ids = [str(image_id) for image_id in file["image_id"].asstr()[:]]
+    image_ids = read_image_ids(file)
     status = file["status"][:]
     entries = []
     for number, (first, last) in enumerate(spans):
         rows = slice(first[0], last[0] + 1)
         name = properties.get_virtual_filename(number)
-        entries.append(IndexEntry(name, tuple(image_ids[rows]), status[rows]))
+        entries.append(IndexEntry(name, image_ids[rows], status[rows]))
     return entries
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from feature_extraction.disk import hdf5_errors_as_os_errors
 from feature_extraction.errors import StoreError
+from feature_extraction.filters import read_filters
 from feature_extraction.shards import SHARD_ATTRIBUTE, ShardRecord
 from feature_extraction.spec import FeatureSpec
 
@@ -113,9 +114,7 @@ def write_layout(
                 f"h5py {h5py.version.version} with HDF5 {h5py.version.hdf5_version} was used, "
                 "h5py 3.11 or later is needed"
             )
-        write_table(file, spec, image_ids, status, image_size, reasons)
-        if shard is not None:
-            file.attrs[SHARD_ATTRIBUTE] = shard.model_dump_json()
+        write_table(file, spec, image_ids, status, image_size, reasons, shard)
     return offset
 
 
@@ -126,6 +125,7 @@ def write_table(
     status: NDArray[np.uint8],
     image_size: NDArray[np.int32],
     reasons: Sequence[str],
+    shard: ShardRecord | None = None,
 ) -> None:
     """Write everything but the features into a file that is being made."""
     encoded = [image_id.encode() for image_id in image_ids]
@@ -139,6 +139,8 @@ def write_table(
     for name, values in data.items():
         file.create_dataset(name, data=values, track_times=False)
     file.attrs["spec"] = spec.to_json()
+    if shard is not None:
+        file.attrs[SHARD_ATTRIBUTE] = shard.model_dump_json()
 
 
 def check_layout(file: h5py.File) -> None:
@@ -146,11 +148,16 @@ def check_layout(file: h5py.File) -> None:
 
     Looks at links, types, shapes and storage only; nothing is read. What passes lies wholly in
     this one file: no soft or external links, no external storage, no virtual datasets, no object
-    or reference types, and no more declared than is stored.
+    or reference types, no filter that is not known, and no more declared than is stored.
 
     Raises:
         StoreError: With what was found and what was expected.
     """
+    if file.userblock_size:
+        raise StoreError(
+            f"the file begins with {file.userblock_size:,} bytes that are not HDF5 (a user block), "
+            "expected none"
+        )
     features = own_dataset(file, "features")
     check_features_shape(features)
     images, tokens, channels = features.shape
@@ -159,7 +166,7 @@ def check_layout(file: h5py.File) -> None:
             f"/features has chunks of {features.chunks}, "
             f"expected one image per chunk: {(1, tokens, channels)}"
         )
-    if not features.id.get_create_plist().get_nfilters():
+    if not read_filters(features):
         _check_stored(features)
     check_table(file, images)
 
@@ -170,7 +177,7 @@ def check_features_shape(features: h5py.Dataset) -> None:
     Raises:
         StoreError: With what was found and what was expected.
     """
-    if features.ndim != 3 or features.dtype != np.dtype("<f2"):
+    if features.ndim != 3 or not features.id.get_type().equal(h5py.h5t.IEEE_F16LE):
         raise StoreError(
             f"/features is {features.dtype} {features.shape}, "
             "expected float16 [images, tokens, channels]"
@@ -222,6 +229,8 @@ def read_spec(file: h5py.File) -> FeatureSpec:
     if string is None or attribute.shape != () or (string.length or 0) > LONGEST_SPEC:
         raise StoreError("the attribute 'spec' is not a text, expected the JSON of a feature spec")
     text = file.attrs["spec"]
+    if len(text) > LONGEST_SPEC:
+        raise StoreError(f"the attribute 'spec' has {len(text):,} characters; refused")
     return FeatureSpec.from_json(text.decode() if isinstance(text, bytes) else text)
 
 
@@ -263,7 +272,8 @@ def own_dataset(file: h5py.File, name: str, *, may_be_virtual: bool = False) -> 
 
 def _check_stored(dataset: h5py.Dataset) -> None:
     declared = dataset.size * dataset.id.get_type().get_size()
-    stored = dataset.id.get_storage_size()
+    # What HDF5 says is stored is itself no more than what the file says.
+    stored = min(dataset.id.get_storage_size(), dataset.file.id.get_filesize())
     if stored < declared:
         raise StoreError(
             f"{dataset.name} declares {declared:,} bytes but {stored:,} are stored; "
