@@ -7,6 +7,7 @@
     /reason      UTF-8    [images]                     why a failed image failed; empty otherwise
     attribute `spec`                                   canonical JSON of a `FeatureSpec`
     attribute `shard`                                  of a shard: JSON of a `ShardRecord`
+    attribute `index`                                  of an index only: see `index.py` here
 
 The features are one uninterrupted block of the file: they are allocated when the file is created,
 before anything whose size depends on the images, so the same spec and image list put them at the
@@ -21,6 +22,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_extraction.attributes import read_text
 from feature_extraction.disk import hdf5_errors_as_os_errors
 from feature_extraction.errors import StoreError
 from feature_extraction.filters import read_filters
@@ -29,11 +31,12 @@ from feature_extraction.spec import FeatureSpec
 
 __all__ = [
     "HDF5_FORMAT",
+    "INDEX_ATTRIBUTE",
+    "MOST_IMAGES",
+    "MOST_VALUES_PER_IMAGE",
     "Status",
-    "check_features_shape",
     "check_layout",
     "check_table",
-    "own_dataset",
     "read_spec",
     "write_layout",
     "write_table",
@@ -43,6 +46,7 @@ __all__ = [
 # first that stores a fully allocated chunked dataset without an index.
 HDF5_FORMAT = ("v110", "v110")
 PAGE_BYTES = 4096
+INDEX_ATTRIBUTE = "index"
 
 MOST_IMAGES = 2**31
 MOST_VALUES_PER_IMAGE = 2**26
@@ -158,8 +162,13 @@ def check_layout(file: h5py.File) -> None:
             f"the file begins with {file.userblock_size:,} bytes that are not HDF5 (a user block), "
             "expected none"
         )
-    features = own_dataset(file, "features")
-    check_features_shape(features)
+    if INDEX_ATTRIBUTE in file.attrs:
+        raise StoreError(
+            "it is an index that `vl-lst features join` makes, expected a file that holds its own "
+            "features"
+        )
+    features = _own_dataset(file, "features")
+    _check_features_shape(features)
     images, tokens, channels = features.shape
     if features.chunks not in (None, (1, tokens, channels)):
         raise StoreError(
@@ -171,12 +180,7 @@ def check_layout(file: h5py.File) -> None:
     check_table(file, images)
 
 
-def check_features_shape(features: h5py.Dataset) -> None:
-    """Refuse features of another type, or of a shape that no extraction makes.
-
-    Raises:
-        StoreError: With what was found and what was expected.
-    """
+def _check_features_shape(features: h5py.Dataset) -> None:
     if features.ndim != 3 or not features.id.get_type().equal(h5py.h5t.IEEE_F16LE):
         raise StoreError(
             f"/features is {features.dtype} {features.shape}, "
@@ -200,7 +204,7 @@ def check_table(file: h5py.File, images: int) -> None:
         "reason": ((images,), None),
     }
     for name, (shape, dtype) in expected.items():
-        dataset = own_dataset(file, name)
+        dataset = _own_dataset(file, name)
         is_expected = (
             h5py.check_string_dtype(dataset.dtype) is not None
             if dtype is None
@@ -222,25 +226,14 @@ def read_spec(file: h5py.File) -> FeatureSpec:
     Raises:
         StoreError: It is missing, or not a spec.
     """
-    if "spec" not in file.attrs:
+    text = read_text(file, "spec", LONGEST_SPEC)
+    if text is None:
         raise StoreError("the attribute 'spec', which says how the features were made, is missing")
-    attribute = file.attrs.get_id("spec")
-    string = h5py.check_string_dtype(attribute.dtype)
-    if string is None or attribute.shape != () or (string.length or 0) > LONGEST_SPEC:
-        raise StoreError("the attribute 'spec' is not a text, expected the JSON of a feature spec")
-    text = file.attrs["spec"]
-    if len(text) > LONGEST_SPEC:
-        raise StoreError(f"the attribute 'spec' has {len(text):,} characters; refused")
-    return FeatureSpec.from_json(text.decode() if isinstance(text, bytes) else text)
+    return FeatureSpec.from_json(text)
 
 
-def own_dataset(file: h5py.File, name: str, *, may_be_virtual: bool = False) -> h5py.Dataset:
+def _own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     """Open a dataset, following no link.
-
-    Args:
-        file: The file.
-        name: The dataset.
-        may_be_virtual: Whether a virtual dataset over other files passes as well.
 
     Raises:
         StoreError: It is missing, elsewhere, or holds objects or references.
@@ -258,11 +251,8 @@ def own_dataset(file: h5py.File, name: str, *, may_be_virtual: bool = False) -> 
         raise StoreError(f"/{name} is a {type(dataset).__name__}, expected a dataset")
     if dataset.external is not None:
         raise StoreError(f"/{name} keeps its data in other files (external storage), refused")
-    if dataset.is_virtual and not may_be_virtual:
-        raise StoreError(
-            f"/{name} is a virtual dataset over other files, as in an index that `vl-lst features "
-            "join` makes; expected a file that holds its own data"
-        )
+    if dataset.is_virtual:
+        raise StoreError(f"/{name} is a virtual dataset over other files, refused")
     if h5py.check_ref_dtype(dataset.dtype) is not None or (
         dataset.dtype.hasobject and h5py.check_string_dtype(dataset.dtype) is None
     ):
