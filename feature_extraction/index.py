@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from feature_extraction.attributes import read_text
 from feature_extraction.disk import hdf5_errors_as_os_errors
 from feature_extraction.errors import StoreError
 from feature_extraction.layout import (
@@ -31,6 +30,7 @@ from feature_extraction.layout import (
 )
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.table import read_image_ids
+from feature_extraction.texts import read_text, write_text
 
 # V tokens, C channels
 
@@ -113,7 +113,7 @@ def write_index(
         status = np.concatenate([entry.status for entry in entries])
         write_table(file, spec, image_ids, status, image_size, reasons)
         files = [_File(name=entry.name, images=len(entry.image_ids)) for entry in entries]
-        file.attrs[INDEX_ATTRIBUTE] = _Record(files=files).model_dump_json()
+        write_text(file, INDEX_ATTRIBUTE, _Record(files=files).model_dump_json())
 
 
 def read_index(file: h5py.File) -> list[IndexEntry] | None:

@@ -22,12 +22,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_extraction.attributes import read_text
 from feature_extraction.disk import hdf5_errors_as_os_errors
 from feature_extraction.errors import StoreError
 from feature_extraction.filters import read_filters
 from feature_extraction.shards import SHARD_ATTRIBUTE, ShardRecord
 from feature_extraction.spec import FeatureSpec
+from feature_extraction.texts import fixed_texts, read_text, write_text
 
 __all__ = [
     "HDF5_FORMAT",
@@ -132,19 +132,17 @@ def write_table(
     shard: ShardRecord | None = None,
 ) -> None:
     """Write everything but the features into a file that is being made."""
-    encoded = [image_id.encode() for image_id in image_ids]
-    id_type = h5py.string_dtype("utf-8", max(map(len, encoded)))
     data = {
-        "image_id": np.array(encoded, dtype=id_type),
+        "image_id": fixed_texts(image_ids),
         "status": status.astype("u1"),
         "image_size": image_size.astype("<i4"),
-        "reason": np.array(reasons, dtype=h5py.string_dtype("utf-8")),
+        "reason": fixed_texts(reasons),
     }
     for name, values in data.items():
         file.create_dataset(name, data=values, track_times=False)
-    file.attrs["spec"] = spec.to_json()
+    write_text(file, "spec", spec.to_json())
     if shard is not None:
-        file.attrs[SHARD_ATTRIBUTE] = shard.model_dump_json()
+        write_text(file, SHARD_ATTRIBUTE, shard.model_dump_json())
 
 
 def check_layout(file: h5py.File) -> None:

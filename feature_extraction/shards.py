@@ -15,8 +15,8 @@ from typing import Annotated, Self
 import h5py
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from feature_extraction.attributes import read_text
 from feature_extraction.errors import FeatureError, StoreError
+from feature_extraction.texts import read_text
 
 __all__ = ["SHARD_ATTRIBUTE", "Shard", "ShardRecord", "image_list_sha256", "read_shard_record"]
 

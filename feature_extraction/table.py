@@ -1,10 +1,11 @@
 """The table beside the features: which images a file lists, and what became of each.
 
-A few bytes of a file can stand for any amount of text, as HDF5 keeps text of variable length apart
-from its datasets. So the text is read little by little, and there may be no more of it than there
-are bytes in the file.
+Extraction writes text of fixed length; other tools, and version 1 of this program, also of variable
+length. A few bytes can then stand for any amount of text. So it is read little by little, and there
+may be no more of it than there are bytes in the file.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from feature_extraction.layout import Status
 
 __all__ = ["Table", "read_image_ids", "read_table"]
 
-# Of variable length: what is read before its length is looked at.
+# What is read before it is looked at.
 TEXT_BYTES = 2**26
 LONGEST_ID = 2**12
 
@@ -70,17 +71,18 @@ def read_image_ids(file: h5py.File) -> tuple[str, ...]:
 
 
 def _texts(dataset: h5py.Dataset, rows: Sequence[int]) -> Iterator[str]:
-    """Read some rows of a dataset of text."""
-    if h5py.check_string_dtype(dataset.dtype).length is not None:
-        # Of fixed length: no more than the file holds, which was checked.
-        texts = dataset.asstr()[:]
-        yield from (str(texts[row]) for row in rows)
-        return
-    file_bytes = dataset.file.id.get_filesize()
-    step, read = max(1, TEXT_BYTES // file_bytes), 0
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        for text in dataset.asstr()[np.asarray(part)]:
+    """Read some rows, ascending, of a dataset of text."""
+    file_bytes, read = dataset.file.id.get_filesize(), 0
+    # The file itself may hold any length, and one text of variable length may be all of it.
+    longest = h5py.check_string_dtype(dataset.dtype).length or file_bytes
+    step = max(1, TEXT_BYTES // longest)
+    for start in range(0, dataset.shape[0], step):
+        wanted = [
+            row - start for row in rows[bisect_left(rows, start) : bisect_left(rows, start + step)]
+        ]
+        texts = dataset.asstr()[start : start + step] if wanted else []
+        for row in wanted:
+            text = texts[row]
             read += len(text)
             if read > file_bytes:
                 raise StoreError(

@@ -1,10 +1,30 @@
-"""Text in an HDF5 attribute, looked at before it is read."""
+"""Text in HDF5: written so that damage is noticed, looked at before it is read.
+
+Text of variable length lies in a heap of its own, without a checksum, and where that is damaged
+HDF5 may never come back. So everything is written with a fixed length.
+"""
+
+from collections.abc import Sequence
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from feature_extraction.errors import StoreError
 
-__all__ = ["read_text"]
+__all__ = ["fixed_texts", "read_text", "write_text"]
+
+
+def fixed_texts(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    """Return texts as an array that h5py writes as UTF-8 of fixed length."""
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded, h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
+
+
+def write_text(file: h5py.File, name: str, text: str) -> None:
+    """Write an attribute that is one text."""
+    (value,) = values = fixed_texts([text])
+    file.attrs.create(name, value, dtype=values.dtype)
 
 
 def read_text(file: h5py.File, name: str, longest: int) -> str | None:
