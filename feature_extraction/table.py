@@ -1,7 +1,7 @@
 """The table beside the features: which images a file lists, and what became of each.
 
-Extraction writes text of fixed length; other tools, and version 1 of this program, also of variable
-length. A few bytes can then stand for any amount of text. So it is read little by little, and there
+Text is written with a fixed length; the first files, and those of other tools, have it of variable
+length, where a few bytes can stand for any amount of it. So it is read little by little, and there
 may be no more of it than there are bytes in the file.
 """
 
@@ -77,12 +77,10 @@ def _texts(dataset: h5py.Dataset, rows: Sequence[int]) -> Iterator[str]:
     longest = h5py.check_string_dtype(dataset.dtype).length or file_bytes
     step = max(1, TEXT_BYTES // longest)
     for start in range(0, dataset.shape[0], step):
-        wanted = [
-            row - start for row in rows[bisect_left(rows, start) : bisect_left(rows, start + step)]
-        ]
+        wanted = rows[bisect_left(rows, start) : bisect_left(rows, start + step)]
         texts = dataset.asstr()[start : start + step] if wanted else []
         for row in wanted:
-            text = texts[row]
+            text = texts[row - start]
             read += len(text)
             if read > file_bytes:
                 raise StoreError(
