@@ -13,9 +13,11 @@ __all__ = [
     "copy_range",
     "hdf5_errors_as_os_errors",
     "is_out_of_space",
+    "sync_file",
     "sync_folder",
     "write_all",
     "write_at",
+    "write_errors_explained",
     "written_whole",
 ]
 
@@ -46,18 +48,25 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: The disk is full, or the place cannot be written; `path` is as it was.
     """
-    try:
+    with write_errors_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             temporary = Path(folder) / path.name
             yield temporary
-            handle = os.open(temporary, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync_file(temporary)
             os.replace(temporary, path)
         sync_folder(path.parent)
+
+
+@contextmanager
+def write_errors_explained(path: Path) -> Iterator[None]:
+    """Say why `path`, which was to be written whole, cannot be.
+
+    Raises:
+        StoreError: In place of any `OSError`.
+    """
+    try:
+        yield
     except OSError as error:
         found = (
             "no space is left on the device: free some and run the same command again"
@@ -90,7 +99,12 @@ def copy_range(source: int, target: int, start: int, end: int) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder survive a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
+    sync_file(folder)
+
+
+def sync_file(path: Path) -> None:
+    """Make what is in a file survive a power failure."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

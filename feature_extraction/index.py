@@ -1,31 +1,36 @@
 """An index: one HDF5 file that joins several stores without copying their features.
 
-    /features    virtual float16 [images, tokens, channels] over the `/features` of the joined files
-    the rest     as in any store (`feature_extraction.layout`), for all images
+    attribute `index`    JSON: the name of each file and how many images it lists, in their order
+    /features            virtual float16 [images, tokens, channels] over theirs, for other programs
+    the rest             as in any store (`feature_extraction.layout`), for all images
 
 The files are named relative to the index, in its folder or below, so that the folder can be moved.
-Where one of them is missing, HDF5 itself reads NaN; `open_features` never gets that far.
+The virtual dataset is never opened here: HDF5 reads NaN where a file is missing, and where the
+description of such a dataset is damaged it may end the process.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Literal
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feature_extraction.disk import hdf5_errors_as_os_errors
 from feature_extraction.errors import StoreError
 from feature_extraction.layout import (
     HDF5_FORMAT,
-    check_features_shape,
+    INDEX_ATTRIBUTE,
+    MOST_IMAGES,
     check_table,
-    own_dataset,
     write_table,
 )
 from feature_extraction.spec import FeatureSpec
+from feature_extraction.table import read_image_ids
+from feature_extraction.texts import read_text, write_text
 
 # V tokens, C channels
 
@@ -34,6 +39,7 @@ __all__ = ["IndexEntry", "check_entry_name", "read_index", "write_index"]
 FEATURES = "features"
 MOST_FILES = 2**16
 LONGEST_NAME = 1024
+LONGEST_RECORD = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,20 @@ class IndexEntry:
     name: str
     image_ids: tuple[str, ...]
     status: NDArray[np.uint8]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    images: Annotated[int, Field(ge=1, le=MOST_IMAGES)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    files: Annotated[list[_File], Field(min_length=1, max_length=MOST_FILES)]
 
 
 def write_index(
@@ -92,47 +112,39 @@ def write_index(
         h5py.h5d.create(file.id, FEATURES.encode(), h5py.h5t.IEEE_F16LE, whole, properties)
         status = np.concatenate([entry.status for entry in entries])
         write_table(file, spec, image_ids, status, image_size, reasons)
+        files = [_File(name=entry.name, images=len(entry.image_ids)) for entry in entries]
+        write_text(file, INDEX_ATTRIBUTE, _Record(files=files).model_dump_json())
 
 
 def read_index(file: h5py.File) -> list[IndexEntry] | None:
     """Read which files an index joins; `None` where the file is not an index.
 
-    Everything is checked before it is read, and no other file is touched.
+    Everything is checked before it is read, no other file is touched, nor the virtual dataset.
 
     Raises:
         StoreError: It is an index, but not such as `write_index` makes.
     """
-    if FEATURES not in set(file) or not isinstance(file.get(FEATURES, getlink=True), h5py.HardLink):
+    text = read_text(file, INDEX_ATTRIBUTE, LONGEST_RECORD)
+    if text is None:
         return None
-    if not isinstance(file[FEATURES], h5py.Dataset) or not file[FEATURES].is_virtual:
-        return None
-    features = own_dataset(file, FEATURES, may_be_virtual=True)
-    properties = features.id.get_create_plist()
-    count = properties.get_virtual_count()
-    if not 1 <= count <= MOST_FILES:
-        raise StoreError(f"the index joins {count:,} files, expected 1 to {MOST_FILES:,}")
-    spans = [_span(properties, number) for number in range(count)]
-    # The shape is asked for last: of a dataset without limits HDF5 would open the files for it.
-    check_features_shape(features)
-    images, *shape_VC = features.shape
-    stop = 0
-    for first, last in spans:
-        if first != [stop, 0, 0] or last[1:] != [size - 1 for size in shape_VC]:
-            raise StoreError(
-                f"the index joins the images {first[0]} to {last[0]} where {stop} should come "
-                "next, expected whole files one after the other"
-            )
-        stop = last[0] + 1
-    if stop != images:
-        raise StoreError(f"the index joins {stop:,} images and declares {images:,}")
-    check_table(file, images)
-    image_ids = [str(image_id) for image_id in file["image_id"].asstr()[:]]
-    status = file["status"][:]
-    entries = []
-    for number, (first, last) in enumerate(spans):
-        rows = slice(first[0], last[0] + 1)
-        name = properties.get_virtual_filename(number)
-        entries.append(IndexEntry(name, tuple(image_ids[rows]), status[rows]))
+    try:
+        record = _Record.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or INDEX_ATTRIBUTE
+        raise StoreError(
+            f"the attribute {INDEX_ATTRIBUTE!r} is not one this program reads: {where}: "
+            f"{first['msg']}. Join the files again."
+        ) from None
+    for each in record.files:
+        check_entry_name(each.name)
+    check_table(file, sum(each.images for each in record.files))
+    image_ids, status = read_image_ids(file), file["status"][:]
+    entries, start = [], 0
+    for each in record.files:
+        rows = slice(start, start + each.images)
+        entries.append(IndexEntry(each.name, image_ids[rows], status[rows]))
+        start += each.images
     return entries
 
 
@@ -154,24 +166,3 @@ def check_entry_name(name: str) -> None:
             f"the index joins the file {name[:LONGEST_NAME]!r}, expected a plain name in its own "
             "folder or below (no '..', no '%', not absolute); refused"
         )
-
-
-def _span(properties: Any, number: int) -> tuple[list[int], list[int]]:
-    """Check one mapping; return its first and last place in the virtual dataset."""
-    check_entry_name(properties.get_virtual_filename(number))
-    dataset = properties.get_virtual_dsetname(number)
-    if dataset.removeprefix("/") != FEATURES:
-        raise StoreError(f"the index joins the dataset {dataset[:80]!r}, expected /{FEATURES}")
-    bounds = []
-    for space in (properties.get_virtual_vspace(number), properties.get_virtual_srcspace(number)):
-        if space.get_simple_extent_ndims() != 3:
-            raise StoreError("the index joins features of other than three dimensions")
-        first, last = (list(map(int, corner)) for corner in space.get_select_bounds())
-        box = [end - begin + 1 for begin, end in zip(first, last, strict=True)]
-        if space.get_select_npoints() != np.prod(box, dtype=object) or min(box) < 1:
-            raise StoreError("the index joins parts of files, expected whole ones")
-        bounds.append((first, last, box))
-    (first, last, box), (source_first, _, source_box) = bounds
-    if source_first != [0, 0, 0] or source_box != box:
-        raise StoreError("the index joins parts of files, expected whole ones")
-    return first, last

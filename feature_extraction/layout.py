@@ -7,6 +7,7 @@
     /reason      UTF-8    [images]                     why a failed image failed; empty otherwise
     attribute `spec`                                   canonical JSON of a `FeatureSpec`
     attribute `shard`                                  of a shard: JSON of a `ShardRecord`
+    attribute `index`                                  of an index only: see `index.py` here
 
 The features are one uninterrupted block of the file: they are allocated when the file is created,
 before anything whose size depends on the images, so the same spec and image list put them at the
@@ -23,16 +24,19 @@ from numpy.typing import NDArray
 
 from feature_extraction.disk import hdf5_errors_as_os_errors
 from feature_extraction.errors import StoreError
+from feature_extraction.filters import read_filters
 from feature_extraction.shards import SHARD_ATTRIBUTE, ShardRecord
 from feature_extraction.spec import FeatureSpec
+from feature_extraction.texts import fixed_texts, read_text, write_text
 
 __all__ = [
     "HDF5_FORMAT",
+    "INDEX_ATTRIBUTE",
+    "MOST_IMAGES",
+    "MOST_VALUES_PER_IMAGE",
     "Status",
-    "check_features_shape",
     "check_layout",
     "check_table",
-    "own_dataset",
     "read_spec",
     "write_layout",
     "write_table",
@@ -42,6 +46,7 @@ __all__ = [
 # first that stores a fully allocated chunked dataset without an index.
 HDF5_FORMAT = ("v110", "v110")
 PAGE_BYTES = 4096
+INDEX_ATTRIBUTE = "index"
 
 MOST_IMAGES = 2**31
 MOST_VALUES_PER_IMAGE = 2**26
@@ -113,9 +118,7 @@ def write_layout(
                 f"h5py {h5py.version.version} with HDF5 {h5py.version.hdf5_version} was used, "
                 "h5py 3.11 or later is needed"
             )
-        write_table(file, spec, image_ids, status, image_size, reasons)
-        if shard is not None:
-            file.attrs[SHARD_ATTRIBUTE] = shard.model_dump_json()
+        write_table(file, spec, image_ids, status, image_size, reasons, shard)
     return offset
 
 
@@ -126,19 +129,20 @@ def write_table(
     status: NDArray[np.uint8],
     image_size: NDArray[np.int32],
     reasons: Sequence[str],
+    shard: ShardRecord | None = None,
 ) -> None:
     """Write everything but the features into a file that is being made."""
-    id_type = h5py.string_dtype("utf-8", max(len(image_id.encode()) for image_id in image_ids))
-    encoded = (image_id.encode() for image_id in image_ids)
     data = {
-        "image_id": np.fromiter(encoded, id_type, len(image_ids)),
+        "image_id": fixed_texts(image_ids),
         "status": status.astype("u1"),
         "image_size": image_size.astype("<i4"),
-        "reason": np.array(reasons, dtype=h5py.string_dtype("utf-8")),
+        "reason": fixed_texts(reasons),
     }
     for name, values in data.items():
         file.create_dataset(name, data=values, track_times=False)
-    file.attrs["spec"] = spec.to_json()
+    write_text(file, "spec", spec.to_json())
+    if shard is not None:
+        write_text(file, SHARD_ATTRIBUTE, shard.model_dump_json())
 
 
 def check_layout(file: h5py.File) -> None:
@@ -146,31 +150,36 @@ def check_layout(file: h5py.File) -> None:
 
     Looks at links, types, shapes and storage only; nothing is read. What passes lies wholly in
     this one file: no soft or external links, no external storage, no virtual datasets, no object
-    or reference types, and no more declared than is stored.
+    or reference types, no filter that is not known, and no more declared than is stored.
 
     Raises:
         StoreError: With what was found and what was expected.
     """
-    features = own_dataset(file, "features")
-    check_features_shape(features)
+    if file.userblock_size:
+        raise StoreError(
+            f"the file begins with {file.userblock_size:,} bytes that are not HDF5 (a user block), "
+            "expected none"
+        )
+    if INDEX_ATTRIBUTE in file.attrs:
+        raise StoreError(
+            "it is an index that `vl-lst features join` makes, expected a file that holds its own "
+            "features"
+        )
+    features = _own_dataset(file, "features")
+    _check_features_shape(features)
     images, tokens, channels = features.shape
     if features.chunks not in (None, (1, tokens, channels)):
         raise StoreError(
             f"/features has chunks of {features.chunks}, "
             f"expected one image per chunk: {(1, tokens, channels)}"
         )
-    if not features.id.get_create_plist().get_nfilters():
+    if not read_filters(features):
         _check_stored(features)
     check_table(file, images)
 
 
-def check_features_shape(features: h5py.Dataset) -> None:
-    """Refuse features of another type, or of a shape that no extraction makes.
-
-    Raises:
-        StoreError: With what was found and what was expected.
-    """
-    if features.ndim != 3 or features.dtype != np.dtype("<f2"):
+def _check_features_shape(features: h5py.Dataset) -> None:
+    if features.ndim != 3 or not features.id.get_type().equal(h5py.h5t.IEEE_F16LE):
         raise StoreError(
             f"/features is {features.dtype} {features.shape}, "
             "expected float16 [images, tokens, channels]"
@@ -193,7 +202,7 @@ def check_table(file: h5py.File, images: int) -> None:
         "reason": ((images,), None),
     }
     for name, (shape, dtype) in expected.items():
-        dataset = own_dataset(file, name)
+        dataset = _own_dataset(file, name)
         is_expected = (
             h5py.check_string_dtype(dataset.dtype) is not None
             if dtype is None
@@ -215,23 +224,14 @@ def read_spec(file: h5py.File) -> FeatureSpec:
     Raises:
         StoreError: It is missing, or not a spec.
     """
-    if "spec" not in file.attrs:
+    text = read_text(file, "spec", LONGEST_SPEC)
+    if text is None:
         raise StoreError("the attribute 'spec', which says how the features were made, is missing")
-    attribute = file.attrs.get_id("spec")
-    string = h5py.check_string_dtype(attribute.dtype)
-    if string is None or attribute.shape != () or (string.length or 0) > LONGEST_SPEC:
-        raise StoreError("the attribute 'spec' is not a text, expected the JSON of a feature spec")
-    text = file.attrs["spec"]
-    return FeatureSpec.from_json(text.decode() if isinstance(text, bytes) else text)
+    return FeatureSpec.from_json(text)
 
 
-def own_dataset(file: h5py.File, name: str, *, may_be_virtual: bool = False) -> h5py.Dataset:
+def _own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     """Open a dataset, following no link.
-
-    Args:
-        file: The file.
-        name: The dataset.
-        may_be_virtual: Whether a virtual dataset over other files passes as well.
 
     Raises:
         StoreError: It is missing, elsewhere, or holds objects or references.
@@ -249,11 +249,8 @@ def own_dataset(file: h5py.File, name: str, *, may_be_virtual: bool = False) -> 
         raise StoreError(f"/{name} is a {type(dataset).__name__}, expected a dataset")
     if dataset.external is not None:
         raise StoreError(f"/{name} keeps its data in other files (external storage), refused")
-    if dataset.is_virtual and not may_be_virtual:
-        raise StoreError(
-            f"/{name} is a virtual dataset over other files, as in an index that `vl-lst features "
-            "join` makes; expected a file that holds its own data"
-        )
+    if dataset.is_virtual:
+        raise StoreError(f"/{name} is a virtual dataset over other files, refused")
     if h5py.check_ref_dtype(dataset.dtype) is not None or (
         dataset.dtype.hasobject and h5py.check_string_dtype(dataset.dtype) is None
     ):
@@ -263,7 +260,8 @@ def own_dataset(file: h5py.File, name: str, *, may_be_virtual: bool = False) -> 
 
 def _check_stored(dataset: h5py.Dataset) -> None:
     declared = dataset.size * dataset.id.get_type().get_size()
-    stored = dataset.id.get_storage_size()
+    # What HDF5 says is stored is itself no more than what the file says.
+    stored = min(dataset.id.get_storage_size(), dataset.file.id.get_filesize())
     if stored < declared:
         raise StoreError(
             f"{dataset.name} declares {declared:,} bytes but {stored:,} are stored; "

@@ -1,8 +1,8 @@
 """The features of single images, fetched from the file that holds them.
 
-Uncompressed features lie in one block of the file, so an image is known by its place: reading it
-takes no HDF5, which is several times slower, and nothing that forked processes would share.
-Whatever else a valid file may hold goes through HDF5.
+HDF5 says where in the file an image is, once; from then on images are read without it, which is
+faster and leaves nothing that forked processes would share. Uncompressed features lie in one block.
+Where they do not, as compressed ones, there is a table of places.
 """
 
 import errno
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import StoreError
+from feature_extraction.filters import decode, read_filters
 
 # N images, V tokens, C channels
 
@@ -28,6 +29,9 @@ SMALL_BYTES = 2**14
 NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 # Not in memory, or a file system that does not say.
 CANNOT_TELL = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+# A piece that compression made larger is stored so; none makes it twice as large.
+MOST_EXPANSION = 2
+PAGE_BYTES = 4096
 CUT_SHORT = "it was cut short while in use"
 
 
@@ -52,25 +56,56 @@ def row_reader(path: Path, features: h5py.Dataset) -> RowReader:
     stamp = _stamp(path)
     offset = _block_offset(features)
     if offset is None:
-        return _HdfRows(path, stamp)
+        filters = read_filters(features)
+        return _ChunkRows(path, stamp, filters, _places(features, stamp[0]))
+    if offset + _image_bytes(features) * features.shape[0] > stamp[0]:
+        raise StoreError("/features ends behind the end of the file; it was cut short")
     return _BlockRows(path, stamp, offset, features.shape)
 
 
 def _block_offset(features: h5py.Dataset) -> int | None:
     """Find the first byte of features stored as one block; `None` where they are not."""
-    if features.file.userblock_size:
-        return None
     if features.chunks is None:
         offset = features.id.get_offset()
-        return None if offset is None else int(offset)
+        if offset is None:
+            raise StoreError("/features was never written")
+        return int(offset)
     properties = features.id.get_create_plist()
     if properties.get_nfilters() or properties.get_alloc_time() != h5py.h5d.ALLOC_TIME_EARLY:
         return None
     # HDF5 allocates such chunks in order as the file is made, so the last tells of all between.
     images = features.shape[0]
     first, last = (features.id.get_chunk_info(row).byte_offset for row in (0, images - 1))
-    image_bytes = int(np.prod(features.shape[1:])) * features.dtype.itemsize
-    return int(first) if last == first + (images - 1) * image_bytes else None
+    return int(first) if last == first + (images - 1) * _image_bytes(features) else None
+
+
+def _places(features: h5py.Dataset, file_bytes: int) -> NDArray[np.uint64]:
+    """Find offset, size and skipped filters of each image, uint64 `[images, 3]`."""
+    places_N3 = np.zeros((features.shape[0], 3), np.uint64)
+
+    def note(chunk: Any) -> None:
+        places_N3[chunk.chunk_offset[0]] = chunk.byte_offset, chunk.size, chunk.filter_mask
+
+    features.id.chunk_iter(note)
+    offset_N, size_N, _ = places_N3.T
+    if not size_N.all():
+        raise StoreError(
+            f"the features of {int((size_N == 0).sum()):,} images are missing; the file is "
+            "incomplete"
+        )
+    most = MOST_EXPANSION * _image_bytes(features) + PAGE_BYTES
+    if size_N.max() > most:
+        raise StoreError(
+            f"an image of {_image_bytes(features):,} bytes takes {int(size_N.max()):,} in the "
+            "file; refused"
+        )
+    if offset_N.max() > file_bytes or (offset_N + size_N).max() > file_bytes:
+        raise StoreError("images lie behind the end of the file; it was cut short")
+    return places_N3
+
+
+def _image_bytes(features: h5py.Dataset) -> int:
+    return int(np.prod(features.shape[1:])) * int(features.dtype.itemsize)
 
 
 class _BlockRows:
@@ -106,7 +141,7 @@ class _BlockRows:
             if file.is_in_memory(start + self._image_bytes - 1):
                 features_NVC[position] = file.mapped_NVC[row]
             else:
-                file.fetch(start, features_NVC[position])
+                file.fetch(start, features_NVC[position].data.cast("B"))
 
     def close(self) -> None:
         if self._file is not None:
@@ -117,16 +152,31 @@ class _BlockRows:
         return {**self.__dict__, "_file": None}
 
 
-class _OpenBlock:
-    """The file while it is open in this process."""
+class _OpenFile:
+    """A file while it is open in this process."""
+
+    def __init__(self, path: Path, stamp: tuple[int, int]) -> None:
+        self._handle = os.open(path, os.O_RDONLY)
+        self.close = weakref.finalize(self, os.close, self._handle)
+        _check_unchanged(stamp, _stamp(self._handle))
+
+    def fetch(self, offset: int, rest: memoryview) -> None:
+        """Read until the buffer is full."""
+        while rest:
+            count = os.preadv(self._handle, [rest], offset)
+            if count == 0:
+                raise StoreError(CUT_SHORT)
+            rest, offset = rest[count:], offset + count
+
+
+class _OpenBlock(_OpenFile):
+    """A file whose features are a block."""
 
     def __init__(
         self, path: Path, stamp: tuple[int, int], offset: int, shape: tuple[int, int, int]
     ) -> None:
-        self._handle = os.open(path, os.O_RDONLY)
-        self.close = weakref.finalize(self, os.close, self._handle)
+        super().__init__(path, stamp)
         self._last_byte = [bytearray(1)]
-        _check_unchanged(stamp, _stamp(self._handle))
         # The handle, not the path: it is the file that was checked. Through a plain array, as
         # each access of a `numpy.memmap` makes an object that takes longer than a small image.
         with os.fdopen(self._handle, "rb", closefd=False) as file:
@@ -149,29 +199,31 @@ class _OpenBlock:
             raise
         return True
 
-    def fetch(self, offset: int, features_VC: NDArray[np.float16]) -> None:
-        """Read until the array is full."""
-        rest = features_VC.data.cast("B")
-        while rest:
-            count = os.preadv(self._handle, [rest], offset)
-            if count == 0:
-                raise StoreError(CUT_SHORT)
-            rest, offset = rest[count:], offset + count
 
+class _ChunkRows:
+    """Images anywhere in a file, each in a piece of its own that may be compressed."""
 
-class _HdfRows:
-    """Images in an HDF5 dataset that is compressed, or allocated piece by piece."""
-
-    def __init__(self, path: Path, stamp: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        stamp: tuple[int, int],
+        filters: tuple[int, ...],
+        places_N3: NDArray[np.uint64],
+    ) -> None:
         self._path = path
         self._stamp = stamp
-        self._file: h5py.File | None = None
-        self._pid = -1
+        self._filters = filters
+        self._places_N3 = places_N3
+        self._file: _OpenFile | None = None
 
     def read_into(self, rows: Sequence[int], features_NVC: NDArray[np.float16]) -> None:
-        dataset = self._opened()["features"]
+        if self._file is None:
+            self._file = _OpenFile(self._path, self._stamp)
         for position, row in enumerate(rows):
-            dataset.read_direct(features_NVC, np.s_[row], np.s_[position])
+            offset, size, skipped = self._places_N3[row].tolist()
+            stored = bytearray(size)
+            self._file.fetch(offset, memoryview(stored))
+            decode(stored, self._filters, skipped, features_NVC[position])
 
     def close(self) -> None:
         if self._file is not None:
@@ -179,19 +231,7 @@ class _HdfRows:
             self._file = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None, "_pid": -1}
-
-    def _opened(self) -> h5py.File:
-        if self._pid != os.getpid():
-            # A forked child closes the handle it inherited before opening its own: HDF5 would
-            # otherwise take the same file descriptor, and its offset, for both processes.
-            self.close()
-            self._pid = os.getpid()
-        if self._file is None:
-            _check_unchanged(self._stamp, _stamp(self._path))
-            # A chunk is one image and is read once: caching chunks would only copy them.
-            self._file = h5py.File(self._path, "r", rdcc_nbytes=0, locking="best-effort")
-        return self._file
+        return {**self.__dict__, "_file": None}
 
 
 def _stamp(file: Path | int) -> tuple[int, int]:

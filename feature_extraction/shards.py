@@ -16,6 +16,7 @@ import h5py
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feature_extraction.errors import FeatureError, StoreError
+from feature_extraction.texts import read_text
 
 __all__ = ["SHARD_ATTRIBUTE", "Shard", "ShardRecord", "image_list_sha256", "read_shard_record"]
 
@@ -126,14 +127,11 @@ def read_shard_record(file: h5py.File) -> ShardRecord | None:
     Raises:
         StoreError: It is there and is not a shard's record.
     """
-    if SHARD_ATTRIBUTE not in file.attrs:
+    text = read_text(file, SHARD_ATTRIBUTE, LONGEST_RECORD)
+    if text is None:
         return None
-    attribute = file.attrs.get_id(SHARD_ATTRIBUTE)
-    string = h5py.check_string_dtype(attribute.dtype)
-    if string is None or attribute.shape != () or (string.length or 0) > LONGEST_RECORD:
-        raise StoreError("the attribute 'shard' is not a text, expected JSON")
     try:
-        return ShardRecord.model_validate_json(file.attrs[SHARD_ATTRIBUTE])
+        return ShardRecord.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise StoreError(

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import StoreError
+from feature_extraction.filters import compression_name, read_filters
 from feature_extraction.index import IndexEntry, read_index
 from feature_extraction.layout import Status, check_layout, read_spec
 from feature_extraction.reader import FeatureReader
 from feature_extraction.rows import row_reader
 from feature_extraction.shards import ShardRecord, read_shard_record
 from feature_extraction.spec import FeatureSpec
+from feature_extraction.table import read_table
 
 # N images asked for, V tokens, C channels
 
@@ -49,24 +51,20 @@ class FeatureStore:
             self._shard = read_shard_record(file)
             self._rows = row_reader(self._path, file["features"])
             _, self._tokens, self._channels = file["features"].shape
-            image_ids = [str(image_id) for image_id in file["image_id"].asstr()[:]]
-            self._status: NDArray[np.uint8] = file["status"][:]
-            self._image_size: NDArray[np.int32] = file["image_size"][:]
-            failed_rows = np.flatnonzero(self._status == Status.FAILED)
-            reasons = file["reason"].asstr()
-            self._failures = {image_ids[row]: str(reasons[row]) for row in failed_rows}
+            self._compression = compression_name(read_filters(file["features"]))
+            table = read_table(file)
         if (self._tokens, self._channels) != (self._spec.tokens, self._spec.channels):
             raise StoreError(
                 f"{self._path}: /features holds {self._tokens} tokens of {self._channels} numbers, "
                 f"its spec says {self._spec.tokens} of {self._spec.channels}; the file is not to "
                 f"be trusted, extract again: {HOW_TO_EXTRACT}"
             )
-        if len(set(image_ids)) < len(image_ids):
-            repeated = _first(_repeated(image_ids))
+        if len(set(table.image_ids)) < len(table.image_ids):
+            repeated = _first(_repeated(table.image_ids))
             raise StoreError(f"{self._path}: image ids occur more than once: {repeated}")
-        self._all_ids = tuple(image_ids)
-        done_rows = np.flatnonzero(self._status == Status.DONE)
-        self._row = {image_ids[row]: int(row) for row in done_rows}
+        self._table = table
+        done_rows = np.flatnonzero(table.status == Status.DONE).tolist()
+        self._row = {table.image_ids[row]: row for row in done_rows}
 
     @property
     def path(self) -> Path:
@@ -96,22 +94,27 @@ class FeatureStore:
     @property
     def failures(self) -> Mapping[str, str]:
         """Reason by id of each image that could not be read."""
-        return self._failures
+        return self._table.failures
+
+    @property
+    def compression(self) -> str:
+        """How its features are compressed: `zstd`, `gzip` or `none`."""
+        return self._compression
 
     @property
     def listed_ids(self) -> tuple[str, ...]:
         """Ids of all images the store was made for, done or not, in the order of the file."""
-        return self._all_ids
+        return self._table.image_ids
 
     @property
     def listed_sizes(self) -> NDArray[np.int32]:
         """Height and width of each of `listed_ids`, `[images, 2]`; zeros where it failed."""
-        return self._image_size
+        return self._table.image_size
 
     @property
     def status(self) -> NDArray[np.uint8]:
         """What became of each of `listed_ids`, as `feature_extraction.layout.Status`."""
-        return self._status
+        return self._table.status
 
     def __len__(self) -> int:
         """Count the images that have features."""
@@ -141,7 +144,7 @@ class FeatureStore:
         Raises:
             StoreError: The image has no features here.
         """
-        height, width = self._image_size[self._row_of(image_id)]
+        height, width = self._table.image_size[self._row_of(image_id)]
         return int(height), int(width)
 
     def missing(self, image_ids: Iterable[str]) -> list[str]:
@@ -185,7 +188,7 @@ class FeatureStore:
         row = self._row.get(image_id)
         if row is not None:
             return row
-        reason = self._failures.get(image_id)
+        reason = self._table.failures.get(image_id)
         found = f"could not be read when it was made: {reason}" if reason else "is not in it"
         raise StoreError(
             f"{self._path}: image {image_id!r} {found}. Extract the features of the folder that "

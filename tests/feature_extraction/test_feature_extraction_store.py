@@ -9,47 +9,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from plain_stores import SPEC, features_of, write_store
 from torch.utils.data import DataLoader, Dataset
 
 from feature_extraction.errors import StoreError
 from feature_extraction.join import join_stores
-from feature_extraction.partial import Batch, PartialStore
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import FeatureReader, FeatureStore, open_features
-
-SPEC = FeatureSpec(
-    encoder="tiny",
-    weights="random",
-    architecture_sha256="a" * 64,
-    weights_sha256="b" * 64,
-    quick_gelu=False,
-    image_size=64,
-    resize="squash",
-    background=(255, 255, 255),
-    exact_pixels=4194304,
-    layer="grid",
-    grid=(2, 3),
-    channels=10,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.25, 0.25, 0.25),
-    precision="fp32",
-)
-
-
-def features_of(count: int, seed: int = 0) -> np.ndarray:
-    values = np.random.default_rng(seed).normal(size=(count, SPEC.tokens, SPEC.channels))
-    return values.astype(np.float16)
-
-
-def write_store(path: Path, image_ids: list[str], spec: FeatureSpec = SPEC, seed: int = 0) -> Path:
-    """Write a store in which the image called `bad`, if any, failed."""
-    reasons = ["it is broken, é" if image_id == "bad" else "" for image_id in image_ids]
-    sizes = np.arange(2 * len(image_ids), dtype=np.int32).reshape(-1, 2)
-    with PartialStore(path, spec, image_ids) as partial:
-        features = features_of(len(image_ids), seed)
-        partial.write(Batch(start=0, features=features, image_size=sizes, reasons=reasons))
-        partial.finish()
-    return path
 
 
 @pytest.fixture
@@ -176,18 +142,18 @@ def test_workers_read_what_one_process_reads(
     assert np.array_equal(store.read(ids), expected)
 
 
-@pytest.mark.parametrize("how", ["contiguous", "shuffled", "late", "userblock"])
+@pytest.mark.parametrize("how", ["contiguous", "shuffled", "late"])
 def test_features_laid_out_by_other_tools_read_the_same(
     path: Path, tmp_path: Path, how: str
 ) -> None:
-    """Only what is known to be one block is read without HDF5."""
-    other, userblock = tmp_path / "other.h5", 512 if how == "userblock" else 0
-    with h5py.File(path) as old, h5py.File(other, "w", userblock_size=userblock) as new:
+    """In one block or in pieces anywhere."""
+    other = tmp_path / "other.h5"
+    with h5py.File(path) as old, h5py.File(other, "w") as new:
         for name in set(old) - {"features"}:
             old.copy(name, new)
         new.attrs["spec"] = old.attrs["spec"]
         features = old["features"][:]
-        chunks = None if how in ("contiguous", "userblock") else (1, 6, 10)
+        chunks = None if how == "contiguous" else (1, 6, 10)
         dataset = new.create_dataset("features", features.shape, "<f2", chunks=chunks)
         rows = [2, 0, 3, 1] if how == "shuffled" else [0, 1, 2, 3]
         for row in rows:

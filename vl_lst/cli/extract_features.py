@@ -41,6 +41,13 @@ class Precision(enum.StrEnum):
     BF16 = "bf16"
 
 
+class Compression(enum.StrEnum):
+    """How the finished file is compressed."""
+
+    NONE = "none"
+    ZSTD = "zstd"
+
+
 def extract_features(
     images: Annotated[
         Path,
@@ -107,6 +114,10 @@ def extract_features(
         ),
     ] = None,
     precision: Annotated[Precision, typer.Option(help="Arithmetic of the tower.")] = Precision.FP32,
+    compression: Annotated[
+        Compression,
+        typer.Option(help="Compress the finished file; pays for towers with ReLU, such as RN50."),
+    ] = Compression.NONE,
     device: Annotated[
         str, typer.Option(help="'auto' (CUDA where there is one), 'cpu', 'cuda', 'cuda:1', ...")
     ] = "auto",
@@ -165,10 +176,16 @@ def extract_features(
             shard=part,
             on_progress=report,
         )
+    if compression is Compression.ZSTD:
+        from feature_extraction.compression import compress_store
+
+        with progress("compressing", quiet=quiet or not is_first) as report:
+            compress_store(result.path, result.path, on_progress=report)
+    file_bytes = result.path.stat().st_size
     failures = dict(result.failures)
     results.print(
         f"{result.path}: {result.images - len(failures):,} of {result.images:,} images, "
-        f"{result.file_bytes / 2**20:.1f} MiB; {result.extracted:,} extracted in "
+        f"{file_bytes / 2**20:.1f} MiB; {result.extracted:,} extracted in "
         f"{result.seconds:.1f} s ({result.images_per_second:.1f} images/s)",
         markup=False,
     )
@@ -184,7 +201,7 @@ def extract_features(
                 "images": result.images,
                 "extracted": result.extracted,
                 "failures": failures,
-                "file_bytes": result.file_bytes,
+                "file_bytes": file_bytes,
                 "seconds": result.seconds,
                 "images_per_second": result.images_per_second,
                 "spec": json.loads(tower.spec.to_json()),

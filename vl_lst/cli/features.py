@@ -11,6 +11,7 @@ import typer
 
 from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
 from vl_lst.cli.extract_features import DEMO_ENCODER, Resize
+from vl_lst.cli.features_compress import compress
 from vl_lst.cli.features_join import join
 
 if TYPE_CHECKING:
@@ -367,7 +368,7 @@ def _megabytes(size: int) -> str:
 
 features = typer.Typer(
     name="features",
-    help="Look into feature files, check and join them, import and export features.",
+    help="Look into feature files, check, join and compress them, import and export features.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -376,3 +377,4 @@ features.command("verify")(verify)
 features.command("import")(import_)
 features.command("export")(export)
 features.command("join")(join)
+features.command("compress")(compress)

@@ -1,0 +1,49 @@
+"""Feature files of every version of the schema stay readable.
+
+`tests/golden/features` holds a small file of each, and of each way in which one version was stored.
+A new version of the spec (`feature_extraction.spec`) brings a file of its own; none is ever removed
+or written anew.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plain_stores import SPEC
+
+from feature_extraction.compression import compress_store
+from feature_extraction.errors import StoreError
+from feature_extraction.spec import FeatureSpec
+from feature_extraction.store import open_features
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "features"
+FILES = sorted(GOLDEN.glob("version-*.h5"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_file_of_each_version_reads_as_it_was_written(path: Path) -> None:
+    store, expected = open_features(path), np.load(GOLDEN / "features.npy")
+    assert list(store) == ["a", "c", "dé"]
+    assert np.array_equal(store.read(["dé", "a", "c"]), expected[[3, 0, 2]])
+    assert store.failures == {"bad": "it is broken, é"}
+    assert store.image_size("c") == (4, 5)
+    assert store.spec.version == 1
+    assert store.spec.differences(SPEC) == []
+
+
+def test_there_is_a_file_of_the_current_version() -> None:
+    names = [path.name for path in FILES]
+    assert any(name.startswith(f"version-{SPEC.version}") for name in names), names
+
+
+def test_a_file_of_an_older_version_can_be_written_anew(tmp_path: Path) -> None:
+    compress_store(GOLDEN / "version-1.h5", tmp_path / "new.h5")
+    assert np.array_equal(
+        open_features(tmp_path / "new.h5")["a"], np.load(GOLDEN / "features.npy")[0]
+    )
+
+
+def test_a_later_version_is_refused_by_name() -> None:
+    later = SPEC.to_json().replace('"version":1', '"version":2')
+    with pytest.raises(StoreError, match=r"reads \(version 1\): version.*upgrade this program"):
+        FeatureSpec.from_json(later)
