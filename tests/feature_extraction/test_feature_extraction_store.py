@@ -349,7 +349,7 @@ def test_absurd_shapes_are_refused(
     [
         (None, "'spec'.*missing"),
         (np.int32(3), "not a text"),
-        ("{}", "Field required"),
+        ("{}", "its version is None"),
         (dataclasses.replace(SPEC, channels=11).to_json(), "not to be trusted"),
     ],
 )
