@@ -12,6 +12,7 @@ does, however that ends: the socket is then closed.
 import contextlib
 import dataclasses
 import json
+import math
 import mmap
 import os
 import select
@@ -21,7 +22,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,7 @@ from numpy.typing import NDArray
 from feature_extraction.errors import FeatureError, ImageError
 from feature_extraction.images import ImageFile, decode_image
 from feature_extraction.preprocess import fit_square
-
-if TYPE_CHECKING:
-    from feature_extraction.spec import ResizeRule
+from feature_extraction.spec import FeatureSpec
 
 # N images of a batch, S side of the square
 
@@ -58,51 +57,53 @@ class Slot(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """What squares are made, and how many go into a slot.
+    """What goes into a slot.
 
     Args:
-        batch_size: Images of a slot.
-        side: Of the square, in pixels.
-        rule: How photographs become squares.
+        batch_size: Images.
+        spec: How photographs become squares.
     """
 
     batch_size: int
-    side: int
-    rule: "ResizeRule"
+    spec: FeatureSpec
+
+    @property
+    def slot_bytes(self) -> int:
+        """Memory of one slot."""
+        return self._size_bytes + self.batch_size * math.prod(self._square_shape)
+
+    def slots(self, memory: bytearray | mmap.mmap) -> list[Slot]:
+        """Divide memory into as many slots as it has room for."""
+        return [
+            self._slot(memory, start)
+            for start in range(0, len(memory) - self.slot_bytes + 1, self.slot_bytes)
+        ]
 
     @property
     def _size_bytes(self) -> int:
         return self.batch_size * 2 * np.dtype(np.int32).itemsize
 
     @property
-    def slot_bytes(self) -> int:
-        """Memory of one slot."""
-        return self._size_bytes + self.batch_size * 3 * self.side**2
+    def _square_shape(self) -> tuple[int, ...]:
+        return 3, self.spec.image_size, self.spec.image_size
 
-    def slots(self, memory: bytearray | mmap.mmap) -> list[Slot]:
-        """Divide memory into as many slots as it has room for."""
-        found = []
-        for start in range(0, len(memory) - self.slot_bytes + 1, self.slot_bytes):
-            size_N2 = np.frombuffer(memory, np.int32, 2 * self.batch_size, start)
-            pixels_N3SS = np.frombuffer(
-                memory, np.uint8, self.batch_size * 3 * self.side**2, start + self._size_bytes
-            )
-            found.append(
-                Slot(pixels_N3SS.reshape(-1, 3, self.side, self.side), size_N2.reshape(-1, 2))
-            )
-        return found
+    def _slot(self, memory: bytearray | mmap.mmap, start: int) -> Slot:
+        shape = (self.batch_size, *self._square_shape)
+        size_N2 = np.frombuffer(memory, np.int32, self.batch_size * 2, start)
+        pixels_N3SS = np.frombuffer(memory, np.uint8, math.prod(shape), start + self._size_bytes)
+        return Slot(pixels_N3SS.reshape(shape), size_N2.reshape(-1, 2))
 
 
-def decode_into(slot: Slot, position: int, path: str, geometry: Geometry) -> str:
+def decode_into(slot: Slot, position: int, path: str, spec: FeatureSpec) -> str:
     """Decode one photograph into its place; return why it failed, nothing where it did not."""
     reason, size = "", (0, 0)
     try:
-        decoded = decode_image(Path(path), geometry.side)
+        decoded = decode_image(Path(path), spec.image_size)
     except ImageError as error:
         slot.pixels[position] = 0
         reason = _storable(str(error))
     else:
-        slot.pixels[position] = fit_square(decoded, geometry.side, geometry.rule)
+        slot.pixels[position] = fit_square(decoded, spec.image_size, spec.resize)
         size = (decoded.height, decoded.width)
     slot.image_size[position] = size
     return reason
@@ -127,7 +128,8 @@ class DecodingProcess:
             settings = {
                 "connection": theirs.fileno(),
                 "memory": memory,
-                "geometry": dataclasses.asdict(geometry),
+                "batch_size": geometry.batch_size,
+                "spec": geometry.spec.to_json(),
             }
             # It must find what this process imports, where this process finds it.
             paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
@@ -187,7 +189,8 @@ class DecodingProcess:
 def main() -> None:
     """Decode what is asked for until nobody is there to ask."""
     settings = json.loads(sys.argv[1])
-    geometry = Geometry(**settings["geometry"])
+    spec = FeatureSpec.from_json(settings["spec"])
+    geometry = Geometry(batch_size=settings["batch_size"], spec=spec)
     slots = geometry.slots(mmap.mmap(settings["memory"], 0))
     connection = socket.socket(fileno=settings["connection"])
     news = select.poll()
@@ -205,7 +208,7 @@ def main() -> None:
                 if news.poll(0):
                     return
                 slot.image_size[position] = UNDER_WAY
-                reasons.append(decode_into(slot, position, path, geometry))
+                reasons.append(decode_into(slot, position, path, spec))
             stream.write(json.dumps(reasons).encode() + b"\n")
             stream.flush()
 

@@ -128,10 +128,10 @@ def write_table(
     reasons: Sequence[str],
 ) -> None:
     """Write everything but the features into a file that is being made."""
-    id_type = h5py.string_dtype("utf-8", max(len(image_id.encode()) for image_id in image_ids))
-    encoded = (image_id.encode() for image_id in image_ids)
+    encoded = [image_id.encode() for image_id in image_ids]
+    id_type = h5py.string_dtype("utf-8", max(map(len, encoded)))
     data = {
-        "image_id": np.fromiter(encoded, id_type, len(image_ids)),
+        "image_id": np.array(encoded, dtype=id_type),
         "status": status.astype("u1"),
         "image_size": image_size.astype("<i4"),
         "reason": np.array(reasons, dtype=h5py.string_dtype("utf-8")),

@@ -16,18 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from feature_extraction.images import BACKGROUND, Decoded
+from feature_extraction.spec import ResizeRule
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from feature_extraction.spec import ResizeRule
 
 # B images, S side of the square
 
 __all__ = ["fit_square", "normalise"]
 
 
-def fit_square(decoded: Decoded, side: int, rule: "ResizeRule") -> NDArray[np.uint8]:
+def fit_square(decoded: Decoded, side: int, rule: ResizeRule) -> NDArray[np.uint8]:
     """Make the square a tower sees.
 
     Args:

@@ -115,10 +115,10 @@ class TestNumbers:
 
     def test_features_that_are_not_finite_name_the_image(self, resnet_folder: Path) -> None:
         encoder = build_encoder(resnet_folder, device="cpu")
-        broken = dataclasses.replace(encoder.spec, std=(1e-30, 1.0, 1.0))
-        encoder.spec = broken
+        spec = dataclasses.replace(encoder.spec, std=(1e-30, 1.0, 1.0))
+        broken = Encoder(encoder._visual, spec, encoder.device)
         with pytest.raises(EncoderError, match="'a'.*not finite"):
-            encoder.encode(pixels(), ["a", "b", "c"])
+            broken.encode(pixels(), ["a", "b", "c"])
 
 
 class TestWeights:
