@@ -67,13 +67,7 @@ def decoded_batches(
     Raises:
         FeatureError: A decoding process died.
     """
-    geometry = Geometry(
-        batch_size=min(batch_size, len(files)),
-        side=spec.image_size,
-        rule=spec.resize,
-        crops=spec.crops,
-        squares=spec.squares,
-    )
+    geometry = Geometry(batch_size=min(batch_size, len(files)), spec=spec)
     wanted = _Wanted(files, starts, batch_size)
     processes = min(workers, len(starts))
     if processes == 0:
@@ -98,7 +92,7 @@ def _decode_here(wanted: _Wanted, geometry: Geometry) -> Iterator[SquareBatch]:
     slot = geometry.slots(bytearray(geometry.slot_bytes))[0]
     for start, files in wanted:
         reasons = [
-            decode_into(slot, position, str(file.path), geometry)
+            decode_into(slot, position, str(file.path), geometry.spec)
             for position, file in enumerate(files)
         ]
         yield SquareBatch(start, slot.pixels[: len(files)], slot.image_size[: len(files)], reasons)

@@ -12,6 +12,7 @@ does, however that ends: the socket is then closed.
 import contextlib
 import dataclasses
 import json
+import math
 import mmap
 import os
 import select
@@ -21,7 +22,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,7 @@ from numpy.typing import NDArray
 from feature_extraction.errors import FeatureError, ImageError
 from feature_extraction.images import ImageFile, decode_image
 from feature_extraction.preprocess import prepare
-
-if TYPE_CHECKING:
-    from feature_extraction.spec import ResizeRule
+from feature_extraction.spec import FeatureSpec
 
 # N images of a batch, K squares of one image, S side of a square
 
@@ -58,57 +57,53 @@ class Slot(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """What squares are made, and how many go into a slot.
+    """What goes into a slot.
 
     Args:
-        batch_size: Images of a slot.
-        side: Of each square, in pixels.
-        rule: How photographs become squares.
-        crops: 1 where the whole photograph is one square, N where its N x N tiles follow.
-        squares: Of each photograph, K.
+        batch_size: Images.
+        spec: How photographs become squares.
     """
 
     batch_size: int
-    side: int
-    rule: "ResizeRule"
-    crops: int
-    squares: int
+    spec: FeatureSpec
+
+    @property
+    def slot_bytes(self) -> int:
+        """Memory of one slot."""
+        return self._size_bytes + self.batch_size * math.prod(self._shape_K3SS)
+
+    def slots(self, memory: bytearray | mmap.mmap) -> list[Slot]:
+        """Divide memory into as many slots as it has room for."""
+        return [
+            self._slot(memory, start)
+            for start in range(0, len(memory) - self.slot_bytes + 1, self.slot_bytes)
+        ]
 
     @property
     def _size_bytes(self) -> int:
         return self.batch_size * 2 * np.dtype(np.int32).itemsize
 
     @property
-    def _pixel_bytes(self) -> int:
-        return self.batch_size * self.squares * 3 * self.side**2
+    def _shape_K3SS(self) -> tuple[int, ...]:
+        return self.spec.squares, 3, self.spec.image_size, self.spec.image_size
 
-    @property
-    def slot_bytes(self) -> int:
-        """Memory of one slot."""
-        return self._size_bytes + self._pixel_bytes
-
-    def slots(self, memory: bytearray | mmap.mmap) -> list[Slot]:
-        """Divide memory into as many slots as it has room for."""
-        found = []
-        for start in range(0, len(memory) - self.slot_bytes + 1, self.slot_bytes):
-            size_N2 = np.frombuffer(memory, np.int32, 2 * self.batch_size, start)
-            pixels_NK3SS = np.frombuffer(
-                memory, np.uint8, self._pixel_bytes, start + self._size_bytes
-            ).reshape(self.batch_size, self.squares, 3, self.side, self.side)
-            found.append(Slot(pixels_NK3SS, size_N2.reshape(-1, 2)))
-        return found
+    def _slot(self, memory: bytearray | mmap.mmap, start: int) -> Slot:
+        shape = (self.batch_size, *self._shape_K3SS)
+        size_N2 = np.frombuffer(memory, np.int32, self.batch_size * 2, start)
+        pixels_NK3SS = np.frombuffer(memory, np.uint8, math.prod(shape), start + self._size_bytes)
+        return Slot(pixels_NK3SS.reshape(shape), size_N2.reshape(-1, 2))
 
 
-def decode_into(slot: Slot, position: int, path: str, geometry: Geometry) -> str:
+def decode_into(slot: Slot, position: int, path: str, spec: FeatureSpec) -> str:
     """Decode one photograph into its place; return why it failed, nothing where it did not."""
     reason, size = "", (0, 0)
     try:
-        decoded = decode_image(Path(path), geometry.crops * geometry.side)
+        decoded = decode_image(Path(path), spec.decoded_side)
     except ImageError as error:
         slot.pixels[position] = 0
         reason = _storable(str(error))
     else:
-        slot.pixels[position] = prepare(decoded, geometry.side, geometry.rule, geometry.crops)
+        slot.pixels[position] = prepare(decoded, spec)
         size = (decoded.height, decoded.width)
     slot.image_size[position] = size
     return reason
@@ -133,7 +128,8 @@ class DecodingProcess:
             settings = {
                 "connection": theirs.fileno(),
                 "memory": memory,
-                "geometry": dataclasses.asdict(geometry),
+                "batch_size": geometry.batch_size,
+                "spec": geometry.spec.to_json(),
             }
             # It must find what this process imports, where this process finds it.
             paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
@@ -193,7 +189,8 @@ class DecodingProcess:
 def main() -> None:
     """Decode what is asked for until nobody is there to ask."""
     settings = json.loads(sys.argv[1])
-    geometry = Geometry(**settings["geometry"])
+    spec = FeatureSpec.from_json(settings["spec"])
+    geometry = Geometry(batch_size=settings["batch_size"], spec=spec)
     slots = geometry.slots(mmap.mmap(settings["memory"], 0))
     connection = socket.socket(fileno=settings["connection"])
     news = select.poll()
@@ -211,7 +208,7 @@ def main() -> None:
                 if news.poll(0):
                     return
                 slot.image_size[position] = UNDER_WAY
-                reasons.append(decode_into(slot, position, path, geometry))
+                reasons.append(decode_into(slot, position, path, spec))
             stream.write(json.dumps(reasons).encode() + b"\n")
             stream.flush()
 

@@ -17,9 +17,8 @@ __all__ = ["fixed_texts", "read_text", "write_text"]
 
 def fixed_texts(texts: Sequence[str]) -> NDArray[np.bytes_]:
     """Return texts as an array that h5py writes as UTF-8 of fixed length."""
-    longest = max((len(text.encode()) for text in texts), default=0)
-    encoded = (text.encode() for text in texts)  # not all at once: there may be millions
-    return np.fromiter(encoded, h5py.string_dtype("utf-8", max(1, longest)), len(texts))
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded, h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 
 def write_text(file: h5py.File, name: str, text: str) -> None:

@@ -89,7 +89,7 @@ def spec(side: int, rule: ResizeRule, crops: int) -> FeatureSpec:
 @pytest.mark.parametrize("crops", [2, 3])
 def test_tiles_put_together_are_the_larger_square(rule: ResizeRule, crops: int) -> None:
     decoded = photograph(120, 90)
-    squares = prepare(decoded, 32, rule, crops)
+    squares = prepare(decoded, spec(32, rule, crops))
     assert squares.shape == (1 + crops * crops, 3, 32, 32)
     assert np.array_equal(squares[0], fit_square(decoded, 32, rule))
     large = fit_square(decoded, 32 * crops, rule)
@@ -101,7 +101,7 @@ def test_tiles_put_together_are_the_larger_square(rule: ResizeRule, crops: int) 
 
 def test_one_crop_is_the_square_alone() -> None:
     decoded = photograph(50, 70)
-    squares = prepare(decoded, 32, "squash", 1)
+    squares = prepare(decoded, spec(32, "squash", 1))
     assert np.array_equal(squares, fit_square(decoded, 32, "squash")[None])
 
 
