@@ -184,7 +184,7 @@ class _Photographs(Dataset[_Prepared]):
             except ImageError as error:
                 reasons[position] = _storable(str(error))
                 continue
-            pixels_NK3SS[position] = prepare(decoded, spec)
+            pixels_NK3SS[position] = prepare(decoded, spec.image_size, spec.resize, spec.crops)
             image_size_N2[position] = decoded.height, decoded.width
         return _Prepared(
             start, torch.from_numpy(pixels_NK3SS), torch.from_numpy(image_size_N2), reasons
