@@ -70,7 +70,7 @@ class Geometry:
     @property
     def slot_bytes(self) -> int:
         """Memory of one slot."""
-        return self._size_bytes + self.batch_size * math.prod(self._shape_K3SS)
+        return self._size_bytes + self.batch_size * math.prod(self._squares_shape)
 
     def slots(self, memory: bytearray | mmap.mmap) -> list[Slot]:
         """Divide memory into as many slots as it has room for."""
@@ -84,11 +84,11 @@ class Geometry:
         return self.batch_size * 2 * np.dtype(np.int32).itemsize
 
     @property
-    def _shape_K3SS(self) -> tuple[int, ...]:
+    def _squares_shape(self) -> tuple[int, ...]:
         return self.spec.squares, 3, self.spec.image_size, self.spec.image_size
 
     def _slot(self, memory: bytearray | mmap.mmap, start: int) -> Slot:
-        shape = (self.batch_size, *self._shape_K3SS)
+        shape = (self.batch_size, *self._squares_shape)
         size_N2 = np.frombuffer(memory, np.int32, self.batch_size * 2, start)
         pixels_NK3SS = np.frombuffer(memory, np.uint8, math.prod(shape), start + self._size_bytes)
         return Slot(pixels_NK3SS.reshape(shape), size_N2.reshape(-1, 2))
@@ -103,7 +103,7 @@ def decode_into(slot: Slot, position: int, path: str, spec: FeatureSpec) -> str:
         slot.pixels[position] = 0
         reason = _storable(str(error))
     else:
-        slot.pixels[position] = prepare(decoded, spec)
+        slot.pixels[position] = prepare(decoded, spec.image_size, spec.resize, spec.crops)
         size = (decoded.height, decoded.width)
     slot.image_size[position] = size
     return reason

@@ -279,7 +279,9 @@ def encode_image(source: str | Path | Image.Image, encoder: Encoder) -> NDArray[
         decoded = decode_image(picture, encoder.spec.decoded_side)
     except ImageError as error:
         raise ImageError(f"image {label}: {error}") from None
-    squares_K3SS = torch.from_numpy(prepare(decoded, encoder.spec))
+    squares_K3SS = torch.from_numpy(
+        prepare(decoded, encoder.spec.image_size, encoder.spec.resize, encoder.spec.crops)
+    )
     features_VC: NDArray[np.float16] = encoder.encode(squares_K3SS[None], [label])[0]
     return features_VC
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from feature_extraction.images import BACKGROUND, Decoded
-from feature_extraction.spec import FeatureSpec, ResizeRule
+from feature_extraction.spec import ResizeRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,21 +28,22 @@ if TYPE_CHECKING:
 __all__ = ["fit_square", "normalise", "prepare"]
 
 
-def prepare(decoded: Decoded, spec: FeatureSpec) -> NDArray[np.uint8]:
+def prepare(decoded: Decoded, side: int, rule: ResizeRule, crops: int) -> NDArray[np.uint8]:
     """Make all that a tower sees of one photograph.
 
     Args:
-        decoded: The photograph, decoded for `spec.decoded_side`.
-        spec: Says the side, the rule and the number of crops.
+        decoded: The photograph, decoded for squares of `crops * side` pixels.
+        side: Of each square, in pixels.
+        rule: How the photograph becomes a square; see this module's head.
+        crops: 1 for the whole photograph alone; N for that and then N x N tiles, row by row.
 
     Returns:
-        uint8 `[K, 3, S, S]`: the whole photograph, then its tiles row by row.
+        uint8 `[K, 3, S, S]`.
     """
-    side, crops = spec.image_size, spec.crops
-    whole_13SS = fit_square(decoded, side, spec.resize)[None]
+    whole_13SS = fit_square(decoded, side, rule)[None]
     if crops == 1:
         return whole_13SS
-    large = fit_square(decoded, spec.decoded_side, spec.resize)
+    large = fit_square(decoded, crops * side, rule)
     rows_of_tiles = large.reshape(3, crops, side, crops, side).transpose(1, 3, 0, 2, 4)
     return np.concatenate((whole_13SS, rows_of_tiles.reshape(-1, 3, side, side)))
 

@@ -51,6 +51,27 @@ def test_it_answers_and_ranks_the_likeliest_answers(
 
 def test_it_answers_as_in_evaluation(world: TinyWorld, run: Path) -> None:
     """The photograph passes the same preprocessing and tower as the stored features did."""
+    assert_predicts_as_evaluated(world, run)
+
+
+def test_it_answers_as_in_evaluation_from_features_of_several_crops(
+    world: TinyWorld, tmp_path: Path
+) -> None:
+    """Each crop's grid is pooled apart, in training as in an answer about one picture."""
+    made = []
+    for split in ("train2014", "val2014"):
+        made.append(tmp_path / f"{split}.h5")
+        photographs = str(world.root / "images" / split)
+        extraction = ["extract-features", "--images", photographs, "--out", str(made[-1])]
+        more = ["--crops", "2", "--image-size", "96", "--workers", "0", "--device", "cpu"]
+        assert main([*extraction, "--encoder", str(world.tower), *more]) == 0
+    features = [str(path) for path in made]
+    recipe = world.recipe(features=features, visual__pooled_grid=2)
+    train(recipe, tmp_path / "run")
+    assert_predicts_as_evaluated(world, tmp_path / "run")
+
+
+def assert_predicts_as_evaluated(world: TinyWorld, run: Path) -> None:
     loaded = load_run(run)
     predictions = loaded.evaluate("train2014").predictions
     for number, colour in enumerate(("red", "green", "blue"), 1):

@@ -4,9 +4,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from feature_extraction.images import Decoded, decode_image
+from feature_extraction.images import Decoded
 from feature_extraction.preprocess import fit_square, normalise, prepare
-from feature_extraction.spec import FeatureSpec, ResizeRule
+from feature_extraction.spec import ResizeRule
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -64,32 +64,11 @@ def test_a_reduced_picture_is_placed_as_the_photograph_would_be(rule: str) -> No
     assert np.abs(found - wanted).max() <= 3
 
 
-def spec(side: int, rule: ResizeRule, crops: int) -> FeatureSpec:
-    return FeatureSpec(
-        encoder="any",
-        weights="random",
-        architecture_sha256="a" * 64,
-        weights_sha256="b" * 64,
-        quick_gelu=False,
-        image_size=side,
-        resize=rule,
-        background=(255, 255, 255),
-        exact_pixels=4194304,
-        layer="grid",
-        grid=(1, 1),
-        channels=1,
-        mean=MEAN,
-        std=STD,
-        precision="fp32",
-        crops=crops,
-    )
-
-
 @pytest.mark.parametrize("rule", ["squash", "letterbox", "center-crop"])
 @pytest.mark.parametrize("crops", [2, 3])
 def test_tiles_put_together_are_the_larger_square(rule: ResizeRule, crops: int) -> None:
     decoded = photograph(120, 90)
-    squares = prepare(decoded, spec(32, rule, crops))
+    squares = prepare(decoded, 32, rule, crops)
     assert squares.shape == (1 + crops * crops, 3, 32, 32)
     assert np.array_equal(squares[0], fit_square(decoded, 32, rule))
     large = fit_square(decoded, 32 * crops, rule)
@@ -101,14 +80,5 @@ def test_tiles_put_together_are_the_larger_square(rule: ResizeRule, crops: int) 
 
 def test_one_crop_is_the_square_alone() -> None:
     decoded = photograph(50, 70)
-    squares = prepare(decoded, spec(32, "squash", 1))
+    squares = prepare(decoded, 32, "squash", 1)
     assert np.array_equal(squares, fit_square(decoded, 32, "squash")[None])
-
-
-def test_a_large_photograph_is_decoded_for_the_square_its_tiles_are_cut_from() -> None:
-    """Otherwise tiles would be blown up from a picture reduced for the small square."""
-    picture = Image.fromarray(np.zeros((3000, 3000, 3), np.uint8))
-    few, many = spec(64, "squash", 1), spec(64, "squash", 8)
-    assert many.decoded_side == 512
-    assert min(decode_image(picture, many.decoded_side).image.size) >= 2 * 512
-    assert min(decode_image(picture, few.decoded_side).image.size) < 2 * 512

@@ -10,7 +10,7 @@ from vl_lst.models.batch import Batch, unique_rows
 from vl_lst.models.config import LadderConfig, VisualConfig
 from vl_lst.models.losses import vocabulary_losses
 from vl_lst.models.relative_bias import relative_position_bucket
-from vl_lst.models.visual import pool_grid
+from vl_lst.models.visual import VisualEmbedding, pool_grid
 from vl_lst.profiling.memory import bytes_saved_for_backward
 
 
@@ -128,6 +128,18 @@ def test_pooling_takes_the_maximum_of_overlapping_windows() -> None:
     assert pool_grid(grid, 6).flatten().tolist() == [
         float((row + 1) * 7 + column + 1) for row in range(6) for column in range(6)
     ]
+
+
+def test_the_grid_of_each_crop_is_pooled_apart() -> None:
+    features = torch.randn(2, 2, 5 * 49, 3)
+    each = [pool_grid(crop, 6) for crop in features.split(49, dim=2)]
+    assert torch.equal(pool_grid(features, 6, grids=5), torch.cat(each, 2))
+    config = VisualConfig(channels=3, tokens=5 * 49, grids=5)
+    assert config.pooled_tokens == 5 * 36
+    embedded = VisualEmbedding(config, width=8, epsilon=1e-6)(features)
+    assert embedded.shape == (2, 2 * 5 * 36, 8)
+    with pytest.raises(ModelError, match="of 5 crops.*pooled_grid to null"):
+        VisualConfig(channels=3, tokens=5 * 25, grids=5)
 
 
 def test_vocabulary_losses_equal_cross_entropy_without_keeping_logits(monkeypatch) -> None:
