@@ -123,6 +123,10 @@ class Tower(Protocol):
         """Side of its images in pixels, unless another is asked for."""
 
     @property
+    def default_weights(self) -> str | Path | None:
+        """Tag, file or folder; `None` where they have to be named."""
+
+    @property
     def packages(self) -> tuple[str, ...]:
         """Packages that compute it, beside PyTorch and open_clip."""
 

@@ -33,6 +33,18 @@ class TestTable:
         assert output_shape(tower, side, "pooled") == ((1, 1), row.pooled_channels)
 
     @pytest.mark.parametrize("name", ENCODERS)
+    def test_the_documentation_says_the_same(self, name: str) -> None:
+        row = ENCODERS[name]
+        grid = " x ".join(map(str, row.grid))
+        described = f"| {name} | 224 | {row.weights} | {grid} | {row.channels} | "
+        documentation = Path(__file__).resolve().parents[2] / "docs" / "encoders.md"
+        lines = documentation.read_text().splitlines()
+        found = [line for line in lines if line.startswith(described)]
+        assert [line.removeprefix(described).split()[0] for line in found] == [
+            str(row.pooled_channels)
+        ]
+
+    @pytest.mark.parametrize("name", ENCODERS)
     def test_default_weights_were_trained_with_the_rows_activation(self, name: str) -> None:
         row, tower = ENCODERS[name], find_tower(name)
         assert (tower.name, tower.image_size) == (name, 224)
