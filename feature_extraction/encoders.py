@@ -44,16 +44,16 @@ class Encoder:
 
     Args:
         tower: The architecture.
-        module: It, with its weights.
+        visual: It, with its weights.
         spec: What it is and how images come to it.
         device: Where it runs.
     """
 
     def __init__(
-        self, tower: Tower, module: nn.Module, spec: FeatureSpec, device: torch.device
+        self, tower: Tower, visual: nn.Module, spec: FeatureSpec, device: torch.device
     ) -> None:
         self._tower = tower
-        self._module = module.to(device).eval().requires_grad_(False)
+        self._visual = visual.to(device).eval().requires_grad_(False)
         self.spec = spec
         self.device = device
 
@@ -82,7 +82,7 @@ class Encoder:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=spec.precision == "bf16"):
             maps_BCHW = [
                 self._tower.features(
-                    self._module, normalise(images_B3SS, spec.mean, spec.std), spec.layer
+                    self._visual, normalise(images_B3SS, spec.mean, spec.std), spec.layer
                 )
                 for images_B3SS in images_BK3SS.unbind(1)
             ]
