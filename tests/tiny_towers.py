@@ -7,7 +7,9 @@ import timm
 import torch
 import transformers
 from timm.models._hub import save_for_hf
-from torch import nn
+from torch import Tensor, nn
+
+from feature_extraction.spec import FeatureSpec
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 SIDE = 64
@@ -103,3 +105,9 @@ def write_timm(folder: Path, kind: str, classes: int = 5) -> nn.Module:
     config = {"pretrained_cfg": settings, "model_args": arguments}
     save_for_hf(model, str(folder), config, safe_serialization=True)
     return model
+
+
+def normalised(images: Tensor, spec: FeatureSpec) -> Tensor:
+    """What a tower is given of 8-bit images, written out by hand."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
+    return (images / 255 - mean) / std

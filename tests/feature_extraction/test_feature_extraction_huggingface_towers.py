@@ -7,13 +7,12 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tiny_towers import DINOV2, SIDE, TRANSFORMER, write_huggingface
+from tiny_towers import DINOV2, SIDE, TRANSFORMER, normalised, write_huggingface
 from torch import Tensor
 
 from feature_extraction import weights
 from feature_extraction.encoders import build_encoder, encoder_from_spec
 from feature_extraction.errors import EncoderError
-from feature_extraction.preprocess import normalise
 
 
 def pixels(side: int = SIDE) -> Tensor:
@@ -53,7 +52,7 @@ class TestNumbers:
         model = write_huggingface(tmp_path / "tower", kind)
         encoder = build_encoder(tmp_path / "tower", image_size=side, device="cpu")
         body = getattr(model, "vision_model", getattr(model, "vit", model))
-        normal = normalise(pixels(side), encoder.spec.mean, encoder.spec.std)
+        normal = normalised(pixels(side), encoder.spec)
         more = {"interpolate_pos_encoding": True} if body is not model and side != SIDE else {}
         expected = body(pixel_values=normal, **more).last_hidden_state[:, leading:]
         assert encoder.spec.grid == (side // 16, side // 16)
@@ -63,7 +62,7 @@ class TestNumbers:
     def test_a_convolutional_grid_is_row_by_row(self, tmp_path: Path) -> None:
         model = write_huggingface(tmp_path / "tower", "convnext")
         encoder = build_encoder(tmp_path / "tower", image_size=96, device="cpu")
-        normal = normalise(pixels(96), encoder.spec.mean, encoder.spec.std)
+        normal = normalised(pixels(96), encoder.spec)
         expected = model(pixel_values=normal).last_hidden_state.flatten(2).mT
         found = torch.from_numpy(encoder.encode(pixels(96), ["a", "b"])).float()
         torch.testing.assert_close(found, expected.detach(), rtol=2e-3, atol=2e-3)
@@ -73,7 +72,7 @@ class TestNumbers:
         model = write_huggingface(tmp_path / "tower", kind)
         encoder = build_encoder(tmp_path / "tower", layer="pooled", device="cpu")
         body = getattr(model, "vision_model", model)
-        normal = normalise(pixels(), encoder.spec.mean, encoder.spec.std)
+        normal = normalised(pixels(), encoder.spec)
         expected = body(pixel_values=normal).pooler_output
         found = torch.from_numpy(encoder.encode(pixels(), ["a", "b"])[:, 0]).float()
         torch.testing.assert_close(found, expected.detach(), rtol=2e-3, atol=2e-3)

@@ -5,13 +5,12 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_towers import SIDE, TIMM, write_timm
+from tiny_towers import SIDE, TIMM, normalised, write_timm
 from torch import Tensor
 
 from feature_extraction import timm_towers, weights
 from feature_extraction.encoders import build_encoder, encoder_from_spec
 from feature_extraction.errors import EncoderError
-from feature_extraction.preprocess import normalise
 from feature_extraction.towers import find_tower, output_shape
 
 
@@ -34,20 +33,20 @@ class TestNumbers:
     ) -> None:
         model = write_timm(tmp_path / "tower", kind)
         encoder = build_encoder(tmp_path / "tower", device="cpu")
-        normal = normalise(pixels(), encoder.spec.mean, encoder.spec.std)
+        normal = normalised(pixels(), encoder.spec)
         assert_equal(encoder, pixels(), model.forward_features(normal)[:, prefix:])
 
     def test_a_resnets_grid_is_its_last_map_row_by_row(self, tmp_path: Path) -> None:
         model = write_timm(tmp_path / "tower", "resnet")
         encoder = build_encoder(tmp_path / "tower", image_size=96, device="cpu")
-        normal = normalise(pixels(96), encoder.spec.mean, encoder.spec.std)
+        normal = normalised(pixels(96), encoder.spec)
         assert_equal(encoder, pixels(96), model.forward_features(normal).flatten(2).mT)
 
     @pytest.mark.parametrize("kind", TIMM)
     def test_pooled_is_the_tower_without_its_classifier(self, kind: str, tmp_path: Path) -> None:
         model = write_timm(tmp_path / "tower", kind)
         encoder = build_encoder(tmp_path / "tower", layer="pooled", device="cpu")
-        normal = normalise(pixels(), encoder.spec.mean, encoder.spec.std)
+        normal = normalised(pixels(), encoder.spec)
         expected = model.forward_head(model.forward_features(normal), pre_logits=True)
         assert_equal(encoder, pixels(), expected[:, None])
 
@@ -56,7 +55,7 @@ class TestNumbers:
         write_timm(folder, "vit")
         encoder = build_encoder(folder, image_size=96, device="cpu")
         plain = timm.create_model(f"local-dir:{folder}", pretrained=True, img_size=96).eval()
-        normal = normalise(pixels(96), encoder.spec.mean, encoder.spec.std)
+        normal = normalised(pixels(96), encoder.spec)
         assert_equal(encoder, pixels(96), plain.forward_features(normal)[:, 1:])
 
 
