@@ -177,12 +177,15 @@ class DecodingProcess:
 
     def _obituary(self, slot: Slot, files: Sequence[ImageFile]) -> str:
         code = self._process.wait()
-        how = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
         at = np.flatnonzero(slot.image_size[:, 0] == UNDER_WAY)
         where = f" at {files[at[0]].path}" if at.size else ""
+        if code >= 0:
+            how, why = f"exit code {code}", "; what it printed says why"
+        else:
+            how, why = f"killed by {signal.Signals(-code).name}", ", perhaps for lack of memory"
         return (
-            f"a decoding process died ({how}){where}, perhaps for lack of memory. What is done is "
-            "kept: run the same command again, with fewer --workers or a smaller --batch-size."
+            f"a decoding process died ({how}){where}{why}. What is done is kept: run the same "
+            "command again, with fewer --workers or a smaller --batch-size."
         )
 
 

@@ -44,16 +44,16 @@ class Encoder:
 
     Args:
         tower: The architecture.
-        module: It, with its weights.
+        visual: It, with its weights.
         spec: What it is and how images come to it.
         device: Where it runs.
     """
 
     def __init__(
-        self, tower: Tower, module: nn.Module, spec: FeatureSpec, device: torch.device
+        self, tower: Tower, visual: nn.Module, spec: FeatureSpec, device: torch.device
     ) -> None:
         self._tower = tower
-        self._module = module.to(device).eval().requires_grad_(False)
+        self._visual = visual.to(device).eval().requires_grad_(False)
         self.spec = spec
         self.device = device
         # Kept there: a copy to CUDA for each batch would wait for the batch before it.
@@ -105,7 +105,7 @@ class Encoder:
         ):
             maps_BCHW = [
                 self._tower.features(
-                    self._module,
+                    self._visual,
                     normalise(images_B3SS, self._mean_311, self._std_311),
                     self.spec.layer,
                 )

@@ -125,9 +125,9 @@ def find_images(folder: Path) -> list[ImageFile]:
             not UTF-8.
     """
     if not folder.is_dir():
-        state = "is not a folder" if folder.exists() else "does not exist"
-        raise ImageError(f"{folder} {state}; expected a folder of images")
-    found: list[ImageFile] = []
+        found = "is not a folder" if folder.exists() else "does not exist"
+        raise ImageError(f"{folder} {found}; expected a folder of images")
+    files: list[ImageFile] = []
     for parent, names in _walk(folder):
         for name in names:
             image_id, suffix = os.path.splitext(name)
@@ -138,20 +138,20 @@ def find_images(folder: Path) -> list[ImageFile]:
                     f"the file name {os.fsencode(parent / name)!r} is not UTF-8, so it cannot be "
                     "an image id; rename the file"
                 )
-            found.append(ImageFile(image_id, parent, sys.intern(suffix)))
-    found.sort(key=attrgetter("image_id"))
-    for one, other in pairwise(found):
+            files.append(ImageFile(image_id, parent, sys.intern(suffix)))
+    files.sort(key=attrgetter("image_id"))
+    for one, other in pairwise(files):
         if one.image_id == other.image_id:
             raise ImageError(
                 f"two files have the id {one.image_id!r}: {one.path} and {other.path}. Ids are "
                 "file names without suffix and must differ: rename or remove one."
             )
-    if not found:
+    if not files:
         raise ImageError(
             f"no images in {folder} or below it; expected files that end in "
             f"{', '.join(sorted(SUFFIXES))}"
         )
-    return found
+    return files
 
 
 def decode_image(source: Path | Image.Image, side: int) -> Decoded:

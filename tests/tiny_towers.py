@@ -9,7 +9,6 @@ import transformers
 from timm.models._hub import save_for_hf
 from torch import Tensor, nn
 
-from feature_extraction.preprocess import normalise
 from feature_extraction.spec import FeatureSpec
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -108,8 +107,7 @@ def write_timm(folder: Path, kind: str, classes: int = 5) -> nn.Module:
     return model
 
 
-def normalised(pixels_B3SS: Tensor, spec: FeatureSpec) -> Tensor:
-    """What a tower is given of these pixels."""
-    return normalise(
-        pixels_B3SS, *(torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
-    )
+def normalised(images: Tensor, spec: FeatureSpec) -> Tensor:
+    """What a tower is given of 8-bit images, written out by hand."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
+    return (images / 255 - mean) / std

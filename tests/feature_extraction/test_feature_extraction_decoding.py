@@ -144,7 +144,7 @@ class TestDeath:
         monkeypatch.syspath_prepend(tmp_path)
         with (
             decoded_batches(files, [0, 2], spec, batch_size=2, workers=2) as batches,
-            pytest.raises(FeatureError, match=r"died \(exit code 7\), perhaps"),
+            pytest.raises(FeatureError, match=r"died \(exit code 7\); what it printed says why"),
         ):
             kept(batches)
 

@@ -66,7 +66,7 @@ class TestEncode:
 
     def test_features_that_are_not_finite_name_the_image(self, resnet_folder: Path) -> None:
         encoder = build_encoder(resnet_folder, device="cpu")
-        encoder._module.layer4[0].conv1.weight.fill_(torch.inf)
+        encoder._visual.layer4[0].conv1.weight.fill_(torch.inf)
         with pytest.raises(EncoderError, match="'a'.*not finite"):
             encoder.encode(pixels(), ["a", "b", "c"])
 

@@ -101,7 +101,7 @@ class TestWeights:
         half = build_encoder(tower, device="cpu")
         assert half.spec.architecture_sha256 == exact.spec.architecture_sha256
         assert half.spec.weights_sha256 != exact.spec.weights_sha256
-        assert {p.dtype for p in half._module.parameters()} == {torch.float32}
+        assert {p.dtype for p in half._visual.parameters()} == {torch.float32}
 
     def test_a_checkpoint_in_parts_is_the_same(self, tower: Path) -> None:
         whole = build_encoder(tower, device="cpu").spec

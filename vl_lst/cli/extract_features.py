@@ -61,8 +61,8 @@ def extract_features(
         typer.Option(
             help="RN50, RN101, RN50x4, ViT-B-32, ViT-B-16, ViT-L-14, ViT-B-16-SigLIP, "
             "ViT-B-16-SigLIP2, DINOv2-B-14, demo; another model of open_clip by its name; "
-            "timm:NAME such as timm:vit_large_patch14_dinov2; hf:OWNER/NAME such as "
-            "hf:google/siglip2-base-patch16-224; or a folder one of these libraries wrote."
+            "timm:NAME such as timm:resnet50; hf:OWNER/NAME such as hf:facebook/dinov2-base; or "
+            "a folder one of these libraries wrote."
         ),
     ] = "RN101",
     weights: Annotated[
@@ -139,8 +139,7 @@ def extract_features(
 
     Example: vl-lst extract-features --images coco/val2014 --out val2014.h5
 
-    Finer: vl-lst extract-features --images coco/val2014 --out fine.h5 --encoder DINOv2-B-14
-    --crops 2
+    Finer: vl-lst extract-features --images photos --out fine.h5 --crops 2
     """
     from feature_extraction.encoders import build_encoder
     from feature_extraction.extract import extract
