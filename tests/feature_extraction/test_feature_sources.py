@@ -25,7 +25,7 @@ def write_npy(path: Path, values: np.ndarray = VALUES) -> Path:
 
 
 def read(path: Path) -> np.ndarray:
-    return read_features(FeatureFile(path.stem, path), (3, 4))
+    return read_features(FeatureFile(path.stem, path), (3, 4))[0]
 
 
 class TestFinding:
@@ -44,7 +44,7 @@ class TestFinding:
             for image_id in ("y", "x"):
                 file[f"{image_id}/features"] = VALUES
         assert find_features(path) == [FeatureFile("x", path), FeatureFile("y", path)]
-        assert np.array_equal(read_features(FeatureFile("y", path), (3, 4)), VALUES)
+        assert np.array_equal(read_features(FeatureFile("y", path), (3, 4))[0], VALUES)
 
     def test_problems_name_what_to_do(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="does not exist; expected.*IMAGE_ID.h5"):
@@ -90,7 +90,7 @@ class TestReading:
     def test_a_vector_is_one_token(self, tmp_path: Path) -> None:
         path = write_npy(tmp_path / "a.npy", VALUES[0])
         assert feature_shape(FeatureFile("a", path)) == (1, 4)
-        assert np.array_equal(read_features(FeatureFile("a", path), (1, 4)), VALUES[:1])
+        assert np.array_equal(read_features(FeatureFile("a", path), (1, 4))[0], VALUES[:1])
 
     def test_another_shape_names_the_file_and_both_shapes(self, tmp_path: Path) -> None:
         path = write_npy(tmp_path / "odd.npy", np.zeros((3, 5), np.float32))
