@@ -329,3 +329,39 @@ def test_hostile_files_are_refused_before_reading(
     assert "was not read" in str(caught.value)
     with pytest.raises(StoreError, match=message):
         feature_shape(FeatureFile("a", path))
+
+
+def test_sizes_of_photographs_beside_the_features(tmp_path: Path) -> None:
+    path = write_h5(tmp_path / "a.h5")
+    assert read_features(FeatureFile("a", path), (3, 4))[1] == (0, 0)
+    with h5py.File(path, "r+") as file:
+        file["a/img_h"] = 480
+    assert read_features(FeatureFile("a", path), (3, 4))[1] == (0, 0)
+    with h5py.File(path, "r+") as file:
+        file["a/img_w"] = np.array([640])
+    assert read_features(FeatureFile("a", path), (3, 4))[1] == (480, 640)
+
+
+@pytest.mark.parametrize(
+    "width", [-1, 2**40, 1.5, np.arange(3), "wide", h5py.SoftLink("/a/features")]
+)
+def test_sizes_that_are_none_are_refused(tmp_path: Path, width: object) -> None:
+    path = write_h5(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file["a/img_h"] = 480
+        file["a/img_w"] = width
+    with pytest.raises(StoreError, match="img_w"):
+        feature_shape(FeatureFile("a", path))
+
+
+def test_filters_that_hdf5_would_load_from_elsewhere_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk((3, 4))
+        properties.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, (1,))
+        group, space = file.create_group("a"), h5py.h5s.create_simple((3, 4))
+        dataset = h5py.h5d.create(group.id, b"features", h5py.h5t.IEEE_F32LE, space, properties)
+        dataset.write_direct_chunk((0, 0), VALUES.astype("<f4").tobytes(), 0)
+    with pytest.raises(StoreError, match="HDF5 filter 32015.*h5repack"):
+        feature_shape(FeatureFile("a", path))
