@@ -9,7 +9,18 @@
 Each message says what was found, what was expected and what to do.
 """
 
-__all__ = ["EncoderError", "FeatureError", "FeatureFileError", "ImageError", "StoreError"]
+__all__ = [
+    "HOW_TO_EXTRACT",
+    "EncoderError",
+    "FeatureError",
+    "FeatureFileError",
+    "ImageError",
+    "StoreError",
+]
+
+
+# What to do where there are no features.
+HOW_TO_EXTRACT = "vl-lst extract-features --images FOLDER --out FILE.h5"
 
 
 class FeatureError(Exception):

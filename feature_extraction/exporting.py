@@ -1,27 +1,31 @@
 """A store's features in the formats of other programs.
 
     h5      a folder of files IMAGE_ID.h5 with the dataset `IMAGE_ID/features`: what the programs
-            before this one read
-    arrow   a folder for `datasets.load_from_disk`, with the columns `image_id` and `features`
+            before this one read; and `IMAGE_ID/img_h`, `IMAGE_ID/img_w` where they are known
+    arrow   a folder for `datasets.load_from_disk`, with the columns `image_id`, `features`,
+            `height` and `width`
 
 `export.json` in the folder says how the features were made. The folder is filled under the name
-`FOLDER.partial`, file after whole file, and renamed at the end: an interrupted export goes on where
-it was, and nothing can mistake it for a finished one.
+`FOLDER.partial` and renamed at the end, so nothing can mistake it for a finished one. To wait for
+the disk after each of many small files would take most of the time: now and then all that were
+written since are waited for, and a marker says how many files are safe. There an interrupted export
+goes on.
 """
 
-import errno
 import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import h5py
 
+from feature_extraction.disk import is_out_of_space, sync_file, sync_folder
 from feature_extraction.errors import StoreError
 from feature_extraction.store import FeatureReader
 
@@ -36,7 +40,8 @@ MANIFEST = "export.json"
 ARROW_FILE_BYTES = 2**28
 ARROW_BATCH_BYTES = 2**23
 LONGEST_FILE_NAME = 255
-OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MARKER = ".safe"
+SECONDS_BETWEEN_SYNCS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,21 +105,59 @@ def export_features(
             _check_same(partial, manifest)
         else:
             _write_text(partial / MANIFEST, manifest)
-        for piece in pieces:
-            target = partial / piece.name
-            if not target.exists():
-                with _whole(target) as temporary:
-                    write(temporary, store, piece.image_ids)
-                written += len(piece.image_ids)
-            done += len(piece.image_ids)
-            if on_progress is not None:
-                on_progress(done, len(image_ids))
+        with _SafeFiles(partial) as safe:
+            for number, piece in enumerate(pieces):
+                if number >= safe.count:
+                    write(partial / piece.name, store, piece.image_ids)
+                    safe.add(partial / piece.name)
+                    written += len(piece.image_ids)
+                done += len(piece.image_ids)
+                if on_progress is not None:
+                    on_progress(done, len(image_ids))
         if export_format == "arrow":
             _write_dataset_files(partial, store, pieces)
-        _sync_folder(partial)
+        safe.remove_marker()
         partial.rename(out)
-        _sync_folder(out.parent)
+        sync_folder(out.parent)
     return ExportResult(images=len(image_ids), written=written, files=len(pieces))
+
+
+class _SafeFiles:
+    """Which files of a folder, in their order, are known to be on the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._waiting: list[Path] = []
+        self._synced_at = time.monotonic()
+        try:
+            self.count = int((folder / MARKER).read_text(encoding="ascii"))
+        except FileNotFoundError:
+            self.count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Also what was written before an interruption is kept.
+        self._sync()
+
+    def add(self, path: Path) -> None:
+        self._waiting.append(path)
+        if time.monotonic() - self._synced_at >= SECONDS_BETWEEN_SYNCS:
+            self._sync()
+
+    def remove_marker(self) -> None:
+        (self._folder / MARKER).unlink()
+        sync_folder(self._folder)
+
+    def _sync(self) -> None:
+        for path in self._waiting:
+            sync_file(path)
+        sync_folder(self._folder)
+        self.count += len(self._waiting)
+        self._waiting.clear()
+        _write_text(self._folder / MARKER, str(self.count))
+        self._synced_at = time.monotonic()
 
 
 def _pieces(image_ids: Sequence[str], per_file: int, export_format: ExportFormat) -> list[_Piece]:
@@ -135,7 +178,7 @@ def _pieces(image_ids: Sequence[str], per_file: int, export_format: ExportFormat
 def _check_file_name(image_id: str) -> None:
     # Ids are read from a file, and may have been chosen to write elsewhere.
     is_safe = image_id and not image_id.startswith(".") and not {"/", "\0"} & set(image_id)
-    if not is_safe or len(_temporary_name(f"{image_id}.h5").encode()) > LONGEST_FILE_NAME:
+    if not is_safe or len(f"{image_id}.h5".encode()) > LONGEST_FILE_NAME:
         raise StoreError(
             f"the image id {image_id!r} cannot be the name of a file: it begins with a dot, holds "
             "a slash or is too long. Export to arrow, which has ids in a column."
@@ -167,9 +210,13 @@ def _check_same(folder: Path, manifest: str) -> None:
 def _write_h5(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> None:
     (image_id,) = image_ids
     with h5py.File(path, "w") as file:
-        file.create_group(image_id).create_dataset(
-            "features", data=store[image_id], track_times=False
-        )
+        data: dict[str, Any] = {"features": store[image_id]}
+        height, width = store.image_size(image_id)
+        if height and width:
+            data.update(img_h=height, img_w=width)
+        group = file.create_group(image_id)
+        for name, values in data.items():
+            group.create_dataset(name, data=values, track_times=False)
 
 
 def _write_arrow(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> None:
@@ -179,7 +226,16 @@ def _write_arrow(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> 
     with ArrowWriter(path=str(path), features=_columns(store)) as writer:
         for start in range(0, len(image_ids), per_batch):
             batch = image_ids[start : start + per_batch]
-            writer.write_batch({"image_id": batch, "features": store.read(batch)})
+            sizes = [store.image_size(image_id) for image_id in batch]
+            writer.write_batch(
+                {
+                    "image_id": batch,
+                    "features": store.read(batch),
+                    # Of imported features they may not be known.
+                    "height": [height or None for height, _ in sizes],
+                    "width": [width or None for _, width in sizes],
+                }
+            )
         writer.finalize()
 
 
@@ -204,7 +260,10 @@ def _columns(store: FeatureReader) -> Any:
     from datasets import Array2D, Features, Value
 
     features = Array2D(shape=(store.tokens, store.channels), dtype="float16")
-    return Features({"image_id": Value("string"), "features": features})
+    side = Value("int32")
+    return Features(
+        {"image_id": Value("string"), "features": features, "height": side, "width": side}
+    )
 
 
 def _image_bytes(store: FeatureReader) -> int:
@@ -212,20 +271,10 @@ def _image_bytes(store: FeatureReader) -> int:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with _whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; the file takes its name when it is whole and on the disk."""
-    temporary = path.with_name(_temporary_name(path.name))
-    yield temporary
-    handle = os.open(temporary, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Write a file that takes its name when it is whole and on the disk."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    sync_file(temporary)
     temporary.replace(path)
 
 
@@ -246,25 +295,16 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _temporary_name(name: str) -> str:
-    return f".{name}.tmp"
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 @contextmanager
 def _explained(out: Path, partial: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        is_full = error.errno in OUT_OF_SPACE or os.strerror(errno.ENOSPC) in str(error)
-        found = "no space left on the device" if is_full else error.strerror or str(error)
+        found = (
+            "no space left on the device"
+            if is_out_of_space(error)
+            else error.strerror or str(error)
+        )
         raise StoreError(
             f"cannot write {out}: {found}. What is done is kept in {partial}: mend that and run "
             "the same command again to go on."

@@ -199,16 +199,17 @@ def _batches(rows: NDArray[np.intp], most: int) -> Iterator[tuple[int, int]]:
 
 def _read_batch(files: Sequence[FeatureFile], start: int, shape: tuple[int, int]) -> Batch:
     features_NVC = np.zeros((len(files), *shape), np.float16)
+    image_size_N2 = np.zeros((len(files), 2), np.int32)
     reasons = [""] * len(files)
     for position, file in enumerate(files):
         try:
-            features_NVC[position] = read_features(file, shape)
+            features_NVC[position], image_size_N2[position] = read_features(file, shape)
         except FeatureFileError as error:
             reasons[position] = _storable(str(error))
     return Batch(
         start=start,
         features=features_NVC,
-        image_size=np.zeros((len(files), 2), np.int32),
+        image_size=image_size_N2,
         reasons=reasons,
     )
 

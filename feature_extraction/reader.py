@@ -1,6 +1,7 @@
 """What trainers and evaluators need of features, whatever files hold them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -8,7 +9,19 @@ from numpy.typing import NDArray
 
 from feature_extraction.spec import FeatureSpec
 
-__all__ = ["FeatureReader"]
+__all__ = ["FeatureReader", "StoredFile"]
+
+
+class StoredFile(Protocol):
+    """One file of a reader."""
+
+    @property
+    def path(self) -> Path:
+        """The HDF5 file."""
+
+    @property
+    def compression(self) -> str:
+        """How its features are compressed: `zstd`, `gzip` or `none`."""
 
 
 class FeatureReader(Protocol):
@@ -25,6 +38,14 @@ class FeatureReader(Protocol):
     @property
     def channels(self) -> int:
         """Numbers per feature vector."""
+
+    @property
+    def files(self) -> Sequence[StoredFile]:
+        """The files that hold the features."""
+
+    @property
+    def listed_ids(self) -> Sequence[str]:
+        """Ids of all images, with features or not, in the order of the files."""
 
     @property
     def failures(self) -> Mapping[str, str]:

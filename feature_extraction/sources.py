@@ -1,6 +1,7 @@
 """Features that other programs made, as they lie on disk: found, checked, read image by image.
 
-    IMAGE_ID.h5            an HDF5 file with the dataset `IMAGE_ID/features`: the ancestors' layout
+    IMAGE_ID.h5            an HDF5 file with the dataset `IMAGE_ID/features`: the ancestors' layout;
+                           `img_h` and `img_w` beside it are the photograph's height and width
     IMAGE_ID.npy           a NumPy array
     IMAGE_ID.safetensors   one tensor, or one called `features`
 
@@ -34,7 +35,15 @@ __all__ = ["FeatureFile", "feature_shape", "find_features", "read_features"]
 
 DATASET = "features"
 HDF5_SUFFIXES = (".h5", ".hdf5")
+BUILT_IN_FILTERS = {
+    h5py.h5z.FILTER_DEFLATE,
+    h5py.h5z.FILTER_SHUFFLE,
+    h5py.h5z.FILTER_FLETCHER32,
+    h5py.h5z.FILTER_LZF,
+}
 MOST_EXPANSION = 2
+UNKNOWN_SIZE = (0, 0)
+LONGEST_SIDE = 2**31 - 1
 SAFETENSORS_FLOATS = ("F16", "BF16", "F32", "F64")
 
 # What h5py, NumPy and safetensors raise on damaged files.
@@ -64,6 +73,7 @@ class _Array:
 
     shape: tuple[int, ...]
     read: Callable[[], NDArray[Any]]
+    image_size: tuple[int, int] = UNKNOWN_SIZE
 
 
 def find_features(source: Path, *, besides: Path | None = None) -> list[FeatureFile]:
@@ -118,12 +128,17 @@ def feature_shape(file: FeatureFile) -> tuple[int, int]:
         return _token_shape(file, array.shape)
 
 
-def read_features(file: FeatureFile, shape: tuple[int, int]) -> NDArray[np.float16]:
-    """Return an image's features, float16 `[tokens, channels]`.
+def read_features(
+    file: FeatureFile, shape: tuple[int, int]
+) -> tuple[NDArray[np.float16], tuple[int, int]]:
+    """Return an image's features, and its height and width.
 
     Args:
         file: Where they are.
         shape: Tokens and channels they must have.
+
+    Returns:
+        float16 `[tokens, channels]`; height and width in pixels, zeros where they are not known.
 
     Raises:
         FeatureFileError: The file is damaged, or its numbers do not fit float16.
@@ -138,12 +153,12 @@ def read_features(file: FeatureFile, shape: tuple[int, int]) -> NDArray[np.float
                 "are made alike: put the right file in its place, or leave it out, and run the "
                 "same command again."
             )
-        values = array.read()
+        values, image_size = array.read(), array.image_size
     with np.errstate(over="ignore"):
         features_VC: NDArray[np.float16] = values.astype(np.float16).reshape(shape)
     if not np.isfinite(features_VC).all():
         raise FeatureFileError("it holds numbers that are not finite, or too large for float16")
-    return features_VC
+    return features_VC, image_size
 
 
 def _is_same(path: Path, other: Path | None) -> bool:
@@ -188,8 +203,33 @@ def _open_hdf5(file: FeatureFile) -> Iterator[_Array]:
         if dataset.dtype.kind != "f":
             raise _refusal(file, f"{dataset.name} is {dataset.dtype}, expected floating point")
         _token_shape(file, dataset.shape)
+        _check_filters(file, dataset)
         _check_stored(file, dataset)
-        yield _Array(dataset.shape, lambda: np.asarray(dataset[()]))
+        size = (_side(file, group, "img_h"), _side(file, group, "img_w"))
+        yield _Array(
+            dataset.shape,
+            lambda: np.asarray(dataset[()]),
+            size if all(size) else UNKNOWN_SIZE,
+        )
+
+
+def _side(file: FeatureFile, group: h5py.Group, name: str) -> int:
+    """Read a photograph's height or width; 0 where it is not there."""
+    if not group.id.links.exists(name.encode()):
+        return 0
+    dataset = _linked(file, group, name)
+    if (
+        not isinstance(dataset, h5py.Dataset)
+        or dataset.external is not None
+        or dataset.is_virtual
+        or dataset.dtype.kind not in "iu"
+        or dataset.size != 1
+    ):
+        raise _refusal(file, f"{group.name}/{name} is not one whole number")
+    side = int(np.asarray(dataset[()]).item())
+    if not 0 <= side <= LONGEST_SIDE:
+        raise _refusal(file, f"{group.name}/{name} is {side}, expected pixels")
+    return side
 
 
 def _linked(file: FeatureFile, group: h5py.Group, name: str) -> Any:
@@ -208,6 +248,18 @@ def _linked(file: FeatureFile, group: h5py.Group, name: str) -> Any:
             file, f"{group.name.rstrip('/')}/{name} is {found.get(kind, 'a link of a user type')}"
         )
     return group[name]
+
+
+def _check_filters(file: FeatureFile, dataset: h5py.Dataset) -> None:
+    # For any other HDF5 would load code from wherever the environment says.
+    properties = dataset.id.get_create_plist()
+    numbers = {properties.get_filter(place)[0] for place in range(properties.get_nfilters())}
+    if not numbers <= BUILT_IN_FILTERS:
+        raise _refusal(
+            file,
+            f"{dataset.name} is compressed by HDF5 filter {min(numbers - BUILT_IN_FILTERS)}, "
+            "expected one that HDF5 itself has; h5repack makes it so",
+        )
 
 
 def _check_stored(file: FeatureFile, dataset: h5py.Dataset) -> None:

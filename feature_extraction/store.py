@@ -4,7 +4,6 @@ A file is checked before anything is read from it (`feature_extraction.layout`).
 extraction is done count as present; failed ones are known with their reasons.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,21 +12,21 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_extraction.errors import StoreError
+from feature_extraction.errors import HOW_TO_EXTRACT, StoreError
 from feature_extraction.filters import compression_name, read_filters
 from feature_extraction.index import IndexEntry, read_index
+from feature_extraction.joined import JoinedStore
 from feature_extraction.layout import Status, check_layout, read_spec
 from feature_extraction.reader import FeatureReader
 from feature_extraction.rows import row_reader
 from feature_extraction.shards import ShardRecord, read_shard_record
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.table import read_table
+from feature_extraction.table import read_table, repeated_ids
 
 # N images asked for, V tokens, C channels
 
 __all__ = ["FeatureReader", "FeatureStore", "JoinedStore", "is_index", "open_features"]
 
-HOW_TO_EXTRACT = "vl-lst extract-features --images FOLDER --out FILE.h5"
 READ_ERRORS = (StoreError, OSError, RuntimeError, ValueError, KeyError, TypeError)
 
 
@@ -59,8 +58,8 @@ class FeatureStore:
                 f"its spec says {self._spec.tokens} of {self._spec.channels}; the file is not to "
                 f"be trusted, extract again: {HOW_TO_EXTRACT}"
             )
-        if len(set(table.image_ids)) < len(table.image_ids):
-            repeated = _first(_repeated(table.image_ids))
+        repeated = repeated_ids(table.image_ids)
+        if repeated:
             raise StoreError(f"{self._path}: image ids occur more than once: {repeated}")
         self._table = table
         done_rows = np.flatnonzero(table.status == Status.DONE).tolist()
@@ -100,6 +99,11 @@ class FeatureStore:
     def compression(self) -> str:
         """How its features are compressed: `zstd`, `gzip` or `none`."""
         return self._compression
+
+    @property
+    def files(self) -> tuple["FeatureStore", ...]:
+        """This store alone."""
+        return (self,)
 
     @property
     def listed_ids(self) -> tuple[str, ...]:
@@ -196,113 +200,6 @@ class FeatureStore:
         )
 
 
-class JoinedStore:
-    """Several stores made with the same settings, read as one.
-
-    Args:
-        stores: At least one store.
-        name: What to call them in messages; `None` lists their files.
-
-    Raises:
-        StoreError: Their specs differ, or an image is in more than one.
-    """
-
-    def __init__(self, stores: Sequence[FeatureStore], name: str | None = None) -> None:
-        first = stores[0]
-        self._name = name or ", ".join(str(store.path) for store in stores)
-        self._stores = tuple(stores)
-        self._store_of: dict[str, FeatureStore] = {}
-        for store in stores:
-            differences = first.spec.differences(store.spec)
-            if differences:
-                raise StoreError(
-                    f"{first.path} and {store.path} were made with other settings "
-                    f"({'; '.join(differences)}). Features can be used together only when made "
-                    "alike: extract one of them again."
-                )
-            self._store_of.update(dict.fromkeys(store, store))
-        listed = [image_id for store in stores for image_id in store.listed_ids]
-        if len(set(listed)) < len(listed):
-            raise StoreError(
-                f"{self._name} share images: {_first(_repeated(listed))}. "
-                "Give each image's features once."
-            )
-
-    @property
-    def spec(self) -> FeatureSpec:
-        """How the features were made."""
-        return self._stores[0].spec
-
-    @property
-    def tokens(self) -> int:
-        """Feature vectors per image."""
-        return self._stores[0].tokens
-
-    @property
-    def channels(self) -> int:
-        """Numbers per feature vector."""
-        return self._stores[0].channels
-
-    @property
-    def failures(self) -> Mapping[str, str]:
-        """Reason by id of each image that could not be read."""
-        return {key: why for store in self._stores for key, why in store.failures.items()}
-
-    def __len__(self) -> int:
-        """Count the images that have features."""
-        return len(self._store_of)
-
-    def __iter__(self) -> Iterator[str]:
-        """Go through the ids of images that have features, file after file."""
-        return iter(self._store_of)
-
-    def __contains__(self, image_id: object) -> bool:
-        """Whether the image has features."""
-        return image_id in self._store_of
-
-    def __getitem__(self, image_id: str) -> NDArray[np.float16]:
-        """Return the features of one image, float16 `[tokens, channels]`.
-
-        Raises:
-            StoreError: The image has no features here.
-        """
-        return self._owner(image_id)[image_id]
-
-    def image_size(self, image_id: str) -> tuple[int, int]:
-        """Return the height and width of the photograph in pixels, as it is seen upright.
-
-        Raises:
-            StoreError: The image has no features here.
-        """
-        return self._owner(image_id).image_size(image_id)
-
-    def missing(self, image_ids: Iterable[str]) -> list[str]:
-        """Return those of `image_ids` that have no features, each once, in the order given."""
-        return [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self]
-
-    def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
-        """Return the features of several images, float16 `[images, tokens, channels]`.
-
-        Raises:
-            StoreError: An image has no features here, or a file cannot be read any more.
-        """
-        features_NVC = np.empty((len(image_ids), self.tokens, self.channels), np.float16)
-        for position, image_id in enumerate(image_ids):
-            self._owner(image_id).read_into(image_id, features_NVC[position])
-        return features_NVC
-
-    def _owner(self, image_id: str) -> FeatureStore:
-        store = self._store_of.get(image_id)
-        if store is not None:
-            return store
-        reason = self.failures.get(image_id)
-        found = f"could not be read when they were made: {reason}" if reason else "is in none"
-        raise StoreError(
-            f"{self._name}: image {image_id!r} {found}. Extract the features of the folder that "
-            f"holds it: {HOW_TO_EXTRACT}"
-        )
-
-
 def open_features(paths: str | Path | Sequence[str | Path]) -> FeatureReader:
     """Open one feature file, or several made alike, such as one of train and one of val images.
 
@@ -391,12 +288,3 @@ def _explained(path: Path, error: Exception) -> StoreError:
         f"{path} cannot be read as an HDF5 feature store ({error}). It is damaged, cut short "
         f"or something else: copy it again from its source, or make it anew: {HOW_TO_EXTRACT}"
     )
-
-
-def _repeated(image_ids: Sequence[str]) -> list[str]:
-    return [image_id for image_id, count in Counter(image_ids).items() if count > 1]
-
-
-def _first(image_ids: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(image_ids) - most} more" if len(image_ids) > most else ""
-    return ", ".join(image_ids[:most]) + more

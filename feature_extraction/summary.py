@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store import FeatureStore
+from feature_extraction.store import FeatureReader, open_features
 
 __all__ = ["StoreSummary", "ValueSummary", "summarise"]
 
@@ -52,15 +52,19 @@ class StoreSummary:
 
     Args:
         spec: How the features were made.
+        files: The files that hold them; of an index those it joins.
+        compression: How each of them is compressed, each way once: `none`, `zstd` or `gzip`.
         listed: Images the store was made for.
         done: Images that have features.
         failures: Reason by id of each image that could not be read.
         pending: Images that have neither.
-        file_bytes: Size of the file.
+        file_bytes: Size of the file; of an index, with those it joins.
         values: How the values of a sample lie; `None` where no image has features.
     """
 
     spec: FeatureSpec
+    files: tuple[Path, ...]
+    compression: tuple[str, ...]
     listed: int
     done: int
     failures: Mapping[str, str]
@@ -70,25 +74,28 @@ class StoreSummary:
 
 
 def summarise(path: Path) -> StoreSummary:
-    """Summarise a feature file.
+    """Summarise a feature file, or an index and all files it joins.
 
     Raises:
         StoreError: It is missing, damaged, or not a feature store.
     """
-    store = FeatureStore(path)
+    store = open_features(path)
     listed, done = len(store.listed_ids), len(store)
+    files = dict.fromkeys([path, *(each.path for each in store.files)])
     return StoreSummary(
         spec=store.spec,
+        files=tuple(each.path for each in store.files),
+        compression=tuple(sorted({each.compression for each in store.files})),
         listed=listed,
         done=done,
         failures=store.failures,
         pending=listed - done - len(store.failures),
-        file_bytes=path.stat().st_size,
+        file_bytes=sum(each.stat().st_size for each in files),
         values=_summarise_values(store) if done else None,
     )
 
 
-def _summarise_values(store: FeatureStore) -> ValueSummary:
+def _summarise_values(store: FeatureReader) -> ValueSummary:
     image_ids = list(store)
     affordable = SAMPLED_BYTES // (4 * store.tokens * store.channels)
     sampled = min(len(image_ids), IMAGES_SAMPLED, max(1, affordable))

@@ -6,6 +6,7 @@ may be no more of it than there are bytes in the file.
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 from feature_extraction.errors import StoreError
 from feature_extraction.layout import Status
 
-__all__ = ["Table", "read_image_ids", "read_table"]
+__all__ = ["Table", "read_image_ids", "read_table", "repeated_ids"]
 
 # What is read before it is looked at.
 TEXT_BYTES = 2**26
 LONGEST_ID = 2**12
+SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,15 @@ def read_image_ids(file: h5py.File) -> tuple[str, ...]:
                 f"of 1 to {LONGEST_ID:,} characters, none of them NUL"
             )
     return image_ids
+
+
+def repeated_ids(image_ids: Sequence[str]) -> str:
+    """Name a few of the ids that occur more than once; empty where none does."""
+    if len(set(image_ids)) == len(image_ids):
+        return ""
+    repeated = [image_id for image_id, count in Counter(image_ids).items() if count > 1]
+    more = f" and {len(repeated) - SHOWN:,} more" if len(repeated) > SHOWN else ""
+    return ", ".join(repeated[:SHOWN]) + more
 
 
 def _texts(dataset: h5py.Dataset, rows: Sequence[int]) -> Iterator[str]:

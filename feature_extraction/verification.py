@@ -21,7 +21,7 @@ from feature_extraction.encoders import Encoder, encode_image
 from feature_extraction.errors import StoreError
 from feature_extraction.images import find_images
 from feature_extraction.spec import Precision
-from feature_extraction.store import FeatureStore
+from feature_extraction.store import FeatureReader
 
 if TYPE_CHECKING:
     from feature_extraction.extract import OnProgress
@@ -90,7 +90,7 @@ class Verification:
 
 
 def verify(
-    store: FeatureStore,
+    store: FeatureReader,
     images: Path,
     encoder: Encoder,
     *,
@@ -117,7 +117,7 @@ def verify(
     present = [image_id for image_id in store if image_id in path_of]
     if not present:
         raise StoreError(
-            f"none of the {len(store):,} images with features in {store.path} is in {images}, "
+            f"none of the {len(store):,} images with features is in {images}, "
             f"which has {len(path_of):,}, such as {next(iter(path_of))!r}; give the folder of the "
             "photographs the features were made of"
         )
@@ -134,7 +134,7 @@ def _sampled(image_ids: Iterable[str], most: int) -> list[str]:
     return heapq.nsmallest(most, image_ids, key=lambda i: hashlib.sha256(i.encode()).digest())
 
 
-def _difference(store: FeatureStore, image_id: str, path: Path, encoder: Encoder) -> Difference:
+def _difference(store: FeatureReader, image_id: str, path: Path, encoder: Encoder) -> Difference:
     stored_VC = store[image_id].astype(np.float64)
     made_VC = encode_image(path, encoder).astype(np.float64)
     difference_VC = np.abs(stored_VC - made_VC)

@@ -26,6 +26,7 @@ from feature_extraction import exporting
 from feature_extraction.store import FeatureStore
 exporting.ARROW_FILE_BYTES = 360
 exporting.ARROW_BATCH_BYTES = 240
+exporting.SECONDS_BETWEEN_SYNCS = 0
 def report(done, total, note=""):
     print(done, flush=True)
     time.sleep(0.05)
@@ -43,7 +44,7 @@ def write_store(path: Path, image_ids: list[str]) -> FeatureStore:
             Batch(
                 start=0,
                 features=values,
-                image_size=np.ones((len(image_ids), 2), np.int32),
+                image_size=np.arange(1, 2 * len(image_ids) + 1).reshape(-1, 2).astype(np.int32),
                 reasons=["broken" if image_id == "bad" else "" for image_id in image_ids],
             )
         )
@@ -72,6 +73,8 @@ def test_the_ancestors_layout_as_they_read_it(store: FeatureStore, tmp_path: Pat
     for image_id in store:
         with h5py.File(tmp_path / "out" / f"{image_id}.h5") as file:
             assert np.array_equal(file[f"{image_id}/features"][...], store[image_id])
+            size = tuple(file[f"{image_id}/img_{side}"][()] for side in "hw")
+            assert size == store.image_size(image_id)
     assert len(contents(tmp_path / "out")) == 10
     made = json.loads((tmp_path / "out" / "export.json").read_text())
     assert made["spec"] == json.loads(store.spec.to_json())
@@ -88,6 +91,7 @@ def test_arrow_as_datasets_reads_it(store: FeatureStore, tmp_path: Path) -> None
     for row in rows:
         assert row["features"].dtype == np.float16
         assert np.array_equal(row["features"], store[str(row["image_id"])])
+        assert (row["height"], row["width"]) == store.image_size(str(row["image_id"]))
 
 
 def test_exported_and_imported_again_it_is_equal(store: FeatureStore, tmp_path: Path) -> None:
@@ -97,6 +101,54 @@ def test_exported_and_imported_again_it_is_equal(store: FeatureStore, tmp_path: 
     assert sorted(again) == sorted(store)
     assert again.spec == store.spec
     assert np.array_equal(again.read(list(store)), store.read(list(store)))
+    assert all(again.image_size(image_id) == store.image_size(image_id) for image_id in store)
+
+
+@pytest.mark.parametrize("export_format", FORMATS)
+def test_files_that_were_not_waited_for_are_written_again(
+    store: FeatureStore, tmp_path: Path, export_format: ExportFormat
+) -> None:
+    """After a power failure they may be there and empty."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", PROGRAM, str(store.path), str(out), export_format]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    partial = tmp_path / "out.partial"
+    (partial / exporting.MARKER).write_text("0")
+    for path in [*partial.glob("*.h5"), *partial.glob("*.arrow")]:
+        path.write_bytes(b"")
+    assert export_features(store, out, export_format).written == 9
+    export_features(store, tmp_path / "whole", export_format)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_many_files_are_waited_for_together(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    original = exporting.sync_folder
+    monkeypatch.setattr(
+        exporting, "sync_folder", lambda path: (synced.append(path.name), original(path))
+    )
+    export_features(store, tmp_path / "out", "h5")
+    assert len(synced) == 3
+
+
+def test_sizes_that_are_not_known_stay_unknown(tmp_path: Path) -> None:
+    from datasets import load_from_disk
+
+    with PartialStore(tmp_path / "store.h5", SPEC, ["a"]) as partial:
+        nothing, size = np.zeros((1, 6, 10), np.float16), np.zeros((1, 2), np.int32)
+        partial.write(Batch(start=0, features=nothing, image_size=size, reasons=[""]))
+        partial.finish()
+    store = FeatureStore(tmp_path / "store.h5")
+    export_features(store, tmp_path / "h5", "h5")
+    with h5py.File(tmp_path / "h5" / "a.h5") as file:
+        assert list(file["a"]) == ["features"]
+    export_features(store, tmp_path / "arrow", "arrow")
+    assert load_from_disk(str(tmp_path / "arrow"))[0]["height"] is None
 
 
 @pytest.mark.parametrize("export_format", FORMATS)
@@ -157,7 +209,7 @@ def test_what_is_there_is_never_overwritten(
         export_features(store, tmp_path / "third", export_format)
 
 
-@pytest.mark.parametrize("image_id", ["../escape", "/tmp/escape", ".hidden", "x" * 249, ".."])
+@pytest.mark.parametrize("image_id", ["../escape", "/tmp/escape", ".hidden", "x" * 253, ".."])
 def test_ids_that_would_write_elsewhere_are_refused(tmp_path: Path, image_id: str) -> None:
     store = write_store(tmp_path / "store.h5", [image_id])
     with pytest.raises(StoreError, match="cannot be the name of a file"):

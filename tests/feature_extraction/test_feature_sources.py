@@ -25,7 +25,7 @@ def write_npy(path: Path, values: np.ndarray = VALUES) -> Path:
 
 
 def read(path: Path) -> np.ndarray:
-    return read_features(FeatureFile(path.stem, path), (3, 4))
+    return read_features(FeatureFile(path.stem, path), (3, 4))[0]
 
 
 class TestFinding:
@@ -44,7 +44,7 @@ class TestFinding:
             for image_id in ("y", "x"):
                 file[f"{image_id}/features"] = VALUES
         assert find_features(path) == [FeatureFile("x", path), FeatureFile("y", path)]
-        assert np.array_equal(read_features(FeatureFile("y", path), (3, 4)), VALUES)
+        assert np.array_equal(read_features(FeatureFile("y", path), (3, 4))[0], VALUES)
 
     def test_problems_name_what_to_do(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="does not exist; expected.*IMAGE_ID.h5"):
@@ -90,7 +90,7 @@ class TestReading:
     def test_a_vector_is_one_token(self, tmp_path: Path) -> None:
         path = write_npy(tmp_path / "a.npy", VALUES[0])
         assert feature_shape(FeatureFile("a", path)) == (1, 4)
-        assert np.array_equal(read_features(FeatureFile("a", path), (1, 4)), VALUES[:1])
+        assert np.array_equal(read_features(FeatureFile("a", path), (1, 4))[0], VALUES[:1])
 
     def test_another_shape_names_the_file_and_both_shapes(self, tmp_path: Path) -> None:
         path = write_npy(tmp_path / "odd.npy", np.zeros((3, 5), np.float32))
@@ -328,4 +328,40 @@ def test_hostile_files_are_refused_before_reading(
         read(path)
     assert "was not read" in str(caught.value)
     with pytest.raises(StoreError, match=message):
+        feature_shape(FeatureFile("a", path))
+
+
+def test_sizes_of_photographs_beside_the_features(tmp_path: Path) -> None:
+    path = write_h5(tmp_path / "a.h5")
+    assert read_features(FeatureFile("a", path), (3, 4))[1] == (0, 0)
+    with h5py.File(path, "r+") as file:
+        file["a/img_h"] = 480
+    assert read_features(FeatureFile("a", path), (3, 4))[1] == (0, 0)
+    with h5py.File(path, "r+") as file:
+        file["a/img_w"] = np.array([640])
+    assert read_features(FeatureFile("a", path), (3, 4))[1] == (480, 640)
+
+
+@pytest.mark.parametrize(
+    "width", [-1, 2**40, 1.5, np.arange(3), "wide", h5py.SoftLink("/a/features")]
+)
+def test_sizes_that_are_none_are_refused(tmp_path: Path, width: object) -> None:
+    path = write_h5(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file["a/img_h"] = 480
+        file["a/img_w"] = width
+    with pytest.raises(StoreError, match="img_w"):
+        feature_shape(FeatureFile("a", path))
+
+
+def test_filters_that_hdf5_would_load_from_elsewhere_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk((3, 4))
+        properties.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, (1,))
+        group, space = file.create_group("a"), h5py.h5s.create_simple((3, 4))
+        dataset = h5py.h5d.create(group.id, b"features", h5py.h5t.IEEE_F32LE, space, properties)
+        dataset.write_direct_chunk((0, 0), VALUES.astype("<f4").tobytes(), 0)
+    with pytest.raises(StoreError, match="HDF5 filter 32015.*h5repack"):
         feature_shape(FeatureFile("a", path))

@@ -4,7 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
+from feature_extraction.compression import compress_store
 from feature_extraction.importing import imported_spec
+from feature_extraction.join import join_stores
 from feature_extraction.partial import Batch, PartialStore
 from feature_extraction.summary import summarise
 
@@ -43,6 +45,25 @@ def test_counts_size_and_values(tmp_path: Path) -> None:
     assert found.values.mean == pytest.approx(1.5, abs=1e-3)
     assert sum(found.values.counts) == 7 * 100
     assert len(found.values.edges) == len(found.values.counts) + 1
+
+
+def test_an_index_counts_what_its_files_hold(tmp_path: Path) -> None:
+    one = write_store(tmp_path / "one.h5", np.ones((3, 4, 25)), failed=1)
+    with PartialStore(tmp_path / "two.h5", SPEC, ["x", "y"]) as partial:
+        features, size = np.ones((2, 4, 25), np.float16), np.ones((2, 2), np.int32)
+        partial.write(Batch(start=0, features=features, image_size=size, reasons=["", ""]))
+        partial.finish()
+    two = tmp_path / "two.h5"
+    compress_store(two, two)
+    index = join_stores([one, two], tmp_path / "index.h5").path
+    found = summarise(index)
+    assert (found.listed, found.done, found.pending) == (5, 4, 0)
+    assert found.failures == {"image0": "broken"}
+    assert found.files == (one, two)
+    assert found.compression == ("none", "zstd")
+    assert found.file_bytes == sum(path.stat().st_size for path in (one, two, index))
+    assert found.values is not None
+    assert found.values.images == 4
 
 
 def test_a_few_huge_values_do_not_hide_the_rest(tmp_path: Path) -> None:

@@ -49,11 +49,13 @@ def info(file: FeatureFileArgument, json_file: JsonOption = None) -> None:
 
     summary = summarise(file)
     lines = [
-        f"{file}: {_megabytes(summary.file_bytes)}",
+        f"{file}: {_megabytes(summary.file_bytes)}"
+        + (f", an index of {len(summary.files):,} files" if list(summary.files) != [file] else ""),
         *_spec_lines(summary.spec),
         f"images      {summary.done:,} done, {len(summary.failures):,} failed, "
         f"{summary.pending:,} pending, of {summary.listed:,}",
         *_failure_lines(summary.failures),
+        f"compression {', '.join(summary.compression)}",
         *(_value_lines(summary.values) if summary.values else []),
     ]
     for line in lines:
@@ -95,11 +97,11 @@ def verify(
     from eval.files import write_json
     from feature_extraction.encoders import encoder_from_spec
     from feature_extraction.errors import StoreError
-    from feature_extraction.store import FeatureStore
+    from feature_extraction.store import open_features
     from feature_extraction.verification import verify as compare
     from vl_lst.demo import CLIP_FOLDER
 
-    store = FeatureStore(file)
+    store = open_features(file)
     if encoder_weights is None and store.spec.encoder == DEMO_ENCODER:
         encoder_weights = CLIP_FOLDER
     encoder = encoder_from_spec(store.spec, encoder_weights, device=device)
@@ -242,9 +244,9 @@ def export(
     """
     from eval.files import write_json
     from feature_extraction.exporting import export_features
-    from feature_extraction.store import FeatureStore
+    from feature_extraction.store import open_features
 
-    store = FeatureStore(file)
+    store = open_features(file)
     with progress("exporting", quiet=quiet) as report:
         result = export_features(store, out, export_format.value, on_progress=report)
     left_out = len(store.listed_ids) - len(store)
@@ -326,6 +328,8 @@ def _summary_document(file: Path, summary: "StoreSummary") -> dict[str, object]:
         "pending": summary.pending,
         "failures": dict(summary.failures),
         "file_bytes": summary.file_bytes,
+        "files": [str(each) for each in summary.files],
+        "compression": list(summary.compression),
         "values": values
         and {
             "images": values.images,
