@@ -50,16 +50,15 @@ def demo(
     chosen = names if methods == "all" else [name.strip() for name in methods.split(",")]
     result = run_demo(out, partial(progress, quiet=quiet), chosen)
     table = Table(title="shapes world, official metrics on the validation splits")
-    table.add_column("task")
-    table.add_column("metric")
-    for name in chosen:
-        table.add_column(name, justify="right", style="bold" if name == LADDER else None)
-    table.add_column(f"{BLIND} (no image)", justify="right")
-    for task_name, scores in result.scores.items():
-        task = get_task(task_name)
-        metric = task.primary_metric
-        values = [f"{scores[name] * task.primary_factor:.2f}" for name in (*chosen, BLIND)]
-        table.add_row(task_name, "CIDEr x 100" if metric == "cider" else f"{metric} %", *values)
+    table.add_column("method")
+    tasks = [get_task(name) for name in result.scores]
+    for task in tasks:
+        metric = "CIDEr x 100" if task.primary_metric == "cider" else f"{task.primary_metric} %"
+        table.add_column(f"{task.name}\n{metric}", justify="right")
+    for name in (*chosen, BLIND):
+        values = [f"{result.scores[each.name][name] * each.primary_factor:.2f}" for each in tasks]
+        label = f"{BLIND} (no image)" if name == BLIND else name
+        table.add_row(label, *values, style="bold" if name == LADDER else None)
     results.print(table)
     page = out / "leaderboard.html"
     write_page(
