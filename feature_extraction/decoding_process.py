@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_extraction.errors import FeatureError, ImageError
+from feature_extraction.errors import FeatureError, ImageError, stored_reason
 from feature_extraction.images import ImageFile, decode_image
 from feature_extraction.preprocess import prepare
 from feature_extraction.spec import FeatureSpec
@@ -36,7 +36,6 @@ from feature_extraction.spec import FeatureSpec
 
 __all__ = ["DecodingProcess", "Geometry", "Slot", "decode_into"]
 
-LONGEST_REASON = 500
 UNDER_WAY = -1
 
 # Libraries start threads for arithmetic that decoding does not do.
@@ -101,17 +100,12 @@ def decode_into(slot: Slot, position: int, path: str, spec: FeatureSpec) -> str:
         decoded = decode_image(Path(path), spec.decoded_side)
     except ImageError as error:
         slot.pixels[position] = 0
-        reason = _storable(str(error))
+        reason = stored_reason(error)
     else:
         slot.pixels[position] = prepare(decoded, spec.image_size, spec.resize, spec.crops)
         size = (decoded.height, decoded.width)
     slot.image_size[position] = size
     return reason
-
-
-def _storable(reason: str) -> str:
-    """What decoders say may quote the file: HDF5 text holds neither NUL nor lone surrogates."""
-    return reason.encode(errors="backslashreplace").decode().replace("\0", "\\0")[:LONGEST_REASON]
 
 
 class DecodingProcess:

@@ -16,11 +16,25 @@ __all__ = [
     "FeatureFileError",
     "ImageError",
     "StoreError",
+    "stored_reason",
 ]
 
 
 # What to do where there are no features.
 HOW_TO_EXTRACT = "vl-lst extract-features --images FOLDER --out FILE.h5"
+
+
+# Every image of a store has as much room for a reason as the longest one takes.
+LONGEST_REASON = 200
+
+
+def stored_reason(error: Exception) -> str:
+    """Say why an image failed, as a store keeps it.
+
+    What decoders say may quote the file: HDF5 text holds neither NUL nor lone surrogates.
+    """
+    text = str(error).encode(errors="backslashreplace").decode().replace("\0", "\\0")
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"
 
 
 class FeatureError(Exception):

@@ -185,7 +185,7 @@ def _rows_to_redo(store: FeatureStore, files: Sequence[ImageFile], spec: Feature
         if file.image_id in store:
             continue
         try:
-            decode_image(file.path, spec.image_size)
+            decode_image(file.path, spec.decoded_side)
         except ImageError:
             if file.image_id in store.failures:
                 continue

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_extraction.errors import FeatureFileError, StoreError
+from feature_extraction.errors import FeatureFileError, StoreError, stored_reason
 from feature_extraction.images import BACKGROUND, EXACT_PIXELS
 from feature_extraction.layout import Status
 from feature_extraction.partial import Batch, PartialStore, check_target, partial_folder
@@ -35,7 +35,6 @@ __all__ = ["ImportResult", "import_features", "imported_spec"]
 
 BATCH_BYTES = 2**23
 IMAGES_ASKED_FOR_THE_SHAPE = 9
-LONGEST_REASON = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,17 +204,13 @@ def _read_batch(files: Sequence[FeatureFile], start: int, shape: tuple[int, int]
         try:
             features_NVC[position], image_size_N2[position] = read_features(file, shape)
         except FeatureFileError as error:
-            reasons[position] = _storable(str(error))
+            reasons[position] = stored_reason(error)
     return Batch(
         start=start,
         features=features_NVC,
         image_size=image_size_N2,
         reasons=reasons,
     )
-
-
-def _storable(reason: str) -> str:
-    return reason.encode(errors="backslashreplace").decode().replace("\0", "\\0")[:LONGEST_REASON]
 
 
 def _previous_store(
