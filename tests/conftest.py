@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# Read when torch is loaded, so it stands before that, here and in processes that tests start.
+# Threads that spin while they wait for each other make a suite on busy cores many times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
