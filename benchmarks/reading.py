@@ -3,15 +3,19 @@
 A store of random numbers is written and read in shuffled order, warm from the page cache, image by
 image as a data loader does and in batches, in turns with
 
-    memory map      the same numbers in one `.npy` file through `numpy.load(mmap_mode="r")`
+    memory map      the same numbers in one `.npy` file through `numpy.load(mmap_mode="r")`, by the
+                    same ids through a dictionary
     file per image  one HDF5 file for each image, opened for every read, as older suites keep them
     HDF5            the same store through h5py alone
     page cache      `preadv` of as many bytes in order into one buffer: what the machine can copy
 
-Each round times every way once; the figures are the medians of the rounds, and ratios are taken
-within a round. Whether all give the same numbers is checked as well.
+and then through a `DataLoader` with 0, 2 and 8 workers, forked and spawned, the store beside the
+memory map. Each round times every way once; the figures are the medians of the rounds, and ratios
+are taken within a round. Whether all give the same numbers is checked as well, in workers for every
+image.
 
-    python benchmarks/reading.py [--images 2000] [--tokens 49] [--channels 2048] [--json FILE]
+    python benchmarks/reading.py [--images 2000] [--tokens 49] [--channels 2048]
+                                 [--workers 0 2 8] [--json FILE]
 """
 
 import argparse
@@ -24,6 +28,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from _reading_workers import MapRows, StoreRows, seconds_of_rounds
 from numpy.typing import NDArray
 
 from eval.files import write_json
@@ -44,6 +49,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=49)
     parser.add_argument("--channels", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--workers", type=int, nargs="*", default=[0, 2, 8])
     parser.add_argument("--folder", type=Path, help="where to write; default: temporary files")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -56,7 +62,11 @@ def main() -> None:
                 started = time.perf_counter()
                 read()
                 seconds[way].append(time.perf_counter() - started)
-    report(seconds, options.images, options.tokens * options.channels * 2, options.json)
+        image_bytes = options.tokens * options.channels * 2
+        figures = report(seconds, options.images, image_bytes)
+        loaded = in_workers(Path(name), options.images, options.workers, options.rounds)
+    if options.json:
+        write_json(options.json, {**figures, "in_workers": loaded})
 
 
 def prepare(
@@ -78,6 +88,7 @@ def prepare(
     del features_NVC
     rows = [int(row) for row in generator.permutation(images)]
     asked = [image_ids[row] for row in rows]
+    row_of = {image_id: row for row, image_id in enumerate(image_ids)}
     batches = [slice(start, start + BATCH) for start in range(0, images, BATCH)]
     store, file = open_features(store_path), h5py.File(store_path, rdcc_nbytes=0)
     array_NVC = np.load(array_path, mmap_mode="r")
@@ -95,13 +106,13 @@ def prepare(
         return last_VC
 
     def in_memory_map() -> NDArray[np.float16]:
-        for row in rows:
-            features_VC = np.array(array_NVC[row])
+        for image_id in asked:
+            features_VC = np.array(array_NVC[row_of[image_id]])
         return features_VC
 
     def in_memory_map_batches() -> NDArray[np.float16]:
         for batch in batches:
-            features_BVC = array_NVC[rows[batch]]
+            features_BVC = array_NVC[[row_of[image_id] for image_id in asked[batch]]]
         last_VC: NDArray[np.float16] = features_BVC[-1]
         return last_VC
 
@@ -128,6 +139,29 @@ def prepare(
         "file per image": in_files,
         "page cache": in_page_cache,
     }
+
+
+def in_workers(
+    folder: Path, images: int, counts: Sequence[int], rounds: int
+) -> dict[str, dict[str, float]]:
+    """Print rates through a `DataLoader`, and how the store compares with the memory map."""
+    rows = [int(row) for row in np.random.default_rng(1).permutation(images)]
+    store, array_path = open_features(folder / "store.h5"), folder / "array.npy"
+    ways = {"store": StoreRows(rows, store), "memory map": MapRows(rows, array_path)}
+    array_NVC = np.load(array_path, mmap_mode="r")
+    figures = {}
+    print(f"\nDataLoader, batches of {BATCH}      store  memory map  ratio")
+    for count in counts:
+        for method in ("fork", "spawn") if count else (None,):
+            seconds = seconds_of_rounds(
+                ways, array_NVC, workers=count, method=method, rounds=rounds
+            )
+            rates = [images / statistics.median(times) for times in seconds.values()]
+            compared = ratio(seconds["memory map"], seconds["store"])
+            name = f"{count} workers, {method}" if method else "no workers"
+            print(f"{name:20} {rates[0]:15,.0f} {rates[1]:11,.0f} {compared:6.2f}")
+            figures[name] = {"store": rates[0], "memory map": rates[1], "ratio": compared}
+    return figures
 
 
 def copy_in_order(path: Path) -> None:
@@ -169,9 +203,9 @@ def check_equal(ways: dict[str, Callable[[], NDArray[np.float16] | None]]) -> No
 
 
 def report(
-    seconds: dict[str, list[float]], images: int, image_bytes: int, json_file: Path | None
-) -> None:
-    """Print a line per way, and the ratios that matter."""
+    seconds: dict[str, list[float]], images: int, image_bytes: int
+) -> dict[str, dict[str, float]]:
+    """Print a line per way, and the ratios that matter; return both."""
     print(f"{images:,} images of {image_bytes / 1024:.1f} KiB, random order, warm")
     rates = {way: images / statistics.median(times) for way, times in seconds.items()}
     for way, rate in rates.items():
@@ -188,8 +222,7 @@ def report(
     }
     for name, value in ratios.items():
         print(f"{name:40} {value:6.2f}")
-    if json_file:
-        write_json(json_file, {"images_per_second": rates, "ratios": ratios})
+    return {"images_per_second": rates, "ratios": ratios}
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:

@@ -63,7 +63,7 @@ def compression_name(filters: tuple[int, ...]) -> str:
 
 
 def decode(
-    stored: bytes | bytearray,
+    stored: memoryview,
     filters: tuple[int, ...],
     skipped: int,
     features_VC: NDArray[np.float16],
@@ -81,19 +81,20 @@ def decode(
     """
     size = features_VC.nbytes
     applied = [number for bit, number in enumerate(filters) if not skipped >> bit & 1]
+    content: bytes | memoryview = stored
     if ZSTD in applied:
-        stored = _decode_zstd(stored, size)
+        content = _decode_zstd(stored, size)
     elif h5py.h5z.FILTER_DEFLATE in applied:
-        stored = _decode_gzip(stored, size)
-    if len(stored) != size:
-        raise StoreError(f"an image has {len(stored):,} bytes, expected {size:,}; it is damaged")
-    bytes_ = np.frombuffer(stored, np.uint8)
+        content = _decode_gzip(stored, size)
+    if len(content) != size:
+        raise StoreError(f"an image has {len(content):,} bytes, expected {size:,}; it is damaged")
+    bytes_ = np.frombuffer(content, np.uint8)
     if h5py.h5z.FILTER_SHUFFLE in applied:
         bytes_ = bytes_.reshape(features_VC.itemsize, -1).T
     features_VC.view(np.uint8).reshape(bytes_.shape)[:] = bytes_
 
 
-def _decode_zstd(stored: bytes | bytearray, size: int) -> bytes:
+def _decode_zstd(stored: memoryview, size: int) -> bytes:
     # The decoder takes the size of the buffer, and does not say how much of it was filled.
     if _zstd_content_size(stored) != size:
         raise StoreError("an image is not compressed as a whole by zstd; it is damaged")
@@ -104,7 +105,7 @@ def _decode_zstd(stored: bytes | bytearray, size: int) -> bytes:
     return decoded
 
 
-def _zstd_content_size(frame: bytes | bytearray) -> int | None:
+def _zstd_content_size(frame: memoryview) -> int | None:
     """Read how much a frame holds, as RFC 8878 (section 3.1.1.1) lays it out."""
     if frame[:4] != ZSTD_MAGIC or len(frame) < 5:
         return None
@@ -117,7 +118,7 @@ def _zstd_content_size(frame: bytes | bytearray) -> int | None:
     return size + 256 if flag == 1 else size
 
 
-def _decode_gzip(stored: bytes | bytearray, size: int) -> bytes:
+def _decode_gzip(stored: memoryview, size: int) -> bytes:
     decoder = zlib.decompressobj()
     try:
         decoded = decoder.decompress(stored, size + 1)

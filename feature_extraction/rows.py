@@ -38,6 +38,9 @@ CUT_SHORT = "it was cut short while in use"
 class RowReader(Protocol):
     """Reads rows of one file; safe in forked and spawned workers."""
 
+    def read(self, row: int) -> NDArray[np.float16]:
+        """Return the features of one image."""
+
     def read_into(self, rows: Sequence[int], features_NVC: NDArray[np.float16]) -> None:
         """Fill a contiguous array with the features of the images in `rows`."""
 
@@ -57,7 +60,7 @@ def row_reader(path: Path, features: h5py.Dataset) -> RowReader:
     offset = _block_offset(features)
     if offset is None:
         filters = read_filters(features)
-        return _ChunkRows(path, stamp, filters, _places(features, stamp[0]))
+        return _ChunkRows(path, stamp, filters, features.shape[1:], _places(features, stamp[0]))
     if offset + _image_bytes(features) * features.shape[0] > stamp[0]:
         raise StoreError("/features ends behind the end of the file; it was cut short")
     return _BlockRows(path, stamp, offset, features.shape)
@@ -112,7 +115,7 @@ class _BlockRows:
     """Images one after the other in a block of a file.
 
     What is in memory already is copied from a memory map, which costs no more than the copy; what
-    is not is fetched by one read each, where a memory map would wait for the disk page by page.
+    is not is fetched by one read for each image, where a map would wait for the disk page by page.
     """
 
     def __init__(
@@ -125,23 +128,34 @@ class _BlockRows:
         self._image_bytes = int(np.prod(shape[1:])) * np.dtype("<f2").itemsize
         self._file: _OpenBlock | None = None
 
+    def read(self, row: int) -> NDArray[np.float16]:
+        file = self._file or self._opened()
+        features_VC = np.empty(self._shape_NVC[1:], np.float16)
+        if self._image_bytes > SMALL_BYTES and self._is_in_memory(file, (row,)):
+            features_VC[:] = file.mapped_NVC[row]
+        else:
+            file.fetch(self._offset + row * self._image_bytes, features_VC)
+        return features_VC
+
     def read_into(self, rows: Sequence[int], features_NVC: NDArray[np.float16]) -> None:
-        # Neither a map nor positioned reads have a state: a forked child may go on using them.
-        if self._file is None:
-            self._file = _OpenBlock(self._path, self._stamp, self._offset, self._shape_NVC)
-        file = self._file
-        if self._image_bytes <= SMALL_BYTES:
-            # A map of a file that was cut short would end the process.
-            if file.size() < self._stamp[0]:
-                raise StoreError(CUT_SHORT)
+        file = self._file or self._opened()
+        if self._is_in_memory(file, rows):
             file.mapped_NVC.take(rows, axis=0, out=features_NVC, mode="clip")
             return
         for position, row in enumerate(rows):
-            start = self._offset + row * self._image_bytes
-            if file.is_in_memory(start + self._image_bytes - 1):
-                features_NVC[position] = file.mapped_NVC[row]
-            else:
-                file.fetch(start, features_NVC[position].data.cast("B"))
+            file.fetch(self._offset + row * self._image_bytes, features_NVC[position])
+
+    def _opened(self) -> "_OpenBlock":
+        # Neither a map nor positioned reads have a state: a forked child may go on using them.
+        self._file = _OpenBlock(self._path, self._stamp, self._offset, self._shape_NVC)
+        return self._file
+
+    def _is_in_memory(self, file: "_OpenBlock", rows: Sequence[int]) -> bool:
+        """Whether copying from the map is fast, and safe: one cut short ends the process."""
+        if self._image_bytes <= SMALL_BYTES:
+            return file.size() >= self._stamp[0]
+        last = self._offset + self._image_bytes - 1
+        return all(file.is_in_memory(last + row * self._image_bytes) for row in rows)
 
     def close(self) -> None:
         if self._file is not None:
@@ -160,8 +174,12 @@ class _OpenFile:
         self.close = weakref.finalize(self, os.close, self._handle)
         _check_unchanged(stamp, _stamp(self._handle))
 
-    def fetch(self, offset: int, rest: memoryview) -> None:
-        """Read until the buffer is full."""
+    def fetch(self, offset: int, target: NDArray[Any]) -> None:
+        """Read until a contiguous array is full."""
+        count = os.preadv(self._handle, [target.data], offset)
+        if count == target.nbytes:
+            return
+        rest, offset = target.data.cast("B")[count:], offset + count
         while rest:
             count = os.preadv(self._handle, [rest], offset)
             if count == 0:
@@ -208,22 +226,29 @@ class _ChunkRows:
         path: Path,
         stamp: tuple[int, int],
         filters: tuple[int, ...],
+        shape_VC: tuple[int, int],
         places_N3: NDArray[np.uint64],
     ) -> None:
         self._path = path
         self._stamp = stamp
         self._filters = filters
+        self._shape_VC = shape_VC
         self._places_N3 = places_N3
         self._file: _OpenFile | None = None
+
+    def read(self, row: int) -> NDArray[np.float16]:
+        features_VC = np.empty(self._shape_VC, np.float16)
+        self.read_into((row,), features_VC[None])
+        return features_VC
 
     def read_into(self, rows: Sequence[int], features_NVC: NDArray[np.float16]) -> None:
         if self._file is None:
             self._file = _OpenFile(self._path, self._stamp)
         for position, row in enumerate(rows):
             offset, size, skipped = self._places_N3[row].tolist()
-            stored = bytearray(size)
-            self._file.fetch(offset, memoryview(stored))
-            decode(stored, self._filters, skipped, features_NVC[position])
+            stored = np.empty(size, np.uint8)
+            self._file.fetch(offset, stored)
+            decode(stored.data, self._filters, skipped, features_NVC[position])
 
     def close(self) -> None:
         if self._file is not None:

@@ -138,9 +138,13 @@ class FeatureStore:
         Raises:
             StoreError: The image has no features here.
         """
-        features_VC = np.empty((self._tokens, self._channels), np.float16)
-        self.read_into(image_id, features_VC)
-        return features_VC
+        row = self._row.get(image_id)
+        if row is None:
+            row = self._row_of(image_id)
+        try:
+            return self._rows.read(row)
+        except READ_ERRORS as error:
+            raise _explained(self._path, error) from error
 
     def image_size(self, image_id: str) -> tuple[int, int]:
         """Return the height and width of the photograph in pixels, as it is seen upright.
@@ -164,7 +168,10 @@ class FeatureStore:
         Raises:
             StoreError: An image has no features here, or the file cannot be read any more.
         """
-        rows = [self._row_of(image_id) for image_id in image_ids]
+        try:
+            rows = list(map(self._row.__getitem__, image_ids))
+        except KeyError:
+            rows = [self._row_of(image_id) for image_id in image_ids]
         features_NVC = np.empty((len(rows), self._tokens, self._channels), np.float16)
         try:
             self._rows.read_into(rows, features_NVC)
