@@ -19,8 +19,12 @@ processes included: on a machine that does other things as well it says more tha
 Files are read from the page cache. Generated photographs are noise of all wavelengths, 640 x 480
 pixels, in files as large as COCO's; they are linked under as many names as there are images.
 
+On the processor this process keeps freed memory, as `vl-lst extract-features` does; `--give-back`
+shows what that is worth.
+
     python benchmarks/extraction.py [--images DIR] [--encoder RN50] [--weights random]
-        [--device auto] [--batch-size 32] [--workers N] [--precision fp32] [--json FILE]
+        [--device auto] [--batch-size 32] [--workers N] [--precision fp32] [--give-back]
+        [--json FILE]
 """
 
 import argparse
@@ -40,6 +44,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.files import write_json
+from feature_extraction.allocation import keep_freed_memory
 from feature_extraction.encoders import Encoder, build_encoder
 from feature_extraction.extract import extract
 from feature_extraction.images import ImageFile, decode_image, find_images
@@ -70,6 +75,11 @@ def main() -> None:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, help="images of a round; default: what takes seconds")
+    parser.add_argument(
+        "--give-back",
+        action="store_true",
+        help="let the C library give freed memory back, as it does unless told otherwise",
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     encoder = build_encoder(
@@ -78,6 +88,8 @@ def main() -> None:
         precision=options.precision,
         device=options.device,
     )
+    if encoder.device.type == "cpu" and not options.give_back:
+        keep_freed_memory()
     if options.workers is None:
         options.workers = default_workers(os.cpu_count() or 1, encoder.device)
     with tempfile.TemporaryDirectory() as name:

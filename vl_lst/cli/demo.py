@@ -41,6 +41,7 @@ def demo(
     from functools import partial
 
     from eval.files import write_json
+    from feature_extraction.allocation import keep_freed_memory
     from tasks import get_task
     from vl_lst.demo.run import BLIND, LADDER, run_demo
     from vl_lst.methods import method_names
@@ -48,6 +49,7 @@ def demo(
     # The ladder first: its examples are the ones that are drawn.
     names = sorted(method_names(), key=lambda name: name != LADDER)
     chosen = names if methods == "all" else [name.strip() for name in methods.split(",")]
+    keep_freed_memory()
     result = run_demo(out, partial(progress, quiet=quiet), chosen)
     table = Table(title="shapes world, official metrics on the validation splits")
     table.add_column("method")

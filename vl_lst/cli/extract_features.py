@@ -141,6 +141,7 @@ def extract_features(
 
     Finer: vl-lst extract-features --images photos --out fine.h5 --crops 2
     """
+    from feature_extraction.allocation import keep_freed_memory
     from feature_extraction.encoders import build_encoder
     from feature_extraction.extract import extract
     from feature_extraction.images import find_images
@@ -164,6 +165,8 @@ def extract_features(
         device=own_device(device) if is_launched else device,
         name=encoder if encoder == DEMO_ENCODER else None,
     )
+    if tower.device.type == "cpu":
+        keep_freed_memory()
     cores = own_share(os.cpu_count() or 1)
     with progress("extracting", quiet=quiet or not is_first) as report:
         result = extract(

@@ -9,6 +9,7 @@ from typing import Any
 
 from feature_extraction.encoders import build_encoder
 from feature_extraction.extract import extract
+from feature_extraction.pipeline import default_workers
 from tasks import Task, get_task
 from vl_lst.demo import CLIP_FOLDER
 from vl_lst.demo.gallery import Card, draw_gallery
@@ -20,6 +21,7 @@ from vl_lst.models.loading import DEMO
 from vl_lst.progress import ProgressReport
 from vl_lst.recipes import Recipe, fitting_recipe, read_recipe_file, resolve_recipe
 from vl_lst.training.record import RunRecord
+from vl_lst.training.resources import usable_cores
 from vl_lst.training.run_directory import RunDirectory
 from vl_lst.training.together import train_together
 
@@ -96,7 +98,14 @@ def run_demo(
     pictures = data / "images"
     encoder = build_encoder(str(CLIP_FOLDER), name=DEMO)
     with stage("extracting features") as report:
-        extract(pictures, features, encoder, batch_size=EXTRACTION_BATCH, on_progress=report)
+        extract(
+            pictures,
+            features,
+            encoder,
+            batch_size=EXTRACTION_BATCH,
+            workers=default_workers(usable_cores(), encoder.device),
+            on_progress=report,
+        )
     with stage("training") as report:
         records = train_together(trained, report=report)
     gallery = out / "examples.png"
