@@ -64,7 +64,8 @@ def main() -> None:
                 seconds[way].append(time.perf_counter() - started)
         image_bytes = options.tokens * options.channels * 2
         figures = report(seconds, options.images, image_bytes)
-        loaded = in_workers(Path(name), options.images, options.workers, options.rounds)
+        counts = options.workers
+        loaded = in_workers(Path(name), options.images, counts, options.rounds) if counts else {}
     if options.json:
         write_json(options.json, {**figures, "in_workers": loaded})
 

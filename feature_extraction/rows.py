@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from feature_extraction.errors import StoreError
 from feature_extraction.filters import decode, read_filters
+from feature_extraction.layout import PAGE_BYTES
 
 # N images, V tokens, C channels
 
@@ -31,7 +32,6 @@ NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 CANNOT_TELL = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 # A piece that compression made larger is stored so; none makes it twice as large.
 MOST_EXPANSION = 2
-PAGE_BYTES = 4096
 CUT_SHORT = "it was cut short while in use"
 
 
