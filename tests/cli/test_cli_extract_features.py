@@ -8,37 +8,17 @@ import time
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
 from PIL import Image
-from safetensors.torch import save_file
+from tiny_photographs import write_photographs
 
 from feature_extraction.store import FeatureStore
 from vl_lst.cli import main
 
 
-@pytest.fixture(scope="module")
-def tower(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("towers") / "tiny"
-    folder.mkdir()
-    config = {
-        "embed_dim": 8,
-        "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64},
-        "text_cfg": {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1},
-    }
-    save_file(open_clip.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    return str(folder)
-
-
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    for number in range(6):
-        pixels = np.random.default_rng(number).integers(0, 256, (40, 30, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"photo{number}.png")
-    return folder
+    return write_photographs(tmp_path / "photographs", 6)
 
 
 def command(photographs: Path, out: Path, tower: str, *more: str) -> list[str]:

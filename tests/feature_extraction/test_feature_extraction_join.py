@@ -2,87 +2,26 @@
 
 import dataclasses
 import errno
-import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from plain_shards import FEATURES, IDS, assert_reads_as_one, write, write_shards
+from plain_stores import SPEC
 
 from feature_extraction import join
 from feature_extraction.errors import StoreError
 from feature_extraction.join import join_stores
 from feature_extraction.partial import Batch, PartialStore
-from feature_extraction.shards import ShardRecord, image_list_sha256
-from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import FeatureStore, open_features
-
-SPEC = FeatureSpec(
-    encoder="tiny",
-    weights="random",
-    architecture_sha256="a" * 64,
-    weights_sha256="b" * 64,
-    quick_gelu=False,
-    image_size=64,
-    resize="squash",
-    background=(255, 255, 255),
-    exact_pixels=4194304,
-    layer="grid",
-    grid=(2, 3),
-    channels=10,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.25, 0.25, 0.25),
-    precision="fp32",
-)
-IDS = [f"image{number}" for number in range(7)]
-FEATURES = np.random.default_rng(0).normal(size=(7, 6, 10)).astype(np.float16)
-FEATURES[3] = 0  # image3 failed
-
-
-def write(
-    path: Path, rows: range, shard: tuple[int, int] | None = None, spec: FeatureSpec = SPEC
-) -> Path:
-    """Write the images of `rows`, as shard `(number, count)` of all where that is given."""
-    record = None
-    if shard is not None:
-        record = ShardRecord(
-            number=shard[0],
-            count=shard[1],
-            start=rows.start,
-            images=len(IDS),
-            image_ids_sha256=image_list_sha256(IDS),
-        )
-    with PartialStore(path, spec, [IDS[row] for row in rows], record) as partial:
-        batch = Batch(
-            start=0,
-            features=FEATURES[rows.start : rows.stop],
-            image_size=np.array([(0, 0) if row == 3 else (row, row + 1) for row in rows], np.int32),
-            reasons=["it is empty" if row == 3 else "" for row in rows],
-        )
-        partial.write(batch)
-        partial.finish()
-    return path
 
 
 @pytest.fixture
 def shards(tmp_path: Path) -> list[Path]:
-    cuts = [range(0, 2), range(2, 5), range(5, 7)]
-    return [
-        write(tmp_path / f"val.shard-{number}-of-3.h5", rows, (number, 3))
-        for number, rows in enumerate(cuts, 1)
-    ]
-
-
-def assert_reads_as_one(path: Path) -> None:
-    reader, done = open_features(path), [row for row in range(7) if row != 3]
-    assert list(reader) == [IDS[row] for row in done]
-    assert np.array_equal(reader.read([IDS[6], IDS[0], IDS[4]]), FEATURES[[6, 0, 4]])
-    assert reader.failures == {"image3": "it is empty"}
-    assert reader.image_size("image5") == (5, 6)
-    assert reader.spec == SPEC
+    return write_shards(tmp_path)
 
 
 class TestIndex:
@@ -273,126 +212,6 @@ class TestAfterwards:
         shutil.copy(tmp_path / "val.shard-1-of-3.h5", index)
         with pytest.raises(StoreError, match="is an index that"):
             open_features(index)
-
-
-Files = list[tuple[str, int]]
-GOOD: Files = [
-    (f"val.shard-{number}-of-3.h5", images) for number, images in ((1, 2), (2, 3), (3, 2))
-]
-
-
-def rename(index: Path, record: object) -> None:
-    """Put another record in the place of an index's own."""
-    with h5py.File(index, "r+") as file:
-        file.attrs["index"] = record
-
-
-def record_of(files: Files, **more: object) -> str:
-    return json.dumps({"files": [{"name": n, "images": i} for n, i in files], **more})
-
-
-def instead_of_first(name: str) -> str:
-    return record_of([(name, 2), *GOOD[1:]])
-
-
-class TestHostile:
-    @pytest.mark.parametrize(
-        ("record", "message"),
-        [
-            (instead_of_first("/etc/features.h5"), "refused"),
-            (instead_of_first("../val.shard-1-of-3.h5"), "refused"),
-            (instead_of_first("deep/../../x.h5"), "refused"),
-            (instead_of_first("./val.shard-1-of-3.h5"), "refused"),
-            (instead_of_first("."), "refused"),
-            (instead_of_first(""), "refused"),
-            (instead_of_first("val%%1.h5"), "refused"),
-            (instead_of_first("a\nb.h5"), "refused"),
-            (instead_of_first("a\0b.h5"), "refused"),
-            (instead_of_first("x" * 2000), "refused"),
-            (instead_of_first("none.h5"), "does not exist"),
-            (instead_of_first("val.h5"), "is an index that"),
-            (instead_of_first("pipe"), "does not exist"),
-            (record_of(GOOD[:2]), r"expected UTF-8 strings \(5,\)"),
-            (record_of([*GOOD, ("more.h5", 2**30)]), "expected UTF-8 strings"),
-            (record_of([GOOD[0], GOOD[1], GOOD[0]]), "other images"),
-            (record_of([(GOOD[0][0], 1), (GOOD[1][0], 4), GOOD[2]]), "other images"),
-            (record_of([]), "at least 1 item"),
-            (record_of(GOOD, version=2), "version"),
-            (record_of(GOOD, more=1), "more"),
-            ("[" * 100000, "not one this program reads"),
-            (np.int32(3), "not a text"),
-        ],
-    )
-    @pytest.mark.timeout(60)
-    def test_records(
-        self, shards: list[Path], tmp_path: Path, record: object, message: str
-    ) -> None:
-        index = join_stores(shards, tmp_path / "val.h5").path
-        os.mkfifo(tmp_path / "pipe")
-        rename(index, record_of(GOOD))
-        assert_reads_as_one(index)
-        rename(index, record)
-        with pytest.raises(StoreError, match=message):
-            open_features(index)
-
-    @pytest.mark.parametrize("place", ["/etc/passwd", "/dev/zero", "val.h5", "."])
-    def test_a_link_in_the_place_of_a_file(
-        self, shards: list[Path], tmp_path: Path, place: str
-    ) -> None:
-        index = join_stores(shards, tmp_path / "val.h5").path
-        shards[1].unlink()
-        shards[1].symlink_to(place)
-        with pytest.raises(StoreError, match="one of the files it joins cannot be used"):
-            open_features(index)
-
-    def test_a_virtual_dataset_is_not_opened(self, shards: list[Path], tmp_path: Path) -> None:
-        """HDF5 ends the process where its description is damaged; our reader has no need of it."""
-        index = join_stores(shards, tmp_path / "val.h5").path
-        content = index.read_bytes()
-        start = content.index(b"val.shard-1-of-3.h5", content.index(b"GCOL"))
-        index.write_bytes(content[:start] + b"\xff" * 16 + content[start + 16 :])
-        assert_reads_as_one(index)
-
-    def test_a_virtual_dataset_alone_is_no_index(self, shards: list[Path], tmp_path: Path) -> None:
-        index = join_stores(shards, tmp_path / "val.h5").path
-        with h5py.File(index, "r+") as file:
-            del file.attrs["index"]
-        with pytest.raises(StoreError, match="virtual dataset over other files, refused"):
-            open_features(index)
-
-    def test_links_objects_and_absurd_shapes(self, shards: list[Path], tmp_path: Path) -> None:
-        def external(file: h5py.File) -> None:
-            file["status"] = h5py.ExternalLink("val.shard-1-of-3.h5", "/status")
-
-        def soft(file: h5py.File) -> None:
-            file["status"] = h5py.SoftLink("/image_id")
-
-        def references(file: h5py.File) -> None:
-            file.create_dataset("status", (7,), h5py.ref_dtype)
-
-        def long(file: h5py.File) -> None:
-            file.create_dataset("status", (2**40,), "u1", chunks=(1024,))
-
-        def virtual(file: h5py.File) -> None:
-            layout = h5py.VirtualLayout((7,), "u1")
-            layout[:2] = h5py.VirtualSource("val.shard-1-of-3.h5", "status", (2,))
-            file.create_virtual_dataset("status", layout)
-
-        replacements: list[tuple[Callable[[h5py.File], None], str]] = [
-            (external, "ExternalLink"),
-            (soft, "SoftLink"),
-            (references, "references or objects"),
-            (long, "expected uint8"),
-            (virtual, "virtual dataset"),
-        ]
-        for replace, message in replacements:
-            index = join_stores(shards, tmp_path / "val.h5").path
-            with h5py.File(index, "r+") as file:
-                del file["status"]
-                replace(file)
-            with pytest.raises(StoreError, match=message):
-                open_features(index)
-            index.unlink()
 
 
 class TestDisk:

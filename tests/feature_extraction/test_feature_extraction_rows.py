@@ -1,39 +1,24 @@
 """Each way in which an image is fetched from its file gives the same numbers and notices damage."""
 
+import dataclasses
 import errno
 import os
 import pickle
 from pathlib import Path
 
 import numpy as np
+import plain_stores
 import pytest
 
 from feature_extraction import rows
 from feature_extraction.errors import StoreError
 from feature_extraction.partial import Batch, PartialStore
-from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import FeatureStore
 
 IMAGES, TOKENS, CHANNELS = 9, 9, 1024
 IDS = [f"image{number}" for number in range(IMAGES)]
 FEATURES = np.random.default_rng(0).random((IMAGES, TOKENS, CHANNELS)).astype(np.float16)
-SPEC = FeatureSpec(
-    encoder="tiny",
-    weights="random",
-    architecture_sha256="a" * 64,
-    weights_sha256="b" * 64,
-    quick_gelu=False,
-    image_size=64,
-    resize="squash",
-    background=(255, 255, 255),
-    exact_pixels=4194304,
-    layer="grid",
-    grid=(3, 3),
-    channels=CHANNELS,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.25, 0.25, 0.25),
-    precision="fp32",
-)
+SPEC = dataclasses.replace(plain_stores.SPEC, grid=(3, 3), channels=CHANNELS)
 
 
 @pytest.fixture
