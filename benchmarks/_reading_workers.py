@@ -1,6 +1,7 @@
 """Features through a `DataLoader` with worker processes, from a store and from a memory map."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ __all__ = ["MapRows", "Rows", "StoreRows", "seconds_of_rounds"]
 BATCH = 64
 
 
-class Rows(Dataset[torch.Tensor]):
+class Rows(Dataset[torch.Tensor], ABC):
     """Images of a store, in some order."""
 
     def __init__(self, rows: Sequence[int]) -> None:
@@ -30,9 +31,9 @@ class Rows(Dataset[torch.Tensor]):
     def __getitem__(self, index: int) -> torch.Tensor:
         return torch.from_numpy(self.image(self.rows[index]))
 
+    @abstractmethod
     def image(self, row: int) -> NDArray[np.float16]:
         """Return the features of one image, float16 `[tokens, channels]`."""
-        raise NotImplementedError
 
 
 class StoreRows(Rows):

@@ -112,7 +112,14 @@ def run(recipe: Recipe, folder: Path) -> RunRecord:
         same = Recipe.model_validate_json(directory.recipe().model_dump_json()) == recipe
         if record is not None and record.status == "success" and same:
             return record
-    return train(recipe, folder, resume=True)
+    return train(recipe, folder, resume=True, report=_while_somebody_waits)
+
+
+def _while_somebody_waits(_done: int, _total: int, _note: str = "") -> None:
+    """End where the command has been killed: its processes would train on by themselves."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        raise KeyboardInterrupt
 
 
 def percents(record: RunRecord) -> dict[str, float]:
