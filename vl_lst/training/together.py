@@ -54,7 +54,10 @@ def train_together(
     messages: Queue[_Message] = context.Queue()
     stop = context.Event()
     threads = max(1, cores // processes)
-    with ProcessPoolExecutor(processes, context, _begin, (messages, stop, threads)) as pool:
+    # A process for each run: what one leaves behind in memory, the next does not pay for.
+    with ProcessPoolExecutor(
+        processes, context, _begin, (messages, stop, threads), max_tasks_per_child=1
+    ) as pool:
         try:
             futures = {
                 name: pool.submit(_train, name, recipe, folder)
@@ -69,7 +72,7 @@ def train_together(
             ) from None
         except BaseException:
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
         return {name: future.result() for name, future in futures.items()}
 
