@@ -3,7 +3,7 @@
 What it knows of the backbone is the embedding it shares and, when it writes, the output layer.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from vl_lst.methods.lst import LadderSideTuning
-from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.models.backbone import BackboneCache, DecoderTaps, EncoderTaps, FrozenBackbone
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
 from vl_lst.models.ladder import LadderModel
 from vl_lst.models.vision_language_model import VisionLanguageModel
@@ -29,6 +29,35 @@ class SideOptions(BaseModel):
     decoder_layers: tuple[int, ...] | None = None
     dropout: float = Field(0.1, ge=0, lt=1)
     recompute: bool = True
+
+
+class _UnreadBackbone(FrozenBackbone):
+    """Embeds text and leaves it at that: nobody reads what the layers would make of it."""
+
+    @torch.no_grad()
+    def encode(self, ids_UT: Tensor, layers: Sequence[int]) -> EncoderTaps:
+        """Embed prompts; what the blocks and the final norm would give is zero."""
+        embedding_UTD, zeros_KUTD = self._embed(ids_UT, layers)
+        mask_UT = ids_UT != self.pad_token_id
+        return EncoderTaps(embedding_UTD, zeros_KUTD, zeros_KUTD[0], mask_UT)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        ids_PL: Tensor,
+        layers: Sequence[int],
+        *,
+        encoder_states_PTD: Tensor,
+        encoder_mask_PT: Tensor,
+        cache: BackboneCache | None = None,
+    ) -> DecoderTaps:
+        """Embed answers; the rest as in `encode`."""
+        embedding_PLD, zeros_KPLD = self._embed(ids_PL, layers)
+        return DecoderTaps(embedding_PLD, zeros_KPLD, zeros_KPLD[0])
+
+    def _embed(self, ids_NT: Tensor, layers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        embedding_NTD: Tensor = self.model.get_input_embeddings()(ids_NT)
+        return embedding_NTD, embedding_NTD.new_zeros(()).expand(len(layers), *embedding_NTD.shape)
 
 
 class _NoRungs(nn.Module):
@@ -69,8 +98,9 @@ class SideTuning(LadderSideTuning):
         heads: Mapping[str, HeadConfig],
     ) -> LadderModel:
         """Build the side network beside `backbone` and take its rungs and gates away."""
+        unread = _UnreadBackbone(backbone.model)
         config = LadderConfig(**options.model_dump())
-        model = LadderModel(backbone, visual=visual, ladder=config, head=heads)
+        model = LadderModel(unread, visual=visual, ladder=config, head=heads)
         for stack in (model.side.encoder, model.side.decoder):
             stack.add_module("rungs", _NoRungs(model.side.shape.width))
             stack.add_module("gates", _OpenGates())

@@ -1,0 +1,50 @@
+"""Side-tuning is the ladder without rungs, and pays nothing for the layers of the backbone."""
+
+from collections.abc import Callable
+
+import torch
+
+from vl_lst.methods import get_method
+from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.models.batch import DEFAULT_TASK, Batch
+from vl_lst.models.config import HeadConfig, VisualConfig
+from vl_lst.models.generation import greedy_search
+from vl_lst.models.ladder import LadderModel
+
+VISUAL = VisualConfig(channels=8, tokens=9, pooled_grid=2)
+
+
+def attach(name: str, backbone: FrozenBackbone) -> LadderModel:
+    method = get_method(name)
+    options = method.options.model_validate({"dropout": 0.0})
+    heads = {DEFAULT_TASK: HeadConfig(kind="generate")}
+    model = method.attach(backbone, options, visual=VISUAL, heads=heads)
+    assert isinstance(model, LadderModel)
+    return model.eval()
+
+
+def test_it_computes_what_a_ladder_with_closed_rungs_does(
+    make_backbone: Callable[..., FrozenBackbone], make_batch: Callable[..., Batch]
+) -> None:
+    side, ladder = attach("side", make_backbone()), attach("lst", make_backbone())
+    ladder.load_state_dict(side.state_dict(), strict=False)
+    for stack in (ladder.side.encoder, ladder.side.decoder):
+        stack.gates.alpha.data.fill_(float("inf"))  # all of the side network's own state
+    batch = make_batch()
+    torch.testing.assert_close(side(batch), ladder(batch), rtol=0, atol=0)
+    assert torch.equal(
+        greedy_search(side, batch, max_length=5), greedy_search(ladder, batch, max_length=5)
+    )
+
+
+def test_no_layer_of_the_backbone_runs(
+    make_backbone: Callable[..., FrozenBackbone], make_batch: Callable[..., Batch]
+) -> None:
+    model, ran = attach("side", make_backbone()), []
+    backbone = model.backbone.model
+    for block in (*backbone.encoder.block, *backbone.decoder.block):
+        block.register_forward_hook(lambda *_: ran.append(1))
+    batch = make_batch()
+    model(batch)
+    greedy_search(model, batch, max_length=5)
+    assert not ran
