@@ -213,7 +213,9 @@ def _rows(
     scores: list[dict[str, Statistic]] = []
     for runs in seeds_of_rows:
         percents = [scored[run.name].percents for run in runs]
-        scores.append({name: _statistic([each[name] for each in percents]) for name in percents[0]})
+        scores.append(
+            {name: Statistic.of([each[name] for each in percents]) for name in percents[0]}
+        )
     main = AVERAGE if AVERAGE in scores[0] else next(iter(scores[0]))
     points = [
         (memory.mean, score[main].mean) if (memory := cost[MEMORY]) else None
@@ -235,18 +237,13 @@ def _rows(
     return tuple(sorted(rows, key=lambda row: (-row.scores[main].mean, row.label)))
 
 
-def _statistic(values: Sequence[float]) -> Statistic:
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return Statistic(statistics.fmean(values), deviation)
-
-
 def _cost(cost: Cost, runs: Sequence[Run]) -> Statistic | None:
     values = [cost.of(run.record) for run in runs]
     known = [float(value) for value in values if value is not None and math.isfinite(value)]
     several_devices = len({run.record.device for run in runs}) > 1
     if len(known) < len(values) or (cost.on_device and several_devices):
         return None
-    return _statistic(known)
+    return Statistic.of(known)
 
 
 def _label(own: Mapping[str, str], settings: Sequence[Mapping[str, str]]) -> str:

@@ -1,7 +1,8 @@
 """What is compared: scores, and what they cost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 from eval.leaderboard.runs import Record
 
@@ -37,6 +38,11 @@ class Statistic:
 
     mean: float
     deviation: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Statistic":
+        """Summarise one value a seed."""
+        return cls(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 @dataclass(frozen=True, slots=True)

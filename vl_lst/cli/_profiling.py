@@ -12,6 +12,7 @@ __all__ = ["one_of", "read_contenders"]
 
 # What the others are compared with, where nobody says otherwise.
 FIRST = "lst"
+ALL = "all"
 Choice = TypeVar("Choice", bound=str)
 
 
@@ -33,7 +34,7 @@ def read_contenders(
     """The methods to compare.
 
     Args:
-        methods: Names with commas between; `None`: the recipe's, or all there are.
+        methods: Names with commas between, or `all`; `None`: the recipe's, or all there are.
         recipe: As read from a file, with its method and that method's options; may be empty.
         settings: `METHOD.OPTION=VALUE`, which wins over the recipe.
 
@@ -46,12 +47,12 @@ def read_contenders(
     from vl_lst.recipes.fields import dig, set_field
 
     own = dig(recipe, ("method", "name"))
+    if methods is None:
+        methods = own or ALL
     names = (
-        [name.strip() for name in methods.split(",")]
-        if methods
-        else [own]
-        if own
-        else sorted(method_names(), key=lambda m: m != FIRST)
+        sorted(method_names(), key=lambda name: name != FIRST)
+        if methods == ALL
+        else [name.strip() for name in methods.split(",")]
     )
     if len(set(names)) < len(names):
         raise RecipeError(f"the methods {', '.join(names)} hold one twice; name each once")

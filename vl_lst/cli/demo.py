@@ -25,6 +25,10 @@ def demo(
             metavar="NAME[,NAME]...", help="Methods to train under the same protocol, or `all`."
         ),
     ] = "lst",
+    seeds: Annotated[
+        str,
+        typer.Option(metavar="N[,N]...", help="Train each method with each of these seeds."),
+    ] = "0",
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -34,13 +38,15 @@ def demo(
     a few minutes on two CPU cores, or a few minutes for each two methods; interrupted, the same
     command goes on where it was.
 
-    All methods side by side: vl-lst demo --methods all
+    All methods side by side, over three seeds: vl-lst demo --methods all --seeds 0,1,2
 
     Example: vl-lst demo --out demo-run
     """
     from functools import partial
 
     from eval.files import write_json
+    from eval.leaderboard.quantities import Statistic
+    from eval.leaderboard.units import score_text
     from feature_extraction.allocation import keep_freed_memory
     from tasks import get_task
     from vl_lst.demo.run import BLIND, LADDER, run_demo
@@ -49,8 +55,9 @@ def demo(
     # The ladder first: its examples are the ones that are drawn.
     names = sorted(method_names(), key=lambda name: name != LADDER)
     chosen = names if methods == "all" else [name.strip() for name in methods.split(",")]
+    drawn = _read_seeds(seeds)
     keep_freed_memory()
-    result = run_demo(out, partial(progress, quiet=quiet), chosen)
+    result = run_demo(out, partial(progress, quiet=quiet), chosen, drawn)
     table = Table(title="shapes world, official metrics on the validation splits")
     table.add_column("method")
     tasks = [get_task(name) for name in result.scores]
@@ -58,9 +65,13 @@ def demo(
         metric = "CIDEr x 100" if task.primary_metric == "cider" else f"{task.primary_metric} %"
         table.add_column(f"{task.name}\n{metric}", justify="right")
     for name in (*chosen, BLIND):
-        values = [f"{result.scores[each.name][name] * each.primary_factor:.2f}" for each in tasks]
+        percents = [
+            [score * task.primary_factor for score in result.scores[task.name][name]]
+            for task in tasks
+        ]
         label = f"{BLIND} (no image)" if name == BLIND else name
-        table.add_row(label, *values, style="bold" if name == LADDER else None)
+        cells = [score_text(Statistic.of(values)) for values in percents]
+        table.add_row(label, *cells, style="bold" if name == LADDER else None)
     results.print(table)
     page = out / "leaderboard.html"
     write_page(
@@ -78,9 +89,29 @@ def demo(
     results.print(f"examples with answers: {result.gallery}", markup=False)
     results.print(f"curves, costs and more examples: {page}", markup=False)
     results.print(
-        f"ask it yourself: vl-lst predict {result.runs / chosen[0]} --task vqa --image FILE "
+        f"ask it yourself: vl-lst predict {result.first_run} --task vqa --image FILE "
         "--question TEXT",
         markup=False,
     )
     if json_file is not None:
-        write_json(json_file, {"tasks": result.scores, "seconds": round(result.seconds, 1)})
+        means: dict[str, dict[str, float]] = {}
+        deviations: dict[str, dict[str, float | None]] = {}
+        for name, scores in result.scores.items():
+            found = {trained: Statistic.of(values) for trained, values in scores.items()}
+            means[name] = {trained: each.mean for trained, each in found.items()}
+            deviations[name] = {trained: each.deviation for trained, each in found.items()}
+        document = {
+            "tasks": means,
+            "standard_deviations": deviations,
+            "seeds": drawn,
+            "seconds": round(result.seconds, 1),
+        }
+        write_json(json_file, document)
+
+
+def _read_seeds(text: str) -> list[int]:
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise typer.BadParameter(
+            f"--seeds {text}: expected whole numbers with commas between, such as 0,1,2"
+        )
+    return [int(part) for part in text.split(",")]

@@ -28,9 +28,9 @@ def profile(
     methods: Annotated[
         str | None,
         typer.Option(
-            metavar="METHOD[,METHOD]...",
-            help="Transfer methods; times are compared with the first. Default: the recipe's, "
-            "else all there are, lst first.",
+            metavar="METHOD[,METHOD]...|all",
+            help="Transfer methods; times are compared with the first. `all`: all there are, lst "
+            "first. Default: the recipe's, else all.",
         ),
     ] = None,
     random_weights: Annotated[

@@ -25,10 +25,11 @@ from vl_lst.training.resources import usable_cores
 from vl_lst.training.run_directory import RunDirectory
 from vl_lst.training.together import train_together
 
-__all__ = ["BLIND", "LADDER", "TASKS", "DemoResult", "run_demo"]
+__all__ = ["BLIND", "FIRST_SEED", "LADDER", "TASKS", "DemoResult", "run_demo"]
 
 TASKS = ("vqa", "gqa", "nlvr2", "caption")
 LADDER, BLIND = "lst", "blind"
+FIRST_SEED = 0
 EXTRACTION_BATCH = 50
 CARDS_OF_A_TASK = 4
 # As much as two cores learn in minutes. Few image tokens make a step cheap. Pairs of pictures take
@@ -52,17 +53,20 @@ class DemoResult:
 
     Args:
         scores: The primary metric on the official script's scale by task, then by what was
-            trained: each method, and `blind`, the ladder with all image features zero.
+            trained: each method, and `blind`, the ladder with all image features zero; a number
+            for each seed.
         seconds: Wall time of this call.
         pictures: Folder of the pictures that were rendered.
         runs: Folder of the runs, each under its name.
-        gallery: A picture of some examples with the answers of the first method.
+        first_run: That of the first method and seed.
+        gallery: A picture of some examples with its answers.
     """
 
-    scores: dict[str, dict[str, float]]
+    scores: dict[str, dict[str, list[float]]]
     seconds: float
     pictures: Path
     runs: Path
+    first_run: Path
     gallery: Path
 
 
@@ -70,8 +74,9 @@ def run_demo(
     out: Path,
     stage: Callable[[str], AbstractContextManager[ProgressReport]],
     methods: Sequence[str] = (LADDER,),
+    seeds: Sequence[int] = (FIRST_SEED,),
 ) -> DemoResult:
-    """Render, extract, train all tasks with each method and once without the image, score.
+    """Render, extract, train all tasks with each method and without the image, score.
 
     Interrupted and called again with the same folder, it goes on where it was.
 
@@ -79,19 +84,23 @@ def run_demo(
         out: Folder for everything that is made.
         stage: Opens the progress report of a stage, given its description.
         methods: Names of the methods to train.
+        seeds: Each method is trained with each.
 
     Raises:
-        RecipeError: There is no such method, one stands there twice, or the folder's runs are of
-            another version.
+        RecipeError: There is no such method, a method or a seed stands there twice, or the
+            folder's runs are of another version.
     """
     started = time.monotonic()
     for name in methods:
         get_method(name)
-    if len(set(methods)) < len(methods):
-        raise RecipeError(f"the methods {', '.join(methods)} hold one twice; name each once")
-    data, features = out / "data", out / "features.h5"
+    _require_distinct("methods", methods)
+    _require_distinct("seeds", seeds)
+    data, features, runs = out / "data", out / "features.h5", out / "runs"
+    # Seed by seed, so that an interrupted comparison has all methods with the same seeds.
     trained = {
-        name: (_recipe(name, data, features), out / "runs" / name) for name in (*methods, BLIND)
+        _run_name(name, seed): (_recipe(name, seed, data, features), runs / _run_name(name, seed))
+        for seed in seeds
+        for name in (*methods, BLIND)
     }
     with stage("rendering pictures") as report:
         write_world(data, report=report)
@@ -109,15 +118,30 @@ def run_demo(
     with stage("training") as report:
         records = train_together(trained, report=report)
     gallery = out / "examples.png"
-    draw_gallery(_cards(data, *trained[methods[0]]), gallery)
+    first_recipe, first_run = next(iter(trained.values()))
+    draw_gallery(_cards(data, first_recipe, first_run), gallery)
     scores = {
-        task: {name: _primary(get_task(task), record) for name, record in records.items()}
+        task: {
+            name: [_primary(get_task(task), records[_run_name(name, seed)]) for seed in seeds]
+            for name in (*methods, BLIND)
+        }
         for task in TASKS
     }
-    return DemoResult(scores, time.monotonic() - started, pictures, out / "runs", gallery)
+    seconds = time.monotonic() - started
+    return DemoResult(scores, seconds, pictures, runs, first_run, gallery)
 
 
-def _recipe(name: str, data: Path, features: Path) -> Recipe:
+def _require_distinct(kind: str, given: Sequence[object]) -> None:
+    if len(set(given)) < len(given):
+        raise RecipeError(f"the {kind} {', '.join(map(str, given))} hold one twice; name each once")
+
+
+def _run_name(name: str, seed: int) -> str:
+    """Of its folder."""
+    return name if seed == FIRST_SEED else f"{name}-seed-{seed}"
+
+
+def _recipe(name: str, seed: int, data: Path, features: Path) -> Recipe:
     method = LADDER if name == BLIND else name
     return resolve_recipe(
         read_recipe_file(fitting_recipe(method, DEMO)),
@@ -126,6 +150,7 @@ def _recipe(name: str, data: Path, features: Path) -> Recipe:
             ("method.name", method),
             ("data.root", str(data)),
             ("data.blind", name == BLIND),
+            ("training.seed", seed),
             ("features", [str(features)]),
         ],
     )

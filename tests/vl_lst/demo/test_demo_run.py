@@ -30,11 +30,16 @@ def test_it_scores_every_task_with_and_without_the_image_and_goes_on_where_it_wa
     first = run.run_demo(tmp_path, stage)
     assert set(first.scores) == set(run.TASKS)
     for scores in first.scores.values():
-        assert set(scores) == {"lst", "blind"}
+        assert {name: len(values) for name, values in scores.items()} == {"lst": 1, "blind": 1}
     with Image.open(first.gallery) as picture:
         assert picture.width > picture.height / 2
-    again = run.run_demo(tmp_path, stage)
-    assert again.scores == first.scores
+    again = run.run_demo(tmp_path, stage, seeds=(0, 1))
+    for task, scores in again.scores.items():
+        for name, values in scores.items():
+            assert values[:1] == first.scores[task][name], "it was there already"
+            assert len(values) == 2
+    folders = {path.name for path in again.runs.iterdir()}
+    assert folders == {"lst", "blind", "lst-seed-1", "blind-seed-1"}
 
 
 @pytest.mark.parametrize(
@@ -51,6 +56,12 @@ def test_wrong_methods_are_refused_before_anything_is_made(
 ) -> None:
     with pytest.raises(RecipeError, match=words):
         run.run_demo(tmp_path / "demo", stage, methods)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_seed_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="the seeds 0, 1, 0 hold one twice"):
+        run.run_demo(tmp_path / "demo", stage, seeds=(0, 1, 0))
     assert not (tmp_path / "demo").exists()
 
 
