@@ -44,6 +44,12 @@ CHOICES: dict[str, dict[str, Any]] = {
         OPTIONS + "rung_place": "after_block",
     },
     "gates per channel": {OPTIONS + "gates": "channel"},
+    "gates begin at 0.9": {OPTIONS + "gate_start": 0.9},
+    "normalised rungs": {OPTIONS + "rungs": "normalised"},
+    "normalised rungs, gates begin at 0.9": {
+        OPTIONS + "rungs": "normalised",
+        OPTIONS + "gate_start": 0.9,
+    },
     "pooled rungs": {OPTIONS + "rungs": "pool"},
     # Of the demo's three layers and three.
     "two layers of three": {OPTIONS + "encoder_layers": [0, 2], OPTIONS + "decoder_layers": [0, 2]},

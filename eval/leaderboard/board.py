@@ -11,7 +11,7 @@ from typing import Any
 from eval.leaderboard.front import pareto_front
 from eval.leaderboard.protocol import differing_settings, method_settings, protocol_of
 from eval.leaderboard.quantities import AVERAGE, COSTS, MEMORY, Cost, Metric, Statistic
-from eval.leaderboard.runs import FoundRuns, LeftOut, Record, Run
+from eval.leaderboard.runs import FoundRuns, LeftOut, Run
 
 __all__ = ["Board", "Group", "Row", "build_board"]
 
@@ -40,6 +40,11 @@ class Row:
     scores: Mapping[str, Statistic]
     costs: Mapping[str, Statistic | None]
     on_front: bool
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """What its runs were measured on."""
+        return _devices(self.runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,7 @@ def build_board(
                 splits=scored[runs[0].name].splits,
                 protocol=protocols[key],
                 special=_special(protocols[key], protocols.values()),
-                devices=tuple(sorted({run.record.device or "unknown" for run in runs})),
+                devices=_devices(runs),
                 rows=_rows(seeds_of_rows, scored),
             )
         )
@@ -155,7 +160,7 @@ def _scored(run: Run, metrics: Mapping[str, Metric], chosen: Mapping[str, str]) 
         if task not in metrics:
             raise _UnusableError(f"there is no task {task!r:.40}; there are: {', '.join(metrics)}")
         metric, of_task = metrics[task], record.scores.get(task, {})
-        split = chosen.get(task) or _validation_split(record, task)
+        split = chosen.get(task) or record.validation_split(task)
         if split is None or split not in of_task:
             raise _UnusableError(
                 f"no scores of {task} {split or 'on its validation split'}; "
@@ -173,15 +178,12 @@ def _scored(run: Run, metrics: Mapping[str, Metric], chosen: Mapping[str, str]) 
     return _Scored(splits, percents)
 
 
+def _devices(runs: Iterable[Run]) -> tuple[str, ...]:
+    return tuple(sorted({run.record.device or "unknown" for run in runs}))
+
+
 def _found(of_task: Mapping[str, Any]) -> str:
     return f"there are scores of {', '.join(of_task)}" if of_task else "there are none"
-
-
-def _validation_split(record: Record, task: str) -> str | None:
-    data = record.recipe.get("data")
-    named = data.get("validation_split") if isinstance(data, dict) else None
-    split = named.get(task) if isinstance(named, dict) else None
-    return split if isinstance(split, str) else None
 
 
 def _special(

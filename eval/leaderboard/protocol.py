@@ -12,7 +12,8 @@ of the recipe belong to the protocol, new ones too, except:
   batch size of evaluation, and what the backbone is called (its weights are compared).
 
 To these come, from the record: the official rules the scores follow, how the features were made,
-the backbone's weights, the number of steps, and which examples trained.
+the backbone's weights, the number of steps, which examples trained, and which were scored. Where
+the latter are known by their ids, the folder they lay in does not matter.
 """
 
 import json
@@ -60,6 +61,14 @@ def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
         fields[f"rules.{task}"] = record.protocol.get(task)
         fields[f"scored split.{task}"] = splits[task]
         fields[f"training examples.{task}"] = run.train_digests.get(task)
+    scored = {
+        task: run.validation_digests.get(task)
+        for task in record.tasks
+        if splits[task] == record.validation_split(task)
+    }
+    if all(scored.get(task) for task in record.tasks):
+        fields |= {f"scored examples.{task}": digest for task, digest in scored.items()}
+        fields.pop("data.root", None)
     return {name: json.dumps(value, ensure_ascii=False) for name, value in fields.items()}
 
 

@@ -37,11 +37,29 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class ReportedResults:
-    """All of them, with the setting they were obtained in and where they are from."""
+    """All of them.
+
+    Args:
+        setting: What they were obtained in.
+        splits: The split of each task that they are of.
+        sources: The papers.
+        rows: What these report.
+    """
 
     setting: str
+    splits: Mapping[str, str]
     sources: tuple[str, ...]
     rows: tuple[Reported, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The scores each row has: the average, then each task."""
+        return (AVERAGE, *self.splits)
+
+    def beside(self, splits: Mapping[str, str]) -> tuple[Reported, ...]:
+        """The rows that may stand beside runs scored on `splits`: all, or none on other ones."""
+        same = all(self.splits.get(task) == split for task, split in splits.items())
+        return self.rows if same else ()
 
 
 def reported_results() -> ReportedResults:
@@ -58,4 +76,4 @@ def reported_results() -> ReportedResults:
         )
         for row in content["rows"]
     )
-    return ReportedResults(content["setting"], tuple(content["sources"]), rows)
+    return ReportedResults(content["setting"], content["splits"], tuple(content["sources"]), rows)

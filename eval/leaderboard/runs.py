@@ -79,6 +79,13 @@ class Record(_Part):
     device: str | None = None
     recipe: dict[str, Any]
 
+    def validation_split(self, task: str) -> str | None:
+        """The split that chose the task's best checkpoint, as the recipe has it."""
+        data = self.recipe.get("data")
+        named = data.get("validation_split") if isinstance(data, dict) else None
+        split = named.get(task) if isinstance(named, dict) else None
+        return split if isinstance(split, str) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -89,12 +96,14 @@ class Run:
         folder: Its folder.
         record: What came of it.
         train_digests: Digest of the ids of each task's training examples, where it is known.
+        validation_digests: The same of its validation examples.
     """
 
     name: str
     folder: Path
     record: Record
     train_digests: dict[str, str]
+    validation_digests: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +152,14 @@ def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
             continue
         reason = _reason_against(record, include_dirty=include_dirty)
         if reason is None:
-            runs.append(Run(name, path.parent, record, _train_digests(path.parent)))
+            cards = _task_cards(path.parent)
+            train = {task: card.train_examples_sha256 for task, card in cards.items()}
+            validation = {
+                task: digest
+                for task, card in cards.items()
+                if (digest := card.validation_examples_sha256) is not None
+            }
+            runs.append(Run(name, path.parent, record, train, validation))
         else:
             left_out.append(LeftOut(name, reason))
     if not runs and not left_out:
@@ -212,17 +228,18 @@ def _reason_against(record: Record, *, include_dirty: bool) -> str | None:
     return None
 
 
-def _train_digests(folder: Path) -> dict[str, str]:
+def _task_cards(folder: Path) -> "dict[str, _TaskCard]":
     """From the run's `model.json`; nothing where there is none or it is damaged."""
     try:
         card = _Card.model_validate(read_json(folder / CARD, expected="the card of a run's model"))
     except (InputError, OSError, ValidationError):
         return {}
-    return {task: each.train_examples_sha256 for task, each in card.tasks.items()}
+    return card.tasks
 
 
 class _TaskCard(_Part):
     train_examples_sha256: str
+    validation_examples_sha256: str | None = None
 
 
 class _Card(_Part):

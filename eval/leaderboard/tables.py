@@ -4,20 +4,20 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from eval.leaderboard.board import Board, Group
 from eval.leaderboard.quantities import AVERAGE, COSTS, Statistic
-from eval.leaderboard.reported import ReportedResults
-from eval.leaderboard.units import score_text, setting_text, unit_text
+from eval.leaderboard.reported import Reported, ReportedResults
+from eval.leaderboard.units import printable, score_text, setting_text, unit_text
 
 __all__ = ["board_document", "group_caption", "group_title", "to_csv", "to_latex", "to_markdown"]
 
 MISSING = "–"
 REPORTED = "reported"
-CSV_FIELDS = ("group", "kind", "method", "backbone", "runs", "seeds", "source")
+CSV_FIELDS = ("group", "kind", "method", "backbone", "runs", "seeds", "device", "source")
 
 LATEX_OF = {
     "\\": r"\textbackslash{}",
@@ -69,8 +69,9 @@ def to_markdown(board: Board, reported: ReportedResults | None) -> str:
 def to_latex(board: Board, reported: ReportedResults | None) -> str:
     """Write one `table` with `booktabs` rules per group; the preamble needs that package."""
     parts = []
-    for table in _tables(board, reported):
-        caption = " ".join([f"{table.caption}.", *_notes(board, reported)])
+    for number, table in enumerate(_tables(board, reported)):
+        notes = [] if number else _notes(board, reported)  # long, so they are said once
+        caption = " ".join([f"{table.caption}.", *notes])
         lines = [_latex_row(row) for row in table.rows]
         if table.reported_rows:
             lines.insert(len(lines) - table.reported_rows, r"\midrule")
@@ -118,6 +119,7 @@ def to_csv(board: Board, reported: ReportedResults | None) -> str:
                     "backbone": _csv(row.runs[0].record.backbone),
                     "runs": len(row.runs),
                     "seeds": " ".join(str(run.record.seed) for run in row.runs),
+                    "device": _csv("; ".join(row.devices)),
                     "on_front": int(row.on_front),
                     **_numbers(statistics.items()),
                 }
@@ -174,6 +176,7 @@ def board_document(board: Board, reported: ReportedResults | None) -> dict[str, 
     if reported is not None:
         document["reported"] = {
             "setting": reported.setting,
+            "splits": dict(reported.splits),
             "sources": list(reported.sources),
             "rows": [
                 {
@@ -211,7 +214,7 @@ def _tables(board: Board, reported: ReportedResults | None) -> Iterable[_Table]:
         ]
         quoted = [
             [
-                f"{each.method}, {each.backbone} ({REPORTED}: {each.source})",
+                _reported_label(each),
                 MISSING,
                 *(score_text(each.score(name, group.tasks)) for name in columns),
                 *(
@@ -221,10 +224,34 @@ def _tables(board: Board, reported: ReportedResults | None) -> Iterable[_Table]:
                     for cost in costs
                 ),
             ]
-            for each in (reported.rows if reported else ())
+            for each in (reported.beside(group.splits) if reported else ())
         ]
         header = ["method", "n", *columns, *(cost.label for cost in costs)]
         yield _Table(group_title(group), header, rows + quoted, len(quoted))
+    if reported is not None and not any(reported.beside(g.splits) for g in board.groups):
+        yield _reported_table(reported)
+
+
+def _reported_table(reported: ReportedResults) -> _Table:
+    """What papers report, where it may stand beside none of the groups."""
+    rows = [
+        [
+            _reported_label(each),
+            *(score_text(each.scores[name]) for name in reported.columns),
+            unit_text(Statistic(each.trainable_percent, None), "percent"),
+        ]
+        for each in reported.rows
+    ]
+    header = ["method", *reported.columns, "Trainable"]
+    return _Table(f"What papers report, on {_on(reported.splits)}", header, rows, 0)
+
+
+def _reported_label(row: Reported) -> str:
+    return f"{row.method}, {row.backbone} ({REPORTED}: {row.source})"
+
+
+def _on(splits: Mapping[str, str]) -> str:
+    return ", ".join(f"{task} {split}" for task, split in splits.items())
 
 
 def _notes(board: Board, reported: ReportedResults | None) -> list[str]:
@@ -239,12 +266,12 @@ def _notes(board: Board, reported: ReportedResults | None) -> list[str]:
 
 
 def _markdown(text: str) -> str:
-    one_line = " ".join(text.split())
+    one_line = " ".join(printable(text).split())
     return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", one_line)
 
 
 def _latex(text: str) -> str:
-    return "".join(LATEX_OF.get(character, character) for character in text)
+    return "".join(LATEX_OF.get(character, character) for character in printable(text))
 
 
 def _latex_row(cells: Sequence[str]) -> str:

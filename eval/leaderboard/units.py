@@ -6,7 +6,7 @@ from typing import Any
 
 from eval.leaderboard.quantities import Statistic
 
-__all__ = ["number_text", "score_text", "setting_text", "unit_text"]
+__all__ = ["number_text", "printable", "score_text", "setting_text", "unit_text"]
 
 MISSING = "–"
 BINARY = 1024.0
@@ -14,6 +14,15 @@ BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 MINUTE = 60
 LEAST_PERCENT = 0.01
 ROUNDED_FROM = 10
+
+
+# Control characters but for tabs and ends of lines, and those that reorder what follows.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Text from data with a mark in place of what a terminal or a page would obey, not show."""
+    return UNPRINTABLE.sub("\ufffd", text)
 
 
 def score_text(statistic: Statistic | None) -> str:

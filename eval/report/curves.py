@@ -102,7 +102,11 @@ def training_curves(run: Path, metrics: Mapping[str, Metric]) -> tuple[list[Pane
     if losses:
         panels.append(_panel("Training loss", {"loss": _thinned(losses)}))
     if scores:
-        panels.append(_panel("Validation score, percent", scores, marked=True))
+        # One for each task: captions' scores are several times those of the others.
+        panels.extend(
+            _panel(f"{task}, {metrics[task].name}, percent", {task: points}, marked=True)
+            for task, points in scores.items()
+        )
     return panels, note or ("" if panels else f"{METRICS} has no values.")
 
 

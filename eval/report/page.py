@@ -16,10 +16,16 @@ import yaml
 from markupsafe import Markup
 
 from eval.leaderboard.board import Board, Group
-from eval.leaderboard.reported import ReportedResults
+from eval.leaderboard.reported import Reported, ReportedResults
 from eval.leaderboard.runs import Memory, Parameters, Record, Run
-from eval.leaderboard.tables import group_caption
-from eval.leaderboard.units import number_text, score_text, setting_text, unit_text
+from eval.leaderboard.tables import group_caption, group_title
+from eval.leaderboard.units import (
+    number_text,
+    printable,
+    score_text,
+    setting_text,
+    unit_text,
+)
 from eval.report.curves import Panel, training_curves
 from eval.report.examples import ExampleSheet, Pictures
 from eval.report.plot import Plot, scatter_plot
@@ -36,6 +42,7 @@ class _Section:
     group: Group
     caption: str
     special: Mapping[str, str]
+    reported: Sequence[Reported]
     plot: Plot | None
 
 
@@ -44,6 +51,7 @@ class _RunPage:
     """A run as the template shows it."""
 
     anchor: str
+    group: int
     run: Run
     label: str
     facts: Mapping[str, str]
@@ -72,29 +80,21 @@ def render_page(
         sheets: Examples by name of the run.
         pictures: Of the examples.
     """
-    rows = reported.rows if reported else ()
     anchors = _anchors(board.runs)
     used = pictures or {}
     places = {image_id: f"picture-{number}" for number, image_id in enumerate(used)}
     environment = jinja2.Environment(
         loader=FILES,
         autoescape=True,
+        finalize=_visible,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(score_text=score_text, unit_text=unit_text)
+    environment.globals.update(score_text=score_text, unit_text=unit_text, group_title=group_title)
     environment.filters["pretty"] = setting_text
-    style, script = _source("page.css"), _source("page.js")
-    sections = [
-        _Section(
-            group,
-            group_caption(group),
-            {name: group.protocol.get(name, "null") for name in group.special},
-            scatter_plot(group, rows),
-        )
-        for group in board.groups
-    ]
+    style, early, script = _source("page.css"), _source("early.js"), _source("page.js")
+    sections = [_section(group, reported) for group in board.groups]
     return environment.get_template("page.html").render(
         title=title,
         board=board,
@@ -106,11 +106,31 @@ def render_page(
         pictures={places[image_id]: _data_address(used[image_id]) for image_id in used},
         picture_places=places,
         style=Markup(style),
+        early=Markup(early),
         script=Markup(script),
         policy=(
-            f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+            f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(early)}' "
+            f"'{_digest(script)}'; "
             "img-src data:; base-uri 'none'; form-action 'none'"
         ),
+    )
+
+
+def _visible(value: object) -> object:
+    """What a template prints, without characters that would hide or reorder others."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value)
+    return value
+
+
+def _section(group: Group, reported: ReportedResults | None) -> _Section:
+    rows = reported.beside(group.splits) if reported else ()
+    return _Section(
+        group,
+        group_caption(group),
+        {name: group.protocol.get(name, "null") for name in group.special},
+        rows,
+        scatter_plot(group, rows),
     )
 
 
@@ -144,13 +164,14 @@ def _run_pages(
     board: Board, anchors: Mapping[str, str], sheets: Mapping[str, Sequence[ExampleSheet]]
 ) -> list[_RunPage]:
     pages = []
-    for group in board.groups:
+    for number, group in enumerate(board.groups, start=1):
         for row in group.rows:
             for run in row.runs:
                 panels, note = training_curves(run.folder, board.metrics)
                 pages.append(
                     _RunPage(
                         anchor=anchors[run.name],
+                        group=number,
                         run=run,
                         label=row.label,
                         facts=_facts(run.record),

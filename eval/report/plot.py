@@ -85,16 +85,7 @@ def scatter_plot(group: Group, reported: Sequence[Reported]) -> Plot | None:
     x_axes = [_cost_axis(cost, group.rows, reported) for cost in costs]
     y_axes = [_score_axis(name, group, reported) for name in group.columns]
     fronts = {
-        cost.key: {
-            name: pareto_front(
-                [
-                    (found.mean, row.scores[name].mean) if (found := row.costs[cost.key]) else None
-                    for row in group.rows
-                ]
-            )
-            for name in group.columns
-        }
-        for cost in costs
+        cost.key: {name: _front(group, cost, name) for name in group.columns} for cost in costs
     }
     labels = [row.label for row in group.rows]
     labels += [f"{each.method}, {each.backbone}" for each in reported]
@@ -107,6 +98,17 @@ def scatter_plot(group: Group, reported: Sequence[Reported]) -> Plot | None:
         "margins": {"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
     }
     return _drawn(data)
+
+
+def _front(group: Group, cost: Cost, score: str) -> list[int]:
+    """Places of the rows on the front; nothing leads another device's times."""
+    if cost.on_device and len(group.devices) > 1:
+        return []
+    points = [
+        (found.mean, row.scores[score].mean) if (found := row.costs[cost.key]) else None
+        for row in group.rows
+    ]
+    return pareto_front(points)
 
 
 def _drawn(data: dict[str, Any]) -> Plot:

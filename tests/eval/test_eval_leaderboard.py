@@ -12,6 +12,7 @@ from eval.leaderboard.front import pareto_front
 from eval.leaderboard.quantities import AVERAGE
 from eval.leaderboard.reported import reported_results
 from eval.leaderboard.runs import find_runs
+from eval.report.plot import scatter_plot
 
 
 def board_of(folder: Path, splits: dict[str, str] | None = None) -> Board:
@@ -78,6 +79,15 @@ def test_other_training_examples_are_another_protocol(tmp_path: Path) -> None:
         card = {"tasks": {"vqa": {"train_examples_sha256": name * 64}}}
         (run / "model.json").write_text(json.dumps(card))
     assert len(board_of(tmp_path).groups) == 2
+
+
+@pytest.mark.parametrize(("digests", "groups"), [("aa", 1), ("ab", 2)])
+def test_the_same_examples_may_lie_elsewhere(tmp_path: Path, digests: str, groups: int) -> None:
+    for seed, letter in enumerate(digests):
+        run = write_run(tmp_path, f"run-{seed}", seed=seed, recipe__data__root=f"/home/{seed}")
+        card = {"train_examples_sha256": "c", "validation_examples_sha256": letter}
+        (run / "model.json").write_text(json.dumps({"tasks": {"vqa": card}}))
+    assert len(board_of(tmp_path).groups) == groups
 
 
 @pytest.mark.parametrize(
@@ -212,6 +222,26 @@ def test_reported_rows_are_those_of_the_papers(shared_data: Path) -> None:
         for name, score in expected["scores"].items():
             mine = row.scores[name.removesuffix("_cider")]
             assert (mine.mean, mine.deviation) == (score["mean"], score["std"])
+
+
+def test_reported_rows_stand_beside_scores_of_the_same_splits() -> None:
+    reported = reported_results()
+    assert reported.beside({"vqa": "karpathy_test"}) == reported.rows
+    assert reported.beside(reported.splits) == reported.rows
+    assert not reported.beside({**reported.splits, "nlvr2": "dev"})
+    assert not reported.beside({"another": "test"})
+
+
+def test_times_of_several_devices_have_no_front(tmp_path: Path) -> None:
+    for name, device in (("lst", "cpu"), ("full", "cuda: H100")):
+        write_run(tmp_path, name, method=name, device=device)
+    (group,) = board_of(tmp_path).groups
+    plot = scatter_plot(group, ())
+    assert plot is not None
+    fronts = {key: of_score["vqa"] for key, of_score in plot.data["fronts"].items()}
+    assert fronts["train_seconds"] == []
+    assert fronts["saved_for_backward"]
+    assert [row.devices for row in group.rows] == [("cuda: H100",), ("cpu",)]
 
 
 def test_a_reported_average_stands_only_beside_the_same_tasks() -> None:

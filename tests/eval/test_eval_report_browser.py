@@ -2,11 +2,12 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from board_runs import METRICS, write_run
+from board_runs import METRICS, SPLITS, write_run
 
 from eval.leaderboard.board import build_board
 from eval.leaderboard.reported import reported_results
@@ -63,8 +64,9 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     sheets = {"lst-0": [ExampleSheet("vqa", "val2014", 1000, cards)]}
     board = build_board(find_runs(folder), METRICS)
+    reported = replace(reported_results(), splits=SPLITS)
     page = render_page(
-        board, title="Leaderboard", reported=reported_results(), sheets=sheets, pictures={"a": JPEG}
+        board, title="Leaderboard", reported=reported, sheets=sheets, pictures={"a": JPEG}
     )
     path = folder / "leaderboard.html"
     path.write_text(page, encoding="utf-8")
@@ -167,15 +169,19 @@ def test_a_run_has_a_page_with_examples_to_filter_search_and_turn(opened: Opened
     assert cards.count() == 7
     assert run.locator(".card.right:not([hidden])").count() == 0
     run.get_by_role("button", name="all 20").click()
-    run.get_by_label("Search").fill("</SCRIPT> 13")
-    assert cards.count() == 0
+    for words in ("</SCRIPT> 13", "truth"):  # the latter is ours, not the data's
+        run.get_by_label("Search").fill(words)
+        assert cards.count() == 0
     run.get_by_label("Search").fill('png"> 13')
     assert cards.count() == 1
     # What was asked reads as it was written, and is text.
     assert cards.first.locator(".prompt").inner_text() == f"{ATTACK} 13"
     assert cards.first.get_by_role("img", name="a").bounding_box()["width"] > 50
+    assert opened.page.title() == "lst-0 · Leaderboard"
     run.get_by_role("link", name="Leaderboard").click()
+    assert opened.page.url.endswith("#group-1"), "back to where the run stands"
     assert opened.page.locator("#board").is_visible()
+    assert opened.page.title() == "Leaderboard"
 
 
 @pytest.mark.parametrize("anchor", ["", "#run-lst-0"])

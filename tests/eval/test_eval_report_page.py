@@ -4,11 +4,13 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
-from board_runs import METRICS, write_run
+from board_runs import METRICS, SPLITS, write_run
 
 from eval.leaderboard.board import build_board
 from eval.leaderboard.reported import reported_results
@@ -38,6 +40,11 @@ class Elements(HTMLParser):
         self.texts.setdefault(self._last, []).append(data)
 
 
+def plots_of(page: str) -> Any:
+    (found,) = re.findall(r'id="plots">(.*?)</script>', page, re.DOTALL)
+    return json.loads(found)
+
+
 def page_of(folder: Path, **arguments: object) -> str:
     board = build_board(find_runs(folder), METRICS)
     return render_page(board, title="Leaderboard", **arguments)  # type: ignore[arg-type]
@@ -60,12 +67,13 @@ def test_text_from_data_is_never_markup(tmp_path: Path) -> None:
     elements = Elements(page)
     assert "alert(1)" in page
     assert [attributes.get("type") for tag, attributes in elements.found if tag == "script"] == [
+        None,
         "application/json",
         None,
     ]
     assert not any(tag == "img" for tag, _ in elements.found)
     assert not any(name.startswith("on") for _, attributes in elements.found for name in attributes)
-    plots = json.loads(elements.texts["script"][0])
+    plots = plots_of(page)
     assert plots[0]["labels"] == [f"{ATTACK[:39]}…"]
 
 
@@ -74,10 +82,12 @@ def test_the_page_allows_its_own_style_and_script_and_loads_nothing(tmp_path: Pa
     page = page_of(tmp_path, reported=reported_results(), pictures={"x": b"\xff\xd8"})
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', page)
     policy = policy.replace("&#39;", "'")
-    for tag in ("style", "script"):
-        (source,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-        assert f"{tag}-src 'sha256-{digest}'" in policy
+    for tag, count in (("style", 1), ("script", 2)):
+        sources = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digests = [base64.b64encode(hashlib.sha256(each.encode()).digest()) for each in sources]
+        assert len(digests) == count
+        allowed = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
+        assert f"{tag}-src {allowed};" in policy
     assert "default-src 'none'" in policy
     elements = Elements(page)
     for tag, attributes in elements.found:
@@ -91,15 +101,27 @@ def test_the_page_allows_its_own_style_and_script_and_loads_nothing(tmp_path: Pa
 
 def test_reported_rows_are_marked_and_can_be_left_out(tmp_path: Path) -> None:
     write_run(tmp_path, "a", scores={"vqa": 1.0, "gqa": 1.0, "nlvr2": 0.5, "caption": 1.0})
-    reported = reported_results()
+    elsewhere = reported_results()
+    page = page_of(tmp_path, reported=elsewhere)
+    assert page.count('<span class="badge">reported</span>') == 1 + len(elsewhere.rows)
+    assert page.index('<tbody class="reported">') > page.index('id="reported"'), "apart"
+    reported = replace(elsewhere, splits=SPLITS)
     page = page_of(tmp_path, reported=reported)
+    assert page.index('<tbody class="reported">') < page.index('id="reported"')
     table = page.partition('<tbody class="reported">')[2].partition("</tbody>")[0]
     assert table.count('<span class="badge">reported</span>') == len(reported.rows)
-    plots = json.loads(Elements(page).texts["script"][0])
+    plots = plots_of(page)
     assert plots[0]["measured"] == 1
     fronts = [front for of_x in plots[0]["fronts"].values() for front in of_x.values()]
     assert all(front == [0] for front in fronts)
     assert "VL-PET" not in page_of(tmp_path)
+
+
+def test_characters_that_would_hide_or_turn_others_are_shown_as_such(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", device="\x1b[31mred \u202edevice", backbone="nul\x00")
+    page = page_of(tmp_path)
+    assert "\ufffd[31mred \ufffddevice" in page
+    assert not set("\x00\x1b\u202e") & set(page)
 
 
 def test_runs_without_any_cost_have_a_table_and_no_plot(tmp_path: Path) -> None:
@@ -130,9 +152,10 @@ def test_curves_read_losses_and_scores_in_percent(tmp_path: Path) -> None:
     run = write_run(tmp_path, "a", scores={"vqa": 1.0, "nlvr2": 0.5})
     panels, note = training_curves(run, METRICS)
     assert note == ""
-    assert [panel.title for panel in panels] == ["Training loss", "Validation score, percent"]
+    titles = [panel.title for panel in panels]
+    assert titles == ["Training loss", "vqa, accuracy, percent", "nlvr2, accuracy, percent"]
     assert len(panels[0].curves[0].corners.split()) == 4
-    texts = [text for curve in panels[1].curves for *_, text in curve.marks]
+    texts = [text for panel in panels[1:] for *_, text in panel.curves[0].marks]
     assert texts == ["vqa, step 20: 0.50", "nlvr2, step 20: 50.00"]
 
 

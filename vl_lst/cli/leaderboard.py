@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["leaderboard", "write_page"]
 
 MOST_MISSING_SHOWN = 3
+NARROWEST_METHOD = 16
+# A terminal with fewer columns shows the average of several tasks and not each of them.
+WIDE = 120
 
 
 def leaderboard(
@@ -124,6 +127,7 @@ def write_page(
     from eval.leaderboard.board import build_board
     from eval.leaderboard.quantities import Metric
     from eval.leaderboard.runs import find_runs
+    from eval.leaderboard.units import printable
     from eval.report.page import render_page
     from tasks import get_task, task_names
     from vl_lst.cli._example_sheets import example_sheets, thumbnails
@@ -135,7 +139,7 @@ def write_page(
     board = build_board(find_runs(runs_dir, include_dirty=include_dirty), metrics, splits)
     if not quiet:
         for each in board.left_out:
-            status.print(f"left out {each.name}: {each.reason}", markup=False)
+            status.print(f"left out {printable(f'{each.name}: {each.reason}')}", markup=False)
     _require_runs(board, runs_dir)
     sheets = {}
     with progress("gathering examples", quiet=quiet) as report:
@@ -143,7 +147,7 @@ def write_page(
         for done, (group, run) in enumerate(placed, start=1):
             if examples:
                 sheets[run.name] = example_sheets(run, group.splits, examples)
-            report(done, len(placed), run.name)
+            report(done, len(placed), printable(run.name))
     pictures: dict[str, bytes] = {}
     if images is not None:
         with progress("reading pictures", quiet=quiet) as report:
@@ -189,19 +193,22 @@ def _print_group(group: "Group") -> None:
     from rich.text import Text
 
     from eval.leaderboard.tables import group_title
-    from eval.leaderboard.units import score_text, unit_text
+    from eval.leaderboard.units import printable, score_text, unit_text
 
-    table = Table(title=Text(group_title(group)), caption="* on the Pareto front")
-    table.add_column("method", overflow="fold")
+    front = any(row.on_front for row in group.rows)
+    caption = "* on the Pareto front" if front else None
+    table = Table(title=Text(printable(group_title(group))), caption=caption)
+    table.add_column("method", overflow="fold", min_width=NARROWEST_METHOD)
     # What does not depend on the device; the page has the rest.
     costs = [cost for cost in group.costs if cost.is_axis and not cost.on_device]
-    for name in ("n", *group.columns, *(cost.label for cost in costs)):
-        table.add_column(Text(name), justify="right")
+    columns = group.columns if results.width >= WIDE else group.columns[:1]
+    for name in ("n", *columns, *(cost.label for cost in costs)):
+        table.add_column(Text(name), justify="right", no_wrap=True)
     for row in group.rows:
         table.add_row(
-            Text(f"{row.label}{' *' if row.on_front else ''}"),
+            Text(f"{printable(row.label)}{' *' if row.on_front else ''}"),
             str(len(row.runs)),
-            *(score_text(row.scores[name]) for name in group.columns),
+            *(score_text(row.scores[name]) for name in columns),
             *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
         )
     results.print(table)

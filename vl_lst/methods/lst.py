@@ -52,11 +52,12 @@ class LadderOptions(BaseModel):
     reduction: int = Field(4, ge=1)
     encoder_layers: tuple[int, ...] | None = None
     decoder_layers: tuple[int, ...] | None = None
-    rungs: Literal["linear", "pool"] = "linear"
+    rungs: Literal["linear", "normalised", "pool"] = "linear"
     rung_place: Literal["before_block", "after_block"] = "before_block"
     image_rungs: Literal["attenuate", "pass", "projection"] = "pass"
     gates: Literal["scalar", "channel"] = "scalar"
     gate_temperature: float = Field(0.1, gt=0)
+    gate_start: float = Field(0.5, gt=0, lt=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     recompute: bool = True
     initialisation: Initialisation = "random"

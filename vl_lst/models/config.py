@@ -98,10 +98,11 @@ class LadderConfig:
     reduction: int = 4
     encoder_layers: tuple[int, ...] | None = None
     decoder_layers: tuple[int, ...] | None = None
-    rungs: Literal["linear", "pool"] = "linear"
+    rungs: Literal["linear", "normalised", "pool"] = "linear"
     rung_place: Literal["before_block", "after_block"] = "before_block"
     image_rungs: Literal["attenuate", "pass", "projection"] = "pass"
     gates: Literal["scalar", "channel"] = "scalar"
     gate_temperature: float = 0.1
+    gate_start: float = 0.5
     dropout: float = 0.1
     recompute: bool = True

@@ -4,6 +4,8 @@ K rungs, N rows, T text tokens, V image tokens, Q tokens of the side network, D 
 R side width.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,10 +20,14 @@ class Rungs(nn.Module):
         count: K.
         width: D.
         side_width: R.
+        normalised: Whether states are brought to a root mean square of 1 first.
     """
 
-    def __init__(self, count: int, width: int, side_width: int) -> None:
+    def __init__(
+        self, count: int, width: int, side_width: int, *, normalised: bool = False
+    ) -> None:
         super().__init__()
+        self.normalised = normalised
         bound = width**-0.5
         self.weight = nn.Parameter(torch.empty(count, side_width, width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(count, side_width).uniform_(-bound, bound))
@@ -29,6 +35,8 @@ class Rungs(nn.Module):
     def forward(self, taps_KNTD: Tensor) -> Tensor:
         """Project each layer's states with its own projection: [K, N, T, D] to [K, N, T, R]."""
         count, rows, tokens, width = taps_KNTD.shape
+        if self.normalised:
+            taps_KNTD = F.rms_norm(taps_KNTD, (width,), eps=1e-6)
         flat = taps_KNTD.reshape(count, rows * tokens, width).to(self.weight.dtype)
         rungs: Tensor = torch.baddbmm(self.bias[:, None], flat, self.weight.transpose(1, 2))
         return rungs.view(count, rows, tokens, -1)
@@ -68,18 +76,20 @@ class PooledRungs(nn.Module):
 class Gates(nn.Module):
     """How much of its own state the side network keeps at each layer; the rung has the rest.
 
-    sigmoid(alpha / temperature), alpha beginning at zero: half and half.
+    sigmoid(alpha / temperature).
 
     Args:
         depth: Backbone layers. Each has a gate, as in the reference; a dropped layer's is unused.
         channels: 1 for one number a layer, R for one a channel.
         temperature: Of the sigmoid.
+        start: Share that it begins with.
     """
 
-    def __init__(self, depth: int, channels: int, *, temperature: float) -> None:
+    def __init__(self, depth: int, channels: int, *, temperature: float, start: float) -> None:
         super().__init__()
         self.temperature = temperature
-        self.alpha = nn.Parameter(torch.zeros(depth, channels))
+        alpha = temperature * math.log(start / (1 - start))
+        self.alpha = nn.Parameter(torch.full((depth, channels), alpha))
 
     def forward(self, layer: int) -> Tensor:
         """Gate [1] or [R] of a backbone layer."""

@@ -91,12 +91,17 @@ class _SideStack(nn.Module):
         self.attenuate = config.image_rungs == "attenuate"
         self.after_block = config.rung_place == "after_block"
         self.first_rung = nn.Linear(backbone.width, shape.width)
-        kind: type[Rungs | PooledRungs] = Rungs if config.rungs == "linear" else PooledRungs
-        self.rungs = kind(len(layers), backbone.width, shape.width)
+        sizes = (len(layers), backbone.width, shape.width)
+        self.rungs: Rungs | PooledRungs = (
+            PooledRungs(*sizes)
+            if config.rungs == "pool"
+            else Rungs(*sizes, normalised=config.rungs == "normalised")
+        )
         self.gates = Gates(
             depth,
             shape.width if config.gates == "channel" else 1,
             temperature=config.gate_temperature,
+            start=config.gate_start,
         )
         self.position_bias = RelativePositionBias(
             shape.heads,

@@ -48,6 +48,7 @@ class TaskCard(BaseModel):
     Args:
         train_examples: How many examples there are to train on.
         train_examples_sha256: Of their ids.
+        validation_examples_sha256: Of the ids of those that choose the best checkpoint.
         answers: The list its answers are from; `None` where it may generate any.
     """
 
@@ -55,6 +56,7 @@ class TaskCard(BaseModel):
 
     train_examples: int
     train_examples_sha256: str
+    validation_examples_sha256: str | None = None
     answers: list[str] | None
 
 

@@ -82,6 +82,7 @@ class _Session:
                 name: TaskCard(
                     train_examples=len(each.train),
                     train_examples_sha256=ids_digest(each.train),
+                    validation_examples_sha256=ids_digest(each.validation),
                     answers=each.answers,
                 )
                 for name, each in examples.items()

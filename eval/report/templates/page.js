@@ -8,7 +8,6 @@
   const LABEL_HEIGHT = 14;
   // Text anchor, share of the text left of it, and its distance from the mark across and down.
   const LABEL_PLACES = [["start", 0, 11, 0], ["end", 1, -11, 0], ["middle", 0.5, 0, -15], ["middle", 0.5, 0, 15]];
-  root.classList.add("script");
 
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
@@ -101,29 +100,40 @@
       );
     }
 
-    // A label goes right of its mark, else left of it, above or below; else the tooltip has it.
+    // The front's labels first. Where all of a label has no room, its method alone may have; else
+    // the tooltip has it.
     function drawLabels(taken, width) {
-      for (const point of points) {
+      const onFront = (point) => point.classList.contains("on-front");
+      for (const point of [...points].sort((a, b) => onFront(b) - onFront(a))) {
         const text = point.querySelector("text");
         text.setAttribute("visibility", "hidden");
         if (point.getAttribute("visibility") === "hidden") continue;
-        const [, x, y] = point.getAttribute("transform").match(/\(([^ ]+) ([^)]+)\)/).map(Number);
-        const length = text.getComputedTextLength();
-        for (const [anchor, share, offset, drop] of LABEL_PLACES) {
-          const from = x + offset - share * length;
-          const box = { x1: from, x2: from + length, y: y + drop };
-          const free = from >= left && box.x2 <= width - 2 && !taken.some(
-            (other) => Math.abs(other.y - box.y) < LABEL_HEIGHT && other.x1 < box.x2 && other.x2 > box.x1,
-          );
-          if (!free) continue;
-          text.setAttribute("x", offset);
-          text.setAttribute("y", drop + 4);
-          text.setAttribute("text-anchor", anchor);
-          text.setAttribute("visibility", "inherit");
-          taken.push(box);
-          break;
-        }
+        const label = data.labels[point.dataset.row];
+        placeLabel(point, text, label, taken, width)
+          || placeLabel(point, text, label.split(" (")[0], taken, width);
       }
+    }
+
+    // A label goes right of its mark, else left of it, above or below.
+    function placeLabel(point, text, label, taken, width) {
+      const [, x, y] = point.getAttribute("transform").match(/\(([^ ]+) ([^)]+)\)/).map(Number);
+      text.textContent = label;
+      const length = text.getComputedTextLength();
+      for (const [anchor, share, offset, drop] of LABEL_PLACES) {
+        const from = x + offset - share * length;
+        const box = { x1: from, x2: from + length, y: y + drop };
+        const free = from >= left && box.x2 <= width - 2 && !taken.some(
+          (other) => Math.abs(other.y - box.y) < LABEL_HEIGHT && other.x1 < box.x2 && other.x2 > box.x1,
+        );
+        if (!free) continue;
+        text.setAttribute("x", offset);
+        text.setAttribute("y", drop + 4);
+        text.setAttribute("text-anchor", anchor);
+        text.setAttribute("visibility", "inherit");
+        taken.push(box);
+        return true;
+      }
+      return false;
     }
 
     function drawFront(front, scale, values, across, down) {
@@ -167,7 +177,8 @@
       point.addEventListener("pointerleave", () => { tip.hidden = true; });
       point.addEventListener("focus", () => showTip(point, row));
       point.addEventListener("blur", () => { tip.hidden = true; });
-      point.addEventListener("click", () => choose(row, true));
+      // On a touch screen the table would take the place of the mark and what it says.
+      point.addEventListener("click", (event) => choose(row, event.pointerType !== "touch"));
       point.addEventListener("keydown", (event) => {
         if (event.key === "Enter" || event.key === " ") {
           event.preventDefault();
@@ -227,7 +238,9 @@
     const choices = all("[data-show]", sheet);
     const search = sheet.querySelector("[data-role=search]");
     const turns = all("[data-step]", sheet);
-    const texts = cards.map((card) => card.textContent.toLowerCase());
+    const texts = cards.map((card) =>
+      all(".prompt, .said, .people, .id", card).map((part) => part.textContent).join("\n").toLowerCase(),
+    );
     let show = "all";
     let page = 0;
 
@@ -274,6 +287,7 @@
 
   // `#run-...` shows the page of a run, anything else the leaderboard.
   const draws = all(".plot").map(plot);
+  const title = document.title;
   function route(event) {
     const name = location.hash.slice(1);
     const target = name && document.getElementById(name);
@@ -281,6 +295,7 @@
     tip.hidden = true;
     all("article.run").forEach((run) => run.classList.toggle("open", run === target));
     root.classList.toggle("in-run", isRun);
+    document.title = isRun ? `${target.querySelector("h2").textContent} · ${title}` : title;
     if (!event) return;
     if (isRun) {
       target.focus({ preventScroll: true });
@@ -290,7 +305,7 @@
     }
   }
 
-  all("table.board").forEach(sortable);
+  all(".group table.board").forEach(sortable);
   all(".sheet").forEach(browser);
   const reported = document.getElementById("show-reported");
   if (reported) {
