@@ -18,6 +18,8 @@ PAPER: dict[str, Any] = {
     field: dig(_PAPER_RECIPE, field.split("."))
     for field in (
         OPTIONS + "image_rungs",
+        OPTIONS + "rungs",
+        OPTIONS + "gate_start",
         OPTIONS + "initialisation",
         OPTIONS + "backbone_dropout",
         "optimizer.decay",
@@ -26,30 +28,30 @@ PAPER: dict[str, Any] = {
 }
 IMPROVEMENTS: dict[str, dict[str, Any]] = {
     "image tokens pass": {OPTIONS + "image_rungs": "pass"},
+    "normalised rungs": {OPTIONS + "rungs": "normalised"},
+    "gates begin at 0.9": {OPTIONS + "gate_start": 0.9},
     "random start": {OPTIONS + "initialisation": "random"},
     "quiet backbone": {OPTIONS + "backbone_dropout": 0.0},
     "decay of weights": {"optimizer.decay": "weights"},
     "small image order": {"visual.image_order_std": 0.02},
 }
+# Rungs and gates a coherent start is made for.
+_SELECTING: dict[str, Any] = {OPTIONS + "rungs": "linear", OPTIONS + "gate_start": 0.5}
 # Other ways, and what may come on top, each against all improvements together.
 CHOICES: dict[str, dict[str, Any]] = {
     "image projection": {OPTIONS + "image_rungs": "projection"},
     "magnitude": {OPTIONS + "initialisation": "magnitude"},
-    "coherent magnitude": {OPTIONS + "initialisation": "coherent_magnitude"},
-    "coherent fisher": {OPTIONS + "initialisation": "coherent_fisher"},
-    "principal": {OPTIONS + "initialisation": "principal"},
-    "rungs after blocks": {OPTIONS + "rung_place": "after_block"},
+    **{
+        kind.replace("_", " "): {**_SELECTING, OPTIONS + "initialisation": kind}
+        for kind in ("coherent_magnitude", "coherent_fisher", "principal")
+    },
     "principal, rungs after blocks": {
+        **_SELECTING,
         OPTIONS + "initialisation": "principal",
         OPTIONS + "rung_place": "after_block",
     },
+    "rungs after blocks": {OPTIONS + "rung_place": "after_block"},
     "gates per channel": {OPTIONS + "gates": "channel"},
-    "gates begin at 0.9": {OPTIONS + "gate_start": 0.9},
-    "normalised rungs": {OPTIONS + "rungs": "normalised"},
-    "normalised rungs, gates begin at 0.9": {
-        OPTIONS + "rungs": "normalised",
-        OPTIONS + "gate_start": 0.9,
-    },
     "pooled rungs": {OPTIONS + "rungs": "pool"},
     # Of the demo's three layers and three.
     "two layers of three": {OPTIONS + "encoder_layers": [0, 2], OPTIONS + "decoder_layers": [0, 2]},

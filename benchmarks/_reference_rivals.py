@@ -86,7 +86,7 @@ def build_rival(
         heads=heads,
     )
     assert isinstance(model, JointModel)
-    model.requires_grad_(False)
+    model.to(state["shared.weight"].dtype).requires_grad_(False)
     trainable = method.trainable(model)
     for name, parameter in trainable.items():
         parameter.copy_(state[rename(name)])

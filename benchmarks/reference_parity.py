@@ -9,9 +9,10 @@ Every `NAME.safetensors` with its `NAME.json` in DIR is one fixture. The result 
 the fixture does not hold is null.
 
 Attention of the backbone runs unfused by default, and on two threads: that is the order of
-operations of the recorded run. Fused attention (`--attention sdpa`), which training uses, or
-another number of threads, rounds differently; the recorded float32 numbers are themselves about
-1e-5 away from float64.
+operations of the recorded run. Fused attention (`--attention sdpa`), which training uses, another
+number of threads or another kind of processor rounds differently, by up to a few times 1e-5. With
+`--precision float64` nearly all rounding is the recording's own, and the result hardly depends on
+the machine.
 """
 
 import argparse
@@ -217,7 +218,7 @@ def compare_pruning(tensors: Mapping[str, Tensor], description: Any) -> dict[str
     return {"max_abs": max_abs, "kept_rows_equal": kept}
 
 
-def compare_fixture(path: Path, attention: str) -> dict[str, object]:
+def compare_fixture(path: Path, attention: str, precision: torch.dtype) -> dict[str, object]:
     """All comparisons of one fixture."""
     description = json.loads(path.with_suffix(".json").read_text())
     if "keep_fisher" in description:
@@ -225,11 +226,14 @@ def compare_fixture(path: Path, attention: str) -> dict[str, object]:
     mode = description.get("mode", "not stated")
     if mode != "lst" and mode not in MODES:
         return {"skipped": f"the fixture's mode is {mode}; this program has none of that name"}
-    tensors = load_file(path)
+    tensors = {
+        name: tensor.to(precision) if tensor.is_floating_point() else tensor
+        for name, tensor in load_file(path).items()
+    }
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     if mode != "lst":
         return compare_rival(description, state, tensors, attention)
-    model = from_reference(state, description["config"], attention=attention).eval()
+    model = from_reference(state, description["config"], attention=attention).eval().to(precision)
     batch = fixture_batch(tensors, model)
     generated = compare_generation(model, batch, tensors, description)
     max_abs = compare_outputs(model, batch, tensors, str(description.get("task")))
@@ -281,12 +285,14 @@ def main() -> None:
     parser.add_argument("--fixtures", type=Path, required=True, metavar="DIR")
     parser.add_argument("--json", type=Path, required=True, metavar="OUT")
     parser.add_argument("--attention", choices=("eager", "sdpa"), default="eager")
+    parser.add_argument("--precision", choices=("float32", "float64"), default="float32")
     arguments = parser.parse_args()
     paths = sorted(arguments.fixtures.glob("*.safetensors"))
     if not paths:
         parser.error(f"no *.safetensors in {arguments.fixtures}")
     torch.set_num_threads(RECORDED_THREADS)
-    results = {path.stem: compare_fixture(path, arguments.attention) for path in paths}
+    precision: torch.dtype = getattr(torch, arguments.precision)
+    results = {path.stem: compare_fixture(path, arguments.attention, precision) for path in paths}
     arguments.json.write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results, indent=2))
 

@@ -52,12 +52,12 @@ class LadderOptions(BaseModel):
     reduction: int = Field(4, ge=1)
     encoder_layers: tuple[int, ...] | None = None
     decoder_layers: tuple[int, ...] | None = None
-    rungs: Literal["linear", "normalised", "pool"] = "linear"
+    rungs: Literal["linear", "normalised", "pool"] = "normalised"
     rung_place: Literal["before_block", "after_block"] = "before_block"
     image_rungs: Literal["attenuate", "pass", "projection"] = "pass"
     gates: Literal["scalar", "channel"] = "scalar"
     gate_temperature: float = Field(0.1, gt=0)
-    gate_start: float = Field(0.5, gt=0, lt=1)
+    gate_start: float = Field(0.9, gt=0, lt=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     recompute: bool = True
     initialisation: Initialisation = "random"
@@ -66,11 +66,11 @@ class LadderOptions(BaseModel):
 
     @model_validator(mode="after")
     def _rungs_that_can_be_set(self) -> Self:
-        if self.rungs == "pool" and self.initialisation in COHERENT:
+        if self.rungs != "linear" and self.initialisation in COHERENT:
             raise ValueError(
-                f"rungs is pool and initialisation is {self.initialisation}, which sets the "
-                "weights of rungs, and pooled ones have none; expected initialisation to be "
-                "random, magnitude or fisher, or rungs to be linear"
+                f"rungs is {self.rungs} and initialisation is {self.initialisation}, which lets "
+                "rungs select of the backbone's states as they are; expected rungs to be linear, "
+                "or initialisation to be random, magnitude or fisher"
             )
         return self
 

@@ -99,7 +99,8 @@ class SideTuning(LadderSideTuning):
     ) -> LadderModel:
         """Build the side network beside `backbone` and take its rungs and gates away."""
         unread = _UnreadBackbone(backbone.model)
-        config = LadderConfig(**options.model_dump())
+        # Without rungs there is nothing whose scale the embeddings would have to fit.
+        config = LadderConfig(**options.model_dump(), rungs="linear")
         model = LadderModel(unread, visual=visual, ladder=config, head=heads)
         for stack in (model.side.encoder, model.side.decoder):
             stack.add_module("rungs", _NoRungs(model.side.shape.width))

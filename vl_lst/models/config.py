@@ -79,8 +79,10 @@ class LadderConfig:
         encoder_layers: Backbone encoder layers that get a side block and a rung, counted from 0
             and ascending; `None` means all.
         decoder_layers: The same for the decoder.
-        rungs: `linear` projects each layer's states with weights of its own; `pool` takes the mean
-            of adjacent channels, which trains nothing and keeps no backbone state for backward.
+        rungs: `linear` projects each layer's states with weights of its own, as in the paper.
+            `normalised` brings them, and the embeddings, to a root mean square of 1 first, as a T5
+            block does with what it reads. `pool` takes the mean of adjacent channels, which trains
+            nothing and keeps no backbone state for backward.
         rung_place: Whether a layer's rung joins the residual stream before that layer's side block,
             as in the paper, or after it. The backbone's state there is what the block has still to
             compute, or what it has just computed a smaller version of.
@@ -90,6 +92,9 @@ class LadderConfig:
             meet their own embedding, projected by that layer's rung.
         gates: `scalar`, one number a layer as in the paper, or `channel`, one for each channel.
         gate_temperature: A gate is sigmoid(alpha / temperature); 0.1 as in the paper's code.
+        gate_start: Share of its own state that the side network keeps at each layer at first. At
+            0.5, as in the paper's code, what text tokens learn from the image is halved at every
+            layer.
         dropout: Probability, in the places where T5 has it, within the side network only.
         recompute: Keep only each side block's input for the backward pass and compute the rest
             again; trades about a fifth of the side network's time for most of its memory.
@@ -98,11 +103,11 @@ class LadderConfig:
     reduction: int = 4
     encoder_layers: tuple[int, ...] | None = None
     decoder_layers: tuple[int, ...] | None = None
-    rungs: Literal["linear", "normalised", "pool"] = "linear"
+    rungs: Literal["linear", "normalised", "pool"] = "normalised"
     rung_place: Literal["before_block", "after_block"] = "before_block"
     image_rungs: Literal["attenuate", "pass", "projection"] = "pass"
     gates: Literal["scalar", "channel"] = "scalar"
     gate_temperature: float = 0.1
-    gate_start: float = 0.5
+    gate_start: float = 0.9
     dropout: float = 0.1
     recompute: bool = True

@@ -199,6 +199,7 @@ def from_reference(
             image_rungs="attenuate",
             gates="scalar",
             gate_temperature=float(side["gate_T"]),
+            gate_start=0.5,
             dropout=float(config["dropout_rate"]),
         ),
         head=HeadConfig(kind="generate"),

@@ -20,14 +20,10 @@ class Rungs(nn.Module):
         count: K.
         width: D.
         side_width: R.
-        normalised: Whether states are brought to a root mean square of 1 first.
     """
 
-    def __init__(
-        self, count: int, width: int, side_width: int, *, normalised: bool = False
-    ) -> None:
+    def __init__(self, count: int, width: int, side_width: int) -> None:
         super().__init__()
-        self.normalised = normalised
         bound = width**-0.5
         self.weight = nn.Parameter(torch.empty(count, side_width, width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(count, side_width).uniform_(-bound, bound))
@@ -35,8 +31,6 @@ class Rungs(nn.Module):
     def forward(self, taps_KNTD: Tensor) -> Tensor:
         """Project each layer's states with its own projection: [K, N, T, D] to [K, N, T, R]."""
         count, rows, tokens, width = taps_KNTD.shape
-        if self.normalised:
-            taps_KNTD = F.rms_norm(taps_KNTD, (width,), eps=1e-6)
         flat = taps_KNTD.reshape(count, rows * tokens, width).to(self.weight.dtype)
         rungs: Tensor = torch.baddbmm(self.bias[:, None], flat, self.weight.transpose(1, 2))
         return rungs.view(count, rows, tokens, -1)

@@ -91,12 +91,10 @@ class _SideStack(nn.Module):
         self.attenuate = config.image_rungs == "attenuate"
         self.after_block = config.rung_place == "after_block"
         self.first_rung = nn.Linear(backbone.width, shape.width)
-        sizes = (len(layers), backbone.width, shape.width)
-        self.rungs: Rungs | PooledRungs = (
-            PooledRungs(*sizes)
-            if config.rungs == "pool"
-            else Rungs(*sizes, normalised=config.rungs == "normalised")
-        )
+        self.normalises = config.rungs == "normalised"
+        self.epsilon = shape.epsilon
+        kind: type[Rungs | PooledRungs] = PooledRungs if config.rungs == "pool" else Rungs
+        self.rungs = kind(len(layers), backbone.width, shape.width)
         self.gates = Gates(
             depth,
             shape.width if config.gates == "channel" else 1,
@@ -118,6 +116,12 @@ class _SideStack(nn.Module):
         for block in self.blocks:
             assert isinstance(block, SideBlock)
             yield block
+
+    def at_hand(self, states_D: Tensor) -> Tensor:
+        """States [..., D] of the backbone as first rung and rungs project them."""
+        if self.normalises:
+            return F.rms_norm(states_D, states_D.shape[-1:], eps=self.epsilon)
+        return states_D
 
     def climb(
         self,
@@ -176,13 +180,16 @@ class SideEncoder(_SideStack):
             prompt_index_B: Which prompt each example has.
             image_tokens_BVD: The visual embedding.
         """
-        text_UTR = self.first_rung(self.dropout(taps.embedding_UTD.to(image_tokens_BVD.dtype)))
+        embedding_UTD = self.at_hand(taps.embedding_UTD).to(image_tokens_BVD.dtype)
+        text_UTR = self.first_rung(self.dropout(embedding_UTD))
         image_tokens_BVD = self.dropout(image_tokens_BVD)
         image_BVR = self.first_rung(image_tokens_BVD)
         states_BSR = torch.cat((text_UTR.index_select(0, prompt_index_B), image_BVR), 1)
-        rungs_KUTR = self.rungs(taps.blocks_KUTD)
+        rungs_KUTR = self.rungs(self.at_hand(taps.blocks_KUTD))
         image_rungs_KBVR = (
-            self.rungs.of_each_layer(image_tokens_BVD) if self.projects_image else None
+            self.rungs.of_each_layer(self.at_hand(image_tokens_BVD))
+            if self.projects_image
+            else None
         )
 
         text, image = text_UTR.shape[1], image_BVR.shape[1]
@@ -225,8 +232,8 @@ class SideDecoder(_SideStack):
             cache: While generating: holds what came before and grows by the tokens of `taps`.
         """
         dtype = memory_BSR.dtype
-        states_BLR = self.first_rung(self.dropout(taps.embedding_PLD.to(dtype)))
-        rungs_KPLR = self.rungs(taps.blocks_KPLD)
+        states_BLR = self.first_rung(self.dropout(self.at_hand(taps.embedding_PLD).to(dtype)))
+        rungs_KPLR = self.rungs(self.at_hand(taps.blocks_KPLD))
         if pair_index_B is not None:
             states_BLR = states_BLR.index_select(0, pair_index_B)
         length = states_BLR.shape[1]

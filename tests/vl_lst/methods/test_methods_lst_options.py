@@ -41,7 +41,9 @@ def test_defaults_are_those_of_the_model() -> None:
 def test_every_initialisation_gives_another_beginning(make_backbone, make_batch, kind) -> None:
     begun: dict[str, Tensor] = {}
     for other in {kind, *get_args(Initialisation)}:
-        model, options = attach(make_backbone, initialisation=other, initialisation_samples=3)
+        model, options = attach(
+            make_backbone, initialisation=other, initialisation_samples=3, rungs="linear"
+        )
         METHOD.initialise(model, options, samples(4))
         begun[other] = torch.cat([p.detach().flatten() for p in model.trainable().values()])
         assert torch.isfinite(model(make_batch()))
@@ -50,16 +52,17 @@ def test_every_initialisation_gives_another_beginning(make_backbone, make_batch,
 
 @pytest.mark.parametrize("kind", ["random", "magnitude", "coherent_magnitude"])
 def test_what_needs_no_texts_takes_none(make_backbone, kind) -> None:
-    model, options = attach(make_backbone, initialisation=kind)
+    model, options = attach(make_backbone, initialisation=kind, rungs="linear")
     METHOD.initialise(model, options, samples(0))
 
 
+@pytest.mark.parametrize("rungs", ["pool", "normalised"])
 @pytest.mark.parametrize("kind", ["coherent_magnitude", "coherent_fisher", "principal"])
-def test_pooled_rungs_refuse_an_initialisation_of_rungs(kind: str) -> None:
+def test_rungs_that_cannot_select_refuse_a_start_that_lets_them(kind: str, rungs: str) -> None:
     with pytest.raises(
-        ValidationError, match=f"rungs is pool and initialisation is {kind}.*fisher"
+        ValidationError, match=f"rungs is {rungs} and initialisation is {kind}.*expected rungs"
     ):
-        LadderOptions.model_validate({"rungs": "pool", "initialisation": kind})
+        LadderOptions.model_validate({"rungs": rungs, "initialisation": kind})
 
 
 def test_the_backbone_is_noisy_only_in_training_and_only_if_asked(make_backbone) -> None:

@@ -14,9 +14,9 @@ from vl_lst.models.ladder import LadderModel
 VISUAL = VisualConfig(channels=8, tokens=9, pooled_grid=2)
 
 
-def attach(name: str, backbone: FrozenBackbone) -> LadderModel:
+def attach(name: str, backbone: FrozenBackbone, **options_of_method: str) -> LadderModel:
     method = get_method(name)
-    options = method.options.model_validate({"dropout": 0.0})
+    options = method.options.model_validate({"dropout": 0.0, **options_of_method})
     heads = {DEFAULT_TASK: HeadConfig(kind="generate")}
     model = method.attach(backbone, options, visual=VISUAL, heads=heads)
     assert isinstance(model, LadderModel)
@@ -26,7 +26,7 @@ def attach(name: str, backbone: FrozenBackbone) -> LadderModel:
 def test_it_computes_what_a_ladder_with_closed_rungs_does(
     make_backbone: Callable[..., FrozenBackbone], make_batch: Callable[..., Batch]
 ) -> None:
-    side, ladder = attach("side", make_backbone()), attach("lst", make_backbone())
+    side, ladder = attach("side", make_backbone()), attach("lst", make_backbone(), rungs="linear")
     ladder.load_state_dict(side.state_dict(), strict=False)
     for stack in (ladder.side.encoder, ladder.side.decoder):
         stack.gates.alpha.data.fill_(float("inf"))  # all of the side network's own state

@@ -13,13 +13,15 @@ from vl_lst.models.rungs import PooledRungs, mix
 from vl_lst.profiling.memory import bytes_saved_for_backward
 
 DROPPED = {"encoder_layers": (0, 2), "decoder_layers": (1,)}
-REFERENCE = {"image_rungs": "attenuate", "rung_place": "before_block"}
+REFERENCE = {"image_rungs": "attenuate", "rung_place": "before_block", "rungs": "linear"}
 OPTIONS: list[dict[str, Any]] = [
     REFERENCE,
     {"image_rungs": "pass"},
     {"image_rungs": "projection"},
     {"rung_place": "after_block"},
+    {"rungs": "linear"},
     {"rungs": "pool"},
+    {"rungs": "linear", "image_rungs": "projection"},
     {"gates": "channel"},
     {"rungs": "pool", "image_rungs": "projection", **DROPPED},
     {"rung_place": "after_block", "image_rungs": "attenuate", "gates": "channel", **DROPPED},
@@ -39,6 +41,12 @@ def opened(model: LadderModel) -> LadderModel:
     return model
 
 
+def at_hand(states_TD: Tensor, options: dict[str, Any]) -> Tensor:
+    if options.get("rungs", "normalised") != "normalised":
+        return states_TD
+    return states_TD / (states_TD.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+
 def project(states_TD: Tensor, rungs: Any, row: int) -> Tensor:
     if isinstance(rungs, PooledRungs):
         return torch.stack([part.mean(-1) for part in states_TD.split(rungs.group, -1)], -1)
@@ -53,7 +61,7 @@ def climb_plainly(
     text = len(own_QR) - len(image_VD)
     for row, layer in enumerate(side.layers):
         gate = torch.sigmoid(side.gates.alpha[layer] / 0.1)
-        rung = project(taps[row], side.rungs, row)
+        rung = project(at_hand(taps[row], options), side.rungs, row)
         after = options.get("rung_place") == "after_block"
         if after:
             states = side.blocks[row](states[None], *rest)[0]
@@ -64,7 +72,8 @@ def climb_plainly(
             if kind == "attenuate":
                 token = gate * token
             elif kind == "projection":
-                image_rung = project(image_VD[place - text][None], side.rungs, row)[0]
+                image_1D = at_hand(image_VD[place - text][None], options)
+                image_rung = project(image_1D, side.rungs, row)[0]
                 token = gate * token + (1 - gate) * image_rung
             mixed.append(token)
         states = torch.stack(mixed)
@@ -85,7 +94,7 @@ def last_states(model: LadderModel, batch: Batch, options: dict[str, Any]) -> li
         read = backbone.encode(ids_1T, encoder.layers)
         image_VD = images_BVD[row]
         tokens, image = ids_1T.shape[1], len(image_VD)
-        own = encoder.first_rung(torch.cat((read.embedding_UTD[0], image_VD)))
+        own = encoder.first_rung(torch.cat((at_hand(read.embedding_UTD[0], options), image_VD)))
         bias = torch.zeros(1, encoder.position_bias.table.shape[1], tokens + image, tokens + image)
         bias[:, :, :tokens, :tokens] = encoder.position_bias(tokens, tokens)
         seen = torch.cat((read.mask_UT[0], torch.ones(image, dtype=torch.bool)))
@@ -103,7 +112,7 @@ def last_states(model: LadderModel, batch: Batch, options: dict[str, Any]) -> li
             climb_plainly(
                 decoder,
                 options,
-                decoder.first_rung(written.embedding_PLD[0]),
+                decoder.first_rung(at_hand(written.embedding_PLD[0], options)),
                 written.blocks_KPLD[:, 0],
                 image_VD[:0],
                 decoder.position_bias(length, length) + later,
@@ -203,6 +212,27 @@ def test_a_gate_per_channel_trains_more_numbers(make_model) -> None:
     scalar, channel = make_model(), make_model(gates="channel")
     assert scalar.side.encoder.gates.alpha.shape == (3, 1)
     assert channel.side.encoder.gates.alpha.shape == (3, 8)
+
+
+def test_gates_begin_where_they_are_told_to(make_model) -> None:
+    for start in (0.1, 0.5, 0.9):
+        gates = make_model(gate_start=start, gates="channel").side.encoder.gates
+        for layer in range(3):
+            torch.testing.assert_close(gates(layer), torch.full((8,), start))
+
+
+def test_normalised_rungs_do_not_grow_with_the_backbone(make_model, make_batch) -> None:
+    """T5's residual stream grows from layer to layer, and with the scale of its weights."""
+
+    def rungs_of(scale: float, **options: Any) -> Tensor:
+        encoder = make_model(**options).side.encoder
+        taps = make_model().backbone.encode(make_batch().prompt_ids_UT, encoder.layers)
+        rungs: Tensor = encoder.rungs(encoder.at_hand(scale * taps.blocks_KUTD))
+        return rungs
+
+    torch.testing.assert_close(rungs_of(100.0), rungs_of(1.0))
+    small, large = (rungs_of(scale, rungs="linear") for scale in (1.0, 100.0))
+    assert large.abs().mean() > 10 * small.abs().mean()
 
 
 def test_pooled_rungs_train_nothing(make_model) -> None:

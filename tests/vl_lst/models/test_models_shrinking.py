@@ -41,7 +41,7 @@ def bases_of(
 
 def begun(make_model, kind: str, reduction: int, **options: object) -> LadderModel:
     """A model whose side network was cut out of a backbone with norms that are not all one."""
-    model = make_model(reduction=reduction, **options)
+    model = make_model(reduction=reduction, rungs="linear", **options)
     generator = torch.Generator().manual_seed(4)
     for name, parameter in model.backbone.named_parameters():
         if "layer_norm" in name:
@@ -186,7 +186,9 @@ def test_fisher_and_principal_leave_the_backbone_as_it_was(make_backbone) -> Non
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_dropped_layers_and_classifiers_begin_as_well(make_model, make_batch, kind) -> None:
-    model = make_model("classify", reduction=2, encoder_layers=(1,), decoder_layers=(0,))
+    model = make_model(
+        "classify", reduction=2, rungs="linear", encoder_layers=(1,), decoder_layers=(0,)
+    )
     untouched = {"visual", "classifiers", "gates"}
     random = {name: p.clone() for name, p in model.named_parameters()}
     written = initialise_coherently(model, *bases_of(model.backbone, kind, 2))

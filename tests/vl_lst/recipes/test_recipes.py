@@ -105,7 +105,9 @@ def test_the_recipe_of_the_papers_code_keeps_what_is_done_better_since() -> None
     assert (paper.optimizer.decay, ours.optimizer.decay) == ("reference", "weights")
     assert (paper.visual.image_order_std, ours.visual.image_order_std) == (1.0, 0.02)
     differing = {name for name in options if options[name] != better[name]}
-    assert differing == {"image_rungs", "initialisation", "backbone_dropout"}
+    assert differing == {
+        "rungs", "image_rungs", "gate_start", "initialisation", "backbone_dropout",
+    }  # fmt: skip
     gqa = ("task=gqa", "training.batch_size=8")
     assert resolve("lst-paper", *gqa).data.prompt_prefix == {"gqa": "gpa: "}
     assert resolve("lst", *gqa).data.prompt_prefix == {"gqa": "gqa: "}
