@@ -117,8 +117,8 @@ class _SideStack(nn.Module):
             assert isinstance(block, SideBlock)
             yield block
 
-    def at_hand(self, states_D: Tensor) -> Tensor:
-        """States [..., D] of the backbone as first rung and rungs project them."""
+    def as_read(self, states_D: Tensor) -> Tensor:
+        """States [..., D] of the backbone as all rungs read them: at one scale, or as they are."""
         if self.normalises:
             return F.rms_norm(states_D, states_D.shape[-1:], eps=self.epsilon)
         return states_D
@@ -180,14 +180,14 @@ class SideEncoder(_SideStack):
             prompt_index_B: Which prompt each example has.
             image_tokens_BVD: The visual embedding.
         """
-        embedding_UTD = self.at_hand(taps.embedding_UTD).to(image_tokens_BVD.dtype)
+        embedding_UTD = self.as_read(taps.embedding_UTD).to(image_tokens_BVD.dtype)
         text_UTR = self.first_rung(self.dropout(embedding_UTD))
         image_tokens_BVD = self.dropout(image_tokens_BVD)
         image_BVR = self.first_rung(image_tokens_BVD)
         states_BSR = torch.cat((text_UTR.index_select(0, prompt_index_B), image_BVR), 1)
-        rungs_KUTR = self.rungs(self.at_hand(taps.blocks_KUTD))
+        rungs_KUTR = self.rungs(self.as_read(taps.blocks_KUTD))
         image_rungs_KBVR = (
-            self.rungs.of_each_layer(self.at_hand(image_tokens_BVD))
+            self.rungs.of_each_layer(self.as_read(image_tokens_BVD))
             if self.projects_image
             else None
         )
@@ -232,8 +232,8 @@ class SideDecoder(_SideStack):
             cache: While generating: holds what came before and grows by the tokens of `taps`.
         """
         dtype = memory_BSR.dtype
-        states_BLR = self.first_rung(self.dropout(self.at_hand(taps.embedding_PLD).to(dtype)))
-        rungs_KPLR = self.rungs(self.at_hand(taps.blocks_KPLD))
+        states_BLR = self.first_rung(self.dropout(self.as_read(taps.embedding_PLD).to(dtype)))
+        rungs_KPLR = self.rungs(self.as_read(taps.blocks_KPLD))
         if pair_index_B is not None:
             states_BLR = states_BLR.index_select(0, pair_index_B)
         length = states_BLR.shape[1]

@@ -41,7 +41,7 @@ def opened(model: LadderModel) -> LadderModel:
     return model
 
 
-def at_hand(states_TD: Tensor, options: dict[str, Any]) -> Tensor:
+def as_read(states_TD: Tensor, options: dict[str, Any]) -> Tensor:
     if options.get("rungs", "normalised") != "normalised":
         return states_TD
     return states_TD / (states_TD.square().mean(-1, keepdim=True) + 1e-6).sqrt()
@@ -61,7 +61,7 @@ def climb_plainly(
     text = len(own_QR) - len(image_VD)
     for row, layer in enumerate(side.layers):
         gate = torch.sigmoid(side.gates.alpha[layer] / 0.1)
-        rung = project(at_hand(taps[row], options), side.rungs, row)
+        rung = project(as_read(taps[row], options), side.rungs, row)
         after = options.get("rung_place") == "after_block"
         if after:
             states = side.blocks[row](states[None], *rest)[0]
@@ -72,7 +72,7 @@ def climb_plainly(
             if kind == "attenuate":
                 token = gate * token
             elif kind == "projection":
-                image_1D = at_hand(image_VD[place - text][None], options)
+                image_1D = as_read(image_VD[place - text][None], options)
                 image_rung = project(image_1D, side.rungs, row)[0]
                 token = gate * token + (1 - gate) * image_rung
             mixed.append(token)
@@ -94,7 +94,7 @@ def last_states(model: LadderModel, batch: Batch, options: dict[str, Any]) -> li
         read = backbone.encode(ids_1T, encoder.layers)
         image_VD = images_BVD[row]
         tokens, image = ids_1T.shape[1], len(image_VD)
-        own = encoder.first_rung(torch.cat((at_hand(read.embedding_UTD[0], options), image_VD)))
+        own = encoder.first_rung(torch.cat((as_read(read.embedding_UTD[0], options), image_VD)))
         bias = torch.zeros(1, encoder.position_bias.table.shape[1], tokens + image, tokens + image)
         bias[:, :, :tokens, :tokens] = encoder.position_bias(tokens, tokens)
         seen = torch.cat((read.mask_UT[0], torch.ones(image, dtype=torch.bool)))
@@ -112,7 +112,7 @@ def last_states(model: LadderModel, batch: Batch, options: dict[str, Any]) -> li
             climb_plainly(
                 decoder,
                 options,
-                decoder.first_rung(at_hand(written.embedding_PLD[0], options)),
+                decoder.first_rung(as_read(written.embedding_PLD[0], options)),
                 written.blocks_KPLD[:, 0],
                 image_VD[:0],
                 decoder.position_bias(length, length) + later,
@@ -227,7 +227,7 @@ def test_normalised_rungs_do_not_grow_with_the_backbone(make_model, make_batch) 
     def rungs_of(scale: float, **options: Any) -> Tensor:
         encoder = make_model(**options).side.encoder
         taps = make_model().backbone.encode(make_batch().prompt_ids_UT, encoder.layers)
-        rungs: Tensor = encoder.rungs(encoder.at_hand(scale * taps.blocks_KUTD))
+        rungs: Tensor = encoder.rungs(encoder.as_read(scale * taps.blocks_KUTD))
         return rungs
 
     torch.testing.assert_close(rungs_of(100.0), rungs_of(1.0))
