@@ -25,7 +25,7 @@ from vl_lst.training.resources import usable_cores
 from vl_lst.training.run_directory import RunDirectory
 from vl_lst.training.together import train_together
 
-__all__ = ["BLIND", "FIRST_SEED", "LADDER", "TASKS", "DemoResult", "run_demo"]
+__all__ = ["BLIND", "LADDER", "TASKS", "DemoResult", "run_demo"]
 
 TASKS = ("vqa", "gqa", "nlvr2", "caption")
 LADDER, BLIND = "lst", "blind"
