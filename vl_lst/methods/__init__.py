@@ -5,13 +5,14 @@
 
 import importlib
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from vl_lst.errors import RecipeError
+from vl_lst.errors import ModelError, RecipeError
 from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.vision_language_model import VisionLanguageModel
@@ -19,12 +20,13 @@ from vl_lst.models.vision_language_model import VisionLanguageModel
 __all__ = ["Method", "get_method", "method_names"]
 
 
-class Method(Protocol):
+class Method(ABC):
     """What a file in this folder offers."""
 
     options: type[BaseModel]
     """The method's own settings, as they stand under `method.options` in a recipe."""
 
+    @abstractmethod
     def attach(
         self,
         backbone: FrozenBackbone,
@@ -34,15 +36,15 @@ class Method(Protocol):
         heads: Mapping[str, HeadConfig],
     ) -> VisionLanguageModel[Any]:
         """Build the model around `backbone`, with a head for each task."""
-        ...
 
-    def initialise(
+    # Most methods know nothing better, and leave it at that.
+    def initialise(  # noqa: B027
         self,
         model: VisionLanguageModel[Any],
         options: BaseModel,
         samples: Iterable[tuple[Tensor, Tensor]],
     ) -> None:
-        """Give the model better initial weights than random ones, if the method knows any.
+        """Give the model better initial weights than its own, if the method knows any.
 
         Called once, before the first step of a run.
 
@@ -53,9 +55,9 @@ class Method(Protocol):
                 and label ids [1, L]; whoever takes none of them pays nothing for them.
         """
 
+    @abstractmethod
     def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
         """Exactly the parameters that train, by name; a checkpoint holds these and no others."""
-        ...
 
 
 def method_names() -> list[str]:
@@ -68,8 +70,20 @@ def get_method(name: str) -> Method:
 
     Raises:
         RecipeError: There is no such method.
+        ModelError: Its file cannot be imported, or does not define a method.
     """
     if name not in method_names():
         raise RecipeError(f"no method {name!r}; there are: {', '.join(method_names())}")
-    method: Method = importlib.import_module(f"vl_lst.methods.{name}").METHOD
+    file = f"vl_lst/methods/{name}.py"
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except (ImportError, SyntaxError) as error:
+        raise ModelError(f"{file} cannot be imported: {error}") from error
+    method = getattr(module, "METHOD", None)
+    if not isinstance(method, Method):
+        found = "no METHOD" if method is None else f"METHOD = {method!r:.60}"
+        raise ModelError(
+            f"{file}: found {found}; expected METHOD to be an instance of a class that derives "
+            "from vl_lst.methods.Method, as at the end of lst.py"
+        )
     return method

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import nn
 
+from vl_lst.errors import ModelError
 from vl_lst.methods import Method
 from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, VisualConfig
@@ -67,24 +68,20 @@ class JointMethod(Method, Generic[Options]):
         self.insert(model, settings)
         return model
 
-    def initialise(
-        self,
-        model: VisionLanguageModel[Any],
-        options: BaseModel,
-        samples: Iterable[tuple[Tensor, Tensor]],
-    ) -> None:
-        """Do nothing: the backbone is the initialisation."""
-
     def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
         """Visual embedding, heads and what the method tunes, as far as the heads use it."""
         assert isinstance(model, JointModel)
+        tuned = list(self.tuned(model))
+        known = {id(parameter) for parameter in model.parameters()}
+        if not tuned or any(id(parameter) not in known for parameter in tuned):
+            raise ModelError(
+                f"`tuned` of {type(self).__name__} yields "
+                f"{'something that is no parameter of the model' if tuned else 'nothing'}; "
+                "expected the parameters that the method trains, each registered with a module"
+            )
         chosen = {
             id(parameter)
-            for parameters in (
-                model.visual.parameters(),
-                model.classifiers.parameters(),
-                self.tuned(model),
-            )
+            for parameters in (model.visual.parameters(), model.classifiers.parameters(), tuned)
             for parameter in parameters
         }
         chosen -= {id(parameter) for parameter in _idle(model)}

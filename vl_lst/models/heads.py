@@ -32,6 +32,6 @@ class AnswerClassifier(nn.Module):
         )
 
     def forward(self, states_BR: Tensor) -> Tensor:
-        """Logits [B, A]."""
-        logits_BA: Tensor = self.layers(states_BR)
+        """Logits [B, A]; the head is float32, whatever a backbone's states come in."""
+        logits_BA: Tensor = self.layers(states_BR.to(next(self.parameters()).dtype))
         return logits_BA

@@ -146,7 +146,8 @@ def attach_method(
         The model, and what trains, by name.
 
     Raises:
-        ModelError: The backbone is to be quantised, and the method needs gradients through it.
+        ModelError: The backbone is to be quantised, and the method needs gradients through it; or
+            what the method declares cannot train.
     """
     method = get_method(name)
     model = method.attach(
@@ -160,6 +161,29 @@ def attach_method(
         )
     model.requires_grad_(False)
     trainable = method.trainable(model)
+    _require_trainable(name, model, trainable)
     for parameter in trainable.values():
         parameter.requires_grad_(True)
     return model, trainable
+
+
+def _require_trainable(
+    method: str, model: VisionLanguageModel[Any], trainable: Mapping[str, nn.Parameter]
+) -> None:
+    """Refuse a declaration that would silently train something else than it says."""
+    known = dict(model.named_parameters())
+    frozen = "backbone." if isinstance(model.backbone, FrozenBackbone) else None
+    problem: str | None = None
+    for name, parameter in trainable.items():
+        if known.get(name) is not parameter:
+            problem = f"{name!r}, which is no parameter of the model by that name"
+        elif frozen and name.startswith(frozen):
+            problem = f"{name!r}, which belongs to a backbone that runs without gradients"
+        elif parameter.dtype != torch.float32:
+            problem = f"{name!r} in {parameter.dtype}; what trains must be float32"
+    chosen = {id(parameter) for parameter in trainable.values()}
+    for part in (model.visual, model.classifiers):
+        if any(id(parameter) not in chosen for parameter in part.parameters()):
+            problem = "not all of the visual embedding and the heads, which train in every method"
+    if problem:
+        raise ModelError(f"the method {method} declares as trainable {problem}")

@@ -20,6 +20,6 @@ def test_all_recipes_for_a_kind_of_backbone_are_of_one_protocol(names: list[str]
     for name in names:
         recipe = resolve_recipe(read_recipe_file(name), GIVEN).model_dump(mode="json")
         record = Record.model_validate(made_record(recipe=recipe))
-        protocols[name] = protocol_of(Run(name, Path(name), record, {}), {"vqa": "val2014"})
+        protocols[name] = protocol_of(Run(name, Path(name), record, {}, {}), {"vqa": "val2014"})
     first = protocols[names[0]]
     assert protocols == dict.fromkeys(names, first)
