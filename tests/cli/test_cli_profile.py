@@ -72,6 +72,14 @@ def test_a_recipe_gives_backbone_method_and_options(tmp_path: Path) -> None:
     assert method["options"]["recompute"] is False
 
 
+def test_a_recipe_may_set_something_else_of_the_image(tmp_path: Path) -> None:
+    recipe, document = tmp_path / "recipe.yaml", tmp_path / "cost.json"
+    recipe.write_text("visual:\n  image_order_std: 1.0\nmethod:\n  name: lst\n")
+    arguments = [*DEMO, "--recipe", str(recipe), "--dry-run", "--json", str(document)]
+    assert main(arguments) == 0
+    assert json.loads(document.read_text())["workload"]["pooled_grid"] == 6
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

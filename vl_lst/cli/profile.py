@@ -11,6 +11,7 @@ from vl_lst.cli._profiling import one_of, read_contenders
 __all__ = ["profile"]
 
 DEFAULT_STEPS = 6
+DEFAULT_GRID = 6
 ARITHMETIC: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
 WEIGHTS: tuple[Literal["fp32", "bf16", "int8", "nf4"], ...] = ("fp32", "bf16", "int8", "nf4")
 DEVICES: tuple[Literal["auto", "cpu", "cuda"], ...] = ("auto", "cpu", "cuda")
@@ -142,7 +143,8 @@ def profile(
     where = choose_device("cpu" if dry_run else one_of("--device", device, DEVICES))
     if not shared_device:
         refuse_shared_device(where)
-    side = grid if grid is not None else given.get("visual", {"pooled_grid": 6})["pooled_grid"]
+    own_grid = (given.get("visual") or {}).get("pooled_grid", DEFAULT_GRID)
+    side = own_grid if grid is None else grid
     wanted = ProfileSettings(
         backbone=name,
         random_weights=random_weights,

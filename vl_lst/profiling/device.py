@@ -20,13 +20,15 @@ def refuse_shared_device(device: torch.device) -> None:
     sees none because they run in another container, the memory in use tells.
 
     Raises:
-        TrainingError: One does: speed and peak memory would be those of both.
+        TrainingError: One does: times would be those of both.
     """
     if device.type != "cuda":
         return
+    # First, as asking CUDA for its memory puts this process on the device; in a container it may
+    # then be listed under an id that is not its own.
+    others = _other_processes(device)
     free, total = torch.cuda.mem_get_info(device)
     used = total - free - torch.cuda.memory_reserved(device)
-    others = _other_processes(device)
     if not others and used <= CONTEXT_BYTES:
         return
     who = f", by the processes {', '.join(map(str, others))}" if others else ""

@@ -1,7 +1,9 @@
 """Bytes that autograd keeps from the forward for the backward pass."""
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +17,24 @@ ELSEWHERE = "elsewhere"
 Part = nn.Module | Sequence[nn.Module]
 
 
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class _Saved:
+    """A tensor as autograd keeps it, for as long as it does, and where it was saved."""
+
+    tensor: Tensor
+    part: str
+
+
 def bytes_saved_for_backward(
     model: nn.Module, run: Callable[[], Tensor], parts: Mapping[str, Part] | None = None
 ) -> dict[str, int]:
     """Run a forward pass and count what autograd keeps of it.
 
     Whole storages are counted, each once, parameters and buffers of the model excluded: this is
-    the memory that must stay until the backward pass, and it is the same on every device. A
-    storage belongs to the innermost part in whose forward it was first saved.
+    the memory that must stay until the backward pass. What was saved for a result that nobody kept
+    has been let go by then and does not count. Another device may keep other tensors of the same
+    computation: the CPU keeps dropout's noise as numbers, CUDA as a mask of bytes. A storage
+    belongs to the innermost part in whose forward it was first saved.
 
     Args:
         model: The model whose parameters and buffers do not count.
@@ -40,15 +52,14 @@ def bytes_saved_for_backward(
         for inner in inner_tensors(tensor)
     ]
     owned = {storage._cdata for storage in own}
-    # Storages are kept alive until the end, so that no object takes the place of another.
-    seen: dict[int, tuple[str, torch.UntypedStorage]] = {}
+    packed: list[weakref.ref[_Saved]] = []
     running: list[str] = [ELSEWHERE]
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in owned:
-            seen.setdefault(storage._cdata, (running[-1], storage))
-        return tensor
+    def pack(tensor: Tensor) -> _Saved:
+        saved = _Saved(tensor, running[-1])
+        if tensor.untyped_storage()._cdata not in owned:
+            packed.append(weakref.ref(saved))
+        return saved
 
     with ExitStack() as stack:
         for name, part in (parts or {}).items():
@@ -61,9 +72,16 @@ def bytes_saved_for_backward(
                 )
                 stack.callback(before.remove)
                 stack.callback(after.remove)
-        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved))
-        run()
+        hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor)
+        stack.enter_context(hooks)
+        loss = run()
+    kept = [saved for reference in packed if (saved := reference()) is not None]
+    del loss  # all that belongs to it has been found
     counted = dict.fromkeys([*(parts or {}), ELSEWHERE], 0)
-    for name, storage in seen.values():
-        counted[name] += storage.nbytes()
+    seen: set[int] = set()
+    for saved in kept:
+        storage = saved.tensor.untyped_storage()
+        if storage._cdata not in seen:
+            seen.add(storage._cdata)
+            counted[saved.part] += storage.nbytes()
     return {**counted, TOTAL: sum(counted.values())}

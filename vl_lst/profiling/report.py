@@ -24,7 +24,8 @@ DEFINITION = {
     "optimizer_bytes": "of AdamW's state",
     "saved_bytes": "distinct storages that autograd keeps of a forward pass for the backward pass, "
     "each counted whole and once, parameters and buffers excluded; a storage belongs to the "
-    "innermost part in whose forward it was first saved, or to `elsewhere`: head and loss",
+    "innermost part in whose forward it was first saved, or to `elsewhere`: head and loss; what is "
+    "recomputed needs its own bytes again for a moment in the backward pass",
     "training_bytes": "parameters, gradients, optimiser state and saved_bytes together",
     "peak_allocated": "torch.cuda.max_memory_allocated over training steps only, reset after "
     f"{WARM_UP_STEPS} warm-up steps, parameters included; null without CUDA",

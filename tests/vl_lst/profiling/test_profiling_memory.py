@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vl_lst.profiling.memory import bytes_saved_for_backward
 from vl_lst.profiling.workload import Workload
@@ -66,3 +66,21 @@ def test_the_ladder_needs_less_than_half_of_the_reference_at_t5_base_size(
     assert not any(part.startswith("backbone") for part in saved)
     assert saved["total"] <= 0.5 * benchmark.REFERENCE_BYTES_AT_BATCH_16
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 17_967_384
+
+
+def test_what_was_saved_for_a_result_nobody_kept_does_not_count() -> None:
+    """Such as the norms of DoRA's weights, which peft computes and detaches."""
+    layer = nn.Linear(4, 4)
+    inputs = torch.randn(2, 4)
+
+    def run(*, detached: bool) -> Tensor:
+        loss = layer(inputs).square().sum()
+        if detached:
+            loss = loss + (layer.weight.sum() * torch.randn(1000)).square().detach().sum()
+        return loss
+
+    with_it, without = (
+        bytes_saved_for_backward(layer, lambda d=d: run(detached=d)) for d in (True, False)
+    )
+    assert with_it == without
+    assert without["total"] > 0
