@@ -138,7 +138,14 @@ def build_board(
                 rows=_rows(seeds_of_rows, scored),
             )
         )
-    groups.sort(key=lambda group: (-len(group.tasks), group.tasks, -len(group.rows)))
+    groups.sort(
+        key=lambda group: (
+            -len(group.tasks),
+            group.tasks,
+            -len(group.rows),
+            -group.rows[0].scores[group.main_column].mean,
+        )
+    )
     return Board(tuple(groups), tuple(sorted(left_out, key=lambda each: each.name)), metrics)
 
 

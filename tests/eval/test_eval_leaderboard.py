@@ -232,6 +232,12 @@ def test_reported_rows_stand_beside_scores_of_the_same_splits() -> None:
     assert not reported.beside({"another": "test"})
 
 
+def test_of_two_protocols_alike_the_better_stands_first(tmp_path: Path) -> None:
+    for name, score, blind in (("a", 40.0, True), ("b", 60.0, False)):
+        write_run(tmp_path, name, scores={"vqa": score}, recipe__data__blind=blind)
+    assert [group.rows[0].runs[0].name for group in board_of(tmp_path).groups] == ["b", "a"]
+
+
 def test_times_of_several_devices_have_no_front(tmp_path: Path) -> None:
     for name, device in (("lst", "cpu"), ("full", "cuda: H100")):
         write_run(tmp_path, name, method=name, device=device)
