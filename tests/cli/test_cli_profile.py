@@ -86,6 +86,7 @@ def test_a_recipe_may_set_something_else_of_the_image(tmp_path: Path) -> None:
         (["--methods", "lst,lts"], "no method 'lts'"),
         (["--methods", "lst,lst"], "name each once"),
         (["--methods", "lst", "--set", "lst.reduction=x"], "lst.reduction: found 'x'"),
+        (["--methods", "lst", "--set", "lst.initialisation=principal"], "lst: rungs is normalised"),
         (["--methods", "lst", "--set", "full.x=1"], "expected METHOD.OPTION=VALUE"),
         (["--precision", "fp16"], "--precision: found 'fp16'; expected one of fp32, bf16"),
         (["--backbone-precision", "int4"], "expected one of fp32, bf16, int8, nf4"),

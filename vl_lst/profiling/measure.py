@@ -63,9 +63,12 @@ class Contender:
             return kind.model_validate(dict(self.options)).model_dump(mode="json")
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
+            reason = first["msg"].removeprefix("Value error, ")
+            if not first["loc"]:  # options that do not go together
+                raise RecipeError(f"{self.method}: {reason}") from None
             name = ".".join(map(str, first["loc"]))
             raise RecipeError(
-                f"{self.method}.{name}: found {first['input']!r:.80}; {first['msg']}. The method "
+                f"{self.method}.{name}: found {first['input']!r:.80}; {reason}. The method "
                 f"{self.method} has the options {', '.join(kind.model_fields)}"
             ) from None
 
