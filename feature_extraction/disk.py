@@ -1,18 +1,20 @@
 """Writing so that what is on disk is whole: complete writes, synced, renamed into place."""
 
 import errno
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from feature_extraction.errors import StoreError
+from feature_extraction.errors import LockError, StoreError
 
 __all__ = [
     "copy_range",
     "hdf5_errors_as_os_errors",
     "is_out_of_space",
+    "lock_file",
     "sync_file",
     "sync_folder",
     "write_all",
@@ -22,6 +24,10 @@ __all__ = [
 ]
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What file systems without locks answer, such as NFS whose server runs no lock daemon.
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+# Setting this variable to 1 does without locks.
+WITHOUT_LOCKS = "VL_LST_WITHOUT_LOCKS"
 COPY_BYTES = 2**20
 
 
@@ -74,6 +80,36 @@ def write_errors_explained(path: Path) -> Iterator[None]:
             else f"{error.strerror or error}. Choose a place you may write to"
         )
         raise StoreError(f"cannot write {path}: {found}") from error
+
+
+def lock_file(handle: int, path: Path) -> None:
+    """Lock an open, writable file for this process until the process closes it or ends.
+
+    The lock is one of POSIX: child processes do not inherit it, so it is free as soon as this
+    process is killed. Closing any other handle of the same file in this process releases it too.
+
+    Args:
+        handle: Descriptor of the file.
+        path: The file, for messages.
+
+    Raises:
+        BlockingIOError: Another process holds the lock.
+        LockError: The file system has no locks, and `VL_LST_WITHOUT_LOCKS` is not 1.
+    """
+    if os.environ.get(WITHOUT_LOCKS) == "1":
+        return
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except PermissionError as error:
+        raise BlockingIOError(*error.args) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise LockError(
+            f"the file system of {path.parent} does not support locks ({error.strerror}), so two "
+            "processes could write there at once. Choose a folder on a local disk; or, if no other "
+            f"process writes there, set {WITHOUT_LOCKS}=1 and run the same command again."
+        ) from None
 
 
 def write_at(handle: int, data: memoryview, offset: int) -> None:

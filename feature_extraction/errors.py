@@ -4,6 +4,7 @@
     ├── ImageError       one image cannot be decoded
     ├── EncoderError     a tower is unknown or its weights do not fit
     ├── FeatureFileError one image's features, to be imported, cannot be read
+    ├── LockError        a folder's file system has no locks to keep other processes out
     └── StoreError       a feature store is missing, damaged, or not the one that is needed
 
 Each message says what was found, what was expected and what to do.
@@ -15,6 +16,7 @@ __all__ = [
     "FeatureError",
     "FeatureFileError",
     "ImageError",
+    "LockError",
     "StoreError",
     "stored_reason",
 ]
@@ -51,6 +53,10 @@ class EncoderError(FeatureError):
 
 class FeatureFileError(FeatureError):
     """The features of one image, which are to be imported, cannot be read; others may be."""
+
+
+class LockError(FeatureError):
+    """The file system cannot keep other processes out of what is being written."""
 
 
 class StoreError(FeatureError):

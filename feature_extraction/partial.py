@@ -12,7 +12,6 @@ Until the file takes its final name nothing can mistake it for a whole store, fe
 once, and the finishing can be repeated.
 """
 
-import fcntl
 import os
 import shutil
 import time
@@ -27,7 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from feature_extraction.disk import copy_range, is_out_of_space, sync_folder, write_all, write_at
+from feature_extraction.disk import (
+    copy_range,
+    is_out_of_space,
+    lock_file,
+    sync_folder,
+    write_all,
+    write_at,
+)
 from feature_extraction.errors import StoreError
 from feature_extraction.layout import Status, write_layout
 from feature_extraction.shards import ShardRecord, image_list_sha256
@@ -344,11 +350,11 @@ class PartialStore:
             self.reasons[row] = reason
 
     def _lock(self) -> None:
-        # Decoding processes do not inherit this kind of lock: when this process is killed it is
-        # free at once, though they take some seconds to notice.
+        # Decoding processes take some seconds to notice that this one was killed; the lock is free
+        # at once.
         try:
-            fcntl.lockf(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+            lock_file(self._journal, self._folder / "journal.jsonl")
+        except BlockingIOError:
             raise StoreError(
                 f"another process is extracting into {self._out}; wait for it to end, or choose "
                 "another --out"
