@@ -84,12 +84,13 @@ def extract(
         FeatureError: A decoding process died, or there are fewer images than shards.
     """
     started = time.monotonic()
-    files = find_images(images) if isinstance(images, Path) else list(images)
+    check_target(out)
+    files = list(find_images(images) if isinstance(images, Path) else images)
     record = None
     if shard is not None:
         out = shard.path(out)
+        check_target(out)
         record, files = _part_of(files, shard, batch_size)
-    check_target(out)
     previous = _previous_store(out, encoder.spec, files, record)
     redone = set() if previous is None else _rows_to_redo(previous, files, encoder.spec)
     extracted = 0

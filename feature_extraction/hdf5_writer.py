@@ -137,7 +137,9 @@ class _Output:
             low = max(start, self._position)
             high = min(start + len(data), self._position + len(view))
             if low < high:
-                view[low - self._position : high - self._position] = data[low - start : high - start]
+                view[low - self._position : high - self._position] = data[
+                    low - start : high - start
+                ]
         self._position += len(view)
         return len(view)
 

@@ -26,7 +26,14 @@ from feature_extraction.targets import link_target, partial_folder
 
 # N images asked for, V tokens, C channels
 
-__all__ = ["FeatureReader", "FeatureStore", "JoinedStore", "holds_same", "is_index", "open_features"]
+__all__ = [
+    "FeatureReader",
+    "FeatureStore",
+    "JoinedStore",
+    "holds_same",
+    "is_index",
+    "open_features",
+]
 
 COMPARED_BYTES = 2**24
 READ_ERRORS = (StoreError, OSError, RuntimeError, ValueError, KeyError, TypeError)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import typer
 
 from vl_lst.cli._console import status
+from vl_lst.cli._paths import leave_reading_to_commands
 from vl_lst.cli.data import data
 from vl_lst.cli.demo import demo
 from vl_lst.cli.evaluate import evaluate
@@ -48,6 +49,7 @@ for command in (
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(data)
 app.add_typer(features)
+leave_reading_to_commands(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,11 +14,11 @@ from queue import Empty
 
 import torch
 
+from feature_extraction.cores import usable_cores
 from vl_lst.errors import TrainingError
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.training.record import RunRecord
-from vl_lst.training.resources import usable_cores
 from vl_lst.training.session import train
 
 __all__ = ["train_together"]
