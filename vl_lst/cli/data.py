@@ -68,7 +68,7 @@ def check(
     Example: vl-lst data check --task vqa --data-root data --features train.h5 val.h5
     """
     from eval.errors import InputError
-    from eval.files import write_json
+    from eval.outputs import write_json
     from tasks import get_task
     from tasks._data_check import check_files, check_split
 
@@ -122,7 +122,7 @@ def prepare(
 
     Example: vl-lst data prepare --task vqa --data-root data
     """
-    from eval.files import write_json
+    from eval.outputs import write_json
     from tasks import get_task
 
     chosen = get_task(task)
@@ -165,7 +165,7 @@ def download(
     Example: vl-lst data download --task vqa --data-root data --split val2014
     """
     from eval.errors import InputError
-    from eval.files import write_json
+    from eval.outputs import write_json
     from tasks import get_task
     from tasks._download import download_file
 

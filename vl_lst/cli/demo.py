@@ -44,9 +44,9 @@ def demo(
     """
     from functools import partial
 
-    from eval.files import write_json
     from eval.leaderboard.quantities import Statistic
     from eval.leaderboard.units import score_text
+    from eval.outputs import write_json
     from feature_extraction.allocation import keep_freed_memory
     from tasks import get_task
     from vl_lst.demo.run import BLIND, LADDER, run_demo

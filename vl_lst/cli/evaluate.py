@@ -69,7 +69,7 @@ def evaluate(
     if (split is None) == (file is None):
         raise typer.BadParameter("give either --split or --file")
     from eval.errors import InputError
-    from eval.files import write_json
+    from eval.outputs import write_json
     from tasks._submission import submission_of
     from vl_lst.cli._scores import print_score, score_document
     from vl_lst.cli._submissions import print_written

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from eval.files import write_json
+from eval.outputs import write_json
 from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
 from vl_lst.cli._processes import chosen_shard, own_device, own_share, wait_for_others
 from vl_lst.demo import CLIP_FOLDER

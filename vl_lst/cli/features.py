@@ -44,7 +44,7 @@ def info(file: FeatureFileArgument, json_file: JsonOption = None) -> None:
 
     Example: vl-lst features info val2014.h5
     """
-    from eval.files import write_json
+    from eval.outputs import write_json
     from feature_extraction.summary import summarise
 
     summary = summarise(file)
@@ -94,7 +94,7 @@ def verify(
 
     Example: vl-lst features verify val2014.h5 --images coco/val2014
     """
-    from eval.files import write_json
+    from eval.outputs import write_json
     from feature_extraction.encoders import encoder_from_spec
     from feature_extraction.errors import StoreError
     from feature_extraction.store import open_features
@@ -177,7 +177,7 @@ def import_(
 
     Example: vl-lst features import data_clip_RN101_att --out coco.h5 --encoder RN101
     """
-    from eval.files import write_json
+    from eval.outputs import write_json
     from feature_extraction.importing import import_features
 
     with progress("importing", quiet=quiet) as report:
@@ -242,7 +242,7 @@ def export(
 
     Example: vl-lst features export val2014.h5 --out val2014_arrow --format arrow
     """
-    from eval.files import write_json
+    from eval.outputs import write_json
     from feature_extraction.exporting import export_features
     from feature_extraction.store import open_features
 

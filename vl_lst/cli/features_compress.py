@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from eval.files import write_json
+from eval.outputs import write_json
 from vl_lst.cli._console import JsonOption, QuietOption, progress, results
 
 __all__ = ["compress"]

@@ -78,9 +78,9 @@ def leaderboard(
 
     Example: vl-lst leaderboard runs --out leaderboard.html --images coco --markdown table.md
     """
-    from eval.files import atomic_path, write_json
     from eval.leaderboard.reported import reported_results
     from eval.leaderboard.tables import board_document, to_csv, to_latex, to_markdown
+    from eval.outputs import atomic_path, write_json
     from tasks import task_names
 
     quoted = reported_results() if reported else None
@@ -123,11 +123,11 @@ def write_page(
     Raises:
         InputError: No run in the folder can be compared.
     """
-    from eval.files import atomic_path
     from eval.leaderboard.board import build_board
     from eval.leaderboard.quantities import Metric
     from eval.leaderboard.runs import find_runs
     from eval.leaderboard.units import printable
+    from eval.outputs import atomic_path
     from eval.report.page import render_page
     from tasks import get_task, task_names
     from vl_lst.cli._example_sheets import example_sheets, thumbnails

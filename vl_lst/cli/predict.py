@@ -39,7 +39,7 @@ def predict(
 
     Example: vl-lst predict runs/vqa --image cat.jpg --question "what animal is this?"
     """
-    from eval.files import write_json
+    from eval.outputs import write_json
     from vl_lst.training.run import load_run
 
     loaded = load_run(run)

@@ -123,7 +123,7 @@ def profile(
         )
     if vocabulary is not None and not (random_weights or dry_run):
         raise typer.BadParameter("--vocabulary is for --random-weights: weights have their own")
-    from eval.files import write_json
+    from eval.outputs import write_json
     from vl_lst.profiling.device import refuse_shared_device
     from vl_lst.profiling.measure import ProfileSettings, profile_methods
     from vl_lst.profiling.plot import plot_profiles, require_plot_format

@@ -75,7 +75,7 @@ def score(
             "--check-submission and --strict-official are for official splits: leave --file out"
         )
     from eval.errors import InputError
-    from eval.files import write_json
+    from eval.outputs import write_json
     from tasks import get_task, with_own_files
     from vl_lst.cli._scores import print_score, require_metrics, score_document
     from vl_lst.cli._submissions import print_check

@@ -137,7 +137,7 @@ def train(
             "--images works in one process: run `vl-lst extract-features` first, and give "
             "--features"
         )
-    from eval.files import write_json
+    from eval.outputs import write_json
     from vl_lst.cli._own_images import extract_into_run, features_file
     from vl_lst.recipes import (
         fitting_recipe,
