@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
+from vl_lst.cli._console import QuietOption, progress, results, status
+from vl_lst.cli._outputs import JsonOption, write_json_report
 
 __all__ = ["evaluate"]
 
@@ -69,7 +70,6 @@ def evaluate(
     if (split is None) == (file is None):
         raise typer.BadParameter("give either --split or --file")
     from eval.errors import InputError
-    from eval.outputs import write_json
     from tasks._submission import submission_of
     from vl_lst.cli._scores import print_score, score_document
     from vl_lst.cli._submissions import print_written
@@ -115,9 +115,8 @@ def evaluate(
     else:
         document = score_document(chosen, split, evaluation.score)
         print_score(chosen, split, evaluation.score, quiet=quiet)
-    if json_file is not None:
-        write_json(json_file, document)
     results.print(f"predictions: {evaluation.path}", markup=False)
+    write_json_report(json_file, document)
     if submission:
         print_written(
             chosen,
