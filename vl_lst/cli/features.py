@@ -317,8 +317,9 @@ def _value_lines(values: "ValueSummary") -> list[str]:
     if values.not_finite:
         lines.append(f"  {values.not_finite:,} values are not finite: the file is not to be used")
     most, total = max(values.counts), sum(values.counts)
+    cell = "█" if results.encoding.lower().startswith("utf") else "#"
     for low, high, count in zip(values.edges, values.edges[1:], values.counts, strict=False):
-        bar = "█" * math.ceil(BAR_CELLS * count / most)
+        bar = cell * math.ceil(BAR_CELLS * count / most)
         lines.append(f"  {low:>10.4g} .. {high:<10.4g} {100 * count / total:5.1f} % {bar}".rstrip())
     return lines
 
