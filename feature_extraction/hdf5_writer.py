@@ -1,9 +1,9 @@
 """HDF5 files written so that a full disk is an error and nothing worse.
 
 HDF5 does not survive a write that fails: its state is then damaged, and it ends the process later,
-at the latest when Python exits. An exception in one of its callbacks, such as that of Ctrl-C, counts
-as a failed write. So HDF5 writes through a file object that keeps the first error to itself, and
-works in a thread of its own, which Python never interrupts.
+at the latest when Python exits. An exception in one of its callbacks, such as that of Ctrl-C,
+counts as a failed write. So HDF5 writes through a file object that keeps the first error to itself,
+and works in a thread of its own, which Python never interrupts.
 """
 
 import os

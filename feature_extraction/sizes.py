@@ -18,7 +18,7 @@ def format_bytes(size: int) -> str:
 
 
 def needed_and_free(needed: int, free: int) -> str:
-    """Return two different sizes so that they differ as printed: `2.0 GiB, but 1.5 GiB are free`."""
+    """Return such as `2.0 GiB, but 1.5 GiB are free`; two sizes that differ are printed so."""
     told = format_bytes(needed), format_bytes(free)
     if told[0] == told[1]:
         told = f"{needed:,} bytes", f"{free:,} bytes"

@@ -166,15 +166,15 @@ class TestKilledAtTheEnd:
     """A process that is killed after its rename leaves its folder; the same command succeeds."""
 
     @pytest.mark.parametrize("name", FILES)
-    @pytest.mark.parametrize("left", [[], [".lock"], [".lock", "journal.jsonl"]])
+    @pytest.mark.parametrize("left", [[], [".lock"]])
     def test_the_finished_file_is_found_and_the_folder_removed(
         self, work: Path, name: str, left: list[str]
     ) -> None:
         out = work / "out.h5"
         FILES[name](work, out)
         content = out.read_bytes()
-        if name == "join" and len(left) > 1:
-            pytest.skip("an index has no journal")
+        if name in ("copy", "import"):
+            left = [*left, "journal.jsonl"]
         partial_folder(out).mkdir()
         for file in left:
             (partial_folder(out) / file).write_text("")
@@ -229,10 +229,15 @@ class TestLeftovers:
             "a.h5", "c.h5", "export.json",
         ]  # fmt: skip
 
-    def test_a_failed_write_leaves_nothing(self, work: Path) -> None:
+    def test_a_failed_write_leaves_nothing(
+        self, work: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(StoreError, match="no space is left"), written_whole(work / "x") as path:
             path.write_text("half")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         assert not list(work.glob("x*"))
 
 
