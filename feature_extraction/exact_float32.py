@@ -2,11 +2,13 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
 __all__ = ["exact_float32"]
+
+HIGHEST = "highest"
 
 
 @contextmanager
@@ -22,27 +24,29 @@ def exact_float32() -> Iterator[None]:
     cudnn = torch.backends.cudnn
     operations = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
     precisions = [operation.fp32_precision for operation in operations]
-    products, convolutions = torch.get_float32_matmul_precision(), _has_tf32_convolutions()
-    _set_older("highest", tf32_convolutions=False)
+    before = _older_settings()
+    _set_older(HIGHEST, False)
     for operation in operations:
         operation.fp32_precision = "ieee"
     try:
         yield
     finally:
-        _set_older(products, tf32_convolutions=convolutions)
+        _set_older(*before)
         for operation, precision in zip(operations, precisions, strict=True):
             operation.fp32_precision = precision
 
 
-def _has_tf32_convolutions() -> bool:
-    try:
-        return bool(torch.backends.cudnn.allow_tf32)
-    except RuntimeError:
-        # Set through the newer interface, from which it is restored.
-        return False
+def _older_settings() -> tuple[str, bool]:
+    """Return what `_set_older` takes, defaults in place of what the newer interface overrides."""
+    products, tf32_convolutions = HIGHEST, False
+    with suppress(RuntimeError):
+        products = torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):
+        tf32_convolutions = bool(torch.backends.cudnn.allow_tf32)
+    return products, tf32_convolutions
 
 
-def _set_older(products: str, *, tf32_convolutions: bool) -> None:
+def _set_older(products: str, tf32_convolutions: bool) -> None:
     with warnings.catch_warnings():
         # Some versions of torch advise against the older interface.
         warnings.simplefilter("ignore")

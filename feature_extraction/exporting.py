@@ -212,7 +212,7 @@ def _is_finished(folder: Path, manifest: str) -> bool:
     Raises:
         StoreError: Something else is in its place.
     """
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists():
         return False
     _check_same(folder, manifest)
     (folder / LOCK).unlink(missing_ok=True)
@@ -225,7 +225,7 @@ def _check_same(folder: Path, manifest: str) -> None:
     except (OSError, UnicodeDecodeError):
         found = ""
     if found != manifest:
-        holds = "an export of other features" if found else "something else"
+        holds = "an export of other features" if found else "something else than this export"
         raise StoreError(
             f"{folder} holds {holds}. Choose another --out, or move it out of the way."
         )

@@ -21,5 +21,5 @@ def needed_and_free(needed: int, free: int) -> str:
     """Return such as `2.0 GiB, but 1.5 GiB are free`; two sizes that differ are printed so."""
     told = format_bytes(needed), format_bytes(free)
     if told[0] == told[1]:
-        told = f"{needed:,} bytes", f"{free:,} bytes"
+        told = f"{needed:,} bytes", f"{free:,}"
     return f"{told[0]}, but {told[1]} are free"

@@ -125,13 +125,6 @@ def test_a_file_is_no_place_for_a_folder(work: Path, name: str) -> None:
     assert (work / "out").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_an_empty_folder_is_filled(work: Path, name: str) -> None:
-    (work / "out").mkdir()
-    FOLDERS[name](work, work / "out")
-    assert (work / "out" / "export.json").exists()
-
-
 class TestLinks:
     def test_the_target_is_replaced_and_the_link_stays(self, work: Path) -> None:
         (work / "store").mkdir()
@@ -153,13 +146,6 @@ class TestLinks:
         assert (elsewhere / "all.h5").is_symlink()
         for path in (work / "all.h5", elsewhere / "all.h5"):
             assert list(open_features(path)) == ["a", "c", "x", "y"]
-
-    def test_an_export_into_a_linked_empty_folder(self, work: Path) -> None:
-        (work / "disk").mkdir()
-        (work / "out").symlink_to("disk")
-        export_features(FeatureStore(work / "one.h5"), work / "out", "h5")
-        assert (work / "out").is_symlink()
-        assert (work / "disk" / "a.h5").exists()
 
 
 class TestKilledAtTheEnd:
