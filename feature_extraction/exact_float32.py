@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 
@@ -21,8 +22,14 @@ def exact_float32() -> Iterator[None]:
     torch has two interfaces to them, and refuses operations while they contradict each other, so
     both are set.
     """
-    cudnn = torch.backends.cudnn
-    operations = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    # torch does not declare all of them.
+    backends: Any = torch.backends
+    operations = (
+        backends.cudnn.conv,
+        backends.cudnn.rnn,
+        backends.cuda.matmul,
+        backends.mkldnn.matmul,
+    )
     precisions = [operation.fp32_precision for operation in operations]
     before = _older_settings()
     _set_older(HIGHEST, False)

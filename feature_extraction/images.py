@@ -19,6 +19,7 @@ Truncated files are errors. Pillow's global settings are neither relied on nor c
 import stat
 import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,8 +179,8 @@ def _open_unidentified(path: Path) -> Image.Image:
     except ImportError:
         raise ImageError(f"it is HEIC, which an extra package reads: {HEIF_EXTRA}") from None
     # Not registered with Pillow: other code keeps the formats it had.
-    image: Image.Image = HeifImageFile(path)
-    return image
+    open_heif: Callable[[Path], Image.Image] = HeifImageFile
+    return open_heif(path)
 
 
 def _decode(image: Image.Image, side: int) -> Decoded:

@@ -42,7 +42,8 @@ def open_png(path: Path) -> IO[bytes] | None:
 
 def _overlong_chunks(file: IO[bytes]) -> list[tuple[int, int]]:
     """Return start and end of each chunk that must be left out, in their order."""
-    skipped, text_bytes = [], 0
+    skipped: list[tuple[int, int]] = []
+    text_bytes = 0
     end = os.fstat(file.fileno()).st_size
     while True:
         start = file.tell()

@@ -262,7 +262,8 @@ def holds_same(store: FeatureStore, parts: Sequence[FeatureStore]) -> bool:
 
 def _sizes_done(store: FeatureStore) -> bytes:
     # Of failed images a size means nothing.
-    return store.listed_sizes[store.status == Status.DONE].tobytes()
+    sizes: bytes = store.listed_sizes[store.status == Status.DONE].tobytes()
+    return sizes
 
 
 def is_index(path: Path) -> bool:
