@@ -25,7 +25,7 @@ import h5py
 
 from feature_extraction.disk import is_out_of_space, sync_file, sync_folder
 from feature_extraction.errors import StoreError
-from feature_extraction.hdf5_writer import Hdf5Writer
+from feature_extraction.hdf5_writer import hdf5_bytes
 from feature_extraction.store import FeatureReader
 from feature_extraction.targets import (
     LOCK,
@@ -237,14 +237,13 @@ def _write_h5(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> Non
     height, width = store.image_size(image_id)
     if height and width:
         data.update(img_h=height, img_w=width)
-    with Hdf5Writer(path) as writer:
-        writer.do(_write_group, image_id, data)
 
+    def fill(file: h5py.File) -> None:
+        group = file.create_group(image_id)
+        for name, values in data.items():
+            group.create_dataset(name, data=values, track_times=False)
 
-def _write_group(file: h5py.File, name: str, data: dict[str, Any]) -> None:
-    group = file.create_group(name)
-    for key, values in data.items():
-        group.create_dataset(key, data=values, track_times=False)
+    path.write_bytes(hdf5_bytes(fill))
 
 
 def _write_arrow(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> None:

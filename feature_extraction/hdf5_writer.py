@@ -2,8 +2,9 @@
 
 HDF5 does not survive a write that fails: its state is then damaged, and it ends the process later,
 at the latest when Python exits. An exception in one of its callbacks, such as that of Ctrl-C,
-counts as a failed write. So HDF5 writes through a file object that keeps the first error to itself,
-and works in a thread of its own, which Python never interrupts.
+counts as a failed write. So small files are made in memory; for others HDF5 writes through a file
+object that keeps the first error to itself, and works in a thread of its own, which Python never
+interrupts.
 """
 
 import os
@@ -17,10 +18,24 @@ import h5py
 
 from feature_extraction.disk import write_at
 
-__all__ = ["Hdf5Writer"]
+__all__ = ["Hdf5Writer", "hdf5_bytes"]
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+
+def hdf5_bytes(fill: Callable[[h5py.File], None], **options: Any) -> bytes:
+    """Return the content of a small HDF5 file, made in memory.
+
+    Args:
+        fill: What puts the objects into the open file.
+        options: Options for `h5py.File`.
+    """
+    with h5py.File("in memory", "w", driver="core", backing_store=False, **options) as file:
+        fill(file)
+        file.flush()
+        content: bytes = file.id.get_file_image()
+    return content
 
 
 class Hdf5Writer:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feature_extraction.errors import StoreError
-from feature_extraction.hdf5_writer import Hdf5Writer
+from feature_extraction.hdf5_writer import hdf5_bytes
 from feature_extraction.layout import (
     HDF5_FORMAT,
     INDEX_ATTRIBUTE,
@@ -110,16 +110,13 @@ def write_index(
     whole.select_all()
     status = np.concatenate([entry.status for entry in entries])
     files = [_File(name=entry.name, images=len(entry.image_ids)) for entry in entries]
-    with Hdf5Writer(path, libver=HDF5_FORMAT) as writer:
-        writer.do(_create_features, whole, properties)
-        writer.do(write_table, spec, image_ids, status, image_size, reasons)
-        writer.do(write_text, INDEX_ATTRIBUTE, _Record(files=files).model_dump_json())
 
+    def fill(file: h5py.File) -> None:
+        h5py.h5d.create(file.id, FEATURES.encode(), h5py.h5t.IEEE_F16LE, whole, properties)
+        write_table(file, spec, image_ids, status, image_size, reasons)
+        write_text(file, INDEX_ATTRIBUTE, _Record(files=files).model_dump_json())
 
-def _create_features(
-    file: h5py.File, space: h5py.h5s.SpaceID, properties: h5py.h5p.PropDCID
-) -> None:
-    h5py.h5d.create(file.id, FEATURES.encode(), h5py.h5t.IEEE_F16LE, space, properties)
+    path.write_bytes(hdf5_bytes(fill, libver=HDF5_FORMAT))
 
 
 def read_index(file: h5py.File) -> list[IndexEntry] | None:
