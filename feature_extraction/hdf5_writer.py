@@ -2,14 +2,22 @@
 
 HDF5 does not survive a write that fails: its state is then damaged, and it ends the process later,
 at the latest when Python exits. An exception in one of its callbacks, such as that of Ctrl-C,
-counts as a failed write. So small files are made in memory; for others HDF5 writes through a file
-object that keeps the first error to itself, and works in a thread of its own, which Python never
-interrupts.
+counts as a failed write. So
+
+* small files are made in memory, and their bytes written (`hdf5_bytes`);
+* files with room for features that are written without HDF5 are made in memory as well, where the
+  room takes nothing, and copied (`memory_file`);
+* for others HDF5 writes through a file object that keeps the first error to itself, and works in a
+  thread of its own, which Python never interrupts (`Hdf5Writer`).
 """
 
+import errno
 import os
-from collections.abc import Callable
+import resource
+import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -18,7 +26,10 @@ import h5py
 
 from feature_extraction.disk import write_at
 
-__all__ = ["Hdf5Writer", "hdf5_bytes"]
+__all__ = ["Hdf5Writer", "check_size_limit", "hdf5_bytes", "hdf5_in", "memory_file"]
+
+# More than HDF5 needs for itself in a file of a few datasets.
+OWN_BYTES = 2**16
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -36,6 +47,57 @@ def hdf5_bytes(fill: Callable[[h5py.File], None], **options: Any) -> bytes:
         file.flush()
         content: bytes = file.id.get_file_image()
     return content
+
+
+@contextmanager
+def memory_file() -> Iterator[int]:
+    """Yield the handle of an empty file in memory, which is sparse as one on disk.
+
+    Where the system has none (macOS), the file is among the temporary ones.
+    """
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("hdf5")
+    else:
+        with tempfile.TemporaryFile() as file:
+            handle = os.dup(file.fileno())
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def hdf5_in(handle: int, name: Path, **options: Any) -> Iterator[h5py.File]:
+    """Create an HDF5 file in a file that is open already, and close it at the end.
+
+    Args:
+        handle: An empty file in memory.
+        name: A path to create, and remove at once: HDF5 opens nothing but paths, and no links, as
+            those of open files are.
+        options: Options for `h5py.File`.
+
+    Raises:
+        OSError: The path cannot be created.
+    """
+    with h5py.File(name, "w", **options) as file:
+        # Nothing has been written yet.
+        os.dup2(handle, file.id.get_vfd_handle())
+        name.unlink()
+        yield file
+
+
+def check_size_limit(size: int) -> None:
+    """Refuse to make an HDF5 file that this process may not write: the limit is one of memory too.
+
+    Args:
+        size: Bytes of all datasets.
+
+    Raises:
+        OSError: It is larger than `ulimit -f` allows.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit != resource.RLIM_INFINITY and size + OWN_BYTES > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
 class Hdf5Writer:

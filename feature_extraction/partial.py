@@ -7,7 +7,7 @@ While `FILE.h5` is being made there is a folder `FILE.h5.partial` with
 
 Features reach the disk before the line that speaks for them, so a row the journal calls done is
 done, after a kill and after a power failure; a last line cut short is dropped. The metadata is
-written at the end: laid out anew in a small sparse file, its bytes copied around the features.
+written at the end: laid out in a sparse file in memory, its bytes copied around the features.
 Until the file takes its final name nothing can mistake it for a whole store, features are written
 once, and the finishing can be repeated.
 """
@@ -34,6 +34,7 @@ from feature_extraction.disk import (
     write_at,
 )
 from feature_extraction.errors import StoreError
+from feature_extraction.hdf5_writer import memory_file
 from feature_extraction.layout import Status, write_layout
 from feature_extraction.shards import ShardRecord, image_list_sha256
 from feature_extraction.sizes import needed_and_free
@@ -235,8 +236,7 @@ class PartialStore:
         if pending:
             raise StoreError(f"{pending} images of {self._out} are still pending")
         self.commit()
-        layout = self._folder / "layout"
-        with self._explained():
+        with self._explained(), memory_file() as layout:
             offset = self._write_layout(layout)
             if offset != self._offset:
                 raise StoreError(
@@ -245,10 +245,9 @@ class PartialStore:
                     "and run the command again."
                 )
             block_end = offset + len(self._image_ids) * self._image_bytes
-            with layout.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                for start, end in ((0, offset), (block_end, size)):
-                    copy_range(file.fileno(), self._features, start, end)
+            size = os.fstat(layout).st_size
+            for start, end in ((0, offset), (block_end, size)):
+                copy_range(layout, self._features, start, end)
             os.truncate(self._features, size)
             os.fsync(self._features)
             os.replace(self._folder / "features", self._target)
@@ -257,9 +256,8 @@ class PartialStore:
 
     def _header(self) -> _Header:
         # The place of the features is asked of HDF5 itself, with a layout that is thrown away.
-        layout = self._folder / "layout"
-        offset = self._write_layout(layout)
-        layout.unlink()
+        with memory_file() as layout:
+            offset = self._write_layout(layout)
         self._offset = offset
         return _Header(
             spec=self._spec,
@@ -269,9 +267,10 @@ class PartialStore:
             shard=self._shard,
         )
 
-    def _write_layout(self, path: Path) -> int:
+    def _write_layout(self, handle: int) -> int:
         return write_layout(
-            path,
+            handle,
+            self._folder / "layout",
             self._spec,
             self._image_ids,
             self.status,

@@ -332,7 +332,7 @@ def _absence(path: Path) -> str:
     if path.is_dir():
         return "is a folder"
     if path.exists():
-        return "is a device, a FIFO or a socket, expected a file"
+        return "does not exist as a file: it is a device, a FIFO or a socket"
     if partial_folder(path).exists():
         return "its extraction is not finished: run the same command again"
     return "does not exist"
