@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.errors import FileFormatError, InputError
-from eval.files import atomic_path
+from eval.files import atomic_path, open_text
 from eval.intervals import accuracy_in_context
 from eval.nlvr2 import LABELS, read_label_lines, score_nlvr2
 from eval.submissions import first_five
@@ -82,9 +82,10 @@ def _read_statements(path: Path) -> list[_Statement]:
 
 def _is_list(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return file.read(64).lstrip().startswith(b"[")
-    except (FileNotFoundError, IsADirectoryError):
+        with open_text(path, expected="NLVR2 statements") as file:
+            return file.read(64).lstrip().startswith("[")
+    except InputError:
+        # Whoever reads it next says what is wrong.
         return False
 
 
