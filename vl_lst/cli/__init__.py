@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
+from vl_lst.cli._arguments import find_argument_problem
 from vl_lst.cli._console import status
 from vl_lst.cli.data import data
 from vl_lst.cli.demo import demo
@@ -25,6 +26,7 @@ from vl_lst.errors import USER_ERRORS
 
 __all__ = ["app", "main"]
 
+WRONG_USAGE = 2
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -56,8 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments after the program's name; `None` takes them from `sys.argv`.
     """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if (problem := find_argument_problem(arguments)) is not None:
+        _complain(problem)
+        return WRONG_USAGE
     try:
-        app(args=list(sys.argv[1:] if argv is None else argv), prog_name="vl-lst")
+        app(args=arguments, prog_name="vl-lst")
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:

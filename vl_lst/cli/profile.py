@@ -45,7 +45,7 @@ def profile(
             help="Build without data and estimate bytes, in seconds for any size; no steps.",
         ),
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, max=65_536, help="Examples a step.")] = 16,
     precision: Annotated[
         str | None,
         typer.Option(metavar="fp32|bf16", help="Of the arithmetic. Default: the recipe's, fp32."),
@@ -57,22 +57,27 @@ def profile(
             help="How the backbone is held. Default: the recipe's, fp32.",
         ),
     ] = None,
-    text_tokens: Annotated[int, typer.Option(min=1, help="Of each prompt.")] = 15,
-    answer_tokens: Annotated[int, typer.Option(min=1, help="Of each answer.")] = 4,
-    images: Annotated[int, typer.Option(min=1, help="Of each example.")] = 1,
-    image_tokens: Annotated[int, typer.Option(min=1, help="Feature vectors of each image.")] = 49,
-    channels: Annotated[int, typer.Option(min=1, help="Width of a feature vector.")] = 2048,
+    text_tokens: Annotated[int, typer.Option(min=1, max=8_192, help="Of each prompt.")] = 15,
+    answer_tokens: Annotated[int, typer.Option(min=1, max=8_192, help="Of each answer.")] = 4,
+    images: Annotated[int, typer.Option(min=1, max=100, help="Of each example.")] = 1,
+    image_tokens: Annotated[
+        int, typer.Option(min=1, max=65_536, help="Feature vectors of each image.")
+    ] = 49,
+    channels: Annotated[
+        int, typer.Option(min=1, max=65_536, help="Width of a feature vector.")
+    ] = 2048,
     grid: Annotated[
         int | None,
         typer.Option(
             min=0,
+            max=256,
             help="Side of the grid they are max-pooled to, 0 to keep them. Default: the "
             "recipe's, 6.",
         ),
     ] = None,
     vocabulary: Annotated[
         int | None,
-        typer.Option(min=3, help="Token ids of a backbone with random weights."),
+        typer.Option(min=3, max=10_000_000, help="Token ids of a backbone with random weights."),
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to run.")] = "auto",
     shared_device: Annotated[
@@ -81,7 +86,7 @@ def profile(
     ] = False,
     steps: Annotated[
         int,
-        typer.Option(min=0, help="Steps to take the median of, for each method; 0: no times."),
+        typer.Option(min=0, max=1_000_000, help="Steps to take the median of, for each method; 0: no times."),
     ] = DEFAULT_STEPS,
     recipe: Annotated[
         str | None,

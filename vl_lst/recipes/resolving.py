@@ -130,6 +130,8 @@ def _explain(model: type[BaseModel], detail: ErrorDetails, prefix: Location) -> 
     path = ".".join(str(part) for part in (*prefix, *location)) or "recipe"
     if detail["type"] == "extra_forbidden":
         return f"{path}: no such field{_suggestion(model, location, prefix)}"
+    if detail["type"] == "json_invalid":
+        return "a text in it is not valid Unicode; rename files whose names are not UTF-8"
     if detail["type"] == "missing":
         return f"{path}: missing; set it in the recipe or with --set {path}=..."
     message = detail["msg"].removeprefix("Value error, ")
