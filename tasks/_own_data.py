@@ -13,16 +13,18 @@ answers  what people say; left out, on all lines, where nobody knows
 
 import hashlib
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from eval.agreement import OFFICIAL_PEOPLE, agreement, agreement_weights
 from eval.caption import score_captions
-from eval.errors import FileFormatError, InputError
+from eval.errors import FileFormatError, InputError, PredictionError
 from eval.intervals import accuracy_in_context
 from eval.submissions import first_five, require_same_ids
 from tasks._arrow import cached_examples
+from tasks._forms import FormLosses
 from tasks._records import Records, read_json_lines
 from tasks._results import ResultsFormat
 from tasks._task import Example, ExampleTable, Score, Task
@@ -65,8 +67,8 @@ def with_own_files(task: Task, files: Mapping[str, Path]) -> Task:
         splits=tuple(files),
         load=load,
         score=score,
-        read_predictions=RESULTS.read,
-        write_predictions=RESULTS.write,
+        read_predictions=partial(_read_predictions, task.answer_words),
+        write_predictions=partial(_write_predictions, task.answer_words),
         score_strictly=None,
         answer_list=None,
         predictions_suffix=".json",
@@ -126,7 +128,14 @@ def score_own_predictions(predictions: Mapping[str, str], path: Path, task: Task
     # NLVR2's official script prints fractions, the others percentages.
     best = 1.0 if task.answer_words else 100.0
     right = agreement if task.answers_are == "people" else _is_right
-    per_example = {id_: best * right(predictions[id_], given) for id_, given in answers.items()}
+    if words := task.answer_words:
+        # Any other answer, such as a model may give, is wrong.
+        predictions = {id_: _word(text, words) or "" for id_, text in predictions.items()}
+    losses = FormLosses()
+    per_example = {}
+    for id_, given in answers.items():
+        per_example[id_] = best * right(predictions[id_], given)
+        losses.see(predictions[id_], given, partial(_accuracy, right, given))
     metrics: dict[str, object] = {task.primary_metric: statistics.fmean(per_example.values())}
     if task.answers_are == "label":
         metrics |= accuracy_in_context(
@@ -139,7 +148,14 @@ def score_own_predictions(predictions: Mapping[str, str], path: Path, task: Task
         examples=len(per_example),
         per_example=per_example,
         protocol=_protocol(answers, task),
+        notes=losses.notes(),
     )
+
+
+def _accuracy(
+    right: Callable[[str, list[str]], float], answers: list[str], prediction: str
+) -> float:
+    return right(prediction, answers)
 
 
 def _is_right(answer: str, answers: list[str]) -> float:
@@ -235,12 +251,11 @@ class _Lines:
         words = self._task.answer_words
         if words is None:
             return answer.strip()
-        # The official files write "True".
-        if (word := answer.strip()) not in (*words, *map(str.capitalize, words)):
+        if (word := _word(answer, words)) is None:
             raise self._problem(
                 position, f"has the answer {answer!r:.40}; expected {' or '.join(map(repr, words))}"
             )
-        return word.lower()
+        return word
 
     def _texts(self, position: int, name: str) -> list[str]:
         self._require(position, name)
@@ -263,6 +278,35 @@ class _Lines:
             raise self._problem(
                 position, f"has no {absent!r}, but {first_five(others)}; expected {EXPECTED}"
             )
+
+
+def _word(answer: str, words: Sequence[str]) -> str | None:
+    """Which of a task's words an answer is, `None` where it is none; labels and predictions alike.
+
+    The official files write "True".
+    """
+    word = answer.strip()
+    return word.lower() if word in (*words, *map(str.capitalize, words)) else None
+
+
+def _read_predictions(words: Sequence[str] | None, path: Path) -> dict[str, str]:
+    predictions = RESULTS.read(path)
+    for id_, answer in predictions.items():
+        # An empty text says that there is no answer.
+        if words is not None and answer and _word(answer, words) is None:
+            raise PredictionError(
+                f"{path}: the prediction of {id_!r:.60} is {answer!r:.40}; expected "
+                f"{' or '.join(map(repr, words))}, or '' for no answer"
+            )
+    return predictions
+
+
+def _write_predictions(
+    words: Sequence[str] | None, predictions: Mapping[str, str], path: Path
+) -> None:
+    if words is not None:
+        predictions = {id_: _word(text, words) or "" for id_, text in predictions.items()}
+    RESULTS.write(predictions, path)
 
 
 def _text_id(records: Records, position: int) -> str:

@@ -202,7 +202,9 @@ def _read_predictions(path: Path) -> dict[str, str]:
 
 
 def _write_predictions(predictions: Mapping[str, str], path: Path) -> None:
-    lines = [f"{id_},{LABEL_OF_WORD.get(word, '')}\n" for id_, word in predictions.items()]
+    # As the score does, which looks past case.
+    labels = {id_: LABEL_OF_WORD.get(word.lower(), "") for id_, word in predictions.items()}
+    lines = [f"{id_},{label}\n" for id_, label in labels.items()]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
 
