@@ -5,6 +5,7 @@ import gc
 import io
 import json
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ __all__ = [
     "open_text",
     "parse_json",
     "read_json",
+    "require_unicode",
     "unique_fields",
     "write_json",
 ]
@@ -33,6 +35,9 @@ __all__ = [
 MAX_TEXT_BYTES = 1 << 31
 # Records, recipes and the like have kilobytes, answer lists in them megabytes.
 MAX_RUN_FILE_BYTES = 1 << 26
+# How JSON writes half a character; two of them make one.
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+CONTEXT = 20
 
 
 @contextmanager
@@ -136,7 +141,7 @@ def parse_json(text: str, path: Path, *, expected: str) -> Any:
     """
     try:
         with garbage_collection_paused():
-            return json.loads(text, object_pairs_hook=unique_fields)
+            value = json.loads(text, object_pairs_hook=unique_fields)
     except json.JSONDecodeError as error:
         at_end = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
         truncated = " (the file seems cut short)" if at_end else ""
@@ -145,8 +150,32 @@ def parse_json(text: str, path: Path, *, expected: str) -> Any:
             f"{error.msg}{truncated}; expected {expected}. Fetch or write the file again."
         ) from None
     except (RecursionError, ValueError) as error:
+        raise FileFormatError(f"{path}: {explain_json_error(error)}; expected {expected}") from None
+    require_unicode(text, value, str(path), expected=expected)
+    return value
+
+
+def require_unicode(text: str, value: object, place: str, *, expected: str) -> None:
+    """Refuse JSON that holds half of a character, which could not be written again.
+
+    Args:
+        text: The JSON.
+        value: What was parsed of it.
+        place: The file, and the line if there are several, for messages.
+        expected: What the file should hold, for messages.
+
+    Raises:
+        FileFormatError: A text in it is not valid Unicode.
+    """
+    if SURROGATE.search(text) is None:
+        return
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        start = max(0, error.start - CONTEXT)
+        wrong = str(error.object)[start : error.end + CONTEXT]
         raise FileFormatError(
-            f"{path}: {explain_json_error(error)}; expected {expected}"
+            f"{place}: the text {wrong!a:.60} is not valid Unicode; expected {expected}"
         ) from None
 
 
@@ -165,8 +194,8 @@ def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         key = Counter(key for key, _ in pairs).most_common(1)[0][0]
         first, value = pairs[0]
         raise _RepeatedKeyError(
-            f"the key {key!r:.60} stands twice in the object that begins with {first!r:.60}: "
-            f"{value!r:.60}"
+            f"the key {key!r:.60} occurs more than once in the object that begins with "
+            f"{first!r:.60}: {value!r:.60}"
         )
     return fields
 

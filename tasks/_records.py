@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eval.errors import FileFormatError
-from eval.files import explain_json_error, open_text, parse_json, unique_fields
+from eval.files import (
+    explain_json_error,
+    open_text,
+    parse_json,
+    require_unicode,
+    unique_fields,
+)
 from eval.submissions import first_five
 
 __all__ = ["Records", "field_of", "read_json_lines", "read_records", "repeated_ids"]
@@ -179,11 +185,13 @@ def _parse_line(line: str, place: str, expected: str) -> Any:
     if not line.strip():
         raise FileFormatError(f"{place} is empty; expected {expected}, an object on each line")
     try:
-        return json.loads(line, object_pairs_hook=unique_fields)
+        value = json.loads(line, object_pairs_hook=unique_fields)
     except (RecursionError, ValueError) as error:
         raise FileFormatError(
             f"{place} is not valid JSON ({explain_json_error(error)}); expected {expected}"
         ) from None
+    require_unicode(line, value, place, expected=expected)
+    return value
 
 
 def repeated_ids(ids: Iterable[Hashable]) -> list[Hashable]:

@@ -44,12 +44,12 @@ WeightPrecision = Annotated[
 Share = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 # Far above what makes sense, far below what overflows or fills the memory of any machine.
-MAX_STEPS = 10**9
+MAX_COUNT = 10**9
 MAX_EPOCHS = 10**6
 MAX_BATCH_SIZE = 10**6
 MAX_REAL = 1e6
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]
-Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+Steps = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Beams = Annotated[int, Field(ge=1, le=1_000)]
 Length = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -106,7 +106,7 @@ class DataSection(_Section):
     validation_split: Mapping[str, str]
     prompt_prefix: Mapping[str, str]
     answer_list: Mapping[str, File | None]
-    min_answer_count: int = Field(default=9, ge=1, le=MAX_STEPS)
+    min_answer_count: int = Field(default=9, ge=1, le=MAX_COUNT)
     blind: bool = False
 
     @model_validator(mode="after")
