@@ -88,14 +88,25 @@ def cached_examples(
     file_name = f"{name}-{_content_key(sources)}.arrow"
     path = cache_folder() / file_name
     require_regular_if_any(path)
-    if path.is_file():
-        return ArrowExamples(path)
+    if path.is_file() and (examples := _cached(path)) is not None:
+        return examples
     if not _can_write(path.parent):
         path = _temporary_folder() / file_name
         log.warning("cannot write to %s: keeping %s in %s", cache_folder(), name, path.parent)
-    if not path.is_file():
+    if not path.is_file() or path.parent == cache_folder():
         _write(path, read())
     return ArrowExamples(path)
+
+
+def _cached(path: Path) -> ArrowExamples | None:
+    """Open a file of the cache, `None` where it is damaged and must be made again."""
+    import pyarrow
+
+    try:
+        return ArrowExamples(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        log.warning("%s is damaged (%s) and is made again", path, error)
+        return None
 
 
 def _content_key(sources: Sequence[Path]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from vl_lst.cli._console import JsonOption, QuietOption, progress, results
-from vl_lst.cli._profiling import one_of, read_contenders
+from vl_lst.cli._profiling import one_of, read_contenders, read_profile_recipe
 
 __all__ = ["profile"]
 
@@ -134,11 +134,10 @@ def profile(
     from vl_lst.profiling.plot import plot_profiles, require_plot_format
     from vl_lst.profiling.report import bytes_table, document, parts_tables, seconds_table
     from vl_lst.profiling.workload import Workload
-    from vl_lst.recipes import read_recipe_file
     from vl_lst.recipes.fields import dig
     from vl_lst.training.build import choose_device
 
-    given = read_recipe_file(recipe) if recipe else {}
+    given = read_profile_recipe(recipe)
     name = backbone or dig(given, ("backbone", "name"))
     if name is None:
         raise typer.BadParameter("give --backbone, such as t5-base; the recipe, if any, has none")
