@@ -186,7 +186,7 @@ class OptimizerSection(_Section):
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     eps: float = Field(default=1e-6, gt=0, le=MAX_REAL)
     warmup_share: Share = 0.1
-    clip_norm: float | None = Field(default=5.0, gt=0)
+    clip_norm: float | None = Field(default=5.0, gt=0, le=1e12)
 
 
 class TrainingSection(_Section):
