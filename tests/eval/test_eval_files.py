@@ -78,7 +78,8 @@ def test_other_unicode_encodings_are_named(tmp_path: Path, encoding: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "key"), [('{"a": 1, "a": 1}', "a"), ('[{"id": 7, "answer": 1, "answer": 2}]', "answer")]
+    ("text", "key"),
+    [('{"a": 1, "a": 1}', "a"), ('[{"id": 7, "answer": 1, "answer": 2}]', "answer")],
 )
 def test_a_key_that_occurs_twice_in_an_object_is_refused(
     tmp_path: Path, text: str, key: str

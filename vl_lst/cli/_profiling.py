@@ -48,7 +48,7 @@ def read_profile_recipe(name: str | None) -> dict[str, Any]:
 
 def _require_kind(recipe: str | None, field: str, value: object, kind: type) -> None:
     # Not isinstance: true is no number.
-    if type(value) is not kind or (kind is int and value < 1):
+    if type(value) is not kind or (isinstance(value, int) and value < 1):
         raise RecipeError(f"{recipe}: {field}: found {value!r:.80}; expected {KIND_NAMES[kind]}")
 
 

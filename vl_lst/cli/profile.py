@@ -86,7 +86,9 @@ def profile(
     ] = False,
     steps: Annotated[
         int,
-        typer.Option(min=0, max=1_000_000, help="Steps to take the median of, for each method; 0: no times."),
+        typer.Option(
+            min=0, max=1_000_000, help="Steps to take the median of, for each method; 0: no times."
+        ),
     ] = DEFAULT_STEPS,
     recipe: Annotated[
         str | None,
