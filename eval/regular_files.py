@@ -10,6 +10,7 @@ import io
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from eval.errors import FileFormatError, InputError
 
-__all__ = ["is_shell_pipe", "open_regular", "require_regular_if_any"]
+__all__ = ["is_shell_pipe", "open_regular", "require_regular", "require_regular_if_any"]
 
 BLOCK_BYTES = 1 << 18
 SHELL_PIPE = re.compile(r"/dev/stdin|(/dev|/proc/self)/fd/[0-9]+")
@@ -33,6 +34,15 @@ KINDS = {
 def is_shell_pipe(path: Path) -> bool:
     """Whether a path is how the shell names what it passes, which may be a pipe."""
     return SHELL_PIPE.fullmatch(str(path)) is not None
+
+
+def require_regular(path: Path, *, expected: str) -> None:
+    """Refuse what is no regular file to read more than once.
+
+    Raises:
+        InputError: There is no such file, it is not a regular file, or it may not be read.
+    """
+    _opened(path, expected, sys.maxsize, read_again=True).close()
 
 
 def require_regular_if_any(path: Path) -> None:

@@ -13,7 +13,7 @@ answers  what people say; left out, on all lines, where nobody knows
 
 import hashlib
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -67,8 +67,8 @@ def with_own_files(task: Task, files: Mapping[str, Path]) -> Task:
         splits=tuple(files),
         load=load,
         score=score,
-        read_predictions=partial(_read_predictions, task.answer_words),
-        write_predictions=partial(_write_predictions, task.answer_words),
+        read_predictions=partial(_read_predictions, task),
+        write_predictions=partial(_write_predictions, task),
         score_strictly=None,
         answer_list=None,
         predictions_suffix=".json",
@@ -128,9 +128,8 @@ def score_own_predictions(predictions: Mapping[str, str], path: Path, task: Task
     # NLVR2's official script prints fractions, the others percentages.
     best = 1.0 if task.answer_words else 100.0
     right = agreement if task.answers_are == "people" else _is_right
-    if words := task.answer_words:
-        # Any other answer, such as a model may give, is wrong.
-        predictions = {id_: _word(text, words) or "" for id_, text in predictions.items()}
+    # Any other answer than a task's words, such as a model may give, is wrong.
+    predictions = {id_: _read(text, task) or "" for id_, text in predictions.items()}
     losses = FormLosses()
     per_example = {}
     for id_, given in answers.items():
@@ -248,14 +247,11 @@ class _Lines:
         return [self._allowed(position, answer) for answer in answers]
 
     def _allowed(self, position: int, answer: str) -> str:
-        words = self._task.answer_words
-        if words is None:
-            return answer.strip()
-        if (word := _word(answer, words)) is None:
+        if (read := _read(answer, self._task)) is None:
             raise self._problem(
-                position, f"has the answer {answer!r:.40}; expected {' or '.join(map(repr, words))}"
+                position, f"has the answer {answer!r:.40}; expected {_listed_words(self._task)}"
             )
-        return word
+        return read
 
     def _texts(self, position: int, name: str) -> list[str]:
         self._require(position, name)
@@ -280,32 +276,39 @@ class _Lines:
             )
 
 
-def _word(answer: str, words: Sequence[str]) -> str | None:
-    """Which of a task's words an answer is, `None` where it is none; labels and predictions alike.
+def _read(answer: str, task: Task) -> str | None:
+    """Return the form in which answers are compared, of labels and predictions alike.
 
-    The official files write "True".
+    Returns:
+        `None` where the task has a few words and this is none of them.
     """
-    word = answer.strip()
-    return word.lower() if word in (*words, *map(str.capitalize, words)) else None
+    text = answer.strip()
+    words = task.answer_words
+    if words is None:
+        return text
+    # The official files write "True".
+    return text.lower() if text in (*words, *map(str.capitalize, words)) else None
 
 
-def _read_predictions(words: Sequence[str] | None, path: Path) -> dict[str, str]:
+def _listed_words(task: Task) -> str:
+    return " or ".join(map(repr, task.answer_words or ()))
+
+
+def _read_predictions(task: Task, path: Path) -> dict[str, str]:
     predictions = RESULTS.read(path)
     for id_, answer in predictions.items():
         # An empty text says that there is no answer.
-        if words is not None and answer and _word(answer, words) is None:
+        if answer and _read(answer, task) is None:
             raise PredictionError(
                 f"{path}: the prediction of {id_!r:.60} is {answer!r:.40}; expected "
-                f"{' or '.join(map(repr, words))}, or '' for no answer"
+                f"{_listed_words(task)}, or '' for no answer"
             )
     return predictions
 
 
-def _write_predictions(
-    words: Sequence[str] | None, predictions: Mapping[str, str], path: Path
-) -> None:
-    if words is not None:
-        predictions = {id_: _word(text, words) or "" for id_, text in predictions.items()}
+def _write_predictions(task: Task, predictions: Mapping[str, str], path: Path) -> None:
+    if task.answer_words is not None:
+        predictions = {id_: _read(text, task) or "" for id_, text in predictions.items()}
     RESULTS.write(predictions, path)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from eval.archives import extract_members, file_names, write_zip
 from eval.errors import FileFormatError, InputError
 from eval.files import has_byte_order_mark, open_text
+from eval.regular_files import require_regular
 from eval.submissions import require_same_ids
 from tasks._task import Submission, Task
 
@@ -113,9 +114,10 @@ def check_submission(task: Task, path: Path, data_root: Path, split: str) -> Sub
         PredictionError: Answers are missing, extra or repeated.
     """
     submission = submission_of(task)
-    if not path.is_file():
-        found = f"{path} is a folder" if path.is_dir() else f"no file {path}"
-        raise InputError(f"{found}: expected a submission of {task.name} {split}")
+    expected = f"a submission of {task.name} {split}"
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: expected {expected}")
+    require_regular(path, expected=expected)
     # The expected ids first: an unknown split, or one without its file, is the simplest mistake.
     task.load(data_root, split)
     if zipfile.is_zipfile(path) or path.suffix.lower() == ".zip":

@@ -250,7 +250,15 @@ def test_other_answers_of_a_model_are_wrong_and_written_as_none(file: Path, tmp_
     assert task.score(again, tmp_path, "val").per_example == score.per_example
 
 
-@pytest.mark.parametrize("prediction", ["Cup", " cup", "cup.", "CUP .", "cup\n"])
+@pytest.mark.parametrize("label", ["cup", " cup", "cup\n"])
+def test_spaces_around_labels_and_predictions_count_alike(label: str, file: Path) -> None:
+    write(file, line(answers=[label]))
+    for prediction in ("cup", "cup ", "\tcup"):
+        score = score_own_predictions({"k1": prediction}, file, get_task("gqa"))
+        assert score.metrics["accuracy"] == 100.0
+
+
+@pytest.mark.parametrize("prediction", ["Cup", "cup.", "CUP .", "cup . "])
 def test_a_note_says_what_the_form_of_answers_costs(prediction: str, file: Path) -> None:
     write(file, line(), line(id="k2"), line(id="k3"), line(id="k4"))
     predictions = {"k1": prediction, "k2": "cup", "k3": "cups", "k4": "a cup"}

@@ -61,7 +61,7 @@ class LadderOptions(BaseModel):
     dropout: float = Field(0.1, ge=0, lt=1)
     recompute: bool = True
     initialisation: Initialisation = "random"
-    initialisation_samples: int = Field(1024, ge=1, le=10**9)
+    initialisation_samples: int = Field(1024, ge=1, le=1_000_000)
     backbone_dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")

@@ -209,14 +209,13 @@ def _describe(path: Path) -> _File:
 
 
 def _checked_manifest(folder: Path) -> _Manifest:
+    path = folder / MANIFEST
     try:
-        manifest = _Manifest.model_validate(
-            read_json(
-                folder / MANIFEST,
-                expected="the manifest of a checkpoint",
-                max_bytes=MAX_RUN_FILE_BYTES,
-            )
+        path.stat()  # names the file where there is none
+        content = read_json(
+            path, expected="the manifest of a checkpoint", max_bytes=MAX_RUN_FILE_BYTES
         )
+        manifest = _Manifest.model_validate(content)
         for name, expected in manifest.files.items():
             size = (folder / name).stat().st_size
             if size != expected.bytes:
