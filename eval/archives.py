@@ -88,7 +88,12 @@ def write_zip(path: Path, files: Mapping[str, Path]) -> None:
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = (stat.S_IFREG | 0o644) << 16
             info.file_size = file.stat().st_size
-            with file.open("rb") as source, archive.open(info, "w") as member:
+            with (
+                open_regular(
+                    file, expected=name, max_bytes=MAX_ARCHIVE_BYTES, read_again=True
+                ) as source,
+                archive.open(info, "w") as member,
+            ):
                 shutil.copyfileobj(source, member, BLOCK_BYTES)
 
 

@@ -129,7 +129,7 @@ def score_own_predictions(predictions: Mapping[str, str], path: Path, task: Task
     best = 1.0 if task.answer_words else 100.0
     right = agreement if task.answers_are == "people" else _is_right
     # Any other answer than a task's words, such as a model may give, is wrong.
-    predictions = {id_: _read(text, task) or "" for id_, text in predictions.items()}
+    predictions = {id_: _normalised(text, task) or "" for id_, text in predictions.items()}
     losses = FormLosses()
     per_example = {}
     for id_, given in answers.items():
@@ -247,11 +247,11 @@ class _Lines:
         return [self._allowed(position, answer) for answer in answers]
 
     def _allowed(self, position: int, answer: str) -> str:
-        if (read := _read(answer, self._task)) is None:
+        if (normalised := _normalised(answer, self._task)) is None:
             raise self._problem(
                 position, f"has the answer {answer!r:.40}; expected {_listed_words(self._task)}"
             )
-        return read
+        return normalised
 
     def _texts(self, position: int, name: str) -> list[str]:
         self._require(position, name)
@@ -276,7 +276,7 @@ class _Lines:
             )
 
 
-def _read(answer: str, task: Task) -> str | None:
+def _normalised(answer: str, task: Task) -> str | None:
     """Return the form in which answers are compared, of labels and predictions alike.
 
     Returns:
@@ -298,7 +298,7 @@ def _read_predictions(task: Task, path: Path) -> dict[str, str]:
     predictions = RESULTS.read(path)
     for id_, answer in predictions.items():
         # An empty text says that there is no answer.
-        if answer and _read(answer, task) is None:
+        if answer and _normalised(answer, task) is None:
             raise PredictionError(
                 f"{path}: the prediction of {id_!r:.60} is {answer!r:.40}; expected "
                 f"{_listed_words(task)}, or '' for no answer"
@@ -308,7 +308,7 @@ def _read_predictions(task: Task, path: Path) -> dict[str, str]:
 
 def _write_predictions(task: Task, predictions: Mapping[str, str], path: Path) -> None:
     if task.answer_words is not None:
-        predictions = {id_: _read(text, task) or "" for id_, text in predictions.items()}
+        predictions = {id_: _normalised(text, task) or "" for id_, text in predictions.items()}
     RESULTS.write(predictions, path)
 
 
