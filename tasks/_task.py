@@ -72,6 +72,7 @@ class Score:
             `None`.
         protocol: Which official rules were followed ("vqa_v2 official").
         reasons: Why each metric that is `None` could not be computed, and how to get it.
+        notes: What else is worth knowing of the predictions, in sentences.
     """
 
     metrics: Mapping[str, object]
@@ -79,6 +80,7 @@ class Score:
     per_example: Mapping[str, float]
     protocol: str
     reasons: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

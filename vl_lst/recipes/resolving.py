@@ -69,7 +69,8 @@ def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any
     complete_task_fields(fields, tasks)
     name = dig(fields, METHOD_NAME)
     if isinstance(name, str):
-        options = dig(fields, OPTIONS) or {}
+        given = dig(fields, OPTIONS)
+        options = {} if given is None else given
         method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
         set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
     resolved = _validate(Recipe, fields)
@@ -129,6 +130,8 @@ def _explain(model: type[BaseModel], detail: ErrorDetails, prefix: Location) -> 
     path = ".".join(str(part) for part in (*prefix, *location)) or "recipe"
     if detail["type"] == "extra_forbidden":
         return f"{path}: no such field{_suggestion(model, location, prefix)}"
+    if detail["type"] == "json_invalid":
+        return "a text in it is not valid Unicode; rename files whose names are not UTF-8"
     if detail["type"] == "missing":
         return f"{path}: missing; set it in the recipe or with --set {path}=..."
     message = detail["msg"].removeprefix("Value error, ")

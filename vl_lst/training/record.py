@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eval.files import read_json
+from eval.files import MAX_RUN_FILE_BYTES, read_json
 from eval.outputs import write_json
 from tasks import Score
 from vl_lst.errors import CheckpointError
@@ -241,7 +241,9 @@ def read_record(directory: RunDirectory) -> RunRecord | None:
     """
     if not directory.record_file.exists():
         return None
-    content = read_json(directory.record_file, expected="the record of a run")
+    content = read_json(
+        directory.record_file, expected="the record of a run", max_bytes=MAX_RUN_FILE_BYTES
+    )
     try:
         return RunRecord.model_validate(content)
     except ValidationError as error:

@@ -153,13 +153,15 @@ class Run:
                 weights from a file or folder.
 
         Raises:
-            InputError: The task takes another number of images, or a question is missing or there
-                is none to be asked.
+            InputError: The task takes another number of images, or a question is missing, empty,
+                or there is none to be asked.
             ImageError: A photograph cannot be decoded.
             EncoderError: The tower cannot be built as the features were made.
         """
         images = [image] if isinstance(image, str | Path | Image.Image) else list(image)
         task = self.task(task_name)
+        if question is not None:
+            _require_text(question)
         if (question is not None) != task.takes_text:
             found = "none" if question is None else f"{question!r:.60}"
             raise InputError(
@@ -278,6 +280,17 @@ class Run:
             self._encoder = encoder_from_spec(spec, weights, device=str(self._device))
         encoder = self._encoder
         return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
+
+
+def _require_text(question: str) -> None:
+    if not question.strip():
+        raise InputError(f"the question is empty: found {question!r}, expected a text")
+    try:
+        question.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"the question is not valid Unicode: found {question!a:.60}, expected a text"
+        ) from None
 
 
 def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
