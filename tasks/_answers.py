@@ -22,7 +22,8 @@ def build_answer_list(examples: Iterable[Example], min_count: int = MIN_ANSWER_C
 
     Args:
         examples: The training examples.
-        min_count: How many examples must have the answer.
+        min_count: How many examples must have the answer; that of the usual VQA list by default,
+            `Task.min_answer_count` holds each task's own.
 
     Raises:
         InputError: No answer occurs that often.
@@ -36,7 +37,9 @@ def build_answer_list(examples: Iterable[Example], min_count: int = MIN_ANSWER_C
     if not frequent:
         raise InputError(
             f"no answer occurs at least {min_count} times among {counts.total():,} answered "
-            "examples, so there is no answer list; lower the minimum count, or generate answers"
+            "examples, so there is no answer list; lower the minimum count (data.min_answer_count "
+            "of a recipe, --min-count of `vl-lst data prepare`), or generate answers "
+            "(--head generate)"
         )
     return sorted(frequent, key=lambda answer: (-counts[answer], answer))
 

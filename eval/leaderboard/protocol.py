@@ -4,8 +4,9 @@ Two runs are compared only where everything but the method and the seed is the s
 of the recipe belong to the protocol, new ones too, except:
 
 * those of the METHOD, which name the row: its name, its options, the optimiser's settings, as each
-  method needs a learning rate of its own, how large the image order embedding begins, and what
-  prompts begin with, which are among the things that tell the paper's ladder from ours;
+  method needs a learning rate of its own, how large the image order embedding begins, what
+  prompts begin with and how many of their tokens are read, which are among the things that tell the
+  paper's ladder from ours;
 * the SEED, over which rows are averaged;
 * those that say WHERE and HOW FAST, not what: where the features lie (how they were made is
   compared), the number of workers, when checkpoints and log lines are written, the device, the
@@ -25,7 +26,13 @@ from eval.leaderboard.runs import Run
 
 __all__ = ["differing_settings", "method_settings", "protocol_of"]
 
-METHOD = ("method", "optimizer", "visual.image_order_std", "data.prompt_prefix")
+METHOD = (
+    "method",
+    "optimizer",
+    "visual.image_order_std",
+    "data.prompt_prefix",
+    "data.max_prompt_tokens",
+)
 PATH_OF_METHOD = re.compile(r"^(method\.options|optimizer|visual|data)\.")
 SEED = "training.seed"
 WHERE_AND_HOW_FAST = (
@@ -54,6 +61,10 @@ def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
         for name, value in _flat(record.recipe).items()
         if not _is_within(name, NOT_PROTOCOL)
     }
+    # Earlier versions had one number for all tasks.
+    count = fields.pop("data.min_answer_count", None)
+    if count is not None:
+        fields |= {f"data.min_answer_count.{task}": count for task in record.tasks}
     fields["backbone"] = record.backbone_fingerprint or record.backbone
     fields["features"] = record.feature_spec_sha256
     fields["total steps"] = record.total_steps

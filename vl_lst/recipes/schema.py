@@ -65,7 +65,10 @@ class DataSection(_Section):
         answer_list: File with the answers to choose from (`label2ans`). `None` takes the task's
             own words or its own file below the root, or, where there is neither, counts the
             training answers.
-        min_answer_count: Training examples an answer must have to be counted into the list.
+        min_answer_count: Training examples an answer must have to be counted into the list; the
+            task's own unless said otherwise (9 for VQA, 1 elsewhere and for a user's own files).
+        max_prompt_tokens: Prompts are cut to this many tokens, prefix and end-of-sequence included.
+            A batch is padded to its longest prompt, so memory grows with the longest only.
         blind: Replace all image features by zeros: what questions alone give away.
     """
 
@@ -76,7 +79,8 @@ class DataSection(_Section):
     validation_split: Mapping[str, str]
     prompt_prefix: Mapping[str, str]
     answer_list: Mapping[str, Path | None]
-    min_answer_count: int = Field(default=9, ge=1)
+    min_answer_count: Mapping[str, Positive]
+    max_prompt_tokens: Mapping[str, Positive]
     blind: bool = False
 
     @model_validator(mode="after")
@@ -209,7 +213,7 @@ class GenerationSection(_Section):
     Args:
         beams: 1 is greedy search; the task's own unless said otherwise.
         max_length: Most tokens of an answer, end-of-sequence included; the task's own unless said
-            otherwise.
+            otherwise. More than the task's own also lets longer answers train.
         constrain_to_answers: Generate nothing that is not on the task's answer list (see
             `data.answer_list`). Captions stay free.
     """
