@@ -22,16 +22,21 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from eval.leaderboard.runs import Run
+from eval.leaderboard.runs import Record, Run
 
 __all__ = ["differing_settings", "method_settings", "protocol_of"]
 
+PROMPT_LIMIT = "data.max_prompt_tokens"
+# Of every run whose recipe does not have the field.
+FORMER_PROMPT_LIMIT = 20
+# One number for all tasks in earlier versions.
+ANSWER_COUNT = "data.min_answer_count"
 METHOD = (
     "method",
     "optimizer",
     "visual.image_order_std",
     "data.prompt_prefix",
-    "data.max_prompt_tokens",
+    PROMPT_LIMIT,
 )
 PATH_OF_METHOD = re.compile(r"^(method\.options|optimizer|visual|data)\.")
 SEED = "training.seed"
@@ -58,13 +63,9 @@ def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
     record = run.record
     fields = {
         name: value
-        for name, value in _flat(record.recipe).items()
+        for name, value in _recipe_fields(record).items()
         if not _is_within(name, NOT_PROTOCOL)
     }
-    # Earlier versions had one number for all tasks.
-    count = fields.pop("data.min_answer_count", None)
-    if count is not None:
-        fields |= {f"data.min_answer_count.{task}": count for task in record.tasks}
     fields["backbone"] = record.backbone_fingerprint or record.backbone
     fields["features"] = record.feature_spec_sha256
     fields["total steps"] = record.total_steps
@@ -85,7 +86,7 @@ def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
 
 def method_settings(run: Run) -> dict[str, str]:
     """What belongs to the method, as {field: value as JSON}, without the sections' names."""
-    fields = _flat(run.record.recipe) | {"method.name": run.record.method}
+    fields = _recipe_fields(run.record) | {"method.name": run.record.method}
     return {
         PATH_OF_METHOD.sub("", name): json.dumps(value, ensure_ascii=False)
         for name, value in fields.items()
@@ -98,6 +99,17 @@ def differing_settings(all_settings: Iterable[Mapping[str, str]]) -> list[str]:
     listed = list(all_settings)
     names = dict.fromkeys(name for settings in listed for name in settings)
     return [name for name in names if len({settings.get(name) for settings in listed}) > 1]
+
+
+def _recipe_fields(record: Record) -> dict[str, Any]:
+    """Return all fields of a record's recipe, those of earlier versions in today's form."""
+    fields = _flat(record.recipe)
+    count = fields.pop(ANSWER_COUNT, None)
+    for task in record.tasks:
+        if count is not None:
+            fields[f"{ANSWER_COUNT}.{task}"] = count
+        fields.setdefault(f"{PROMPT_LIMIT}.{task}", FORMER_PROMPT_LIMIT)
+    return fields
 
 
 def _is_within(name: str, sections: Iterable[str]) -> bool:

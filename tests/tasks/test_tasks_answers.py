@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from eval.errors import FileFormatError, InputError
-from tasks import Example
+from tasks import Example, get_task, task_names, with_own_files
 from tasks._answers import build_answer_list, load_answer_list
 from tasks.vqa import TASK
 
@@ -53,3 +53,11 @@ def test_other_files_are_refused(tmp_path: Path, content: object, message: str) 
     file.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(FileFormatError, match=message):
         load_answer_list(file)
+
+
+def test_each_task_knows_how_often_an_answer_must_occur_to_be_listed() -> None:
+    """`train` and `data prepare` count with the same number; one's own files keep all answers."""
+    counts = {name: get_task(name).min_answer_count for name in task_names()}
+    assert (counts["vqa"], counts["gqa"]) == (9, 1)
+    own = with_own_files(TASK, {"train": Path("a.jsonl"), "val": Path("b.jsonl")})
+    assert own.min_answer_count == 1

@@ -49,6 +49,8 @@ class TextLosses:
         unknown: Texts with characters that the tokenizer does not know.
         unknown_text: One of them.
         blank: Texts without any token of their own.
+        altered: Texts that a model could only generate with another spelling.
+        altered_text: One of them.
         shared: Distinct texts with the tokens of another.
         shared_text: One of them.
     """
@@ -60,6 +62,8 @@ class TextLosses:
     unknown: int = 0
     unknown_text: str | None = None
     blank: int = 0
+    altered: int = 0
+    altered_text: str | None = None
     shared: int = 0
     shared_text: str | None = None
 
@@ -75,6 +79,7 @@ class TextLosses:
             (self.cut, too_long),
             (self.unknown, f"contain unknown characters{_such_as(self.unknown_text)}"),
             (self.blank, "contain nothing that the tokenizer knows"),
+            (self.altered, f"are generated with another spelling{_such_as(self.altered_text)}"),
             (self.shared, f"have the same tokens as another{_such_as(self.shared_text)}"),
         )
         found = [f"{count:,} of {self.texts:,} {noun} {what}" for count, what in parts if count]
@@ -82,7 +87,12 @@ class TextLosses:
 
 
 def count_losses(
-    given: Iterable[str], texts: Texts, *, limit: int, prefix: str | None = None
+    given: Iterable[str],
+    texts: Texts,
+    *,
+    limit: int,
+    prefix: str | None = None,
+    verbatim: bool = False,
 ) -> TextLosses:
     """Count what the limit and the vocabulary take from texts.
 
@@ -91,6 +101,7 @@ def count_losses(
         texts: Tokenises them.
         limit: Tokens a text may have.
         prefix: What the texts begin with; `None` where they have nothing of their own behind it.
+        verbatim: Also count texts that their tokens do not spell letter by letter.
     """
     losses = TextLosses(limit)
     bare = None if prefix is None else texts.tokenise_all([prefix])[0]
@@ -108,6 +119,9 @@ def count_losses(
             elif texts.unk_token_id is not None and texts.unk_token_id in ids:
                 losses.unknown += count
                 losses.unknown_text = losses.unknown_text or text
+            elif verbatim and texts.decode(ids) != text:
+                losses.altered += count
+                losses.altered_text = losses.altered_text or text
     return losses
 
 
@@ -121,21 +135,22 @@ def prompt_losses(examples: ExampleTable, task: Task, texts: Texts) -> TextLosse
     )
 
 
-def answer_losses(examples: ExampleTable, texts: Texts, *, limit: int) -> TextLosses:
+def answer_losses(examples: ExampleTable, task: Task, texts: Texts, *, limit: int) -> TextLosses:
     """Count what the limit of generated answers takes from the right ones of a split.
 
     Args:
         examples: The split; each answer with a weight above zero counts.
+        task: The task the split is of.
         texts: Tokenises answers.
         limit: `generation.max_length`.
     """
     answers = (answer for example in examples for answer, weight in example.targets if weight > 0)
-    return count_losses(answers, texts, limit=limit)
+    return count_losses(answers, texts, limit=limit, verbatim=task.answers_are == "label")
 
 
-def list_losses(answers: Sequence[str], texts: Texts, *, limit: int) -> TextLosses:
-    """Count what the limit of generated answers takes from a closed list of them."""
-    losses = count_losses(answers, texts, limit=limit)
+def list_losses(answers: Sequence[str], task: Task, texts: Texts, *, limit: int) -> TextLosses:
+    """Count what the limit of generated answers takes from a task's closed list of them."""
+    losses = count_losses(answers, texts, limit=limit, verbatim=task.answers_are == "label")
     seen: set[tuple[int, ...]] = set()
     for answer, ids in zip(answers, texts.tokenise_all(answers), strict=True):
         if tuple(ids) in seen:
@@ -221,10 +236,10 @@ def split_notes(
     if recipe.head[head] == "generate":
         limit = recipe.generation.max_length[head]
         if task.answers_are != "references":
-            lost = answer_losses(examples, texts, limit=limit)
+            lost = answer_losses(examples, task, texts, limit=limit)
             notes.append(lost.describe("answers", cut=NEVER_WHOLE))
         if answers is not None:
-            lost = list_losses(answers, texts, limit=limit)
+            lost = list_losses(answers, task, texts, limit=limit)
             notes.append(lost.describe("listed answers", cut=NEVER_WHOLE))
     coverage = None if answers is None else answer_coverage(examples, answers)
     if coverage is not None and coverage < LOW_COVERAGE:
@@ -254,13 +269,13 @@ def _log_prompts(recipe: Recipe, each: TaskExamples, texts: Texts) -> None:
 def _log_answers(recipe: Recipe, each: TaskExamples, texts: Texts) -> None:
     task, limit = each.task, recipe.generation.max_length[each.task.name]
     counted = [
-        (f"{task.name} {split}", "answers", answer_losses(examples, texts, limit=limit))
+        (f"{task.name} {split}", "answers", answer_losses(examples, task, texts, limit=limit))
         for split, examples in _splits(recipe, each)
         # Captions are compared with references, not letter by letter.
         if task.answers_are != "references" or examples is each.train
     ]
     if each.answers is not None:
-        losses = list_losses(each.answers, texts, limit=limit)
+        losses = list_losses(each.answers, task, texts, limit=limit)
         counted.append((task.name, "listed answers", losses))
     for where, noun, losses in counted:
         found = losses.describe(noun, cut=NEVER_WHOLE)
@@ -278,7 +293,9 @@ def _log_coverage(recipe: Recipe, each: TaskExamples, answers: Sequence[str]) ->
     elif each.task.answer_words is not None:
         source, remedy = "the task's own", "correct the answers"
     else:
-        source = f"of at least {count:,} training examples each"
+        source = "counted from the training examples"
+        if count > 1:
+            source += f", at least {count:,} of each"
         remedy = f"lower data.min_answer_count.{name}" if count > 1 else "add examples"
     train, validation = (answer_coverage(table, answers) for _, table in _splits(recipe, each))
     assert train is not None, "a split that trains has labels"
