@@ -1,5 +1,6 @@
 """The answer vocabulary of a classification head: given by a file, or counted from the examples."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +9,13 @@ from eval.errors import FileFormatError, InputError
 from eval.files import read_json
 from tasks._task import Example
 
-__all__ = ["MIN_ANSWER_COUNT", "build_answer_list", "load_answer_list"]
+__all__ = [
+    "MIN_ANSWER_COUNT",
+    "answer_coverage",
+    "build_answer_list",
+    "coverage_text",
+    "load_answer_list",
+]
 
 # What LXMERT's list of 3,129 VQA answers was built with.
 MIN_ANSWER_COUNT = 9
@@ -42,6 +49,27 @@ def build_answer_list(examples: Iterable[Example], min_count: int = MIN_ANSWER_C
             "(--head generate)"
         )
     return sorted(frequent, key=lambda answer: (-counts[answer], answer))
+
+
+def answer_coverage(examples: Iterable[Example], answers: Iterable[str]) -> float | None:
+    """Return the percentage of answered examples one of whose heaviest targets is on a list.
+
+    `None` where no example has an answer.
+    """
+    listed = set(answers)
+    answered = covered = 0
+    for example in examples:
+        if not example.targets:
+            continue
+        heaviest = max(weight for _, weight in example.targets)
+        answered += 1
+        covered += any(answer in listed for answer, weight in example.targets if weight == heaviest)
+    return 100 * covered / answered if answered else None
+
+
+def coverage_text(percent: float) -> str:
+    """Format a percentage, rounded down so that 100.0 means all."""
+    return f"{math.floor(10 * percent) / 10:.1f} %"
 
 
 def load_answer_list(path: Path) -> list[str]:

@@ -7,7 +7,12 @@ import pytest
 
 from eval.errors import FileFormatError, InputError
 from tasks import Example, get_task, task_names, with_own_files
-from tasks._answers import build_answer_list, load_answer_list
+from tasks._answers import (
+    answer_coverage,
+    build_answer_list,
+    coverage_text,
+    load_answer_list,
+)
 from tasks.vqa import TASK
 
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "vqa"
@@ -61,3 +66,16 @@ def test_each_task_knows_how_often_an_answer_must_occur_to_be_listed() -> None:
     assert (counts["vqa"], counts["gqa"]) == (9, 1)
     own = with_own_files(TASK, {"train": Path("a.jsonl"), "val": Path("b.jsonl")})
     assert own.min_answer_count == 1
+
+
+def test_coverage_is_of_the_best_answers_of_answered_examples() -> None:
+    table = [
+        Example("1", ("i",), "q", (("a", 0.3), ("b", 1.0))),
+        Example("2", ("i",), "q", (("a", 1.0), ("c", 1.0))),
+        Example("3", ("i",), "q", ()),
+        Example("4", ("i",), "q", (("a", 0.6), ("c", 0.3))),
+        Example("5", ("i",), "q", (("d", 1.0), ("a", 0.3))),
+    ]
+    assert answer_coverage(table, ["a", "c"]) == 50.0
+    assert answer_coverage(table[2:3], ["a"]) is None
+    assert (coverage_text(99.96), coverage_text(100.0)) == ("99.9 %", "100.0 %")

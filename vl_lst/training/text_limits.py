@@ -4,12 +4,12 @@ Lengths are in tokens, end-of-sequence included, those of prompts with their pre
 """
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks import ExampleTable, Task
+from tasks._answers import answer_coverage, coverage_text
 from vl_lst.recipes import Recipe
 from vl_lst.training.data import answer_list_file
 from vl_lst.training.task_data import TaskExamples
@@ -17,7 +17,6 @@ from vl_lst.training.texts import Texts
 
 __all__ = [
     "TextLosses",
-    "answer_coverage",
     "answer_losses",
     "count_losses",
     "list_losses",
@@ -100,7 +99,7 @@ def count_losses(
         given: The texts, prefix included; repeated ones count each time.
         texts: Tokenises them.
         limit: Tokens a text may have.
-        prefix: What the texts begin with; `None` where they have nothing of their own behind it.
+        prefix: What the texts begin with, if anything; `None` where nothing need follow it.
         verbatim: Also count texts that their tokens do not spell letter by letter.
     """
     losses = TextLosses(limit)
@@ -114,7 +113,7 @@ def count_losses(
             losses.longest = max(losses.longest, tokens)
             if tokens > limit:
                 losses.cut += count
-            if ids == bare:
+            if ids == bare and text.strip():
                 losses.blank += count
             elif texts.unk_token_id is not None and texts.unk_token_id in ids:
                 losses.unknown += count
@@ -145,12 +144,14 @@ def answer_losses(examples: ExampleTable, task: Task, texts: Texts, *, limit: in
         limit: `generation.max_length`.
     """
     answers = (answer for example in examples for answer, weight in example.targets if weight > 0)
-    return count_losses(answers, texts, limit=limit, verbatim=task.answers_are == "label")
+    verbatim = task.answers_are == "label"
+    return count_losses(answers, texts, limit=limit, prefix="", verbatim=verbatim)
 
 
 def list_losses(answers: Sequence[str], task: Task, texts: Texts, *, limit: int) -> TextLosses:
     """Count what the limit of generated answers takes from a task's closed list of them."""
-    losses = count_losses(answers, texts, limit=limit, verbatim=task.answers_are == "label")
+    verbatim = task.answers_are == "label"
+    losses = count_losses(answers, texts, limit=limit, prefix="", verbatim=verbatim)
     seen: set[tuple[int, ...]] = set()
     for answer, ids in zip(answers, texts.tokenise_all(answers), strict=True):
         if tuple(ids) in seen:
@@ -158,22 +159,6 @@ def list_losses(answers: Sequence[str], task: Task, texts: Texts, *, limit: int)
             losses.shared_text = losses.shared_text or answer
         seen.add(tuple(ids))
     return losses
-
-
-def answer_coverage(examples: ExampleTable, answers: Iterable[str]) -> float | None:
-    """Return the percentage of answered examples one of whose best answers is on a list.
-
-    `None` where no example has an answer.
-    """
-    listed = set(answers)
-    answered = covered = 0
-    for example in examples:
-        if not example.targets:
-            continue
-        best = max(weight for _, weight in example.targets)
-        answered += 1
-        covered += any(answer in listed for answer, weight in example.targets if weight == best)
-    return 100 * covered / answered if answered else None
 
 
 def log_texts(
@@ -244,7 +229,7 @@ def split_notes(
     coverage = None if answers is None else answer_coverage(examples, answers)
     if coverage is not None and coverage < LOW_COVERAGE:
         notes.append(
-            f"the run's answer list holds {_percent(coverage)} of the right answers; the others "
+            f"the run's answer list holds {coverage_text(coverage)} of the right answers; the others "
             "cannot be given"
         )
     return tuple(note for note in notes if note is not None)
@@ -297,6 +282,12 @@ def _log_coverage(recipe: Recipe, each: TaskExamples, answers: Sequence[str]) ->
         if count > 1:
             source += f", at least {count:,} of each"
         remedy = f"lower data.min_answer_count.{name}" if count > 1 else "add examples"
+    classifies = recipe.head[name] == "classify"
+    freedom = (
+        "generate answers (--head generate)"
+        if classifies
+        else "leave out generation.constrain_to_answers"
+    )
     train, validation = (answer_coverage(table, answers) for _, table in _splits(recipe, each))
     assert train is not None, "a split that trains has labels"
     assert validation is not None, "a split that validates has labels"
@@ -308,11 +299,9 @@ def _log_coverage(recipe: Recipe, each: TaskExamples, answers: Sequence[str]) ->
         name,
         f"{len(answers):,} answers",
         source,
-        _percent(train),
-        _percent(validation),
-        f". The others can never be given: {remedy}, or generate answers (--head generate)"
-        if is_low
-        else "",
+        coverage_text(train),
+        coverage_text(validation),
+        f". The others can never be given: {remedy}, or {freedom}" if is_low else "",
         extra={"only_in_file": each.task.answer_words is not None and not is_low},
     )
     return train
@@ -333,11 +322,6 @@ def _distinct(texts: Iterable[str]) -> Iterator[Counter[str]]:
             counts = Counter()
     if counts:
         yield counts
-
-
-def _percent(value: float) -> str:
-    """Round down, so that 100.0 means all."""
-    return f"{math.floor(10 * value) / 10:.1f} %"
 
 
 def _such_as(text: str | None) -> str:

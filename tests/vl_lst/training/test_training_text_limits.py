@@ -25,7 +25,7 @@ from vl_lst.training.run import load_run
 from vl_lst.training.run_directory import RunDirectory
 from vl_lst.training.session import train
 from vl_lst.training.task_data import batch_task, load_examples, text_samples
-from vl_lst.training.text_limits import answer_coverage, count_losses, list_losses, split_notes
+from vl_lst.training.text_limits import count_losses, list_losses, split_notes
 from vl_lst.training.texts import Texts
 
 DEFAULT_LIMIT = get_task("vqa").max_prompt_tokens
@@ -101,18 +101,6 @@ def test_listed_answers_that_cannot_be_told_apart_or_spelled_are_counted(letters
     assert (losses.shared, losses.shared_text) == (2, "Red")
     people = list_losses(["Red"], get_task("vqa"), letters, limit=4)
     assert people.altered == 0, "case makes no difference to VQA's rules"
-
-
-def test_coverage_is_of_the_best_answers_of_answered_examples() -> None:
-    examples: Any = [
-        Example("1", ("i",), "q", (("a", 0.3), ("b", 1.0))),
-        Example("2", ("i",), "q", (("a", 1.0), ("c", 1.0))),
-        Example("3", ("i",), "q", ()),
-        Example("4", ("i",), "q", (("a", 0.6), ("c", 0.3))),
-        Example("5", ("i",), "q", (("d", 1.0), ("a", 0.3))),
-    ]
-    assert answer_coverage(examples, ["a", "c"]) == 50.0
-    assert answer_coverage(examples[2:3], ["a"]) is None
 
 
 def test_long_texts_bring_no_warning_of_the_tokenizer_s_library(
