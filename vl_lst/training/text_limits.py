@@ -113,7 +113,7 @@ def count_losses(
             losses.longest = max(losses.longest, tokens)
             if tokens > limit:
                 losses.cut += count
-            if ids == bare and text.strip():
+            if text and prefix is not None and (ids == bare or _is_space(text, prefix)):
                 losses.blank += count
             elif texts.unk_token_id is not None and texts.unk_token_id in ids:
                 losses.unknown += count
@@ -229,8 +229,8 @@ def split_notes(
     coverage = None if answers is None else answer_coverage(examples, answers)
     if coverage is not None and coverage < LOW_COVERAGE:
         notes.append(
-            f"the run's answer list holds {coverage_text(coverage)} of the right answers; the others "
-            "cannot be given"
+            f"the run's answer list holds {coverage_text(coverage)} of the right answers; the "
+            "others cannot be given"
         )
     return tuple(note for note in notes if note is not None)
 
@@ -322,6 +322,10 @@ def _distinct(texts: Iterable[str]) -> Iterator[Counter[str]]:
             counts = Counter()
     if counts:
         yield counts
+
+
+def _is_space(text: str, prefix: str) -> bool:
+    return not text.removeprefix(prefix).strip()
 
 
 def _such_as(text: str | None) -> str:

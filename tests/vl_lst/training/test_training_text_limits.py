@@ -103,6 +103,15 @@ def test_listed_answers_that_cannot_be_told_apart_or_spelled_are_counted(letters
     assert people.altered == 0, "case makes no difference to VQA's rules"
 
 
+@pytest.mark.parametrize("question", ["", " ", "\t\n", "\u3000"])
+def test_questions_of_nothing_but_spaces_are_blank(question: str) -> None:
+    texts = Texts(load_backbone("demo").tokenizer)
+    asked = ["vqa: " + question, "vqa: ?"]
+    assert count_losses(asked, texts, limit=20, prefix="vqa: ").blank == 1
+    answers = ["", " ", "red"]
+    assert list_losses(answers, get_task("vqa"), texts, limit=4).blank == 1, "a list may hold ''"
+
+
 def test_long_texts_bring_no_warning_of_the_tokenizer_s_library(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
