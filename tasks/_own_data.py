@@ -44,7 +44,8 @@ def with_own_files(task: Task, files: Mapping[str, Path]) -> Task:
     """Return the task with a user's files as its splits.
 
     Its `load` and `score` take no notice of the data root, predictions are a list of
-    `{"id", "answer"}`, and there is no official answer list, submission or strict reading.
+    `{"id", "answer"}`, there is no official answer list, submission or strict reading, and one
+    example suffices for an answer to be listed.
 
     Args:
         task: The task the examples have the shape of.
@@ -71,6 +72,8 @@ def with_own_files(task: Task, files: Mapping[str, Path]) -> Task:
         write_predictions=partial(_write_predictions, task),
         score_strictly=None,
         answer_list=None,
+        # Few examples, often: what nobody else has listed is not left out unasked.
+        min_answer_count=1,
         predictions_suffix=".json",
         files=(),
         sizes={},

@@ -330,7 +330,7 @@ def _prepare(data_root: Path, *, min_count: int | None, overwrite: bool) -> Iter
         TASK,
         data_root,
         splits=("train", "val"),
-        min_count=1 if min_count is None else min_count,
+        min_count=TASK.min_answer_count if min_count is None else min_count,
         standard_size=STANDARD_ANSWERS,
         overwrite=overwrite,
     )
@@ -349,6 +349,8 @@ TASK = Task(
     primary_metric="accuracy",
     batch_share=100 / 60,
     answer_list="gqa/trainval_label2ans.json",
+    # LXMERT's list holds every answer.
+    min_answer_count=1,
     files=GQA_FILES,
     sizes=GQA_SIZES,
     submission=Submission(

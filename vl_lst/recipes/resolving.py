@@ -14,6 +14,7 @@ from eval.outputs import atomic_path
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.recipes.fields import dig, set_field
+from vl_lst.recipes.former import keep_former_values
 from vl_lst.recipes.per_task import chosen_tasks, complete_task_fields, spread_task_fields
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
@@ -53,6 +54,7 @@ def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any
         RecipeError: A field is unknown, missing or out of range.
     """
     fields = json.loads(json.dumps(recipe, default=str))
+    keep_former_values(fields)
     changes = [(path.split("."), value) for path, value in overrides]
     for path, value in changes:
         if path == ["task"]:

@@ -50,6 +50,7 @@ MAX_BATCH_SIZE = 10**6
 MAX_REAL = 1e6
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]
 Steps = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Beams = Annotated[int, Field(ge=1, le=1_000)]
 Length = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -95,7 +96,10 @@ class DataSection(_Section):
         answer_list: File with the answers to choose from (`label2ans`). `None` takes the task's
             own words or its own file below the root, or, where there is neither, counts the
             training answers.
-        min_answer_count: Training examples an answer must have to be counted into the list.
+        min_answer_count: Training examples an answer must have to be counted into the list; the
+            task's own unless said otherwise (9 for VQA, 1 elsewhere and for a user's own files).
+        max_prompt_tokens: Prompts are cut to this many tokens, prefix and end-of-sequence included.
+            A batch is padded to its longest prompt, so memory grows with the longest only.
         blind: Replace all image features by zeros: what questions alone give away.
     """
 
@@ -106,7 +110,8 @@ class DataSection(_Section):
     validation_split: Mapping[str, str]
     prompt_prefix: Mapping[str, str]
     answer_list: Mapping[str, File | None]
-    min_answer_count: int = Field(default=9, ge=1, le=MAX_COUNT)
+    min_answer_count: Mapping[str, Count]
+    max_prompt_tokens: Mapping[str, Length]
     blind: bool = False
 
     @model_validator(mode="after")
@@ -239,7 +244,7 @@ class GenerationSection(_Section):
     Args:
         beams: 1 is greedy search; the task's own unless said otherwise.
         max_length: Most tokens of an answer, end-of-sequence included; the task's own unless said
-            otherwise.
+            otherwise. More than the task's own also lets longer answers train.
         constrain_to_answers: Generate nothing that is not on the task's answer list (see
             `data.answer_list`). Captions stay free.
     """
