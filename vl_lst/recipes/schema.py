@@ -49,7 +49,6 @@ MAX_EPOCHS = 10**6
 MAX_BATCH_SIZE = 10**6
 MAX_REAL = 1e6
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]
-Steps = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Beams = Annotated[int, Field(ge=1, le=1_000)]
 Length = Annotated[int, Field(ge=1, le=10_000)]
@@ -216,13 +215,13 @@ class TrainingSection(_Section):
     """
 
     epochs: int | None = Field(default=None, ge=1, le=MAX_EPOCHS)
-    steps: Steps | None = None
+    steps: Count | None = None
     batch_size: Mapping[str, BatchSize]
     evaluation_batch_size: BatchSize
     workers: int = Field(default=0, ge=0, le=256)
     evaluate_every: int = Field(default=1, ge=1, le=MAX_EPOCHS)
-    checkpoint_every_steps: Steps | None = None
-    log_every_steps: Steps = 10
+    checkpoint_every_steps: Count | None = None
+    log_every_steps: Count = 10
     precision: Precision = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(default=0, ge=0, lt=2**32)
