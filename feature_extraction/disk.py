@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,6 @@ from feature_extraction.errors import LockError, StoreError
 
 __all__ = [
     "copy_range",
-    "hdf5_errors_as_os_errors",
     "is_out_of_space",
     "lock_file",
     "sync_file",
@@ -20,7 +18,6 @@ __all__ = [
     "write_all",
     "write_at",
     "write_errors_explained",
-    "written_whole",
 ]
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -32,36 +29,10 @@ COPY_BYTES = 2**20
 
 
 def is_out_of_space(error: OSError) -> bool:
-    """Whether the disk, or a quota on it, is full; HDF5 says it in its message only."""
+    """Whether the disk, or a quota on it, is full; Arrow says it in its message only."""
     return error.errno in OUT_OF_SPACE or any(
         os.strerror(number) in str(error) for number in OUT_OF_SPACE
     )
-
-
-@contextmanager
-def hdf5_errors_as_os_errors() -> Iterator[None]:
-    """Raise what HDF5 raises of another type, such as when closing on a full disk, as `OSError`."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that takes the place of `path` when the block ends without error.
-
-    Raises:
-        StoreError: The disk is full, or the place cannot be written; `path` is as it was.
-    """
-    with write_errors_explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            temporary = Path(folder) / path.name
-            yield temporary
-            sync_file(temporary)
-            os.replace(temporary, path)
-        sync_folder(path.parent)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from feature_extraction.errors import EncoderError, ImageError
+from feature_extraction.exact_float32 import exact_float32
 from feature_extraction.images import BACKGROUND, EXACT_PIXELS, decode_image
 from feature_extraction.preprocess import normalise, prepare
 from feature_extraction.spec import (
@@ -100,9 +101,8 @@ class Encoder:
             On that device float16 `[B, tokens, channels]`, and boolean `[B]`: whether those of an
             image are finite.
         """
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.spec.precision == "bf16"
-        ):
+        is_bf16 = self.spec.precision == "bf16"
+        with exact_float32(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
             maps_BCHW = [
                 self._tower.features(
                     self._visual,

@@ -22,9 +22,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_extraction.disk import hdf5_errors_as_os_errors
 from feature_extraction.errors import StoreError
 from feature_extraction.filters import read_filters
+from feature_extraction.hdf5_writer import Hdf5Writer
 from feature_extraction.shards import SHARD_ATTRIBUTE, ShardRecord
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.texts import fixed_texts, read_text, write_text
@@ -90,35 +90,39 @@ def write_layout(
     Raises:
         OSError: The file cannot be written.
     """
-    images, shape = len(image_ids), (len(image_ids), spec.tokens, spec.channels)
-    with (
-        hdf5_errors_as_os_errors(),
-        h5py.File(
-            path,
-            "w",
-            libver=HDF5_FORMAT,
-            alignment_threshold=PAGE_BYTES,
-            alignment_interval=PAGE_BYTES,
-        ) as file,
-    ):
-        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        properties.set_chunk((1, *shape[1:]))
-        properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        properties.set_obj_track_times(False)
-        features = h5py.h5d.create(
-            file.id, b"features", h5py.h5t.IEEE_F16LE, h5py.h5s.create_simple(shape), properties
+    with Hdf5Writer(
+        path,
+        libver=HDF5_FORMAT,
+        alignment_threshold=PAGE_BYTES,
+        alignment_interval=PAGE_BYTES,
+    ) as writer:
+        offset = writer.do(_allocate_features, len(image_ids), spec.tokens, spec.channels)
+        writer.do(write_table, spec, image_ids, status, image_size, reasons, shard)
+    return offset
+
+
+def _allocate_features(file: h5py.File, images: int, tokens: int, channels: int) -> int:
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((1, tokens, channels))
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    properties.set_obj_track_times(False)
+    features = h5py.h5d.create(
+        file.id,
+        b"features",
+        h5py.h5t.IEEE_F16LE,
+        h5py.h5s.create_simple((images, tokens, channels)),
+        properties,
+    )
+    offset = int(features.get_chunk_info(0).byte_offset)
+    image_bytes = tokens * channels * np.dtype(np.float16).itemsize
+    last = int(features.get_chunk_info(images - 1).byte_offset)
+    if last != offset + (images - 1) * image_bytes:
+        raise StoreError(
+            "this HDF5 library does not allocate the features as one block; "
+            f"h5py {h5py.version.version} with HDF5 {h5py.version.hdf5_version} was used, "
+            "h5py 3.11 or later is needed"
         )
-        offset = int(features.get_chunk_info(0).byte_offset)
-        image_bytes = spec.tokens * spec.channels * np.dtype(np.float16).itemsize
-        last = int(features.get_chunk_info(images - 1).byte_offset)
-        if last != offset + (images - 1) * image_bytes:
-            raise StoreError(
-                "this HDF5 library does not allocate the features as one block; "
-                f"h5py {h5py.version.version} with HDF5 {h5py.version.hdf5_version} was used, "
-                "h5py 3.11 or later is needed"
-            )
-        write_table(file, spec, image_ids, status, image_size, reasons, shard)
     return offset
 
 

@@ -29,7 +29,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from feature_extraction.disk import (
     copy_range,
     is_out_of_space,
-    lock_file,
     sync_folder,
     write_all,
     write_at,
@@ -37,8 +36,16 @@ from feature_extraction.disk import (
 from feature_extraction.errors import StoreError
 from feature_extraction.layout import Status, write_layout
 from feature_extraction.shards import ShardRecord, image_list_sha256
+from feature_extraction.sizes import needed_and_free
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import FeatureStore
+from feature_extraction.targets import (
+    check_target,
+    link_target,
+    locked_folder,
+    partial_folder,
+    remove_folder,
+)
 
 # N images of a batch, V tokens, C channels
 
@@ -86,35 +93,6 @@ class _Entry(BaseModel):
 Line = TypeVar("Line", bound=BaseModel)
 
 
-def partial_folder(out: Path) -> Path:
-    """Return the folder that holds the extraction into `out` while it is under way."""
-    return out.with_name(out.name + ".partial")
-
-
-def check_target(out: Path) -> None:
-    """Make sure that a store can be written at `out`, making its folder if there is none.
-
-    Raises:
-        StoreError: It cannot.
-    """
-    if out.is_dir():
-        raise StoreError(f"{out} is a folder; give the name of a file to write, such as {out}/x.h5")
-    folder = partial_folder(out)
-    made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / "probe"
-        probe.write_bytes(b"")
-        probe.unlink()
-        if made:
-            folder.rmdir()
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {out}: {error.strerror} ({error.filename}). Choose a place you may "
-            "write to."
-        ) from None
-
-
 class PartialStore:
     """An extraction under way; a context manager that keeps others out of its folder.
 
@@ -137,6 +115,7 @@ class PartialStore:
         shard: ShardRecord | None = None,
     ) -> None:
         self._out = out
+        self._target = link_target(out)
         self._folder = partial_folder(out)
         self._spec = spec
         self._image_ids = image_ids
@@ -149,10 +128,17 @@ class PartialStore:
         self._uncommitted: list[str] = []
         self._committed_at = time.monotonic()
         with self._explained(), ExitStack() as on_failure:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            # Decoding processes take some seconds to notice that this one was killed; the lock is
+            # free at once.
+            on_failure.enter_context(
+                locked_folder(
+                    self._folder,
+                    f"another process is writing {out}; wait for it to end, or choose another "
+                    "--out",
+                )
+            )
             self._journal = os.open(self._folder / "journal.jsonl", os.O_RDWR | os.O_CREAT, 0o666)
             on_failure.callback(os.close, self._journal)
-            self._lock()
             if not (self._folder / "features").exists():
                 os.truncate(self._journal, 0)
             self._read_journal(self._header())
@@ -160,7 +146,7 @@ class PartialStore:
             on_failure.callback(os.close, self._features)
             self._check_space()
             sync_folder(self._folder)
-            on_failure.pop_all()
+            self._opened = on_failure.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -176,8 +162,7 @@ class PartialStore:
             if self._uncommitted and not isinstance(error, StoreError):
                 self.commit()
         finally:
-            os.close(self._features)
-            os.close(self._journal)
+            self._opened.close()
 
     def write(self, batch: Batch) -> None:
         """Take over one batch; about once a second what has come is made safe.
@@ -266,9 +251,9 @@ class PartialStore:
                     copy_range(file.fileno(), self._features, start, end)
             os.truncate(self._features, size)
             os.fsync(self._features)
-            os.replace(self._folder / "features", self._out)
-            sync_folder(self._out.parent)
-            shutil.rmtree(self._folder)
+            os.replace(self._folder / "features", self._target)
+            sync_folder(self._target.parent)
+            remove_folder(self._folder)
 
     def _header(self) -> _Header:
         # The place of the features is asked of HDF5 itself, with a layout that is thrown away.
@@ -297,7 +282,6 @@ class PartialStore:
 
     def _read_journal(self, header: _Header) -> None:
         """Take over what an earlier run did, or begin; leaves the journal ready for appending."""
-        # Closing any other handle of the file would let go of the lock.
         with os.fdopen(self._journal, "rb", closefd=False) as file:
             first, *lines = file.readlines() or [b""]
         found = _parse(_Header, first)
@@ -349,26 +333,14 @@ class PartialStore:
             self.image_size[row] = size
             self.reasons[row] = reason
 
-    def _lock(self) -> None:
-        # Decoding processes take some seconds to notice that this one was killed; the lock is free
-        # at once.
-        try:
-            lock_file(self._journal, self._folder / "journal.jsonl")
-        except BlockingIOError:
-            raise StoreError(
-                f"another process is extracting into {self._out}; wait for it to end, or choose "
-                "another --out"
-            ) from None
-
     def _check_space(self) -> None:
         pending = int((self.status == Status.PENDING).sum())
         needed = pending * self._image_bytes
         free = shutil.disk_usage(self._folder).free
         if needed > free:
             raise StoreError(
-                f"the features of {pending:,} images need {needed / 2**30:.1f} GiB, but "
-                f"{free / 2**30:.1f} GiB are free at {self._out.parent}. Free some space, or "
-                "choose another --out."
+                f"the features of {pending:,} images need {needed_and_free(needed, free)} at "
+                f"{self._target.parent}. Free some space, or choose another --out."
             )
 
     @contextmanager

@@ -10,7 +10,7 @@ quarter of both where the tower ran in bf16.
 import hashlib
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,10 +73,13 @@ class Verification:
     Args:
         differences: Of each image compared, in the order of the store.
         absent: Images with features that are not in the folder.
+        left_out: Number of files of the folder that may be photographs but were left out, by
+            suffix.
     """
 
     differences: tuple[Difference, ...]
     absent: int
+    left_out: Mapping[str, int]
 
     @property
     def largest(self) -> Difference:
@@ -113,13 +116,14 @@ def verify(
         ImageError: The folder has no photographs, or one cannot be decoded.
         EncoderError: The tower gives numbers that are not finite.
     """
-    path_of = {file.image_id: file.path for file in find_images(images)}
+    found = find_images(images)
+    path_of = {file.image_id: file.path for file in found}
     present = [image_id for image_id in store if image_id in path_of]
     if not present:
         raise StoreError(
             f"none of the {len(store):,} images with features is in {images}, "
             f"which has {len(path_of):,}, such as {next(iter(path_of))!r}; give the folder of the "
-            "photographs the features were made of"
+            "photographs the features were made of" + (f"; {found.note}" if found.note else "")
         )
     chosen = _sampled(present, sample)
     differences = []
@@ -127,7 +131,9 @@ def verify(
         differences.append(_difference(store, image_id, path_of[image_id], encoder))
         if on_progress is not None:
             on_progress(done, len(chosen))
-    return Verification(differences=tuple(differences), absent=len(store) - len(present))
+    return Verification(
+        differences=tuple(differences), absent=len(store) - len(present), left_out=found.left_out
+    )
 
 
 def _sampled(image_ids: Iterable[str], most: int) -> list[str]:

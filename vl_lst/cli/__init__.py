@@ -15,6 +15,7 @@ import typer
 from vl_lst import __version__
 from vl_lst.cli._arguments import find_argument_problem
 from vl_lst.cli._console import prepare_streams, results, status
+from vl_lst.cli._paths import leave_reading_to_commands
 from vl_lst.cli.data import data
 from vl_lst.cli.demo import demo
 from vl_lst.cli.evaluate import evaluate
@@ -73,6 +74,7 @@ for command in (
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(data)
 app.add_typer(features)
+leave_reading_to_commands(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

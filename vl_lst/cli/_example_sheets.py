@@ -52,13 +52,15 @@ def thumbnails(
     Raises:
         ImageError: There is no such folder, or no image in it.
     """
-    path_of = {file.image_id: file.path for file in find_images(folder)}
+    found = find_images(folder)
+    path_of = {file.image_id: file.path for file in found}
+    note = f"; {found.note}" if found.note else ""
     wanted = {i: None for sheet in sheets for card in sheet.cards for i in card.image_ids}
     pictures: dict[str, bytes] = {}
     missing: dict[str, str] = {}
     for done, image_id in enumerate(wanted, start=1):
         if image_id not in path_of:
-            missing[image_id] = f"there is no file of this name in {folder}"
+            missing[image_id] = f"there is no file of this name in {folder}{note}"
         else:
             try:
                 pictures[image_id] = _thumbnail(path_of[image_id])

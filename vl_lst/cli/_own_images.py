@@ -42,7 +42,9 @@ def extract_into_run(
     from vl_lst.training.run_directory import RunDirectory
 
     files = find_images(images)
-    _require_images_of(recipe, {file.image_id for file in files}, images)
+    _require_images_of(recipe, {file.image_id for file in files}, images, files.note)
+    if files.note and not quiet:
+        status.print(files.note, markup=False)
     tower = build_encoder(
         CLIP_FOLDER if encoder == DEMO_ENCODER else encoder,
         device=recipe.training.device,
@@ -55,7 +57,7 @@ def extract_into_run(
         status.print(f"could not read {image_id}: {reason}", markup=False)
 
 
-def _require_images_of(recipe: Recipe, found: set[str], images: Path) -> None:
+def _require_images_of(recipe: Recipe, found: set[str], images: Path, note: str) -> None:
     from vl_lst.training.data import task_of
 
     data = recipe.data
@@ -69,5 +71,5 @@ def _require_images_of(recipe: Recipe, found: set[str], images: Path) -> None:
                 raise InputError(
                     f"{len(missing):,} of the {len(needed):,} images of {own_file or split} are "
                     f"not in {images} (first: {first_five(missing)}); expected files of these "
-                    "names there or in a folder below"
+                    "names there or in a folder below" + (f"; {note}" if note else "")
                 )

@@ -2,7 +2,6 @@
 
 import enum
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -152,17 +151,23 @@ def extract_features(
     Finer: vl-lst extract-features --images photos --out fine.h5 --crops 2
     """
     from feature_extraction.allocation import keep_freed_memory
+    from feature_extraction.cores import usable_cores
     from feature_extraction.encoders import build_encoder
     from feature_extraction.extract import extract
     from feature_extraction.images import find_images
-    from feature_extraction.partial import check_target
     from feature_extraction.pipeline import default_workers
+    from feature_extraction.sizes import format_bytes
+    from feature_extraction.targets import check_target
 
     part, is_launched = chosen_shard(shard)
     is_first = not is_launched or part is None or part.number == 1
+    check_target(out)
+    if part is not None:
+        check_target(part.path(out))
     files = find_images(images)
-    check_target(out if part is None else part.path(out))
     if is_first and not quiet:
+        if files.note:
+            status.print(files.note, markup=False)
         status.print(f"{len(files):,} images in {images}; building {encoder}", markup=False)
     tower = build_encoder(
         CLIP_FOLDER if encoder == DEMO_ENCODER else encoder,
@@ -177,7 +182,7 @@ def extract_features(
     )
     if tower.device.type == "cpu":
         keep_freed_memory()
-    cores = own_share(os.cpu_count() or 1)
+    cores = own_share(usable_cores())
     with progress("extracting", quiet=quiet or not is_first) as report:
         result = extract(
             files,
@@ -197,7 +202,7 @@ def extract_features(
     failures = dict(result.failures)
     results.print(
         f"{result.path}: {result.images - len(failures):,} of {result.images:,} images, "
-        f"{file_bytes / 2**20:.1f} MiB; {result.extracted:,} extracted in "
+        f"{format_bytes(file_bytes)}; {result.extracted:,} extracted in "
         f"{result.seconds:.1f} s ({result.images_per_second:.1f} images/s)",
         markup=False,
     )
@@ -212,6 +217,7 @@ def extract_features(
             "images": result.images,
             "extracted": result.extracted,
             "failures": failures,
+            "left_out": files.left_out,
             "file_bytes": file_bytes,
             "seconds": result.seconds,
             "images_per_second": result.images_per_second,

@@ -24,7 +24,6 @@ __all__ = ["export", "features", "import_", "info", "verify"]
 
 SHOWN_FAILURES = 5
 BAR_CELLS = 40
-MEBIBYTE = 1 << 20
 
 FeatureFileArgument = Annotated[
     Path, typer.Argument(metavar="FILE.h5", help="A feature file.", show_default=False)
@@ -45,11 +44,12 @@ def info(file: FeatureFileArgument, json_file: JsonOption = None) -> None:
 
     Example: vl-lst features info val2014.h5
     """
+    from feature_extraction.sizes import format_bytes
     from feature_extraction.summary import summarise
 
     summary = summarise(file)
     lines = [
-        f"{file}: {_megabytes(summary.file_bytes)}"
+        f"{file}: {format_bytes(summary.file_bytes)}"
         + (f", an index of {len(summary.files):,} files" if list(summary.files) != [file] else ""),
         *_spec_lines(summary.spec),
         f"images      {summary.done:,} done, {len(summary.failures):,} failed, "
@@ -97,6 +97,7 @@ def verify(
     """
     from feature_extraction.encoders import encoder_from_spec
     from feature_extraction.errors import StoreError
+    from feature_extraction.image_files import left_out_note
     from feature_extraction.store import open_features
     from feature_extraction.verification import verify as compare
     from vl_lst.demo import CLIP_FOLDER
@@ -109,7 +110,10 @@ def verify(
         found = compare(store, images, encoder, sample=sample, on_progress=report)
     largest = found.largest
     if found.absent and not quiet:
-        status.print(f"note: {found.absent:,} images of {file} are not in {images}", markup=False)
+        note = f"; {left_out_note(found.left_out)}" if found.left_out else ""
+        status.print(
+            f"note: {found.absent:,} images of {file} are not in {images}{note}", markup=False
+        )
     results.print(
         f"largest difference in {len(found.differences)} images: {largest.absolute:.6g}, in "
         f"{_place(largest)}",
@@ -125,6 +129,7 @@ def verify(
             "largest": _difference_document(largest),
             "images": {each.image_id: _difference_document(each) for each in found.differences},
             "images_not_in_folder": found.absent,
+            "left_out": found.left_out,
         },
     )
     if found.wrong:
@@ -183,6 +188,7 @@ def import_(
     Example: vl-lst features import data_clip_RN101_att --out coco.h5 --encoder RN101
     """
     from feature_extraction.importing import import_features
+    from feature_extraction.sizes import format_bytes
 
     with progress("importing", quiet=quiet) as report:
         result = import_features(
@@ -196,7 +202,7 @@ def import_(
     failures = dict(result.failures)
     results.print(
         f"{out}: {result.images - len(failures):,} of {result.images:,} images of "
-        f"{result.spec.tokens} x {result.spec.channels}, {_megabytes(result.file_bytes)}; "
+        f"{result.spec.tokens} x {result.spec.channels}, {format_bytes(result.file_bytes)}; "
         f"{result.imported:,} imported in {result.seconds:.1f} s",
         markup=False,
     )
@@ -374,10 +380,6 @@ def _place(difference: "Difference") -> str:
         f"image {difference.image_id!r}, token {difference.token}, channel {difference.channel} "
         f"({difference.stored:.6g} stored, {difference.made:.6g} made now)"
     )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / MEBIBYTE:,.1f} MiB"
 
 
 features = typer.Typer(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from feature_extraction.cores import usable_cores
 from feature_extraction.encoders import build_encoder
 from feature_extraction.extract import extract
 from feature_extraction.pipeline import default_workers
@@ -21,7 +22,6 @@ from vl_lst.models.loading import DEMO
 from vl_lst.progress import ProgressReport
 from vl_lst.recipes import Recipe, fitting_recipe, read_recipe_file, resolve_recipe
 from vl_lst.training.record import RunRecord
-from vl_lst.training.resources import usable_cores
 from vl_lst.training.run_directory import RunDirectory
 from vl_lst.training.together import train_together
 

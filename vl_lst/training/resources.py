@@ -18,7 +18,6 @@ __all__ = [
     "Stopwatch",
     "memory_in_use",
     "saved_for_backward",
-    "usable_cores",
 ]
 
 STATM = Path("/proc/self/statm")
@@ -33,13 +32,6 @@ def memory_in_use(device: torch.device) -> int:
         return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def usable_cores() -> int:
-    """Cores this process may use, or where the system does not tell (macOS), all there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Stopwatch:
