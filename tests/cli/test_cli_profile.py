@@ -108,6 +108,34 @@ def test_what_is_wrong_is_one_message(
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("visual: [1]", "visual: found [1]; expected a mapping"),
+        ("visual: {pooled_grid: x}", "visual.pooled_grid: found 'x'; expected a whole number"),
+        ("visual: {pooled_grid: -1}", "visual.pooled_grid: found -1; expected a whole number"),
+        ("method: lst", "method: found 'lst'; expected a mapping"),
+        ("method: {name: [lst]}", "method.name: found ['lst']; expected a text"),
+        ("method: {name: lst, options: [1]}", "method.options: found [1]; expected a mapping"),
+        ("backbone: {name: 5}", "backbone.name: found 5; expected a text"),
+        ("training: 5", "training: found 5; expected a mapping"),
+    ],
+)
+def test_a_recipe_of_other_types_is_one_message(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    assert main(["profile", "--dry-run", "--recipe", str(recipe), "--quiet"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_batch_that_no_device_holds_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    large = ["--batch-size", "65536", "--images", "100", "--image-tokens", "65536", "--grid", "0"]
+    assert main([*DEMO, "--methods", "lst", *large]) == 1
+    assert "the features of a batch have" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["--dry-run", "--steps", "3"],

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from vl_lst import __version__
+from vl_lst.cli._arguments import find_argument_problem
 from vl_lst.cli._console import prepare_streams, results, status
 from vl_lst.cli._paths import leave_reading_to_commands
 from vl_lst.cli.data import data
@@ -29,6 +30,7 @@ from vl_lst.errors import USER_ERRORS
 
 __all__ = ["app", "main"]
 
+WRONG_USAGE = 2
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -95,6 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if (problem := find_argument_problem(arguments)) is not None:
+        _complain(problem)
+        return WRONG_USAGE
     try:
         app(args=arguments, prog_name="vl-lst")
     except SystemExit as stop:

@@ -1,6 +1,7 @@
 """Examples of trained runs for the leaderboard: what was asked, said and right, with pictures."""
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,8 @@ def _thumbnail(path: Path) -> bytes:
 def _sheet(run: Run, name: str, split: str, count: int) -> ExampleSheet:
     task = _task_of(run, name)
     path = run.folder / "predictions" / f"{name}-{split}{task.predictions_suffix}"
-    if not path.exists():
+    # What is there and cannot be read is told by reading it.
+    if not os.path.lexists(path):
         return ExampleSheet(
             name,
             split,

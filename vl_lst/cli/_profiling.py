@@ -8,12 +8,48 @@ from vl_lst.errors import RecipeError
 if TYPE_CHECKING:
     from vl_lst.profiling.measure import Contender
 
-__all__ = ["one_of", "read_contenders"]
+__all__ = ["one_of", "read_contenders", "read_profile_recipe"]
 
 # What the others are compared with, where nobody says otherwise.
 FIRST = "lst"
 ALL = "all"
+RECIPE_FIELDS: Mapping[str, Mapping[str, type]] = {
+    "backbone": {"name": str, "precision": str},
+    "visual": {"pooled_grid": int},
+    "method": {"name": str, "options": dict},
+    "training": {"precision": str},
+}
+KIND_NAMES = {str: "a text", int: "a whole number above zero", dict: "a mapping"}
 Choice = TypeVar("Choice", bound=str)
+
+
+def read_profile_recipe(name: str | None) -> dict[str, Any]:
+    """Read a recipe, which need not be whole, and check the fields that a profile takes from it.
+
+    Args:
+        name: A file or a shipped recipe; `None` is an empty recipe.
+
+    Raises:
+        RecipeError: There is no such recipe, or a field is not what it should be.
+    """
+    from vl_lst.recipes import read_recipe_file
+
+    recipe = {} if name is None else read_recipe_file(name)
+    for section, fields in RECIPE_FIELDS.items():
+        found = recipe.get(section)
+        if found is None:
+            continue
+        _require_kind(name, section, found, dict)
+        for field, kind in fields.items():
+            if found.get(field) is not None:
+                _require_kind(name, f"{section}.{field}", found[field], kind)
+    return recipe
+
+
+def _require_kind(recipe: str | None, field: str, value: object, kind: type) -> None:
+    # Not isinstance: true is no number.
+    if type(value) is not kind or (isinstance(value, int) and value < 1):
+        raise RecipeError(f"{recipe}: {field}: found {value!r:.80}; expected {KIND_NAMES[kind]}")
 
 
 def one_of(name: str, value: object, choices: Sequence[Choice]) -> Choice:

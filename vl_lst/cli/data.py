@@ -106,6 +106,7 @@ def prepare(
         int | None,
         typer.Option(
             min=1,
+            max=1_000_000_000,
             help="Examples an answer must have to be listed: 9 for vqa, 1 for gqa by default.",
         ),
     ] = None,

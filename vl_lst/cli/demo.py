@@ -14,6 +14,7 @@ __all__ = ["demo"]
 
 # Of each task and run, on the page.
 EXAMPLES = 12
+MAX_SEED_DIGITS = 10
 
 
 def demo(
@@ -115,8 +116,9 @@ def demo(
 
 
 def _read_seeds(text: str) -> list[int]:
-    if not all(part.strip().isdecimal() for part in text.split(",")):
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and len(part) <= MAX_SEED_DIGITS for part in parts):
         raise typer.BadParameter(
-            f"--seeds {text}: expected whole numbers with commas between, such as 0,1,2"
+            f"--seeds {text:.80}: expected whole numbers with commas between, such as 0,1,2"
         )
-    return [int(part) for part in text.split(",")]
+    return [int(part) for part in parts]

@@ -105,6 +105,9 @@ def evaluate(
             "examples it has not seen",
             markup=False,
         )
+    if not quiet:
+        for note in evaluation.notes:
+            status.print(f"note: {note}", markup=False)
     if evaluation.score is None:
         document: dict[str, object] = {
             "task": chosen.name,

@@ -82,6 +82,7 @@ def extract_features(
         int | None,
         typer.Option(
             min=1,
+            max=16_384,
             help="Side of the tower's square in pixels, larger for more cells. Default: 224 for "
             "the encoders named above, else the encoder's own.",
         ),
@@ -101,11 +102,14 @@ def extract_features(
             "large as the tower's square.",
         ),
     ] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images the tower sees at once.")] = 32,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=65_536, help="Images the tower sees at once.")
+    ] = 32,
     workers: Annotated[
         int | None,
         typer.Option(
             min=0,
+            max=256,
             help="Processes that decode images; 0 decodes between the tower's batches. Default: "
             "one per core, at most 4, with a tower on CUDA at most 16.",
         ),

@@ -69,7 +69,9 @@ def verify(
         Path,
         typer.Option("--images", metavar="DIR", help="Folder of the photographs, or part of them."),
     ],
-    sample: Annotated[int, typer.Option(min=1, help="Photographs to extract again.")] = 8,
+    sample: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Photographs to extract again.")
+    ] = 8,
     encoder_weights: Annotated[
         Path | None,
         typer.Option(
@@ -166,7 +168,7 @@ def import_(
         str, typer.Option(metavar="NAME", help="What made the features, such as RN101.")
     ] = "imported",
     image_size: Annotated[
-        int, typer.Option(min=1, help="Side in pixels of the square the encoder saw.")
+        int, typer.Option(min=1, max=16_384, help="Side in pixels of the square the encoder saw.")
     ] = 224,
     resize: Annotated[
         Resize, typer.Option(help="How photographs became that square.")

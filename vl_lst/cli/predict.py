@@ -46,6 +46,9 @@ def predict(
     if not quiet:
         status.print("encoding the photograph", markup=False)
     answer = loaded.predict(image, question, task_name=task, encoder_weights=encoder_weights)
+    if not quiet:
+        for note in answer.notes:
+            status.print(f"note: {note}", markup=False)
     results.print(answer.answer, markup=False)
     if answer.ranked is not None and not quiet:
         for text, probability in answer.ranked:
@@ -57,6 +60,7 @@ def predict(
             "images": [str(path) for path in image],
             "question": question,
             "answer": answer.answer,
+            "notes": list(answer.notes),
             "probabilities": None if answer.ranked is None else dict(answer.ranked),
         },
     )

@@ -7,7 +7,7 @@ import typer
 
 from vl_lst.cli._console import QuietOption, progress, results
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
-from vl_lst.cli._profiling import one_of, read_contenders
+from vl_lst.cli._profiling import one_of, read_contenders, read_profile_recipe
 
 __all__ = ["profile"]
 
@@ -46,7 +46,7 @@ def profile(
             help="Build without data and estimate bytes, in seconds for any size; no steps.",
         ),
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, max=65_536, help="Examples a step.")] = 16,
     precision: Annotated[
         str | None,
         typer.Option(metavar="fp32|bf16", help="Of the arithmetic. Default: the recipe's, fp32."),
@@ -58,22 +58,27 @@ def profile(
             help="How the backbone is held. Default: the recipe's, fp32.",
         ),
     ] = None,
-    text_tokens: Annotated[int, typer.Option(min=1, help="Of each prompt.")] = 15,
-    answer_tokens: Annotated[int, typer.Option(min=1, help="Of each answer.")] = 4,
-    images: Annotated[int, typer.Option(min=1, help="Of each example.")] = 1,
-    image_tokens: Annotated[int, typer.Option(min=1, help="Feature vectors of each image.")] = 49,
-    channels: Annotated[int, typer.Option(min=1, help="Width of a feature vector.")] = 2048,
+    text_tokens: Annotated[int, typer.Option(min=1, max=8_192, help="Of each prompt.")] = 15,
+    answer_tokens: Annotated[int, typer.Option(min=1, max=8_192, help="Of each answer.")] = 4,
+    images: Annotated[int, typer.Option(min=1, max=100, help="Of each example.")] = 1,
+    image_tokens: Annotated[
+        int, typer.Option(min=1, max=65_536, help="Feature vectors of each image.")
+    ] = 49,
+    channels: Annotated[
+        int, typer.Option(min=1, max=65_536, help="Width of a feature vector.")
+    ] = 2048,
     grid: Annotated[
         int | None,
         typer.Option(
             min=0,
+            max=256,
             help="Side of the grid they are max-pooled to, 0 to keep them. Default: the "
             "recipe's, 6.",
         ),
     ] = None,
     vocabulary: Annotated[
         int | None,
-        typer.Option(min=3, help="Token ids of a backbone with random weights."),
+        typer.Option(min=3, max=10_000_000, help="Token ids of a backbone with random weights."),
     ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to run.")] = "auto",
     shared_device: Annotated[
@@ -82,7 +87,9 @@ def profile(
     ] = False,
     steps: Annotated[
         int,
-        typer.Option(min=0, help="Steps to take the median of, for each method; 0: no times."),
+        typer.Option(
+            min=0, max=1_000_000, help="Steps to take the median of, for each method; 0: no times."
+        ),
     ] = DEFAULT_STEPS,
     recipe: Annotated[
         str | None,
@@ -131,11 +138,10 @@ def profile(
     from vl_lst.profiling.plot import plot_profiles, require_plot_format
     from vl_lst.profiling.report import bytes_table, document, parts_tables, seconds_table
     from vl_lst.profiling.workload import Workload
-    from vl_lst.recipes import read_recipe_file
     from vl_lst.recipes.fields import dig
     from vl_lst.training.build import choose_device
 
-    given = read_recipe_file(recipe) if recipe else {}
+    given = read_profile_recipe(recipe)
     name = backbone or dig(given, ("backbone", "name"))
     if name is None:
         raise typer.BadParameter("give --backbone, such as t5-base; the recipe, if any, has none")

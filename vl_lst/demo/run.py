@@ -38,6 +38,8 @@ CARDS_OF_A_TASK = 4
 CHANGES: tuple[tuple[str, Any], ...] = (
     ("task", ",".join(TASKS)),
     ("visual.pooled_grid", 3),
+    # None of the world's prompts is longer.
+    ("data.max_prompt_tokens", 20),
     ("training.epochs", None),
     ("training.steps", 2000),
     ("training.batch_size", {"vqa": 32, "gqa": 48, "nlvr2": 12, "caption": 48}),

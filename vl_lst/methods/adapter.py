@@ -31,7 +31,7 @@ class AdapterOptions(JointOptions):
         reduction: The bottleneck is this many times narrower than the backbone.
     """
 
-    reduction: int = Field(4, ge=1)
+    reduction: int = Field(4, ge=1, le=10_000)
 
 
 class Adapter(nn.Module):

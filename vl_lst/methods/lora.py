@@ -18,8 +18,8 @@ class LoraOptions(JointOptions):
         alpha: That product is scaled by alpha / rank.
     """
 
-    rank: int = Field(150, ge=1)
-    alpha: float = Field(32, gt=0)
+    rank: int = Field(150, ge=1, le=16_384)
+    alpha: float = Field(32, gt=0, le=1e6)
 
 
 class LowRankAdaptation(PeftMethod[LoraOptions]):

@@ -14,6 +14,7 @@ from eval.outputs import atomic_path
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.recipes.fields import dig, set_field
+from vl_lst.recipes.former import keep_former_values
 from vl_lst.recipes.per_task import chosen_tasks, complete_task_fields, spread_task_fields
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
@@ -53,6 +54,7 @@ def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any
         RecipeError: A field is unknown, missing or out of range.
     """
     fields = json.loads(json.dumps(recipe, default=str))
+    keep_former_values(fields)
     changes = [(path.split("."), value) for path, value in overrides]
     for path, value in changes:
         if path == ["task"]:
@@ -69,7 +71,8 @@ def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any
     complete_task_fields(fields, tasks)
     name = dig(fields, METHOD_NAME)
     if isinstance(name, str):
-        options = dig(fields, OPTIONS) or {}
+        given = dig(fields, OPTIONS)
+        options = {} if given is None else given
         method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
         set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
     resolved = _validate(Recipe, fields)
@@ -129,6 +132,8 @@ def _explain(model: type[BaseModel], detail: ErrorDetails, prefix: Location) -> 
     path = ".".join(str(part) for part in (*prefix, *location)) or "recipe"
     if detail["type"] == "extra_forbidden":
         return f"{path}: no such field{_suggestion(model, location, prefix)}"
+    if detail["type"] == "json_invalid":
+        return "a text in it is not valid Unicode; rename files whose names are not UTF-8"
     if detail["type"] == "missing":
         return f"{path}: missing; set it in the recipe or with --set {path}=..."
     message = detail["msg"].removeprefix("Value error, ")

@@ -25,6 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from eval.errors import FileFormatError, InputError
+from eval.files import MAX_RUN_FILE_BYTES, read_json
+from eval.regular_files import open_regular
 from vl_lst.errors import CheckpointError
 
 __all__ = [
@@ -41,6 +44,7 @@ MODEL = "model"
 TRAINING_STATE = "training_state"
 SUFFIX = ".safetensors"
 MANIFEST = "manifest.json"
+MAX_TENSORS_BYTES = 1 << 42
 
 
 class _File(BaseModel):
@@ -197,14 +201,21 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _describe(path: Path) -> _File:
-    with path.open("rb") as file:
+    with open_regular(
+        path, expected="tensors", max_bytes=MAX_TENSORS_BYTES, read_again=True
+    ) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return _File(bytes=path.stat().st_size, sha256=digest)
 
 
 def _checked_manifest(folder: Path) -> _Manifest:
+    path = folder / MANIFEST
     try:
-        manifest = _Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        path.stat()  # names the file where there is none
+        content = read_json(
+            path, expected="the manifest of a checkpoint", max_bytes=MAX_RUN_FILE_BYTES
+        )
+        manifest = _Manifest.model_validate(content)
         for name, expected in manifest.files.items():
             size = (folder / name).stat().st_size
             if size != expected.bytes:
@@ -214,8 +225,10 @@ def _checked_manifest(folder: Path) -> _Manifest:
     except OSError as error:
         missing = Path(str(error.filename)).name
         raise _incomplete(folder, f"{missing}: {error.strerror}") from None
-    except ValidationError:
+    except (FileFormatError, ValidationError):
         raise _incomplete(folder, f"{MANIFEST} is not the manifest of a checkpoint") from None
+    except InputError as error:
+        raise _incomplete(folder, str(error)) from None
     return manifest
 
 

@@ -4,13 +4,14 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eval.files import read_json
+from eval.files import MAX_RUN_FILE_BYTES, read_json
 from eval.outputs import write_json
 from tasks import Score
 from vl_lst.errors import CheckpointError
@@ -117,6 +118,8 @@ class RunRecord(_Part):
             splits, each in percent (NLVR2's accuracy and captions' CIDEr times 100).
         best_step: The step of that checkpoint.
         best_step_of_task: The step of the best checkpoint of each task by itself.
+        answer_coverage: Percentage of the training examples one of whose best answers is on the
+            task's answer list, by task; no entry where a task has none.
         steps: Optimiser steps done.
         total_steps: Of the whole schedule.
         parameters: How much trains; `None` where the model was never built.
@@ -144,6 +147,7 @@ class RunRecord(_Part):
     mean_score: float | None = None
     best_step: int | None = None
     best_step_of_task: dict[str, int] = {}
+    answer_coverage: dict[str, float] = {}
     steps: int | None = None
     total_steps: int | None = None
     parameters: Parameters | None = None
@@ -169,6 +173,7 @@ def describe_run(
     card: ModelCard | None = None,
     built: BuiltModel | None = None,
     trainer: Trainer | None = None,
+    answer_coverage: Mapping[str, float] | None = None,
 ) -> RunRecord:
     """Describe a run as far as it has come.
 
@@ -179,6 +184,7 @@ def describe_run(
         card: What the model was built from, once that is known.
         built: The model, once there is one.
         trainer: Once there is one.
+        answer_coverage: Of each task with an answer list, once that is known.
     """
     record = RunRecord(
         status=status,
@@ -187,6 +193,7 @@ def describe_run(
         tasks=list(recipe.tasks),
         protocol=dict.fromkeys(recipe.tasks),
         scores={},
+        answer_coverage=dict(answer_coverage or {}),
         seed=recipe.training.seed,
         backbone=recipe.backbone.name,
         git=_git_state(Path(__file__).resolve()),
@@ -241,7 +248,9 @@ def read_record(directory: RunDirectory) -> RunRecord | None:
     """
     if not directory.record_file.exists():
         return None
-    content = read_json(directory.record_file, expected="the record of a run")
+    content = read_json(
+        directory.record_file, expected="the record of a run", max_bytes=MAX_RUN_FILE_BYTES
+    )
     try:
         return RunRecord.model_validate(content)
     except ValidationError as error:

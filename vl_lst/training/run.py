@@ -37,6 +37,7 @@ from vl_lst.training.data import has_labels, require_images, task_of
 from vl_lst.training.order import in_turn
 from vl_lst.training.record import add_scores
 from vl_lst.training.run_directory import ModelCard, RunDirectory
+from vl_lst.training.text_limits import question_notes, split_notes
 
 __all__ = ["Answer", "Evaluation", "Run", "load_run"]
 
@@ -53,10 +54,12 @@ class Answer:
     Args:
         answer: The answer.
         ranked: The likeliest answers with their probabilities; `None` of a model that generates.
+        notes: What of the question the model did not read, as sentences without a period.
     """
 
     answer: str
     ranked: list[tuple[str, float]] | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class Evaluation:
             `None` where both were.
         trained_on: How many of the examples the run was trained on; `None` where its training
             annotations are not at hand.
+        notes: What of the prompts the model did not read and which answers it cannot give, as
+            sentences without a period.
     """
 
     predictions: dict[str, str]
@@ -78,6 +83,7 @@ class Evaluation:
     path: Path
     unwritten: OutputError | None
     trained_on: int | None
+    notes: tuple[str, ...] = ()
 
 
 class Run:
@@ -153,13 +159,15 @@ class Run:
                 weights from a file or folder.
 
         Raises:
-            InputError: The task takes another number of images, or a question is missing or there
-                is none to be asked.
+            InputError: The task takes another number of images, or a question is missing, empty,
+                or there is none to be asked.
             ImageError: A photograph cannot be decoded.
             EncoderError: The tower cannot be built as the features were made.
         """
         images = [image] if isinstance(image, str | Path | Image.Image) else list(image)
         task = self.task(task_name)
+        if question is not None:
+            _require_text(question)
         if (question is not None) != task.takes_text:
             found = "none" if question is None else f"{question!r:.60}"
             raise InputError(
@@ -172,16 +180,16 @@ class Run:
                 f"found {len(images)}"
             )
         features_INF = self._features(images, encoder_weights)
-        prompt = prompt_fields(
-            [task.prompt_prefix + (question or "")], self._texts, most_tokens=task.max_prompt_tokens
-        )
+        text = task.prompt_prefix + (question or "")
+        prompt = prompt_fields([text], self._texts, most_tokens=task.max_prompt_tokens)
+        notes = question_notes(text, task, self._texts)
         batch = Batch(
             features_BINF=features_INF[None], example_ids=("",), task=self._head(task), **prompt
         )
         if not self._answerer.ranks(self._head(task)):
-            return Answer(self._answerer.best(batch)[0], None)
+            return Answer(self._answerer.best(batch)[0], None, notes)
         ranked = self._answerer.ranked(batch, SHOWN_ANSWERS)[0]
-        return Answer(ranked[0][0], ranked)
+        return Answer(ranked[0][0], ranked, notes)
 
     def evaluate(
         self,
@@ -251,7 +259,9 @@ class Run:
         trained_on = None
         if task.name in recipe.tasks:
             trained_on = self._trained_on(task.name, examples, by_content=by_content)
-        return Evaluation(predictions, score, path, unwritten, trained_on)
+        head = self._head(task)
+        notes = split_notes(recipe, task, examples, self._texts, self._card.answers[head], head)
+        return Evaluation(predictions, score, path, unwritten, trained_on, notes)
 
     def _head(self, task: Task) -> str:
         return task.name if task.name in self.recipe.tasks else self.recipe.tasks[0]
@@ -278,6 +288,17 @@ class Run:
             self._encoder = encoder_from_spec(spec, weights, device=str(self._device))
         encoder = self._encoder
         return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
+
+
+def _require_text(question: str) -> None:
+    if not question.strip():
+        raise InputError(f"the question is empty: found {question!r}, expected a text")
+    try:
+        question.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"the question is not valid Unicode: found {question!a:.60}, expected a text"
+        ) from None
 
 
 def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:

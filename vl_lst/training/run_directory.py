@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eval.files import read_json
+from eval.files import MAX_RUN_FILE_BYTES, read_json
 from eval.outputs import write_json
+from eval.regular_files import require_regular_if_any
 from feature_extraction.errors import StoreError
 from feature_extraction.spec import FeatureSpec
 from tasks import Task
@@ -147,7 +148,10 @@ class RunDirectory:
             CheckpointError: There is something in it and `resume` is not set, other than a run
                 that failed before it had a model.
             RecipeError: The run in it has another recipe.
+            InputError: A log of the run is not a regular file.
         """
+        for path in (self.metrics_file, self.log_file):
+            require_regular_if_any(path)
         if self.recipe_file.exists() and resume:
             differences = recipe_differences(self.recipe(), recipe)
             if differences:
@@ -177,7 +181,7 @@ class RunDirectory:
         Raises:
             CheckpointError: This is not the folder of a run.
         """
-        if not self.recipe_file.is_file():
+        if not self.recipe_file.exists():
             raise CheckpointError(
                 f"{self.path} holds no run: expected {self.recipe_file.name} in it, as "
                 "`vl-lst train --out` writes it"
@@ -217,7 +221,11 @@ class RunDirectory:
                 f"{self.path} has no {self.card_file.name}: its training has not begun. Continue "
                 f"it with `vl-lst train --resume --out {self.path}`."
             )
-        content = read_json(self.card_file, expected="what the run's model was built from")
+        content = read_json(
+            self.card_file,
+            expected="what the run's model was built from",
+            max_bytes=MAX_RUN_FILE_BYTES,
+        )
         try:
             return ModelCard.model_validate(content)
         except ValidationError as error:

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -19,6 +19,7 @@ from vl_lst.training.data import ids_digest
 from vl_lst.training.record import RunRecord, Status, describe_run, write_record
 from vl_lst.training.run_directory import ModelCard, RunDirectory, TaskCard
 from vl_lst.training.task_data import batch_task, load_examples, text_samples
+from vl_lst.training.text_limits import log_texts
 from vl_lst.training.trainer import Trainer
 
 __all__ = ["train"]
@@ -68,6 +69,7 @@ class _Session:
     card: ModelCard | None = None
     built: BuiltModel | None = None
     trainer: Trainer | None = None
+    answer_coverage: dict[str, float] = field(default_factory=dict)
 
     def run(self, report: ProgressReport) -> None:
         recipe = self.recipe
@@ -91,6 +93,8 @@ class _Session:
         if self.accelerator.is_main_process:
             self.directory.settle_card(self.card)
         texts = self.built.texts
+        if self.accelerator.is_main_process:
+            self.answer_coverage = log_texts(recipe, examples, texts)
         data = {name: batch_task(recipe, each, reader, texts) for name, each in examples.items()}
         if find_checkpoint(self.directory.last) is None:
             method = get_method(recipe.method.name)
@@ -140,6 +144,7 @@ class _Session:
             card=self.card,
             built=self.built,
             trainer=self.trainer,
+            answer_coverage=self.answer_coverage,
         )
 
     def _record(self, status: Status, error: str | None) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, whatever happens while they are written."""
 
+import json
 import os
 import resource
 import shutil
@@ -147,6 +148,24 @@ def test_an_incomplete_folder_is_refused(
     with pytest.raises(CheckpointError, match=words) as caught:
         load_checkpoint(folder, MODEL)
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_special_files_are_no_part_of_a_checkpoint(
+    folder: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    """Not even where the manifest says that they are empty, as their size does."""
+    path = folder / name
+    path.unlink()
+    make(path)
+    manifest = folder / "manifest.json"
+    if name != manifest.name:
+        content = json.loads(manifest.read_text())
+        content["files"][name]["bytes"] = 0
+        manifest.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="is not complete: .*expected a regular file"):
+        load_checkpoint(folder, MODEL)
 
 
 def test_a_manifest_cannot_point_elsewhere(folder: Path) -> None:
