@@ -134,6 +134,8 @@ def decode_image(source: Path | Image.Image, side: int) -> Decoded:
             raise
         except FileNotFoundError:
             raise ImageError("the file is no longer there") from None
+        except PermissionError:
+            raise ImageError("permission to read the file is denied") from None
         except Exception as error:
             # Decoders meet corrupt data with nearly every type of exception.
             raise ImageError(f"it cannot be decoded: {_reason(error)}") from error

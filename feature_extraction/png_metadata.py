@@ -18,6 +18,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Length and type before the content of a chunk, a checksum behind it.
 HEAD_BYTES, CHECKSUM_BYTES = 8, 4
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
+END = b"IEND"
 # Pillow refuses a compressed chunk that becomes larger than 1 MiB, and 64 MiB of text in all.
 MAX_CHUNK_BYTES = 2**20 - 1
 MAX_TEXT_BYTES = 2**24
@@ -48,27 +50,28 @@ def _overlong_chunks(file: IO[bytes]) -> list[tuple[int, int]]:
     while True:
         start = file.tell()
         head = file.read(HEAD_BYTES)
-        if len(head) < HEAD_BYTES:
-            return skipped
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
         after = start + HEAD_BYTES + length + CHECKSUM_BYTES
-        if after > end:
-            # Cut short: the decoder says so.
+        if not kind.isalpha() or kind == END or after > end:
+            # Damaged or cut short, where it is not the end: the decoder says so.
             return skipped
         size = length
-        if kind in (b"zTXt", b"iTXt", b"iCCP") and length <= MAX_CHUNK_BYTES:
+        # What is beyond the bound is left out without a look: it may be one bomb after another.
+        if kind in COMPRESSED and length <= MAX_CHUNK_BYTES and text_bytes <= MAX_TEXT_BYTES:
             size = _unpacked_bytes(kind, file.read(length))
-        if kind in TEXTS and size <= MAX_CHUNK_BYTES:
-            text_bytes += size
-            size = size if text_bytes <= MAX_TEXT_BYTES else text_bytes
-        if kind[0] & ANCILLARY and kind not in KEPT and size > MAX_CHUNK_BYTES:
+        if kind in TEXTS:
+            text_bytes += min(size, MAX_CHUNK_BYTES + 1)
+        is_too_long = size > MAX_CHUNK_BYTES
+        if kind in TEXTS or kind in COMPRESSED:
+            is_too_long = is_too_long or text_bytes > MAX_TEXT_BYTES
+        if is_too_long and kind[0] & ANCILLARY and kind not in KEPT:
             skipped.append((start, after))
         file.seek(after)
 
 
 def _unpacked_bytes(kind: bytes, content: bytes) -> int:
     """Return the size of a chunk's content, decompressed as far as the limit where it is."""
-    name, _, rest = content.partition(b"\0")
+    _, _, rest = content.partition(b"\0")
     if kind == b"iTXt":
         if rest[:1] == b"\0":
             return len(content)
@@ -77,7 +80,7 @@ def _unpacked_bytes(kind: bytes, content: bytes) -> int:
     else:
         rest = rest[1:]
     try:
-        return len(name) + len(zlib.decompressobj().decompress(rest, MAX_CHUNK_BYTES + 1))
+        return len(zlib.decompressobj().decompress(rest, MAX_CHUNK_BYTES + 1))
     except zlib.error:
         return len(content)
 

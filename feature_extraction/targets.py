@@ -154,7 +154,7 @@ def locked_folder(folder: Path, busy: str) -> Iterator[None]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
-            lock_file(handle, path)
+            lock_file(handle, folder)
         except BlockingIOError:
             raise StoreError(busy) from None
         # A process that finishes removes the file it had locked.

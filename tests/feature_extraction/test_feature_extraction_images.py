@@ -346,6 +346,17 @@ class TestMetadata:
         with pytest.raises(ImageError):
             decode_image(tmp_path / "a.png", 32)
 
+    def test_a_tail_of_nothing_does_not_take_for_ever(self, tmp_path: Path) -> None:
+        """A sparse file: walking it in steps of an empty chunk would take days."""
+        expected = with_chunks(tmp_path / "a.png")
+        os.truncate(tmp_path / "a.png", 2**40)
+        assert np.array_equal(decoded(tmp_path / "a.png"), expected)
+        with (tmp_path / "a.png").open("rb") as file:
+            (tmp_path / "b.png").write_bytes(file.read(33))
+        os.truncate(tmp_path / "b.png", 2**40)
+        with pytest.raises(ImageError):
+            decode_image(tmp_path / "b.png", 32)
+
     @pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF", "GIF", "AVIF"])
     def test_of_other_formats_is_no_obstacle(self, tmp_path: Path, form: str) -> None:
         if form == "AVIF" and not features.check("avif"):
@@ -365,6 +376,18 @@ class TestMetadata:
             }[form]
             image.save(path, form, **more)
         assert decoded(path).shape == (20, 30, 3)
+
+
+def test_a_file_that_may_not_be_read_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "hidden")
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ImageError, match="^permission to read the file is denied$"):
+        decode_image(tmp_path / "a.png", 32)
 
 
 class TestSpecialFiles:
