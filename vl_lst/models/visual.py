@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vl_lst.errors import ModelError
 from vl_lst.models.config import VisualConfig
 from vl_lst.models.norm import RootMeanSquareNorm
 
@@ -73,8 +74,18 @@ class VisualEmbedding(nn.Module):
 
         Args:
             features_BINF: Features as stored.
-            boxes_BIM4: (x1, x2, y1, y2) of each pooled token; `None` means zeros.
+            boxes_BIM4: (x1, x2, y1, y2) of each pooled token, as the reference implementation has
+                for features of regions; `None` means zeros, which grid features have.
+
+        Raises:
+            ModelError: An example holds more images than the model was built for.
         """
+        images, max_images = features_BINF.shape[1], self.image_order.num_embeddings
+        if images > max_images:
+            raise ModelError(
+                f"the model was built for at most {max_images} images per example: found {images}. "
+                "Train a model on a task with that many images."
+            )
         if self.pooled_grid is not None:
             features_BINF = pool_grid(features_BINF, self.pooled_grid, self.grids)
         dtype = self.feature_projection.weight.dtype
