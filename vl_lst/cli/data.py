@@ -201,6 +201,10 @@ def download(
     if not quiet and len(absent) < len(wanted):
         there = len(wanted) - len(absent)
         status.print(f"{there} of {len(wanted)} files were there already", markup=False)
+    if not quiet:
+        for file in asked:
+            if file.source is None and file.found(data_root) is None:
+                status.print(f"not fetched: {file.path} ({file.address})", markup=False)
     if json_file is not None:
         write_json(
             json_file,

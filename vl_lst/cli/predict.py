@@ -37,6 +37,9 @@ def predict(
 ) -> None:
     """Answer a question about a photograph, prepared exactly as in training.
 
+    A run that classifies also prints the answers with the highest scores: each, from 0 to 1, is the
+    accuracy that the model expects of that answer alone, so that they need not add up to one.
+
     Example: vl-lst predict runs/vqa --image cat.jpg --question "what animal is this?"
     """
     from eval.files import write_json
@@ -48,8 +51,8 @@ def predict(
     answer = loaded.predict(image, question, task_name=task, encoder_weights=encoder_weights)
     results.print(answer.answer, markup=False)
     if answer.ranked is not None and not quiet:
-        for text, probability in answer.ranked:
-            results.print(f"  {probability:6.1%}  {text}", markup=False)
+        for text, score in answer.ranked:
+            results.print(f"  {score:.3f}  {text}", markup=False)
     if json_file is not None:
         write_json(
             json_file,
@@ -58,6 +61,6 @@ def predict(
                 "images": [str(path) for path in image],
                 "question": question,
                 "answer": answer.answer,
-                "probabilities": None if answer.ranked is None else dict(answer.ranked),
+                "scores": None if answer.ranked is None else dict(answer.ranked),
             },
         )

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from eval.files import atomic_path
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
-from vl_lst.recipes.fields import dig, set_field
+from vl_lst.recipes.fields import clear_other_length, dig, set_field
 from vl_lst.recipes.per_task import chosen_tasks, complete_task_fields, spread_task_fields
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
@@ -43,7 +43,8 @@ def parse_override(text: str) -> tuple[str, Any]:
 def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any]] = ()) -> Recipe:
     """Validate a recipe after changing some of its fields and filling in the tasks' defaults.
 
-    Paths become absolute, so that the result means the same from any folder.
+    Paths become absolute, so that the result means the same from any folder. Overrides that give
+    `training.steps` alone replace the recipe's `training.epochs`, and the other way round.
 
     Args:
         recipe: As read from a file.
@@ -66,6 +67,8 @@ def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any
             set_field(fields, path, value)
             # A value for all tasks must be spread before the next change, which may be for one.
             spread_task_fields(fields, tasks)
+    given = {tuple(path): value for path, value in changes}
+    clear_other_length(fields, lambda path: given.get(tuple(path)))
     complete_task_fields(fields, tasks)
     name = dig(fields, METHOD_NAME)
     if isinstance(name, str):

@@ -51,7 +51,9 @@ class Answer:
 
     Args:
         answer: The answer.
-        ranked: The likeliest answers with their probabilities; `None` of a model that generates.
+        ranked: The answers with the highest scores, and these: in [0, 1], each the accuracy that
+            the model expects of that answer alone, so that they need not add up to one. `None` of a
+            model that generates.
     """
 
     answer: str
