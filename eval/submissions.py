@@ -1,16 +1,42 @@
 """Do predictions answer exactly the examples they should?"""
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Mapping
+from typing import Any
 
 from eval.errors import PredictionError
 
-__all__ = ["first_five", "require_same_ids"]
+__all__ = ["first_five", "require_predictions", "require_same_ids"]
 
 
 def first_five(ids: Collection[object]) -> str:
     """Return up to five ids for a message, and a hint of how many more there are."""
     shown = ", ".join(str(id_) for id_, _ in zip(ids, range(5), strict=False))
     return shown if len(ids) <= 5 else f"{shown}, ... ({len(ids) - 5:,} more)"
+
+
+def require_predictions(predictions: Any) -> Mapping[str, str]:
+    """Return predictions if they are texts by ids that are texts, as every task has them.
+
+    Raises:
+        PredictionError: They are something else; the message names the first that is wrong.
+    """
+    if not isinstance(predictions, Mapping):
+        raise PredictionError(
+            f"predictions are a {type(predictions).__name__}: expected a dictionary, {{example id: "
+            "answer}"
+        )
+    for id_, answer in predictions.items():
+        if not isinstance(id_, str):
+            raise PredictionError(
+                f"ids of predictions must be texts: found {id_!r:.60} ({type(id_).__name__}), "
+                f"expected {str(id_)!r:.60}. Convert them with str()."
+            )
+        if not isinstance(answer, str):
+            raise PredictionError(
+                f"the answer to {id_!r:.60} is {answer!r:.60} ({type(answer).__name__}): expected "
+                "a text"
+            )
+    return predictions
 
 
 def require_same_ids(expected: Collection[Hashable], predicted: Collection[Hashable]) -> None:
@@ -24,6 +50,13 @@ def require_same_ids(expected: Collection[Hashable], predicted: Collection[Hasha
         return
     missing = [id_ for id_ in expected if id_ not in predicted_ids]
     extra = [id_ for id_ in predicted if id_ not in expected_ids]
+    if same := {str(id_) for id_ in missing} & {str(id_) for id_ in extra}:
+        wanted, given = (next(id_ for id_ in ids if str(id_) in same) for ids in (missing, extra))
+        raise PredictionError(
+            f"the ids of predictions are of another type: found {given!r:.60} "
+            f"({type(given).__name__}), expected {wanted!r:.60} ({type(wanted).__name__}). Convert "
+            "them."
+        )
     found = []
     if missing:
         found.append(f"{len(missing):,} have no prediction ({first_five(missing)})")

@@ -41,14 +41,14 @@ def build_answer_list(examples: Iterable[Example], min_count: int = MIN_ANSWER_C
     return sorted(frequent, key=lambda answer: (-counts[answer], answer))
 
 
-def load_answer_list(path: Path) -> list[str]:
+def load_answer_list(path: str | Path) -> list[str]:
     """Read a `label2ans` file: a JSON list of distinct strings, one of which may be empty.
 
     Raises:
         FileFormatError: The file holds something else.
     """
     expected = "the list of answers (label2ans)"
-    answers = read_json(path, expected=expected)
+    answers = read_json(Path(path), expected=expected)
     if (
         not isinstance(answers, list)
         or not answers

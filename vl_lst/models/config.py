@@ -62,6 +62,8 @@ class HeadConfig:
     answers: int = 0
 
     def __post_init__(self) -> None:
+        if self.kind not in ("classify", "generate"):
+            raise ModelError(f"the head is {self.kind!r:.60}: expected 'classify' or 'generate'")
         if (self.kind == "classify") != (self.answers > 0):
             raise ModelError(
                 f"a head that is to {self.kind} got {self.answers} answers: classifying needs "

@@ -153,6 +153,7 @@ class JointModel(VisionLanguageModel[EncodedPairs]):
     """
 
     backbone: JointBackbone
+    backbone_kind = JointBackbone
 
     def __init__(
         self,

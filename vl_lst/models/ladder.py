@@ -96,6 +96,7 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
     """
 
     backbone: FrozenBackbone
+    backbone_kind = FrozenBackbone
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -53,8 +54,16 @@ def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any
     Raises:
         RecipeError: A field is unknown, missing or out of range.
     """
-    fields = json.loads(json.dumps(recipe, default=str))
-    changes = [(path.split("."), value) for path, value in overrides]
+    if not isinstance(recipe, Mapping):
+        raise RecipeError(
+            f"the recipe is a {type(recipe).__name__}: expected its fields, such as those that "
+            "read_recipe_file('lst') returns"
+        )
+    fields = json.loads(json.dumps(recipe, default=_plain))
+    changes = [
+        (path.split("."), json.loads(json.dumps(value, default=_plain)))
+        for path, value in overrides
+    ]
     for path, value in changes:
         if path == ["task"]:
             fields["task"] = value
@@ -89,6 +98,13 @@ def dump_recipe(recipe: Recipe, path: Path) -> None:
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _plain(value: object) -> object:
+    """Return what JSON has for a value given in Python: numbers of NumPy, generators, paths."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return list(value) if isinstance(value, Iterator) else str(value)
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:

@@ -4,7 +4,7 @@ run = load_run("runs/vqa")
 print(run.predict(image="cat.jpg", question="what animal is this?").answer)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,7 +139,7 @@ class Run:
         question: str | None = None,
         *,
         task_name: str | None = None,
-        encoder_weights: Path | None = None,
+        encoder_weights: str | Path | None = None,
     ) -> Answer:
         """Answer a question about a photograph, prepared as in training.
 
@@ -156,8 +156,12 @@ class Run:
             ImageError: A photograph cannot be decoded.
             EncoderError: The tower cannot be built as the features were made.
         """
-        images = [image] if isinstance(image, str | Path | Image.Image) else list(image)
+        images = _image_list(image)
         task = self.task(task_name)
+        if not isinstance(question, str | None):
+            raise InputError(
+                f"the question is {question!r:.60} ({type(question).__name__}): expected a text"
+            )
         if (question is not None) != task.takes_text:
             found = "none" if question is None else f"{question!r:.60}"
             raise InputError(
@@ -186,8 +190,8 @@ class Run:
         split: str | Path,
         *,
         task_name: str | None = None,
-        data_root: Path | None = None,
-        features: Sequence[Path] | None = None,
+        data_root: str | Path | None = None,
+        features: str | Path | Sequence[str | Path] | None = None,
         report: ProgressReport = silent,
     ) -> Evaluation:
         """Predict a split, write the predictions, and score them where labels are public.
@@ -207,6 +211,8 @@ class Run:
         """
         recipe = self.recipe
         task = self.task(task_name, official=data_root is not None)
+        if isinstance(split, str) and split not in task.splits and Path(split).is_file():
+            split = Path(split)
         trained_on_own = self.has_own_files(task_name)
         by_content = trained_on_own or isinstance(split, Path)
         if isinstance(split, Path):
@@ -216,7 +222,7 @@ class Run:
                 f"the run was trained without official annotations; {task.name} {split} needs "
                 "their folder (--data-root)"
             )
-        root = data_root or recipe.data.folder
+        root = recipe.data.folder if data_root is None else Path(data_root)
         reader = open_features(features or recipe.features)
         self._card.require_features(reader.spec)
         examples = task.load(root, split)
@@ -257,7 +263,7 @@ class Run:
         known = {(example.image_ids, example.prompt) for example in trained}
         return sum((example.image_ids, example.prompt) in known for example in examples)
 
-    def _features(self, images: Sequence[ImageSource], weights: Path | None) -> Tensor:
+    def _features(self, images: Sequence[ImageSource], weights: str | Path | None) -> Tensor:
         spec = self._card.spec()
         if self.recipe.data.blind:
             return torch.zeros(len(images), spec.tokens, spec.channels, dtype=torch.float16)
@@ -267,6 +273,28 @@ class Run:
             self._encoder = encoder_from_spec(spec, weights, device=str(self._device))
         encoder = self._encoder
         return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
+
+
+def _image_list(given: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:
+    """Return photographs as a list, in the order given.
+
+    Raises:
+        InputError: They have no order, or one is neither a file nor an image of Pillow.
+    """
+    images = [given] if isinstance(given, str | Path | Image.Image) else given
+    if not isinstance(images, Iterable) or isinstance(images, Set | Mapping):
+        raise InputError(
+            f"the images are a {type(given).__name__}: expected one image, or a list in the order "
+            "the task takes them"
+        )
+    images = list(images)
+    for image in images:
+        if not isinstance(image, str | Path | Image.Image):
+            raise InputError(
+                f"an image is a {type(image).__name__}: expected the path of a file, or an image "
+                "opened with Pillow (of an array: PIL.Image.fromarray)"
+            )
+    return images
 
 
 def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
