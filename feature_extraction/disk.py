@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ __all__ = [
     "hdf5_errors_as_os_errors",
     "is_out_of_space",
     "lock_file",
+    "read_small_text",
+    "require_regular_file",
+    "special_kind",
     "sync_file",
     "sync_folder",
     "write_all",
@@ -29,6 +33,14 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 # Setting this variable to 1 does without locks.
 WITHOUT_LOCKS = "VL_LST_WITHOUT_LOCKS"
 COPY_BYTES = 2**20
+MAX_TEXT_BYTES = 2**24
+FILE_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+)
 
 
 def is_out_of_space(error: OSError) -> bool:
@@ -145,3 +157,38 @@ def sync_file(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def special_kind(path: Path) -> str | None:
+    """Say what a path is, links followed, if it is neither a regular file nor absent."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    return next((kind for is_kind, kind in FILE_KINDS if is_kind(mode)), None)
+
+
+def require_regular_file(path: Path) -> None:
+    """Refuse what would block its reader or never end: pipes, sockets, devices, links to them.
+
+    Raises:
+        StoreError: It is one of these, or a folder. A missing file passes.
+    """
+    if kind := special_kind(path):
+        raise StoreError(
+            f"{path} is {kind}: expected a regular file. Remove it, and run the same command again."
+        )
+
+
+def read_small_text(path: Path) -> str:
+    """Read a text file of a few kilobytes, such as a configuration.
+
+    Raises:
+        OSError: It is no regular file, too large to be one, or cannot be read.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    if kind := special_kind(path):
+        raise OSError(f"it is {kind}, expected a regular file")
+    if (size := path.stat().st_size) > MAX_TEXT_BYTES:
+        raise OSError(f"it has {size:,} bytes, expected at most {MAX_TEXT_BYTES:,}")
+    return path.read_text(encoding="utf-8")

@@ -30,6 +30,7 @@ from feature_extraction.disk import (
     copy_range,
     is_out_of_space,
     lock_file,
+    require_regular_file,
     sync_folder,
     write_all,
     write_at,
@@ -45,6 +46,7 @@ from feature_extraction.store import FeatureStore
 __all__ = ["Batch", "PartialStore", "check_target", "partial_folder"]
 
 SECONDS_BETWEEN_COMMITS = 1.0
+FILES = ("features", "journal.jsonl", "layout", "probe")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,7 @@ def check_target(out: Path) -> None:
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _require_regular_files(folder)
         probe = folder / "probe"
         probe.write_bytes(b"")
         probe.unlink()
@@ -150,6 +153,7 @@ class PartialStore:
         self._committed_at = time.monotonic()
         with self._explained(), ExitStack() as on_failure:
             self._folder.mkdir(parents=True, exist_ok=True)
+            _require_regular_files(self._folder)
             self._journal = os.open(self._folder / "journal.jsonl", os.O_RDWR | os.O_CREAT, 0o666)
             on_failure.callback(os.close, self._journal)
             self._lock()
@@ -387,6 +391,11 @@ class PartialStore:
                 f"cannot write {self._out}: {error.strerror or error}. What is done is kept in "
                 f"{self._folder}; run the same command again to go on."
             ) from error
+
+
+def _require_regular_files(folder: Path) -> None:
+    for name in FILES:
+        require_regular_file(folder / name)
 
 
 def _parse(model: type[Line], line: bytes) -> Line | None:

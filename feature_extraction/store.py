@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_extraction.disk import special_kind
 from feature_extraction.errors import HOW_TO_EXTRACT, StoreError
 from feature_extraction.filters import compression_name, read_filters
 from feature_extraction.index import IndexEntry, read_index
@@ -279,7 +280,10 @@ def _readable(path: Path) -> Iterator[None]:
     if not path.is_file():
         unfinished = path.with_name(path.name + ".partial").exists()
         state = "its extraction is not finished: run the same command again" if unfinished else ""
-        found = "is a folder" if path.is_dir() else state or "does not exist"
+        kind = special_kind(path)
+        found = state or "does not exist"
+        if kind:
+            found = f"is {kind}, a regular file of that name does not exist"
         raise StoreError(f"feature file {path} {found}. Make it with {HOW_TO_EXTRACT}")
     try:
         yield
