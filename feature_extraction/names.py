@@ -101,7 +101,9 @@ def near_names(missed: Iterable[str], present: Iterable[str]) -> NearNames | Non
         missed: Names that are wanted and not there.
         present: Names that are there.
     """
-    missed, present = list(dict.fromkeys(missed)), list(dict.fromkeys(present))
+    # Also what is no text may be asked for; it is near to nothing.
+    missed = [name for name in dict.fromkeys(missed) if isinstance(name, str)]
+    present = list(dict.fromkeys(present))
     best: NearNames | None = None
     for kind, key in KINDS.items():
         found: defaultdict[str, list[str]] = defaultdict(list)

@@ -18,6 +18,7 @@ from feature_extraction.filters import compression_name, read_filters
 from feature_extraction.index import IndexEntry, read_index
 from feature_extraction.joined import JoinedStore
 from feature_extraction.layout import Status, check_layout, read_spec
+from feature_extraction.names import near_names_hint
 from feature_extraction.reader import FeatureReader
 from feature_extraction.rows import row_reader
 from feature_extraction.shards import ShardRecord, read_shard_record
@@ -202,9 +203,10 @@ class FeatureStore:
             return row
         reason = self._table.failures.get(image_id)
         found = f"could not be read when it was made: {reason}" if reason else "is not in it"
+        hint = "" if reason else near_names_hint([image_id], self)
         raise StoreError(
             f"{self._path}: image {image_id!r} {found}. Extract the features of the folder that "
-            f"holds it: {HOW_TO_EXTRACT}"
+            f"holds it: {HOW_TO_EXTRACT}.{hint}"
         )
 
 

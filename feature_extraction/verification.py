@@ -20,6 +20,7 @@ import numpy as np
 from feature_extraction.encoders import Encoder, encode_image
 from feature_extraction.errors import StoreError
 from feature_extraction.images import find_images
+from feature_extraction.names import near_names_hint
 from feature_extraction.spec import Precision
 from feature_extraction.store import FeatureReader
 
@@ -73,10 +74,13 @@ class Verification:
     Args:
         differences: Of each image compared, in the order of the store.
         absent: Images with features that are not in the folder.
+        near_names: What the names of those differ in from names in the folder; empty where they are
+            others altogether.
     """
 
     differences: tuple[Difference, ...]
     absent: int
+    near_names: str = ""
 
     @property
     def largest(self) -> Difference:
@@ -115,11 +119,16 @@ def verify(
     """
     path_of = {file.image_id: file.path for file in find_images(images)}
     present = [image_id for image_id in store if image_id in path_of]
+    hint = near_names_hint(
+        (image_id for image_id in store if image_id not in path_of),
+        (image_id for image_id in path_of if image_id not in store),
+        place="the folder",
+    )
     if not present:
         raise StoreError(
             f"none of the {len(store):,} images with features is in {images}, "
             f"which has {len(path_of):,}, such as {next(iter(path_of))!r}; give the folder of the "
-            "photographs the features were made of"
+            f"photographs the features were made of.{hint}"
         )
     chosen = _sampled(present, sample)
     differences = []
@@ -127,7 +136,9 @@ def verify(
         differences.append(_difference(store, image_id, path_of[image_id], encoder))
         if on_progress is not None:
             on_progress(done, len(chosen))
-    return Verification(differences=tuple(differences), absent=len(store) - len(present))
+    return Verification(
+        differences=tuple(differences), absent=len(store) - len(present), near_names=hint
+    )
 
 
 def _sampled(image_ids: Iterable[str], most: int) -> list[str]:

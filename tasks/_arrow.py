@@ -24,7 +24,7 @@ from tasks._task import Example
 __all__ = ["ArrowExamples", "cache_folder", "cached_examples"]
 
 # To be raised whenever the columns, or what the tasks put into them, change.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 EXAMPLES_PER_CHUNK = 10_000
 
 log = logging.getLogger(__name__)

@@ -194,7 +194,12 @@ class _Lines:
                 f"has {len(images)} images; {self._task.name} takes "
                 f"{self._task.images_per_example} for each example",
             )
-        return tuple(map(_image_id, images))
+        ids = tuple(map(_image_id, images))
+        if "" in ids:
+            raise self._problem(
+                position, f"has the image {images[ids.index('')]!r:.60}; expected a file's name"
+            )
+        return ids
 
     def prompt(self, position: int) -> str:
         prefix = self._task.prompt_prefix
@@ -287,7 +292,8 @@ def _text_ids(records: Records) -> list[str]:
 
 
 def _image_id(name: str) -> str:
-    file = PurePosixPath(name)
+    # Folders as Windows writes them, too.
+    file = PurePosixPath(name.replace("\\", "/"))
     return file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name
 
 

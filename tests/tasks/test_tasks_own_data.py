@@ -62,6 +62,19 @@ def test_examples_are_in_the_form_of_the_task(file: Path) -> None:
     assert (first.targets, second.targets) == ((("cup", 1.0),), (("2", 1.0),))
 
 
+@pytest.mark.parametrize("name", ["a\\kitchen.jpg", "C:\\a\\kitchen.PNG", "a\\b/kitchen"])
+def test_folders_may_be_written_as_on_windows(file: Path, name: str) -> None:
+    write(file, line(images=[name]))
+    assert load_own_examples(file, get_task("vqa"))[0].image_ids == ("kitchen",)
+
+
+@pytest.mark.parametrize("name", ["/", "\\"])
+def test_a_folder_is_no_image(file: Path, name: str) -> None:
+    write(file, line(images=[name]))
+    with pytest.raises(FileFormatError, match="line 1 has the image .* expected a file's name"):
+        load_own_examples(file, get_task("vqa"))
+
+
 def test_captions_have_no_prompt(file: Path) -> None:
     write(file, line(prompt=None, answers=["a cup", "a red cup"]))
     (example,) = load_own_examples(file, task_of("caption"))

@@ -56,6 +56,7 @@ def extract_into_run(
 
 
 def _require_images_of(recipe: Recipe, found: set[str], images: Path) -> None:
+    from feature_extraction.names import near_names_hint
     from vl_lst.training.data import task_of
 
     data = recipe.data
@@ -69,5 +70,6 @@ def _require_images_of(recipe: Recipe, found: set[str], images: Path) -> None:
                 raise InputError(
                     f"{len(missing):,} of the {len(needed):,} images of {own_file or split} are "
                     f"not in {images} (first: {first_five(missing)}); expected files of these "
-                    "names there or in a folder below"
+                    "names there or in a folder below."
+                    + near_names_hint(missing, found, place="the folder")
                 )

@@ -122,7 +122,10 @@ def verify(
             },
         )
     if found.absent and not quiet:
-        status.print(f"note: {found.absent:,} images of {file} are not in {images}", markup=False)
+        status.print(
+            f"note: {found.absent:,} images of {file} are not in {images}.{found.near_names}",
+            markup=False,
+        )
     results.print(
         f"largest difference in {len(found.differences)} images: {largest.absolute:.6g}, in "
         f"{_place(largest)}",
@@ -147,7 +150,8 @@ def import_(
         typer.Argument(
             metavar="SOURCE",
             help="Folder, searched in depth, of files IMAGE_ID.h5 (dataset IMAGE_ID/features), "
-            "IMAGE_ID.npy or IMAGE_ID.safetensors; or one HDF5 file with a group per image.",
+            ".npy, .npz or .safetensors; clip-retrieval's output; Parquet; or one HDF5, .npz or "
+            ".safetensors file with an entry, or a row and a name, for each image.",
             show_default=False,
         ),
     ],
@@ -198,12 +202,16 @@ def import_(
     )
     for line in _failure_lines(failures):
         results.print(line, markup=False)
+    if result.left_out and not quiet:
+        counts = ", ".join(f"{count:,} {suffix}" for suffix, count in result.left_out.items())
+        status.print(f"left out: {counts}", markup=False)
     if json_file is not None:
         write_json(
             json_file,
             {
                 "path": str(out),
                 "images": result.images,
+                "left_out": dict(result.left_out),
                 "imported": result.imported,
                 "failures": failures,
                 "file_bytes": result.file_bytes,
