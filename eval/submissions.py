@@ -1,11 +1,16 @@
 """Do predictions answer exactly the examples they should?"""
 
+import re
+import unicodedata
 from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
 from eval.errors import PredictionError
 
 __all__ = ["first_five", "require_predictions", "require_same_ids"]
+
+DIGITS = re.compile(r"\d+")
+SUFFIX = re.compile(r"\.(jpe?g|png|json)$")
 
 
 def first_five(ids: Collection[object]) -> str:
@@ -62,7 +67,19 @@ def require_same_ids(expected: Collection[Hashable], predicted: Collection[Hasha
         found.append(f"{len(missing):,} have no prediction ({first_five(missing)})")
     if extra:
         found.append(f"{len(extra):,} predictions are of other examples ({first_five(extra)})")
+    near = {_plain(id_) for id_ in missing} & {_plain(id_) for id_ in extra}
+    hint = (
+        f" {len(near):,} ids differ only in letter case, spaces, zeros before a number or a suffix."
+        if near
+        else ""
+    )
     raise PredictionError(
         f"predictions do not match the {len(expected_ids):,} examples: {' and '.join(found)}; "
-        "expected one for each. Is this the right split, and did the run finish?"
+        f"expected one for each. Is this the right split, and did the run finish?{hint}"
     )
+
+
+def _plain(id_: object) -> str:
+    """Return an id without what programs add to ids, or lose of them."""
+    text = unicodedata.normalize("NFC", str(id_)).strip().casefold()
+    return DIGITS.sub(lambda match: match[0].lstrip("0"), SUFFIX.sub("", text))

@@ -18,7 +18,6 @@ __all__ = [
     "lock_file",
     "read_small_text",
     "require_regular_file",
-    "special_kind",
     "sync_file",
     "sync_folder",
     "write_all",
@@ -159,7 +158,7 @@ def sync_file(path: Path) -> None:
         os.close(handle)
 
 
-def special_kind(path: Path) -> str | None:
+def _special_kind(path: Path) -> str | None:
     """Say what a path is, links followed, if it is neither a regular file nor absent."""
     try:
         mode = path.stat().st_mode
@@ -174,21 +173,25 @@ def require_regular_file(path: Path) -> None:
     Raises:
         StoreError: It is one of these, or a folder. A missing file passes.
     """
-    if kind := special_kind(path):
+    if kind := _special_kind(path):
         raise StoreError(
             f"{path} is {kind}: expected a regular file. Remove it, and run the same command again."
         )
 
 
-def read_small_text(path: Path) -> str:
-    """Read a text file of a few kilobytes, such as a configuration.
+def read_small_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """Read a text file, such as a configuration or a list of names.
+
+    Args:
+        path: The file.
+        max_bytes: What it may have at most.
 
     Raises:
         OSError: It is no regular file, too large to be one, or cannot be read.
         UnicodeDecodeError: It is not UTF-8.
     """
-    if kind := special_kind(path):
+    if kind := _special_kind(path):
         raise OSError(f"it is {kind}, expected a regular file")
-    if (size := path.stat().st_size) > MAX_TEXT_BYTES:
-        raise OSError(f"it has {size:,} bytes, expected at most {MAX_TEXT_BYTES:,}")
+    if (size := path.stat().st_size) > max_bytes:
+        raise OSError(f"it has {size:,} bytes, expected at most {max_bytes:,}")
     return path.read_text(encoding="utf-8")

@@ -53,8 +53,8 @@ class ExtractionResult:
 
 
 def extract(
-    images: Path | Sequence[ImageFile],
-    out: Path,
+    images: str | Path | Sequence[ImageFile],
+    out: str | Path,
     encoder: Encoder,
     *,
     batch_size: int = 32,
@@ -84,7 +84,8 @@ def extract(
         FeatureError: A decoding process died, or there are fewer images than shards.
     """
     started = time.monotonic()
-    files = find_images(images) if isinstance(images, Path) else list(images)
+    out = Path(out)
+    files = find_images(Path(images)) if isinstance(images, str | Path) else list(images)
     record = None
     if shard is not None:
         out = shard.path(out)

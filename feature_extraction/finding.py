@@ -32,6 +32,7 @@ __all__ = ["HDF5_SUFFIXES", "Found", "find"]
 HDF5_SUFFIXES = (".h5", ".hdf5")
 IMAGE_SUFFIXES = (*HDF5_SUFFIXES, ".npy", ".npz", ".safetensors")
 TABLE_SUFFIX = ".parquet"
+MAX_LIST_BYTES = 2**30
 # What features also come in: pickles, and what has to be unpacked or converted first.
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".zst", ".bz2", ".xz", ".7z")
@@ -215,8 +216,10 @@ def _names_beside(path: Path) -> list[str] | None:
             try:
                 if beside.suffix == ".npy":
                     with beside.open("rb") as opened:
-                        return read_npy_names(file, opened, open_table(path).rows)
-                text = read_small_text(beside)
+                        return read_npy_names(
+                            file, opened, open_table(path).rows, beside.stat().st_size
+                        )
+                text = read_small_text(beside, MAX_LIST_BYTES)
                 names = json.loads(text) if beside.suffix == ".json" else text.splitlines()
             except (*DAMAGE, RecursionError) as error:
                 raise StoreError(f"{beside} cannot be read: {error}") from None

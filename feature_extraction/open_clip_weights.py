@@ -9,7 +9,6 @@ import open_clip
 from open_clip.model import resize_pos_embed
 from torch import Tensor, nn
 
-from feature_extraction.disk import read_small_text
 from feature_extraction.errors import EncoderError
 from feature_extraction.weights import (
     Normalisation,
@@ -48,7 +47,7 @@ def read_config(path: Path) -> dict[str, Any]:
         EncoderError: It cannot be read, or is not what open_clip writes.
     """
     try:
-        config = json.loads(read_small_text(path))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EncoderError(f"{path} cannot be read as JSON: {error}") from None
     model = config.get("model_cfg") if isinstance(config, dict) else None

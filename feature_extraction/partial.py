@@ -46,7 +46,9 @@ from feature_extraction.store import FeatureStore
 __all__ = ["Batch", "PartialStore", "check_target", "partial_folder"]
 
 SECONDS_BETWEEN_COMMITS = 1.0
-FILES = ("features", "journal.jsonl", "layout", "probe")
+# A line has the fate of at least one image, and the header a specification.
+JOURNAL_BYTES = 2**14
+FILES = ("features", "journal.jsonl", "layout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +107,6 @@ def check_target(out: Path) -> None:
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _require_regular_files(folder)
         probe = folder / "probe"
         probe.write_bytes(b"")
         probe.unlink()
@@ -151,9 +152,11 @@ class PartialStore:
         self.reasons = [""] * images
         self._uncommitted: list[str] = []
         self._committed_at = time.monotonic()
+        for name in FILES:
+            require_regular_file(self._folder / name)
+        self._check_journal_size()
         with self._explained(), ExitStack() as on_failure:
             self._folder.mkdir(parents=True, exist_ok=True)
-            _require_regular_files(self._folder)
             self._journal = os.open(self._folder / "journal.jsonl", os.O_RDWR | os.O_CREAT, 0o666)
             on_failure.callback(os.close, self._journal)
             self._lock()
@@ -341,6 +344,15 @@ class PartialStore:
                 "choose another --out."
             )
 
+    def _check_journal_size(self) -> None:
+        """Refuse a journal that would fill memory: no run writes as much for each image."""
+        journal, images = self._folder / "journal.jsonl", len(self._image_ids)
+        if journal.exists() and journal.stat().st_size > JOURNAL_BYTES * (1 + images):
+            raise StoreError(
+                f"{journal} has {journal.stat().st_size:,} bytes, more than {images:,} images "
+                "need: it is damaged. Remove the folder, and run the same command again."
+            )
+
     def _fits(self, entry: _Entry) -> bool:
         rows = len(entry.reasons)
         return rows == len(entry.image_size) and entry.start + rows <= len(self._image_ids)
@@ -391,11 +403,6 @@ class PartialStore:
                 f"cannot write {self._out}: {error.strerror or error}. What is done is kept in "
                 f"{self._folder}; run the same command again to go on."
             ) from error
-
-
-def _require_regular_files(folder: Path) -> None:
-    for name in FILES:
-        require_regular_file(folder / name)
 
 
 def _parse(model: type[Line], line: bytes) -> Line | None:

@@ -12,7 +12,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_extraction.disk import special_kind
 from feature_extraction.errors import HOW_TO_EXTRACT, StoreError
 from feature_extraction.filters import compression_name, read_filters
 from feature_extraction.index import IndexEntry, read_index
@@ -173,6 +172,10 @@ class FeatureStore:
         try:
             rows = list(map(self._row.__getitem__, image_ids))
         except KeyError:
+            if isinstance(image_ids, str):
+                raise StoreError(
+                    f"the images to read are the text {image_ids!r:.60}: expected a list of ids"
+                ) from None
             rows = [self._row_of(image_id) for image_id in image_ids]
         features_NVC = np.empty((len(rows), self._tokens, self._channels), np.float16)
         try:
@@ -220,6 +223,11 @@ def open_features(paths: str | Path | Sequence[str | Path]) -> FeatureReader:
         StoreError: A file, or one that an index names, is missing or damaged; the specs differ, or
             an image occurs twice.
     """
+    if not isinstance(paths, Iterable | Path):
+        raise StoreError(
+            f"the feature files are {paths!r:.60} ({type(paths).__name__}): expected a path, or "
+            "several in a list"
+        )
     several = [paths] if isinstance(paths, str | Path) else list(paths)
     if not several:
         raise StoreError(f"no feature file was given; make one: {HOW_TO_EXTRACT}")
@@ -282,10 +290,7 @@ def _readable(path: Path) -> Iterator[None]:
     if not path.is_file():
         unfinished = path.with_name(path.name + ".partial").exists()
         state = "its extraction is not finished: run the same command again" if unfinished else ""
-        kind = special_kind(path)
-        found = state or "does not exist"
-        if kind:
-            found = f"is {kind}, a regular file of that name does not exist"
+        found = "is a folder" if path.is_dir() else state or "does not exist"
         raise StoreError(f"feature file {path} {found}. Make it with {HOW_TO_EXTRACT}")
     try:
         yield

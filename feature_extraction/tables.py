@@ -143,7 +143,8 @@ class _NpzTable(Table):
             super().__init__(path, shape)
             if name is not None:
                 with archive.open(members[name]) as opened:
-                    self._names = read_npy_names(file, opened, self.rows)
+                    size = archive.getinfo(members[name]).file_size
+                    self._names = read_npy_names(file, opened, self.rows, size)
 
     def names(self) -> list[str] | None:
         return self._names
@@ -278,8 +279,14 @@ def _npy_header(file: FeatureFile, opened: BinaryIO) -> tuple[tuple[int, ...], b
     return header
 
 
-def read_npy_names(file: FeatureFile, opened: Any, rows: int) -> list[str]:
+def read_npy_names(file: FeatureFile, opened: Any, rows: int, size: int) -> list[str]:
     """Read the names of rows from an array of texts or whole numbers.
+
+    Args:
+        file: The file, for messages.
+        opened: The array in NumPy's format.
+        rows: How many names there must be.
+        size: Bytes of the array's file.
 
     Raises:
         StoreError: It holds something else, or another number of names.
@@ -293,9 +300,9 @@ def read_npy_names(file: FeatureFile, opened: Any, rows: int) -> list[str]:
         )
     if tuple(shape) != (rows,):
         raise refusal(file, f"it has {rows:,} rows and names of the shape {list(shape)}")
+    if rows * dtype.itemsize > size:
+        raise refusal(file, f"its {rows:,} names are cut short")
     names = np.frombuffer(opened.read(rows * dtype.itemsize), dtype)
-    if len(names) != rows:
-        raise refusal(file, f"it has {rows:,} rows and {len(names):,} names; it is cut short")
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
 
 

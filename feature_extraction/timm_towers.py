@@ -18,7 +18,6 @@ import torch
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-from feature_extraction.disk import read_small_text
 from feature_extraction.errors import EncoderError
 from feature_extraction.spec import Layer
 from feature_extraction.weights import (
@@ -281,7 +280,7 @@ def tower_of_folder(folder: Path) -> TimmTower:
 
 def _tower_of_config(path: Path, name: str, weights: str | Path) -> TimmTower:
     try:
-        config = json.loads(read_small_text(path))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EncoderError(f"{path} cannot be read as JSON: {error}") from None
     architecture = config.get("architecture") if isinstance(config, dict) else None

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from feature_extraction import huggingface_towers, open_clip_towers, timm_towers
-from feature_extraction.disk import read_small_text
 from feature_extraction.errors import EncoderError
 from feature_extraction.open_clip_weights import CONFIG_NAME as OPEN_CLIP_CONFIG
 from feature_extraction.spec import Layer
@@ -258,7 +257,7 @@ def _tower_of_folder(folder: Path) -> Tower:
             "holds one of them, and its weights as safetensors"
         )
     try:
-        config = json.loads(read_small_text(path))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EncoderError(f"{path} cannot be read as JSON: {error}") from None
     if isinstance(config, dict) and "architecture" in config:

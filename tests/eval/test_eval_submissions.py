@@ -40,3 +40,12 @@ def test_what_is_no_dictionary_of_texts_is_refused(given: object, message: str) 
 def test_predictions_are_returned_as_they_are() -> None:
     predictions = {"1": "yes", "2": ""}
     assert require_predictions(predictions) is predictions
+
+
+@pytest.mark.parametrize("given", ["ID-07 ", "id-7", "Id-07.jpg"])
+def test_ids_that_nearly_match_are_told(given: str) -> None:
+    with pytest.raises(PredictionError, match="1 ids differ only in letter case, spaces, zeros"):
+        require_same_ids(["id-07", "b"], {given: "yes", "b": "no"})
+    with pytest.raises(PredictionError) as caught:
+        require_same_ids(["id-07", "b"], {"id-8": "yes", "b": "no"})
+    assert "differ only" not in str(caught.value)
