@@ -100,7 +100,12 @@ def token_shape(file: FeatureFile, shape: tuple[int, ...]) -> tuple[int, int]:
         StoreError: It is no shape of one image's features.
     """
     if len(shape) not in (1, 2) or not 1 <= math.prod(shape) <= MOST_VALUES_PER_IMAGE:
-        many = f": {shape[0]:,} images in one file? {HOW_TO_NAME_ROWS}" if len(shape) == 3 else ""
+        many = ""
+        if len(shape) == 3:
+            many = (
+                f": are these {shape[0]:,} images in one file? {HOW_TO_NAME_ROWS}. Is it a map "
+                "[channels, rows, columns]? Save it as [rows * columns, channels]"
+            )
         raise refusal(
             file,
             f"the features of {file.image_id!r} have the shape {list(shape)}, expected "

@@ -33,6 +33,7 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 IMAGE_SUFFIXES = (*HDF5_SUFFIXES, ".npy", ".npz", ".safetensors")
 TABLE_SUFFIX = ".parquet"
 MAX_LIST_BYTES = 2**30
+MMF_INFO = "_info.npy"
 # What features also come in: pickles, and what has to be unpacked or converted first.
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".zst", ".bz2", ".xz", ".7z")
@@ -86,7 +87,7 @@ def find(source: Path, *, besides: Path | None = None) -> Found:
         require_regular_file(source)
         raise StoreError(f"{source} does not exist; expected features as {LAYOUTS}")
     if not found.files:
-        raise StoreError(f"no features in {source}; expected {LAYOUTS}{_foreign(found.left_out)}")
+        raise StoreError(f"no features in {source}; {_foreign(found.left_out)}expected {LAYOUTS}")
     _check_ids(source, found.files)
     return found
 
@@ -116,8 +117,8 @@ def _in_file(path: Path) -> list[FeatureFile]:
             raise _nameless(path)
         return _rows(open_table(path), None)
     raise StoreError(
-        f"{path} is neither a folder nor an HDF5 file, nor of another kind that is read; expected "
-        f"{LAYOUTS}{_foreign({suffix: 1})}"
+        f"{path} is neither a folder nor an HDF5 file, nor of another kind that is read; "
+        f"{_foreign({suffix: 1})}expected {LAYOUTS}"
     )
 
 
@@ -139,6 +140,13 @@ def _in_folder(folder: Path, besides: Path | None) -> Found:
             f"{texts[0]} holds what clip-retrieval made of captions, not of images; expected "
             "img_emb/img_emb_0.npy"
         )
+    # What mmf writes beside its arrays: boxes and the like, pickled.
+    arrays = set(candidates)
+    notes = {
+        path.with_name(path.stem + MMF_INFO) for path in candidates if path.suffix == ".npy"
+    } & arrays
+    candidates = [path for path in candidates if path not in notes]
+    foreign += sorted(notes)
     for path in candidates:
         require_regular_file(path)
     if rows := _npy_with_names(candidates):
@@ -336,7 +344,7 @@ def _by_suffix(paths: Iterable[Path]) -> dict[str, int]:
 
 
 def _foreign(left_out: Mapping[str, int]) -> str:
-    """Say what other files are there, and what to do with them."""
+    """Say what other files there are, and what to do with them; empty where there are none."""
     advice = {
         PICKLES: "pickles can run any code when read, so they never are: load them where you trust "
         "them, and save them with numpy.save or safetensors.torch.save_file",
@@ -348,4 +356,4 @@ def _foreign(left_out: Mapping[str, int]) -> str:
         for suffixes, what in advice.items()
         if any(suffix in left_out for suffix in suffixes)
     ]
-    return f". Found {'; '.join(found)}" if found else ""
+    return f"found {'; '.join(found)}; " if found else ""

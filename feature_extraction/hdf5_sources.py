@@ -37,6 +37,7 @@ BUILT_IN_FILTERS = {
 MOST_EXPANSION = 2
 MAX_CHUNK_BYTES = 2**26
 LONGEST_SIDE = 2**31 - 1
+MAX_DEPTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +65,38 @@ def list_hdf5(path: Path) -> Listed | None:
     try:
         with h5py.File(path, "r") as file:
             names, attributes = list(file), set(file.attrs)
-            first = file.get(names[0], getclass=True) if names and _is_own(file, names[0]) else None
+            if FEATURES not in names:
+                return _listed(file, names)
     except DAMAGE as error:
         raise StoreError(f"{path} cannot be read as HDF5 ({error}): it is damaged") from None
-    if FEATURES not in names:
-        return Listed(names, first is not h5py.Dataset)
     if "spec" not in attributes and any(name in names for name in ID_NAMES):
         return None
     raise StoreError(
         f"{path} is a feature store already, or holds the features of no named image: expected "
         f"beside /{FEATURES} the names of its rows, as one of {', '.join(ID_NAMES[:5])}"
     )
+
+
+def _listed(file: h5py.File, names: list[str]) -> Listed:
+    """List the entries of a file, told by the first: images, or folders of images."""
+    first = file[names[0]] if names and _is_own(file, names[0]) else None
+    if isinstance(first, h5py.Group) and len(first) and not _has(first, FEATURES):
+        nested = [path for name in names for path in _nested(file, name, MAX_DEPTH)]
+        return Listed(nested or names, are_groups=True)
+    return Listed(names, are_groups=not isinstance(first, h5py.Dataset))
+
+
+def _nested(group: h5py.Group, name: str, depth: int) -> Iterator[str]:
+    """Go through the paths of the groups with features below a group, following no link."""
+    found = group[name] if _is_own(group, name) else None
+    if not isinstance(found, h5py.Group):
+        return
+    if _has(found, FEATURES):
+        yield name
+    elif depth:
+        for inner in found:
+            for path in _nested(found, inner, depth - 1):
+                yield f"{name}/{path}"
 
 
 @contextmanager
@@ -117,7 +139,9 @@ def _of_image(file: FeatureFile, opened: h5py.File) -> tuple[h5py.Group, h5py.Da
             )
         group: Any = opened
     else:
-        group = linked(file, opened, name)
+        group = opened
+        for part in name.split("/"):
+            group = linked(file, group, part)
         if isinstance(group, h5py.Dataset) and file.key is not None:
             return opened, group
         if not isinstance(group, h5py.Group):
@@ -138,7 +162,8 @@ def _name_in(file: FeatureFile, opened: h5py.File) -> str | None:
 
 
 def _has(group: h5py.Group, name: str) -> bool:
-    return bool(group.id.links.exists(name.encode()))
+    # Of a path only the beginning is looked at, lest a link be followed.
+    return bool(group.id.links.exists(name.partition("/")[0].encode()))
 
 
 def _is_own(group: h5py.Group, name: str) -> bool:
@@ -220,6 +245,11 @@ def _check_stored(file: FeatureFile, dataset: h5py.Dataset) -> None:
     if stored > MOST_EXPANSION * declared + PAGE_BYTES:
         # Decompression is not bounded by what is declared, only by what is stored.
         raise refusal(file, f"{dataset.name} declares {declared:,} bytes, {stored:,} are stored")
+    _check_whole(file, dataset)
+
+
+def _check_whole(file: FeatureFile, dataset: h5py.Dataset) -> None:
+    declared, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if dataset.chunks is None:
         if stored < declared:
             raise FeatureFileError(f"{file.path} is incomplete: {dataset.name} was never written")
@@ -246,8 +276,9 @@ def check_rows(file: FeatureFile, opened: h5py.File) -> h5py.Dataset:
             f"/{FEATURES} has the shape {dataset.shape}, expected [images, tokens, channels] or "
             "[images, channels]",
         )
+    # The last chunk of rows may be larger than what is left for it, so each is bounded by itself.
     _check_chunks(file, dataset)
-    _check_stored(file, dataset)
+    _check_whole(file, dataset)
     return dataset
 
 
@@ -308,4 +339,7 @@ def read_names(file: FeatureFile, opened: h5py.File, rows: int) -> list[str]:
         return [str(number) for number in numbers.tolist()]
     if h5py.check_string_dtype(dataset.dtype) is None:
         raise refusal(file, f"/{name} is {dataset.dtype}, expected texts or whole numbers")
-    return list(read_texts(dataset, range(rows)))
+    try:
+        return list(read_texts(dataset, range(rows)))
+    except UnicodeDecodeError as error:
+        raise refusal(file, f"/{name} holds names that are not UTF-8 ({error})") from None

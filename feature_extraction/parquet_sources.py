@@ -172,13 +172,16 @@ def _batches(path: Path, name: str, rows: int) -> "Iterator[pyarrow.Array]":
 
 
 def _values(column: "pyarrow.Array | None", shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return the numbers of some rows, `[rows, *shape]`; those of a row that is null are NaN."""
+    """Return the numbers of some rows, `[rows, *shape]`; NaN where a row is null or too long."""
     import pyarrow.compute
 
     if column is None:
         raise EOFError("it has fewer rows than it declares")
-    given = ~column.is_null().to_numpy(zero_copy_only=False)
-    values: Any = column.drop_null()
+    column = getattr(column, "storage", column)
+    lengths = pyarrow.compute.list_value_length(column)
+    is_whole = pyarrow.compute.fill_null(pyarrow.compute.equal(lengths, shape[0]), False)
+    given = is_whole.to_numpy(zero_copy_only=False)
+    values: Any = column.filter(is_whole)
     for length in shape:
         values = getattr(values, "storage", values)
         lengths = pyarrow.compute.list_value_length(values).to_numpy(zero_copy_only=False)

@@ -89,7 +89,7 @@ def read_texts(dataset: h5py.Dataset, rows: Sequence[int]) -> Iterator[str]:
     step = max(1, TEXT_BYTES // longest)
     for start in range(0, dataset.shape[0], step):
         wanted = rows[bisect_left(rows, start) : bisect_left(rows, start + step)]
-        texts = dataset.asstr()[start : start + step] if wanted else []
+        texts = dataset.asstr("utf-8")[start : start + step] if wanted else []
         for row in wanted:
             text = texts[row - start]
             read += len(text)

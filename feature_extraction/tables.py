@@ -73,6 +73,9 @@ class Table(ABC):
         self._start = -1
         self._block: NDArray[Any] = np.zeros(0)
 
+    # Whether a row can be read without those before it.
+    is_random_access = True
+
     @abstractmethod
     def names(self) -> list[str] | None:
         """Return the name of each row, as the file has it; `None` where it has none."""
@@ -86,7 +89,13 @@ class Table(ABC):
         start = number - number % self._block_rows
         if start != self._start:
             self._start = -1
-            self._block = self.read(start, min(start + self._block_rows, self.rows))
+            try:
+                self._block = self.read(start, min(start + self._block_rows, self.rows))
+            except DAMAGE:
+                if not self.is_random_access:
+                    raise
+                # Of its neighbours some may be whole.
+                return cast("NDArray[Any]", self.read(number, number + 1)[0])
             self._start = start
         return cast("NDArray[Any]", self._block[number - start])
 
@@ -123,10 +132,14 @@ class _NpyTable(Table):
         with self.path.open("rb") as opened:
             opened.seek(self._offset + start * size * self._dtype.itemsize)
             values = np.fromfile(opened, self._dtype, (stop - start) * size)
+        if values.size < (stop - start) * size:
+            raise EOFError("the file ends before it")
         return values.reshape(stop - start, *self.row_shape)
 
 
 class _NpzTable(Table):
+    is_random_access = False
+
     def __init__(self, path: Path) -> None:
         file = FeatureFile("", path)
         self._member: Any = None
@@ -189,6 +202,8 @@ class _SafetensorsTable(Table):
 
 
 class _ParquetTable(Table):
+    is_random_access = False
+
     def __init__(self, path: Path) -> None:
         self._columns = read_columns(FeatureFile("", path))
         super().__init__(path, (self._columns.rows, *self._columns.row_shape))

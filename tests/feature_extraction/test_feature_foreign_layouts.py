@@ -122,6 +122,14 @@ class TestOneFileWithARowForEachImage:
         expected = IDS if ids.dtype.kind == "S" else [str(number) for number in range(7)]
         assert_holds(imported(path, tmp_path), GRIDS, expected)
 
+    def test_hdf5_that_may_grow_and_names_in_utf8_bytes(self, tmp_path: Path) -> None:
+        path = tmp_path / "all.h5"
+        with h5py.File(path, "w") as file:
+            options = {"chunks": (1000, 4, 6), "maxshape": (None, 4, 6)}
+            file.create_dataset("features", data=GRIDS, **options)
+            file["ids"] = np.array([f"é{number}".encode() for number in range(7)])
+        assert_holds(imported(path, tmp_path), GRIDS, [f"é{number}" for number in range(7)])
+
     def test_npz(self, tmp_path: Path) -> None:
         for save in (np.savez, np.savez_compressed):
             save(tmp_path / "all.npz", features=GRIDS, image_ids=np.array(IDS))
@@ -174,6 +182,20 @@ class TestOneFileWithARowForEachImage:
         pq.write_table(pa.table({"id": IDS, "features": rows}), tmp_path / "all.parquet")
         result = import_features(tmp_path / "all.parquet", tmp_path / "out.h5")
         assert list(result.failures) == [IDS[2]]
+
+    def test_a_row_of_parquet_that_is_shorter_fails_alone(self, tmp_path: Path) -> None:
+        rows = [v[:3] if number == 2 else v for number, v in enumerate(VECTORS.tolist())]
+        pq.write_table(pa.table({"id": IDS, "features": rows}), tmp_path / "all.parquet")
+        result = import_features(tmp_path / "all.parquet", tmp_path / "out.h5")
+        assert list(result.failures) == [IDS[2]]
+
+    def test_rows_before_the_end_of_a_file_cut_short_are_kept(self, tmp_path: Path) -> None:
+        folder = clip_retrieval(tmp_path / "out", parts=1)
+        path = folder / "img_emb/img_emb_0.npy"
+        path.write_bytes(path.read_bytes()[:-10])
+        result = import_features(folder, tmp_path / "out.h5")
+        assert list(result.failures) == [IDS[-1]]
+        assert "row 6 is damaged or cut short: the file ends before it" in result.failures[IDS[-1]]
 
     def test_blocks_smaller_than_the_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -232,6 +254,14 @@ class TestOneFileWithAnEntryForEachImage:
             (tmp_path / "out.h5").unlink(missing_ok=True)
             assert_holds(imported(tmp_path / name, tmp_path), GRIDS[np.argsort(IDS)], sorted(IDS))
 
+    def test_groups_in_folders(self, tmp_path: Path) -> None:
+        path = tmp_path / "all.h5"
+        with h5py.File(path, "w") as file:
+            for id_, values in zip(IDS, GRIDS, strict=True):
+                file[f"data/val/{id_}.jpg/features"] = values
+            file["data/elsewhere"] = h5py.ExternalLink("other.h5", "/")
+        assert_holds(imported(path, tmp_path), GRIDS[np.argsort(IDS)], sorted(IDS))
+
 
 class TestOneFileForEachImage:
     def test_features_at_the_top_of_hdf5_and_npz(self, tmp_path: Path) -> None:
@@ -242,6 +272,13 @@ class TestOneFileForEachImage:
         np.savez(folder / "b.npz", features=GRIDS[1], boxes=np.zeros((4, 4)))
         np.savez_compressed(folder / "c.npz", GRIDS[2])
         assert_holds(imported(folder, tmp_path), GRIDS[:3], ["a", "b", "c"])
+
+    def test_notes_of_mmf_are_left_out(self, tmp_path: Path) -> None:
+        folder = tmp_path / "source"
+        folder.mkdir()
+        np.save(folder / "a.npy", GRIDS[0])
+        np.save(folder / "a_info.npy", np.array({"bbox": []}, object), allow_pickle=True)
+        assert import_features(folder, tmp_path / "out.h5").left_out == {".npy": 1}
 
     @pytest.mark.parametrize("write", ["h5", "npz", "safetensors"])
     def test_many_images_in_one_of_them_are_not_taken_for_tokens(
@@ -321,6 +358,12 @@ def same_names(folder: Path) -> Path:
     return folder / "all.h5"
 
 
+def not_utf8(folder: Path) -> Path:
+    with h5py.File(folder / "all.h5", "w") as file:
+        file["features"], file["ids"] = GRIDS[:2], np.array([b"\xff", b"a"])
+    return folder / "all.h5"
+
+
 def no_zip(folder: Path) -> Path:
     (folder / "all.npz").write_bytes(b"no archive")
     return folder / "all.npz"
@@ -354,12 +397,16 @@ def metadata_only(folder: Path) -> Path:
         (of_torch, r"no features in.*1 .pt: pickles can run any code"),
         (archive, "1 .gz: archives must be unpacked first"),
         (nameless_npy, r"of the shape \[7, 6\] of many images, and nothing says of which. Put the"),
-        (nameless_grids, r"have the shape \[7, 4, 6\], expected.*7 images in one file\? Put their"),
+        (
+            nameless_grids,
+            r"have the shape \[7, 4, 6\], expected.*7 images in one file\? Put.*Is it a map",
+        ),
         (nameless_npz, "of many images, and nothing says of which"),
         (too_few_names, "has 7 rows and /ids 3 names, expected one for each"),
         (names_elsewhere, "/ids is a soft link"),
         (features_elsewhere, "/features is an external link"),
         (same_names, "two entries are for the image '1'.*row 0 and .*row 1"),
+        (not_utf8, "/ids holds names that are not UTF-8"),
         (no_zip, "damaged or cut short"),
         (no_parquet, "damaged or cut short"),
         (other_columns, "columns features, label; expected features and one of"),
