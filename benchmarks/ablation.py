@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from _ablation_variants import OPTIONS, Variant, variants
 
-from eval.files import atomic_path, write_json
+from eval.outputs import atomic_path, write_json
 from feature_extraction.encoders import build_encoder
 from feature_extraction.extract import extract
 from tasks import get_task

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eval.files import write_json
+from eval.outputs import write_json
 from vl_lst.models.loading import DEMO, load_backbone
 from vl_lst.models.quantization import BackbonePrecision
 from vl_lst.profiling.measure import Contender, ProfileSettings, profile_methods

@@ -21,7 +21,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from eval.caption import METRICS, score_captions
-from eval.files import write_json
+from eval.outputs import write_json
 
 KARPATHY_TEST_IMAGES = 5_000
 REFERENCES_PER_IMAGE = 5

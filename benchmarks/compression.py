@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from reading import plain_spec
 
-from eval.files import write_json
+from eval.outputs import write_json
 from feature_extraction.compression import compress_store
 from feature_extraction.encoders import build_encoder
 from feature_extraction.extract import extract

@@ -43,7 +43,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.files import write_json
+from eval.outputs import write_json
 from feature_extraction.allocation import keep_freed_memory
 from feature_extraction.encoders import Encoder, build_encoder
 from feature_extraction.extract import extract

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from eval.files import write_json
+from eval.outputs import write_json
 from feature_extraction.encoders import Encoder, build_encoder
 from feature_extraction.extract import extract
 

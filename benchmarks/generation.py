@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from transformers import T5ForConditionalGeneration
 
-from eval.files import write_json
+from eval.outputs import write_json
 from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from _gqa_questions import made_up_questions
 
-from eval.files import write_json
+from eval.outputs import write_json
 from tasks import ExampleTable, get_task
 
 TRAIN_QUESTIONS = 943_000

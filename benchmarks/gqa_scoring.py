@@ -19,8 +19,8 @@ from typing import Any
 
 from _gqa_questions import COLORS, made_up_questions
 
-from eval.files import write_json
 from eval.gqa import score_gqa
+from eval.outputs import write_json
 from tasks.gqa import TASK
 
 VAL_QUESTIONS = 132_062

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
-from eval.files import write_json
+from eval.outputs import write_json
 from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig

@@ -31,7 +31,7 @@ import numpy as np
 from _reading_workers import MapRows, StoreRows, seconds_of_rounds
 from numpy.typing import NDArray
 
-from eval.files import write_json
+from eval.outputs import write_json
 from feature_extraction.partial import Batch, PartialStore
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import open_features

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eval._vqa_contractions import CONTRACTIONS
-from eval.files import write_json
+from eval.outputs import write_json
 from eval.vqa import score_vqa
 
 VAL2014_QUESTIONS = 214_354

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from eval.errors import FileFormatError, InputError
-from eval.files import atomic_path
+from eval.outputs import atomic_path
 
 __all__ = ["extract_members", "file_names", "write_zip"]
 

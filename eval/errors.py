@@ -2,13 +2,14 @@
 
     InputError
     ├── FileFormatError      a file is not what its format says
+    ├── OutputError          a file cannot be written
     └── PredictionError      predictions do not match the examples they answer
 
 Each message says what was found, what was expected and what to do. The command line prints it
 without a traceback and exits with code 1.
 """
 
-__all__ = ["FileFormatError", "InputError", "PredictionError"]
+__all__ = ["FileFormatError", "InputError", "OutputError", "PredictionError"]
 
 
 class InputError(Exception):
@@ -21,3 +22,7 @@ class FileFormatError(InputError):
 
 class PredictionError(InputError):
     """Predictions are missing, extra, duplicated or of the wrong type."""
+
+
+class OutputError(InputError):
+    """A file cannot be written where the user wants it."""

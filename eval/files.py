@@ -1,9 +1,7 @@
-"""Texts and JSON read with messages a person can act on, and files written whole or not at all."""
+"""Texts and JSON read with messages a person can act on."""
 
 import gc
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any, TextIO
 
 from eval.errors import FileFormatError, InputError
 
-__all__ = ["atomic_path", "garbage_collection_paused", "open_text", "read_json", "write_json"]
+__all__ = ["garbage_collection_paused", "open_text", "read_json"]
 
 
 @contextmanager
@@ -91,41 +89,3 @@ def garbage_collection_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that replaces it when the block ends without error.
-
-    A reader sees the old file or the whole new one, whatever happens in between.
-
-    Raises:
-        InputError: There is a folder of that name.
-    """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: expected the name of a file to write")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
-    """Write `value` as JSON, atomically.
-
-    Raises:
-        ValueError: The value holds NaN or an infinity, which JSON does not have.
-    """
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")

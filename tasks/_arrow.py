@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.errors import FileFormatError, InputError
-from eval.files import atomic_path
+from eval.outputs import atomic_path
 from tasks._task import Example
 
 __all__ = ["ArrowExamples", "cache_folder", "cached_examples"]

@@ -22,7 +22,8 @@ from typing import Any, BinaryIO
 
 from eval.archives import extract_members, file_names
 from eval.errors import FileFormatError, InputError
-from eval.files import read_json, write_json
+from eval.files import read_json
+from eval.outputs import write_json
 from tasks._files import DataFile
 
 __all__ = ["BytesReport", "download_file", "fetch"]

@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eval.errors import FileFormatError, InputError
-from eval.files import read_json, write_json
+from eval.files import read_json
+from eval.outputs import write_json
 from tasks._answers import build_answer_list, load_answer_list
 from tasks._files import KARPATHY, VQA_SIZES
 from tasks._records import read_records

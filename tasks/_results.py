@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.errors import PredictionError
-from eval.files import write_json
+from eval.outputs import write_json
 from eval.submissions import first_five
 from tasks._records import Records, read_records, repeated_ids
 

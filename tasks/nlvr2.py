@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.errors import FileFormatError, InputError
-from eval.files import atomic_path
 from eval.intervals import accuracy_in_context
 from eval.nlvr2 import LABELS, read_label_lines, score_nlvr2
+from eval.outputs import atomic_path
 from eval.submissions import first_five
 from tasks._arrow import cached_examples
 from tasks._files import NLVR2_FILES, NLVR2_SIZES

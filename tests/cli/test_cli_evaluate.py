@@ -1,6 +1,8 @@
 """`vl-lst evaluate` as a user calls it."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from tiny_run import TinyWorld, tiny_world
 from feature_extraction.encoders import build_encoder
 from feature_extraction.extract import extract
 from vl_lst.cli import main
+from vl_lst.training.answering import Answerer
 from vl_lst.training.session import train
 
 
@@ -50,6 +53,36 @@ def test_it_writes_predictions_and_official_scores(
     arguments = ["score", "--task", "vqa", "--data-root", str(world.root), "--split", "val2014"]
     assert main([*arguments, "--predictions", str(predictions), "--json", str(again)]) == 0
     assert json.loads(again.read_text()) == document
+
+
+def test_a_folder_for_predictions_that_is_a_file_is_told_before_work_begins(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(run / "predictions")
+    (run / "predictions").write_text("")
+    monkeypatch.setattr(Answerer, "answer_all", lambda *_: pytest.fail("nothing may be answered"))
+    assert main(["evaluate", str(run), "--split", "val2014"]) == 1
+    error = capsys.readouterr().err
+    assert f"cannot write {run}/predictions/vqa-val2014.json" in error
+
+
+def test_scores_are_printed_though_the_disk_is_full_at_the_end(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = (run / "record.json").read_bytes()
+    monkeypatch.setattr(os, "fsync", fail)
+    assert main(["evaluate", str(run), "--split", "val2014", "--json", "-"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["metrics"]["accuracy"] is not None
+    assert f"cannot write {run}" in captured.err
+    assert "no space left on the device" in captured.err
+    assert (run / "record.json").read_bytes() == before
 
 
 def test_scores_on_examples_it_trained_on_are_marked(

@@ -1,11 +1,11 @@
-"""Files are written whole or not at all, and unreadable ones are explained."""
+"""Unreadable files are explained."""
 
 from pathlib import Path
 
 import pytest
 
 from eval.errors import FileFormatError, InputError
-from eval.files import atomic_path, read_json, write_json
+from eval.files import read_json
 
 
 @pytest.mark.parametrize(
@@ -32,32 +32,3 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
         read_json(tmp_path / "none.json", expected="questions")
     with pytest.raises(InputError, match="is a folder"):
         read_json(tmp_path, expected="questions")
-
-
-def test_a_failed_write_keeps_the_old_file_and_no_other(tmp_path: Path) -> None:
-    file = tmp_path / "scores.json"
-    write_json(file, {"accuracy": 1})
-
-    def write_half() -> None:
-        with atomic_path(file) as temporary:
-            temporary.write_text("half", encoding="utf-8")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        write_half()
-    assert read_json(file, expected="scores") == {"accuracy": 1}
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_json_never_holds_nan(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Out of range"):
-        write_json(tmp_path / "scores.json", {"accuracy": float("nan")})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_is_not_a_file_to_write(tmp_path: Path) -> None:
-    with (
-        pytest.raises(InputError, match="is a folder: expected the name of a file to write"),
-        atomic_path(tmp_path),
-    ):
-        pass

@@ -5,12 +5,15 @@ Commands import what they need inside their function, so that `vl-lst score` nev
 """
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from vl_lst.cli._console import status
+from vl_lst import __version__
+from vl_lst.cli._console import prepare_streams, results, status
 from vl_lst.cli.data import data
 from vl_lst.cli.demo import demo
 from vl_lst.cli.evaluate import evaluate
@@ -35,6 +38,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        results.print(f"vl-lst {__version__}", markup=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
 for command in (
     demo,
     extract_features,
@@ -56,20 +79,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments after the program's name; `None` takes them from `sys.argv`.
     """
+    prepare_streams()
     try:
-        app(args=list(sys.argv[1:] if argv is None else argv), prog_name="vl-lst")
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_has_gone()
+    except OSError as error:
+        _complain(f"cannot write to standard output: {error.strerror or error}")
+        return 1
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        app(args=arguments, prog_name="vl-lst")
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if code == INTERRUPTED:
+            status.print("interrupted")
+        return code
     except KeyboardInterrupt:
         status.print("interrupted")
         return INTERRUPTED
     except USER_ERRORS as error:
         _complain(str(error))
         return 1
+    except BrokenPipeError:
+        raise
     except OSError as error:
         _complain(_explain_os_error(error))
         return 1
     return 0
+
+
+def _reader_has_gone() -> int:
+    """End quietly when what reads standard output, such as `head`, has read enough."""
+    # The interpreter flushes once more at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def _complain(message: str) -> None:

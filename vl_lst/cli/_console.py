@@ -3,10 +3,12 @@
 Results go to standard output, everything else (progress, notes, errors) to standard error.
 """
 
+import io
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,12 +25,8 @@ from rich.progress import (
 
 from vl_lst.progress import ProgressReport, silent
 
-__all__ = ["JsonOption", "QuietOption", "progress", "results", "status"]
+__all__ = ["QuietOption", "prepare_streams", "progress", "results", "status"]
 
-JsonOption = Annotated[
-    Path | None,
-    typer.Option("--json", metavar="FILE", help="Also write the result as JSON to this file."),
-]
 QuietOption = Annotated[
     bool, typer.Option("--quiet", help="Print nothing but the result and errors.")
 ]
@@ -37,6 +35,24 @@ SECONDS_BETWEEN_PLAIN_LINES = 10.0
 
 results = Console(soft_wrap=True, highlight=False)
 status = Console(stderr=True, soft_wrap=True, highlight=False)
+
+# With fewer columns tables show nothing of their cells.
+MIN_COLUMNS = 20
+
+
+def prepare_streams() -> None:
+    """Prepare standard output and error for what a command prints; done before each command.
+
+    Characters that a stream cannot encode are printed as escapes, and a useless `COLUMNS`, such as
+    0, is ignored.
+    """
+    results.stderr = False
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) < MIN_COLUMNS:
+        del os.environ["COLUMNS"]
 
 
 class _PlainLines:

@@ -11,7 +11,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
+from vl_lst.cli._console import QuietOption, progress, results, status
+from vl_lst.cli._outputs import JsonOption, write_json_report
 from vl_lst.progress import ProgressReport
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ def check(
     Example: vl-lst data check --task vqa --data-root data --features train.h5 val.h5
     """
     from eval.errors import InputError
-    from eval.files import write_json
     from tasks import get_task
     from tasks._data_check import check_files, check_split
 
@@ -95,11 +95,10 @@ def check(
             for each in split_states
         ]
     problems = [state.problem for state in split_states if state.problem is not None]
-    if json_file is not None:
-        write_json(json_file, _check_document(chosen, data_root, file_states, split_states))
     if file_states:
         _print_table(_file_table(chosen, data_root, file_states))
     _print_table(_split_table(split_states))
+    write_json_report(json_file, _check_document(chosen, data_root, file_states, split_states))
     for state in split_states:
         if not state.problem and not state.is_published_size and not quiet:
             status.print(f"note: {state.split} is not of the published size", markup=False)
@@ -132,7 +131,6 @@ def prepare(
 
     Example: vl-lst data prepare --task vqa --data-root data
     """
-    from eval.files import write_json
     from tasks import get_task
 
     chosen = get_task(task)
@@ -144,9 +142,8 @@ def prepare(
             results.print(f"{done}: {each.path} ({each.note})", markup=False)
     elif not quiet:
         status.print(f"{chosen.name} reads the official files as they are", markup=False)
-    if json_file is not None:
-        rows = [{"path": str(m.path), "written": m.written, "note": m.note} for m in made]
-        write_json(json_file, {"task": chosen.name, "files": rows})
+    rows = [{"path": str(m.path), "written": m.written, "note": m.note} for m in made]
+    write_json_report(json_file, {"task": chosen.name, "files": rows})
 
 
 @data.command()
@@ -175,7 +172,6 @@ def download(
     Example: vl-lst data download --task vqa --data-root data --split val2014
     """
     from eval.errors import InputError
-    from eval.files import write_json
     from tasks import get_task
     from tasks._download import download_file
 
@@ -215,15 +211,14 @@ def download(
         for file in asked:
             if file.source is None and file.found(data_root) is None:
                 status.print(f"not fetched: {file.path} ({file.address})", markup=False)
-    if json_file is not None:
-        write_json(
-            json_file,
-            {
-                "task": chosen.name,
-                "written": [str(path) for path in written],
-                "problems": problems,
-            },
-        )
+    write_json_report(
+        json_file,
+        {
+            "task": chosen.name,
+            "written": [str(path) for path in written],
+            "problems": problems,
+        },
+    )
     if problems:
         raise InputError("; ".join(problems))
 

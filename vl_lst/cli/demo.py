@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from vl_lst.cli._console import JsonOption, QuietOption, progress, results
-from vl_lst.cli.leaderboard import write_page
+from vl_lst.cli._console import QuietOption, progress, results
+from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report, write_report
+from vl_lst.cli.leaderboard import build_page
 
 __all__ = ["demo"]
 
@@ -17,7 +18,13 @@ EXAMPLES = 12
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder for everything the demo makes.")
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for everything the demo makes.",
+            callback=binary_file("a folder", is_checked=False),
+        ),
     ] = Path("demo-run"),
     methods: Annotated[
         str,
@@ -44,7 +51,6 @@ def demo(
     """
     from functools import partial
 
-    from eval.files import write_json
     from eval.leaderboard.quantities import Statistic
     from eval.leaderboard.units import score_text
     from feature_extraction.allocation import keep_freed_memory
@@ -74,9 +80,8 @@ def demo(
         table.add_row(label, *cells, style="bold" if name == LADDER else None)
     results.print(table)
     page = out / "leaderboard.html"
-    write_page(
+    _, content = build_page(
         result.runs,
-        page,
         splits={},
         images=result.pictures,
         examples=EXAMPLES,
@@ -85,6 +90,7 @@ def demo(
         include_dirty=True,
         quiet=True,
     )
+    write_report(page, content)
     results.print(f"{result.seconds:.0f} seconds")
     results.print(f"examples with answers: {result.gallery}", markup=False)
     results.print(f"curves, costs and more examples: {page}", markup=False)
@@ -93,20 +99,19 @@ def demo(
         "--question TEXT",
         markup=False,
     )
-    if json_file is not None:
-        means: dict[str, dict[str, float]] = {}
-        deviations: dict[str, dict[str, float | None]] = {}
-        for name, scores in result.scores.items():
-            found = {trained: Statistic.of(values) for trained, values in scores.items()}
-            means[name] = {trained: each.mean for trained, each in found.items()}
-            deviations[name] = {trained: each.deviation for trained, each in found.items()}
-        document = {
-            "tasks": means,
-            "standard_deviations": deviations,
-            "seeds": drawn,
-            "seconds": round(result.seconds, 1),
-        }
-        write_json(json_file, document)
+    means: dict[str, dict[str, float]] = {}
+    deviations: dict[str, dict[str, float | None]] = {}
+    for name, scores in result.scores.items():
+        found = {trained: Statistic.of(values) for trained, values in scores.items()}
+        means[name] = {trained: each.mean for trained, each in found.items()}
+        deviations[name] = {trained: each.deviation for trained, each in found.items()}
+    document = {
+        "tasks": means,
+        "standard_deviations": deviations,
+        "seeds": drawn,
+        "seconds": round(result.seconds, 1),
+    }
+    write_json_report(json_file, document)
 
 
 def _read_seeds(text: str) -> list[int]:

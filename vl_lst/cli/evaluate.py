@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
+from vl_lst.cli._console import QuietOption, progress, results, status
+from vl_lst.cli._outputs import JsonOption, write_json_report
 
 __all__ = ["evaluate"]
 
@@ -69,7 +70,7 @@ def evaluate(
     if (split is None) == (file is None):
         raise typer.BadParameter("give either --split or --file")
     from eval.errors import InputError
-    from eval.files import write_json
+    from eval.outputs import check_output
     from tasks._submission import submission_of
     from vl_lst.cli._scores import print_score, score_document
     from vl_lst.cli._submissions import print_written
@@ -85,6 +86,7 @@ def evaluate(
                 "your own; leave it out, or give --data-root and an official --split"
             )
         submission_of(chosen)
+        check_output(run / "submission" / "file")
     given = file or split
     assert given is not None
     split = given.name if isinstance(given, Path) else given
@@ -115,8 +117,9 @@ def evaluate(
     else:
         document = score_document(chosen, split, evaluation.score)
         print_score(chosen, split, evaluation.score, quiet=quiet)
-    if json_file is not None:
-        write_json(json_file, document)
+    write_json_report(json_file, document)
+    if evaluation.unwritten is not None:
+        raise evaluation.unwritten
     results.print(f"predictions: {evaluation.path}", markup=False)
     if submission:
         print_written(

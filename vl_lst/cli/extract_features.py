@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from eval.files import write_json
-from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
+from vl_lst.cli._console import QuietOption, progress, results, status
+from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 from vl_lst.cli._processes import chosen_shard, own_device, own_share, wait_for_others
 from vl_lst.demo import CLIP_FOLDER
 
@@ -54,7 +54,13 @@ def extract_features(
         typer.Option("--images", metavar="DIR", help="Folder of photographs, searched in depth."),
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE.h5", help="Feature file to make, or to finish.")
+        Path,
+        typer.Option(
+            "--out",
+            metavar="FILE.h5",
+            help="Feature file to make, or to finish.",
+            callback=binary_file("a feature file", is_checked=False),
+        ),
     ],
     encoder: Annotated[
         str,
@@ -195,21 +201,20 @@ def extract_features(
         results.print(f"  failed {image_id}: {reason}", markup=False)
     if len(failures) > SHOWN_FAILURES:
         results.print(f"  ... and {len(failures) - SHOWN_FAILURES:,} more", markup=False)
-    if json_file is not None:
-        write_json(
-            part.path(json_file) if is_launched and part is not None else json_file,
-            {
-                "path": str(result.path),
-                "images": result.images,
-                "extracted": result.extracted,
-                "failures": failures,
-                "file_bytes": file_bytes,
-                "seconds": result.seconds,
-                "images_per_second": result.images_per_second,
-                "spec": json.loads(tower.spec.to_json()),
-                "spec_sha256": tower.spec.digest,
-            },
-        )
+    write_json_report(
+        part.path(json_file) if json_file and part and is_launched else json_file,
+        {
+            "path": str(result.path),
+            "images": result.images,
+            "extracted": result.extracted,
+            "failures": failures,
+            "file_bytes": file_bytes,
+            "seconds": result.seconds,
+            "images_per_second": result.images_per_second,
+            "spec": json.loads(tower.spec.to_json()),
+            "spec_sha256": tower.spec.digest,
+        },
+    )
     if is_launched:
         wait_for_others()
     if failures and not allow_missing:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
+from vl_lst.cli._console import QuietOption, progress, results, status
+from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 from vl_lst.cli.extract_features import DEMO_ENCODER, Resize
 from vl_lst.cli.features_compress import compress
 from vl_lst.cli.features_join import join
@@ -44,7 +45,6 @@ def info(file: FeatureFileArgument, json_file: JsonOption = None) -> None:
 
     Example: vl-lst features info val2014.h5
     """
-    from eval.files import write_json
     from feature_extraction.summary import summarise
 
     summary = summarise(file)
@@ -60,8 +60,7 @@ def info(file: FeatureFileArgument, json_file: JsonOption = None) -> None:
     ]
     for line in lines:
         results.print(line, markup=False)
-    if json_file is not None:
-        write_json(json_file, _summary_document(file, summary))
+    write_json_report(json_file, _summary_document(file, summary))
 
 
 def verify(
@@ -94,7 +93,6 @@ def verify(
 
     Example: vl-lst features verify val2014.h5 --images coco/val2014
     """
-    from eval.files import write_json
     from feature_extraction.encoders import encoder_from_spec
     from feature_extraction.errors import StoreError
     from feature_extraction.store import open_features
@@ -108,19 +106,6 @@ def verify(
     with progress("comparing", quiet=quiet) as report:
         found = compare(store, images, encoder, sample=sample, on_progress=report)
     largest = found.largest
-    if json_file is not None:
-        write_json(
-            json_file,
-            {
-                "path": str(file),
-                "encoder": encoder.spec.encoder,
-                "weights": encoder.spec.weights,
-                "agrees": not found.wrong,
-                "largest": _difference_document(largest),
-                "images": {each.image_id: _difference_document(each) for each in found.differences},
-                "images_not_in_folder": found.absent,
-            },
-        )
     if found.absent and not quiet:
         status.print(
             f"note: {found.absent:,} images of {file} are not in {images}.{found.near_names}",
@@ -130,6 +115,18 @@ def verify(
         f"largest difference in {len(found.differences)} images: {largest.absolute:.6g}, in "
         f"{_place(largest)}",
         markup=False,
+    )
+    write_json_report(
+        json_file,
+        {
+            "path": str(file),
+            "encoder": encoder.spec.encoder,
+            "weights": encoder.spec.weights,
+            "agrees": not found.wrong,
+            "largest": _difference_document(largest),
+            "images": {each.image_id: _difference_document(each) for each in found.differences},
+            "images_not_in_folder": found.absent,
+        },
     )
     if found.wrong:
         worst = max(found.wrong, key=lambda each: each.excess)
@@ -156,7 +153,13 @@ def import_(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE.h5", help="Feature file to make, or to finish.")
+        Path,
+        typer.Option(
+            "--out",
+            metavar="FILE.h5",
+            help="Feature file to make, or to finish.",
+            callback=binary_file("a feature file", is_checked=False),
+        ),
     ],
     encoder: Annotated[
         str, typer.Option(metavar="NAME", help="What made the features, such as RN101.")
@@ -181,7 +184,6 @@ def import_(
 
     Example: vl-lst features import data_clip_RN101_att --out coco.h5 --encoder RN101
     """
-    from eval.files import write_json
     from feature_extraction.importing import import_features
 
     with progress("importing", quiet=quiet) as report:
@@ -205,21 +207,20 @@ def import_(
     if result.left_out and not quiet:
         counts = ", ".join(f"{count:,} {suffix}" for suffix, count in result.left_out.items())
         status.print(f"left out: {counts}", markup=False)
-    if json_file is not None:
-        write_json(
-            json_file,
-            {
-                "path": str(out),
-                "images": result.images,
-                "left_out": dict(result.left_out),
-                "imported": result.imported,
-                "failures": failures,
-                "file_bytes": result.file_bytes,
-                "seconds": result.seconds,
-                "spec": json.loads(result.spec.to_json()),
-                "spec_sha256": result.spec.digest,
-            },
-        )
+    write_json_report(
+        json_file,
+        {
+            "path": str(out),
+            "images": result.images,
+            "left_out": dict(result.left_out),
+            "imported": result.imported,
+            "failures": failures,
+            "file_bytes": result.file_bytes,
+            "seconds": result.seconds,
+            "spec": json.loads(result.spec.to_json()),
+            "spec_sha256": result.spec.digest,
+        },
+    )
     if failures and not allow_missing:
         status.print(
             f"{len(failures):,} images have no features, because their files are damaged. Replace "
@@ -231,7 +232,15 @@ def import_(
 
 def export(
     file: FeatureFileArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder to make.",
+            callback=binary_file("a folder", is_checked=False),
+        ),
+    ],
     export_format: Annotated[
         ExportFormat,
         typer.Option(
@@ -250,7 +259,6 @@ def export(
 
     Example: vl-lst features export val2014.h5 --out val2014_arrow --format arrow
     """
-    from eval.files import write_json
     from feature_extraction.exporting import export_features
     from feature_extraction.store import open_features
 
@@ -263,18 +271,17 @@ def export(
         f"now, {left_out:,} without features left out",
         markup=False,
     )
-    if json_file is not None:
-        write_json(
-            json_file,
-            {
-                "path": str(out),
-                "format": export_format.value,
-                "images": result.images,
-                "written": result.written,
-                "files": result.files,
-                "left_out": left_out,
-            },
-        )
+    write_json_report(
+        json_file,
+        {
+            "path": str(out),
+            "format": export_format.value,
+            "images": result.images,
+            "written": result.written,
+            "files": result.files,
+            "left_out": left_out,
+        },
+    )
 
 
 def _spec_lines(spec: "FeatureSpec") -> list[str]:
@@ -318,8 +325,9 @@ def _value_lines(values: "ValueSummary") -> list[str]:
     if values.not_finite:
         lines.append(f"  {values.not_finite:,} values are not finite: the file is not to be used")
     most, total = max(values.counts), sum(values.counts)
+    cell = "█" if results.encoding.lower().startswith("utf") else "#"
     for low, high, count in zip(values.edges, values.edges[1:], values.counts, strict=False):
-        bar = "█" * math.ceil(BAR_CELLS * count / most)
+        bar = cell * math.ceil(BAR_CELLS * count / most)
         lines.append(f"  {low:>10.4g} .. {high:<10.4g} {100 * count / total:5.1f} % {bar}".rstrip())
     return lines
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from eval.files import write_json
-from vl_lst.cli._console import JsonOption, QuietOption, progress, results
+from vl_lst.cli._console import QuietOption, progress, results
+from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 
 __all__ = ["compress"]
 
@@ -18,7 +18,10 @@ def compress(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE.h5", help="File to make. Default: FILE itself is replaced."
+            "--out",
+            metavar="FILE.h5",
+            help="File to make. Default: FILE itself is replaced.",
+            callback=binary_file("a feature file", is_checked=False),
         ),
     ] = None,
     json_file: JsonOption = None,
@@ -46,13 +49,12 @@ def compress(
         f"{before / 2**20:.1f} MiB",
         markup=False,
     )
-    if json_file is not None:
-        write_json(
-            json_file,
-            {
-                "path": str(target),
-                "compression": "zstd",
-                "file_bytes": after,
-                "file_bytes_before": before,
-            },
-        )
+    write_json_report(
+        json_file,
+        {
+            "path": str(target),
+            "compression": "zstd",
+            "file_bytes": after,
+            "file_bytes_before": before,
+        },
+    )

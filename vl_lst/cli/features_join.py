@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from eval.files import write_json
-from vl_lst.cli._console import JsonOption, QuietOption, results, status
+from vl_lst.cli._console import QuietOption, results, status
+from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 
 __all__ = ["join"]
 
@@ -17,7 +17,13 @@ def join(
         typer.Argument(metavar="SHARDS...", help="All shards, in any order; or whole files."),
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE.h5", help="File to make, beside the shards.")
+        Path,
+        typer.Option(
+            "--out",
+            metavar="FILE.h5",
+            help="File to make, in the folder of the shards.",
+            callback=binary_file("a feature file", is_checked=False),
+        ),
     ],
     copy: Annotated[
         bool,
@@ -51,15 +57,14 @@ def join(
             "and have none.",
             markup=False,
         )
-    if json_file is not None:
-        write_json(
-            json_file,
-            {
-                "path": str(out),
-                "kind": "copy" if copy else "index",
-                "files": [str(path) for path in result.files],
-                "images": result.images,
-                "failures": dict(result.failures),
-                "file_bytes": result.file_bytes,
-            },
-        )
+    write_json_report(
+        json_file,
+        {
+            "path": str(out),
+            "kind": "copy" if copy else "index",
+            "files": [str(path) for path in result.files],
+            "images": result.images,
+            "failures": dict(result.failures),
+            "file_bytes": result.file_bytes,
+        },
+    )

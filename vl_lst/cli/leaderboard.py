@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
+from vl_lst.cli._console import QuietOption, progress, results, status
+from vl_lst.cli._outputs import JsonOption, report_file, write_json_report, write_report
 
 if TYPE_CHECKING:
     from eval.leaderboard.board import Board, Group
     from eval.leaderboard.reported import ReportedResults
 
-__all__ = ["leaderboard", "write_page"]
+__all__ = ["build_page", "leaderboard"]
 
 MOST_MISSING_SHOWN = 3
 NARROWEST_METHOD = 16
@@ -25,18 +26,29 @@ def leaderboard(
         Path,
         typer.Argument(metavar="RUNS_DIR", help="Folder with runs in it, in folders of any depth."),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.html", help="Where the page goes.")] = Path(
-        "leaderboard.html"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE.html", help="Where the page goes.", callback=report_file),
+    ] = Path("leaderboard.html"),
     markdown: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the tables as Markdown.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write the tables as Markdown.", callback=report_file
+        ),
     ] = None,
     latex: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also write the tables as LaTeX, for booktabs."),
+        typer.Option(
+            metavar="FILE",
+            help="Also write the tables as LaTeX, for booktabs.",
+            callback=report_file,
+        ),
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write all groups as one CSV table.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write all groups as one CSV table.", callback=report_file
+        ),
     ] = None,
     split: Annotated[
         list[str] | None,
@@ -78,15 +90,13 @@ def leaderboard(
 
     Example: vl-lst leaderboard runs --out leaderboard.html --images coco --markdown table.md
     """
-    from eval.files import atomic_path, write_json
     from eval.leaderboard.reported import reported_results
     from eval.leaderboard.tables import board_document, to_csv, to_latex, to_markdown
     from tasks import task_names
 
     quoted = reported_results() if reported else None
-    board = write_page(
+    board, page = build_page(
         runs_dir,
-        out,
         splits=_chosen_splits(split or [], task_names()),
         images=images,
         examples=examples,
@@ -95,20 +105,18 @@ def leaderboard(
         include_dirty=include_dirty,
         quiet=quiet,
     )
-    for path, write in ((markdown, to_markdown), (latex, to_latex), (csv, to_csv)):
-        if path is not None:
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(write(board, quoted).encode("utf-8", "replace"))
-    if json_file is not None:
-        write_json(json_file, board_document(board, quoted))
     for group in board.groups:
         _print_group(group)
+    write_report(out, page)
     results.print(f"page: {out}", markup=False)
+    for path, write in ((markdown, to_markdown), (latex, to_latex), (csv, to_csv)):
+        if path is not None:
+            write_report(path, write(board, quoted).encode("utf-8", "replace"))
+    write_json_report(json_file, board_document(board, quoted))
 
 
-def write_page(
+def build_page(
     runs_dir: Path,
-    out: Path,
     *,
     splits: Mapping[str, str],
     images: Path | None,
@@ -117,13 +125,12 @@ def write_page(
     quoted: "ReportedResults | None",
     include_dirty: bool,
     quiet: bool,
-) -> "Board":
-    """Write the page of HTML, and return what is on it; see the options of the command.
+) -> "tuple[Board, bytes]":
+    """Return the runs compared, and the page of HTML about them; see the options of the command.
 
     Raises:
         InputError: No run in the folder can be compared.
     """
-    from eval.files import atomic_path
     from eval.leaderboard.board import build_board
     from eval.leaderboard.quantities import Metric
     from eval.leaderboard.runs import find_runs
@@ -158,10 +165,8 @@ def write_page(
         if len(missing) > MOST_MISSING_SHOWN:
             status.print(f"no picture of {len(missing) - MOST_MISSING_SHOWN:,} more")
     page = render_page(board, title=title, reported=quoted, sheets=sheets, pictures=pictures)
-    with atomic_path(out) as temporary:
-        # A lone surrogate in someone's prediction is no reason to fail.
-        temporary.write_bytes(page.encode("utf-8", "replace"))
-    return board
+    # A lone surrogate in someone's prediction is no reason to fail.
+    return board, page.encode("utf-8", "replace")
 
 
 def _chosen_splits(given: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:

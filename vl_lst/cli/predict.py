@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from vl_lst.cli._console import JsonOption, QuietOption, results, status
+from vl_lst.cli._console import QuietOption, results, status
+from vl_lst.cli._outputs import JsonOption, write_json_report
 
 __all__ = ["predict"]
 
@@ -42,7 +43,6 @@ def predict(
 
     Example: vl-lst predict runs/vqa --image cat.jpg --question "what animal is this?"
     """
-    from eval.files import write_json
     from vl_lst.training.run import load_run
 
     loaded = load_run(run)
@@ -53,14 +53,13 @@ def predict(
     if answer.ranked is not None and not quiet:
         for text, score in answer.ranked:
             results.print(f"  {score:.3f}  {text}", markup=False)
-    if json_file is not None:
-        write_json(
-            json_file,
-            {
-                "run": str(run),
-                "images": [str(path) for path in image],
-                "question": question,
-                "answer": answer.answer,
-                "scores": None if answer.ranked is None else dict(answer.ranked),
-            },
-        )
+    write_json_report(
+        json_file,
+        {
+            "run": str(run),
+            "images": [str(path) for path in image],
+            "question": question,
+            "answer": answer.answer,
+            "scores": None if answer.ranked is None else dict(answer.ranked),
+        },
+    )

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from vl_lst.cli._console import JsonOption, QuietOption, progress, results
+from vl_lst.cli._console import QuietOption, progress, results
+from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 from vl_lst.cli._profiling import one_of, read_contenders
 
 __all__ = ["profile"]
@@ -101,7 +102,9 @@ def profile(
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Draw memory against trainable share, as .svg, .png or .pdf."
+            metavar="FILE",
+            help="Draw memory against trainable share, as .svg, .png or .pdf.",
+            callback=binary_file("a picture"),
         ),
     ] = None,
     json_file: JsonOption = None,
@@ -123,7 +126,6 @@ def profile(
         )
     if vocabulary is not None and not (random_weights or dry_run):
         raise typer.BadParameter("--vocabulary is for --random-weights: weights have their own")
-    from eval.files import write_json
     from vl_lst.profiling.device import refuse_shared_device
     from vl_lst.profiling.measure import ProfileSettings, profile_methods
     from vl_lst.profiling.plot import plot_profiles, require_plot_format
@@ -172,12 +174,11 @@ def profile(
     )
     with progress("profiling", quiet=quiet) as report:
         profiles = profile_methods(contenders, wanted, report)
-    if json_file is not None:
-        write_json(json_file, document(profiles, wanted))
-    if plot is not None:
-        plot_profiles(profiles, wanted, plot)
     results.print(bytes_table(profiles, wanted))
     for table in parts_tables(profiles):
         results.print(table)
     if (times := seconds_table(profiles)) is not None:
         results.print(times)
+    write_json_report(json_file, document(profiles, wanted))
+    if plot is not None:
+        plot_profiles(profiles, wanted, plot)

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from vl_lst.cli._console import JsonOption, QuietOption
+from vl_lst.cli._console import QuietOption
+from vl_lst.cli._outputs import JsonOption, write_json_report
 
 __all__ = ["score"]
 
@@ -75,7 +76,6 @@ def score(
             "--check-submission and --strict-official are for official splits: leave --file out"
         )
     from eval.errors import InputError
-    from eval.files import write_json
     from tasks import get_task, with_own_files
     from vl_lst.cli._scores import print_score, require_metrics, score_document
     from vl_lst.cli._submissions import print_check
@@ -88,8 +88,7 @@ def score(
     assert split is not None
     if check_submission is not None:
         document = print_check(chosen, check_submission, data_root, split, quiet=quiet)
-        if json_file is not None:
-            write_json(json_file, document)
+        write_json_report(json_file, document)
         return
     assert predictions is not None
     if not strict_official:
@@ -101,6 +100,5 @@ def score(
             f"{chosen.name} has no other way of reading predictions: leave out --strict-official"
         )
     require_metrics(scores, require or [])
-    if json_file is not None:
-        write_json(json_file, score_document(chosen, split, scores))
     print_score(chosen, split, scores, quiet=quiet)
+    write_json_report(json_file, score_document(chosen, split, scores))

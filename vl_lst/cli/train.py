@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vl_lst.cli._console import JsonOption, QuietOption, progress, results, status
+from vl_lst.cli._console import QuietOption, progress, results, status
+from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 
 __all__ = ["train"]
 
@@ -15,7 +16,15 @@ DEFAULT_ENCODER = "RN101"
 
 
 def train(
-    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder of the run.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="RUN",
+            help="Folder of the run.",
+            callback=binary_file("a run", is_checked=False),
+        ),
+    ],
     task: Annotated[
         str | None,
         typer.Option(
@@ -137,7 +146,6 @@ def train(
             "--images works in one process: run `vl-lst extract-features` first, and give "
             "--features"
         )
-    from eval.files import write_json
     from vl_lst.cli._own_images import extract_into_run, features_file
     from vl_lst.recipes import (
         fitting_recipe,
@@ -191,8 +199,6 @@ def train(
         notes.removeHandler(handler)
     if not first:
         return
-    if json_file is not None:
-        write_json(json_file, record.model_dump(mode="json"))
     for name, scores in record.scores.items():
         for split, metrics in scores.items():
             numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
@@ -203,6 +209,7 @@ def train(
             f"mean of the primary metrics in percent: {record.mean_score:.2f}", markup=False
         )
     results.print(f"run: {out}", markup=False)
+    write_json_report(json_file, record.model_dump(mode="json"))
 
 
 class _StatusHandler(logging.Handler):

@@ -4,7 +4,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from eval.files import write_json
+from eval.outputs import write_json
 from vl_lst.demo.captions import caption
 from vl_lst.demo.scenes import Scene
 from vl_lst.demo.splits import PICTURE_SIZE, Split

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from eval.files import atomic_path
+from eval.outputs import atomic_path
 
 __all__ = ["Card", "draw_gallery"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from eval.files import write_json
+from eval.outputs import write_json
 from vl_lst.demo.balance import choose_balanced
 from vl_lst.demo.gqa_asking import GqaQuestion
 from vl_lst.demo.gqa_programs import as_json, as_text

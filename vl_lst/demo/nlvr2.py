@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from eval.files import atomic_path
+from eval.outputs import atomic_path
 from vl_lst.demo.balance import pick_weighted
 from vl_lst.demo.scenes import Scene, pick
 from vl_lst.demo.splits import PAIRS_PER_SET, PairSplit, directory_of

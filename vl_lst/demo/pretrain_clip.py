@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
-from eval.files import atomic_path, write_json
+from eval.outputs import atomic_path, write_json
 from vl_lst.demo._pretraining import Options, Schedule, ordered_batches, parse_options
 from vl_lst.demo._probe import probe_accuracies
 from vl_lst.demo.captions import CAPTION_WORDS, caption

@@ -4,7 +4,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from eval.files import write_json
+from eval.outputs import write_json
 from vl_lst.demo.balance import choose_balanced
 from vl_lst.demo.questions import questions_about
 from vl_lst.demo.scenes import pick

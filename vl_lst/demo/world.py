@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from eval.files import atomic_path
+from eval.outputs import atomic_path
 from vl_lst.demo.coco import write_coco
 from vl_lst.demo.gqa import write_gqa
 from vl_lst.demo.nlvr2 import write_nlvr2

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.errors import InputError
-from eval.files import atomic_path
+from eval.outputs import atomic_path
 from vl_lst.profiling.measure import MethodProfile, ProfileSettings
 
 __all__ = ["PLOT_FORMATS", "plot_profiles", "require_plot_format"]

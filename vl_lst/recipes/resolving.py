@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from eval.files import atomic_path
+from eval.outputs import atomic_path
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.recipes.fields import clear_other_length, dig, set_field

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eval.files import read_json, write_json
+from eval.files import read_json
+from eval.outputs import write_json
 from tasks import Score
 from vl_lst.errors import CheckpointError
 from vl_lst.recipes import Recipe

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from eval.errors import InputError
+from eval.errors import InputError, OutputError
+from eval.outputs import check_output
 from feature_extraction.encoders import Encoder, encode_image, encoder_from_spec
 from feature_extraction.store import open_features
 from tasks import ExampleTable, Score, Task, with_own_files
@@ -68,6 +69,8 @@ class Evaluation:
         predictions: Answer by example id.
         score: Official scores; `None` where the split has no labels.
         path: The predictions in the official results format.
+        unwritten: Why the predictions, or the scores in the run's record, could not be written;
+            `None` where both were.
         trained_on: How many of the examples the run was trained on; `None` where its training
             annotations are not at hand.
     """
@@ -75,6 +78,7 @@ class Evaluation:
     predictions: dict[str, str]
     score: Score | None
     path: Path
+    unwritten: OutputError | None
     trained_on: int | None
 
 
@@ -208,6 +212,8 @@ class Run:
             InputError: The run has several tasks and `task_name` is none of them, or there is no
                 folder of annotations.
             StoreError: The features were made otherwise than those of training, or are missing.
+            OutputError: The predictions cannot be written where they belong. What is only found
+                out at the end, such as a full disk, is in the result's `unwritten`.
         """
         recipe = self.recipe
         task = self.task(task_name, official=data_root is not None)
@@ -222,6 +228,8 @@ class Run:
                 f"the run was trained without official annotations; {task.name} {split} needs "
                 "their folder (--data-root)"
             )
+        path = self.directory.predictions_file(task, split)
+        check_output(path)
         root = recipe.data.folder if data_root is None else Path(data_root)
         reader = open_features(features or recipe.features)
         self._card.require_features(reader.spec)
@@ -237,16 +245,21 @@ class Run:
         )
         total = len(examples)
         predictions = self._answerer.answer_all(batches, lambda done: report(done, total))
-        path = self.directory.predictions_file(task, split)
-        path.parent.mkdir(exist_ok=True)
-        task.write_predictions(predictions, path)
+        unwritten = None
+        try:
+            task.write_predictions(predictions, path)
+        except OutputError as error:
+            unwritten = error
         score = task.score(predictions, root, split) if has_labels(examples) else None
         if score is not None and self._checkpoint == BEST:
-            add_scores(self.directory, task.name, split, score)
+            try:
+                add_scores(self.directory, task.name, split, score)
+            except OutputError as error:
+                unwritten = error
         trained_on = None
         if task.name in recipe.tasks:
             trained_on = self._trained_on(task.name, examples, by_content=by_content)
-        return Evaluation(predictions, score, path, trained_on)
+        return Evaluation(predictions, score, path, unwritten, trained_on)
 
     def _head(self, task: Task) -> str:
         return task.name if task.name in self.recipe.tasks else self.recipe.tasks[0]

@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eval.files import read_json, write_json
+from eval.files import read_json
+from eval.outputs import write_json
 from feature_extraction.errors import StoreError
 from feature_extraction.spec import FeatureSpec
 from tasks import Task

@@ -8,24 +8,19 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from queue import Empty
-
-import torch
 
 from vl_lst.errors import TrainingError
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.training.record import RunRecord
 from vl_lst.training.resources import usable_cores
-from vl_lst.training.session import train
+from vl_lst.training.run_process import Message, begin, train_one
 
 __all__ = ["train_together"]
 
 SECONDS_BETWEEN_LOOKS = 0.2
-
-_Message = tuple[str, int, int, str]
 
 
 def train_together(
@@ -51,16 +46,16 @@ def train_together(
     cores = usable_cores()
     processes = min(len(runs), processes or cores)
     context = multiprocessing.get_context("spawn")
-    messages: Queue[_Message] = context.Queue()
+    messages: Queue[Message] = context.Queue()
     stop = context.Event()
     threads = max(1, cores // processes)
     # A process for each run: what one leaves behind in memory, the next does not pay for.
     with ProcessPoolExecutor(
-        processes, context, _begin, (messages, stop, threads), max_tasks_per_child=1
+        processes, context, begin, (messages, stop, threads), max_tasks_per_child=1
     ) as pool:
         try:
             futures = {
-                name: pool.submit(_train, name, recipe, folder)
+                name: pool.submit(train_one, name, recipe, folder)
                 for name, (recipe, folder) in runs.items()
             }
             _follow(futures, messages, report)
@@ -78,7 +73,7 @@ def train_together(
 
 
 def _follow(
-    futures: Mapping[str, Future[RunRecord]], messages: "Queue[_Message]", report: ProgressReport
+    futures: Mapping[str, Future[RunRecord]], messages: "Queue[Message]", report: ProgressReport
 ) -> None:
     """Pass on what the processes report until all are done or one has failed."""
     latest: dict[str, tuple[int, int, str]] = {}
@@ -114,28 +109,3 @@ def _summary(
     ended = runs - len(under_way)
     count = f"{ended} of {runs} runs done" if ended else ""
     return done, known * runs // len(latest), "; ".join(filter(None, [*notes, count]))
-
-
-# What a process of the pool was begun with.
-_messages: "Queue[_Message] | None" = None
-_stop: Event | None = None
-
-
-def _begin(messages: "Queue[_Message]", stop: Event, threads: int) -> None:
-    global _messages, _stop
-    _messages, _stop = messages, stop
-    torch.set_num_threads(threads)
-
-
-def _train(name: str, recipe: Recipe, folder: Path) -> RunRecord:
-    parent = multiprocessing.parent_process()
-
-    def report(done: int, total: int, note: str = "") -> None:
-        assert _messages is not None, "the pool has seen to it"
-        assert _stop is not None, "the pool has seen to it"
-        # A process nobody waits for must not go on writing where the next attempt will.
-        if _stop.is_set() or not (parent is None or parent.is_alive()):
-            raise KeyboardInterrupt
-        _messages.put((name, done, total, note))
-
-    return train(recipe, folder, resume=True, report=report)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tiny_run import TinyWorld
 from vl_lst.errors import TrainingError
 from vl_lst.training.record import read_record
 from vl_lst.training.run_directory import RunDirectory
+from vl_lst.training.run_process import begin
 from vl_lst.training.together import _summary, train_together
 
 
@@ -61,3 +63,10 @@ def test_a_run_that_fails_says_why_and_stops_the_others(world: TinyWorld, tmp_pa
         train_together({"bad": (bad, tmp_path / "bad"), "good": (good, tmp_path / "good")})
     record = read_record(RunDirectory(tmp_path / "bad"))
     assert record is None or record.status == "failed"
+
+
+def test_only_the_parent_handles_an_interruption() -> None:
+    """Ctrl-C reaches every process of a terminal: one word, and no traceback of each process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, begin, (context.Queue(), context.Event(), 1)) as pool:
+        assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN

@@ -1,0 +1,117 @@
+"""Every command behaves alike on odd terminals, when interrupted, and when asked who it is."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vl_lst
+from vl_lst.cli import main
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vl_lst", *arguments],
+        capture_output=True,
+        text=True,
+        encoding=environment.get("PYTHONIOENCODING", "utf-8"),
+        env=os.environ | environment,
+        cwd=REPOSITORY,
+        check=False,
+    )
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vl-lst {vl_lst.__version__}\n"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_characters_a_stream_cannot_encode_are_escaped(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert main(["features", "info", "猫.h5"]) == 1
+    stream.flush()
+    assert b"\\u732b.h5" in stream.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+def test_names_that_are_not_utf8_are_escaped(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["features", "info", os.fsdecode(b"\xff.h5")]) == 1
+    assert "\\udcff.h5" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_a_terminal_without_columns_still_shows_results(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["--help"]) == 0
+    assert "extract-features" in capsys.readouterr().out
+
+
+def test_an_interrupted_command_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasks.get_task", interrupt)
+    arguments = ["score", "--task", "vqa", "--data-root", "x", "--split", "y", "--predictions", "z"]
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("module", ["typer", "rich.console", "vl_lst.cli.train"])
+def test_an_interruption_while_the_program_loads_is_no_traceback(module: str) -> None:
+    code = f"""
+import sys
+class Interrupt:
+    def find_spec(self, name, *others):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from vl_lst.__main__ import main
+sys.exit(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_the_installed_program_is_the_one_that_is_tested() -> None:
+    scripts = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'vl-lst = "vl_lst.__main__:main"' in scripts
+
+
+def test_a_reader_that_has_read_enough_ends_the_program_quietly() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "vl_lst", "--help"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            cwd=REPOSITORY,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b""
+
+
+def test_a_closed_standard_output_is_no_traceback() -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m vl_lst --version >&-"],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr

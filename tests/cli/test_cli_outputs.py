@@ -1,0 +1,177 @@
+"""Outputs of every command: checked before work, no pipe is replaced, `-` is standard output."""
+
+import inspect
+import io
+import json
+import os
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import typer
+
+from vl_lst.cli import app, main
+
+# Options whose value is only read.
+INPUTS = {
+    "--data-root",
+    "--train-file",
+    "--val-file",
+    "--images",
+    "--image",
+    "--features",
+    "--file",
+    "--predictions",
+    "--check-submission",
+    "--encoder-weights",
+}
+
+
+def all_commands(group: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from all_commands(command, (*names, name))
+        else:
+            yield " ".join((*names, name)), command
+
+
+COMMANDS = dict(all_commands(typer.main.get_command(app)))
+
+
+def path_options(name: str) -> dict[str, Any]:
+    """Options of a command whose value is a path, by the name of the option."""
+    found = {}
+    function = inspect.unwrap(COMMANDS[name].callback)
+    for parameter, hint in get_type_hints(function, include_extras=True).items():
+        for info in getattr(hint, "__metadata__", ()):
+            if isinstance(info, typer.models.OptionInfo) and "Path" in str(hint.__origin__):
+                # In `Annotated` typer keeps the first declared name as the default.
+                found[
+                    info.default
+                    if isinstance(info.default, str)
+                    else f"--{parameter.replace('_', '-')}"
+                ] = info
+    return found
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_path_option_is_read_or_checked_before_work(name: str) -> None:
+    options = path_options(name)
+    assert "--json" in options
+    unchecked = {n for n, info in options.items() if n not in INPUTS and info.callback is None}
+    assert not unchecked
+
+
+@pytest.fixture
+def score(tmp_path: Path) -> list[str]:
+    """A command that scores predictions of two examples in a moment."""
+    examples = [
+        {"id": "a", "images": ["x.jpg"], "prompt": "what?", "answers": ["cat"]},
+        {"id": "b", "images": ["x.jpg"], "prompt": "who?", "answers": ["猫"]},
+    ]
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps(each) + "\n" for each in examples), encoding="utf-8")
+    predictions = tmp_path / "predictions.json"
+    predictions.write_text(json.dumps([{"id": i, "answer": "cat"} for i in "ab"]))
+    return ["score", "--task", "gqa", "--file", str(own), "--predictions", str(predictions)]
+
+
+def test_a_report_on_standard_output_stands_there_alone(
+    score: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in ("-", "/dev/stdout") if Path("/dev/stdout").exists() else ("-",):
+        assert main([*score, "--json", path]) == 0
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["metrics"]["accuracy"] == 50.0
+        assert "accuracy" in captured.err
+    assert main(score) == 0
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_two_reports_never_share_a_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "link.csv").symlink_to("board.csv")
+    runs = str(tmp_path)
+    for first, second in (("-", "-"), (tmp_path / "board.csv", tmp_path / "link.csv")):
+        arguments = ["leaderboard", runs, "--csv", str(first), "--markdown", str(second)]
+        assert main(arguments) == 1
+        assert "both write" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["link.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["train", "--out", "-"], "a run"),
+        (["demo", "--out", "-"], "a folder"),
+        (["extract-features", "--images", "x", "--out", "-"], "a feature file"),
+        (["features", "import", "x", "--out", "-"], "a feature file"),
+        (["features", "join", "x", "--out", "-"], "a feature file"),
+        (["features", "compress", "x", "--out", "-"], "a feature file"),
+        (["features", "export", "x", "--format", "h5", "--out", "-"], "a folder"),
+        (["profile", "--backbone", "t5-small", "--plot", "-"], "a picture"),
+    ],
+)
+def test_what_is_no_report_is_refused_on_standard_output(
+    arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    assert f"{what} cannot go to standard output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_profile_looks_at_its_outputs_before_it_measures(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(*arguments: object) -> None:
+        pytest.fail("nothing may be measured")
+
+    monkeypatch.setattr("vl_lst.profiling.measure.profile_methods", measure)
+    (tmp_path / "file").write_text("")
+    arguments = ["profile", "--backbone", "t5-small", "--random-weights", "--dry-run"]
+    assert main([*arguments, option, str(tmp_path / "file" / "x.svg")]) == 1
+    error = capsys.readouterr().err
+    assert f"cannot write {tmp_path}/file/x.svg" in error
+    assert "expected a folder" in error or "Not a directory" in error
+
+
+def test_what_was_computed_is_printed_though_writing_fails(
+    score: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(file: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert main([*score, "--json", str(tmp_path / "scores.json")]) == 1
+    captured = capsys.readouterr()
+    assert "50.00" in captured.out
+    assert f"cannot write {tmp_path}/scores.json: no space left" in captured.err
+
+
+def test_a_pipe_gets_the_report_and_stays_a_pipe(score: list[str], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    received: list[str] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_text()))
+    reader.start()
+    assert main([*score, "--json", str(pipe)]) == 0
+    reader.join(30)
+    assert json.loads(received[0])["task"] == "gqa"
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_report_is_utf8_whatever_the_terminal_is(
+    score: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main([*score, "--json", "-"]) == 0
+    assert json.loads(stream.buffer.getvalue().decode("utf-8"))["task"] == "gqa"  # type: ignore[attr-defined]
