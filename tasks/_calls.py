@@ -9,7 +9,7 @@ from typing import Any
 from eval.errors import InputError
 from eval.submissions import require_predictions
 
-__all__ = ["PARAMETERS", "CheckedCall"]
+__all__ = ["PARAMETERS", "CheckedCall", "as_path"]
 
 # The positional parameters of each function of a task.
 PARAMETERS = {
@@ -45,8 +45,19 @@ class CheckedCall:
 def _checked(name: str, value: Any) -> Any:
     if name == "predictions":
         return require_predictions(value)
-    if name not in ("data_root", "path"):
-        return value
+    return as_path(name, value) if name in ("data_root", "path") else value
+
+
+def as_path(name: str, value: Any) -> Path:
+    """Return a path that may be given as a text.
+
+    Args:
+        name: What it is, for the message.
+        value: The path.
+
+    Raises:
+        InputError: It is neither a text nor a path.
+    """
     if not isinstance(value, str | os.PathLike):
         raise InputError(
             f"{name} is {value!r:.60} ({type(value).__name__}): expected a path, as a text or a "

@@ -82,6 +82,22 @@ def test_a_batch_says_what_it_lacks(
 def test_a_head_of_another_kind_is_refused() -> None:
     with pytest.raises(ModelError, match="'classification': expected 'classify' or 'generate'"):
         HeadConfig(kind="classification")
+    with pytest.raises(ModelError, match="expected how many there are"):
+        HeadConfig(kind="classify", answers=["yes", "no"])
+
+
+@pytest.mark.parametrize("given", [None, 3])
+def test_what_is_no_run_is_one_sentence(given: object) -> None:
+    with pytest.raises(InputError, match="the run's folder is .* expected a path"):
+        load_run(given)
+
+
+def test_features_of_another_shape_are_one_sentence(
+    make_model: Callable[..., LadderModel], make_batch: Callable[..., Batch]
+) -> None:
+    batch = make_batch()
+    with pytest.raises(ModelError, match=r"the shape \[9, 4\]: expected \[9, 8\]"):
+        make_model()(replace(batch, features_BINF=batch.features_BINF[..., :4]))
 
 
 def test_a_run_takes_texts_for_paths(run: Run, world: TinyWorld) -> None:
@@ -137,6 +153,8 @@ def test_a_recipe_takes_what_python_has(world: TinyWorld) -> None:
     )
     assert (recipe.training.steps, recipe.optimizer.lr) == (3, 0.5)
     assert recipe.features == (world.train_features,)
+    given = {"task": "vqa", "data.root": "data", "features": ["a.h5"], "backbone.name": "demo"}
+    assert resolve_recipe(read_recipe_file("lst"), given).tasks == ("vqa",)
     with pytest.raises(RecipeError, match=r"recipe is a str: expected its fields.*read_recipe"):
         resolve_recipe("lst")
     with pytest.raises(RecipeError, match="recipe is a NoneType"):

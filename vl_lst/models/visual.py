@@ -57,6 +57,7 @@ class VisualEmbedding(nn.Module):
         super().__init__()
         self.pooled_grid = config.pooled_grid
         self.grids = config.grids
+        self.stored_shape = torch.Size((config.tokens, config.channels))
         self.feature_projection = nn.Linear(config.channels, width)
         self.feature_norm = RootMeanSquareNorm(width, eps=epsilon)
         self.box_projection = nn.Linear(BOX_NUMBERS, width)
@@ -78,13 +79,20 @@ class VisualEmbedding(nn.Module):
                 for features of regions; `None` means zeros, which grid features have.
 
         Raises:
-            ModelError: An example holds more images than the model was built for.
+            ModelError: An example holds more images than the model was built for, or features of
+                another shape.
         """
         images, max_images = features_BINF.shape[1], self.image_order.num_embeddings
         if images > max_images:
             raise ModelError(
                 f"the model was built for at most {max_images} images per example: found {images}. "
                 "Train a model on a task with that many images."
+            )
+        shape = features_BINF.shape[2:]
+        if shape != self.stored_shape:
+            raise ModelError(
+                f"the features of an image have the shape {list(shape)}: expected "
+                f"{list(self.stored_shape)} (tokens, channels), as the model was built for"
             )
         if self.pooled_grid is not None:
             features_BINF = pool_grid(features_BINF, self.pooled_grid, self.grids)

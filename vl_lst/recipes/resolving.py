@@ -41,7 +41,9 @@ def parse_override(text: str) -> tuple[str, Any]:
     return path, parse_yaml(value, source=f"--set {text}")
 
 
-def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any]] = ()) -> Recipe:
+def resolve_recipe(
+    recipe: Mapping[str, Any], overrides: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()
+) -> Recipe:
     """Validate a recipe after changing some of its fields and filling in the tasks' defaults.
 
     Paths become absolute, so that the result means the same from any folder. Overrides that give
@@ -49,7 +51,7 @@ def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any
 
     Args:
         recipe: As read from a file.
-        overrides: (path of a field, value) pairs; later ones win.
+        overrides: (path of a field, value) pairs, or a dictionary of them; later ones win.
 
     Raises:
         RecipeError: A field is unknown, missing or out of range.
@@ -60,6 +62,8 @@ def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any
             "read_recipe_file('lst') returns"
         )
     fields = json.loads(json.dumps(recipe, default=_plain))
+    if isinstance(overrides, Mapping):
+        overrides = overrides.items()
     changes = [
         (path.split("."), json.loads(json.dumps(value, default=_plain)))
         for path, value in overrides

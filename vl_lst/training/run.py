@@ -17,6 +17,7 @@ from eval.outputs import check_output
 from feature_extraction.encoders import Encoder, encode_image, encoder_from_spec
 from feature_extraction.store import open_features
 from tasks import ExampleTable, Score, Task, with_own_files
+from tasks._calls import as_path
 from vl_lst.demo import CLIP_FOLDER
 from vl_lst.errors import CheckpointError
 from vl_lst.models.batch import Batch
@@ -230,7 +231,7 @@ class Run:
             )
         path = self.directory.predictions_file(task, split)
         check_output(path)
-        root = recipe.data.folder if data_root is None else Path(data_root)
+        root = recipe.data.folder if data_root is None else as_path("data_root", data_root)
         reader = open_features(features or recipe.features)
         self._card.require_features(reader.spec)
         examples = task.load(root, split)
@@ -321,7 +322,7 @@ def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
     Raises:
         CheckpointError: It is no run, the checkpoint is incomplete, or the backbone is another.
     """
-    directory = RunDirectory(Path(path))
+    directory = RunDirectory(as_path("the run's folder", path))
     recipe, card = directory.recipe(), directory.card()
     names = [BEST, "last", *(f"{BEST}-{task}" for task in recipe.tasks if len(recipe.tasks) > 1)]
     if checkpoint not in names:
