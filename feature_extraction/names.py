@@ -18,10 +18,7 @@ SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(SUFFIXES)))})(\?.*)?", r
 NUMBER = re.compile(r"(?:.*\D)?0*(\d+)", re.DOTALL)
 DIGITS = re.compile(r"\d+")
 
-HOW_TO_RENAME = (
-    "Write the ids of the examples as they are there, or rename the files and make the features "
-    "again."
-)
+FEATURE_FILE = "the feature file"
 
 
 def image_id_of(name: str) -> str:
@@ -66,7 +63,7 @@ PREFIX = "what stands before the number"
 
 # What two names may differ in alone, the more harmless first: how to see it, and how to say it.
 KINDS: dict[str, Callable[[str], str]] = {
-    "an image suffix": _without_suffix,
+    "the image suffix": _without_suffix,
     "spaces at the ends": str.strip,
     "folders before the name": _without_folders,
     "how Unicode composes letters and accents": lambda name: unicodedata.normalize("NFC", name),
@@ -121,7 +118,7 @@ def near_names(missed: Iterable[str], present: Iterable[str]) -> NearNames | Non
 
 
 def near_names_hint(
-    missed: Iterable[str], present: Iterable[str], *, place: str = "the feature file"
+    missed: Iterable[str], present: Iterable[str], *, place: str = FEATURE_FILE
 ) -> str:
     """Say what names that are missed differ in from names that are there; empty where nothing is.
 
@@ -139,6 +136,8 @@ def near_names_hint(
     # What looks the same, such as an accent composed in two ways, is shown by its characters.
     shown = ascii if "Unicode" in near.kind else repr
     return (
-        f" {near.count:,} of them are there but for {near.kind}: {place} has "
-        f"{shown(near.present):.80} where {shown(near.missed):.80} is wanted. {HOW_TO_RENAME}"
+        f" {near.count:,} of them differ only in {near.kind} from names in {place}: found "
+        f"{shown(near.present):.80}, expected {shown(near.missed):.80}. Write the ids of the "
+        f"examples as they are in {place}, or rename the files"
+        f"{' and make the features again' if place == FEATURE_FILE else ''}."
     )

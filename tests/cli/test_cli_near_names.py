@@ -39,7 +39,10 @@ def words(text: str) -> str:
 @pytest.mark.parametrize(
     ("rename", "kind"),
     [
-        (str.lower, "letter case: the feature file has 'coco_train2014_000000000001' where"),
+        (
+            str.lower,
+            "letter case from names in the feature file: found 'coco_train2014_000000000001'",
+        ),
         (lambda name: name.rpartition("_")[2], "what stands before the number"),
         (lambda name: name + " ", "spaces at the ends"),
     ],
@@ -59,7 +62,7 @@ def test_training_says_in_what_the_names_differ(
     assert main(arguments) == 1
     said = words(capsys.readouterr().err)
     assert "18 of the 18 images of train2014 have no features" in said
-    assert f"18 of them are there but for {kind}" in said
+    assert f"18 of them differ only in {kind}" in said
 
 
 def test_a_suffix_in_imported_names_is_no_reason_to_fail(world: TinyWorld, tmp_path: Path) -> None:
@@ -83,7 +86,7 @@ def test_a_check_says_so_too(
     out = tmp_path / "check.json"
     command += ["--split", "train2014", "--features", str(features), "--json", str(out)]
     assert main(command) == 1
-    assert "18 of them are there but for letter case" in words(capsys.readouterr().err)
+    assert "18 of them differ only in letter case" in words(capsys.readouterr().err)
     (split,) = json.loads(out.read_text())["splits"]
     assert "letter case" in split["problem"]
 
@@ -113,7 +116,10 @@ def test_photographs_of_ones_own_are_told(
     command += ["--backbone", str(world.backbone), "--method", "lst", "--quiet"]
     assert main(command) == 1
     said = words(capsys.readouterr().err)
-    assert "1 of them are there but for letter case: the folder has 'coco_train2014" in said
+    assert (
+        "1 of them differ only in letter case from names in the folder: found 'coco_train2014"
+        in said
+    )
 
 
 def test_pictures_of_the_leaderboard_are_told(tmp_path: Path) -> None:
@@ -121,7 +127,10 @@ def test_pictures_of_the_leaderboard_are_told(tmp_path: Path) -> None:
     card = ExampleCard("1", "what?", "cat", ["cat"], True, ("cat",))
     sheet = ExampleSheet("vqa", "val", total=1, cards=[card])
     _, missing = thumbnails(tmp_path, [sheet], lambda done, total, note="": None)
-    assert "but for letter case: the folder has 'Cat' where 'cat' is wanted" in missing["cat"]
+    assert (
+        "differ only in letter case from names in the folder: found 'Cat', expected 'cat'"
+        in missing["cat"]
+    )
 
 
 def test_an_import_counts_what_it_leaves_out(

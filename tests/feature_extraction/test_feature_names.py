@@ -37,8 +37,8 @@ def test_an_id_is_a_name_without_folders_and_image_suffix(name: str, image_id: s
 @pytest.mark.parametrize(
     ("missed", "present", "kind"),
     [
-        ("train-0", "train-0.png", "an image suffix"),
-        ("train-0.png", "train-0", "an image suffix"),
+        ("train-0", "train-0.png", "the image suffix"),
+        ("train-0.png", "train-0", "the image suffix"),
         (COMPOSED, APART, "how Unicode composes letters and accents"),
         (APART, COMPOSED, "how Unicode composes letters and accents"),
         ("Train-0", "train-0", "letter case"),
@@ -81,13 +81,13 @@ def test_the_kind_that_explains_most_is_told_with_its_count() -> None:
     missed = [f"train-{number}" for number in range(32)]
     present = ["TRAIN-0", *(f"train-{number}.png" for number in range(32))]
     hint = near_names_hint(missed, present)
-    assert "32 of them are there but for an image suffix" in hint
-    assert "the feature file has 'train-0.png' where 'train-0' is wanted" in hint
+    assert "32 of them differ only in the image suffix" in hint
+    assert "from names in the feature file: found 'train-0.png', expected 'train-0'" in hint
 
 
 def test_names_that_look_the_same_are_shown_by_their_characters() -> None:
     hint = near_names_hint([COMPOSED], [APART], place="the folder")
-    assert r"the folder has 'cafe\u0301' where 'caf\xe9' is wanted" in hint
+    assert r"from names in the folder: found 'cafe\u0301', expected 'caf\xe9'" in hint
 
 
 def write(folder: Path, *names: str) -> Path:
@@ -112,7 +112,9 @@ def test_a_store_says_what_a_missed_id_is_near_to(tmp_path: Path) -> None:
     import_features(write(tmp_path / "a", "one", "Two"), tmp_path / "a.h5")
     import_features(write(tmp_path / "b", "three"), tmp_path / "b.h5")
     for store in (FeatureStore(tmp_path / "a.h5"), open_features([tmp_path / n for n in STORES])):
-        with pytest.raises(StoreError, match="but for letter case: .* has 'Two' where 'two' is"):
+        with pytest.raises(
+            StoreError, match="differ only in letter case from .* found 'Two', expected 'two'"
+        ):
             store["two"]
         with pytest.raises(StoreError, match="image 3 is"):
             store[3]
@@ -129,5 +131,5 @@ def test_an_import_of_before_says_that_its_ids_had_suffixes(
     with monkeypatch.context() as patch:
         patch.setattr("feature_extraction.finding.image_id_of", lambda name: name)
         import_features(source, tmp_path / "out.h5")
-    with pytest.raises(StoreError, match=r"2 of them are there but for an image suffix"):
+    with pytest.raises(StoreError, match=r"2 of them differ only in the image suffix"):
         import_features(source, tmp_path / "out.h5")

@@ -97,8 +97,8 @@ def require_images(reader: FeatureReader, split: str, examples: ExampleTable) ->
         raise StoreError(
             f"{len(missing):,} of the {len(needed):,} images of {split} have no features"
             f"{unreadable} (first: {first_five(missing)}).{hint} Extract "
-            f"{'the others' if hint else 'them'} with `vl-lst extract-features --images FOLDER "
-            "--out MORE.h5` and add --features MORE.h5."
+            f"{'images that are not there' if hint else 'them'} with `vl-lst extract-features "
+            "--images FOLDER --out MORE.h5` and add --features MORE.h5."
         )
 
 
