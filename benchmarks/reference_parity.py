@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from _reference_rivals import MODES, build_rival, order_gradient, rival_namer
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from vl_lst.models.backbone import FrozenBackbone
@@ -43,22 +43,35 @@ RECORDED_THREADS = 2
 LOSS_AVERAGE = {"vqa": "examples", "nlvr": "examples", "caption": "tokens"}
 
 
-def fixture_batch(tensors: Mapping[str, Tensor], model: VisionLanguageModel[Any]) -> Batch:
+def image_count(tensors: Mapping[str, Tensor]) -> int:
+    """Return how many images each recorded example has."""
+    return int(tensors["in.img_order_ids"].max()) + 1 if "in.img_order_ids" in tensors else 1
+
+
+def fixture_batch(tensors: Mapping[str, Tensor]) -> Batch:
     """The recorded inputs as a batch; the images of an example become a dimension of their own."""
     features = tensors["in.vis_feats"]
-    images = int(tensors["in.img_order_ids"].max()) + 1 if "in.img_order_ids" in tensors else 1
-    pooled = model.visual.order_MD.shape[0]
     rows = features.shape[0]
-    boxes = tensors["in.boxes"].view(rows, images, -1, 4)[:, :, :pooled]
     return Batch(
-        features_BINF=features.view(rows, images, -1, features.shape[-1]),
+        features_BINF=features.view(rows, image_count(tensors), -1, features.shape[-1]),
         prompt_ids_UT=tensors["in.input_ids"],
         prompt_index_B=torch.arange(rows),
-        boxes_BIM4=boxes,
         labels_BL=tensors["in.labels"],
         weights_B=tensors.get("in.scores", torch.ones(rows)),
         scores_BA=tensors.get("in.targets"),
     )
+
+
+def give_boxes(model: VisionLanguageModel[Any], tensors: Mapping[str, Tensor]) -> None:
+    """Let the visual embedding read the recorded boxes; features of this program have none."""
+    boxes = tensors["in.boxes"]
+    boxes_BIM4 = boxes.view(boxes.shape[0], image_count(tensors), -1, 4)
+    boxes_BIM4 = boxes_BIM4[:, :, : model.visual.order_MD.shape[0]]
+
+    def add_boxes(visual: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (*inputs, boxes_BIM4)
+
+    model.visual.register_forward_pre_hook(add_boxes)
 
 
 def ladder_outputs(model: LadderModel, batch: Batch) -> dict[str, Tensor]:
@@ -234,7 +247,8 @@ def compare_fixture(path: Path, attention: str, precision: torch.dtype) -> dict[
     if mode != "lst":
         return compare_rival(description, state, tensors, attention)
     model = from_reference(state, description["config"], attention=attention).eval().to(precision)
-    batch = fixture_batch(tensors, model)
+    batch = fixture_batch(tensors)
+    give_boxes(model, tensors)
     generated = compare_generation(model, batch, tensors, description)
     max_abs = compare_outputs(model, batch, tensors, str(description.get("task")))
     return {
@@ -250,7 +264,8 @@ def compare_rival(
 ) -> dict[str, object]:
     """All comparisons of a fixture without a side network."""
     model, trainable = build_rival(description, state, attention=attention)
-    batch = fixture_batch(tensors, model)
+    batch = fixture_batch(tensors)
+    give_boxes(model, tensors)
     generated = compare_generation(model, batch, tensors, description)
     max_abs = compare_outputs(model, batch, tensors, str(description.get("task")))
     # Heads train here, while the reference leaves its answer head as it was at the start.

@@ -245,7 +245,9 @@ def _require_predictions(
     expected = tally.balanced_ids if balanced_only or strict_official else tally.ids
     if not strict_official and len(expected) == len(tally.right) == len(predictions):
         return
-    strays = {id_.lstrip("0") for id_ in predictions if id_ not in tally.right}
+    strays = {
+        id_.lstrip("0") for id_ in predictions if isinstance(id_, str) and id_ not in tally.right
+    }
     lost = [id_ for id_ in expected if id_ not in tally.right and id_.lstrip("0") in strays]
     if lost:
         raise PredictionError(

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ __all__ = [
     "copy_range",
     "is_out_of_space",
     "lock_file",
+    "read_small_text",
+    "require_regular_file",
     "sync_file",
     "sync_folder",
     "write_all",
@@ -26,6 +29,14 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 # Setting this variable to 1 does without locks.
 WITHOUT_LOCKS = "VL_LST_WITHOUT_LOCKS"
 COPY_BYTES = 2**20
+MAX_TEXT_BYTES = 2**24
+FILE_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+)
 
 
 def is_out_of_space(error: OSError) -> bool:
@@ -116,3 +127,42 @@ def sync_file(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _special_kind(path: Path) -> str | None:
+    """Say what a path is, links followed, if it is neither a regular file nor absent."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    return next((kind for is_kind, kind in FILE_KINDS if is_kind(mode)), None)
+
+
+def require_regular_file(path: Path) -> None:
+    """Refuse what would block its reader or never end: pipes, sockets, devices, links to them.
+
+    Raises:
+        StoreError: It is one of these, or a folder. A missing file passes.
+    """
+    if kind := _special_kind(path):
+        raise StoreError(
+            f"{path} is {kind}: expected a regular file. Remove it, and run the same command again."
+        )
+
+
+def read_small_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """Read a text file, such as a configuration or a list of names.
+
+    Args:
+        path: The file.
+        max_bytes: What it may have at most.
+
+    Raises:
+        OSError: It is no regular file, too large to be one, or cannot be read.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    if kind := _special_kind(path):
+        raise OSError(f"it is {kind}, expected a regular file")
+    if (size := path.stat().st_size) > max_bytes:
+        raise OSError(f"it has {size:,} bytes, expected at most {max_bytes:,}")
+    return path.read_text(encoding="utf-8")

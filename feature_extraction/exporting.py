@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import h5py
 
-from feature_extraction.disk import is_out_of_space, sync_file, sync_folder
+from feature_extraction.disk import is_out_of_space, read_small_text, sync_file, sync_folder
 from feature_extraction.errors import StoreError
 from feature_extraction.hdf5_writer import hdf5_bytes
 from feature_extraction.store import FeatureReader
@@ -141,8 +141,9 @@ class _SafeFiles:
         self._waiting: list[Path] = []
         self._synced_at = time.monotonic()
         try:
-            self.count = int((folder / MARKER).read_text(encoding="ascii"))
-        except FileNotFoundError:
+            self.count = int(read_small_text(folder / MARKER))
+        except (FileNotFoundError, ValueError):
+            # A marker that is no number says of no file that it is safe.
             self.count = 0
 
     def __enter__(self) -> Self:
@@ -221,7 +222,7 @@ def _is_finished(folder: Path, manifest: str) -> bool:
 
 def _check_same(folder: Path, manifest: str) -> None:
     try:
-        found = (folder / MANIFEST).read_text(encoding="utf-8")
+        found = read_small_text(folder / MANIFEST)
     except (OSError, UnicodeDecodeError):
         found = ""
     if found != manifest:

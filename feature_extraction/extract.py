@@ -53,8 +53,8 @@ class ExtractionResult:
 
 
 def extract(
-    images: Path | Sequence[ImageFile],
-    out: Path,
+    images: str | Path | Sequence[ImageFile],
+    out: str | Path,
     encoder: Encoder,
     *,
     batch_size: int = 32,
@@ -84,8 +84,9 @@ def extract(
         FeatureError: A decoding process died, or there are fewer images than shards.
     """
     started = time.monotonic()
+    out = Path(out)
     check_target(out)
-    files = list(find_images(images) if isinstance(images, Path) else images)
+    files = list(find_images(Path(images)) if isinstance(images, str | Path) else images)
     record = None
     if shard is not None:
         out = shard.path(out)

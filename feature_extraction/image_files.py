@@ -19,6 +19,7 @@ from feature_extraction.errors import ImageError
 
 __all__ = [
     "HEIF_EXTRA",
+    "IMAGE_SUFFIXES",
     "FoundImages",
     "ImageFile",
     "find_images",
@@ -32,6 +33,8 @@ SUFFIXES = frozenset(
     " .webp".split()
 )
 HEIF_SUFFIXES = frozenset(".heic .heics .heif .heifs .hif".split())
+# `tasks` has the same list: the ids in a user's own data must be those of feature files.
+IMAGE_SUFFIXES = SUFFIXES | HEIF_SUFFIXES
 HEIF_EXTRA = "pip install 'vl-lst[heif]'"
 
 ARCHIVE_SUFFIXES = frozenset(
@@ -119,7 +122,7 @@ def find_images(folder: Path) -> FoundImages:
             two files share an id, or a name is not UTF-8.
     """
     _check_folder(folder)
-    suffixes = SUFFIXES | HEIF_SUFFIXES if _is_heif_readable() else SUFFIXES
+    suffixes = IMAGE_SUFFIXES if _is_heif_readable() else SUFFIXES
     files: list[ImageFile] = []
     left_out: Counter[str] = Counter()
     for parent, names in _walk(folder):

@@ -19,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import FeatureFileError, StoreError, stored_reason
+from feature_extraction.finding import find
 from feature_extraction.images import BACKGROUND, EXACT_PIXELS
 from feature_extraction.layout import Status
+from feature_extraction.names import near_names_hint
 from feature_extraction.partial import Batch, PartialStore, check_target, partial_folder
-from feature_extraction.sources import FeatureFile, feature_shape, find_features, read_features
+from feature_extraction.sources import FeatureFile, feature_shape, read_features
 from feature_extraction.spec import IMPORTED, FeatureSpec, ResizeRule
 from feature_extraction.store import FeatureStore
 
@@ -48,6 +50,7 @@ class ImportResult:
         spec: What the store says of its features.
         file_bytes: Size of the store.
         seconds: Wall time of this run.
+        left_out: How many files were passed over that may hold features, by suffix.
     """
 
     images: int
@@ -56,6 +59,7 @@ class ImportResult:
     spec: FeatureSpec
     file_bytes: int
     seconds: float
+    left_out: Mapping[str, int]
 
 
 def imported_spec(
@@ -101,8 +105,8 @@ def imported_spec(
 
 
 def import_features(
-    source: Path,
-    out: Path,
+    source: str | Path,
+    out: str | Path,
     *,
     encoder: str = IMPORTED,
     image_size: int = 224,
@@ -127,7 +131,9 @@ def import_features(
             cannot be written or holds something else.
     """
     started = time.monotonic()
-    files = find_features(source, besides=out)
+    source, out = Path(source), Path(out)
+    found = find(source, besides=out)
+    files = found.files
     check_target(out)
     shape = _usual_shape(files)
     spec = imported_spec(encoder, shape, image_size=image_size, resize=resize)
@@ -151,6 +157,7 @@ def import_features(
         spec=store.spec,
         file_bytes=out.stat().st_size,
         seconds=time.monotonic() - started,
+        left_out=found.left_out,
     )
 
 
@@ -221,12 +228,18 @@ def _previous_store(
         return None
     store = FeatureStore(out)
     differences = store.spec.differences(spec)
-    if store.listed_ids != tuple(file.image_id for file in files):
+    image_ids = [file.image_id for file in files]
+    hint = ""
+    if store.listed_ids != tuple(image_ids):
         differences.append(f"{len(store.listed_ids):,} images here, {len(files):,} others there")
+        here = set(store.listed_ids)
+        hint = near_names_hint(
+            here.difference(image_ids), set(image_ids) - here, place="the source"
+        )
     if differences:
         raise StoreError(
             f"{out} was made of something else ({'; '.join(differences)}; here is the file, there "
-            "this command). Choose another --out, or remove the file."
+            f"this command). Choose another --out, or remove the file.{hint}"
         )
     return store
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import HOW_TO_EXTRACT, StoreError
+from feature_extraction.names import near_names_hint
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.table import repeated_ids
 
@@ -128,7 +129,8 @@ class JoinedStore:
             return store
         reason = self.failures.get(image_id)
         found = f"could not be read when they were made: {reason}" if reason else "is in none"
+        hint = "" if reason else near_names_hint([image_id], self)
         raise StoreError(
             f"{self._name}: image {image_id!r} {found}. Extract the features of the folder that "
-            f"holds it: {HOW_TO_EXTRACT}"
+            f"holds it: {HOW_TO_EXTRACT}.{hint}"
         )

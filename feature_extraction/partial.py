@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from feature_extraction.disk import (
     copy_range,
     is_out_of_space,
+    require_regular_file,
     sync_folder,
     write_all,
     write_at,
@@ -53,6 +54,9 @@ from feature_extraction.targets import (
 __all__ = ["Batch", "PartialStore", "check_target", "partial_folder"]
 
 SECONDS_BETWEEN_COMMITS = 1.0
+# A line has the fate of at least one image, and the header a specification.
+JOURNAL_BYTES = 2**14
+FILES = ("features", "journal.jsonl", "layout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +132,9 @@ class PartialStore:
         self.reasons = [""] * images
         self._uncommitted: list[str] = []
         self._committed_at = time.monotonic()
+        for name in FILES:
+            require_regular_file(self._folder / name)
+        self._check_journal_size()
         with self._explained(), ExitStack() as on_failure:
             # Decoding processes take some seconds to notice that this one was killed; the lock is
             # free at once.
@@ -318,6 +325,15 @@ class PartialStore:
                 f"{self._folder} holds an unfinished extraction with other settings "
                 f"({'; '.join(differences)}). Finish it with those, or remove the folder, or "
                 "choose another --out."
+            )
+
+    def _check_journal_size(self) -> None:
+        """Refuse a journal that would fill memory: no run writes as much for each image."""
+        journal, images = self._folder / "journal.jsonl", len(self._image_ids)
+        if journal.exists() and journal.stat().st_size > JOURNAL_BYTES * (1 + images):
+            raise StoreError(
+                f"{journal} has {journal.stat().st_size:,} bytes, more than {images:,} images "
+                "need: it is damaged. Remove the folder, and run the same command again."
             )
 
     def _fits(self, entry: _Entry) -> bool:

@@ -170,7 +170,8 @@ class _OpenFile:
     """A file while it is open in this process."""
 
     def __init__(self, path: Path, stamp: tuple[int, int]) -> None:
-        self._handle = os.open(path, os.O_RDONLY)
+        # A pipe that has taken the file's place is found to be another file, and not waited for.
+        self._handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         self.close = weakref.finalize(self, os.close, self._handle)
         _check_unchanged(stamp, _stamp(self._handle))
 

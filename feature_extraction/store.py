@@ -17,6 +17,7 @@ from feature_extraction.filters import compression_name, read_filters
 from feature_extraction.index import IndexEntry, read_index
 from feature_extraction.joined import JoinedStore
 from feature_extraction.layout import Status, check_layout, read_spec
+from feature_extraction.names import near_names_hint
 from feature_extraction.reader import FeatureReader
 from feature_extraction.rows import row_reader
 from feature_extraction.shards import ShardRecord, read_shard_record
@@ -180,6 +181,10 @@ class FeatureStore:
         try:
             rows = list(map(self._row.__getitem__, image_ids))
         except KeyError:
+            if isinstance(image_ids, str):
+                raise StoreError(
+                    f"the images to read are the text {image_ids!r:.60}: expected a list of ids"
+                ) from None
             rows = [self._row_of(image_id) for image_id in image_ids]
         features_NVC = np.empty((len(rows), self._tokens, self._channels), np.float16)
         try:
@@ -210,9 +215,10 @@ class FeatureStore:
             return row
         reason = self._table.failures.get(image_id)
         found = f"could not be read when it was made: {reason}" if reason else "is not in it"
+        hint = "" if reason else near_names_hint([image_id], self)
         raise StoreError(
             f"{self._path}: image {image_id!r} {found}. Extract the features of the folder that "
-            f"holds it: {HOW_TO_EXTRACT}"
+            f"holds it: {HOW_TO_EXTRACT}.{hint}"
         )
 
 
@@ -226,6 +232,11 @@ def open_features(paths: str | Path | Sequence[str | Path]) -> FeatureReader:
         StoreError: A file, or one that an index names, is missing or damaged; the specs differ, or
             an image occurs twice.
     """
+    if not isinstance(paths, Iterable | Path):
+        raise StoreError(
+            f"the feature files are {paths!r:.60} ({type(paths).__name__}): expected a path, or "
+            "several in a list"
+        )
     several = [paths] if isinstance(paths, str | Path) else list(paths)
     if not several:
         raise StoreError(f"no feature file was given; make one: {HOW_TO_EXTRACT}")

@@ -73,12 +73,13 @@ class StoreSummary:
     values: ValueSummary | None
 
 
-def summarise(path: Path) -> StoreSummary:
+def summarise(path: str | Path) -> StoreSummary:
     """Summarise a feature file, or an index and all files it joins.
 
     Raises:
         StoreError: It is missing, damaged, or not a feature store.
     """
+    path = Path(path)
     store = open_features(path)
     listed, done = len(store.listed_ids), len(store)
     files = dict.fromkeys([path, *(each.path for each in store.files)])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from feature_extraction.errors import StoreError
 from feature_extraction.layout import Status
 
-__all__ = ["Table", "read_image_ids", "read_table", "repeated_ids"]
+__all__ = ["LONGEST_ID", "Table", "read_image_ids", "read_table", "read_texts", "repeated_ids"]
 
 # What is read before it is looked at.
 TEXT_BYTES = 2**26
@@ -51,7 +51,7 @@ def read_table(file: h5py.File) -> Table:
     image_ids = read_image_ids(file)
     status: NDArray[np.uint8] = file["status"][:]
     failed = np.flatnonzero(status == Status.FAILED)
-    reasons = _texts(file["reason"], failed.tolist())
+    reasons = read_texts(file["reason"], failed.tolist())
     failures = {image_ids[row]: reason for row, reason in zip(failed, reasons, strict=True)}
     return Table(image_ids, status, file["image_size"][:], failures)
 
@@ -62,7 +62,7 @@ def read_image_ids(file: h5py.File) -> tuple[str, ...]:
     Raises:
         StoreError: One is empty or too long, or holds a NUL.
     """
-    image_ids = tuple(_texts(file["image_id"], range(file["image_id"].shape[0])))
+    image_ids = tuple(read_texts(file["image_id"], range(file["image_id"].shape[0])))
     for image_id in image_ids:
         if not image_id or "\0" in image_id or len(image_id) > LONGEST_ID:
             raise StoreError(
@@ -81,7 +81,7 @@ def repeated_ids(image_ids: Sequence[str]) -> str:
     return ", ".join(repeated[:SHOWN]) + more
 
 
-def _texts(dataset: h5py.Dataset, rows: Sequence[int]) -> Iterator[str]:
+def read_texts(dataset: h5py.Dataset, rows: Sequence[int]) -> Iterator[str]:
     """Read some rows, ascending, of a dataset of text."""
     file_bytes, read = dataset.file.id.get_filesize(), 0
     # The file itself may hold any length, and one text of variable length may be all of it.
@@ -89,7 +89,7 @@ def _texts(dataset: h5py.Dataset, rows: Sequence[int]) -> Iterator[str]:
     step = max(1, TEXT_BYTES // longest)
     for start in range(0, dataset.shape[0], step):
         wanted = rows[bisect_left(rows, start) : bisect_left(rows, start + step)]
-        texts = dataset.asstr()[start : start + step] if wanted else []
+        texts = dataset.asstr("utf-8")[start : start + step] if wanted else []
         for row in wanted:
             text = texts[row - start]
             read += len(text)

@@ -20,6 +20,7 @@ import numpy as np
 from feature_extraction.encoders import Encoder, encode_image
 from feature_extraction.errors import StoreError
 from feature_extraction.images import find_images
+from feature_extraction.names import near_names_hint
 from feature_extraction.spec import Precision
 from feature_extraction.store import FeatureReader
 
@@ -75,11 +76,14 @@ class Verification:
         absent: Images with features that are not in the folder.
         left_out: Number of files of the folder that may be photographs but were left out, by
             suffix.
+        near_names: What the names of the absent images differ in from names in the folder; empty
+            where they are others altogether.
     """
 
     differences: tuple[Difference, ...]
     absent: int
     left_out: Mapping[str, int]
+    near_names: str = ""
 
     @property
     def largest(self) -> Difference:
@@ -119,11 +123,17 @@ def verify(
     found = find_images(images)
     path_of = {file.image_id: file.path for file in found}
     present = [image_id for image_id in store if image_id in path_of]
+    hint = near_names_hint(
+        (image_id for image_id in store if image_id not in path_of),
+        (image_id for image_id in path_of if image_id not in store),
+        place="the folder",
+    )
     if not present:
         raise StoreError(
             f"none of the {len(store):,} images with features is in {images}, "
             f"which has {len(path_of):,}, such as {next(iter(path_of))!r}; give the folder of the "
-            "photographs the features were made of" + (f"; {found.note}" if found.note else "")
+            f"photographs the features were made of.{hint}"
+            + (f" Note: {found.note}." if found.note else "")
         )
     chosen = _sampled(present, sample)
     differences = []
@@ -132,7 +142,10 @@ def verify(
         if on_progress is not None:
             on_progress(done, len(chosen))
     return Verification(
-        differences=tuple(differences), absent=len(store) - len(present), left_out=found.left_out
+        differences=tuple(differences),
+        absent=len(store) - len(present),
+        left_out=found.left_out,
+        near_names=hint,
     )
 
 

@@ -72,14 +72,14 @@ def coverage_text(percent: float) -> str:
     return f"{math.floor(10 * percent) / 10:.1f} %"
 
 
-def load_answer_list(path: Path) -> list[str]:
+def load_answer_list(path: str | Path) -> list[str]:
     """Read a `label2ans` file: a JSON list of distinct strings, one of which may be empty.
 
     Raises:
         FileFormatError: The file holds something else.
     """
     expected = "the list of answers (label2ans)"
-    answers = read_json(path, expected=expected)
+    answers = read_json(Path(path), expected=expected)
     if (
         not isinstance(answers, list)
         or not answers

@@ -25,7 +25,7 @@ from tasks._task import Example
 __all__ = ["ArrowExamples", "cache_folder", "cached_examples"]
 
 # To be raised whenever the columns, or what the tasks put into them, change.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 EXAMPLES_PER_CHUNK = 10_000
 MAX_SOURCE_BYTES = 1 << 36
 
@@ -169,6 +169,8 @@ def _write(path: Path, examples: Iterable[Example]) -> None:
 
 
 def _row(example: Example) -> dict[str, object]:
+    if problem := _problem(example):
+        raise FileFormatError(f"the example {example.id!r:.60} has {problem}")
     return {
         "id": example.id,
         "image_ids": example.image_ids,
@@ -176,6 +178,36 @@ def _row(example: Example) -> dict[str, object]:
         "answers": [answer for answer, _ in example.targets],
         "weights": [weight for _, weight in example.targets],
     }
+
+
+def _problem(example: Example) -> str | None:
+    """Say what a task put into an example that does not belong there."""
+    if not isinstance(example.id, str):
+        return f"an id that is {_described(example.id)}: expected a text, such as str(id)"
+    if not isinstance(example.prompt, str):
+        return f"the prompt {_described(example.prompt)}: expected a text"
+    if isinstance(example.image_ids, str) or not all(
+        isinstance(image_id, str) for image_id in example.image_ids
+    ):
+        return f"the image_ids {_described(example.image_ids)}: expected a tuple of texts"
+    if not isinstance(example.targets, tuple | list):
+        return f"the targets {_described(example.targets)}: expected (answer, weight) pairs"
+    for target in example.targets:
+        is_pair = isinstance(target, tuple | list) and len(target) == 2
+        if not is_pair or not isinstance(target[0], str) or not _is_weight(target[1]):
+            return (
+                f"the target {_described(target)}: expected an answer and its weight from 0 to 1, "
+                "such as ('yes', 1.0)"
+            )
+    return None
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
+
+
+def _described(value: object) -> str:
+    return f"{value!r:.60} ({type(value).__name__})"
 
 
 def _example(row: Mapping[str, Any]) -> Example:

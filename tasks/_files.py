@@ -48,11 +48,11 @@ class DataFile:
         path: Where it lies. A path that ends with "/" is a folder whose JSON files together are
             what one file could be.
         splits: The splits that read it.
-        source: The file itself, or a zip archive with a file, or folder, of its name; `None` for
-            what `vl-lst data prepare` makes.
+        source: The file itself, or a zip archive with a file, or folder, of its name; `None` where
+            it has no public address.
         stand_ins: Files any of which is read where it is absent.
         optional: What it is good for, if the splits can be loaded without it.
-        made_of: The paths of what `vl-lst data prepare` needs to make it.
+        made_of: The paths of what `vl-lst data prepare` needs to make it; empty where it does not.
     """
 
     path: str
@@ -65,7 +65,9 @@ class DataFile:
     @property
     def address(self) -> str:
         """Where to get it, for people."""
-        return self.source.url if self.source else "made by `vl-lst data prepare`"
+        if self.source is not None:
+            return self.source.url
+        return "made by `vl-lst data prepare`" if self.made_of else "no public address"
 
     def found(self, data_root: Path) -> Path | None:
         """Return the path of the file or of what stands in for it, `None` where there is none."""

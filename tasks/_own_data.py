@@ -22,7 +22,7 @@ from eval.agreement import OFFICIAL_PEOPLE, agreement, agreement_weights
 from eval.caption import score_captions
 from eval.errors import FileFormatError, InputError, PredictionError
 from eval.intervals import accuracy_in_context
-from eval.submissions import first_five, require_same_ids
+from eval.submissions import first_five, require_predictions, require_same_ids
 from tasks._arrow import cached_examples
 from tasks._forms import FormLosses
 from tasks._records import Records, read_json_lines
@@ -35,12 +35,12 @@ FIELDS = ("id", "images", "prompt", "answers")
 EXPECTED = 'examples, {"id": ..., "images": [...], "prompt": ..., "answers": [...]}'
 # Other dots in a name ("v1.2") belong to it.
 IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .dib .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff"
-    " .webp".split()
+    ".avif .bmp .dib .gif .heic .heics .heif .heifs .hif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm"
+    " .pgm .png .pnm .ppm .tif .tiff .webp".split()
 )
 
 
-def with_own_files(task: Task, files: Mapping[str, Path]) -> Task:
+def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
     """Return the task with a user's files as its splits.
 
     Its `load` and `score` take no notice of the data root, predictions are a list of
@@ -55,7 +55,7 @@ def with_own_files(task: Task, files: Mapping[str, Path]) -> Task:
     def file_of(split: str) -> Path:
         if split not in files:
             raise InputError(f"no file was given for {split!r}; there are: {', '.join(files)}")
-        return files[split]
+        return Path(files[split])
 
     def load(data_root: Path, split: str) -> ExampleTable:
         return load_own_examples(file_of(split), task)
@@ -82,13 +82,14 @@ def with_own_files(task: Task, files: Mapping[str, Path]) -> Task:
     )
 
 
-def load_own_examples(path: Path, task: Task) -> ExampleTable:
+def load_own_examples(path: str | Path, task: Task) -> ExampleTable:
     """Load a JSONL file as examples of a task.
 
     Raises:
         InputError: There is no such file.
         FileFormatError: A line is not what it should be; the message gives its number.
     """
+    path = Path(path)
     if not path.exists():
         raise InputError(f"no file {path}: expected {EXPECTED} there, one on each line")
 
@@ -108,7 +109,7 @@ def load_own_examples(path: Path, task: Task) -> ExampleTable:
     return cached_examples(f"{task.name}-own-{prefix}", [path], examples)
 
 
-def score_own_predictions(predictions: Mapping[str, str], path: Path, task: Task) -> Score:
+def score_own_predictions(predictions: Mapping[str, str], path: str | Path, task: Task) -> Score:
     """Score predictions with the task's own metric, as far as a JSONL file's answers allow it.
 
     Args:
@@ -121,8 +122,8 @@ def score_own_predictions(predictions: Mapping[str, str], path: Path, task: Task
         FileFormatError: A line is not what it should be.
         PredictionError: Predictions are missing or extra.
     """
-    lines = _Lines(path, task)
-    require_same_ids(lines.ids, predictions)
+    lines = _Lines(Path(path), task)
+    require_same_ids(lines.ids, require_predictions(predictions))
     answers = {id_: lines.answers(position) for position, id_ in enumerate(lines.ids)}
     if not all(answers.values()):
         raise InputError(f"{path} has no answers to score against; add them, or only predict")
@@ -211,7 +212,12 @@ class _Lines:
                 f"has {len(images)} images; {self._task.name} takes "
                 f"{self._task.images_per_example} for each example",
             )
-        return tuple(map(_image_id, images))
+        ids = tuple(map(_image_id, images))
+        if "" in ids:
+            raise self._problem(
+                position, f"has the image {images[ids.index('')]!r:.60}; expected a file's name"
+            )
+        return ids
 
     def prompt(self, position: int) -> str:
         prefix = self._task.prompt_prefix
@@ -336,7 +342,8 @@ def _text_ids(records: Records) -> list[str]:
 
 
 def _image_id(name: str) -> str:
-    file = PurePosixPath(name)
+    # Folders as Windows writes them, too.
+    file = PurePosixPath(name.replace("\\", "/"))
     return file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name
 
 

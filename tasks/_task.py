@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from eval.errors import InputError
+from tasks._calls import PARAMETERS, CheckedCall
 from tasks._files import DataFile, SplitSize
 
 __all__ = [
@@ -154,6 +155,8 @@ class PrepareFiles(Protocol):
 class Task:
     """Everything that distinguishes one task from another.
 
+    Its functions take paths as texts too, and refuse what is no {example id: answer}.
+
     Args:
         name: The name of the task's file.
         prompt_prefix: What the paper's code puts before the text, with its space ("vqa: ").
@@ -220,6 +223,13 @@ class Task:
     max_prompt_tokens: int = MAX_PROMPT_TOKENS
     max_answer_tokens: int = 10
     beams: int = 1
+
+    def __post_init__(self) -> None:
+        """Check what the task's functions are given, whoever wrote them."""
+        for name, parameters in PARAMETERS.items():
+            function = getattr(self, name)
+            if function is not None and not isinstance(function, CheckedCall):
+                object.__setattr__(self, name, CheckedCall(function, parameters))
 
     def unknown_split(self, split: str) -> InputError:
         """Return the error about a split the task does not have."""

@@ -43,10 +43,12 @@ def test_it_answers_and_ranks_the_likeliest_answers(
     printed = capsys.readouterr().out.splitlines()
     document = json.loads(result.read_text())
     assert document["answer"] == printed[0]
-    probabilities = list(document["probabilities"].values())
+    scores = list(document["scores"].values())
     assert len(printed) == 1 + 5
-    assert probabilities == sorted(probabilities, reverse=True)
-    assert all(0 <= probability <= 1 for probability in probabilities)
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= score <= 1 for score in scores)
+    assert printed[1] == f"  {scores[0]:.3f}  {document['answer']}"
+    assert "probabilities" not in document, "a sigmoid of each answer alone is no distribution"
 
 
 def test_it_answers_as_in_evaluation(world: TinyWorld, run: Path) -> None:
@@ -101,7 +103,7 @@ def test_a_model_that_generates_has_no_ranking(
     train(world.recipe(head="generate", training__epochs=1), tmp_path / "run")
     asked = arguments(tmp_path / "run", world.image("red"), world)
     assert main([*asked, "--json", str(tmp_path / "answer.json")]) == 0
-    assert json.loads((tmp_path / "answer.json").read_text())["probabilities"] is None
+    assert json.loads((tmp_path / "answer.json").read_text())["scores"] is None
 
 
 def test_a_blind_model_needs_no_tower(world: TinyWorld, tmp_path: Path) -> None:

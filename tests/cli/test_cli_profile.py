@@ -153,3 +153,10 @@ def test_a_backbone_is_needed_and_help_has_an_example(capsys: pytest.CaptureFixt
     capsys.readouterr()
     assert main(["profile", "--help"]) == 0
     assert "Example: vl-lst profile --backbone t5-base" in capsys.readouterr().out
+
+
+def test_examples_of_three_images_can_be_profiled(tmp_path: Path) -> None:
+    document = tmp_path / "cost.json"
+    arguments = [*DEMO, "--methods", "lst", "--set", "lst.reduction=2", "--steps", "1"]
+    assert main([*arguments, "--device", "cpu", "--images", "3", "--json", str(document)]) == 0
+    assert json.loads(document.read_text())["workload"]["images"] == 3

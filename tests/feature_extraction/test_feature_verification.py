@@ -89,6 +89,22 @@ def test_a_part_of_the_photographs_serves(
         verify(store, other, encoder)
 
 
+def test_photographs_under_almost_the_same_names_are_told(
+    store: FeatureStore, photographs: Path, encoder: Encoder
+) -> None:
+    for path in photographs.rglob("*.png"):
+        path.rename(path.with_name(path.name.replace("photo", "Photo")))
+    with pytest.raises(
+        StoreError, match="9 of them differ only in letter case from names in the folder: found"
+    ):
+        verify(store, photographs, encoder)
+    back = next(photographs.rglob("Photo4.png"))
+    back.rename(back.with_name("photo4.png"))
+    found = verify(store, photographs, encoder)
+    assert found.absent == 8
+    assert "8 of them differ only in letter case" in found.near_names
+
+
 def test_imported_features_are_verified_with_the_encoder_they_are_said_to_be_of(
     store: FeatureStore, photographs: Path, tmp_path: Path
 ) -> None:

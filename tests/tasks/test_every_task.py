@@ -162,3 +162,36 @@ def test_an_unknown_split_is_named(task: Task, root: Path) -> None:
 def test_a_missing_file_is_named(task: Task, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=str(tmp_path)):
         task.load(tmp_path, task.splits[0])
+
+
+def test_paths_may_be_texts(
+    task: Task, root: Path, suite: dict[str, Any], perfect: dict[str, str], tmp_path: Path
+) -> None:
+    assert len(task.load(str(root), suite["split"])) == len(task.load(root, suite["split"]))
+    path = str(tmp_path / f"predictions{task.predictions_suffix}")
+    task.write_predictions(perfect, path)
+    assert task.read_predictions(path) == perfect
+
+
+@pytest.mark.parametrize("given", [None, 3, ["data"]])
+def test_what_is_no_path_is_one_sentence(task: Task, given: object) -> None:
+    with pytest.raises(InputError, match="data_root is .* expected a path"):
+        task.load(given, task.splits[0])
+
+
+def test_predictions_by_integer_ids_are_one_sentence(
+    task: Task, root: Path, suite: dict[str, Any], perfect: dict[str, str]
+) -> None:
+    by_number = dict(enumerate(perfect.values()))
+    with pytest.raises(PredictionError, match="ids of predictions must be texts: found 0"):
+        task.score(by_number, root, suite["split"])
+    with pytest.raises(PredictionError, match="expected a dictionary"):
+        task.score(list(perfect.values()), root, suite["split"])
+    with pytest.raises(PredictionError, match="have no prediction"):
+        task.score({}, root, suite["split"])
+
+
+@pytest.mark.parametrize("split", ["nope", None, ""])
+def test_an_unknown_split_is_one_sentence(task: Task, root: Path, split: object) -> None:
+    with pytest.raises(InputError, match="has no split"):
+        task.load(root, split)

@@ -5,13 +5,15 @@ import multiprocessing
 import os
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from eval.errors import InputError
+from eval.errors import FileFormatError, InputError
 from tasks import Example
 from tasks._arrow import EXAMPLES_PER_CHUNK, ArrowExamples, cache_folder, cached_examples
 
@@ -151,3 +153,27 @@ def test_special_files_are_neither_sources_nor_caches(source: Path, cache: Path)
     os.mkfifo(source)
     with pytest.raises(InputError, match="is a named pipe: expected a regular file with annot"):
         build(source)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"targets": ("yes", "no")}, "the target 'yes' .*an answer and its weight from 0 to 1"),
+        ({"targets": ("no",)}, "the target 'no'"),
+        ({"targets": "yes"}, "the targets 'yes'"),
+        ({"targets": (("yes", 2.0),)}, "the target"),
+        ({"targets": (("yes", None),)}, "the target"),
+        ({"id": 3}, r"an id that is 3 \(int\): expected a text"),
+        ({"prompt": None}, "the prompt None"),
+        ({"image_ids": "image-1"}, "expected a tuple of texts"),
+        ({"image_ids": (1,)}, "expected a tuple of texts"),
+    ],
+)
+def test_what_a_task_puts_into_an_example_is_checked_once(
+    source: Path, cache: Path, wrong: dict[str, Any], message: str
+) -> None:
+    """A text of two letters, for one, would pass for an answer and its weight."""
+    examples = [replace(example(0), **wrong)]
+    with pytest.raises(FileFormatError, match=message):
+        cached_examples("vqa-val", [source], lambda: examples)
+    assert not list(cache.iterdir())

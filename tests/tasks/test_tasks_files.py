@@ -41,7 +41,7 @@ def test_every_split_has_a_file_and_a_size(task: Task) -> None:
 
 def test_addresses_are_of_files(task: Task) -> None:
     for file in task.files:
-        assert (file.source is None) == file.address.startswith("made by")
+        assert bool(file.made_of) == file.address.startswith("made by")
         if file.source is not None:
             assert file.source.url.startswith(("https://", "http://images.cocodataset.org/"))
             assert file.source.name.endswith((".zip", ".json"))
@@ -109,3 +109,10 @@ def test_sizes_of_files_are_told() -> None:
 def test_an_unknown_split_is_an_error() -> None:
     with pytest.raises(InputError, match="no split 'nope'"):
         check_split(get_task("vqa"), FIXTURES / "vqa", "nope", None)
+
+
+def test_only_what_prepare_makes_is_said_to_be_made_by_it() -> None:
+    private = DataFile(path="mine/train.json", splits=("train",))
+    assert private.address == "no public address"
+    made = DataFile(path="mine/train.json", splits=("train",), made_of=("mine/all.json",))
+    assert made.address == "made by `vl-lst data prepare`"

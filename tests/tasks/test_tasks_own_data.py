@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from eval.errors import FileFormatError, InputError, PredictionError
+from feature_extraction import image_files
 from tasks import (
     Task,
+    _own_data,
     get_task,
     load_own_examples,
     score_own_predictions,
@@ -60,6 +62,19 @@ def test_examples_are_in_the_form_of_the_task(file: Path) -> None:
     assert (first.image_ids, second.image_ids) == (("kitchen",), ("v1.2",))
     assert (first.prompt, second.prompt) == ("vqa: what is red?", "vqa: how many?")
     assert (first.targets, second.targets) == ((("cup", 1.0),), (("2", 1.0),))
+
+
+@pytest.mark.parametrize("name", ["a\\kitchen.jpg", "C:\\a\\kitchen.PNG", "a\\b/kitchen"])
+def test_folders_may_be_written_as_on_windows(file: Path, name: str) -> None:
+    write(file, line(images=[name]))
+    assert load_own_examples(file, get_task("vqa"))[0].image_ids == ("kitchen",)
+
+
+@pytest.mark.parametrize("name", ["/", "\\"])
+def test_a_folder_is_no_image(file: Path, name: str) -> None:
+    write(file, line(images=[name]))
+    with pytest.raises(FileFormatError, match="line 1 has the image .* expected a file's name"):
+        load_own_examples(file, get_task("vqa"))
 
 
 def test_captions_have_no_prompt(file: Path) -> None:
@@ -299,3 +314,8 @@ def test_lines_that_contradict_themselves_are_named(text: str, message: str, fil
     file.write_text(text)
     with pytest.raises(FileFormatError, match=message):
         load_own_examples(file, get_task("vqa"))
+
+
+def test_suffixes_of_images_are_those_of_feature_extraction() -> None:
+    """Neither package may import the other, and both must make the same id of a file name."""
+    assert _own_data.IMAGE_SUFFIXES == image_files.IMAGE_SUFFIXES

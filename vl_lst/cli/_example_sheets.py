@@ -13,6 +13,7 @@ from eval.leaderboard.runs import Run
 from eval.report.examples import ExampleCard, ExampleSheet
 from feature_extraction.errors import ImageError
 from feature_extraction.images import decode_image, find_images
+from feature_extraction.names import near_names_hint
 from tasks import Example, Task, get_task, with_own_files, with_prompt_prefix
 from vl_lst.progress import ProgressReport
 
@@ -67,6 +68,9 @@ def thumbnails(
             except ImageError as error:
                 missing[image_id] = str(error)
         report(done, len(wanted))
+    nowhere = [image_id for image_id in missing if image_id not in path_of]
+    if nowhere:
+        missing[nowhere[0]] += f".{near_names_hint(nowhere, path_of, place='the folder')}"
     return pictures, missing
 
 

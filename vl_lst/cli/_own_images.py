@@ -58,6 +58,7 @@ def extract_into_run(
 
 
 def _require_images_of(recipe: Recipe, found: set[str], images: Path, note: str) -> None:
+    from feature_extraction.names import near_names_hint
     from vl_lst.training.data import task_of
 
     data = recipe.data
@@ -71,5 +72,7 @@ def _require_images_of(recipe: Recipe, found: set[str], images: Path, note: str)
                 raise InputError(
                     f"{len(missing):,} of the {len(needed):,} images of {own_file or split} are "
                     f"not in {images} (first: {first_five(missing)}); expected files of these "
-                    "names there or in a folder below" + (f"; {note}" if note else "")
+                    "names there or in a folder below."
+                    + near_names_hint(missing, found, place="the folder")
+                    + (f" Note: {note}." if note else "")
                 )

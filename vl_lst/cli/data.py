@@ -1,6 +1,7 @@
 """`vl-lst data`: check, prepare and download the annotations of a task."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,6 +85,15 @@ def check(
         check_split(chosen, data_root, name, store)
         for name in dict.fromkeys(split or chosen.splits[:2])
     ]
+    if store is not None:
+        from feature_extraction.names import near_names_hint
+
+        split_states = [
+            replace(each, problem=f"{each.problem}.{near_names_hint(each.missing_images, store)}")
+            if each.missing_images
+            else each
+            for each in split_states
+        ]
     problems = [state.problem for state in split_states if state.problem is not None]
     if file_states:
         _print_table(_file_table(chosen, data_root, file_states))
@@ -198,6 +208,10 @@ def download(
     if not quiet and len(absent) < len(wanted):
         there = len(wanted) - len(absent)
         status.print(f"{there} of {len(wanted)} files were there already", markup=False)
+    if not quiet:
+        for file in asked:
+            if file.source is None and file.found(data_root) is None:
+                status.print(f"not fetched: {file.path} ({file.address})", markup=False)
     write_json_report(
         json_file,
         {

@@ -110,9 +110,10 @@ def verify(
         found = compare(store, images, encoder, sample=sample, on_progress=report)
     largest = found.largest
     if found.absent and not quiet:
-        note = f"; {left_out_note(found.left_out)}" if found.left_out else ""
+        note = f" Note: {left_out_note(found.left_out)}." if found.left_out else ""
         status.print(
-            f"note: {found.absent:,} images of {file} are not in {images}{note}", markup=False
+            f"note: {found.absent:,} images of {file} are not in {images}.{found.near_names}{note}",
+            markup=False,
         )
     results.print(
         f"largest difference in {len(found.differences)} images: {largest.absolute:.6g}, in "
@@ -151,7 +152,8 @@ def import_(
         typer.Argument(
             metavar="SOURCE",
             help="Folder, searched in depth, of files IMAGE_ID.h5 (dataset IMAGE_ID/features), "
-            "IMAGE_ID.npy or IMAGE_ID.safetensors; or one HDF5 file with a group per image.",
+            ".npy, .npz or .safetensors; clip-retrieval's output; Parquet; or one HDF5, .npz or "
+            ".safetensors file with an entry, or a row and a name, for each image.",
             show_default=False,
         ),
     ],
@@ -208,11 +210,15 @@ def import_(
     )
     for line in _failure_lines(failures):
         results.print(line, markup=False)
+    if result.left_out and not quiet:
+        counts = ", ".join(f"{count:,} {suffix}" for suffix, count in result.left_out.items())
+        status.print(f"left out: {counts}", markup=False)
     write_json_report(
         json_file,
         {
             "path": str(out),
             "images": result.images,
+            "left_out": dict(result.left_out),
             "imported": result.imported,
             "failures": failures,
             "file_bytes": result.file_bytes,

@@ -38,6 +38,9 @@ def predict(
 ) -> None:
     """Answer a question about a photograph, prepared exactly as in training.
 
+    A run that classifies also prints the answers with the highest scores: each, from 0 to 1, is the
+    accuracy that the model expects of that answer alone, so that they need not add up to one.
+
     Example: vl-lst predict runs/vqa --image cat.jpg --question "what animal is this?"
     """
     from vl_lst.training.run import load_run
@@ -51,8 +54,8 @@ def predict(
             status.print(f"note: {note}", markup=False)
     results.print(answer.answer, markup=False)
     if answer.ranked is not None and not quiet:
-        for text, probability in answer.ranked:
-            results.print(f"  {probability:6.1%}  {text}", markup=False)
+        for text, score in answer.ranked:
+            results.print(f"  {score:.3f}  {text}", markup=False)
     write_json_report(
         json_file,
         {
@@ -61,6 +64,6 @@ def predict(
             "question": question,
             "answer": answer.answer,
             "notes": list(answer.notes),
-            "probabilities": None if answer.ranked is None else dict(answer.ranked),
+            "scores": None if answer.ranked is None else dict(answer.ranked),
         },
     )

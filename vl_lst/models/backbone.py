@@ -75,11 +75,16 @@ class Backbone(nn.Module):
         model: Any `T5ForConditionalGeneration` (v1.0, v1.1, Flan).
 
     Raises:
-        ModelError: The model is in float16, in which T5 overflows.
+        ModelError: It is no such model, or in float16, in which T5 overflows.
     """
 
     def __init__(self, model: T5ForConditionalGeneration) -> None:
         super().__init__()
+        if not isinstance(model, T5ForConditionalGeneration):
+            raise ModelError(
+                f"a {type(self).__name__} was given a {type(model).__name__}: expected a "
+                "T5ForConditionalGeneration; load_backbone(NAME) loads one by name"
+            )
         if model.dtype == torch.float16:
             raise ModelError(
                 "the backbone is in float16, in which T5's activations overflow to infinity "
@@ -168,7 +173,8 @@ class FrozenBackbone(Backbone):
     """
 
     def __init__(self, model: T5ForConditionalGeneration) -> None:
-        super().__init__(model.eval().requires_grad_(False))
+        super().__init__(model)
+        model.eval().requires_grad_(False)
         self.noisy = False
 
     def train(self, mode: bool = True) -> "FrozenBackbone":

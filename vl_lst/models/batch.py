@@ -24,7 +24,6 @@ class Batch:
         features_BINF: Image features as stored.
         prompt_ids_UT: Token ids of the distinct prompts, padded.
         prompt_index_B: Which of them each example has.
-        boxes_BIM4: (x1, x2, y1, y2) of each pooled token; `None`, as for grids, means zeros.
         labels_BL: Token ids of the answers, `losses.IGNORED` behind each; when generating.
         pair_rows_P: An example for each distinct (prompt, answer) pair.
         pair_index_B: Which pair each example has.
@@ -37,7 +36,6 @@ class Batch:
     features_BINF: Tensor
     prompt_ids_UT: Tensor
     prompt_index_B: Tensor
-    boxes_BIM4: Tensor | None = None
     labels_BL: Tensor | None = None
     pair_rows_P: Tensor | None = None
     pair_index_B: Tensor | None = None

@@ -62,6 +62,12 @@ class HeadConfig:
     answers: int = 0
 
     def __post_init__(self) -> None:
+        if self.kind not in ("classify", "generate"):
+            raise ModelError(f"the head is {self.kind!r:.60}: expected 'classify' or 'generate'")
+        if not isinstance(self.answers, int):
+            raise ModelError(
+                f"answers of a head is {self.answers!r:.60}: expected how many there are"
+            )
         if (self.kind == "classify") != (self.answers > 0):
             raise ModelError(
                 f"a head that is to {self.kind} got {self.answers} answers: classifying needs "

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vl_lst.errors import ModelError
 from vl_lst.models.answer_tree import AnswerTree
 from vl_lst.models.batch import Batch
 from vl_lst.models.vision_language_model import VisionLanguageModel
@@ -33,7 +34,15 @@ def generate(
         beams: 1 is greedy search.
         answers: What may be generated, none of it longer than `max_length` allows; `None` allows
             anything.
+
+    Raises:
+        ModelError: The model is another package's.
     """
+    if not isinstance(model, VisionLanguageModel):
+        raise ModelError(
+            f"the model that is to generate is a {type(model).__name__}: expected a model of this "
+            "package with image and text, such as LadderModel"
+        )
     if beams == 1:
         return greedy_search(model, batch, max_length=max_length, answers=answers)
     return beam_search(model, batch, max_length=max_length, beams=beams, answers=answers)[0]

@@ -153,6 +153,7 @@ class JointModel(VisionLanguageModel[EncodedPairs]):
     """
 
     backbone: JointBackbone
+    backbone_kind = JointBackbone
 
     def __init__(
         self,
@@ -176,7 +177,7 @@ class JointModel(VisionLanguageModel[EncodedPairs]):
             prefix_BPD = prefix_PD.expand(len(batch), -1, -1)
             text_BTD = torch.cat((prefix_BPD, text_BTD), 1)
             mask_BT = nn.functional.pad(mask_BT, (len(prefix_PD), 0), value=True)
-        image_BVD = self.visual(batch.features_BINF, batch.boxes_BIM4).to(text_BTD.dtype)
+        image_BVD = self.visual(batch.features_BINF).to(text_BTD.dtype)
         states_BSD = self.backbone.encode(
             torch.cat((text_BTD, image_BVD), 1),
             mask_BS := nn.functional.pad(mask_BT, (0, image_BVD.shape[1]), value=True),

@@ -96,6 +96,7 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
     """
 
     backbone: FrozenBackbone
+    backbone_kind = FrozenBackbone
 
     def __init__(
         self,
@@ -125,7 +126,7 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
     def encode(self, batch: Batch) -> EncodedExamples:
         """Run both encoders."""
         taps = self.backbone.encode(batch.prompt_ids_UT, self.side.encoder.layers)
-        image_tokens_BVD = self.visual(batch.features_BINF, batch.boxes_BIM4)
+        image_tokens_BVD = self.visual(batch.features_BINF)
         side_BSR, mask_BS = self.side.encoder(taps, batch.prompt_index_B, image_tokens_BVD)
         return EncodedExamples(side_BSR, mask_BS, taps, batch.prompt_index_B)
 

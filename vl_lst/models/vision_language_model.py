@@ -6,11 +6,12 @@ width, V vocabulary, A answers.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from vl_lst.errors import ModelError
 from vl_lst.models.backbone import Backbone
 from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
@@ -45,10 +46,26 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
     Args:
         backbone: The pretrained encoder-decoder.
         visual: How image features become tokens.
+
+    Raises:
+        ModelError: The backbone is none of the kind this model is built on.
     """
+
+    backbone_kind: ClassVar[type[Backbone]] = Backbone
 
     def __init__(self, backbone: Backbone, *, visual: VisualConfig) -> None:
         super().__init__()
+        kind = self.backbone_kind
+        if not isinstance(backbone, kind):
+            hint = (
+                "a LoadedBackbone has one as .backbone"
+                if hasattr(backbone, "backbone")
+                else (f"wrap a Hugging Face T5 in it: {kind.__name__}(model)")
+            )
+            raise ModelError(
+                f"the backbone of a {type(self).__name__} is a {type(backbone).__name__}: expected "
+                f"a {kind.__name__}; {hint}"
+            )
         self.backbone = backbone
         self.visual = VisualEmbedding(
             visual, width=backbone.width, epsilon=float(backbone.config.layer_norm_epsilon)
@@ -134,7 +151,7 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
     def token_losses(self, batch: Batch) -> Tensor:
         """Cross-entropy [B, L] of each answer token; zero where the label is `IGNORED`."""
         if batch.labels_BL is None:
-            raise ValueError("the batch has no labels to take a loss against")
+            raise ModelError("the batch has no labels (labels_BL) to take a loss against")
         encoded = self.encode(batch)
         states_BLR = self.decode(
             encoded,
@@ -159,10 +176,15 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         """
         if batch.task in self.classifiers:
             if batch.scores_BA is None:
-                raise ValueError("the batch has no soft scores to classify against")
+                raise ModelError("the batch has no soft scores (scores_BA) to classify against")
             return answer_loss(self.classify(batch), batch.scores_BA)
-        if batch.labels_BL is None or batch.weights_B is None:
-            raise ValueError("the batch has no labels and weights to generate against")
+        if batch.labels_BL is None:
+            raise ModelError("the batch has no labels (labels_BL) to generate against")
+        if batch.weights_B is None:
+            raise ModelError(
+                "the batch has labels but no weights (weights_B): expected the weight of each "
+                "example's loss, such as torch.ones(len(batch))"
+            )
         return average_token_losses(
             self.token_losses(batch), batch.labels_BL, batch.weights_B, over=loss_average
         )

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vl_lst.errors import ModelError
 from vl_lst.models.config import VisualConfig
 from vl_lst.models.norm import RootMeanSquareNorm
 
@@ -56,6 +57,7 @@ class VisualEmbedding(nn.Module):
         super().__init__()
         self.pooled_grid = config.pooled_grid
         self.grids = config.grids
+        self.stored_shape = torch.Size((config.tokens, config.channels))
         self.feature_projection = nn.Linear(config.channels, width)
         self.feature_norm = RootMeanSquareNorm(width, eps=epsilon)
         self.box_projection = nn.Linear(BOX_NUMBERS, width)
@@ -73,8 +75,25 @@ class VisualEmbedding(nn.Module):
 
         Args:
             features_BINF: Features as stored.
-            boxes_BIM4: (x1, x2, y1, y2) of each pooled token; `None` means zeros.
+            boxes_BIM4: (x1, x2, y1, y2) of each pooled token, as the reference implementation has
+                for features of regions; `None` means zeros, which grid features have.
+
+        Raises:
+            ModelError: An example holds more images than the model was built for, or features of
+                another shape.
         """
+        images, max_images = features_BINF.shape[1], self.image_order.num_embeddings
+        if images > max_images:
+            raise ModelError(
+                f"the model was built for at most {max_images} images per example: found {images}. "
+                "Train a model on a task with that many images."
+            )
+        shape = features_BINF.shape[2:]
+        if shape != self.stored_shape:
+            raise ModelError(
+                f"the features of an image have the shape {list(shape)}: expected "
+                f"{list(self.stored_shape)} (tokens, channels), as the model was built for"
+            )
         if self.pooled_grid is not None:
             features_BINF = pool_grid(features_BINF, self.pooled_grid, self.grids)
         dtype = self.feature_projection.weight.dtype

@@ -1,11 +1,13 @@
 """Fields of a recipe that is still a nest of dictionaries, by their paths."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vl_lst.errors import RecipeError
 
-__all__ = ["dig", "set_field"]
+__all__ = ["clear_other_length", "dig", "set_field"]
+
+EPOCHS, STEPS = ("training", "epochs"), ("training", "steps")
 
 
 def set_field(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
@@ -37,3 +39,16 @@ def dig(fields: Any, path: Sequence[str]) -> Any:
     for name in path:
         fields = fields.get(name) if isinstance(fields, dict) else None
     return fields
+
+
+def clear_other_length(fields: dict[str, Any], given: Callable[[Sequence[str]], Any]) -> None:
+    """Let epochs or steps, given alone, replace the other one that the recipe has.
+
+    Args:
+        fields: The recipe.
+        given: Path of a field -> the value the user gave it; `None` where the user gave none. Both
+            lengths given at once stay, and are refused when the recipe is validated.
+    """
+    for chosen, other in ((EPOCHS, STEPS), (STEPS, EPOCHS)):
+        if given(chosen) is not None and given(other) is None and dig(fields, other) is not None:
+            set_field(fields, other, None)

@@ -11,6 +11,7 @@ import yaml
 from eval.errors import InputError
 from eval.files import open_text
 from vl_lst.errors import RecipeError
+from vl_lst.recipes.fields import clear_other_length, dig
 
 __all__ = ["fitting_recipe", "parse_yaml", "read_recipe_file", "shipped_recipes"]
 
@@ -187,7 +188,9 @@ def read_recipe_file(name: str | Path) -> dict[str, Any]:
             f"{name}: {EXTENDS}: found {base!r:.80}; expected another of the recipes that come "
             f"with the package: {', '.join(shipped_recipes())}"
         )
-    return _extended(read_recipe_file(base), recipe)
+    extended = _extended(read_recipe_file(base), recipe)
+    clear_other_length(extended, lambda path: dig(recipe, path))
+    return extended
 
 
 def _extended(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

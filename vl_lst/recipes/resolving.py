@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -13,7 +14,7 @@ from pydantic_core import ErrorDetails
 from eval.outputs import atomic_path
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
-from vl_lst.recipes.fields import dig, set_field
+from vl_lst.recipes.fields import clear_other_length, dig, set_field
 from vl_lst.recipes.former import keep_former_values
 from vl_lst.recipes.per_task import chosen_tasks, complete_task_fields, spread_task_fields
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
@@ -41,21 +42,34 @@ def parse_override(text: str) -> tuple[str, Any]:
     return path, parse_yaml(value, source=f"--set {text}")
 
 
-def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any]] = ()) -> Recipe:
+def resolve_recipe(
+    recipe: Mapping[str, Any], overrides: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()
+) -> Recipe:
     """Validate a recipe after changing some of its fields and filling in the tasks' defaults.
 
-    Paths become absolute, so that the result means the same from any folder.
+    Paths become absolute, so that the result means the same from any folder. Overrides that give
+    `training.steps` alone replace the recipe's `training.epochs`, and the other way round.
 
     Args:
         recipe: As read from a file.
-        overrides: (path of a field, value) pairs; later ones win.
+        overrides: (path of a field, value) pairs, or a dictionary of them; later ones win.
 
     Raises:
         RecipeError: A field is unknown, missing or out of range.
     """
-    fields = json.loads(json.dumps(recipe, default=str))
+    if not isinstance(recipe, Mapping):
+        raise RecipeError(
+            f"the recipe is a {type(recipe).__name__}: expected its fields, such as those that "
+            "read_recipe_file('lst') returns"
+        )
+    fields = json.loads(json.dumps(recipe, default=_plain))
     keep_former_values(fields)
-    changes = [(path.split("."), value) for path, value in overrides]
+    if isinstance(overrides, Mapping):
+        overrides = overrides.items()
+    changes = [
+        (path.split("."), json.loads(json.dumps(value, default=_plain)))
+        for path, value in overrides
+    ]
     for path, value in changes:
         if path == ["task"]:
             fields["task"] = value
@@ -68,6 +82,8 @@ def resolve_recipe(recipe: Mapping[str, Any], overrides: Iterable[tuple[str, Any
             set_field(fields, path, value)
             # A value for all tasks must be spread before the next change, which may be for one.
             spread_task_fields(fields, tasks)
+    given = {tuple(path): value for path, value in changes}
+    clear_other_length(fields, lambda path: given.get(tuple(path)))
     complete_task_fields(fields, tasks)
     name = dig(fields, METHOD_NAME)
     if isinstance(name, str):
@@ -89,6 +105,13 @@ def dump_recipe(recipe: Recipe, path: Path) -> None:
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _plain(value: object) -> object:
+    """Return what JSON has for a value given in Python: numbers of NumPy, generators, paths."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return list(value) if isinstance(value, Iterator) else str(value)
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:

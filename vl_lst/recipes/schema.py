@@ -198,7 +198,8 @@ class TrainingSection(_Section):
 
     Args:
         epochs: Passes over the training examples; `None` where `steps` is given.
-        steps: Optimiser steps; `None` where `epochs` is given.
+        steps: Optimiser steps; `None` where `epochs` is given. An override that gives one of the
+            two replaces the other.
         batch_size: Examples a step, over all processes. One number for several tasks is VQA's; the
             others get their share of it as in the paper's code (`Task.batch_share`).
         evaluation_batch_size: Examples at once while evaluating, for each process.

@@ -50,7 +50,7 @@ class Answerer:
                 self._tree(task)
 
     def ranks(self, task: str) -> bool:
-        """Whether the task classifies, so that all answers have a probability."""
+        """Whether the task classifies, so that all answers have a score."""
         return self._recipe.head[task] == "classify"
 
     @torch.no_grad()
@@ -72,10 +72,11 @@ class Answerer:
 
     @torch.no_grad()
     def ranked(self, batch: Batch, count: int) -> list[list[tuple[str, float]]]:
-        """The best answers to each example with their probabilities, of a task that classifies.
+        """Return the best answers to each example with their scores, of a task that classifies.
 
-        The loss judges each answer alone, so a probability is a sigmoid, the score expected of
-        that answer, and those of all answers need not add up to one.
+        The loss judges each answer alone. A score is a sigmoid in [0, 1]: the accuracy that the
+        model expects of that answer. Scores are no distribution over answers and need not add up
+        to one.
         """
         answers = self._answers[batch.task]
         if answers is None or not self.ranks(batch.task):
@@ -84,8 +85,10 @@ class Answerer:
             logits_BA = self._model.classify(moved).float()
         best = logits_BA.topk(min(count, len(answers)), dim=1)
         return [
-            [(answers[row], probability) for row, probability in zip(rows, ps, strict=True)]
-            for rows, ps in zip(best.indices.tolist(), best.values.sigmoid().tolist(), strict=True)
+            [(answers[row], score) for row, score in zip(rows, scores, strict=True)]
+            for rows, scores in zip(
+                best.indices.tolist(), best.values.sigmoid().tolist(), strict=True
+            )
         ]
 
     def answer_all(

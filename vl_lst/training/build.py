@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from feature_extraction.spec import FeatureSpec
+from tasks import get_task
 from vl_lst.errors import ModelError, TrainingError
 from vl_lst.methods import get_method
 from vl_lst.models.backbone import FrozenBackbone
@@ -20,6 +21,9 @@ from vl_lst.recipes import Recipe
 from vl_lst.training.texts import Texts
 
 __all__ = ["BuiltModel", "arithmetic", "attach_method", "build_model", "choose_device"]
+
+# Room for two images per example, needed or not: checkpoints of all tasks had it at first.
+LEAST_MAX_IMAGES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,7 @@ def build_model(
             tokens=spec.tokens,
             grids=spec.squares,
             pooled_grid=recipe.visual.pooled_grid,
+            max_images=max(LEAST_MAX_IMAGES, *map(_images_per_example, recipe.tasks)),
             image_order_std=recipe.visual.image_order_std,
         ),
         heads={
@@ -121,6 +126,10 @@ def build_model(
         precision=precision,
     )
     return BuiltModel(model, trainable, Texts(loaded.tokenizer), loaded.fingerprint, precision)
+
+
+def _images_per_example(task: str) -> int:
+    return get_task(task).images_per_example
 
 
 def attach_method(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from eval.errors import InputError
 from eval.submissions import first_five
 from feature_extraction.errors import StoreError
+from feature_extraction.names import near_names_hint
 from feature_extraction.store import FeatureReader
 from tasks import ExampleTable, Task, get_task, with_prompt_prefix
 from tasks._answers import build_answer_list, load_answer_list
@@ -99,12 +100,15 @@ def require_images(reader: FeatureReader, split: str, examples: ExampleTable) ->
     needed = examples.image_ids()
     missing = reader.missing(needed)
     if missing:
-        failed = sum(image_id in reader.failures for image_id in missing)
+        failures = reader.failures
+        failed = sum(image_id in failures for image_id in missing)
+        hint = near_names_hint((i for i in missing if i not in failures), reader)
         unreadable = f", {failed:,} of which could not be read" if failed else ""
         raise StoreError(
             f"{len(missing):,} of the {len(needed):,} images of {split} have no features"
-            f"{unreadable} (first: {first_five(missing)}). Extract them with `vl-lst "
-            "extract-features --images FOLDER --out MORE.h5` and add --features MORE.h5."
+            f"{unreadable} (first: {first_five(missing)}).{hint} Extract "
+            f"{'images that are not there' if hint else 'them'} with `vl-lst extract-features "
+            "--images FOLDER --out MORE.h5` and add --features MORE.h5."
         )
 
 

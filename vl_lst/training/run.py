@@ -4,7 +4,7 @@ run = load_run("runs/vqa")
 print(run.predict(image="cat.jpg", question="what animal is this?").answer)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from eval.outputs import check_output
 from feature_extraction.encoders import Encoder, encode_image, encoder_from_spec
 from feature_extraction.store import open_features
 from tasks import ExampleTable, Score, Task, with_own_files
+from tasks._calls import as_path
 from vl_lst.demo import CLIP_FOLDER
 from vl_lst.errors import CheckpointError
 from vl_lst.models.batch import Batch
@@ -53,7 +54,9 @@ class Answer:
 
     Args:
         answer: The answer.
-        ranked: The likeliest answers with their probabilities; `None` of a model that generates.
+        ranked: The answers with the highest scores, and these: in [0, 1], each the accuracy that
+            the model expects of that answer alone, so that they need not add up to one. `None` of a
+            model that generates.
         notes: What of the question the model did not read, as sentences without a period.
     """
 
@@ -147,7 +150,7 @@ class Run:
         question: str | None = None,
         *,
         task_name: str | None = None,
-        encoder_weights: Path | None = None,
+        encoder_weights: str | Path | None = None,
     ) -> Answer:
         """Answer a question about a photograph, prepared as in training.
 
@@ -164,7 +167,7 @@ class Run:
             ImageError: A photograph cannot be decoded.
             EncoderError: The tower cannot be built as the features were made.
         """
-        images = [image] if isinstance(image, str | Path | Image.Image) else list(image)
+        images = _image_list(image)
         task = self.task(task_name)
         if question is not None:
             _require_text(question)
@@ -196,8 +199,8 @@ class Run:
         split: str | Path,
         *,
         task_name: str | None = None,
-        data_root: Path | None = None,
-        features: Sequence[Path] | None = None,
+        data_root: str | Path | None = None,
+        features: str | Path | Sequence[str | Path] | None = None,
         report: ProgressReport = silent,
     ) -> Evaluation:
         """Predict a split, write the predictions, and score them where labels are public.
@@ -219,6 +222,8 @@ class Run:
         """
         recipe = self.recipe
         task = self.task(task_name, official=data_root is not None)
+        if isinstance(split, str) and split not in task.splits and Path(split).is_file():
+            split = Path(split)
         trained_on_own = self.has_own_files(task_name)
         by_content = trained_on_own or isinstance(split, Path)
         if isinstance(split, Path):
@@ -230,7 +235,7 @@ class Run:
             )
         path = self.directory.predictions_file(task, split)
         check_output(path)
-        root = data_root or recipe.data.folder
+        root = recipe.data.folder if data_root is None else as_path("data_root", data_root)
         reader = open_features(features or recipe.features)
         self._card.require_features(reader.spec)
         examples = task.load(root, split)
@@ -278,7 +283,7 @@ class Run:
         known = {(example.image_ids, example.prompt) for example in trained}
         return sum((example.image_ids, example.prompt) in known for example in examples)
 
-    def _features(self, images: Sequence[ImageSource], weights: Path | None) -> Tensor:
+    def _features(self, images: Sequence[ImageSource], weights: str | Path | None) -> Tensor:
         spec = self._card.spec()
         if self.recipe.data.blind:
             return torch.zeros(len(images), spec.tokens, spec.channels, dtype=torch.float16)
@@ -290,7 +295,11 @@ class Run:
         return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
 
 
-def _require_text(question: str) -> None:
+def _require_text(question: object) -> None:
+    if not isinstance(question, str):
+        raise InputError(
+            f"the question is {question!r:.60} ({type(question).__name__}): expected a text"
+        )
     if not question.strip():
         raise InputError(f"the question is empty: found {question!r}, expected a text")
     try:
@@ -299,6 +308,28 @@ def _require_text(question: str) -> None:
         raise InputError(
             f"the question is not valid Unicode: found {question!a:.60}, expected a text"
         ) from None
+
+
+def _image_list(given: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:
+    """Return photographs as a list, in the order given.
+
+    Raises:
+        InputError: They have no order, or one is neither a file nor an image of Pillow.
+    """
+    images = [given] if isinstance(given, str | Path | Image.Image) else given
+    if not isinstance(images, Iterable) or isinstance(images, Set | Mapping):
+        raise InputError(
+            f"the images are a {type(given).__name__}: expected one image, or a list in the order "
+            "the task takes them"
+        )
+    images = list(images)
+    for image in images:
+        if not isinstance(image, str | Path | Image.Image):
+            raise InputError(
+                f"an image is a {type(image).__name__}: expected the path of a file, or an image "
+                "opened with Pillow (of an array: PIL.Image.fromarray)"
+            )
+    return images
 
 
 def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
@@ -312,7 +343,7 @@ def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
     Raises:
         CheckpointError: It is no run, the checkpoint is incomplete, or the backbone is another.
     """
-    directory = RunDirectory(Path(path))
+    directory = RunDirectory(as_path("the run's folder", path))
     recipe, card = directory.recipe(), directory.card()
     names = [BEST, "last", *(f"{BEST}-{task}" for task in recipe.tasks if len(recipe.tasks) > 1)]
     if checkpoint not in names:

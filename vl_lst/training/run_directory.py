@@ -122,7 +122,8 @@ class RunDirectory:
         path: The folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
         self.path = path
         self.recipe_file = path / "recipe.yaml"
         self.card_file = path / "model.json"

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def train(
-    recipe: Recipe, out: Path, *, resume: bool = False, report: ProgressReport = silent
+    recipe: Recipe, out: str | Path, *, resume: bool = False, report: ProgressReport = silent
 ) -> RunRecord:
     """Train, or go on training, and write the run's record however it ends.
 

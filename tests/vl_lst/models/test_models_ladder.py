@@ -183,3 +183,8 @@ def test_unique_rows_points_back_at_every_row() -> None:
 def test_defaults_are_the_papers() -> None:
     config = LadderConfig()
     assert (config.reduction, config.gate_temperature) == (4, 0.1)
+
+
+def test_more_images_than_the_model_was_built_for_are_refused(make_model, make_batch) -> None:
+    with pytest.raises(ModelError, match="at most 2 images per example: found 3"):
+        make_model()(make_batch(images=3))

@@ -90,6 +90,21 @@ def test_an_extended_recipe_holds_only_what_differs(tmp_path: Path) -> None:
         read_recipe_file(path)
 
 
+def test_steps_or_epochs_given_alone_replace_what_the_recipe_has(tmp_path: Path) -> None:
+    training = resolve("lst", "training.steps=100").training
+    assert (training.steps, training.epochs) == (100, None)
+    training = resolve("demo", "training.epochs=3").training
+    assert (training.steps, training.epochs) == (None, 3)
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: lst\ntraining: {steps: 7}\n")
+    assert (resolve(path).training.steps, resolve(path).training.epochs) == (7, None)
+    training = resolve(path, "training.epochs=2").training
+    assert (training.steps, training.epochs) == (None, 2)
+    path.write_text("extends: lst\ntraining: {steps: 7, epochs: 2}\n")
+    with pytest.raises(RecipeError, match="epochs is 2 and steps is 7"):
+        resolve(path)
+
+
 def test_the_lst_recipe_holds_the_settings_of_the_paper() -> None:
     recipe = resolve("lst")
     optimizer = recipe.optimizer
@@ -173,7 +188,12 @@ def test_an_unknown_field_is_named_with_the_nearest_one() -> None:
         ("features=[]", ["features"]),
         ("optimizer=3", ["optimizer"]),
         ("optimizer.lr.x=3", ["optimizer.lr.x", "optimizer.lr is 0.003"]),
-        ("training.steps=5", ["training", "epochs is 20 and steps is 5", "exactly one"]),
+        (
+            "training.steps=5 & training.epochs=20",
+            ["training", "epochs is 20 and steps is 5", "exactly one"],
+        ),
+        ("training.steps=0", ["training.steps", "found 0", "greater than or equal to 1"]),
+        ("training.epochs=null", ["training", "epochs is None and steps is None"]),
     ],
 )
 def test_values_out_of_range_say_field_found_and_allowed(override: str, words: list[str]) -> None:

@@ -1,0 +1,128 @@
+"""One image's features as another program left them: where they are, and how they are refused."""
+
+import math
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from feature_extraction.errors import StoreError
+from feature_extraction.layout import MOST_VALUES_PER_IMAGE
+
+__all__ = [
+    "DAMAGE",
+    "FEATURES",
+    "ID_NAMES",
+    "UNKNOWN_SIZE",
+    "FeatureFile",
+    "StoredArray",
+    "refusal",
+    "token_shape",
+]
+
+FEATURES = "features"
+# What other programs call the names of many images beside their features.
+ID_NAMES = (
+    "image_ids",
+    "image_id",
+    "ids",
+    "id",
+    "keys",
+    "key",
+    "img_ids",
+    "img_id",
+    "image_names",
+    "image_paths",
+    "image_path",
+    "filenames",
+    "file_names",
+    "file_name",
+)
+UNKNOWN_SIZE = (0, 0)
+
+# What h5py, NumPy, pyarrow, zipfile and safetensors raise on damaged files.
+DAMAGE = (
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureFile:
+    """Where the features of one image lie.
+
+    Args:
+        image_id: The image.
+        path: The file; several images may lie in one.
+        key: What the image is called in the file, where that is not its id.
+        row: Its row, in a file with a row for each image.
+    """
+
+    image_id: str
+    path: Path
+    key: str | None = None
+    row: int | None = None
+
+    @property
+    def place(self) -> str:
+        """The file, and what of it, for messages."""
+        if self.row is not None:
+            return f"{self.path}, row {self.row:,}"
+        return str(self.path) if self.key is None else f"{self.path}, {self.key!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """An array that is read when asked for."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], NDArray[Any]]
+    image_size: tuple[int, int] = UNKNOWN_SIZE
+
+
+def token_shape(file: FeatureFile, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return tokens and channels of an array's shape.
+
+    Raises:
+        StoreError: It is no shape of one image's features.
+    """
+    if len(shape) not in (1, 2) or not 1 <= math.prod(shape) <= MOST_VALUES_PER_IMAGE:
+        many = ""
+        if len(shape) == 3:
+            many = (
+                f": are these {shape[0]:,} images in one file? {HOW_TO_NAME_ROWS}. Is it a map "
+                "[channels, rows, columns]? Save it as [rows * columns, channels]"
+            )
+        raise refusal(
+            file,
+            f"the features of {file.image_id!r} have the shape {list(shape)}, expected "
+            f"[tokens, channels] or [channels]{many}",
+        )
+    return (1, shape[0]) if len(shape) == 1 else (shape[0], shape[1])
+
+
+HOW_TO_NAME_ROWS = (
+    "Put their names into image_ids.npy or image_ids.txt beside it, one for each row, or both into "
+    "one HDF5 file, as the datasets features and image_ids"
+)
+
+
+def refusal(file: FeatureFile, found: str) -> StoreError:
+    """Return the error about a file that must not be read."""
+    return StoreError(
+        f"{file.path}: {found}. It was not read. Replace or remove the file and run the same "
+        "command again."
+    )

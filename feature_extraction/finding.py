@@ -1,0 +1,359 @@
+"""Which images have features in what another program left: a folder of files, or one file."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import ZipFile
+
+from safetensors import safe_open
+
+from feature_extraction.disk import read_small_text, require_regular_file
+from feature_extraction.errors import StoreError
+from feature_extraction.feature_files import (
+    DAMAGE,
+    FEATURES,
+    HOW_TO_NAME_ROWS,
+    ID_NAMES,
+    FeatureFile,
+    refusal,
+)
+from feature_extraction.hdf5_sources import list_hdf5
+from feature_extraction.images import is_utf8, walk_files
+from feature_extraction.names import image_id_of
+from feature_extraction.parquet_sources import find_features_column, read_names
+from feature_extraction.table import LONGEST_ID
+from feature_extraction.tables import Table, open_table, read_npy_names
+
+__all__ = ["HDF5_SUFFIXES", "Found", "find"]
+
+HDF5_SUFFIXES = (".h5", ".hdf5")
+IMAGE_SUFFIXES = (*HDF5_SUFFIXES, ".npy", ".npz", ".safetensors")
+TABLE_SUFFIX = ".parquet"
+MAX_LIST_BYTES = 2**30
+MMF_INFO = "_info.npy"
+# What features also come in: pickles, and what has to be unpacked or converted first.
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".zst", ".bz2", ".xz", ".7z")
+OTHERS = (".tsv", ".mdb", ".lmdb", ".arrow", ".feather", ".mat", ".tfrecord")
+
+# clip-retrieval: img_emb/img_emb_0.npy with metadata/metadata_0.parquet; text_emb of captions.
+CLIP_ROWS = re.compile(r"img_emb_(\d+)\.npy")
+CLIP_TEXTS = re.compile(r"text_emb_(\d+)\.npy")
+# Names of a file with the features of many images, which are no names of an image.
+MANY = {FEATURES, "feature", "feats", "embeddings", "embedding", "embs", "image_features"}
+MANY |= {"image_embeddings", "img_features", "img_embeddings", "img_emb", "all_features"}
+
+LAYOUTS = (
+    "files IMAGE_ID.h5 with the dataset IMAGE_ID/features, IMAGE_ID.npy, IMAGE_ID.npz or "
+    "IMAGE_ID.safetensors, or one HDF5 file with a group for each image; or with a row for each "
+    "image Parquet, HDF5 with features and image_ids, or what clip-retrieval writes"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The images that have features, and what was passed over.
+
+    Args:
+        files: Where the features of each image are: sorted by id, or in the order of their rows.
+        left_out: How many files were passed over that may hold features, by suffix.
+    """
+
+    files: list[FeatureFile]
+    left_out: Mapping[str, int]
+
+
+def find(source: Path, *, besides: Path | None = None) -> Found:
+    """Find the images that have features in a folder, or in one file.
+
+    Names that start with a dot are skipped; links to folders are followed, each folder once.
+
+    Args:
+        source: The folder, or the file.
+        besides: A file that does not count, such as the store that is made of the others.
+
+    Raises:
+        StoreError: There are none, two are for one image, a name cannot be an image id, or
+            something there must not be read.
+    """
+    if source.is_file():
+        found = Found(_in_file(source), {})
+    elif source.is_dir():
+        found = _in_folder(source, besides)
+    else:
+        require_regular_file(source)
+        raise StoreError(f"{source} does not exist; expected features as {LAYOUTS}")
+    if not found.files:
+        raise StoreError(f"no features in {source}; {_foreign(found.left_out)}expected {LAYOUTS}")
+    _check_ids(source, found.files)
+    return found
+
+
+def _in_file(path: Path) -> list[FeatureFile]:
+    suffix = path.suffix.lower()
+    if suffix in HDF5_SUFFIXES:
+        listed = list_hdf5(path)
+        if listed is None:
+            return _rows(open_table(path), None)
+        return _entries(path, listed.names, are_groups=listed.are_groups)
+    if suffix == ".npy":
+        names = _names_beside(path)
+        if names is None:
+            raise StoreError(
+                f"{path} is neither a folder nor an HDF5 file, but an array, and nothing names its "
+                f"rows. {HOW_TO_NAME_ROWS}; or give its folder, if it is of one image."
+            )
+        return _rows(open_table(path), names)
+    if suffix == TABLE_SUFFIX:
+        return _rows(open_table(path), None)
+    if suffix in (".npz", ".safetensors"):
+        keys = _keys(path)
+        if FEATURES not in keys:
+            return _entries(path, keys, are_groups=False)
+        if not any(name in keys for name in ID_NAMES):
+            raise _nameless(path)
+        return _rows(open_table(path), None)
+    raise StoreError(
+        f"{path} is neither a folder nor an HDF5 file, nor of another kind that is read; "
+        f"{_foreign({suffix: 1})}expected {LAYOUTS}"
+    )
+
+
+def _in_folder(folder: Path, besides: Path | None) -> Found:
+    candidates, tables, foreign = [], [], []
+    for path in walk_files(folder):
+        suffix = path.suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
+            if not _is_same(path, besides):
+                candidates.append(path)
+        elif suffix == TABLE_SUFFIX:
+            tables.append(path)
+        elif suffix in (*PICKLES, *ARCHIVES, *OTHERS):
+            foreign.append(path)
+    if any(CLIP_ROWS.fullmatch(path.name) for path in candidates):
+        return _clip_retrieval(folder, candidates, foreign)
+    if texts := [path for path in candidates if CLIP_TEXTS.fullmatch(path.name)]:
+        raise StoreError(
+            f"{texts[0]} holds what clip-retrieval made of captions, not of images; expected "
+            "img_emb/img_emb_0.npy"
+        )
+    # What mmf writes beside its arrays: boxes and the like, pickled.
+    arrays = set(candidates)
+    notes = {
+        path.with_name(path.stem + MMF_INFO) for path in candidates if path.suffix == ".npy"
+    } & arrays
+    candidates = [path for path in candidates if path not in notes]
+    foreign += sorted(notes)
+    for path in candidates:
+        require_regular_file(path)
+    if rows := _npy_with_names(candidates):
+        return Found(rows, _by_suffix(foreign))
+    if not candidates:
+        for path in tables:
+            require_regular_file(path)
+        with_features = [path for path in tables if _has_features(path)]
+        rows = [row for path in sorted(with_features, key=_order) for row in _rows_of(path)]
+        rest = [path for path in tables if path not in with_features]
+        return Found(rows, _by_suffix([*foreign, *rest]))
+    for path in candidates:
+        if path.suffix == ".npy" and path.stem.lower() in MANY:
+            raise _nameless(path)
+    files = [
+        FeatureFile(id_, path, None if id_ == path.stem else path.stem)
+        for path in candidates
+        for id_ in (image_id_of(path.stem),)
+    ]
+    files.sort(key=lambda file: file.image_id)
+    return Found(files, _by_suffix([*foreign, *tables]))
+
+
+def _clip_retrieval(folder: Path, candidates: Sequence[Path], foreign: Sequence[Path]) -> Found:
+    """Take clip-retrieval's embeddings of images with the names in its metadata."""
+    parts = [path for path in candidates if CLIP_ROWS.fullmatch(path.name)]
+    texts = [path for path in candidates if CLIP_TEXTS.fullmatch(path.name)]
+    if others := [path for path in candidates if path not in parts and path not in texts]:
+        raise StoreError(
+            f"{folder} holds what clip-retrieval wrote ({parts[0].name}) and other features "
+            f"({others[0]}); import them apart"
+        )
+    files = []
+    for path in sorted(parts, key=_order):
+        name = path.name.replace("img_emb", "metadata").replace(".npy", TABLE_SUFFIX)
+        places = (path.parent.parent / "metadata", path.parent, path.parent.parent)
+        metadata = next((place / name for place in places if (place / name).exists()), None)
+        if metadata is None:
+            raise StoreError(
+                f"{path} holds clip-retrieval's features of many images; their names should be in "
+                f"{places[0] / name}, which does not exist"
+            )
+        require_regular_file(metadata)
+        try:
+            names = read_names(FeatureFile("", metadata))
+        except DAMAGE as error:
+            raise StoreError(f"{metadata} is damaged or cut short: {error}") from None
+        files += _rows(open_table(path), names, metadata)
+    return Found(files, _by_suffix([*foreign, *texts]))
+
+
+def _npy_with_names(candidates: Sequence[Path]) -> list[FeatureFile]:
+    """Take an array of many images whose names are beside it; nothing where there is none."""
+    ids = [path for path in candidates if path.suffix == ".npy" and path.stem in ID_NAMES]
+    arrays = [path for path in candidates if path not in ids]
+    if len(arrays) != 1 or arrays[0].suffix != ".npy":
+        if ids:
+            raise StoreError(
+                f"{ids[0]} holds names of images, and {len(arrays):,} files of features are there; "
+                "expected one with a row for each name. Import them apart."
+            )
+        return []
+    names = _names_beside(arrays[0])
+    return [] if names is None else _rows(open_table(arrays[0]), names)
+
+
+def _names_beside(path: Path) -> list[str] | None:
+    """Read the names of an array's rows from `image_ids.npy`, `.txt` or `.json` in its folder."""
+    for name in ID_NAMES:
+        for beside in (path.with_name(name + suffix) for suffix in (".npy", ".txt", ".json")):
+            if beside == path or not beside.exists():
+                continue
+            require_regular_file(beside)
+            file = FeatureFile("", beside)
+            try:
+                if beside.suffix == ".npy":
+                    with beside.open("rb") as opened:
+                        return read_npy_names(
+                            file, opened, open_table(path).rows, beside.stat().st_size
+                        )
+                text = read_small_text(beside, MAX_LIST_BYTES)
+                names = json.loads(text) if beside.suffix == ".json" else text.splitlines()
+            except (*DAMAGE, RecursionError) as error:
+                raise StoreError(f"{beside} cannot be read: {error}") from None
+            if not isinstance(names, list) or any(type(each) not in (str, int) for each in names):
+                raise refusal(file, "it is no list of names")
+            return [str(each) for each in names]
+    return None
+
+
+def _rows_of(path: Path) -> list[FeatureFile]:
+    return _rows(open_table(path), None)
+
+
+def _rows(
+    table: Table, names: Sequence[str] | None, source: Path | None = None
+) -> list[FeatureFile]:
+    """Name each row of a file.
+
+    Raises:
+        StoreError: There are no names, or not as many as rows.
+    """
+    if names is None:
+        names = table.names()
+    if names is None:
+        raise _nameless(table.path)
+    if len(names) != table.rows:
+        raise StoreError(
+            f"{table.path} has {table.rows:,} rows, and {source or 'the file beside it'} "
+            f"{len(names):,} names; expected one for each: they are of different runs, or cut short"
+        )
+    return [FeatureFile(image_id_of(name), table.path, row=row) for row, name in enumerate(names)]
+
+
+def _entries(path: Path, names: Iterable[str], *, are_groups: bool) -> list[FeatureFile]:
+    files = [
+        FeatureFile(id_, path, None if are_groups and id_ == name else name)
+        for name in names
+        for id_ in (image_id_of(name),)
+    ]
+    return sorted(files, key=lambda file: file.image_id)
+
+
+def _keys(path: Path) -> list[str]:
+    try:
+        if path.suffix.lower() == ".npz":
+            with ZipFile(path) as archive:
+                return [name.removesuffix(".npy") for name in archive.namelist()]
+        with safe_open(path, framework="pt") as opened:
+            return list(opened.keys())
+    except DAMAGE as error:
+        raise StoreError(f"{path} is damaged or cut short: {error}") from None
+
+
+def _has_features(path: Path) -> bool:
+    try:
+        return find_features_column(path) is not None
+    except DAMAGE as error:
+        raise StoreError(f"{path} is damaged or cut short: {error}") from None
+
+
+def _nameless(path: Path) -> StoreError:
+    shape = ""
+    if path.suffix == ".npy":
+        table = open_table(path)
+        shape = f" of the shape {[table.rows, *table.row_shape]}"
+    return refusal(
+        FeatureFile("", path),
+        f"it seems to hold the features{shape} of many images, and nothing says of which. "
+        f"{HOW_TO_NAME_ROWS}",
+    )
+
+
+def _check_ids(source: Path, files: Sequence[FeatureFile]) -> None:
+    """Refuse names that cannot be ids, and two files for one id.
+
+    Raises:
+        StoreError: With the names and where they are.
+    """
+    file_of: dict[str, FeatureFile] = {}
+    for file in files:
+        image_id = file.image_id
+        if not is_utf8(image_id):
+            raise StoreError(
+                f"the name {image_id!r} in {source} is not UTF-8, so it cannot be an image id; "
+                "rename it"
+            )
+        if not image_id or "\0" in image_id or len(image_id) > LONGEST_ID:
+            raise StoreError(
+                f"the name {image_id[:80]!r} ({file.place}) cannot be an image id: expected 1 to "
+                f"{LONGEST_ID:,} characters, none of them NUL"
+            )
+        other = file_of.setdefault(image_id, file)
+        if other is not file:
+            raise StoreError(
+                f"two {'entries' if other.path == file.path else 'files'} are for the image "
+                f"{image_id!r} (ids have neither folders nor an image's suffix): {other.place} and "
+                f"{file.place}. Remove or rename one."
+            )
+
+
+def _is_same(path: Path, other: Path | None) -> bool:
+    # Names first: resolving every path of a large folder takes long.
+    return other is not None and path.name == other.name and path.resolve() == other.resolve()
+
+
+def _order(path: Path) -> tuple[tuple[int, int | str], ...]:
+    """Sort numbers in names as numbers: part 2 before part 10."""
+    pieces = re.split(r"(\d+)", str(path))
+    return tuple((0, int(p)) if p.isdecimal() else (1, p) for p in pieces)
+
+
+def _by_suffix(paths: Iterable[Path]) -> dict[str, int]:
+    return dict(sorted(Counter(path.suffix.lower() for path in paths).items()))
+
+
+def _foreign(left_out: Mapping[str, int]) -> str:
+    """Say what other files there are, and what to do with them; empty where there are none."""
+    advice = {
+        PICKLES: "pickles can run any code when read, so they never are: load them where you trust "
+        "them, and save them with numpy.save or safetensors.torch.save_file",
+        ARCHIVES: "archives must be unpacked first",
+        (*OTHERS, TABLE_SUFFIX): "convert them, for instance with numpy.save",
+    }
+    found = [
+        f"{', '.join(f'{left_out[s]:,} {s}' for s in suffixes if s in left_out)}: {what}"
+        for suffixes, what in advice.items()
+        if any(suffix in left_out for suffix in suffixes)
+    ]
+    return f"found {'; '.join(found)}; " if found else ""

@@ -1,0 +1,51 @@
+"""Predictions that are not as tasks have them are told in one sentence."""
+
+import numpy as np
+import pytest
+
+from eval.errors import PredictionError
+from eval.submissions import require_predictions, require_same_ids
+
+
+@pytest.mark.parametrize("number", [1, np.int64(1)])
+def test_ids_of_another_type_are_told_apart_from_other_examples(number: object) -> None:
+    with pytest.raises(PredictionError, match=r"of another type.*\(int.*expected '1' \(str\)"):
+        require_same_ids(["1", "2"], {number: "yes", 2: "no"})
+    with pytest.raises(PredictionError, match=r"found '1' \(str\), expected 1 \(int\)"):
+        require_same_ids([1, 2], {"1": "yes", "2": "no"})
+
+
+def test_other_examples_are_still_counted() -> None:
+    with pytest.raises(PredictionError, match="1 have no prediction.*1 predictions are of other"):
+        require_same_ids(["1", "2"], {"1": "yes", "3": "no"})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({1: "yes"}, r"must be texts: found 1 \(int\), expected '1'. Convert them with str"),
+        ({None: "yes"}, "must be texts: found None"),
+        ({"1": None}, r"answer to '1' is None \(NoneType\): expected a text"),
+        ({"1": ["yes"]}, "expected a text"),
+        ([{"id": "1", "answer": "yes"}], "predictions are a list: expected a dictionary"),
+        (None, "predictions are a NoneType"),
+    ],
+)
+def test_what_is_no_dictionary_of_texts_is_refused(given: object, message: str) -> None:
+    with pytest.raises(PredictionError, match=message) as caught:
+        require_predictions(given)
+    assert "\n" not in str(caught.value)
+
+
+def test_predictions_are_returned_as_they_are() -> None:
+    predictions = {"1": "yes", "2": ""}
+    assert require_predictions(predictions) is predictions
+
+
+@pytest.mark.parametrize("given", ["ID-07 ", "id-7", "Id-07.jpg"])
+def test_ids_that_nearly_match_are_told(given: str) -> None:
+    with pytest.raises(PredictionError, match="1 ids differ only in letter case, spaces, zeros"):
+        require_same_ids(["id-07", "b"], {given: "yes", "b": "no"})
+    with pytest.raises(PredictionError) as caught:
+        require_same_ids(["id-07", "b"], {"id-8": "yes", "b": "no"})
+    assert "differ only" not in str(caught.value)

@@ -1,0 +1,445 @@
+"""Features as other programs lay them out: imported with their ids, or told what is missing."""
+
+import json
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from feature_extraction import tables
+from feature_extraction.errors import StoreError
+from feature_extraction.finding import find
+from feature_extraction.importing import import_features
+from feature_extraction.store import FeatureStore
+
+GRIDS = np.random.default_rng(0).normal(size=(7, 4, 6)).astype(np.float32)
+VECTORS = GRIDS[:, 0]
+IDS = [f"image-{number}" for number in (3, 1, 2, 0, 6, 5, 4)]
+
+
+def imported(source: Path, folder: Path) -> FeatureStore:
+    result = import_features(source, folder / "out.h5")
+    assert not result.failures
+    return FeatureStore(folder / "out.h5")
+
+
+def assert_holds(store: FeatureStore, values: np.ndarray, ids: list[str] = IDS) -> None:
+    assert list(store) == ids
+    expected = values.astype(np.float16)
+    found = store.read(ids)
+    assert np.array_equal(found, expected if values.ndim == 3 else expected[:, None])
+
+
+def clip_retrieval(folder: Path, *, column: str = "image_path", parts: int = 2) -> Path:
+    """As its writer names files: unpadded numbers, rows in their order."""
+    for name in ("img_emb", "text_emb", "metadata"):
+        (folder / name).mkdir(parents=True)
+    names = [f"photos/train/{id_}.jpg" for id_ in IDS]
+    for number, rows in enumerate(np.array_split(np.arange(7), parts)):
+        np.save(folder / f"img_emb/img_emb_{number}.npy", VECTORS[rows].astype(np.float16))
+        np.save(folder / f"text_emb/text_emb_{number}.npy", VECTORS[rows])
+        table = {column: [names[row] for row in rows], "caption": ["x"] * len(rows)}
+        pq.write_table(pa.table(table), folder / f"metadata/metadata_{number}.parquet")
+    return folder
+
+
+class TestClipRetrieval:
+    @pytest.mark.parametrize("column", ["image_path", "key"])
+    @pytest.mark.parametrize("parts", [1, 2, 7])
+    def test_it_comes_in_with_its_ids(self, tmp_path: Path, column: str, parts: int) -> None:
+        folder = clip_retrieval(tmp_path / "out", column=column, parts=parts)
+        store = imported(folder, tmp_path)
+        assert_holds(store, VECTORS)
+        assert (store.spec.layer, store.tokens) == ("pooled", 1)
+        assert find(folder).left_out == {".npy": parts}
+
+    def test_the_tenth_part_follows_the_ninth(self, tmp_path: Path) -> None:
+        folder = tmp_path / "out"
+        for name in ("img_emb", "metadata"):
+            (folder / name).mkdir(parents=True)
+        for number in range(11):
+            np.save(folder / f"img_emb/img_emb_{number}.npy", VECTORS[:1])
+            table = pa.table({"image_path": [f"{number}.jpg"]})
+            pq.write_table(table, folder / f"metadata/metadata_{number}.parquet")
+        assert list(imported(folder, tmp_path)) == [str(number) for number in range(11)]
+
+    def test_the_folder_of_embeddings_alone_will_do(self, tmp_path: Path) -> None:
+        folder = clip_retrieval(tmp_path / "out")
+        assert_holds(imported(folder / "img_emb", tmp_path), VECTORS)
+
+    def test_parts_that_do_not_belong_together_are_named(self, tmp_path: Path) -> None:
+        folder = clip_retrieval(tmp_path / "out")
+        np.save(folder / "img_emb/img_emb_1.npy", VECTORS[:2])
+        with pytest.raises(
+            StoreError, match=r"img_emb_1.npy has 2 rows.*metadata_1.parquet 3 name"
+        ):
+            find(folder)
+        (folder / "metadata/metadata_1.parquet").unlink()
+        with pytest.raises(StoreError, match=r"metadata_1.parquet, which does not exist"):
+            find(folder)
+
+    def test_embeddings_of_captions_are_not_taken_for_images(self, tmp_path: Path) -> None:
+        folder = clip_retrieval(tmp_path / "out")
+        for path in (folder / "img_emb").iterdir():
+            path.unlink()
+        with pytest.raises(StoreError, match="made of captions, not of images"):
+            find(folder)
+
+    def test_other_features_among_them_are_named(self, tmp_path: Path) -> None:
+        folder = clip_retrieval(tmp_path / "out")
+        np.save(folder / "photo.npy", VECTORS[0])
+        with pytest.raises(StoreError, match=r"photo.npy\); import them apart"):
+            find(folder)
+
+
+class TestOneFileWithARowForEachImage:
+    @pytest.mark.parametrize("name", ["image_ids", "ids", "image_id", "keys"])
+    @pytest.mark.parametrize("values", [GRIDS, VECTORS], ids=["grids", "vectors"])
+    def test_hdf5(self, tmp_path: Path, name: str, values: np.ndarray) -> None:
+        path = tmp_path / "all.h5"
+        with h5py.File(path, "w") as file:
+            file["features"] = values
+            file[name] = IDS
+        assert_holds(imported(path, tmp_path), values)
+
+    @pytest.mark.parametrize("ids", [np.array(IDS, "S"), np.arange(7), np.arange(7, dtype="u8")])
+    def test_hdf5_with_ids_of_other_types(self, tmp_path: Path, ids: np.ndarray) -> None:
+        path = tmp_path / "all.h5"
+        with h5py.File(path, "w") as file:
+            file.create_dataset(
+                "features", data=GRIDS, chunks=(2, 4, 6), maxshape=(None, 4, 6), compression="gzip"
+            )
+            file.create_dataset("ids", data=ids, compression="gzip", chunks=(4,))
+        expected = IDS if ids.dtype.kind == "S" else [str(number) for number in range(7)]
+        assert_holds(imported(path, tmp_path), GRIDS, expected)
+
+    def test_hdf5_that_may_grow_and_names_in_utf8_bytes(self, tmp_path: Path) -> None:
+        path = tmp_path / "all.h5"
+        with h5py.File(path, "w") as file:
+            options = {"chunks": (1000, 4, 6), "maxshape": (None, 4, 6)}
+            file.create_dataset("features", data=GRIDS, **options)
+            file["ids"] = np.array([f"é{number}".encode() for number in range(7)])
+        assert_holds(imported(path, tmp_path), GRIDS, [f"é{number}" for number in range(7)])
+
+    def test_npz(self, tmp_path: Path) -> None:
+        for save in (np.savez, np.savez_compressed):
+            save(tmp_path / "all.npz", features=GRIDS, image_ids=np.array(IDS))
+            assert_holds(imported(tmp_path / "all.npz", tmp_path), GRIDS)
+
+    @pytest.mark.parametrize("suffix", [".npy", ".txt", ".json"])
+    def test_npy_with_ids_beside_it(self, tmp_path: Path, suffix: str) -> None:
+        folder = tmp_path / "source"
+        folder.mkdir()
+        np.save(folder / "vectors.npy", VECTORS)
+        if suffix == ".npy":
+            np.save(folder / "ids.npy", np.array(IDS))
+        else:
+            text = json.dumps(IDS) if suffix == ".json" else "\n".join(IDS) + "\n"
+            (folder / f"ids{suffix}").write_text(text)
+        assert_holds(imported(folder, tmp_path), VECTORS)
+        assert_holds(imported(folder / "vectors.npy", tmp_path), VECTORS)
+
+    def test_safetensors_with_numbers_for_ids(self, tmp_path: Path) -> None:
+        path = tmp_path / "all.safetensors"
+        save_file({"features": torch.from_numpy(GRIDS), "image_ids": torch.arange(7)}, path)
+        assert_holds(imported(path, tmp_path), GRIDS, [str(number) for number in range(7)])
+
+    @pytest.mark.parametrize("kind", ["fixed", "variable", "large"])
+    def test_parquet(self, tmp_path: Path, kind: str) -> None:
+        folder = tmp_path / "source"
+        folder.mkdir()
+        for part, rows in enumerate((slice(0, 4), slice(4, 7))):
+            inner = {"fixed": pa.list_(pa.float16(), 6)}.get(kind, pa.list_(pa.float16()))
+            outer = pa.list_(inner, 4) if kind == "fixed" else pa.list_(inner)
+            outer = pa.large_list(inner) if kind == "large" else outer
+            values = GRIDS[rows].astype(np.float16)
+            columns = [pa.array(IDS[rows]), pa.array([list(map(list, v)) for v in values], outer)]
+            table = pa.table(columns, names=["id", "features"])
+            path = folder / f"train-{part}-of-2.parquet"
+            pq.write_table(table, path, row_group_size=2, compression="zstd")
+        assert_holds(imported(folder, tmp_path), GRIDS)
+
+    def test_the_hubs_shards(self, shared_data: Path, tmp_path: Path) -> None:
+        folder = shared_data / "data" / "parquet_features"
+        sums = json.loads((folder / "sums.json").read_text())
+        store = imported(folder, tmp_path)
+        assert set(store) == set(sums)
+        assert (store.tokens, store.channels) == (49, 64)
+        for image_id, total in sums.items():
+            assert store[image_id].astype(np.float64).sum() == pytest.approx(total, abs=1e-9)
+
+    def test_a_row_of_parquet_that_is_null_fails_alone(self, tmp_path: Path) -> None:
+        rows = [None if number == 2 else list(v) for number, v in enumerate(VECTORS.tolist())]
+        pq.write_table(pa.table({"id": IDS, "features": rows}), tmp_path / "all.parquet")
+        result = import_features(tmp_path / "all.parquet", tmp_path / "out.h5")
+        assert list(result.failures) == [IDS[2]]
+
+    def test_a_row_of_parquet_that_is_shorter_fails_alone(self, tmp_path: Path) -> None:
+        rows = [v[:3] if number == 2 else v for number, v in enumerate(VECTORS.tolist())]
+        pq.write_table(pa.table({"id": IDS, "features": rows}), tmp_path / "all.parquet")
+        result = import_features(tmp_path / "all.parquet", tmp_path / "out.h5")
+        assert list(result.failures) == [IDS[2]]
+
+    def test_rows_before_the_end_of_a_file_cut_short_are_kept(self, tmp_path: Path) -> None:
+        folder = clip_retrieval(tmp_path / "out", parts=1)
+        path = folder / "img_emb/img_emb_0.npy"
+        path.write_bytes(path.read_bytes()[:-10])
+        result = import_features(folder, tmp_path / "out.h5")
+        assert list(result.failures) == [IDS[-1]]
+        assert "row 6 is damaged or cut short: the file ends before it" in result.failures[IDS[-1]]
+
+    def test_blocks_smaller_than_the_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tables, "BLOCK_BYTES", 2 * 4 * 4 * 6)
+        names = {"features": GRIDS, "image_ids": np.array(IDS)}
+        np.savez_compressed(tmp_path / "all.npz", **names)
+        columns = {"id": IDS, "features": GRIDS.tolist()}
+        pq.write_table(pa.table(columns), tmp_path / "all.parquet")
+        with h5py.File(tmp_path / "all.h5", "w") as file:
+            file.create_dataset("features", data=GRIDS, chunks=(3, 4, 6))
+            file["ids"] = IDS
+        for name in ("all.npz", "all.parquet", "all.h5"):
+            result = import_features(tmp_path / name, tmp_path / f"{name}-out.h5")
+            assert not result.failures
+            assert_holds(FeatureStore(tmp_path / f"{name}-out.h5"), GRIDS)
+
+    def test_an_interrupted_import_is_resumed_to_the_same_bytes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("feature_extraction.importing.BATCH_BYTES", 2 * 4 * 6)
+        monkeypatch.setattr("feature_extraction.partial.SECONDS_BETWEEN_COMMITS", 0)
+        pq.write_table(pa.table({"id": IDS, "features": GRIDS.tolist()}), tmp_path / "all.parquet")
+        import_features(tmp_path / "all.parquet", tmp_path / "whole.h5")
+
+        def interrupt(done: int, total: int, note: str = "") -> None:
+            if done == 3:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            import_features(tmp_path / "all.parquet", tmp_path / "out.h5", on_progress=interrupt)
+        assert import_features(tmp_path / "all.parquet", tmp_path / "out.h5").imported == 4
+        assert (tmp_path / "out.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+class TestOneFileWithAnEntryForEachImage:
+    def test_datasets_of_hdf5(self, tmp_path: Path) -> None:
+        path = tmp_path / "all.h5"
+        with h5py.File(path, "w") as file:
+            for id_, values in zip(IDS, GRIDS, strict=True):
+                file[f"{id_}.jpg"] = values
+        assert_holds(imported(path, tmp_path), GRIDS[np.argsort(IDS)], sorted(IDS))
+
+    def test_groups_named_like_files(self, tmp_path: Path) -> None:
+        path = tmp_path / "all.h5"
+        with h5py.File(path, "w") as file:
+            for id_, values in zip(IDS, GRIDS, strict=True):
+                file[f"{id_}.png/features"] = values
+        assert_holds(imported(path, tmp_path), GRIDS[np.argsort(IDS)], sorted(IDS))
+
+    def test_tensors_and_arrays(self, tmp_path: Path) -> None:
+        entries = {f"{id_}.jpg": values for id_, values in zip(IDS, GRIDS, strict=True)}
+        save_file({k: torch.from_numpy(v) for k, v in entries.items()}, tmp_path / "a.safetensors")
+        np.savez(tmp_path / "a.npz", **entries)
+        for name in ("a.safetensors", "a.npz"):
+            (tmp_path / "out.h5").unlink(missing_ok=True)
+            assert_holds(imported(tmp_path / name, tmp_path), GRIDS[np.argsort(IDS)], sorted(IDS))
+
+    def test_groups_in_folders(self, tmp_path: Path) -> None:
+        path = tmp_path / "all.h5"
+        with h5py.File(path, "w") as file:
+            for id_, values in zip(IDS, GRIDS, strict=True):
+                file[f"data/val/{id_}.jpg/features"] = values
+            file["data/elsewhere"] = h5py.ExternalLink("other.h5", "/")
+        assert_holds(imported(path, tmp_path), GRIDS[np.argsort(IDS)], sorted(IDS))
+
+
+class TestOneFileForEachImage:
+    def test_features_at_the_top_of_hdf5_and_npz(self, tmp_path: Path) -> None:
+        folder = tmp_path / "source"
+        folder.mkdir()
+        with h5py.File(folder / "a.h5", "w") as file:
+            file["features"] = GRIDS[0]
+        np.savez(folder / "b.npz", features=GRIDS[1], boxes=np.zeros((4, 4)))
+        np.savez_compressed(folder / "c.npz", GRIDS[2])
+        assert_holds(imported(folder, tmp_path), GRIDS[:3], ["a", "b", "c"])
+
+    def test_notes_of_mmf_are_left_out(self, tmp_path: Path) -> None:
+        folder = tmp_path / "source"
+        folder.mkdir()
+        np.save(folder / "a.npy", GRIDS[0])
+        np.save(folder / "a_info.npy", np.array({"bbox": []}, object), allow_pickle=True)
+        assert import_features(folder, tmp_path / "out.h5").left_out == {".npy": 1}
+
+    @pytest.mark.parametrize("write", ["h5", "npz", "safetensors"])
+    def test_many_images_in_one_of_them_are_not_taken_for_tokens(
+        self, tmp_path: Path, write: str
+    ) -> None:
+        folder = tmp_path / "source"
+        folder.mkdir()
+        path = folder / f"all.{write}"
+        if write == "h5":
+            with h5py.File(path, "w") as file:
+                file["features"], file["image_ids"] = VECTORS, IDS
+        elif write == "npz":
+            np.savez(path, features=VECTORS, ids=np.array(IDS))
+        else:
+            save_file({"features": torch.zeros(7, 6), "ids": torch.arange(7)}, path)
+        with pytest.raises(StoreError, match="many images, with their names; name the file itself"):
+            import_features(folder, tmp_path / "out.h5")
+
+
+def of_objects(folder: Path) -> Path:
+    np.savez(folder / "all.npz", features=GRIDS, ids=np.array(IDS, object))
+    return folder / "all.npz"
+
+
+def pickled(folder: Path) -> Path:
+    (folder / "all.pkl").write_bytes(pickle.dumps({"a": 1}))
+    return folder / "all.pkl"
+
+
+def of_torch(folder: Path) -> Path:
+    torch.save({"a": torch.zeros(3, 4)}, folder / "a.pt")
+    return folder
+
+
+def archive(folder: Path) -> Path:
+    with tarfile.open(folder / "features.tar.gz", "w:gz"):
+        pass
+    return folder
+
+
+def nameless_npy(folder: Path) -> Path:
+    np.save(folder / "features.npy", VECTORS)
+    return folder
+
+
+def nameless_grids(folder: Path) -> Path:
+    np.save(folder / "train.npy", GRIDS)
+    return folder
+
+
+def nameless_npz(folder: Path) -> Path:
+    np.savez(folder / "all.npz", features=GRIDS)
+    return folder / "all.npz"
+
+
+def too_few_names(folder: Path) -> Path:
+    with h5py.File(folder / "all.h5", "w") as file:
+        file["features"], file["ids"] = GRIDS, IDS[:3]
+    return folder / "all.h5"
+
+
+def names_elsewhere(folder: Path) -> Path:
+    with h5py.File(folder / "all.h5", "w") as file:
+        file["features"], file["ids"] = GRIDS, h5py.SoftLink("/elsewhere")
+    return folder / "all.h5"
+
+
+def features_elsewhere(folder: Path) -> Path:
+    with h5py.File(folder / "all.h5", "w") as file:
+        file["features"], file["ids"] = h5py.ExternalLink("other.h5", "/features"), IDS
+    return folder / "all.h5"
+
+
+def same_names(folder: Path) -> Path:
+    with h5py.File(folder / "all.h5", "w") as file:
+        file["features"], file["ids"] = GRIDS[:2], ["train/1.jpg", "val\\1.png"]
+    return folder / "all.h5"
+
+
+def not_utf8(folder: Path) -> Path:
+    with h5py.File(folder / "all.h5", "w") as file:
+        file["features"], file["ids"] = GRIDS[:2], np.array([b"\xff", b"a"])
+    return folder / "all.h5"
+
+
+def no_zip(folder: Path) -> Path:
+    (folder / "all.npz").write_bytes(b"no archive")
+    return folder / "all.npz"
+
+
+def no_parquet(folder: Path) -> Path:
+    (folder / "all.parquet").write_bytes(b"no parquet")
+    return folder
+
+
+def other_columns(folder: Path) -> Path:
+    pq.write_table(pa.table({"features": GRIDS.tolist(), "label": IDS}), folder / "all.parquet")
+    return folder
+
+
+def texts_for_features(folder: Path) -> Path:
+    pq.write_table(pa.table({"features": IDS, "id": IDS}), folder / "all.parquet")
+    return folder
+
+
+def metadata_only(folder: Path) -> Path:
+    pq.write_table(pa.table({"id": IDS}), folder / "metadata.parquet")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (of_objects, "objects are pickled, and never read"),
+        (pickled, r"1 .pkl: pickles can run any code when read, so they never are.*numpy.save"),
+        (of_torch, r"no features in.*1 .pt: pickles can run any code"),
+        (archive, "1 .gz: archives must be unpacked first"),
+        (nameless_npy, r"of the shape \[7, 6\] of many images, and nothing says of which. Put the"),
+        (
+            nameless_grids,
+            r"have the shape \[7, 4, 6\], expected.*7 images in one file\? Put.*Is it a map",
+        ),
+        (nameless_npz, "of many images, and nothing says of which"),
+        (too_few_names, "has 7 rows and /ids 3 names, expected one for each"),
+        (names_elsewhere, "/ids is a soft link"),
+        (features_elsewhere, "/features is an external link"),
+        (same_names, "two entries are for the image '1'.*row 0 and .*row 1"),
+        (not_utf8, "/ids holds names that are not UTF-8"),
+        (no_zip, "damaged or cut short"),
+        (no_parquet, "damaged or cut short"),
+        (other_columns, "columns features, label; expected features and one of"),
+        (texts_for_features, "the column features is string, expected lists"),
+        (metadata_only, "1 .parquet: convert them"),
+    ],
+)
+def test_what_cannot_come_in_says_what_is_there_and_what_to_do(
+    tmp_path: Path, make: Callable[[Path], Path], message: str
+) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    with pytest.raises(StoreError, match=message):
+        import_features(make(folder), tmp_path / "out.h5")
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_an_archive_of_arrays_gives_no_more_than_it_declares(tmp_path: Path) -> None:
+    """The member goes on behind the array: what follows is never unpacked."""
+    np.savez(tmp_path / "a.npz", GRIDS[0])
+    with zipfile.ZipFile(tmp_path / "a.npz") as made:
+        data = made.read("arr_0.npy")
+    folder = tmp_path / "source"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "a.npz", "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("arr_0.npy", data + bytes(2**24))
+    assert_holds(imported(folder, tmp_path), GRIDS[:1], ["a"])
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    np.save(folder / "a.npy", GRIDS[0])
+    for name in ("b.pt", "c.pt", "d.tsv", "readme.txt", ".hidden.pt"):
+        (folder / name).touch()
+    assert import_features(folder, tmp_path / "out.h5").left_out == {".pt": 2, ".tsv": 1}

@@ -1,0 +1,164 @@
+"""What people give to the public names in the first hour: taken, or refused in one sentence."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_run import TinyWorld, tiny_world
+
+import vl_lst
+from eval.errors import InputError
+from vl_lst import FrozenBackbone, HeadConfig, LadderConfig, LadderModel, VisualConfig
+from vl_lst.errors import ModelError, RecipeError
+from vl_lst.models.batch import Batch
+from vl_lst.models.joint import JointBackbone, JointModel
+from vl_lst.models.loading import LoadedBackbone
+from vl_lst.recipes import parse_override, read_recipe_file, resolve_recipe
+from vl_lst.training.run import Run, load_run
+from vl_lst.training.session import train
+
+VISUAL = VisualConfig(channels=8, tokens=9, pooled_grid=2)
+HEAD = HeadConfig(kind="generate")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
+    with tiny_world(tmp_path_factory.mktemp("world")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def run(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = str(tmp_path_factory.mktemp("runs") / "run")
+    train(world.recipe(training__epochs=1), out)
+    return load_run(out)
+
+
+def test_a_bare_hugging_face_model_is_no_backbone(
+    make_backbone: Callable[..., FrozenBackbone],
+) -> None:
+    backbone = make_backbone()
+    with pytest.raises(ModelError, match=r"is a T5For.*expected a FrozenBackbone; wrap.*\(model\)"):
+        LadderModel(backbone.model, visual=VISUAL, ladder=LadderConfig(), head=HEAD)
+    loaded = LoadedBackbone(backbone, None, "")
+    with pytest.raises(ModelError, match="has one as .backbone"):
+        LadderModel(loaded, visual=VISUAL, ladder=LadderConfig(), head=HEAD)
+    joint = JointBackbone(make_backbone().model, dropout=0.0)
+    with pytest.raises(ModelError, match="is a JointBackbone: expected a FrozenBackbone"):
+        LadderModel(joint, visual=VISUAL, ladder=LadderConfig(), head=HEAD)
+    with pytest.raises(ModelError, match="is a FrozenBackbone: expected a JointBackbone"):
+        JointModel(backbone, visual=VISUAL, head=HEAD)
+
+
+@pytest.mark.parametrize("given", ["t5-base", None, torch.nn.Linear(2, 2)])
+def test_a_frozen_backbone_is_made_of_a_t5(given: object) -> None:
+    with pytest.raises(ModelError, match=r"expected a T5ForCond.*load_backbone\(NAME\)"):
+        FrozenBackbone(given)
+
+
+def test_only_models_of_this_package_generate(
+    make_backbone: Callable[..., FrozenBackbone], make_batch: Callable[..., Batch]
+) -> None:
+    with pytest.raises(ModelError, match="is a T5For.*expected a model of this package"):
+        vl_lst.generate(make_backbone().model, make_batch(), max_length=4)
+
+
+def test_a_batch_says_what_it_lacks(
+    make_model: Callable[..., LadderModel], make_batch: Callable[..., Batch]
+) -> None:
+    model, batch = make_model(), make_batch()
+    with pytest.raises(ModelError, match=r"labels but no weights.*torch.ones\(len\(batch\)\)"):
+        model(replace(batch, weights_B=None))
+    with pytest.raises(ModelError, match="no labels"):
+        model(replace(batch, labels_BL=None))
+    with pytest.raises(ModelError, match="no soft scores"):
+        make_model("classify")(replace(batch, scores_BA=None))
+
+
+def test_a_head_of_another_kind_is_refused() -> None:
+    with pytest.raises(ModelError, match="'classification': expected 'classify' or 'generate'"):
+        HeadConfig(kind="classification")
+    with pytest.raises(ModelError, match="expected how many there are"):
+        HeadConfig(kind="classify", answers=["yes", "no"])
+
+
+@pytest.mark.parametrize("given", [None, 3])
+def test_what_is_no_run_is_one_sentence(given: object) -> None:
+    with pytest.raises(InputError, match="the run's folder is .* expected a path"):
+        load_run(given)
+
+
+def test_features_of_another_shape_are_one_sentence(
+    make_model: Callable[..., LadderModel], make_batch: Callable[..., Batch]
+) -> None:
+    batch = make_batch()
+    with pytest.raises(ModelError, match=r"the shape \[9, 4\]: expected \[9, 8\]"):
+        make_model()(replace(batch, features_BINF=batch.features_BINF[..., :4]))
+
+
+def test_a_run_takes_texts_for_paths(run: Run, world: TinyWorld) -> None:
+    features = [str(world.train_features), str(world.validation_features)]
+    found = run.evaluate("val2014", data_root=str(world.root), features=features)
+    assert found.predictions == run.evaluate("val2014").predictions
+    only = str(world.validation_features)
+    assert run.evaluate("val2014", features=only).predictions == found.predictions
+    answer = run.predict(str(world.image("red")), "is it red?", encoder_weights=str(world.tower))
+    assert answer.answer
+
+
+def test_a_file_of_examples_may_be_a_text(run: Run, world: TinyWorld, tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"id": 1, "images": ["COCO_val2014_000000000101"], "prompt": "is it red?"}\n')
+    assert list(run.evaluate(str(path)).predictions) == ["1"]
+    with pytest.raises(InputError, match="has no split 'nope'"):
+        run.evaluate("nope")
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({"a.jpg", "b.jpg"}, "images are a set: expected one image, or a list in the order"),
+        ({"left": "a.jpg"}, "images are a dict"),
+        (None, "images are a NoneType"),
+        (np.zeros((4, 4, 3), np.uint8), r"an image is a ndarray.*fromarray"),
+        ([None], "an image is a NoneType"),
+    ],
+)
+def test_images_that_are_none_are_one_sentence(run: Run, images: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run.predict(images, "is it red?")
+
+
+def test_a_generator_of_images_is_taken(run: Run, world: TinyWorld) -> None:
+    picture = Image.open(world.image("red"))
+    images = (image for image in [picture])
+    assert run.predict(images, "is it red?", encoder_weights=world.tower).answer
+
+
+def test_a_question_is_a_text(run: Run, world: TinyWorld) -> None:
+    with pytest.raises(InputError, match=r"question is 3 \(int\): expected a text"):
+        run.predict(world.image("red"), 3)
+
+
+def test_a_recipe_takes_what_python_has(world: TinyWorld) -> None:
+    recipe = world.recipe(
+        training__steps=np.int64(3),
+        optimizer__lr=np.float32(0.5),
+        features=(path for path in [world.train_features]),
+        data__root=world.root,
+    )
+    assert (recipe.training.steps, recipe.optimizer.lr) == (3, 0.5)
+    assert recipe.features == (world.train_features,)
+    given = {"task": "vqa", "data.root": "data", "features": ["a.h5"], "backbone.name": "demo"}
+    assert resolve_recipe(read_recipe_file("lst"), given).tasks == ("vqa",)
+    with pytest.raises(RecipeError, match=r"recipe is a str: expected its fields.*read_recipe"):
+        resolve_recipe("lst")
+    with pytest.raises(RecipeError, match="recipe is a NoneType"):
+        resolve_recipe(None)
+    given = [("task", "vqa"), ("data.root", "data"), ("features", {"a.h5"}), ("backbone.name", "x")]
+    with pytest.raises(RecipeError, match="features: found"):
+        resolve_recipe(read_recipe_file("lst"), [*given, parse_override("training.steps=2")])
