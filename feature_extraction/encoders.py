@@ -37,6 +37,10 @@ __all__ = [
 ]
 
 
+# A square this large takes 192 MiB as bytes, and its cells far more.
+MAX_IMAGE_SIZE = 8192
+
+
 class Encoder:
     """A frozen tower, ready to turn preprocessed images into features.
 
@@ -174,6 +178,11 @@ def build_encoder(
     chosen_device = _device(device)
     tower = find_tower(encoder)
     side = tower.image_size if image_size is None else image_size
+    if side > MAX_IMAGE_SIZE:
+        raise EncoderError(
+            f"the image size is {side:,} pixels: expected at most {MAX_IMAGE_SIZE:,}. Use a "
+            "smaller --image-size."
+        )
     grid, channels = output_shape(tower, side, layer)
     loaded = tower.load(side, layer, weights)
     mean, std = loaded.normalisation

@@ -13,7 +13,6 @@ whole image, not scaled to unit length. The library's module says where each is 
 
 import dataclasses
 import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,11 @@ from torch import Tensor, nn
 
 from feature_extraction import huggingface_towers, open_clip_towers, timm_towers
 from feature_extraction.errors import EncoderError
+from feature_extraction.library_calls import library_call
+from feature_extraction.model_files import read_json_object
 from feature_extraction.open_clip_weights import CONFIG_NAME as OPEN_CLIP_CONFIG
 from feature_extraction.spec import Layer
-from feature_extraction.weights import LoadedTower, first_lines
+from feature_extraction.weights import LoadedTower
 
 # B images, C channels, H rows and W columns of the grid, S image side
 
@@ -37,17 +38,6 @@ TABLE_IMAGE_SIZE = 224
 CONFIG_NAME = "config.json"
 OPEN_CLIP_PREFIX = "open_clip:"
 PREFIXES = (OPEN_CLIP_PREFIX, timm_towers.PREFIX, huggingface_towers.PREFIX)
-
-RUN_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,30 +183,31 @@ def output_shape(tower: Tower, side: int, layer: Layer) -> tuple[tuple[int, int]
     Raises:
         EncoderError: It cannot take such images, or has no such features.
     """
-    try:
-        if side != tower.image_size:
-            _require_whole_cells(tower, side)
-        with torch.device("meta"):
-            module = tower.build(side).eval()
-            pixels_13SS = torch.empty(1, 3, side, side)
-        _, channels, rows, columns = tower.features(module, pixels_13SS, layer).shape
-    except RUN_ERRORS as error:
-        own = (
-            f"use its own --image-size {tower.image_size}, or " if side != tower.image_size else ""
-        )
-        raise EncoderError(
+    own = f"use its own --image-size {tower.image_size}, or " if side != tower.image_size else ""
+
+    def gives_none(reason: str) -> EncoderError:
+        return EncoderError(
             f"the tower {tower.name} gives no {layer} features of images of {side} pixels "
-            f"({first_lines(str(error))}): {own}take the other layer or another tower"
-        ) from error
+            f"({reason}): {own}take the other layer or another tower"
+        )
+
+    if side != tower.image_size:
+        with library_call(gives_none):
+            cell = tower.cell()
+        _require_whole_cells(tower.name, cell, side)
+    with torch.device("meta"):
+        module = tower.build(side).eval()
+        pixels_13SS = torch.empty(1, 3, side, side)
+    with library_call(gives_none):
+        _, channels, rows, columns = tower.features(module, pixels_13SS, layer).shape
     return (rows, columns), channels
 
 
-def _require_whole_cells(tower: Tower, side: int) -> None:
-    cell = tower.cell()
+def _require_whole_cells(name: str, cell: int, side: int) -> None:
     if side < cell or side % cell:
         near = max(cell, round(side / cell) * cell)
         raise EncoderError(
-            f"image size {side} does not suit {tower.name}, whose cells are {cell} pixels "
+            f"image size {side} does not suit {name}, whose cells are {cell} pixels "
             f"wide: take a multiple of {cell}, such as {near}"
         )
 
@@ -248,18 +239,14 @@ def _tower_of_library(prefix: str, rest: str, name: str) -> Tower:
 
 def _tower_of_folder(folder: Path) -> Tower:
     """Read a folder, told by its configuration which library wrote it."""
-    if (folder / OPEN_CLIP_CONFIG).is_file():
+    if (folder / OPEN_CLIP_CONFIG).exists():
         return open_clip_towers.tower_of_folder(folder)
     path = folder / CONFIG_NAME
-    if not path.is_file():
+    if not path.exists():
         raise EncoderError(
             f"no {OPEN_CLIP_CONFIG} and no {path.name} in {folder}: a tower's folder "
             "holds one of them, and its weights as safetensors"
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"{path} cannot be read as JSON: {error}") from None
-    if isinstance(config, dict) and "architecture" in config:
+    if "architecture" in read_json_object(path):
         return timm_towers.tower_of_folder(folder)
     return huggingface_towers.tower_of_folder(folder)

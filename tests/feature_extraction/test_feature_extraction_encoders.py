@@ -194,7 +194,8 @@ class TestWrongRequests:
         ("config", "message"),
         [
             ("{", "JSON"),
-            ("[]", "lacks model_cfg"),
+            ("[]", "holds no JSON object"),
+            ("{}", "lacks model_cfg"),
             (
                 json.dumps({"model_cfg": {"embed_dim": 4, "vision_cfg": {"size": 3}}}),
                 "cannot build",

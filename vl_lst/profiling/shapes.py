@@ -6,9 +6,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
+from transformers import AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
 
+from feature_extraction.library_calls import library_call
 from vl_lst.errors import ModelError
+from vl_lst.models.backbone_folder import (
+    CONFIG_NAME,
+    GENERATION_NAME,
+    backbone_folder,
+    model_errors,
+    read_config,
+)
 from vl_lst.models.loading import DEMO, demo_folder
 
 __all__ = ["backbone_config", "random_backbone", "shape_names"]
@@ -63,8 +71,18 @@ def random_backbone(
     Args:
         config: From `backbone_config`.
         dtype: Of its weights.
+
+    Raises:
+        ModelError: It cannot be built, or is larger than this machine's memory.
     """
-    model: T5ForConditionalGeneration = AutoModelForSeq2SeqLM.from_config(config, dtype=dtype)
+
+    def cannot_build(reason: str) -> ModelError:
+        return ModelError(f"cannot build a T5 of these sizes: {reason}")
+
+    with library_call(cannot_build):
+        model: T5ForConditionalGeneration = AutoModelForSeq2SeqLM.from_config(
+            config, dtype=dtype, trust_remote_code=False
+        )
     if not config.scale_decoder_outputs:
         # v1.1 and Flan: transformers ties the output layer to the embedding until it loads weights
         # in which they differ, as all published ones do.
@@ -102,16 +120,13 @@ def _config_from(name: str) -> Any:
     nearest = difflib.get_close_matches(name, shape_names(), n=1, cutoff=LIKENESS_OF_A_SLIP)
     if nearest and not Path(name).exists():
         raise ModelError(f"no backbone {name!r}; did you mean {nearest[0]}?")
-    try:
-        config = AutoConfig.from_pretrained(str(demo_folder()) if name == DEMO else name)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"no configuration of a backbone {name!r}: expected `{DEMO}`, a folder with a "
-            f"config.json, a name on the Hugging Face hub, or one of {', '.join(shape_names())}. "
-            f"What went wrong: {str(error).strip().splitlines()[0]}"
-        ) from error
-    if not isinstance(config, T5Config):
-        raise ModelError(
-            f"the backbone {name!r} is a {config.model_type}: expected a T5 (v1.0, v1.1, Flan)"
+    expected = (
+        f"expected `{DEMO}`, a folder with a config.json, a name on the Hugging Face hub, or one "
+        f"of {', '.join(shape_names())}"
+    )
+    with model_errors(f"no configuration of a backbone {name!r}, {expected}"):
+        folder = (
+            demo_folder() if name == DEMO else backbone_folder(name, (CONFIG_NAME, GENERATION_NAME))
         )
-    return config
+    with model_errors(f"cannot read the backbone {name!r}"):
+        return read_config(folder)
