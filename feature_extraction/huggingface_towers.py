@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoModel
+from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig
 
 from feature_extraction.errors import EncoderError
 from feature_extraction.huggingface_files import (
@@ -277,8 +277,8 @@ def _tower(folder: Path, name: str, weights: str | Path) -> HuggingFaceTower:
     if "architecture" in described:
         raise EncoderError(f"{name} was written by timm: give it as timm:OWNER/NAME")
     config = _read_config(described, path)
-    if getattr(config, "vision_config", None) is not None:
-        config = config.vision_config
+    if isinstance(vision := getattr(config, "vision_config", None), PreTrainedConfig):
+        config = vision
         own = described.get("vision_config") or {}
         described = {**own, "model_type": config.model_type}
     preprocessing, source = read_preprocessing(folder)

@@ -26,8 +26,8 @@ from feature_extraction.errors import FeatureError
 
 __all__ = ["first_lines", "library_call"]
 
-# A ViT of 48 blocks has about 1,000, and the deepest models of timm fewer than 10,000.
-MAX_MODULES = 20_000
+# A ViT of 48 blocks has about 1,000, and the deepest models of timm have fewer than 5,000.
+MAX_MODULES = 10_000
 # What a panic of a library written in Rust is raised as; it derives from BaseException alone.
 RUST_PANIC = "PanicException"
 

@@ -41,6 +41,9 @@ WEIGHTS_FILES = (WEIGHTS_NAME, INDEX_NAME, "model-*-of-*.safetensors")
 MAX_JSON_BYTES = 128 * 2**20
 # No size of a layer, a vocabulary or an image in a configuration is larger.
 MAX_NUMBER = 2**22
+# Libraries make lists of so many entries before they build the first layer.
+MAX_LAYERS = 2**12
+LAYERS_IN_NAMES = ("layers", "depth", "blocks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +111,16 @@ def check_numbers(config: Mapping[str, Any], path: Path) -> None:
         path: The file it is from, for the message.
 
     Raises:
-        EncoderError: A whole number is beyond `MAX_NUMBER`, or another is not finite.
+        EncoderError: A whole number is beyond `MAX_NUMBER`, a number of layers beyond `MAX_LAYERS`,
+            or another number is not finite.
     """
     for name, value in _numbers(config):
-        is_size = isinstance(value, int)
-        if (is_size and abs(value) > MAX_NUMBER) or (not is_size and not math.isfinite(value)):
+        is_depth = any(part in name.rpartition(".")[2] for part in LAYERS_IN_NAMES)
+        limit = MAX_LAYERS if is_depth else MAX_NUMBER
+        is_whole = isinstance(value, int)
+        if (is_whole and abs(value) > limit) or (not is_whole and not math.isfinite(value)):
             raise EncoderError(
-                f"{path}: {name} is {str(value):.30}, expected numbers of at most {MAX_NUMBER:,}"
+                f"{path}: {name} is {str(value):.30}, expected numbers of at most {limit:,}"
             )
 
 
@@ -210,9 +216,7 @@ def _damaged(path: Path, error: Exception) -> EncoderError:
 
 
 def _kind(found: Any) -> str:
-    if isinstance(found, list):
-        return "a list"
-    return repr(found)[:40]
+    return "a list" if isinstance(found, list) else json.dumps(found)[:40]
 
 
 def _refuse_constant(text: str) -> NoReturn:
