@@ -9,7 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -37,7 +37,9 @@ class _ModelTooLargeError(Exception):
 
 
 @contextmanager
-def library_call(error_of: Callable[[str], Exception]) -> Iterator[None]:
+def library_call(
+    error_of: Callable[[str], Exception], *, is_download: bool = False
+) -> Iterator[None]:
     """Let a library build or load a model in the block.
 
     In the block nothing is fetched from the Hugging Face hub, code that belongs to a checkpoint is
@@ -46,13 +48,14 @@ def library_call(error_of: Callable[[str], Exception]) -> Iterator[None]:
 
     Args:
         error_of: Makes the error to raise from the reason, one line of what the library said.
+        is_download: Fetching is what the block is for.
 
     Raises:
         FeatureError: As it was raised in the block.
         Exception: From `error_of`, whatever else is raised but KeyboardInterrupt and the like.
     """
     try:
-        with _offline(), _quiet(), _bounded():
+        with nullcontext() if is_download else _offline(), _quiet(), _bounded():
             yield
     except FeatureError:
         raise

@@ -10,7 +10,7 @@ from open_clip.model import resize_pos_embed
 from torch import Tensor, nn
 
 from feature_extraction.errors import EncoderError
-from feature_extraction.library_calls import first_lines, library_call
+from feature_extraction.library_calls import library_call
 from feature_extraction.model_files import check_numbers, read_json_object, read_safetensors
 from feature_extraction.weights import Normalisation, three_numbers
 
@@ -105,14 +105,15 @@ def fetch(tag: str, pretrained: Mapping[str, Any]) -> Path:
     Raises:
         EncoderError: They cannot be had.
     """
-    try:
+
+    def cannot_fetch(reason: str) -> EncoderError:
+        return EncoderError(
+            f"the weights {tag} are not on this machine and could not be fetched ({reason}). "
+            "Connect to the network, or give --weights a .safetensors file copied from elsewhere."
+        )
+
+    with library_call(cannot_fetch, is_download=True):
         return Path(open_clip.download_pretrained(pretrained))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise EncoderError(
-            f"the weights {tag} are not on this machine and could not be fetched "
-            f"({first_lines(str(error))}). Connect to the network, or give --weights a "
-            ".safetensors file copied from elsewhere."
-        ) from error
 
 
 def visual_state(path: Path) -> dict[str, Tensor]:

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
 
 from feature_extraction.errors import EncoderError
-from feature_extraction.library_calls import first_lines
+from feature_extraction.library_calls import library_call
 
 __all__ = [
     "FILE_PREFIX",
@@ -89,14 +88,15 @@ def fetch_from_hub(repository: str, files: Sequence[str]) -> Path:
         EncoderError: There is no such repository, or no connection.
     """
     name, _, revision = repository.partition("@")
-    try:
+
+    def cannot_fetch(reason: str) -> EncoderError:
+        return EncoderError(
+            f"{repository} is not on this machine and could not be fetched ({reason}). Connect to "
+            "the network, or give a folder copied from elsewhere."
+        )
+
+    with library_call(cannot_fetch, is_download=True):
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(files)))
-    except (HFValidationError, OSError, RuntimeError, ValueError) as error:
-        raise EncoderError(
-            f"{repository} is not on this machine and could not be fetched "
-            f"({first_lines(str(error))}). Connect to the network, or give a folder copied from "
-            "elsewhere."
-        ) from error
 
 
 def three_numbers(values: Any, source: str) -> tuple[float, float, float]:

@@ -130,9 +130,12 @@ def backbone_folder(name: str, files: tuple[str, ...] = ()) -> Path:
 
     Raises:
         EncoderError: There is neither.
+        ModelError: It is a file.
     """
-    if Path(name).exists():
+    if Path(name).is_dir():
         return Path(name)
+    if Path(name).exists():
+        raise ModelError(f"{name} is a file: expected the folder of a backbone")
     wanted = files or (
         CONFIG_NAME,
         GENERATION_NAME,
