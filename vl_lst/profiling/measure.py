@@ -16,7 +16,7 @@ from vl_lst.methods import get_method
 from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig
 from vl_lst.models.loading import DTYPES, load_backbone
-from vl_lst.models.quantization import BackbonePrecision, bytes_to_save, held_bytes, quantise
+from vl_lst.models.quantization import BackbonePrecision, bytes_to_save, model_bytes, quantise
 from vl_lst.profiling.estimate import WithoutData
 from vl_lst.profiling.shapes import backbone_config, random_backbone
 from vl_lst.profiling.steps import (
@@ -111,7 +111,7 @@ class MethodProfile:
         options: All its settings.
         trainable: Parameters that train.
         total: All parameters, backbone included, those shared between layers once.
-        parameter_bytes: Held by all parameters.
+        parameter_bytes: Held by all parameters and buffers, storages that several share once.
         gradient_bytes: Of what trains.
         saved_bytes: What autograd keeps of a forward pass for the backward pass, parameters
             excluded, by part and in `total`.
@@ -142,7 +142,7 @@ class MethodProfile:
 
     @property
     def training_bytes(self) -> int:
-        """Parameters, gradients, optimiser state and what is saved for backward, together."""
+        """Parameters and buffers, gradients, optimiser state and what is saved, together."""
         held = self.parameter_bytes + self.gradient_bytes + self.optimizer_bytes
         return held + self.saved_bytes["total"]
 
@@ -265,7 +265,7 @@ class _Bench:
         )
 
     def _parameter_bytes(self, model: Any) -> int:
-        held = sum(held_bytes(parameter) for parameter in model.parameters())
+        held = model_bytes(model)
         precision = self._settings.backbone_precision
         if self._settings.estimate and precision in ("int8", "nf4"):
             held -= bytes_to_save(model.backbone.model, precision)

@@ -18,15 +18,15 @@ __all__ = ["bytes_table", "document", "parts_tables", "seconds_table"]
 
 DEFINITION = {
     "trainable": "parameters that train; total counts those shared between layers once",
-    "parameter_bytes": "held by all parameters, the backbone's included; quantised ones as codes "
-    "and scales",
+    "parameter_bytes": "held by all parameters and buffers, the backbone's included, a storage "
+    "that several share once; quantised ones as codes and scales",
     "gradient_bytes": "of the gradients of what trains",
     "optimizer_bytes": "of AdamW's state",
     "saved_bytes": "distinct storages that autograd keeps of a forward pass for the backward pass, "
     "each counted whole and once, parameters and buffers excluded; a storage belongs to the "
     "innermost part in whose forward it was first saved, or to `elsewhere`: head and loss; what is "
     "recomputed needs its own bytes again for a moment in the backward pass",
-    "training_bytes": "parameters, gradients, optimiser state and saved_bytes together",
+    "training_bytes": "parameter_bytes, gradients, optimiser state and saved_bytes together",
     "peak_allocated": "torch.cuda.max_memory_allocated over training steps only, reset after "
     f"{WARM_UP_STEPS} warm-up steps, parameters included; null without CUDA",
     "seconds": "medians over steps after the warm-up; the methods take turns in one run, so only "

@@ -14,7 +14,7 @@ from vl_lst.methods import get_method
 from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.loading import load_backbone
-from vl_lst.models.quantization import BackbonePrecision, held_bytes, quantise
+from vl_lst.models.quantization import BackbonePrecision, model_bytes, quantise
 from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.recipes import Recipe
 from vl_lst.training.texts import Texts
@@ -49,8 +49,8 @@ class BuiltModel:
             quantise(self.model.backbone.model, self.precision)
 
     def parameter_bytes(self) -> int:
-        """Bytes the parameters of the whole model take."""
-        return sum(held_bytes(parameter) for parameter in self.model.parameters())
+        """Bytes the parameters and buffers of the whole model take."""
+        return model_bytes(self.model)
 
     def parameter_count(self) -> int:
         """Parameters of the whole model, those shared between layers once."""

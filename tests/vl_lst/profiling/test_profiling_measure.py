@@ -76,11 +76,16 @@ def test_parameters_gradients_and_moments_by_hand() -> None:
     )
     train = sum(parameter.numel() for parameter in trainable.values())
     assert (profile.trainable, profile.total) == (train, frozen + train)
-    assert profile.parameter_bytes == 4 * (frozen + train)
+    buffers = sum(buffer.nbytes for buffer in model.buffers())
+    assert profile.parameter_bytes == 4 * (frozen + train) + buffers
     assert profile.gradient_bytes == 4 * train
     assert profile.optimizer_bytes == 8 * train + 4 * len(trainable)
     assert profile.training_bytes == (
-        4 * (frozen + train) + 12 * train + 4 * len(trainable) + profile.saved_bytes["total"]
+        4 * (frozen + train)
+        + buffers
+        + 12 * train
+        + 4 * len(trainable)
+        + profile.saved_bytes["total"]
     )
     assert full.trainable == full.total
     assert full.trainable_percent == 100
