@@ -87,7 +87,8 @@ def profile(
         str | None,
         typer.Option(
             metavar="FILE|NAME",
-            help="Take backbone, method with its options, precisions and grid from a recipe.",
+            help="Take backbone, method with its options, precisions and grid from a recipe. "
+            "Default: each method has the options of the recipe that `train` takes for it.",
         ),
     ] = None,
     settings: Annotated[
@@ -127,7 +128,13 @@ def profile(
     from vl_lst.profiling.device import refuse_shared_device
     from vl_lst.profiling.measure import ProfileSettings, profile_methods
     from vl_lst.profiling.plot import plot_profiles, require_plot_format
-    from vl_lst.profiling.report import bytes_table, document, parts_tables, seconds_table
+    from vl_lst.profiling.report import (
+        bytes_table,
+        document,
+        parts_tables,
+        seconds_table,
+        settings_lines,
+    )
     from vl_lst.profiling.workload import Workload
     from vl_lst.recipes import read_recipe_file
     from vl_lst.recipes.fields import dig
@@ -139,7 +146,7 @@ def profile(
         raise typer.BadParameter("give --backbone, such as t5-base; the recipe, if any, has none")
     if plot is not None:
         require_plot_format(plot)
-    contenders = read_contenders(methods, given, settings or [])
+    contenders = read_contenders(methods, given, settings or [], source=recipe, backbone=name)
     where = choose_device("cpu" if dry_run else one_of("--device", device, DEVICES))
     if not shared_device:
         refuse_shared_device(where)
@@ -181,3 +188,5 @@ def profile(
         results.print(table)
     if (times := seconds_table(profiles)) is not None:
         results.print(times)
+    for line in settings_lines(profiles):
+        results.print(line, markup=False)

@@ -47,10 +47,13 @@ class Contender:
     Args:
         method: Its name.
         options: Its own settings, as a recipe has them; what is left out has the method's default.
+        recipe: Where they are from, for the report: a file, or the name of a bundled recipe; `None`
+            where no recipe is for the method.
     """
 
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str | None = None
 
     def resolved(self) -> dict[str, Any]:
         """All its settings.
@@ -109,6 +112,7 @@ class MethodProfile:
     Args:
         method: Its name.
         options: All its settings.
+        recipe: See `Contender.recipe`.
         trainable: Parameters that train.
         total: All parameters, backbone included, those shared between layers once.
         parameter_bytes: Held by all parameters and buffers, storages that several share once.
@@ -124,6 +128,7 @@ class MethodProfile:
 
     method: str
     options: dict[str, Any]
+    recipe: str | None
     trainable: int
     total: int
     parameter_bytes: int
@@ -257,6 +262,7 @@ class _Bench:
         return MethodProfile(
             method=contender.method,
             options=contender.resolved(),
+            recipe=contender.recipe,
             trainable=sum(parameter.numel() for parameter in trainable.values()),
             total=sum(parameter.numel() for parameter in model.parameters()),
             parameter_bytes=self._parameter_bytes(model),
