@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from feature_extraction.encoder_table import ENCODERS
 from feature_extraction.errors import EncoderError, ImageError
 from feature_extraction.images import BACKGROUND, EXACT_PIXELS, decode_image
 from feature_extraction.preprocess import normalise, prepare
@@ -24,7 +25,7 @@ from feature_extraction.spec import (
     ResizeRule,
     package_versions,
 )
-from feature_extraction.towers import ENCODERS, Tower, find_tower, is_named, output_shape
+from feature_extraction.towers import Tower, find_tower, is_named, output_shape
 from feature_extraction.weights import FILE_PREFIX, RANDOM
 
 # B images, K squares of one image, V tokens, C channels, H x W cells of a square, S its side

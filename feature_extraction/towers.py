@@ -1,4 +1,4 @@
-"""The encoder table, and how a tower is found: by its line there, by library and name, by folder.
+"""How a tower is found: by its line in the encoder table, by library and name, by folder.
 
     RN101, ViT-B-16, ...         a line of the table
     NAME, open_clip:NAME         any model of open_clip
@@ -13,8 +13,6 @@ whole image, not scaled to unit length. The library's module says where each is 
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from feature_extraction import huggingface_towers, open_clip_towers, timm_towers
+from feature_extraction.encoder_table import ENCODERS, EncoderRow
 from feature_extraction.errors import EncoderError
 from feature_extraction.library_calls import library_call
 from feature_extraction.model_files import read_json_object
@@ -32,73 +31,12 @@ from feature_extraction.weights import LoadedTower
 
 # B images, C channels, H rows and W columns of the grid, S image side
 
-__all__ = ["ENCODERS", "EncoderRow", "Tower", "find_tower", "is_named", "output_shape"]
+__all__ = ["Tower", "find_tower", "is_named", "output_shape"]
 
 TABLE_IMAGE_SIZE = 224
 CONFIG_NAME = "config.json"
 OPEN_CLIP_PREFIX = "open_clip:"
 PREFIXES = (OPEN_CLIP_PREFIX, timm_towers.PREFIX, huggingface_towers.PREFIX)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderRow:
-    """One line of the table: a tower and what belongs to it.
-
-    Args:
-        model: The architecture, activation included: open_clip's name of it, or `timm:NAME`.
-        weights: Default tag of its pretrained weights.
-        quick_gelu: Whether the weights were trained with QuickGELU.
-        grid: Rows and columns of cells for an image of 224 x 224.
-        channels: Numbers per cell.
-        pooled_channels: Numbers of the pooled vector.
-    """
-
-    model: str
-    weights: str
-    quick_gelu: bool
-    grid: tuple[int, int]
-    channels: int
-    pooled_channels: int
-
-
-ENCODERS: Mapping[str, EncoderRow] = {
-    "RN50": EncoderRow(
-        model="RN50-quickgelu", weights="openai", quick_gelu=True,
-        grid=(7, 7), channels=2048, pooled_channels=1024,
-    ),
-    "RN101": EncoderRow(
-        model="RN101-quickgelu", weights="openai", quick_gelu=True,
-        grid=(7, 7), channels=2048, pooled_channels=512,
-    ),
-    "RN50x4": EncoderRow(
-        model="RN50x4-quickgelu", weights="openai", quick_gelu=True,
-        grid=(7, 7), channels=2560, pooled_channels=640,
-    ),
-    "ViT-B-32": EncoderRow(
-        model="ViT-B-32-quickgelu", weights="openai", quick_gelu=True,
-        grid=(7, 7), channels=768, pooled_channels=512,
-    ),
-    "ViT-B-16": EncoderRow(
-        model="ViT-B-16-quickgelu", weights="openai", quick_gelu=True,
-        grid=(14, 14), channels=768, pooled_channels=512,
-    ),
-    "ViT-L-14": EncoderRow(
-        model="ViT-L-14-quickgelu", weights="openai", quick_gelu=True,
-        grid=(16, 16), channels=1024, pooled_channels=768,
-    ),
-    "ViT-B-16-SigLIP": EncoderRow(
-        model="ViT-B-16-SigLIP", weights="webli", quick_gelu=False,
-        grid=(14, 14), channels=768, pooled_channels=768,
-    ),
-    "ViT-B-16-SigLIP2": EncoderRow(
-        model="ViT-B-16-SigLIP2", weights="webli", quick_gelu=False,
-        grid=(14, 14), channels=768, pooled_channels=768,
-    ),
-    "DINOv2-B-14": EncoderRow(
-        model="timm:vit_base_patch14_dinov2", weights="lvd142m", quick_gelu=False,
-        grid=(16, 16), channels=768, pooled_channels=768,
-    ),
-}  # fmt: skip
 
 
 class Tower(Protocol):

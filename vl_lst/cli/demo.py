@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from vl_lst.cli._choices import METHODS
 from vl_lst.cli._console import JsonOption, QuietOption, progress, results
 from vl_lst.cli.leaderboard import write_page
 
@@ -22,7 +23,8 @@ def demo(
     methods: Annotated[
         str,
         typer.Option(
-            metavar="NAME[,NAME]...", help="Methods to train under the same protocol, or `all`."
+            metavar="NAME[,NAME]...",
+            help=f"Methods to train under the same protocol, of {METHODS}; or `all`.",
         ),
     ] = "lst",
     seeds: Annotated[

@@ -1,10 +1,12 @@
 """`vl-lst profile`: what transfer methods cost in memory and time."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, get_args
 
 import typer
 
+from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName
+from vl_lst.cli._choices import BACKBONES, METHODS, alternatives
 from vl_lst.cli._console import JsonOption, QuietOption, progress, results
 from vl_lst.cli._profiling import one_of, read_contenders
 
@@ -12,9 +14,9 @@ __all__ = ["profile"]
 
 DEFAULT_STEPS = 6
 DEFAULT_GRID = 6
-ARITHMETIC: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
-WEIGHTS: tuple[Literal["fp32", "bf16", "int8", "nf4"], ...] = ("fp32", "bf16", "int8", "nf4")
-DEVICES: tuple[Literal["auto", "cpu", "cuda"], ...] = ("auto", "cpu", "cuda")
+ARITHMETIC: tuple[ArithmeticPrecision, ...] = get_args(ArithmeticPrecision)
+WEIGHTS: tuple[BackbonePrecision, ...] = get_args(BackbonePrecision)
+DEVICES: tuple[DeviceName, ...] = get_args(DeviceName)
 
 
 def profile(
@@ -22,16 +24,15 @@ def profile(
         str | None,
         typer.Option(
             metavar="NAME|PATH|demo",
-            help="t5-small, t5-base, t5-large, t5-3b, google/t5-v1_1-{small,base,large,xl}, "
-            "google/flan-t5-...; a folder; demo. Default: the recipe's.",
+            help=f"{BACKBONES}; a folder; demo. Default: the recipe's.",
         ),
     ] = None,
     methods: Annotated[
         str | None,
         typer.Option(
             metavar="METHOD[,METHOD]...|all",
-            help="Transfer methods; times are compared with the first. `all`: all there are, lst "
-            "first. Default: the recipe's, else all.",
+            help=f"Transfer methods, of {METHODS}; times are compared with the first. `all`: all "
+            "of them. Default: the recipe's, else all.",
         ),
     ] = None,
     random_weights: Annotated[
@@ -48,12 +49,15 @@ def profile(
     batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 16,
     precision: Annotated[
         str | None,
-        typer.Option(metavar="fp32|bf16", help="Of the arithmetic. Default: the recipe's, fp32."),
+        typer.Option(
+            metavar=alternatives(ArithmeticPrecision),
+            help="Of the arithmetic. Default: the recipe's, fp32.",
+        ),
     ] = None,
     backbone_precision: Annotated[
         str | None,
         typer.Option(
-            metavar="fp32|bf16|int8|nf4",
+            metavar=alternatives(BackbonePrecision),
             help="How the backbone is held. Default: the recipe's, fp32.",
         ),
     ] = None,
@@ -74,7 +78,9 @@ def profile(
         int | None,
         typer.Option(min=3, help="Token ids of a backbone with random weights."),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to run.")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar=alternatives(DeviceName), help="Where to run.")
+    ] = "auto",
     shared_device: Annotated[
         bool,
         typer.Option("--shared-device", help="Measure although other processes use the GPU."),

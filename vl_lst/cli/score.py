@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from vl_lst.cli._choices import TASKS
 from vl_lst.cli._console import JsonOption, QuietOption
 
 __all__ = ["score"]
 
 
 def score(
-    task: Annotated[str, typer.Option(help="The task, such as vqa.")],
+    task: Annotated[str, typer.Option(help=f"The task, of {TASKS}.")],
     data_root: Annotated[
         Path | None,
         typer.Option(help="Folder with the official annotation files, in vqa/ for vqa."),

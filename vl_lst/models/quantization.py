@@ -11,11 +11,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from vl_lst.choices import BackbonePrecision
 from vl_lst.errors import ModelError
 
 __all__ = ["BackbonePrecision", "bytes_to_save", "inner_tensors", "model_bytes", "quantise"]
 
-BackbonePrecision = Literal["fp32", "bf16", "int8", "nf4"]
 # Weights share a scale in blocks of this many (Dettmers et al. 2023, arXiv 2305.14314, section 3).
 NF4_BLOCK = 64
 # ... and the scales of this many blocks share one, and are themselves kept in 8 bits.
@@ -111,7 +111,7 @@ def model_bytes(model: nn.Module) -> int:
             storage = inner.untyped_storage()
             # The storage object: tensors without data have no address to tell them apart.
             sizes[storage._cdata] = storage.nbytes()
-            place = (inner.storage_offset() * inner.element_size(), inner.nbytes)
+            place = (int(inner.storage_offset()) * inner.element_size(), inner.nbytes)
             views.setdefault(storage._cdata, set()).add(place)
     return sum(
         min(sizes[storage], sum(count for _, count in places)) for storage, places in views.items()

@@ -4,13 +4,14 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import nn
 from transformers import T5ForConditionalGeneration
 
+from vl_lst.choices import ArithmeticPrecision
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.backbone import FrozenBackbone
@@ -97,7 +98,7 @@ class ProfileSettings:
     random_weights: bool = False
     vocabulary: int | None = None
     backbone_precision: BackbonePrecision = "fp32"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: ArithmeticPrecision = "fp32"
     workload: Workload = Workload()
     optimizer: OptimizerSection = OptimizerSection(lr=1e-4)
     steps: int = 6

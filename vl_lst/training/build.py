@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from feature_extraction.spec import FeatureSpec
+from vl_lst.choices import ArithmeticPrecision, DeviceName
 from vl_lst.errors import ModelError, TrainingError
 from vl_lst.methods import get_method
 from vl_lst.models.backbone import FrozenBackbone
@@ -61,7 +62,7 @@ class BuiltModel:
         return sum(parameter.numel() for parameter in self.trainable.values())
 
 
-def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+def choose_device(name: DeviceName) -> torch.device:
     """The device a recipe names.
 
     Raises:
@@ -77,7 +78,7 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 
 def arithmetic(
-    precision: Literal["fp32", "bf16"], device: torch.device
+    precision: ArithmeticPrecision, device: torch.device
 ) -> AbstractContextManager[object]:
     """Where a forward pass computes at `precision`; its parameters stay as they are."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
