@@ -94,7 +94,8 @@ def find_tower(encoder: str | Path) -> Tower:
             return _tower_of_library(prefix, name.removeprefix(prefix), name)
     if name in open_clip.list_models():
         return open_clip_towers.named_tower(name, name)
-    if Path(encoder).is_dir():
+    # An empty name would be the current folder.
+    if name and Path(encoder).is_dir():
         return _tower_of_folder(Path(encoder))
     near = difflib.get_close_matches(name, {*ENCODERS, *open_clip.list_models()}, n=3)
     meant = f" Did you mean {' or '.join(near)}?" if near else ""
@@ -160,7 +161,7 @@ def _tower_of_row(name: str, row: EncoderRow) -> Tower:
 
 
 def _tower_of_library(prefix: str, rest: str, name: str) -> Tower:
-    if Path(rest).is_dir():
+    if rest and Path(rest).is_dir():
         return _tower_of_folder(Path(rest))
     if prefix == timm_towers.PREFIX:
         return timm_towers.named_tower(rest, name)

@@ -313,3 +313,12 @@ def test_a_trunk_of_timm_in_open_clip_is_not_fetched(towers: Path, tmp_path: Pat
     assert build_encoder(folder, image_size=32, device="cpu").spec.channels == 192
     change(folder / "open_clip_config.json", "model_cfg", text_cfg={"hf_model_name": "owner/other"})
     assert build_encoder(folder, image_size=32, device="cpu").spec.channels == 192
+
+
+@pytest.mark.parametrize("name", ["", "timm:", "hf:", "open_clip:"])
+def test_an_empty_name_is_not_the_current_folder(
+    towers: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(towers / "hf")
+    with pytest.raises(EncoderError):
+        build_encoder(name, weights="random", device="cpu")

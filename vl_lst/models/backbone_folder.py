@@ -98,7 +98,11 @@ class _T5Fields(BaseModel):
     @model_validator(mode="after")
     def _fields_that_fit(self) -> Self:
         if self.relative_attention_num_buckets >= 2 * self.relative_attention_max_distance:
-            raise ValueError("relative_attention_max_distance is below half of the buckets")
+            raise ValueError(
+                f"relative_attention_max_distance is {self.relative_attention_max_distance}, "
+                "expected more than half of relative_attention_num_buckets, which is "
+                f"{self.relative_attention_num_buckets}"
+            )
         activation = self.feed_forward_proj.removeprefix("gated-")
         if activation not in ACT2FN:
             raise ValueError(
@@ -130,8 +134,12 @@ def backbone_folder(name: str, files: tuple[str, ...] = ()) -> Path:
 
     Raises:
         EncoderError: There is neither.
-        ModelError: It is a file.
+        ModelError: It is a file, or the name is empty.
     """
+    if not name.strip():
+        raise ModelError(
+            "the name of the backbone is empty: expected a folder or a name on the hub"
+        )
     if Path(name).is_dir():
         return Path(name)
     if Path(name).exists():

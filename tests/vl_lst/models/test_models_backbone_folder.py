@@ -114,7 +114,7 @@ def test_weights_that_are_cut_short_or_lacking_are_named(folder: Path) -> None:
         ({"vocab_size": -1}, "vocab_size: found -1"),
         ({"vocab_size": 10}, "token ids up to 19, config.json has vocab_size 10"),
         ({"relative_attention_num_buckets": 0}, "relative_attention_num_buckets: found 0"),
-        ({"relative_attention_max_distance": 15}, "max_distance is below half"),
+        ({"relative_attention_max_distance": 15}, "max_distance is 15, expected more than half"),
         ({"dropout_rate": 2}, "dropout_rate: found 2"),
         ({"layer_norm_epsilon": -1.0}, "layer_norm_epsilon: found -1"),
         ({"feed_forward_proj": "sorcery"}, "'sorcery', which is no activation"),
@@ -319,6 +319,17 @@ def test_a_profile_does_not_begin_to_build_what_memory_cannot_hold(folder: Path)
     change(folder / "config.json", d_model=2**17, d_ff=2**20, num_layers=512)
     with pytest.raises(ModelError, match="cannot build a T5 of these sizes"):
         random_backbone(backbone_config(str(folder)))
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_not_the_current_folder(name: str) -> None:
+    with pytest.raises(ModelError, match="the name of the backbone is empty"):
+        load_backbone(name)
+
+
+def test_a_file_is_no_backbone(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"config\.json is a file: expected the folder"):
+        load_backbone(str(folder / "config.json"))
 
 
 def test_of_a_repository_only_known_files_are_fetched(
