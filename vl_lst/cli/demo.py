@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from vl_lst.cli._choices import METHODS
 from vl_lst.cli._console import QuietOption, progress, results
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report, write_report
 from vl_lst.cli.leaderboard import build_page
@@ -30,7 +31,8 @@ def demo(
     methods: Annotated[
         str,
         typer.Option(
-            metavar="NAME[,NAME]...", help="Methods to train under the same protocol, or `all`."
+            metavar="NAME[,NAME]...",
+            help=f"Methods to train under the same protocol, of {METHODS}; or `all`.",
         ),
     ] = "lst",
     seeds: Annotated[

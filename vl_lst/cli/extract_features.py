@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vl_lst.cli._choices import ENCODER_NAMES
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 from vl_lst.cli._processes import chosen_shard, own_device, own_share, wait_for_others
@@ -64,8 +65,7 @@ def extract_features(
     encoder: Annotated[
         str,
         typer.Option(
-            help="RN50, RN101, RN50x4, ViT-B-32, ViT-B-16, ViT-L-14, ViT-B-16-SigLIP, "
-            "ViT-B-16-SigLIP2, DINOv2-B-14, demo; another model of open_clip by its name; "
+            help=f"{ENCODER_NAMES}, demo; another model of open_clip by its name; "
             "timm:NAME such as timm:resnet50; hf:OWNER/NAME such as hf:facebook/dinov2-base; or "
             "a folder one of these libraries wrote."
         ),

@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from tasks import Head
+from vl_lst.choices import BackbonePrecision
+from vl_lst.cli._choices import METHODS, TASKS, alternatives
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 
@@ -28,7 +31,8 @@ def train(
     task: Annotated[
         str | None,
         typer.Option(
-            metavar="TASK[,TASK]...", help="The task, such as vqa; several are trained together."
+            metavar="TASK[,TASK]...",
+            help=f"The task, of {TASKS}; several are trained together.",
         ),
     ] = None,
     data_root: Annotated[
@@ -87,21 +91,18 @@ def train(
     backbone_precision: Annotated[
         str | None,
         typer.Option(
-            metavar="fp32|bf16|int8|nf4",
+            metavar=alternatives(BackbonePrecision),
             help="How the frozen backbone is held; int8 and nf4 fit larger ones on the same GPU.",
         ),
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(
-            help="Transfer method: lst (the default), side, full, adapter, lora, dora, ia3, "
-            "bitfit, prompt."
-        ),
+        typer.Option(help=f"Transfer method, of {METHODS}. Default: lst."),
     ] = None,
     head: Annotated[
         str | None,
         typer.Option(
-            metavar="classify|generate",
+            metavar=alternatives(Head),
             help="Choose from a list of answers, or write; captions are always written.",
         ),
     ] = None,

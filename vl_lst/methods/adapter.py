@@ -35,7 +35,7 @@ class AdapterOptions(JointOptions):
 
 
 class Adapter(nn.Module):
-    """State + up(gelu(down(state))).
+    """The bottleneck `h + up(gelu(down(h)))` around states h.
 
     The way up begins at zero, so that the backbone is undisturbed at the start.
 

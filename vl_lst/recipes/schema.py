@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tasks import Head
+from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName
 
 __all__ = [
     "BackboneSection",
@@ -37,10 +38,8 @@ def _refuse_float16(value: object) -> object:
     return value
 
 
-Precision = Annotated[Literal["fp32", "bf16"], BeforeValidator(_refuse_float16)]
-WeightPrecision = Annotated[
-    Literal["fp32", "bf16", "int8", "nf4"], BeforeValidator(_refuse_float16)
-]
+Precision = Annotated[ArithmeticPrecision, BeforeValidator(_refuse_float16)]
+WeightPrecision = Annotated[BackbonePrecision, BeforeValidator(_refuse_float16)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 # Far above what makes sense, far below what overflows or fills the memory of any machine.
@@ -224,7 +223,7 @@ class TrainingSection(_Section):
     checkpoint_every_steps: Count | None = None
     log_every_steps: Count = 10
     precision: Precision = "fp32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
     seed: int = Field(default=0, ge=0, lt=2**32)
     tensorboard: bool = False
 

@@ -84,7 +84,7 @@ class Memory(_Part):
     """Where memory goes while training, in bytes.
 
     Args:
-        parameters: All parameters, backbone included.
+        parameters: All parameters and buffers, backbone included; storages that several share once.
         gradients: Of what trains.
         optimizer_state: AdamW's moments; `None` before the first step.
         saved_for_backward: What autograd keeps of a forward pass until its backward pass, by part

@@ -10,12 +10,12 @@ from pathlib import Path
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from feature_extraction.store import open_features
-from vl_lst.methods import get_method
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.training.build import BuiltModel, build_model, choose_device
 from vl_lst.training.checkpoint import find_checkpoint
 from vl_lst.training.data import ids_digest
+from vl_lst.training.initialisation import initialise
 from vl_lst.training.record import RunRecord, Status, describe_run, write_record
 from vl_lst.training.run_directory import ModelCard, RunDirectory, TaskCard
 from vl_lst.training.task_data import batch_task, load_examples, text_samples
@@ -97,12 +97,8 @@ class _Session:
             self.answer_coverage = log_texts(recipe, examples, texts)
         data = {name: batch_task(recipe, each, reader, texts) for name, each in examples.items()}
         if find_checkpoint(self.directory.last) is None:
-            method = get_method(recipe.method.name)
-            method.initialise(
-                self.built.model,
-                method.options.model_validate(dict(recipe.method.options)),
-                text_samples(data, texts, seed=recipe.training.seed),
-            )
+            samples = text_samples(data, texts, seed=recipe.training.seed)
+            initialise(recipe, self.built, samples, self.accelerator)
         self.built.quantise_backbone()
         self.trainer = Trainer(
             recipe=recipe,

@@ -67,7 +67,8 @@ def test_the_record_says_what_it_cost(finished: Path) -> None:
     memory, parameters = record.memory_bytes, record.parameters
     assert memory is not None
     assert parameters is not None
-    assert memory.parameters == 4 * parameters.total
+    # What is neither of them: the order of image tokens, which is drawn and not trained.
+    assert 4 * parameters.total < memory.parameters < 4.5 * parameters.total
     assert memory.gradients == 4 * parameters.trainable
     assert memory.optimizer_state is not None
     assert 8 * parameters.trainable <= memory.optimizer_state < 9 * parameters.trainable
