@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from feature_extraction.exporting import export_features
 from feature_extraction.importing import import_features
 from feature_extraction.join import join_stores
 from feature_extraction.store import FeatureStore, open_features
-from feature_extraction.targets import locked_folder, partial_folder, written_whole
+from feature_extraction.targets import check_target, locked_folder, partial_folder, written_whole
 
 Writing = Callable[[Path, Path], object]
 
@@ -105,6 +106,13 @@ class TestWhatIsThere:
         with pytest.raises(StoreError, match=r"work/out: .*out.partial is a file.*Remove it"):
             ALL[name](work, work / "out")
         assert (work / "out.partial").read_text() == "mine"
+
+
+def test_processes_that_look_at_one_place_at_once_do_not_disturb_each_other(work: Path) -> None:
+    """As those of torchrun do at the name of the joined file."""
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: check_target(work / "out.h5"), range(400)))
+    assert not partial_folder(work / "out.h5").exists()
 
 
 @pytest.mark.parametrize("name", FILES)
