@@ -109,14 +109,17 @@ def _check_place(out: Path, found: str | None, expected: str) -> None:
         raise StoreError(
             f"cannot write {out}: {error.strerror}. Choose a place you may write to."
         ) from None
-    if not os.access(folder, os.W_OK | os.X_OK) and folder.exists():
-        raise StoreError(
-            f"cannot write {out}: no permission to write into {folder}. Choose a place you may "
-            "write to."
-        )
-    # Not where it holds unfinished work.
-    with suppress(OSError):
+    try:
         folder.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError:
+        # It holds unfinished work.
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise StoreError(
+                f"cannot write {out}: no permission to write into {folder}. Choose a place you may "
+                "write to."
+            ) from None
 
 
 def _what_is_at(path: Path) -> str | None:
@@ -159,6 +162,12 @@ def locked_folder(folder: Path, busy: str) -> Iterator[None]:
             lock_file(handle, folder)
         except BlockingIOError:
             raise StoreError(busy) from None
+        except LockError:
+            # An empty folder would look like unfinished work.
+            with suppress(OSError):
+                path.unlink()
+                folder.rmdir()
+            raise
         # A process that finishes removes the file it had locked.
         if not path.exists() or not os.path.samestat(os.fstat(handle), path.stat()):
             raise StoreError(busy)

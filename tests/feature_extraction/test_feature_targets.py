@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from plain_stores import features_of, write_store
@@ -247,6 +248,7 @@ class TestLocks:
         monkeypatch.setattr(fcntl, "lockf", refuse)
         with pytest.raises(LockError, match="does not support locks.*VL_LST_WITHOUT_LOCKS=1"):
             ALL[name](work, work / "out")
+        assert not list(work.glob("out*"))
         monkeypatch.setenv("VL_LST_WITHOUT_LOCKS", "1")
         ALL[name](work, work / "out")
         assert (work / "out").exists()
@@ -277,3 +279,24 @@ class TestLocks:
             locked_folder(tmp_path / "x.partial", "busy"),
         ):
             pytest.fail("another process removes this folder")
+
+
+@pytest.mark.parametrize("name", [*ALL, "read"])
+def test_hdf5_takes_no_lock_of_its_own(
+    work: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails on file systems without locks, whatever this program does without them."""
+    original, seen = h5py.File, []
+
+    def opened(*args: object, **options: object) -> h5py.File:
+        is_on_disk = options.get("driver") in (None, "sec2")
+        if is_on_disk and Path(str(args[0])).parent != work / "source":
+            seen.append(options.get("locking"))
+        return original(*args, **options)
+
+    monkeypatch.setattr(h5py, "File", opened)
+    if name == "read":
+        open_features(work / "one.h5").read(["a"])
+    else:
+        ALL[name](work, work / "out")
+    assert set(seen) == {False}
