@@ -79,7 +79,8 @@ def hdf5_in(handle: int, name: Path, **options: Any) -> Iterator[h5py.File]:
     Raises:
         OSError: The path cannot be created.
     """
-    with h5py.File(name, "w", **options) as file:
+    # Its own lock would fail on file systems that have none, and nobody else writes there.
+    with h5py.File(name, "w", locking=False, **options) as file:
         # Nothing has been written yet.
         os.dup2(handle, file.id.get_vfd_handle())
         name.unlink()

@@ -324,7 +324,8 @@ def _indexed_store(index: Path, spec: FeatureSpec, entry: IndexEntry) -> Feature
 
 
 def _opened(path: Path) -> h5py.File:
-    return h5py.File(path, "r", locking="best-effort")
+    # Files are replaced whole, never written in place; and some file systems have no locks.
+    return h5py.File(path, "r", locking=False)
 
 
 @contextmanager
@@ -345,7 +346,7 @@ def _absence(path: Path) -> str:
     if path.exists():
         return "does not exist as a file: it is a device, a FIFO or a socket"
     if partial_folder(path).exists():
-        return "its extraction is not finished: run the same command again"
+        return "is not finished: run the same command again"
     return "does not exist"
 
 

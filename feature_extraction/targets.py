@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 LOCK = ".lock"
+ATTEMPTS = 10
 
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -99,21 +100,26 @@ def _check_place(out: Path, found: str | None, expected: str) -> None:
             f"cannot write {out}: {folder} is {kind}, expected a folder for unfinished work or "
             "nothing. Remove it, or give another --out."
         )
+    # Other processes that look at the same place make and remove it as well.
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        pass
     except OSError as error:
         raise StoreError(
             f"cannot write {out}: {error.strerror}. Choose a place you may write to."
         ) from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise StoreError(
-            f"cannot write {out}: no permission to write into {folder}. Choose a place you may "
-            "write to."
-        )
-    if kind is None:
-        # Another process may have begun in it by now.
-        with suppress(OSError):
-            folder.rmdir()
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError:
+        # It holds unfinished work.
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise StoreError(
+                f"cannot write {out}: no permission to write into {folder}. Choose a place you may "
+                "write to."
+            ) from None
 
 
 def _what_is_at(path: Path) -> str | None:
@@ -149,20 +155,35 @@ def locked_folder(folder: Path, busy: str) -> Iterator[None]:
         LockError: Its file system has no locks.
         OSError: It cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    handle = _open_lock(path)
     try:
         try:
             lock_file(handle, folder)
         except BlockingIOError:
             raise StoreError(busy) from None
+        except LockError:
+            # An empty folder would look like unfinished work.
+            with suppress(OSError):
+                path.unlink()
+                folder.rmdir()
+            raise
         # A process that finishes removes the file it had locked.
         if not path.exists() or not os.path.samestat(os.fstat(handle), path.stat()):
             raise StoreError(busy)
         yield
     finally:
         os.close(handle)
+
+
+def _open_lock(path: Path) -> int:
+    for _ in range(ATTEMPTS):
+        with suppress(FileExistsError):
+            path.parent.mkdir(parents=True)
+        # Another process that looks at the place may remove the empty folder in between.
+        with suppress(FileNotFoundError):
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
 
 @contextmanager

@@ -6,8 +6,10 @@ import os
 import socket
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from plain_stores import features_of, write_store
@@ -18,7 +20,7 @@ from feature_extraction.exporting import export_features
 from feature_extraction.importing import import_features
 from feature_extraction.join import join_stores
 from feature_extraction.store import FeatureStore, open_features
-from feature_extraction.targets import locked_folder, partial_folder, written_whole
+from feature_extraction.targets import check_target, locked_folder, partial_folder, written_whole
 
 Writing = Callable[[Path, Path], object]
 
@@ -105,6 +107,13 @@ class TestWhatIsThere:
         with pytest.raises(StoreError, match=r"work/out: .*out.partial is a file.*Remove it"):
             ALL[name](work, work / "out")
         assert (work / "out.partial").read_text() == "mine"
+
+
+def test_processes_that_look_at_one_place_at_once_do_not_disturb_each_other(work: Path) -> None:
+    """As those of torchrun do at the name of the joined file."""
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: check_target(work / "out.h5"), range(400)))
+    assert not partial_folder(work / "out.h5").exists()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -239,6 +248,7 @@ class TestLocks:
         monkeypatch.setattr(fcntl, "lockf", refuse)
         with pytest.raises(LockError, match="does not support locks.*VL_LST_WITHOUT_LOCKS=1"):
             ALL[name](work, work / "out")
+        assert not list(work.glob("out*"))
         monkeypatch.setenv("VL_LST_WITHOUT_LOCKS", "1")
         ALL[name](work, work / "out")
         assert (work / "out").exists()
@@ -269,3 +279,24 @@ class TestLocks:
             locked_folder(tmp_path / "x.partial", "busy"),
         ):
             pytest.fail("another process removes this folder")
+
+
+@pytest.mark.parametrize("name", [*ALL, "read"])
+def test_hdf5_takes_no_lock_of_its_own(
+    work: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails on file systems without locks, whatever this program does without them."""
+    original, seen = h5py.File, []
+
+    def opened(*args: object, **options: object) -> h5py.File:
+        is_on_disk = options.get("driver") in (None, "sec2")
+        if is_on_disk and Path(str(args[0])).parent != work / "source":
+            seen.append(options.get("locking"))
+        return original(*args, **options)
+
+    monkeypatch.setattr(h5py, "File", opened)
+    if name == "read":
+        open_features(work / "one.h5").read(["a"])
+    else:
+        ALL[name](work, work / "out")
+    assert set(seen) == {False}
