@@ -4,13 +4,12 @@ Exit codes: 0 success, 1 a problem with what the user gave or has, 2 wrong usage
 Commands import what they need inside their function, so that `vl-lst score` never loads torch.
 """
 
-import errno
 import sys
 from collections.abc import Sequence
 
 import typer
 
-from vl_lst.cli._console import status
+from vl_lst.cli._console import complain, explain, status
 from vl_lst.cli.data import data
 from vl_lst.cli.demo import demo
 from vl_lst.cli.evaluate import evaluate
@@ -63,24 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         status.print("interrupted")
         return INTERRUPTED
-    except USER_ERRORS as error:
-        _complain(str(error))
-        return 1
-    except OSError as error:
-        _complain(_explain_os_error(error))
+    except (*USER_ERRORS, OSError) as error:
+        complain(explain(error))
         return 1
     return 0
-
-
-def _complain(message: str) -> None:
-    status.print("[bold red]error:[/] ", end="")
-    status.print(message, markup=False)
-
-
-def _explain_os_error(error: OSError) -> str:
-    where = f" at {error.filename}" if error.filename else ""
-    if error.errno == errno.ENOSPC:
-        return f"no space left on the device{where}. Free some space and run the command again."
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"no permission to write or read{where}: {error.strerror}."
-    return f"{error.strerror or error}{where}"

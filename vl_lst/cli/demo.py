@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from vl_lst.cli._console import JsonOption, QuietOption, progress, results
+from vl_lst.cli._console import JsonOption, QuietOption, folder_option, progress, results
 from vl_lst.cli.leaderboard import write_page
 
 __all__ = ["demo"]
@@ -17,7 +17,13 @@ EXAMPLES = 12
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder for everything the demo makes.")
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for everything the demo makes.",
+            parser=folder_option,
+        ),
     ] = Path("demo-run"),
     methods: Annotated[
         str,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vl_lst.cli._console import JsonOption, QuietOption, results, status
+from vl_lst.cli._console import JsonOption, QuietOption, notes, results, status
 
 __all__ = ["predict"]
 
@@ -42,7 +42,8 @@ def predict(
     from eval.files import write_json
     from vl_lst.training.run import load_run
 
-    loaded = load_run(run)
+    with notes(quiet=quiet):
+        loaded = load_run(run)
     if not quiet:
         status.print("encoding the photograph", markup=False)
     answer = loaded.predict(image, question, task_name=task, encoder_weights=encoder_weights)

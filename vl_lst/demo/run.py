@@ -22,7 +22,8 @@ from vl_lst.progress import ProgressReport
 from vl_lst.recipes import Recipe, fitting_recipe, read_recipe_file, resolve_recipe
 from vl_lst.training.record import RunRecord
 from vl_lst.training.resources import usable_cores
-from vl_lst.training.run_directory import RunDirectory
+from vl_lst.training.run_directory import RunDirectory, make_folder
+from vl_lst.training.run_lock import exclusive_folder
 from vl_lst.training.together import train_together
 
 __all__ = ["BLIND", "LADDER", "TASKS", "DemoResult", "run_demo"]
@@ -89,12 +90,24 @@ def run_demo(
     Raises:
         RecipeError: There is no such method, a method or a seed stands there twice, or the
             folder's runs are of another version.
+        CheckpointError: The folder cannot be made, or another process works in it.
     """
-    started = time.monotonic()
     for name in methods:
         get_method(name)
     _require_distinct("methods", methods)
     _require_distinct("seeds", seeds)
+    make_folder(out)
+    with exclusive_folder(out):
+        return _run_in(out, stage, methods, seeds)
+
+
+def _run_in(
+    out: Path,
+    stage: Callable[[str], AbstractContextManager[ProgressReport]],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+) -> DemoResult:
+    started = time.monotonic()
     data, features, runs = out / "data", out / "features.h5", out / "runs"
     # Seed by seed, so that an interrupted comparison has all methods with the same seeds.
     trained = {

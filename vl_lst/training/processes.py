@@ -1,0 +1,147 @@
+"""Processes that train together: how they start, and how one's failure becomes everyone's."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import gather_object
+
+from vl_lst.errors import USER_ERRORS, ProcessFailedError, TrainingError
+from vl_lst.launch import Launch, join_process_group
+
+__all__ = ["agreed", "ignored_settings", "is_lost_connection", "start_processes"]
+
+PREFIXES = ("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_", "MEGATRON_LM_", "FP8_", "FORK_LAUNCHED")
+# Values with which a variable asks for nothing.
+NEUTRAL = frozenset({"", "0", "1", "no", "false", "none"})
+TOPOLOGY = (
+    "WORLD_SIZE",
+    "RANK",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "PMI_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "MV2_COMM_WORLD_SIZE",
+)
+# What accelerate sets by itself, or what only says where processes run.
+UNREMARKABLE = frozenset({"ACCELERATE_USE_CPU", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE"})
+# What gloo and NCCL say where a process at the other end has ended.
+LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+
+
+def start_processes(
+    launch: Launch, device: torch.device, *, has_unused_parameters: bool
+) -> Accelerator:
+    """Join the other processes, if any, and return what distributes the model among them.
+
+    Everything is explicit: variables such as ACCELERATE_MIXED_PRECISION, left over or set by
+    `accelerate launch` from its own defaults, change nothing, because the recipe decides.
+
+    Args:
+        launch: What the launcher says.
+        device: Kind of device to train on.
+        has_unused_parameters: Whether a step may leave parameters without gradients.
+
+    Raises:
+        LaunchError: The processes do not find each other.
+        TrainingError: The program that calls has set up accelerate in another way.
+    """
+    if launch.num_processes > 1 and not torch.distributed.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(launch.local_rank % torch.cuda.device_count())
+        join_process_group(launch, "nccl" if device.type == "cuda" else "gloo")
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=has_unused_parameters)
+    with _only_launch_in_environment(launch):
+        try:
+            return Accelerator(
+                mixed_precision="no",
+                cpu=device.type == "cpu",
+                dynamo_backend="no",
+                kwargs_handlers=[parallel],
+            )
+        except ValueError as error:
+            raise TrainingError(
+                f"accelerate was set up in another way in this program before: {error}. Train in "
+                "a fresh Python process."
+            ) from error
+
+
+def ignored_settings(environment: Mapping[str, str]) -> list[str]:
+    """List variables that ask accelerate for something, which training ignores."""
+    return sorted(
+        name
+        for name, value in environment.items()
+        if name.startswith(PREFIXES)
+        and name not in UNREMARKABLE
+        and value.strip().lower() not in NEUTRAL
+    )
+
+
+@contextmanager
+def agreed(accelerator: Accelerator) -> Iterator[None]:
+    """Let the block fail in every process if it fails in one, so that none waits for another.
+
+    The first process raises the error; the others raise `ProcessFailedError`. The block must not
+    contain collective operations.
+
+    Args:
+        accelerator: The processes.
+
+    Raises:
+        TrainingError: In the first process, if the block failed in others only.
+        ProcessFailedError: In the other processes.
+    """
+    if accelerator.num_processes == 1:
+        yield
+        return
+    failure: Exception | None = None
+    try:
+        yield
+    except (*USER_ERRORS, OSError) as error:
+        failure = error
+    messages: list[str | None] = gather_object([None if failure is None else str(failure)])
+    failed = [rank for rank, message in enumerate(messages) if message is not None]
+    if not failed:
+        return
+    if failure is not None and accelerator.is_main_process:
+        raise failure
+    first = failed[0]
+    if accelerator.is_main_process:
+        raise TrainingError(f"{messages[first]} (in process {first} of {len(messages)})")
+    raise ProcessFailedError(f"process {first} of {len(messages)} failed: {messages[first]}")
+
+
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Whether a collective operation failed because another process has ended."""
+    return isinstance(error, torch.distributed.DistBackendError) or any(
+        text in str(error) for text in LOST_CONNECTION
+    )
+
+
+@contextmanager
+def _only_launch_in_environment(launch: Launch) -> Iterator[None]:
+    """Show accelerate the launch, and none of its own variables."""
+    hidden = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(PREFIXES) or name in TOPOLOGY
+    }
+    shown: dict[str, str] = {}
+    if launch.num_processes > 1:
+        shown = {
+            "WORLD_SIZE": str(launch.num_processes),
+            "RANK": str(launch.rank),
+            "LOCAL_RANK": str(launch.local_rank),
+            "LOCAL_WORLD_SIZE": str(launch.local_num_processes),
+        }
+    for name in hidden:
+        del os.environ[name]
+    os.environ.update(shown)
+    try:
+        yield
+    finally:
+        for name in (*shown, *TOPOLOGY):
+            os.environ.pop(name, None)
+        os.environ.update(hidden)
