@@ -7,15 +7,24 @@ from contextlib import contextmanager
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from vl_lst.errors import USER_ERRORS, ProcessFailedError, TrainingError
 from vl_lst.launch import Launch, join_process_group
 
-__all__ = ["agreed", "ignored_settings", "is_lost_connection", "start_processes"]
+__all__ = [
+    "agreed",
+    "distribute",
+    "ignored_settings",
+    "is_lost_connection",
+    "require_equal",
+    "start_processes",
+]
 
 PREFIXES = ("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_", "MEGATRON_LM_", "FP8_", "FORK_LAUNCHED")
 # Values with which a variable asks for nothing.
-NEUTRAL = frozenset({"", "0", "1", "no", "false", "none"})
+NEUTRAL = frozenset({"", "0", "1", "no", "false", "none", "default"})
 TOPOLOGY = (
     "WORLD_SIZE",
     "RANK",
@@ -25,8 +34,8 @@ TOPOLOGY = (
     "OMPI_COMM_WORLD_SIZE",
     "MV2_COMM_WORLD_SIZE",
 )
-# What accelerate sets by itself, or what only says where processes run.
-UNREMARKABLE = frozenset({"ACCELERATE_USE_CPU", "ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE"})
+# What does not change what is computed.
+UNREMARKABLE = frozenset({"ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE"})
 # What gloo and NCCL say where a process at the other end has ended.
 LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
@@ -68,13 +77,50 @@ def start_processes(
             ) from error
 
 
-def ignored_settings(environment: Mapping[str, str]) -> list[str]:
-    """List variables that ask accelerate for something, which training ignores."""
+def distribute(accelerator: Accelerator, model: nn.Module) -> nn.Module:
+    """Move a model to this process's device, and let gradients be averaged over the processes.
+
+    Frozen parameters are the same in all processes and not sent: they are the larger part, and
+    quantised ones cannot be sent.
+
+    Args:
+        accelerator: The processes.
+        model: With everything frozen but what trains.
+    """
+    if accelerator.num_processes > 1:
+        frozen = [name for name, each in model.named_parameters() if not each.requires_grad]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)
+    prepared: nn.Module = accelerator.prepare_model(model)
+    return prepared
+
+
+def require_equal(accelerator: Accelerator, card: str) -> None:
+    """Refuse processes that were given different data or weights, such as on different machines.
+
+    Args:
+        accelerator: The processes.
+        card: What this process trains with.
+
+    Raises:
+        TrainingError: In all processes, if the cards differ.
+    """
+    cards: list[str] = gather_object([card])
+    if different := [rank for rank, each in enumerate(cards) if each != cards[0]]:
+        raise TrainingError(
+            f"process {different[0]} of {len(cards)} found other training data, features or "
+            "backbone weights than process 0, expected the same in all. Copy the same files to "
+            "every machine."
+        )
+
+
+def ignored_settings(environment: Mapping[str, str], device: torch.device) -> list[str]:
+    """List variables that ask accelerate for something else than training on `device` does."""
+    granted = {"ACCELERATE_USE_CPU"} if device.type == "cpu" else set()
     return sorted(
         name
         for name, value in environment.items()
         if name.startswith(PREFIXES)
-        and name not in UNREMARKABLE
+        and name not in UNREMARKABLE | granted
         and value.strip().lower() not in NEUTRAL
     )
 

@@ -47,7 +47,7 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
             handle = stack.enter_context(_locked(path, wait=False))
         except BlockingIOError:
             raise CheckpointError(
-                f"{folder} is in use: {_read_holder(path)} works in it. Wait until that process "
+                f"{folder} is in use: {_read_holder(path)}. Wait until that process "
                 "ends, or choose another --out."
             ) from None
         _write_holder(handle)
@@ -113,6 +113,6 @@ def _read_holder(path: Path) -> str:
     try:
         with path.open("rb") as file:
             holder = json.loads(file.read(MAX_HOLDER_BYTES))
-        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+        return f"process {holder['pid']} on {holder['host']} has used it since {holder['since']}"
     except (OSError, ValueError, TypeError, KeyError):
-        return "another process"
+        return "another process works in it"

@@ -26,6 +26,7 @@ from vl_lst.training.processes import (
     agreed,
     ignored_settings,
     is_lost_connection,
+    require_equal,
     start_processes,
 )
 from vl_lst.training.record import (
@@ -120,7 +121,8 @@ class _Session:
     def run(self, report: ProgressReport) -> None:
         recipe = self.recipe
         with agreed(self.accelerator):
-            data, built = self._prepare()
+            data, built, card = self._prepare()
+        require_equal(self.accelerator, card.model_dump_json())
         self.trainer = Trainer(
             recipe=recipe,
             data=data,
@@ -138,7 +140,7 @@ class _Session:
         self._log_start(data)
         self.trainer.train()
 
-    def _prepare(self) -> tuple[dict[str, TaskData], BuiltModel]:
+    def _prepare(self) -> tuple[dict[str, TaskData], BuiltModel, ModelCard]:
         """Load the data and build the model; without collective operations."""
         recipe = self.recipe
         self._require_resumable()
@@ -171,7 +173,7 @@ class _Session:
                 text_samples(data, texts, seed=recipe.training.seed),
             )
         self.built.quantise_backbone()
-        return data, self.built
+        return data, self.built, self.card
 
     def _require_resumable(self) -> None:
         """Refuse to train a finished run from scratch.
@@ -213,7 +215,7 @@ class _Session:
             "one process" if processes == 1 else f"{processes} processes",
             self.accelerator.device.type,
         )
-        if ignored := ignored_settings(os.environ):
+        if ignored := ignored_settings(os.environ, self.accelerator.device):
             log.warning(
                 "ignoring settings of accelerate in the environment: %s. The recipe decides; "
                 "change it with --set.",
@@ -239,7 +241,9 @@ class _Session:
         except OSError as error:
             if not is_out_of_space(error):
                 raise
-            where = error.filename or self.directory.path
+            # Not the name of a temporary file in the folder.
+            inside = error.filename is None or self.directory.path in Path(error.filename).parents
+            where = self.directory.path if inside else error.filename
             raise TrainingError(
                 f"no space left on the device at {where}. Free some space and run the same "
                 "command again with --resume."

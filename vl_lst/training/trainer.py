@@ -32,7 +32,7 @@ from vl_lst.training.git import GitState
 from vl_lst.training.metrics import MetricsLog
 from vl_lst.training.optimizer import build_optimizer, learning_rate
 from vl_lst.training.order import Portion, Schedule, StepOrder
-from vl_lst.training.processes import agreed
+from vl_lst.training.processes import agreed, distribute
 from vl_lst.training.resources import (
     PeakMemory,
     Stopwatch,
@@ -104,7 +104,7 @@ class Trainer:
         self._report = report
         self._on_best = on_best
         self._device: torch.device = accelerator.device
-        self._model = accelerator.prepare_model(built.model)
+        self._model = distribute(accelerator, built.model)
         self._optimizer = build_optimizer(built.model, built.trainable, recipe.optimizer)
         answers = {name: each.examples.answers for name, each in data.items()}
         answerer = Answerer(built, recipe, answers, self._device)
