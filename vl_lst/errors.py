@@ -16,6 +16,7 @@ from eval.errors import InputError
 from feature_extraction.errors import FeatureError
 
 __all__ = [
+    "EXPLAINED_ERRORS",
     "USER_ERRORS",
     "CheckpointError",
     "LaunchError",
@@ -65,3 +66,5 @@ class TrainingError(VlLstError):
 
 
 USER_ERRORS: tuple[type[Exception], ...] = (VlLstError, FeatureError, InputError)
+# With those of the operating system, such as a full disk: all that have a message for the user.
+EXPLAINED_ERRORS: tuple[type[Exception], ...] = (*USER_ERRORS, OSError)

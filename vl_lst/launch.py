@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from vl_lst.errors import LaunchError
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 __all__ = [
     "MAX_WAIT",
@@ -174,13 +174,14 @@ def connect(launch: Launch, *, timeout: timedelta = MAX_START) -> "Store":
     if not _stores:
         with _failures_to_meet_explained(launch):
             # Of all ways to connect, only env:// knows whether torchrun has started the store.
-            store, _, _ = next(
-                torch.distributed.rendezvous(
-                    "env://", launch.rank, launch.num_processes, timeout=timeout
-                )
+            meetings = torch.distributed.rendezvous(  # type: ignore[attr-defined]
+                "env://", launch.rank, launch.num_processes, timeout=timeout
             )
+            store, _, _ = next(meetings)
             store.set_timeout(MAX_WAIT)
-            _stores.append(torch.distributed.PrefixStore("vl_lst", store))
+            _stores.append(
+                torch.distributed.PrefixStore("vl_lst", store)  # type: ignore[attr-defined]
+            )
     return _stores[0]
 
 

@@ -20,7 +20,7 @@ from vl_lst.cli.predict import predict
 from vl_lst.cli.profile import profile
 from vl_lst.cli.score import score
 from vl_lst.cli.train import train
-from vl_lst.errors import USER_ERRORS
+from vl_lst.errors import EXPLAINED_ERRORS
 
 __all__ = ["app", "main"]
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         status.print("interrupted")
         return INTERRUPTED
-    except (*USER_ERRORS, OSError) as error:
+    except EXPLAINED_ERRORS as error:
         complain(explain(error))
         return 1
     return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vl_lst.cli._console import complain, explain
-from vl_lst.errors import USER_ERRORS, ProcessFailedError
+from vl_lst.errors import EXPLAINED_ERRORS, ProcessFailedError
 from vl_lst.launch import (
     MAX_WAIT,
     Launch,
@@ -103,7 +103,7 @@ def one_message(launch: Launch) -> Iterator[None]:
     connect(launch)
     try:
         yield
-    except (*USER_ERRORS, OSError) as error:
+    except EXPLAINED_ERRORS as error:
         message = explain(error)
         if launch.is_first:
             complain(message)

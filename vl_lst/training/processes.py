@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vl_lst.errors import USER_ERRORS, ProcessFailedError, TrainingError
+from vl_lst.errors import EXPLAINED_ERRORS, ProcessFailedError, TrainingError
 from vl_lst.launch import Launch, join_process_group
 
 __all__ = [
@@ -145,7 +145,7 @@ def agreed(accelerator: Accelerator) -> Iterator[None]:
     failure: Exception | None = None
     try:
         yield
-    except (*USER_ERRORS, OSError) as error:
+    except EXPLAINED_ERRORS as error:
         failure = error
     messages: list[str | None] = gather_object([None if failure is None else str(failure)])
     failed = [rank for rank, message in enumerate(messages) if message is not None]
