@@ -18,6 +18,7 @@ __all__ = [
     "distribute",
     "ignored_settings",
     "is_lost_connection",
+    "launch_environment",
     "require_equal",
     "start_processes",
 ]
@@ -40,13 +41,44 @@ UNREMARKABLE = frozenset({"ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE"})
 LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
+@contextmanager
+def launch_environment(launch: Launch) -> Iterator[None]:
+    """Hide accelerate's own variables during the block, so that the recipe alone decides.
+
+    They are left over, or set by `accelerate launch` from its own defaults; accelerate and
+    transformers read such as ACCELERATE_MIXED_PRECISION and FSDP_CPU_RAM_EFFICIENT_LOADING.
+
+    Args:
+        launch: What the variables of the launcher say in the block.
+    """
+    hidden = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(PREFIXES) or name in TOPOLOGY
+    }
+    shown: dict[str, str] = {}
+    if launch.num_processes > 1:
+        shown = {
+            "WORLD_SIZE": str(launch.num_processes),
+            "RANK": str(launch.rank),
+            "LOCAL_RANK": str(launch.local_rank),
+            "LOCAL_WORLD_SIZE": str(launch.local_num_processes),
+        }
+    for name in hidden:
+        del os.environ[name]
+    os.environ.update(shown)
+    try:
+        yield
+    finally:
+        for name in (*shown, *TOPOLOGY):
+            os.environ.pop(name, None)
+        os.environ.update(hidden)
+
+
 def start_processes(
     launch: Launch, device: torch.device, *, has_unused_parameters: bool
 ) -> Accelerator:
     """Join the other processes, if any, and return what distributes the model among them.
-
-    Everything is explicit: variables such as ACCELERATE_MIXED_PRECISION, left over or set by
-    `accelerate launch` from its own defaults, change nothing, because the recipe decides.
 
     Args:
         launch: What the launcher says.
@@ -62,19 +94,18 @@ def start_processes(
             torch.cuda.set_device(launch.local_rank % torch.cuda.device_count())
         join_process_group(launch, "nccl" if device.type == "cuda" else "gloo")
     parallel = DistributedDataParallelKwargs(find_unused_parameters=has_unused_parameters)
-    with _only_launch_in_environment(launch):
-        try:
-            return Accelerator(
-                mixed_precision="no",
-                cpu=device.type == "cpu",
-                dynamo_backend="no",
-                kwargs_handlers=[parallel],
-            )
-        except ValueError as error:
-            raise TrainingError(
-                f"accelerate was set up in another way in this program before: {error}. Train in "
-                "a fresh Python process."
-            ) from error
+    try:
+        return Accelerator(
+            mixed_precision="no",
+            cpu=device.type == "cpu",
+            dynamo_backend="no",
+            kwargs_handlers=[parallel],
+        )
+    except ValueError as error:
+        raise TrainingError(
+            f"accelerate was set up in another way in this program before: {error}. Train in a "
+            "fresh Python process."
+        ) from error
 
 
 def distribute(accelerator: Accelerator, model: nn.Module) -> nn.Module:
@@ -114,10 +145,15 @@ def require_equal(accelerator: Accelerator, card: str) -> None:
 
 
 def ignored_settings(environment: Mapping[str, str], device: torch.device) -> list[str]:
-    """List variables that ask accelerate for something else than training on `device` does."""
+    """List variables, as NAME=VALUE, that ask accelerate for something else than training does.
+
+    Args:
+        environment: `os.environ`.
+        device: What is trained on.
+    """
     granted = {"ACCELERATE_USE_CPU"} if device.type == "cpu" else set()
     return sorted(
-        name
+        f"{name}={value}"
         for name, value in environment.items()
         if name.startswith(PREFIXES)
         and name not in UNREMARKABLE | granted
@@ -164,30 +200,3 @@ def is_lost_connection(error: RuntimeError) -> bool:
     return isinstance(error, torch.distributed.DistBackendError) or any(
         text in str(error) for text in LOST_CONNECTION
     )
-
-
-@contextmanager
-def _only_launch_in_environment(launch: Launch) -> Iterator[None]:
-    """Show accelerate the launch, and none of its own variables."""
-    hidden = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith(PREFIXES) or name in TOPOLOGY
-    }
-    shown: dict[str, str] = {}
-    if launch.num_processes > 1:
-        shown = {
-            "WORLD_SIZE": str(launch.num_processes),
-            "RANK": str(launch.rank),
-            "LOCAL_RANK": str(launch.local_rank),
-            "LOCAL_WORLD_SIZE": str(launch.local_num_processes),
-        }
-    for name in hidden:
-        del os.environ[name]
-    os.environ.update(shown)
-    try:
-        yield
-    finally:
-        for name in (*shown, *TOPOLOGY):
-            os.environ.pop(name, None)
-        os.environ.update(hidden)

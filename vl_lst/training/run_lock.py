@@ -18,8 +18,9 @@ FOLDER_LOCK = ".lock"
 RECORD_LOCK = ".record.lock"
 MAX_HOLDER_BYTES = 4096
 
-# Folders this process holds: to open a POSIX lock's file again would release the lock.
-_held: set[str] = set()
+# Folders this process holds, and the thread that does: to open a POSIX lock's file again would
+# release the lock.
+_held: dict[str, int] = {}
 _record_threads = threading.RLock()
 
 
@@ -27,18 +28,20 @@ _record_threads = threading.RLock()
 def exclusive_folder(folder: Path) -> Iterator[None]:
     """Keep other processes from working in a folder during the block.
 
-    Blocks of the same process may nest. A killed process leaves no lock, only its file, whose name
+    Blocks of the same thread may nest. A killed process leaves no lock, only its file, whose name
     begins with a dot.
 
     Args:
         folder: An existing folder.
 
     Raises:
-        CheckpointError: Another process works in it.
+        CheckpointError: Another process, or thread of this one, works in it.
         LockError: The file system has no locks.
     """
     place = os.path.realpath(folder)
     if place in _held:
+        if _held[place] != threading.get_ident():
+            raise CheckpointError(f"{folder} is in use: another thread of this process works in it")
         yield
         return
     path = folder / FOLDER_LOCK
@@ -51,8 +54,8 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
                 "ends, or choose another --out."
             ) from None
         _write_holder(handle)
-        _held.add(place)
-        stack.callback(_held.discard, place)
+        _held[place] = threading.get_ident()
+        stack.callback(_held.pop, place)
         yield
 
 

@@ -26,6 +26,7 @@ from vl_lst.training.processes import (
     agreed,
     ignored_settings,
     is_lost_connection,
+    launch_environment,
     require_equal,
     start_processes,
 )
@@ -74,16 +75,23 @@ def train(
     launch = read_launch(os.environ)
     refuse_separate_processes(launch, os.environ)
     device = choose_device(recipe.training.device)
-    # A step of one task leaves the heads of the others unused.
-    accelerator = start_processes(launch, device, has_unused_parameters=len(recipe.tasks) > 1)
+    ignored = ignored_settings(os.environ, device)
     directory = RunDirectory(out)
-    with ExitStack() as stack:
+    with launch_environment(launch), ExitStack() as stack:
+        # A step of one task leaves the heads of the others unused.
+        accelerator = start_processes(launch, device, has_unused_parameters=len(recipe.tasks) > 1)
         with agreed(accelerator):
             if accelerator.is_main_process:
                 make_folder(out)
                 stack.enter_context(exclusive_folder(out))
                 directory.begin(recipe, resume=resume)
                 stack.enter_context(directory.logging())
+        if ignored:
+            log.warning(
+                "ignoring settings of accelerate in the environment: %s. The recipe decides; "
+                "change it with --set.",
+                ", ".join(ignored),
+            )
         session = _Session(recipe, directory, accelerator, resume, git_state())
         return session.run_recorded(report)
 
@@ -215,12 +223,6 @@ class _Session:
             "one process" if processes == 1 else f"{processes} processes",
             self.accelerator.device.type,
         )
-        if ignored := ignored_settings(os.environ, self.accelerator.device):
-            log.warning(
-                "ignoring settings of accelerate in the environment: %s. The recipe decides; "
-                "change it with --set.",
-                ", ".join(f"{name}={os.environ[name]}" for name in ignored),
-            )
         if precision := numeric_environment(os.environ):
             log.warning(
                 "the environment changes the precision of arithmetic, which the record notes: %s",

@@ -71,7 +71,7 @@ def test_what_accelerate_launch_sets_by_itself_is_not_remarked() -> None:
         "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1",
     }
     assert ignored_settings(own, torch.device("cpu")) == []
-    assert ignored_settings(own, torch.device("cuda")) == ["ACCELERATE_USE_CPU"]
+    assert ignored_settings(own, torch.device("cuda")) == ["ACCELERATE_USE_CPU=True"]
 
 
 def test_processes_may_wait_for_the_one_that_scores(monkeypatch: pytest.MonkeyPatch) -> None:

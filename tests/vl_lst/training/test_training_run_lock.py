@@ -90,10 +90,31 @@ def test_the_lock_is_held_from_the_extraction_to_the_end_of_training(
     assert not (out / ".lock").exists()
 
 
-def test_locks_of_one_process_nest(tmp_path: Path) -> None:
+def test_two_demos_do_not_share_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with held_elsewhere("exclusive_folder", tmp_path):
+        assert main(["demo", "--out", str(tmp_path), "--quiet"]) == 1
+    assert f"{tmp_path} is in use" in capsys.readouterr().err
+
+
+def test_locks_nest_in_a_thread_and_keep_others_out(tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def enter() -> None:
+        try:
+            with exclusive_folder(tmp_path):
+                pass
+        except CheckpointError as error:
+            refused.append(str(error))
+
     with exclusive_folder(tmp_path):
         with exclusive_folder(tmp_path / ".." / tmp_path.name):
             pass
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        assert "another thread of this process" in refused[0]
         assert (tmp_path / ".lock").exists()
     assert list(tmp_path.iterdir()) == []
 
