@@ -28,6 +28,7 @@ __all__ = [
     "read_launch",
     "refuse_separate_processes",
     "report_error",
+    "require_one_process",
 ]
 
 # How long a process may wait for the others, for example while one of them scores. It stays below
@@ -124,6 +125,20 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
         address=address,
         port=port,
     )
+
+
+def require_one_process(environment: Mapping[str, str]) -> None:
+    """Refuse a command that starts processes of its own in one of several.
+
+    Raises:
+        LaunchError: A launcher started several processes.
+    """
+    if (launch := read_launch(environment)).num_processes > 1:
+        raise LaunchError(
+            "several runs at the same time are trained from one process, but WORLD_SIZE is "
+            f"{launch.num_processes}. Start the command without torchrun, or unset WORLD_SIZE "
+            "and RANK."
+        )
 
 
 def refuse_separate_processes(launch: Launch, environment: Mapping[str, str]) -> None:

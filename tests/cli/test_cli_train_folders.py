@@ -189,6 +189,27 @@ def test_malformed_variables_of_a_launcher_are_one_message(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["train", "demo"])
+def test_processes_without_a_place_to_meet_are_one_message(
+    world: TinyWorld,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    for variable, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(variable, value)
+    for variable in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(variable, raising=False)
+    out = tmp_path / "run"
+    arguments = ["demo", "--out", str(out)] if command == "demo" else world.train_arguments(out)
+    assert main(arguments) == 1
+    message = capsys.readouterr().err
+    assert "WORLD_SIZE is 2" in message
+    assert message.count("error: ") == 1
+    assert not out.exists()
+
+
 def test_a_leftover_of_one_process_names_the_file_as_asked(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,7 +97,7 @@ def one_message(launch: Launch) -> Iterator[None]:
     Raises:
         LaunchError: The processes do not find each other.
     """
-    if launch.num_processes == 1:
+    if launch.num_processes == 1 or launch.address is None:
         yield
         return
     connect(launch)

@@ -1,5 +1,6 @@
 """The whole road on the shapes world: pictures, features, training, official scores."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +17,7 @@ from vl_lst.demo.gallery import Card, draw_gallery
 from vl_lst.demo.splits import picture_path
 from vl_lst.demo.world import write_world
 from vl_lst.errors import RecipeError
+from vl_lst.launch import require_one_process
 from vl_lst.methods import get_method
 from vl_lst.models.loading import DEMO
 from vl_lst.progress import ProgressReport
@@ -91,7 +93,9 @@ def run_demo(
         RecipeError: There is no such method, a method or a seed stands there twice, or the
             folder's runs are of another version.
         CheckpointError: The folder cannot be made, or another process works in it.
+        LaunchError: This is one of several processes that a launcher started.
     """
+    require_one_process(os.environ)
     for name in methods:
         get_method(name)
     _require_distinct("methods", methods)

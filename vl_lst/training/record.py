@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eval.errors import InputError
 from eval.files import read_json, write_json
+from feature_extraction.errors import LockError
 from tasks import Score
 from vl_lst.errors import CheckpointError
 from vl_lst.recipes import Recipe
@@ -299,6 +300,8 @@ def add_scores(
 ) -> None:
     """Add the scores of another split to the record, if it describes the same best checkpoint.
 
+    What prevents it is logged: the scores themselves are worth more than their record.
+
     Args:
         directory: The run.
         task: The task that was scored.
@@ -308,23 +311,27 @@ def add_scores(
     """
     if not directory.record_file.exists():
         return
-    with record_lock(directory.path):
-        record = read_record(directory)
-        if record is None:
-            return
-        if record.best_step not in (None, best_step):
-            log.warning(
-                "the scores of %s %s are of the best checkpoint of step %d and are not added to "
-                "the record: training has found a better one at step %d. Evaluate again.",
-                task,
-                split,
-                best_step,
-                record.best_step,
-            )
-            return
-        record.scores.setdefault(task, {})[split] = dict(score.metrics)
-        record.protocol[task] = score.protocol
-        _write(directory, record)
+    try:
+        with record_lock(directory.path):
+            _add_scores(directory, task, split, score, best_step)
+    except (CheckpointError, InputError, LockError, OSError) as error:
+        log.warning("the scores of %s %s are not added to the record: %s", task, split, error)
+
+
+def _add_scores(
+    directory: RunDirectory, task: str, split: str, score: Score, best_step: int
+) -> None:
+    record = read_record(directory)
+    if record is None:
+        return
+    if record.best_step not in (None, best_step):
+        raise CheckpointError(
+            f"they are of the best checkpoint of step {best_step}, and training has found a "
+            f"better one at step {record.best_step}. Evaluate again."
+        )
+    record.scores.setdefault(task, {})[split] = dict(score.metrics)
+    record.protocol[task] = score.protocol
+    _write(directory, record)
 
 
 def numeric_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -141,6 +141,7 @@ class _Session:
             checkout=self.git,
             on_best=self._record_progress,
         )
+        self._remember_checkout()
         # From here on the run needs what this session was given.
         with agreed(self.accelerator):
             if self.accelerator.is_main_process:
@@ -202,6 +203,20 @@ class _Session:
             "%s has no checkpoint to resume from: training starts from scratch",
             self.directory.path,
         )
+
+    def _remember_checkout(self) -> None:
+        """Take over the checkout of earlier sessions from the record.
+
+        Checkpoints of older versions do not name it.
+        """
+        before = self._record_before()
+        if self.trainer is None or not self.trainer.first_step or before is None:
+            return
+        checkouts = self.trainer.counters.checkouts
+        if before.git is not None:
+            earlier = before.git.model_copy(update={"changed_during_run": False})
+            if earlier not in checkouts:
+                checkouts.insert(0, earlier)
 
     def _log_start(self, data: Mapping[str, TaskData]) -> None:
         assert self.built is not None, "there is a trainer"

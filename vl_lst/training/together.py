@@ -15,8 +15,8 @@ from queue import Empty
 
 import torch
 
-from vl_lst.errors import LaunchError, TrainingError
-from vl_lst.launch import read_launch
+from vl_lst.errors import TrainingError
+from vl_lst.launch import require_one_process
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.training.record import RunRecord
@@ -51,12 +51,7 @@ def train_together(
         TrainingError: A process ended without a word.
         LaunchError: This is one of several processes that a launcher started.
     """
-    if read_launch(os.environ).num_processes > 1:
-        raise LaunchError(
-            "several runs at the same time are trained from one process, but WORLD_SIZE is "
-            f"{os.environ['WORLD_SIZE']}. Start the command without torchrun, or unset WORLD_SIZE "
-            "and RANK."
-        )
+    require_one_process(os.environ)
     cores = usable_cores()
     processes = min(len(runs), processes or cores)
     context = multiprocessing.get_context("spawn")

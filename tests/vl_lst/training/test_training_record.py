@@ -1,5 +1,6 @@
 """The record of a run is never made worse, and says with what code and how it was trained."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -165,6 +166,40 @@ def test_sessions_of_different_commits_are_all_recorded(
     monkeypatch.setattr(session, "git_state", lambda: second)
     record = train(world.recipe(), tmp_path / "run", resume=True)
     assert (record.git, record.earlier_git) == (second, [first])
+
+
+def test_the_code_of_a_run_that_an_older_version_began_is_kept(
+    world: TinyWorld, tmp_path: Path
+) -> None:
+    """Its checkpoint does not name the code, its record does."""
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(world.recipe(), out, report=interrupt_at(7))
+    manifest = out / "checkpoints" / "last" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["state"]["checkouts"]
+    manifest.write_text(json.dumps(content))
+    record = json.loads((out / "record.json").read_text())
+    record["git"] = {"commit": "c" * 40, "dirty": False}
+    (out / "record.json").write_text(json.dumps(record))
+    resumed = train(world.recipe(), out, resume=True)
+    assert resumed.earlier_git == [GitState(commit="c" * 40, dirty=False)]
+
+
+def test_scores_are_given_even_if_the_record_cannot_take_them(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a file system without locks: an evaluation may have taken hours."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", no_locks)
+    before = (finished / "record.json").read_bytes()
+    assert load_run(finished).evaluate("train2014").score is not None
+    assert (finished / "record.json").read_bytes() == before
+    assert "are not added to the record" in caplog.text
+    assert "does not support locks" in caplog.text
 
 
 def replace_state(state: GitState, **changes: object) -> GitState:
