@@ -50,14 +50,14 @@ def extracted_into_run(
 
     files = find_images(images)
     _require_images_of(recipe, {file.image_id for file in files}, images)
-    tower = build_encoder(
-        CLIP_FOLDER if encoder == DEMO_ENCODER else encoder,
-        device=recipe.training.device,
-        name=encoder if encoder == DEMO_ENCODER else None,
-    )
     make_folder(run)
     with exclusive_folder(run):
         RunDirectory(run).begin(recipe, resume=resume)
+        tower = build_encoder(
+            CLIP_FOLDER if encoder == DEMO_ENCODER else encoder,
+            device=recipe.training.device,
+            name=encoder if encoder == DEMO_ENCODER else None,
+        )
         with progress("extracting", quiet=quiet) as report:
             result = extract(files, features_file(run), tower, on_progress=report)
         for image_id, reason in result.failures.items():

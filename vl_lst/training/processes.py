@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vl_lst.errors import EXPLAINED_ERRORS, ProcessFailedError, TrainingError
+from vl_lst.errors import EXPLAINED_ERRORS, LaunchError, ProcessFailedError, TrainingError
 from vl_lst.launch import Launch, join_process_group
 
 __all__ = [
@@ -86,12 +86,19 @@ def start_processes(
         has_unused_parameters: Whether a step may leave parameters without gradients.
 
     Raises:
-        LaunchError: The processes do not find each other.
+        LaunchError: The processes do not find each other, or have no CUDA device each.
         TrainingError: The program that calls has set up accelerate in another way.
     """
     if launch.num_processes > 1 and not torch.distributed.is_initialized():
         if device.type == "cuda":
-            torch.cuda.set_device(launch.local_rank % torch.cuda.device_count())
+            devices = torch.cuda.device_count()
+            if launch.local_num_processes > devices:
+                raise LaunchError(
+                    f"{launch.local_num_processes} processes were started on this machine, which "
+                    f"has {devices} CUDA devices, expected at most one process per device. Start "
+                    "fewer, or set training.device to cpu."
+                )
+            torch.cuda.set_device(launch.local_rank % devices)
         join_process_group(launch, "nccl" if device.type == "cuda" else "gloo")
     parallel = DistributedDataParallelKwargs(find_unused_parameters=has_unused_parameters)
     try:

@@ -113,9 +113,15 @@ def _write_holder(handle: int) -> None:
 
 def _read_holder(path: Path) -> str:
     """Name the process that holds the lock, as far as its file tells."""
+    unknown = "another process works in it"
     try:
-        with path.open("rb") as file:
-            holder = json.loads(file.read(MAX_HOLDER_BYTES))
-        return f"process {holder['pid']} on {holder['host']} has used it since {holder['since']}"
-    except (OSError, ValueError, TypeError, KeyError):
-        return "another process works in it"
+        # Without waiting, whatever kind of file it is.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            holder = json.loads(os.read(handle, MAX_HOLDER_BYTES))
+        finally:
+            os.close(handle)
+        told = f"process {holder['pid']} on {holder['host']} has used it since {holder['since']}"
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return unknown
+    return told if told.isprintable() else unknown

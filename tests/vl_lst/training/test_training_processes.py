@@ -98,6 +98,14 @@ def test_processes_may_wait_for_the_one_that_scores(monkeypatch: pytest.MonkeyPa
     assert MAX_WAIT.days > 1
 
 
+def test_more_processes_than_cuda_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL would say so in a traceback, and only where they first meet."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    launch = Launch(num_processes=2, local_num_processes=2, address="127.0.0.1", port=1)
+    with pytest.raises(LaunchError, match="2 processes .* has 1 CUDA devices"):
+        start_processes(launch, torch.device("cuda"), has_unused_parameters=False)
+
+
 def test_runs_at_the_same_time_are_trained_from_one_process(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

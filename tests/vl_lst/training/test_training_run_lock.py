@@ -119,9 +119,13 @@ def test_locks_nest_in_a_thread_and_keep_others_out(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_file_that_cannot_be_read_still_locks(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "[" * 4000, "\xff", '{"pid": 1, "host": "\\u001b[31m", "since": "now"}'],
+)
+def test_a_lock_file_that_cannot_be_read_still_locks(tmp_path: Path, content: str) -> None:
     with held_elsewhere("exclusive_folder", tmp_path):
-        (tmp_path / ".lock").write_text("{")
+        (tmp_path / ".lock").write_text(content, encoding="latin-1")
         with (
             pytest.raises(CheckpointError, match="another process works in it"),
             exclusive_folder(tmp_path),
