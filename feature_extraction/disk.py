@@ -64,7 +64,7 @@ def write_errors_explained(path: Path) -> Iterator[None]:
         raise StoreError(f"cannot write {path}: {found}") from error
 
 
-def lock_file(handle: int, path: Path) -> None:
+def lock_file(handle: int, path: Path, *, wait: bool = False) -> None:
     """Lock an open, writable file for this process until the process closes it or ends.
 
     The lock is one of POSIX: child processes do not inherit it, so it is free as soon as this
@@ -73,15 +73,16 @@ def lock_file(handle: int, path: Path) -> None:
     Args:
         handle: Descriptor of the file.
         path: The file, for messages.
+        wait: Wait while another process holds the lock.
 
     Raises:
-        BlockingIOError: Another process holds the lock.
+        BlockingIOError: Another process holds the lock, and `wait` is not set.
         LockError: The file system has no locks, and `VL_LST_WITHOUT_LOCKS` is not 1.
     """
     if os.environ.get(WITHOUT_LOCKS) == "1":
         return
     try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except PermissionError as error:
         raise BlockingIOError(*error.args) from None
     except OSError as error:

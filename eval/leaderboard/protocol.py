@@ -13,8 +13,9 @@ of the recipe belong to the protocol, new ones too, except:
   batch size of evaluation, and what the backbone is called (its weights are compared).
 
 To these come, from the record: the official rules the scores follow, how the features were made,
-the backbone's weights, the number of steps, which examples trained, and which were scored. Where
-the latter are known by their ids, the folder they lay in does not matter.
+the backbone's weights, the number of steps, which examples trained, which were scored, and
+variables of the environment that change the precision of arithmetic. Where
+the examples that were scored are known by their ids, the folder they lay in does not matter.
 """
 
 import json
@@ -69,6 +70,8 @@ def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
     fields["backbone"] = record.backbone_fingerprint or record.backbone
     fields["features"] = record.feature_spec_sha256
     fields["total steps"] = record.total_steps
+    if record.environment:
+        fields["environment"] = record.environment
     for task in record.tasks:
         fields[f"rules.{task}"] = record.protocol.get(task)
         fields[f"scored split.{task}"] = splits[task]

@@ -33,6 +33,7 @@ class Git(_Part):
 
     commit: str
     dirty: bool
+    changed_during_run: bool = False
 
 
 class Parameters(_Part):
@@ -75,7 +76,10 @@ class Record(_Part):
     feature_spec_sha256: str | None = None
     backbone: str
     backbone_fingerprint: str | None = None
+    num_processes: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     git: Git | None = None
+    earlier_git: list[Git] = []
+    environment: dict[str, str] = {}
     packages: dict[str, str | None] = {}
     python: str | None = None
     device: str | None = None
@@ -127,12 +131,14 @@ class FoundRuns:
 def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
     """Read every `record.json` in a folder and below it.
 
-    A run counts when it ended with success and its code was a clean checkout. An installed package
-    has no checkout (`git` is null) and counts too: its version says what the code was.
+    A run counts when it ended with success and its code was one clean checkout from start to end.
+    An installed package has no checkout (`git` is null) and counts too: its version says what the
+    code was.
 
     Args:
         folder: Where to look.
-        include_dirty: Also take runs whose code had been changed without a commit.
+        include_dirty: Also take runs whose code had been changed without a commit, or changed
+            while they trained.
 
     Raises:
         InputError: There is no such folder, or no run in it.
@@ -244,11 +250,19 @@ def _is_deeper_than(content: object, levels: int) -> bool:
 def _reason_against(record: Record, *, include_dirty: bool) -> str | None:
     if record.status != "success":
         return f"{record.status}: {record.error}" if record.error else record.status
-    if record.git is not None and record.git.dirty and not include_dirty:
-        return (
-            "its code had been changed without a commit (--include-dirty takes such runs as well)"
-        )
-    return None
+    if include_dirty:
+        return None
+    checkouts = [*record.earlier_git, *([record.git] if record.git else [])]
+    commits = list(dict.fromkeys(checkout.commit[:12] for checkout in checkouts))
+    if any(checkout.dirty for checkout in checkouts):
+        reason = "its code had been changed without a commit"
+    elif len(commits) > 1:
+        reason = f"its sessions were trained with code of different commits ({', '.join(commits)})"
+    elif any(checkout.changed_during_run for checkout in checkouts):
+        reason = "its code was changed while it trained"
+    else:
+        return None
+    return f"{reason} (--include-dirty takes such runs as well)"
 
 
 def _task_cards(folder: Path) -> "dict[str, _TaskCard]":

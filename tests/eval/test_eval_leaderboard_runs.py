@@ -41,6 +41,21 @@ def test_failed_cancelled_and_changed_code_are_left_out_with_the_reason(tmp_path
     assert [run.name for run in runs] == ["dirty", "installed"]
 
 
+def test_runs_of_several_checkouts_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    """As long as code was one clean commit from start to end, it does not matter how often."""
+    same, other = ({"commit": letter * 40, "dirty": False} for letter in "cd")
+    write_run(tmp_path, "changed", git__changed_during_run=True)
+    write_run(tmp_path, "other", earlier_git=[other])
+    write_run(tmp_path, "dirty", earlier_git=[same | {"dirty": True}])
+    write_run(tmp_path, "same", earlier_git=[same])
+    found = reasons(tmp_path)
+    assert found["changed"].startswith("its code was changed while it trained (--include-dirty")
+    assert "different commits (dddddddddddd, cccccccccccc)" in found["other"]
+    assert found["dirty"].startswith("its code had been changed without a commit")
+    assert [run.name for run in find_runs(tmp_path).runs] == ["same"]
+    assert len(find_runs(tmp_path, include_dirty=True).runs) == 4
+
+
 @pytest.mark.parametrize(
     "content",
     [

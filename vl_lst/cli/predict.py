@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vl_lst.cli._console import QuietOption, results, status
+from vl_lst.cli._console import QuietOption, notes, results, status
 from vl_lst.cli._outputs import JsonOption, write_json_report
 
 __all__ = ["predict"]
@@ -45,7 +45,8 @@ def predict(
     """
     from vl_lst.training.run import load_run
 
-    loaded = load_run(run)
+    with notes(quiet=quiet):
+        loaded = load_run(run)
     if not quiet:
         status.print("encoding the photograph", markup=False)
     answer = loaded.predict(image, question, task_name=task, encoder_weights=encoder_weights)

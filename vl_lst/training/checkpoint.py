@@ -45,6 +45,8 @@ TRAINING_STATE = "training_state"
 SUFFIX = ".safetensors"
 MANIFEST = "manifest.json"
 MAX_TENSORS_BYTES = 1 << 42
+# How often a checkpoint may be replaced while it is read.
+MAX_REPLACEMENTS = 5
 
 
 class _File(BaseModel):
@@ -130,6 +132,8 @@ def find_checkpoint(folder: Path) -> Path | None:
 def load_checkpoint(folder: Path, *names: str) -> Checkpoint:
     """Read a checkpoint, after checking that it is complete.
 
+    If training replaces it meanwhile, the new one is read.
+
     Args:
         folder: Such as `RUN/checkpoints/best`.
         names: The files wanted (`MODEL`, `TRAINING_STATE`).
@@ -137,6 +141,29 @@ def load_checkpoint(folder: Path, *names: str) -> Checkpoint:
     Raises:
         CheckpointError: There is none, it is incomplete, or its files were changed.
     """
+    for _ in range(MAX_REPLACEMENTS):
+        before = _identity(folder)
+        try:
+            checkpoint = _load(folder, *names)
+        except CheckpointError:
+            if _identity(folder) == before:
+                raise
+            continue
+        if _identity(folder) == before:
+            return checkpoint
+    return _load(folder, *names)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from another of the same name that replaced it."""
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
+def _load(folder: Path, *names: str) -> Checkpoint:
     found = find_checkpoint(folder)
     if found is None:
         raise CheckpointError(

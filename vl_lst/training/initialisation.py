@@ -10,6 +10,7 @@ from torch import Tensor
 from vl_lst.methods import Method, get_method
 from vl_lst.recipes import Recipe
 from vl_lst.training.build import BuiltModel
+from vl_lst.training.processes import agreed
 
 __all__ = ["initialise"]
 
@@ -36,9 +37,10 @@ def initialise(
         return
     device = accelerator.device
     built.model.to(device)
-    if accelerator.is_main_process:
-        options = method.options.model_validate(dict(recipe.method.options))
-        method.initialise(built.model, options, _on_device(samples, device))
+    with agreed(accelerator):
+        if accelerator.is_main_process:
+            options = method.options.model_validate(dict(recipe.method.options))
+            method.initialise(built.model, options, _on_device(samples, device))
     if accelerator.num_processes > 1:
         for parameter in built.trainable.values():
             broadcast(parameter.data)

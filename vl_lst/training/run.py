@@ -4,6 +4,7 @@ run = load_run("runs/vqa")
 print(run.predict(image="cat.jpg", question="what animal is this?").answer)
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +37,13 @@ from vl_lst.training.build import BuiltModel, build_model, choose_device
 from vl_lst.training.checkpoint import MODEL, load_checkpoint, load_parameters
 from vl_lst.training.data import has_labels, require_images, task_of
 from vl_lst.training.order import in_turn
-from vl_lst.training.record import add_scores
+from vl_lst.training.record import add_scores, read_record
 from vl_lst.training.run_directory import ModelCard, RunDirectory
 from vl_lst.training.text_limits import question_notes, split_notes
 
 __all__ = ["Answer", "Evaluation", "Run", "load_run"]
+
+log = logging.getLogger(__name__)
 
 BEST = "best"
 ImageSource = str | Path | Image.Image
@@ -98,6 +101,7 @@ class Run:
         card: What its model was built from.
         built: The model, with the checkpoint's weights.
         checkpoint: Which one.
+        step: The training step of that checkpoint.
         device: Where it computes.
     """
 
@@ -108,12 +112,14 @@ class Run:
         card: ModelCard,
         built: BuiltModel,
         checkpoint: str,
+        step: int,
         device: torch.device,
     ) -> None:
         self.directory = directory
         self.recipe = recipe
         self._card = card
         self._checkpoint = checkpoint
+        self._step = step
         self._texts = built.texts
         self._device = device
         self._answerer = Answerer(built, recipe, card.answers, device)
@@ -258,7 +264,7 @@ class Run:
         score = task.score(predictions, root, split) if has_labels(examples) else None
         if score is not None and self._checkpoint == BEST:
             try:
-                add_scores(self.directory, task.name, split, score)
+                add_scores(self.directory, task.name, split, score, best_step=self._step)
             except OutputError as error:
                 unwritten = error
         trained_on = None
@@ -356,5 +362,19 @@ def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
     built.quantise_backbone()
     wanted = recipe.training.device
     device = choose_device(wanted if torch.cuda.is_available() else "auto")
+    if device.type == "cpu" and (wanted == "cuda" or _was_trained_on_cuda(directory)):
+        log.warning(
+            "the run was trained on CUDA, which cannot be used here: it runs on the CPU, more "
+            "slowly and with small numerical differences"
+        )
     built.model.to(device).eval()
-    return Run(directory, recipe, card, built, checkpoint, device)
+    step = int(saved.state.get("step", 0))
+    return Run(directory, recipe, card, built, checkpoint, step, device)
+
+
+def _was_trained_on_cuda(directory: RunDirectory) -> bool:
+    try:
+        record = read_record(directory)
+    except (CheckpointError, InputError):
+        return False
+    return record is not None and (record.device or "").startswith("cuda")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from vl_lst.errors import CheckpointError
@@ -51,6 +52,26 @@ def test_saving_again_leaves_nothing_behind(folder: Path) -> None:
     save_checkpoint(folder, checkpoint(2))
     assert load_checkpoint(folder).state["step"] == 2
     assert [p.name for p in folder.parent.iterdir()] == ["last"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_checkpoint_that_training_replaces_while_it_is_read_is_read_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """As `evaluate` may meet it: neither an error, nor the tensors of one with another's state."""
+    replaced = []
+
+    def load(path: Path) -> dict[str, Tensor]:
+        tensors = load_file(path) if moment == "after" else {}
+        if not replaced:
+            replaced.append(path)
+            save_checkpoint(folder, checkpoint(2, size=4))
+        return tensors or load_file(path)
+
+    monkeypatch.setattr("vl_lst.training.checkpoint.load_file", load)
+    loaded = load_checkpoint(folder, MODEL)
+    assert loaded.state["step"] == 2
+    assert torch.equal(loaded.tensors[MODEL]["w"], torch.full((4,), 2.0))
 
 
 class Killed(BaseException):

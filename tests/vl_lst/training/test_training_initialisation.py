@@ -1,6 +1,7 @@
 """Initial weights of a method: computed once, on the device that trains, the same everywhere."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +46,7 @@ def received(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             model.weight.data.fill_(7)
 
     monkeypatch.setattr(initialisation, "get_method", lambda _name: Method())
+    monkeypatch.setattr(initialisation, "agreed", lambda _processes: nullcontext())
     monkeypatch.setattr(initialisation, "broadcast", lambda tensor: seen.append(tensor.tolist()))
     return seen
 
