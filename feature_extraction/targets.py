@@ -209,6 +209,12 @@ def written_whole(out: Path, name: str = "whole") -> Iterator[Path]:
                 f"{folder} holds an extraction under way; let it end, or remove the folder"
             )
         temporary = folder / name
+        kind = _what_is_at(temporary)
+        if kind not in (None, FILE):
+            raise StoreError(
+                f"cannot write {out}: {temporary} is {kind}, expected what an interrupted run left "
+                "there. Remove it."
+            )
         try:
             yield temporary
             sync_file(temporary)

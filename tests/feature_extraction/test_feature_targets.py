@@ -216,6 +216,14 @@ class TestLeftovers:
             "one.h5", "out.h5", "source", "two.h5",
         ]  # fmt: skip
 
+    @pytest.mark.parametrize("name", ["compress", "join"])
+    def test_a_fifo_among_them_is_named_and_never_waited_for(self, work: Path, name: str) -> None:
+        out, seen = work / "out.h5", "compressed" if name == "compress" else "whole"
+        partial_folder(out).mkdir()
+        os.mkfifo(partial_folder(out) / seen)
+        with pytest.raises(StoreError, match=f"cannot write .*out.h5.partial/{seen} is a FIFO"):
+            FILES[name](work, out)
+
     def test_an_export_killed_at_its_first_file(self, work: Path) -> None:
         (work / "out.partial").mkdir()
         (work / "out.partial" / ".export.json.tmp").write_text("{")
