@@ -24,7 +24,7 @@ from eval._meteor import Meteor
 from eval._ptb import SHIFTING_SEPARATOR, tokenise
 from eval._spice import spice
 from eval.errors import InputError
-from eval.submissions import first_five, require_same_ids
+from eval.submissions import first_five, require_predictions, require_same_ids
 
 __all__ = ["METRICS", "CaptionScores", "score_captions"]
 
@@ -76,7 +76,7 @@ def score_captions(
         InputError: A text is not valid Unicode, or no reference holds a word.
         ValueError: There are no images, or one has no reference.
     """
-    require_same_ids(references, captions)
+    require_same_ids(references, require_predictions(captions))
     if not references or not all(references.values()):
         raise ValueError("each image needs a reference caption, and there must be an image")
     if not strict_official:

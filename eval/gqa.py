@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from eval.errors import FileFormatError, PredictionError
 from eval.files import garbage_collection_paused
-from eval.submissions import first_five, require_same_ids
+from eval.submissions import first_five, require_predictions, require_same_ids
 
 __all__ = ["GqaScores", "TypeAccuracy", "reasoning_steps", "score_gqa"]
 
@@ -114,6 +114,7 @@ def score_gqa(
         PredictionError: Predictions are missing or there are some for other questions.
         FileFormatError: There is no balanced question, or one has no choices.
     """
+    require_predictions(predictions)
     allowed = None if choices is None else _Allowed(predictions, choices)
     tally = _Tally()
     for id_, question in questions:

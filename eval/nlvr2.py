@@ -15,7 +15,7 @@ from pathlib import Path
 
 from eval.errors import PredictionError
 from eval.files import open_text
-from eval.submissions import first_five, require_same_ids
+from eval.submissions import first_five, require_predictions, require_same_ids
 
 __all__ = ["LABELS", "Nlvr2Scores", "read_label_lines", "score_nlvr2"]
 
@@ -58,6 +58,7 @@ def score_nlvr2(
     """
     if not labels:
         raise ValueError("there are no labels to score against")
+    require_predictions(predictions)
     if strict_official:
         _require_enough(predictions, labels)
     else:

@@ -19,8 +19,12 @@ def first_five(ids: Collection[object]) -> str:
     return shown if len(ids) <= 5 else f"{shown}, ... ({len(ids) - 5:,} more)"
 
 
-def require_predictions(predictions: Any) -> Mapping[str, str]:
-    """Return predictions if they are texts by ids that are texts, as every task has them.
+def require_predictions(predictions: Any, *, text_ids: bool = True) -> Any:
+    """Return predictions if they are a dictionary of texts.
+
+    Args:
+        predictions: {example id: answer}.
+        text_ids: Whether the ids must be texts, as every task has them.
 
     Raises:
         PredictionError: They are something else; the message names the first that is wrong.
@@ -31,7 +35,7 @@ def require_predictions(predictions: Any) -> Mapping[str, str]:
             "answer}"
         )
     for id_, answer in predictions.items():
-        if not isinstance(id_, str):
+        if text_ids and not isinstance(id_, str):
             raise PredictionError(
                 f"ids of predictions must be texts: found {id_!r:.60} ({type(id_).__name__}), "
                 f"expected {str(id_)!r:.60}. Convert them with str()."

@@ -27,7 +27,7 @@ from functools import lru_cache, reduce
 from typing import Any
 
 from eval._vqa_contractions import CONTRACTIONS
-from eval.submissions import require_same_ids
+from eval.submissions import require_predictions, require_same_ids
 
 __all__ = [
     "VqaScores",
@@ -148,6 +148,7 @@ def score_vqa(
         PredictionError: Predictions are missing or there are some for other questions.
         ValueError: There are no annotations, or a question has no human answers.
     """
+    require_predictions(predictions, text_ids=False)
     require_same_ids([annotation["question_id"] for annotation in annotations], predictions)
     if not annotations:
         raise ValueError("there are no annotations to score against")

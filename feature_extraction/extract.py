@@ -14,6 +14,7 @@ from pathlib import Path
 from feature_extraction.encoders import Encoder
 from feature_extraction.errors import ImageError, StoreError
 from feature_extraction.images import ImageFile, decode_image, find_images
+from feature_extraction.names import near_names_hint
 from feature_extraction.partial import PartialStore
 from feature_extraction.pipeline import OnProgress, fill_store
 from feature_extraction.shards import Shard, ShardRecord, image_list_sha256
@@ -166,7 +167,7 @@ def _previous_store(
         raise StoreError(
             f"{out} lists {len(listed):,} images, the folder has {len(wanted):,}: "
             f"{_some(new)} are new, {_some(gone)} are gone. Choose another --out, or remove "
-            "the file."
+            f"the file.{near_names_hint(new, gone, place='the file')}"
         )
     return store
 

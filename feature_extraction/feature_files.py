@@ -3,7 +3,7 @@
 import math
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,31 @@ from feature_extraction.layout import MOST_VALUES_PER_IMAGE
 __all__ = [
     "DAMAGE",
     "FEATURES",
+    "HOW_TO_NAME_ROWS",
     "ID_NAMES",
+    "ROWS_NAMES",
     "UNKNOWN_SIZE",
     "FeatureFile",
     "StoredArray",
     "refusal",
+    "rows_name",
     "token_shape",
 ]
 
 FEATURES = "features"
-# What other programs call the names of many images beside their features.
+# What other programs call the features of many images, and
+ROWS_NAMES = (
+    FEATURES,
+    "feature",
+    "feats",
+    "embeddings",
+    "embedding",
+    "image_features",
+    "image_embeddings",
+    "image_embedding",
+    "img_emb",
+)
+# what other programs call the names of many images beside their features.
 ID_NAMES = (
     "image_ids",
     "image_id",
@@ -42,6 +57,9 @@ ID_NAMES = (
     "filenames",
     "file_names",
     "file_name",
+    "filename",
+    "paths",
+    "names",
 )
 UNKNOWN_SIZE = (0, 0)
 
@@ -118,6 +136,18 @@ HOW_TO_NAME_ROWS = (
     "Put their names into image_ids.npy or image_ids.txt beside it, one for each row, or both into "
     "one HDF5 file, as the datasets features and image_ids"
 )
+
+
+def rows_name(names: Iterable[str]) -> str | None:
+    """Return what holds the features of many images among names; `None` where nothing does.
+
+    Args:
+        names: Of a file's datasets, arrays or columns.
+    """
+    known = set(names)
+    if not any(name in known for name in ID_NAMES):
+        return None
+    return next((name for name in ROWS_NAMES if name in known), None)
 
 
 def refusal(file: FeatureFile, found: str) -> StoreError:

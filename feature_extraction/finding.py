@@ -14,11 +14,11 @@ from feature_extraction.disk import read_small_text, require_regular_file
 from feature_extraction.errors import StoreError
 from feature_extraction.feature_files import (
     DAMAGE,
-    FEATURES,
     HOW_TO_NAME_ROWS,
     ID_NAMES,
     FeatureFile,
     refusal,
+    rows_name,
 )
 from feature_extraction.hdf5_sources import list_hdf5
 from feature_extraction.images import is_utf8, walk_files
@@ -42,9 +42,12 @@ OTHERS = (".tsv", ".mdb", ".lmdb", ".arrow", ".feather", ".mat", ".tfrecord")
 # clip-retrieval: img_emb/img_emb_0.npy with metadata/metadata_0.parquet; text_emb of captions.
 CLIP_ROWS = re.compile(r"img_emb_(\d+)\.npy")
 CLIP_TEXTS = re.compile(r"text_emb_(\d+)\.npy")
-# Names of a file with the features of many images, which are no names of an image.
-MANY = {FEATURES, "feature", "feats", "embeddings", "embedding", "embs", "image_features"}
-MANY |= {"image_embeddings", "img_features", "img_embeddings", "img_emb", "all_features"}
+# Names of what has the features of many images, such as train_features_0: no names of an image.
+MANY = re.compile(
+    r"((all|train|val|valid|test|dev|image|img|clip|coco)[-_.]?)*"
+    r"(features?|feats?|embeddings?|embs?|vectors)([-_.]?\d+)*",
+    re.IGNORECASE,
+)
 
 LAYOUTS = (
     "files IMAGE_ID.h5 with the dataset IMAGE_ID/features, IMAGE_ID.npy, IMAGE_ID.npz or "
@@ -111,11 +114,11 @@ def _in_file(path: Path) -> list[FeatureFile]:
         return _rows(open_table(path), None)
     if suffix in (".npz", ".safetensors"):
         keys = _keys(path)
-        if FEATURES not in keys:
-            return _entries(path, keys, are_groups=False)
-        if not any(name in keys for name in ID_NAMES):
+        if rows_name(keys) is not None:
+            return _rows(open_table(path), None)
+        if any(MANY.fullmatch(key) for key in keys):
             raise _nameless(path)
-        return _rows(open_table(path), None)
+        return _entries(path, keys, are_groups=False)
     raise StoreError(
         f"{path} is neither a folder nor an HDF5 file, nor of another kind that is read; "
         f"{_foreign({suffix: 1})}expected {LAYOUTS}"
@@ -159,7 +162,7 @@ def _in_folder(folder: Path, besides: Path | None) -> Found:
         rest = [path for path in tables if path not in with_features]
         return Found(rows, _by_suffix([*foreign, *rest]))
     for path in candidates:
-        if path.suffix == ".npy" and path.stem.lower() in MANY:
+        if path.suffix == ".npy" and MANY.fullmatch(path.stem):
             raise _nameless(path)
     files = [
         FeatureFile(id_, path, None if id_ == path.stem else path.stem)

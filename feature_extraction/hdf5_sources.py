@@ -21,6 +21,7 @@ from feature_extraction.feature_files import (
     FeatureFile,
     StoredArray,
     refusal,
+    rows_name,
     token_shape,
 )
 from feature_extraction.layout import PAGE_BYTES
@@ -65,11 +66,11 @@ def list_hdf5(path: Path) -> Listed | None:
     try:
         with h5py.File(path, "r") as file:
             names, attributes = list(file), set(file.attrs)
-            if FEATURES not in names:
+            if FEATURES not in names and rows_name(names) is None:
                 return _listed(file, names)
     except DAMAGE as error:
         raise StoreError(f"{path} cannot be read as HDF5 ({error}): it is damaged") from None
-    if "spec" not in attributes and any(name in names for name in ID_NAMES):
+    if "spec" not in attributes and rows_name(names):
         return None
     raise StoreError(
         f"{path} is a feature store already, or holds the features of no named image: expected "
@@ -260,20 +261,21 @@ def _check_whole(file: FeatureFile, dataset: h5py.Dataset) -> None:
 
 
 def check_rows(file: FeatureFile, opened: h5py.File) -> h5py.Dataset:
-    """Return the dataset with a row for each image, checked.
+    """Return the dataset with a row for each image, checked; its name is as `rows_name` says.
 
     Raises:
         FeatureFileError: Parts of it are missing.
         StoreError: It is no such dataset, or must not be read.
     """
-    dataset = linked(file, opened, FEATURES)
+    name = rows_name(opened) or FEATURES
+    dataset = linked(file, opened, name)
     if not isinstance(dataset, h5py.Dataset):
-        raise refusal(file, f"/{FEATURES} is a {type(dataset).__name__}")
+        raise refusal(file, f"/{name} is a {type(dataset).__name__}")
     check_dataset(file, dataset)
     if dataset.ndim not in (2, 3):
         raise refusal(
             file,
-            f"/{FEATURES} has the shape {dataset.shape}, expected [images, tokens, channels] or "
+            f"/{name} has the shape {dataset.shape}, expected [images, tokens, channels] or "
             "[images, channels]",
         )
     # The last chunk of rows may be larger than what is left for it, so each is bounded by itself.
@@ -329,8 +331,8 @@ def read_names(file: FeatureFile, opened: h5py.File, rows: int) -> list[str]:
     if dataset.shape[0] != rows:
         raise refusal(
             file,
-            f"/{FEATURES} has {rows:,} rows and /{name} {dataset.shape[0]:,} names, expected one "
-            "for each",
+            f"its features have {rows:,} rows and /{name} {dataset.shape[0]:,} names, expected "
+            "one for each",
         )
     _check_filters(file, dataset)
     _check_chunks(file, dataset)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import FeatureFileError, StoreError, stored_reason
+from feature_extraction.feature_files import HOW_TO_NAME_ROWS
 from feature_extraction.finding import find
 from feature_extraction.images import BACKGROUND, EXACT_PIXELS
 from feature_extraction.layout import Status
@@ -37,6 +38,8 @@ __all__ = ["ImportResult", "import_features", "imported_spec"]
 
 BATCH_BYTES = 2**23
 IMAGES_ASKED_FOR_THE_SHAPE = 9
+# Far more than any encoder gives of one image.
+MAX_TOKENS = 2**14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +139,7 @@ def import_features(
     files = found.files
     check_target(out)
     shape = _usual_shape(files)
+    _refuse_rows_as_tokens(files[0], shape)
     spec = imported_spec(encoder, shape, image_size=image_size, resize=resize)
     previous = _previous_store(out, spec, files)
     redone = set() if previous is None else _readable_now(previous, files, shape)
@@ -174,6 +178,15 @@ def _usual_shape(files: Sequence[FeatureFile]) -> tuple[int, int]:
     if not shapes:
         raise StoreError(f"none of the files looked at can be read, such as: {reason}")
     return shapes.most_common(1)[0][0]
+
+
+def _refuse_rows_as_tokens(file: FeatureFile, shape: tuple[int, int]) -> None:
+    """Refuse what is most likely the features of many images, not of one with many tokens."""
+    if shape[0] > MAX_TOKENS:
+        raise StoreError(
+            f"the features of {file.image_id!r} ({file.place}) have the shape {list(shape)}: are "
+            f"these {shape[0]:,} images? {HOW_TO_NAME_ROWS}."
+        )
 
 
 def _fill(

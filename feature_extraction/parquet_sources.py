@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_extraction.feature_files import FEATURES, ID_NAMES, FeatureFile, refusal
+from feature_extraction.feature_files import (
+    FEATURES,
+    ID_NAMES,
+    ROWS_NAMES,
+    FeatureFile,
+    refusal,
+)
 from feature_extraction.layout import MOST_VALUES_PER_IMAGE
 
 if TYPE_CHECKING:
@@ -17,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ParquetColumn", "ParquetColumns", "find_features_column", "read_columns", "read_names"]
 
-FEATURES_NAMES = (FEATURES, "feature", "embeddings", "embedding", "image_embedding", "img_emb")
 # As clip-retrieval writes its metadata.
 METADATA_NAMES = ("image_path", "key", *ID_NAMES)
 
@@ -88,7 +93,7 @@ def find_features_column(path: Path) -> str | None:
     import pyarrow.parquet
 
     schema = pyarrow.parquet.read_schema(path)
-    return next((name for name in FEATURES_NAMES if name in schema.names), None)
+    return next((name for name in ROWS_NAMES if name in schema.names), None)
 
 
 def read_columns(file: FeatureFile) -> ParquetColumns:
@@ -102,7 +107,7 @@ def read_columns(file: FeatureFile) -> ParquetColumns:
 
     with pyarrow.parquet.ParquetFile(file.path) as opened:
         schema, rows = opened.schema_arrow, opened.metadata.num_rows
-    features = next((name for name in FEATURES_NAMES if name in schema.names), None)
+    features = next((name for name in ROWS_NAMES if name in schema.names), None)
     names = next((name for name in ID_NAMES if name in schema.names), None)
     if features is None or names is None:
         raise refusal(

@@ -32,10 +32,10 @@ from feature_extraction.errors import FeatureFileError, StoreError
 from feature_extraction.feature_files import (
     DAMAGE,
     FEATURES,
-    ID_NAMES,
     FeatureFile,
     StoredArray,
     refusal,
+    rows_name,
     token_shape,
 )
 from feature_extraction.finding import HDF5_SUFFIXES, find
@@ -158,7 +158,7 @@ def _chosen(file: FeatureFile, names: list[str], what: str) -> str:
     """
     if file.key in names:
         return str(file.key)
-    if FEATURES in names and any(name in names for name in ID_NAMES):
+    if rows_name(names) is not None:
         raise refusal(
             file,
             "it holds the features of many images, with their names; name the file itself to "

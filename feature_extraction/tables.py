@@ -12,7 +12,7 @@ Features are [images, tokens, channels] or [images, channels]. Nothing is unpick
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +33,7 @@ from feature_extraction.feature_files import (
     FeatureFile,
     StoredArray,
     refusal,
+    rows_name,
 )
 from feature_extraction.hdf5_sources import check_rows, read_names
 from feature_extraction.layout import MOST_IMAGES
@@ -106,6 +107,7 @@ class _Hdf5Table(Table):
         with h5py.File(path, "r") as opened:
             dataset = check_rows(file, opened)
             self._names = read_names(file, opened, dataset.shape[0])
+            self._features = dataset.name
             super().__init__(path, dataset.shape, (dataset.chunks or (1,))[0])
 
     def names(self) -> list[str]:
@@ -114,7 +116,7 @@ class _Hdf5Table(Table):
     def read(self, start: int, stop: int) -> NDArray[Any]:
         # Closed again at once: an open HDF5 file is locked.
         with h5py.File(self.path, "r") as opened:
-            return np.asarray(opened[FEATURES][start:stop])
+            return np.asarray(opened[self._features][start:stop])
 
 
 class _NpyTable(Table):
@@ -145,9 +147,7 @@ class _NpzTable(Table):
         self._member: Any = None
         with ZipFile(path) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            if FEATURES not in members:
-                raise refusal(file, f"it holds {_some(members)}, expected {FEATURES} and image_ids")
-            self._features = members[FEATURES]
+            self._features = members[_rows_name(file, members)]
             with archive.open(self._features) as opened:
                 shape, self._dtype = _read_rows_header(file, opened)
                 self._offset = opened.tell()
@@ -177,9 +177,8 @@ class _SafetensorsTable(Table):
         file = FeatureFile("", path)
         with safe_open(path, framework="pt") as opened:
             names = list(opened.keys())
-            if FEATURES not in names:
-                raise refusal(file, f"it holds {_some(names)}, expected {FEATURES} and image_ids")
-            super().__init__(path, opened.get_slice(FEATURES).get_shape())
+            self._features = _rows_name(file, names)
+            super().__init__(path, opened.get_slice(self._features).get_shape())
             name = next((name for name in ID_NAMES if name in names), None)
             self._names = None
             if name is not None:
@@ -197,7 +196,7 @@ class _SafetensorsTable(Table):
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         with safe_open(self.path, framework="pt") as opened:
-            values: NDArray[Any] = opened.get_slice(FEATURES)[start:stop].float().numpy()
+            values: NDArray[Any] = opened.get_slice(self._features)[start:stop].float().numpy()
         return values
 
 
@@ -321,6 +320,12 @@ def read_npy_names(file: FeatureFile, opened: Any, rows: int, size: int) -> list
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
 
 
-def _some(names: Any) -> str:
+def _rows_name(file: FeatureFile, names: Iterable[str]) -> str:
     names = list(names)
+    if (name := rows_name(names)) is not None:
+        return name
+    raise refusal(file, f"it holds {_some(names)}, expected {FEATURES} and image_ids")
+
+
+def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")

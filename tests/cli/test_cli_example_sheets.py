@@ -104,4 +104,4 @@ def test_a_missing_picture_names_what_was_left_out(tmp_path: Path) -> None:
     (tmp_path / "p2.jxl").write_bytes(b"x")
     cards = [ExampleCard(id="1", prompt="", prediction="", truth=[], right=None, image_ids=["p2"])]
     _, missing = thumbnails(tmp_path, [ExampleSheet("vqa", "val", cards=cards)], silent)
-    assert missing["p2"].endswith("; left out: 1 .jxl")
+    assert missing["p2"].endswith("; left out: 1 .jxl.")

@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
+from eval.caption import score_captions
 from eval.errors import PredictionError
+from eval.gqa import score_gqa
+from eval.nlvr2 import score_nlvr2
 from eval.submissions import require_predictions, require_same_ids
+from eval.vqa import score_vqa
 
 
 @pytest.mark.parametrize("number", [1, np.int64(1)])
@@ -49,3 +53,17 @@ def test_ids_that_nearly_match_are_told(given: str) -> None:
     with pytest.raises(PredictionError) as caught:
         require_same_ids(["id-07", "b"], {"id-8": "yes", "b": "no"})
     assert "differ only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [None, [("a", "b")], {"test-1-0-0": None}])
+def test_each_evaluator_refuses_what_is_no_dictionary_of_texts(given: object) -> None:
+    labels = {"test-1-0-0": "True"}
+    calls = [
+        lambda: score_nlvr2(given, labels),
+        lambda: score_gqa(given, []),
+        lambda: score_captions(given, {"test-1-0-0": ["a cat"]}),
+        lambda: score_vqa(given, []),
+    ]
+    for call in calls:
+        with pytest.raises(PredictionError, match="expected a (dictionary|text)"):
+            call()

@@ -130,6 +130,14 @@ class TestOneFileWithARowForEachImage:
             file["ids"] = np.array([f"é{number}".encode() for number in range(7)])
         assert_holds(imported(path, tmp_path), GRIDS, [f"é{number}" for number in range(7)])
 
+    def test_under_other_names(self, tmp_path: Path) -> None:
+        with h5py.File(tmp_path / "all.h5", "w") as file:
+            file["embeddings"], file["filenames"] = VECTORS, [f"a/{id_}.jpg" for id_ in IDS]
+        np.savez(tmp_path / "all.npz", image_features=VECTORS, names=np.array(IDS))
+        for name in ("all.h5", "all.npz"):
+            (tmp_path / "out.h5").unlink(missing_ok=True)
+            assert_holds(imported(tmp_path / name, tmp_path), VECTORS)
+
     def test_npz(self, tmp_path: Path) -> None:
         for save in (np.savez, np.savez_compressed):
             save(tmp_path / "all.npz", features=GRIDS, image_ids=np.array(IDS))
@@ -273,6 +281,12 @@ class TestOneFileForEachImage:
         np.savez_compressed(folder / "c.npz", GRIDS[2])
         assert_holds(imported(folder, tmp_path), GRIDS[:3], ["a", "b", "c"])
 
+    def test_an_id_may_end_in_what_it_is(self, tmp_path: Path) -> None:
+        folder = tmp_path / "source"
+        folder.mkdir()
+        np.save(folder / "COCO_1_features.npy", GRIDS[0])
+        assert_holds(imported(folder, tmp_path), GRIDS[:1], ["COCO_1_features"])
+
     def test_notes_of_mmf_are_left_out(self, tmp_path: Path) -> None:
         folder = tmp_path / "source"
         folder.mkdir()
@@ -327,6 +341,22 @@ def nameless_npy(folder: Path) -> Path:
 def nameless_grids(folder: Path) -> Path:
     np.save(folder / "train.npy", GRIDS)
     return folder
+
+
+def nameless_parts(folder: Path) -> Path:
+    for part in range(2):
+        np.save(folder / f"train-embeddings_{part}.npy", VECTORS[:4])
+    return folder
+
+
+def nameless_vectors(folder: Path) -> Path:
+    np.save(folder / "train.npy", np.zeros((20_000, 2), np.float16))
+    return folder
+
+
+def nameless_tensor(folder: Path) -> Path:
+    save_file({"embeddings": torch.zeros(7, 6)}, folder / "train.safetensors")
+    return folder / "train.safetensors"
 
 
 def nameless_npz(folder: Path) -> Path:
@@ -402,7 +432,10 @@ def metadata_only(folder: Path) -> Path:
             r"have the shape \[7, 4, 6\], expected.*7 images in one file\? Put.*Is it a map",
         ),
         (nameless_npz, "of many images, and nothing says of which"),
-        (too_few_names, "has 7 rows and /ids 3 names, expected one for each"),
+        (nameless_parts, r"of the shape \[4, 6\] of many images"),
+        (nameless_vectors, r"\[20000, 2\]: are these 20,000 images\? Put their names"),
+        (nameless_tensor, "of many images, and nothing says of which"),
+        (too_few_names, "features have 7 rows and /ids 3 names, expected one for each"),
         (names_elsewhere, "/ids is a soft link"),
         (features_elsewhere, "/features is an external link"),
         (same_names, "two entries are for the image '1'.*row 0 and .*row 1"),
