@@ -245,9 +245,9 @@ def report_error(launch: Launch, message: str) -> None:
 
 
 def is_error_reported(launch: Launch) -> bool:
-    """Wait a moment for the first process to print its error; return whether it has.
+    """Wait up to `MAX_REPORT` for the first process to print its error; return whether it has.
 
-    torchrun ends all processes as soon as one exits, also the one that is about to say why.
+    torchrun ends all processes as soon as one exits, including one that is about to print why.
 
     Args:
         launch: This process.

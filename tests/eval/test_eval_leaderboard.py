@@ -258,7 +258,7 @@ def test_a_reported_average_stands_only_beside_the_same_tasks() -> None:
 
 
 def test_costs_of_different_numbers_of_processes_are_not_averaged(tmp_path: Path) -> None:
-    """Nor with those of records that do not know theirs; scores are."""
+    """Records without the number are kept apart too. Scores are averaged as before."""
     write_run(tmp_path, "one", seed=0, num_processes=1)
     write_run(tmp_path, "two", seed=1, num_processes=2)
     write_run(tmp_path, "old", method="full", seed=0)

@@ -132,7 +132,7 @@ def find_checkpoint(folder: Path) -> Path | None:
 def load_checkpoint(folder: Path, *names: str) -> Checkpoint:
     """Read a checkpoint, after checking that it is complete.
 
-    If training replaces it meanwhile, the new one is read.
+    If training replaces it during the call, the new one is read.
 
     Args:
         folder: Such as `RUN/checkpoints/best`.

@@ -167,7 +167,7 @@ class RunDirectory:
                     f"one: {'; '.join(differences)}. Leave the options out to take the run's own, "
                     "or choose another --out."
                 )
-            # What trained decides where things are found until the new places have proved right.
+            # A finished run must stay readable if the new data root or features do not exist.
             if self.card_file.exists():
                 return
         elif self.recipe_file.exists():
@@ -267,10 +267,10 @@ class RunDirectory:
 
 
 class _LogFile(logging.Handler):
-    """Appends to a file, and drops what cannot be written, as on a full disk.
+    """Handler that appends to a file and drops lines that cannot be written, as on a full disk.
 
-    What fills the disk fails where training writes too, with a message of its own; the handlers of
-    `logging` would print a traceback for each line.
+    Training then fails with a message of its own when it writes; the handlers of `logging` would
+    print a traceback per line.
 
     Args:
         path: The file.
@@ -316,13 +316,13 @@ def make_folder(path: Path) -> None:
 
 
 def _what_is_in_the_way(path: Path) -> str:
-    """Say which part of a path is no folder, what it is, and what to do."""
+    """Describe the part of a path that is not a folder, and what to do."""
     obstacle = next(part for part in (*reversed(path.parents), path) if not part.is_dir())
     expected = "a folder, or a name that does not exist yet"
     if obstacle.is_symlink() and not obstacle.exists():
         found = f"a link to {os.readlink(obstacle)}, which does not exist"
     else:
-        found = _KINDS.get(stat.S_IFMT(obstacle.stat().st_mode), "no folder")
+        found = _KINDS.get(stat.S_IFMT(obstacle.stat().st_mode), "not a folder")
     where = "" if obstacle == path else f"cannot make the folder {path}: "
     return f"{where}{obstacle} is {found}; expected {expected}. Choose another --out."
 

@@ -148,7 +148,7 @@ class _Session:
             on_best=self._record_progress,
         )
         self._remember_checkout()
-        # From here on the run needs what this session was given.
+        # Data and features have been found where this recipe says.
         with agreed(self.accelerator):
             if self.accelerator.is_main_process:
                 self.directory.write_recipe(recipe)
@@ -205,9 +205,9 @@ class _Session:
         )
 
     def _remember_checkout(self) -> None:
-        """Take over the checkout of earlier sessions from the record.
+        """Add the checkout in the record to those of the checkpoint.
 
-        Checkpoints of older versions do not name it.
+        Checkpoints of older versions do not have any.
         """
         before = self._record_before()
         if self.trainer is None or not self.trainer.first_step or before is None:

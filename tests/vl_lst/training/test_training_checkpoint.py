@@ -58,7 +58,7 @@ def test_saving_again_leaves_nothing_behind(folder: Path) -> None:
 def test_a_checkpoint_that_training_replaces_while_it_is_read_is_read_whole(
     folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """As `evaluate` may meet it: neither an error, nor the tensors of one with another's state."""
+    """`evaluate` reads one of both: no error, and no tensors with the state of the other."""
     replaced = []
 
     def load(path: Path) -> dict[str, Tensor]:

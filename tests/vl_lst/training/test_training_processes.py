@@ -61,7 +61,7 @@ def test_settings_of_accelerate_in_the_environment_change_nothing(
     assert "in one process on cpu" in log
 
 
-def test_what_accelerate_launch_sets_by_itself_is_not_remarked() -> None:
+def test_defaults_of_accelerate_launch_are_not_listed_as_ignored() -> None:
     own = {
         "ACCELERATE_USE_CPU": "True",
         "ACCELERATE_MIXED_PRECISION": "no",
@@ -216,7 +216,7 @@ def test_of_two_processes_the_first_alone_says_what_is_wrong(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
-def test_two_processes_learn_beside_a_quantised_backbone_as_one_does(
+def test_two_processes_learn_with_a_quantised_backbone_as_one_does(
     world: TinyWorld, tmp_path: Path, precision: str
 ) -> None:
     changes = [f"training.{name}=1" for name in ("log_every_steps", "epochs")]
