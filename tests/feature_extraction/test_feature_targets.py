@@ -1,5 +1,6 @@
 """What may be at the place of an output, and what a killed process leaves there."""
 
+import ast
 import errno
 import fcntl
 import os
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from plain_stores import features_of, write_store
 
+import feature_extraction
 from feature_extraction.compression import compress_store
 from feature_extraction.errors import FeatureError, LockError, StoreError
 from feature_extraction.exporting import export_features
@@ -308,3 +310,16 @@ def test_hdf5_takes_no_lock_of_its_own(
     else:
         ALL[name](work, work / "out")
     assert set(seen) == {False}
+
+
+def test_no_file_is_opened_with_a_lock_of_hdf5() -> None:
+    """Also where other programs' files are imported."""
+    opened = []
+    for path in Path(feature_extraction.__file__).parent.glob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "h5py.File":
+                options = {each.arg: ast.unparse(each.value) for each in call.keywords}
+                if options.get("driver") != "'core'":
+                    opened.append((path.name, options.get("locking")))
+    assert len(opened) > 4
+    assert {locking for _, locking in opened} == {"False"}

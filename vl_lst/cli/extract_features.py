@@ -9,7 +9,7 @@ import typer
 
 from vl_lst.cli._choices import ENCODER_NAMES
 from vl_lst.cli._console import QuietOption, progress, results, status
-from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
+from vl_lst.cli._outputs import STANDARD_OUTPUT, JsonOption, binary_file, write_json_report
 from vl_lst.cli._processes import chosen_shard, own_device, own_share, wait_for_others
 from vl_lst.demo import CLIP_FOLDER
 
@@ -160,6 +160,10 @@ def extract_features(
     from feature_extraction.targets import check_target
 
     part, is_launched = chosen_shard(shard)
+    if is_launched and json_file == STANDARD_OUTPUT:
+        raise typer.BadParameter(
+            "--json - is for one process: give a file, of which each process writes its own"
+        )
     is_first = not is_launched or part is None or part.number == 1
     check_target(out)
     if part is not None:
