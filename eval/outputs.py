@@ -21,7 +21,14 @@ from pathlib import Path
 
 from eval.errors import OutputError
 
-__all__ = ["atomic_path", "check_output", "json_bytes", "names_standard_output", "write_json"]
+__all__ = [
+    "NO_PERMISSION",
+    "atomic_path",
+    "check_output",
+    "json_bytes",
+    "names_standard_output",
+    "write_json",
+]
 
 TEMPORARY_SUFFIX = ".vl-lst.tmp"
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -12,6 +12,7 @@ from feature_extraction.errors import LockError, StoreError
 
 __all__ = [
     "copy_range",
+    "file_kind",
     "is_out_of_space",
     "lock_file",
     "read_small_text",
@@ -30,13 +31,14 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 WITHOUT_LOCKS = "VL_LST_WITHOUT_LOCKS"
 COPY_BYTES = 2**20
 MAX_TEXT_BYTES = 2**24
-FILE_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a character device"),
-    (stat.S_ISBLK, "a block device"),
-)
+FILE_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
 
 
 def is_out_of_space(error: OSError) -> bool:
@@ -130,13 +132,22 @@ def sync_file(path: Path) -> None:
         os.close(handle)
 
 
+def file_kind(mode: int) -> str:
+    """Return the kind of a file for messages, such as "a named pipe".
+
+    Args:
+        mode: `st_mode` of its status.
+    """
+    return FILE_KINDS.get(stat.S_IFMT(mode), "a file of an unknown kind")
+
+
 def _special_kind(path: Path) -> str | None:
-    """Say what a path is, links followed, if it is neither a regular file nor absent."""
+    """Return the kind of a path, links followed; `None` of a regular or a missing file."""
     try:
         mode = path.stat().st_mode
     except OSError:
         return None
-    return next((kind for is_kind, kind in FILE_KINDS if is_kind(mode)), None)
+    return None if stat.S_ISREG(mode) else file_kind(mode)
 
 
 def require_regular_file(path: Path) -> None:

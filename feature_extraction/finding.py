@@ -21,7 +21,7 @@ from feature_extraction.feature_files import (
     rows_name,
 )
 from feature_extraction.hdf5_sources import list_hdf5
-from feature_extraction.images import is_utf8, walk_files
+from feature_extraction.image_files import ARCHIVE_SUFFIXES, is_utf8, walk_files
 from feature_extraction.names import image_id_of
 from feature_extraction.parquet_sources import find_features_column, read_names
 from feature_extraction.table import LONGEST_ID
@@ -30,13 +30,12 @@ from feature_extraction.tables import Table, open_table, read_npy_names
 __all__ = ["HDF5_SUFFIXES", "Found", "find"]
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
-IMAGE_SUFFIXES = (*HDF5_SUFFIXES, ".npy", ".npz", ".safetensors")
+FEATURE_SUFFIXES = (*HDF5_SUFFIXES, ".npy", ".npz", ".safetensors")
 TABLE_SUFFIX = ".parquet"
 MAX_LIST_BYTES = 2**30
 MMF_INFO = "_info.npy"
-# What features also come in: pickles, and what has to be unpacked or converted first.
+# Features in these formats are not read: pickles, and files to unpack or convert first.
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".zst", ".bz2", ".xz", ".7z")
 OTHERS = (".tsv", ".mdb", ".lmdb", ".arrow", ".feather", ".mat", ".tfrecord")
 
 # clip-retrieval: img_emb/img_emb_0.npy with metadata/metadata_0.parquet; text_emb of captions.
@@ -129,12 +128,12 @@ def _in_folder(folder: Path, besides: Path | None) -> Found:
     candidates, tables, foreign = [], [], []
     for path in walk_files(folder):
         suffix = path.suffix.lower()
-        if suffix in IMAGE_SUFFIXES:
+        if suffix in FEATURE_SUFFIXES:
             if not _is_same(path, besides):
                 candidates.append(path)
         elif suffix == TABLE_SUFFIX:
             tables.append(path)
-        elif suffix in (*PICKLES, *ARCHIVES, *OTHERS):
+        elif suffix in (*PICKLES, *ARCHIVE_SUFFIXES, *OTHERS):
             foreign.append(path)
     if any(CLIP_ROWS.fullmatch(path.name) for path in candidates):
         return _clip_retrieval(folder, candidates, foreign)
@@ -348,15 +347,18 @@ def _by_suffix(paths: Iterable[Path]) -> dict[str, int]:
 
 def _foreign(left_out: Mapping[str, int]) -> str:
     """Say what other files there are, and what to do with them; empty where there are none."""
-    advice = {
-        PICKLES: "pickles can run any code when read, so they never are: load them where you trust "
-        "them, and save them with numpy.save or safetensors.torch.save_file",
-        ARCHIVES: "archives must be unpacked first",
-        (*OTHERS, TABLE_SUFFIX): "convert them, for instance with numpy.save",
-    }
+    advice = (
+        (
+            PICKLES,
+            "pickles can run any code when read, so they never are: load them where you trust "
+            "them, and save them with numpy.save or safetensors.torch.save_file",
+        ),
+        (ARCHIVE_SUFFIXES, "archives must be unpacked first"),
+        ((*OTHERS, TABLE_SUFFIX), "convert them, for instance with numpy.save"),
+    )
     found = [
-        f"{', '.join(f'{left_out[s]:,} {s}' for s in suffixes if s in left_out)}: {what}"
-        for suffixes, what in advice.items()
+        f"{', '.join(f'{left_out[s]:,} {s}' for s in left_out if s in suffixes)}: {what}"
+        for suffixes, what in advice
         if any(suffix in left_out for suffix in suffixes)
     ]
     return f"found {'; '.join(found)}; " if found else ""

@@ -18,6 +18,7 @@ from pathlib import Path
 from feature_extraction.errors import ImageError
 
 __all__ = [
+    "ARCHIVE_SUFFIXES",
     "HEIF_EXTRA",
     "IMAGE_SUFFIXES",
     "FoundImages",

@@ -67,9 +67,9 @@ def library_call(
         raise error_of(_reason(error)) from error
 
 
-def first_lines(text: str, most: int = 3) -> str:
+def first_lines(text: str, max_lines: int = 3) -> str:
     """Return the beginning of a library's message, on one line."""
-    return " ".join(line.strip() for line in text.strip().splitlines()[:most])
+    return " ".join(line.strip() for line in text.strip().splitlines()[:max_lines])
 
 
 def _reason(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from feature_extraction.disk import file_kind
 from feature_extraction.errors import EncoderError
 
 __all__ = [
@@ -72,8 +73,7 @@ def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
         reason = getattr(error, "strerror", None) or error
         raise EncoderError(f"{path} cannot be read: {reason}") from None
     if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, device or socket"
-        raise EncoderError(f"{path} is {kind}: expected a regular file")
+        raise EncoderError(f"{path} is {file_kind(found.st_mode)}: expected a regular file")
     if max_bytes is not None and found.st_size > max_bytes:
         raise EncoderError(
             f"{path} has {found.st_size / 2**20:,.0f} MiB: expected at most "

@@ -344,7 +344,7 @@ def _absence(path: Path) -> str:
     if path.is_dir():
         return "is a folder"
     if path.exists():
-        return "does not exist as a file: it is a device, a FIFO or a socket"
+        return "does not exist as a file: it is a device, a named pipe or a socket"
     if partial_folder(path).exists():
         return "is not finished: run the same command again"
     return "does not exist"

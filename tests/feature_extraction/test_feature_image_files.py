@@ -9,7 +9,8 @@ from PIL import Image, features
 
 from feature_extraction import image_files
 from feature_extraction.errors import ImageError
-from feature_extraction.images import decode_image, find_images, walk_files
+from feature_extraction.image_files import find_images, walk_files
+from feature_extraction.images import decode_image
 
 
 @pytest.fixture

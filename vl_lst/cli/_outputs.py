@@ -18,6 +18,7 @@ from vl_lst.cli._console import results
 
 __all__ = [
     "STANDARD_OUTPUT",
+    "FeatureFileOption",
     "JsonOption",
     "binary_file",
     "report_file",
@@ -94,6 +95,15 @@ def _claim(context: typer.Context, parameter: typer.CallbackParam, path: Path) -
     claimed[place] = option
 
 
+FeatureFileOption = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="FILE.h5",
+        help="Feature file to make, or to finish.",
+        callback=binary_file("a feature file", is_checked=False),
+    ),
+]
 JsonOption = Annotated[
     Path | None,
     typer.Option(
