@@ -153,7 +153,7 @@ def _target(path: Path) -> Path:
 def _descriptor(path: Path) -> int | None:
     """Descriptor of this process that a path stands for; `None` where it stands for a file.
 
-    What such a path resolves to is no help: with standard output redirected to a file,
+    Resolving such a path does not help: with standard output redirected to a file,
     `/dev/stdout` resolves to that file, and replacing it would lose what was printed so far.
     """
     own = re.compile(rf"/dev/fd|/proc/{os.getpid()}(/task/\d+)?/fd")

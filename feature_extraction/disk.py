@@ -25,9 +25,9 @@ __all__ = [
 ]
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What file systems without locks answer, such as NFS whose server runs no lock daemon.
+# Errors of file systems without locks, such as NFS without a lock daemon.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-# Setting this variable to 1 does without locks.
+# Setting this variable to 1 turns locks off.
 WITHOUT_LOCKS = "VL_LST_WITHOUT_LOCKS"
 COPY_BYTES = 2**20
 MAX_TEXT_BYTES = 2**24
@@ -50,7 +50,7 @@ def is_out_of_space(error: OSError) -> bool:
 
 @contextmanager
 def write_errors_explained(path: Path) -> Iterator[None]:
-    """Say why `path`, which was to be written whole, cannot be.
+    """Explain why `path` cannot be written.
 
     Raises:
         StoreError: In place of any `OSError`.
@@ -167,10 +167,10 @@ def read_small_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
 
     Args:
         path: The file.
-        max_bytes: What it may have at most.
+        max_bytes: Size limit.
 
     Raises:
-        OSError: It is no regular file, too large to be one, or cannot be read.
+        OSError: It is not a regular file, is too large, or cannot be read.
         UnicodeDecodeError: It is not UTF-8.
     """
     if kind := _special_kind(path):

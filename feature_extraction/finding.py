@@ -57,11 +57,11 @@ LAYOUTS = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The images that have features, and what was passed over.
+    """The images that have features, and the files that were left out.
 
     Args:
         files: Where the features of each image are: sorted by id, or in the order of their rows.
-        left_out: How many files were passed over that may hold features, by suffix.
+        left_out: Number of files that may hold features but were left out, by suffix.
     """
 
     files: list[FeatureFile]
@@ -142,7 +142,7 @@ def _in_folder(folder: Path, besides: Path | None) -> Found:
             f"{texts[0]} holds what clip-retrieval made of captions, not of images; expected "
             "img_emb/img_emb_0.npy"
         )
-    # What mmf writes beside its arrays: boxes and the like, pickled.
+    # mmf writes such files with its arrays: boxes and similar, pickled.
     arrays = set(candidates)
     notes = {
         path.with_name(path.stem + MMF_INFO) for path in candidates if path.suffix == ".npy"
@@ -179,7 +179,7 @@ def _clip_retrieval(folder: Path, candidates: Sequence[Path], foreign: Sequence[
     if others := [path for path in candidates if path not in parts and path not in texts]:
         raise StoreError(
             f"{folder} holds what clip-retrieval wrote ({parts[0].name}) and other features "
-            f"({others[0]}); import them apart"
+            f"({others[0]}); import them separately"
         )
     files = []
     for path in sorted(parts, key=_order):
@@ -201,14 +201,14 @@ def _clip_retrieval(folder: Path, candidates: Sequence[Path], foreign: Sequence[
 
 
 def _npy_with_names(candidates: Sequence[Path]) -> list[FeatureFile]:
-    """Take an array of many images whose names are beside it; nothing where there is none."""
+    """Return the rows of an array whose names are in its folder; nothing if there is none."""
     ids = [path for path in candidates if path.suffix == ".npy" and path.stem in ID_NAMES]
     arrays = [path for path in candidates if path not in ids]
     if len(arrays) != 1 or arrays[0].suffix != ".npy":
         if ids:
             raise StoreError(
                 f"{ids[0]} holds names of images, and {len(arrays):,} files of features are there; "
-                "expected one with a row for each name. Import them apart."
+                "expected one with a row for each name. Import them separately."
             )
         return []
     names = _names_beside(arrays[0])
@@ -234,7 +234,7 @@ def _names_beside(path: Path) -> list[str] | None:
             except (*DAMAGE, RecursionError) as error:
                 raise StoreError(f"{beside} cannot be read: {error}") from None
             if not isinstance(names, list) or any(type(each) not in (str, int) for each in names):
-                raise refusal(file, "it is no list of names")
+                raise refusal(file, "it is not a list of names")
             return [str(each) for each in names]
     return None
 
@@ -257,8 +257,8 @@ def _rows(
         raise _nameless(table.path)
     if len(names) != table.rows:
         raise StoreError(
-            f"{table.path} has {table.rows:,} rows, and {source or 'the file beside it'} "
-            f"{len(names):,} names; expected one for each: they are of different runs, or cut short"
+            f"{table.path} has {table.rows:,} rows, and {source or 'the file of names'} "
+            f"{len(names):,} names; expected one per row: they are of different runs, or cut short"
         )
     return [FeatureFile(image_id_of(name), table.path, row=row) for row, name in enumerate(names)]
 

@@ -180,7 +180,7 @@ def _decode(image: Image.Image, side: int) -> Decoded:
         )
     is_large = width * height > EXACT_PIXELS
     least = LEAST_OVERSAMPLING * side
-    # HEIF would take an embedded thumbnail in place of the photograph.
+    # HEIF would use an embedded thumbnail instead of the photograph.
     may_draft = is_large and image.format in ("JPEG", "MPO")
     drafted = image.draft(None, (least, least)) if may_draft else None
     header_size = image.size

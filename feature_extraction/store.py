@@ -340,7 +340,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _absence(path: Path) -> str:
-    """Say what there is in place of a file."""
+    """Describe what exists where a file was expected."""
     if path.is_dir():
         return "is a folder"
     if path.exists():

@@ -54,7 +54,7 @@ def check_target(out: Path) -> None:
     """Make sure that a feature file can be written at `out`, and create its folder if needed.
 
     Raises:
-        StoreError: It cannot, with what is there and what to do.
+        StoreError: It cannot; the message says what is there and what to do.
     """
     found = _what_is_at(out)
     if found == FOLDER:
@@ -69,7 +69,7 @@ def check_folder_target(out: Path) -> None:
     """Make sure that a folder can be written at `out`, and create its parent folder if needed.
 
     Raises:
-        StoreError: It cannot, with what is there and what to do.
+        StoreError: It cannot; the message says what is there and what to do.
     """
     _check_place(out, _what_is_at(out), FOLDER)
 
@@ -119,7 +119,7 @@ def _what_is_at(path: Path) -> str | None:
     """Return the kind of what a path leads to; `None` if nothing is there.
 
     Raises:
-        StoreError: The system does not tell, as where a folder may not be searched.
+        StoreError: It cannot be determined, for example without permission to search a folder.
     """
     try:
         return file_kind(path.stat().st_mode)

@@ -1,7 +1,7 @@
-"""How much predictions lose by their form alone: case, spaces or a final period.
+"""Points that predictions lose by case, spaces or a final period alone.
 
 The rules of GQA, and of a user's own labels, compare texts exactly. Scores stay what these rules
-say; what form alone costs is told beside them.
+say; a note reports what form alone costs.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ __all__ = ["FormLosses"]
 
 
 class FormLosses:
-    """Counts predictions that would score more if they were written as the right answer is."""
+    """Count of predictions that would score more if they were written like the right answer."""
 
     def __init__(self) -> None:
         self._examples = 0
@@ -20,12 +20,12 @@ class FormLosses:
     def see(
         self, prediction: str, answers: Sequence[str], accuracy_of: Callable[[str], float]
     ) -> None:
-        """Take one example into account.
+        """Count one example.
 
         Args:
-            prediction: What was predicted.
-            answers: What people say.
-            accuracy_of: Gives the accuracy, in [0, 1], of an answer to this example.
+            prediction: The predicted answer.
+            answers: The right answers.
+            accuracy_of: Returns the accuracy, in [0, 1], of an answer to this example.
         """
         self._examples += 1
         if prediction in answers:
@@ -40,7 +40,7 @@ class FormLosses:
             self._lost += lost
 
     def notes(self) -> tuple[str, ...]:
-        """What there is to say of it: a sentence, or nothing."""
+        """Return one sentence about the losses, or nothing if there are none."""
         if not self._affected:
             return ()
         points = 100 * self._lost / self._examples

@@ -118,7 +118,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _reader_has_gone() -> int:
-    """End quietly when what reads standard output, such as `head`, has read enough."""
+    """Exit without a message when the reader of standard output, such as `head`, has closed it."""
     # The interpreter flushes once more at its end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1

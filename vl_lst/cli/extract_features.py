@@ -155,7 +155,8 @@ def extract_features(
     part, is_launched = chosen_shard(shard)
     if is_launched and json_file == STANDARD_OUTPUT:
         raise typer.BadParameter(
-            "--json - is for one process: give a file, of which each process writes its own"
+            "--json -: found several processes, expected one. Give a file name, of which each "
+            "process writes its own"
         )
     is_first = not is_launched or part is None or part.number == 1
     check_target(out)
