@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from feature_extraction.image_files import is_utf8
 from tasks import Head
 from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName
 
@@ -58,17 +59,9 @@ def _refuse_blank(value: object) -> object:
     if isinstance(value, str):
         if not value.strip():
             raise ValueError("expected a name, not an empty text")
-        if "\0" in value or not _is_unicode(value):
+        if "\0" in value or not is_utf8(value):
             raise ValueError("expected a name without null characters, in valid Unicode")
     return value
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 Name = Annotated[str, BeforeValidator(_refuse_blank)]
