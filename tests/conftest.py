@@ -1,9 +1,14 @@
 """Fixtures shared by the whole suite."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tiny_run import TinyWorld
 
 # Read when torch is loaded, so it stands before that, here and in processes that tests start.
 # Threads that spin while they wait for each other make a suite on busy cores many times slower.
@@ -25,3 +30,41 @@ def shared_data() -> Path:
 def golden() -> Path:
     """The folder of small fixtures produced by the official code."""
     return REPOSITORY / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def world_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("world")
+
+
+@pytest.fixture(scope="session")
+def shared_world(world_folder: Path) -> "TinyWorld":
+    # Not at the top: tests without a world load no torch.
+    from tiny_run import make_world, tiny_settings
+
+    with tiny_settings(world_folder):
+        return make_world(world_folder)
+
+
+@pytest.fixture(scope="module")
+def world(shared_world: "TinyWorld", world_folder: Path) -> "Iterator[TinyWorld]":
+    """A tiny world; tests copy what they change, because all modules share it."""
+    from tiny_run import tiny_settings
+
+    with tiny_settings(world_folder):
+        yield shared_world
+
+
+@pytest.fixture(scope="session")
+def trained(
+    shared_world: "TinyWorld", world_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a finished run in the world; tests copy it before they change it."""
+    from tiny_run import tiny_settings
+
+    from vl_lst.training.session import train
+
+    out = tmp_path_factory.mktemp("trained") / "run"
+    with tiny_settings(world_folder):
+        train(shared_world.recipe(), out)
+    return out

@@ -93,11 +93,18 @@ class TinyWorld:
 @contextmanager
 def tiny_world(folder: Path) -> Iterator[TinyWorld]:
     """A world in an empty folder, with a cache of its own and one thread to compute with."""
+    with tiny_settings(folder):
+        yield make_world(folder)
+
+
+@contextmanager
+def tiny_settings(folder: Path) -> Iterator[None]:
+    """Compute in one thread during the block, with the cache of the world in a folder."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VL_LST_CACHE", str(folder / "cache"))
-        yield make_world(folder)
+        yield
     torch.set_num_threads(threads)
 
 

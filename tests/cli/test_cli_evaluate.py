@@ -4,31 +4,17 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from tiny_run import TinyWorld, tiny_world
+from tiny_run import TinyWorld
 
 from feature_extraction.encoders import build_encoder
 from feature_extraction.extract import extract
 from vl_lst.cli import main
 from vl_lst.training.answering import Answerer
 from vl_lst.training.session import train
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
-    with tiny_world(tmp_path_factory.mktemp("world")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def trained(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("trained") / "run"
-    train(world.recipe(), out)
-    return out
 
 
 @pytest.fixture

@@ -1,21 +1,14 @@
 """From a trained run to a file the test server takes, and from its features to a data check."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_run import TinyWorld, tiny_world
+from tiny_run import TinyWorld
 
 from feature_extraction.encoders import build_encoder
 from feature_extraction.extract import extract
 from vl_lst.cli import main
 from vl_lst.training.session import train
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
-    with tiny_world(tmp_path_factory.mktemp("world")) as made:
-        yield made
 
 
 def test_a_run_writes_a_submission_that_passes_the_check(

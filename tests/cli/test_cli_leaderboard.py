@@ -3,23 +3,16 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from board_runs import write_run
-from tiny_run import TinyWorld, tiny_world
+from tiny_run import TinyWorld
 
 from eval.leaderboard.runs import Record, find_runs
 from vl_lst.cli import main
 from vl_lst.training.run import load_run
 from vl_lst.training.session import train
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
-    with tiny_world(tmp_path_factory.mktemp("world")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_run import TinyWorld, tiny_world
+from tiny_run import TinyWorld
 
 from eval.report.examples import ExampleCard, ExampleSheet
 from feature_extraction.store import FeatureStore
 from vl_lst.cli import main
 from vl_lst.cli._example_sheets import thumbnails
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
-    with tiny_world(tmp_path_factory.mktemp("world")) as made:
-        yield made
 
 
 def renamed(path: Path, out: Path, rename: Callable[[str], str]) -> Path:

@@ -3,13 +3,12 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_mixture import score_captions_without_java
-from tiny_run import COLOURS, TinyWorld, tiny_world
+from tiny_run import COLOURS, TinyWorld
 
 from vl_lst.cli import main
 from vl_lst.recipes import load_recipe
@@ -20,12 +19,6 @@ QUICK = [
     *("--set", "training.epochs=1", "--set", "training.batch_size=8"),
     *("--set", "training.device=cpu", "--set", "training.workers=0", "--quiet"),
 ]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
-    with tiny_world(tmp_path_factory.mktemp("world")) as made:
-        yield made
 
 
 def examples(task: str, world: TinyWorld, split: str) -> list[dict[str, Any]]:

@@ -1,14 +1,14 @@
 """`vl-lst predict` as a user calls it, and the same from Python."""
 
 import json
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_run import TinyWorld, tiny_world
+from tiny_run import TinyWorld
 
 from eval.errors import InputError
 from feature_extraction.store import open_features
@@ -17,17 +17,9 @@ from vl_lst.training.run import load_run
 from vl_lst.training.session import train
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
-    with tiny_world(tmp_path_factory.mktemp("world")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def run(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("trained") / "run"
-    train(world.recipe(), out)
-    return out
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 def arguments(run: Path, image: Path, world: TinyWorld) -> list[str]:

@@ -1,20 +1,13 @@
 """`vl-lst train` as a user calls it."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_run import TinyWorld, tiny_world
+from tiny_run import TinyWorld
 
 from vl_lst.cli import main
 from vl_lst.recipes import load_recipe
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
-    with tiny_world(tmp_path_factory.mktemp("world")) as made:
-        yield made
 
 
 def test_training_prints_the_score_and_writes_the_record(

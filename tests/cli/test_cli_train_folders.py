@@ -5,21 +5,14 @@ import json
 import logging
 import os
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_run import TinyWorld, tiny_world
+from tiny_run import TinyWorld
 
 from vl_lst.cli import main
 from vl_lst.training.metrics import MetricsLog
 from vl_lst.training.run_directory import RunDirectory
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
-    with tiny_world(tmp_path_factory.mktemp("world")) as made:
-        yield made
 
 
 @pytest.fixture

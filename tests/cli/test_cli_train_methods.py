@@ -1,11 +1,10 @@
 """`vl-lst train --method NAME`, with each method's own recipe."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from tiny_run import TinyWorld, tiny_world
+from tiny_run import TinyWorld
 
 from vl_lst.cli import main
 from vl_lst.methods import method_names
@@ -14,12 +13,6 @@ from vl_lst.training.record import read_record
 from vl_lst.training.run import load_run
 from vl_lst.training.run_directory import RunDirectory
 from vl_lst.training.session import train
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
-    with tiny_world(tmp_path_factory.mktemp("world")) as made:
-        yield made
 
 
 def arguments(world: TinyWorld, out: Path, backbone: str, method: str, *more: str) -> list[str]:

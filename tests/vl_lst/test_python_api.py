@@ -1,6 +1,6 @@
 """What people give to the public names in the first hour: taken, or refused in one sentence."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_run import TinyWorld, tiny_world
+from tiny_run import TinyWorld
 
 import vl_lst
 from eval.errors import InputError
@@ -23,12 +23,6 @@ from vl_lst.training.session import train
 
 VISUAL = VisualConfig(channels=8, tokens=9, pooled_grid=2)
 HEAD = HeadConfig(kind="generate")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyWorld]:
-    with tiny_world(tmp_path_factory.mktemp("world")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -22,13 +22,6 @@ from vl_lst.training.session import train
 SCORE = Score(metrics={"accuracy": 2.0}, per_example={}, protocol="vqa_v2 official", examples=1)
 
 
-@pytest.fixture(scope="module")
-def trained(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("trained") / "run"
-    train(world.recipe(), out)
-    return out
-
-
 @pytest.fixture
 def finished(trained: Path, tmp_path: Path) -> Path:
     return shutil.copytree(trained, tmp_path / "run")

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,8 @@ def lines(out: Path) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def finished(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("finished") / "run"
-    train(world.recipe(), out)
-    return out
+def finished(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(trained, tmp_path_factory.mktemp("finished") / "run")
 
 
 def test_the_run_directory_holds_what_the_design_says(finished: Path) -> None:
