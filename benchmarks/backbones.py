@@ -21,7 +21,7 @@ from vl_lst.models.loading import DEMO, load_backbone
 from vl_lst.models.quantization import BackbonePrecision
 from vl_lst.profiling.measure import Contender, ProfileSettings, profile_methods
 from vl_lst.profiling.memory import TOTAL
-from vl_lst.profiling.shapes import shape_names
+from vl_lst.profiling.t5_sizes import shape_names
 from vl_lst.profiling.workload import Workload
 
 PRECISIONS: tuple[BackbonePrecision, ...] = ("fp32", "bf16", "int8", "nf4")

@@ -45,6 +45,7 @@ from PIL import Image
 
 from eval.outputs import write_json
 from feature_extraction.allocation import keep_freed_memory
+from feature_extraction.cores import usable_cores
 from feature_extraction.encoders import Encoder, build_encoder
 from feature_extraction.extract import extract
 from feature_extraction.images import ImageFile, decode_image, find_images
@@ -91,7 +92,7 @@ def main() -> None:
     if encoder.device.type == "cpu" and not options.give_back:
         keep_freed_memory()
     if options.workers is None:
-        options.workers = default_workers(os.cpu_count() or 1, encoder.device)
+        options.workers = default_workers(usable_cores(), encoder.device)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = find_images(options.images or generate(folder / "photographs"))
@@ -255,7 +256,7 @@ def report(
     count: int,
 ) -> None:
     """Print, and write as JSON, what was measured."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     on_cpu = encoder.device.type == "cpu"
     where = f"{torch.get_num_threads()} threads" if on_cpu else torch.cuda.get_device_name()
     print(

@@ -16,12 +16,14 @@ from pathlib import Path, PurePosixPath
 
 from eval.errors import FileFormatError, InputError
 from eval.outputs import atomic_path
+from eval.regular_files import open_regular
 
 __all__ = ["extract_members", "file_names", "write_zip"]
 
 # Annotations compress by ten to thirty; a bomb by a thousand.
 MOST_EXPANSION = 200
 ALWAYS_ALLOWED_BYTES = 1 << 26
+MAX_ARCHIVE_BYTES = 1 << 36
 BLOCK_BYTES = 1 << 20
 DRIVE = re.compile(r"[A-Za-z]:")
 # The earliest time a zip file can hold: equal contents give equal archives.
@@ -86,23 +88,29 @@ def write_zip(path: Path, files: Mapping[str, Path]) -> None:
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = (stat.S_IFREG | 0o644) << 16
             info.file_size = file.stat().st_size
-            with file.open("rb") as source, archive.open(info, "w") as member:
+            with (
+                open_regular(
+                    file, expected=name, max_bytes=MAX_ARCHIVE_BYTES, read_again=True
+                ) as source,
+                archive.open(info, "w") as member,
+            ):
                 shutil.copyfileobj(source, member, BLOCK_BYTES)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise InputError(f"no file {path}: expected a zip archive there") from None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
-        raise FileFormatError(
-            f"{path} is not a whole zip archive ({error}). Delete it and get it again."
-        ) from None
-    with archive:
-        _require_harmless(path, archive.infolist())
-        yield archive
+    with open_regular(
+        path, expected="a zip archive", max_bytes=MAX_ARCHIVE_BYTES, read_again=True
+    ) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
+            raise FileFormatError(
+                f"{path} is not a whole zip archive ({error}). Delete it and get it again."
+            ) from None
+        with archive:
+            _require_harmless(path, archive.infolist())
+            yield archive
 
 
 def _require_harmless(path: Path, members: list[zipfile.ZipInfo]) -> None:

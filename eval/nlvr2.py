@@ -89,7 +89,12 @@ def read_label_lines(path: Path, *, strict_official: bool = False) -> dict[str, 
         FileFormatError: It is not text.
         PredictionError: The official script would misread lines, or stop at one.
     """
-    with open_text(path, expected="predictions, lines such as `dev-850-0-0,False`") as file:
+    # The official script takes a byte-order mark for a part of the first identifier.
+    with open_text(
+        path,
+        expected="predictions, lines such as `dev-850-0-0,False`",
+        keep_byte_order_mark=True,
+    ) as file:
         lines = file.readlines()
     return _as_the_script_reads(path, lines) if strict_official else _as_meant(path, lines)
 
@@ -98,6 +103,11 @@ def _as_meant(path: Path, lines: list[str]) -> dict[str, str]:
     predictions: dict[str, str] = {}
     line_of: dict[str, int] = {}
     faults = []
+    if lines and lines[0].startswith("\ufeff"):
+        raise PredictionError(
+            f"{path} begins with a byte-order mark, which the official script takes for a part of "
+            "the first identifier; expected plain UTF-8. Save the file without the mark."
+        )
     for number, line in enumerate(lines, 1):
         identifier, _, label = line.rstrip("\n").partition(",")
         fault = _fault(line.rstrip("\n"))

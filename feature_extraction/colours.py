@@ -16,8 +16,8 @@ WITH_ALPHA = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 def rgb_converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """Return what converts `image`, or any part cropped from it, to RGB.
 
-    Deep grey is scaled by the smallest of these white points that holds its largest value: 1 (only
-    floating point), 255, 65,535, the largest value itself. Modes `I;16` always have 65,535.
+    Deep grey is scaled by the smallest of these white points that holds its largest finite value: 1
+    (only floating point), 255, 65,535, the largest value itself. Modes `I;16` always have 65,535.
     """
     if image.mode in DEEP_GREY:
         white = _white_point(image)
@@ -30,7 +30,9 @@ def rgb_converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
 def _white_point(image: Image.Image) -> float:
     if image.mode.startswith("I;16"):
         return 65535
-    largest = float(np.nanmax(np.asarray(image), initial=0))
+    values = np.asarray(image)
+    # A single infinite value would make all others black.
+    largest = float(np.max(values, initial=0, where=np.isfinite(values)))
     candidates = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
     return next((white for white in candidates if largest <= white), largest)
 

@@ -6,10 +6,7 @@ before it: shuffling bytes or bits, which helps with dense numbers, spoils the r
 towers with ReLU leave, and those are what there is to gain (`benchmarks/compression.py`).
 """
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,17 +14,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_extraction.disk import (
-    hdf5_errors_as_os_errors,
-    sync_file,
-    sync_folder,
-    write_errors_explained,
-)
 from feature_extraction.errors import StoreError
 from feature_extraction.filters import ZSTD
+from feature_extraction.hdf5_writer import Hdf5Writer
 from feature_extraction.layout import HDF5_FORMAT, Status, write_table
-from feature_extraction.partial import partial_folder
-from feature_extraction.store import FeatureStore
+from feature_extraction.store import FeatureStore, holds_same
+from feature_extraction.targets import check_target, remove_leftovers, written_whole
 
 if TYPE_CHECKING:
     from feature_extraction.extract import OnProgress  # needs torch, which this does not
@@ -48,11 +40,12 @@ def compress_store(path: Path, out: Path, *, on_progress: "OnProgress | None" = 
     """Write a store anew with its features compressed.
 
     The new file takes its name when it is whole. Killed before that, the same call begins again;
-    the file comes out the same.
+    the file comes out the same. Killed after that, the same call finds it finished.
 
     Args:
-        path: A finished store; one that is compressed so already is left as it is when it is `out`.
-        out: The file to make; may be `path` itself, which is then replaced.
+        path: A finished store.
+        out: The file to make; may be `path` itself, which is then replaced. One that holds the same
+            features, compressed, is left as it is.
         on_progress: Called after some images.
 
     Raises:
@@ -60,8 +53,10 @@ def compress_store(path: Path, out: Path, *, on_progress: "OnProgress | None" = 
             cannot be written.
     """
     store = FeatureStore(path)
+    check_target(out)
     replaces = out.exists() and out.samefile(path)
-    if replaces and store.compression == "zstd":
+    if store.compression == "zstd" if replaces else _is_compressed(out, store):
+        remove_leftovers(out)
         return
     if out.exists() and not replaces:
         raise StoreError(f"{out} exists. Remove it if it is not needed, or give another --out.")
@@ -70,10 +65,20 @@ def compress_store(path: Path, out: Path, *, on_progress: "OnProgress | None" = 
         raise StoreError(
             f"{path} is not finished: {pending:,} images are pending. Run its extraction again."
         )
-    with write_errors_explained(out), _own_folder(out) as folder:
-        _write(store, folder / COMPRESSED, on_progress)
-        os.replace(folder / COMPRESSED, out)
-        sync_folder(out.parent)
+    with written_whole(out, COMPRESSED) as temporary:
+        _write(store, temporary, on_progress)
+
+
+def _is_compressed(out: Path, store: FeatureStore) -> bool:
+    """Whether `out` is what compressing `store` makes."""
+    if not out.exists():
+        return False
+    try:
+        found = FeatureStore(out)
+        is_of_its_kind = found.compression == "zstd" and found.shard == store.shard
+        return is_of_its_kind and holds_same(found, [store])
+    except StoreError:
+        return False
 
 
 def _write(store: FeatureStore, path: Path, on_progress: "OnProgress | None") -> None:
@@ -85,21 +90,28 @@ def _write(store: FeatureStore, path: Path, on_progress: "OnProgress | None") ->
     properties.set_obj_track_times(False)
     # Optional, as `hdf5plugin` has it: HDF5 then makes the dataset without having the filter.
     properties.set_filter(ZSTD, h5py.h5z.FLAG_OPTIONAL, (LEVEL,))
-    with hdf5_errors_as_os_errors(), h5py.File(path, "w", libver=HDF5_FORMAT) as file:
-        features = h5py.h5d.create(
-            file.id, b"features", h5py.h5t.IEEE_F16LE, h5py.h5s.create_simple(shape), properties
-        )
+    reasons = [store.failures.get(image_id, "") for image_id in listed]
+    table = (store.spec, listed, store.status, store.listed_sizes, reasons, store.shard)
+    with Hdf5Writer(path, libver=HDF5_FORMAT) as writer:
+        features = writer.do(_create_features, shape, properties)
         for row, frame in enumerate(_frames(store)):
-            features.write_direct_chunk((row, 0, 0), frame)
+            writer.do(_write_frame, features, row, frame)
             if on_progress is not None and (row + 1) % IMAGES_BETWEEN_REPORTS == 0:
                 on_progress(row + 1, len(listed))
-        reasons = [store.failures.get(image_id, "") for image_id in listed]
-        write_table(
-            file, store.spec, listed, store.status, store.listed_sizes, reasons, store.shard
-        )
+        writer.do(write_table, *table)
     if on_progress is not None:
         on_progress(len(listed), len(listed))
-    sync_file(path)
+
+
+def _create_features(
+    file: h5py.File, shape: tuple[int, int, int], properties: h5py.h5p.PropDCID
+) -> h5py.h5d.DatasetID:
+    space = h5py.h5s.create_simple(shape)
+    return h5py.h5d.create(file.id, b"features", h5py.h5t.IEEE_F16LE, space, properties)
+
+
+def _write_frame(_: h5py.File, features: h5py.h5d.DatasetID, row: int, frame: bytes) -> None:
+    features.write_direct_chunk((row, 0, 0), frame)
 
 
 def _frames(store: FeatureStore) -> Iterator[bytes]:
@@ -111,26 +123,3 @@ def _frames(store: FeatureStore) -> Iterator[bytes]:
     for image_id in store.listed_ids:
         features_VC = store[image_id] if image_id in store else nothing_VC
         yield codec.compress(features_VC.data.cast("B"), asbytes=True)
-
-
-@contextmanager
-def _own_folder(out: Path) -> Iterator[Path]:
-    """Make the folder of a store under way, keep others out, and remove it at the end."""
-    folder = partial_folder(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if any(entry.name != COMPRESSED for entry in folder.iterdir()):
-            raise StoreError(
-                f"{folder} holds an extraction under way; let it end, or remove the folder"
-            )
-        yield folder
-        folder.rmdir()
-    except BlockingIOError:
-        raise StoreError(
-            f"another process is compressing into {out}; wait for it to end, or choose another "
-            "--out"
-        ) from None
-    finally:
-        os.close(handle)

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,6 @@ from feature_extraction.errors import LockError, StoreError
 
 __all__ = [
     "copy_range",
-    "hdf5_errors_as_os_errors",
     "is_out_of_space",
     "lock_file",
     "read_small_text",
@@ -23,7 +21,6 @@ __all__ = [
     "write_all",
     "write_at",
     "write_errors_explained",
-    "written_whole",
 ]
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -43,36 +40,10 @@ FILE_KINDS = (
 
 
 def is_out_of_space(error: OSError) -> bool:
-    """Whether the disk, or a quota on it, is full; HDF5 says it in its message only."""
+    """Whether the disk, or a quota on it, is full; Arrow says it in its message only."""
     return error.errno in OUT_OF_SPACE or any(
         os.strerror(number) in str(error) for number in OUT_OF_SPACE
     )
-
-
-@contextmanager
-def hdf5_errors_as_os_errors() -> Iterator[None]:
-    """Raise what HDF5 raises of another type, such as when closing on a full disk, as `OSError`."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that takes the place of `path` when the block ends without error.
-
-    Raises:
-        StoreError: The disk is full, or the place cannot be written; `path` is as it was.
-    """
-    with write_errors_explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            temporary = Path(folder) / path.name
-            yield temporary
-            sync_file(temporary)
-            os.replace(temporary, path)
-        sync_folder(path.parent)
 
 
 @contextmanager
@@ -93,7 +64,7 @@ def write_errors_explained(path: Path) -> Iterator[None]:
         raise StoreError(f"cannot write {path}: {found}") from error
 
 
-def lock_file(handle: int, path: Path) -> None:
+def lock_file(handle: int, path: Path, *, wait: bool = False) -> None:
     """Lock an open, writable file for this process until the process closes it or ends.
 
     The lock is one of POSIX: child processes do not inherit it, so it is free as soon as this
@@ -102,15 +73,16 @@ def lock_file(handle: int, path: Path) -> None:
     Args:
         handle: Descriptor of the file.
         path: The file, for messages.
+        wait: Wait while another process holds the lock.
 
     Raises:
-        BlockingIOError: Another process holds the lock.
+        BlockingIOError: Another process holds the lock, and `wait` is not set.
         LockError: The file system has no locks, and `VL_LST_WITHOUT_LOCKS` is not 1.
     """
     if os.environ.get(WITHOUT_LOCKS) == "1":
         return
     try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except PermissionError as error:
         raise BlockingIOError(*error.args) from None
     except OSError as error:

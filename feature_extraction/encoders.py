@@ -1,7 +1,8 @@
 """Frozen vision towers with their weights: images in, features out."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from feature_extraction.encoder_table import ENCODERS
 from feature_extraction.errors import EncoderError, ImageError
+from feature_extraction.exact_float32 import exact_float32
 from feature_extraction.images import BACKGROUND, EXACT_PIXELS, decode_image
 from feature_extraction.preprocess import normalise, prepare
 from feature_extraction.spec import (
@@ -23,7 +26,7 @@ from feature_extraction.spec import (
     ResizeRule,
     package_versions,
 )
-from feature_extraction.towers import ENCODERS, Tower, find_tower, is_named, output_shape
+from feature_extraction.towers import Tower, find_tower, is_named, output_shape
 from feature_extraction.weights import FILE_PREFIX, RANDOM
 
 # B images, K squares of one image, V tokens, C channels, H x W cells of a square, S its side
@@ -35,6 +38,10 @@ __all__ = [
     "encode_image",
     "encoder_from_spec",
 ]
+
+
+# A square this large takes 192 MiB as bytes, and its cells far more.
+MAX_IMAGE_SIZE = 8192
 
 
 class Encoder:
@@ -100,9 +107,8 @@ class Encoder:
             On that device float16 `[B, tokens, channels]`, and boolean `[B]`: whether those of an
             image are finite.
         """
-        with torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.spec.precision == "bf16"
-        ):
+        is_bf16 = self.spec.precision == "bf16"
+        with exact_float32(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
             maps_BCHW = [
                 self._tower.features(
                     self._visual,
@@ -172,10 +178,16 @@ def build_encoder(
     if not 1 <= crops <= MOST_CROPS:
         raise EncoderError(f"crops is {crops}, expected 1 to {MOST_CROPS}")
     chosen_device = _device(device)
-    tower = find_tower(encoder)
-    side = tower.image_size if image_size is None else image_size
-    grid, channels = output_shape(tower, side, layer)
-    loaded = tower.load(side, layer, weights)
+    with _folder_in_errors(encoder):
+        tower = find_tower(encoder)
+        side = tower.image_size if image_size is None else image_size
+        if side > MAX_IMAGE_SIZE:
+            raise EncoderError(
+                f"the image size is {side:,} pixels: expected at most {MAX_IMAGE_SIZE:,}. Use a "
+                "smaller --image-size."
+            )
+        grid, channels = output_shape(tower, side, layer)
+        loaded = tower.load(side, layer, weights)
     mean, std = loaded.normalisation
     spec = FeatureSpec(
         encoder=name or tower.name,
@@ -284,6 +296,18 @@ def encode_image(source: str | Path | Image.Image, encoder: Encoder) -> NDArray[
     )
     features_VC: NDArray[np.float16] = encoder.encode(squares_K3SS[None], [label])[0]
     return features_VC
+
+
+@contextmanager
+def _folder_in_errors(encoder: str | Path) -> Iterator[None]:
+    """Say which folder it is that something is wrong with, where a message does not."""
+    try:
+        yield
+    except EncoderError as error:
+        is_named_in_it = str(encoder) in str(error)
+        if is_named_in_it or not Path(encoder).is_dir():
+            raise
+        raise EncoderError(f"the encoder in {encoder}: {error}") from error
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -12,10 +12,8 @@ written since are waited for, and a marker says how many files are safe. There a
 goes on.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +25,15 @@ import h5py
 
 from feature_extraction.disk import is_out_of_space, read_small_text, sync_file, sync_folder
 from feature_extraction.errors import StoreError
+from feature_extraction.hdf5_writer import hdf5_bytes
 from feature_extraction.store import FeatureReader
+from feature_extraction.targets import (
+    LOCK,
+    check_folder_target,
+    link_target,
+    locked_folder,
+    partial_folder,
+)
 
 if TYPE_CHECKING:
     from feature_extraction.extract import OnProgress  # needs torch, which an export does not
@@ -41,6 +47,7 @@ ARROW_FILE_BYTES = 2**28
 ARROW_BATCH_BYTES = 2**23
 LONGEST_FILE_NAME = 255
 MARKER = ".safe"
+TEMPORARY = ".tmp"
 SECONDS_BETWEEN_SYNCS = 2.0
 
 
@@ -94,14 +101,17 @@ def export_features(
         per_file = max(1, ARROW_FILE_BYTES // _image_bytes(store))
     pieces = _pieces(image_ids, per_file, export_format)
     manifest = _manifest(store, image_ids, export_format)
-    if out.exists():
-        _check_same(out, manifest)
-        return ExportResult(images=len(image_ids), written=0, files=len(pieces))
-    partial = out.with_name(out.name + ".partial")
+    check_folder_target(out)
+    target, partial = link_target(out), partial_folder(out)
     write = _write_h5 if export_format == "h5" else _write_arrow
     written = done = 0
-    with _explained(out, partial), _alone(partial):
-        if any(partial.iterdir()):
+    busy = f"another process is exporting into {out}; wait for it to end, or choose another --out"
+    with _explained(out, partial):
+        if _is_finished(target, manifest):
+            return ExportResult(images=len(image_ids), written=0, files=len(pieces))
+    with _explained(out, partial), locked_folder(partial, busy):
+        _remove_temporary_files(partial)
+        if any(entry.name != LOCK for entry in partial.iterdir()):
             _check_same(partial, manifest)
         else:
             _write_text(partial / MANIFEST, manifest)
@@ -117,8 +127,9 @@ def export_features(
         if export_format == "arrow":
             _write_dataset_files(partial, store, pieces)
         safe.remove_marker()
-        partial.rename(out)
-        sync_folder(out.parent)
+        partial.rename(target)
+        (target / LOCK).unlink()
+        sync_folder(target.parent)
     return ExportResult(images=len(image_ids), written=written, files=len(pieces))
 
 
@@ -196,13 +207,26 @@ def _manifest(store: FeatureReader, image_ids: Sequence[str], export_format: Exp
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
+def _is_finished(folder: Path, manifest: str) -> bool:
+    """Whether the export is in its place already; one killed at its very end is tidied up.
+
+    Raises:
+        StoreError: Something else is in its place.
+    """
+    if not folder.exists():
+        return False
+    _check_same(folder, manifest)
+    (folder / LOCK).unlink(missing_ok=True)
+    return True
+
+
 def _check_same(folder: Path, manifest: str) -> None:
     try:
         found = read_small_text(folder / MANIFEST)
     except (OSError, UnicodeDecodeError):
         found = ""
     if found != manifest:
-        holds = "an export of other features" if found else "something else"
+        holds = "an export of other features" if found else "something else than this export"
         raise StoreError(
             f"{folder} holds {holds}. Choose another --out, or move it out of the way."
         )
@@ -210,14 +234,17 @@ def _check_same(folder: Path, manifest: str) -> None:
 
 def _write_h5(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> None:
     (image_id,) = image_ids
-    with h5py.File(path, "w") as file:
-        data: dict[str, Any] = {"features": store[image_id]}
-        height, width = store.image_size(image_id)
-        if height and width:
-            data.update(img_h=height, img_w=width)
+    data: dict[str, Any] = {"features": store[image_id]}
+    height, width = store.image_size(image_id)
+    if height and width:
+        data.update(img_h=height, img_w=width)
+
+    def fill(file: h5py.File) -> None:
         group = file.create_group(image_id)
         for name, values in data.items():
             group.create_dataset(name, data=values, track_times=False)
+
+    path.write_bytes(hdf5_bytes(fill))
 
 
 def _write_arrow(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> None:
@@ -273,27 +300,16 @@ def _image_bytes(store: FeatureReader) -> int:
 
 def _write_text(path: Path, text: str) -> None:
     """Write a file that takes its name when it is whole and on the disk."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
     temporary.write_text(text, encoding="utf-8")
     sync_file(temporary)
     temporary.replace(path)
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Make the folder, and keep other processes out of it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise StoreError(
-            f"another process is exporting into {folder}; wait for it to end, or choose another "
-            "--out"
-        ) from None
-    finally:
-        os.close(handle)
+def _remove_temporary_files(folder: Path) -> None:
+    """Remove what a killed process left of `_write_text`."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        path.unlink()
 
 
 @contextmanager
@@ -307,6 +323,6 @@ def _explained(out: Path, partial: Path) -> Iterator[None]:
             else error.strerror or str(error)
         )
         raise StoreError(
-            f"cannot write {out}: {found}. What is done is kept in {partial}: mend that and run "
-            "the same command again to go on."
+            f"cannot write {out}: {found}. What is done is kept in {partial}: fix this and run "
+            "the same command again to resume."
         ) from error

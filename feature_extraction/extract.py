@@ -6,7 +6,6 @@ Interrupted however often, the finished file equals that of an undisturbed run w
 size byte for byte (`feature_extraction.pipeline`, `feature_extraction.partial`).
 """
 
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from feature_extraction.encoders import Encoder
 from feature_extraction.errors import ImageError, StoreError
 from feature_extraction.images import ImageFile, decode_image, find_images
 from feature_extraction.names import near_names_hint
-from feature_extraction.partial import PartialStore, check_target, partial_folder
+from feature_extraction.partial import PartialStore
 from feature_extraction.pipeline import OnProgress, fill_store
 from feature_extraction.shards import Shard, ShardRecord, image_list_sha256
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import FeatureStore
+from feature_extraction.targets import check_target, remove_leftovers
 
 __all__ = ["ExtractionResult", "OnProgress", "extract"]
 
@@ -86,18 +86,19 @@ def extract(
     """
     started = time.monotonic()
     out = Path(out)
-    files = find_images(Path(images)) if isinstance(images, str | Path) else list(images)
+    check_target(out)
+    files = list(find_images(Path(images)) if isinstance(images, str | Path) else images)
     record = None
     if shard is not None:
         out = shard.path(out)
+        check_target(out)
         record, files = _part_of(files, shard, batch_size)
-    check_target(out)
     previous = _previous_store(out, encoder.spec, files, record)
     redone = set() if previous is None else _rows_to_redo(previous, files, encoder.spec)
     extracted = 0
     if previous is not None and not redone:
         # Left behind by a run that was killed between its last two steps.
-        shutil.rmtree(partial_folder(out), ignore_errors=True)
+        remove_leftovers(out)
         failures = previous.failures
     else:
         image_ids = [file.image_id for file in files]

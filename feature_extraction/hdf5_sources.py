@@ -1,6 +1,7 @@
 """Features in HDF5 files of other programs: looked at before they are read, no link followed."""
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,10 +65,14 @@ def list_hdf5(path: Path) -> Listed | None:
         StoreError: It is no HDF5, or a feature store of this program.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             names, attributes = list(file), set(file.attrs)
             if FEATURES not in names and rows_name(names) is None:
                 return _listed(file, names)
+    except PermissionError as error:
+        raise StoreError(
+            f"{path} cannot be read: {os.strerror(error.errno)}. Change its permissions."
+        ) from None
     except DAMAGE as error:
         raise StoreError(f"{path} cannot be read as HDF5 ({error}): it is damaged") from None
     if "spec" not in attributes and rows_name(names):
@@ -108,7 +113,7 @@ def open_hdf5(file: FeatureFile) -> Iterator[StoredArray]:
         FeatureFileError: The file is damaged.
         StoreError: It holds something else, or must not be read.
     """
-    with h5py.File(file.path, "r", rdcc_nbytes=0) as opened:
+    with h5py.File(file.path, "r", rdcc_nbytes=0, locking=False) as opened:
         group, dataset = _of_image(file, opened)
         check_dataset(file, dataset)
         token_shape(file, dataset.shape)

@@ -1,6 +1,5 @@
 """What lies in the folder of a transformers checkpoint: preprocessing settings, and weights."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,18 @@ from typing import Any
 from torch import Tensor
 
 from feature_extraction.errors import EncoderError
+from feature_extraction.model_files import (
+    WEIGHTS_FILES,
+    WEIGHTS_NAME,
+    read_json_object,
+    read_safetensors,
+    weights_in_folder,
+)
 from feature_extraction.weights import (
     FILE_PREFIX,
     HUB_PREFIX,
     Normalisation,
     fetch_from_hub,
-    read_safetensors,
     three_numbers,
 )
 
@@ -22,32 +27,13 @@ __all__ = [
     "VISION_PREFIX",
     "image_size_of",
     "normalisation_of",
-    "read_json",
     "read_preprocessing",
     "read_vision_state",
 ]
 
 PREPROCESSING_NAMES = ("preprocessor_config.json", "processor_config.json")
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
-WEIGHTS_FILES = (WEIGHTS_NAME, INDEX_NAME, "model-*-of-*.safetensors")
 
 VISION_PREFIX = "vision_model."
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        EncoderError: The file is missing or holds something else.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise EncoderError(f"{path} holds no JSON object")
-    return found
 
 
 def read_preprocessing(folder: Path) -> tuple[dict[str, Any], Path]:
@@ -57,9 +43,12 @@ def read_preprocessing(folder: Path) -> tuple[dict[str, Any], Path]:
         EncoderError: There are none.
     """
     for path in (folder / name for name in PREPROCESSING_NAMES):
-        if path.is_file():
-            found = read_json(path)
-            return found.get("image_processor", found), path
+        if path.exists():
+            found = read_json_object(path)
+            settings = found.get("image_processor", found)
+            if not isinstance(settings, dict):
+                raise EncoderError(f"{path}: image_processor is no JSON object")
+            return settings, path
     raise EncoderError(
         f"{folder} has no {PREPROCESSING_NAMES[0]}, which says mean, standard deviation and size "
         "of the images the tower was trained on: copy it there from where the weights are from"
@@ -73,6 +62,8 @@ def normalisation_of(preprocessing: Mapping[str, Any], source: Path) -> Normalis
         EncoderError: It does more to the pixels than to scale them to [0, 1] and normalise them.
     """
     factor = preprocessing.get("rescale_factor") or 1 / 255
+    if not isinstance(factor, int | float):
+        raise EncoderError(f"{source}: rescale_factor is {factor!r:.80}, expected a number")
     if preprocessing.get("do_rescale") is False or abs(factor * 255 - 1) > 1e-6:
         raise EncoderError(
             f"{source} does not scale pixels to [0, 1] before it normalises them: such a tower "
@@ -124,13 +115,7 @@ def read_vision_state(source: str) -> tuple[str, dict[str, Tensor]]:
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:
-    if not (folder / INDEX_NAME).is_file():
-        return read_safetensors(folder / WEIGHTS_NAME)
-    parts = read_json(folder / INDEX_NAME).get("weight_map")
-    names = sorted(set(parts.values())) if isinstance(parts, dict) else []
-    if not names or any(Path(str(name)).name != name for name in names):
-        raise EncoderError(f"{folder / INDEX_NAME} does not list files beside it")
     tensors: dict[str, Tensor] = {}
-    for name in names:
-        tensors.update(read_safetensors(folder / name))
+    for path in weights_in_folder(folder):
+        tensors.update(read_safetensors(path))
     return tensors

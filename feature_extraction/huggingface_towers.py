@@ -11,16 +11,14 @@ made square and resized by this package's own rules.
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
-from transformers.utils import logging as transformers_logging
+from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig
 
 from feature_extraction.errors import EncoderError
 from feature_extraction.huggingface_files import (
@@ -28,10 +26,11 @@ from feature_extraction.huggingface_files import (
     VISION_PREFIX,
     image_size_of,
     normalisation_of,
-    read_json,
     read_preprocessing,
     read_vision_state,
 )
+from feature_extraction.library_calls import library_call
+from feature_extraction.model_files import check_numbers, read_json_object
 from feature_extraction.spec import Layer
 from feature_extraction.weights import (
     HUB_PREFIX,
@@ -39,7 +38,7 @@ from feature_extraction.weights import (
     LoadedTower,
     Normalisation,
     fetch_from_hub,
-    first_lines,
+    require_same_size,
     seeded,
     state_sha256,
 )
@@ -62,16 +61,14 @@ HOUSEKEEPING = frozenset(
 # What stands before the patch tokens, by the name of the parameter that holds it.
 LEADING_TOKENS = frozenset("cls_token class_embedding distillation_token register_tokens".split())
 
-BUILD_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
+# Of a configuration, wherever in it: what would fetch or run something, or change the arithmetic.
+UNWANTED = frozenset(
+    "_attn_implementation _attn_implementation_internal _commit_hash _experts_implementation "
+    "_name_or_path attn_implementation auto_map dtype experts_implementation name_or_path "
+    "quantization_config torch_dtype use_kernels".split()
 )
+# What names another model, to be fetched or read from any folder.
+OTHER_MODEL = "backbone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,15 +123,14 @@ class HuggingFaceTower:
         Raises:
             EncoderError: transformers cannot build it, or it is no tower of images.
         """
-        try:
-            with _quiet():
-                module = AutoModel.from_config(
-                    self.config, dtype=torch.float32, trust_remote_code=False
-                )
-        except BUILD_ERRORS as error:
-            raise EncoderError(
-                f"transformers cannot build {self.name}: {first_lines(str(error))}"
-            ) from error
+
+        def cannot_build(reason: str) -> EncoderError:
+            return EncoderError(f"transformers cannot build {self.name}: {reason}")
+
+        with library_call(cannot_build):
+            module = AutoModel.from_config(
+                self.config, dtype=torch.float32, trust_remote_code=False
+            )
         needed = [
             name
             for name, parameter in inspect.signature(module.forward).parameters.items()
@@ -220,19 +216,17 @@ class HuggingFaceTower:
 
     def _loaded(self, state: Mapping[str, Tensor], name: str, layer: Layer) -> nn.Module:
         with torch.device("meta"):
-            kind = type(self.build(self.image_size))
-        try:
-            with _quiet():
-                module, info = cast(Any, kind).from_pretrained(
-                    None,
-                    config=self.config,
-                    state_dict=dict(state),
-                    dtype=torch.float32,
-                    ignore_mismatched_sizes=True,
-                    output_loading_info=True,
-                )
-        except BUILD_ERRORS as error:
-            raise EncoderError(_does_not_fit(name, first_lines(str(error)))) from None
+            plan = self.build(self.image_size)
+        require_same_size(plan, state, name)
+        with library_call(lambda reason: EncoderError(_does_not_fit(name, reason))):
+            module, info = cast(Any, type(plan)).from_pretrained(
+                None,
+                config=self.config,
+                state_dict=dict(state),
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
         parts = {part for part, _ in module.named_children()}
         prefixes = (f"{module.base_model_prefix}.", VISION_PREFIX)
         missing = [
@@ -278,22 +272,15 @@ def tower_of_folder(folder: Path) -> HuggingFaceTower:
 
 
 def _tower(folder: Path, name: str, weights: str | Path) -> HuggingFaceTower:
-    described = read_json(folder / CONFIG_NAME)
+    path = folder / CONFIG_NAME
+    described = read_json_object(path)
     if "architecture" in described:
         raise EncoderError(f"{name} was written by timm: give it as timm:OWNER/NAME")
-    try:
-        with _quiet():
-            config = AutoConfig.from_pretrained(
-                str(folder), trust_remote_code=False, local_files_only=True
-            )
-    except BUILD_ERRORS as error:
-        raise EncoderError(
-            f"{folder / CONFIG_NAME} is no configuration transformers knows: "
-            f"{first_lines(str(error))}. Code that comes with a checkpoint is not run."
-        ) from None
-    if getattr(config, "vision_config", None) is not None:
-        config = config.vision_config
-        described = {**described.get("vision_config", {}), "model_type": config.model_type}
+    config = _read_config(described, path)
+    if isinstance(vision := getattr(config, "vision_config", None), PreTrainedConfig):
+        config = vision
+        own = described.get("vision_config") or {}
+        described = {**own, "model_type": config.model_type}
     preprocessing, source = read_preprocessing(folder)
     return HuggingFaceTower(
         name=name,
@@ -303,6 +290,40 @@ def _tower(folder: Path, name: str, weights: str | Path) -> HuggingFaceTower:
         default_weights=weights,
         normalisation=normalisation_of(preprocessing, source),
     )
+
+
+def _read_config(described: Mapping[str, Any], path: Path) -> Any:
+    """Make transformers' configuration of what a `config.json` describes.
+
+    Raises:
+        EncoderError: transformers has no such model, or a value is not valid.
+    """
+    kind = described.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise EncoderError(
+            f"{path} is no configuration transformers knows: found the model_type {kind!r:.80}. "
+            "Code that comes with a checkpoint is not run."
+        )
+    check_numbers(described, path)
+
+    def is_no_config(reason: str) -> EncoderError:
+        return EncoderError(f"{path} is no configuration of a {kind}: {reason}")
+
+    with library_call(is_no_config):
+        return CONFIG_MAPPING[kind].from_dict(_cleaned(described, path))
+
+
+def _cleaned(value: Any, path: Path) -> Any:
+    if isinstance(value, dict):
+        if isinstance(value.get(OTHER_MODEL), str):
+            raise EncoderError(
+                f"{path} names another model, {value[OTHER_MODEL]!r:.80}, as its {OTHER_MODEL}: "
+                "expected a vision model with all its layers in one checkpoint"
+            )
+        return {k: _cleaned(v, path) for k, v in value.items() if k not in UNWANTED}
+    if isinstance(value, list):
+        return [_cleaned(inner, path) for inner in value]
+    return value
 
 
 def _is_layer_of(key: str, parts: set[str], prefixes: tuple[str, ...]) -> bool:
@@ -318,18 +339,3 @@ def _does_not_fit(weights: str, why: str) -> str:
         f"the weights {weights} do not fit the encoder: {why}. Name the encoder they were "
         "trained for."
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from printing its own reports; problems come as exceptions."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -1,9 +1,11 @@
-"""Photographs: found below a folder, and decoded to upright 8-bit RGB whatever they are.
+"""Photographs decoded to upright 8-bit RGB whatever they are.
 
 What decoding does, so that features mean what a viewer sees:
 
+* what is no regular file (a FIFO, a device) is refused before it is opened;
 * the content decides the format, not the suffix; animations and stacks give their first frame;
 * EXIF orientation is applied; a broken EXIF block is ignored;
+* metadata of a PNG beyond a bound is skipped (`feature_extraction.png_metadata`);
 * transparency is laid over white; colour profiles are not applied, as in CLIP's own preprocessing;
 * 16-bit, 32-bit and floating-point pictures are scaled to 8 bits, not clipped;
 * a picture whose header declares more than 178,956,970 pixels is refused before it is decoded;
@@ -14,26 +16,33 @@ What decoding does, so that features mean what a viewer sees:
 Truncated files are errors. Pillow's global settings are neither relied on nor changed.
 """
 
-import os
+import stat
 import struct
-import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from operator import attrgetter
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from feature_extraction.colours import BACKGROUND, rgb_converter
 from feature_extraction.errors import ImageError
+from feature_extraction.image_files import (
+    HEIF_EXTRA,
+    FoundImages,
+    ImageFile,
+    find_images,
+    is_utf8,
+    walk_files,
+)
+from feature_extraction.png_metadata import open_png
 
 __all__ = [
     "BACKGROUND",
     "EXACT_PIXELS",
     "MOST_PIXELS",
     "Decoded",
+    "FoundImages",
     "ImageFile",
     "decode_image",
     "find_images",
@@ -41,13 +50,19 @@ __all__ = [
     "walk_files",
 ]
 
-SUFFIXES = frozenset(
-    ".avif .bmp .dib .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff"
-    " .webp".split()
-)
-
 # Formats whose decoders are self-contained: EPS, for one, would start another program.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+# Major brands of ISO base media files, by which HEIF and AVIF are told apart.
+HEIF_BRANDS = frozenset(b"heic heim heis heix hevc hevm hevs hevx mif1 msf1".split())
+AVIF_BRANDS = frozenset(b"avif avis".split())
+
+SPECIAL_FILES = {
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
 
 MOST_PIXELS = 178_956_970
 EXACT_PIXELS = 2**22
@@ -81,28 +96,6 @@ METADATA_ERRORS = (
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFile:
-    """A photograph on disk.
-
-    There may be millions of them: what is the same for many is kept once.
-
-    Args:
-        image_id: The file name without suffix, as the datasets have it.
-        folder: Where it is; files of one folder share the object.
-        suffix: Of the file name, with its dot.
-    """
-
-    image_id: str
-    folder: Path
-    suffix: str
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.folder / (self.image_id + self.suffix)
-
-
-@dataclass(frozen=True, slots=True)
 class Decoded:
     """A picture in RGB, and the upright size in pixels of the photograph it came from.
 
@@ -112,46 +105,6 @@ class Decoded:
     image: Image.Image
     height: int
     width: int
-
-
-def find_images(folder: Path) -> list[ImageFile]:
-    """Find the photographs below `folder`, sorted by id.
-
-    A file counts when its suffix, in any case, is one images have. Names that start with a dot
-    are skipped; links to folders are followed, each folder once.
-
-    Raises:
-        ImageError: There is no such folder, no image in it, two files share an id, or a name is
-            not UTF-8.
-    """
-    if not folder.is_dir():
-        found = "is not a folder" if folder.exists() else "does not exist"
-        raise ImageError(f"{folder} {found}; expected a folder of images")
-    files: list[ImageFile] = []
-    for parent, names in _walk(folder):
-        for name in names:
-            image_id, suffix = os.path.splitext(name)
-            if suffix.lower() not in SUFFIXES:
-                continue
-            if not is_utf8(image_id):
-                raise ImageError(
-                    f"the file name {os.fsencode(parent / name)!r} is not UTF-8, so it cannot be "
-                    "an image id; rename the file"
-                )
-            files.append(ImageFile(image_id, parent, sys.intern(suffix)))
-    files.sort(key=attrgetter("image_id"))
-    for one, other in pairwise(files):
-        if one.image_id == other.image_id:
-            raise ImageError(
-                f"two files have the id {one.image_id!r}: {one.path} and {other.path}. Ids are "
-                "file names without suffix and must differ: rename or remove one."
-            )
-    if not files:
-        raise ImageError(
-            f"no images in {folder} or below it; expected files that end in "
-            f"{', '.join(sorted(SUFFIXES))}"
-        )
-    return files
 
 
 def decode_image(source: Path | Image.Image, side: int) -> Decoded:
@@ -181,6 +134,8 @@ def decode_image(source: Path | Image.Image, side: int) -> Decoded:
             raise
         except FileNotFoundError:
             raise ImageError("the file is no longer there") from None
+        except PermissionError:
+            raise ImageError("permission to read the file is denied") from None
         except Exception as error:
             # Decoders meet corrupt data with nearly every type of exception.
             raise ImageError(f"it cannot be decoded: {_reason(error)}") from error
@@ -192,21 +147,42 @@ def _version(path: Path) -> tuple[int, int, int]:
 
 
 def _open(path: Path) -> Image.Image:
-    if path.stat().st_size == 0:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        # Opening one may wait for ever, reading one may never end.
+        kind = SPECIAL_FILES.get(stat.S_IFMT(found.st_mode), "no file")
+        raise ImageError(f"it is {kind}, expected a file")
+    if found.st_size == 0:
         raise ImageError("the file is empty")
     Image.init()
     try:
-        return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+        return Image.open(
+            open_png(path) or path, formats=[name for name in FORMATS if name in Image.OPEN]
+        )
     except UnidentifiedImageError:
-        with path.open("rb") as file:
-            start = file.read(12)
-        raise ImageError(
-            f"it is not an image of a known format; it starts with {start!r}"
-        ) from None
+        return _open_unidentified(path)
     except Image.DecompressionBombError:
         raise ImageError(
             f"its header declares more than {MOST_PIXELS:,} pixels, the most that are decoded"
         ) from None
+
+
+def _open_unidentified(path: Path) -> Image.Image:
+    """Open what Pillow alone does not read."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    box, brand = start[4:8], start[8:12]
+    if box == b"ftyp" and brand in AVIF_BRANDS:
+        raise ImageError("it is AVIF, damaged or not supported by this Pillow, which 11.3 is")
+    if box != b"ftyp" or brand not in HEIF_BRANDS:
+        raise ImageError(f"it is not an image of a known format; it starts with {start!r}")
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        raise ImageError(f"it is HEIC, which an extra package reads: {HEIF_EXTRA}") from None
+    # Not registered with Pillow: other code keeps the formats it had.
+    open_heif: Callable[[Path], Image.Image] = HeifImageFile
+    return open_heif(path)
 
 
 def _decode(image: Image.Image, side: int) -> Decoded:
@@ -218,7 +194,9 @@ def _decode(image: Image.Image, side: int) -> Decoded:
         )
     is_large = width * height > EXACT_PIXELS
     least = LEAST_OVERSAMPLING * side
-    drafted = image.draft(None, (least, least)) if is_large else None
+    # HEIF would take an embedded thumbnail in place of the photograph.
+    may_draft = is_large and image.format in ("JPEG", "MPO")
+    drafted = image.draft(None, (least, least)) if may_draft else None
     header_size = image.size
     image.load()
     if image.size != header_size:
@@ -262,35 +240,6 @@ def _orientation(image: Image.Image) -> int:
     except METADATA_ERRORS:
         return 1
     return value if isinstance(value, int) else 1
-
-
-def walk_files(folder: Path) -> Iterator[Path]:
-    """Go through the files below a folder in a fixed order, as `find_images` does."""
-    for parent, names in _walk(folder):
-        for name in names:
-            yield parent / name
-
-
-def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    seen: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        identity = os.stat(parent)
-        if (identity.st_dev, identity.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((identity.st_dev, identity.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files.sort()
-        yield Path(parent), [name for name in files if not name.startswith(".")]
-
-
-def is_utf8(text: str) -> bool:
-    """Whether a file name, as Python gives it, is text."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _reason(error: Exception) -> str:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from feature_extraction.disk import hdf5_errors_as_os_errors
 from feature_extraction.errors import StoreError
+from feature_extraction.hdf5_writer import hdf5_bytes
 from feature_extraction.layout import (
     HDF5_FORMAT,
     INDEX_ATTRIBUTE,
@@ -107,13 +107,16 @@ def write_index(
         source.select_hyperslab((0, 0, 0), (rows, *shape_VC))
         properties.set_virtual(whole, entry.name.encode(), f"/{FEATURES}".encode(), source)
         start += rows
-    with hdf5_errors_as_os_errors(), h5py.File(path, "w", libver=HDF5_FORMAT) as file:
-        whole.select_all()
+    whole.select_all()
+    status = np.concatenate([entry.status for entry in entries])
+    files = [_File(name=entry.name, images=len(entry.image_ids)) for entry in entries]
+
+    def fill(file: h5py.File) -> None:
         h5py.h5d.create(file.id, FEATURES.encode(), h5py.h5t.IEEE_F16LE, whole, properties)
-        status = np.concatenate([entry.status for entry in entries])
         write_table(file, spec, image_ids, status, image_size, reasons)
-        files = [_File(name=entry.name, images=len(entry.image_ids)) for entry in entries]
         write_text(file, INDEX_ATTRIBUTE, _Record(files=files).model_dump_json())
+
+    path.write_bytes(hdf5_bytes(fill, libver=HDF5_FORMAT))
 
 
 def read_index(file: h5py.File) -> list[IndexEntry] | None:

@@ -6,13 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_extraction.disk import written_whole
 from feature_extraction.errors import StoreError
 from feature_extraction.index import IndexEntry, write_index
 from feature_extraction.layout import Status
-from feature_extraction.partial import PartialStore, check_target, partial_folder
+from feature_extraction.partial import PartialStore
 from feature_extraction.shards import ShardRecord, image_list_sha256
-from feature_extraction.store import FeatureStore, JoinedStore, is_index
+from feature_extraction.store import FeatureStore, JoinedStore, holds_same, is_index
+from feature_extraction.targets import (
+    check_target,
+    link_target,
+    partial_folder,
+    remove_leftovers,
+    written_whole,
+)
 
 __all__ = ["JoinResult", "join_stores"]
 
@@ -42,7 +48,7 @@ def join_stores(paths: Sequence[Path], out: Path, *, copy: bool = False) -> Join
     """Join the shards of one extraction, or several whole stores made alike, into one file.
 
     Shards are put in their order whatever the order they are given in; whole stores stay in the
-    order given.
+    order given. Killed at any moment, the same call makes the same file, or finds it finished.
 
     Args:
         paths: All shards of one extraction, or stores that are not shards.
@@ -78,7 +84,14 @@ def join_stores(paths: Sequence[Path], out: Path, *, copy: bool = False) -> Join
             )
         stores.sort(key=_place)
         _check_complete(stores, records)
-    if copy:
+    if out.exists() and not is_index(out):
+        if not (copy and _is_copied(stores, out)):
+            raise StoreError(
+                f"{out} exists and is not an index, which alone is replaced. Remove it if it is "
+                "not needed, or give another --out."
+            )
+        remove_leftovers(out)
+    elif copy:
         _write_copy(stores, out)
     else:
         _write_index(stores, out)
@@ -95,11 +108,6 @@ def _check_out(out: Path, paths: Sequence[Path]) -> None:
     if out.exists() and any(path.exists() and out.samefile(path) for path in paths):
         raise StoreError(f"{out} is one of the files to join; give another --out")
     check_target(out)
-    if out.exists() and not is_index(out):
-        raise StoreError(
-            f"{out} exists and is not an index, which alone is replaced. Remove it if it is not "
-            "needed, or give another --out."
-        )
 
 
 def _place(store: FeatureStore) -> int:
@@ -169,7 +177,7 @@ def _write_index(stores: Sequence[FeatureStore], out: Path) -> None:
 
 
 def _relative_name(path: Path, out: Path) -> str:
-    folder = out.parent.resolve()
+    folder = link_target(out).parent.resolve()
     # The folder is resolved, not the file: a link beside the index counts as the file.
     place = path.parent.resolve() / path.name
     if not place.is_relative_to(folder):
@@ -178,6 +186,15 @@ def _relative_name(path: Path, out: Path) -> str:
             "files. Choose an --out beside the shards, or pass --copy."
         )
     return place.relative_to(folder).as_posix()
+
+
+def _is_copied(stores: Sequence[FeatureStore], out: Path) -> bool:
+    """Whether `out` is what copying the stores makes."""
+    try:
+        found = FeatureStore(out)
+        return found.compression == "none" and found.shard is None and holds_same(found, stores)
+    except StoreError:
+        return False
 
 
 def _write_copy(stores: Sequence[FeatureStore], out: Path) -> None:

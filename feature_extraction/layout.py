@@ -17,14 +17,15 @@ same offset every time.
 import enum
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_extraction.disk import hdf5_errors_as_os_errors
 from feature_extraction.errors import StoreError
 from feature_extraction.filters import read_filters
+from feature_extraction.hdf5_writer import check_size_limit, hdf5_in
 from feature_extraction.shards import SHARD_ATTRIBUTE, ShardRecord
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.texts import fixed_texts, read_text, write_text
@@ -62,7 +63,8 @@ class Status(enum.IntEnum):
 
 
 def write_layout(
-    path: Path,
+    handle: int,
+    name: Path,
     spec: FeatureSpec,
     image_ids: Sequence[str],
     status: NDArray[np.uint8],
@@ -72,11 +74,13 @@ def write_layout(
 ) -> int:
     """Create a store whose features are allocated but not written.
 
-    The file is sparse: only metadata takes space on disk until the features are written at the
-    offset returned, image after image, `tokens * channels * 2` bytes each.
+    The file is sparse: only metadata takes space until the features are written at the offset
+    returned, image after image, `tokens * channels * 2` bytes each.
 
     Args:
-        path: The file to create.
+        handle: An empty file in memory (`feature_extraction.hdf5_writer.memory_file`): a disk may
+            be full, which HDF5 does not survive.
+        name: A path to create, and remove at once.
         spec: How its features are made.
         image_ids: Its images, in order.
         status: uint8 `[images]`, a `Status` each.
@@ -88,19 +92,19 @@ def write_layout(
         Offset of the features in the file, in bytes.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: The path cannot be created, or this process may not write files of that size.
     """
     images, shape = len(image_ids), (len(image_ids), spec.tokens, spec.channels)
-    with (
-        hdf5_errors_as_os_errors(),
-        h5py.File(
-            path,
-            "w",
-            libver=HDF5_FORMAT,
-            alignment_threshold=PAGE_BYTES,
-            alignment_interval=PAGE_BYTES,
-        ) as file,
-    ):
+    image_bytes = spec.tokens * spec.channels * np.dtype(np.float16).itemsize
+    table = _table(image_ids, status, image_size, reasons)
+    check_size_limit(images * image_bytes + sum(values.nbytes for values in table.values()))
+    with hdf5_in(
+        handle,
+        name,
+        libver=HDF5_FORMAT,
+        alignment_threshold=PAGE_BYTES,
+        alignment_interval=PAGE_BYTES,
+    ) as file:
         properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         properties.set_chunk((1, *shape[1:]))
         properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -110,7 +114,6 @@ def write_layout(
             file.id, b"features", h5py.h5t.IEEE_F16LE, h5py.h5s.create_simple(shape), properties
         )
         offset = int(features.get_chunk_info(0).byte_offset)
-        image_bytes = spec.tokens * spec.channels * np.dtype(np.float16).itemsize
         last = int(features.get_chunk_info(images - 1).byte_offset)
         if last != offset + (images - 1) * image_bytes:
             raise StoreError(
@@ -132,17 +135,25 @@ def write_table(
     shard: ShardRecord | None = None,
 ) -> None:
     """Write everything but the features into a file that is being made."""
-    data = {
+    for name, values in _table(image_ids, status, image_size, reasons).items():
+        file.create_dataset(name, data=values, track_times=False)
+    write_text(file, "spec", spec.to_json())
+    if shard is not None:
+        write_text(file, SHARD_ATTRIBUTE, shard.model_dump_json())
+
+
+def _table(
+    image_ids: Sequence[str],
+    status: NDArray[np.uint8],
+    image_size: NDArray[np.int32],
+    reasons: Sequence[str],
+) -> dict[str, NDArray[Any]]:
+    return {
         "image_id": fixed_texts(image_ids),
         "status": status.astype("u1"),
         "image_size": image_size.astype("<i4"),
         "reason": fixed_texts(reasons),
     }
-    for name, values in data.items():
-        file.create_dataset(name, data=values, track_times=False)
-    write_text(file, "spec", spec.to_json())
-    if shard is not None:
-        write_text(file, SHARD_ATTRIBUTE, shard.model_dump_json())
 
 
 def check_layout(file: h5py.File) -> None:

@@ -10,11 +10,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from feature_extraction.images import SUFFIXES
+from feature_extraction.image_files import IMAGE_SUFFIXES
 
 __all__ = ["NearNames", "image_id_of", "near_names", "near_names_hint"]
 
-SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(SUFFIXES)))})(\?.*)?", re.IGNORECASE)
+SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})(\?.*)?", re.IGNORECASE)
 NUMBER = re.compile(r"(?:.*\D)?0*(\d+)", re.DOTALL)
 DIGITS = re.compile(r"\d+")
 

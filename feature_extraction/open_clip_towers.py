@@ -21,6 +21,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from feature_extraction.errors import EncoderError
+from feature_extraction.library_calls import library_call
 from feature_extraction.open_clip_weights import (
     CONFIG_NAME,
     QUICK_GELU_SUFFIX,
@@ -41,6 +42,7 @@ from feature_extraction.weights import (
     RANDOM,
     LoadedTower,
     Normalisation,
+    require_same_size,
     seeded,
     state_sha256,
 )
@@ -149,6 +151,9 @@ class OpenClipTower:
                 f"open_clip's own weights for {self.name} differ in their normalisation, and "
                 f"nothing says which of them {source} had: put its {CONFIG_NAME} beside it"
             )
+        if state is not None:
+            with torch.device("meta"):
+                require_same_size(self._build(side), state, name)
         with seeded():
             visual = self._build(side)
         sha256 = state_sha256(visual.state_dict() if state is None else state)
@@ -186,25 +191,20 @@ class OpenClipTower:
         if not is_resnet(vision):
             # A ResNet keeps its own size: only its attention pool depends on it.
             vision["image_size"] = side
-        try:
+
+        def cannot_build(reason: str) -> EncoderError:
+            return EncoderError(
+                f"open_clip cannot build the encoder {self.name}: {reason}; see its "
+                f"vision_cfg: {json.dumps(vision):.400}"
+            )
+
+        with library_call(cannot_build):
             model = open_clip.CLIP(
                 embed_dim=self.config["embed_dim"],
                 vision_cfg=vision,
                 text_cfg=SMALLEST_TEXT_TOWER,
                 quick_gelu=self.quick_gelu,
             )
-        except (
-            ArithmeticError,
-            AssertionError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
-            raise EncoderError(
-                f"open_clip cannot build the encoder {self.name}: {error}; see its "
-                f"vision_cfg: {json.dumps(vision)}"
-            ) from error
         return cast(nn.Module, model.visual)
 
     def _read(self, source: str | Path) -> tuple[str, dict[str, Tensor], Normalisation | None]:
@@ -214,7 +214,7 @@ class OpenClipTower:
             file = fetch(str(source), tag)
             return str(source), visual_state(file), normalisation_of(tag)
         path = Path(source)
-        if not path.is_file():
+        if not path.exists():
             raise EncoderError(
                 f"weights {source!s}: no such file, and no tag of this encoder (its tags: "
                 f"{', '.join(tags_of(self.model)) or 'none'}). Give a tag, a .safetensors file, or "
@@ -222,7 +222,7 @@ class OpenClipTower:
             )
         normalisation = None
         neighbour = path.parent / CONFIG_NAME
-        if neighbour.is_file():
+        if neighbour.exists():
             config = read_config(neighbour)
             self._check_activation(
                 f"file {path}, by the {CONFIG_NAME} beside it,",
@@ -306,7 +306,7 @@ def tower_of_folder(folder: Path) -> OpenClipTower:
 
 def _image_size(config: Mapping[str, Any], source: str) -> int:
     size = config["vision_cfg"].get("image_size", DEFAULT_IMAGE_SIZE)
-    if not isinstance(size, int):
+    if not isinstance(size, int) or size < 1:
         raise EncoderError(f"{source}: image_size is {size}, expected one number")
     return size
 

@@ -1,21 +1,18 @@
 """Pretrained weights and configurations of open_clip: found, checked for their activation, read."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import open_clip
+import timm
 from open_clip.model import resize_pos_embed
 from torch import Tensor, nn
 
 from feature_extraction.errors import EncoderError
-from feature_extraction.weights import (
-    Normalisation,
-    first_lines,
-    read_safetensors,
-    three_numbers,
-)
+from feature_extraction.library_calls import library_call
+from feature_extraction.model_files import check_numbers, read_json_object, read_safetensors
+from feature_extraction.weights import Normalisation, three_numbers
 
 __all__ = [
     "CONFIG_NAME",
@@ -46,11 +43,8 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         EncoderError: It cannot be read, or is not what open_clip writes.
     """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"{path} cannot be read as JSON: {error}") from None
-    model = config.get("model_cfg") if isinstance(config, dict) else None
+    config = read_json_object(path)
+    model = config.get("model_cfg")
     if (
         not isinstance(model, dict)
         or not isinstance(model.get("vision_cfg"), dict)
@@ -59,7 +53,14 @@ def read_config(path: Path) -> dict[str, Any]:
         raise EncoderError(
             f"{path} lacks model_cfg.vision_cfg or model_cfg.embed_dim, which open_clip writes"
         )
-    return cast(dict[str, Any], config)
+    check_numbers({"embed_dim": model["embed_dim"], "vision_cfg": model["vision_cfg"]}, path)
+    trunk = model["vision_cfg"].get("timm_model_name")
+    # timm itself would fetch `hf-hub:OWNER/NAME`, and read `local-dir:FOLDER`.
+    if trunk is not None and not (isinstance(trunk, str) and timm.is_model(trunk)):
+        raise EncoderError(f"{path}: this version of timm has no architecture {trunk!r:.80}")
+    if not isinstance(config.get("preprocess_cfg", {}), dict):
+        raise EncoderError(f"{path}: preprocess_cfg is no JSON object")
+    return config
 
 
 def normalisation_of(preprocess: Mapping[str, Any]) -> Normalisation:
@@ -104,14 +105,15 @@ def fetch(tag: str, pretrained: Mapping[str, Any]) -> Path:
     Raises:
         EncoderError: They cannot be had.
     """
-    try:
+
+    def cannot_fetch(reason: str) -> EncoderError:
+        return EncoderError(
+            f"the weights {tag} are not on this machine and could not be fetched ({reason}). "
+            "Connect to the network, or give --weights a .safetensors file copied from elsewhere."
+        )
+
+    with library_call(cannot_fetch, is_download=True):
         return Path(open_clip.download_pretrained(pretrained))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise EncoderError(
-            f"the weights {tag} are not on this machine and could not be fetched "
-            f"({first_lines(str(error))}). Connect to the network, or give --weights a "
-            ".safetensors file copied from elsewhere."
-        ) from error
 
 
 def visual_state(path: Path) -> dict[str, Tensor]:
@@ -144,15 +146,17 @@ def load_state(visual: nn.Module, state: Mapping[str, Tensor], name: str) -> Non
     prefixed = {VISUAL_PREFIX + key: value for key, value in state.items()}
     holder = nn.Module()
     holder.visual = visual
-    resize_pos_embed(prefixed, holder)
-    resized = {key.removeprefix(VISUAL_PREFIX): value for key, value in prefixed.items()}
-    try:
-        visual.load_state_dict(resized, strict=True)
-    except RuntimeError as error:
-        raise EncoderError(
-            f"the weights {name} do not fit the encoder: {first_lines(str(error))}. "
+
+    def does_not_fit(reason: str) -> EncoderError:
+        return EncoderError(
+            f"the weights {name} do not fit the encoder: {reason}. "
             "Name the encoder they were trained for."
-        ) from None
+        )
+
+    with library_call(does_not_fit):
+        resize_pos_embed(prefixed, holder)
+        resized = {key.removeprefix(VISUAL_PREFIX): value for key, value in prefixed.items()}
+        visual.load_state_dict(resized, strict=True)
 
 
 def is_resnet(vision: Mapping[str, Any]) -> bool:

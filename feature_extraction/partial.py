@@ -7,7 +7,7 @@ While `FILE.h5` is being made there is a folder `FILE.h5.partial` with
 
 Features reach the disk before the line that speaks for them, so a row the journal calls done is
 done, after a kill and after a power failure; a last line cut short is dropped. The metadata is
-written at the end: laid out anew in a small sparse file, its bytes copied around the features.
+written at the end: laid out in a sparse file in memory, its bytes copied around the features.
 Until the file takes its final name nothing can mistake it for a whole store, features are written
 once, and the finishing can be repeated.
 """
@@ -29,17 +29,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from feature_extraction.disk import (
     copy_range,
     is_out_of_space,
-    lock_file,
     require_regular_file,
     sync_folder,
     write_all,
     write_at,
 )
 from feature_extraction.errors import StoreError
+from feature_extraction.hdf5_writer import memory_file
 from feature_extraction.layout import Status, write_layout
 from feature_extraction.shards import ShardRecord, image_list_sha256
+from feature_extraction.sizes import needed_and_free
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import FeatureStore
+from feature_extraction.targets import (
+    check_target,
+    link_target,
+    locked_folder,
+    partial_folder,
+    remove_folder,
+)
 
 # N images of a batch, V tokens, C channels
 
@@ -90,35 +98,6 @@ class _Entry(BaseModel):
 Line = TypeVar("Line", bound=BaseModel)
 
 
-def partial_folder(out: Path) -> Path:
-    """Return the folder that holds the extraction into `out` while it is under way."""
-    return out.with_name(out.name + ".partial")
-
-
-def check_target(out: Path) -> None:
-    """Make sure that a store can be written at `out`, making its folder if there is none.
-
-    Raises:
-        StoreError: It cannot.
-    """
-    if out.is_dir():
-        raise StoreError(f"{out} is a folder; give the name of a file to write, such as {out}/x.h5")
-    folder = partial_folder(out)
-    made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / "probe"
-        probe.write_bytes(b"")
-        probe.unlink()
-        if made:
-            folder.rmdir()
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {out}: {error.strerror} ({error.filename}). Choose a place you may "
-            "write to."
-        ) from None
-
-
 class PartialStore:
     """An extraction under way; a context manager that keeps others out of its folder.
 
@@ -141,6 +120,7 @@ class PartialStore:
         shard: ShardRecord | None = None,
     ) -> None:
         self._out = out
+        self._target = link_target(out)
         self._folder = partial_folder(out)
         self._spec = spec
         self._image_ids = image_ids
@@ -156,10 +136,17 @@ class PartialStore:
             require_regular_file(self._folder / name)
         self._check_journal_size()
         with self._explained(), ExitStack() as on_failure:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            # Decoding processes take some seconds to notice that this one was killed; the lock is
+            # free at once.
+            on_failure.enter_context(
+                locked_folder(
+                    self._folder,
+                    f"another process is writing {out}; wait for it to end, or choose another "
+                    "--out",
+                )
+            )
             self._journal = os.open(self._folder / "journal.jsonl", os.O_RDWR | os.O_CREAT, 0o666)
             on_failure.callback(os.close, self._journal)
-            self._lock()
             if not (self._folder / "features").exists():
                 os.truncate(self._journal, 0)
             self._read_journal(self._header())
@@ -167,7 +154,7 @@ class PartialStore:
             on_failure.callback(os.close, self._features)
             self._check_space()
             sync_folder(self._folder)
-            on_failure.pop_all()
+            self._opened = on_failure.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -183,8 +170,7 @@ class PartialStore:
             if self._uncommitted and not isinstance(error, StoreError):
                 self.commit()
         finally:
-            os.close(self._features)
-            os.close(self._journal)
+            self._opened.close()
 
     def write(self, batch: Batch) -> None:
         """Take over one batch; about once a second what has come is made safe.
@@ -257,8 +243,7 @@ class PartialStore:
         if pending:
             raise StoreError(f"{pending} images of {self._out} are still pending")
         self.commit()
-        layout = self._folder / "layout"
-        with self._explained():
+        with self._explained(), memory_file() as layout:
             offset = self._write_layout(layout)
             if offset != self._offset:
                 raise StoreError(
@@ -267,21 +252,19 @@ class PartialStore:
                     "and run the command again."
                 )
             block_end = offset + len(self._image_ids) * self._image_bytes
-            with layout.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                for start, end in ((0, offset), (block_end, size)):
-                    copy_range(file.fileno(), self._features, start, end)
+            size = os.fstat(layout).st_size
+            for start, end in ((0, offset), (block_end, size)):
+                copy_range(layout, self._features, start, end)
             os.truncate(self._features, size)
             os.fsync(self._features)
-            os.replace(self._folder / "features", self._out)
-            sync_folder(self._out.parent)
-            shutil.rmtree(self._folder)
+            os.replace(self._folder / "features", self._target)
+            sync_folder(self._target.parent)
+            remove_folder(self._folder)
 
     def _header(self) -> _Header:
         # The place of the features is asked of HDF5 itself, with a layout that is thrown away.
-        layout = self._folder / "layout"
-        offset = self._write_layout(layout)
-        layout.unlink()
+        with memory_file() as layout:
+            offset = self._write_layout(layout)
         self._offset = offset
         return _Header(
             spec=self._spec,
@@ -291,9 +274,10 @@ class PartialStore:
             shard=self._shard,
         )
 
-    def _write_layout(self, path: Path) -> int:
+    def _write_layout(self, handle: int) -> int:
         return write_layout(
-            path,
+            handle,
+            self._folder / "layout",
             self._spec,
             self._image_ids,
             self.status,
@@ -304,7 +288,6 @@ class PartialStore:
 
     def _read_journal(self, header: _Header) -> None:
         """Take over what an earlier run did, or begin; leaves the journal ready for appending."""
-        # Closing any other handle of the file would let go of the lock.
         with os.fdopen(self._journal, "rb", closefd=False) as file:
             first, *lines = file.readlines() or [b""]
         found = _parse(_Header, first)
@@ -365,26 +348,14 @@ class PartialStore:
             self.image_size[row] = size
             self.reasons[row] = reason
 
-    def _lock(self) -> None:
-        # Decoding processes take some seconds to notice that this one was killed; the lock is free
-        # at once.
-        try:
-            lock_file(self._journal, self._folder / "journal.jsonl")
-        except BlockingIOError:
-            raise StoreError(
-                f"another process is extracting into {self._out}; wait for it to end, or choose "
-                "another --out"
-            ) from None
-
     def _check_space(self) -> None:
         pending = int((self.status == Status.PENDING).sum())
         needed = pending * self._image_bytes
         free = shutil.disk_usage(self._folder).free
         if needed > free:
             raise StoreError(
-                f"the features of {pending:,} images need {needed / 2**30:.1f} GiB, but "
-                f"{free / 2**30:.1f} GiB are free at {self._out.parent}. Free some space, or "
-                "choose another --out."
+                f"the features of {pending:,} images need {needed_and_free(needed, free)} at "
+                f"{self._target.parent}. Free some space, or choose another --out."
             )
 
     @contextmanager

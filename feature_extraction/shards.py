@@ -7,7 +7,7 @@ same numbers to the last bit.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -51,23 +51,6 @@ class Shard:
                 "first of eight; let the job array count from 1"
             )
         return cls(int(match[1]), int(match[2]))
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Self | None:
-        """Take RANK and WORLD_SIZE, which torchrun sets; `None` where they are not set.
-
-        Raises:
-            FeatureError: They are not numbers, or the rank is not below the size.
-        """
-        if not {"RANK", "WORLD_SIZE"} <= environment.keys():
-            return None
-        rank, size = environment["RANK"], environment["WORLD_SIZE"]
-        if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
-            raise FeatureError(
-                f"the environment has RANK={rank!r} and WORLD_SIZE={size!r}, expected what "
-                "torchrun sets, such as 0 and 8; unset both to extract in one process"
-            )
-        return cls(int(rank) + 1, int(size))
 
     def path(self, whole: Path) -> Path:
         """Name this shard's file: `val.shard-3-of-8.h5` beside `val.h5`."""

@@ -23,11 +23,20 @@ from feature_extraction.rows import row_reader
 from feature_extraction.shards import ShardRecord, read_shard_record
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.table import read_table, repeated_ids
+from feature_extraction.targets import link_target, partial_folder
 
 # N images asked for, V tokens, C channels
 
-__all__ = ["FeatureReader", "FeatureStore", "JoinedStore", "is_index", "open_features"]
+__all__ = [
+    "FeatureReader",
+    "FeatureStore",
+    "JoinedStore",
+    "holds_same",
+    "is_index",
+    "open_features",
+]
 
+COMPARED_BYTES = 2**24
 READ_ERRORS = (StoreError, OSError, RuntimeError, ValueError, KeyError, TypeError)
 
 
@@ -237,6 +246,37 @@ def open_features(paths: str | Path | Sequence[str | Path]) -> FeatureReader:
     return JoinedStore(stores, ", ".join(str(path) for path in several))
 
 
+def holds_same(store: FeatureStore, parts: Sequence[FeatureStore]) -> bool:
+    """Whether a store holds the images and features of other stores, one after another.
+
+    Raises:
+        StoreError: One of them cannot be read.
+    """
+    listed = tuple(image_id for part in parts for image_id in part.listed_ids)
+    if (
+        store.spec.to_json() != parts[0].spec.to_json()
+        or store.listed_ids != listed
+        or store.status.tobytes() != b"".join(part.status.tobytes() for part in parts)
+        or _sizes_done(store) != b"".join(map(_sizes_done, parts))
+        or store.failures != {key: why for part in parts for key, why in part.failures.items()}
+    ):
+        return False
+    step = max(1, COMPARED_BYTES // (2 * store.tokens * store.channels))
+    for part in parts:
+        present = list(part)
+        for start in range(0, len(present), step):
+            image_ids = present[start : start + step]
+            if store.read(image_ids).tobytes() != part.read(image_ids).tobytes():
+                return False
+    return True
+
+
+def _sizes_done(store: FeatureStore) -> bytes:
+    # Of failed images a size means nothing.
+    sizes: bytes = store.listed_sizes[store.status == Status.DONE].tobytes()
+    return sizes
+
+
 def is_index(path: Path) -> bool:
     """Whether the file is an index that `read_index` accepts; the files it joins are not opened."""
     try:
@@ -260,6 +300,9 @@ def _indexed_store(index: Path, spec: FeatureSpec, entry: IndexEntry) -> Feature
     """Open one file of an index and make sure that it is still the one that was joined."""
     # Never through HDF5's virtual dataset, which gives fill values where a file is missing.
     path = index.parent / entry.name
+    if not path.exists():
+        # The names are relative to the index itself, not to a link to it.
+        path = link_target(index).parent / entry.name
     try:
         store = FeatureStore(path)
     except StoreError as error:
@@ -281,27 +324,41 @@ def _indexed_store(index: Path, spec: FeatureSpec, entry: IndexEntry) -> Feature
 
 
 def _opened(path: Path) -> h5py.File:
-    return h5py.File(path, "r", locking="best-effort")
+    # Files are replaced whole, never written in place; and some file systems have no locks.
+    return h5py.File(path, "r", locking=False)
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     """Tell a missing, an unfinished and a damaged file apart."""
     if not path.is_file():
-        unfinished = path.with_name(path.name + ".partial").exists()
-        state = "its extraction is not finished: run the same command again" if unfinished else ""
-        found = "is a folder" if path.is_dir() else state or "does not exist"
-        raise StoreError(f"feature file {path} {found}. Make it with {HOW_TO_EXTRACT}")
+        raise StoreError(f"feature file {path} {_absence(path)}. Make it with {HOW_TO_EXTRACT}")
     try:
         yield
     except READ_ERRORS as error:
         raise _explained(path, error) from error
 
 
+def _absence(path: Path) -> str:
+    """Say what there is in place of a file."""
+    if path.is_dir():
+        return "is a folder"
+    if path.exists():
+        return "does not exist as a file: it is a device, a FIFO or a socket"
+    if partial_folder(path).exists():
+        return "is not finished: run the same command again"
+    return "does not exist"
+
+
 def _explained(path: Path, error: Exception) -> StoreError:
     """Turn what HDF5 or the system says about a damaged file into what a person can act on."""
     if isinstance(error, StoreError):
         return StoreError(f"{path}: {error}")
+    if isinstance(error, PermissionError):
+        return StoreError(
+            f"{path} cannot be read: permission denied. Ask its owner for permission to read it, "
+            "or give another file."
+        )
     return StoreError(
         f"{path} cannot be read as an HDF5 feature store ({error}). It is damaged, cut short "
         f"or something else: copy it again from its source, or make it anew: {HOW_TO_EXTRACT}"

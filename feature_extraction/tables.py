@@ -104,7 +104,7 @@ class Table(ABC):
 class _Hdf5Table(Table):
     def __init__(self, path: Path) -> None:
         file = FeatureFile("", path)
-        with h5py.File(path, "r") as opened:
+        with h5py.File(path, "r", locking=False) as opened:
             dataset = check_rows(file, opened)
             self._names = read_names(file, opened, dataset.shape[0])
             self._features = dataset.name
@@ -114,8 +114,8 @@ class _Hdf5Table(Table):
         return self._names
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        # Closed again at once: an open HDF5 file is locked.
-        with h5py.File(self.path, "r") as opened:
+        # Closed again at once: nothing closes a table.
+        with h5py.File(self.path, "r", locking=False) as opened:
             return np.asarray(opened[self._features][start:stop])
 
 

@@ -7,6 +7,7 @@
 import dataclasses
 import difflib
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,13 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from feature_extraction.errors import EncoderError
+from feature_extraction.library_calls import library_call
+from feature_extraction.model_files import (
+    WEIGHTS_NAME,
+    check_numbers,
+    read_json_object,
+    read_safetensors,
+)
 from feature_extraction.spec import Layer
 from feature_extraction.weights import (
     FILE_PREFIX,
@@ -27,8 +35,7 @@ from feature_extraction.weights import (
     LoadedTower,
     Normalisation,
     fetch_from_hub,
-    first_lines,
-    read_safetensors,
+    require_same_size,
     seeded,
     state_sha256,
     three_numbers,
@@ -40,21 +47,20 @@ __all__ = ["PREFIX", "TimmTower", "named_tower", "tower_of_folder"]
 
 PREFIX = "timm:"
 CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "model.safetensors"
 PICKLED_NAME = "pytorch_model.bin"
 
 # In an overlay of timm's configuration: nothing but the file that is given there is read.
-NO_SOURCE = {"source": "", "url": "", "hf_hub_id": None, "hf_hub_filename": None}
-
-BUILD_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    LookupError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+NO_SOURCE = {
+    "source": "",
+    "url": "",
+    "file": None,
+    "state_dict": None,
+    "custom_load": False,
+    "hf_hub_id": None,
+    "hf_hub_filename": None,
+}
+# What `create_model` itself takes, such as `checkpoint_path`, says where weights are from.
+NOT_ARGUMENTS = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +142,10 @@ class TimmTower:
             name, sha256 = RANDOM, state_sha256(module.state_dict())
         else:
             name, path = self._find(source)
-            sha256 = state_sha256(read_safetensors(path))
+            state = read_safetensors(path)
+            sha256 = state_sha256(state)
+            with torch.device("meta"):
+                require_same_size(self._build(), state, name)
             module = self._loaded(path, name)
         self._fit(module, side)
         return LoadedTower(
@@ -165,12 +174,8 @@ class TimmTower:
 
     def _build(self, **pretrained: Any) -> nn.Module:
         settings = {"num_classes": 0, **self.arguments, **pretrained}
-        try:
+        with library_call(lambda reason: EncoderError(f"timm cannot build {self.name}: {reason}")):
             return timm.create_model(self.architecture, pretrained_cfg=self.pretrained, **settings)
-        except BUILD_ERRORS as error:
-            raise EncoderError(
-                f"timm cannot build {self.name}: {first_lines(str(error))}"
-            ) from error
 
     def _loaded(self, path: Path, name: str) -> nn.Module:
         """Build the tower with weights from a file, with a classifier in it or without."""
@@ -197,13 +202,15 @@ class TimmTower:
         own = _own_size(self.pretrained)
         if side == own or not hasattr(module, "set_input_size"):
             return
-        try:
-            cast(Any, module).set_input_size(side)
-        except BUILD_ERRORS as error:
-            raise EncoderError(
-                f"{self.name} cannot take images of {side} pixels ({first_lines(str(error))}): "
+
+        def cannot_fit(reason: str) -> EncoderError:
+            return EncoderError(
+                f"{self.name} cannot take images of {side} pixels ({reason}): "
                 f"use its own --image-size {own}"
-            ) from error
+            )
+
+        with library_call(cannot_fit):
+            cast(Any, module).set_input_size(side)
 
     def _find(self, source: str) -> tuple[str, Path]:
         """Find the file of a tag or a repository, or take the file that is given."""
@@ -227,7 +234,7 @@ class TimmTower:
 
     def _check_activation(self, what: str) -> None:
         """Heed timm's own note that weights were trained with QuickGELU."""
-        notes = " ".join(self.pretrained.notes or ())
+        notes = " ".join(map(str, self.pretrained.notes or ()))
         if "QuickGELU" in notes and not self.quick_gelu:
             raise EncoderError(
                 f"the weights {what} were trained with QuickGELU, timm's {self.architecture} "
@@ -279,17 +286,20 @@ def tower_of_folder(folder: Path) -> TimmTower:
 
 
 def _tower_of_config(path: Path, name: str, weights: str | Path) -> TimmTower:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"{path} cannot be read as JSON: {error}") from None
-    architecture = config.get("architecture") if isinstance(config, dict) else None
+    config = read_json_object(path)
+    architecture = config.get("architecture")
     if not isinstance(architecture, str):
         raise EncoderError(f"{path} lacks architecture, which timm writes")
     # Older folders hold what belongs into pretrained_cfg beside the architecture.
     pretrained, arguments = config.get("pretrained_cfg", config), config.get("model_args", {})
     if not isinstance(pretrained, dict) or not isinstance(arguments, dict):
         raise EncoderError(f"{path}: pretrained_cfg or model_args is no JSON object")
+    if sources := sorted(NOT_ARGUMENTS & set(arguments)):
+        raise EncoderError(
+            f"{path}: model_args has {', '.join(sources)}, which would load weights from "
+            "elsewhere: expected settings of the architecture alone. Remove them."
+        )
+    check_numbers({"model_args": arguments, "pretrained_cfg": pretrained}, path)
     if not timm.is_model(architecture):
         raise EncoderError(f"{path}: this version of timm has no architecture {architecture!r}")
     names = {field.name for field in dataclasses.fields(PretrainedCfg)}
@@ -297,7 +307,7 @@ def _tower_of_config(path: Path, name: str, weights: str | Path) -> TimmTower:
     known["num_classes"] = config.get("num_classes", pretrained.get("num_classes", 0))
     size = arguments.get("img_size")
     if size is not None and known.get("fixed_input_size"):
-        known["input_size"] = (3, *((size, size) if isinstance(size, int) else size))
+        known["input_size"] = (3, *(size if isinstance(size, list) else (size, size)))
     return _tower(
         architecture,
         name,
@@ -332,13 +342,15 @@ def _tower(
 
 
 def _own_size(pretrained: PretrainedCfg) -> int:
-    size = pretrained.input_size
-    if len(size) != 3 or size[0] != 3 or size[1] != size[2]:
+    size: Any = pretrained.input_size
+    numbers = size if isinstance(size, list | tuple) else [size]
+    side = numbers[-1] if numbers else None
+    if list(numbers) != [3, side, side] or not isinstance(side, int) or side < 1:
         raise EncoderError(
-            f"{pretrained.architecture} takes {' x '.join(map(str, size))} numbers; "
+            f"{pretrained.architecture} takes {' x '.join(map(str, numbers)):.80} numbers; "
             "only towers of square RGB images can be used"
         )
-    return int(size[1])
+    return side
 
 
 def _pretrained(name: str) -> PretrainedCfg:

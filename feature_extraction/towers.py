@@ -1,4 +1,4 @@
-"""The encoder table, and how a tower is found: by its line there, by library and name, by folder.
+"""How a tower is found: by its line in the encoder table, by library and name, by folder.
 
     RN101, ViT-B-16, ...         a line of the table
     NAME, open_clip:NAME         any model of open_clip
@@ -13,9 +13,6 @@ whole image, not scaled to unit length. The library's module says where each is 
 
 import dataclasses
 import difflib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -24,91 +21,22 @@ import torch
 from torch import Tensor, nn
 
 from feature_extraction import huggingface_towers, open_clip_towers, timm_towers
+from feature_extraction.encoder_table import ENCODERS, EncoderRow
 from feature_extraction.errors import EncoderError
+from feature_extraction.library_calls import library_call
+from feature_extraction.model_files import read_json_object
 from feature_extraction.open_clip_weights import CONFIG_NAME as OPEN_CLIP_CONFIG
 from feature_extraction.spec import Layer
-from feature_extraction.weights import LoadedTower, first_lines
+from feature_extraction.weights import LoadedTower
 
 # B images, C channels, H rows and W columns of the grid, S image side
 
-__all__ = ["ENCODERS", "EncoderRow", "Tower", "find_tower", "is_named", "output_shape"]
+__all__ = ["Tower", "find_tower", "is_named", "output_shape"]
 
 TABLE_IMAGE_SIZE = 224
 CONFIG_NAME = "config.json"
 OPEN_CLIP_PREFIX = "open_clip:"
 PREFIXES = (OPEN_CLIP_PREFIX, timm_towers.PREFIX, huggingface_towers.PREFIX)
-
-RUN_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderRow:
-    """One line of the table: a tower and what belongs to it.
-
-    Args:
-        model: The architecture, activation included: open_clip's name of it, or `timm:NAME`.
-        weights: Default tag of its pretrained weights.
-        quick_gelu: Whether the weights were trained with QuickGELU.
-        grid: Rows and columns of cells for an image of 224 x 224.
-        channels: Numbers per cell.
-        pooled_channels: Numbers of the pooled vector.
-    """
-
-    model: str
-    weights: str
-    quick_gelu: bool
-    grid: tuple[int, int]
-    channels: int
-    pooled_channels: int
-
-
-ENCODERS: Mapping[str, EncoderRow] = {
-    "RN50": EncoderRow(
-        model="RN50-quickgelu", weights="openai", quick_gelu=True,
-        grid=(7, 7), channels=2048, pooled_channels=1024,
-    ),
-    "RN101": EncoderRow(
-        model="RN101-quickgelu", weights="openai", quick_gelu=True,
-        grid=(7, 7), channels=2048, pooled_channels=512,
-    ),
-    "RN50x4": EncoderRow(
-        model="RN50x4-quickgelu", weights="openai", quick_gelu=True,
-        grid=(7, 7), channels=2560, pooled_channels=640,
-    ),
-    "ViT-B-32": EncoderRow(
-        model="ViT-B-32-quickgelu", weights="openai", quick_gelu=True,
-        grid=(7, 7), channels=768, pooled_channels=512,
-    ),
-    "ViT-B-16": EncoderRow(
-        model="ViT-B-16-quickgelu", weights="openai", quick_gelu=True,
-        grid=(14, 14), channels=768, pooled_channels=512,
-    ),
-    "ViT-L-14": EncoderRow(
-        model="ViT-L-14-quickgelu", weights="openai", quick_gelu=True,
-        grid=(16, 16), channels=1024, pooled_channels=768,
-    ),
-    "ViT-B-16-SigLIP": EncoderRow(
-        model="ViT-B-16-SigLIP", weights="webli", quick_gelu=False,
-        grid=(14, 14), channels=768, pooled_channels=768,
-    ),
-    "ViT-B-16-SigLIP2": EncoderRow(
-        model="ViT-B-16-SigLIP2", weights="webli", quick_gelu=False,
-        grid=(14, 14), channels=768, pooled_channels=768,
-    ),
-    "DINOv2-B-14": EncoderRow(
-        model="timm:vit_base_patch14_dinov2", weights="lvd142m", quick_gelu=False,
-        grid=(16, 16), channels=768, pooled_channels=768,
-    ),
-}  # fmt: skip
 
 
 class Tower(Protocol):
@@ -166,7 +94,8 @@ def find_tower(encoder: str | Path) -> Tower:
             return _tower_of_library(prefix, name.removeprefix(prefix), name)
     if name in open_clip.list_models():
         return open_clip_towers.named_tower(name, name)
-    if Path(encoder).is_dir():
+    # An empty name would be the current folder.
+    if name and Path(encoder).is_dir():
         return _tower_of_folder(Path(encoder))
     near = difflib.get_close_matches(name, {*ENCODERS, *open_clip.list_models()}, n=3)
     meant = f" Did you mean {' or '.join(near)}?" if near else ""
@@ -193,30 +122,31 @@ def output_shape(tower: Tower, side: int, layer: Layer) -> tuple[tuple[int, int]
     Raises:
         EncoderError: It cannot take such images, or has no such features.
     """
-    try:
-        if side != tower.image_size:
-            _require_whole_cells(tower, side)
-        with torch.device("meta"):
-            module = tower.build(side).eval()
-            pixels_13SS = torch.empty(1, 3, side, side)
-        _, channels, rows, columns = tower.features(module, pixels_13SS, layer).shape
-    except RUN_ERRORS as error:
-        own = (
-            f"use its own --image-size {tower.image_size}, or " if side != tower.image_size else ""
-        )
-        raise EncoderError(
+    own = f"use its own --image-size {tower.image_size}, or " if side != tower.image_size else ""
+
+    def gives_none(reason: str) -> EncoderError:
+        return EncoderError(
             f"the tower {tower.name} gives no {layer} features of images of {side} pixels "
-            f"({first_lines(str(error))}): {own}take the other layer or another tower"
-        ) from error
+            f"({reason}): {own}take the other layer or another tower"
+        )
+
+    if side != tower.image_size:
+        with library_call(gives_none):
+            cell = tower.cell()
+        _require_whole_cells(tower.name, cell, side)
+    with torch.device("meta"):
+        module = tower.build(side).eval()
+        pixels_13SS = torch.empty(1, 3, side, side)
+    with library_call(gives_none):
+        _, channels, rows, columns = tower.features(module, pixels_13SS, layer).shape
     return (rows, columns), channels
 
 
-def _require_whole_cells(tower: Tower, side: int) -> None:
-    cell = tower.cell()
+def _require_whole_cells(name: str, cell: int, side: int) -> None:
     if side < cell or side % cell:
         near = max(cell, round(side / cell) * cell)
         raise EncoderError(
-            f"image size {side} does not suit {tower.name}, whose cells are {cell} pixels "
+            f"image size {side} does not suit {name}, whose cells are {cell} pixels "
             f"wide: take a multiple of {cell}, such as {near}"
         )
 
@@ -231,7 +161,7 @@ def _tower_of_row(name: str, row: EncoderRow) -> Tower:
 
 
 def _tower_of_library(prefix: str, rest: str, name: str) -> Tower:
-    if Path(rest).is_dir():
+    if rest and Path(rest).is_dir():
         return _tower_of_folder(Path(rest))
     if prefix == timm_towers.PREFIX:
         return timm_towers.named_tower(rest, name)
@@ -248,18 +178,14 @@ def _tower_of_library(prefix: str, rest: str, name: str) -> Tower:
 
 def _tower_of_folder(folder: Path) -> Tower:
     """Read a folder, told by its configuration which library wrote it."""
-    if (folder / OPEN_CLIP_CONFIG).is_file():
+    if (folder / OPEN_CLIP_CONFIG).exists():
         return open_clip_towers.tower_of_folder(folder)
     path = folder / CONFIG_NAME
-    if not path.is_file():
+    if not path.exists():
         raise EncoderError(
             f"no {OPEN_CLIP_CONFIG} and no {path.name} in {folder}: a tower's folder "
             "holds one of them, and its weights as safetensors"
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EncoderError(f"{path} cannot be read as JSON: {error}") from None
-    if isinstance(config, dict) and "architecture" in config:
+    if "architecture" in read_json_object(path):
         return timm_towers.tower_of_folder(folder)
     return huggingface_towers.tower_of_folder(folder)

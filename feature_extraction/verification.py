@@ -10,7 +10,7 @@ quarter of both where the tower ran in bf16.
 import hashlib
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,12 +74,15 @@ class Verification:
     Args:
         differences: Of each image compared, in the order of the store.
         absent: Images with features that are not in the folder.
-        near_names: What the names of those differ in from names in the folder; empty where they are
-            others altogether.
+        left_out: Number of files of the folder that may be photographs but were left out, by
+            suffix.
+        near_names: What the names of the absent images differ in from names in the folder; empty
+            where they are others altogether.
     """
 
     differences: tuple[Difference, ...]
     absent: int
+    left_out: Mapping[str, int]
     near_names: str = ""
 
     @property
@@ -117,7 +120,8 @@ def verify(
         ImageError: The folder has no photographs, or one cannot be decoded.
         EncoderError: The tower gives numbers that are not finite.
     """
-    path_of = {file.image_id: file.path for file in find_images(images)}
+    found = find_images(images)
+    path_of = {file.image_id: file.path for file in found}
     present = [image_id for image_id in store if image_id in path_of]
     hint = near_names_hint(
         (image_id for image_id in store if image_id not in path_of),
@@ -129,6 +133,7 @@ def verify(
             f"none of the {len(store):,} images with features is in {images}, "
             f"which has {len(path_of):,}, such as {next(iter(path_of))!r}; give the folder of the "
             f"photographs the features were made of.{hint}"
+            + (f" Note: {found.note}." if found.note else "")
         )
     chosen = _sampled(present, sample)
     differences = []
@@ -137,7 +142,10 @@ def verify(
         if on_progress is not None:
             on_progress(done, len(chosen))
     return Verification(
-        differences=tuple(differences), absent=len(store) - len(present), near_names=hint
+        differences=tuple(differences),
+        absent=len(store) - len(present),
+        left_out=found.left_out,
+        near_names=hint,
     )
 
 

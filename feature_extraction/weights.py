@@ -1,9 +1,7 @@
-"""What reading weights of vision towers has in common, whatever library built the tower.
-
-Only safetensors files are read. Other checkpoint files are pickles, which can run any code.
-"""
+"""What reading weights of vision towers has in common, whatever library built the tower."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +10,10 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from feature_extraction.errors import EncoderError
+from feature_extraction.library_calls import library_call
 
 __all__ = [
     "FILE_PREFIX",
@@ -26,8 +22,7 @@ __all__ = [
     "LoadedTower",
     "Normalisation",
     "fetch_from_hub",
-    "first_lines",
-    "read_safetensors",
+    "require_same_size",
     "seeded",
     "state_sha256",
     "three_numbers",
@@ -36,6 +31,8 @@ __all__ = [
 RANDOM = "random"
 FILE_PREFIX = "file:"
 HUB_PREFIX = "hub:"
+
+MAX_RESIZED_POSITIONS = 2**26
 
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
@@ -57,37 +54,6 @@ class LoadedTower:
     weights: str
     weights_sha256: str
     normalisation: Normalisation
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint.
-
-    Raises:
-        EncoderError: It is missing, damaged, or not a safetensors file.
-    """
-    if path.suffix != ".safetensors":
-        raise EncoderError(
-            f"{path} is not a safetensors file. Pickled checkpoints (.pt, .pth, .bin) can run any "
-            "code when read, so they are refused; convert it once, where you trust it: "
-            "safetensors.torch.save_file(state_dict, 'NAME.safetensors')"
-        )
-    if not path.is_file():
-        pickles = sorted(
-            file.name for file in path.parent.glob("*.*") if file.suffix in (".bin", ".pt", ".pth")
-        )
-        beside = (
-            f"; {', '.join(pickles[:3])} beside it is a pickle, which can run any code when read: "
-            "convert it once, where you trust it, with safetensors.torch.save_file"
-            if pickles
-            else ""
-        )
-        raise EncoderError(
-            f"no such file: {path}{beside}. Weights are read from safetensors files."
-        )
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise EncoderError(f"{path} is damaged or cut short ({error}); fetch it again") from None
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:
@@ -122,14 +88,15 @@ def fetch_from_hub(repository: str, files: Sequence[str]) -> Path:
         EncoderError: There is no such repository, or no connection.
     """
     name, _, revision = repository.partition("@")
-    try:
+
+    def cannot_fetch(reason: str) -> EncoderError:
+        return EncoderError(
+            f"{repository} is not on this machine and could not be fetched ({reason}). Connect to "
+            "the network, or give a folder copied from elsewhere."
+        )
+
+    with library_call(cannot_fetch, is_download=True):
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(files)))
-    except (HFValidationError, OSError, RuntimeError, ValueError) as error:
-        raise EncoderError(
-            f"{repository} is not on this machine and could not be fetched "
-            f"({first_lines(str(error))}). Connect to the network, or give a folder copied from "
-            "elsewhere."
-        ) from error
 
 
 def three_numbers(values: Any, source: str) -> tuple[float, float, float]:
@@ -140,13 +107,31 @@ def three_numbers(values: Any, source: str) -> tuple[float, float, float]:
     """
     try:
         red, green, blue = (float(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
+        red, green, blue = math.nan, math.nan, math.nan
+    if not all(map(math.isfinite, (red, green, blue))):
         raise EncoderError(
-            f"mean and std should be three numbers each, found {values!r} in {source}"
-        ) from None
+            f"mean and std should be three numbers each, found {values!r:.80} in {source}"
+        )
     return red, green, blue
 
 
-def first_lines(text: str, most: int = 3) -> str:
-    """Return the beginning of a library's message, on one line."""
-    return " ".join(line.strip() for line in text.splitlines()[:most])
+def require_same_size(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Refuse weights that are far fewer than the parameters of a tower, before it takes memory.
+
+    Args:
+        module: The tower, built on the meta device.
+        state: Its weights.
+        name: What a spec calls the weights.
+
+    Raises:
+        EncoderError: They cannot be this tower's.
+    """
+    num_parameters = sum(parameter.numel() for parameter in module.parameters())
+    num_weights = sum(tensor.numel() for tensor in state.values())
+    # Positions are resized to the images, and may be many more than in the file.
+    if num_parameters > 2 * num_weights + MAX_RESIZED_POSITIONS:
+        raise EncoderError(
+            f"the weights {name} do not fit the encoder: found {num_weights:,} numbers, and its "
+            f"configuration describes {num_parameters:,}. Name the encoder they were trained for."
+        )

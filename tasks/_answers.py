@@ -1,5 +1,6 @@
 """The answer vocabulary of a classification head: given by a file, or counted from the examples."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +9,13 @@ from eval.errors import FileFormatError, InputError
 from eval.files import read_json
 from tasks._task import Example
 
-__all__ = ["MIN_ANSWER_COUNT", "build_answer_list", "load_answer_list"]
+__all__ = [
+    "MIN_ANSWER_COUNT",
+    "answer_coverage",
+    "build_answer_list",
+    "coverage_text",
+    "load_answer_list",
+]
 
 # What LXMERT's list of 3,129 VQA answers was built with.
 MIN_ANSWER_COUNT = 9
@@ -22,7 +29,8 @@ def build_answer_list(examples: Iterable[Example], min_count: int = MIN_ANSWER_C
 
     Args:
         examples: The training examples.
-        min_count: How many examples must have the answer.
+        min_count: How many examples must have the answer; that of the usual VQA list by default,
+            `Task.min_answer_count` holds each task's own.
 
     Raises:
         InputError: No answer occurs that often.
@@ -36,9 +44,32 @@ def build_answer_list(examples: Iterable[Example], min_count: int = MIN_ANSWER_C
     if not frequent:
         raise InputError(
             f"no answer occurs at least {min_count} times among {counts.total():,} answered "
-            "examples, so there is no answer list; lower the minimum count, or generate answers"
+            "examples, so there is no answer list; lower the minimum count (data.min_answer_count "
+            "of a recipe, --min-count of `vl-lst data prepare`), or generate answers "
+            "(--head generate)"
         )
     return sorted(frequent, key=lambda answer: (-counts[answer], answer))
+
+
+def answer_coverage(examples: Iterable[Example], answers: Iterable[str]) -> float | None:
+    """Return the percentage of answered examples one of whose heaviest targets is on a list.
+
+    `None` where no example has an answer.
+    """
+    listed = set(answers)
+    answered = covered = 0
+    for example in examples:
+        if not example.targets:
+            continue
+        heaviest = max(weight for _, weight in example.targets)
+        answered += 1
+        covered += any(answer in listed for answer, weight in example.targets if weight == heaviest)
+    return 100 * covered / answered if answered else None
+
+
+def coverage_text(percent: float) -> str:
+    """Format a percentage, rounded down so that 100.0 means all."""
+    return f"{math.floor(10 * percent) / 10:.1f} %"
 
 
 def load_answer_list(path: str | Path) -> list[str]:

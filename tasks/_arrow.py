@@ -19,6 +19,7 @@ from typing import Any
 
 from eval.errors import FileFormatError, InputError
 from eval.outputs import atomic_path
+from eval.regular_files import open_regular, require_regular_if_any
 from tasks._task import Example
 
 __all__ = ["ArrowExamples", "cache_folder", "cached_examples"]
@@ -26,6 +27,7 @@ __all__ = ["ArrowExamples", "cache_folder", "cached_examples"]
 # To be raised whenever the columns, or what the tasks put into them, change.
 SCHEMA_VERSION = 2
 EXAMPLES_PER_CHUNK = 10_000
+MAX_SOURCE_BYTES = 1 << 36
 
 log = logging.getLogger(__name__)
 
@@ -85,26 +87,39 @@ def cached_examples(
     """
     file_name = f"{name}-{_content_key(sources)}.arrow"
     path = cache_folder() / file_name
-    if path.is_file():
-        return ArrowExamples(path)
+    require_regular_if_any(path)
+    if path.is_file() and (examples := _cached(path)) is not None:
+        return examples
     if not _can_write(path.parent):
         path = _temporary_folder() / file_name
         log.warning("cannot write to %s: keeping %s in %s", cache_folder(), name, path.parent)
-    if not path.is_file():
+    if not path.is_file() or path.parent == cache_folder():
         _write(path, read())
     return ArrowExamples(path)
+
+
+def _cached(path: Path) -> ArrowExamples | None:
+    """Open a file of the cache, `None` where it is damaged and must be made again."""
+    import pyarrow
+
+    try:
+        return ArrowExamples(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        log.warning("%s is damaged (%s) and is made again", path, error)
+        return None
 
 
 def _content_key(sources: Sequence[Path]) -> str:
     key = hashlib.sha256(f"schema {SCHEMA_VERSION}".encode())
     for source in sources:
-        try:
-            with source.open("rb") as file:
-                key.update(hashlib.file_digest(file, "sha256").digest())
-        except FileNotFoundError:
+        if not source.exists():
             raise InputError(
                 f"no file {source}: get it from the data set's site, or point --data-root elsewhere"
-            ) from None
+            )
+        with open_regular(
+            source, expected="annotations", max_bytes=MAX_SOURCE_BYTES, read_again=True
+        ) as file:
+            key.update(hashlib.file_digest(file, "sha256").digest())
     return key.hexdigest()[:32]
 
 

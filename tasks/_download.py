@@ -22,8 +22,9 @@ from typing import Any, BinaryIO
 
 from eval.archives import extract_members, file_names
 from eval.errors import FileFormatError, InputError
-from eval.files import read_json
+from eval.files import MAX_RUN_FILE_BYTES, read_json
 from eval.outputs import write_json
+from eval.regular_files import open_regular, require_regular_if_any
 from tasks._files import DataFile
 
 __all__ = ["BytesReport", "download_file", "fetch"]
@@ -154,6 +155,8 @@ def fetch(
         raise InputError(f"{url!r} is no address of a file to download; expected http or https")
     target, part = folder / name, folder / f"{name}.part"
     folder.mkdir(parents=True, exist_ok=True)
+    for path in (target, part):
+        require_regular_if_any(path)
     if not target.exists():
         _fetch_all(url, part, attempts, pause, report)
         _verify(part, folder / f"{name}.json", url, sha256)
@@ -268,7 +271,9 @@ def _known_version(part: Path, url: str) -> _Version | None:
     if not _size(part) or not _version_file(part).exists():
         return None
     try:
-        known = read_json(_version_file(part), expected="the version of a download")
+        known = read_json(
+            _version_file(part), expected="the version of a download", max_bytes=MAX_RUN_FILE_BYTES
+        )
     except FileFormatError:
         return None
     if not isinstance(known, dict) or known.get("url") != url:
@@ -277,9 +282,11 @@ def _known_version(part: Path, url: str) -> _Version | None:
 
 
 def _verify(path: Path, record: Path, url: str, sha256: str | None) -> None:
-    with path.open("rb") as file:
+    with open_regular(path, expected="a download", max_bytes=MOST_BYTES, read_again=True) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    recorded = read_json(record, expected="a checksum") if record.exists() else None
+    recorded = None
+    if record.exists():
+        recorded = read_json(record, expected="a checksum", max_bytes=MAX_RUN_FILE_BYTES)
     expected = sha256
     if expected is None and isinstance(recorded, dict):
         expected = recorded.get("sha256")

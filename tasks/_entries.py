@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from eval.errors import FileFormatError
-from eval.files import open_text
+from eval.files import explain_json_error, open_text, unique_fields
 
 __all__ = ["read_entries"]
 
 BLOCK_CHARACTERS = 1 << 22
+# All questions of GQA have about 20 GB, and are never held at once.
+MAX_BYTES = 1 << 36
 # An entry that has not ended by then is taken for a wrong one, lest the whole file be gathered.
 MOST_CHARACTERS = 1 << 25
 SPACE = re.compile(r"[ \t\n\r]*")
@@ -32,7 +34,7 @@ def read_entries(path: Path, *, expected: str) -> Iterator[tuple[str, Any]]:
         InputError: There is no such file, or it cannot be read.
         FileFormatError: The text is not one JSON object; the message gives the line.
     """
-    with open_text(path, expected=expected) as file:
+    with open_text(path, expected=expected, max_bytes=MAX_BYTES) as file:
         yield from _Entries(file, path, expected).read()
 
 
@@ -47,7 +49,7 @@ class _Entries:
         self._file = file
         self._path = path
         self._expected = expected
-        self._decode = json.JSONDecoder().raw_decode
+        self._decode = json.JSONDecoder(object_pairs_hook=unique_fields).raw_decode
         self._text = ""
         self._at = 0
         self._lines_before = 0
@@ -73,7 +75,7 @@ class _Entries:
                 if len(self._text) - self._at > MOST_CHARACTERS or not self._read_on():
                     raise self._explained(error) from None
             except (RecursionError, ValueError) as error:
-                raise self._problem(f"nested too deeply, or a number too long ({error})") from None
+                raise self._problem(explain_json_error(error)) from None
 
     def _entry(self) -> tuple[str, Any, str]:
         key, end = self._value(self._at)

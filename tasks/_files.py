@@ -73,7 +73,7 @@ class DataFile:
         """Return the path of the file or of what stands in for it, `None` where there is none."""
         for name in (self.path, *self.stand_ins):
             path = data_root / name
-            if any(path.glob("*.json")) if name.endswith("/") else path.is_file():
+            if any(path.glob("*.json")) if name.endswith("/") else path.exists():
                 return path
         return None
 

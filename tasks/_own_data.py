@@ -13,16 +13,18 @@ answers  what people say; left out, on all lines, where nobody knows
 
 import hashlib
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from eval.agreement import OFFICIAL_PEOPLE, agreement, agreement_weights
 from eval.caption import score_captions
-from eval.errors import FileFormatError, InputError
+from eval.errors import FileFormatError, InputError, PredictionError
 from eval.intervals import accuracy_in_context
 from eval.submissions import first_five, require_predictions, require_same_ids
 from tasks._arrow import cached_examples
+from tasks._forms import FormLosses
 from tasks._records import Records, read_json_lines
 from tasks._results import ResultsFormat
 from tasks._task import Example, ExampleTable, Score, Task
@@ -33,8 +35,8 @@ FIELDS = ("id", "images", "prompt", "answers")
 EXPECTED = 'examples, {"id": ..., "images": [...], "prompt": ..., "answers": [...]}'
 # Other dots in a name ("v1.2") belong to it.
 IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .dib .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff"
-    " .webp".split()
+    ".avif .bmp .dib .gif .heic .heics .heif .heifs .hif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm"
+    " .pgm .png .pnm .ppm .tif .tiff .webp".split()
 )
 
 
@@ -42,7 +44,8 @@ def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
     """Return the task with a user's files as its splits.
 
     Its `load` and `score` take no notice of the data root, predictions are a list of
-    `{"id", "answer"}`, and there is no official answer list, submission or strict reading.
+    `{"id", "answer"}`, there is no official answer list, submission or strict reading, and one
+    example suffices for an answer to be listed.
 
     Args:
         task: The task the examples have the shape of.
@@ -65,10 +68,12 @@ def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
         splits=tuple(files),
         load=load,
         score=score,
-        read_predictions=RESULTS.read,
-        write_predictions=RESULTS.write,
+        read_predictions=partial(_read_predictions, task),
+        write_predictions=partial(_write_predictions, task),
         score_strictly=None,
         answer_list=None,
+        # Few examples, often: what nobody else has listed is not left out unasked.
+        min_answer_count=1,
         predictions_suffix=".json",
         files=(),
         sizes={},
@@ -127,7 +132,13 @@ def score_own_predictions(predictions: Mapping[str, str], path: str | Path, task
     # NLVR2's official script prints fractions, the others percentages.
     best = 1.0 if task.answer_words else 100.0
     right = agreement if task.answers_are == "people" else _is_right
-    per_example = {id_: best * right(predictions[id_], given) for id_, given in answers.items()}
+    # Any other answer than a task's words, such as a model may give, is wrong.
+    predictions = {id_: _normalised(text, task) or "" for id_, text in predictions.items()}
+    losses = FormLosses()
+    per_example = {}
+    for id_, given in answers.items():
+        per_example[id_] = best * right(predictions[id_], given)
+        losses.see(predictions[id_], given, partial(_accuracy, right, given))
     metrics: dict[str, object] = {task.primary_metric: statistics.fmean(per_example.values())}
     if task.answers_are == "label":
         metrics |= accuracy_in_context(
@@ -140,7 +151,14 @@ def score_own_predictions(predictions: Mapping[str, str], path: str | Path, task
         examples=len(per_example),
         per_example=per_example,
         protocol=_protocol(answers, task),
+        notes=losses.notes(),
     )
+
+
+def _accuracy(
+    right: Callable[[str, list[str]], float], answers: list[str], prediction: str
+) -> float:
+    return right(prediction, answers)
 
 
 def _is_right(answer: str, answers: list[str]) -> float:
@@ -238,15 +256,11 @@ class _Lines:
         return [self._allowed(position, answer) for answer in answers]
 
     def _allowed(self, position: int, answer: str) -> str:
-        words = self._task.answer_words
-        if words is None:
-            return answer.strip()
-        # The official files write "True".
-        if (word := answer.strip()) not in (*words, *map(str.capitalize, words)):
+        if (normalised := _normalised(answer, self._task)) is None:
             raise self._problem(
-                position, f"has the answer {answer!r:.40}; expected {' or '.join(map(repr, words))}"
+                position, f"has the answer {answer!r:.40}; expected {_listed_words(self._task)}"
             )
-        return word.lower()
+        return normalised
 
     def _texts(self, position: int, name: str) -> list[str]:
         self._require(position, name)
@@ -269,6 +283,42 @@ class _Lines:
             raise self._problem(
                 position, f"has no {absent!r}, but {first_five(others)}; expected {EXPECTED}"
             )
+
+
+def _normalised(answer: str, task: Task) -> str | None:
+    """Return the form in which answers are compared, of labels and predictions alike.
+
+    Returns:
+        `None` where the task has a few words and this is none of them.
+    """
+    text = answer.strip()
+    words = task.answer_words
+    if words is None:
+        return text
+    # The official files write "True".
+    return text.lower() if text in (*words, *map(str.capitalize, words)) else None
+
+
+def _listed_words(task: Task) -> str:
+    return " or ".join(map(repr, task.answer_words or ()))
+
+
+def _read_predictions(task: Task, path: Path) -> dict[str, str]:
+    predictions = RESULTS.read(path)
+    for id_, answer in predictions.items():
+        # An empty text says that there is no answer.
+        if answer and _normalised(answer, task) is None:
+            raise PredictionError(
+                f"{path}: the prediction of {id_!r:.60} is {answer!r:.40}; expected "
+                f"{_listed_words(task)}, or '' for no answer"
+            )
+    return predictions
+
+
+def _write_predictions(task: Task, predictions: Mapping[str, str], path: Path) -> None:
+    if task.answer_words is not None:
+        predictions = {id_: _normalised(text, task) or "" for id_, text in predictions.items()}
+    RESULTS.write(predictions, path)
 
 
 def _text_id(records: Records, position: int) -> str:

@@ -8,7 +8,12 @@ from typing import Any
 from eval.errors import FileFormatError, InputError
 from eval.files import read_json
 from eval.outputs import write_json
-from tasks._answers import build_answer_list, load_answer_list
+from tasks._answers import (
+    answer_coverage,
+    build_answer_list,
+    coverage_text,
+    load_answer_list,
+)
 from tasks._files import KARPATHY, VQA_SIZES
 from tasks._records import read_records
 from tasks._task import Prepared, Task
@@ -51,16 +56,22 @@ def answer_list(
     inverse = path.with_name(path.name.replace("label2ans", "ans2label"))
     written = overwrite or not path.exists()
     if written:
-        examples = chain.from_iterable(task.load(data_root, split) for split in splits)
-        answers = build_answer_list(examples, min_count)
+        tables = [task.load(data_root, split) for split in splits]
+        answers = build_answer_list(chain.from_iterable(tables), min_count)
+        coverage = answer_coverage(chain.from_iterable(tables), answers)
+        assert coverage is not None, "there are answers on the list"
+        counted = (
+            f", each of at least {min_count} examples of {' and '.join(splits)}, "
+            f"{coverage_text(coverage)} of whose answers are on the list"
+        )
         write_json(inverse, {answer: label for label, answer in enumerate(answers)}, indent=None)
         write_json(path, answers, indent=None)
     else:
+        counted = ""
         answers = load_answer_list(path)
         _require_inverse(inverse, path, answers)
     is_standard = "as many as" if len(answers) == standard_size else f"not the {standard_size:,} of"
-    counted = f", each of at least {min_count} examples of {' and '.join(splits)}"
-    note = f"{len(answers):,} answers{counted if written else ''}; {is_standard} the usual list"
+    note = f"{len(answers):,} answers{counted}; {is_standard} the usual list"
     return Prepared(path, written, note)
 
 

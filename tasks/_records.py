@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eval.errors import FileFormatError
-from eval.files import open_text, read_json
+from eval.files import (
+    explain_json_error,
+    open_text,
+    parse_json,
+    require_unicode,
+    unique_fields,
+)
 from eval.submissions import first_five
 
 __all__ = ["Records", "field_of", "read_json_lines", "read_records", "repeated_ids"]
@@ -107,19 +113,31 @@ def field_of(
     return value
 
 
-def read_records(path: Path, *, expected: str, key: str | None = None) -> Records:
+def read_records(
+    path: Path, *, expected: str, key: str | None = None, line_field: str | None = None
+) -> Records:
     """Read the list a JSON file is, or holds under `key`.
 
     Args:
         path: The file.
         expected: What it should hold, for messages.
         key: The list's name in the document, `None` where the document is the list.
+        line_field: Also take the list's objects on lines of their own (JSON Lines); a field each
+            has.
 
     Raises:
         InputError: There is no such file.
         FileFormatError: It is not JSON, or the list is not there.
     """
-    document = read_json(path, expected=expected)
+    with open_text(path, expected=expected) as file:
+        text = file.read()
+    if line_field is not None and (lines := _object_lines(text, line_field)):
+        rows = [
+            _parse_line(line, f"{path}: line {number}", expected)
+            for number, line in enumerate(lines, 1)
+        ]
+        return Records(path, "", rows, are_lines=True)
+    document = parse_json(text, path, expected=expected)
     if key is not None:
         if not isinstance(document, dict) or key not in document:
             raise FileFormatError(f"{path}: no {key!r} in it; expected {expected}")
@@ -151,13 +169,29 @@ def read_json_lines(path: Path, *, expected: str) -> Records:
     return Records(path, "", rows, are_lines=True)
 
 
+def _object_lines(text: str, field: str) -> list[str]:
+    """Return the lines of JSON Lines, or none where the text is one document."""
+    if not text.startswith("{"):
+        return []
+    lines = text.rstrip().split("\n")
+    try:
+        first = json.loads(lines[0])
+    except (RecursionError, ValueError):
+        return []
+    return lines if len(lines) > 1 or field in first else []
+
+
 def _parse_line(line: str, place: str, expected: str) -> Any:
     if not line.strip():
         raise FileFormatError(f"{place} is empty; expected {expected}, an object on each line")
     try:
-        return json.loads(line)
+        value = json.loads(line, object_pairs_hook=unique_fields)
     except (RecursionError, ValueError) as error:
-        raise FileFormatError(f"{place} is not valid JSON ({error}); expected {expected}") from None
+        raise FileFormatError(
+            f"{place} is not valid JSON ({explain_json_error(error)}); expected {expected}"
+        ) from None
+    require_unicode(line, value, place, expected=expected)
+    return value
 
 
 def repeated_ids(ids: Iterable[Hashable]) -> list[Hashable]:

@@ -34,7 +34,7 @@ class ResultsFormat:
         """Return {example id: answer}.
 
         Args:
-            path: The file.
+            path: The file: the list, or its objects on lines of their own.
             last_wins: Of several answers to one example take the last, as official scripts do.
 
         Raises:
@@ -42,7 +42,9 @@ class ResultsFormat:
             FileFormatError: It is no such list.
             PredictionError: An example has more than one answer.
         """
-        results = read_records(path, expected=f"predictions, {self.sample}")
+        results = read_records(
+            path, expected=f"predictions, {self.sample}", line_field=self.id_field
+        )
         read_id = self.read_id or self._plain_id
         ids = [read_id(results, position) for position in range(len(results))]
         if not last_wins and (repeated := repeated_ids(ids)):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from eval.archives import extract_members, file_names, write_zip
 from eval.errors import FileFormatError, InputError
+from eval.files import has_byte_order_mark, open_text
+from eval.regular_files import require_regular
 from eval.submissions import require_same_ids
 from tasks._task import Submission, Task
 
@@ -112,9 +114,10 @@ def check_submission(task: Task, path: Path, data_root: Path, split: str) -> Sub
         PredictionError: Answers are missing, extra or repeated.
     """
     submission = submission_of(task)
-    if not path.is_file():
-        found = f"{path} is a folder" if path.is_dir() else f"no file {path}"
-        raise InputError(f"{found}: expected a submission of {task.name} {split}")
+    expected = f"a submission of {task.name} {split}"
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: expected {expected}")
+    require_regular(path, expected=expected)
     # The expected ids first: an unknown split, or one without its file, is the simplest mistake.
     task.load(data_root, split)
     if zipfile.is_zipfile(path) or path.suffix.lower() == ".zip":
@@ -190,6 +193,7 @@ def _check_archive(
 
 def _check_part(task: Task, path: Path, data_root: Path, split: str) -> tuple[int, list[str]]:
     expected = task.load(data_root, split).ids()
+    _require_official_form(task, path)
     answers = task.read_predictions(path)
     require_same_ids(expected, answers)
     notes = []
@@ -202,6 +206,22 @@ def _check_part(task: Task, path: Path, data_root: Path, split: str) -> tuple[in
     if empty := sum(not answer for answer in answers.values()):
         notes.append(f"{empty:,} answers of {split} are empty")
     return len(answers), notes
+
+
+def _require_official_form(task: Task, path: Path) -> None:
+    """Refuse what is read here and not by the programs of a server."""
+    if has_byte_order_mark(path, expected="a submission"):
+        raise FileFormatError(
+            f"{path} begins with a byte-order mark, which servers do not read; expected plain "
+            "UTF-8. Save the file without the mark."
+        )
+    with open_text(path, expected="a submission") as file:
+        is_list = file.read(64).lstrip().startswith("[")
+    if task.predictions_suffix == ".json" and not is_list:
+        raise FileFormatError(
+            f"{path} is not a list; expected one list of all answers, as the server takes it, not "
+            "an object on each line"
+        )
 
 
 def _name_pattern(submission: Submission, split: str) -> re.Pattern[str]:

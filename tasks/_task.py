@@ -21,6 +21,9 @@ __all__ = [
 ]
 
 Head = Literal["classify", "generate"]
+# More than any official question or statement has. A batch is padded to its longest prompt, so this
+# bounds the memory that a single long one can cost: about four times that of usual questions.
+MAX_PROMPT_TOKENS = 128
 # Several people's answers to one question, the one right answer, or several texts to compare with.
 AnswerKind = Literal["people", "label", "references"]
 
@@ -73,6 +76,7 @@ class Score:
             `None`.
         protocol: Which official rules were followed ("vqa_v2 official").
         reasons: Why each metric that is `None` could not be computed, and how to get it.
+        notes: What else is worth knowing of the predictions, in sentences.
     """
 
     metrics: Mapping[str, object]
@@ -80,6 +84,7 @@ class Score:
     per_example: Mapping[str, float]
     protocol: str
     reasons: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +175,8 @@ class Task:
             file, silent misreadings included; `None` where `score` never differs from it.
         answer_list: The official file of the answer vocabulary below the data root, or `None`.
         answer_words: All answers there are, where there are only a few.
+        min_answer_count: Training examples an answer needs to enter an answer list that is counted
+            from them, unless a recipe says otherwise; 1 leaves no answer out.
         answers_are: What the answers of one example in a user's own file are.
         files: The files below the data root.
         sizes: The published size of each split.
@@ -181,8 +188,10 @@ class Task:
         takes_text: Whether people say something about the image, which follows the prefix.
         batch_share: Examples a step among several tasks, as a share of VQA's (the paper's code).
         loss_average: Over "examples" (each the mean of its tokens) or over "tokens" (captions).
-        max_prompt_tokens: Prompts are cut to this many tokens, end-of-sequence included.
-        max_answer_tokens: Targets are cut, and generation stops, at this many tokens.
+        max_prompt_tokens: Prompts are cut to this many tokens, prefix and end-of-sequence included,
+            unless a recipe says otherwise (the paper's code cuts to 20).
+        max_answer_tokens: Targets are cut to this many tokens, end-of-sequence included, and
+            generation stops there, unless a recipe says otherwise.
         beams: Of the search for answers, as the paper's code sets it; 1 is greedy.
     """
 
@@ -200,6 +209,7 @@ class Task:
     score_strictly: ScoreFile | None = None
     answer_list: str | None = None
     answer_words: Sequence[str] | None = None
+    min_answer_count: int = 1
     answers_are: AnswerKind = "label"
     files: Sequence[DataFile] = ()
     sizes: Mapping[str, SplitSize] = field(default_factory=dict)
@@ -210,7 +220,7 @@ class Task:
     takes_text: bool = True
     batch_share: float = 1.0
     loss_average: Literal["examples", "tokens"] = "examples"
-    max_prompt_tokens: int = 20
+    max_prompt_tokens: int = MAX_PROMPT_TOKENS
     max_answer_tokens: int = 10
     beams: int = 1
 

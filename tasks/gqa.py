@@ -29,6 +29,7 @@ from eval.submissions import first_five, require_same_ids
 from tasks._arrow import cached_examples
 from tasks._entries import read_entries
 from tasks._files import GQA_FILES, GQA_SIZES
+from tasks._forms import FormLosses
 from tasks._prepare import answer_list
 from tasks._records import Records, field_of, read_records
 from tasks._results import ResultsFormat
@@ -104,9 +105,10 @@ class _Official:
 
     def score(self, predictions: Mapping[str, str], *, strict_official: bool) -> Score:
         has_choices = all(path.exists() for path in self._choices)
+        losses = FormLosses()
         scores = score_gqa(
             predictions,
-            ((id_, row) for id_, row, _ in self._scorable()),
+            _watched(((id_, row) for id_, row, _ in self._scorable()), predictions, losses),
             self._listed_choices() if has_choices else None,
             strict_official=strict_official,
         )
@@ -119,6 +121,7 @@ class _Official:
             per_example={id_: 100.0 * right for id_, right in scores.per_question.items()},
             protocol="gqa official script" if strict_official else "gqa official",
             reasons={**scores.reasons, "grounding": NO_ATTENTION},
+            notes=losses.notes(),
         )
 
     def _all(self) -> Iterator[tuple[str, Any, Problem]]:
@@ -167,7 +170,11 @@ class _Lxmert:
         records = self._records()
         ids = _lxmert_ids(records)
         require_same_ids(ids, predictions)
-        right = {id_: predictions[id_] == _only_answer(records, n) for n, id_ in enumerate(ids)}
+        gold = {id_: _only_answer(records, position) for position, id_ in enumerate(ids)}
+        right = {id_: predictions[id_] == answer for id_, answer in gold.items()}
+        losses = FormLosses()
+        for id_, answer in gold.items():
+            losses.see(predictions[id_], [answer], partial(_exact, answer))
         nothing: dict[str, object] = dict.fromkeys((*METRICS, "grounding"))
         reason = ONLY_ANSWERS.format(file=self._file.name, official=self._official)
         return Score(
@@ -177,6 +184,7 @@ class _Lxmert:
             protocol="gqa official, answers of LXMERT's file",
             reasons={name: reason for name in nothing if name != "accuracy"}
             | {"grounding": NO_ATTENTION},
+            notes=losses.notes(),
         )
 
     def _records(self) -> Records:
@@ -197,6 +205,21 @@ def _split(data_root: Path, split: str) -> _Official | _Lxmert:
         if lxmert.sources()[0].exists():
             return lxmert
     return official
+
+
+def _exact(answer: str, prediction: str) -> float:
+    return float(prediction == answer)
+
+
+def _watched(
+    questions: Iterator[tuple[str, Any]], predictions: Mapping[str, str], losses: FormLosses
+) -> Iterator[tuple[str, Any]]:
+    """Pass questions on, and count what the form of answers to balanced ones costs."""
+    for id_, row in questions:
+        prediction = predictions.get(id_)
+        if prediction is not None and row["isBalanced"]:
+            losses.see(prediction, [row["answer"]], partial(_exact, row["answer"]))
+        yield id_, row
 
 
 def _whole_or_chunks(folder: Path, stem: str) -> list[Path]:
@@ -307,7 +330,7 @@ def _prepare(data_root: Path, *, min_count: int | None, overwrite: bool) -> Iter
         TASK,
         data_root,
         splits=("train", "val"),
-        min_count=1 if min_count is None else min_count,
+        min_count=TASK.min_answer_count if min_count is None else min_count,
         standard_size=STANDARD_ANSWERS,
         overwrite=overwrite,
     )
@@ -326,6 +349,8 @@ TASK = Task(
     primary_metric="accuracy",
     batch_share=100 / 60,
     answer_list="gqa/trainval_label2ans.json",
+    # LXMERT's list holds every answer.
+    min_answer_count=1,
     files=GQA_FILES,
     sizes=GQA_SIZES,
     submission=Submission(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.errors import FileFormatError, InputError
+from eval.files import open_text
 from eval.intervals import accuracy_in_context
 from eval.nlvr2 import LABELS, read_label_lines, score_nlvr2
 from eval.outputs import atomic_path
@@ -82,9 +83,10 @@ def _read_statements(path: Path) -> list[_Statement]:
 
 def _is_list(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return file.read(64).lstrip().startswith(b"[")
-    except (FileNotFoundError, IsADirectoryError):
+        with open_text(path, expected="NLVR2 statements") as file:
+            return file.read(64).lstrip().startswith("[")
+    except InputError:
+        # Whoever reads it next says what is wrong.
         return False
 
 
@@ -201,7 +203,9 @@ def _read_predictions(path: Path) -> dict[str, str]:
 
 
 def _write_predictions(predictions: Mapping[str, str], path: Path) -> None:
-    lines = [f"{id_},{LABEL_OF_WORD.get(word, '')}\n" for id_, word in predictions.items()]
+    # As the score does, which looks past case.
+    labels = {id_: LABEL_OF_WORD.get(word.lower(), "") for id_, word in predictions.items()}
+    lines = [f"{id_},{label}\n" for id_, label in labels.items()]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
 

@@ -240,7 +240,7 @@ def _prepare(data_root: Path, *, min_count: int | None, overwrite: bool) -> Iter
         TASK,
         data_root,
         splits=("train2014", "val2014"),
-        min_count=MIN_ANSWER_COUNT if min_count is None else min_count,
+        min_count=TASK.min_answer_count if min_count is None else min_count,
         standard_size=STANDARD_ANSWERS,
         overwrite=overwrite,
     )
@@ -281,6 +281,7 @@ TASK = Task(
     write_predictions=RESULTS.write,
     primary_metric="accuracy",
     answer_list="vqa/trainval_label2ans.json",
+    min_answer_count=MIN_ANSWER_COUNT,
     answers_are="people",
     files=VQA_FILES,
     sizes=VQA_SIZES,

@@ -113,7 +113,7 @@ def make_world(folder: Path) -> TinyWorld:
     features = {split: folder / f"{split}.h5" for split in ("train2014", "val2014")}
     for split, path in features.items():
         extract(root / "images" / split, path, encoder)
-    backbone = _write_backbone(folder / "t5")
+    backbone = write_backbone(folder / "t5")
     return TinyWorld(root, backbone, tower, features["train2014"], features["val2014"])
 
 
@@ -181,7 +181,7 @@ def _write_tower(folder: Path) -> Path:
     return folder
 
 
-def _write_backbone(folder: Path) -> Path:
+def write_backbone(folder: Path) -> Path:
     vocabulary = {word: number for number, word in enumerate(WORDS)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -29,8 +29,10 @@ class Row:
         settings: All its settings, as {field: JSON}.
         runs: Its runs, by seed.
         scores: Of each task, then of their average, in percent (CIDEr times 100).
-        costs: By key of `COSTS`; `None` where some run lacks it, or devices differ.
+        costs: By key of `COSTS`; `None` where some run lacks it, or where runs were measured on
+            different devices or with different numbers of processes, if it depends on them.
         on_front: Whether no other row has a better average for less memory.
+        devices: What its runs were measured on.
     """
 
     label: str
@@ -40,11 +42,7 @@ class Row:
     scores: Mapping[str, Statistic]
     costs: Mapping[str, Statistic | None]
     on_front: bool
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """What its runs were measured on."""
-        return _devices(self.runs)
+    devices: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +64,10 @@ class Group:
     special: tuple[str, ...]
     devices: tuple[str, ...]
     rows: tuple[Row, ...]
+
+    def is_comparable(self, cost: Cost) -> bool:
+        """Whether a cost of one row can be compared with that of another."""
+        return _is_comparable(cost, [run for row in self.rows for run in row.runs])
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -134,7 +136,7 @@ def build_board(
                 splits=scored[runs[0].name].splits,
                 protocol=protocols[key],
                 special=_special(protocols[key], protocols.values()),
-                devices=_devices(runs),
+                devices=_devices(runs, runs),
                 rows=_rows(seeds_of_rows, scored),
             )
         )
@@ -185,8 +187,35 @@ def _scored(run: Run, metrics: Mapping[str, Metric], chosen: Mapping[str, str]) 
     return _Scored(splits, percents)
 
 
-def _devices(runs: Iterable[Run]) -> tuple[str, ...]:
-    return tuple(sorted({run.record.device or "unknown" for run in runs}))
+def _is_comparable(cost: Cost, runs: Sequence[Run]) -> bool:
+    same_device = len({run.record.device for run in runs}) <= 1
+    same_processes = len({run.record.num_processes for run in runs}) <= 1
+    if cost.on_device:
+        return same_device and same_processes
+    return same_processes or not cost.by_process
+
+
+def _devices(runs: Iterable[Run], among: Iterable[Run]) -> tuple[str, ...]:
+    """Each device of runs, with the number of processes unless all runs of the group have one.
+
+    Records of older versions do not have that number.
+    """
+    with_number = {run.record.num_processes for run in among} not in ({None}, {1})
+    return tuple(
+        sorted(
+            {
+                f"{run.record.device or 'unknown'}{f', {_processes(run)}' if with_number else ''}"
+                for run in runs
+            }
+        )
+    )
+
+
+def _processes(run: Run) -> str:
+    number = run.record.num_processes
+    if number is None:
+        return "number of processes not recorded"
+    return "1 process" if number == 1 else f"{number} processes"
 
 
 def _found(of_task: Mapping[str, Any]) -> str:
@@ -230,7 +259,9 @@ def _rows(
         (memory.mean, score[main].mean) if (memory := cost[MEMORY]) else None
         for score, cost in zip(scores, costs, strict=True)
     ]
-    front = pareto_front(points)
+    everything = [run for runs in seeds_of_rows for run in runs]
+    memory_cost = next(cost for cost in COSTS if cost.key == MEMORY)
+    front = pareto_front(points) if _is_comparable(memory_cost, everything) else []
     rows = [
         Row(
             label=_label(settings[place], settings),
@@ -240,6 +271,7 @@ def _rows(
             scores=scores[place],
             costs=costs[place],
             on_front=place in front,
+            devices=_devices(runs, everything),
         )
         for place, runs in enumerate(seeds_of_rows)
     ]
@@ -249,8 +281,7 @@ def _rows(
 def _cost(cost: Cost, runs: Sequence[Run]) -> Statistic | None:
     values = [cost.of(run.record) for run in runs]
     known = [float(value) for value in values if value is not None and math.isfinite(value)]
-    several_devices = len({run.record.device for run in runs}) > 1
-    if len(known) < len(values) or (cost.on_device and several_devices):
+    if len(known) < len(values) or not _is_comparable(cost, runs):
         return None
     return Statistic.of(known)
 

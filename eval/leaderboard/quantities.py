@@ -55,7 +55,9 @@ class Cost:
         unit: `percent`, `bytes`, `seconds` or `rate`.
         of: Reads it from a record; `None` where it was not measured.
         is_axis: Whether scores are plotted against it; less of it is better.
-        on_device: Whether it depends on the device it was measured on.
+        on_device: Whether it depends on the device it was measured on, and on the number of
+            processes.
+        by_process: Whether it depends on the number of processes that share a batch.
     """
 
     key: str
@@ -64,6 +66,7 @@ class Cost:
     of: Callable[[Record], float | None]
     is_axis: bool = False
     on_device: bool = False
+    by_process: bool = False
 
 
 def _saved(record: Record) -> float | None:
@@ -80,7 +83,7 @@ COSTS = (
         lambda record: record.parameters.percent_of_total if record.parameters else None,
         is_axis=True,
     ),
-    Cost(MEMORY, "Saved bytes", "bytes", _saved, is_axis=True),
+    Cost(MEMORY, "Saved bytes", "bytes", _saved, is_axis=True, by_process=True),
     Cost(
         "peak_allocated",
         "CUDA peak",

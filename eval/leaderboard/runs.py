@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.errors import InputError
-from eval.files import read_json
+from eval.files import MAX_RUN_FILE_BYTES, read_json
 
 __all__ = ["FoundRuns", "LeftOut", "Memory", "Parameters", "Record", "Run", "find_runs"]
 
 RECORD = "record.json"
 CARD = "model.json"
+# What shows a record goes into it level by level; a recipe has six.
+MAX_NESTING = 50
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Amount = Annotated[float, Field(ge=0)]
@@ -31,6 +33,7 @@ class Git(_Part):
 
     commit: str
     dirty: bool
+    changed_during_run: bool = False
 
 
 class Parameters(_Part):
@@ -73,7 +76,10 @@ class Record(_Part):
     feature_spec_sha256: str | None = None
     backbone: str
     backbone_fingerprint: str | None = None
+    num_processes: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     git: Git | None = None
+    earlier_git: list[Git] = []
+    environment: dict[str, str] = {}
     packages: dict[str, str | None] = {}
     python: str | None = None
     device: str | None = None
@@ -125,12 +131,14 @@ class FoundRuns:
 def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
     """Read every `record.json` in a folder and below it.
 
-    A run counts when it ended with success and its code was a clean checkout. An installed package
-    has no checkout (`git` is null) and counts too: its version says what the code was.
+    A run counts when it ended with success and its code was one clean checkout from start to end.
+    An installed package has no checkout (`git` is null) and counts too: its version says what the
+    code was.
 
     Args:
         folder: Where to look.
-        include_dirty: Also take runs whose code had been changed without a commit.
+        include_dirty: Also take runs whose code had been changed without a commit, or changed
+            while they trained.
 
     Raises:
         InputError: There is no such folder, or no run in it.
@@ -143,7 +151,8 @@ def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
         )
     runs: list[Run] = []
     left_out: list[LeftOut] = []
-    for path in _record_files(folder):
+    unreadable: list[OSError] = []
+    for path in _record_files(folder, unreadable.append):
         name = _name(path.parent, folder)
         try:
             record = _read_record(path)
@@ -162,6 +171,10 @@ def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
             runs.append(Run(name, path.parent, record, train, validation))
         else:
             left_out.append(LeftOut(name, reason))
+    left_out += [
+        LeftOut(_name(Path(error.filename), folder), f"unreadable folder: {error.strerror}")
+        for error in unreadable
+    ]
     if not runs and not left_out:
         raise InputError(
             f"{folder} holds no run: found no {RECORD} in it or below it; expected run folders as "
@@ -170,10 +183,10 @@ def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
     return FoundRuns(tuple(runs), tuple(left_out))
 
 
-def _record_files(folder: Path) -> Iterator[Path]:
+def _record_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
     seen: set[str] = set()
     # Runs may be links to another disk; each folder counts once, so links cannot go in circles.
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
         place = os.path.realpath(parent)
         if place in seen:
             folders.clear()
@@ -181,8 +194,10 @@ def _record_files(folder: Path) -> Iterator[Path]:
         seen.add(place)
         # What begins with a dot is hidden, or was left half written.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if RECORD in files:
+        if RECORD in files or RECORD in folders:
+            # What bears the name and is no file is told, not passed over.
             yield Path(parent) / RECORD
+        folders[:] = [name for name in folders if name != RECORD]
 
 
 def _name(run: Path, searched: Path) -> str:
@@ -204,12 +219,14 @@ def _is_unicode(text: str) -> bool:
 
 
 def _read_record(path: Path) -> Record:
-    content = read_json(path, expected="the record of a run")
+    content = read_json(path, expected="the record of a run", max_bytes=MAX_RUN_FILE_BYTES)
     try:
         # A lone surrogate, NaN or an infinity could not be written again.
         json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         raise InputError("it holds text or a number that JSON does not allow") from None
+    if _is_deeper_than(content, MAX_NESTING):
+        raise InputError(f"it is nested more than {MAX_NESTING} levels deep")
     try:
         return Record.model_validate(content)
     except ValidationError as error:
@@ -218,20 +235,43 @@ def _read_record(path: Path) -> Record:
         raise InputError(f"{field}: {first['msg']}") from None
 
 
+def _is_deeper_than(content: object, levels: int) -> bool:
+    inside = [content]
+    for _ in range(levels):
+        inside = [
+            each
+            for value in inside
+            if isinstance(value, dict | list)
+            for each in (value.values() if isinstance(value, dict) else value)
+        ]
+    return bool(inside)
+
+
 def _reason_against(record: Record, *, include_dirty: bool) -> str | None:
     if record.status != "success":
         return f"{record.status}: {record.error}" if record.error else record.status
-    if record.git is not None and record.git.dirty and not include_dirty:
-        return (
-            "its code had been changed without a commit (--include-dirty takes such runs as well)"
-        )
-    return None
+    if include_dirty:
+        return None
+    checkouts = [*record.earlier_git, *([record.git] if record.git else [])]
+    commits = list(dict.fromkeys(checkout.commit[:12] for checkout in checkouts))
+    if any(checkout.dirty for checkout in checkouts):
+        reason = "its code had been changed without a commit"
+    elif len(commits) > 1:
+        reason = f"its sessions were trained with code of different commits ({', '.join(commits)})"
+    elif any(checkout.changed_during_run for checkout in checkouts):
+        reason = "its code was changed while it trained"
+    else:
+        return None
+    return f"{reason} (--include-dirty takes such runs as well)"
 
 
 def _task_cards(folder: Path) -> "dict[str, _TaskCard]":
     """From the run's `model.json`; nothing where there is none or it is damaged."""
     try:
-        card = _Card.model_validate(read_json(folder / CARD, expected="the card of a run's model"))
+        content = read_json(
+            folder / CARD, expected="the card of a run's model", max_bytes=MAX_RUN_FILE_BYTES
+        )
+        card = _Card.model_validate(content)
     except (InputError, OSError, ValidationError):
         return {}
     return card.tasks

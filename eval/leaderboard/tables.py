@@ -152,7 +152,12 @@ def board_document(board: Board, reported: ReportedResults | None) -> dict[str, 
                     "method": row.method,
                     "settings": _read_values(row.settings),
                     "runs": [
-                        {"name": run.name, "seed": run.record.seed, "device": run.record.device}
+                        {
+                            "name": run.name,
+                            "seed": run.record.seed,
+                            "device": run.record.device,
+                            "num_processes": run.record.num_processes,
+                        }
                         for run in row.runs
                     ],
                     "scores": {name: _pair(each) for name, each in row.scores.items()},

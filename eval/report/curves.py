@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from eval.errors import InputError
+from eval.files import open_text
 from eval.leaderboard.quantities import Metric
 from eval.report.axes import linear_axis
 
 __all__ = ["Curve", "Panel", "training_curves"]
 
 METRICS = "metrics.jsonl"
+# Of a run of a million steps with a line for each.
+MAX_METRICS_BYTES = 1 << 27
 # More points than a panel has pixels show nothing more.
 MOST_POINTS = 300
 LARGEST_VALUE = 1e30
@@ -71,12 +75,16 @@ def training_curves(run: Path, metrics: Mapping[str, Metric]) -> tuple[list[Pane
     losses: list[tuple[float, float]] = []
     scores: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     note = ""
+    path = run / METRICS
     try:
-        # Not splitlines: that also splits at separators JSON allows within texts.
-        lines = (run / METRICS).read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        return [], f"The run has no {METRICS}."
-    except (OSError, UnicodeDecodeError) as error:
+        if not path.exists() and not path.is_symlink():
+            return [], f"The run has no {METRICS}."
+        # A line feed alone ends a line: JSON allows other separators within texts.
+        with open_text(
+            path, expected="losses and scores", newline="\n", max_bytes=MAX_METRICS_BYTES
+        ) as file:
+            lines = file.readlines()
+    except (InputError, OSError) as error:
         return [], f"{METRICS} cannot be read: {error}"
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -94,7 +102,7 @@ def training_curves(run: Path, metrics: Mapping[str, Metric]) -> tuple[list[Pane
             loss = _number(values.get("loss"))
             if loss is not None:
                 losses.append((step, loss))
-        elif task in metrics:
+        elif isinstance(task, str) and task in metrics:
             score = _number(values.get(metrics[task].name))
             if score is not None:
                 scores[task].append((step, score * metrics[task].factor))

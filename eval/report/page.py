@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from eval.leaderboard.board import Board, Group
 from eval.leaderboard.reported import Reported, ReportedResults
-from eval.leaderboard.runs import Memory, Parameters, Record, Run
+from eval.leaderboard.runs import Git, Memory, Parameters, Record, Run
 from eval.leaderboard.tables import group_caption, group_title
 from eval.leaderboard.units import (
     number_text,
@@ -193,8 +193,7 @@ def _run_pages(
 
 def _facts(record: Record) -> dict[str, str]:
     """What is worth knowing at once; what is not known is left out."""
-    memory, git = record.memory_bytes or Memory(), record.git
-    commit = f"{git.commit[:12]}{', changed' if git.dirty else ''}" if git else "installed package"
+    memory = record.memory_bytes or Memory()
     facts = {
         "Backbone": record.backbone,
         "Trainable": _trainable(record.parameters),
@@ -208,10 +207,19 @@ def _facts(record: Record) -> dict[str, str]:
         "Optimiser state": _known(memory.optimizer_state, "bytes"),
         "Seed": str(record.seed),
         "Device": record.device,
-        "Code": commit,
+        "Processes": str(record.num_processes) if record.num_processes else None,
+        "Code": _commit(record.git) if record.git else "installed package",
+        "Code of earlier sessions": ", ".join(map(_commit, record.earlier_git)),
+        "Environment": ", ".join(f"{k}={v}" for k, v in record.environment.items()),
         "Python": record.python,
     }
     return {name: text for name, text in facts.items() if text}
+
+
+def _commit(git: Git) -> str:
+    changed = ", changed" if git.dirty else ""
+    during = ", changed while it trained" if git.changed_during_run else ""
+    return f"{git.commit[:12]}{changed}{during}"
 
 
 def _trainable(parameters: Parameters | None) -> str | None:

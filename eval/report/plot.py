@@ -101,8 +101,8 @@ def scatter_plot(group: Group, reported: Sequence[Reported]) -> Plot | None:
 
 
 def _front(group: Group, cost: Cost, score: str) -> list[int]:
-    """Places of the rows on the front; nothing leads another device's times."""
-    if cost.on_device and len(group.devices) > 1:
+    """Places of the rows on the front; none where rows were measured in different ways."""
+    if not group.is_comparable(cost):
         return []
     points = [
         (found.mean, row.scores[score].mean) if (found := row.costs[cost.key]) else None

@@ -32,8 +32,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[int]]]:
     monkeypatch.setattr(run, "run_demo", train_nothing)
     monkeypatch.setattr(
         importlib.import_module("vl_lst.cli.demo"),
-        "write_page",
-        lambda *_arguments, **_options: None,
+        "build_page",
+        lambda *_arguments, **_options: (None, b"a page"),
     )
     return calls
 

@@ -97,3 +97,11 @@ def test_thumbnails_are_small(tmp_path: Path) -> None:
     assert not missing
     assert len(pictures["a"]) < 30_000
     assert pictures["a"].startswith(b"\xff\xd8")
+
+
+def test_a_missing_picture_names_what_was_left_out(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "p1.png")
+    (tmp_path / "p2.jxl").write_bytes(b"x")
+    cards = [ExampleCard(id="1", prompt="", prediction="", truth=[], right=None, image_ids=["p2"])]
+    _, missing = thumbnails(tmp_path, [ExampleSheet("vqa", "val", cards=cards)], silent)
+    assert missing["p2"].endswith("; left out: 1 .jxl.")

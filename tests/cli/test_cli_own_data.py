@@ -227,3 +227,32 @@ def test_scoring_own_files_needs_no_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "100.00" in done.stdout
+
+
+def test_texts_that_do_not_fit_are_told_unless_quiet(
+    world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = {split: examples("vqa", world, split) for split in ("train2014", "val2014")}
+    for each in lines.values():
+        each[0]["prompt"] = "what color is it " + "of other thing " * 200 + "?"
+    train = write(tmp_path / "train.jsonl", lines["train2014"])
+    val = write(tmp_path / "val.jsonl", lines["val2014"])
+    run = tmp_path / "run"
+    told = [word for word in arguments("vqa", world, run, train, val) if word != "--quiet"]
+    assert main([*told, *features(world)]) == 0
+    assert "1 of 18 prompts exceed 128 tokens and are cut" in capsys.readouterr().err
+
+    assert main(["evaluate", str(run), "--split", "val"]) == 0
+    assert "note: 1 of 6 prompts exceed 128 tokens" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--split", "val", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+    answer = tmp_path / "answer.json"
+    ask = ["predict", str(run), "--image", str(world.image("red")), "--json", str(answer)]
+    ask += ["--encoder-weights", str(world.tower), "--question", "is it " + "red " * 200]
+    assert main(ask) == 0
+    note = "the question is cut: found 205 tokens, expected at most 128, as in training"
+    assert f"note: {note}" in capsys.readouterr().err
+    assert json.loads(answer.read_text())["notes"] == [f"{note} (data.max_prompt_tokens)"]
+    assert main([*ask, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""

@@ -119,6 +119,12 @@ def test_the_number_of_images_must_be_the_tasks(world: TinyWorld, run: Path) -> 
         load_run(run).predict(images, "is it red?", encoder_weights=world.tower)
 
 
+@pytest.mark.parametrize("question", ["", " \n", "\ud800"])
+def test_a_question_is_a_text(world: TinyWorld, run: Path, question: str) -> None:
+    with pytest.raises(InputError, match="the question is"):
+        load_run(run).predict(world.image("red"), question, encoder_weights=world.tower)
+
+
 def test_problems_are_one_message(
     world: TinyWorld, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from vl_lst.cli import main
+from vl_lst.recipes import fitting_recipe, read_recipe_file, resolve_recipe
 
 DEMO = ["profile", "--backbone", "demo", "--batch-size", "2", "--channels", "8", "--quiet"]
 
@@ -72,6 +73,41 @@ def test_a_recipe_gives_backbone_method_and_options(tmp_path: Path) -> None:
     assert method["options"]["recompute"] is False
 
 
+@pytest.mark.parametrize("backbone", ["demo", "t5-small"])
+def test_methods_have_the_settings_that_train_takes(
+    tmp_path: Path, backbone: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = tmp_path / "cost.json"
+    arguments = ["profile", "--backbone", backbone, "--methods", "all", "--dry-run", "--quiet"]
+    assert main([*arguments, "--batch-size", "1", "--json", str(document)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    profiles = {each["method"]: each for each in json.loads(document.read_text())["methods"]}
+    for name, profile in profiles.items():
+        recipe = fitting_recipe(name, backbone)
+        trained = resolve_recipe(
+            read_recipe_file(recipe),
+            [("task", "vqa"), ("data.root", "/data"), ("features", ["a.h5"])]
+            + ([] if backbone == "demo" else [("backbone.name", backbone)]),
+        )
+        assert profile["recipe"] == recipe
+        assert profile["options"] == json.loads(json.dumps(dict(trained.method.options)))
+        assert f"{name} (recipe {recipe}): " in printed
+    rank = {"demo": 32, "t5-small": 150}[backbone]
+    assert f"rank={rank}" in printed
+
+
+def test_settings_given_win_over_the_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document, recipe = tmp_path / "cost.json", tmp_path / "own.yaml"
+    recipe.write_text("extends: demo-lora\nmethod:\n  name: lora\n  options:\n    rank: 5\n")
+    arguments = [*DEMO, "--recipe", str(recipe), "--methods", "lora,dora", "--dry-run"]
+    assert main([*arguments, "--set", "dora.rank=7", "--json", str(document)]) == 0
+    lora, dora = json.loads(document.read_text())["methods"]
+    assert (lora["options"]["rank"], lora["recipe"]) == (5, str(recipe))
+    assert (dora["options"]["rank"], dora["recipe"]) == (7, "demo-dora")
+
+
 def test_a_recipe_may_set_something_else_of_the_image(tmp_path: Path) -> None:
     recipe, document = tmp_path / "recipe.yaml", tmp_path / "cost.json"
     recipe.write_text("visual:\n  image_order_std: 1.0\nmethod:\n  name: lst\n")
@@ -105,6 +141,34 @@ def test_what_is_wrong_is_one_message(
     assert message in printed.err
     assert printed.err.count("error:") == 1
     assert not printed.out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("visual: [1]", "visual: found [1]; expected a mapping"),
+        ("visual: {pooled_grid: x}", "visual.pooled_grid: found 'x'; expected a whole number"),
+        ("visual: {pooled_grid: -1}", "visual.pooled_grid: found -1; expected a whole number"),
+        ("method: lst", "method: found 'lst'; expected a mapping"),
+        ("method: {name: [lst]}", "method.name: found ['lst']; expected a text"),
+        ("method: {name: lst, options: [1]}", "method.options: found [1]; expected a mapping"),
+        ("backbone: {name: 5}", "backbone.name: found 5; expected a text"),
+        ("training: 5", "training: found 5; expected a mapping"),
+    ],
+)
+def test_a_recipe_of_other_types_is_one_message(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    assert main(["profile", "--dry-run", "--recipe", str(recipe), "--quiet"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_batch_that_no_device_holds_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    large = ["--batch-size", "65536", "--images", "100", "--image-tokens", "65536", "--grid", "0"]
+    assert main([*DEMO, "--methods", "lst", *large]) == 1
+    assert "the features of a batch have" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

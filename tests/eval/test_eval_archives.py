@@ -1,5 +1,6 @@
 """Archives: what is harmful is refused as a whole, what is damaged leaves nothing behind."""
 
+import os
 import stat
 import zipfile
 from pathlib import Path
@@ -91,3 +92,11 @@ def test_equal_contents_give_equal_archives(archive: Path, tmp_path: Path) -> No
     assert archive.read_bytes() == first
     extract_members(archive, {"a.json": tmp_path / "deep" / "out.json"})
     assert (tmp_path / "deep" / "out.json").read_text() == "[1]"
+
+
+def test_a_pipe_does_not_go_into_an_archive(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "part.json")
+    with pytest.raises(InputError, match="is a named pipe"):
+        write_zip(tmp_path / "all.zip", {"part.json": tmp_path / "part.json"})
+    with pytest.raises(InputError, match="is a named pipe"):
+        file_names(tmp_path / "part.json")

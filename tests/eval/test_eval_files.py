@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from eval.errors import FileFormatError, InputError
-from eval.files import read_json
+from eval.files import has_byte_order_mark, read_json
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,38 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
         read_json(tmp_path / "none.json", expected="questions")
     with pytest.raises(InputError, match="is a folder"):
         read_json(tmp_path, expected="questions")
+
+
+@pytest.mark.parametrize("content", [b'\xef\xbb\xbf{"a": 1}', b'\xef\xbb\xbf\r\n {"a": 1}\r\n'])
+def test_a_byte_order_mark_is_skipped(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "scores.json").write_bytes(content)
+    assert read_json(tmp_path / "scores.json", expected="scores") == {"a": 1}
+    assert has_byte_order_mark(tmp_path / "scores.json", expected="scores")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_other_unicode_encodings_are_named(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "scores.json").write_bytes('{"a": 1}'.encode(encoding))
+    with pytest.raises(FileFormatError, match=f"is {encoding[:6].upper()} text; expected scores"):
+        read_json(tmp_path / "scores.json", expected="scores")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [('{"a": 1, "a": 1}', "a"), ('[{"id": 7, "answer": 1, "answer": 2}]', "answer")],
+)
+def test_a_key_that_occurs_twice_in_an_object_is_refused(
+    tmp_path: Path, text: str, key: str
+) -> None:
+    (tmp_path / "scores.json").write_text(text)
+    with pytest.raises(FileFormatError, match=f"the key '{key}' occurs more than once"):
+        read_json(tmp_path / "scores.json", expected="scores")
+
+
+def test_half_a_character_is_refused_and_a_whole_one_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "scores.json"
+    file.write_text(r'{"a": "\ud83d\ude00"}')
+    assert read_json(file, expected="scores") == {"a": "\U0001f600"}
+    file.write_text(r'{"a": "dog \ud83d"}')
+    with pytest.raises(FileFormatError, match="is not valid Unicode; expected scores"):
+        read_json(file, expected="scores")

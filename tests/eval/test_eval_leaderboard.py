@@ -255,3 +255,52 @@ def test_a_reported_average_stands_only_beside_the_same_tasks() -> None:
     assert row.score(AVERAGE, ["vqa", "gqa"]) is None
     assert row.score(AVERAGE, ["caption", "nlvr2", "gqa", "vqa"]) == row.scores[AVERAGE]
     assert row.score("vqa", ["vqa"]) == row.scores["vqa"]
+
+
+def test_costs_of_different_numbers_of_processes_are_not_averaged(tmp_path: Path) -> None:
+    """Records without the number are kept apart too. Scores are averaged as before."""
+    write_run(tmp_path, "one", seed=0, num_processes=1)
+    write_run(tmp_path, "two", seed=1, num_processes=2)
+    write_run(tmp_path, "old", method="full", seed=0)
+    write_run(tmp_path, "new", method="full", seed=1, num_processes=1)
+    write_run(tmp_path, "same", method="lora", seed=0, num_processes=2)
+    write_run(tmp_path, "again", method="lora", seed=1, num_processes=2)
+    (group,) = board_of(tmp_path).groups
+    for row in group.rows:
+        comparable = row.method == "lora"
+        for cost in ("saved_for_backward", "train_seconds", "examples_per_second"):
+            assert (row.costs[cost] is not None) == comparable, (row.method, cost)
+        assert row.costs["gradients"] is not None
+        assert len(row.runs) == 2
+    assert group.devices == (
+        "cpu: x86_64, 1 process",
+        "cpu: x86_64, 2 processes",
+        "cpu: x86_64, number of processes not recorded",
+    )
+
+
+def test_rows_of_different_numbers_of_processes_have_no_front_of_costs_that_depend_on_it(
+    tmp_path: Path,
+) -> None:
+    for name, number in (("lst", 1), ("full", 2)):
+        write_run(tmp_path, name, method=name, num_processes=number)
+    (group,) = board_of(tmp_path).groups
+    assert not any(row.on_front for row in group.rows)
+    plot = scatter_plot(group, ())
+    assert plot is not None
+    fronts = {key for key, of_score in plot.data["fronts"].items() if of_score["vqa"]}
+    assert fronts == {"trainable_percent"}
+
+
+def test_runs_of_one_process_name_only_their_device(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path, f"s{seed}", seed=seed, num_processes=1)
+    (group,) = board_of(tmp_path).groups
+    assert group.devices == ("cpu: x86_64",)
+    assert group.rows[0].on_front
+
+
+def test_other_precision_of_arithmetic_is_another_protocol(tmp_path: Path) -> None:
+    write_run(tmp_path, "fp32", seed=0)
+    write_run(tmp_path, "tf32", seed=1, environment={"NVIDIA_TF32_OVERRIDE": "1"})
+    assert len(board_of(tmp_path).groups) == 2

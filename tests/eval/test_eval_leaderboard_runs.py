@@ -8,6 +8,7 @@ import pytest
 from board_runs import made_record, write_run
 
 from eval.errors import InputError
+from eval.leaderboard.protocol import method_settings, protocol_of
 from eval.leaderboard.runs import find_runs
 
 
@@ -38,6 +39,21 @@ def test_failed_cancelled_and_changed_code_are_left_out_with_the_reason(tmp_path
     assert [run.name for run in find_runs(tmp_path).runs] == ["installed"]
     runs = find_runs(tmp_path, include_dirty=True).runs
     assert [run.name for run in runs] == ["dirty", "installed"]
+
+
+def test_runs_of_several_checkouts_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    """As long as code was one clean commit from start to end, it does not matter how often."""
+    same, other = ({"commit": letter * 40, "dirty": False} for letter in "cd")
+    write_run(tmp_path, "changed", git__changed_during_run=True)
+    write_run(tmp_path, "other", earlier_git=[other])
+    write_run(tmp_path, "dirty", earlier_git=[same | {"dirty": True}])
+    write_run(tmp_path, "same", earlier_git=[same])
+    found = reasons(tmp_path)
+    assert found["changed"].startswith("its code was changed while it trained (--include-dirty")
+    assert "different commits (dddddddddddd, cccccccccccc)" in found["other"]
+    assert found["dirty"].startswith("its code had been changed without a commit")
+    assert [run.name for run in find_runs(tmp_path).runs] == ["same"]
+    assert len(find_runs(tmp_path, include_dirty=True).runs) == 4
 
 
 @pytest.mark.parametrize(
@@ -118,3 +134,21 @@ def test_the_digest_of_training_examples_is_read_where_there_is_one(tmp_path: Pa
     (write_run(tmp_path, "b") / "model.json").write_text("{")
     write_run(tmp_path, "c")
     assert [run.train_digests for run in find_runs(tmp_path).runs] == [{"vqa": "d" * 64}, {}, {}]
+
+
+def test_runs_of_earlier_versions_compare_with_todays(tmp_path: Path) -> None:
+    """Prompts were cut to 20 tokens before a field said so, and one answer count stood for all."""
+    scores = {"vqa": 60.0, "gqa": 50.0}
+    write_run(tmp_path, "then", scores=scores, recipe__data__min_answer_count=9)
+    limits = {"recipe__data__max_prompt_tokens": dict.fromkeys(scores, 20)}
+    counts = {"recipe__data__min_answer_count": dict.fromkeys(scores, 9)}
+    write_run(tmp_path, "now", scores=scores, seed=1, **limits, **counts)
+    longer = {"recipe__data__max_prompt_tokens": dict.fromkeys(scores, 128)}
+    write_run(tmp_path, "longer", scores=scores, seed=2, **longer, **counts)
+    then, now, other = (
+        next(run for run in find_runs(tmp_path).runs if run.name == name)
+        for name in ("then", "now", "longer")
+    )
+    splits = {"vqa": "val2014", "gqa": "val"}
+    assert protocol_of(then, splits) == protocol_of(now, splits) == protocol_of(other, splits)
+    assert method_settings(then) == method_settings(now) != method_settings(other)

@@ -146,3 +146,13 @@ def test_missing_and_binary_files_are_explained(file: Path) -> None:
     file.write_bytes(b"dev,\xff\n")
     with pytest.raises(FileFormatError, match="byte 4 of the file. is not UTF-8"):
         read_label_lines(file)
+
+
+def test_a_byte_order_mark_is_refused_as_the_script_would_misread_it(file: Path) -> None:
+    file.write_text("dev-5-0-0,True\n", encoding="utf-8-sig")
+    with pytest.raises(PredictionError, match="begins with a byte-order mark.*without the mark"):
+        read_label_lines(file)
+    assert list(read_label_lines(file, strict_official=True)) == ["\ufeffdev-5-0-0"]
+    file.write_text("dev-5-0-0,True\n", encoding="utf-16")
+    with pytest.raises(FileFormatError, match="is UTF-16 text"):
+        read_label_lines(file)

@@ -11,9 +11,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from feature_extraction.encoder_table import ENCODERS
 from feature_extraction.encoders import Encoder, build_encoder, encode_image, encoder_from_spec
 from feature_extraction.errors import EncoderError, ImageError
-from feature_extraction.towers import ENCODERS, find_tower, output_shape
+from feature_extraction.towers import find_tower, output_shape
 
 
 def pixels(count: int = 3, side: int = 64) -> Tensor:
@@ -194,7 +195,8 @@ class TestWrongRequests:
         ("config", "message"),
         [
             ("{", "JSON"),
-            ("[]", "lacks model_cfg"),
+            ("[]", "holds no JSON object"),
+            ("{}", "lacks model_cfg"),
             (
                 json.dumps({"model_cfg": {"embed_dim": 4, "vision_cfg": {"size": 3}}}),
                 "cannot build",

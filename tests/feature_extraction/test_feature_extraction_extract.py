@@ -174,7 +174,7 @@ class TestBeforeWork:
     ) -> None:
         usage = shutil.disk_usage(tmp_path)._replace(free=100)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-        with pytest.raises(StoreError, match="GiB are free"):
+        with pytest.raises(StoreError, match="need 22.0 KiB, but 100 bytes are free"):
             extract(files, tmp_path / "out.h5", encoder)
 
     def test_another_process_at_the_same_target(

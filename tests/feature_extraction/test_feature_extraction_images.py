@@ -1,13 +1,14 @@
 import io
 import json
 import os
+import socket
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from feature_extraction.errors import ImageError
 from feature_extraction.images import MOST_PIXELS, decode_image, find_images
@@ -284,3 +285,149 @@ class TestLargePhotographs:
         picture = decode_image(tmp_path / "a.png", 32)
         assert (picture.height, picture.width) == (3000, 1500)
         assert np.asarray(picture.image)[5, 5].tolist() == [10, 20, 30]
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    body = kind + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def with_chunks(path: Path, *chunks: bytes, at_end: bool = False) -> np.ndarray:
+    """Write a PNG with chunks before its pixels, or behind them; return its pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(gradient(20, 30)).save(buffer, "PNG")
+    content = buffer.getvalue()
+    place = len(content) - 12 if at_end else 33
+    path.write_bytes(content[:place] + b"".join(chunks) + content[place:])
+    return gradient(20, 30)
+
+
+LONG = b"workflow " * 2**18
+PACKED = zlib.compress(LONG)
+
+
+class TestMetadata:
+    """Metadata of any length never costs a picture whose pixels are sound."""
+
+    @pytest.mark.parametrize("at_end", [False, True])
+    @pytest.mark.parametrize(
+        "chunks",
+        [
+            pytest.param([png_chunk(b"tEXt", b"a\0" + LONG)], id="text"),
+            pytest.param([png_chunk(b"zTXt", b"a\0\0" + PACKED)], id="compressed text"),
+            pytest.param([png_chunk(b"iTXt", b"a\0\1\0\0\0" + PACKED)], id="international text"),
+            pytest.param(
+                [png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + LONG)], id="XMP as it is"
+            ),
+            pytest.param([png_chunk(b"iCCP", b"profile\0\0" + PACKED)], id="colour profile"),
+            pytest.param([png_chunk(b"tEXt", b"a\0" + bytes(2**19))] * 140, id="many texts"),
+            pytest.param([png_chunk(b"caBX", LONG)], id="private"),
+            pytest.param([png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**27)))], id="a bomb"),
+        ],
+    )
+    def test_of_a_png_is_skipped_beyond_a_bound(
+        self, tmp_path: Path, chunks: list[bytes], at_end: bool
+    ) -> None:
+        expected = with_chunks(tmp_path / "a.png", *chunks, at_end=at_end)
+        assert np.array_equal(decoded(tmp_path / "a.png"), expected)
+
+    def test_the_orientation_is_kept_however_much_is_skipped(self, tmp_path: Path) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        oriented = png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+        with_chunks(tmp_path / "a.png", png_chunk(b"tEXt", b"a\0" + LONG), oriented)
+        picture = decode_image(tmp_path / "a.png", 32)
+        assert (picture.height, picture.width) == (30, 20)
+
+    def test_damage_is_still_found_in_a_png_of_which_some_is_skipped(self, tmp_path: Path) -> None:
+        with_chunks(tmp_path / "a.png", png_chunk(b"tEXt", b"a\0" + LONG))
+        content = (tmp_path / "a.png").read_bytes()
+        (tmp_path / "a.png").write_bytes(content[:-40])
+        with pytest.raises(ImageError):
+            decode_image(tmp_path / "a.png", 32)
+
+    def test_a_tail_of_nothing_does_not_take_for_ever(self, tmp_path: Path) -> None:
+        """A sparse file: walking it in steps of an empty chunk would take days."""
+        expected = with_chunks(tmp_path / "a.png")
+        os.truncate(tmp_path / "a.png", 2**40)
+        assert np.array_equal(decoded(tmp_path / "a.png"), expected)
+        with (tmp_path / "a.png").open("rb") as file:
+            (tmp_path / "b.png").write_bytes(file.read(33))
+        os.truncate(tmp_path / "b.png", 2**40)
+        with pytest.raises(ImageError):
+            decode_image(tmp_path / "b.png", 32)
+
+    @pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF", "GIF", "AVIF"])
+    def test_of_other_formats_is_no_obstacle(self, tmp_path: Path, form: str) -> None:
+        if form == "AVIF" and not features.check("avif"):
+            pytest.skip("this Pillow has no AVIF")
+        path, image = tmp_path / "a", Image.fromarray(gradient(20, 30))
+        if form == "JPEG":
+            segment = b"\xff\xe1\xff\xff" + b"http://ns.adobe.com/xap/1.0/\0".ljust(65533, b"x")
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG")
+            path.write_bytes(b"\xff\xd8" + segment * 60 + buffer.getvalue()[2:])
+        else:
+            more = {
+                "WEBP": {"xmp": LONG, "icc_profile": LONG, "exif": b"Exif\0\0II*\0" + LONG},
+                "TIFF": {"tiffinfo": {270: LONG.decode(), 700: LONG}, "icc_profile": LONG},
+                "GIF": {"comment": LONG},
+                "AVIF": {"xmp": LONG, "icc_profile": LONG},
+            }[form]
+            image.save(path, form, **more)
+        assert decoded(path).shape == (20, 30, 3)
+
+
+def test_a_file_that_may_not_be_read_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "hidden")
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ImageError, match="^permission to read the file is denied$"):
+        decode_image(tmp_path / "a.png", 32)
+
+
+class TestSpecialFiles:
+    """A folder may hold what must not be opened: it is a failure with a reason, at once."""
+
+    def test_a_fifo(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "a.jpg")
+        assert [file.image_id for file in find_images(tmp_path)] == ["a"]
+        with pytest.raises(ImageError, match="it is a FIFO, expected a file"):
+            decode_image(tmp_path / "a.jpg", 32)
+
+    def test_a_socket(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind("a.jpg")
+        with pytest.raises(ImageError, match="it is a socket"):
+            decode_image(tmp_path / "a.jpg", 32)
+
+    @pytest.mark.parametrize("device", ["/dev/zero", "/dev/tty"])
+    def test_a_link_to_a_device(self, tmp_path: Path, device: str) -> None:
+        (tmp_path / "a.jpg").symlink_to(device)
+        with pytest.raises(ImageError, match="it is a character device"):
+            decode_image(tmp_path / "a.jpg", 32)
+
+    def test_a_link_to_nowhere(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").symlink_to("nowhere.jpg")
+        with pytest.raises(ImageError, match="no longer there"):
+            decode_image(tmp_path / "a.jpg", 32)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_pixel_that_is_not_finite_leaves_the_others_as_they_are(
+    tmp_path: Path, value: float
+) -> None:
+    values = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    Image.fromarray(values).save(tmp_path / "sound.tif")
+    values[3, 4] = value
+    Image.fromarray(values).save(tmp_path / "spoilt.tif")
+    sound, spoilt = decoded(tmp_path / "sound.tif"), decoded(tmp_path / "spoilt.tif")
+    assert spoilt[3, 4].tolist() == ([255] * 3 if value == np.inf else [0] * 3)
+    assert np.array_equal(
+        np.delete(sound.reshape(-1, 3), 52, 0), np.delete(spoilt.reshape(-1, 3), 52, 0)
+    )

@@ -45,12 +45,6 @@ class TestNames:
     def test_its_file_is_beside_the_whole(self) -> None:
         assert Shard(3, 8).path(Path("a/val.v2.h5")) == Path("a/val.v2.shard-3-of-8.h5")
 
-    def test_torchrun_says_it_in_the_environment(self) -> None:
-        assert Shard.from_environment({"RANK": "0", "WORLD_SIZE": "4"}) == Shard(1, 4)
-        assert Shard.from_environment({"HOME": "/"}) is None
-        with pytest.raises(FeatureError, match="RANK='4'"):
-            Shard.from_environment({"RANK": "4", "WORLD_SIZE": "4"})
-
 
 class TestExtraction:
     def test_shards_hold_what_one_run_holds(

@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 
 from eval.errors import FileFormatError, InputError
-from tasks import Example
-from tasks._answers import build_answer_list, load_answer_list
+from tasks import Example, get_task, task_names, with_own_files
+from tasks._answers import (
+    answer_coverage,
+    build_answer_list,
+    coverage_text,
+    load_answer_list,
+)
 from tasks.vqa import TASK
 
 FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "vqa"
@@ -53,3 +58,24 @@ def test_other_files_are_refused(tmp_path: Path, content: object, message: str) 
     file.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(FileFormatError, match=message):
         load_answer_list(file)
+
+
+def test_each_task_knows_how_often_an_answer_must_occur_to_be_listed() -> None:
+    """`train` and `data prepare` count with the same number; one's own files keep all answers."""
+    counts = {name: get_task(name).min_answer_count for name in task_names()}
+    assert (counts["vqa"], counts["gqa"]) == (9, 1)
+    own = with_own_files(TASK, {"train": Path("a.jsonl"), "val": Path("b.jsonl")})
+    assert own.min_answer_count == 1
+
+
+def test_coverage_is_of_the_best_answers_of_answered_examples() -> None:
+    table = [
+        Example("1", ("i",), "q", (("a", 0.3), ("b", 1.0))),
+        Example("2", ("i",), "q", (("a", 1.0), ("c", 1.0))),
+        Example("3", ("i",), "q", ()),
+        Example("4", ("i",), "q", (("a", 0.6), ("c", 0.3))),
+        Example("5", ("i",), "q", (("d", 1.0), ("a", 0.3))),
+    ]
+    assert answer_coverage(table, ["a", "c"]) == 50.0
+    assert answer_coverage(table[2:3], ["a"]) is None
+    assert (coverage_text(99.96), coverage_text(100.0)) == ("99.9 %", "100.0 %")

@@ -2,8 +2,9 @@
 
 import logging
 import multiprocessing
+import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from eval.errors import FileFormatError
+from eval.errors import FileFormatError, InputError
 from tasks import Example
 from tasks._arrow import EXAMPLES_PER_CHUNK, ArrowExamples, cache_folder, cached_examples
 
@@ -125,6 +126,33 @@ def test_processes_that_build_at_once_do_not_spoil_the_file(source: Path, cache:
         worker.join(120)
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert [file.suffix for file in cache.iterdir()] == [".arrow"] * 20
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda _: b"", lambda data: b"x" + data]
+)
+def test_a_damaged_file_of_the_cache_is_made_again(
+    source: Path, cache: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    build(source)
+    (file,) = cache.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    assert build(source).ids() == [example(number).id for number in range(5)]
+    assert file.read_bytes() == whole
+
+
+def test_special_files_are_neither_sources_nor_caches(source: Path, cache: Path) -> None:
+    build(source)
+    (file,) = cache.iterdir()
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(InputError, match="is a named pipe"):
+        build(source)
+    source.unlink()
+    os.mkfifo(source)
+    with pytest.raises(InputError, match="is a named pipe: expected a regular file with annot"):
+        build(source)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -274,3 +275,13 @@ def test_a_mirror_is_asked_by_file_name(
     )
     download_file(file, tmp_path, mirror=address(server.url))
     assert (tmp_path / "x" / "dev.json").read_bytes() == b"{}\n"
+
+
+@pytest.mark.parametrize("name", ["a.bin", "a.bin.part"])
+def test_what_is_no_file_is_neither_read_nor_appended_to(
+    server: Server, tmp_path: Path, name: str
+) -> None:
+    server.files["a.bin"] = CONTENT
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="is a named pipe: expected a regular file or none"):
+        fetch(f"{server.url}/a.bin", tmp_path)

@@ -226,3 +226,33 @@ def test_the_strict_reading_lets_the_last_prediction_win_and_others_pass(tmp_pat
     assert score.metrics["accuracy"] == 100.0
     with pytest.raises(InputError, match="the official script does not read"):
         TASK.score_strictly(tmp_path / "results.json", FIXTURE, "testdev")
+
+
+@pytest.mark.parametrize("split", ["val", "testdev"])
+def test_a_note_says_what_the_form_of_answers_costs(split: str, root: Path) -> None:
+    """In official files and in LXMERT's alike; the accuracy stays the official one."""
+    right = {example.id: example.targets[0][0] for example in TASK.load(root, split)}
+    assert not TASK.score(right, root, split).notes
+    first = next(iter(right))
+    score = TASK.score({**right, first: f" {right[first].upper()}."}, root, split)
+    assert score.metrics["accuracy"] == pytest.approx(100 - 100 / len(right))
+    (note,) = score.notes
+    assert note.startswith(f"1 of {len(right)} predictions differ from a right answer only in case")
+    assert f"costs {100 / len(right):.2f} percentage points" in note
+    wrong = TASK.score({**right, first: "something else"}, root, split)
+    assert not wrong.notes
+
+
+def test_a_key_twice_in_a_question_is_refused(root: Path) -> None:
+    file = root / "gqa" / VAL
+    text = file.read_text().replace('"answer":', '"answer": "no", "answer":', 1)
+    file.write_text(text)
+    with pytest.raises(FileFormatError, match="the key 'answer' occurs more than once"):
+        TASK.load(root, "val")
+
+
+def test_a_byte_order_mark_before_questions_is_skipped(root: Path) -> None:
+    file = root / "gqa" / VAL
+    before = TASK.load(root, "val").ids()
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert TASK.load(root, "val").ids() == before

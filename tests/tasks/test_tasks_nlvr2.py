@@ -187,3 +187,19 @@ def test_official_dev_statements_score_as_the_official_script_says(
         wanted["accuracy"],
         wanted["consistency"],
     )
+
+
+def test_answers_are_written_as_they_are_scored(root: Path) -> None:
+    """Case does not count in the score, so it may not in the file either."""
+    predictions = {id_: word.capitalize() for id_, word in right(root, "dev").items()}
+    assert TASK.score(predictions, root, "dev").metrics["accuracy"] == 1.0
+    TASK.write_predictions(predictions, root / "p.csv")
+    assert TASK.read_predictions(root / "p.csv") == right(root, "dev")
+
+
+def test_a_byte_order_mark_before_statements_is_skipped(root: Path) -> None:
+    for name, split in (("dev.json", "dev"), ("test.json", "test1")):
+        before = TASK.load(root, split).ids()
+        file = root / "nlvr2" / name
+        file.write_text(file.read_text(), encoding="utf-8-sig")
+        assert TASK.load(root, split).ids() == before

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from eval.errors import FileFormatError, InputError, PredictionError
+from feature_extraction import image_files
 from tasks import (
     Task,
+    _own_data,
     get_task,
     load_own_examples,
     score_own_predictions,
@@ -216,3 +218,104 @@ def test_own_files_take_the_place_of_splits(file: Path, tmp_path: Path) -> None:
     assert task.read_predictions(tmp_path / "predictions.json") == predictions
     score = task.score(predictions, tmp_path / "nowhere", "val")
     assert score.metrics == {"accuracy": 50.0}
+
+
+NLVR2 = get_task("nlvr2")
+PAIR = {"images": ["l.png", "r.png"]}
+
+
+def own_nlvr2(file: Path, *labels: str) -> Task:
+    write(file, *(line(id=f"k{n}", answers=[label], **PAIR) for n, label in enumerate(labels)))
+    return with_own_files(NLVR2, {"val": file})
+
+
+def predicted(path: Path, *answers: str) -> Path:
+    results = [{"id": f"k{n}", "answer": answer} for n, answer in enumerate(answers)]
+    path.write_text(json.dumps(results), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("label", ["True", "true", " True "])
+@pytest.mark.parametrize("prediction", ["True", "true", " true\t"])
+def test_labels_and_predictions_of_nlvr2_are_read_alike(
+    label: str, prediction: str, file: Path, tmp_path: Path
+) -> None:
+    task = own_nlvr2(file, label, "False")
+    predictions = task.read_predictions(predicted(tmp_path / "p.json", prediction, "False"))
+    assert task.score(predictions, tmp_path, "val").metrics["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("answer", ["yes", "1", "TRUE", "True.", " ", "true false"])
+def test_a_prediction_that_is_neither_word_is_named(
+    answer: str, file: Path, tmp_path: Path
+) -> None:
+    task = own_nlvr2(file, "True", "False")
+    with pytest.raises(PredictionError, match="the prediction of 'k1' is .*'true' or 'false'"):
+        task.read_predictions(predicted(tmp_path / "p.json", "True", answer))
+
+
+def test_other_answers_of_a_model_are_wrong_and_written_as_none(file: Path, tmp_path: Path) -> None:
+    task = own_nlvr2(file, "True", "False")
+    answers = {"k0": "True", "k1": "a dog"}
+    score = task.score(answers, tmp_path, "val")
+    assert score.per_example == {"k0": 1.0, "k1": 0.0}
+    task.write_predictions(answers, tmp_path / "p.json")
+    again = task.read_predictions(tmp_path / "p.json")
+    assert again == {"k0": "true", "k1": ""}
+    assert task.score(again, tmp_path, "val").per_example == score.per_example
+
+
+@pytest.mark.parametrize("label", ["cup", " cup", "cup\n"])
+def test_spaces_around_labels_and_predictions_count_alike(label: str, file: Path) -> None:
+    write(file, line(answers=[label]))
+    for prediction in ("cup", "cup ", "\tcup"):
+        score = score_own_predictions({"k1": prediction}, file, get_task("gqa"))
+        assert score.metrics["accuracy"] == 100.0
+
+
+@pytest.mark.parametrize("prediction", ["Cup", "cup.", "CUP .", "cup . "])
+def test_a_note_says_what_the_form_of_answers_costs(prediction: str, file: Path) -> None:
+    write(file, line(), line(id="k2"), line(id="k3"), line(id="k4"))
+    predictions = {"k1": prediction, "k2": "cup", "k3": "cups", "k4": "a cup"}
+    score = score_own_predictions(predictions, file, get_task("gqa"))
+    assert score.metrics["accuracy"] == 25.0, "the rules stay as they are"
+    (note,) = score.notes
+    assert note.startswith("1 of 4 predictions differ from a right answer only in case, spaces")
+    assert "costs 25.00 percentage points" in note
+    right = dict.fromkeys(predictions, "cup")
+    assert not score_own_predictions(right, file, get_task("gqa")).notes
+
+
+def test_the_note_follows_the_rules_of_people(file: Path) -> None:
+    """Ten people who agree are compared exactly, which is the official rule; others are not."""
+    write(file, line(answers=["cup"] * 10), line(id="k2", answers=["cup"]))
+    predictions = {"k1": "Cup.", "k2": "Cup."}
+    score = score_own_predictions(predictions, file, get_task("vqa"))
+    assert score.metrics["accuracy"] == 50.0
+    assert score.notes[0].startswith("1 of 2 predictions")
+
+
+def test_a_byte_order_mark_before_own_examples_is_skipped(file: Path) -> None:
+    file.write_text(json.dumps(line()), encoding="utf-8-sig")
+    assert load_own_examples(file, get_task("vqa")).ids() == ["k1"]
+    file.write_text(json.dumps(line()), encoding="utf-16")
+    with pytest.raises(FileFormatError, match="is UTF-16 text"):
+        load_own_examples(file, get_task("vqa"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"id": 1, "id": 2}', "line 1 .*the key 'id' occurs more than once"),
+        (r'{"id": "\ud800"}', "line 1.*not valid Unicode"),
+    ],
+)
+def test_lines_that_contradict_themselves_are_named(text: str, message: str, file: Path) -> None:
+    file.write_text(text)
+    with pytest.raises(FileFormatError, match=message):
+        load_own_examples(file, get_task("vqa"))
+
+
+def test_suffixes_of_images_are_those_of_feature_extraction() -> None:
+    """Neither package may import the other, and both must make the same id of a file name."""
+    assert _own_data.IMAGE_SUFFIXES == image_files.IMAGE_SUFFIXES

@@ -95,6 +95,17 @@ def test_too_high_a_count_says_so(root: Path) -> None:
         prepare(root, min_count=999)
 
 
+def test_the_usual_count_is_the_task_s_own_and_the_note_says_what_it_covers(
+    root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no answer occurs at least 9"):
+        prepare(root, min_count=None)
+    assert "100.0 % of whose answers are on the list" in prepare(root)[0].note
+    shutil.copytree(FIXTURES / "gqa" / "gqa", tmp_path / "copy" / "gqa")
+    (listed,) = prepare(tmp_path / "copy", "gqa", min_count=None)
+    assert "each of at least 1 examples of train and val, 100.0 % of" in listed.note
+
+
 def test_an_inverse_of_another_list_is_an_error(root: Path) -> None:
     prepare(root)
     (root / "vqa" / "trainval_ans2label.json").write_text('{"yes": 0}')

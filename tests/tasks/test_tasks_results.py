@@ -87,3 +87,34 @@ def test_two_answers_to_one_example_are_counted_and_named(
     twice = [one, {**one, answer_field: "no"}]
     message = refused(task, file, twice, PredictionError)
     assert f"1 examples have more than one {answer_field} ({one[id_field]})" in message
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])
+def test_objects_on_lines_of_their_own_are_read_like_the_list(
+    task: Task, one: dict[str, Any], file: Path, ending: str
+) -> None:
+    id_field, answer_field = one
+    other = {id_field: type(one[id_field])(7), answer_field: "no"}
+    lines = [json.dumps(each) for each in (one, other)]
+    file.write_text("\n".join(lines) + ending, encoding="utf-8")
+    expected = {str(each[id_field]): each[answer_field] for each in (one, other)}
+    assert task.read_predictions(file) == expected
+    file.write_text(lines[0] + ending, encoding="utf-8")
+    assert list(task.read_predictions(file)) == [str(one[id_field])]
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [("{", "line 2 is not valid JSON"), ("", "line 2 is empty"), ("[]", "line 2 is a list")],
+)
+def test_faulty_lines_are_named(
+    task: Task, one: dict[str, Any], file: Path, second: str, message: str
+) -> None:
+    file.write_text("\n".join([json.dumps(one), second, json.dumps(one)]), encoding="utf-8")
+    with pytest.raises(FileFormatError, match=message):
+        task.read_predictions(file)
+
+
+def test_a_byte_order_mark_is_skipped(task: Task, one: dict[str, Any], file: Path) -> None:
+    file.write_text(json.dumps([one]), encoding="utf-8-sig")
+    assert len(task.read_predictions(file)) == 1

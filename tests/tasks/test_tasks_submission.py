@@ -1,6 +1,7 @@
 """Files for test servers: what is written passes the check, what is wrong is named."""
 
 import json
+import os
 import shutil
 import zipfile
 from dataclasses import replace
@@ -174,3 +175,26 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "root/vqa/v2_OpenEnded_mscoco_test-dev2015_questions.json").unlink()
     with pytest.raises(InputError, match="test-dev2015_questions"):
         check_submission(get_task("vqa"), tmp_path / "x.json", tmp_path / "root", "test-dev2015")
+
+
+@pytest.mark.parametrize("name", ["vqa", "gqa"])
+def test_forms_that_only_this_program_reads_are_not_in_order(name: str, tmp_path: Path) -> None:
+    """Predictions may have a mark in front or stand on lines; what a server gets may not."""
+    task, root = get_task(name), FIXTURES / name
+    split = {"vqa": "test-dev2015", "gqa": "val"}[name]
+    path = tmp_path / "results.json"
+    task.write_predictions(answers(task, root, split), path)
+    plain = path.read_text(encoding="utf-8")
+    check_submission(task, path, root, split)
+    path.write_text(plain, encoding="utf-8-sig")
+    with pytest.raises(FileFormatError, match="begins with a byte-order mark"):
+        check_submission(task, path, root, split)
+    path.write_text("\n".join(map(json.dumps, json.loads(plain))), encoding="utf-8")
+    with pytest.raises(FileFormatError, match="is not a list; expected one list"):
+        check_submission(task, path, root, split)
+
+
+def test_a_pipe_is_no_submission(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "results.json")
+    with pytest.raises(InputError):
+        check_submission(get_task("gqa"), tmp_path / "results.json", FIXTURES / "gqa", "val")

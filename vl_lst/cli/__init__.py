@@ -4,7 +4,6 @@ Exit codes: 0 success, 1 a problem with what the user gave or has, 2 wrong usage
 Commands import what they need inside their function, so that `vl-lst score` never loads torch.
 """
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,9 @@ from typing import Annotated
 import typer
 
 from vl_lst import __version__
-from vl_lst.cli._console import prepare_streams, results, status
+from vl_lst.cli._arguments import find_argument_problem
+from vl_lst.cli._console import complain, explain, prepare_streams, results, status
+from vl_lst.cli._paths import leave_reading_to_commands
 from vl_lst.cli.data import data
 from vl_lst.cli.demo import demo
 from vl_lst.cli.evaluate import evaluate
@@ -24,10 +25,11 @@ from vl_lst.cli.predict import predict
 from vl_lst.cli.profile import profile
 from vl_lst.cli.score import score
 from vl_lst.cli.train import train
-from vl_lst.errors import USER_ERRORS
+from vl_lst.errors import EXPLAINED_ERRORS
 
 __all__ = ["app", "main"]
 
+WRONG_USAGE = 2
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -71,6 +73,7 @@ for command in (
     app.command(command.__name__.replace("_", "-"))(command)
 app.add_typer(data)
 app.add_typer(features)
+leave_reading_to_commands(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,12 +90,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_has_gone()
     except OSError as error:
-        _complain(f"cannot write to standard output: {error.strerror or error}")
+        complain(f"cannot write to standard output: {error.strerror or error}")
         return 1
     return code
 
 
 def _run(arguments: list[str]) -> int:
+    if (problem := find_argument_problem(arguments)) is not None:
+        complain(problem)
+        return WRONG_USAGE
     try:
         app(args=arguments, prog_name="vl-lst")
     except SystemExit as stop:
@@ -103,13 +109,10 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         status.print("interrupted")
         return INTERRUPTED
-    except USER_ERRORS as error:
-        _complain(str(error))
-        return 1
     except BrokenPipeError:
         raise
-    except OSError as error:
-        _complain(_explain_os_error(error))
+    except EXPLAINED_ERRORS as error:
+        complain(explain(error))
         return 1
     return 0
 
@@ -119,17 +122,3 @@ def _reader_has_gone() -> int:
     # The interpreter flushes once more at its end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
-
-
-def _complain(message: str) -> None:
-    status.print("[bold red]error:[/] ", end="")
-    status.print(message, markup=False)
-
-
-def _explain_os_error(error: OSError) -> str:
-    where = f" at {error.filename}" if error.filename else ""
-    if error.errno == errno.ENOSPC:
-        return f"no space left on the device{where}. Free some space and run the command again."
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"no permission to write or read{where}: {error.strerror}."
-    return f"{error.strerror or error}{where}"

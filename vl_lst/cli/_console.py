@@ -3,7 +3,9 @@
 Results go to standard output, everything else (progress, notes, errors) to standard error.
 """
 
+import errno
 import io
+import logging
 import os
 import sys
 import time
@@ -25,7 +27,16 @@ from rich.progress import (
 
 from vl_lst.progress import ProgressReport, silent
 
-__all__ = ["QuietOption", "prepare_streams", "progress", "results", "status"]
+__all__ = [
+    "QuietOption",
+    "complain",
+    "explain",
+    "notes",
+    "prepare_streams",
+    "progress",
+    "results",
+    "status",
+]
 
 QuietOption = Annotated[
     bool, typer.Option("--quiet", help="Print nothing but the result and errors.")
@@ -118,3 +129,41 @@ def progress(description: str, *, quiet: bool) -> Iterator[ProgressReport]:
     )
     with Progress(*columns, console=status) as bar:
         yield _Bar(bar, bar.add_task(description, total=None, note=""))
+
+
+@contextmanager
+def notes(*, quiet: bool) -> Iterator[None]:
+    """Show what the library logs on standard error; with `quiet`, errors only."""
+    logger, handler = logging.getLogger("vl_lst"), _StatusHandler()
+    handler.setLevel(logging.ERROR if quiet else logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _StatusHandler(logging.Handler):
+    """Shows what `log.txt` keeps."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not getattr(record, "only_in_file", False):
+            status.print(record.getMessage(), markup=False)
+
+
+def complain(message: str) -> None:
+    """Print an error."""
+    status.print("[bold red]error:[/] ", end="")
+    status.print(message, markup=False)
+
+
+def explain(error: Exception) -> str:
+    """Return the message of an error that the user can do something about."""
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f" at {error.filename}" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"no space left on the device{where}. Free some space and run the command again."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission to write or read{where}: {error.strerror}."
+    return f"{error.strerror or error}{where}"

@@ -1,6 +1,7 @@
 """Examples of trained runs for the leaderboard: what was asked, said and right, with pictures."""
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,15 @@ def thumbnails(
     Raises:
         ImageError: There is no such folder, or no image in it.
     """
-    path_of = {file.image_id: file.path for file in find_images(folder)}
+    found = find_images(folder)
+    path_of = {file.image_id: file.path for file in found}
+    note = f"; {found.note}" if found.note else ""
     wanted = {i: None for sheet in sheets for card in sheet.cards for i in card.image_ids}
     pictures: dict[str, bytes] = {}
     missing: dict[str, str] = {}
     for done, image_id in enumerate(wanted, start=1):
         if image_id not in path_of:
-            missing[image_id] = f"there is no file of this name in {folder}"
+            missing[image_id] = f"there is no file of this name in {folder}{note}"
         else:
             try:
                 pictures[image_id] = _thumbnail(path_of[image_id])
@@ -82,7 +85,8 @@ def _thumbnail(path: Path) -> bytes:
 def _sheet(run: Run, name: str, split: str, count: int) -> ExampleSheet:
     task = _task_of(run, name)
     path = run.folder / "predictions" / f"{name}-{split}{task.predictions_suffix}"
-    if not path.exists():
+    # What is there and cannot be read is told by reading it.
+    if not os.path.lexists(path):
         return ExampleSheet(
             name,
             split,

@@ -16,7 +16,14 @@ from eval.errors import OutputError
 from eval.outputs import atomic_path, check_output, json_bytes, names_standard_output, write_json
 from vl_lst.cli._console import results
 
-__all__ = ["JsonOption", "binary_file", "report_file", "write_json_report", "write_report"]
+__all__ = [
+    "STANDARD_OUTPUT",
+    "JsonOption",
+    "binary_file",
+    "report_file",
+    "write_json_report",
+    "write_report",
+]
 
 STANDARD_OUTPUT = Path("-")
 # Where a command's context keeps which option writes which file.

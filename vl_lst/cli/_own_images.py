@@ -1,5 +1,7 @@
 """`vl-lst train --images`: features of a user's own photographs, made before training begins."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from eval.errors import InputError
@@ -9,7 +11,7 @@ from vl_lst.cli.extract_features import DEMO_ENCODER
 from vl_lst.demo import CLIP_FOLDER
 from vl_lst.recipes import Recipe
 
-__all__ = ["extract_into_run", "features_file"]
+__all__ = ["extracted_into_run", "features_file"]
 
 
 def features_file(run: Path) -> Path:
@@ -17,10 +19,13 @@ def features_file(run: Path) -> Path:
     return run / "features.h5"
 
 
-def extract_into_run(
+@contextmanager
+def extracted_into_run(
     recipe: Recipe, images: Path, encoder: str, run: Path, *, resume: bool, quiet: bool
-) -> None:
+) -> Iterator[None]:
     """Begin a run, or take up the one there is, and put the features of photographs into it.
+
+    During the block no other process works in the run's folder.
 
     Args:
         recipe: The run's.
@@ -34,28 +39,35 @@ def extract_into_run(
         InputError: The examples are not in order, or some of their images are not in the folder.
         ImageError: There is no such folder, or it has no images.
         EncoderError: There is no such tower.
-        CheckpointError: The folder holds something and `resume` is not set.
+        CheckpointError: The folder holds something and `resume` is not set, or another process
+            works in it.
     """
     from feature_extraction.encoders import build_encoder
     from feature_extraction.extract import extract
     from feature_extraction.images import find_images
-    from vl_lst.training.run_directory import RunDirectory
+    from vl_lst.training.run_directory import RunDirectory, make_folder
+    from vl_lst.training.run_lock import exclusive_folder
 
     files = find_images(images)
-    _require_images_of(recipe, {file.image_id for file in files}, images)
-    tower = build_encoder(
-        CLIP_FOLDER if encoder == DEMO_ENCODER else encoder,
-        device=recipe.training.device,
-        name=encoder if encoder == DEMO_ENCODER else None,
-    )
-    RunDirectory(run).begin(recipe, resume=resume)
-    with progress("extracting", quiet=quiet) as report:
-        result = extract(files, features_file(run), tower, on_progress=report)
-    for image_id, reason in result.failures.items():
-        status.print(f"could not read {image_id}: {reason}", markup=False)
+    _require_images_of(recipe, {file.image_id for file in files}, images, files.note)
+    if files.note and not quiet:
+        status.print(files.note, markup=False)
+    make_folder(run)
+    with exclusive_folder(run):
+        RunDirectory(run).begin(recipe, resume=resume)
+        tower = build_encoder(
+            CLIP_FOLDER if encoder == DEMO_ENCODER else encoder,
+            device=recipe.training.device,
+            name=encoder if encoder == DEMO_ENCODER else None,
+        )
+        with progress("extracting", quiet=quiet) as report:
+            result = extract(files, features_file(run), tower, on_progress=report)
+        for image_id, reason in result.failures.items():
+            status.print(f"could not read {image_id}: {reason}", markup=False)
+        yield
 
 
-def _require_images_of(recipe: Recipe, found: set[str], images: Path) -> None:
+def _require_images_of(recipe: Recipe, found: set[str], images: Path, note: str) -> None:
     from feature_extraction.names import near_names_hint
     from vl_lst.training.data import task_of
 
@@ -72,4 +84,5 @@ def _require_images_of(recipe: Recipe, found: set[str], images: Path) -> None:
                     f"not in {images} (first: {first_five(missing)}); expected files of these "
                     "names there or in a folder below."
                     + near_names_hint(missing, found, place="the folder")
+                    + (f" Note: {note}." if note else "")
                 )

@@ -1,37 +1,49 @@
 """Commands that torchrun starts several times, once per process, or a scheduler once per shard."""
 
 import os
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 
+from vl_lst.cli._console import complain, explain
+from vl_lst.errors import EXPLAINED_ERRORS, ProcessFailedError
+from vl_lst.launch import (
+    MAX_WAIT,
+    Launch,
+    connect,
+    is_error_reported,
+    join_process_group,
+    read_launch,
+    report_error,
+)
+
 if TYPE_CHECKING:
     from feature_extraction.shards import Shard
 
-__all__ = ["chosen_shard", "own_device", "own_share", "wait_for_others"]
-
-# Below 2**31 milliseconds, which some of what waits counts in.
-LONGEST_WAIT = timedelta(days=20)
+__all__ = ["chosen_shard", "one_message", "own_device", "own_share", "wait_for_others"]
 
 
 def chosen_shard(option: str | None) -> tuple["Shard | None", bool]:
     """Find which shard this process does: what `--shard` says, else what torchrun says.
 
     Returns:
-        The shard, `None` for all images; and whether torchrun, or its like, started this process.
+        The shard, `None` for all images; and whether torchrun, or its like, started this process
+        as one of several.
 
     Raises:
         typer.BadParameter: The option is not I/N, or is given under torchrun.
-        FeatureError: What the environment says makes no sense.
+        LaunchError: What the environment says makes no sense.
     """
     from feature_extraction.errors import FeatureError
     from feature_extraction.shards import Shard
 
-    launched = Shard.from_environment(os.environ)
+    launch = read_launch(os.environ)
+    is_launched = launch.num_processes > 1
     if option is None:
-        return launched, launched is not None
-    if launched is not None and launched.count > 1:
+        return Shard(launch.rank + 1, launch.num_processes) if is_launched else None, is_launched
+    if is_launched:
         raise typer.BadParameter(
             "give either --shard or several processes of torchrun, which choose their own shards"
         )
@@ -48,12 +60,12 @@ def own_device(device: str) -> str:
     devices = torch.cuda.device_count()
     if device not in ("auto", "cuda") or not devices:
         return device
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % devices}"
+    return f"cuda:{read_launch(os.environ).local_rank % devices}"
 
 
 def own_share(cores: int) -> int:
     """Divide the machine's cores between the processes torchrun started on it; at least one."""
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, cores // read_launch(os.environ).local_num_processes)
 
 
 def wait_for_others() -> None:
@@ -63,8 +75,44 @@ def wait_for_others() -> None:
     """
     import torch.distributed
 
-    if int(os.environ["WORLD_SIZE"]) == 1 or "MASTER_ADDR" not in os.environ:
+    launch = read_launch(os.environ)
+    if launch.num_processes == 1 or launch.address is None:
         return
-    torch.distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
+    # Shards may end hours apart.
+    join_process_group(launch, "gloo", start_timeout=MAX_WAIT)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def one_message(launch: Launch) -> Iterator[None]:
+    """Print an error once, whichever of the processes that train together have it.
+
+    The first process prints it, and the others exit without a message once it has. An error of
+    another process alone is printed there.
+
+    Args:
+        launch: This process.
+
+    Raises:
+        LaunchError: The processes do not find each other.
+    """
+    if launch.num_processes == 1 or launch.address is None:
+        yield
+        return
+    connect(launch)
+    try:
+        yield
+    except EXPLAINED_ERRORS as error:
+        message = explain(error)
+        if launch.is_first:
+            complain(message)
+            report_error(launch, message)
+        elif not is_logged(error) and not is_error_reported(launch):
+            complain(f"process {launch.rank} of {launch.num_processes}: {message}")
+        raise typer.Exit(1) from None
+
+
+def is_logged(error: Exception) -> bool:
+    """Whether training has logged the error, which the first process cannot know."""
+    return isinstance(error, ProcessFailedError) and error.is_own

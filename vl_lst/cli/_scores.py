@@ -18,7 +18,7 @@ NOTEWORTHY_GAP = 2.0
 
 
 def score_document(task: Task, split: str, score: Score) -> dict[str, object]:
-    """Return what `--json` writes; it has "reasons" only where a metric is null."""
+    """Return what `--json` writes; "reasons" and "notes" are in it only where there are any."""
     document: dict[str, object] = {
         "task": task.name,
         "split": split,
@@ -26,7 +26,11 @@ def score_document(task: Task, split: str, score: Score) -> dict[str, object]:
         "metrics": dict(score.metrics),
         "per_example": dict(score.per_example),
     }
-    return {**document, "reasons": dict(score.reasons)} if score.reasons else document
+    if score.reasons:
+        document["reasons"] = dict(score.reasons)
+    if score.notes:
+        document["notes"] = list(score.notes)
+    return document
 
 
 def require_metrics(score: Score, names: Iterable[str]) -> None:
@@ -68,6 +72,8 @@ def print_score(task: Task, split: str, score: Score, *, quiet: bool) -> None:
         metrics_of[reason].append(name)
     for reason, names in metrics_of.items():
         status.print(f"note: no {', '.join(names)}: {reason}", markup=False)
+    for note in score.notes:
+        status.print(f"note: {note}", markup=False)
     official = score.metrics.get(task.primary_metric)
     lenient = score.metrics.get(f"lenient_{task.primary_metric}")
     if not isinstance(official, float) or not isinstance(lenient, float):

@@ -11,6 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from vl_lst.cli._choices import TASKS
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._outputs import JsonOption, write_json_report
 from vl_lst.progress import ProgressReport
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "data", "download", "prepare"]
 
-TaskOption = Annotated[str, typer.Option(help="The task, such as vqa.")]
+TaskOption = Annotated[str, typer.Option(help=f"The task, of {TASKS}.")]
 RootOption = Annotated[
     Path, typer.Option(metavar="DIR", help="Folder the official annotation files lie below.")
 ]
@@ -116,6 +117,7 @@ def prepare(
         int | None,
         typer.Option(
             min=1,
+            max=1_000_000_000,
             help="Examples an answer must have to be listed: 9 for vqa, 1 for gqa by default.",
         ),
     ] = None,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from vl_lst.cli._choices import METHODS
 from vl_lst.cli._console import QuietOption, progress, results
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report, write_report
 from vl_lst.cli.leaderboard import build_page
@@ -14,6 +15,7 @@ __all__ = ["demo"]
 
 # Of each task and run, on the page.
 EXAMPLES = 12
+MAX_SEED_DIGITS = 10
 
 
 def demo(
@@ -29,7 +31,8 @@ def demo(
     methods: Annotated[
         str,
         typer.Option(
-            metavar="NAME[,NAME]...", help="Methods to train under the same protocol, or `all`."
+            metavar="NAME[,NAME]...",
+            help=f"Methods to train under the same protocol, of {METHODS}; or `all`.",
         ),
     ] = "lst",
     seeds: Annotated[
@@ -115,8 +118,9 @@ def demo(
 
 
 def _read_seeds(text: str) -> list[int]:
-    if not all(part.strip().isdecimal() for part in text.split(",")):
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and len(part) <= MAX_SEED_DIGITS for part in parts):
         raise typer.BadParameter(
-            f"--seeds {text}: expected whole numbers with commas between, such as 0,1,2"
+            f"--seeds {text:.80}: expected whole numbers with commas between, such as 0,1,2"
         )
-    return [int(part) for part in text.split(",")]
+    return [int(part) for part in parts]

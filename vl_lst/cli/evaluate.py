@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vl_lst.cli._console import QuietOption, progress, results, status
+from vl_lst.cli._console import QuietOption, notes, progress, results, status
 from vl_lst.cli._outputs import JsonOption, write_json_report
 
 __all__ = ["evaluate"]
@@ -76,7 +76,8 @@ def evaluate(
     from vl_lst.cli._submissions import print_written
     from vl_lst.training.run import load_run
 
-    loaded = load_run(run, checkpoint=checkpoint)
+    with notes(quiet=quiet):
+        loaded = load_run(run, checkpoint=checkpoint)
     official = data_root is not None
     chosen = loaded.task(task, official=official)
     if submission:
@@ -90,7 +91,7 @@ def evaluate(
     given = file or split
     assert given is not None
     split = given.name if isinstance(given, Path) else given
-    with progress(f"evaluating {split}", quiet=quiet) as report:
+    with notes(quiet=quiet), progress(f"evaluating {split}", quiet=quiet) as report:
         evaluation = loaded.evaluate(
             given,
             task_name=task,
@@ -105,6 +106,9 @@ def evaluate(
             "examples it has not seen",
             markup=False,
         )
+    if not quiet:
+        for note in evaluation.notes:
+            status.print(f"note: {note}", markup=False)
     if evaluation.score is None:
         document: dict[str, object] = {
             "task": chosen.name,

@@ -2,14 +2,14 @@
 
 import enum
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vl_lst.cli._choices import ENCODER_NAMES
 from vl_lst.cli._console import QuietOption, progress, results, status
-from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
+from vl_lst.cli._outputs import STANDARD_OUTPUT, JsonOption, binary_file, write_json_report
 from vl_lst.cli._processes import chosen_shard, own_device, own_share, wait_for_others
 from vl_lst.demo import CLIP_FOLDER
 
@@ -65,8 +65,7 @@ def extract_features(
     encoder: Annotated[
         str,
         typer.Option(
-            help="RN50, RN101, RN50x4, ViT-B-32, ViT-B-16, ViT-L-14, ViT-B-16-SigLIP, "
-            "ViT-B-16-SigLIP2, DINOv2-B-14, demo; another model of open_clip by its name; "
+            help=f"{ENCODER_NAMES}, demo; another model of open_clip by its name; "
             "timm:NAME such as timm:resnet50; hf:OWNER/NAME such as hf:facebook/dinov2-base; or "
             "a folder one of these libraries wrote."
         ),
@@ -83,6 +82,7 @@ def extract_features(
         int | None,
         typer.Option(
             min=1,
+            max=16_384,
             help="Side of the tower's square in pixels, larger for more cells. Default: 224 for "
             "the encoders named above, else the encoder's own.",
         ),
@@ -102,11 +102,14 @@ def extract_features(
             "large as the tower's square.",
         ),
     ] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images the tower sees at once.")] = 32,
+    batch_size: Annotated[
+        int, typer.Option(min=1, max=65_536, help="Images the tower sees at once.")
+    ] = 32,
     workers: Annotated[
         int | None,
         typer.Option(
             min=0,
+            max=256,
             help="Processes that decode images; 0 decodes between the tower's batches. Default: "
             "one per core, at most 4, with a tower on CUDA at most 16.",
         ),
@@ -148,17 +151,27 @@ def extract_features(
     Finer: vl-lst extract-features --images photos --out fine.h5 --crops 2
     """
     from feature_extraction.allocation import keep_freed_memory
+    from feature_extraction.cores import usable_cores
     from feature_extraction.encoders import build_encoder
     from feature_extraction.extract import extract
     from feature_extraction.images import find_images
-    from feature_extraction.partial import check_target
     from feature_extraction.pipeline import default_workers
+    from feature_extraction.sizes import format_bytes
+    from feature_extraction.targets import check_target
 
     part, is_launched = chosen_shard(shard)
+    if is_launched and json_file == STANDARD_OUTPUT:
+        raise typer.BadParameter(
+            "--json - is for one process: give a file, of which each process writes its own"
+        )
     is_first = not is_launched or part is None or part.number == 1
+    check_target(out)
+    if part is not None:
+        check_target(part.path(out))
     files = find_images(images)
-    check_target(out if part is None else part.path(out))
     if is_first and not quiet:
+        if files.note:
+            status.print(files.note, markup=False)
         status.print(f"{len(files):,} images in {images}; building {encoder}", markup=False)
     tower = build_encoder(
         CLIP_FOLDER if encoder == DEMO_ENCODER else encoder,
@@ -173,7 +186,7 @@ def extract_features(
     )
     if tower.device.type == "cpu":
         keep_freed_memory()
-    cores = own_share(os.cpu_count() or 1)
+    cores = own_share(usable_cores())
     with progress("extracting", quiet=quiet or not is_first) as report:
         result = extract(
             files,
@@ -193,7 +206,7 @@ def extract_features(
     failures = dict(result.failures)
     results.print(
         f"{result.path}: {result.images - len(failures):,} of {result.images:,} images, "
-        f"{file_bytes / 2**20:.1f} MiB; {result.extracted:,} extracted in "
+        f"{format_bytes(file_bytes)}; {result.extracted:,} extracted in "
         f"{result.seconds:.1f} s ({result.images_per_second:.1f} images/s)",
         markup=False,
     )
@@ -208,6 +221,7 @@ def extract_features(
             "images": result.images,
             "extracted": result.extracted,
             "failures": failures,
+            "left_out": files.left_out,
             "file_bytes": file_bytes,
             "seconds": result.seconds,
             "images_per_second": result.images_per_second,

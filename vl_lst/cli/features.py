@@ -24,7 +24,6 @@ __all__ = ["export", "features", "import_", "info", "verify"]
 
 SHOWN_FAILURES = 5
 BAR_CELLS = 40
-MEBIBYTE = 1 << 20
 
 FeatureFileArgument = Annotated[
     Path, typer.Argument(metavar="FILE.h5", help="A feature file.", show_default=False)
@@ -45,11 +44,12 @@ def info(file: FeatureFileArgument, json_file: JsonOption = None) -> None:
 
     Example: vl-lst features info val2014.h5
     """
+    from feature_extraction.sizes import format_bytes
     from feature_extraction.summary import summarise
 
     summary = summarise(file)
     lines = [
-        f"{file}: {_megabytes(summary.file_bytes)}"
+        f"{file}: {format_bytes(summary.file_bytes)}"
         + (f", an index of {len(summary.files):,} files" if list(summary.files) != [file] else ""),
         *_spec_lines(summary.spec),
         f"images      {summary.done:,} done, {len(summary.failures):,} failed, "
@@ -69,7 +69,9 @@ def verify(
         Path,
         typer.Option("--images", metavar="DIR", help="Folder of the photographs, or part of them."),
     ],
-    sample: Annotated[int, typer.Option(min=1, help="Photographs to extract again.")] = 8,
+    sample: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Photographs to extract again.")
+    ] = 8,
     encoder_weights: Annotated[
         Path | None,
         typer.Option(
@@ -95,6 +97,7 @@ def verify(
     """
     from feature_extraction.encoders import encoder_from_spec
     from feature_extraction.errors import StoreError
+    from feature_extraction.image_files import left_out_note
     from feature_extraction.store import open_features
     from feature_extraction.verification import verify as compare
     from vl_lst.demo import CLIP_FOLDER
@@ -107,8 +110,9 @@ def verify(
         found = compare(store, images, encoder, sample=sample, on_progress=report)
     largest = found.largest
     if found.absent and not quiet:
+        note = f" Note: {left_out_note(found.left_out)}." if found.left_out else ""
         status.print(
-            f"note: {found.absent:,} images of {file} are not in {images}.{found.near_names}",
+            f"note: {found.absent:,} images of {file} are not in {images}.{found.near_names}{note}",
             markup=False,
         )
     results.print(
@@ -126,6 +130,7 @@ def verify(
             "largest": _difference_document(largest),
             "images": {each.image_id: _difference_document(each) for each in found.differences},
             "images_not_in_folder": found.absent,
+            "left_out": found.left_out,
         },
     )
     if found.wrong:
@@ -165,7 +170,7 @@ def import_(
         str, typer.Option(metavar="NAME", help="What made the features, such as RN101.")
     ] = "imported",
     image_size: Annotated[
-        int, typer.Option(min=1, help="Side in pixels of the square the encoder saw.")
+        int, typer.Option(min=1, max=16_384, help="Side in pixels of the square the encoder saw.")
     ] = 224,
     resize: Annotated[
         Resize, typer.Option(help="How photographs became that square.")
@@ -185,6 +190,7 @@ def import_(
     Example: vl-lst features import data_clip_RN101_att --out coco.h5 --encoder RN101
     """
     from feature_extraction.importing import import_features
+    from feature_extraction.sizes import format_bytes
 
     with progress("importing", quiet=quiet) as report:
         result = import_features(
@@ -198,7 +204,7 @@ def import_(
     failures = dict(result.failures)
     results.print(
         f"{out}: {result.images - len(failures):,} of {result.images:,} images of "
-        f"{result.spec.tokens} x {result.spec.channels}, {_megabytes(result.file_bytes)}; "
+        f"{result.spec.tokens} x {result.spec.channels}, {format_bytes(result.file_bytes)}; "
         f"{result.imported:,} imported in {result.seconds:.1f} s",
         markup=False,
     )
@@ -380,10 +386,6 @@ def _place(difference: "Difference") -> str:
         f"image {difference.image_id!r}, token {difference.token}, channel {difference.channel} "
         f"({difference.stored:.6g} stored, {difference.made:.6g} made now)"
     )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / MEBIBYTE:,.1f} MiB"
 
 
 features = typer.Typer(

@@ -38,6 +38,7 @@ def compress(
     Example: vl-lst features compress val2014.h5 --out val2014-small.h5
     """
     from feature_extraction.compression import compress_store
+    from feature_extraction.sizes import format_bytes
 
     before = file.stat().st_size if file.is_file() else 0
     target = file if out is None else out
@@ -45,8 +46,7 @@ def compress(
         compress_store(file, target, on_progress=report)
     after = target.stat().st_size
     results.print(
-        f"{target}: {after / 2**20:.1f} MiB, {100 * after / before:.1f} % of "
-        f"{before / 2**20:.1f} MiB",
+        f"{target}: {format_bytes(after)}, {100 * after / before:.1f} % of {format_bytes(before)}",
         markup=False,
     )
     write_json_report(

@@ -43,12 +43,13 @@ def join(
     Example: vl-lst features join val.shard-*.h5 --out val.h5
     """
     from feature_extraction.join import join_stores
+    from feature_extraction.sizes import format_bytes
 
     result = join_stores(shards, out, copy=copy)
     kind = "copied from" if copy else "an index of"
     results.print(
         f"{out}: {result.images - len(result.failures):,} of {result.images:,} images, {kind} "
-        f"{len(result.files):,} files, {result.file_bytes / 2**20:.1f} MiB",
+        f"{len(result.files):,} files, {format_bytes(result.file_bytes)}",
         markup=False,
     )
     if result.failures and not quiet:

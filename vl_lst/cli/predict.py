@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vl_lst.cli._console import QuietOption, results, status
+from vl_lst.cli._console import QuietOption, notes, results, status
 from vl_lst.cli._outputs import JsonOption, write_json_report
 
 __all__ = ["predict"]
@@ -45,10 +45,14 @@ def predict(
     """
     from vl_lst.training.run import load_run
 
-    loaded = load_run(run)
+    with notes(quiet=quiet):
+        loaded = load_run(run)
     if not quiet:
         status.print("encoding the photograph", markup=False)
     answer = loaded.predict(image, question, task_name=task, encoder_weights=encoder_weights)
+    if not quiet:
+        for note in answer.notes:
+            status.print(f"note: {note}", markup=False)
     results.print(answer.answer, markup=False)
     if answer.ranked is not None and not quiet:
         for text, score in answer.ranked:
@@ -60,6 +64,7 @@ def predict(
             "images": [str(path) for path in image],
             "question": question,
             "answer": answer.answer,
+            "notes": list(answer.notes),
             "scores": None if answer.ranked is None else dict(answer.ranked),
         },
     )

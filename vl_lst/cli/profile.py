@@ -1,21 +1,23 @@
 """`vl-lst profile`: what transfer methods cost in memory and time."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, get_args
 
 import typer
 
+from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName
+from vl_lst.cli._choices import BACKBONES, METHODS, alternatives
 from vl_lst.cli._console import QuietOption, progress, results
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
-from vl_lst.cli._profiling import one_of, read_contenders
+from vl_lst.cli._profiling import one_of, read_contenders, read_profile_recipe
 
 __all__ = ["profile"]
 
 DEFAULT_STEPS = 6
 DEFAULT_GRID = 6
-ARITHMETIC: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
-WEIGHTS: tuple[Literal["fp32", "bf16", "int8", "nf4"], ...] = ("fp32", "bf16", "int8", "nf4")
-DEVICES: tuple[Literal["auto", "cpu", "cuda"], ...] = ("auto", "cpu", "cuda")
+ARITHMETIC: tuple[ArithmeticPrecision, ...] = get_args(ArithmeticPrecision)
+WEIGHTS: tuple[BackbonePrecision, ...] = get_args(BackbonePrecision)
+DEVICES: tuple[DeviceName, ...] = get_args(DeviceName)
 
 
 def profile(
@@ -23,16 +25,15 @@ def profile(
         str | None,
         typer.Option(
             metavar="NAME|PATH|demo",
-            help="t5-small, t5-base, t5-large, t5-3b, google/t5-v1_1-{small,base,large,xl}, "
-            "google/flan-t5-...; a folder; demo. Default: the recipe's.",
+            help=f"{BACKBONES}; a folder; demo. Default: the recipe's.",
         ),
     ] = None,
     methods: Annotated[
         str | None,
         typer.Option(
             metavar="METHOD[,METHOD]...|all",
-            help="Transfer methods; times are compared with the first. `all`: all there are, lst "
-            "first. Default: the recipe's, else all.",
+            help=f"Transfer methods, of {METHODS}; times are compared with the first. `all`: all "
+            "of them. Default: the recipe's, else all.",
         ),
     ] = None,
     random_weights: Annotated[
@@ -46,49 +47,62 @@ def profile(
             help="Build without data and estimate bytes, in seconds for any size; no steps.",
         ),
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, max=65_536, help="Examples a step.")] = 16,
     precision: Annotated[
         str | None,
-        typer.Option(metavar="fp32|bf16", help="Of the arithmetic. Default: the recipe's, fp32."),
+        typer.Option(
+            metavar=alternatives(ArithmeticPrecision),
+            help="Of the arithmetic. Default: the recipe's, fp32.",
+        ),
     ] = None,
     backbone_precision: Annotated[
         str | None,
         typer.Option(
-            metavar="fp32|bf16|int8|nf4",
+            metavar=alternatives(BackbonePrecision),
             help="How the backbone is held. Default: the recipe's, fp32.",
         ),
     ] = None,
-    text_tokens: Annotated[int, typer.Option(min=1, help="Of each prompt.")] = 15,
-    answer_tokens: Annotated[int, typer.Option(min=1, help="Of each answer.")] = 4,
-    images: Annotated[int, typer.Option(min=1, help="Of each example.")] = 1,
-    image_tokens: Annotated[int, typer.Option(min=1, help="Feature vectors of each image.")] = 49,
-    channels: Annotated[int, typer.Option(min=1, help="Width of a feature vector.")] = 2048,
+    text_tokens: Annotated[int, typer.Option(min=1, max=8_192, help="Of each prompt.")] = 15,
+    answer_tokens: Annotated[int, typer.Option(min=1, max=8_192, help="Of each answer.")] = 4,
+    images: Annotated[int, typer.Option(min=1, max=100, help="Of each example.")] = 1,
+    image_tokens: Annotated[
+        int, typer.Option(min=1, max=65_536, help="Feature vectors of each image.")
+    ] = 49,
+    channels: Annotated[
+        int, typer.Option(min=1, max=65_536, help="Width of a feature vector.")
+    ] = 2048,
     grid: Annotated[
         int | None,
         typer.Option(
             min=0,
+            max=256,
             help="Side of the grid they are max-pooled to, 0 to keep them. Default: the "
             "recipe's, 6.",
         ),
     ] = None,
     vocabulary: Annotated[
         int | None,
-        typer.Option(min=3, help="Token ids of a backbone with random weights."),
+        typer.Option(min=3, max=10_000_000, help="Token ids of a backbone with random weights."),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to run.")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar=alternatives(DeviceName), help="Where to run.")
+    ] = "auto",
     shared_device: Annotated[
         bool,
         typer.Option("--shared-device", help="Measure although other processes use the GPU."),
     ] = False,
     steps: Annotated[
         int,
-        typer.Option(min=0, help="Steps to take the median of, for each method; 0: no times."),
+        typer.Option(
+            min=0, max=1_000_000, help="Steps to take the median of, for each method; 0: no times."
+        ),
     ] = DEFAULT_STEPS,
     recipe: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|NAME",
-            help="Take backbone, method with its options, precisions and grid from a recipe.",
+            help="Take backbone, method with its options, precisions and grid from a recipe. "
+            "Default: each method has the options of the recipe that `train` takes for it.",
         ),
     ] = None,
     settings: Annotated[
@@ -129,19 +143,24 @@ def profile(
     from vl_lst.profiling.device import refuse_shared_device
     from vl_lst.profiling.measure import ProfileSettings, profile_methods
     from vl_lst.profiling.plot import plot_profiles, require_plot_format
-    from vl_lst.profiling.report import bytes_table, document, parts_tables, seconds_table
+    from vl_lst.profiling.report import (
+        bytes_table,
+        document,
+        parts_tables,
+        seconds_table,
+        settings_lines,
+    )
     from vl_lst.profiling.workload import Workload
-    from vl_lst.recipes import read_recipe_file
     from vl_lst.recipes.fields import dig
     from vl_lst.training.build import choose_device
 
-    given = read_recipe_file(recipe) if recipe else {}
+    given = read_profile_recipe(recipe)
     name = backbone or dig(given, ("backbone", "name"))
     if name is None:
         raise typer.BadParameter("give --backbone, such as t5-base; the recipe, if any, has none")
     if plot is not None:
         require_plot_format(plot)
-    contenders = read_contenders(methods, given, settings or [])
+    contenders = read_contenders(methods, given, settings or [], source=recipe, backbone=name)
     where = choose_device("cpu" if dry_run else one_of("--device", device, DEVICES))
     if not shared_device:
         refuse_shared_device(where)
@@ -179,6 +198,8 @@ def profile(
         results.print(table)
     if (times := seconds_table(profiles)) is not None:
         results.print(times)
+    for line in settings_lines(profiles):
+        results.print(line, markup=False)
     write_json_report(json_file, document(profiles, wanted))
     if plot is not None:
         plot_profiles(profiles, wanted, plot)

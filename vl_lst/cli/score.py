@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from vl_lst.cli._choices import TASKS
 from vl_lst.cli._console import QuietOption
 from vl_lst.cli._outputs import JsonOption, write_json_report
 
@@ -12,7 +13,7 @@ __all__ = ["score"]
 
 
 def score(
-    task: Annotated[str, typer.Option(help="The task, such as vqa.")],
+    task: Annotated[str, typer.Option(help=f"The task, of {TASKS}.")],
     data_root: Annotated[
         Path | None,
         typer.Option(help="Folder with the official annotation files, in vqa/ for vqa."),

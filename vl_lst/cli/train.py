@@ -1,14 +1,19 @@
 """`vl-lst train`: annotations and features in, a run directory out."""
 
-import logging
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vl_lst.cli._console import QuietOption, progress, results, status
+from tasks import Head
+from vl_lst.choices import BackbonePrecision
+from vl_lst.cli._choices import METHODS, TASKS, alternatives
+from vl_lst.cli._console import QuietOption, notes, progress, results
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
+from vl_lst.cli._processes import one_message
+from vl_lst.launch import read_launch
 
 __all__ = ["train"]
 
@@ -28,7 +33,8 @@ def train(
     task: Annotated[
         str | None,
         typer.Option(
-            metavar="TASK[,TASK]...", help="The task, such as vqa; several are trained together."
+            metavar="TASK[,TASK]...",
+            help=f"The task, of {TASKS}; several are trained together.",
         ),
     ] = None,
     data_root: Annotated[
@@ -87,21 +93,18 @@ def train(
     backbone_precision: Annotated[
         str | None,
         typer.Option(
-            metavar="fp32|bf16|int8|nf4",
+            metavar=alternatives(BackbonePrecision),
             help="How the frozen backbone is held; int8 and nf4 fit larger ones on the same GPU.",
         ),
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(
-            help="Transfer method: lst (the default), side, full, adapter, lora, dora, ia3, "
-            "bitfit, prompt."
-        ),
+        typer.Option(help=f"Transfer method, of {METHODS}. Default: lst."),
     ] = None,
     head: Annotated[
         str | None,
         typer.Option(
-            metavar="classify|generate",
+            metavar=alternatives(Head),
             help="Choose from a list of answers, or write; captions are always written.",
         ),
     ] = None,
@@ -141,12 +144,14 @@ def train(
         raise typer.BadParameter("give either --features or --images")
     if encoder is not None and images is None:
         raise typer.BadParameter("--encoder is for --images: give the folder of photographs too")
-    if images is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    launch = read_launch(os.environ)
+    if images is not None and launch.num_processes > 1:
         raise typer.BadParameter(
             "--images works in one process: run `vl-lst extract-features` first, and give "
             "--features"
         )
-    from vl_lst.cli._own_images import extract_into_run, features_file
+    from vl_lst.cli._own_images import extracted_into_run, features_file
+    from vl_lst.errors import CheckpointError
     from vl_lst.recipes import (
         fitting_recipe,
         parse_override,
@@ -169,35 +174,28 @@ def train(
         "method.name": method,
         "head": head,
     }
-    saved = RunDirectory(out).recipe_file
-    changes = [*map(parse_override, settings or [])]
-    named = {"method.name": method, "backbone.name": backbone} | dict(changes)
-    fitting = fitting_recipe(named["method.name"], named["backbone.name"])
-    base = recipe or (str(saved) if resume and saved.exists() else fitting)
-    resolved = resolve_recipe(
-        read_recipe_file(base),
-        [
-            *((name, value) for name, value in given.items() if value is not None),
-            *changes,
-        ],
-    )
-    # Of several processes that torchrun starts, the first speaks for all.
-    first = os.environ.get("RANK", "0") == "0"
-    quiet = quiet or not first
-    notes = logging.getLogger("vl_lst")
-    handler = _StatusHandler()
-    if not quiet:
-        notes.addHandler(handler)
-    try:
+    quiet = quiet or not launch.is_first
+    with one_message(launch), notes(quiet=quiet), ExitStack() as stack:
+        saved = RunDirectory(out).recipe_file
+        changes = [*map(parse_override, settings or [])]
+        named = {"method.name": method, "backbone.name": backbone} | dict(changes)
+        fitting = fitting_recipe(named["method.name"], named["backbone.name"])
+        base = recipe or (str(saved) if resume and saved.exists() else fitting)
+        options = [(name, value) for name, value in given.items() if value is not None]
+        if resume and not (saved.exists() or recipe or options or changes):
+            raise CheckpointError(
+                f"{out} holds no run to resume. Give the folder of one, or --task and the other "
+                "options to start one there."
+            )
+        resolved = resolve_recipe(read_recipe_file(base), [*options, *changes])
         if images is not None:
             tower = encoder or ("demo" if resolved.backbone.name == "demo" else DEFAULT_ENCODER)
-            extract_into_run(resolved, images, tower, out, resume=resume, quiet=quiet)
-            resume = True
+            stack.enter_context(
+                extracted_into_run(resolved, images, tower, out, resume=resume, quiet=quiet)
+            )
         with progress(f"training {resolved.task}", quiet=quiet) as report:
             record = train_run(resolved, out, resume=resume, report=report)
-    finally:
-        notes.removeHandler(handler)
-    if not first:
+    if not launch.is_first:
         return
     for name, scores in record.scores.items():
         for split, metrics in scores.items():
@@ -210,11 +208,3 @@ def train(
         )
     results.print(f"run: {out}", markup=False)
     write_json_report(json_file, record.model_dump(mode="json"))
-
-
-class _StatusHandler(logging.Handler):
-    """Shows what `log.txt` keeps."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if not getattr(record, "only_in_file", False):
-            status.print(record.getMessage(), markup=False)

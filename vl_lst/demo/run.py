@@ -1,5 +1,6 @@
 """The whole road on the shapes world: pictures, features, training, official scores."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from feature_extraction.cores import usable_cores
 from feature_extraction.encoders import build_encoder
 from feature_extraction.extract import extract
 from feature_extraction.pipeline import default_workers
@@ -16,13 +18,14 @@ from vl_lst.demo.gallery import Card, draw_gallery
 from vl_lst.demo.splits import picture_path
 from vl_lst.demo.world import write_world
 from vl_lst.errors import RecipeError
+from vl_lst.launch import require_one_process
 from vl_lst.methods import get_method
 from vl_lst.models.loading import DEMO
 from vl_lst.progress import ProgressReport
 from vl_lst.recipes import Recipe, fitting_recipe, read_recipe_file, resolve_recipe
 from vl_lst.training.record import RunRecord
-from vl_lst.training.resources import usable_cores
-from vl_lst.training.run_directory import RunDirectory
+from vl_lst.training.run_directory import RunDirectory, make_folder
+from vl_lst.training.run_lock import exclusive_folder
 from vl_lst.training.together import train_together
 
 __all__ = ["BLIND", "LADDER", "TASKS", "DemoResult", "run_demo"]
@@ -38,6 +41,8 @@ CARDS_OF_A_TASK = 4
 CHANGES: tuple[tuple[str, Any], ...] = (
     ("task", ",".join(TASKS)),
     ("visual.pooled_grid", 3),
+    # None of the world's prompts is longer.
+    ("data.max_prompt_tokens", 20),
     ("training.epochs", None),
     ("training.steps", 2000),
     ("training.batch_size", {"vqa": 32, "gqa": 48, "nlvr2": 12, "caption": 48}),
@@ -89,12 +94,26 @@ def run_demo(
     Raises:
         RecipeError: There is no such method, a method or a seed stands there twice, or the
             folder's runs are of another version.
+        CheckpointError: The folder cannot be made, or another process works in it.
+        LaunchError: This is one of several processes that a launcher started.
     """
-    started = time.monotonic()
+    require_one_process(os.environ)
     for name in methods:
         get_method(name)
     _require_distinct("methods", methods)
     _require_distinct("seeds", seeds)
+    make_folder(out)
+    with exclusive_folder(out):
+        return _run_in(out, stage, methods, seeds)
+
+
+def _run_in(
+    out: Path,
+    stage: Callable[[str], AbstractContextManager[ProgressReport]],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+) -> DemoResult:
+    started = time.monotonic()
     data, features, runs = out / "data", out / "features.h5", out / "runs"
     # Seed by seed, so that an interrupted comparison has all methods with the same seeds.
     trained = {

@@ -46,13 +46,14 @@ class Method(ABC):
     ) -> None:
         """Give the model better initial weights than its own, if the method knows any.
 
-        Called once, before the first step of a run.
+        Called once, before the first step of a run, in the main process.
 
         Args:
-            model: As `attach` returned it.
+            model: As `attach` returned it, on the device that trains.
             options: The method's own settings.
             samples: Training examples in random order without end, as pairs of prompt ids [1, T]
-                and label ids [1, L]; whoever takes none of them pays nothing for them.
+                and label ids [1, L] on that device; whoever takes none of them pays nothing for
+                them.
         """
 
     @abstractmethod

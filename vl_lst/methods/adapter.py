@@ -31,11 +31,11 @@ class AdapterOptions(JointOptions):
         reduction: The bottleneck is this many times narrower than the backbone.
     """
 
-    reduction: int = Field(4, ge=1)
+    reduction: int = Field(4, ge=1, le=10_000)
 
 
 class Adapter(nn.Module):
-    """State + up(gelu(down(state))).
+    """The bottleneck `h + up(gelu(down(h)))` around states h.
 
     The way up begins at zero, so that the backbone is undisturbed at the start.
 

@@ -14,12 +14,12 @@ class LoraOptions(JointOptions):
     """Settings of LoRA; A begins random and B at zero, as published.
 
     Args:
-        rank: Of the product B A that is added to a weight.
-        alpha: That product is scaled by alpha / rank.
+        rank: r, the rank of the product B A; a weight W becomes `W + (alpha / r) B A`.
+        alpha: See `rank`.
     """
 
-    rank: int = Field(150, ge=1)
-    alpha: float = Field(32, gt=0)
+    rank: int = Field(150, ge=1, le=16_384)
+    alpha: float = Field(32, gt=0, le=1e6)
 
 
 class LowRankAdaptation(PeftMethod[LoraOptions]):

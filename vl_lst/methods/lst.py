@@ -49,19 +49,19 @@ class LadderOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reduction: int = Field(4, ge=1)
+    reduction: int = Field(4, ge=1, le=10_000)
     encoder_layers: tuple[int, ...] | None = None
     decoder_layers: tuple[int, ...] | None = None
     rungs: Literal["linear", "normalised", "pool"] = "normalised"
     rung_place: Literal["before_block", "after_block"] = "before_block"
     image_rungs: Literal["attenuate", "pass", "projection"] = "pass"
     gates: Literal["scalar", "channel"] = "scalar"
-    gate_temperature: float = Field(0.1, gt=0)
+    gate_temperature: float = Field(0.1, gt=0, le=1e6)
     gate_start: float = Field(0.9, gt=0, lt=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     recompute: bool = True
     initialisation: Initialisation = "random"
-    initialisation_samples: int = Field(1024, ge=1)
+    initialisation_samples: int = Field(1024, ge=1, le=1_000_000)
     backbone_dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")

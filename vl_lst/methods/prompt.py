@@ -22,8 +22,8 @@ class PromptOptions(JointOptions):
         middle_width: Width of the layer they are computed through.
     """
 
-    tokens: int = Field(40, ge=1)
-    middle_width: int = Field(800, ge=1)
+    tokens: int = Field(40, ge=1, le=10_000)
+    middle_width: int = Field(800, ge=1, le=100_000)
 
 
 class Prefix(nn.Module):

@@ -24,7 +24,7 @@ class SideOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reduction: int = Field(4, ge=1)
+    reduction: int = Field(4, ge=1, le=10_000)
     encoder_layers: tuple[int, ...] | None = None
     decoder_layers: tuple[int, ...] | None = None
     dropout: float = Field(0.1, ge=0, lt=1)

@@ -97,7 +97,7 @@ class LadderConfig:
             they fade from layer to layer. With `pass` they go by untouched. With `projection` they
             meet their own embedding, projected by that layer's rung.
         gates: `scalar`, one number a layer as in the paper, or `channel`, one for each channel.
-        gate_temperature: A gate is sigmoid(alpha / temperature); 0.1 as in the paper's code.
+        gate_temperature: T in a gate's `g = sigmoid(alpha / T)`; 0.1 as in the paper's code.
         gate_start: Share of its own state that the side network keeps at each layer at first. At
             0.5, as in the paper's code, what text tokens learn from the image is halved at every
             layer.

@@ -8,11 +8,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, T5ForConditionalGeneration
-from transformers.utils import logging as transformers_logging
 
-from vl_lst.errors import ModelError
 from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.models.backbone_folder import (
+    backbone_folder,
+    load_tokenizer,
+    load_weights,
+    model_errors,
+    read_config,
+)
 from vl_lst.models.quantization import BackbonePrecision, inner_tensors, quantise
 
 __all__ = [
@@ -64,35 +68,20 @@ def load_backbone(name: str, *, precision: BackbonePrecision = "fp32") -> Loaded
             activations in bfloat16, see `vl_lst.models.quantization.quantise`.
 
     Raises:
-        ModelError: There is no such model, it is not a T5, or its weights are not safetensors.
+        ModelError: There is no such model, it is not a T5, or a file of it is damaged or unsafe
+            to read; the message names the file.
     """
-    source = str(demo_folder()) if name == DEMO else name
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    progress_bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        loaded: Any = T5ForConditionalGeneration.from_pretrained(
-            source, dtype=DTYPES[precision], use_safetensors=True, output_loading_info=True
-        )
-        model, report = loaded
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"cannot load the backbone {name!r}: expected `{DEMO}`, a folder holding a Hugging "
-            "Face T5 (config.json, tokenizer.json, model.safetensors), or a name on the hub such "
-            f"as t5-base. What went wrong: {str(error).strip().splitlines()[0]}"
-        ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if progress_bars:
-            transformers_logging.enable_progress_bar()
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise ModelError(
-            f"the weights of the backbone {name!r} lack {len(missing)} tensors, such as "
-            f"{missing[0]!r}: the file is incomplete or belongs to another model"
-        )
+    problem = f"cannot load the backbone {name!r}"
+    expected = (
+        f"expected `{DEMO}`, a folder holding a Hugging Face T5 (config.json, tokenizer.json, "
+        "model.safetensors), or a name on the hub such as t5-base"
+    )
+    with model_errors(f"{problem}, {expected}"):
+        folder = demo_folder() if name == DEMO else backbone_folder(name)
+    with model_errors(problem):
+        config = read_config(folder)
+        tokenizer = load_tokenizer(folder, config)
+        model = load_weights(folder, config, DTYPES[precision])
     if precision in ("int8", "nf4"):
         quantise(model, precision)
     return LoadedBackbone(FrozenBackbone(model), tokenizer, weights_fingerprint(model))

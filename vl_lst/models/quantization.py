@@ -1,4 +1,4 @@
-"""The frozen backbone in fewer bits, and how many bytes parameters really hold.
+"""The frozen backbone in fewer bits, and how many bytes a model's tensors really hold.
 
 Only linear layers inside the blocks are quantised. The embedding table and the output layer, which
 are one tensor in T5 v1.0, stay in bfloat16, as do norms and position biases: they are a small
@@ -11,11 +11,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from vl_lst.choices import BackbonePrecision
 from vl_lst.errors import ModelError
 
-__all__ = ["BackbonePrecision", "bytes_to_save", "held_bytes", "inner_tensors", "quantise"]
+__all__ = ["BackbonePrecision", "bytes_to_save", "inner_tensors", "model_bytes", "quantise"]
 
-BackbonePrecision = Literal["fp32", "bf16", "int8", "nf4"]
 # Weights share a scale in blocks of this many (Dettmers et al. 2023, arXiv 2305.14314, section 3).
 NF4_BLOCK = 64
 # ... and the scales of this many blocks share one, and are themselves kept in 8 bits.
@@ -99,9 +99,23 @@ def inner_tensors(tensor: Tensor) -> Iterator[Tensor]:
         yield from inner_tensors(getattr(tensor, name))
 
 
-def held_bytes(tensor: Tensor) -> int:
-    """Bytes a parameter takes; of a quantised one, codes and scales."""
-    return sum(inner.nbytes for inner in inner_tensors(tensor))
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters and buffers; of a quantised one, codes and scales.
+
+    Tensors that share a storage take it once; of a larger storage, only what they take counts.
+    """
+    views: dict[int, set[tuple[int, int]]] = {}
+    sizes: dict[int, int] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        for inner in inner_tensors(tensor):
+            storage = inner.untyped_storage()
+            # The storage object: tensors without data have no address to tell them apart.
+            sizes[storage._cdata] = storage.nbytes()
+            place = (int(inner.storage_offset()) * inner.element_size(), inner.nbytes)
+            views.setdefault(storage._cdata, set()).add(place)
+    return sum(
+        min(sizes[storage], sum(count for _, count in places)) for storage, places in views.items()
+    )
 
 
 def _torchao() -> Any:

@@ -70,13 +70,13 @@ class PooledRungs(nn.Module):
 class Gates(nn.Module):
     """How much of its own state the side network keeps at each layer; the rung has the rest.
 
-    sigmoid(alpha / temperature).
+    Each gate is `g = sigmoid(alpha / T)`, where T is the temperature.
 
     Args:
         depth: Backbone layers. Each has a gate, as in the reference; a dropped layer's is unused.
         channels: 1 for one number a layer, R for one a channel.
-        temperature: Of the sigmoid.
-        start: Share that it begins with.
+        temperature: T.
+        start: Value of g at the beginning.
     """
 
     def __init__(self, depth: int, channels: int, *, temperature: float, start: float) -> None:
@@ -86,19 +86,19 @@ class Gates(nn.Module):
         self.alpha = nn.Parameter(torch.full((depth, channels), alpha))
 
     def forward(self, layer: int) -> Tensor:
-        """Gate [1] or [R] of a backbone layer."""
+        """Return g, [1] or [R], of a backbone layer."""
         return torch.sigmoid(self.alpha[layer] / self.temperature)
 
 
 def mix(states_BQR: Tensor, rung_BTR: Tensor, gate: Tensor, *, attenuate: bool) -> Tensor:
-    """G * state + (1 - g) * rung (LST, section 3.2) for the first T of Q states.
+    """Return `g * y + (1 - g) * rung` for the first T of Q states `y` (LST, section 3.2).
 
     The states behind them are image tokens, of which the backbone has nothing to offer.
 
     Args:
-        states_BQR: The side network's own.
-        rung_BTR: The backbone's, projected; T <= Q.
-        gate: Share of the former.
+        states_BQR: y, the side network's own states.
+        rung_BTR: The backbone's states, projected; T <= Q.
+        gate: g, the share of the side network's own states.
         attenuate: Whether the states behind meet rungs of zeros, as in the reference, and so are
             multiplied by the gate; otherwise they pass as they are.
     """

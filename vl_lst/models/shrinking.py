@@ -63,7 +63,7 @@ def selected_bases(
         state: The backbone's state dict.
         importance: A tensor for each weight, of its shape: see `vl_lst.models.pruning`.
         config: The backbone's configuration.
-        reduction: D / R.
+        reduction: r = D / R.
     """
     width = int(config.d_model)
     scores = {stack: torch.zeros(width) for stack in STACKS}
@@ -96,7 +96,7 @@ def principal_bases(
     Args:
         backbone: Reads the texts.
         samples: Pairs of prompt ids [1, T] and label ids [1, L], unpadded.
-        reduction: D / R.
+        reduction: r = D / R.
     """
     width, device = backbone.width, backbone.vocabulary_weight.device
     moments = {

@@ -77,7 +77,9 @@ class WithoutData:
                     module._parameters[name] = adopted[id(parameter)]  # type: ignore[assignment]
             for name, buffer in module._buffers.items():
                 if buffer is not None:
-                    module._buffers[name] = self._on_cpu(buffer)
+                    if id(buffer) not in adopted:
+                        adopted[id(buffer)] = self._on_cpu(buffer)
+                    module._buffers[name] = adopted[id(buffer)]
 
     def _on_cpu(self, tensor: Tensor) -> Tensor:
         return FakeTensor(self._mode, tensor.detach().to("meta"), torch.device("cpu"))

@@ -4,19 +4,20 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import nn
 from transformers import T5ForConditionalGeneration
 
+from vl_lst.choices import ArithmeticPrecision
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig
 from vl_lst.models.loading import DTYPES, load_backbone
-from vl_lst.models.quantization import BackbonePrecision, bytes_to_save, held_bytes, quantise
+from vl_lst.models.quantization import BackbonePrecision, bytes_to_save, model_bytes, quantise
 from vl_lst.profiling.estimate import WithoutData
 from vl_lst.profiling.shapes import backbone_config, random_backbone
 from vl_lst.profiling.steps import (
@@ -47,10 +48,13 @@ class Contender:
     Args:
         method: Its name.
         options: Its own settings, as a recipe has them; what is left out has the method's default.
+        recipe: Where they are from, for the report: a file, or the name of a bundled recipe; `None`
+            where no recipe is for the method.
     """
 
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str | None = None
 
     def resolved(self) -> dict[str, Any]:
         """All its settings.
@@ -94,7 +98,7 @@ class ProfileSettings:
     random_weights: bool = False
     vocabulary: int | None = None
     backbone_precision: BackbonePrecision = "fp32"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: ArithmeticPrecision = "fp32"
     workload: Workload = Workload()
     optimizer: OptimizerSection = OptimizerSection(lr=1e-4)
     steps: int = 6
@@ -109,9 +113,10 @@ class MethodProfile:
     Args:
         method: Its name.
         options: All its settings.
+        recipe: See `Contender.recipe`.
         trainable: Parameters that train.
         total: All parameters, backbone included, those shared between layers once.
-        parameter_bytes: Held by all parameters.
+        parameter_bytes: Held by all parameters and buffers, storages that several share once.
         gradient_bytes: Of what trains.
         saved_bytes: What autograd keeps of a forward pass for the backward pass, parameters
             excluded, by part and in `total`.
@@ -124,6 +129,7 @@ class MethodProfile:
 
     method: str
     options: dict[str, Any]
+    recipe: str | None
     trainable: int
     total: int
     parameter_bytes: int
@@ -142,7 +148,7 @@ class MethodProfile:
 
     @property
     def training_bytes(self) -> int:
-        """Parameters, gradients, optimiser state and what is saved for backward, together."""
+        """Parameters and buffers, gradients, optimiser state and what is saved, together."""
         held = self.parameter_bytes + self.gradient_bytes + self.optimizer_bytes
         return held + self.saved_bytes["total"]
 
@@ -257,6 +263,7 @@ class _Bench:
         return MethodProfile(
             method=contender.method,
             options=contender.resolved(),
+            recipe=contender.recipe,
             trainable=sum(parameter.numel() for parameter in trainable.values()),
             total=sum(parameter.numel() for parameter in model.parameters()),
             parameter_bytes=self._parameter_bytes(model),
@@ -265,7 +272,7 @@ class _Bench:
         )
 
     def _parameter_bytes(self, model: Any) -> int:
-        held = sum(held_bytes(parameter) for parameter in model.parameters())
+        held = model_bytes(model)
         precision = self._settings.backbone_precision
         if self._settings.estimate and precision in ("int8", "nf4"):
             held -= bytes_to_save(model.backbone.model, precision)

@@ -1,7 +1,9 @@
 """A profile as a document for machines and as tables for people."""
 
 import importlib.metadata
+import json
 import platform
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,19 +16,21 @@ from vl_lst.profiling.measure import MethodProfile, ProfileSettings
 from vl_lst.profiling.memory import ELSEWHERE, TOTAL
 from vl_lst.training.resources import WARM_UP_STEPS
 
-__all__ = ["bytes_table", "document", "parts_tables", "seconds_table"]
+__all__ = ["bytes_table", "document", "parts_tables", "seconds_table", "settings_lines"]
 
 DEFINITION = {
+    "options": "all settings of the method: those of its recipe, as `vl-lst train` takes them for "
+    "this backbone, changed by --set; recipe is its name, null where none is for the method",
     "trainable": "parameters that train; total counts those shared between layers once",
-    "parameter_bytes": "held by all parameters, the backbone's included; quantised ones as codes "
-    "and scales",
+    "parameter_bytes": "held by all parameters and buffers, the backbone's included, a storage "
+    "that several share once; quantised ones as codes and scales",
     "gradient_bytes": "of the gradients of what trains",
     "optimizer_bytes": "of AdamW's state",
     "saved_bytes": "distinct storages that autograd keeps of a forward pass for the backward pass, "
     "each counted whole and once, parameters and buffers excluded; a storage belongs to the "
     "innermost part in whose forward it was first saved, or to `elsewhere`: head and loss; what is "
     "recomputed needs its own bytes again for a moment in the backward pass",
-    "training_bytes": "parameters, gradients, optimiser state and saved_bytes together",
+    "training_bytes": "parameter_bytes, gradients, optimiser state and saved_bytes together",
     "peak_allocated": "torch.cuda.max_memory_allocated over training steps only, reset after "
     f"{WARM_UP_STEPS} warm-up steps, parameters included; null without CUDA",
     "seconds": "medians over steps after the warm-up; the methods take turns in one run, so only "
@@ -38,6 +42,7 @@ ESTIMATE = (
     "bytes are what the CPU would count"
 )
 METHODS_SIDE_BY_SIDE = 5
+TERMINAL_WIDTH = 80
 PACKAGES = ("vl-lst", "torch", "transformers", "peft", "torchao")
 
 
@@ -110,6 +115,30 @@ def bytes_table(profiles: Sequence[MethodProfile], settings: ProfileSettings) ->
         ]
         table.add_row(*cells, *([_mebibytes(profile.peak_allocated)] if peaks else []))
     return table
+
+
+def settings_lines(profiles: Sequence[MethodProfile]) -> Iterator[str]:
+    """Say for each method which settings it was measured with, and where they are from.
+
+    Args:
+        profiles: From `profile_methods`.
+
+    Yields:
+        Lines of at most `TERMINAL_WIDTH` characters.
+    """
+    yield "settings:"
+    for profile in profiles:
+        source = f"recipe {profile.recipe}" if profile.recipe else "its own defaults"
+        values = {name: json.dumps(value) for name, value in profile.options.items()}
+        options = ", ".join(f"{name}={value}" for name, value in values.items())
+        yield from textwrap.wrap(
+            f"{profile.method} ({source}): {options}",
+            TERMINAL_WIDTH,
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
 
 
 def seconds_table(profiles: Sequence[MethodProfile]) -> Table | None:

@@ -6,37 +6,23 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
+from transformers import AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
 
+from feature_extraction.library_calls import library_call
 from vl_lst.errors import ModelError
+from vl_lst.models.backbone_folder import (
+    CONFIG_NAME,
+    GENERATION_NAME,
+    backbone_folder,
+    model_errors,
+    read_config,
+)
 from vl_lst.models.loading import DEMO, demo_folder
+from vl_lst.profiling.t5_sizes import T5_SHAPES, T5_V1_1_SHAPES, VOCABULARY, shape_names
 
-__all__ = ["backbone_config", "random_backbone", "shape_names"]
+__all__ = ["backbone_config", "random_backbone"]
 
-# d_model, d_kv, d_ff, num_layers (of each stack), num_heads
-T5_SHAPES = {
-    "t5-small": (512, 64, 2048, 6, 8),
-    "t5-base": (768, 64, 3072, 12, 12),
-    "t5-large": (1024, 64, 4096, 24, 16),
-    "t5-3b": (1024, 128, 16384, 24, 32),
-}
-T5_V1_1_SHAPES = {
-    "small": (512, 64, 1024, 8, 6),
-    "base": (768, 64, 2048, 12, 12),
-    "large": (1024, 64, 2816, 24, 16),
-    "xl": (2048, 64, 5120, 24, 32),
-}
-VOCABULARY = 32_128
 LIKENESS_OF_A_SLIP = 0.85
-
-
-def shape_names() -> list[str]:
-    """Backbones whose sizes are known here."""
-    return [
-        *T5_SHAPES,
-        *(f"google/t5-v1_1-{size}" for size in T5_V1_1_SHAPES),
-        *(f"google/flan-t5-{size}" for size in T5_V1_1_SHAPES),
-    ]
 
 
 def backbone_config(name: str, *, vocabulary: int | None = None) -> Any:
@@ -63,8 +49,18 @@ def random_backbone(
     Args:
         config: From `backbone_config`.
         dtype: Of its weights.
+
+    Raises:
+        ModelError: It cannot be built, or is larger than this machine's memory.
     """
-    model: T5ForConditionalGeneration = AutoModelForSeq2SeqLM.from_config(config, dtype=dtype)
+
+    def cannot_build(reason: str) -> ModelError:
+        return ModelError(f"cannot build a T5 of these sizes: {reason}")
+
+    with library_call(cannot_build):
+        model: T5ForConditionalGeneration = AutoModelForSeq2SeqLM.from_config(
+            config, dtype=dtype, trust_remote_code=False
+        )
     if not config.scale_decoder_outputs:
         # v1.1 and Flan: transformers ties the output layer to the embedding until it loads weights
         # in which they differ, as all published ones do.
@@ -102,16 +98,13 @@ def _config_from(name: str) -> Any:
     nearest = difflib.get_close_matches(name, shape_names(), n=1, cutoff=LIKENESS_OF_A_SLIP)
     if nearest and not Path(name).exists():
         raise ModelError(f"no backbone {name!r}; did you mean {nearest[0]}?")
-    try:
-        config = AutoConfig.from_pretrained(str(demo_folder()) if name == DEMO else name)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"no configuration of a backbone {name!r}: expected `{DEMO}`, a folder with a "
-            f"config.json, a name on the Hugging Face hub, or one of {', '.join(shape_names())}. "
-            f"What went wrong: {str(error).strip().splitlines()[0]}"
-        ) from error
-    if not isinstance(config, T5Config):
-        raise ModelError(
-            f"the backbone {name!r} is a {config.model_type}: expected a T5 (v1.0, v1.1, Flan)"
+    expected = (
+        f"expected `{DEMO}`, a folder with a config.json, a name on the Hugging Face hub, or one "
+        f"of {', '.join(shape_names())}"
+    )
+    with model_errors(f"no configuration of a backbone {name!r}, {expected}"):
+        folder = (
+            demo_folder() if name == DEMO else backbone_folder(name, (CONFIG_NAME, GENERATION_NAME))
         )
-    return config
+    with model_errors(f"cannot read the backbone {name!r}"):
+        return read_config(folder)

@@ -5,11 +5,11 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 
+from vl_lst.choices import ArithmeticPrecision
 from vl_lst.models.batch import Batch
 from vl_lst.recipes.schema import OptimizerSection
 from vl_lst.training.build import arithmetic
@@ -70,7 +70,7 @@ def measure_steps(
     trainable: Mapping[str, nn.Parameter],
     batch: Batch,
     *,
-    precision: Literal["fp32", "bf16"],
+    precision: ArithmeticPrecision,
     optimizer: OptimizerSection,
     steps: int,
 ) -> MeasuredSteps:

@@ -4,10 +4,14 @@ from dataclasses import dataclass
 
 import torch
 
+from vl_lst.errors import ModelError
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import VisualConfig
 
 __all__ = ["Workload"]
+
+# 16 GiB in float32.
+MAX_VALUES = 1 << 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,16 @@ class Workload:
 
         Args:
             vocabulary: Token ids are below it, and none is padding or end-of-sequence.
+
+        Raises:
+            ModelError: The batch would have more values than any device holds.
         """
+        values = self.batch_size * self.images * self.image_tokens * self.channels
+        if values > MAX_VALUES:
+            raise ModelError(
+                f"the features of a batch have {values:,} values; expected at most {MAX_VALUES:,}. "
+                "Lower --batch-size, --images, --image-tokens or --channels."
+            )
         rows, words = torch.arange(self.batch_size), (2, vocabulary)
         return Batch(
             features_BINF=torch.randn(

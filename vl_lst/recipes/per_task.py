@@ -20,6 +20,8 @@ DEFAULTS: dict[str, Callable[[Task], object]] = {
     "data.validation_file": lambda task: None,
     "data.prompt_prefix": lambda task: task.prompt_prefix,
     "data.answer_list": lambda task: None,
+    "data.min_answer_count": lambda task: task.min_answer_count,
+    "data.max_prompt_tokens": lambda task: task.max_prompt_tokens,
     HEAD: lambda task: task.heads[0],
     "generation.beams": lambda task: task.beams,
     "generation.max_length": lambda task: task.max_answer_tokens,

@@ -15,6 +15,7 @@ from eval.outputs import atomic_path
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.recipes.fields import clear_other_length, dig, set_field
+from vl_lst.recipes.former import keep_former_values
 from vl_lst.recipes.per_task import chosen_tasks, complete_task_fields, spread_task_fields
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
@@ -62,6 +63,7 @@ def resolve_recipe(
             "read_recipe_file('lst') returns"
         )
     fields = json.loads(json.dumps(recipe, default=_plain))
+    keep_former_values(fields)
     if isinstance(overrides, Mapping):
         overrides = overrides.items()
     changes = [
@@ -85,7 +87,8 @@ def resolve_recipe(
     complete_task_fields(fields, tasks)
     name = dig(fields, METHOD_NAME)
     if isinstance(name, str):
-        options = dig(fields, OPTIONS) or {}
+        given = dig(fields, OPTIONS)
+        options = {} if given is None else given
         method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
         set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
     resolved = _validate(Recipe, fields)
@@ -152,6 +155,8 @@ def _explain(model: type[BaseModel], detail: ErrorDetails, prefix: Location) -> 
     path = ".".join(str(part) for part in (*prefix, *location)) or "recipe"
     if detail["type"] == "extra_forbidden":
         return f"{path}: no such field{_suggestion(model, location, prefix)}"
+    if detail["type"] == "json_invalid":
+        return "a text in it is not valid Unicode; rename files whose names are not UTF-8"
     if detail["type"] == "missing":
         return f"{path}: missing; set it in the recipe or with --set {path}=..."
     message = detail["msg"].removeprefix("Value error, ")

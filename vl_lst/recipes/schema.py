@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tasks import Head
+from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName
 
 __all__ = [
     "BackboneSection",
@@ -37,13 +38,41 @@ def _refuse_float16(value: object) -> object:
     return value
 
 
-Precision = Annotated[Literal["fp32", "bf16"], BeforeValidator(_refuse_float16)]
-WeightPrecision = Annotated[
-    Literal["fp32", "bf16", "int8", "nf4"], BeforeValidator(_refuse_float16)
-]
+Precision = Annotated[ArithmeticPrecision, BeforeValidator(_refuse_float16)]
+WeightPrecision = Annotated[BackbonePrecision, BeforeValidator(_refuse_float16)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
+# Far above what makes sense, far below what overflows or fills the memory of any machine.
+MAX_COUNT = 10**9
+MAX_EPOCHS = 10**6
+MAX_BATCH_SIZE = 10**6
+MAX_REAL = 1e6
+BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Beams = Annotated[int, Field(ge=1, le=1_000)]
+Length = Annotated[int, Field(ge=1, le=10_000)]
+
+
+def _refuse_blank(value: object) -> object:
+    """Refuse texts that name nothing, and characters that no file name can hold."""
+    if isinstance(value, str):
+        if not value.strip():
+            raise ValueError("expected a name, not an empty text")
+        if "\0" in value or not _is_unicode(value):
+            raise ValueError("expected a name without null characters, in valid Unicode")
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+Name = Annotated[str, BeforeValidator(_refuse_blank)]
+File = Annotated[Path, BeforeValidator(_refuse_blank)]
 
 
 class _Section(BaseModel):
@@ -65,18 +94,22 @@ class DataSection(_Section):
         answer_list: File with the answers to choose from (`label2ans`). `None` takes the task's
             own words or its own file below the root, or, where there is neither, counts the
             training answers.
-        min_answer_count: Training examples an answer must have to be counted into the list.
+        min_answer_count: Training examples an answer must have to be counted into the list; the
+            task's own unless said otherwise (9 for VQA, 1 elsewhere and for a user's own files).
+        max_prompt_tokens: Prompts are cut to this many tokens, prefix and end-of-sequence included.
+            A batch is padded to its longest prompt, so memory grows with the longest only.
         blind: Replace all image features by zeros: what questions alone give away.
     """
 
-    root: Path | None = None
-    train_file: Mapping[str, Path | None]
-    validation_file: Mapping[str, Path | None]
+    root: File | None = None
+    train_file: Mapping[str, File | None]
+    validation_file: Mapping[str, File | None]
     train_split: Mapping[str, str]
     validation_split: Mapping[str, str]
     prompt_prefix: Mapping[str, str]
-    answer_list: Mapping[str, Path | None]
-    min_answer_count: int = Field(default=9, ge=1)
+    answer_list: Mapping[str, File | None]
+    min_answer_count: Mapping[str, Count]
+    max_prompt_tokens: Mapping[str, Length]
     blind: bool = False
 
     @model_validator(mode="after")
@@ -106,7 +139,7 @@ class BackboneSection(_Section):
             trains stays in float32.
     """
 
-    name: str
+    name: Name
     precision: WeightPrecision = "fp32"
 
 
@@ -119,8 +152,8 @@ class VisualSection(_Section):
             1.0 in the paper's code, where it drowns the features.
     """
 
-    pooled_grid: int | None = Field(default=6, ge=1)
-    image_order_std: float = Field(default=0.02, ge=0)
+    pooled_grid: int | None = Field(default=6, ge=1, le=1_000)
+    image_order_std: float = Field(default=0.02, ge=0, le=MAX_REAL)
 
 
 class MethodSection(_Section):
@@ -131,7 +164,7 @@ class MethodSection(_Section):
         options: Its own settings.
     """
 
-    name: str
+    name: Name
     options: Mapping[str, Any]
 
 
@@ -150,13 +183,13 @@ class OptimizerSection(_Section):
         clip_norm: Largest norm of all gradients together; `None` does not clip.
     """
 
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
+    lr: float = Field(gt=0, le=MAX_REAL)
+    weight_decay: float = Field(default=0.01, ge=0, le=MAX_REAL)
     decay: Literal["weights", "reference"] = "weights"
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)
-    eps: float = Field(default=1e-6, gt=0)
+    eps: float = Field(default=1e-6, gt=0, le=MAX_REAL)
     warmup_share: Share = 0.1
-    clip_norm: float | None = Field(default=5.0, gt=0)
+    clip_norm: float | None = Field(default=5.0, gt=0, le=1e12)
 
 
 class TrainingSection(_Section):
@@ -181,16 +214,16 @@ class TrainingSection(_Section):
         tensorboard: Also write event files for TensorBoard.
     """
 
-    epochs: int | None = Field(default=None, ge=1)
-    steps: int | None = Field(default=None, ge=1)
-    batch_size: Mapping[str, Positive]
-    evaluation_batch_size: int = Field(ge=1)
+    epochs: int | None = Field(default=None, ge=1, le=MAX_EPOCHS)
+    steps: Count | None = None
+    batch_size: Mapping[str, BatchSize]
+    evaluation_batch_size: BatchSize
     workers: int = Field(default=0, ge=0, le=256)
-    evaluate_every: int = Field(default=1, ge=1)
-    checkpoint_every_steps: int | None = Field(default=None, ge=1)
-    log_every_steps: int = Field(default=10, ge=1)
+    evaluate_every: int = Field(default=1, ge=1, le=MAX_EPOCHS)
+    checkpoint_every_steps: Count | None = None
+    log_every_steps: Count = 10
     precision: Precision = "fp32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
     seed: int = Field(default=0, ge=0, lt=2**32)
     tensorboard: bool = False
 
@@ -210,13 +243,13 @@ class GenerationSection(_Section):
     Args:
         beams: 1 is greedy search; the task's own unless said otherwise.
         max_length: Most tokens of an answer, end-of-sequence included; the task's own unless said
-            otherwise.
+            otherwise. More than the task's own also lets longer answers train.
         constrain_to_answers: Generate nothing that is not on the task's answer list (see
             `data.answer_list`). Captions stay free.
     """
 
-    beams: Mapping[str, Positive]
-    max_length: Mapping[str, Positive]
+    beams: Mapping[str, Beams]
+    max_length: Mapping[str, Length]
     constrain_to_answers: bool = False
 
 
@@ -239,7 +272,7 @@ class Recipe(_Section):
 
     task: str
     data: DataSection
-    features: tuple[Path, ...] = Field(min_length=1)
+    features: tuple[File, ...] = Field(min_length=1)
     backbone: BackboneSection
     visual: VisualSection = VisualSection()
     method: MethodSection

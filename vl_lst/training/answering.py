@@ -26,6 +26,9 @@ class Answerer:
         recipe: How it generates, and at which precision.
         answers: The list each task's answers are from; `None` where it may generate any.
         device: Where the model is.
+
+    Raises:
+        InputError: No answer on the list of a task fits into what may be generated.
     """
 
     def __init__(
@@ -41,6 +44,10 @@ class Answerer:
         self._answers = answers
         self._device = device
         self._trees: dict[str, AnswerTree] = {}
+        for task in recipe.tasks:
+            # Before training, since a list of which nothing fits is refused.
+            if not self.ranks(task):
+                self._tree(task)
 
     def ranks(self, task: str) -> bool:
         """Whether the task classifies, so that all answers have a score."""
@@ -112,7 +119,7 @@ class Answerer:
             if not fitting:
                 raise InputError(
                     f"no answer on the list of {task} has at most {most} tokens; raise "
-                    "generation.max_length or leave out generation.constrain_to_answers"
+                    f"generation.max_length.{task} or leave out generation.constrain_to_answers"
                 )
             vocabulary = len(self._model.backbone.vocabulary_weight)
             self._trees[task] = AnswerTree(fitting, vocabulary=vocabulary, device=self._device)

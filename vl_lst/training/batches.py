@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from feature_extraction.cores import usable_cores
 from feature_extraction.store import FeatureReader
 from tasks import Example, ExampleTable, Task
 from vl_lst.models.batch import Batch, unique_rows
 from vl_lst.models.losses import IGNORED
 from vl_lst.training.order import ExampleKey, StepKeys, uniform
-from vl_lst.training.resources import usable_cores
 from vl_lst.training.texts import Texts
 
 __all__ = [

@@ -3,19 +3,20 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from feature_extraction.spec import FeatureSpec
 from tasks import get_task
+from vl_lst.choices import ArithmeticPrecision, DeviceName
 from vl_lst.errors import ModelError, TrainingError
 from vl_lst.methods import get_method
 from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.loading import load_backbone
-from vl_lst.models.quantization import BackbonePrecision, held_bytes, quantise
+from vl_lst.models.quantization import BackbonePrecision, model_bytes, quantise
 from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.recipes import Recipe
 from vl_lst.training.texts import Texts
@@ -53,8 +54,8 @@ class BuiltModel:
             quantise(self.model.backbone.model, self.precision)
 
     def parameter_bytes(self) -> int:
-        """Bytes the parameters of the whole model take."""
-        return sum(held_bytes(parameter) for parameter in self.model.parameters())
+        """Bytes the parameters and buffers of the whole model take."""
+        return model_bytes(self.model)
 
     def parameter_count(self) -> int:
         """Parameters of the whole model, those shared between layers once."""
@@ -65,7 +66,7 @@ class BuiltModel:
         return sum(parameter.numel() for parameter in self.trainable.values())
 
 
-def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+def choose_device(name: DeviceName) -> torch.device:
     """The device a recipe names.
 
     Raises:
@@ -81,7 +82,7 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 
 def arithmetic(
-    precision: Literal["fp32", "bf16"], device: torch.device
+    precision: ArithmeticPrecision, device: torch.device
 ) -> AbstractContextManager[object]:
     """Where a forward pass computes at `precision`; its parameters stay as they are."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

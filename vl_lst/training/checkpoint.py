@@ -25,6 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from eval.errors import FileFormatError, InputError
+from eval.files import MAX_RUN_FILE_BYTES, read_json
+from eval.regular_files import open_regular
 from vl_lst.errors import CheckpointError
 
 __all__ = [
@@ -41,6 +44,9 @@ MODEL = "model"
 TRAINING_STATE = "training_state"
 SUFFIX = ".safetensors"
 MANIFEST = "manifest.json"
+MAX_TENSORS_BYTES = 1 << 42
+# How often a checkpoint may be replaced while it is read.
+MAX_REPLACEMENTS = 5
 
 
 class _File(BaseModel):
@@ -126,6 +132,8 @@ def find_checkpoint(folder: Path) -> Path | None:
 def load_checkpoint(folder: Path, *names: str) -> Checkpoint:
     """Read a checkpoint, after checking that it is complete.
 
+    If training replaces it during the call, the new one is read.
+
     Args:
         folder: Such as `RUN/checkpoints/best`.
         names: The files wanted (`MODEL`, `TRAINING_STATE`).
@@ -133,6 +141,29 @@ def load_checkpoint(folder: Path, *names: str) -> Checkpoint:
     Raises:
         CheckpointError: There is none, it is incomplete, or its files were changed.
     """
+    for _ in range(MAX_REPLACEMENTS):
+        before = _identity(folder)
+        try:
+            checkpoint = _load(folder, *names)
+        except CheckpointError:
+            if _identity(folder) == before:
+                raise
+            continue
+        if _identity(folder) == before:
+            return checkpoint
+    return _load(folder, *names)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What tells a folder from another of the same name that replaced it."""
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
+def _load(folder: Path, *names: str) -> Checkpoint:
     found = find_checkpoint(folder)
     if found is None:
         raise CheckpointError(
@@ -197,14 +228,21 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _describe(path: Path) -> _File:
-    with path.open("rb") as file:
+    with open_regular(
+        path, expected="tensors", max_bytes=MAX_TENSORS_BYTES, read_again=True
+    ) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return _File(bytes=path.stat().st_size, sha256=digest)
 
 
 def _checked_manifest(folder: Path) -> _Manifest:
+    path = folder / MANIFEST
     try:
-        manifest = _Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        path.stat()  # names the file where there is none
+        content = read_json(
+            path, expected="the manifest of a checkpoint", max_bytes=MAX_RUN_FILE_BYTES
+        )
+        manifest = _Manifest.model_validate(content)
         for name, expected in manifest.files.items():
             size = (folder / name).stat().st_size
             if size != expected.bytes:
@@ -214,8 +252,10 @@ def _checked_manifest(folder: Path) -> _Manifest:
     except OSError as error:
         missing = Path(str(error.filename)).name
         raise _incomplete(folder, f"{missing}: {error.strerror}") from None
-    except ValidationError:
+    except (FileFormatError, ValidationError):
         raise _incomplete(folder, f"{MANIFEST} is not the manifest of a checkpoint") from None
+    except InputError as error:
+        raise _incomplete(folder, str(error)) from None
     return manifest
 
 

@@ -1,6 +1,7 @@
 """The examples and features of a run, checked before anything long begins."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from vl_lst.recipes import Recipe
 from vl_lst.recipes.per_task import with_given_files
 
 __all__ = [
+    "answer_list_file",
     "has_labels",
     "ids_digest",
     "read_answers",
@@ -28,11 +30,12 @@ __all__ = [
 
 
 def task_of(recipe: Recipe, name: str, *, official: bool = False) -> Task:
-    """A task as a run knows it: with its prefix, and the user's own files as splits, if any.
+    """A task as a run knows it: with its prefix and limits, and the user's own files as splits.
 
     Args:
         recipe: The run's.
-        name: Of the task; one that the run was not trained on has its own prefix.
+        name: Of the task; one that the run was not trained on has its own prefix, and the limits
+            of the task whose head answers it.
         official: Leave the official splits in their place.
 
     Raises:
@@ -41,6 +44,13 @@ def task_of(recipe: Recipe, name: str, *, official: bool = False) -> Task:
     data = recipe.data
     task = get_task(name)
     task = with_prompt_prefix(task, data.prompt_prefix.get(name, task.prompt_prefix))
+    limits_of = name if name in recipe.tasks else recipe.tasks[0]
+    task = replace(
+        task,
+        max_prompt_tokens=data.max_prompt_tokens[limits_of],
+        # What may be generated must be there to learn from.
+        max_answer_tokens=max(task.max_answer_tokens, recipe.generation.max_length[limits_of]),
+    )
     if official:
         return task
     return with_given_files(task, data.train_file.get(name), data.validation_file.get(name))
@@ -114,15 +124,21 @@ def read_answers(recipe: Recipe, task: Task, train: ExampleTable) -> list[str] |
     constrained = recipe.generation.constrain_to_answers and "classify" in task.heads
     if recipe.head[task.name] == "generate" and not constrained:
         return None
-    chosen: Path | None = recipe.data.answer_list[task.name]
-    if chosen is None and task.answer_words is not None:
-        return list(task.answer_words)
-    official = None if task.answer_list is None else recipe.data.folder / task.answer_list
-    if chosen is None and official is not None and official.is_file():
-        chosen = official
+    chosen = answer_list_file(recipe, task)
     if chosen is not None:
         return load_answer_list(chosen)
-    return build_answer_list(train, recipe.data.min_answer_count)
+    if task.answer_words is not None:
+        return list(task.answer_words)
+    return build_answer_list(train, recipe.data.min_answer_count[task.name])
+
+
+def answer_list_file(recipe: Recipe, task: Task) -> Path | None:
+    """The file that a task's answer list is read from, `None` where there is none."""
+    chosen: Path | None = recipe.data.answer_list[task.name]
+    if chosen is not None or task.answer_words is not None or task.answer_list is None:
+        return chosen
+    official = recipe.data.folder / task.answer_list
+    return official if official.is_file() else None
 
 
 def ids_digest(examples: ExampleTable) -> str:

@@ -2,34 +2,41 @@
 
 import importlib.metadata
 import json
+import logging
+import os
 import platform
-import subprocess
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eval.files import read_json
+from eval.errors import InputError
+from eval.files import MAX_RUN_FILE_BYTES, read_json
 from eval.outputs import write_json
+from feature_extraction.errors import LockError
 from tasks import Score
 from vl_lst.errors import CheckpointError
 from vl_lst.recipes import Recipe
 from vl_lst.training.build import BuiltModel
+from vl_lst.training.git import GitState
 from vl_lst.training.run_directory import ModelCard, RunDirectory
+from vl_lst.training.run_lock import record_lock
 from vl_lst.training.trainer import Trainer
 
 __all__ = [
-    "GitState",
     "Memory",
     "Parameters",
     "RunRecord",
     "Status",
     "add_scores",
     "describe_run",
+    "numeric_environment",
     "read_record",
-    "write_record",
+    "update_record",
 ]
+
+log = logging.getLogger(__name__)
 
 Status = Literal["success", "failed", "cancelled"]
 
@@ -48,21 +55,17 @@ PACKAGES = (
     "transformers",
 )
 
+# Variables that make libraries compute less precisely than a recipe's "fp32" says.
+NUMERIC_VARIABLES = (
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+)
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
-
-
-class GitState(_Part):
-    """The checkout the code ran from.
-
-    Args:
-        commit: Its hash.
-        dirty: Whether tracked files had been changed.
-    """
-
-    commit: str
-    dirty: bool
 
 
 class Parameters(_Part):
@@ -83,14 +86,14 @@ class Memory(_Part):
     """Where memory goes while training, in bytes.
 
     Args:
-        parameters: All parameters, backbone included.
+        parameters: All parameters and buffers, backbone included; storages that several share once.
         gradients: Of what trains.
         optimizer_state: AdamW's moments; `None` before the first step.
         saved_for_backward: What autograd keeps of a forward pass until its backward pass, by part
-            and in `total`, parameters excluded, measured on the first batch; of several tasks, the
-            one that needs most.
+            and in `total`, parameters excluded, measured on the first batch, of which all processes
+            together hold this much; of several tasks, the one that needs most.
         peak_allocated: Highest allocation during training steps on CUDA, model included, after
-            two warm-up steps.
+            two warm-up steps; of several processes, that of the first on its device.
         peak_reserved: The same of what was reserved from the device.
     """
 
@@ -117,6 +120,8 @@ class RunRecord(_Part):
             splits, each in percent (NLVR2's accuracy and captions' CIDEr times 100).
         best_step: The step of that checkpoint.
         best_step_of_task: The step of the best checkpoint of each task by itself.
+        answer_coverage: Percentage of the training examples one of whose best answers is on the
+            task's answer list, by task; no entry where a task has none.
         steps: Optimiser steps done.
         total_steps: Of the whole schedule.
         parameters: How much trains; `None` where the model was never built.
@@ -127,7 +132,11 @@ class RunRecord(_Part):
         feature_spec_sha256: Digest of how the features were made.
         backbone: Name of the backbone.
         backbone_fingerprint: SHA-256 of its weights.
-        git: The code's checkout; `None` where the package is installed without one.
+        num_processes: Processes that share each step; `None` in records of older versions.
+        git: The code's checkout when the last session started; `None` where the package is
+            installed without one.
+        earlier_git: Other checkouts that earlier sessions of the run were trained with, in order.
+        environment: Variables that change the precision libraries compute with, where set.
         packages: Versions.
         python: Version.
         device: Kind and name.
@@ -144,6 +153,7 @@ class RunRecord(_Part):
     mean_score: float | None = None
     best_step: int | None = None
     best_step_of_task: dict[str, int] = {}
+    answer_coverage: dict[str, float] = {}
     steps: int | None = None
     total_steps: int | None = None
     parameters: Parameters | None = None
@@ -154,7 +164,10 @@ class RunRecord(_Part):
     feature_spec_sha256: str | None = None
     backbone: str
     backbone_fingerprint: str | None = None
+    num_processes: int | None = None
     git: GitState | None
+    earlier_git: list[GitState] = []
+    environment: dict[str, str] = {}
     packages: dict[str, str | None]
     python: str
     device: str | None = None
@@ -165,20 +178,26 @@ def describe_run(
     recipe: Recipe,
     status: Status,
     *,
+    git: GitState | None,
+    num_processes: int,
     error: str | None = None,
     card: ModelCard | None = None,
     built: BuiltModel | None = None,
     trainer: Trainer | None = None,
+    answer_coverage: Mapping[str, float] | None = None,
 ) -> RunRecord:
     """Describe a run as far as it has come.
 
     Args:
         recipe: Settings.
         status: How it ended.
+        git: The code's checkout.
+        num_processes: Processes that train it.
         error: The message it ended with.
         card: What the model was built from, once that is known.
         built: The model, once there is one.
         trainer: Once there is one.
+        answer_coverage: Of each task with an answer list, once that is known.
     """
     record = RunRecord(
         status=status,
@@ -187,9 +206,12 @@ def describe_run(
         tasks=list(recipe.tasks),
         protocol=dict.fromkeys(recipe.tasks),
         scores={},
+        answer_coverage=dict(answer_coverage or {}),
         seed=recipe.training.seed,
         backbone=recipe.backbone.name,
-        git=_git_state(Path(__file__).resolve()),
+        num_processes=num_processes,
+        git=git,
+        environment=numeric_environment(os.environ),
         packages={name: _version(name) for name in PACKAGES},
         python=platform.python_version(),
         recipe=recipe.model_dump(mode="json"),
@@ -212,6 +234,8 @@ def describe_run(
         }
         if counters.best is not None:
             record.best_step, record.mean_score = counters.best.step, counters.best.score
+        current = git and git.model_copy(update={"changed_during_run": False})
+        record.earlier_git = [state for state in counters.checkouts if state != current]
         record.best_step_of_task = {n: best.step for n, best in counters.best_of_task.items()}
         record.steps = counters.step
         record.total_steps = trainer.schedule.total_steps
@@ -241,7 +265,9 @@ def read_record(directory: RunDirectory) -> RunRecord | None:
     """
     if not directory.record_file.exists():
         return None
-    content = read_json(directory.record_file, expected="the record of a run")
+    content = read_json(
+        directory.record_file, expected="the record of a run", max_bytes=MAX_RUN_FILE_BYTES
+    )
     try:
         return RunRecord.model_validate(content)
     except ValidationError as error:
@@ -252,19 +278,107 @@ def read_record(directory: RunDirectory) -> RunRecord | None:
         ) from None
 
 
-def write_record(directory: RunDirectory, record: RunRecord) -> None:
-    """Write the record of a run."""
-    write_json(directory.record_file, json.loads(record.model_dump_json()))
+def update_record(directory: RunDirectory, record: RunRecord) -> RunRecord:
+    """Write the record of a run, keeping the scores that `add_scores` added of its best checkpoint.
+
+    Scores of an earlier best checkpoint are dropped, which the log says.
+
+    Args:
+        directory: The run.
+        record: What training says of it.
+
+    Returns:
+        The record as it was written.
+    """
+    with record_lock(directory.path):
+        try:
+            before = read_record(directory)
+        except (CheckpointError, InputError) as error:
+            log.warning(
+                "the record of an earlier session cannot be read and is replaced: %s", error
+            )
+            before = None
+        if before is not None:
+            record = _with_added_scores(record, before)
+        _write(directory, record)
+    return record
 
 
-def add_scores(directory: RunDirectory, task: str, split: str, score: Score) -> None:
-    """Add the scores of another split to the record, if the run has one."""
+def add_scores(
+    directory: RunDirectory, task: str, split: str, score: Score, *, best_step: int
+) -> None:
+    """Add the scores of another split to the record, if it describes the same best checkpoint.
+
+    What prevents it is logged: the scores themselves are worth more than their record.
+
+    Args:
+        directory: The run.
+        task: The task that was scored.
+        split: The split that was scored.
+        score: Its scores.
+        best_step: The step of the checkpoint that was scored.
+    """
+    if not directory.record_file.exists():
+        return
+    try:
+        with record_lock(directory.path):
+            _add_scores(directory, task, split, score, best_step)
+    except (CheckpointError, InputError, LockError, OSError) as error:
+        log.warning("the scores of %s %s are not added to the record: %s", task, split, error)
+
+
+def _add_scores(
+    directory: RunDirectory, task: str, split: str, score: Score, best_step: int
+) -> None:
     record = read_record(directory)
     if record is None:
         return
+    if record.best_step not in (None, best_step):
+        raise CheckpointError(
+            f"they are of the best checkpoint of step {best_step}, and training has found a "
+            f"better one at step {record.best_step}. Evaluate again."
+        )
     record.scores.setdefault(task, {})[split] = dict(score.metrics)
     record.protocol[task] = score.protocol
-    write_record(directory, record)
+    _write(directory, record)
+
+
+def numeric_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that change the precision libraries compute with, and their values."""
+    return {name: environment[name] for name in NUMERIC_VARIABLES if environment.get(name)}
+
+
+def _with_added_scores(record: RunRecord, before: RunRecord) -> RunRecord:
+    added = {
+        (task, split): metrics
+        for task, splits in before.scores.items()
+        for split, metrics in splits.items()
+        if split not in record.scores.get(task, {})
+    }
+    if not added:
+        return record
+    if record.best_step is not None and record.best_step != before.best_step:
+        of_training = before.recipe.get("data", {}).get("validation_split", {})
+        dropped = [f"{task} {split}" for task, split in added if of_training.get(task) != split]
+        if dropped:
+            log.warning(
+                "the scores of %s were of the best checkpoint of step %s and are dropped: training "
+                "has found a better one at step %d. Evaluate again.",
+                ", ".join(dropped),
+                before.best_step,
+                record.best_step,
+            )
+        return record
+    record = record.model_copy(deep=True)
+    for (task, split), metrics in added.items():
+        record.scores.setdefault(task, {})[split] = metrics
+        if record.protocol.get(task) is None:
+            record.protocol[task] = before.protocol.get(task)
+    return record
+
+
+def _write(directory: RunDirectory, record: RunRecord) -> None:
+    write_json(directory.record_file, json.loads(record.model_dump_json()))
 
 
 def _version(package: str) -> str | None:
@@ -278,22 +392,3 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}"
     return f"{device.type}: {platform.processor() or platform.machine()}"
-
-
-def _git_state(source: Path) -> GitState | None:
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(source.parent), *arguments],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        ).stdout.strip()
-
-    try:
-        # Only if this very file is tracked: an installed package may lie inside some repository.
-        git("ls-files", "--error-unmatch", source.name)
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return GitState(commit=git("rev-parse", "HEAD"), dirty=bool(changed))
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -1,5 +1,6 @@
 """Memory in use and time spent, for progress lines and the record."""
 
+import gc
 import os
 import resource
 import sys
@@ -18,7 +19,6 @@ __all__ = [
     "Stopwatch",
     "memory_in_use",
     "saved_for_backward",
-    "usable_cores",
 ]
 
 STATM = Path("/proc/self/statm")
@@ -33,13 +33,6 @@ def memory_in_use(device: torch.device) -> int:
         return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def usable_cores() -> int:
-    """Cores this process may use, or where the system does not tell (macOS), all there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Stopwatch:
@@ -75,8 +68,11 @@ class Stopwatch:
 class PeakMemory:
     """Highest memory during training steps on CUDA, warm-up steps and evaluations left out.
 
+    Memory that CUDA's allocator keeps of what ran before, such as another model, is returned to the
+    device first, so that it does not count as reserved.
+
     Args:
-        device: Where training runs; `bytes` stays `None` unless it is CUDA.
+        device: Where training runs; both peaks stay `None` unless it is CUDA.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -84,6 +80,7 @@ class PeakMemory:
         self._steps = 0
         self.allocated: int | None = None
         self.reserved: int | None = None
+        self.skip()
 
     def step(self) -> None:
         """A training step has ended."""
@@ -99,6 +96,8 @@ class PeakMemory:
     def skip(self) -> None:
         """Forget what was used since the last step."""
         if self._device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
 
 

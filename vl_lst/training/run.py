@@ -4,6 +4,7 @@ run = load_run("runs/vqa")
 print(run.predict(image="cat.jpg", question="what animal is this?").answer)
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +37,13 @@ from vl_lst.training.build import BuiltModel, build_model, choose_device
 from vl_lst.training.checkpoint import MODEL, load_checkpoint, load_parameters
 from vl_lst.training.data import has_labels, require_images, task_of
 from vl_lst.training.order import in_turn
-from vl_lst.training.record import add_scores
+from vl_lst.training.record import add_scores, read_record
 from vl_lst.training.run_directory import ModelCard, RunDirectory
+from vl_lst.training.text_limits import question_notes, split_notes
 
 __all__ = ["Answer", "Evaluation", "Run", "load_run"]
+
+log = logging.getLogger(__name__)
 
 BEST = "best"
 ImageSource = str | Path | Image.Image
@@ -56,10 +60,12 @@ class Answer:
         ranked: The answers with the highest scores, and these: in [0, 1], each the accuracy that
             the model expects of that answer alone, so that they need not add up to one. `None` of a
             model that generates.
+        notes: What of the question the model did not read, as sentences without a period.
     """
 
     answer: str
     ranked: list[tuple[str, float]] | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,8 @@ class Evaluation:
             `None` where both were.
         trained_on: How many of the examples the run was trained on; `None` where its training
             annotations are not at hand.
+        notes: What of the prompts the model did not read and which answers it cannot give, as
+            sentences without a period.
     """
 
     predictions: dict[str, str]
@@ -81,6 +89,7 @@ class Evaluation:
     path: Path
     unwritten: OutputError | None
     trained_on: int | None
+    notes: tuple[str, ...] = ()
 
 
 class Run:
@@ -92,6 +101,7 @@ class Run:
         card: What its model was built from.
         built: The model, with the checkpoint's weights.
         checkpoint: Which one.
+        step: The training step of that checkpoint.
         device: Where it computes.
     """
 
@@ -102,12 +112,14 @@ class Run:
         card: ModelCard,
         built: BuiltModel,
         checkpoint: str,
+        step: int,
         device: torch.device,
     ) -> None:
         self.directory = directory
         self.recipe = recipe
         self._card = card
         self._checkpoint = checkpoint
+        self._step = step
         self._texts = built.texts
         self._device = device
         self._answerer = Answerer(built, recipe, card.answers, device)
@@ -156,17 +168,15 @@ class Run:
                 weights from a file or folder.
 
         Raises:
-            InputError: The task takes another number of images, or a question is missing or there
-                is none to be asked.
+            InputError: The task takes another number of images, or a question is missing, empty,
+                or there is none to be asked.
             ImageError: A photograph cannot be decoded.
             EncoderError: The tower cannot be built as the features were made.
         """
         images = _image_list(image)
         task = self.task(task_name)
-        if not isinstance(question, str | None):
-            raise InputError(
-                f"the question is {question!r:.60} ({type(question).__name__}): expected a text"
-            )
+        if question is not None:
+            _require_text(question)
         if (question is not None) != task.takes_text:
             found = "none" if question is None else f"{question!r:.60}"
             raise InputError(
@@ -179,16 +189,16 @@ class Run:
                 f"found {len(images)}"
             )
         features_INF = self._features(images, encoder_weights)
-        prompt = prompt_fields(
-            [task.prompt_prefix + (question or "")], self._texts, most_tokens=task.max_prompt_tokens
-        )
+        text = task.prompt_prefix + (question or "")
+        prompt = prompt_fields([text], self._texts, most_tokens=task.max_prompt_tokens)
+        notes = question_notes(text, task, self._texts)
         batch = Batch(
             features_BINF=features_INF[None], example_ids=("",), task=self._head(task), **prompt
         )
         if not self._answerer.ranks(self._head(task)):
-            return Answer(self._answerer.best(batch)[0], None)
+            return Answer(self._answerer.best(batch)[0], None, notes)
         ranked = self._answerer.ranked(batch, SHOWN_ANSWERS)[0]
-        return Answer(ranked[0][0], ranked)
+        return Answer(ranked[0][0], ranked, notes)
 
     def evaluate(
         self,
@@ -254,13 +264,15 @@ class Run:
         score = task.score(predictions, root, split) if has_labels(examples) else None
         if score is not None and self._checkpoint == BEST:
             try:
-                add_scores(self.directory, task.name, split, score)
+                add_scores(self.directory, task.name, split, score, best_step=self._step)
             except OutputError as error:
                 unwritten = error
         trained_on = None
         if task.name in recipe.tasks:
             trained_on = self._trained_on(task.name, examples, by_content=by_content)
-        return Evaluation(predictions, score, path, unwritten, trained_on)
+        head = self._head(task)
+        notes = split_notes(recipe, task, examples, self._texts, self._card.answers[head], head)
+        return Evaluation(predictions, score, path, unwritten, trained_on, notes)
 
     def _head(self, task: Task) -> str:
         return task.name if task.name in self.recipe.tasks else self.recipe.tasks[0]
@@ -287,6 +299,21 @@ class Run:
             self._encoder = encoder_from_spec(spec, weights, device=str(self._device))
         encoder = self._encoder
         return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
+
+
+def _require_text(question: object) -> None:
+    if not isinstance(question, str):
+        raise InputError(
+            f"the question is {question!r:.60} ({type(question).__name__}): expected a text"
+        )
+    if not question.strip():
+        raise InputError(f"the question is empty: found {question!r}, expected a text")
+    try:
+        question.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"the question is not valid Unicode: found {question!a:.60}, expected a text"
+        ) from None
 
 
 def _image_list(given: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:
@@ -335,5 +362,19 @@ def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
     built.quantise_backbone()
     wanted = recipe.training.device
     device = choose_device(wanted if torch.cuda.is_available() else "auto")
+    if device.type == "cpu" and (wanted == "cuda" or _was_trained_on_cuda(directory)):
+        log.warning(
+            "the run was trained on CUDA, which cannot be used here: it runs on the CPU, more "
+            "slowly and with small numerical differences"
+        )
     built.model.to(device).eval()
-    return Run(directory, recipe, card, built, checkpoint, device)
+    step = int(saved.state.get("step", 0))
+    return Run(directory, recipe, card, built, checkpoint, step, device)
+
+
+def _was_trained_on_cuda(directory: RunDirectory) -> bool:
+    try:
+        record = read_record(directory)
+    except (CheckpointError, InputError):
+        return False
+    return record is not None and (record.device or "").startswith("cuda")

@@ -12,22 +12,26 @@ RUN/recipe.yaml     every setting, resolved; enough to run again
 
 import json
 import logging
+import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eval.files import read_json
+from eval.files import MAX_RUN_FILE_BYTES, read_json
 from eval.outputs import write_json
+from eval.regular_files import require_regular_if_any
 from feature_extraction.errors import StoreError
 from feature_extraction.spec import FeatureSpec
 from tasks import Task
 from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.recipes import Recipe, dump_recipe, load_recipe
 
-__all__ = ["ModelCard", "RunDirectory", "TaskCard", "recipe_differences"]
+__all__ = ["ModelCard", "RunDirectory", "TaskCard", "make_folder", "recipe_differences"]
+
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -142,13 +146,19 @@ class RunDirectory:
         return self.path / "predictions" / f"{task.name}-{split}{task.predictions_suffix}"
 
     def begin(self, recipe: Recipe, *, resume: bool) -> None:
-        """Make the folder, or take up the run in it.
+        """Make the folder, or check that the run in it can be resumed.
+
+        The recipe of a run that is resumed stays as it is; see `write_recipe`.
 
         Raises:
-            CheckpointError: There is something in it and `resume` is not set, other than a run
-                that failed before it had a model.
+            CheckpointError: The folder cannot be made; or there is something in it and `resume` is
+                not set, other than a run that failed before it had a model.
             RecipeError: The run in it has another recipe.
+            InputError: A log of the run is not a regular file.
         """
+        make_folder(self.path)
+        for path in (self.metrics_file, self.log_file):
+            require_regular_if_any(path)
         if self.recipe_file.exists() and resume:
             differences = recipe_differences(self.recipe(), recipe)
             if differences:
@@ -157,6 +167,9 @@ class RunDirectory:
                     f"one: {'; '.join(differences)}. Leave the options out to take the run's own, "
                     "or choose another --out."
                 )
+            # A finished run must stay readable if the new data root or features do not exist.
+            if self.card_file.exists():
+                return
         elif self.recipe_file.exists():
             # One that failed before it had a model, over a slip in the data say, is just begun.
             if self.card_file.exists():
@@ -170,6 +183,10 @@ class RunDirectory:
                 f"{self.path} is not empty and holds no run: choose another --out, which may be "
                 "a folder that does not exist yet"
             )
+        self.write_recipe(recipe)
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write the resolved recipe."""
         dump_recipe(recipe, self.recipe_file)
 
     def recipe(self) -> Recipe:
@@ -178,7 +195,7 @@ class RunDirectory:
         Raises:
             CheckpointError: This is not the folder of a run.
         """
-        if not self.recipe_file.is_file():
+        if not self.recipe_file.exists():
             raise CheckpointError(
                 f"{self.path} holds no run: expected {self.recipe_file.name} in it, as "
                 "`vl-lst train --out` writes it"
@@ -218,7 +235,11 @@ class RunDirectory:
                 f"{self.path} has no {self.card_file.name}: its training has not begun. Continue "
                 f"it with `vl-lst train --resume --out {self.path}`."
             )
-        content = read_json(self.card_file, expected="what the run's model was built from")
+        content = read_json(
+            self.card_file,
+            expected="what the run's model was built from",
+            max_bytes=MAX_RUN_FILE_BYTES,
+        )
         try:
             return ModelCard.model_validate(content)
         except ValidationError as error:
@@ -231,7 +252,7 @@ class RunDirectory:
     @contextmanager
     def logging(self) -> Iterator[None]:
         """Append what happens to `log.txt`."""
-        handler = logging.FileHandler(self.log_file, encoding="utf-8")
+        handler = _LogFile(self.log_file)
         handler.setFormatter(logging.Formatter(LOG_FORMAT))
         logger = logging.getLogger("vl_lst")
         level = logger.level
@@ -243,6 +264,76 @@ class RunDirectory:
             logger.removeHandler(handler)
             logger.setLevel(level)
             handler.close()
+
+
+class _LogFile(logging.Handler):
+    """Handler that appends to a file and drops lines that cannot be written, as on a full disk.
+
+    Training then fails with a message of its own when it writes; the handlers of `logging` would
+    print a traceback per line.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        # Without a buffer, which would be written again when the file is closed.
+        self._file = path.open("ab", buffering=0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append a line."""
+        line = f"{self.format(record)}\n".encode(errors="backslashreplace")
+        with suppress(OSError):
+            self._file.write(line)
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):
+            self._file.close()
+        super().close()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        CheckpointError: Something else is there, or the folder cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise CheckpointError(_what_is_in_the_way(path)) from None
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot make the folder {path}: {error.strerror}. Choose another --out."
+        ) from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise CheckpointError(
+            f"cannot write to the folder {path}: permission denied. Choose another --out, or "
+            "change its permissions."
+        )
+
+
+def _what_is_in_the_way(path: Path) -> str:
+    """Describe the part of a path that is not a folder, and what to do."""
+    obstacle = next(part for part in (*reversed(path.parents), path) if not part.is_dir())
+    expected = "a folder, or a name that does not exist yet"
+    if obstacle.is_symlink() and not obstacle.exists():
+        found = f"a link to {os.readlink(obstacle)}, which does not exist"
+    else:
+        found = _KINDS.get(stat.S_IFMT(obstacle.stat().st_mode), "not a folder")
+    where = "" if obstacle == path else f"cannot make the folder {path}: "
+    return f"{where}{obstacle} is {found}; expected {expected}. Choose another --out."
+
+
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def recipe_differences(saved: Recipe, given: Recipe) -> list[str]:

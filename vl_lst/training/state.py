@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from vl_lst.errors import CheckpointError
+from vl_lst.training.git import GitState
 
 __all__ = [
     "Best",
@@ -49,6 +50,7 @@ class Counters(BaseModel):
         seconds: Spent in training steps.
         examples: Seen in training steps.
         saved_for_backward: Bytes by part, measured on the first batch of each task.
+        checkouts: Of the code, in the order in which sessions trained with them.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -65,6 +67,7 @@ class Counters(BaseModel):
     seconds: float = 0.0
     examples: int = 0
     saved_for_backward: dict[str, dict[str, int]] = {}
+    checkouts: list[GitState] = []
 
     @classmethod
     def from_manifest(cls, state: Mapping[str, Any], *, processes: int) -> "Counters":

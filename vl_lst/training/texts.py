@@ -27,6 +27,7 @@ class Texts:
         self._tokenizer = tokenizer
         self.pad_token_id = int(tokenizer.pad_token_id)
         self.eos_token_id = int(tokenizer.eos_token_id)
+        self.unk_token_id: int | None = getattr(tokenizer, "unk_token_id", None)
         self._remembered = lru_cache(CACHED_TEXTS)(self._tokenise)
 
     def encode(self, text: str, most_tokens: int) -> tuple[int, ...]:
@@ -36,6 +37,13 @@ class Texts:
     def encode_all(self, texts: Sequence[str], most_tokens: int, *, padding: int) -> Tensor:
         """Token ids [R, X] of several texts, `padding` behind each."""
         return pad_rows([self.encode(text, most_tokens) for text in texts], padding=padding)
+
+    def tokenise_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of several texts at once, uncut, without end-of-sequence, not remembered."""
+        ids: list[list[int]] = self._tokenizer(
+            list(texts), add_special_tokens=False, verbose=False
+        ).input_ids
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated token ids, special tokens left out."""
@@ -49,7 +57,9 @@ class Texts:
         self.__init__(state["_tokenizer"])  # type: ignore[misc]
 
     def _tokenise(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
+        # Not verbose: it would warn of lengths that are cut here, or that T5 has no limit for.
+        ids = self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        return tuple(ids)
 
 
 def pad_rows(rows: Sequence[Sequence[int]], *, padding: int) -> Tensor:

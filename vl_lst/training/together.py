@@ -4,6 +4,7 @@ Small models gain less from a second core than a second run does.
 """
 
 import multiprocessing
+import os
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -11,11 +12,12 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from queue import Empty
 
+from feature_extraction.cores import usable_cores
 from vl_lst.errors import TrainingError
+from vl_lst.launch import require_one_process
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.training.record import RunRecord
-from vl_lst.training.resources import usable_cores
 from vl_lst.training.run_process import Message, begin, train_one
 
 __all__ = ["train_together"]
@@ -42,7 +44,9 @@ def train_together(
     Raises:
         VlLstError: What `train` raises in one of the runs.
         TrainingError: A process ended without a word.
+        LaunchError: This is one of several processes that a launcher started.
     """
+    require_one_process(os.environ)
     cores = usable_cores()
     processes = min(len(runs), processes or cores)
     context = multiprocessing.get_context("spawn")

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,9 +28,11 @@ from vl_lst.training.checkpoint import (
     load_parameters,
     save_checkpoint,
 )
+from vl_lst.training.git import GitState
 from vl_lst.training.metrics import MetricsLog
 from vl_lst.training.optimizer import build_optimizer, learning_rate
 from vl_lst.training.order import Portion, Schedule, StepOrder
+from vl_lst.training.processes import agreed, distribute
 from vl_lst.training.resources import (
     PeakMemory,
     Stopwatch,
@@ -77,6 +80,8 @@ class Trainer:
         directory: Where checkpoints and metrics go.
         accelerator: The processes that train together.
         report: Told after each step how far training is.
+        checkout: Of the code.
+        on_best: Called in the first process when there is a new best checkpoint.
     """
 
     def __init__(
@@ -88,6 +93,8 @@ class Trainer:
         directory: RunDirectory,
         accelerator: Accelerator,
         report: ProgressReport,
+        checkout: GitState | None,
+        on_best: Callable[[], None],
     ) -> None:
         self._recipe = recipe
         self._data = data
@@ -95,8 +102,9 @@ class Trainer:
         self._directory = directory
         self._accelerator = accelerator
         self._report = report
+        self._on_best = on_best
         self._device: torch.device = accelerator.device
-        self._model = accelerator.prepare_model(built.model)
+        self._model = distribute(accelerator, built.model)
         self._optimizer = build_optimizer(built.model, built.trainable, recipe.optimizer)
         answers = {name: each.examples.answers for name, each in data.items()}
         answerer = Answerer(built, recipe, answers, self._device)
@@ -112,7 +120,11 @@ class Trainer:
             steps=recipe.training.steps,
         )
         self.peak_memory = PeakMemory(self._device)
-        self.counters = self._restore()
+        with agreed(accelerator):
+            self.counters = self._restore()
+        self.first_step = self.counters.step
+        if checkout is not None and checkout not in self.counters.checkouts[-1:]:
+            self.counters.checkouts.append(checkout)
         self.stopwatch = Stopwatch(self.counters.seconds, self.counters.examples)
 
     def optimizer_bytes(self) -> int:
@@ -128,11 +140,12 @@ class Trainer:
             CheckpointError: A checkpoint cannot be written.
         """
         training, total = self._recipe.training, self.schedule.total_steps
-        metrics = MetricsLog(
-            self._directory.metrics_file if self._accelerator.is_main_process else None,
-            keep_bytes=self.counters.metrics_bytes,
-            tensorboard=self._directory.tensorboard if training.tensorboard else None,
-        )
+        with agreed(self._accelerator):
+            metrics = MetricsLog(
+                self._directory.metrics_file if self._accelerator.is_main_process else None,
+                keep_bytes=self.counters.metrics_bytes,
+                tensorboard=self._directory.tensorboard if training.tensorboard else None,
+            )
         self._model.train()
         self.stopwatch.skip()
         try:
@@ -176,9 +189,9 @@ class Trainer:
             group["lr"] = learning_rate(counters.step, self.schedule.total_steps, settings)
         with arithmetic(self._recipe.training.precision, self._device):
             if batch.task not in counters.saved_for_backward:
-                counters.saved_for_backward[batch.task] = saved_for_backward(
-                    self._built.model, batch, average
-                )
+                saved = saved_for_backward(self._built.model, batch, average)
+                # Of the whole batch, whatever the number of processes that share it.
+                counters.saved_for_backward[batch.task] = _total(gather_object([saved]))
             loss = self._model(batch, average)
         if average == "tokens":
             loss = loss * self._share_of_tokens(batch)
@@ -256,9 +269,9 @@ class Trainer:
         self._settle()
         step, total = self.counters.step, self.schedule.total_steps
         validated = self._validator.validate(lambda note: self._report(step, total, note))
-        if self._accelerator.is_main_process:
-            self._judge(validated, metrics)
-        self._accelerator.wait_for_everyone()
+        with agreed(self._accelerator):
+            if self._accelerator.is_main_process:
+                self._judge(validated, metrics)
         self.stopwatch.skip()
         self.peak_memory.skip()
 
@@ -293,6 +306,7 @@ class Trainer:
             counters.protocols = {name: each.score.protocol for name, each in validated.items()}
             self._save_best("best", validated)
             self._save_predictions(validated)
+            self._on_best()
 
     def _save_best(self, name: str, validated: Mapping[str, Validated]) -> None:
         metrics = {task: dict(found.score.metrics) for task, found in validated.items()}
@@ -312,25 +326,28 @@ class Trainer:
         self._settle()
         accelerator, counters = self._accelerator, self.counters
         states = gather_object([random_state(self._device)])
-        if accelerator.is_main_process:
-            counters.metrics_bytes = metrics.sync()
-            counters.seconds = self.stopwatch.seconds
-            counters.examples = self.stopwatch.examples
-            counters.processes = accelerator.num_processes
-            moments = optimizer_tensors(self._optimizer, self._built.trainable)
-            training_state = {OPTIMIZER_PREFIX + name: value for name, value in moments.items()}
-            for process, generators in enumerate(states):
-                for place, state in enumerate(generators):
-                    training_state[f"{RANDOM_PREFIX}{process}.{place}"] = state
-            save_checkpoint(
-                self._directory.last,
-                Checkpoint(
-                    {MODEL: self._built.trainable, TRAINING_STATE: training_state},
-                    counters.model_dump(mode="json"),
-                ),
-            )
-        accelerator.wait_for_everyone()
+        with agreed(accelerator):
+            if accelerator.is_main_process:
+                counters.metrics_bytes = metrics.sync()
+                counters.seconds = self.stopwatch.seconds
+                counters.examples = self.stopwatch.examples
+                counters.processes = accelerator.num_processes
+                self._save_last(states)
         self.stopwatch.skip()
+
+    def _save_last(self, states: Sequence[Sequence[Tensor]]) -> None:
+        moments = optimizer_tensors(self._optimizer, self._built.trainable)
+        training_state = {OPTIMIZER_PREFIX + name: value for name, value in moments.items()}
+        for process, generators in enumerate(states):
+            for place, state in enumerate(generators):
+                training_state[f"{RANDOM_PREFIX}{process}.{place}"] = state
+        save_checkpoint(
+            self._directory.last,
+            Checkpoint(
+                {MODEL: self._built.trainable, TRAINING_STATE: training_state},
+                self.counters.model_dump(mode="json"),
+            ),
+        )
 
     def _restore(self) -> Counters:
         accelerator, folder = self._accelerator, self._directory.last
@@ -360,3 +377,10 @@ class Trainer:
 
 def _better(latest: Best, best: Best | None) -> bool:
     return best is None or latest.score > best.score
+
+
+def _total(measured: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for parts in measured:
+        total.update(parts)
+    return dict(total)

@@ -14,6 +14,7 @@ from vl_lst.recipes import Recipe
 from vl_lst.training.answering import Answerer
 from vl_lst.training.batches import load_in_order
 from vl_lst.training.order import in_turn
+from vl_lst.training.processes import agreed
 from vl_lst.training.task_data import TaskData
 
 __all__ = ["Validated", "Validator", "mean_percent", "percent"]
@@ -68,13 +69,13 @@ class Validator:
         validated = {}
         for name, data in self._data.items():
             answers = self._answers(name, data, report)
-            if self._accelerator.is_main_process:
-                split = self._recipe.data.validation_split[name]
-                task = data.examples.task
-                score = task.score(answers, self._recipe.data.folder, split)
-                _require_primary(task, split, score)
-                validated[name] = Validated(score, answers)
-        self._accelerator.wait_for_everyone()
+            with agreed(self._accelerator):
+                if self._accelerator.is_main_process:
+                    split = self._recipe.data.validation_split[name]
+                    task = data.examples.task
+                    score = task.score(answers, self._recipe.data.folder, split)
+                    _require_primary(task, split, score)
+                    validated[name] = Validated(score, answers)
         return validated
 
     def _answers(self, name: str, data: TaskData, report: Callable[[str], None]) -> dict[str, str]:

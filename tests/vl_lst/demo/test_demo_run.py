@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from vl_lst.demo import gallery, run, world
 from vl_lst.errors import RecipeError
 from vl_lst.progress import silent
+from vl_lst.recipes import dump_recipe, load_recipe
+from vl_lst.training.run_directory import recipe_differences
 
 
 def stage(_description: str) -> AbstractContextManager[Any]:
@@ -40,6 +43,16 @@ def test_it_scores_every_task_with_and_without_the_image_and_goes_on_where_it_wa
             assert len(values) == 2
     folders = {path.name for path in again.runs.iterdir()}
     assert folders == {"lst", "blind", "lst-seed-1", "blind-seed-1"}
+
+
+def test_the_runs_of_an_earlier_version_are_resumed(tmp_path: Path) -> None:
+    recipe = run._recipe("lst", 0, tmp_path, tmp_path / "features.h5")
+    dump_recipe(recipe, tmp_path / "recipe.yaml")
+    saved = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    del saved["data"]["max_prompt_tokens"]
+    saved["data"]["min_answer_count"] = 1
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(saved))
+    assert recipe_differences(load_recipe(tmp_path / "recipe.yaml"), recipe) == []
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,12 @@ from vl_lst.errors import ModelError
 from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.loading import demo_folder, load_backbone
-from vl_lst.models.quantization import bytes_to_save, held_bytes, inner_tensors, quantise
+from vl_lst.models.quantization import bytes_to_save, inner_tensors, model_bytes, quantise
 from vl_lst.training.build import attach_method
+
+
+def held_bytes(tensor: torch.Tensor) -> int:
+    return sum(inner.nbytes for inner in inner_tensors(tensor))
 
 
 def small_t5(width: int = 64) -> T5ForConditionalGeneration:
@@ -55,7 +59,6 @@ def test_weights_of_blocks_shrink_and_the_embedding_stays(precision: str, share:
     assert sum(parameter.numel() for parameter in model.parameters()) == count
     layer = model.encoder.block[0].layer[0].SelfAttention.q.weight
     assert held_bytes(layer) < share * 2 * layer.numel()
-    assert held_bytes(layer) == sum(inner.nbytes for inner in inner_tensors(layer))
     assert torch.equal(model.get_input_embeddings().weight, table)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
@@ -115,3 +118,20 @@ def test_the_ladder_trains_in_float32_beside_a_quantised_backbone(precision: str
     with_gradient = {n for n, p in model.named_parameters() if p.grad is not None}
     assert with_gradient == set(trainable)
     assert all(parameter.dtype == torch.float32 for parameter in trainable.values())
+
+
+def test_a_models_bytes_are_those_of_all_tensors_with_shared_storages_once() -> None:
+    """As of a method whose frozen factors are buffers, one for all layers or a slice of it."""
+    model = nn.Module()
+    model.first, model.second = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+    model.second.weight = model.first.weight
+    assert model_bytes(model) == 64
+    factors = torch.zeros(8, 4)
+    model.first.register_buffer("factor", factors, persistent=False)
+    model.second.register_buffer("factor", factors.view(4, 8))
+    assert model_bytes(model) == 64 + 128
+    model.second.register_buffer("part", factors[2:5])
+    assert model_bytes(model) == 64 + 128, "a part of what is there already"
+    model.first.register_buffer("row", torch.zeros(100, 4)[3])
+    assert model_bytes(model) == 64 + 128 + 16, "of a larger storage, what is taken"
+    assert model_bytes(model.to("meta")) > 0

@@ -197,3 +197,20 @@ def test_dropped_layers_and_classifiers_begin_as_well(make_model, make_batch, ki
             assert (name in written) != any(part in name.split(".") for part in untouched), name
             assert (name in written) or torch.equal(parameter, random[name]), name
     assert torch.isfinite(model(make_batch()))
+
+
+def test_fisher_information_adds_up_in_float32_whatever_the_backbone(make_backbone) -> None:
+    """A sum in bfloat16 stagnates at 256 times what is added."""
+    backbone = make_backbone()
+    backbone.model.to(torch.bfloat16)
+    (pair,) = texts(1)
+    once = fisher_importance(backbone, [pair])
+    often = fisher_importance(backbone, [pair] * 1024)
+    for name, added in once.items():
+        assert added.dtype == torch.float32
+        torch.testing.assert_close(often[name], added * 1024, rtol=1e-4, atol=0, msg=name)
+
+
+def test_magnitudes_are_compared_in_float32() -> None:
+    state = {"weight": torch.ones(2, 3, dtype=torch.bfloat16)}
+    assert magnitude_importance(state)["weight"].dtype == torch.float32

@@ -1,12 +1,15 @@
 """A profile's bytes are what other ways of counting find, and an estimate is what is measured."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import vl_lst.methods
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.methods import method_names
 from vl_lst.models.backbone import FrozenBackbone
@@ -76,11 +79,16 @@ def test_parameters_gradients_and_moments_by_hand() -> None:
     )
     train = sum(parameter.numel() for parameter in trainable.values())
     assert (profile.trainable, profile.total) == (train, frozen + train)
-    assert profile.parameter_bytes == 4 * (frozen + train)
+    buffers = sum(buffer.nbytes for buffer in model.buffers())
+    assert profile.parameter_bytes == 4 * (frozen + train) + buffers
     assert profile.gradient_bytes == 4 * train
     assert profile.optimizer_bytes == 8 * train + 4 * len(trainable)
     assert profile.training_bytes == (
-        4 * (frozen + train) + 12 * train + 4 * len(trainable) + profile.saved_bytes["total"]
+        4 * (frozen + train)
+        + buffers
+        + 12 * train
+        + 4 * len(trainable)
+        + profile.saved_bytes["total"]
     )
     assert full.trainable == full.total
     assert full.trainable_percent == 100
@@ -168,3 +176,32 @@ def test_unknown_methods_and_options_are_refused_before_anything_is_built() -> N
 def test_features_that_do_not_fit_the_grid_are_refused() -> None:
     with pytest.raises(ModelError, match="cannot pool 10 feature vectors"):
         profile_methods([PLAIN], replace(ON_CPU, workload=replace(TINY, image_tokens=10)))
+
+
+METHOD_WITH_FROZEN_FACTORS = """
+import torch
+from vl_lst.methods.lst import LadderSideTuning
+
+class FrozenFactors(LadderSideTuning):
+    def attach(self, backbone, options, *, visual, heads):
+        model = super().attach(backbone, options, visual=visual, heads=heads)
+        factors = torch.zeros(100, 7)
+        for part in (model.side.encoder, model.side.decoder):
+            part.register_buffer("factors", factors)
+        return model
+
+METHOD = FrozenFactors()
+"""
+
+
+@pytest.mark.parametrize("estimate", [False, True])
+def test_frozen_factors_of_a_method_count_as_weights_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, estimate: bool
+) -> None:
+    (tmp_path / "frozen_factors.py").write_text(METHOD_WITH_FROZEN_FACTORS)
+    monkeypatch.setattr(vl_lst.methods, "__path__", [*vl_lst.methods.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "vl_lst.methods.frozen_factors", raising=False)
+    settings = replace(ON_CPU, estimate=estimate)
+    plain, more = profile_methods([PLAIN, Contender("frozen_factors", PLAIN.options)], settings)
+    assert more.parameter_bytes == plain.parameter_bytes + 4 * 700
+    assert more.total == plain.total

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from eval.errors import InputError
+from tasks import get_task
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method, method_names
 from vl_lst.recipes import (
@@ -375,3 +377,54 @@ def test_own_files_take_the_place_of_the_data_root_and_its_splits(
 def test_what_is_wrong_with_own_files_is_named(overrides: list[str], words: list[str]) -> None:
     message = refusal(*overrides)
     assert all(word in message for word in words), message
+
+
+def test_only_the_papers_recipe_cuts_prompts_to_twenty_tokens() -> None:
+    limit = get_task("vqa").max_prompt_tokens
+    assert limit >= 100
+    for name in shipped_recipes():
+        expected = 20 if name == "lst-paper" else limit
+        assert resolve(name).data.max_prompt_tokens == {"vqa": expected}, name
+    assert mixture("data.max_prompt_tokens.gqa=30").data.max_prompt_tokens == {
+        **dict.fromkeys(("vqa", "nlvr2", "caption"), limit),
+        "gqa": 30,
+    }
+    assert "data.max_prompt_tokens.vqa: found 0" in refusal("data.max_prompt_tokens=0")
+
+
+def test_each_task_has_its_own_least_count_of_an_answer() -> None:
+    """GQA's list holds every answer, and few examples of one's own must not be left without."""
+    assert mixture().data.min_answer_count == {"vqa": 9, "gqa": 1, "nlvr2": 1, "caption": 1}
+    assert mixture("data.min_answer_count=4").data.min_answer_count["gqa"] == 4
+    own = ["data.train_file.vqa=a.jsonl", "data.validation_file.vqa=b.jsonl"]
+    assert mixture(*own).data.min_answer_count["vqa"] == 1
+
+
+@pytest.fixture
+def former(tmp_path: Path) -> Path:
+    """The recipe that a run of an earlier version wrote."""
+    path = tmp_path / "recipe.yaml"
+    dump_recipe(mixture("head=classify"), path)
+    saved = yaml.safe_load(path.read_text())
+    del saved["data"]["max_prompt_tokens"]
+    saved["data"]["min_answer_count"] = 9
+    path.write_text(yaml.safe_dump(saved))
+    return path
+
+
+def test_the_recipe_of_an_earlier_run_means_what_it_meant(former: Path) -> None:
+    """Its model was trained with prompts cut to 20 tokens; it is resumed and asked with such."""
+    for recipe in (load_recipe(former), resolve_recipe(read_recipe_file(former))):
+        assert set(recipe.data.max_prompt_tokens.values()) == {20}
+        assert set(recipe.data.min_answer_count.values()) == {9}
+    changed = resolve(former, "data.max_prompt_tokens.vqa=40")
+    assert changed.data.max_prompt_tokens == {"vqa": 40}, "a given value wins"
+
+
+@pytest.mark.parametrize("absent", ["head", "training.tensorboard", "data.blind"])
+def test_a_recipe_that_somebody_wrote_has_todays_prompt_limit(former: Path, absent: str) -> None:
+    written = read_recipe_file(former)
+    section, _, name = absent.rpartition(".")
+    del (written[section] if section else written)[name]
+    limits = resolve_recipe(written).data.max_prompt_tokens
+    assert set(limits.values()) == {get_task("vqa").max_prompt_tokens}

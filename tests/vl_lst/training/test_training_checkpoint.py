@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, whatever happens while they are written."""
 
+import json
 import os
 import resource
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from vl_lst.errors import CheckpointError
@@ -50,6 +52,26 @@ def test_saving_again_leaves_nothing_behind(folder: Path) -> None:
     save_checkpoint(folder, checkpoint(2))
     assert load_checkpoint(folder).state["step"] == 2
     assert [p.name for p in folder.parent.iterdir()] == ["last"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_checkpoint_that_training_replaces_while_it_is_read_is_read_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """`evaluate` reads one of both: no error, and no tensors with the state of the other."""
+    replaced = []
+
+    def load(path: Path) -> dict[str, Tensor]:
+        tensors = load_file(path) if moment == "after" else {}
+        if not replaced:
+            replaced.append(path)
+            save_checkpoint(folder, checkpoint(2, size=4))
+        return tensors or load_file(path)
+
+    monkeypatch.setattr("vl_lst.training.checkpoint.load_file", load)
+    loaded = load_checkpoint(folder, MODEL)
+    assert loaded.state["step"] == 2
+    assert torch.equal(loaded.tensors[MODEL]["w"], torch.full((4,), 2.0))
 
 
 class Killed(BaseException):
@@ -147,6 +169,24 @@ def test_an_incomplete_folder_is_refused(
     with pytest.raises(CheckpointError, match=words) as caught:
         load_checkpoint(folder, MODEL)
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_special_files_are_no_part_of_a_checkpoint(
+    folder: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    """Not even where the manifest says that they are empty, as their size does."""
+    path = folder / name
+    path.unlink()
+    make(path)
+    manifest = folder / "manifest.json"
+    if name != manifest.name:
+        content = json.loads(manifest.read_text())
+        content["files"][name]["bytes"] = 0
+        manifest.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="is not complete: .*expected a regular file"):
+        load_checkpoint(folder, MODEL)
 
 
 def test_a_manifest_cannot_point_elsewhere(folder: Path) -> None:

@@ -61,7 +61,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, l
     folder = tmp_path_factory.mktemp("distributed")
     with tiny_world(folder / "world") as world:
         recipe = mixture_recipe(
-            world, add_tasks(world), method__options__dropout=0.0, training__log_every_steps=1
+            world,
+            add_tasks(world),
+            method__options__dropout=0.0,
+            training__log_every_steps=1,
+            method__options__initialisation="fisher",
+            method__options__initialisation_samples=4,
         )
         dump_recipe(recipe, folder / "recipe.yaml")
         files = {

@@ -1,0 +1,176 @@
+"""Files opened such that nothing found in a folder can block the program or fill its memory.
+
+A folder from elsewhere may hold a named pipe, a device or a link to one under any name. Only
+regular files below a size limit are read. The exception is a pipe that the shell passes, as in
+`--predictions <(zcat results.json.gz)`: nobody but the user can have named it, so it is read, up to
+the same limit.
+"""
+
+import io
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eval.errors import FileFormatError, InputError
+
+__all__ = ["is_shell_pipe", "open_regular", "require_regular", "require_regular_if_any"]
+
+BLOCK_BYTES = 1 << 18
+SHELL_PIPE = re.compile(r"/dev/stdin|(/dev|/proc/self)/fd/[0-9]+")
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def is_shell_pipe(path: Path) -> bool:
+    """Whether a path is how the shell names what it passes, which may be a pipe."""
+    return SHELL_PIPE.fullmatch(str(path)) is not None
+
+
+def require_regular(path: Path, *, expected: str) -> None:
+    """Refuse what is no regular file to read more than once.
+
+    Raises:
+        InputError: There is no such file, it is not a regular file, or it may not be read.
+    """
+    _opened(path, expected, sys.maxsize, read_again=True).close()
+
+
+def require_regular_if_any(path: Path) -> None:
+    """Refuse what is there under the name of a file to write or append to, and is no file.
+
+    Raises:
+        InputError: There is a named pipe, a device or the like.
+    """
+    if path.exists() and (kind := _kind_of_file(path.stat().st_mode)) is not None:
+        raise InputError(f"{path} is {kind}: expected a regular file or none. Remove it.")
+
+
+def _kind_of_file(mode: int) -> str | None:
+    """Say what is no regular file, such as "a named pipe"; `None` of a regular file."""
+    return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "no regular file")
+
+
+@contextmanager
+def open_regular(
+    path: Path, *, expected: str, max_bytes: int, read_again: bool = False
+) -> Iterator[io.BufferedReader]:
+    """Open a regular file to read its bytes in the block; links are followed.
+
+    Args:
+        path: The file.
+        expected: What it should hold, for messages ("the record of a run").
+        max_bytes: Size limit.
+        read_again: Whether the content is read more than once, which a pipe does not allow.
+
+    Raises:
+        InputError: There is no such file, it is not a regular file, or it may not be read.
+        FileFormatError: It is larger than the limit.
+    """
+    with _opened(path, expected, max_bytes, read_again) as file:
+        yield io.BufferedReader(file, BLOCK_BYTES)
+
+
+def _opened(path: Path, expected: str, max_bytes: int, read_again: bool) -> "_BoundedFile":
+    passed = is_shell_pipe(path)
+    allows_pipe = passed and not read_again
+    # Without it, opening a named pipe that nobody writes to would never return.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | (0 if passed else os.O_NONBLOCK)
+    try:
+        # Opening some devices has effects, so they are recognised first; what is then opened may
+        # already be another file, so it is looked at again.
+        _require_regular(path, path.stat(), expected, max_bytes, allows_pipe)
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        raise InputError(f"no file {path}: expected {expected} there") from None
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); expected {expected} there"
+        ) from None
+    except ValueError:
+        raise InputError(
+            f"{str(path)!a}: no file can have such a name; expected {expected}"
+        ) from None
+    file = _BoundedFile(descriptor, path, expected, max_bytes)
+    try:
+        _require_regular(path, os.fstat(descriptor), expected, max_bytes, allows_pipe)
+    except InputError:
+        file.close()
+        raise
+    return file
+
+
+def _require_regular(
+    path: Path, found: os.stat_result, expected: str, max_bytes: int, allows_pipe: bool
+) -> None:
+    kind = _kind_of_file(found.st_mode)
+    if kind == "a folder":
+        raise InputError(f"{path} is a folder: expected a file with {expected}")
+    if kind is not None and not (allows_pipe and stat.S_ISFIFO(found.st_mode)):
+        advice = (
+            " It is read more than once: write it to a file first." if is_shell_pipe(path) else ""
+        )
+        raise InputError(f"{path} is {kind}: expected a regular file with {expected}.{advice}")
+    if found.st_size > max_bytes:
+        raise _too_large(path, f"{found.st_size:,} bytes", expected, max_bytes)
+
+
+def _too_large(path: Path, found: str, expected: str, max_bytes: int) -> FileFormatError:
+    return FileFormatError(
+        f"{path} is too large: found {found}, expected {expected}, at most {max_bytes:,} bytes"
+    )
+
+
+class _BoundedFile(io.FileIO):
+    """A file that gives no more than a number of bytes, whatever its size is said to be.
+
+    Args:
+        descriptor: The open file; closed with this one.
+        path: For messages.
+        expected: For messages.
+        max_bytes: Size limit.
+    """
+
+    def __init__(self, descriptor: int, path: Path, expected: str, max_bytes: int) -> None:
+        super().__init__(descriptor)
+        self._path = path
+        self._expected = expected
+        self._max_bytes = max_bytes
+        self._read_bytes = 0
+
+    def readinto(self, buffer: Any, /) -> int:
+        return self._counted(super().readinto(buffer))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            return self.readall()
+        block = super().read(size)
+        self._counted(None if block is None else len(block))
+        return block
+
+    def readall(self) -> bytes:
+        blocks = []
+        while block := self.read(BLOCK_BYTES):
+            blocks.append(block)
+        return b"".join(blocks)
+
+    def _counted(self, count: int | None) -> int:
+        # Some files of the kernel call themselves regular and wait for events.
+        if count is None:
+            raise InputError(
+                f"{self._path} gives no content: expected a regular file with {self._expected}"
+            )
+        self._read_bytes += count
+        if self._read_bytes > self._max_bytes:
+            found = f"more than {self._max_bytes:,} bytes"
+            raise _too_large(self._path, found, self._expected, self._max_bytes)
+        return count

@@ -1,0 +1,55 @@
+"""How much predictions lose by their form alone: case, spaces or a final period.
+
+The rules of GQA, and of a user's own labels, compare texts exactly. Scores stay what these rules
+say; what form alone costs is told beside them.
+"""
+
+from collections.abc import Callable, Sequence
+
+__all__ = ["FormLosses"]
+
+
+class FormLosses:
+    """Counts predictions that would score more if they were written as the right answer is."""
+
+    def __init__(self) -> None:
+        self._examples = 0
+        self._affected = 0
+        self._lost = 0.0
+
+    def see(
+        self, prediction: str, answers: Sequence[str], accuracy_of: Callable[[str], float]
+    ) -> None:
+        """Take one example into account.
+
+        Args:
+            prediction: What was predicted.
+            answers: What people say.
+            accuracy_of: Gives the accuracy, in [0, 1], of an answer to this example.
+        """
+        self._examples += 1
+        if prediction in answers:
+            return
+        form = _without_form(prediction)
+        alike = [answer for answer in answers if _without_form(answer) == form]
+        if not alike:
+            return
+        lost = max(map(accuracy_of, alike)) - accuracy_of(prediction)
+        if lost > 0:
+            self._affected += 1
+            self._lost += lost
+
+    def notes(self) -> tuple[str, ...]:
+        """What there is to say of it: a sentence, or nothing."""
+        if not self._affected:
+            return ()
+        points = 100 * self._lost / self._examples
+        return (
+            f"{self._affected:,} of {self._examples:,} predictions differ from a right answer only "
+            f"in case, spaces or a final period, which costs {points:.2f} percentage points. The "
+            "rules compare texts exactly: write answers as the annotations do.",
+        )
+
+
+def _without_form(text: str) -> str:
+    return " ".join(text.casefold().split()).removesuffix(".").rstrip()

@@ -1,0 +1,84 @@
+"""No command takes an empty text for a value: an unset variable of a shell would choose a path."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer.main
+
+from vl_lst.cli import app, main
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield path, command
+        return
+    for name, each in inner.items():
+        yield from commands(each, (*path, name))
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def test_all_commands_are_found() -> None:
+    assert ("train",) in COMMANDS
+    assert ("features", "join") in COMMANDS
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_option_refuses_an_empty_text(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [name for each in COMMANDS[path].params for name in each.opts if name[:2] == "--"]
+    assert "--json" in names
+    for name in names:
+        for value in ("", " ", "\t\n"):
+            assert main([*path, name, value]) == 2
+            assert main([*path, f"{name}={value}"]) == 2
+            told = capsys.readouterr().err
+            assert told.count(f"error: {name} is empty: found") == 2
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_refuses_an_empty_argument(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*path, ""]) == 2
+    assert f"argument {len(path) + 1} is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ud800"])
+def test_texts_the_system_cannot_pass_are_refused(
+    value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--out", value]) == 2
+    assert "--out is not valid text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--out", "OUT", "--task", "vqa", "--set", "=x"],
+        ["train", "--out", "OUT", "--task", ","],
+        ["train", "--out", "OUT", "--set", "a"],
+        ["demo", "--out", "OUT", "--seeds", "9" * 5000],
+        ["demo", "--out", "OUT", "--seeds", ","],
+        ["demo", "--out", "OUT", "--methods", ","],
+        ["train", "--out", "OUT", "--recipe", "a" * 300],
+        ["train", "--out", "a" * 300, "--task", "vqa"],
+        ["train", "--out", "a" * 5000, "--task", "vqa"],
+        ["leaderboard", "a" * 5000],
+        ["features", "info", "a" * 300],
+        ["profile", "--backbone", "demo", "--batch-size", str(10**20)],
+        ["profile", "--backbone", "demo", "--steps", "9" * 5000],
+        ["extract-features", "--images", "x", "--out", "y.h5", "--batch-size", str(10**20)],
+    ],
+    ids=lambda arguments: " ".join(arguments)[:40],
+)
+def test_odd_values_end_in_one_message(
+    arguments: list[str], tmp_path: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path) + "/out"
+    assert main([out if each == "OUT" else each for each in arguments]) in (1, 2)
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,0 +1,92 @@
+"""A disk that is full ends in one message, never in a process that HDF5 ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plain_stores import SPEC, write_store
+
+from feature_extraction.hdf5_writer import Hdf5Writer, memory_file
+from feature_extraction.layout import write_layout
+
+# A limit on the size of files stands for the disk: the system itself refuses the write.
+PROGRAM = """
+import resource, signal, sys
+from pathlib import Path
+from feature_extraction.compression import compress_store
+from feature_extraction.errors import FeatureError
+from feature_extraction.exporting import export_features
+from feature_extraction.join import join_stores
+from feature_extraction.store import FeatureStore
+
+work, limit, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+one, two = folder / "one.h5", folder / "two.h5"
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    if work in ("h5", "arrow"):
+        export_features(FeatureStore(one), folder / "out", work)
+    elif work == "compress":
+        compress_store(one, folder / "out.h5")
+    else:
+        join_stores([one, two], folder / "out.h5", copy=work == "copy")
+except FeatureError as error:
+    sys.exit(f"refused: {error}")
+"""
+
+
+@pytest.mark.parametrize("work", ["h5", "arrow", "compress", "join", "copy"])
+def test_no_command_ends_by_a_signal(tmp_path: Path, work: str) -> None:
+    write_store(tmp_path / "one.h5", [f"a{number}" for number in range(50)])
+    write_store(tmp_path / "two.h5", [f"b{number}" for number in range(50)])
+    before = sorted(tmp_path.iterdir())
+    for limit in ("900", "1800"):
+        command = [sys.executable, "-c", PROGRAM, work, limit, str(tmp_path)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == 1, ended
+        assert ended.stderr.startswith("refused: ")
+        assert "space" in ended.stderr
+        assert f"{tmp_path}/out" in ended.stderr
+        left = [path for path in tmp_path.iterdir() if path not in before]
+        assert all(path.name in ("out.partial", "out.h5.partial") for path in left)
+    command = [sys.executable, "-c", PROGRAM, work, str(2**30), str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended
+    assert not list(tmp_path.glob("*.partial"))
+
+
+class TestWriter:
+    def test_after_the_first_failed_write_hdf5_finds_all_it_wrote(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Otherwise its state is damaged, and the process crashes when it ends."""
+        original, written = os.pwrite, 0
+
+        def full(handle: int, data: memoryview, offset: int) -> int:
+            nonlocal written
+            written += len(data)
+            if written > 1000:
+                raise OSError(28, "No space left on device")
+            return original(handle, data, offset)
+
+        monkeypatch.setattr(os, "pwrite", full)
+        writer = Hdf5Writer(tmp_path / "x.h5")
+        with pytest.raises(OSError, match="No space left"), writer:
+            writer.do(lambda file: file.create_dataset("x", data=np.arange(1000)))
+
+    def test_an_error_in_the_block_is_the_one_that_is_raised(self, tmp_path: Path) -> None:
+        with pytest.raises(KeyError), Hdf5Writer(tmp_path / "x.h5") as writer:
+            writer.do(lambda file: file["nothing"])
+
+
+def test_the_room_for_features_takes_no_memory_until_it_is_written(tmp_path: Path) -> None:
+    ids = [f"image{number}" for number in range(200_000)]
+    table = np.zeros(len(ids), np.uint8), np.zeros((len(ids), 2), np.int32), [""] * len(ids)
+    with memory_file() as handle:
+        offset = write_layout(handle, tmp_path / "layout", SPEC, ids, *table)
+        found = os.fstat(handle)
+    assert found.st_size > offset + len(ids) * 2 * SPEC.tokens * SPEC.channels
+    assert found.st_blocks * 512 < found.st_size / 2

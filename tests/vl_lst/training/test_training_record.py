@@ -1,0 +1,251 @@
+"""The record of a run is never made worse, and says with what code and how it was trained."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_run import TinyWorld
+
+from eval.errors import InputError
+from tasks import Score
+from vl_lst.errors import CheckpointError
+from vl_lst.progress import ProgressReport
+from vl_lst.training import session
+from vl_lst.training.git import GitState, git_state
+from vl_lst.training.record import RunRecord, add_scores, read_record, update_record
+from vl_lst.training.run import load_run
+from vl_lst.training.run_directory import RunDirectory
+from vl_lst.training.session import train
+
+SCORE = Score(metrics={"accuracy": 2.0}, per_example={}, protocol="vqa_v2 official", examples=1)
+
+
+@pytest.fixture(scope="module")
+def trained(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    train(world.recipe(), out)
+    return out
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def record_of(out: Path) -> RunRecord:
+    record = read_record(RunDirectory(out))
+    assert record is not None
+    return record
+
+
+def small_files(out: Path) -> dict[str, bytes]:
+    return {
+        name: (out / name).read_bytes()
+        for name in ("record.json", "recipe.yaml", "model.json", "metrics.jsonl")
+    }
+
+
+def interrupt_at(step: int) -> ProgressReport:
+    def report(done: int, _total: int, _note: str = "") -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def test_a_resume_that_fails_leaves_a_finished_run_as_it_was(
+    finished: Path, world: TinyWorld, tmp_path: Path
+) -> None:
+    before = small_files(finished)
+    recipe = world.recipe(data__root=str(tmp_path / "nowhere"))
+    with pytest.raises(InputError):
+        train(recipe, finished, resume=True)
+    assert small_files(finished) == before
+    assert "nowhere" in (finished / "log.txt").read_text()
+
+
+def test_another_number_of_processes_leaves_the_record(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = finished / "checkpoints" / "last" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["state"]["processes"] = 2
+    manifest.write_text(json.dumps(content))
+    before = small_files(finished)
+    with pytest.raises(CheckpointError, match="processes"):
+        train(RunDirectory(finished).recipe(), finished, resume=True)
+    assert small_files(finished) == before
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is_and_says_so(
+    finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_scores(
+        RunDirectory(finished), "vqa", "mine", SCORE, best_step=record_of(finished).best_step
+    )  # type: ignore[arg-type]
+    before = small_files(finished)
+    record = train(RunDirectory(finished).recipe(), finished, resume=True)
+    assert record.scores["vqa"].keys() == {"val2014", "mine"}
+    assert small_files(finished) == before
+    assert "the run was finished at step 10" in caplog.text
+
+
+def test_a_finished_run_without_its_last_checkpoint_is_not_trained_from_scratch(
+    finished: Path,
+) -> None:
+    shutil.rmtree(finished / "checkpoints" / "last")
+    before = small_files(finished)
+    with pytest.raises(CheckpointError, match="is finished, but .*last.* is missing"):
+        train(RunDirectory(finished).recipe(), finished, resume=True)
+    assert small_files(finished) == before
+    assert load_run(finished)
+
+
+def test_a_resume_with_nothing_to_resume_says_that_it_starts(
+    world: TinyWorld, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(world.recipe(), tmp_path / "run", resume=True)
+    assert "has no checkpoint to resume from: training starts from scratch" in caplog.text
+
+
+def test_scores_added_while_training_survive_its_end_if_the_best_checkpoint_does(
+    world: TinyWorld, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every new best checkpoint has a record, to which `evaluate` adds."""
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(world.recipe(), out, report=interrupt_at(7))
+    add_scores(RunDirectory(out), "vqa", "mine", SCORE, best_step=5)
+    record = train(world.recipe(), out, resume=True)
+    assert record.best_step == 5, "the first evaluation is the best in this world"
+    assert record.scores["vqa"].keys() == {"val2014", "mine"}
+    assert record_of(out) == record
+
+    directory = RunDirectory(out)
+    update_record(directory, record.model_copy(update={"best_step": 10, "scores": {"vqa": {}}}))
+    assert "mine" not in record_of(out).scores["vqa"]
+    assert "the scores of vqa mine were of the best checkpoint of step 5" in caplog.text
+    add_scores(directory, "vqa", "late", SCORE, best_step=5)
+    assert "late" not in record_of(out).scores["vqa"]
+    assert "are not added to the record" in caplog.text
+
+
+def test_a_killed_run_has_a_record_that_does_not_claim_success(
+    world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session._Session, "_record_failure", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        train(world.recipe(), tmp_path / "run", report=interrupt_at(7))
+    record = record_of(tmp_path / "run")
+    assert (record.status, record.steps) == ("cancelled", 5)
+    assert record.scores["vqa"]["val2014"]
+
+
+def test_the_code_is_that_of_the_start_and_a_change_is_noted(
+    world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = GitState(commit="a" * 40, dirty=False)
+    states = iter([start, replace_state(start, dirty=True)])
+    monkeypatch.setattr(session, "git_state", lambda: next(states))
+    record = train(world.recipe(), tmp_path / "run")
+    assert record.git == replace_state(start, changed_during_run=True)
+    assert record.earlier_git == []
+
+
+def test_sessions_of_different_commits_are_all_recorded(
+    world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the first session was killed and wrote no record."""
+    first, second = (GitState(commit=letter * 40, dirty=False) for letter in "ab")
+    monkeypatch.setattr(session, "git_state", lambda: first)
+    with pytest.raises(KeyboardInterrupt):
+        train(world.recipe(), tmp_path / "run", report=interrupt_at(7))
+    (tmp_path / "run" / "record.json").unlink()
+    monkeypatch.setattr(session, "git_state", lambda: second)
+    record = train(world.recipe(), tmp_path / "run", resume=True)
+    assert (record.git, record.earlier_git) == (second, [first])
+
+
+def test_the_code_of_a_run_that_an_older_version_began_is_kept(
+    world: TinyWorld, tmp_path: Path
+) -> None:
+    """Its checkpoint does not name the code, its record does."""
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(world.recipe(), out, report=interrupt_at(7))
+    manifest = out / "checkpoints" / "last" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["state"]["checkouts"]
+    manifest.write_text(json.dumps(content))
+    record = json.loads((out / "record.json").read_text())
+    record["git"] = {"commit": "c" * 40, "dirty": False}
+    (out / "record.json").write_text(json.dumps(record))
+    resumed = train(world.recipe(), out, resume=True)
+    assert resumed.earlier_git == [GitState(commit="c" * 40, dirty=False)]
+
+
+def test_scores_are_given_even_if_the_record_cannot_take_them(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a file system without locks: an evaluation may have taken hours."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", no_locks)
+    before = (finished / "record.json").read_bytes()
+    assert load_run(finished).evaluate("train2014").score is not None
+    assert (finished / "record.json").read_bytes() == before
+    assert "are not added to the record" in caplog.text
+    assert "does not support locks" in caplog.text
+
+
+def replace_state(state: GitState, **changes: object) -> GitState:
+    return state.model_copy(update=changes)
+
+
+def test_the_checkout_is_not_that_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = git_state()
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    assert git_state() == before
+    (tmp_path / "file.py").write_text("")
+    assert git_state(tmp_path / "file.py") is None
+
+
+def test_a_record_says_how_many_processes_and_which_precision(
+    world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    monkeypatch.delenv("ONEDNN_DEFAULT_FPMATH_MODE", raising=False)
+    recipe = world.recipe(training__epochs=None, training__steps=1)
+    record = train(recipe, tmp_path / "run")
+    assert record.num_processes == 1
+    assert record.environment == {"NVIDIA_TF32_OVERRIDE": "0"}
+    assert "NVIDIA_TF32_OVERRIDE=0" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_records_of_older_versions_are_read(finished: Path) -> None:
+    content = json.loads((finished / "record.json").read_text())
+    for name in ("num_processes", "earlier_git", "environment"):
+        del content[name]
+    content["git"] = {"commit": "c" * 40, "dirty": True}
+    (finished / "record.json").write_text(json.dumps(content))
+    record = record_of(finished)
+    assert record.num_processes is None
+    assert record.git == GitState(commit="c" * 40, dirty=True)
+
+
+def test_a_run_of_cuda_says_once_that_it_runs_on_the_cpu(
+    finished: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    load_run(finished)
+    assert "CUDA" not in caplog.text
+    content = json.loads((finished / "record.json").read_text())
+    (finished / "record.json").write_text(json.dumps(content | {"device": "cuda: some GPU"}))
+    load_run(finished)
+    assert caplog.text.count("the run was trained on CUDA") == 1

@@ -1,0 +1,24 @@
+"""Names that settings are chosen from; light to import, since help texts list them."""
+
+import importlib.util
+import pkgutil
+from typing import Literal
+
+__all__ = ["ArithmeticPrecision", "BackbonePrecision", "DeviceName", "module_names"]
+
+ArithmeticPrecision = Literal["fp32", "bf16"]
+# How the frozen backbone is held; see `vl_lst.models.quantization`.
+BackbonePrecision = Literal["fp32", "bf16", "int8", "nf4"]
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+def module_names(package: str) -> list[str]:
+    """List the public modules of a package, without importing it.
+
+    Args:
+        package: Its full name, such as `vl_lst.methods`.
+    """
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    names = (module.name for module in pkgutil.iter_modules(folders or []))
+    return sorted(name for name in names if not name.startswith("_"))
