@@ -115,3 +115,17 @@ def test_a_closed_standard_output_is_no_traceback() -> None:
         check=False,
     )
     assert "Traceback" not in done.stderr
+
+
+def test_names_in_files_cannot_act_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["features", "info", str(tmp_path / "a\x1b[2J.h5")]) == 1
+    shown = capsys.readouterr().err
+    assert "\x1b" not in shown
+    assert r"a\x1b[2J.h5" in shown
+
+
+def test_absurdly_long_names_do_not_fill_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["features", "info", "a" * 5000]) == 1
+    assert len(capsys.readouterr().err) < 1000

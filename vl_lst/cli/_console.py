@@ -7,6 +7,7 @@ import errno
 import io
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -46,6 +47,11 @@ SECONDS_BETWEEN_PLAIN_LINES = 10.0
 
 results = Console(soft_wrap=True, highlight=False)
 status = Console(stderr=True, soft_wrap=True, highlight=False)
+
+# What a terminal acts on instead of showing it; lines may break.
+CONTROL_CHARACTER = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+# Longer than any path that people work with.
+LONG_WORD = re.compile(r"(\S{400})\S{400,}(\S{100})")
 
 # With fewer columns tables show nothing of their cells.
 MIN_COLUMNS = 20
@@ -148,13 +154,19 @@ class _StatusHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not getattr(record, "only_in_file", False):
-            status.print(record.getMessage(), markup=False)
+            status.print(_printable(record.getMessage()), markup=False)
 
 
 def complain(message: str) -> None:
     """Print an error."""
     status.print("[bold red]error:[/] ", end="")
-    status.print(message, markup=False)
+    status.print(_printable(message), markup=False)
+
+
+def _printable(message: str) -> str:
+    """Escape control characters, which names in a user's files may hold, and shorten long words."""
+    text = CONTROL_CHARACTER.sub(lambda found: f"\\x{ord(found[0]):02x}", message)
+    return LONG_WORD.sub(r"\1...\2", text)
 
 
 def explain(error: Exception) -> str:
