@@ -37,6 +37,7 @@ __all__ = [
     "find_checkpoint",
     "load_checkpoint",
     "load_parameters",
+    "remove_leftovers",
     "save_checkpoint",
 ]
 
@@ -127,6 +128,21 @@ def find_checkpoint(folder: Path) -> Path | None:
             continue
         return neighbour
     return None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Give a checkpoint its name, if a killed process did not, and remove what is beside it.
+
+    Args:
+        folder: Such as `RUN/checkpoints/last`; a checkpoint that has been loaded.
+    """
+    found = find_checkpoint(folder)
+    if found is None:
+        return
+    if found != folder:
+        found.rename(folder)
+    for neighbour in _neighbours(folder):
+        _remove(neighbour, ignore_errors=True)
 
 
 def load_checkpoint(folder: Path, *names: str) -> Checkpoint:
