@@ -10,6 +10,7 @@ A new checkpoint is written beside the old one and then takes its name by two re
 between them, `last` is missing and both neighbours are there; `find_checkpoint` knows.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -106,6 +107,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     except (OSError, SafetensorError) as error:
         _remove(new, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) else str(error)
+        # safetensors has errors of its own, whose text alone tells.
+        if os.strerror(errno.ENOSPC) in str(reason):
+            reason = "no space left on the device"
         raise CheckpointError(
             f"the checkpoint {folder} could not be written ({reason}); the one before it is "
             "intact. Free some space if that is what is lacking, then run the same command again "
