@@ -1,5 +1,6 @@
 """`vl-lst evaluate`: a trained run's predictions and official scores on a split."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -74,8 +75,10 @@ def evaluate(
     from tasks._submission import submission_of
     from vl_lst.cli._scores import print_score, score_document
     from vl_lst.cli._submissions import print_written
+    from vl_lst.launch import require_one_process
     from vl_lst.training.run import load_run
 
+    require_one_process(os.environ, "a split is evaluated in one process")
     with notes(quiet=quiet):
         loaded = load_run(run, checkpoint=checkpoint)
     official = data_root is not None

@@ -197,7 +197,7 @@ def _print_group(group: "Group") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from eval.leaderboard.tables import group_title
+    from eval.leaderboard.tables import cost_note, group_title
     from eval.leaderboard.units import printable, score_text, unit_text
 
     front = any(row.on_front for row in group.rows)
@@ -217,3 +217,5 @@ def _print_group(group: "Group") -> None:
             *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
         )
     results.print(table)
+    if (note := cost_note(group, costs)) is not None:
+        results.print(printable(note), markup=False)

@@ -158,9 +158,11 @@ def train(
         read_recipe_file,
         resolve_recipe,
     )
+    from vl_lst.training.git import git_state
     from vl_lst.training.run_directory import RunDirectory
     from vl_lst.training.session import train as train_run
 
+    checkout = None
     if images is not None:
         files = [features_file(out)]
     given: dict[str, Any] = {
@@ -189,12 +191,14 @@ def train(
             )
         resolved = resolve_recipe(read_recipe_file(base), [*options, *changes])
         if images is not None:
+            # Extraction may take hours, in which the code may change.
+            checkout = git_state()
             tower = encoder or ("demo" if resolved.backbone.name == "demo" else DEFAULT_ENCODER)
             stack.enter_context(
                 extracted_into_run(resolved, images, tower, out, resume=resume, quiet=quiet)
             )
         with progress(f"training {resolved.task}", quiet=quiet) as report:
-            record = train_run(resolved, out, resume=resume, report=report)
+            record = train_run(resolved, out, resume=resume, report=report, checkout=checkout)
     if not launch.is_first:
         return
     for name, scores in record.scores.items():
