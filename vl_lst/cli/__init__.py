@@ -14,6 +14,7 @@ import typer
 from vl_lst import __version__
 from vl_lst.cli._arguments import find_argument_problem
 from vl_lst.cli._console import complain, explain, prepare_streams, results, status
+from vl_lst.cli._kept_inputs import keep_inputs
 from vl_lst.cli._paths import leave_reading_to_commands
 from vl_lst.cli.data import data
 from vl_lst.cli.demo import demo
@@ -74,6 +75,7 @@ for command in (
 app.add_typer(data)
 app.add_typer(features)
 leave_reading_to_commands(app)
+keep_inputs(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,8 @@ standard error; a folder, a feature file or a picture may not.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +19,10 @@ from vl_lst.cli._console import results
 
 __all__ = [
     "STANDARD_OUTPUT",
+    "Claim",
     "JsonOption",
     "binary_file",
+    "claimed_outputs",
     "report_file",
     "write_json_report",
     "write_report",
@@ -28,6 +31,30 @@ __all__ = [
 STANDARD_OUTPUT = Path("-")
 # Where a command's context keeps which option writes which file.
 CLAIMED = "vl_lst.outputs"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A place that an option of the running command writes.
+
+    Args:
+        option: The option.
+        place: The path, with symbolic links followed; `-` is standard output.
+        is_report: Whether it is a file that the command layer itself writes.
+        is_text: Whether that file is text.
+        may_be_input: Whether it may be a file that the command reads.
+        holds_run: Whether it is the folder of a run.
+        holds: Names in it that the command writes, if it is another folder.
+    """
+
+    option: str
+    place: str
+    is_report: bool = False
+    is_text: bool = False
+    may_be_input: bool = False
+    holds_run: bool = False
+    holds: Collection[str] = ()
+
 
 Callback = Callable[[typer.Context, typer.CallbackParam, Any], Any]
 
@@ -47,16 +74,26 @@ def report_file(
         path = STANDARD_OUTPUT
     else:
         check_output(path)
-    _claim(context, parameter, path)
+    _claim(context, parameter, path, is_report=True, is_text=True)
     return path
 
 
-def binary_file(what: str, *, is_checked: bool = True) -> Callback:
+def binary_file(
+    what: str,
+    *,
+    is_checked: bool = True,
+    may_be_input: bool = False,
+    holds_run: bool = False,
+    holds: Collection[str] = (),
+) -> Callback:
     """Return the callback of an option whose file or folder cannot be standard output.
 
     Args:
         what: What it holds, for the message ("a feature file").
         is_checked: Whether the path is checked as a file; not so where the command itself does it.
+        may_be_input: Whether it may be a file that the command reads.
+        holds_run: Whether it is the folder of a run.
+        holds: Names in it that the command writes, if it is another folder.
     """
 
     def check(
@@ -71,27 +108,44 @@ def binary_file(what: str, *, is_checked: bool = True) -> Callback:
             )
         if is_checked:
             check_output(path)
-        _claim(context, parameter, path)
+        _claim(
+            context,
+            parameter,
+            path,
+            is_report=is_checked,
+            may_be_input=may_be_input,
+            holds_run=holds_run,
+            holds=holds,
+        )
         return path
 
     return check
 
 
-def _claim(context: typer.Context, parameter: typer.CallbackParam, path: Path) -> None:
+def claimed_outputs(context: typer.Context) -> list[Claim]:
+    """Return what the running command writes besides standard output."""
+    claimed: dict[str, Claim] = context.meta.get(CLAIMED, {})
+    return [claim for claim in claimed.values() if claim.place != str(STANDARD_OUTPUT)]
+
+
+def _claim(
+    context: typer.Context, parameter: typer.CallbackParam, path: Path, **properties: Any
+) -> None:
     """Note that an option writes `path`.
 
     Raises:
         OutputError: Another option of the command writes it as well.
     """
-    claimed: dict[str, str] = context.meta.setdefault(CLAIMED, {})
+    claimed: dict[str, Claim] = context.meta.setdefault(CLAIMED, {})
     option = parameter.opts[0]
-    place = "standard output" if path == STANDARD_OUTPUT else os.path.realpath(path)
+    place = str(path) if path == STANDARD_OUTPUT else os.path.realpath(path)
     if place in claimed:
+        shown = "standard output" if path == STANDARD_OUTPUT else place
         raise OutputError(
-            f"{claimed[place]} and {option} both write {place}. Choose another place for one of "
-            "them."
+            f"{claimed[place].option} and {option} both write {shown}. Choose another place for "
+            "one of them."
         )
-    claimed[place] = option
+    claimed[place] = Claim(option, place, **properties)
 
 
 JsonOption = Annotated[

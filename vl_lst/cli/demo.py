@@ -16,6 +16,8 @@ __all__ = ["demo"]
 # Of each task and run, on the page.
 EXAMPLES = 12
 MAX_SEED_DIGITS = 10
+PAGE = "leaderboard.html"
+DEMO_NAMES = ("data", "features.h5", "runs", "examples.png", PAGE)
 
 
 def demo(
@@ -25,7 +27,7 @@ def demo(
             "--out",
             metavar="DIR",
             help="Folder for everything the demo makes.",
-            callback=binary_file("a folder", is_checked=False),
+            callback=binary_file("a folder", is_checked=False, holds=DEMO_NAMES),
         ),
     ] = Path("demo-run"),
     methods: Annotated[
@@ -82,7 +84,7 @@ def demo(
         cells = [score_text(Statistic.of(values)) for values in percents]
         table.add_row(label, *cells, style="bold" if name == LADDER else None)
     results.print(table)
-    page = out / "leaderboard.html"
+    page = out / PAGE
     _, content = build_page(
         result.runs,
         splits={},
