@@ -115,3 +115,18 @@ def test_a_closed_standard_output_is_no_traceback() -> None:
         check=False,
     )
     assert "Traceback" not in done.stderr
+
+
+def test_no_file_gets_the_number_of_a_closed_standard_stream() -> None:
+    code = "import os, sys; from vl_lst.__main__ import main; sys.argv[1:] = ['--version']; "
+    code += "main(); sys.exit(os.open(os.devnull, os.O_RDONLY) <= 2)"
+    shell = f'exec {sys.executable} -c "{code}" <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", shell], cwd=REPOSITORY, check=False).returncode == 0
+
+
+def test_a_report_is_refused_on_a_closed_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["features", "info", "x.h5", "--json", "-"]) == 1
+    assert "standard output is closed" in capsys.readouterr().err

@@ -175,3 +175,37 @@ def test_a_report_is_utf8_whatever_the_terminal_is(
     monkeypatch.setattr(sys, "stdout", stream)
     assert main([*score, "--json", "-"]) == 0
     assert json.loads(stream.buffer.getvalue().decode("utf-8"))["task"] == "gqa"  # type: ignore[attr-defined]
+
+
+class FailingStream(io.StringIO):
+    """A stream on a full disk, or without a reader."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+
+    def write(self, text: str) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [OSError(28, os.strerror(28)), BrokenPipeError()])
+def test_a_report_is_written_though_nothing_can_be_printed(
+    error: OSError,
+    score: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "stdout", FailingStream(error))
+    assert main([*score, "--json", str(tmp_path / "scores.json")]) == 1
+    assert json.loads((tmp_path / "scores.json").read_bytes())["task"] == "gqa"
+    told = capsys.readouterr().err
+    assert ("cannot write to standard output: No space left" in told) == (error.errno == 28)
+
+
+def test_a_full_standard_error_ends_no_command(
+    score: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", FailingStream(OSError(28, os.strerror(28))))
+    assert main([*score, "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["task"] == "gqa"

@@ -7,6 +7,7 @@ Commands import what they need inside their function, so that `vl-lst score` nev
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -87,12 +88,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_streams()
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
+        if results.failure is not None and not results.stderr:
+            raise results.failure
         if sys.stdout is not None:
             sys.stdout.flush()
-    except BrokenPipeError:
-        return _reader_has_gone()
     except OSError as error:
-        complain(f"cannot write to standard output: {error.strerror or error}")
+        # When what reads standard output, such as `head`, has read enough, no word is needed.
+        if not isinstance(error, BrokenPipeError):
+            complain(f"cannot write to standard output: {error.strerror or error}")
+        _discard_standard_output()
         return 1
     return code
 
@@ -119,8 +123,7 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _reader_has_gone() -> int:
-    """End quietly when what reads standard output, such as `head`, has read enough."""
-    # The interpreter flushes once more at its end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+def _discard_standard_output() -> None:
+    """Send what is still in its buffer to nowhere: the interpreter flushes once more at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,8 +10,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -44,8 +44,33 @@ QuietOption = Annotated[
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
 
-results = Console(soft_wrap=True, highlight=False)
-status = Console(stderr=True, soft_wrap=True, highlight=False)
+
+class _Console(Console):
+    """A console that remembers the first failure to print and prints nothing afterwards.
+
+    A full or closed stream must not lose what the command still has to write or to do.
+    """
+
+    failure: OSError | None = None
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as `rich` does."""
+        if self.failure is None:
+            try:
+                super().print(*objects, **options)
+            except OSError as error:
+                self.failure = error
+                # A capture takes what is left in the buffer, which would be printed later.
+                with suppress(OSError), self.capture():
+                    pass
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error that is being handled, in place of ending the program."""
+        raise BrokenPipeError
+
+
+results = _Console(soft_wrap=True, highlight=False)
+status = _Console(stderr=True, soft_wrap=True, highlight=False)
 
 # With fewer columns tables show nothing of their cells.
 MIN_COLUMNS = 20
@@ -58,6 +83,7 @@ def prepare_streams() -> None:
     0, is ignored.
     """
     results.stderr = False
+    results.failure = status.failure = None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -70,6 +70,8 @@ def report_file(
     if path is None or context.resilient_parsing:
         return path
     if path == STANDARD_OUTPUT or names_standard_output(path):
+        if sys.stdout is None:
+            raise OutputError(f"{parameter.opts[0]} {path}: standard output is closed")
         results.stderr = True
         path = STANDARD_OUTPUT
     else:
@@ -169,14 +171,19 @@ def write_report(path: Path, content: bytes) -> None:
         with atomic_path(path) as temporary:
             temporary.write_bytes(content)
         return
-    sys.stdout.flush()
-    # What stands in for standard output may take texts only.
-    binary = getattr(sys.stdout, "buffer", None)
-    if binary is None:
-        sys.stdout.write(content.decode())
-    else:
-        binary.write(content)
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+        # What stands in for standard output may take texts only.
+        binary = getattr(sys.stdout, "buffer", None)
+        if binary is None:
+            sys.stdout.write(content.decode())
+        else:
+            binary.write(content)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write to standard output: {error.strerror or error}") from error
 
 
 def write_json_report(path: Path | None, document: object) -> None:
