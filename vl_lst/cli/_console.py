@@ -7,6 +7,7 @@ import errno
 import io
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -71,6 +72,12 @@ class _Console(Console):
 
 results = _Console(soft_wrap=True, highlight=False)
 status = _Console(stderr=True, soft_wrap=True, highlight=False)
+
+# A name may have 255 bytes. A longer word, such as a path of thousands, would hide the message.
+LONG_WORD = re.compile(r"\S{400,}")
+SHOWN_AT_START, SHOWN_AT_END = 160, 80
+# Those of a terminal, which a file name may hold.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 # With fewer columns tables show nothing of their cells.
 MIN_COLUMNS = 20
@@ -178,9 +185,16 @@ class _StatusHandler(logging.Handler):
 
 
 def complain(message: str) -> None:
-    """Print an error."""
+    """Print an error, with control characters escaped and very long words shortened."""
     status.print("[bold red]error:[/] ", end="")
+    message = CONTROL.sub(lambda found: ascii(found[0])[1:-1], message)
+    message = LONG_WORD.sub(lambda found: _shortened(found[0]), message)
     status.print(message, markup=False)
+
+
+def _shortened(word: str) -> str:
+    start, end = word[:SHOWN_AT_START], word[-SHOWN_AT_END:]
+    return f"{start}[... {len(word) - SHOWN_AT_START - SHOWN_AT_END:,} characters ...]{end}"
 
 
 def explain(error: Exception) -> str:

@@ -175,7 +175,7 @@ def _chosen_splits(given: Iterable[str], tasks: Sequence[str]) -> dict[str, str]
         task, equals, split = text.partition("=")
         if task not in tasks or not equals or not split:
             raise typer.BadParameter(
-                f"--split {text}: expected TASK=SPLIT, such as vqa=karpathy_test; the tasks are "
+                f"--split {text:.80}: expected TASK=SPLIT, such as vqa=karpathy_test; tasks are "
                 f"{', '.join(tasks)}"
             )
         splits[task] = split
