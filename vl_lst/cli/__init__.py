@@ -93,12 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        # When what reads standard output, such as `head`, has read enough, no word is needed.
-        if not isinstance(error, BrokenPipeError):
+        # No word is needed when what reads standard output, such as `head`, has read enough, or
+        # where only a report went there, of whose failure there was one.
+        if not isinstance(error, BrokenPipeError) and not results.has_unwritten_report:
             complain(f"cannot write to standard output: {error.strerror or error}")
         _discard_standard_output()
         return 1
-    return code
+    return code or int(results.has_unwritten_report)
 
 
 def _run(arguments: list[str]) -> int:

@@ -53,6 +53,8 @@ class _Console(Console):
     """
 
     failure: OSError | None = None
+    # Of the running command; its exit code is 1 then.
+    has_unwritten_report = False
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as `rich` does."""
@@ -89,7 +91,7 @@ def prepare_streams() -> None:
     Characters that a stream cannot encode are printed as escapes, and a useless `COLUMNS`, such as
     0, is ignored.
     """
-    results.stderr = False
+    results.stderr = results.has_unwritten_report = False
     results.failure = status.failure = None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from eval.errors import OutputError
-from eval.outputs import atomic_path, check_output, json_bytes, names_standard_output, write_json
-from vl_lst.cli._console import results
+from eval.outputs import atomic_path, check_output, json_bytes, names_standard_output
+from vl_lst.cli._console import complain, results
 
 __all__ = [
     "STANDARD_OUTPUT",
@@ -161,16 +161,28 @@ JsonOption = Annotated[
 ]
 
 
-def write_report(path: Path, content: bytes) -> None:
-    """Write a report where `report_file` allowed it.
+def write_report(path: Path, content: bytes) -> bool:
+    """Write a report where `report_file` allowed it; complain if it cannot be written.
 
-    Raises:
-        OutputError: The file cannot be written.
+    The command continues, so that its other outputs and messages are not lost, and ends with 1.
+
+    Returns:
+        Whether it was written.
     """
-    if path != STANDARD_OUTPUT:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
-        return
+    try:
+        if path == STANDARD_OUTPUT:
+            _write_standard_output(content)
+        else:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content)
+    except OutputError as error:
+        complain(str(error))
+        results.has_unwritten_report = True
+        return False
+    return True
+
+
+def _write_standard_output(content: bytes) -> None:
     try:
         sys.stdout.flush()
         # What stands in for standard output may take texts only.
@@ -187,12 +199,6 @@ def write_report(path: Path, content: bytes) -> None:
 
 
 def write_json_report(path: Path | None, document: object) -> None:
-    """Write what `--json` asks for, if anything.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
-    if path == STANDARD_OUTPUT:
+    """Write what `--json` asks for, if anything; see `write_report`."""
+    if path is not None:
         write_report(path, json_bytes(document))
-    elif path is not None:
-        write_json(path, document)

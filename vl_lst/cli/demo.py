@@ -95,10 +95,11 @@ def demo(
         include_dirty=True,
         quiet=True,
     )
-    write_report(page, content)
+    is_written = write_report(page, content)
     results.print(f"{result.seconds:.0f} seconds")
     results.print(f"examples with answers: {result.gallery}", markup=False)
-    results.print(f"curves, costs and more examples: {page}", markup=False)
+    if is_written:
+        results.print(f"curves, costs and more examples: {page}", markup=False)
     results.print(
         f"ask it yourself: vl-lst predict {result.first_run} --task vqa --image FILE "
         "--question TEXT",

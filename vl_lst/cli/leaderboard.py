@@ -107,8 +107,8 @@ def leaderboard(
     )
     for group in board.groups:
         _print_group(group)
-    write_report(out, page)
-    results.print(f"page: {out}", markup=False)
+    if write_report(out, page):
+        results.print(f"page: {out}", markup=False)
     for path, write in ((markdown, to_markdown), (latex, to_latex), (csv, to_csv)):
         if path is not None:
             write_report(path, write(board, quoted).encode("utf-8", "replace"))
