@@ -33,7 +33,6 @@ __all__ = [
 MAX_TEXT_BYTES = 1 << 31
 # Records, recipes and the like have kilobytes, answer lists in them megabytes.
 MAX_RUN_FILE_BYTES = 1 << 26
-# How JSON writes half a character; two of them make one.
 # What packed files begin with; no text does.
 PACKED_FORMATS = {
     b"\x1f\x8b": "gzip",
@@ -44,6 +43,7 @@ PACKED_FORMATS = {
     b"7z\xbc\xaf\x27\x1c": "7z",
 }
 MAX_MAGIC_BYTES = max(map(len, PACKED_FORMATS))
+# How JSON writes half a character; two of them make one.
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 CONTEXT = 20
 # Files that were joined from several may hold more than the one at their beginning.

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vl_lst.cli._console import QuietOption, notes, progress, results, status
+from vl_lst.cli._kept_inputs import keep_inputs_of_recipe
 from vl_lst.cli._outputs import JsonOption, write_json_report
 
 __all__ = ["evaluate"]
@@ -81,6 +82,7 @@ def evaluate(
     require_one_process(os.environ, "a split is evaluated in one process")
     with notes(quiet=quiet):
         loaded = load_run(run, checkpoint=checkpoint)
+    keep_inputs_of_recipe(loaded.recipe.model_dump(mode="json"))
     official = data_root is not None
     chosen = loaded.task(task, official=official)
     if submission:

@@ -11,6 +11,7 @@ from tasks import Head
 from vl_lst.choices import BackbonePrecision
 from vl_lst.cli._choices import METHODS, TASKS, alternatives
 from vl_lst.cli._console import QuietOption, notes, progress, results
+from vl_lst.cli._kept_inputs import keep_inputs_of_recipe
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 from vl_lst.cli._processes import one_message
 from vl_lst.launch import read_launch
@@ -27,7 +28,7 @@ def train(
             "--out",
             metavar="RUN",
             help="Folder of the run.",
-            callback=binary_file("a run", is_checked=False),
+            callback=binary_file("a run", is_checked=False, holds_run=True),
         ),
     ],
     task: Annotated[
@@ -190,6 +191,7 @@ def train(
                 "options to start one there."
             )
         resolved = resolve_recipe(read_recipe_file(base), [*options, *changes])
+        keep_inputs_of_recipe(resolved.model_dump(mode="json"))
         if images is not None:
             # Extraction may take hours, in which the code may change.
             checkout = git_state()
