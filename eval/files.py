@@ -198,7 +198,7 @@ def require_unicode(text: str, value: object, place: str, *, expected: str) -> N
 
 
 class _RepeatedKeyError(ValueError):
-    """A key that an object holds more than once: which value counts is anyone's guess."""
+    """An object holds a key more than once, so its value is ambiguous."""
 
 
 def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def explain_json_error(error: RecursionError | ValueError) -> str:
-    """Say why JSON cannot be read, for errors other than of its syntax."""
+    """Return why JSON cannot be read, for errors other than those of its syntax."""
     if isinstance(error, RecursionError):
         return "lists nested too deeply"
     if isinstance(error, _RepeatedKeyError | json.JSONDecodeError):

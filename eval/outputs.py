@@ -21,7 +21,14 @@ from pathlib import Path
 
 from eval.errors import OutputError
 
-__all__ = ["atomic_path", "check_output", "json_bytes", "names_standard_output", "write_json"]
+__all__ = [
+    "NO_PERMISSION",
+    "atomic_path",
+    "check_output",
+    "json_bytes",
+    "names_standard_output",
+    "write_json",
+]
 
 TEMPORARY_SUFFIX = ".vl-lst.tmp"
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -151,7 +158,7 @@ def _target(path: Path) -> Path:
 def _descriptor(path: Path) -> int | None:
     """Descriptor of this process that a path stands for; `None` where it stands for a file.
 
-    What such a path resolves to is no help: with standard output redirected to a file,
+    Resolving such a path does not help: with standard output redirected to a file,
     `/dev/stdout` resolves to that file, and replacing it would lose what was printed so far.
     """
     own = re.compile(rf"/dev/fd|/proc/{os.getpid()}(/task/\d+)?/fd")

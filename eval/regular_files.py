@@ -2,7 +2,7 @@
 
 A folder from elsewhere may hold a named pipe, a device or a link to one under any name. Only
 regular files below a size limit are read. The exception is a pipe that the shell passes, as in
-`--predictions <(zcat results.json.gz)`: nobody but the user can have named it, so it is read, up to
+`--predictions <(zcat results.json.gz)`: only the user can have named it, so it is read, up to
 the same limit.
 """
 
@@ -37,7 +37,7 @@ def is_shell_pipe(path: Path) -> bool:
 
 
 def require_regular(path: Path, *, expected: str) -> None:
-    """Refuse what is no regular file to read more than once.
+    """Refuse a path that is not a regular file, so that it can be read more than once.
 
     Raises:
         InputError: There is no such file, it is not a regular file, or it may not be read.
@@ -46,7 +46,7 @@ def require_regular(path: Path, *, expected: str) -> None:
 
 
 def require_regular_if_any(path: Path) -> None:
-    """Refuse what is there under the name of a file to write or append to, and is no file.
+    """Refuse a path to write or append to where something other than a regular file exists.
 
     Raises:
         InputError: There is a named pipe, a device or the like.
@@ -56,8 +56,8 @@ def require_regular_if_any(path: Path) -> None:
 
 
 def _kind_of_file(mode: int) -> str | None:
-    """Say what is no regular file, such as "a named pipe"; `None` of a regular file."""
-    return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "no regular file")
+    """Return the kind of a special file, such as "a named pipe"; `None` of a regular file."""
+    return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "a file of an unknown kind")
 
 
 @contextmanager

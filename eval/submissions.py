@@ -84,6 +84,6 @@ def require_same_ids(expected: Collection[Hashable], predicted: Collection[Hasha
 
 
 def _plain(id_: object) -> str:
-    """Return an id without what programs add to ids, or lose of them."""
+    """Return an id without what programs often add to or drop from ids."""
     text = unicodedata.normalize("NFC", str(id_)).strip().casefold()
     return DIGITS.sub(lambda match: match[0].lstrip("0"), SUFFIX.sub("", text))

@@ -23,10 +23,10 @@ def usable_cores() -> int:
 
 
 def _quota() -> int | None:
-    """Return the whole cores' worth of CPU time that is allowed; `None` where all is."""
+    """Return the CPU quota in cores, rounded up; `None` if there is none."""
     try:
         quota, period = map(int, CPU_QUOTA.read_text(encoding="ascii").split())
     except (OSError, ValueError):
-        # No such file, or `max` in place of a number.
+        # No such file, or it holds `max`.
         return None
     return -(-quota // period) if period > 0 else None

@@ -12,6 +12,7 @@ from feature_extraction.errors import LockError, StoreError
 
 __all__ = [
     "copy_range",
+    "file_kind",
     "is_out_of_space",
     "lock_file",
     "read_small_text",
@@ -24,19 +25,20 @@ __all__ = [
 ]
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What file systems without locks answer, such as NFS whose server runs no lock daemon.
+# Errors of file systems without locks, such as NFS without a lock daemon.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-# Setting this variable to 1 does without locks.
+# Setting this variable to 1 turns locks off.
 WITHOUT_LOCKS = "VL_LST_WITHOUT_LOCKS"
 COPY_BYTES = 2**20
 MAX_TEXT_BYTES = 2**24
-FILE_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a character device"),
-    (stat.S_ISBLK, "a block device"),
-)
+FILE_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
 
 
 def is_out_of_space(error: OSError) -> bool:
@@ -48,7 +50,7 @@ def is_out_of_space(error: OSError) -> bool:
 
 @contextmanager
 def write_errors_explained(path: Path) -> Iterator[None]:
-    """Say why `path`, which was to be written whole, cannot be.
+    """Explain why `path` cannot be written.
 
     Raises:
         StoreError: In place of any `OSError`.
@@ -130,13 +132,22 @@ def sync_file(path: Path) -> None:
         os.close(handle)
 
 
+def file_kind(mode: int) -> str:
+    """Return the kind of a file for messages, such as "a named pipe".
+
+    Args:
+        mode: `st_mode` of its status.
+    """
+    return FILE_KINDS.get(stat.S_IFMT(mode), "a file of an unknown kind")
+
+
 def _special_kind(path: Path) -> str | None:
-    """Say what a path is, links followed, if it is neither a regular file nor absent."""
+    """Return the kind of a path, links followed; `None` of a regular or a missing file."""
     try:
         mode = path.stat().st_mode
     except OSError:
         return None
-    return next((kind for is_kind, kind in FILE_KINDS if is_kind(mode)), None)
+    return None if stat.S_ISREG(mode) else file_kind(mode)
 
 
 def require_regular_file(path: Path) -> None:
@@ -156,10 +167,10 @@ def read_small_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
 
     Args:
         path: The file.
-        max_bytes: What it may have at most.
+        max_bytes: Size limit.
 
     Raises:
-        OSError: It is no regular file, too large to be one, or cannot be read.
+        OSError: It is not a regular file, is too large, or cannot be read.
         UnicodeDecodeError: It is not UTF-8.
     """
     if kind := _special_kind(path):

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["ENCODERS", "EncoderRow"]
+__all__ = ["ENCODERS", "MAX_IMAGE_SIZE", "EncoderRow"]
+
+# A square with sides of this many pixels takes 192 MiB as bytes, and its features far more.
+MAX_IMAGE_SIZE = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from feature_extraction.encoder_table import ENCODERS
+from feature_extraction.encoder_table import ENCODERS, MAX_IMAGE_SIZE
 from feature_extraction.errors import EncoderError, ImageError
 from feature_extraction.exact_float32 import exact_float32
 from feature_extraction.images import BACKGROUND, EXACT_PIXELS, decode_image
@@ -38,10 +38,6 @@ __all__ = [
     "encode_image",
     "encoder_from_spec",
 ]
-
-
-# A square this large takes 192 MiB as bytes, and its cells far more.
-MAX_IMAGE_SIZE = 8192
 
 
 class Encoder:

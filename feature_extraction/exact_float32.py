@@ -1,4 +1,4 @@
-"""Arithmetic in float32 proper."""
+"""Full float32 precision on CUDA, without TF32."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ HIGHEST = "highest"
 def exact_float32() -> Iterator[None]:
     """Compute convolutions and matrix products of float32 numbers in float32 in the block.
 
-    By default cuDNN rounds the factors of convolutions to TF32, which has 10 bits after the point
-    in place of 23. The settings are those of the whole process; what they were is restored.
+    By default cuDNN rounds the factors of convolutions to TF32, which has a mantissa of 10 bits
+    instead of 23. The settings are those of the whole process; they are restored at the end.
 
     torch has two interfaces to them, and refuses operations while they contradict each other, so
     both are set.
@@ -44,7 +44,7 @@ def exact_float32() -> Iterator[None]:
 
 
 def _older_settings() -> tuple[str, bool]:
-    """Return what `_set_older` takes, defaults in place of what the newer interface overrides."""
+    """Return the arguments of `_set_older`, defaults where the newer interface overrides them."""
     products, tf32_convolutions = HIGHEST, False
     with suppress(RuntimeError):
         products = torch.get_float32_matmul_precision()

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 FEATURES = "features"
-# What other programs call the features of many images, and
+# Names that other programs give to the features of many images, and
 ROWS_NAMES = (
     FEATURES,
     "feature",
@@ -41,7 +41,7 @@ ROWS_NAMES = (
     "image_embedding",
     "img_emb",
 )
-# what other programs call the names of many images beside their features.
+# to the names of these images.
 ID_NAMES = (
     "image_ids",
     "image_id",
@@ -115,7 +115,7 @@ def token_shape(file: FeatureFile, shape: tuple[int, ...]) -> tuple[int, int]:
     """Return tokens and channels of an array's shape.
 
     Raises:
-        StoreError: It is no shape of one image's features.
+        StoreError: It is not the shape of one image's features.
     """
     if len(shape) not in (1, 2) or not 1 <= math.prod(shape) <= MOST_VALUES_PER_IMAGE:
         many = ""
@@ -133,7 +133,7 @@ def token_shape(file: FeatureFile, shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 HOW_TO_NAME_ROWS = (
-    "Put their names into image_ids.npy or image_ids.txt beside it, one for each row, or both into "
+    "Put their names into image_ids.npy or image_ids.txt in its folder, one per row, or both into "
     "one HDF5 file, as the datasets features and image_ids"
 )
 

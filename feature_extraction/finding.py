@@ -21,7 +21,7 @@ from feature_extraction.feature_files import (
     rows_name,
 )
 from feature_extraction.hdf5_sources import list_hdf5
-from feature_extraction.images import is_utf8, walk_files
+from feature_extraction.image_files import ARCHIVE_SUFFIXES, is_utf8, walk_files
 from feature_extraction.names import image_id_of
 from feature_extraction.parquet_sources import find_features_column, read_names
 from feature_extraction.table import LONGEST_ID
@@ -30,13 +30,12 @@ from feature_extraction.tables import Table, open_table, read_npy_names
 __all__ = ["HDF5_SUFFIXES", "Found", "find"]
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
-IMAGE_SUFFIXES = (*HDF5_SUFFIXES, ".npy", ".npz", ".safetensors")
+FEATURE_SUFFIXES = (*HDF5_SUFFIXES, ".npy", ".npz", ".safetensors")
 TABLE_SUFFIX = ".parquet"
 MAX_LIST_BYTES = 2**30
 MMF_INFO = "_info.npy"
-# What features also come in: pickles, and what has to be unpacked or converted first.
+# Features in these formats are not read: pickles, and files to unpack or convert first.
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".zst", ".bz2", ".xz", ".7z")
 OTHERS = (".tsv", ".mdb", ".lmdb", ".arrow", ".feather", ".mat", ".tfrecord")
 
 # clip-retrieval: img_emb/img_emb_0.npy with metadata/metadata_0.parquet; text_emb of captions.
@@ -58,11 +57,11 @@ LAYOUTS = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The images that have features, and what was passed over.
+    """The images that have features, and the files that were left out.
 
     Args:
         files: Where the features of each image are: sorted by id, or in the order of their rows.
-        left_out: How many files were passed over that may hold features, by suffix.
+        left_out: Number of files that may hold features but were left out, by suffix.
     """
 
     files: list[FeatureFile]
@@ -129,12 +128,12 @@ def _in_folder(folder: Path, besides: Path | None) -> Found:
     candidates, tables, foreign = [], [], []
     for path in walk_files(folder):
         suffix = path.suffix.lower()
-        if suffix in IMAGE_SUFFIXES:
+        if suffix in FEATURE_SUFFIXES:
             if not _is_same(path, besides):
                 candidates.append(path)
         elif suffix == TABLE_SUFFIX:
             tables.append(path)
-        elif suffix in (*PICKLES, *ARCHIVES, *OTHERS):
+        elif suffix in (*PICKLES, *ARCHIVE_SUFFIXES, *OTHERS):
             foreign.append(path)
     if any(CLIP_ROWS.fullmatch(path.name) for path in candidates):
         return _clip_retrieval(folder, candidates, foreign)
@@ -143,7 +142,7 @@ def _in_folder(folder: Path, besides: Path | None) -> Found:
             f"{texts[0]} holds what clip-retrieval made of captions, not of images; expected "
             "img_emb/img_emb_0.npy"
         )
-    # What mmf writes beside its arrays: boxes and the like, pickled.
+    # mmf writes such files with its arrays: boxes and similar, pickled.
     arrays = set(candidates)
     notes = {
         path.with_name(path.stem + MMF_INFO) for path in candidates if path.suffix == ".npy"
@@ -180,7 +179,7 @@ def _clip_retrieval(folder: Path, candidates: Sequence[Path], foreign: Sequence[
     if others := [path for path in candidates if path not in parts and path not in texts]:
         raise StoreError(
             f"{folder} holds what clip-retrieval wrote ({parts[0].name}) and other features "
-            f"({others[0]}); import them apart"
+            f"({others[0]}); import them separately"
         )
     files = []
     for path in sorted(parts, key=_order):
@@ -202,14 +201,14 @@ def _clip_retrieval(folder: Path, candidates: Sequence[Path], foreign: Sequence[
 
 
 def _npy_with_names(candidates: Sequence[Path]) -> list[FeatureFile]:
-    """Take an array of many images whose names are beside it; nothing where there is none."""
+    """Return the rows of an array whose names are in its folder; nothing if there is none."""
     ids = [path for path in candidates if path.suffix == ".npy" and path.stem in ID_NAMES]
     arrays = [path for path in candidates if path not in ids]
     if len(arrays) != 1 or arrays[0].suffix != ".npy":
         if ids:
             raise StoreError(
                 f"{ids[0]} holds names of images, and {len(arrays):,} files of features are there; "
-                "expected one with a row for each name. Import them apart."
+                "expected one with a row for each name. Import them separately."
             )
         return []
     names = _names_beside(arrays[0])
@@ -235,7 +234,7 @@ def _names_beside(path: Path) -> list[str] | None:
             except (*DAMAGE, RecursionError) as error:
                 raise StoreError(f"{beside} cannot be read: {error}") from None
             if not isinstance(names, list) or any(type(each) not in (str, int) for each in names):
-                raise refusal(file, "it is no list of names")
+                raise refusal(file, "it is not a list of names")
             return [str(each) for each in names]
     return None
 
@@ -258,8 +257,8 @@ def _rows(
         raise _nameless(table.path)
     if len(names) != table.rows:
         raise StoreError(
-            f"{table.path} has {table.rows:,} rows, and {source or 'the file beside it'} "
-            f"{len(names):,} names; expected one for each: they are of different runs, or cut short"
+            f"{table.path} has {table.rows:,} rows, and {source or 'the file of names'} "
+            f"{len(names):,} names; expected one per row: they are of different runs, or cut short"
         )
     return [FeatureFile(image_id_of(name), table.path, row=row) for row, name in enumerate(names)]
 
@@ -348,15 +347,18 @@ def _by_suffix(paths: Iterable[Path]) -> dict[str, int]:
 
 def _foreign(left_out: Mapping[str, int]) -> str:
     """Say what other files there are, and what to do with them; empty where there are none."""
-    advice = {
-        PICKLES: "pickles can run any code when read, so they never are: load them where you trust "
-        "them, and save them with numpy.save or safetensors.torch.save_file",
-        ARCHIVES: "archives must be unpacked first",
-        (*OTHERS, TABLE_SUFFIX): "convert them, for instance with numpy.save",
-    }
+    advice = (
+        (
+            PICKLES,
+            "pickles can run any code when read, so they never are: load them where you trust "
+            "them, and save them with numpy.save or safetensors.torch.save_file",
+        ),
+        (ARCHIVE_SUFFIXES, "archives must be unpacked first"),
+        ((*OTHERS, TABLE_SUFFIX), "convert them, for instance with numpy.save"),
+    )
     found = [
-        f"{', '.join(f'{left_out[s]:,} {s}' for s in suffixes if s in left_out)}: {what}"
-        for suffixes, what in advice.items()
+        f"{', '.join(f'{left_out[s]:,} {s}' for s in left_out if s in suffixes)}: {what}"
+        for suffixes, what in advice
         if any(suffix in left_out for suffix in suffixes)
     ]
     return f"found {'; '.join(found)}; " if found else ""

@@ -35,9 +35,9 @@ BUILT_IN_FILTERS = {
     h5py.h5z.FILTER_FLETCHER32,
     h5py.h5z.FILTER_LZF,
 }
-MOST_EXPANSION = 2
+MAX_EXPANSION = 2
 MAX_CHUNK_BYTES = 2**26
-LONGEST_SIDE = 2**31 - 1
+MAX_SIDE = 2**31 - 1
 MAX_DEPTH = 8
 
 
@@ -58,10 +58,10 @@ def list_hdf5(path: Path) -> Listed | None:
     """List the images of a file that has a group or a dataset for each.
 
     Returns:
-        Their names; `None` where the file has a row for each instead, and names beside them.
+        Their names; `None` if the file has a row per image and a list of names instead.
 
     Raises:
-        StoreError: It is no HDF5, or a feature store of this program.
+        StoreError: It is not HDF5, or a feature store of this program.
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
@@ -78,12 +78,12 @@ def list_hdf5(path: Path) -> Listed | None:
         return None
     raise StoreError(
         f"{path} is a feature store already, or holds the features of no named image: expected "
-        f"beside /{FEATURES} the names of its rows, as one of {', '.join(ID_NAMES[:5])}"
+        f"/{FEATURES} and the names of its rows, as one of {', '.join(ID_NAMES[:5])}"
     )
 
 
 def _listed(file: h5py.File, names: list[str]) -> Listed:
-    """List the entries of a file, told by the first: images, or folders of images."""
+    """List the entries of a file; the first tells whether they are images or groups of images."""
     first = file[names[0]] if names and _is_own(file, names[0]) else None
     if isinstance(first, h5py.Group) and len(first) and not _has(first, FEATURES):
         nested = [path for name in names for path in _nested(file, name, MAX_DEPTH)]
@@ -167,7 +167,7 @@ def _name_in(file: FeatureFile, opened: h5py.File) -> str | None:
 
 
 def _has(group: h5py.Group, name: str) -> bool:
-    # Of a path only the beginning is looked at, lest a link be followed.
+    # Only the first part of a path is checked, so that no link is followed.
     return bool(group.id.links.exists(name.partition("/")[0].encode()))
 
 
@@ -190,7 +190,7 @@ def _side(file: FeatureFile, group: h5py.Group, name: str) -> int:
     ):
         raise refusal(file, f"{group.name}/{name} is not one whole number")
     side = int(np.asarray(dataset[()]).item())
-    if not 0 <= side <= LONGEST_SIDE:
+    if not 0 <= side <= MAX_SIDE:
         raise refusal(file, f"{group.name}/{name} is {side}, expected pixels")
     return side
 
@@ -220,7 +220,7 @@ def linked(file: FeatureFile, group: h5py.Group, name: str) -> Any:
 
 
 def check_dataset(file: FeatureFile, dataset: h5py.Dataset) -> None:
-    """Refuse a dataset that is no floating point, lies elsewhere, or needs foreign code to read.
+    """Refuse a dataset that is not floating point, is in other files, or needs a plugin to read.
 
     Raises:
         StoreError: With what was found.
@@ -247,7 +247,7 @@ def _check_filters(file: FeatureFile, dataset: h5py.Dataset) -> None:
 def _check_stored(file: FeatureFile, dataset: h5py.Dataset) -> None:
     """Make sure that all of it is there, which HDF5 would read as zeros, and no more."""
     declared, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
-    if stored > MOST_EXPANSION * declared + PAGE_BYTES:
+    if stored > MAX_EXPANSION * declared + PAGE_BYTES:
         # Decompression is not bounded by what is declared, only by what is stored.
         raise refusal(file, f"{dataset.name} declares {declared:,} bytes, {stored:,} are stored")
     _check_whole(file, dataset)
@@ -269,7 +269,7 @@ def check_rows(file: FeatureFile, opened: h5py.File) -> h5py.Dataset:
 
     Raises:
         FeatureFileError: Parts of it are missing.
-        StoreError: It is no such dataset, or must not be read.
+        StoreError: It is not such a dataset, or must not be read.
     """
     name = rows_name(opened) or FEATURES
     dataset = linked(file, opened, name)
@@ -306,7 +306,7 @@ def _check_chunks(file: FeatureFile, dataset: h5py.Dataset) -> None:
         largest = max(largest, chunk.size)
 
     dataset.id.chunk_iter(note)
-    if largest > MOST_EXPANSION * chunk_bytes + PAGE_BYTES:
+    if largest > MAX_EXPANSION * chunk_bytes + PAGE_BYTES:
         raise refusal(
             file, f"a chunk of {dataset.name} of {chunk_bytes:,} bytes takes {largest:,} there"
         )
@@ -331,7 +331,7 @@ def read_names(file: FeatureFile, opened: h5py.File, rows: int) -> list[str]:
         or dataset.is_virtual
         or dataset.ndim != 1
     ):
-        raise refusal(file, f"/{name} is no plain list of names")
+        raise refusal(file, f"/{name} is not a plain list of names")
     if dataset.shape[0] != rows:
         raise refusal(
             file,

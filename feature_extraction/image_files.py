@@ -1,8 +1,8 @@
 """Photographs found below a folder, and what else was there.
 
 A file counts as a photograph when its suffix, in any case, is one images have. Other files are left
-out; what may be a photograph nevertheless is counted by suffix, so that nothing is missed without a
-word. Texts, tables and the like are left out silently.
+out; those that may be photographs are counted by suffix and reported. Texts, tables and similar
+files are left out silently.
 """
 
 import importlib.util
@@ -18,6 +18,7 @@ from pathlib import Path
 from feature_extraction.errors import ImageError
 
 __all__ = [
+    "ARCHIVE_SUFFIXES",
     "HEIF_EXTRA",
     "IMAGE_SUFFIXES",
     "FoundImages",

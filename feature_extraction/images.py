@@ -2,7 +2,7 @@
 
 What decoding does, so that features mean what a viewer sees:
 
-* what is no regular file (a FIFO, a device) is refused before it is opened;
+* a file that is not regular (a named pipe, a device) is refused before it is opened;
 * the content decides the format, not the suffix; animations and stacks give their first frame;
 * EXIF orientation is applied; a broken EXIF block is ignored;
 * metadata of a PNG beyond a bound is skipped (`feature_extraction.png_metadata`);
@@ -26,14 +26,12 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from feature_extraction.colours import BACKGROUND, rgb_converter
+from feature_extraction.disk import file_kind
 from feature_extraction.errors import ImageError
 from feature_extraction.image_files import (
     HEIF_EXTRA,
-    FoundImages,
     ImageFile,
     find_images,
-    is_utf8,
-    walk_files,
 )
 from feature_extraction.png_metadata import open_png
 
@@ -42,12 +40,9 @@ __all__ = [
     "EXACT_PIXELS",
     "MOST_PIXELS",
     "Decoded",
-    "FoundImages",
     "ImageFile",
     "decode_image",
     "find_images",
-    "is_utf8",
-    "walk_files",
 ]
 
 # Formats whose decoders are self-contained: EPS, for one, would start another program.
@@ -55,14 +50,6 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM",
 # Major brands of ISO base media files, by which HEIF and AVIF are told apart.
 HEIF_BRANDS = frozenset(b"heic heim heis heix hevc hevm hevs hevx mif1 msf1".split())
 AVIF_BRANDS = frozenset(b"avif avis".split())
-
-SPECIAL_FILES = {
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFDIR: "a folder",
-}
 
 MOST_PIXELS = 178_956_970
 EXACT_PIXELS = 2**22
@@ -150,8 +137,7 @@ def _open(path: Path) -> Image.Image:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         # Opening one may wait for ever, reading one may never end.
-        kind = SPECIAL_FILES.get(stat.S_IFMT(found.st_mode), "no file")
-        raise ImageError(f"it is {kind}, expected a file")
+        raise ImageError(f"it is {file_kind(found.st_mode)}, expected a file")
     if found.st_size == 0:
         raise ImageError("the file is empty")
     Image.init()
@@ -194,7 +180,7 @@ def _decode(image: Image.Image, side: int) -> Decoded:
         )
     is_large = width * height > EXACT_PIXELS
     least = LEAST_OVERSAMPLING * side
-    # HEIF would take an embedded thumbnail in place of the photograph.
+    # HEIF would use an embedded thumbnail instead of the photograph.
     may_draft = is_large and image.format in ("JPEG", "MPO")
     drafted = image.draft(None, (least, least)) if may_draft else None
     header_size = image.size

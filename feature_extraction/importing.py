@@ -53,7 +53,7 @@ class ImportResult:
         spec: What the store says of its features.
         file_bytes: Size of the store.
         seconds: Wall time of this run.
-        left_out: How many files were passed over that may hold features, by suffix.
+        left_out: Number of files that may hold features but were left out, by suffix.
     """
 
     images: int

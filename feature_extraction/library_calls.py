@@ -1,4 +1,4 @@
-"""Calls into libraries that build or load models: offline, quiet, bounded, one kind of error.
+"""Calls into libraries that build or load models: offline, quiet, bounded, one error class.
 
 transformers, tokenizers, timm and open_clip act on what a model's files say. Those files come from
 anywhere, so they are read and checked here first (`feature_extraction.model_files`), and the
@@ -67,9 +67,9 @@ def library_call(
         raise error_of(_reason(error)) from error
 
 
-def first_lines(text: str, most: int = 3) -> str:
+def first_lines(text: str, max_lines: int = 3) -> str:
     """Return the beginning of a library's message, on one line."""
-    return " ".join(line.strip() for line in text.strip().splitlines()[:most])
+    return " ".join(line.strip() for line in text.strip().splitlines()[:max_lines])
 
 
 def _reason(error: BaseException) -> str:
@@ -81,7 +81,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Fetch nothing, and ask nobody whether code of a checkpoint may run."""
+    """Fetch nothing, and refuse code of a checkpoint without a prompt."""
     with (
         mock.patch.object(hub_constants, "HF_HUB_OFFLINE", True),
         mock.patch.object(dynamic_module_utils, "TIME_OUT_REMOTE_CODE", 0),

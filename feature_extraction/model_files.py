@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from feature_extraction.disk import file_kind
 from feature_extraction.errors import EncoderError
 
 __all__ = [
@@ -60,10 +61,10 @@ class TensorShape:
 
 
 def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
-    """Refuse what would block or never end when read.
+    """Refuse a file that would block its reader or never end.
 
     Raises:
-        EncoderError: There is no such file, it is no regular file, or it is larger than
+        EncoderError: There is no such file, it is not a regular file, or it is larger than
             `max_bytes`.
     """
     try:
@@ -72,8 +73,7 @@ def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
         reason = getattr(error, "strerror", None) or error
         raise EncoderError(f"{path} cannot be read: {reason}") from None
     if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, device or socket"
-        raise EncoderError(f"{path} is {kind}: expected a regular file")
+        raise EncoderError(f"{path} is {file_kind(found.st_mode)}: expected a regular file")
     if max_bytes is not None and found.st_size > max_bytes:
         raise EncoderError(
             f"{path} has {found.st_size / 2**20:,.0f} MiB: expected at most "
@@ -85,8 +85,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        EncoderError: The file is missing, no regular file, too large, no JSON, or holds something
-            else than an object.
+        EncoderError: The file is missing, special, too large, not JSON, or holds something other
+            than an object.
     """
     require_regular_file(path, MAX_JSON_BYTES)
     try:
@@ -97,7 +97,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(found, dict):
         raise EncoderError(
-            f"{path} holds no JSON object: found {_kind(found)}, expected names and values in "
+            f"{path} is not a JSON object: found {_kind(found)}, expected names and values in "
             "braces. Fetch or write the file again."
         )
     return found
@@ -180,7 +180,7 @@ def weights_in_folder(folder: Path) -> list[Path]:
     parts = read_json_object(index).get("weight_map")
     names = set(parts.values()) if isinstance(parts, dict) and _all_text(parts) else set()
     if not names or any(Path(name).name != name for name in names):
-        raise EncoderError(f"{index} does not list files beside it")
+        raise EncoderError(f"{index} does not list files of its folder")
     return [folder / name for name in sorted(names)]
 
 
@@ -199,14 +199,14 @@ def _require_safetensors(path: Path) -> None:
         pickles = sorted(
             file.name for file in path.parent.glob("*.*") if file.suffix in (".bin", ".pt", ".pth")
         )
-        beside = (
-            f"; {', '.join(pickles[:3])} beside it is a pickle, which can run any code when read: "
+        pickled = (
+            f"; {', '.join(pickles[:3])} in its folder can run any code when read: "
             "convert it once, where you trust it, with safetensors.torch.save_file"
             if pickles
             else ""
         )
         raise EncoderError(
-            f"no such file: {path}{beside}. Weights are read from safetensors files."
+            f"no such file: {path}{pickled}. Weights are read from safetensors files."
         )
     require_regular_file(path)
 
@@ -220,4 +220,4 @@ def _kind(found: Any) -> str:
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a JSON number")

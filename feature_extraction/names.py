@@ -54,7 +54,7 @@ def _is_bare_number(name: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    """Return a name without anything that the first kinds below are about."""
+    """Return a name without the differences of the first kinds below."""
     name = image_id_of(unicodedata.normalize("NFC", name).strip())
     return unicodedata.normalize("NFC", name.strip().casefold())
 
@@ -98,7 +98,7 @@ def near_names(missed: Iterable[str], present: Iterable[str]) -> NearNames | Non
         missed: Names that are wanted and not there.
         present: Names that are there.
     """
-    # Also what is no text may be asked for; it is near to nothing.
+    # Callers may pass names that are not texts; they match nothing.
     missed = [name for name in dict.fromkeys(missed) if isinstance(name, str)]
     present = list(dict.fromkeys(present))
     best: NearNames | None = None
@@ -120,15 +120,15 @@ def near_names(missed: Iterable[str], present: Iterable[str]) -> NearNames | Non
 def near_names_hint(
     missed: Iterable[str], present: Iterable[str], *, place: str = FEATURE_FILE
 ) -> str:
-    """Say what names that are missed differ in from names that are there; empty where nothing is.
+    """Describe how missing names differ from present ones; empty if there is no such difference.
 
     Args:
-        missed: Names that are wanted and not there.
-        present: Names that are there.
-        place: Where they are, such as "the folder".
+        missed: Names that are wanted and missing.
+        present: Names that exist.
+        place: Where they exist, such as "the folder".
 
     Returns:
-        A sentence or two with a space before them, to put behind a message.
+        One or two sentences with a leading space, to append to a message.
     """
     near = near_names(missed, present)
     if near is None:

@@ -141,7 +141,7 @@ def read_names(file: FeatureFile) -> list[str]:
     """Read the names of images from a file of metadata.
 
     Raises:
-        StoreError: It has no column of names, or one that is no text or whole number.
+        StoreError: It has no column of names, or its names are neither texts nor whole numbers.
     """
     import pyarrow.parquet
 

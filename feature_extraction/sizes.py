@@ -1,4 +1,4 @@
-"""Sizes in bytes as people read them."""
+"""Sizes in bytes, formatted for messages."""
 
 __all__ = ["format_bytes", "needed_and_free"]
 
@@ -18,8 +18,8 @@ def format_bytes(size: int) -> str:
 
 
 def needed_and_free(needed: int, free: int) -> str:
-    """Return such as `2.0 GiB, but 1.5 GiB are free`; two sizes that differ are printed so."""
-    told = format_bytes(needed), format_bytes(free)
-    if told[0] == told[1]:
-        told = f"{needed:,} bytes", f"{free:,}"
-    return f"{told[0]}, but {told[1]} are free"
+    """Return text such as `2.0 GiB, but 1.5 GiB are free`; different sizes never look equal."""
+    shown = format_bytes(needed), format_bytes(free)
+    if shown[0] == shown[1]:
+        shown = f"{needed:,} bytes", f"{free:,}"
+    return f"{shown[0]}, but {shown[1]} are free"

@@ -340,11 +340,11 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _absence(path: Path) -> str:
-    """Say what there is in place of a file."""
+    """Describe what exists where a file was expected."""
     if path.is_dir():
         return "is a folder"
     if path.exists():
-        return "does not exist as a file: it is a device, a FIFO or a socket"
+        return "does not exist as a file: it is a device, a named pipe or a socket"
     if partial_folder(path).exists():
         return "is not finished: run the same command again"
     return "does not exist"

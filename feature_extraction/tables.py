@@ -114,7 +114,7 @@ class _Hdf5Table(Table):
         return self._names
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        # Closed again at once: nothing closes a table.
+        # Not kept open, because nothing closes a table.
         with h5py.File(self.path, "r", locking=False) as opened:
             return np.asarray(opened[self._features][start:stop])
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from feature_extraction.disk import (
+    file_kind,
     lock_file,
     sync_file,
     sync_folder,
@@ -35,15 +36,7 @@ __all__ = [
 LOCK = ".lock"
 ATTEMPTS = 10
 
-KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFREG: "a file",
-}
-FOLDER, FILE = KINDS[stat.S_IFDIR], KINDS[stat.S_IFREG]
+FOLDER, FILE = file_kind(stat.S_IFDIR), file_kind(stat.S_IFREG)
 
 
 def link_target(path: Path) -> Path:
@@ -61,7 +54,7 @@ def check_target(out: Path) -> None:
     """Make sure that a feature file can be written at `out`, and create its folder if needed.
 
     Raises:
-        StoreError: It cannot, with what is there and what to do.
+        StoreError: It cannot; the message says what is there and what to do.
     """
     found = _what_is_at(out)
     if found == FOLDER:
@@ -76,7 +69,7 @@ def check_folder_target(out: Path) -> None:
     """Make sure that a folder can be written at `out`, and create its parent folder if needed.
 
     Raises:
-        StoreError: It cannot, with what is there and what to do.
+        StoreError: It cannot; the message says what is there and what to do.
     """
     _check_place(out, _what_is_at(out), FOLDER)
 
@@ -123,13 +116,13 @@ def _check_place(out: Path, found: str | None, expected: str) -> None:
 
 
 def _what_is_at(path: Path) -> str | None:
-    """Name the kind of thing a path leads to; `None` where there is nothing.
+    """Return the kind of what a path leads to; `None` if nothing is there.
 
     Raises:
-        StoreError: The system does not tell, as where a folder may not be searched.
+        StoreError: It cannot be determined, for example without permission to search a folder.
     """
     try:
-        return KINDS.get(stat.S_IFMT(path.stat().st_mode), "no file")
+        return file_kind(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink():
             return f"a symbolic link to {os.readlink(path)}, which does not exist"

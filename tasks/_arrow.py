@@ -181,7 +181,7 @@ def _row(example: Example) -> dict[str, object]:
 
 
 def _problem(example: Example) -> str | None:
-    """Say what a task put into an example that does not belong there."""
+    """Describe the first field of an example that has a wrong type; `None` if all are right."""
     if not isinstance(example.id, str):
         return f"an id that is {_described(example.id)}: expected a text, such as str(id)"
     if not isinstance(example.prompt, str):

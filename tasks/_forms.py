@@ -1,7 +1,7 @@
-"""How much predictions lose by their form alone: case, spaces, a final period, form of Unicode.
+"""Points that predictions lose by form alone: case, spaces, a final period, form of Unicode.
 
 The rules of GQA, and of a user's own labels, compare texts exactly. Scores stay what these rules
-say; what form alone costs is told beside them.
+say; a note reports what form alone costs.
 """
 
 import unicodedata
@@ -11,7 +11,7 @@ __all__ = ["FormLosses"]
 
 
 class FormLosses:
-    """Counts predictions that would score more if they were written as the right answer is."""
+    """Count of predictions that would score more if they were written like the right answer."""
 
     def __init__(self) -> None:
         self._examples = 0
@@ -21,12 +21,12 @@ class FormLosses:
     def see(
         self, prediction: str, answers: Sequence[str], accuracy_of: Callable[[str], float]
     ) -> None:
-        """Take one example into account.
+        """Count one example.
 
         Args:
-            prediction: What was predicted.
-            answers: What people say.
-            accuracy_of: Gives the accuracy, in [0, 1], of an answer to this example.
+            prediction: The predicted answer.
+            answers: The right answers.
+            accuracy_of: Returns the accuracy, in [0, 1], of an answer to this example.
         """
         self._examples += 1
         if prediction in answers:
@@ -41,7 +41,7 @@ class FormLosses:
             self._lost += lost
 
     def notes(self) -> tuple[str, ...]:
-        """What there is to say of it: a sentence, or nothing."""
+        """Return one sentence about the losses, or nothing if there are none."""
         if not self._affected:
             return ()
         points = 100 * self._lost / self._examples

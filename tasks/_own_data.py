@@ -79,7 +79,7 @@ def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
         write_predictions=partial(_write_predictions, task),
         score_strictly=None,
         answer_list=None,
-        # Few examples, often: what nobody else has listed is not left out unasked.
+        # Own data often have few examples, so no answer is left out by default.
         min_answer_count=1,
         predictions_suffix=".json",
         files=(),
@@ -337,7 +337,7 @@ def _listed_words(task: Task) -> str:
 def _read_predictions(task: Task, path: Path) -> dict[str, str]:
     predictions = RESULTS.read(path)
     for id_, answer in predictions.items():
-        # An empty text says that there is no answer.
+        # An empty text means that there is no answer.
         if answer and _normalised(answer, task) is None:
             raise PredictionError(
                 f"{path}: the prediction of {id_!r:.60} is {answer!r:.40}; expected "

@@ -209,7 +209,7 @@ def _check_part(task: Task, path: Path, data_root: Path, split: str) -> tuple[in
 
 
 def _require_official_form(task: Task, path: Path) -> None:
-    """Refuse what is read here and not by the programs of a server."""
+    """Refuse forms that are read here but not by test servers."""
     if has_byte_order_mark(path, expected="a submission"):
         raise FileFormatError(
             f"{path} begins with a byte-order mark, which servers do not read; expected plain "

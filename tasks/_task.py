@@ -76,7 +76,7 @@ class Score:
             `None`.
         protocol: Which official rules were followed ("vqa_v2 official").
         reasons: Why each metric that is `None` could not be computed, and how to get it.
-        notes: What else is worth knowing of the predictions, in sentences.
+        notes: Further sentences about the predictions.
     """
 
     metrics: Mapping[str, object]
@@ -155,7 +155,7 @@ class PrepareFiles(Protocol):
 class Task:
     """Everything that distinguishes one task from another.
 
-    Its functions take paths as texts too, and refuse what is no {example id: answer}.
+    Its functions also take paths as texts, and refuse predictions other than {example id: answer}.
 
     Args:
         name: The name of the task's file.
@@ -225,7 +225,7 @@ class Task:
     beams: int = 1
 
     def __post_init__(self) -> None:
-        """Check what the task's functions are given, whoever wrote them."""
+        """Wrap the task's functions so that their arguments are checked."""
         for name, parameters in PARAMETERS.items():
             function = getattr(self, name)
             if function is not None and not isinstance(function, CheckedCall):

@@ -1,4 +1,4 @@
-"""What launchers such as torchrun tell a process: its rank, and where the processes meet.
+"""Environment variables of launchers such as torchrun: ranks, and where the processes meet.
 
 This is the only place that reads these environment variables.
 """

@@ -16,7 +16,7 @@ __all__ = ["FoundRuns", "LeftOut", "Memory", "Parameters", "Record", "Run", "fin
 
 RECORD = "record.json"
 CARD = "model.json"
-# What shows a record goes into it level by level; a recipe has six.
+# Code that shows a record recurses into it; a recipe has six levels.
 MAX_NESTING = 50
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -195,7 +195,7 @@ def _record_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator
         # What begins with a dot is hidden, or was left half written.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if RECORD in files or RECORD in folders:
-            # What bears the name and is no file is told, not passed over.
+            # A folder of this name is reported, not ignored.
             yield Path(parent) / RECORD
         folders[:] = [name for name in folders if name != RECORD]
 

@@ -48,7 +48,7 @@ class TestTargets:
         os.mkfifo(tmp_path / "out.h5")
         assert extract(photographs, tmp_path / "out.h5", tower) == 1
         said = capsys.readouterr().err
-        assert f"cannot write {tmp_path}/out.h5: it is a FIFO" in said
+        assert f"cannot write {tmp_path}/out.h5: it is a named pipe" in said
         assert "building" not in said
         assert stat.S_ISFIFO((tmp_path / "out.h5").stat().st_mode)
 
@@ -87,7 +87,7 @@ class TestLeftOut:
     ) -> None:
         os.mkfifo(photographs / "pipe.jpg")
         assert extract(photographs, tmp_path / "out.h5", tower) == 1
-        assert "failed pipe: it is a FIFO, expected a file" in capsys.readouterr().out
+        assert "failed pipe: it is a named pipe, expected a file" in capsys.readouterr().out
         assert len(FeatureStore(tmp_path / "out.h5")) == 3
 
     def test_verify_tells_them_where_images_are_missing(

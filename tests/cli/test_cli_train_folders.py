@@ -35,7 +35,7 @@ def obstacles(tmp_path: Path) -> Path:
     ("name", "found"),
     [
         ("file", "file is a file"),
-        ("fifo", "fifo is a FIFO"),
+        ("fifo", "fifo is a named pipe"),
         ("link", "link is a link to nowhere, which does not exist"),
         ("loop", "loop is a link to loop"),
         ("file/run", "file is a file"),

@@ -396,7 +396,7 @@ class TestSpecialFiles:
     def test_a_fifo(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "a.jpg")
         assert [file.image_id for file in find_images(tmp_path)] == ["a"]
-        with pytest.raises(ImageError, match="it is a FIFO, expected a file"):
+        with pytest.raises(ImageError, match="it is a named pipe, expected a file"):
             decode_image(tmp_path / "a.jpg", 32)
 
     def test_a_socket(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ class TestClipRetrieval:
     def test_other_features_among_them_are_named(self, tmp_path: Path) -> None:
         folder = clip_retrieval(tmp_path / "out")
         np.save(folder / "photo.npy", VECTORS[0])
-        with pytest.raises(StoreError, match=r"photo.npy\); import them apart"):
+        with pytest.raises(StoreError, match=r"photo.npy\); import them separately"):
             find(folder)
 
 

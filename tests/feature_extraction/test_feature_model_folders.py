@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TIMM as OPEN_CLIP_TIMM
-from conftest import TRANSFORMER as OPEN_CLIP
-from conftest import write_tower
 from safetensors.torch import load_file, save_file
+from tiny_open_clip import TIMM as OPEN_CLIP_TIMM
+from tiny_open_clip import TRANSFORMER as OPEN_CLIP
+from tiny_open_clip import write_open_clip
 from tiny_towers import write_huggingface, write_timm
 
 from feature_extraction import library_calls
@@ -35,7 +35,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sound")
     write_huggingface(root / "hf", "dinov2")
     write_timm(root / "timm", "vit")
-    write_tower(root / "open_clip", OPEN_CLIP)
+    write_open_clip(root / "open_clip", OPEN_CLIP)
     return root
 
 
@@ -307,7 +307,7 @@ def test_arguments_of_timm_that_load_weights_are_refused(
 
 @pytest.mark.usefixtures("sealed")
 def test_a_trunk_of_timm_in_open_clip_is_not_fetched(towers: Path, tmp_path: Path) -> None:
-    folder = write_tower(tmp_path / "trunk", OPEN_CLIP_TIMM)
+    folder = write_open_clip(tmp_path / "trunk", OPEN_CLIP_TIMM)
     place = ("model_cfg", "vision_cfg")
     change(folder / "open_clip_config.json", *place, timm_model_pretrained=True)
     assert build_encoder(folder, image_size=32, device="cpu").spec.channels == 192

@@ -125,6 +125,6 @@ def _run(arguments: list[str]) -> int:
 
 
 def _discard_standard_output() -> None:
-    """Send what is still in its buffer to nowhere: the interpreter flushes once more at its end."""
+    """Discard what is still in the buffer, which the interpreter flushes once more at its end."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

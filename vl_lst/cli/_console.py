@@ -3,7 +3,6 @@
 Results go to standard output, everything else (progress, notes, errors) to standard error.
 """
 
-import errno
 import io
 import logging
 import os
@@ -26,6 +25,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from eval.outputs import NO_PERMISSION
+from feature_extraction.disk import is_out_of_space
 from vl_lst.progress import ProgressReport, silent
 
 __all__ = [
@@ -208,8 +209,8 @@ def explain(error: Exception) -> str:
     if not isinstance(error, OSError):
         return str(error)
     where = f" at {error.filename}" if error.filename else ""
-    if error.errno == errno.ENOSPC:
+    if is_out_of_space(error):
         return f"no space left on the device{where}. Free some space and run the command again."
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in NO_PERMISSION:
         return f"no permission to write or read{where}: {error.strerror}."
     return f"{error.strerror or error}{where}"

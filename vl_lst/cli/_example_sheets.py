@@ -85,7 +85,7 @@ def _thumbnail(path: Path) -> bytes:
 def _sheet(run: Run, name: str, split: str, count: int) -> ExampleSheet:
     task = _task_of(run, name)
     path = run.folder / "predictions" / f"{name}-{split}{task.predictions_suffix}"
-    # What is there and cannot be read is told by reading it.
+    # A file that exists and cannot be read is reported when it is read.
     if not os.path.lexists(path):
         return ExampleSheet(
             name,

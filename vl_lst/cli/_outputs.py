@@ -20,6 +20,7 @@ from vl_lst.cli._console import complain, results
 __all__ = [
     "STANDARD_OUTPUT",
     "Claim",
+    "FeatureFileOption",
     "JsonOption",
     "binary_file",
     "claimed_outputs",
@@ -150,6 +151,15 @@ def _claim(
     claimed[place] = Claim(option, place, **properties)
 
 
+FeatureFileOption = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="FILE.h5",
+        help="Feature file to make, or to finish.",
+        callback=binary_file("a feature file", is_checked=False),
+    ),
+]
 JsonOption = Annotated[
     Path | None,
     typer.Option(

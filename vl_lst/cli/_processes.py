@@ -108,11 +108,11 @@ def one_message(launch: Launch) -> Iterator[None]:
         if launch.is_first:
             complain(message)
             report_error(launch, message)
-        elif not is_logged(error) and not is_error_reported(launch):
+        elif not _is_logged(error) and not is_error_reported(launch):
             complain(f"process {launch.rank} of {launch.num_processes}: {message}")
         raise typer.Exit(1) from None
 
 
-def is_logged(error: Exception) -> bool:
+def _is_logged(error: Exception) -> bool:
     """Whether training has logged the error, which the first process cannot know."""
     return isinstance(error, ProcessFailedError) and error.is_own

@@ -30,7 +30,7 @@ def read_profile_recipe(name: str | None) -> dict[str, Any]:
         name: A file or a shipped recipe; `None` is an empty recipe.
 
     Raises:
-        RecipeError: There is no such recipe, or a field is not what it should be.
+        RecipeError: There is no such recipe, or a field has a wrong type.
     """
     from vl_lst.recipes import read_recipe_file
 
@@ -47,7 +47,7 @@ def read_profile_recipe(name: str | None) -> dict[str, Any]:
 
 
 def _require_kind(recipe: str | None, field: str, value: object, kind: type) -> None:
-    # Not isinstance: true is no number.
+    # Not isinstance, because bool is a subclass of int.
     if type(value) is not kind or (isinstance(value, int) and value < 1):
         raise RecipeError(f"{recipe}: {field}: found {value!r:.80}; expected {KIND_NAMES[kind]}")
 

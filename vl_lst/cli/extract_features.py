@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from feature_extraction.encoder_table import MAX_IMAGE_SIZE
 from vl_lst.cli._choices import ENCODER_NAMES
 from vl_lst.cli._console import QuietOption, progress, results, status
-from vl_lst.cli._outputs import STANDARD_OUTPUT, JsonOption, binary_file, write_json_report
+from vl_lst.cli._outputs import STANDARD_OUTPUT, FeatureFileOption, JsonOption, write_json_report
 from vl_lst.cli._processes import chosen_shard, own_device, own_share, wait_for_others
 from vl_lst.demo import CLIP_FOLDER
 
@@ -53,15 +54,7 @@ def extract_features(
         Path,
         typer.Option("--images", metavar="DIR", help="Folder of photographs, searched in depth."),
     ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            metavar="FILE.h5",
-            help="Feature file to make, or to finish.",
-            callback=binary_file("a feature file", is_checked=False),
-        ),
-    ],
+    out: FeatureFileOption,
     encoder: Annotated[
         str,
         typer.Option(
@@ -82,7 +75,7 @@ def extract_features(
         int | None,
         typer.Option(
             min=1,
-            max=16_384,
+            max=MAX_IMAGE_SIZE,
             help="Side of the tower's square in pixels, larger for more cells. Default: 224 for "
             "the encoders named above, else the encoder's own.",
         ),
@@ -162,7 +155,8 @@ def extract_features(
     part, is_launched = chosen_shard(shard)
     if is_launched and json_file == STANDARD_OUTPUT:
         raise typer.BadParameter(
-            "--json - is for one process: give a file, of which each process writes its own"
+            "--json -: found several processes, expected one. Give a file name, of which each "
+            "process writes its own"
         )
     is_first = not is_launched or part is None or part.number == 1
     check_target(out)

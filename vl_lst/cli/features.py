@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from feature_extraction.encoder_table import MAX_IMAGE_SIZE
 from vl_lst.cli._console import QuietOption, progress, results, status
-from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
+from vl_lst.cli._outputs import FeatureFileOption, JsonOption, binary_file, write_json_report
 from vl_lst.cli.extract_features import DEMO_ENCODER, Resize
 from vl_lst.cli.features_compress import compress
 from vl_lst.cli.features_join import join
@@ -157,20 +158,15 @@ def import_(
             show_default=False,
         ),
     ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            metavar="FILE.h5",
-            help="Feature file to make, or to finish.",
-            callback=binary_file("a feature file", is_checked=False),
-        ),
-    ],
+    out: FeatureFileOption,
     encoder: Annotated[
         str, typer.Option(metavar="NAME", help="What made the features, such as RN101.")
     ] = "imported",
     image_size: Annotated[
-        int, typer.Option(min=1, max=16_384, help="Side in pixels of the square the encoder saw.")
+        int,
+        typer.Option(
+            min=1, max=MAX_IMAGE_SIZE, help="Side in pixels of the square the encoder saw."
+        ),
     ] = 224,
     resize: Annotated[
         Resize, typer.Option(help="How photographs became that square.")

@@ -106,8 +106,8 @@ class _T5Fields(BaseModel):
         activation = self.feed_forward_proj.removeprefix("gated-")
         if activation not in ACT2FN:
             raise ValueError(
-                f"feed_forward_proj is {self.feed_forward_proj!r:.80}, which is no "
-                "activation of transformers; T5 has relu or gated-gelu"
+                f"feed_forward_proj is {self.feed_forward_proj!r:.80}, which is not "
+                "an activation of transformers; T5 has relu or gated-gelu"
             )
         for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
             chosen = getattr(self, name)
@@ -231,7 +231,7 @@ def load_tokenizer(folder: Path, config: T5Config) -> Any:
         config: Of the model it is for.
 
     Raises:
-        EncoderError: A file is no regular file, or no JSON object.
+        EncoderError: A file is not a regular file, or not a JSON object.
         ModelError: There is no tokenizer, it cannot be loaded, or its tokens are not the model's.
     """
     if not any((folder / name).exists() for name in VOCABULARY_NAMES):
@@ -317,7 +317,7 @@ def _describe(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
-        return f"{first['loc'][0]} is missing: it is no configuration of a T5"
+        return f"{first['loc'][0]} is missing: it is not the configuration of a T5"
     if not first["loc"]:
         return message
     expected = message.replace("Input should be", "expected", 1)

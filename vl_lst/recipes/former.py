@@ -1,4 +1,4 @@
-"""Recipes that earlier versions wrote, whose runs must stay what they were."""
+"""Recipes of earlier versions, whose runs must give the same results as before."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ ALWAYS_WRITTEN = (
 
 
 def keep_former_values(fields: dict[str, Any]) -> None:
-    """Fill in what the recipe of an earlier version's run left unsaid.
+    """Fill in fields that the recipe of an earlier version's run lacks.
 
     A run writes every field. One that its recipe lacks is younger than the run, which computed
     with the former value and not with today's default. A recipe that somebody wrote gets today's

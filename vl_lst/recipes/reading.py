@@ -49,7 +49,7 @@ class _Loader(yaml.SafeLoader):
             if key.tag != f"{TAGS}str":
                 raise _problem(f"a key must be a text, found {_described(key)}", key)
             if key.value in seen:
-                raise _problem(f"the key {key.value!r:.60} stands here twice", key)
+                raise _problem(f"the key {key.value!r:.60} occurs twice", key)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 

@@ -13,7 +13,6 @@ RUN/recipe.yaml     every setting, resolved; enough to run again
 import json
 import logging
 import os
-import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from eval.files import MAX_RUN_FILE_BYTES, read_json
 from eval.outputs import write_json
 from eval.regular_files import require_regular_if_any
+from feature_extraction.disk import file_kind
 from feature_extraction.errors import StoreError
 from feature_extraction.spec import FeatureSpec
 from tasks import Task
@@ -339,18 +339,9 @@ def _what_is_in_the_way(path: Path) -> str:
     if obstacle.is_symlink() and not obstacle.exists():
         found = f"a link to {os.readlink(obstacle)}, which does not exist"
     else:
-        found = _KINDS.get(stat.S_IFMT(obstacle.stat().st_mode), "not a folder")
+        found = file_kind(obstacle.stat().st_mode)
     where = "" if obstacle == path else f"cannot make the folder {path}: "
     return f"{where}{obstacle} is {found}; expected {expected}. Choose another --out."
-
-
-_KINDS = {
-    stat.S_IFREG: "a file",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 def recipe_differences(saved: Recipe, given: Recipe) -> list[str]:

@@ -123,7 +123,7 @@ def _write_holder(handle: int) -> None:
 
 
 def _read_holder(path: Path) -> str:
-    """Name the process that holds the lock, as far as its file tells."""
+    """Name the process that holds the lock, as far as its file says."""
     unknown = "another process works in it"
     try:
         # Without waiting, whatever kind of file it is.
@@ -132,7 +132,7 @@ def _read_holder(path: Path) -> str:
             holder = json.loads(os.read(handle, MAX_HOLDER_BYTES))
         finally:
             os.close(handle)
-        told = f"process {holder['pid']} on {holder['host']} has used it since {holder['since']}"
+        shown = f"process {holder['pid']} on {holder['host']} has used it since {holder['since']}"
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return unknown
-    return told if told.isprintable() else unknown
+    return shown if shown.isprintable() else unknown

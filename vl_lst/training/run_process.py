@@ -61,7 +61,7 @@ def train_one(name: str, recipe: "Recipe", folder: Path) -> "RunRecord":
     def report(done: int, total: int, note: str = "") -> None:
         assert _messages is not None, "begin has run"
         assert _stop is not None, "begin has run"
-        # A process nobody waits for must not write where the next attempt will.
+        # An orphaned process must not write where the next attempt will.
         if _stop.is_set() or not (parent is None or parent.is_alive()):
             raise KeyboardInterrupt
         _messages.put((name, done, total, note))

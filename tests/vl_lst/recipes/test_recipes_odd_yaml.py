@@ -46,7 +46,7 @@ REFUSED = {
     "a: \0": "special characters are not allowed",
     "a: 1\n---\nb: 2": "another document",
     "\ta: 1": "cannot start any token",
-    "a: 1\n'a': 2": "'a' stands here twice",
+    "a: 1\n'a': 2": "'a' occurs twice",
     LAUGHS: "a reference",
     "[" * 2000: "recursion",
     "": "found nothing",
