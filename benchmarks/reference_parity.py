@@ -243,6 +243,8 @@ def compare_fixture(path: Path, attention: str, precision: torch.dtype) -> dict[
         name: tensor.to(precision) if tensor.is_floating_point() else tensor
         for name, tensor in load_file(path).items()
     }
+    if "in.vis_feats" not in tensors:
+        return {"skipped": "the fixture has no images; tasks of text alone are not there yet"}
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     if mode != "lst":
         return compare_rival(description, state, tensors, attention)

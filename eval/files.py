@@ -5,6 +5,7 @@ import gc
 import io
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from eval.errors import FileFormatError
 from eval.regular_files import is_shell_pipe, open_regular
 
 __all__ = [
+    "BYTE_ORDER_MARK",
     "MAX_RUN_FILE_BYTES",
     "MAX_TEXT_BYTES",
     "explain_json_error",
@@ -31,9 +33,21 @@ __all__ = [
 MAX_TEXT_BYTES = 1 << 31
 # Records, recipes and the like have kilobytes, answer lists in them megabytes.
 MAX_RUN_FILE_BYTES = 1 << 26
+# What packed files begin with; no text does.
+PACKED_FORMATS = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+}
+MAX_MAGIC_BYTES = max(map(len, PACKED_FORMATS))
 # How JSON writes half a character; two of them make one.
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 CONTEXT = 20
+# Files that were joined from several may hold more than the one at their beginning.
+BYTE_ORDER_MARK = "\ufeff"
 
 
 @contextmanager
@@ -59,7 +73,10 @@ def open_text(
         FileFormatError: It is too large, or not UTF-8; the message gives the place.
     """
     with open_regular(path, expected=expected, max_bytes=max_bytes) as binary:
-        if wide := _wide_encoding(binary.peek(4)):
+        head = binary.peek(MAX_MAGIC_BYTES)
+        if packed := _packed_format(head):
+            raise FileFormatError(f"{path} is packed ({packed}); expected {expected}. Unpack it.")
+        if wide := _wide_encoding(head):
             raise FileFormatError(
                 f"{path} is {wide} text; expected {expected}, in UTF-8. Save the file as UTF-8."
             )
@@ -92,6 +109,11 @@ def _wide_encoding(head: bytes) -> str | None:
     return "UTF-16" if is_wide and len(zeros) > 1 else None
 
 
+def _packed_format(head: bytes) -> str | None:
+    """Name the format of an archive or a compressed file, if a file begins as one."""
+    return next((name for magic, name in PACKED_FORMATS.items() if head.startswith(magic)), None)
+
+
 def _first_wrong_byte(path: Path, max_bytes: int) -> str:
     if is_shell_pipe(path):
         return "something in it"
@@ -119,7 +141,7 @@ def read_json(path: Path, *, expected: str, max_bytes: int = MAX_TEXT_BYTES) -> 
         FileFormatError: The text is not JSON, ends too early or repeats a key in an object.
     """
     with open_text(path, expected=expected, max_bytes=max_bytes) as file:
-        text = file.read()
+        text = file.read().lstrip(BYTE_ORDER_MARK)
     return parse_json(text, path, expected=expected)
 
 
@@ -202,7 +224,7 @@ def explain_json_error(error: RecursionError | ValueError) -> str:
         return "lists nested too deeply"
     if isinstance(error, _RepeatedKeyError | json.JSONDecodeError):
         return str(error)
-    return f"a number too long ({error})"
+    return f"a number too long, of more than {sys.get_int_max_str_digits():,} digits"
 
 
 @contextmanager

@@ -52,8 +52,13 @@ def check_output(path: Path) -> None:
         if kind == stat.S_IFSOCK:
             raise OutputError(f"{path} is a socket: expected the name of a file to write")
         if not _is_replaceable(path):
-            if _descriptor(path) is None and not os.access(path, os.W_OK):
+            descriptor = _descriptor(path)
+            if descriptor is None and not os.access(path, os.W_OK):
                 raise OutputError(f"cannot write {path}: no permission. Choose another place")
+            if descriptor is not None and not _is_open_for_writing(descriptor):
+                raise OutputError(
+                    f"cannot write {path}: it is open for reading only. Choose another place"
+                )
             return
         folder = _target(path).parent
         while not folder.exists():
@@ -164,6 +169,10 @@ def _descriptor(path: Path) -> int | None:
             break
         path = path.parent / os.readlink(path)
     return None
+
+
+def _is_open_for_writing(descriptor: int) -> bool:
+    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
 
 
 def _copy_into(source: Path, path: Path) -> None:

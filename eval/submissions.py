@@ -14,8 +14,8 @@ SUFFIX = re.compile(r"\.(jpe?g|png|json)$")
 
 
 def first_five(ids: Collection[object]) -> str:
-    """Return up to five ids for a message, and a hint of how many more there are."""
-    shown = ", ".join(str(id_) for id_, _ in zip(ids, range(5), strict=False))
+    """Return up to five ids, shortened, for a message, and a hint of how many more there are."""
+    shown = ", ".join(f"{id_!s:.60}" for id_, _ in zip(ids, range(5), strict=False))
     return shown if len(ids) <= 5 else f"{shown}, ... ({len(ids) - 5:,} more)"
 
 

@@ -316,6 +316,12 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError:
+        raise EncoderError(
+            f"the device {name!r:.80} cannot be used here: there is none of that name; take 'cpu' "
+            "or 'auto'"
+        ) from None
+    try:
         torch.empty(0, device=device)
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).splitlines()[0]

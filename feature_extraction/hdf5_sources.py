@@ -1,7 +1,6 @@
 """Features in HDF5 files of other programs: looked at before they are read, no link followed."""
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,9 +68,9 @@ def list_hdf5(path: Path) -> Listed | None:
             names, attributes = list(file), set(file.attrs)
             if FEATURES not in names and rows_name(names) is None:
                 return _listed(file, names)
-    except PermissionError as error:
+    except PermissionError:
         raise StoreError(
-            f"{path} cannot be read: {os.strerror(error.errno)}. Change its permissions."
+            f"{path} cannot be read: Permission denied. Change its permissions."
         ) from None
     except DAMAGE as error:
         raise StoreError(f"{path} cannot be read as HDF5 ({error}): it is damaged") from None

@@ -47,7 +47,7 @@ class Shard:
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise FeatureError(
-                f"the shard is {text!r}, expected I/N with I from 1 to N, such as 1/8 for the "
+                f"the shard is {text!r:.80}, expected I/N with I from 1 to N, such as 1/8 for the "
                 "first of eight; let the job array count from 1"
             )
         return cls(int(match[1]), int(match[2]))

@@ -45,6 +45,6 @@ def get_task(name: str) -> Task:
         InputError: There is no such task.
     """
     if name not in task_names():
-        raise InputError(f"no task {name!r}; there are: {', '.join(task_names())}")
+        raise InputError(f"no task {name!r:.60}; there are: {', '.join(task_names())}")
     task: Task = importlib.import_module(f"tasks.{name}").TASK
     return task

@@ -45,6 +45,10 @@ class CheckedCall:
 def _checked(name: str, value: Any) -> Any:
     if name == "predictions":
         return require_predictions(value)
+    if name == "split" and not isinstance(value, str):
+        raise InputError(
+            f"split is {value!r:.60} ({type(value).__name__}): expected its name, as a text"
+        )
     return as_path(name, value) if name in ("data_root", "path") else value
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from eval.errors import FileFormatError
-from eval.files import explain_json_error, open_text, unique_fields
+from eval.files import explain_json_error, open_text, require_unicode, unique_fields
 
 __all__ = ["read_entries"]
 
@@ -84,6 +84,12 @@ class _Entries:
         end = self._mark(end, ":")
         value, end = self._value(end)
         end = self._mark(end, ",}")
+        require_unicode(
+            self._text[self._at : end],
+            {key: value},
+            f"{self._path}: the entry {key!a:.60}",
+            expected=self._expected,
+        )
         self._at = end
         return key, value, self._text[end - 1]
 

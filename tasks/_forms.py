@@ -1,9 +1,10 @@
-"""Points that predictions lose by case, spaces or a final period alone.
+"""Points that predictions lose by form alone: case, spaces, a final period, form of Unicode.
 
 The rules of GQA, and of a user's own labels, compare texts exactly. Scores stay what these rules
 say; a note reports what form alone costs.
 """
 
+import unicodedata
 from collections.abc import Callable, Sequence
 
 __all__ = ["FormLosses"]
@@ -46,10 +47,12 @@ class FormLosses:
         points = 100 * self._lost / self._examples
         return (
             f"{self._affected:,} of {self._examples:,} predictions differ from a right answer only "
-            f"in case, spaces or a final period, which costs {points:.2f} percentage points. The "
-            "rules compare texts exactly: write answers as the annotations do.",
+            "in case, spaces or a final period (or in the Unicode form of a letter), which costs "
+            f"{points:.2f} percentage points. The rules compare texts exactly: write answers as "
+            "the annotations do.",
         )
 
 
 def _without_form(text: str) -> str:
-    return " ".join(text.casefold().split()).removesuffix(".").rstrip()
+    folded = unicodedata.normalize("NFC", text).casefold()
+    return " ".join(folded.split()).removesuffix(".").rstrip()

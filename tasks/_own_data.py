@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from eval.agreement import OFFICIAL_PEOPLE, agreement, agreement_weights
 from eval.caption import score_captions
@@ -24,6 +25,7 @@ from eval.errors import FileFormatError, InputError, PredictionError
 from eval.intervals import accuracy_in_context
 from eval.submissions import first_five, require_predictions, require_same_ids
 from tasks._arrow import cached_examples
+from tasks._calls import as_path
 from tasks._forms import FormLosses
 from tasks._records import Records, read_json_lines
 from tasks._results import ResultsFormat
@@ -50,12 +52,17 @@ def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
     Args:
         task: The task the examples have the shape of.
         files: {split: JSONL file}; the first trains, the second validates.
+
+    Raises:
+        InputError: The task is no `Task`, or the files are not given by the names of their splits.
     """
+    _require_task(task)
+    paths = _paths_of(files)
 
     def file_of(split: str) -> Path:
-        if split not in files:
-            raise InputError(f"no file was given for {split!r}; there are: {', '.join(files)}")
-        return Path(files[split])
+        if split not in paths:
+            raise InputError(f"no file was given for {split!r:.60}; there are: {', '.join(paths)}")
+        return paths[split]
 
     def load(data_root: Path, split: str) -> ExampleTable:
         return load_own_examples(file_of(split), task)
@@ -65,7 +72,7 @@ def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
 
     return replace(
         task,
-        splits=tuple(files),
+        splits=tuple(paths),
         load=load,
         score=score,
         read_predictions=partial(_read_predictions, task),
@@ -89,7 +96,8 @@ def load_own_examples(path: str | Path, task: Task) -> ExampleTable:
         InputError: There is no such file.
         FileFormatError: A line is not what it should be; the message gives its number.
     """
-    path = Path(path)
+    _require_task(task)
+    path = as_path("the file of examples", path)
     if not path.exists():
         raise InputError(f"no file {path}: expected {EXPECTED} there, one on each line")
 
@@ -122,7 +130,9 @@ def score_own_predictions(predictions: Mapping[str, str], path: str | Path, task
         FileFormatError: A line is not what it should be.
         PredictionError: Predictions are missing or extra.
     """
-    lines = _Lines(Path(path), task)
+    _require_task(task)
+    path = as_path("the file of examples", path)
+    lines = _Lines(path, task)
     require_same_ids(lines.ids, require_predictions(predictions))
     answers = {id_: lines.answers(position) for position, id_ in enumerate(lines.ids)}
     if not all(answers.values()):
@@ -153,6 +163,27 @@ def score_own_predictions(predictions: Mapping[str, str], path: str | Path, task
         protocol=_protocol(answers, task),
         notes=losses.notes(),
     )
+
+
+def _require_task(task: object) -> None:
+    if not isinstance(task, Task):
+        raise InputError(
+            f"the task is {task!r:.60} ({type(task).__name__}): expected a Task, such as "
+            "get_task('vqa')"
+        )
+
+
+def _paths_of(files: Any) -> dict[str, Path]:
+    if not isinstance(files, Mapping) or not files or not all(map(_is_name, files)):
+        raise InputError(
+            f"the files of examples are {files!r:.60}: expected a dictionary of splits and their "
+            "files, such as {'train': 'train.jsonl', 'val': 'val.jsonl'}"
+        )
+    return {split: as_path(f"the file of {split}", path) for split, path in files.items()}
+
+
+def _is_name(split: object) -> bool:
+    return isinstance(split, str) and bool(split.strip())
 
 
 def _accuracy(

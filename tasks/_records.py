@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from eval.errors import FileFormatError
 from eval.files import (
+    BYTE_ORDER_MARK,
     explain_json_error,
     open_text,
     parse_json,
@@ -130,7 +131,7 @@ def read_records(
         FileFormatError: It is not JSON, or the list is not there.
     """
     with open_text(path, expected=expected) as file:
-        text = file.read()
+        text = file.read().lstrip(BYTE_ORDER_MARK)
     if line_field is not None and (lines := _object_lines(text, line_field)):
         rows = [
             _parse_line(line, f"{path}: line {number}", expected)
@@ -182,6 +183,7 @@ def _object_lines(text: str, field: str) -> list[str]:
 
 
 def _parse_line(line: str, place: str, expected: str) -> Any:
+    line = line.lstrip(BYTE_ORDER_MARK)
     if not line.strip():
         raise FileFormatError(f"{place} is empty; expected {expected}, an object on each line")
     try:

@@ -58,12 +58,26 @@ class ResultsFormat:
         }
 
     def write(self, predictions: Mapping[str, str], path: Path) -> None:
-        """Write {example id: answer}, atomically."""
+        """Write {example id: answer}, atomically.
+
+        Raises:
+            PredictionError: An id is not of the kind that the file has.
+            OutputError: The file cannot be written.
+        """
         results = [
-            {self.id_field: self.id_kind(id_), self.answer_field: answer}
+            {self.id_field: self._written_id(id_), self.answer_field: answer}
             for id_, answer in predictions.items()
         ]
         write_json(path, results, indent=None)
+
+    def _written_id(self, id_: str) -> int | str:
+        try:
+            return self.id_kind(id_)
+        except ValueError:
+            raise PredictionError(
+                f"the prediction of {id_!r:.60} cannot be written: expected an integer as its "
+                f"{self.id_field}, such as {self.sample}"
+            ) from None
 
     def _plain_id(self, results: Records, position: int) -> str:
         return str(results.field(position, self.id_field, self.id_kind))

@@ -250,7 +250,7 @@ def _entries(paths: Sequence[Path], expected: str) -> Iterator[tuple[str, Any, P
 
 
 def _problem(path: Path, id_: str, message: str) -> FileFormatError:
-    return FileFormatError(f"{path}: the entry {id_!r} {message}")
+    return FileFormatError(f"{path}: the entry {id_!r:.60} {message}")
 
 
 def _require_scorable(row: Any, problem: Problem) -> None:
@@ -258,7 +258,10 @@ def _require_scorable(row: Any, problem: Problem) -> None:
     types = field_of(row, "types", dict, problem)
     for name in ("structural", "semantic", "detailed"):
         field_of(types, name, str, problem)
-    group = field_of(row, "groups", dict, problem).get("global")
+    groups = field_of(row, "groups", dict, problem)
+    if "global" not in groups:
+        raise problem("has no 'global' in its groups; expected a text or null")
+    group = groups["global"]
     if group is not None and not isinstance(group, str):
         raise problem(f"has the global group {group!r:.80}; expected a text or null")
     if set(map(type, field_of(row, "entailed", list, problem))) - {str}:

@@ -127,17 +127,23 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
     )
 
 
-def require_one_process(environment: Mapping[str, str]) -> None:
-    """Refuse a command that starts processes of its own in one of several.
+def require_one_process(
+    environment: Mapping[str, str],
+    work: str = "several runs at the same time are trained from one process",
+) -> None:
+    """Refuse, in one of several processes, work that they do not share.
+
+    Args:
+        environment: `os.environ`.
+        work: What is done in one process, for the message.
 
     Raises:
         LaunchError: A launcher started several processes.
     """
     if (launch := read_launch(environment)).num_processes > 1:
         raise LaunchError(
-            "several runs at the same time are trained from one process, but WORLD_SIZE is "
-            f"{launch.num_processes}. Start the command without torchrun, or unset WORLD_SIZE "
-            "and RANK."
+            f"{work}, but WORLD_SIZE is {launch.num_processes}. Start the command without "
+            "torchrun, or unset WORLD_SIZE and RANK."
         )
 
 

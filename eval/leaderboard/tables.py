@@ -9,11 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.leaderboard.board import Board, Group
-from eval.leaderboard.quantities import AVERAGE, COSTS, Statistic
+from eval.leaderboard.quantities import AVERAGE, COSTS, Cost, Statistic
 from eval.leaderboard.reported import Reported, ReportedResults
 from eval.leaderboard.units import printable, score_text, setting_text, unit_text
 
-__all__ = ["board_document", "group_caption", "group_title", "to_csv", "to_latex", "to_markdown"]
+__all__ = [
+    "board_document",
+    "cost_note",
+    "group_caption",
+    "group_title",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
+]
 
 MISSING = "–"
 REPORTED = "reported"
@@ -54,6 +62,22 @@ def group_title(group: Group) -> str:
     return f"{group_caption(group)} ({told})" if told else group_caption(group)
 
 
+def cost_note(group: Group, costs: Sequence[Cost]) -> str | None:
+    """Say which costs in the columns of a group do not compare between its rows; `None` if all do.
+
+    Args:
+        group: The group.
+        costs: The costs that have a column.
+    """
+    apart = [cost.label for cost in costs if not group.is_comparable(cost)]
+    if not apart:
+        return None
+    return (
+        f"{', '.join(apart)}: not comparable between rows, which were measured on "
+        f"{'; '.join(group.devices)}."
+    )
+
+
 def to_markdown(board: Board, reported: ReportedResults | None) -> str:
     """Write one table per group; `*` marks the Pareto front."""
     parts = []
@@ -62,6 +86,7 @@ def to_markdown(board: Board, reported: ReportedResults | None) -> str:
         rule = "|" + "|".join([":--", *["--:"] * (len(table.header) - 1)]) + "|"
         rows = ["| " + " | ".join(map(_markdown, row)) + " |" for row in table.rows]
         parts.append("\n".join([f"### {_markdown(table.caption)}", "", header, rule, *rows]))
+        parts += [_markdown(table.note)] if table.note else []
     notes = [_markdown(note) for note in _notes(board, reported)]
     return "\n\n".join([*parts, *notes]) + "\n"
 
@@ -71,7 +96,7 @@ def to_latex(board: Board, reported: ReportedResults | None) -> str:
     parts = []
     for number, table in enumerate(_tables(board, reported)):
         notes = [] if number else _notes(board, reported)  # long, so they are said once
-        caption = " ".join([f"{table.caption}.", *notes])
+        caption = " ".join([f"{table.caption}.", *([table.note] if table.note else []), *notes])
         lines = [_latex_row(row) for row in table.rows]
         if table.reported_rows:
             lines.insert(len(lines) - table.reported_rows, r"\midrule")
@@ -203,6 +228,7 @@ class _Table:
     header: list[str]
     rows: list[list[str]]
     reported_rows: int
+    note: str | None = None
 
 
 def _tables(board: Board, reported: ReportedResults | None) -> Iterable[_Table]:
@@ -232,7 +258,8 @@ def _tables(board: Board, reported: ReportedResults | None) -> Iterable[_Table]:
             for each in (reported.beside(group.splits) if reported else ())
         ]
         header = ["method", "n", *columns, *(cost.label for cost in costs)]
-        yield _Table(group_title(group), header, rows + quoted, len(quoted))
+        note = cost_note(group, costs)
+        yield _Table(group_title(group), header, rows + quoted, len(quoted), note)
     if reported is not None and not any(reported.beside(g.splits) for g in board.groups):
         yield _reported_table(reported)
 

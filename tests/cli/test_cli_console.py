@@ -115,3 +115,32 @@ def test_a_closed_standard_output_is_no_traceback() -> None:
         check=False,
     )
     assert "Traceback" not in done.stderr
+
+
+def test_names_in_files_cannot_act_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["features", "info", str(tmp_path / "a\x1b[2J.h5")]) == 1
+    shown = capsys.readouterr().err
+    assert "\x1b" not in shown
+    assert r"a\x1b[2J.h5" in shown
+
+
+def test_absurdly_long_names_do_not_fill_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["features", "info", "a" * 5000]) == 1
+    assert len(capsys.readouterr().err) < 1000
+
+
+def test_no_file_gets_the_number_of_a_closed_standard_stream() -> None:
+    code = "import os, sys; from vl_lst.__main__ import main; sys.argv[1:] = ['--version']; "
+    code += "main(); sys.exit(os.open(os.devnull, os.O_RDONLY) <= 2)"
+    shell = f'exec {sys.executable} -c "{code}" <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", shell], cwd=REPOSITORY, check=False).returncode == 0
+
+
+def test_a_report_is_refused_on_a_closed_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["features", "info", "x.h5", "--json", "-"]) == 1
+    assert "standard output is closed" in capsys.readouterr().err

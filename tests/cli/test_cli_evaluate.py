@@ -95,6 +95,15 @@ def test_a_split_without_labels_gets_predictions_only(
     assert [entry["question_id"] for entry in predictions] == [9000]
 
 
+def test_several_processes_that_would_all_do_the_same_are_refused(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["evaluate", str(run), "--split", "val2014"]) == 1
+    assert "evaluated in one process, but WORLD_SIZE is 2" in capsys.readouterr().err
+
+
 def test_features_made_otherwise_are_refused(
     world: TinyWorld, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,9 @@ from typing import Any, get_type_hints
 import pytest
 import typer
 
+from eval.errors import OutputError
+from eval.outputs import atomic_path
+from tests.board_runs import write_run
 from vl_lst.cli import app, main
 
 # Options whose value is only read.
@@ -175,3 +178,70 @@ def test_a_report_is_utf8_whatever_the_terminal_is(
     monkeypatch.setattr(sys, "stdout", stream)
     assert main([*score, "--json", "-"]) == 0
     assert json.loads(stream.buffer.getvalue().decode("utf-8"))["task"] == "gqa"  # type: ignore[attr-defined]
+
+
+class FailingStream(io.StringIO):
+    """A stream on a full disk, or without a reader."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+
+    def write(self, text: str) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [OSError(28, os.strerror(28)), BrokenPipeError()])
+def test_a_report_is_written_though_nothing_can_be_printed(
+    error: OSError,
+    score: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "stdout", FailingStream(error))
+    assert main([*score, "--json", str(tmp_path / "scores.json")]) == 1
+    assert json.loads((tmp_path / "scores.json").read_bytes())["task"] == "gqa"
+    told = capsys.readouterr().err
+    assert ("cannot write to standard output: No space left" in told) == (error.errno == 28)
+
+
+def test_a_full_standard_error_ends_no_command(
+    score: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", FailingStream(OSError(28, os.strerror(28))))
+    assert main([*score, "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["task"] == "gqa"
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail_for_csv(path: Path) -> Any:
+        if path.suffix == ".csv":
+            raise OutputError(f"cannot write {path}: no space left")
+        return atomic_path(path)
+
+    monkeypatch.setattr("vl_lst.cli._outputs.atomic_path", fail_for_csv)
+    write_run(tmp_path / "runs", "a")
+    outputs = {option: str(tmp_path / f"board.{option[2:]}") for option in ("--csv", "--json")}
+    named = [text for pair in outputs.items() for text in pair]
+    page = str(tmp_path / "board.html")
+    assert main(["leaderboard", str(tmp_path / "runs"), "--out", page, *named]) == 1
+    assert capsys.readouterr().err.count("error:") == 1
+    assert json.loads((tmp_path / "board.json").read_bytes())
+    assert not (tmp_path / "board.csv").exists()
+
+
+def test_what_a_check_found_is_told_though_its_report_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(path: Path) -> Any:
+        raise OutputError(f"cannot write {path}: no space left")
+
+    monkeypatch.setattr("vl_lst.cli._outputs.atomic_path", fail)
+    arguments = ["data", "check", "--task", "vqa", "--data-root", str(tmp_path)]
+    assert main([*arguments, "--json", str(tmp_path / "x.json")]) == 1
+    told = capsys.readouterr().err
+    assert "no space left" in told
+    assert "questions.json" in told

@@ -1,5 +1,9 @@
 """Unreadable files are explained."""
 
+import bz2
+import gzip
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,3 +71,22 @@ def test_half_a_character_is_refused_and_a_whole_one_is_not(tmp_path: Path) -> N
     file.write_text(r'{"a": "dog \ud83d"}')
     with pytest.raises(FileFormatError, match="is not valid Unicode; expected scores"):
         read_json(file, expected="scores")
+
+
+@pytest.mark.parametrize(
+    ("pack", "name"),
+    [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")],
+)
+def test_a_packed_file_is_told_to_be_unpacked(
+    tmp_path: Path, pack: Callable[[bytes], bytes], name: str
+) -> None:
+    (tmp_path / "scores.json").write_bytes(pack(b'{"a": 1}'))
+    with pytest.raises(FileFormatError, match=rf"packed \({name}\); expected scores. Unpack it"):
+        read_json(tmp_path / "scores.json", expected="scores")
+
+
+def test_no_words_of_python_stand_in_the_message_about_a_long_number(tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text("9" * 5000)
+    with pytest.raises(FileFormatError, match="of more than 4,300 digits; expected") as raised:
+        read_json(tmp_path / "scores.json", expected="scores")
+    assert "set_int_max_str_digits" not in str(raised.value)

@@ -77,6 +77,16 @@ def test_groups_of_the_same_tasks_are_told_apart_in_every_format(tmp_path: Path)
         assert all(title in text for title in titles)
 
 
+def test_tables_say_which_costs_do_not_compare_between_rows(tmp_path: Path, board: Board) -> None:
+    for name, number in {"lst": 1, "lora": 2}.items():
+        write_run(tmp_path / "mixed", name, method=name, num_processes=number)
+    mixed = build_board(find_runs(tmp_path / "mixed"), METRICS)
+    note = "Saved bytes, Examples/s, Time: not comparable between rows, which were measured on"
+    for write, device in ((to_markdown, r"cpu: x86\_64"), (to_latex, r"cpu: x86\_64")):
+        assert f"{note} {device}, 1 process; {device}, 2 processes." in write(mixed, None)
+        assert "not comparable" not in write(board, None)
+
+
 def test_reported_rows_are_marked_in_every_format(board: Board) -> None:
     reported = reported_results()
     lines = to_markdown(board, reported).splitlines()

@@ -202,3 +202,13 @@ def test_what_a_killed_writer_left_is_removed_and_a_live_one_kept(tmp_path: Path
         write += "write_json(Path(sys.argv[1]), 1)"
         subprocess.run([sys.executable, "-c", write, str(tmp_path / "x.json")], check=True)
         assert live.exists()
+
+
+def test_a_descriptor_that_cannot_be_written_is_refused_before_work(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("kept")
+    handle = os.open(tmp_path / "x", os.O_RDONLY)
+    with pytest.raises(OutputError, match="open for reading only"):
+        check_output(Path(f"/dev/fd/{handle}"))
+    os.close(handle)
+    with pytest.raises(OutputError, match="cannot write"):
+        check_output(Path(f"/dev/fd/{handle}"))

@@ -67,3 +67,9 @@ def test_each_evaluator_refuses_what_is_no_dictionary_of_texts(given: object) ->
     for call in calls:
         with pytest.raises(PredictionError, match="expected a (dictionary|text)"):
             call()
+
+
+def test_absurd_ids_do_not_fill_the_message() -> None:
+    with pytest.raises(PredictionError) as raised:
+        require_same_ids(["1" * 4000], {"2" * 4000: "yes"})
+    assert len(str(raised.value)) < 400

@@ -93,3 +93,17 @@ def test_missing_folders_and_binary_files_are_named(file: Path) -> None:
     file.write_bytes(b'{"a": "\xff"}')
     with pytest.raises(FileFormatError, match="not UTF-8"):
         entries(file)
+
+
+@pytest.mark.parametrize(
+    "entry", [r'"a": {"question": "\ud800"}', r'"\udfff": 1', r'"a": ["\ud83d"]']
+)
+def test_half_of_a_character_is_refused_with_its_entry(file: Path, entry: str) -> None:
+    file.write_text(f'{{"first": 1, {entry}}}')
+    with pytest.raises(FileFormatError, match=r"questions.json: the entry '.*': the text .* not"):
+        entries(file)
+
+
+def test_both_halves_of_a_character_are_read(file: Path) -> None:
+    file.write_text(r'{"a": "\ud83d\ude00"}')
+    assert entries(file) == [("a", "\U0001f600")]

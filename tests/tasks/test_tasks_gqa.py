@@ -256,3 +256,15 @@ def test_a_byte_order_mark_before_questions_is_skipped(root: Path) -> None:
     before = TASK.load(root, "val").ids()
     file.write_text(file.read_text(), encoding="utf-8-sig")
     assert TASK.load(root, "val").ids() == before
+
+
+@pytest.mark.parametrize("groups", [{}, {"local": "a"}])
+def test_a_question_without_its_global_group_is_refused(
+    root: Path, groups: dict[str, object]
+) -> None:
+    predictions = answers(root, "val")
+    questions = read(root / "gqa" / VAL)
+    questions[next(iter(predictions))]["groups"] = groups
+    write(root / "gqa" / VAL, questions)
+    with pytest.raises(FileFormatError, match="has no 'global' in its groups"):
+        TASK.score(predictions, root, "val")

@@ -319,3 +319,38 @@ def test_lines_that_contradict_themselves_are_named(text: str, message: str, fil
 def test_suffixes_of_images_are_those_of_feature_extraction() -> None:
     """Neither package may import the other, and both must make the same id of a file name."""
     assert _own_data.IMAGE_SUFFIXES == image_files.IMAGE_SUFFIXES
+
+
+def test_files_joined_from_several_hold_more_than_one_byte_order_mark(file: Path) -> None:
+    mark = "\ufeff"
+    file.write_text("".join(f"{mark}{json.dumps(line(id=id_))}\n" for id_ in ("k1", "k2")))
+    assert load_own_examples(file, get_task("vqa")).ids() == ["k1", "k2"]
+
+
+def test_letters_in_another_form_of_unicode_are_counted_as_a_matter_of_form(file: Path) -> None:
+    write(file, line(answers=["caf\u00e9"]))
+    (note,) = score_own_predictions({"k1": "cafe\u0301"}, file, get_task("gqa")).notes
+    assert note.startswith("1 of 1 predictions differ from a right answer only in case")
+
+
+@pytest.mark.parametrize("files", [None, 5, "own.jsonl", ["own.jsonl"], {}, {5: "a"}, {" ": "a"}])
+def test_files_are_given_by_the_names_of_their_splits(files: Any) -> None:
+    with pytest.raises(InputError, match="files of examples are .*expected a dictionary of splits"):
+        with_own_files(get_task("vqa"), files)
+
+
+def test_a_file_of_a_split_is_a_path() -> None:
+    with pytest.raises(InputError, match=r"the file of train is 5 \(int\): expected a path"):
+        with_own_files(get_task("vqa"), {"train": 5})  # type: ignore[dict-item]
+
+
+def test_the_name_of_a_task_is_no_task(file: Path) -> None:
+    write(file, line())
+    name: Any = "vqa"
+    for call in (
+        lambda: with_own_files(name, {"train": file}),
+        lambda: load_own_examples(file, name),
+        lambda: score_own_predictions({"k1": "cup"}, file, name),
+    ):
+        with pytest.raises(InputError, match=r"the task is 'vqa' \(str\): expected a Task"):
+            call()

@@ -118,3 +118,9 @@ def test_faulty_lines_are_named(
 def test_a_byte_order_mark_is_skipped(task: Task, one: dict[str, Any], file: Path) -> None:
     file.write_text(json.dumps([one]), encoding="utf-8-sig")
     assert len(task.read_predictions(file)) == 1
+
+
+def test_an_id_that_the_file_cannot_hold_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PredictionError, match="prediction of 'a' cannot be written: .*integer"):
+        get_task("vqa").write_predictions({"a": "yes"}, tmp_path / "predictions.json")
+    assert not any(tmp_path.iterdir())

@@ -184,3 +184,9 @@ def test_easy_vqa_loads(shared_data: Path) -> None:
     assert len(examples) == 2911
     assert len(examples.image_ids()) == 300
     assert all(len(examples[n].targets) == 1 for n in range(len(examples)))
+
+
+@pytest.mark.parametrize("split", [["val2014"], 5, None, b"val2014"])
+def test_a_split_is_a_text(split: Any) -> None:
+    with pytest.raises(InputError, match="split is .*: expected its name, as a text"):
+        TASK.load(FIXTURE, split)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +79,116 @@ def test_a_head_of_another_kind_is_refused() -> None:
         HeadConfig(kind="classification")
     with pytest.raises(ModelError, match="expected how many there are"):
         HeadConfig(kind="classify", answers=["yes", "no"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("reduction", 0),
+        ("reduction", "4"),
+        ("reduction", True),
+        ("encoder_layers", "01"),
+        ("decoder_layers", (0.5,)),
+        ("rungs", "nope"),
+        ("rung_place", None),
+        ("image_rungs", "x"),
+        ("gates", "x"),
+        ("gate_temperature", 0),
+        ("gate_temperature", float("nan")),
+        ("gate_start", 1),
+        ("dropout", 1.5),
+    ],
+)
+def test_a_ladder_refuses_what_a_recipe_refuses(field: str, value: object) -> None:
+    with pytest.raises(ModelError, match=f"{field} of a LadderConfig is .*: expected"):
+        LadderConfig(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("channels", -1),
+        ("tokens", "9"),
+        ("grids", 0),
+        ("max_images", 0),
+        ("pooled_grid", 1.5),
+        ("image_order_std", float("nan")),
+    ],
+)
+def test_sizes_of_images_are_whole_numbers(field: str, value: object) -> None:
+    sizes: dict[str, Any] = {"channels": 8, "tokens": 9, "pooled_grid": 2, field: value}
+    with pytest.raises(ModelError, match=f"{field} of a VisualConfig is .*: expected a"):
+        VisualConfig(**sizes)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert LadderConfig(reduction=np.int64(2), dropout=np.float32(0.5)).reduction == 2
+    assert VisualConfig(channels=np.int64(8), tokens=np.int64(9), pooled_grid=2).pooled_tokens == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda batch: {"features_BINF": batch.features_BINF.numpy()}, "features_BINF .* ndarray"),
+        (
+            lambda batch: {"features_BINF": batch.features_BINF[:, 0]},
+            r"features_BINF .*\[4, 9, 8\]",
+        ),
+        (lambda batch: {"features_BINF": batch.features_BINF.long()}, "expected .*floating-point"),
+        (lambda batch: {"features_BINF": batch.features_BINF[:2]}, "has 4 rows: expected 2"),
+        (lambda batch: {"prompt_ids_UT": batch.prompt_ids_UT.float()}, "expected .*whole numbers"),
+        (lambda batch: {"prompt_ids_UT": [[1, 2]]}, "prompt_ids_UT of a batch is a list"),
+        (lambda batch: {"pair_index_B": None}, "one of pair_rows_P and pair_index_B"),
+    ],
+)
+def test_a_batch_says_which_tensor_is_wrong(
+    make_batch: Callable[..., Batch], change: Callable[[Batch], dict[str, Any]], message: str
+) -> None:
+    batch = make_batch()
+    with pytest.raises(ModelError, match=message):
+        replace(batch, **change(batch))
+
+
+def test_what_trains_has_a_row_for_each_example(
+    make_model: Callable[..., LadderModel], make_batch: Callable[..., Batch]
+) -> None:
+    with pytest.raises(ModelError, match="weights_B of a batch has 3 rows: expected 4"):
+        make_model()(replace(make_batch(), weights_B=torch.ones(3)))
+
+
+def test_a_model_takes_a_batch(make_model: Callable[..., LadderModel]) -> None:
+    with pytest.raises(ModelError, match="was given a dict: expected a Batch"):
+        make_model()({"input_ids": torch.ones(1, 2)})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"max_length": 0}, {"max_length": None}, {"beams": 0}, {"beams": 2.0}, {"answers": ["yes"]}],
+)
+def test_arguments_of_generation_are_named(
+    make_model: Callable[..., LadderModel],
+    make_batch: Callable[..., Batch],
+    arguments: dict[str, Any],
+) -> None:
+    with pytest.raises(ModelError, match=f"{next(iter(arguments))} is .*: expected"):
+        vl_lst.generate(make_model(), make_batch(), **{"max_length": 3, **arguments})
+
+
+def test_a_backbone_is_loaded_from_a_path_or_a_text(world: TinyWorld) -> None:
+    loaded = vl_lst.load_backbone(world.backbone)
+    assert loaded.fingerprint == vl_lst.load_backbone(str(world.backbone)).fingerprint
+
+
+@pytest.mark.parametrize("given", [None, 5, b"demo", ["demo"]])
+def test_what_names_no_backbone_is_one_sentence(given: object) -> None:
+    with pytest.raises(ModelError, match=r"the backbone is a \w+: expected its name or folder"):
+        vl_lst.load_backbone(given)
+
+
+@pytest.mark.parametrize("precision", ["FP32", "fp16", None, torch.bfloat16, 4])
+def test_the_precisions_of_a_backbone_are_listed(precision: object) -> None:
+    with pytest.raises(ModelError, match="precision of a backbone is .*: expected one of 'fp32'"):
+        vl_lst.load_backbone("demo", precision=precision)
 
 
 @pytest.mark.parametrize("given", [None, 3])

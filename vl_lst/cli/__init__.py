@@ -7,6 +7,7 @@ Commands import what they need inside their function, so that `vl-lst score` nev
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ import typer
 from vl_lst import __version__
 from vl_lst.cli._arguments import find_argument_problem
 from vl_lst.cli._console import complain, explain, prepare_streams, results, status
+from vl_lst.cli._kept_inputs import keep_inputs
 from vl_lst.cli._paths import leave_reading_to_commands
 from vl_lst.cli.data import data
 from vl_lst.cli.demo import demo
@@ -74,6 +76,7 @@ for command in (
 app.add_typer(data)
 app.add_typer(features)
 leave_reading_to_commands(app)
+keep_inputs(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,14 +88,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_streams()
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
+        if results.failure is not None and not results.stderr:
+            raise results.failure
         if sys.stdout is not None:
             sys.stdout.flush()
-    except BrokenPipeError:
-        return _reader_has_gone()
     except OSError as error:
-        complain(f"cannot write to standard output: {error.strerror or error}")
+        # No word is needed when what reads standard output, such as `head`, has read enough, or
+        # where only a report went there, of whose failure there was one.
+        if not isinstance(error, BrokenPipeError) and not results.has_unwritten_report:
+            complain(f"cannot write to standard output: {error.strerror or error}")
+        _discard_standard_output()
         return 1
-    return code
+    return code or int(results.has_unwritten_report)
 
 
 def _run(arguments: list[str]) -> int:
@@ -117,8 +124,7 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _reader_has_gone() -> int:
-    """Exit without a message when the reader of standard output, such as `head`, has closed it."""
-    # The interpreter flushes once more at its end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+def _discard_standard_output() -> None:
+    """Discard what is still in the buffer, which the interpreter flushes once more at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

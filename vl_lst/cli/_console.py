@@ -6,11 +6,12 @@ Results go to standard output, everything else (progress, notes, errors) to stan
 import io
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -45,8 +46,41 @@ QuietOption = Annotated[
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
 
-results = Console(soft_wrap=True, highlight=False)
-status = Console(stderr=True, soft_wrap=True, highlight=False)
+
+class _Console(Console):
+    """A console that remembers the first failure to print and prints nothing afterwards.
+
+    A full or closed stream must not lose what the command still has to write or to do.
+    """
+
+    failure: OSError | None = None
+    # Of the running command; its exit code is 1 then.
+    has_unwritten_report = False
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as `rich` does."""
+        if self.failure is None:
+            try:
+                super().print(*objects, **options)
+            except OSError as error:
+                self.failure = error
+                # A capture takes what is left in the buffer, which would be printed later.
+                with suppress(OSError), self.capture():
+                    pass
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error that is being handled, in place of ending the program."""
+        raise BrokenPipeError
+
+
+results = _Console(soft_wrap=True, highlight=False)
+status = _Console(stderr=True, soft_wrap=True, highlight=False)
+
+# A name may have 255 bytes. A longer word, such as a path of thousands, would hide the message.
+LONG_WORD = re.compile(r"\S{400,}")
+SHOWN_AT_START, SHOWN_AT_END = 160, 80
+# Those of a terminal, which a file name may hold.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 # With fewer columns tables show nothing of their cells.
 MIN_COLUMNS = 20
@@ -58,7 +92,8 @@ def prepare_streams() -> None:
     Characters that a stream cannot encode are printed as escapes, and a useless `COLUMNS`, such as
     0, is ignored.
     """
-    results.stderr = False
+    results.stderr = results.has_unwritten_report = False
+    results.failure = status.failure = None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -149,13 +184,24 @@ class _StatusHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not getattr(record, "only_in_file", False):
-            status.print(record.getMessage(), markup=False)
+            status.print(_printable(record.getMessage()), markup=False)
 
 
 def complain(message: str) -> None:
-    """Print an error."""
+    """Print an error, with control characters escaped and very long words shortened."""
     status.print("[bold red]error:[/] ", end="")
-    status.print(message, markup=False)
+    status.print(_printable(message), markup=False)
+
+
+def _printable(message: str) -> str:
+    """Escape control characters, which names in a user's files may hold, and shorten long words."""
+    text = CONTROL.sub(lambda found: ascii(found[0])[1:-1], message)
+    return LONG_WORD.sub(lambda found: _shortened(found[0]), text)
+
+
+def _shortened(word: str) -> str:
+    start, end = word[:SHOWN_AT_START], word[-SHOWN_AT_END:]
+    return f"{start}[... {len(word) - SHOWN_AT_START - SHOWN_AT_END:,} characters ...]{end}"
 
 
 def explain(error: Exception) -> str:

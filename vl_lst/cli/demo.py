@@ -16,6 +16,8 @@ __all__ = ["demo"]
 # Of each task and run, on the page.
 EXAMPLES = 12
 MAX_SEED_DIGITS = 10
+PAGE = "leaderboard.html"
+DEMO_NAMES = ("data", "features.h5", "runs", "examples.png", PAGE)
 
 
 def demo(
@@ -25,7 +27,7 @@ def demo(
             "--out",
             metavar="DIR",
             help="Folder for everything the demo makes.",
-            callback=binary_file("a folder", is_checked=False),
+            callback=binary_file("a folder", is_checked=False, holds=DEMO_NAMES),
         ),
     ] = Path("demo-run"),
     methods: Annotated[
@@ -82,7 +84,7 @@ def demo(
         cells = [score_text(Statistic.of(values)) for values in percents]
         table.add_row(label, *cells, style="bold" if name == LADDER else None)
     results.print(table)
-    page = out / "leaderboard.html"
+    page = out / PAGE
     _, content = build_page(
         result.runs,
         splits={},
@@ -93,10 +95,11 @@ def demo(
         include_dirty=True,
         quiet=True,
     )
-    write_report(page, content)
+    is_written = write_report(page, content)
     results.print(f"{result.seconds:.0f} seconds")
     results.print(f"examples with answers: {result.gallery}", markup=False)
-    results.print(f"curves, costs and more examples: {page}", markup=False)
+    if is_written:
+        results.print(f"curves, costs and more examples: {page}", markup=False)
     results.print(
         f"ask it yourself: vl-lst predict {result.first_run} --task vqa --image FILE "
         "--question TEXT",

@@ -1,11 +1,13 @@
 """`vl-lst evaluate`: a trained run's predictions and official scores on a split."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vl_lst.cli._console import QuietOption, notes, progress, results, status
+from vl_lst.cli._kept_inputs import keep_inputs_of_recipe
 from vl_lst.cli._outputs import JsonOption, write_json_report
 
 __all__ = ["evaluate"]
@@ -74,10 +76,13 @@ def evaluate(
     from tasks._submission import submission_of
     from vl_lst.cli._scores import print_score, score_document
     from vl_lst.cli._submissions import print_written
+    from vl_lst.launch import require_one_process
     from vl_lst.training.run import load_run
 
+    require_one_process(os.environ, "a split is evaluated in one process")
     with notes(quiet=quiet):
         loaded = load_run(run, checkpoint=checkpoint)
+    keep_inputs_of_recipe(loaded.recipe.model_dump(mode="json"))
     official = data_root is not None
     chosen = loaded.task(task, official=official)
     if submission:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["export", "features", "import_", "info", "verify"]
 
-SHOWN_FAILURES = 5
-BAR_CELLS = 40
+SHOWN_FAILURES, BAR_CELLS = 5, 40
+EXPORT_NAMES = ("export.json", "dataset_info.json", "state.json")
 
 FeatureFileArgument = Annotated[
     Path, typer.Argument(metavar="FILE.h5", help="A feature file.", show_default=False)
@@ -240,7 +240,7 @@ def export(
             "--out",
             metavar="DIR",
             help="Folder to make.",
-            callback=binary_file("a folder", is_checked=False),
+            callback=binary_file("a folder", is_checked=False, holds=EXPORT_NAMES),
         ),
     ],
     export_format: Annotated[

@@ -21,7 +21,7 @@ def compress(
             "--out",
             metavar="FILE.h5",
             help="File to make. Default: FILE itself is replaced.",
-            callback=binary_file("a feature file", is_checked=False),
+            callback=binary_file("a feature file", is_checked=False, may_be_input=True),
         ),
     ] = None,
     json_file: JsonOption = None,

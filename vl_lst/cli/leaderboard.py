@@ -107,8 +107,8 @@ def leaderboard(
     )
     for group in board.groups:
         _print_group(group)
-    write_report(out, page)
-    results.print(f"page: {out}", markup=False)
+    if write_report(out, page):
+        results.print(f"page: {out}", markup=False)
     for path, write in ((markdown, to_markdown), (latex, to_latex), (csv, to_csv)):
         if path is not None:
             write_report(path, write(board, quoted).encode("utf-8", "replace"))
@@ -175,7 +175,7 @@ def _chosen_splits(given: Iterable[str], tasks: Sequence[str]) -> dict[str, str]
         task, equals, split = text.partition("=")
         if task not in tasks or not equals or not split:
             raise typer.BadParameter(
-                f"--split {text}: expected TASK=SPLIT, such as vqa=karpathy_test; the tasks are "
+                f"--split {text:.80}: expected TASK=SPLIT, such as vqa=karpathy_test; tasks are "
                 f"{', '.join(tasks)}"
             )
         splits[task] = split
@@ -197,7 +197,7 @@ def _print_group(group: "Group") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from eval.leaderboard.tables import group_title
+    from eval.leaderboard.tables import cost_note, group_title
     from eval.leaderboard.units import printable, score_text, unit_text
 
     front = any(row.on_front for row in group.rows)
@@ -217,3 +217,5 @@ def _print_group(group: "Group") -> None:
             *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
         )
     results.print(table)
+    if (note := cost_note(group, costs)) is not None:
+        results.print(printable(note), markup=False)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from vl_lst.cli._console import QuietOption, notes, results, status
+from vl_lst.cli._kept_inputs import keep_inputs_of_recipe
 from vl_lst.cli._outputs import JsonOption, write_json_report
 
 __all__ = ["predict"]
@@ -47,6 +48,7 @@ def predict(
 
     with notes(quiet=quiet):
         loaded = load_run(run)
+    keep_inputs_of_recipe(loaded.recipe.model_dump(mode="json"))
     if not quiet:
         status.print("encoding the photograph", markup=False)
     answer = loaded.predict(image, question, task_name=task, encoder_weights=encoder_weights)

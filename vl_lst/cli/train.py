@@ -11,6 +11,7 @@ from tasks import Head
 from vl_lst.choices import BackbonePrecision
 from vl_lst.cli._choices import METHODS, TASKS, alternatives
 from vl_lst.cli._console import QuietOption, notes, progress, results
+from vl_lst.cli._kept_inputs import keep_inputs_of_recipe
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 from vl_lst.cli._processes import one_message
 from vl_lst.launch import read_launch
@@ -27,7 +28,7 @@ def train(
             "--out",
             metavar="RUN",
             help="Folder of the run.",
-            callback=binary_file("a run", is_checked=False),
+            callback=binary_file("a run", is_checked=False, holds_run=True),
         ),
     ],
     task: Annotated[
@@ -158,9 +159,11 @@ def train(
         read_recipe_file,
         resolve_recipe,
     )
+    from vl_lst.training.git import git_state
     from vl_lst.training.run_directory import RunDirectory
     from vl_lst.training.session import train as train_run
 
+    checkout = None
     if images is not None:
         files = [features_file(out)]
     given: dict[str, Any] = {
@@ -188,13 +191,16 @@ def train(
                 "options to start one there."
             )
         resolved = resolve_recipe(read_recipe_file(base), [*options, *changes])
+        keep_inputs_of_recipe(resolved.model_dump(mode="json"))
         if images is not None:
+            # Extraction may take hours, in which the code may change.
+            checkout = git_state()
             tower = encoder or ("demo" if resolved.backbone.name == "demo" else DEFAULT_ENCODER)
             stack.enter_context(
                 extracted_into_run(resolved, images, tower, out, resume=resume, quiet=quiet)
             )
         with progress(f"training {resolved.task}", quiet=quiet) as report:
-            record = train_run(resolved, out, resume=resume, report=report)
+            record = train_run(resolved, out, resume=resume, report=report, checkout=checkout)
     if not launch.is_first:
         return
     for name, scores in record.scores.items():

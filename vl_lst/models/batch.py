@@ -11,9 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vl_lst.errors import ModelError
+from vl_lst.models.checks import require_tensor
+
 __all__ = ["DEFAULT_TASK", "Batch", "unique_rows"]
 
 DEFAULT_TASK = "task"
+# Field -> number of dimensions, and whether its numbers are floating-point numbers.
+TENSORS = {
+    "features_BINF": (4, True),
+    "prompt_ids_UT": (2, False),
+    "prompt_index_B": (1, False),
+    "labels_BL": (2, False),
+    "pair_rows_P": (1, False),
+    "pair_index_B": (1, False),
+    "weights_B": (1, True),
+    "scores_BA": (2, True),
+}
+REQUIRED = ("features_BINF", "prompt_ids_UT", "prompt_index_B")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +58,31 @@ class Batch:
     scores_BA: Tensor | None = None
     example_ids: tuple[str, ...] = ()
     task: str = DEFAULT_TASK
+
+    def __post_init__(self) -> None:
+        for name, (dimensions, is_floating) in TENSORS.items():
+            value = getattr(self, name)
+            if value is not None or name in REQUIRED:
+                require_tensor(
+                    f"{name} of a batch", value, dimensions=dimensions, is_floating=is_floating
+                )
+        self.require_rows("prompt_index_B")
+        if (self.pair_rows_P is None) != (self.pair_index_B is None):
+            raise ModelError("a batch has one of pair_rows_P and pair_index_B: expected both")
+
+    def require_rows(self, *names: str) -> None:
+        """Check that fields, where they are set, have a row for each example.
+
+        Raises:
+            ModelError: One has another number of rows.
+        """
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and len(value) != len(self):
+                raise ModelError(
+                    f"{name} of a batch has {len(value)} rows: expected {len(self)}, as many as "
+                    "features_BINF"
+                )
 
     def __len__(self) -> int:
         return self.features_BINF.shape[0]

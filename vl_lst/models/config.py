@@ -1,11 +1,25 @@
 """Settings of the parts of a model; a recipe fills them, a checkpoint's recipe rebuilds them."""
 
 from dataclasses import dataclass
-from typing import Literal
+from math import inf
+from typing import Literal, get_args
 
 from vl_lst.errors import ModelError
+from vl_lst.models.checks import require_choice, require_number, require_whole
 
 __all__ = ["HeadConfig", "LadderConfig", "VisualConfig"]
+
+
+Rungs = Literal["linear", "normalised", "pool"]
+RungPlace = Literal["before_block", "after_block"]
+ImageRungs = Literal["attenuate", "pass", "projection"]
+Gates = Literal["scalar", "channel"]
+CHOICES: dict[str, tuple[str, ...]] = {
+    "rungs": get_args(Rungs),
+    "rung_place": get_args(RungPlace),
+    "image_rungs": get_args(ImageRungs),
+    "gates": get_args(Gates),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +46,11 @@ class VisualConfig:
     image_order_std: float = 0.02
 
     def __post_init__(self) -> None:
+        for name in ("channels", "tokens", "grids", "max_images"):
+            require_whole(f"{name} of a VisualConfig", getattr(self, name), minimum=1)
+        if self.pooled_grid is not None:
+            require_whole("pooled_grid of a VisualConfig", self.pooled_grid, minimum=1)
+        require_number("image_order_std of a VisualConfig", self.image_order_std, below=inf)
         side = round((self.tokens / self.grids) ** 0.5)
         if self.pooled_grid is not None and (
             side * side * self.grids != self.tokens or side < self.pooled_grid
@@ -109,11 +128,32 @@ class LadderConfig:
     reduction: int = 4
     encoder_layers: tuple[int, ...] | None = None
     decoder_layers: tuple[int, ...] | None = None
-    rungs: Literal["linear", "normalised", "pool"] = "normalised"
-    rung_place: Literal["before_block", "after_block"] = "before_block"
-    image_rungs: Literal["attenuate", "pass", "projection"] = "pass"
-    gates: Literal["scalar", "channel"] = "scalar"
+    rungs: Rungs = "normalised"
+    rung_place: RungPlace = "before_block"
+    image_rungs: ImageRungs = "pass"
+    gates: Gates = "scalar"
     gate_temperature: float = 0.1
     gate_start: float = 0.9
     dropout: float = 0.1
     recompute: bool = True
+
+    def __post_init__(self) -> None:
+        require_whole("reduction of a LadderConfig", self.reduction, minimum=1)
+        for name in ("encoder_layers", "decoder_layers"):
+            layers = getattr(self, name)
+            if layers is None:
+                continue
+            if not isinstance(layers, tuple | list):
+                raise ModelError(
+                    f"{name} of a LadderConfig is {layers!r:.60}: expected numbers of layers such "
+                    "as (0, 2), or None for all"
+                )
+            for layer in layers:
+                require_whole(f"a layer in {name} of a LadderConfig", layer, minimum=0)
+        for name, choices in CHOICES.items():
+            require_choice(f"{name} of a LadderConfig", getattr(self, name), choices)
+        require_number(
+            "gate_temperature of a LadderConfig", self.gate_temperature, above=0, below=inf
+        )
+        require_number("gate_start of a LadderConfig", self.gate_start, above=0, below=1)
+        require_number("dropout of a LadderConfig", self.dropout, below=1)

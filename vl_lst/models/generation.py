@@ -11,6 +11,7 @@ from torch import Tensor
 from vl_lst.errors import ModelError
 from vl_lst.models.answer_tree import AnswerTree
 from vl_lst.models.batch import Batch
+from vl_lst.models.checks import require_whole
 from vl_lst.models.vision_language_model import VisionLanguageModel
 
 __all__ = ["beam_search", "generate", "greedy_search"]
@@ -36,13 +37,17 @@ def generate(
             anything.
 
     Raises:
-        ModelError: The model is another package's.
+        ModelError: The model is another package's, or an argument is something else.
     """
     if not isinstance(model, VisionLanguageModel):
         raise ModelError(
             f"the model that is to generate is a {type(model).__name__}: expected a model of this "
             "package with image and text, such as LadderModel"
         )
+    require_whole("max_length", max_length, minimum=1)
+    require_whole("beams", beams, minimum=1)
+    if answers is not None and not isinstance(answers, AnswerTree):
+        raise ModelError(f"answers is a {type(answers).__name__}: expected an AnswerTree")
     if beams == 1:
         return greedy_search(model, batch, max_length=max_length, answers=answers)
     return beam_search(model, batch, max_length=max_length, beams=beams, answers=answers)[0]

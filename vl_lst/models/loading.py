@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vl_lst.errors import ModelError
 from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.backbone_folder import (
     backbone_folder,
@@ -17,6 +18,7 @@ from vl_lst.models.backbone_folder import (
     model_errors,
     read_config,
 )
+from vl_lst.models.checks import require_choice
 from vl_lst.models.quantization import BackbonePrecision, inner_tensors, quantise
 
 __all__ = [
@@ -58,7 +60,7 @@ def demo_folder() -> Path:
     return Path(str(resources.files("vl_lst.demo") / "assets" / "t5"))
 
 
-def load_backbone(name: str, *, precision: BackbonePrecision = "fp32") -> LoadedBackbone:
+def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") -> LoadedBackbone:
     """Load a T5 (v1.0, v1.1, Flan) and its tokenizer.
 
     Args:
@@ -71,7 +73,14 @@ def load_backbone(name: str, *, precision: BackbonePrecision = "fp32") -> Loaded
         ModelError: There is no such model, it is not a T5, or a file of it is damaged or unsafe
             to read; the message names the file.
     """
-    problem = f"cannot load the backbone {name!r}"
+    if not isinstance(name, str | Path):
+        raise ModelError(
+            f"the backbone is a {type(name).__name__}: expected its name or folder, as a text or a "
+            "pathlib.Path"
+        )
+    require_choice("precision of a backbone", precision, tuple(DTYPES))
+    name = str(name)
+    problem = f"cannot load the backbone {name!r:.200}"
     expected = (
         f"expected `{DEMO}`, a folder holding a Hugging Face T5 (config.json, tokenizer.json, "
         "model.safetensors), or a name on the hub such as t5-base"

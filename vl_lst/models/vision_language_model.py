@@ -174,6 +174,10 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
             batch: With `scores_BA` to classify, with `labels_BL` and `weights_B` to generate.
             loss_average: See `losses.average_token_losses`.
         """
+        if not isinstance(batch, Batch):
+            raise ModelError(f"the model was given a {type(batch).__name__}: expected a Batch")
+        # What only training reads may be of other examples while generating.
+        batch.require_rows("labels_BL", "pair_index_B", "weights_B", "scores_BA")
         if batch.task in self.classifiers:
             if batch.scores_BA is None:
                 raise ModelError("the batch has no soft scores (scores_BA) to classify against")

@@ -10,6 +10,7 @@ A new checkpoint is written beside the old one and then takes its name by two re
 between them, `last` is missing and both neighbours are there; `find_checkpoint` knows.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -37,6 +38,7 @@ __all__ = [
     "find_checkpoint",
     "load_checkpoint",
     "load_parameters",
+    "remove_leftovers",
     "save_checkpoint",
 ]
 
@@ -105,6 +107,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     except (OSError, SafetensorError) as error:
         _remove(new, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) else str(error)
+        # safetensors has errors of its own, whose text alone tells.
+        if os.strerror(errno.ENOSPC) in str(reason):
+            reason = "no space left on the device"
         raise CheckpointError(
             f"the checkpoint {folder} could not be written ({reason}); the one before it is "
             "intact. Free some space if that is what is lacking, then run the same command again "
@@ -127,6 +132,21 @@ def find_checkpoint(folder: Path) -> Path | None:
             continue
         return neighbour
     return None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Give a checkpoint its name, if a killed process did not, and remove what is beside it.
+
+    Args:
+        folder: Such as `RUN/checkpoints/last`; a checkpoint that has been loaded.
+    """
+    found = find_checkpoint(folder)
+    if found is None:
+        return
+    if found != folder:
+        found.rename(folder)
+    for neighbour in _neighbours(folder):
+        _remove(neighbour, ignore_errors=True)
 
 
 def load_checkpoint(folder: Path, *names: str) -> Checkpoint:

@@ -1,6 +1,7 @@
 """Which code a run was trained with."""
 
 import hashlib
+import logging
 import os
 import subprocess
 from pathlib import Path
@@ -9,14 +10,21 @@ from pydantic import BaseModel, ConfigDict
 
 __all__ = ["GitState", "git_state"]
 
+log = logging.getLogger(__name__)
+
+CODE_FOLDERS = ("eval", "tasks", "feature_extraction", "vl_lst")
+# Of the whole checkout and as git writes it, whatever the user's configuration says.
+DIFF_OPTIONS = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-relative")
+NEW_MODULES = ("--others", "--exclude-standard", "-z")
+
 
 class GitState(BaseModel):
     """The checkout the code ran from, when a session of training started.
 
     Args:
         commit: Its hash.
-        dirty: Whether tracked files had been changed.
-        diff_sha256: SHA-256 of those changes; `None` if there were none.
+        dirty: Whether tracked files had been changed, or modules added without a commit.
+        diff_sha256: SHA-256 of those changes and modules; `None` if there were none.
         changed_during_run: Whether any of these was different when the session ended.
     """
 
@@ -35,9 +43,10 @@ def git_state(source: Path | None = None) -> GitState | None:
         source: A file of the code; this one by default.
 
     Returns:
-        The state, or `None` if no checkout tracks the file.
+        The state, or `None` if no checkout tracks the file or git cannot read it, which is logged.
     """
     file = source or Path(__file__).resolve()
+    folders = [file.parent] if source else [file.parents[2] / name for name in CODE_FOLDERS]
     # GIT_DIR and its like, as in a hook, would name another repository.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
 
@@ -47,15 +56,40 @@ def git_state(source: Path | None = None) -> GitState | None:
             check=True,
             capture_output=True,
             timeout=10,
-            env=environment | {"GIT_OPTIONAL_LOCKS": "0"},
+            env=environment | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
         ).stdout.strip()
 
     try:
         # Only if this very file is tracked: an installed package may lie inside some repository.
         git("ls-files", "--error-unmatch", file.name)
         commit = git("rev-parse", "HEAD").decode()
-        changes = git("diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color")
-    except (OSError, subprocess.SubprocessError):
+        changes = hashlib.sha256(git("diff", "HEAD", *DIFF_OPTIONS))
+        is_dirty = changes.digest() != hashlib.sha256().digest()
+        # A module runs whether or not git knows it, such as a new method's.
+        for path in git("ls-files", *NEW_MODULES, "--", *map(str, folders)).split(b"\0"):
+            if path.endswith(b".py"):
+                is_dirty = True
+                changes.update(
+                    b"\0" + path + b"\0" + (file.parent / os.fsdecode(path)).read_bytes()
+                )
+    except (OSError, subprocess.SubprocessError) as error:
+        is_untracked = isinstance(error, subprocess.CalledProcessError) and error.returncode == 1
+        if not is_untracked and any((parent / ".git").exists() for parent in file.parents):
+            log.warning(
+                "git cannot read the checkout of the code, so the record does not name its commit: "
+                "%s",
+                _reason(error),
+            )
         return None
-    digest = hashlib.sha256(changes).hexdigest() if changes else None
-    return GitState(commit=commit, dirty=bool(changes), diff_sha256=digest)
+    return GitState(
+        commit=commit, dirty=is_dirty, diff_sha256=changes.hexdigest() if is_dirty else None
+    )
+
+
+def _reason(error: OSError | subprocess.SubprocessError) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = error.stderr.decode(errors="replace").splitlines()
+        return lines[0] if lines else f"exit code {error.returncode}"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no answer within {error.timeout:.0f} seconds"
+    return str(error)

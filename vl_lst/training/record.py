@@ -294,8 +294,14 @@ def update_record(directory: RunDirectory, record: RunRecord) -> RunRecord:
         try:
             before = read_record(directory)
         except (CheckpointError, InputError) as error:
+            kept = directory.record_file.with_suffix(".unreadable.json")
+            if directory.record_file.is_file():
+                directory.record_file.replace(kept)
             log.warning(
-                "the record of an earlier session cannot be read and is replaced: %s", error
+                "the record of an earlier session cannot be read, so it is renamed to %s and "
+                "written again: %s",
+                kept.name,
+                error,
             )
             before = None
         if before is not None:

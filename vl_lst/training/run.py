@@ -354,6 +354,7 @@ def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
     names = [BEST, "last", *(f"{BEST}-{task}" for task in recipe.tasks if len(recipe.tasks) > 1)]
     if checkpoint not in names:
         raise CheckpointError(f"no checkpoint {checkpoint!r}: expected one of: {', '.join(names)}")
+    card.require_tasks(recipe.tasks)
     built = build_model(recipe, card.spec(), card.answers)
     card.require_backbone(recipe.backbone.name, built.fingerprint)
     folder = directory.checkpoint(checkpoint)

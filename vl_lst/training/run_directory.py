@@ -13,7 +13,7 @@ RUN/recipe.yaml     every setting, resolved; enough to run again
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +104,18 @@ class ModelCard(BaseModel):
                 "features again with the run's settings, or train on these."
             )
 
+    def require_tasks(self, tasks: Collection[str]) -> None:
+        """Refuse a card that is not of the tasks of the run's recipe.
+
+        Raises:
+            CheckpointError: The tasks differ.
+        """
+        if self.tasks.keys() != set(tasks):
+            raise CheckpointError(
+                f"the run's model.json is of another run: found the tasks {', '.join(self.tasks)}, "
+                f"expected {', '.join(tasks)}. Copy the run again."
+            )
+
     def require_backbone(self, name: str, fingerprint: str) -> None:
         """Refuse a backbone with other weights.
 
@@ -168,11 +180,11 @@ class RunDirectory:
                     "or choose another --out."
                 )
             # A finished run must stay readable if the new data root or features do not exist.
-            if self.card_file.exists():
+            if self._has_model():
                 return
         elif self.recipe_file.exists():
             # One that failed before it had a model, over a slip in the data say, is just begun.
-            if self.card_file.exists():
+            if self._has_model():
                 raise CheckpointError(
                     f"{self.path} holds a run, which will not be overwritten: pass --resume to "
                     "continue it, or choose another --out"
@@ -184,6 +196,10 @@ class RunDirectory:
                 "a folder that does not exist yet"
             )
         self.write_recipe(recipe)
+
+    def _has_model(self) -> bool:
+        """Whether training has got as far as a model, also if its card was lost since."""
+        return self.card_file.exists() or self.last.parent.exists()
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Write the resolved recipe."""
@@ -213,6 +229,7 @@ class RunDirectory:
             write_json(self.card_file, card.model_dump(mode="json"))
             return
         known = self.card()
+        known.require_tasks(card.tasks)
         known.require_features(card.spec())
         known.require_backbone("of this recipe", card.backbone_fingerprint)
         for task, before in known.tasks.items():

@@ -1,5 +1,6 @@
 """Locks on a run's folder: one process trains in it, and records are updated one at a time."""
 
+import errno
 import json
 import os
 import socket
@@ -35,7 +36,8 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
         folder: An existing folder.
 
     Raises:
-        CheckpointError: Another process, or thread of this one, works in it.
+        CheckpointError: Another process, or thread of this one, works in it, or something else
+            is at the place of the lock's file.
         LockError: The file system has no locks.
     """
     place = os.path.realpath(folder)
@@ -64,6 +66,7 @@ def record_lock(folder: Path) -> Iterator[None]:
     """Wait until no other process updates the record of a run, and keep it so during the block.
 
     Raises:
+        CheckpointError: Something else is at the place of the lock's file.
         LockError: The file system has no locks.
     """
     with _record_threads, _locked(folder / RECORD_LOCK, wait=True):
@@ -74,7 +77,15 @@ def record_lock(folder: Path) -> Iterator[None]:
 def _locked(path: Path, *, wait: bool) -> Iterator[int]:
     """Hold the lock of a file that exists as long as a process holds or awaits it."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            if error.errno not in (errno.EISDIR, errno.ELOOP):
+                raise
+            found = "a folder" if error.errno == errno.EISDIR else "a link"
+            raise CheckpointError(
+                f"{path} is {found}: expected a file, or nothing. Remove it."
+            ) from None
         try:
             lock_file(handle, path, wait=wait)
         except BaseException:

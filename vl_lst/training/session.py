@@ -18,7 +18,7 @@ from vl_lst.launch import read_launch, refuse_separate_processes
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.training.build import BuiltModel, build_model, choose_device
-from vl_lst.training.checkpoint import find_checkpoint
+from vl_lst.training.checkpoint import find_checkpoint, remove_leftovers
 from vl_lst.training.data import ids_digest
 from vl_lst.training.git import GitState, git_state
 from vl_lst.training.initialisation import initialise
@@ -53,7 +53,12 @@ UNFINISHED = "training has not ended, or its process was killed"
 
 
 def train(
-    recipe: Recipe, out: str | Path, *, resume: bool = False, report: ProgressReport = silent
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    report: ProgressReport = silent,
+    checkout: GitState | None = None,
 ) -> RunRecord:
     """Train, or go on training, and write the run's record however it ends.
 
@@ -64,6 +69,8 @@ def train(
         out: The run's folder.
         resume: Go on with the run in it, if there is one.
         report: Told how far training is.
+        checkout: State of the code when the program began, where it has worked before training;
+            as it is now by default.
 
     Raises:
         CheckpointError: The folder holds something and `resume` is not set, another process
@@ -93,7 +100,7 @@ def train(
                 "change it with --set.",
                 ", ".join(ignored),
             )
-        session = _Session(recipe, directory, accelerator, resume, git_state())
+        session = _Session(recipe, directory, accelerator, resume, checkout or git_state())
         return session.run_recorded(report)
 
 
@@ -154,6 +161,9 @@ class _Session:
                 self.directory.write_recipe(recipe)
         self._log_start(data)
         self.trainer.train()
+        with agreed(self.accelerator):
+            if self.accelerator.is_main_process:
+                remove_leftovers(self.directory.last)
 
     def _prepare(self) -> tuple[dict[str, TaskData], BuiltModel, ModelCard]:
         """Load the data and build the model; without collective operations."""
@@ -299,6 +309,13 @@ class _Session:
         except (CheckpointError, InputError):
             return None
 
+    def _trained_before(self) -> bool:
+        """Whether an earlier session has results, also if its record is lost or cannot be read."""
+        if find_checkpoint(self.directory.last) is not None:
+            return True
+        before = self._record_before()
+        return before is not None and bool(before.steps)
+
     def _has_trained(self) -> bool:
         return self.trainer is not None and self.trainer.counters.step > self.trainer.first_step
 
@@ -315,8 +332,7 @@ class _Session:
         log.info("%s: %s", status, error, extra={"only_in_file": True})
         if not self.accelerator.is_main_process:
             return
-        before = self._record_before()
-        if before is not None and before.steps and not self._has_trained():
+        if self._trained_before() and not self._has_trained():
             return
         self._note_changed_code()
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -140,6 +141,17 @@ def test_no_space_left_leaves_the_checkpoint_before_it(folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert load_checkpoint(folder, MODEL).state["step"] == 1
     assert [p.name for p in folder.parent.iterdir()] == ["last"]
+
+
+def test_a_full_disk_is_named_in_plain_words(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the library that writes tensors makes of it."""
+
+    def fail(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os)")
+
+    monkeypatch.setattr("vl_lst.training.checkpoint.save_file", fail)
+    with pytest.raises(CheckpointError, match=r"\(no space left on the device\)"):
+        save_checkpoint(folder, checkpoint(2))
 
 
 def cut(path: Path) -> None:

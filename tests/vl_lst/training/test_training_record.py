@@ -59,6 +59,53 @@ def test_a_resume_that_fails_leaves_a_finished_run_as_it_was(
     assert "nowhere" in (finished / "log.txt").read_text()
 
 
+@pytest.mark.parametrize("content", [None, "{", '{"schema_version": 2}'])
+def test_a_resume_that_fails_leaves_a_record_it_cannot_read(
+    finished: Path, world: TinyWorld, tmp_path: Path, content: str | None
+) -> None:
+    """Such as one of a later version."""
+    record = finished / "record.json"
+    record.unlink()
+    if content is not None:
+        record.write_text(content)
+    with pytest.raises(InputError):
+        train(world.recipe(data__root=str(tmp_path / "nowhere")), finished, resume=True)
+    assert (record.read_text() if record.exists() else None) == content
+
+
+def test_a_record_that_cannot_be_read_is_kept_when_it_is_written_again(
+    finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = record_of(finished)
+    (finished / "record.json").write_text('{"schema_version": 2}')
+    train(RunDirectory(finished).recipe(), finished, resume=True)
+    assert record_of(finished).scores == before.scores
+    assert (finished / "record.unreadable.json").read_text() == '{"schema_version": 2}'
+    assert "renamed to record.unreadable.json" in caplog.text
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_finished_run_without_its_card_is_not_begun_again(
+    finished: Path, world: TinyWorld, tmp_path: Path, resume: bool
+) -> None:
+    (finished / "model.json").unlink()
+    before = (finished / "recipe.yaml").read_bytes()
+    with pytest.raises(InputError if resume else CheckpointError):
+        train(world.recipe(data__root=str(tmp_path / "nowhere")), finished, resume=resume)
+    assert (finished / "recipe.yaml").read_bytes() == before
+
+
+def test_a_card_of_other_tasks_is_one_message(finished: Path) -> None:
+    card = finished / "model.json"
+    card.write_text(card.read_text().replace('"vqa": {', '"gqa": {'))
+    for call in (
+        lambda: train(RunDirectory(finished).recipe(), finished, resume=True),
+        lambda: load_run(finished),
+    ):
+        with pytest.raises(CheckpointError, match="found the tasks gqa, expected vqa"):
+            call()
+
+
 def test_another_number_of_processes_leaves_the_record(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +141,20 @@ def test_a_finished_run_without_its_last_checkpoint_is_not_trained_from_scratch(
         train(RunDirectory(finished).recipe(), finished, resume=True)
     assert small_files(finished) == before
     assert load_run(finished)
+
+
+@pytest.mark.parametrize("is_renamed", [True, False])
+def test_a_run_killed_at_its_very_end_is_tidied_by_the_next_resume(
+    finished: Path, is_renamed: bool
+) -> None:
+    """Killed between the renames of its last checkpoint, or after them."""
+    last = finished / "checkpoints" / "last"
+    names = {path.name for path in last.parent.iterdir()}
+    shutil.copytree(last, last.with_name(".last.old"))
+    if not is_renamed:
+        last.rename(last.with_name(".last.new"))
+    train(RunDirectory(finished).recipe(), finished, resume=True)
+    assert {path.name for path in last.parent.iterdir()} == names
 
 
 def test_a_resume_with_nothing_to_resume_says_that_it_starts(

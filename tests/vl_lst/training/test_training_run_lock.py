@@ -4,8 +4,8 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from vl_lst.cli import main
 from vl_lst.errors import CheckpointError
 from vl_lst.training.record import add_scores, read_record
 from vl_lst.training.run_directory import RunDirectory
-from vl_lst.training.run_lock import exclusive_folder
+from vl_lst.training.run_lock import exclusive_folder, record_lock
 from vl_lst.training.session import train
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -117,6 +117,22 @@ def test_locks_nest_in_a_thread_and_keep_others_out(tmp_path: Path) -> None:
         assert "another thread of this process" in refused[0]
         assert (tmp_path / ".lock").exists()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("lock", "name"), [(exclusive_folder, ".lock"), (record_lock, ".record.lock")]
+)
+def test_what_is_in_the_place_of_a_lock_is_named(
+    lock: Callable[[Path], AbstractContextManager[None]], name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(CheckpointError, match=f"{name} is a folder: .* Remove it"), lock(tmp_path):
+        pass
+    (tmp_path / name).rmdir()
+    (tmp_path / name).symlink_to(tmp_path / "target")
+    with pytest.raises(CheckpointError, match=f"{name} is a link: .* Remove it"), lock(tmp_path):
+        pass
+    assert not (tmp_path / "target").exists()
 
 
 @pytest.mark.parametrize(

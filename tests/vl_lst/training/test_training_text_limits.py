@@ -199,7 +199,9 @@ def test_an_earlier_run_answers_and_resumes_as_it_was_trained(
 
     weights = load_file(out / "checkpoints" / "last" / "model.safetensors")
     metrics = (out / "metrics.jsonl").read_bytes()
+    # As if it had been killed before its first checkpoint.
     shutil.rmtree(out / "checkpoints")
+    (out / "record.json").unlink()
     resumed = train(RunDirectory(out).recipe(), out, resume=True)
     assert (out / "metrics.jsonl").read_bytes() == metrics
     again = load_file(out / "checkpoints" / "last" / "model.safetensors")
