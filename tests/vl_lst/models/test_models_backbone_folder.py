@@ -353,6 +353,13 @@ def test_an_empty_name_is_not_the_current_folder(name: str) -> None:
         load_backbone(name)
 
 
+@pytest.mark.parametrize("name", ["~/t5", "C:\\t5", "a/b/c", "t5/", "../nowhere"])
+def test_what_cannot_be_a_name_on_the_hub_is_not_looked_up(name: str) -> None:
+    with pytest.raises(ModelError, match="no folder on .*cannot be a name on the hub") as raised:
+        load_backbone(name)
+    assert "Repo id" not in str(raised.value)
+
+
 def test_a_file_is_no_backbone(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"config\.json is a file: expected the folder"):
         load_backbone(str(folder / "config.json"))
