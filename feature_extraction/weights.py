@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-from huggingface_hub.utils import validate_repo_id
 from torch import Tensor, nn
 
 from feature_extraction.errors import EncoderError
@@ -97,18 +96,16 @@ def fetch_from_hub(repository: str, files: Sequence[str]) -> Path:
             "the network, or give a folder copied from elsewhere."
         )
 
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        raise EncoderError(
-            f"{repository:.300} is no folder on this machine and could not be fetched, since it "
-            "cannot be a name on the hub: expected a folder, or OWNER/NAME on the hub"
-        ) from None
     with library_call(cannot_fetch, is_download=True):
         try:
             return Path(
                 snapshot_download(name, revision=revision or None, allow_patterns=list(files))
             )
+        except HFValidationError:
+            raise EncoderError(
+                f"{repository:.300} is no folder on this machine and could not be fetched, since "
+                "it cannot be a name on the hub: expected a folder, or OWNER/NAME on the hub"
+            ) from None
         except LocalEntryNotFoundError:
             raise cannot_fetch("no connection to the Hugging Face hub") from None
 
