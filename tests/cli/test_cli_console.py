@@ -56,6 +56,24 @@ def test_a_terminal_without_columns_still_shows_results(
     assert "extract-features" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("size", ["0", "5", "\N{SUPERSCRIPT TWO}", "\N{FULLWIDTH DIGIT ONE}"])
+def test_tables_show_their_cells_however_the_terminal_was_at_the_start(size: str) -> None:
+    code = "from rich.table import Table; from vl_lst.cli._console import results; "
+    code += "table = Table('metric', 'value'); table.add_row('accuracy', '50.00'); "
+    code += "results.print(table)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"COLUMNS": size, "LINES": size, "PYTHONIOENCODING": "utf-8"},
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert "accuracy" in done.stdout
+    assert "50.00" in done.stdout
+
+
 def test_an_interrupted_command_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,18 @@ QuietOption = Annotated[
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
 
 
+# With fewer columns tables show nothing of their cells.
+MIN_SIZE = {"COLUMNS": 20, "LINES": 1}
+
+
+def _ignore_useless_sizes() -> None:
+    """Remove a size of the terminal from the environment that nothing can be printed in."""
+    for name, least in MIN_SIZE.items():
+        size = os.environ.get(name, "")
+        if size and not (size.isascii() and size.isdecimal() and int(size[:9]) >= least):
+            del os.environ[name]
+
+
 class _Console(Console):
     """A console that remembers the first failure to print and prints nothing afterwards.
 
@@ -72,6 +84,8 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+# Consoles read these sizes once.
+_ignore_useless_sizes()
 results = _Console(soft_wrap=True, highlight=False)
 status = _Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -80,9 +94,6 @@ LONG_WORD = re.compile(r"\S{400,}")
 SHOWN_AT_START, SHOWN_AT_END = 160, 80
 # Those of a terminal, which a file name may hold.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-# With fewer columns tables show nothing of their cells.
-MIN_COLUMNS = 20
 
 
 def prepare_streams() -> None:
@@ -96,9 +107,7 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    columns = os.environ.get("COLUMNS", "")
-    if columns.isdecimal() and int(columns) < MIN_COLUMNS:
-        del os.environ["COLUMNS"]
+    _ignore_useless_sizes()
 
 
 class _PlainLines:
