@@ -10,6 +10,7 @@ import pytest
 
 import vl_lst
 from vl_lst.cli import main
+from vl_lst.cli._console import progress
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -72,6 +73,18 @@ def test_tables_show_their_cells_however_the_terminal_was_at_the_start(size: str
     )
     assert "accuracy" in done.stdout
     assert "50.00" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["[/]", "[bold]x[/bold]", ":cat:", "[red"])
+def test_names_that_look_like_markup_are_printed_as_they_are(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "check", "--task", "vqa", "--data-root", name]) == 1
+    assert f"files of vqa below {name}" in capsys.readouterr().out
+    with progress(f"evaluating {name}", quiet=False) as report:
+        report(1, 1)
+    assert f"evaluating {name}" in capsys.readouterr().err
 
 
 def test_an_interrupted_command_says_so(

@@ -25,6 +25,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from vl_lst.progress import ProgressReport, silent
 
@@ -62,11 +63,18 @@ class _Console(Console):
     """A console that remembers the first failure to print and prints nothing afterwards.
 
     A full or closed stream must not lose what the command still has to write or to do.
+
+    Args:
+        stderr: Whether it prints to standard error.
     """
 
     failure: OSError | None = None
     # Of the running command; its exit code is 1 then.
     has_unwritten_report = False
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        # Names of files and answers may look like markup (`[/]`) or an emoji (`:cat:`).
+        super().__init__(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as `rich` does."""
@@ -86,8 +94,8 @@ class _Console(Console):
 
 # Consoles read these sizes once.
 _ignore_useless_sizes()
-results = _Console(soft_wrap=True, highlight=False)
-status = _Console(stderr=True, soft_wrap=True, highlight=False)
+results = _Console()
+status = _Console(stderr=True)
 
 # A name may have 255 bytes. A longer word, such as a path of thousands, would hide the message.
 LONG_WORD = re.compile(r"\S{400,}")
@@ -164,7 +172,7 @@ def progress(description: str, *, quiet: bool) -> Iterator[ProgressReport]:
         yield _PlainLines(description)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -197,7 +205,7 @@ class _StatusHandler(logging.Handler):
 
 def complain(message: str) -> None:
     """Print an error, with control characters escaped and very long words shortened."""
-    status.print("[bold red]error:[/] ", end="")
+    status.print(Text("error: ", "bold red"), end="")
     message = CONTROL.sub(lambda found: ascii(found[0])[1:-1], message)
     message = LONG_WORD.sub(lambda found: _shortened(found[0]), message)
     status.print(message, markup=False)
