@@ -137,3 +137,19 @@ def test_outside_of_commands_nothing_is_checked(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
     check: Callable[[dict[str, str]], None] = keep_inputs_of_recipe
     check({"features": str(tmp_path / "x")})
+
+
+@pytest.mark.parametrize("place", ["scores.json", "data/scores.json", "data/vqa/scores.json"])
+def test_an_earlier_report_among_annotations_is_replaced(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    for root in (".", "data"):
+        for _ in range(2):
+            assert (
+                main(["data", "check", "--task", "vqa", "--data-root", root, "--json", place]) == 1
+            )
+            assert "would replace" not in capsys.readouterr().err
+            assert json.loads((tmp_path / place).read_bytes())["task"] == "vqa"

@@ -24,7 +24,12 @@ RUN_NAMES = frozenset(
     (RECORD, RECIPE, CARD, "metrics.jsonl", "log.txt", "features.h5")
     + ("checkpoints", "predictions", "submission", "tensorboard")
 )
-MODEL_CONFIGS = ("config.json", "open_clip_config.json")
+# Texts in the folder of a model.
+MODEL_FILES = frozenset(
+    "config.json generation_config.json open_clip_config.json preprocessor_config.json "
+    "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json "
+    "vocab.txt merges.txt model.safetensors.index.json".split()
+)
 
 # Of the running command.
 _CLAIMS: ContextVar[Sequence[Claim]] = ContextVar("vl_lst.outputs", default=())
@@ -146,7 +151,7 @@ def _is_run(folder: Path) -> bool:
 
 def _is_read(place: Path, folder: Path) -> bool:
     """Whether a text is one that commands read in a folder: of a model, or of a task."""
-    if place.parent == folder and any((folder / name).is_file() for name in MODEL_CONFIGS):
+    if place.parent == folder and place.name in MODEL_FILES:
         return True
     from tasks import get_task, task_names
 
