@@ -10,6 +10,7 @@ from feature_extraction.errors import EncoderError
 from feature_extraction.model_files import (
     WEIGHTS_FILES,
     WEIGHTS_NAME,
+    is_present,
     read_json_object,
     read_safetensors,
     weights_in_folder,
@@ -43,7 +44,7 @@ def read_preprocessing(folder: Path) -> tuple[dict[str, Any], Path]:
         EncoderError: There are none.
     """
     for path in (folder / name for name in PREPROCESSING_NAMES):
-        if path.exists():
+        if is_present(path):
             found = read_json_object(path)
             settings = found.get("image_processor", found)
             if not isinstance(settings, dict):

@@ -6,6 +6,7 @@ would wait for ever, and a link to `/dev/zero` would fill memory. Nothing is unp
 
 import json
 import math
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ __all__ = [
     "WEIGHTS_NAME",
     "TensorShape",
     "check_numbers",
+    "is_present",
     "read_json_object",
     "read_safetensors",
     "read_shapes",
@@ -60,6 +62,15 @@ class TensorShape:
     shape: tuple[int, ...]
 
 
+def is_present(path: Path) -> bool:
+    """Whether a folder has an entry of a name, a broken link included.
+
+    A link without its target, as an incomplete copy leaves behind, must not be taken for a file
+    that the folder never had.
+    """
+    return os.path.lexists(path)
+
+
 def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
     """Refuse a file that would block its reader or never end.
 
@@ -70,6 +81,11 @@ def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
     try:
         found = path.stat()
     except (OSError, ValueError) as error:
+        if path.is_symlink():
+            raise EncoderError(
+                f"{path} is a link that leads nowhere: expected a regular file. Copy the file that "
+                "it should lead to."
+            ) from None
         reason = getattr(error, "strerror", None) or error
         raise EncoderError(f"{path} cannot be read: {reason}") from None
     if not stat.S_ISREG(found.st_mode):
@@ -175,7 +191,7 @@ def weights_in_folder(folder: Path) -> list[Path]:
         EncoderError: The index is damaged, or lists files outside the folder.
     """
     index = folder / INDEX_NAME
-    if not index.exists():
+    if not is_present(index):
         return [folder / WEIGHTS_NAME]
     parts = read_json_object(index).get("weight_map")
     names = set(parts.values()) if isinstance(parts, dict) and _all_text(parts) else set()
@@ -195,7 +211,7 @@ def _require_safetensors(path: Path) -> None:
             "code when read, so they are refused; convert it once, where you trust it: "
             "safetensors.torch.save_file(state_dict, 'NAME.safetensors')"
         )
-    if not path.exists():
+    if not is_present(path):
         pickles = sorted(
             file.name for file in path.parent.glob("*.*") if file.suffix in (".bin", ".pt", ".pth")
         )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from feature_extraction.errors import EncoderError
 from feature_extraction.library_calls import library_call
+from feature_extraction.model_files import is_present
 from feature_extraction.open_clip_weights import (
     CONFIG_NAME,
     QUICK_GELU_SUFFIX,
@@ -222,7 +223,7 @@ class OpenClipTower:
             )
         normalisation = None
         neighbour = path.parent / CONFIG_NAME
-        if neighbour.exists():
+        if is_present(neighbour):
             config = read_config(neighbour)
             self._check_activation(
                 f"file {path}, by the {CONFIG_NAME} beside it,",

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
 from feature_extraction.errors import EncoderError
@@ -96,7 +97,17 @@ def fetch_from_hub(repository: str, files: Sequence[str]) -> Path:
         )
 
     with library_call(cannot_fetch, is_download=True):
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(files)))
+        try:
+            return Path(
+                snapshot_download(name, revision=revision or None, allow_patterns=list(files))
+            )
+        except HFValidationError:
+            raise EncoderError(
+                f"{repository:.300} is no folder on this machine and could not be fetched, since "
+                "it cannot be a name on the hub: expected a folder, or OWNER/NAME on the hub"
+            ) from None
+        except LocalEntryNotFoundError:
+            raise cannot_fetch("no connection to the Hugging Face hub") from None
 
 
 def three_numbers(values: Any, source: str) -> tuple[float, float, float]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 from eval.archives import extract_members, file_names
 from eval.errors import FileFormatError, InputError
@@ -151,8 +152,10 @@ def fetch(
         FileFormatError: It has another checksum.
     """
     name = url.rpartition("/")[2]
-    if not url.startswith(("http://", "https://")) or not re.fullmatch(r"[\w.-]+", name):
-        raise InputError(f"{url!r} is no address of a file to download; expected http or https")
+    if not _is_address(url) or not re.fullmatch(r"[\w.-]+", name):
+        raise InputError(
+            f"{url!r:.300} is no address of a file to download; expected http or https"
+        )
     target, part = folder / name, folder / f"{name}.part"
     folder.mkdir(parents=True, exist_ok=True)
     for path in (target, part):
@@ -165,6 +168,17 @@ def fetch(
         return target
     _verify(target, folder / f"{name}.json", url, sha256)
     return target
+
+
+def _is_address(url: str) -> bool:
+    """Whether a text has a scheme that can be fetched, a host, and a port that there can be."""
+    if any(character <= " " for character in url):
+        return False
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets without their other half, a port that is no number
+        return False
 
 
 def _fetch_all(url: str, part: Path, attempts: int, pause: float, report: BytesReport) -> None:

@@ -12,6 +12,7 @@ The splits of VL-T5 and LXMERT choose among the official questions. Their answer
 split's own file where every question has its human answers there, else from the official files.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -260,14 +261,22 @@ def _asked(data_root: Path) -> Iterator[dict[str, Any]]:
                 "img_id": question.image,
                 "sent": question.text,
                 **{name: annotation[name] for name in ANNOTATION_FIELDS},
-                "answers": _as_texts(annotation["answers"]),
+                "answers": _as_texts(annotation["answers"], source.sources()[-1], question.id),
             }
 
 
-def _as_texts(answers: list[Any]) -> list[Any]:
+def _as_texts(answers: list[Any], path: Path, question: int) -> list[Any]:
     """The answers without their numbers, where these are as `_annotations_of` gives them back."""
-    numbered = [answer.get("answer_id") for answer in answers] == list(range(1, len(answers) + 1))
-    return [answer["answer"] for answer in answers] if numbered else answers
+    if [answer.get("answer_id") for answer in answers] == list(range(1, len(answers) + 1)):
+        return [answer["answer"] for answer in answers]
+    try:
+        json.dumps(answers, allow_nan=False)
+    except ValueError:
+        raise FileFormatError(
+            f"{path}: an answer to the question {question} holds NaN or an infinite number, which "
+            "JSON does not have; expected the official VQA v2 annotations. Fetch the file again."
+        ) from None
+    return answers
 
 
 TASK = Task(

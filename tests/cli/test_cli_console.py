@@ -10,6 +10,7 @@ import pytest
 
 import vl_lst
 from vl_lst.cli import main
+from vl_lst.cli._console import progress
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -54,6 +55,36 @@ def test_a_terminal_without_columns_still_shows_results(
     monkeypatch.setenv("COLUMNS", columns)
     assert main(["--help"]) == 0
     assert "extract-features" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", ["0", "5", "\N{SUPERSCRIPT TWO}", "\N{FULLWIDTH DIGIT ONE}"])
+def test_tables_show_their_cells_however_the_terminal_was_at_the_start(size: str) -> None:
+    code = "from rich.table import Table; from vl_lst.cli._console import results; "
+    code += "table = Table('metric', 'value'); table.add_row('accuracy', '50.00'); "
+    code += "results.print(table)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=os.environ | {"COLUMNS": size, "LINES": size, "PYTHONIOENCODING": "utf-8"},
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert "accuracy" in done.stdout
+    assert "50.00" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["[/]", "[bold]x[/bold]", ":cat:", "[red"])
+def test_names_that_look_like_markup_are_printed_as_they_are(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "check", "--task", "vqa", "--data-root", name]) == 1
+    assert f"files of vqa below {name}" in capsys.readouterr().out
+    with progress(f"evaluating {name}", quiet=False) as report:
+        report(1, 1)
+    assert f"evaluating {name}" in capsys.readouterr().err
 
 
 def test_an_interrupted_command_says_so(

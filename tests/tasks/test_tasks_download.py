@@ -191,6 +191,22 @@ def test_a_server_that_is_not_there_is_said(tmp_path: Path) -> None:
         fetch("http://127.0.0.1:1/a.bin", tmp_path, pause=0, attempts=2)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1/a.bin",
+        "http://host:port/a.bin",
+        "https://host:99999/a.bin",
+        "http:///a.bin",
+        "http://host\n/a.bin",
+    ],
+)
+def test_an_address_without_a_sound_host_is_refused_at_once(url: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no address of a file"):
+        fetch(url, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/a", "http://host/", "x"])
 def test_other_addresses_are_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no address of a file"):

@@ -148,3 +148,14 @@ def test_the_answers_of_gqa_are_listed(tmp_path: Path) -> None:
         for answer, _ in example.targets
     }
     assert set(json.loads(made.path.read_text())) == expected
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400"])
+def test_numbers_that_json_does_not_have_are_named(root: Path, number: str) -> None:
+    path = root / "vqa" / "v2_mscoco_val2014_annotations.json"
+    annotations = json.loads(path.read_text())
+    answer = annotations["annotations"][0]["answers"][0]
+    answer |= {"answer_id": 7, "answer_confidence": "REPLACED"}
+    path.write_text(json.dumps(annotations).replace('"REPLACED"', number))
+    with pytest.raises(FileFormatError, match=r"annotations.json: .*question \d+ holds NaN or an"):
+        prepare(root)

@@ -24,6 +24,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from eval.outputs import NO_PERMISSION
 from feature_extraction.disk import is_out_of_space
@@ -47,15 +48,34 @@ QuietOption = Annotated[
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
 
 
+# With fewer columns tables show nothing of their cells.
+MIN_SIZE = {"COLUMNS": 20, "LINES": 1}
+
+
+def _ignore_useless_sizes() -> None:
+    """Remove a size of the terminal from the environment that nothing can be printed in."""
+    for name, least in MIN_SIZE.items():
+        size = os.environ.get(name, "")
+        if size and not (size.isascii() and size.isdecimal() and int(size[:9]) >= least):
+            del os.environ[name]
+
+
 class _Console(Console):
     """A console that remembers the first failure to print and prints nothing afterwards.
 
     A full or closed stream must not lose what the command still has to write or to do.
+
+    Args:
+        stderr: Whether it prints to standard error.
     """
 
     failure: OSError | None = None
     # Of the running command; its exit code is 1 then.
     has_unwritten_report = False
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        # Names of files and answers may look like markup (`[/]`) or an emoji (`:cat:`).
+        super().__init__(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as `rich` does."""
@@ -73,17 +93,16 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-results = _Console(soft_wrap=True, highlight=False)
-status = _Console(stderr=True, soft_wrap=True, highlight=False)
+# Consoles read these sizes once.
+_ignore_useless_sizes()
+results = _Console()
+status = _Console(stderr=True)
 
 # A name may have 255 bytes. A longer word, such as a path of thousands, would hide the message.
 LONG_WORD = re.compile(r"\S{400,}")
 SHOWN_AT_START, SHOWN_AT_END = 160, 80
 # Those of a terminal, which a file name may hold.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-# With fewer columns tables show nothing of their cells.
-MIN_COLUMNS = 20
 
 
 def prepare_streams() -> None:
@@ -97,9 +116,7 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    columns = os.environ.get("COLUMNS", "")
-    if columns.isdecimal() and int(columns) < MIN_COLUMNS:
-        del os.environ["COLUMNS"]
+    _ignore_useless_sizes()
 
 
 class _PlainLines:
@@ -156,7 +173,7 @@ def progress(description: str, *, quiet: bool) -> Iterator[ProgressReport]:
         yield _PlainLines(description)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -189,7 +206,7 @@ class _StatusHandler(logging.Handler):
 
 def complain(message: str) -> None:
     """Print an error, with control characters escaped and very long words shortened."""
-    status.print("[bold red]error:[/] ", end="")
+    status.print(Text("error: ", "bold red"), end="")
     status.print(_printable(message), markup=False)
 
 

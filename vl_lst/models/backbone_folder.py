@@ -25,6 +25,7 @@ from feature_extraction.library_calls import library_call
 from feature_extraction.model_files import (
     MAX_JSON_BYTES,
     WEIGHTS_FILES,
+    is_present,
     read_json_object,
     read_safetensors,
     read_shapes,
@@ -59,6 +60,9 @@ VOCABULARY_NAMES = (TOKENIZER_NAME, SENTENCEPIECE_NAME, "vocab.txt", "vocab.json
 # Of a tokenizer's configuration: code, templates, and names of files or models elsewhere.
 UNWANTED = ("auto_map", "chat_template", "init_inputs", "name_or_path", "processor_class")
 UNWANTED_ENDINGS = ("_file", "_files", "_path")
+
+# Fields of a token in a tokenizer's configuration.
+TOKEN_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special", "__type")
 
 FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 # One tensor by three names, of which a file holds at least one.
@@ -171,7 +175,7 @@ def read_config(folder: Path) -> T5Config:
     if kind != "t5":
         raise ModelError(f"{path} is a {kind!s:.60}: expected a T5 (v1.0, v1.1, Flan)")
     generation = folder / GENERATION_NAME
-    if generation.exists():
+    if is_present(generation):
         start = read_json_object(generation).get("decoder_start_token_id")
         if start is not None:
             content["decoder_start_token_id"] = start
@@ -234,7 +238,7 @@ def load_tokenizer(folder: Path, config: T5Config) -> Any:
         EncoderError: A file is not a regular file, or not a JSON object.
         ModelError: There is no tokenizer, it cannot be loaded, or its tokens are not the model's.
     """
-    if not any((folder / name).exists() for name in VOCABULARY_NAMES):
+    if not any(is_present(folder / name) for name in VOCABULARY_NAMES):
         raise ModelError(f"no {TOKENIZER_NAME} in {folder}: a backbone needs its tokenizer")
     with tempfile.TemporaryDirectory(prefix="vl-lst-tokenizer-") as temporary:
         _copy_tokenizer(folder, Path(temporary))
@@ -262,20 +266,36 @@ def load_tokenizer(folder: Path, config: T5Config) -> Any:
 
 def _copy_tokenizer(folder: Path, target: Path) -> None:
     for name in TOKENIZER_JSON_NAMES:
-        if (folder / name).exists():
+        if is_present(folder / name):
             content = read_json_object(folder / name)
             kept = {
-                key: value
+                key: _plain_tokens(value)
                 for key, value in content.items()
                 if key not in UNWANTED and not key.endswith(UNWANTED_ENDINGS)
             }
             (target / name).write_text(json.dumps(kept), encoding="utf-8")
     for name in VOCABULARY_NAMES:
-        if (folder / name).exists():
+        if is_present(folder / name):
             if name == TOKENIZER_NAME:
                 read_json_object(folder / name)
             require_regular_file(folder / name, MAX_JSON_BYTES)
             (target / name).write_bytes((folder / name).read_bytes())
+
+
+def _plain_tokens(value: Any) -> Any:
+    """Leave out fields that a token does not have, which the tokenizer library would print."""
+    if isinstance(value, list):
+        return list(map(_plain_token, value))
+    value = _plain_token(value)
+    if isinstance(value, dict):
+        return {key: _plain_token(field) for key, field in value.items()}
+    return value
+
+
+def _plain_token(value: Any) -> Any:
+    if isinstance(value, dict) and "content" in value:
+        return {key: field for key, field in value.items() if key in TOKEN_FIELDS}
+    return value
 
 
 def _compare_shapes(paths: list[Path], config: T5Config, folder: Path) -> None:

@@ -107,9 +107,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     except (OSError, SafetensorError) as error:
         _remove(new, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        # safetensors has errors of its own, whose text alone tells.
-        if os.strerror(errno.ENOSPC) in str(reason):
-            reason = "no space left on the device"
+        # safetensors puts the system's words into a sentence of its own.
+        if (no_space := os.strerror(errno.ENOSPC)) in str(reason):
+            reason = no_space
         raise CheckpointError(
             f"the checkpoint {folder} could not be written ({reason}); the one before it is "
             "intact. Free some space if that is what is lacking, then run the same command again "

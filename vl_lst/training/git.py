@@ -66,12 +66,12 @@ def git_state(source: Path | None = None) -> GitState | None:
         changes = hashlib.sha256(git("diff", "HEAD", *DIFF_OPTIONS))
         is_dirty = changes.digest() != hashlib.sha256().digest()
         # A module runs whether or not git knows it, such as a new method's.
-        for path in git("ls-files", *NEW_MODULES, "--", *map(str, folders)).split(b"\0"):
-            if path.endswith(b".py"):
+        for name in git("ls-files", *NEW_MODULES, "--", *map(str, folders)).split(b"\0"):
+            path = file.parent / os.fsdecode(name)
+            # Not what editors leave, such as the broken link `.#module.py`.
+            if path.suffix == ".py" and path.stem.isidentifier() and path.is_file():
                 is_dirty = True
-                changes.update(
-                    b"\0" + path + b"\0" + (file.parent / os.fsdecode(path)).read_bytes()
-                )
+                changes.update(b"\0" + name + b"\0" + path.read_bytes())
     except (OSError, subprocess.SubprocessError) as error:
         is_untracked = isinstance(error, subprocess.CalledProcessError) and error.returncode == 1
         if not is_untracked and any((parent / ".git").exists() for parent in file.parents):

@@ -325,6 +325,8 @@ def make_folder(path: Path) -> None:
         raise CheckpointError(
             f"cannot make the folder {path}: {error.strerror}. Choose another --out."
         ) from None
+    except ValueError:
+        raise CheckpointError(f"{str(path)!a}: no folder can have such a name") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise CheckpointError(
             f"cannot write to the folder {path}: permission denied. Choose another --out, or "

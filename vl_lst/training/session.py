@@ -13,7 +13,14 @@ from accelerate import Accelerator
 from eval.errors import InputError
 from feature_extraction.disk import is_out_of_space
 from feature_extraction.store import open_features
-from vl_lst.errors import USER_ERRORS, CheckpointError, ProcessFailedError, TrainingError
+from tasks._calls import as_path
+from vl_lst.errors import (
+    USER_ERRORS,
+    CheckpointError,
+    ProcessFailedError,
+    RecipeError,
+    TrainingError,
+)
 from vl_lst.launch import read_launch, refuse_separate_processes
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
@@ -75,16 +82,22 @@ def train(
     Raises:
         CheckpointError: The folder holds something and `resume` is not set, another process
             trains in it, or a checkpoint is damaged or cannot be written.
-        RecipeError: The run in the folder has another recipe.
+        RecipeError: The run in the folder has another recipe, or `recipe` is none.
+        InputError: `out` is no path.
         LaunchError: The processes that are to train together were not launched as they should be.
         ProcessFailedError: Another of these processes failed.
         TrainingError: A loss is not finite, or the disk is full.
     """
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(
+            f"the recipe is a {type(recipe).__name__}: expected one that "
+            "`vl_lst.recipes.resolve_recipe` returns"
+        )
+    directory = RunDirectory(as_path("the run's folder", out))
     launch = read_launch(os.environ)
     refuse_separate_processes(launch, os.environ)
     device = choose_device(recipe.training.device)
     ignored = ignored_settings(os.environ, device)
-    directory = RunDirectory(out)
     with launch_environment(launch), ExitStack() as stack:
         # A step of one task leaves the heads of the others unused.
         accelerator = start_processes(launch, device, has_unused_parameters=len(recipe.tasks) > 1)

@@ -218,6 +218,32 @@ def test_what_is_no_regular_file_is_not_opened(folder: Path, name: str, kind: st
     assert "expected a regular file" in message
 
 
+@pytest.mark.parametrize("name", [*JSON_FILES, WEIGHTS, "spiece.model"])
+@pytest.mark.parametrize("target", ["/nonexistent/blob", "itself"])
+def test_a_link_that_leads_nowhere_is_no_absent_file(folder: Path, name: str, target: str) -> None:
+    path = folder / name
+    path.unlink(missing_ok=True)
+    path.symlink_to(name if target == "itself" else target)
+    assert f"{path} is a link that leads nowhere: expected a regular file" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"pad_token": {"content": "<pad>", "__type": "AddedToken", "strange": 1}},
+        {"added_tokens_decoder": {"0": {"content": "<pad>", "special": True, "strange": 1}}},
+        {"additional_special_tokens": [{"content": "<pad>", "__type": "AddedToken", "strange": 1}]},
+    ],
+)
+def test_the_tokenizer_library_prints_nothing_of_unknown_fields(
+    folder: Path, fields: dict[str, object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    change(folder / "tokenizer_config.json", **fields)
+    load_backbone(str(folder))
+    printed = capfd.readouterr()
+    assert "strange" not in printed.out + printed.err
+
+
 def test_files_that_are_absurdly_large_are_not_read(folder: Path) -> None:
     with (folder / "tokenizer_config.json").open("r+b") as file:
         file.truncate(2**40)
@@ -325,6 +351,13 @@ def test_a_profile_does_not_begin_to_build_what_memory_cannot_hold(folder: Path)
 def test_an_empty_name_is_not_the_current_folder(name: str) -> None:
     with pytest.raises(ModelError, match="the name of the backbone is empty"):
         load_backbone(name)
+
+
+@pytest.mark.parametrize("name", ["~/t5", "C:\\t5", "a/b/c", "t5/", "../nowhere"])
+def test_what_cannot_be_a_name_on_the_hub_is_not_looked_up(name: str) -> None:
+    with pytest.raises(ModelError, match="no folder on .*cannot be a name on the hub") as raised:
+        load_backbone(name)
+    assert "Repo id" not in str(raised.value)
 
 
 def test_a_file_is_no_backbone(folder: Path) -> None:

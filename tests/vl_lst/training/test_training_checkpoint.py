@@ -150,7 +150,7 @@ def test_a_full_disk_is_named_in_plain_words(folder: Path, monkeypatch: pytest.M
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os)")
 
     monkeypatch.setattr("vl_lst.training.checkpoint.save_file", fail)
-    with pytest.raises(CheckpointError, match=r"\(no space left on the device\)"):
+    with pytest.raises(CheckpointError, match=r"\(No space left on device\)"):
         save_checkpoint(folder, checkpoint(2))
 
 

@@ -51,6 +51,8 @@ def test_a_module_that_git_does_not_know_is_a_change(module: Path) -> None:
     assert (clean.dirty, clean.diff_sha256) == (False, None)
     (module.parents[1] / "script.py").write_text("")
     (module.parent / "notes.txt").write_text("")
+    (module.parent / ".#module.py").symlink_to("editor@host.1")
+    (module.parent / "endless.py").symlink_to("/dev/zero")
     assert state_of(module) == clean, "no part of the package's code"
     (module.parent / "méthode.py").write_text("y = 1\n")
     added = state_of(module)

@@ -13,7 +13,7 @@ from tiny_run import TinyWorld
 
 from eval.errors import InputError
 from feature_extraction.errors import StoreError
-from vl_lst.errors import CheckpointError, TrainingError
+from vl_lst.errors import CheckpointError, RecipeError, TrainingError
 from vl_lst.models.ladder import LadderModel
 from vl_lst.training.checkpoint import MODEL, load_checkpoint
 from vl_lst.training.record import RunRecord, read_record
@@ -285,3 +285,14 @@ def test_a_log_that_is_a_pipe_is_refused_before_training(
     os.mkfifo(out / name)
     with pytest.raises(InputError, match="is a named pipe: expected a regular file or none"):
         train(world.recipe(), out, resume=True)
+
+
+def test_what_is_no_recipe_or_no_path_is_one_sentence(world: TinyWorld, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="the recipe is a dict: expected"):
+        train(world.recipe().model_dump(), tmp_path / "run")  # type: ignore[arg-type]
+    for out in (None, 5, b"run"):
+        with pytest.raises(InputError, match="the run's folder is"):
+            train(world.recipe(), out)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="no folder can have such a name"):
+        train(world.recipe(), f"{tmp_path}/a\0b")
+    assert list(tmp_path.iterdir()) == []
