@@ -21,7 +21,7 @@ def main() -> int:
 
 
 def _open_standard_streams() -> None:
-    """Open a standard stream that is closed, lest a file gets its number and what is printed."""
+    """Open closed standard streams, so that no other file receives what is printed."""
     with suppress(OSError):
         while (handle := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
             os.set_inheritable(handle, True)
