@@ -47,7 +47,8 @@ def _checked(name: str, value: Any) -> Any:
         return require_predictions(value)
     if name == "split" and not isinstance(value, str):
         raise InputError(
-            f"split is {value!r:.60} ({type(value).__name__}): expected its name, as a text"
+            f"a task has no split {value!r:.60} ({type(value).__name__}): expected the name of a "
+            "split, as a text"
         )
     return as_path(name, value) if name in ("data_root", "path") else value
 
