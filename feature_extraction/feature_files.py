@@ -1,6 +1,7 @@
 """One image's features as another program left them: where they are, and how they are refused."""
 
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -19,10 +20,11 @@ __all__ = [
     "FEATURES",
     "HOW_TO_NAME_ROWS",
     "ID_NAMES",
-    "ROWS_NAMES",
     "UNKNOWN_SIZE",
     "FeatureFile",
     "StoredArray",
+    "features_name",
+    "is_name_of_many",
     "refusal",
     "rows_name",
     "token_shape",
@@ -40,6 +42,14 @@ ROWS_NAMES = (
     "image_embeddings",
     "image_embedding",
     "img_emb",
+)
+# Also with the name of a split before it or a number behind it; what NumPy calls an array without a
+# name; and what transformers calls the output of an encoder.
+MANY = re.compile(
+    r"((all|train|val|valid|test|dev|image|img|vis|visual|vision|clip|coco)[-_.]?)*"
+    r"(features?|feats?|embeddings?|embeds?|embs?|vectors)([-_.]?\d+)*"
+    r"|arr_\d+|last_hidden_state|pooler_output",
+    re.IGNORECASE,
 )
 # what other programs call the names of many images beside their features.
 ID_NAMES = (
@@ -138,16 +148,26 @@ HOW_TO_NAME_ROWS = (
 )
 
 
-def rows_name(names: Iterable[str]) -> str | None:
-    """Return what holds the features of many images among names; `None` where nothing does.
+def features_name(names: Iterable[str]) -> str | None:
+    """Return what may hold the features of many images among names; `None` where nothing does.
 
     Args:
         names: Of a file's datasets, arrays or columns.
     """
-    known = set(names)
-    if not any(name in known for name in ID_NAMES):
-        return None
-    return next((name for name in ROWS_NAMES if name in known), None)
+    known = list(names)
+    usual = next((name for name in ROWS_NAMES if name in known), None)
+    return usual or next(filter(is_name_of_many, known), None)
+
+
+def rows_name(names: Iterable[str]) -> str | None:
+    """Return the same as `features_name`, if names of images are there as well."""
+    known = list(names)
+    return features_name(known) if any(name in known for name in ID_NAMES) else None
+
+
+def is_name_of_many(name: str) -> bool:
+    """Whether what has this name is likely to hold the features of many images, not of one."""
+    return MANY.fullmatch(name) is not None
 
 
 def refusal(file: FeatureFile, found: str) -> StoreError:

@@ -17,6 +17,7 @@ from feature_extraction.feature_files import (
     HOW_TO_NAME_ROWS,
     ID_NAMES,
     FeatureFile,
+    is_name_of_many,
     refusal,
     rows_name,
 )
@@ -32,6 +33,7 @@ __all__ = ["HDF5_SUFFIXES", "Found", "find"]
 HDF5_SUFFIXES = (".h5", ".hdf5")
 IMAGE_SUFFIXES = (*HDF5_SUFFIXES, ".npy", ".npz", ".safetensors")
 TABLE_SUFFIX = ".parquet"
+WITH_NAMES_BESIDE = (".npy", ".npz", ".safetensors")
 MAX_LIST_BYTES = 2**30
 MMF_INFO = "_info.npy"
 # What features also come in: pickles, and what has to be unpacked or converted first.
@@ -42,12 +44,6 @@ OTHERS = (".tsv", ".mdb", ".lmdb", ".arrow", ".feather", ".mat", ".tfrecord")
 # clip-retrieval: img_emb/img_emb_0.npy with metadata/metadata_0.parquet; text_emb of captions.
 CLIP_ROWS = re.compile(r"img_emb_(\d+)\.npy")
 CLIP_TEXTS = re.compile(r"text_emb_(\d+)\.npy")
-# Names of what has the features of many images, such as train_features_0: no names of an image.
-MANY = re.compile(
-    r"((all|train|val|valid|test|dev|image|img|clip|coco)[-_.]?)*"
-    r"(features?|feats?|embeddings?|embs?|vectors)([-_.]?\d+)*",
-    re.IGNORECASE,
-)
 
 LAYOUTS = (
     "files IMAGE_ID.h5 with the dataset IMAGE_ID/features, IMAGE_ID.npy, IMAGE_ID.npz or "
@@ -116,8 +112,8 @@ def _in_file(path: Path) -> list[FeatureFile]:
         keys = _keys(path)
         if rows_name(keys) is not None:
             return _rows(open_table(path), None)
-        if any(MANY.fullmatch(key) for key in keys):
-            raise _nameless(path)
+        if any(map(is_name_of_many, keys)):
+            return _rows(open_table(path), _names_beside(path))
         return _entries(path, keys, are_groups=False)
     raise StoreError(
         f"{path} is neither a folder nor an HDF5 file, nor of another kind that is read; "
@@ -152,7 +148,7 @@ def _in_folder(folder: Path, besides: Path | None) -> Found:
     foreign += sorted(notes)
     for path in candidates:
         require_regular_file(path)
-    if rows := _npy_with_names(candidates):
+    if rows := _with_names_beside(candidates):
         return Found(rows, _by_suffix(foreign))
     if not candidates:
         for path in tables:
@@ -162,8 +158,14 @@ def _in_folder(folder: Path, besides: Path | None) -> Found:
         rest = [path for path in tables if path not in with_features]
         return Found(rows, _by_suffix([*foreign, *rest]))
     for path in candidates:
-        if path.suffix == ".npy" and MANY.fullmatch(path.stem):
+        if not is_name_of_many(path.stem):
+            continue
+        if path.suffix == ".npy":
             raise _nameless(path)
+        raise refusal(
+            FeatureFile("", path),
+            "it seems to hold the features of many images; to import them, name the file itself",
+        )
     files = [
         FeatureFile(id_, path, None if id_ == path.stem else path.stem)
         for path in candidates
@@ -201,11 +203,11 @@ def _clip_retrieval(folder: Path, candidates: Sequence[Path], foreign: Sequence[
     return Found(files, _by_suffix([*foreign, *texts]))
 
 
-def _npy_with_names(candidates: Sequence[Path]) -> list[FeatureFile]:
-    """Take an array of many images whose names are beside it; nothing where there is none."""
+def _with_names_beside(candidates: Sequence[Path]) -> list[FeatureFile]:
+    """Take features of many images whose names are beside them; nothing where there are none."""
     ids = [path for path in candidates if path.suffix == ".npy" and path.stem in ID_NAMES]
     arrays = [path for path in candidates if path not in ids]
-    if len(arrays) != 1 or arrays[0].suffix != ".npy":
+    if len(arrays) != 1 or arrays[0].suffix not in WITH_NAMES_BESIDE:
         if ids:
             raise StoreError(
                 f"{ids[0]} holds names of images, and {len(arrays):,} files of features are there; "
@@ -231,11 +233,16 @@ def _names_beside(path: Path) -> list[str] | None:
                             file, opened, open_table(path).rows, beside.stat().st_size
                         )
                 text = read_small_text(beside, MAX_LIST_BYTES)
-                names = json.loads(text) if beside.suffix == ".json" else text.splitlines()
-            except (*DAMAGE, RecursionError) as error:
+            except DAMAGE as error:
                 raise StoreError(f"{beside} cannot be read: {error}") from None
+            try:
+                # Of text, each line is a name, whatever other characters end lines elsewhere.
+                is_json = beside.suffix == ".json"
+                names = json.loads(text) if is_json else text.rstrip("\n").split("\n")
+            except (ValueError, RecursionError):
+                raise refusal(file, "it is not a JSON list of names") from None
             if not isinstance(names, list) or any(type(each) not in (str, int) for each in names):
-                raise refusal(file, "it is no list of names")
+                raise refusal(file, "it is not a JSON list of names")
             return [str(each) for each in names]
     return None
 
@@ -253,7 +260,10 @@ def _rows(
         StoreError: There are no names, or not as many as rows.
     """
     if names is None:
-        names = table.names()
+        try:
+            names = table.names()
+        except DAMAGE as error:
+            raise StoreError(f"{table.path} is damaged or cut short: {error}") from None
     if names is None:
         raise _nameless(table.path)
     if len(names) != table.rows:
