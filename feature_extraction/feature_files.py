@@ -1,6 +1,7 @@
 """One image's features as another program left them: where they are, and how they are refused."""
 
 import math
+import os
 import re
 import zipfile
 import zlib
@@ -23,6 +24,7 @@ __all__ = [
     "UNKNOWN_SIZE",
     "FeatureFile",
     "StoredArray",
+    "damage",
     "features_name",
     "is_name_of_many",
     "refusal",
@@ -168,6 +170,21 @@ def rows_name(names: Iterable[str]) -> str | None:
 def is_name_of_many(name: str) -> bool:
     """Whether what has this name is likely to hold the features of many images, not of one."""
     return MANY.fullmatch(name) is not None
+
+
+def damage(path: Path, error: Exception, place: str | None = None) -> str:
+    """Say why a file cannot be read.
+
+    Args:
+        path: The file.
+        error: What a library said.
+        place: The file and what of it, where that is not all.
+    """
+    # Libraries say it in other words, or that there is no such file.
+    if os.access(path, os.F_OK) and not os.access(path, os.R_OK):
+        return f"{place or path} cannot be read: permission denied. Change its permissions."
+    reason = getattr(error, "strerror", None) or error
+    return f"{place or path} is damaged or cut short: {reason}"
 
 
 def refusal(file: FeatureFile, found: str) -> StoreError:

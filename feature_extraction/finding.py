@@ -17,6 +17,7 @@ from feature_extraction.feature_files import (
     HOW_TO_NAME_ROWS,
     ID_NAMES,
     FeatureFile,
+    damage,
     is_name_of_many,
     refusal,
     rows_name,
@@ -198,7 +199,7 @@ def _clip_retrieval(folder: Path, candidates: Sequence[Path], foreign: Sequence[
         try:
             names = read_names(FeatureFile("", metadata))
         except DAMAGE as error:
-            raise StoreError(f"{metadata} is damaged or cut short: {error}") from None
+            raise StoreError(damage(metadata, error)) from None
         files += _rows(open_table(path), names, metadata)
     return Found(files, _by_suffix([*foreign, *texts]))
 
@@ -233,8 +234,10 @@ def _names_beside(path: Path) -> list[str] | None:
                             file, opened, open_table(path).rows, beside.stat().st_size
                         )
                 text = read_small_text(beside, MAX_LIST_BYTES)
+            except UnicodeDecodeError:
+                raise refusal(file, "it is not text in UTF-8") from None
             except DAMAGE as error:
-                raise StoreError(f"{beside} cannot be read: {error}") from None
+                raise StoreError(damage(beside, error)) from None
             try:
                 # Of text, each line is a name, whatever other characters end lines elsewhere.
                 is_json = beside.suffix == ".json"
@@ -263,7 +266,7 @@ def _rows(
         try:
             names = table.names()
         except DAMAGE as error:
-            raise StoreError(f"{table.path} is damaged or cut short: {error}") from None
+            raise StoreError(damage(table.path, error)) from None
     if names is None:
         raise _nameless(table.path)
     if len(names) != table.rows:
@@ -291,14 +294,14 @@ def _keys(path: Path) -> list[str]:
         with safe_open(path, framework="pt") as opened:
             return list(opened.keys())
     except DAMAGE as error:
-        raise StoreError(f"{path} is damaged or cut short: {error}") from None
+        raise StoreError(damage(path, error)) from None
 
 
 def _has_features(path: Path) -> bool:
     try:
         return find_features_column(path) is not None
     except DAMAGE as error:
-        raise StoreError(f"{path} is damaged or cut short: {error}") from None
+        raise StoreError(damage(path, error)) from None
 
 
 def _nameless(path: Path) -> StoreError:

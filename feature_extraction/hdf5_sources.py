@@ -1,7 +1,6 @@
 """Features in HDF5 files of other programs: looked at before they are read, no link followed."""
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from feature_extraction.feature_files import (
     UNKNOWN_SIZE,
     FeatureFile,
     StoredArray,
+    damage,
     refusal,
     rows_name,
     token_shape,
@@ -70,9 +70,7 @@ def list_hdf5(path: Path) -> Listed | None:
             if rows_name(names) is None and (FEATURES not in names or _has_group(file, FEATURES)):
                 return _listed(file, names)
     except PermissionError as error:
-        raise StoreError(
-            f"{path} cannot be read: {os.strerror(error.errno)}. Change its permissions."
-        ) from None
+        raise StoreError(damage(path, error)) from None
     except DAMAGE as error:
         raise StoreError(f"{path} cannot be read as HDF5 ({error}): it is damaged") from None
     if "spec" not in attributes and rows_name(names):

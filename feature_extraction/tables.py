@@ -32,6 +32,7 @@ from feature_extraction.feature_files import (
     ID_NAMES,
     FeatureFile,
     StoredArray,
+    damage,
     features_name,
     refusal,
 )
@@ -242,7 +243,7 @@ def open_table(path: Path) -> Table:
         found = path.stat()
         return _table(path, found.st_size, found.st_mtime_ns)
     except DAMAGE as error:
-        raise StoreError(f"{path} is damaged or cut short: {error}") from error
+        raise StoreError(damage(path, error)) from error
 
 
 # Images are asked for one by one, and follow each other.

@@ -1,6 +1,8 @@
 """Names of images, and of features, in what other programs wrote: found, or refused by name."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
+from feature_extraction import finding
 from feature_extraction.errors import StoreError
 from feature_extraction.importing import import_features
 from feature_extraction.sources import find_features
@@ -98,6 +101,37 @@ def test_a_list_of_names_that_is_none_is_told_in_our_words(tmp_path: Path, text:
     (tmp_path / "image_ids.json").write_text(text)
     with pytest.raises(StoreError, match=r"image_ids\.json: it is not a JSON list of names"):
         find_features(tmp_path)
+
+
+def test_a_list_of_names_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "features.npy", VALUES)
+    (tmp_path / "image_ids.txt").write_text("b\na\nc\n", encoding="utf-16")
+    with pytest.raises(StoreError, match=r"image_ids\.txt: it is not text in UTF-8"):
+        find_features(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.safetensors", "x.parquet", "x.h5", "a/image_ids.txt"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    np.save(path.parent / "a.npy", VALUES)
+    path.write_bytes(b"\xff" * 99)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    # Permissions do not bind root, who may run this.
+    for module, function in (
+        (finding, "read_small_text"),
+        (finding, "ZipFile"),
+        (h5py, "File"),
+    ):
+        monkeypatch.setattr(module, function, refuse)
+    monkeypatch.setattr(os, "access", lambda _, mode: mode == os.F_OK)
+    with pytest.raises(StoreError, match=rf"{path.name} cannot be read: permission denied"):
+        find_features(path if path.parent == tmp_path else path.parent)
 
 
 def test_damage_to_names_in_parquet_names_the_file(tmp_path: Path) -> None:
