@@ -213,7 +213,7 @@ def _is_finished(folder: Path, manifest: str) -> bool:
     Raises:
         StoreError: Something else is in its place.
     """
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists():
         return False
     _check_same(folder, manifest)
     (folder / LOCK).unlink(missing_ok=True)

@@ -128,14 +128,6 @@ def test_a_name_too_long_for_unfinished_work_is_named_as_it_was_given(
         ALL[name](work, out)
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_an_empty_folder_is_filled(work: Path, name: str) -> None:
-    (work / "out").mkdir()
-    FOLDERS[name](work, work / "out")
-    assert (work / "out" / "export.json").exists()
-    assert not partial_folder(work / "out").exists()
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_a_folder_is_no_place_for_a_file(
     work: Path, name: str, monkeypatch: pytest.MonkeyPatch
