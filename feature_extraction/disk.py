@@ -163,7 +163,7 @@ def require_regular_file(path: Path) -> None:
 
 
 def read_small_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
-    """Read a text file, such as a configuration or a list of names.
+    """Read a text file, such as a configuration or a list of names, without a byte-order mark.
 
     Args:
         path: The file.
@@ -177,4 +177,4 @@ def read_small_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
         raise OSError(f"it is {kind}, expected a regular file")
     if (size := path.stat().st_size) > max_bytes:
         raise OSError(f"it has {size:,} bytes, expected at most {max_bytes:,}")
-    return path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8-sig")

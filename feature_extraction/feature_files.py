@@ -1,6 +1,8 @@
 """One image's features as another program left them: where they are, and how they are refused."""
 
 import math
+import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -19,17 +21,19 @@ __all__ = [
     "FEATURES",
     "HOW_TO_NAME_ROWS",
     "ID_NAMES",
-    "ROWS_NAMES",
     "UNKNOWN_SIZE",
     "FeatureFile",
     "StoredArray",
+    "damage",
+    "features_name",
+    "is_name_of_many",
     "refusal",
     "rows_name",
     "token_shape",
 ]
 
 FEATURES = "features"
-# Names that other programs give to the features of many images, and
+# Names that other programs give to the features of many images.
 ROWS_NAMES = (
     FEATURES,
     "feature",
@@ -41,7 +45,15 @@ ROWS_NAMES = (
     "image_embedding",
     "img_emb",
 )
-# to the names of these images.
+# The same with the name of a split before or a number after them; the name that NumPy gives to an
+# array without one; and the names that transformers gives to the output of an encoder.
+MANY = re.compile(
+    r"((all|train|val|valid|test|dev|image|img|vis|visual|vision|clip|coco)[-_.]?)*"
+    r"(features?|feats?|embeddings?|embeds?|embs?|vectors)([-_.]?\d+)*"
+    r"|arr_\d+|last_hidden_state|pooler_output",
+    re.IGNORECASE,
+)
+# Names that other programs give to the names of these images.
 ID_NAMES = (
     "image_ids",
     "image_id",
@@ -138,16 +150,41 @@ HOW_TO_NAME_ROWS = (
 )
 
 
-def rows_name(names: Iterable[str]) -> str | None:
-    """Return what holds the features of many images among names; `None` where nothing does.
+def features_name(names: Iterable[str]) -> str | None:
+    """Return what may hold the features of many images among names; `None` where nothing does.
 
     Args:
         names: Of a file's datasets, arrays or columns.
     """
-    known = set(names)
-    if not any(name in known for name in ID_NAMES):
-        return None
-    return next((name for name in ROWS_NAMES if name in known), None)
+    known = list(names)
+    usual = next((name for name in ROWS_NAMES if name in known), None)
+    return usual or next(filter(is_name_of_many, known), None)
+
+
+def rows_name(names: Iterable[str]) -> str | None:
+    """Return the same as `features_name`, if names of images are there as well."""
+    known = list(names)
+    return features_name(known) if any(name in known for name in ID_NAMES) else None
+
+
+def is_name_of_many(name: str) -> bool:
+    """Whether what has this name is likely to hold the features of many images, not of one."""
+    return MANY.fullmatch(name) is not None
+
+
+def damage(path: Path, error: Exception, place: str | None = None) -> str:
+    """Say why a file cannot be read.
+
+    Args:
+        path: The file.
+        error: What a library said.
+        place: The file and what of it, where that is not all.
+    """
+    # Libraries say it in other words, or that there is no such file.
+    if os.access(path, os.F_OK) and not os.access(path, os.R_OK):
+        return f"{place or path} cannot be read: permission denied. Change its permissions."
+    reason = getattr(error, "strerror", None) or error
+    return f"{place or path} is damaged or cut short: {reason}"
 
 
 def refusal(file: FeatureFile, found: str) -> StoreError:

@@ -17,6 +17,8 @@ from feature_extraction.feature_files import (
     HOW_TO_NAME_ROWS,
     ID_NAMES,
     FeatureFile,
+    damage,
+    is_name_of_many,
     refusal,
     rows_name,
 )
@@ -32,6 +34,7 @@ __all__ = ["HDF5_SUFFIXES", "Found", "find"]
 HDF5_SUFFIXES = (".h5", ".hdf5")
 FEATURE_SUFFIXES = (*HDF5_SUFFIXES, ".npy", ".npz", ".safetensors")
 TABLE_SUFFIX = ".parquet"
+WITH_NAMES_BESIDE = (".npy", ".npz", ".safetensors")
 MAX_LIST_BYTES = 2**30
 MMF_INFO = "_info.npy"
 # Features in these formats are not read: pickles, and files to unpack or convert first.
@@ -41,12 +44,6 @@ OTHERS = (".tsv", ".mdb", ".lmdb", ".arrow", ".feather", ".mat", ".tfrecord")
 # clip-retrieval: img_emb/img_emb_0.npy with metadata/metadata_0.parquet; text_emb of captions.
 CLIP_ROWS = re.compile(r"img_emb_(\d+)\.npy")
 CLIP_TEXTS = re.compile(r"text_emb_(\d+)\.npy")
-# Names of what has the features of many images, such as train_features_0: no names of an image.
-MANY = re.compile(
-    r"((all|train|val|valid|test|dev|image|img|clip|coco)[-_.]?)*"
-    r"(features?|feats?|embeddings?|embs?|vectors)([-_.]?\d+)*",
-    re.IGNORECASE,
-)
 
 LAYOUTS = (
     "files IMAGE_ID.h5 with the dataset IMAGE_ID/features, IMAGE_ID.npy, IMAGE_ID.npz or "
@@ -115,8 +112,8 @@ def _in_file(path: Path) -> list[FeatureFile]:
         keys = _keys(path)
         if rows_name(keys) is not None:
             return _rows(open_table(path), None)
-        if any(MANY.fullmatch(key) for key in keys):
-            raise _nameless(path)
+        if any(map(is_name_of_many, keys)):
+            return _rows(open_table(path), _names_beside(path))
         return _entries(path, keys, are_groups=False)
     raise StoreError(
         f"{path} is neither a folder nor an HDF5 file, nor of another kind that is read; "
@@ -151,7 +148,7 @@ def _in_folder(folder: Path, besides: Path | None) -> Found:
     foreign += sorted(notes)
     for path in candidates:
         require_regular_file(path)
-    if rows := _npy_with_names(candidates):
+    if rows := _with_names_beside(candidates):
         return Found(rows, _by_suffix(foreign))
     if not candidates:
         for path in tables:
@@ -161,8 +158,14 @@ def _in_folder(folder: Path, besides: Path | None) -> Found:
         rest = [path for path in tables if path not in with_features]
         return Found(rows, _by_suffix([*foreign, *rest]))
     for path in candidates:
-        if path.suffix == ".npy" and MANY.fullmatch(path.stem):
+        if not is_name_of_many(path.stem):
+            continue
+        if path.suffix == ".npy":
             raise _nameless(path)
+        raise refusal(
+            FeatureFile("", path),
+            "it seems to hold the features of many images; to import them, name the file itself",
+        )
     files = [
         FeatureFile(id_, path, None if id_ == path.stem else path.stem)
         for path in candidates
@@ -195,16 +198,16 @@ def _clip_retrieval(folder: Path, candidates: Sequence[Path], foreign: Sequence[
         try:
             names = read_names(FeatureFile("", metadata))
         except DAMAGE as error:
-            raise StoreError(f"{metadata} is damaged or cut short: {error}") from None
+            raise StoreError(damage(metadata, error)) from None
         files += _rows(open_table(path), names, metadata)
     return Found(files, _by_suffix([*foreign, *texts]))
 
 
-def _npy_with_names(candidates: Sequence[Path]) -> list[FeatureFile]:
-    """Return the rows of an array whose names are in its folder; nothing if there is none."""
+def _with_names_beside(candidates: Sequence[Path]) -> list[FeatureFile]:
+    """Return features of many images whose names are in their folder; nothing if there are none."""
     ids = [path for path in candidates if path.suffix == ".npy" and path.stem in ID_NAMES]
     arrays = [path for path in candidates if path not in ids]
-    if len(arrays) != 1 or arrays[0].suffix != ".npy":
+    if len(arrays) != 1 or arrays[0].suffix not in WITH_NAMES_BESIDE:
         if ids:
             raise StoreError(
                 f"{ids[0]} holds names of images, and {len(arrays):,} files of features are there; "
@@ -230,11 +233,18 @@ def _names_beside(path: Path) -> list[str] | None:
                             file, opened, open_table(path).rows, beside.stat().st_size
                         )
                 text = read_small_text(beside, MAX_LIST_BYTES)
-                names = json.loads(text) if beside.suffix == ".json" else text.splitlines()
-            except (*DAMAGE, RecursionError) as error:
-                raise StoreError(f"{beside} cannot be read: {error}") from None
+            except UnicodeDecodeError:
+                raise refusal(file, "it is not text in UTF-8") from None
+            except DAMAGE as error:
+                raise StoreError(damage(beside, error)) from None
+            try:
+                # Of text, each line is a name, whatever other characters end lines elsewhere.
+                is_json = beside.suffix == ".json"
+                names = json.loads(text) if is_json else text.rstrip("\n").split("\n")
+            except (ValueError, RecursionError):
+                raise refusal(file, "it is not a JSON list of names") from None
             if not isinstance(names, list) or any(type(each) not in (str, int) for each in names):
-                raise refusal(file, "it is not a list of names")
+                raise refusal(file, "it is not a JSON list of names")
             return [str(each) for each in names]
     return None
 
@@ -252,7 +262,10 @@ def _rows(
         StoreError: There are no names, or not as many as rows.
     """
     if names is None:
-        names = table.names()
+        try:
+            names = table.names()
+        except DAMAGE as error:
+            raise StoreError(damage(table.path, error)) from None
     if names is None:
         raise _nameless(table.path)
     if len(names) != table.rows:
@@ -280,14 +293,14 @@ def _keys(path: Path) -> list[str]:
         with safe_open(path, framework="pt") as opened:
             return list(opened.keys())
     except DAMAGE as error:
-        raise StoreError(f"{path} is damaged or cut short: {error}") from None
+        raise StoreError(damage(path, error)) from None
 
 
 def _has_features(path: Path) -> bool:
     try:
         return find_features_column(path) is not None
     except DAMAGE as error:
-        raise StoreError(f"{path} is damaged or cut short: {error}") from None
+        raise StoreError(damage(path, error)) from None
 
 
 def _nameless(path: Path) -> StoreError:

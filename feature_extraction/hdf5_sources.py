@@ -20,6 +20,7 @@ from feature_extraction.feature_files import (
     UNKNOWN_SIZE,
     FeatureFile,
     StoredArray,
+    damage,
     refusal,
     rows_name,
     token_shape,
@@ -65,13 +66,11 @@ def list_hdf5(path: Path) -> Listed | None:
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
-            names, attributes = list(file), set(file.attrs)
-            if FEATURES not in names and rows_name(names) is None:
+            names, attributes = _names_in(path, file), set(file.attrs)
+            if rows_name(names) is None and (FEATURES not in names or _has_group(file, FEATURES)):
                 return _listed(file, names)
-    except PermissionError:
-        raise StoreError(
-            f"{path} cannot be read: Permission denied. Change its permissions."
-        ) from None
+    except PermissionError as error:
+        raise StoreError(damage(path, error)) from None
     except DAMAGE as error:
         raise StoreError(f"{path} cannot be read as HDF5 ({error}): it is damaged") from None
     if "spec" not in attributes and rows_name(names):
@@ -82,25 +81,51 @@ def list_hdf5(path: Path) -> Listed | None:
     )
 
 
+def _names_in(path: Path, group: h5py.Group) -> list[str]:
+    """Return what a group's entries are called.
+
+    Raises:
+        StoreError: One has a name that is not UTF-8, which h5py returns as bytes.
+    """
+    for name in group:
+        if isinstance(name, bytes):
+            raise refusal(
+                FeatureFile("", path),
+                f"{group.name} has an entry named {name!r:.80}, which is not UTF-8",
+            )
+    return list(group)
+
+
+def _has_group(file: h5py.File, name: str) -> bool:
+    """Whether a file holds a group of this name itself."""
+    return _has(file, name) and _is_own(file, name) and isinstance(file[name], h5py.Group)
+
+
 def _listed(file: h5py.File, names: list[str]) -> Listed:
     """List the entries of a file; the first tells whether they are images or groups of images."""
+    if _has_group(file, FEATURES) and not _has(file[FEATURES], FEATURES):
+        inner = _names_in(Path(file.filename), file[FEATURES])
+        return Listed([f"{FEATURES}/{name}" for name in inner], are_groups=False)
     first = file[names[0]] if names and _is_own(file, names[0]) else None
     if isinstance(first, h5py.Group) and len(first) and not _has(first, FEATURES):
-        nested = [path for name in names for path in _nested(file, name, MAX_DEPTH)]
+        seen: set[Any] = set()
+        nested = [path for name in names for path in _nested(file, name, MAX_DEPTH, seen)]
         return Listed(nested or names, are_groups=True)
     return Listed(names, are_groups=not isinstance(first, h5py.Dataset))
 
 
-def _nested(group: h5py.Group, name: str, depth: int) -> Iterator[str]:
+def _nested(group: h5py.Group, name: str, depth: int, seen: set[Any]) -> Iterator[str]:
     """Go through the paths of the groups with features below a group, following no link."""
     found = group[name] if _is_own(group, name) else None
     if not isinstance(found, h5py.Group):
         return
     if _has(found, FEATURES):
         yield name
-    elif depth:
-        for inner in found:
-            for path in _nested(found, inner, depth - 1):
+    elif depth and found.id not in seen:
+        # Groups may hold each other, so that there are more paths than can be followed.
+        seen.add(found.id)
+        for inner in _names_in(Path(group.file.filename), found):
+            for path in _nested(found, inner, depth - 1, seen):
                 yield f"{name}/{path}"
 
 
@@ -153,7 +178,8 @@ def _of_image(file: FeatureFile, opened: h5py.File) -> tuple[h5py.Group, h5py.Da
             raise refusal(file, f"/{name} is a {type(group).__name__}, expected a group")
     dataset = linked(file, group, FEATURES)
     if not isinstance(dataset, h5py.Dataset):
-        raise refusal(file, f"{group.name}/{FEATURES} is a {type(dataset).__name__}")
+        name = f"{group.name.rstrip('/')}/{FEATURES}"
+        raise refusal(file, f"{name} is a {type(dataset).__name__}, expected a dataset")
     return group, dataset
 
 
@@ -205,7 +231,7 @@ def linked(file: FeatureFile, group: h5py.Group, name: str) -> Any:
     # `in` and [] follow links, so the kind of link is asked first.
     encoded = name.encode()
     if not group.id.links.exists(encoded):
-        others = ", ".join(list(group)[:3])
+        others = ", ".join(_names_in(file.path, group)[:3])
         raise FeatureFileError(
             f"{file.path} has no {group.name.rstrip('/')}/{name}"
             + (f" but {others}; to import all of it, name the file itself" if others else "")
@@ -229,6 +255,8 @@ def check_dataset(file: FeatureFile, dataset: h5py.Dataset) -> None:
         raise refusal(file, f"{dataset.name} keeps its data in other files")
     if dataset.dtype.kind != "f":
         raise refusal(file, f"{dataset.name} is {dataset.dtype}, expected floating point")
+    if dataset.shape is None:
+        raise refusal(file, f"{dataset.name} is empty, expected floating point")
     _check_filters(file, dataset)
 
 
@@ -271,7 +299,7 @@ def check_rows(file: FeatureFile, opened: h5py.File) -> h5py.Dataset:
         FeatureFileError: Parts of it are missing.
         StoreError: It is not such a dataset, or must not be read.
     """
-    name = rows_name(opened) or FEATURES
+    name = rows_name(_names_in(file.path, opened)) or FEATURES
     dataset = linked(file, opened, name)
     if not isinstance(dataset, h5py.Dataset):
         raise refusal(file, f"/{name} is a {type(dataset).__name__}")

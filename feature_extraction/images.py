@@ -5,7 +5,8 @@ What decoding does, so that features mean what a viewer sees:
 * a file that is not regular (a named pipe, a device) is refused before it is opened;
 * the content decides the format, not the suffix; animations and stacks give their first frame;
 * EXIF orientation is applied; a broken EXIF block is ignored;
-* metadata of a PNG beyond a bound is skipped (`feature_extraction.png_metadata`);
+* metadata of a PNG that is damaged or beyond a bound is skipped
+  (`feature_extraction.png_metadata`);
 * transparency is laid over white; colour profiles are not applied, as in CLIP's own preprocessing;
 * 16-bit, 32-bit and floating-point pictures are scaled to 8 bits, not clipped;
 * a picture whose header declares more than 178,956,970 pixels is refused before it is decoded;
@@ -22,6 +23,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -112,8 +114,7 @@ def decode_image(source: Path | Image.Image, side: int) -> Decoded:
             if isinstance(source, Image.Image):
                 return _decode(source, side)
             before = _version(source)
-            with _open(source) as image:
-                decoded = _decode(image, side)
+            decoded = _decode_file(source, side)
             if _version(source) != before:
                 raise ImageError("the file changed while it was read")
             return decoded
@@ -133,18 +134,34 @@ def _version(path: Path) -> tuple[int, int, int]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _open(path: Path) -> Image.Image:
+def _decode_file(path: Path, side: int) -> Decoded:
+    _require_content(path)
+    try:
+        with _open(path, open_png(path)) as image:
+            return _decode(image, side)
+    except Exception:
+        bare = open_png(path, is_bare=True)
+        if bare is None:
+            raise
+    # It may have been the metadata that could not be decoded.
+    with _open(path, bare) as image:
+        return _decode(image, side)
+
+
+def _require_content(path: Path) -> None:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         # Opening one may wait for ever, reading one may never end.
         raise ImageError(f"it is {file_kind(found.st_mode)}, expected a file")
     if found.st_size == 0:
         raise ImageError("the file is empty")
+
+
+def _open(path: Path, stream: IO[bytes] | None) -> Image.Image:
+    """Open a file through `stream`, if there is one."""
     Image.init()
     try:
-        return Image.open(
-            open_png(path) or path, formats=[name for name in FORMATS if name in Image.OPEN]
-        )
+        return Image.open(stream or path, formats=[name for name in FORMATS if name in Image.OPEN])
     except UnidentifiedImageError:
         return _open_unidentified(path)
     except Image.DecompressionBombError:
@@ -161,7 +178,10 @@ def _open_unidentified(path: Path) -> Image.Image:
     if box == b"ftyp" and brand in AVIF_BRANDS:
         raise ImageError("it is AVIF, damaged or not supported by this Pillow, which 11.3 is")
     if box != b"ftyp" or brand not in HEIF_BRANDS:
-        raise ImageError(f"it is not an image of a known format; it starts with {start!r}")
+        raise ImageError(
+            "it is not an image of a known format, or its header is damaged; it starts with "
+            f"{start!r}"
+        )
     try:
         from pillow_heif import HeifImageFile
     except ImportError:
@@ -229,4 +249,5 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    # Of the system's errors the number and the path are no reason.
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

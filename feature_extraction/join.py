@@ -105,9 +105,9 @@ def join_stores(paths: Sequence[Path], out: Path, *, copy: bool = False) -> Join
 
 
 def _check_out(out: Path, paths: Sequence[Path]) -> None:
+    check_target(out)
     if out.exists() and any(path.exists() and out.samefile(path) for path in paths):
         raise StoreError(f"{out} is one of the files to join; give another --out")
-    check_target(out)
 
 
 def _place(store: FeatureStore) -> int:

@@ -9,6 +9,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from feature_extraction.image_files import IMAGE_SUFFIXES
 
@@ -17,6 +18,8 @@ __all__ = ["NearNames", "image_id_of", "near_names", "near_names_hint"]
 SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})(\?.*)?", re.IGNORECASE)
 NUMBER = re.compile(r"(?:.*\D)?0*(\d+)", re.DOTALL)
 DIGITS = re.compile(r"\d+")
+ANY_SUFFIX = re.compile(r"\.(h5|hdf5|npy|npz|safetensors|pt|pth|json|txt)$", re.IGNORECASE)
+SEPARATORS = re.compile(r"[\s_\-,;'\"]+")
 
 FEATURE_FILE = "the feature file"
 
@@ -55,8 +58,25 @@ def _is_bare_number(name: str) -> bool:
 
 def _plain(name: str) -> str:
     """Return a name without the differences of the first kinds below."""
-    name = image_id_of(unicodedata.normalize("NFC", name).strip())
+    name = image_id_of(_without_invisible(unicodedata.normalize("NFC", name)).strip())
     return unicodedata.normalize("NFC", name.strip().casefold())
+
+
+def _without_invisible(name: str) -> str:
+    # Such as a byte-order mark, or a space of no width.
+    if name.isascii() and name.isprintable():
+        return name
+    return "".join(each for each in name if unicodedata.category(each) not in ("Cf", "Cc"))
+
+
+def _without_any_suffix(name: str) -> str:
+    while (shorter := ANY_SUFFIX.sub("", _plain(name))) and shorter != name:
+        name = shorter
+    return name
+
+
+def _without_separators(name: str) -> str:
+    return SEPARATORS.sub("-", _plain(unquote(name))).strip("-")
 
 
 PREFIX = "what stands before the number"
@@ -68,7 +88,11 @@ KINDS: dict[str, Callable[[str], str]] = {
     "folders before the name": _without_folders,
     "how Unicode composes letters and accents": lambda name: unicodedata.normalize("NFC", name),
     "letter case": str.casefold,
+    "invisible characters": _without_invisible,
     "several of suffix, folders, spaces, letter case and Unicode": _plain,
+    "the suffix of a file of features, or a second suffix": _without_any_suffix,
+    "hyphens, underscores, spaces, quotes or escapes with %": _without_separators,
+    "the decimal point of a number": lambda name: name.removesuffix(".0"),
     "zeros before a number": _without_zeros,
     PREFIX: _number,
 }

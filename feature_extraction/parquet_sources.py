@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from feature_extraction.feature_files import (
     FEATURES,
     ID_NAMES,
-    ROWS_NAMES,
     FeatureFile,
+    features_name,
     refusal,
 )
 from feature_extraction.layout import MOST_VALUES_PER_IMAGE
@@ -92,8 +92,7 @@ def find_features_column(path: Path) -> str | None:
     """Return the name of the column that may hold features; `None` where there is none."""
     import pyarrow.parquet
 
-    schema = pyarrow.parquet.read_schema(path)
-    return next((name for name in ROWS_NAMES if name in schema.names), None)
+    return features_name(pyarrow.parquet.read_schema(path).names)
 
 
 def read_columns(file: FeatureFile) -> ParquetColumns:
@@ -107,7 +106,7 @@ def read_columns(file: FeatureFile) -> ParquetColumns:
 
     with pyarrow.parquet.ParquetFile(file.path) as opened:
         schema, rows = opened.schema_arrow, opened.metadata.num_rows
-    features = next((name for name in ROWS_NAMES if name in schema.names), None)
+    features = features_name(schema.names)
     names = next((name for name in ID_NAMES if name in schema.names), None)
     if features is None or names is None:
         raise refusal(

@@ -3,12 +3,14 @@
 Text and colour profiles of a PNG may be of any length, compressed or not; image generators store
 whole workflows in them. None of it is used here, except that small texts may hold an orientation. A
 file that has too much is read as if the chunks in question were not there; of other files nothing
-changes.
+changes. Damaged metadata stops the decoder as well: such a file is read without any of it but an
+orientation whose checksum is right.
 """
 
 import io
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -23,13 +25,20 @@ END = b"IEND"
 # Pillow refuses a compressed chunk that becomes larger than 1 MiB, and 64 MiB of text in all.
 MAX_CHUNK_BYTES = 2**20 - 1
 MAX_TEXT_BYTES = 2**24
-# These hold pixels, or the orientation.
-KEPT = (b"fdAT", b"eXIf")
+# These hold pixels,
+PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")
+ORIENTATION = b"eXIf"
+# and these must stay however long they are.
+KEPT = (b"fdAT", ORIENTATION)
 ANCILLARY = 0x20
 
 
-def open_png(path: Path) -> IO[bytes] | None:
-    """Open a PNG file without its overlong metadata; `None` for every other file.
+def open_png(path: Path, *, is_bare: bool = False) -> IO[bytes] | None:
+    """Open a PNG file without its overlong metadata; `None` where there is nothing to leave out.
+
+    Args:
+        path: The file.
+        is_bare: Leave out all metadata, not only what is too long.
 
     Raises:
         OSError: The file cannot be read.
@@ -38,24 +47,47 @@ def open_png(path: Path) -> IO[bytes] | None:
     with path.open("rb", buffering=0) as file:
         if file.read(len(SIGNATURE)) != SIGNATURE:
             return None
-        skipped = _overlong_chunks(file)
+        skipped = _metadata_chunks(file) if is_bare else _overlong_chunks(file)
     return io.BufferedReader(_WithoutParts(path, skipped)) if skipped else None
+
+
+def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of each chunk before the last; the file is at its content."""
+    start = file.tell()
+    end = os.fstat(file.fileno()).st_size
+    while True:
+        head = file.read(HEAD_BYTES)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        after = start + HEAD_BYTES + length + CHECKSUM_BYTES
+        if not kind.isalpha() or kind == END or after > end:
+            # Damaged or cut short, where it is not the end: the decoder says so.
+            return
+        yield kind, start, after
+        file.seek(after)
+        start = after
+
+
+def _metadata_chunks(file: IO[bytes]) -> list[tuple[int, int]]:
+    """Return start and end of each chunk that pixels do not need, in their order."""
+    skipped: list[tuple[int, int]] = []
+    for kind, start, after in _chunks(file):
+        if not kind[0] & ANCILLARY or kind in PIXELS:
+            continue
+        length = after - start - HEAD_BYTES - CHECKSUM_BYTES
+        if kind == ORIENTATION and length <= MAX_CHUNK_BYTES:
+            content = file.read(length)
+            if zlib.crc32(kind + content) == int.from_bytes(file.read(CHECKSUM_BYTES), "big"):
+                continue
+        skipped.append((start, after))
+    return skipped
 
 
 def _overlong_chunks(file: IO[bytes]) -> list[tuple[int, int]]:
     """Return start and end of each chunk that must be left out, in their order."""
     skipped: list[tuple[int, int]] = []
     text_bytes = 0
-    end = os.fstat(file.fileno()).st_size
-    while True:
-        start = file.tell()
-        head = file.read(HEAD_BYTES)
-        length, kind = int.from_bytes(head[:4], "big"), head[4:]
-        after = start + HEAD_BYTES + length + CHECKSUM_BYTES
-        if not kind.isalpha() or kind == END or after > end:
-            # Damaged or cut short, where it is not the end: the decoder says so.
-            return skipped
-        size = length
+    for kind, start, after in _chunks(file):
+        size = length = after - start - HEAD_BYTES - CHECKSUM_BYTES
         # What is beyond the bound is left out without a look: it may be one bomb after another.
         if kind in COMPRESSED and length <= MAX_CHUNK_BYTES and text_bytes <= MAX_TEXT_BYTES:
             size = _unpacked_bytes(kind, file.read(length))
@@ -66,7 +98,7 @@ def _overlong_chunks(file: IO[bytes]) -> list[tuple[int, int]]:
             is_too_long = is_too_long or text_bytes > MAX_TEXT_BYTES
         if is_too_long and kind[0] & ANCILLARY and kind not in KEPT:
             skipped.append((start, after))
-        file.seek(after)
+    return skipped
 
 
 def _unpacked_bytes(kind: bytes, content: bytes) -> int:

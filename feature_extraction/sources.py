@@ -34,6 +34,7 @@ from feature_extraction.feature_files import (
     FEATURES,
     FeatureFile,
     StoredArray,
+    damage,
     refusal,
     rows_name,
     token_shape,
@@ -106,7 +107,7 @@ def _opened(file: FeatureFile) -> Iterator[StoredArray]:
         with opener(file) as array:
             yield array
     except DAMAGE as error:
-        raise FeatureFileError(f"{file.place} is damaged or cut short: {error}") from error
+        raise FeatureFileError(damage(file.path, error, file.place)) from error
 
 
 @contextmanager

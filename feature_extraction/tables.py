@@ -1,7 +1,7 @@
 """Files with the features of many images, a row for each: read block by block, in their order.
 
     NAME.h5           the datasets `features` and `image_ids` (or `ids`, `keys`, ...)
-    NAME.npz          the arrays of these names
+    NAME.npz          the arrays of these names, or features alone, as of .npy
     NAME.npy          features; their names in `image_ids.npy` or `image_ids.txt` beside it, or, of
                       clip-retrieval's img_emb/img_emb_0.npy, in metadata/metadata_0.parquet
     NAME.safetensors  the tensors `features` and `image_ids`, of whole numbers
@@ -32,8 +32,9 @@ from feature_extraction.feature_files import (
     ID_NAMES,
     FeatureFile,
     StoredArray,
+    damage,
+    features_name,
     refusal,
-    rows_name,
 )
 from feature_extraction.hdf5_sources import check_rows, read_names
 from feature_extraction.layout import MOST_IMAGES
@@ -242,7 +243,7 @@ def open_table(path: Path) -> Table:
         found = path.stat()
         return _table(path, found.st_size, found.st_mtime_ns)
     except DAMAGE as error:
-        raise StoreError(f"{path} is damaged or cut short: {error}") from error
+        raise StoreError(damage(path, error)) from error
 
 
 # Images are asked for one by one, and follow each other.
@@ -322,7 +323,7 @@ def read_npy_names(file: FeatureFile, opened: Any, rows: int, size: int) -> list
 
 def _rows_name(file: FeatureFile, names: Iterable[str]) -> str:
     names = list(names)
-    if (name := rows_name(names)) is not None:
+    if (name := features_name(names)) is not None:
         return name
     raise refusal(file, f"it holds {_some(names)}, expected {FEATURES} and image_ids")
 

@@ -56,13 +56,14 @@ def check_target(out: Path) -> None:
     Raises:
         StoreError: It cannot; the message says what is there and what to do.
     """
-    found = _what_is_at(out)
-    if found == FOLDER:
-        raise StoreError(
-            f"{out} is a folder, expected a file to write. Give the name of a file, such as "
-            f"{out / 'x.h5'}."
-        )
-    _check_place(out, found, FILE)
+    with _place_errors_explained(out):
+        found = _what_is_at(out)
+        if found == FOLDER:
+            raise StoreError(
+                f"{out} is a folder, expected a file to write. Give the name of a file, such as "
+                f"{out / 'x.h5'}."
+            )
+        _check_place(out, found, FILE)
 
 
 def check_folder_target(out: Path) -> None:
@@ -71,7 +72,17 @@ def check_folder_target(out: Path) -> None:
     Raises:
         StoreError: It cannot; the message says what is there and what to do.
     """
-    _check_place(out, _what_is_at(out), FOLDER)
+    with _place_errors_explained(out):
+        _check_place(out, _what_is_at(out), FOLDER)
+
+
+@contextmanager
+def _place_errors_explained(out: Path) -> Iterator[None]:
+    """Name `out` where a path next to it is refused, such as one whose name becomes too long."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot write {out}: {error.strerror}. Give another --out.") from None
 
 
 def _check_place(out: Path, found: str | None, expected: str) -> None:

@@ -339,6 +339,25 @@ class TestMetadata:
         picture = decode_image(tmp_path / "a.png", 32)
         assert (picture.height, picture.width) == (30, 20)
 
+    @pytest.mark.parametrize(
+        "chunk",
+        [
+            pytest.param(png_chunk(b"iCCP", b""), id="an empty colour profile"),
+            pytest.param(png_chunk(b"zTXt", b"a\0\7x"), id="an unknown compression"),
+            pytest.param(png_chunk(b"tEXt", b"a\0b")[:-4] + bytes(4), id="a wrong checksum"),
+            pytest.param(png_chunk(b"pHYs", b"\0"), id="a resolution cut short"),
+        ],
+    )
+    @pytest.mark.parametrize("at_end", [False, True])
+    def test_of_a_png_is_skipped_where_it_is_damaged(
+        self, tmp_path: Path, chunk: bytes, at_end: bool
+    ) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        oriented = png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+        expected = with_chunks(tmp_path / "a.png", oriented, chunk, at_end=at_end)
+        assert np.array_equal(decoded(tmp_path / "a.png"), expected[::-1, ::-1])
+
     def test_damage_is_still_found_in_a_png_of_which_some_is_skipped(self, tmp_path: Path) -> None:
         with_chunks(tmp_path / "a.png", png_chunk(b"tEXt", b"a\0" + LONG))
         content = (tmp_path / "a.png").read_bytes()
@@ -411,6 +430,11 @@ class TestSpecialFiles:
         (tmp_path / "a.jpg").symlink_to(device)
         with pytest.raises(ImageError, match="it is a character device"):
             decode_image(tmp_path / "a.jpg", 32)
+
+    def test_a_link_to_itself(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").symlink_to("a.png")
+        with pytest.raises(ImageError, match=r"^it cannot be decoded: Too many levels of .*links$"):
+            decode_image(tmp_path / "a.png", 32)
 
     def test_a_link_to_nowhere(self, tmp_path: Path) -> None:
         (tmp_path / "a.jpg").symlink_to("nowhere.jpg")

@@ -49,6 +49,14 @@ def test_an_id_is_a_name_without_folders_and_image_suffix(name: str, image_id: s
         ("img_7", "img_007", "zeros before a number"),
         ("42", "COCO_val2014_000000000042", "what stands before the number"),
         ("COCO_val2014_000000000042", "000000000042", "what stands before the number"),
+        ("train-0", "\ufefftrain-0", "invisible characters"),
+        ("train-0\u200b", "train-0", "invisible characters"),
+        ("train-0", "train-0.npy", "the suffix of a file of features"),
+        ("train-0.jpg", "train-0.JPG.npy", "the suffix of a file of features"),
+        ("train-0", "train_0", "hyphens, underscores"),
+        ("my%20cat", "my cat", "hyphens, underscores"),
+        ('"cat"', "cat", "hyphens, underscores"),
+        ("42", "42.0", "the decimal point of a number"),
     ],
 )
 def test_the_kind_of_difference_is_named(missed: str, present: str, kind: str) -> None:

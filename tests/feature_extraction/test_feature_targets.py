@@ -118,6 +118,16 @@ def test_processes_that_look_at_one_place_at_once_do_not_disturb_each_other(work
     assert not partial_folder(work / "out.h5").exists()
 
 
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("length", [250, 256])
+def test_a_name_too_long_for_unfinished_work_is_named_as_it_was_given(
+    work: Path, name: str, length: int
+) -> None:
+    out = work / ("x" * length)
+    with pytest.raises(StoreError, match=rf"cannot write {out}: File name too long"):
+        ALL[name](work, out)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_folder_is_no_place_for_a_file(
     work: Path, name: str, monkeypatch: pytest.MonkeyPatch

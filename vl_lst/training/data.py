@@ -104,11 +104,16 @@ def require_images(reader: FeatureReader, split: str, examples: ExampleTable) ->
         failed = sum(image_id in failures for image_id in missing)
         hint = near_names_hint((i for i in missing if i not in failures), reader)
         unreadable = f", {failed:,} of which could not be read" if failed else ""
+        advice = (
+            "Replace their files and run the command that extracts the features again, or leave "
+            "out the examples."
+            if failed == len(missing)
+            else f"Extract {'images that are not there' if hint else 'them'} with `vl-lst "
+            "extract-features --images FOLDER --out MORE.h5` and add --features MORE.h5."
+        )
         raise StoreError(
             f"{len(missing):,} of the {len(needed):,} images of {split} have no features"
-            f"{unreadable} (first: {first_five(missing)}).{hint} Extract "
-            f"{'images that are not there' if hint else 'them'} with `vl-lst extract-features "
-            "--images FOLDER --out MORE.h5` and add --features MORE.h5."
+            f"{unreadable} (first: {first_five(missing)}).{hint} {advice}"
         )
 
 
