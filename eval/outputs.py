@@ -143,7 +143,7 @@ def _existing_kind(path: Path) -> int | None:
     """File type of what `path` leads to (`stat.S_IFREG`, ...); `None` where nothing is there."""
     try:
         return stat.S_IFMT(path.stat().st_mode)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -89,7 +89,7 @@ def _check_place(out: Path, found: str | None, expected: str) -> None:
     if found not in (None, expected):
         raise StoreError(
             f"cannot write {out}: it is {found}, expected {expected} or nothing. Give another "
-            "--out, or remove it if it is not needed."
+            "--out."
         )
     for parent in reversed(out.absolute().parents):
         kind = _what_is_at(parent)
