@@ -19,7 +19,6 @@ is never followed or allocated, and nothing is unpickled.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
@@ -39,20 +38,15 @@ from feature_extraction.feature_files import (
     rows_name,
     token_shape,
 )
-from feature_extraction.finding import HDF5_SUFFIXES, find
+from feature_extraction.finding import HDF5_SUFFIXES
 from feature_extraction.hdf5_sources import open_hdf5
 from feature_extraction.tables import open_row, read_npy_header
 
 # V tokens, C channels
 
-__all__ = ["FeatureFile", "feature_shape", "find_features", "read_features"]
+__all__ = ["FeatureFile", "feature_shape", "read_features"]
 
 SAFETENSORS_FLOATS = ("F16", "BF16", "F32", "F64")
-
-
-def find_features(source: Path, *, besides: Path | None = None) -> list[FeatureFile]:
-    """Find the images that have features; see `feature_extraction.finding.find`."""
-    return find(source, besides=besides).files
 
 
 def feature_shape(file: FeatureFile) -> tuple[int, int]:

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from feature_extraction.errors import FeatureFileError, StoreError
-from feature_extraction.sources import FeatureFile, feature_shape, find_features, read_features
+from feature_extraction.finding import find
+from feature_extraction.sources import FeatureFile, feature_shape, read_features
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4) / 8
 
@@ -36,34 +37,34 @@ class TestFinding:
         save_file({"x": torch.zeros(3, 4)}, tmp_path / "deep" / "a.SafeTensors")
         write_npy(tmp_path / ".hidden.npy")
         (tmp_path / "readme.txt").write_text("no features")
-        assert [file.image_id for file in find_features(tmp_path)] == ["a", "b", "c"]
+        assert [file.image_id for file in find(tmp_path).files] == ["a", "b", "c"]
 
     def test_one_file_of_groups(self, tmp_path: Path) -> None:
         path = tmp_path / "all.h5"
         with h5py.File(path, "w") as file:
             for image_id in ("y", "x"):
                 file[f"{image_id}/features"] = VALUES
-        assert find_features(path) == [FeatureFile("x", path), FeatureFile("y", path)]
+        assert find(path).files == [FeatureFile("x", path), FeatureFile("y", path)]
         assert np.array_equal(read_features(FeatureFile("y", path), (3, 4))[0], VALUES)
 
     def test_problems_name_what_to_do(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="does not exist; expected.*IMAGE_ID.h5"):
-            find_features(tmp_path / "none")
+            find(tmp_path / "none")
         with pytest.raises(StoreError, match="no features in"):
-            find_features(tmp_path)
+            find(tmp_path)
         write_npy(tmp_path / "a.npy")
         with pytest.raises(StoreError, match="neither a folder nor an HDF5 file"):
-            find_features(tmp_path / "a.npy")
+            find(tmp_path / "a.npy")
         write_h5(tmp_path / "a.h5")
         with pytest.raises(StoreError, match="two files are for the image 'a'"):
-            find_features(tmp_path)
+            find(tmp_path)
         (tmp_path / "cut.h5").write_bytes((tmp_path / "a.h5").read_bytes()[:300])
         with pytest.raises(StoreError, match="cannot be read as HDF5"):
-            find_features(tmp_path / "cut.h5")
+            find(tmp_path / "cut.h5")
         with h5py.File(tmp_path / "store.h5", "w") as file:
             file["features"] = VALUES
         with pytest.raises(StoreError, match="feature store already"):
-            find_features(tmp_path / "store.h5")
+            find(tmp_path / "store.h5")
 
 
 class TestReading:
