@@ -195,7 +195,7 @@ class TestWrongRequests:
         ("config", "message"),
         [
             ("{", "JSON"),
-            ("[]", "holds no JSON object"),
+            ("[]", "is not a JSON object"),
             ("{}", "lacks model_cfg"),
             (
                 json.dumps({"model_cfg": {"embed_dim": 4, "vision_cfg": {"size": 3}}}),

@@ -121,7 +121,7 @@ class TestWeights:
     def test_an_index_does_not_reach_out_of_its_folder(self, tower: Path) -> None:
         index = {"weight_map": {"a": "../tower/model.safetensors"}}
         (tower / "model.safetensors.index.json").write_text(json.dumps(index))
-        with pytest.raises(EncoderError, match="does not list files beside it"):
+        with pytest.raises(EncoderError, match="does not list files of its folder"):
             build_encoder(tower, device="cpu")
 
     def test_weights_with_more_layers_are_refused(self, tower: Path, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ class TestFinding:
         with pytest.raises(EncoderError, match="cannot be read as JSON"):
             find_tower(tmp_path)
         (tmp_path / "config.json").write_text("[]")
-        with pytest.raises(EncoderError, match="no JSON object"):
+        with pytest.raises(EncoderError, match="is not a JSON object"):
             find_tower(tmp_path)
 
     def test_what_needs_no_folder_is_known(self) -> None:

@@ -94,7 +94,7 @@ def test_weights_that_are_cut_short_or_lacking_are_named(folder: Path) -> None:
     assert f"{WEIGHTS} is damaged or cut short" in refusal(folder)
     (folder / WEIGHTS).unlink()
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    assert "pytorch_model.bin beside it is a pickle" in refusal(folder)
+    assert "pytorch_model.bin in its folder can run any code when read" in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_weights_that_are_cut_short_or_lacking_are_named(folder: Path) -> None:
         ({"relative_attention_max_distance": 15}, "max_distance is 15, expected more than half"),
         ({"dropout_rate": 2}, "dropout_rate: found 2"),
         ({"layer_norm_epsilon": -1.0}, "layer_norm_epsilon: found -1"),
-        ({"feed_forward_proj": "sorcery"}, "'sorcery', which is no activation"),
+        ({"feed_forward_proj": "sorcery"}, "'sorcery', which is not an activation"),
         ({"feed_forward_proj": {}}, "feed_forward_proj: found {}"),
         ({"feed_forward_proj": "gated-relu"}, "lack .*wi_0"),
         ({"pad_token_id": None}, "pad_token_id: found None"),
@@ -329,7 +329,7 @@ def test_an_unknown_class_is_refused_without_a_prompt(
     ("fields", "message"),
     [
         ({"num_layers": 10**9}, "num_layers: found"),
-        ({"feed_forward_proj": "sorcery"}, "no activation"),
+        ({"feed_forward_proj": "sorcery"}, "not an activation"),
         ({"model_type": "bert"}, "is a bert: expected a T5"),
     ],
 )
