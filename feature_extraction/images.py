@@ -21,6 +21,7 @@ import stat
 import struct
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -28,6 +29,7 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from feature_extraction.colours import BACKGROUND, rgb_converter
+from feature_extraction.decoder_messages import discard_decoder_messages
 from feature_extraction.disk import file_kind
 from feature_extraction.errors import ImageError
 from feature_extraction.image_files import (
@@ -204,7 +206,8 @@ def _decode(image: Image.Image, side: int) -> Decoded:
     may_draft = is_large and image.format in ("JPEG", "MPO")
     drafted = image.draft(None, (least, least)) if may_draft else None
     header_size = image.size
-    image.load()
+    with discard_decoder_messages() if image.format == "TIFF" else nullcontext():
+        image.load()
     if image.size != header_size:
         # Pillow has turned a TIFF upright while loading it.
         width, height = image.size
