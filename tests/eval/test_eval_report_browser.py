@@ -15,6 +15,9 @@ from eval.leaderboard.runs import find_runs
 from eval.report.examples import ExampleCard, ExampleSheet
 from eval.report.page import render_page
 
+# Waits until the page is as expected: its script answers a click a moment later.
+expect = pytest.importorskip("playwright.sync_api").expect
+
 LONG_NAME = "x" * 40
 PATIENCE_MS = 120_000
 PHONE = {"width": 360, "height": 740}
@@ -38,8 +41,10 @@ def browser() -> Iterator[Any]:
     program = next((path for name in names if (path := shutil.which(name))), None)
     if program is None:
         pytest.skip(f"none of {', '.join(names)} is installed")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
+    from playwright.sync_api import sync_playwright
+
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as started:
         opened = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield opened
         opened.close()
@@ -134,7 +139,7 @@ def test_axes_can_be_chosen_and_reported_rows_shown_or_hidden(opened: Opened) ->
     assert opened.page.locator(".point.reported.on-front").count() == 0
     opened.page.get_by_label("Show rows that papers report").uncheck()
     assert opened.shown_points() == 4
-    assert not opened.page.locator("tbody.reported").is_visible()
+    expect(opened.page.locator("tbody.reported")).to_be_hidden()
     opened.page.locator("[data-role=y]").select_option(label="nlvr2")
     opened.page.locator("[data-role=x]").select_option(label="Saved bytes")
     logarithmic = mark.get_attribute("transform")
@@ -146,42 +151,42 @@ def test_marks_tell_their_values_and_find_their_row_by_keyboard(opened: Opened) 
     mark = opened.page.locator('.point[aria-label^="lst: "]')
     mark.focus()
     tip = opened.page.locator("#tip")
-    assert tip.is_visible()
+    expect(tip).to_be_visible()
     assert "Saved bytes: 9.8 KiB" in tip.inner_text()
     opened.page.keyboard.press("Enter")
     assert opened.page.locator(".board tr.chosen .name").inner_text() == "lst"
     opened.page.keyboard.press("Escape")
-    assert not tip.is_visible()
+    expect(tip).to_be_hidden()
 
 
 def test_a_run_has_a_page_with_examples_to_filter_search_and_turn(opened: Opened) -> None:
     row = opened.page.locator(".board tr", has=opened.page.locator(".name", has_text="lst"))
     row.first.get_by_role("link", name="seed 0").click()
     assert opened.page.url.endswith("#run-lst-0")
-    assert not opened.page.locator("#board").is_visible()
+    expect(opened.page.locator("#board")).to_be_hidden()
     run = opened.page.locator(".run.open")
     cards = run.locator(".card:not([hidden])")
-    assert cards.count() == 12
-    assert run.locator("output").inner_text() == "1–12 of 20"
+    expect(cards).to_have_count(12)
+    expect(run.locator("output")).to_have_text("1–12 of 20")
     run.get_by_label("Next examples").click()
-    assert cards.count() == 8
+    expect(cards).to_have_count(8)
     run.get_by_role("button", name="wrong 7").click()
-    assert cards.count() == 7
-    assert run.locator(".card.right:not([hidden])").count() == 0
+    expect(cards).to_have_count(7)
+    expect(run.locator(".card.right:not([hidden])")).to_have_count(0)
     run.get_by_role("button", name="all 20").click()
     for words in ("</SCRIPT> 13", "truth"):  # the latter is ours, not the data's
         run.get_by_label("Search").fill(words)
-        assert cards.count() == 0
+        expect(cards).to_have_count(0)
     run.get_by_label("Search").fill('png"> 13')
-    assert cards.count() == 1
+    expect(cards).to_have_count(1)
     # What was asked reads as it was written, and is text.
     assert cards.first.locator(".prompt").inner_text() == f"{ATTACK} 13"
     assert cards.first.get_by_role("img", name="a").bounding_box()["width"] > 50
-    assert opened.page.title() == "lst-0 · Leaderboard"
+    expect(opened.page).to_have_title("lst-0 · Leaderboard")
     run.get_by_role("link", name="Leaderboard").click()
     assert opened.page.url.endswith("#group-1"), "back to where the run stands"
-    assert opened.page.locator("#board").is_visible()
-    assert opened.page.title() == "Leaderboard"
+    expect(opened.page.locator("#board")).to_be_visible()
+    expect(opened.page).to_have_title("Leaderboard")
 
 
 @pytest.mark.parametrize("anchor", ["", "#run-lst-0"])
@@ -213,7 +218,7 @@ def test_dark_mode_and_paper_have_colours_of_their_own(browser: Any, page_file: 
 def test_it_can_be_read_without_script(browser: Any, page_file: Path) -> None:
     opened = Opened(browser, page_file, java_script_enabled=False)
     assert opened.page.locator(".point:not([visibility=hidden])").count() == 4
-    assert opened.page.locator(".controls").first.is_hidden()
+    expect(opened.page.locator(".controls").first).to_be_hidden()
     assert opened.page.locator("#run-lst-0 .card").count() == 20
-    assert opened.page.locator("#run-lst-0").is_visible()
+    expect(opened.page.locator("#run-lst-0")).to_be_visible()
     opened.context.close()
