@@ -41,7 +41,7 @@ HEIF_EXTRA = "pip install 'vl-lst[heif]'"
 ARCHIVE_SUFFIXES = frozenset(
     ".7z .bz2 .gz .lz4 .rar .tar .tbz .tbz2 .tgz .txz .tzst .xz .zip .zst".split()
 )
-# What lies next to photographs and is none.
+# Files that are often found among photographs and are not reported as left out.
 SILENT_SUFFIXES = frozenset(
     ".arrow .cfg .csv .db .h5 .hdf5 .htm .html .ini .ipynb .json .jsonl .lock .log .md .md5 .npy"
     " .npz .parquet .pickle .pkl .pt .pth .py .rst .safetensors .sh .sha1 .sha256 .sqlite .toml"

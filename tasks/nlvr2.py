@@ -86,7 +86,7 @@ def _is_list(path: Path) -> bool:
         with open_text(path, expected="NLVR2 statements") as file:
             return file.read(64).lstrip().startswith("[")
     except InputError:
-        # Whoever reads it next says what is wrong.
+        # The reader that is called next raises it again.
         return False
 
 

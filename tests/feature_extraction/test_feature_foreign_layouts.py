@@ -458,7 +458,7 @@ def test_what_cannot_come_in_says_what_is_there_and_what_to_do(
 
 
 def test_an_archive_of_arrays_gives_no_more_than_it_declares(tmp_path: Path) -> None:
-    """The member goes on behind the array: what follows is never unpacked."""
+    """The member is longer than its array: the rest is never unpacked."""
     np.savez(tmp_path / "a.npz", GRIDS[0])
     with zipfile.ZipFile(tmp_path / "a.npz") as made:
         data = made.read("arr_0.npy")

@@ -52,8 +52,7 @@ class Method(ABC):
             model: As `attach` returned it, on the device that trains.
             options: The method's own settings.
             samples: Training examples in random order without end, as pairs of prompt ids [1, T]
-                and label ids [1, L] on that device; whoever takes none of them pays nothing for
-                them.
+                and label ids [1, L] on that device; made only as they are taken.
         """
 
     @abstractmethod

@@ -135,7 +135,7 @@ def find_checkpoint(folder: Path) -> Path | None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Give a checkpoint its name, if a killed process did not, and remove what is beside it.
+    """Give a checkpoint its name, if a killed process did not, and remove its leftovers.
 
     Args:
         folder: Such as `RUN/checkpoints/last`; a checkpoint that has been loaded.
