@@ -32,13 +32,13 @@ import torch
 from _ablation_variants import OPTIONS, Variant, variants
 
 from eval.outputs import atomic_path, write_json
-from feature_extraction.encoders import build_encoder
+from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
 from tasks import get_task
-from vl_lst.demo import CLIP_FOLDER
+from vl_lst.backbones.loading import DEMO
+from vl_lst.bundled import CLIP_FOLDER
 from vl_lst.demo.run import CHANGES
 from vl_lst.demo.world import write_world
-from vl_lst.models.loading import DEMO
 from vl_lst.recipes import (
     Recipe,
     parse_override,
@@ -46,8 +46,8 @@ from vl_lst.recipes import (
     resolve_recipe,
     shipped_recipes,
 )
-from vl_lst.training.record import RunRecord, read_record
-from vl_lst.training.run_directory import RunDirectory
+from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.record import RunRecord, read_record
 from vl_lst.training.session import train
 
 RECIPE = "demo"

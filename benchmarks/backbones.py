@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from eval.outputs import write_json
-from vl_lst.models.loading import DEMO, load_backbone
-from vl_lst.models.quantization import BackbonePrecision
+from vl_lst.backbones.loading import DEMO, load_backbone
+from vl_lst.backbones.quantization import BackbonePrecision
+from vl_lst.backbones.t5_sizes import shape_names
 from vl_lst.profiling.measure import Contender, ProfileSettings, profile_methods
-from vl_lst.profiling.memory import TOTAL
-from vl_lst.profiling.t5_sizes import shape_names
 from vl_lst.profiling.workload import Workload
+from vl_lst.training.saved_bytes import TOTAL
 
 PRECISIONS: tuple[BackbonePrecision, ...] = ("fp32", "bf16", "int8", "nf4")
 LADDER = Contender("lst")

@@ -30,12 +30,12 @@ from PIL import Image
 from reading import plain_spec
 
 from eval.outputs import write_json
-from feature_extraction.compression import compress_store
-from feature_extraction.encoders import build_encoder
+from feature_extraction.encoders.encoder import build_encoder
+from feature_extraction.exchange.compression import compress_store
 from feature_extraction.extract import extract
-from feature_extraction.partial import Batch, PartialStore
-from feature_extraction.store import FeatureStore
-from vl_lst.demo import CLIP_FOLDER
+from feature_extraction.store.partial import Batch, PartialStore
+from feature_extraction.store.store import FeatureStore
+from vl_lst.bundled import CLIP_FOLDER
 
 # N images, V tokens, C channels
 

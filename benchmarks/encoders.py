@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 import open_clip
 
-from feature_extraction.encoder_table import ENCODERS
+from feature_extraction.encoders.registry import Tower, find_tower, output_shape
+from feature_extraction.encoders.table import ENCODERS
 from feature_extraction.errors import EncoderError
 from feature_extraction.spec import Layer
-from feature_extraction.towers import Tower, find_tower, output_shape
 
 __all__ = ["main"]
 

@@ -46,12 +46,12 @@ from PIL import Image
 from eval.outputs import write_json
 from feature_extraction.allocation import keep_freed_memory
 from feature_extraction.cores import usable_cores
-from feature_extraction.encoders import Encoder, build_encoder
+from feature_extraction.encoders.encoder import Encoder, build_encoder
 from feature_extraction.extract import extract
-from feature_extraction.images import ImageFile, decode_image, find_images
-from feature_extraction.partial import Batch, PartialStore
+from feature_extraction.images.decode import ImageFile, decode_image, find_images
+from feature_extraction.images.preprocess import fit_square
 from feature_extraction.pipeline import default_workers
-from feature_extraction.preprocess import fit_square
+from feature_extraction.store.partial import Batch, PartialStore
 
 # N images, B images of a batch, S side of the square, V tokens, C channels
 

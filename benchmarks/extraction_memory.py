@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from eval.outputs import write_json
-from feature_extraction.encoders import Encoder, build_encoder
+from feature_extraction.encoders.encoder import Encoder, build_encoder
 from feature_extraction.extract import extract
 
 THUMBNAILS = 16

@@ -23,14 +23,14 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from eval.outputs import write_json
-from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.generation.search import generate
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig
-from vl_lst.models.generation import generate
 from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.profiling.shapes import backbone_config, random_backbone
 from vl_lst.profiling.workload import Workload
-from vl_lst.training.build import attach_method
+from vl_lst.recipes.building import attach_method
 
 VOCABULARY = 32_200
 REFERENCE_TOKENS_PER_SECOND = {5: 304 / 5.56, 1: 304 / 2.46}

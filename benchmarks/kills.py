@@ -22,13 +22,13 @@ import torch
 from PIL import Image
 
 from eval.outputs import write_json
-from feature_extraction import partial
-from feature_extraction.encoders import Encoder, build_encoder
+from feature_extraction.encoders.encoder import Encoder, build_encoder
+from feature_extraction.exchange.join import join_stores
 from feature_extraction.extract import extract
-from feature_extraction.images import ImageFile, find_images
-from feature_extraction.join import join_stores
-from feature_extraction.shards import Shard
-from vl_lst.demo import CLIP_FOLDER
+from feature_extraction.images.decode import ImageFile, find_images
+from feature_extraction.store import partial
+from feature_extraction.store.shards import Shard
+from vl_lst.bundled import CLIP_FOLDER
 
 SHARDS = 2
 BATCH = 4

@@ -22,17 +22,17 @@ from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
 from eval.outputs import write_json
-from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig
 from vl_lst.models.visual import VisualEmbedding
-from vl_lst.profiling.memory import TOTAL
 from vl_lst.profiling.shapes import backbone_config, random_backbone
 from vl_lst.profiling.steps import StepSeconds, measure_steps
 from vl_lst.profiling.workload import Workload
+from vl_lst.recipes.building import attach_method
 from vl_lst.recipes.schema import OptimizerSection
-from vl_lst.training.build import attach_method
 from vl_lst.training.resources import saved_for_backward
+from vl_lst.training.saved_bytes import TOTAL
 
 REFERENCE_BYTES_AT_BATCH_16 = 330.6 * 2**20
 # The reference's t5-base has 100 more entries than the published one and is padded.

@@ -32,9 +32,9 @@ from _reading_workers import MapRows, StoreRows, seconds_of_rounds
 from numpy.typing import NDArray
 
 from eval.outputs import write_json
-from feature_extraction.partial import Batch, PartialStore
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store import open_features
+from feature_extraction.store.partial import Batch, PartialStore
+from feature_extraction.store.store import open_features
 
 # N images, V tokens, C channels
 

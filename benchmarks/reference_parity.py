@@ -27,13 +27,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
-from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.generation.search import beam_search, greedy_search
 from vl_lst.models.batch import Batch
-from vl_lst.models.generation import beam_search, greedy_search
+from vl_lst.models.initialisation.pruning import (
+    fisher_importance,
+    magnitude_importance,
+    prune_backbone,
+)
 from vl_lst.models.joint import JointModel
-from vl_lst.models.ladder import LadderModel
+from vl_lst.models.ladder.model import LadderModel
 from vl_lst.models.losses import answer_loss, average_token_losses
-from vl_lst.models.pruning import fisher_importance, magnitude_importance, prune_backbone
 from vl_lst.models.reference_checkpoint import from_reference, reference_names, reference_pieces
 from vl_lst.models.vision_language_model import VisionLanguageModel
 

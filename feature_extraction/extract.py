@@ -3,7 +3,7 @@
     find -> what is pending -> pipeline -> partial store -> finished file
 
 Interrupted however often, the finished file equals that of an undisturbed run with the same batch
-size byte for byte (`feature_extraction.pipeline`, `feature_extraction.partial`).
+size byte for byte (`feature_extraction.pipeline`, `feature_extraction.store.partial`).
 """
 
 import time
@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from feature_extraction.encoders import Encoder
+from feature_extraction.encoders.encoder import Encoder
 from feature_extraction.errors import ImageError, StoreError
-from feature_extraction.images import ImageFile, decode_image, find_images
+from feature_extraction.images.decode import ImageFile, decode_image, find_images
 from feature_extraction.names import near_names_hint
-from feature_extraction.partial import PartialStore
 from feature_extraction.pipeline import OnProgress, fill_store
-from feature_extraction.shards import Shard, ShardRecord, image_list_sha256
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store import FeatureStore
-from feature_extraction.targets import check_target, remove_leftovers
+from feature_extraction.store.partial import PartialStore
+from feature_extraction.store.shards import Shard, ShardRecord, image_list_sha256
+from feature_extraction.store.store import FeatureStore
+from feature_extraction.store.targets import check_target, remove_leftovers
 
 __all__ = ["ExtractionResult", "OnProgress", "extract"]
 

@@ -11,9 +11,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from feature_extraction.image_files import IMAGE_SUFFIXES
+from eval.image_suffixes import IMAGE_SUFFIXES
 
-__all__ = ["NearNames", "image_id_of", "near_names", "near_names_hint"]
+__all__ = [
+    "NearNames",
+    "image_id_of",
+    "near_names",
+    "near_names_hint",
+]
 
 SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})(\?.*)?", re.IGNORECASE)
 NUMBER = re.compile(r"(?:.*\D)?0*(\d+)", re.DOTALL)

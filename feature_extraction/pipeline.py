@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feature_extraction.decoding import SquareBatch, decoded_batches
-from feature_extraction.encoders import Encoder
-from feature_extraction.images import ImageFile
-from feature_extraction.layout import Status
-from feature_extraction.partial import Batch, PartialStore
-from feature_extraction.writing import BatchWriter
+from feature_extraction.encoders.encoder import Encoder
+from feature_extraction.images.decode import ImageFile
+from feature_extraction.images.decoding_pool import SquareBatch, decoded_batches
+from feature_extraction.store.batch_writer import BatchWriter
+from feature_extraction.store.layout import Status
+from feature_extraction.store.partial import Batch, PartialStore
 
 # N images of a batch, K squares of one image, S side of a square, V tokens, C channels
 

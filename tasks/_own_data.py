@@ -22,6 +22,7 @@ from typing import Any
 from eval.agreement import OFFICIAL_PEOPLE, agreement, agreement_weights
 from eval.caption import score_captions
 from eval.errors import FileFormatError, InputError, PredictionError
+from eval.image_suffixes import IMAGE_SUFFIXES
 from eval.intervals import accuracy_in_context
 from eval.submissions import first_five, require_predictions, require_same_ids
 from tasks._arrow import cached_examples
@@ -35,11 +36,6 @@ __all__ = ["load_own_examples", "score_own_predictions", "with_own_files"]
 
 FIELDS = ("id", "images", "prompt", "answers")
 EXPECTED = 'examples, {"id": ..., "images": [...], "prompt": ..., "answers": [...]}'
-# Other dots in a name ("v1.2") belong to it.
-IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .dib .gif .heic .heics .heif .heifs .hif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm"
-    " .pgm .png .pnm .ppm .tif .tiff .webp".split()
-)
 
 
 def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
@@ -375,6 +371,7 @@ def _text_ids(records: Records) -> list[str]:
 def _image_id(name: str) -> str:
     # Folders as Windows writes them, too.
     file = PurePosixPath(name.replace("\\", "/"))
+    # Other dots in a name ("v1.2") belong to it.
     return file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name
 
 

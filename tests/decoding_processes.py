@@ -19,7 +19,11 @@ def decoding_processes(parent: int) -> list[int]:
             command = (folder / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(above) == parent and state != "Z" and b"feature_extraction.decoding" in command:
+        if (
+            int(above) == parent
+            and state != "Z"
+            and b"feature_extraction.images.decoding" in command
+        ):
             found.append(int(folder.name))
     return sorted(found)
 
@@ -52,7 +56,7 @@ def change_decoding(code: str, folder: Path, patch: pytest.MonkeyPatch) -> None:
     """
     head = """\
         import os, signal, time
-        import feature_extraction.images as images
+        import feature_extraction.images.decode as images
         original = images.decode_image
         """
     lines = [textwrap.dedent(head), textwrap.dedent(code), "images.decode_image = decode_image\n"]

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from vl_lst.recipes import load_recipe
-from vl_lst.training.metrics import MetricsLog
+from vl_lst.runs.metrics import MetricsLog
 from vl_lst.training.session import train
 
 

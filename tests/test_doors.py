@@ -12,7 +12,7 @@ OURS = {"eval", "tasks", "feature_extraction", "vl_lst"}
 FORBIDDEN = {
     "eval": {"torch"} | OURS - {"eval"},
     "tasks": {"torch"} | OURS - {"tasks", "eval"},
-    "feature_extraction": OURS - {"feature_extraction"},
+    "feature_extraction": OURS - {"feature_extraction", "eval"},
 }
 HEAVY = {"torch", "transformers", "open_clip", "h5py", "datasets", "accelerate"}
 

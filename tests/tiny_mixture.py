@@ -9,7 +9,7 @@ from PIL import Image
 from tiny_run import COLOURS, TRAIN_IMAGES, TinyWorld
 
 from eval._java import JavaError
-from feature_extraction.encoders import build_encoder
+from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
 from vl_lst.recipes import Recipe, resolve_recipe
 

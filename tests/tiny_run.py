@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from feature_extraction.encoders import build_encoder
+from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
 from vl_lst.recipes import Recipe, resolve_recipe
 

@@ -15,18 +15,18 @@ logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 __version__ = "0.1.0"
 
 _HOMES = {
-    "FrozenBackbone": "vl_lst.models.backbone",
+    "FrozenBackbone": "vl_lst.backbones.backbone",
     "HeadConfig": "vl_lst.models.config",
     "JointBackbone": "vl_lst.models.joint",
     "JointModel": "vl_lst.models.joint",
     "LadderConfig": "vl_lst.models.config",
-    "LadderModel": "vl_lst.models.ladder",
+    "LadderModel": "vl_lst.models.ladder.model",
     "VisionLanguageModel": "vl_lst.models.vision_language_model",
     "VisualConfig": "vl_lst.models.config",
-    "generate": "vl_lst.models.generation",
+    "generate": "vl_lst.generation.search",
     "get_task": "tasks",
-    "load_backbone": "vl_lst.models.loading",
-    "load_run": "vl_lst.training.run",
+    "load_backbone": "vl_lst.backbones.loading",
+    "load_run": "vl_lst.run",
 }
 
 __all__ = [

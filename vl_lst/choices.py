@@ -7,7 +7,7 @@ from typing import Literal
 __all__ = ["ArithmeticPrecision", "BackbonePrecision", "DeviceName", "module_names"]
 
 ArithmeticPrecision = Literal["fp32", "bf16"]
-# How the frozen backbone is held; see `vl_lst.models.quantization`.
+# How the frozen backbone is held; see `vl_lst.backbones.quantization`.
 BackbonePrecision = Literal["fp32", "bf16", "int8", "nf4"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 

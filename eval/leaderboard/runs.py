@@ -56,7 +56,7 @@ class Memory(_Part):
 
 
 class Record(_Part):
-    """What the leaderboard reads of `record.json`; `vl_lst.training.record` says what it means."""
+    """What the leaderboard reads of `record.json`; `vl_lst.runs.record` says what it means."""
 
     schema_version: Literal[1]
     status: Literal["success", "failed", "cancelled"]

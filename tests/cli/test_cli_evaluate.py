@@ -10,10 +10,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny_run import TinyWorld
 
-from feature_extraction.encoders import build_encoder
+from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
 from vl_lst.cli import main
-from vl_lst.training.answering import Answerer
+from vl_lst.generation.answering import Answerer
 from vl_lst.training.session import train
 
 

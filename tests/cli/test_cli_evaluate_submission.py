@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tiny_run import TinyWorld
 
-from feature_extraction.encoders import build_encoder
+from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
 from vl_lst.cli import main
 from vl_lst.training.session import train

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tiny_photographs import write_photographs
 
-from feature_extraction.store import FeatureStore
+from feature_extraction.store.store import FeatureStore
 from vl_lst.cli import main
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_photographs import write_photographs
 
-from feature_extraction import image_files
-from feature_extraction.store import FeatureStore
+from feature_extraction.images import finding as image_files
+from feature_extraction.store.store import FeatureStore
 from vl_lst.cli import main
 
 

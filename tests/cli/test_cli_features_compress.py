@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from feature_extraction.store import FeatureStore
+from feature_extraction.store.store import FeatureStore
 from vl_lst.cli import main
 
 EXTRACT = ["--encoder", "demo", "--image-size", "64", "--device", "cpu", "--workers", "0"]

@@ -6,12 +6,12 @@ from typing import get_args
 import pytest
 import typer
 
-from feature_extraction.encoder_table import ENCODERS
+from feature_extraction.encoders.table import ENCODERS
 from tasks import Head, task_names
+from vl_lst.backbones.t5_sizes import shape_names
 from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName, module_names
 from vl_lst.cli import app
 from vl_lst.methods import method_names
-from vl_lst.profiling.t5_sizes import shape_names
 
 
 def option(*path: str) -> str:

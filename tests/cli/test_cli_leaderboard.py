@@ -11,7 +11,7 @@ from tiny_run import TinyWorld
 
 from eval.leaderboard.runs import Record, find_runs
 from vl_lst.cli import main
-from vl_lst.training.run import load_run
+from vl_lst.run import load_run
 from vl_lst.training.session import train
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_run import TinyWorld
 
 from eval.report.examples import ExampleCard, ExampleSheet
-from feature_extraction.store import FeatureStore
+from feature_extraction.store.store import FeatureStore
 from vl_lst.cli import main
 from vl_lst.cli._example_sheets import thumbnails
 

@@ -11,8 +11,8 @@ import pytest
 from tiny_run import TinyWorld
 
 from vl_lst.cli import main
-from vl_lst.training.metrics import MetricsLog
-from vl_lst.training.run_directory import RunDirectory
+from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.metrics import MetricsLog
 
 
 @pytest.fixture

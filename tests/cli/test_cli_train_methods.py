@@ -9,9 +9,9 @@ from tiny_run import TinyWorld
 from vl_lst.cli import main
 from vl_lst.methods import method_names
 from vl_lst.recipes import fitting_recipe, load_recipe, read_recipe_file
-from vl_lst.training.record import read_record
-from vl_lst.training.run import load_run
-from vl_lst.training.run_directory import RunDirectory
+from vl_lst.run import load_run
+from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.record import read_record
 from vl_lst.training.session import train
 
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from tiny_open_clip import RESNET, TIMM, TRANSFORMER, write_open_clip
 
-from feature_extraction.encoders import Encoder, build_encoder
-from feature_extraction.images import ImageFile, find_images
+from feature_extraction.encoders.encoder import Encoder, build_encoder
+from feature_extraction.images.decode import ImageFile, find_images
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from plain_stores import SPEC, features_of
 
-from feature_extraction.partial import Batch, PartialStore
-from feature_extraction.shards import ShardRecord, image_list_sha256
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store import open_features
+from feature_extraction.store.partial import Batch, PartialStore
+from feature_extraction.store.shards import ShardRecord, image_list_sha256
+from feature_extraction.store.store import open_features
 
 __all__ = ["FEATURES", "IDS", "assert_reads_as_one", "write", "write_shards"]
 

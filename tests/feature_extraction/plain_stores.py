@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_extraction.partial import Batch, PartialStore
 from feature_extraction.spec import FeatureSpec
+from feature_extraction.store.partial import Batch, PartialStore
 
 __all__ = ["SPEC", "features_of", "write_store"]
 

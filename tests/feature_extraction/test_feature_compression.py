@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from plain_stores import features_of, write_store
 
-from feature_extraction import compression
-from feature_extraction.compression import compress_store
 from feature_extraction.errors import StoreError
-from feature_extraction.join import join_stores
-from feature_extraction.store import FeatureStore, open_features
+from feature_extraction.exchange import compression
+from feature_extraction.exchange.compression import compress_store
+from feature_extraction.exchange.join import join_stores
+from feature_extraction.store.store import FeatureStore, open_features
 
 IDS = ["a", "bad", "c", "dé"]
 
@@ -61,7 +61,7 @@ def test_this_program_loads_no_filter(compressed: Path, tmp_path: Path) -> None:
     """A plugin of the environment would be code that a file can ask for."""
     code = (
         "import sys, h5py\n"
-        "from feature_extraction.store import FeatureStore\n"
+        "from feature_extraction.store.store import FeatureStore\n"
         "store = FeatureStore(sys.argv[1])\n"
         "store.read(list(store))\n"
         "assert 'hdf5plugin' not in sys.modules\n"
@@ -99,7 +99,7 @@ def test_killed_it_can_be_done_again(path: Path, compressed: Path) -> None:
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from feature_extraction import compression\n"
+        "from feature_extraction.exchange import compression\n"
         "compression.IMAGES_BETWEEN_REPORTS = 1\n"
         "path = Path(sys.argv[1])\n"
         "def die(done, total, note=''):\n"

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from plain_stores import SPEC, write_store
 
-from feature_extraction.compression import compress_store
 from feature_extraction.errors import StoreError
-from feature_extraction.join import join_stores
-from feature_extraction.store import FeatureStore
+from feature_extraction.exchange.compression import compress_store
+from feature_extraction.exchange.join import join_stores
+from feature_extraction.store.store import FeatureStore
 
 TRIALS = 300
 SECONDS = 100
@@ -25,7 +25,7 @@ import random, resource, signal, sys
 from pathlib import Path
 import pyarrow
 from feature_extraction.errors import StoreError
-from feature_extraction.store import open_features
+from feature_extraction.store.store import open_features
 
 path, trials = Path(sys.argv[1]), int(sys.argv[2])
 pages = int(Path("/proc/self/statm").read_text().split()[0])

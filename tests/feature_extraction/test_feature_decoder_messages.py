@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from feature_extraction.decoder_messages import discard_decoder_messages
 from feature_extraction.errors import ImageError
-from feature_extraction.images import decode_image
+from feature_extraction.images.decode import decode_image
+from feature_extraction.images.decoder_messages import discard_decoder_messages
 
 
 def damaged_tiff(path: Path, compression: str, mode: str) -> Path:

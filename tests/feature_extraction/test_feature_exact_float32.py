@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from feature_extraction.encoders import Encoder
-from feature_extraction.exact_float32 import exact_float32
+from feature_extraction.encoders.encoder import Encoder
+from feature_extraction.encoders.exact_float32 import exact_float32
 
 CONVOLUTION, PRODUCT = torch.backends.cudnn.conv, torch.backends.cuda.matmul
 

@@ -9,12 +9,12 @@ import h5py
 import numpy as np
 import pytest
 
-from feature_extraction import exporting
 from feature_extraction.errors import StoreError
-from feature_extraction.exporting import ExportFormat, export_features
-from feature_extraction.importing import import_features, imported_spec
-from feature_extraction.partial import Batch, PartialStore
-from feature_extraction.store import FeatureStore
+from feature_extraction.exchange import exporting
+from feature_extraction.exchange.exporting import ExportFormat, export_features
+from feature_extraction.exchange.importing import import_features, imported_spec
+from feature_extraction.store.partial import Batch, PartialStore
+from feature_extraction.store.store import FeatureStore
 
 SPEC = imported_spec("tiny", (6, 10))
 FORMATS: tuple[ExportFormat, ...] = ("h5", "arrow")
@@ -22,8 +22,8 @@ FORMATS: tuple[ExportFormat, ...] = ("h5", "arrow")
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from feature_extraction import exporting
-from feature_extraction.store import FeatureStore
+from feature_extraction.exchange import exporting
+from feature_extraction.store.store import FeatureStore
 exporting.ARROW_FILE_BYTES = 360
 exporting.ARROW_BATCH_BYTES = 240
 exporting.SECONDS_BETWEEN_SYNCS = 0

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from feature_extraction import encoders
-from feature_extraction.encoders import build_encoder, encode_image
+from feature_extraction.encoders import encoder as encoders
+from feature_extraction.encoders.encoder import build_encoder, encode_image
 from feature_extraction.errors import EncoderError, StoreError
+from feature_extraction.exchange.verification import verify
 from feature_extraction.extract import extract
-from feature_extraction.images import Decoded, decode_image
-from feature_extraction.store import FeatureStore
-from feature_extraction.verification import verify
+from feature_extraction.images.decode import Decoded, decode_image
+from feature_extraction.store.store import FeatureStore
 
 
 def test_a_store_has_the_tokens_of_every_square_as_one_photograph_alone_has(

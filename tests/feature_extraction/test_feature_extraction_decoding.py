@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from decoding_processes import change_decoding, decoding_processes
 
-from feature_extraction.decoding import SquareBatch, decoded_batches
-from feature_extraction.encoders import Encoder
+from feature_extraction.encoders.encoder import Encoder
 from feature_extraction.errors import FeatureError
-from feature_extraction.images import ImageFile
+from feature_extraction.images.decode import ImageFile
+from feature_extraction.images.decoding_pool import SquareBatch, decoded_batches
 from feature_extraction.spec import FeatureSpec
 
 BATCH = 2
@@ -151,5 +151,7 @@ class TestDeath:
 
 def test_they_import_no_torch() -> None:
     """Each would take seconds to start, and half a gigabyte."""
-    code = "import sys, feature_extraction.decoding_process; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, feature_extraction.images.decoding_process; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,10 +11,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from feature_extraction.encoder_table import ENCODERS
-from feature_extraction.encoders import Encoder, build_encoder, encode_image, encoder_from_spec
+from feature_extraction.encoders.encoder import (
+    Encoder,
+    build_encoder,
+    encode_image,
+    encoder_from_spec,
+)
+from feature_extraction.encoders.registry import find_tower, output_shape
+from feature_extraction.encoders.table import ENCODERS
 from feature_extraction.errors import EncoderError, ImageError
-from feature_extraction.towers import find_tower, output_shape
 
 
 def pixels(count: int = 3, side: int = 64) -> Tensor:

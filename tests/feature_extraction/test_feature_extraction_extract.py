@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from feature_extraction import partial
-from feature_extraction.encoders import Encoder, build_encoder, encode_image
+from feature_extraction.encoders.encoder import Encoder, build_encoder, encode_image
 from feature_extraction.errors import EncoderError, ImageError, StoreError
 from feature_extraction.extract import extract
-from feature_extraction.images import ImageFile, find_images
-from feature_extraction.store import FeatureStore
+from feature_extraction.images.decode import ImageFile, find_images
+from feature_extraction.store import partial
+from feature_extraction.store.store import FeatureStore
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
@@ -93,7 +93,7 @@ class TestResult:
         def quote(*_: object) -> None:
             raise ImageError("starts with \0 and \udce9")
 
-        monkeypatch.setattr("feature_extraction.decoding_process.decode_image", quote)
+        monkeypatch.setattr("feature_extraction.images.decoding_process.decode_image", quote)
         result = extract(files, tmp_path / "out.h5", encoder)
         assert set(result.failures.values()) == {r"starts with \0 and \udce9"}
         assert len(FeatureStore(tmp_path / "out.h5")) == 0

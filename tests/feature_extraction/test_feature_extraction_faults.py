@@ -19,12 +19,13 @@ from decoding_processes import (
 )
 from PIL import Image
 
-from feature_extraction import images, partial
-from feature_extraction.encoders import Encoder
+from feature_extraction.encoders.encoder import Encoder
 from feature_extraction.errors import EncoderError, FeatureError, ImageError, StoreError
 from feature_extraction.extract import extract
-from feature_extraction.images import ImageFile, decode_image, find_images
-from feature_extraction.store import FeatureStore
+from feature_extraction.images import decode as images
+from feature_extraction.images.decode import ImageFile, decode_image, find_images
+from feature_extraction.store import partial
+from feature_extraction.store.store import FeatureStore
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from tiny_towers import DINOV2, SIDE, TRANSFORMER, normalised, write_huggingface
 from torch import Tensor
 
-from feature_extraction import weights
-from feature_extraction.encoders import build_encoder, encoder_from_spec
+from feature_extraction.encoders import weights
+from feature_extraction.encoders.encoder import build_encoder, encoder_from_spec
 from feature_extraction.errors import EncoderError
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, features
 
 from feature_extraction.errors import ImageError
-from feature_extraction.images import MOST_PIXELS, decode_image, find_images
+from feature_extraction.images.decode import MOST_PIXELS, decode_image, find_images
 
 REFUSED = {
     "odd/truncated_half.jpg": "truncated",

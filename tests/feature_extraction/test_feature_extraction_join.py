@@ -12,11 +12,11 @@ import pytest
 from plain_shards import FEATURES, IDS, assert_reads_as_one, write, write_shards
 from plain_stores import SPEC
 
-from feature_extraction import join
 from feature_extraction.errors import StoreError
-from feature_extraction.join import join_stores
-from feature_extraction.partial import Batch, PartialStore
-from feature_extraction.store import FeatureStore, open_features
+from feature_extraction.exchange import join
+from feature_extraction.exchange.join import join_stores
+from feature_extraction.store.partial import Batch, PartialStore
+from feature_extraction.store.store import FeatureStore, open_features
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from feature_extraction.encoders import Encoder, build_encoder
+from feature_extraction.encoders.encoder import Encoder, build_encoder
+from feature_extraction.encoders.registry import find_tower, output_shape
 from feature_extraction.errors import EncoderError
-from feature_extraction.towers import find_tower, output_shape
 
 
 def plain_tower(folder: Path) -> nn.Module:

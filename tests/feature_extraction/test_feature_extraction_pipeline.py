@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from feature_extraction import pipeline
-from feature_extraction.decoding import SquareBatch
-from feature_extraction.encoders import Encoder, build_encoder
+from feature_extraction.encoders.encoder import Encoder, build_encoder
 from feature_extraction.extract import extract
-from feature_extraction.images import ImageFile
-from feature_extraction.store import FeatureStore
+from feature_extraction.images.decode import ImageFile
+from feature_extraction.images.decoding_pool import SquareBatch
+from feature_extraction.store.store import FeatureStore
 
 BATCH, BATCHES = 2, 4
 

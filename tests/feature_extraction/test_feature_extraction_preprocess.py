@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from feature_extraction.images import Decoded
-from feature_extraction.preprocess import fit_square, normalise, prepare
+from feature_extraction.images.decode import Decoded
+from feature_extraction.images.preprocess import fit_square, normalise, prepare
 from feature_extraction.spec import ResizeRule
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -10,10 +10,10 @@ import numpy as np
 import plain_stores
 import pytest
 
-from feature_extraction import rows
 from feature_extraction.errors import StoreError
-from feature_extraction.partial import Batch, PartialStore
-from feature_extraction.store import FeatureStore
+from feature_extraction.store import rows
+from feature_extraction.store.partial import Batch, PartialStore
+from feature_extraction.store.store import FeatureStore
 
 IMAGES, TOKENS, CHANNELS = 9, 9, 1024
 IDS = [f"image{number}" for number in range(IMAGES)]

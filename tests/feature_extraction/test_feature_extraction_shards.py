@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_extraction.encoders import Encoder
+from feature_extraction.encoders.encoder import Encoder
 from feature_extraction.errors import FeatureError, StoreError
 from feature_extraction.extract import extract
-from feature_extraction.images import ImageFile
-from feature_extraction.shards import Shard
-from feature_extraction.store import FeatureStore
+from feature_extraction.images.decode import ImageFile
+from feature_extraction.store.shards import Shard
+from feature_extraction.store.store import FeatureStore
 
 
 class TestDivision:

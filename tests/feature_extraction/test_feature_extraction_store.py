@@ -13,9 +13,9 @@ from plain_stores import SPEC, features_of, write_store
 from torch.utils.data import DataLoader, Dataset
 
 from feature_extraction.errors import StoreError
-from feature_extraction.join import join_stores
+from feature_extraction.exchange.join import join_stores
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store import FeatureReader, FeatureStore, open_features
+from feature_extraction.store.store import FeatureReader, FeatureStore, open_features
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from safetensors.torch import load_file, save_file
 from tiny_towers import SIDE, TIMM, normalised, write_timm
 from torch import Tensor
 
-from feature_extraction import timm_towers, weights
-from feature_extraction.encoders import build_encoder, encoder_from_spec
+from feature_extraction.encoders import timm as timm_towers
+from feature_extraction.encoders import weights
+from feature_extraction.encoders.encoder import build_encoder, encoder_from_spec
+from feature_extraction.encoders.registry import find_tower, output_shape
 from feature_extraction.errors import EncoderError
-from feature_extraction.towers import find_tower, output_shape
 
 
 def pixels(side: int = SIDE) -> Tensor:

@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from tiny_towers import MEAN, STD, write_huggingface, write_timm
 from torch import Tensor
 
-from feature_extraction.encoders import build_encoder, encoder_from_spec
+from feature_extraction.encoders.encoder import build_encoder, encoder_from_spec
+from feature_extraction.encoders.registry import find_tower, is_named, output_shape
 from feature_extraction.errors import EncoderError
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.towers import find_tower, is_named, output_shape
 
 KINDS = [
     "open_clip-resnet",
@@ -168,7 +168,7 @@ class TestFinding:
         def offline(*_: object, **__: object) -> str:
             raise OSError("no connection")
 
-        monkeypatch.setattr("feature_extraction.weights.snapshot_download", offline)
+        monkeypatch.setattr("feature_extraction.encoders.weights.snapshot_download", offline)
         with pytest.raises(EncoderError, match=r"owner/name is not on this machine.*give a folder"):
             find_tower(prefix)
 

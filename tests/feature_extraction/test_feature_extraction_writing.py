@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from feature_extraction.errors import StoreError
-from feature_extraction.partial import Batch
-from feature_extraction.writing import MOST_WAITING, BatchWriter
+from feature_extraction.store.batch_writer import MOST_WAITING, BatchWriter
+from feature_extraction.store.partial import Batch
 
 
 class Store:

@@ -15,11 +15,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from feature_extraction import tables
 from feature_extraction.errors import StoreError
-from feature_extraction.finding import find
-from feature_extraction.importing import import_features
-from feature_extraction.store import FeatureStore
+from feature_extraction.exchange import tables
+from feature_extraction.exchange.finding import find
+from feature_extraction.exchange.importing import import_features
+from feature_extraction.store.store import FeatureStore
 
 GRIDS = np.random.default_rng(0).normal(size=(7, 4, 6)).astype(np.float32)
 VECTORS = GRIDS[:, 0]
@@ -224,8 +224,8 @@ class TestOneFileWithARowForEachImage:
     def test_an_interrupted_import_is_resumed_to_the_same_bytes(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("feature_extraction.importing.BATCH_BYTES", 2 * 4 * 6)
-        monkeypatch.setattr("feature_extraction.partial.SECONDS_BETWEEN_COMMITS", 0)
+        monkeypatch.setattr("feature_extraction.exchange.importing.BATCH_BYTES", 2 * 4 * 6)
+        monkeypatch.setattr("feature_extraction.store.partial.SECONDS_BETWEEN_COMMITS", 0)
         pq.write_table(pa.table({"id": IDS, "features": GRIDS.tolist()}), tmp_path / "all.parquet")
         import_features(tmp_path / "all.parquet", tmp_path / "whole.h5")
 

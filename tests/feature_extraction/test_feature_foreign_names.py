@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from feature_extraction import finding
 from feature_extraction.errors import StoreError
-from feature_extraction.finding import find
-from feature_extraction.importing import import_features
-from feature_extraction.store import FeatureStore
+from feature_extraction.exchange import finding
+from feature_extraction.exchange.finding import find
+from feature_extraction.exchange.importing import import_features
+from feature_extraction.store.store import FeatureStore
 
 VALUES = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
 IDS = ["b", "a", "c"]

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from plain_stores import SPEC, write_store
 
-from feature_extraction.hdf5_writer import Hdf5Writer, memory_file
-from feature_extraction.layout import write_layout
+from feature_extraction.store.hdf5_writer import Hdf5Writer, memory_file
+from feature_extraction.store.layout import write_layout
 
 # A limit on the size of files stands for the disk: the system itself refuses the write. Each
 # attempt has its own process, because HDF5 may end it as late as when Python exits.
 PROGRAM = """
 import os, resource, signal, sys
 from pathlib import Path
-from feature_extraction.compression import compress_store
+from feature_extraction.exchange.compression import compress_store
 from feature_extraction.errors import FeatureError
-from feature_extraction.exporting import export_features
-from feature_extraction.join import join_stores
-from feature_extraction.store import FeatureStore
+from feature_extraction.exchange.exporting import export_features
+from feature_extraction.exchange.join import join_stores
+from feature_extraction.store.store import FeatureStore
 
 work, folder, limits = sys.argv[1], Path(sys.argv[2]), map(int, sys.argv[3:])
 one, two = folder / "one.h5", folder / "two.h5"

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image, features
 
-from feature_extraction import image_files, images
 from feature_extraction.errors import ImageError
-from feature_extraction.image_files import find_images, walk_files
-from feature_extraction.images import decode_image
+from feature_extraction.images import decode as images
+from feature_extraction.images import finding as image_files
+from feature_extraction.images.decode import decode_image
+from feature_extraction.images.finding import find_images, walk_files
 
 
 @pytest.fixture

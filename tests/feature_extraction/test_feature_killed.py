@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from plain_stores import features_of, write_store
 
-from feature_extraction.compression import compress_store
-from feature_extraction.exporting import export_features
-from feature_extraction.importing import import_features
-from feature_extraction.join import join_stores
-from feature_extraction.store import FeatureStore
+from feature_extraction.exchange.compression import compress_store
+from feature_extraction.exchange.exporting import export_features
+from feature_extraction.exchange.importing import import_features
+from feature_extraction.exchange.join import join_stores
+from feature_extraction.store.store import FeatureStore
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"

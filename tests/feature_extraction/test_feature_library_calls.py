@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from transformers import dynamic_module_utils
 
+from feature_extraction.encoders.library_calls import library_call
 from feature_extraction.errors import EncoderError, ImageError
-from feature_extraction.library_calls import library_call
 
 
 class PanicException(BaseException):  # noqa: N818 - the name pyo3 gives it

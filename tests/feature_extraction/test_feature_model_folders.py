@@ -15,8 +15,8 @@ from tiny_open_clip import TRANSFORMER as OPEN_CLIP
 from tiny_open_clip import write_open_clip
 from tiny_towers import write_huggingface, write_timm
 
-from feature_extraction import library_calls
-from feature_extraction.encoders import build_encoder
+from feature_extraction.encoders import library_calls
+from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.errors import EncoderError
 
 CONFIGS = {"hf": "config.json", "timm": "config.json", "open_clip": "open_clip_config.json"}

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from feature_extraction.errors import FeatureFileError, StoreError
-from feature_extraction.finding import find
-from feature_extraction.sources import FeatureFile, feature_shape, read_features
+from feature_extraction.exchange.finding import find
+from feature_extraction.exchange.sources import FeatureFile, feature_shape, read_features
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4) / 8
 

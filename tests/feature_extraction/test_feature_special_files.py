@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from feature_extraction.errors import StoreError
-from feature_extraction.exporting import export_features
-from feature_extraction.importing import import_features
-from feature_extraction.join import join_stores
-from feature_extraction.store import FeatureStore, open_features
-from feature_extraction.summary import summarise
+from feature_extraction.exchange.exporting import export_features
+from feature_extraction.exchange.importing import import_features
+from feature_extraction.exchange.join import join_stores
+from feature_extraction.exchange.summary import summarise
+from feature_extraction.store.store import FeatureStore, open_features
 
 VALUES = np.ones((4, 6), np.float32)
 

@@ -4,11 +4,11 @@ import h5py
 import numpy as np
 import pytest
 
-from feature_extraction.compression import compress_store
-from feature_extraction.importing import imported_spec
-from feature_extraction.join import join_stores
-from feature_extraction.partial import Batch, PartialStore
-from feature_extraction.summary import summarise
+from feature_extraction.exchange.compression import compress_store
+from feature_extraction.exchange.importing import imported_spec
+from feature_extraction.exchange.join import join_stores
+from feature_extraction.exchange.summary import summarise
+from feature_extraction.store.partial import Batch, PartialStore
 
 SPEC = imported_spec("tiny", (4, 25))
 

@@ -16,13 +16,18 @@ import pytest
 from plain_stores import features_of, write_store
 
 import feature_extraction
-from feature_extraction.compression import compress_store
 from feature_extraction.errors import FeatureError, LockError, StoreError
-from feature_extraction.exporting import export_features
-from feature_extraction.importing import import_features
-from feature_extraction.join import join_stores
-from feature_extraction.store import FeatureStore, open_features
-from feature_extraction.targets import check_target, locked_folder, partial_folder, written_whole
+from feature_extraction.exchange.compression import compress_store
+from feature_extraction.exchange.exporting import export_features
+from feature_extraction.exchange.importing import import_features
+from feature_extraction.exchange.join import join_stores
+from feature_extraction.store.store import FeatureStore, open_features
+from feature_extraction.store.targets import (
+    check_target,
+    locked_folder,
+    partial_folder,
+    written_whole,
+)
 
 Writing = Callable[[Path, Path], object]
 
@@ -325,7 +330,7 @@ def test_hdf5_takes_no_lock_of_its_own(
 def test_no_file_is_opened_with_a_lock_of_hdf5() -> None:
     """Also where other programs' files are imported."""
     opened = []
-    for path in Path(feature_extraction.__file__).parent.glob("*.py"):
+    for path in Path(feature_extraction.__file__).parent.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and ast.unparse(call.func) == "h5py.File":
                 options = {each.arg: ast.unparse(each.value) for each in call.keywords}

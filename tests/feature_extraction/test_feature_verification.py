@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from feature_extraction.encoders import Encoder, build_encoder, encoder_from_spec
+from feature_extraction.encoders.encoder import Encoder, build_encoder, encoder_from_spec
 from feature_extraction.errors import EncoderError, StoreError
-from feature_extraction.exporting import export_features
+from feature_extraction.exchange.exporting import export_features
+from feature_extraction.exchange.importing import import_features
+from feature_extraction.exchange.verification import verify
 from feature_extraction.extract import extract
-from feature_extraction.importing import import_features
-from feature_extraction.store import FeatureStore
-from feature_extraction.verification import verify
-from vl_lst.demo import CLIP_FOLDER
+from feature_extraction.store.store import FeatureStore
+from vl_lst.bundled import CLIP_FOLDER
 
 
 @pytest.fixture(scope="module")

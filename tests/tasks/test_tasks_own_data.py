@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from eval.errors import FileFormatError, InputError, PredictionError
-from feature_extraction import image_files
 from tasks import (
     Task,
-    _own_data,
     get_task,
     load_own_examples,
     score_own_predictions,
@@ -314,11 +312,6 @@ def test_lines_that_contradict_themselves_are_named(text: str, message: str, fil
     file.write_text(text)
     with pytest.raises(FileFormatError, match=message):
         load_own_examples(file, get_task("vqa"))
-
-
-def test_suffixes_of_images_are_those_of_feature_extraction() -> None:
-    """Neither package may import the other, and both must make the same id of a file name."""
-    assert _own_data.IMAGE_SUFFIXES == image_files.IMAGE_SUFFIXES
 
 
 def test_files_joined_from_several_hold_more_than_one_byte_order_mark(file: Path) -> None:

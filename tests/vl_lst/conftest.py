@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.models.batch import Batch, unique_rows
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
-from vl_lst.models.ladder import LadderModel
+from vl_lst.models.ladder.model import LadderModel
 
 VOCABULARY = 64
 CHANNELS = 8

@@ -14,12 +14,12 @@ from tiny_run import TinyWorld
 import vl_lst
 from eval.errors import InputError
 from vl_lst import FrozenBackbone, HeadConfig, LadderConfig, LadderModel, VisualConfig
+from vl_lst.backbones.loading import LoadedBackbone
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.models.batch import Batch
 from vl_lst.models.joint import JointBackbone, JointModel
-from vl_lst.models.loading import LoadedBackbone
 from vl_lst.recipes import parse_override, read_recipe_file, resolve_recipe
-from vl_lst.training.run import Run, load_run
+from vl_lst.run import Run, load_run
 from vl_lst.training.session import train
 
 VISUAL = VisualConfig(channels=8, tokens=9, pooled_grid=2)

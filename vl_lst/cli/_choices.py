@@ -2,10 +2,10 @@
 
 from typing import Any, get_args
 
-from feature_extraction.encoder_table import ENCODERS
+from feature_extraction.encoders.table import ENCODERS
 from tasks import task_names
+from vl_lst.backbones.t5_sizes import shape_names
 from vl_lst.choices import module_names
-from vl_lst.profiling.t5_sizes import shape_names
 
 __all__ = ["BACKBONES", "ENCODER_NAMES", "METHODS", "TASKS", "alternatives"]
 

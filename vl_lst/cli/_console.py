@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.text import Text
 
 from eval.outputs import NO_PERMISSION
-from feature_extraction.disk import is_out_of_space
+from feature_extraction.store.disk import is_out_of_space
 from vl_lst.progress import ProgressReport, silent
 
 __all__ = [

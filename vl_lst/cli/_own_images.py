@@ -6,9 +6,9 @@ from pathlib import Path
 
 from eval.errors import InputError
 from eval.submissions import first_five
+from vl_lst.bundled import CLIP_FOLDER
 from vl_lst.cli._console import progress, status
 from vl_lst.cli.extract_features import DEMO_ENCODER
-from vl_lst.demo import CLIP_FOLDER
 from vl_lst.recipes import Recipe
 
 __all__ = ["extracted_into_run", "features_file"]
@@ -42,11 +42,11 @@ def extracted_into_run(
         CheckpointError: The folder holds something and `resume` is not set, or another process
             works in it.
     """
-    from feature_extraction.encoders import build_encoder
+    from feature_extraction.encoders.encoder import build_encoder
     from feature_extraction.extract import extract
-    from feature_extraction.images import find_images
-    from vl_lst.training.run_directory import RunDirectory, make_folder
-    from vl_lst.training.run_lock import exclusive_folder
+    from feature_extraction.images.decode import find_images
+    from vl_lst.runs.directory import RunDirectory, make_folder
+    from vl_lst.runs.lock import exclusive_folder
 
     files = find_images(images)
     _require_images_of(recipe, {file.image_id for file in files}, images, files.note)
@@ -69,7 +69,7 @@ def extracted_into_run(
 
 def _require_images_of(recipe: Recipe, found: set[str], images: Path, note: str) -> None:
     from feature_extraction.names import near_names_hint
-    from vl_lst.training.data import task_of
+    from vl_lst.data.examples import task_of
 
     data = recipe.data
     for name in recipe.tasks:

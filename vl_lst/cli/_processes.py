@@ -20,7 +20,7 @@ from vl_lst.launch import (
 )
 
 if TYPE_CHECKING:
-    from feature_extraction.shards import Shard
+    from feature_extraction.store.shards import Shard
 
 __all__ = ["chosen_shard", "one_message", "own_device", "own_share", "wait_for_others"]
 
@@ -37,7 +37,7 @@ def chosen_shard(option: str | None) -> tuple["Shard | None", bool]:
         LaunchError: What the environment says makes no sense.
     """
     from feature_extraction.errors import FeatureError
-    from feature_extraction.shards import Shard
+    from feature_extraction.store.shards import Shard
 
     launch = read_launch(os.environ)
     is_launched = launch.num_processes > 1

@@ -77,7 +77,7 @@ def evaluate(
     from vl_lst.cli._scores import print_score, score_document
     from vl_lst.cli._submissions import print_written
     from vl_lst.launch import require_one_process
-    from vl_lst.training.run import load_run
+    from vl_lst.run import load_run
 
     require_one_process(os.environ, "a split is evaluated in one process")
     with notes(quiet=quiet):

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from feature_extraction.encoder_table import MAX_IMAGE_SIZE
+from feature_extraction.encoders.table import MAX_IMAGE_SIZE
+from vl_lst.bundled import CLIP_FOLDER
 from vl_lst.cli._choices import ENCODER_NAMES
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._outputs import STANDARD_OUTPUT, FeatureFileOption, JsonOption, write_json_report
 from vl_lst.cli._processes import chosen_shard, own_device, own_share, wait_for_others
-from vl_lst.demo import CLIP_FOLDER
 
 __all__ = ["extract_features"]
 
@@ -145,12 +145,12 @@ def extract_features(
     """
     from feature_extraction.allocation import keep_freed_memory
     from feature_extraction.cores import usable_cores
-    from feature_extraction.encoders import build_encoder
+    from feature_extraction.encoders.encoder import build_encoder
     from feature_extraction.extract import extract
-    from feature_extraction.images import find_images
+    from feature_extraction.images.decode import find_images
     from feature_extraction.pipeline import default_workers
     from feature_extraction.sizes import format_bytes
-    from feature_extraction.targets import check_target
+    from feature_extraction.store.targets import check_target
 
     part, is_launched = chosen_shard(shard)
     if is_launched and json_file == STANDARD_OUTPUT:
@@ -192,7 +192,7 @@ def extract_features(
             on_progress=report,
         )
     if compression is Compression.ZSTD:
-        from feature_extraction.compression import compress_store
+        from feature_extraction.exchange.compression import compress_store
 
         with progress("compressing", quiet=quiet or not is_first) as report:
             compress_store(result.path, result.path, on_progress=report)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feature_extraction.encoder_table import MAX_IMAGE_SIZE
+from feature_extraction.encoders.table import MAX_IMAGE_SIZE
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._outputs import FeatureFileOption, JsonOption, binary_file, write_json_report
 from vl_lst.cli.extract_features import DEMO_ENCODER, Resize
@@ -17,9 +17,9 @@ from vl_lst.cli.features_compress import compress
 from vl_lst.cli.features_join import join
 
 if TYPE_CHECKING:
+    from feature_extraction.exchange.summary import StoreSummary, ValueSummary
+    from feature_extraction.exchange.verification import Difference
     from feature_extraction.spec import FeatureSpec
-    from feature_extraction.summary import StoreSummary, ValueSummary
-    from feature_extraction.verification import Difference
 
 __all__ = ["export", "features", "import_", "info", "verify"]
 
@@ -45,8 +45,8 @@ def info(file: FeatureFileArgument, json_file: JsonOption = None) -> None:
 
     Example: vl-lst features info val2014.h5
     """
+    from feature_extraction.exchange.summary import summarise
     from feature_extraction.sizes import format_bytes
-    from feature_extraction.summary import summarise
 
     summary = summarise(file)
     lines = [
@@ -96,12 +96,12 @@ def verify(
 
     Example: vl-lst features verify val2014.h5 --images coco/val2014
     """
-    from feature_extraction.encoders import encoder_from_spec
+    from feature_extraction.encoders.encoder import encoder_from_spec
     from feature_extraction.errors import StoreError
-    from feature_extraction.image_files import left_out_note
-    from feature_extraction.store import open_features
-    from feature_extraction.verification import verify as compare
-    from vl_lst.demo import CLIP_FOLDER
+    from feature_extraction.exchange.verification import verify as compare
+    from feature_extraction.images.finding import left_out_note
+    from feature_extraction.store.store import open_features
+    from vl_lst.bundled import CLIP_FOLDER
 
     store = open_features(file)
     if encoder_weights is None and store.spec.encoder == DEMO_ENCODER:
@@ -185,7 +185,7 @@ def import_(
 
     Example: vl-lst features import data_clip_RN101_att --out coco.h5 --encoder RN101
     """
-    from feature_extraction.importing import import_features
+    from feature_extraction.exchange.importing import import_features
     from feature_extraction.sizes import format_bytes
 
     with progress("importing", quiet=quiet) as report:
@@ -261,8 +261,8 @@ def export(
 
     Example: vl-lst features export val2014.h5 --out val2014_arrow --format arrow
     """
-    from feature_extraction.exporting import export_features
-    from feature_extraction.store import open_features
+    from feature_extraction.exchange.exporting import export_features
+    from feature_extraction.store.store import open_features
 
     store = open_features(file)
     with progress("exporting", quiet=quiet) as report:

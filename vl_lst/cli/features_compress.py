@@ -37,7 +37,7 @@ def compress(
 
     Example: vl-lst features compress val2014.h5 --out val2014-small.h5
     """
-    from feature_extraction.compression import compress_store
+    from feature_extraction.exchange.compression import compress_store
     from feature_extraction.sizes import format_bytes
 
     before = file.stat().st_size if file.is_file() else 0

@@ -42,7 +42,7 @@ def join(
 
     Example: vl-lst features join val.shard-*.h5 --out val.h5
     """
-    from feature_extraction.join import join_stores
+    from feature_extraction.exchange.join import join_stores
     from feature_extraction.sizes import format_bytes
 
     result = join_stores(shards, out, copy=copy)

@@ -44,7 +44,7 @@ def predict(
 
     Example: vl-lst predict runs/vqa --image cat.jpg --question "what animal is this?"
     """
-    from vl_lst.training.run import load_run
+    from vl_lst.run import load_run
 
     with notes(quiet=quiet):
         loaded = load_run(run)

@@ -140,6 +140,7 @@ def profile(
         )
     if vocabulary is not None and not (random_weights or dry_run):
         raise typer.BadParameter("--vocabulary is for --random-weights: weights have their own")
+    from vl_lst.devices import choose_device
     from vl_lst.profiling.device import refuse_shared_device
     from vl_lst.profiling.measure import ProfileSettings, profile_methods
     from vl_lst.profiling.plot import plot_profiles, require_plot_format
@@ -152,7 +153,6 @@ def profile(
     )
     from vl_lst.profiling.workload import Workload
     from vl_lst.recipes.fields import dig
-    from vl_lst.training.build import choose_device
 
     given = read_profile_recipe(recipe)
     name = backbone or dig(given, ("backbone", "name"))

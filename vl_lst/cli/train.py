@@ -159,8 +159,8 @@ def train(
         read_recipe_file,
         resolve_recipe,
     )
-    from vl_lst.training.git import git_state
-    from vl_lst.training.run_directory import RunDirectory
+    from vl_lst.runs.directory import RunDirectory
+    from vl_lst.runs.git import git_state
     from vl_lst.training.session import train as train_run
 
     checkout = None

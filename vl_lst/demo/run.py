@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from feature_extraction.cores import usable_cores
-from feature_extraction.encoders import build_encoder
+from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
 from feature_extraction.pipeline import default_workers
 from tasks import Task, get_task
-from vl_lst.demo import CLIP_FOLDER
+from vl_lst.backbones.loading import DEMO
+from vl_lst.bundled import CLIP_FOLDER
 from vl_lst.demo.gallery import Card, draw_gallery
 from vl_lst.demo.splits import picture_path
 from vl_lst.demo.world import write_world
 from vl_lst.errors import RecipeError
 from vl_lst.launch import require_one_process
 from vl_lst.methods import get_method
-from vl_lst.models.loading import DEMO
 from vl_lst.progress import ProgressReport
 from vl_lst.recipes import Recipe, fitting_recipe, read_recipe_file, resolve_recipe
-from vl_lst.training.record import RunRecord
-from vl_lst.training.run_directory import RunDirectory, make_folder
-from vl_lst.training.run_lock import exclusive_folder
+from vl_lst.runs.directory import RunDirectory, make_folder
+from vl_lst.runs.lock import exclusive_folder
+from vl_lst.runs.record import RunRecord
 from vl_lst.training.together import train_together
 
 __all__ = ["BLIND", "LADDER", "TASKS", "DemoResult", "run_demo"]

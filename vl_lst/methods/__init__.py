@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.errors import ModelError, RecipeError
-from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.vision_language_model import VisionLanguageModel
 

@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.methods import Method
-from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.joint import JointBackbone, JointModel
 from vl_lst.models.vision_language_model import VisionLanguageModel

@@ -7,17 +7,21 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.methods import Method
-from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
-from vl_lst.models.ladder import LadderModel
-from vl_lst.models.pruning import (
+from vl_lst.models.initialisation.pruning import (
     fisher_importance,
     initialise_side_network,
     magnitude_importance,
     prune_backbone,
 )
-from vl_lst.models.shrinking import initialise_coherently, principal_bases, selected_bases
+from vl_lst.models.initialisation.shrinking import (
+    initialise_coherently,
+    principal_bases,
+    selected_bases,
+)
+from vl_lst.models.ladder.model import LadderModel
 from vl_lst.models.vision_language_model import VisionLanguageModel
 
 __all__ = ["METHOD", "LadderOptions", "LadderSideTuning"]

@@ -10,10 +10,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from vl_lst.backbones.backbone import BackboneCache, DecoderTaps, EncoderTaps, FrozenBackbone
 from vl_lst.methods.lst import LadderSideTuning
-from vl_lst.models.backbone import BackboneCache, DecoderTaps, EncoderTaps, FrozenBackbone
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
-from vl_lst.models.ladder import LadderModel
+from vl_lst.models.ladder.model import LadderModel
 from vl_lst.models.vision_language_model import VisionLanguageModel
 
 __all__ = ["METHOD", "SideOptions", "SideTuning"]

@@ -1,1 +1,1 @@
-"""Backbones, visual embedding, side network, heads and search."""
+"""Models that answer: visual embedding, side network, heads and losses."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vl_lst.checks import require_tensor
 from vl_lst.errors import ModelError
-from vl_lst.models.checks import require_tensor
 
 __all__ = ["DEFAULT_TASK", "Batch", "unique_rows"]
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal, get_args
 
+from vl_lst.checks import require_choice, require_number, require_whole
 from vl_lst.errors import ModelError
-from vl_lst.models.checks import require_choice, require_number, require_whole
 
 __all__ = ["HeadConfig", "LadderConfig", "VisualConfig"]
 

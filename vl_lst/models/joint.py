@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
-from vl_lst.models.backbone import Backbone, BackboneCache
+from vl_lst.backbones.backbone import Backbone, BackboneCache
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["IGNORED", "answer_loss", "average_token_losses", "vocabulary_losses"]
+from vl_lst.backbones.backbone import IGNORED
 
-IGNORED = -100
+__all__ = ["answer_loss", "average_token_losses", "vocabulary_losses"]
+
 LOGITS_BYTES_AT_ONCE = 64 * 2**20
 
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
+from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.errors import CheckpointError
-from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
-from vl_lst.models.ladder import LadderModel
-from vl_lst.models.rungs import Rungs
-from vl_lst.models.side_block import SideBlock
+from vl_lst.models.ladder.model import LadderModel
+from vl_lst.models.ladder.rungs import Rungs
+from vl_lst.models.ladder.side_block import SideBlock
 
 __all__ = [
     "ReferencePiece",

@@ -11,8 +11,8 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vl_lst.backbones.backbone import Backbone
 from vl_lst.errors import ModelError
-from vl_lst.models.backbone import Backbone
 from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.heads import AnswerClassifier

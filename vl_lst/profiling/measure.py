@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from torch import nn
 from transformers import T5ForConditionalGeneration
 
+from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.loading import DTYPES, load_backbone
+from vl_lst.backbones.quantization import BackbonePrecision, bytes_to_save, model_bytes, quantise
 from vl_lst.choices import ArithmeticPrecision
+from vl_lst.devices import arithmetic
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
-from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig
-from vl_lst.models.loading import DTYPES, load_backbone
-from vl_lst.models.quantization import BackbonePrecision, bytes_to_save, model_bytes, quantise
 from vl_lst.profiling.estimate import WithoutData
 from vl_lst.profiling.shapes import backbone_config, random_backbone
 from vl_lst.profiling.steps import (
@@ -29,8 +30,8 @@ from vl_lst.profiling.steps import (
 )
 from vl_lst.profiling.workload import Workload
 from vl_lst.progress import ProgressReport, silent
+from vl_lst.recipes.building import attach_method
 from vl_lst.recipes.schema import OptimizerSection
-from vl_lst.training.build import arithmetic, attach_method
 from vl_lst.training.optimizer import build_optimizer
 from vl_lst.training.resources import saved_for_backward
 

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import platform
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -12,9 +11,10 @@ import torch
 from rich import box
 from rich.table import Table
 
+from vl_lst.devices import device_name
 from vl_lst.profiling.measure import MethodProfile, ProfileSettings
-from vl_lst.profiling.memory import ELSEWHERE, TOTAL
 from vl_lst.training.resources import WARM_UP_STEPS
+from vl_lst.training.saved_bytes import ELSEWHERE, TOTAL
 
 __all__ = ["bytes_table", "document", "parts_tables", "seconds_table", "settings_lines"]
 
@@ -65,7 +65,7 @@ def document(profiles: Sequence[MethodProfile], settings: ProfileSettings) -> di
         "workload": asdict(settings.workload),
         "warm_up_steps": WARM_UP_STEPS,
         "steps": 0 if settings.estimate else settings.steps,
-        "device": None if settings.estimate else _device_name(settings.device),
+        "device": None if settings.estimate else device_name(settings.device),
         "threads": torch.get_num_threads(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "methods": [
@@ -204,9 +204,3 @@ def _without_layers(saved: dict[str, int]) -> dict[str, int]:
 
 def _mebibytes(count: int | None) -> str:
     return "" if count is None else f"{count / 2**20:,.1f}"
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"cuda: {torch.cuda.get_device_name(device)}"
-    return f"{device.type}: {platform.processor() or platform.machine()}"

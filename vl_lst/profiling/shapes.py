@@ -8,17 +8,18 @@ import torch
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
 
-from feature_extraction.library_calls import library_call
-from vl_lst.errors import ModelError
-from vl_lst.models.backbone_folder import (
+from feature_extraction.encoders.library_calls import library_call
+from vl_lst.backbones.folder import (
     CONFIG_NAME,
     GENERATION_NAME,
     backbone_folder,
     model_errors,
     read_config,
 )
-from vl_lst.models.loading import DEMO, demo_folder
-from vl_lst.profiling.t5_sizes import T5_SHAPES, T5_V1_1_SHAPES, VOCABULARY, shape_names
+from vl_lst.backbones.loading import DEMO
+from vl_lst.backbones.t5_sizes import T5_SHAPES, T5_V1_1_SHAPES, VOCABULARY, shape_names
+from vl_lst.bundled import T5_FOLDER
+from vl_lst.errors import ModelError
 
 __all__ = ["backbone_config", "random_backbone"]
 
@@ -104,7 +105,7 @@ def _config_from(name: str) -> Any:
     )
     with model_errors(f"no configuration of a backbone {name!r}, {expected}"):
         folder = (
-            demo_folder() if name == DEMO else backbone_folder(name, (CONFIG_NAME, GENERATION_NAME))
+            T5_FOLDER if name == DEMO else backbone_folder(name, (CONFIG_NAME, GENERATION_NAME))
         )
     with model_errors(f"cannot read the backbone {name!r}"):
         return read_config(folder)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from vl_lst.choices import ArithmeticPrecision
+from vl_lst.devices import arithmetic
 from vl_lst.models.batch import Batch
 from vl_lst.recipes.schema import OptimizerSection
-from vl_lst.training.build import arithmetic
 from vl_lst.training.optimizer import build_optimizer
 from vl_lst.training.resources import WARM_UP_STEPS, PeakMemory
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from feature_extraction.image_files import is_utf8
+from feature_extraction.images.finding import is_utf8
 from tasks import Head
 from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName
 

@@ -1,1 +1,1 @@
-"""Training, checkpoints, and what is done with a trained run."""
+"""Training: session, trainer, validation, optimizer."""

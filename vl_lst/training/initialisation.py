@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vl_lst.methods import Method, get_method
 from vl_lst.recipes import Recipe
-from vl_lst.training.build import BuiltModel
+from vl_lst.recipes.building import BuiltModel
 from vl_lst.training.processes import agreed
 
 __all__ = ["initialise"]

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from vl_lst.models.batch import Batch
-from vl_lst.profiling.memory import bytes_saved_for_backward
-from vl_lst.profiling.parts import parts_of
+from vl_lst.training.parts import parts_of
+from vl_lst.training.saved_bytes import bytes_saved_for_backward
 
 __all__ = [
     "PeakMemory",
@@ -104,7 +104,7 @@ class PeakMemory:
 def saved_for_backward(model: nn.Module, batch: Batch, loss_average: str) -> dict[str, int]:
     """Bytes autograd keeps for the backward pass of a batch, by part; changes no random state.
 
-    Parts that keep nothing are left out; see `vl_lst.profiling.parts.parts_of` for their names.
+    Parts that keep nothing are left out; see `vl_lst.training.parts.parts_of` for their names.
     """
     devices = [model.device] if str(model.device).startswith("cuda") else []
     with torch.random.fork_rng(devices=devices):

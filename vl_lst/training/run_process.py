@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vl_lst.recipes import Recipe
-    from vl_lst.training.record import RunRecord
+    from vl_lst.runs.record import RunRecord
 
 __all__ = ["Message", "begin", "train_one"]
 

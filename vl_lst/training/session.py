@@ -11,9 +11,13 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from eval.errors import InputError
-from feature_extraction.disk import is_out_of_space
-from feature_extraction.store import open_features
+from feature_extraction.store.disk import is_out_of_space
+from feature_extraction.store.store import open_features
 from tasks._calls import as_path
+from vl_lst.data.examples import ids_digest
+from vl_lst.data.task_data import TaskData, batch_task, load_examples, text_samples
+from vl_lst.data.text_limits import log_texts
+from vl_lst.devices import choose_device
 from vl_lst.errors import (
     USER_ERRORS,
     CheckpointError,
@@ -24,10 +28,18 @@ from vl_lst.errors import (
 from vl_lst.launch import read_launch, refuse_separate_processes
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
-from vl_lst.training.build import BuiltModel, build_model, choose_device
-from vl_lst.training.checkpoint import find_checkpoint, remove_leftovers
-from vl_lst.training.data import ids_digest
-from vl_lst.training.git import GitState, git_state
+from vl_lst.recipes.building import BuiltModel, build_model
+from vl_lst.runs.checkpoint import find_checkpoint, remove_leftovers
+from vl_lst.runs.directory import ModelCard, RunDirectory, TaskCard, make_folder
+from vl_lst.runs.git import GitState, git_state
+from vl_lst.runs.lock import exclusive_folder
+from vl_lst.runs.record import (
+    RunRecord,
+    Status,
+    read_record,
+    update_record,
+)
+from vl_lst.training.description import describe_run, numeric_environment
 from vl_lst.training.initialisation import initialise
 from vl_lst.training.processes import (
     agreed,
@@ -37,18 +49,6 @@ from vl_lst.training.processes import (
     require_equal,
     start_processes,
 )
-from vl_lst.training.record import (
-    RunRecord,
-    Status,
-    describe_run,
-    numeric_environment,
-    read_record,
-    update_record,
-)
-from vl_lst.training.run_directory import ModelCard, RunDirectory, TaskCard, make_folder
-from vl_lst.training.run_lock import exclusive_folder
-from vl_lst.training.task_data import TaskData, batch_task, load_examples, text_samples
-from vl_lst.training.text_limits import log_texts
 from vl_lst.training.trainer import Trainer
 
 __all__ = ["train"]

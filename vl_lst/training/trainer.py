@@ -11,15 +11,18 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from vl_lst.backbones.backbone import IGNORED
+from vl_lst.data.batches import MixedBatches, load_in_order
+from vl_lst.data.order import Portion, Schedule, StepOrder
+from vl_lst.data.task_data import TaskData
+from vl_lst.devices import arithmetic
 from vl_lst.errors import TrainingError
+from vl_lst.generation.answering import Answerer
 from vl_lst.models.batch import Batch
-from vl_lst.models.losses import IGNORED
 from vl_lst.progress import ProgressReport
 from vl_lst.recipes import Recipe
-from vl_lst.training.answering import Answerer
-from vl_lst.training.batches import MixedBatches, load_in_order
-from vl_lst.training.build import BuiltModel, arithmetic
-from vl_lst.training.checkpoint import (
+from vl_lst.recipes.building import BuiltModel
+from vl_lst.runs.checkpoint import (
     MODEL,
     TRAINING_STATE,
     Checkpoint,
@@ -28,19 +31,10 @@ from vl_lst.training.checkpoint import (
     load_parameters,
     save_checkpoint,
 )
-from vl_lst.training.git import GitState
-from vl_lst.training.metrics import MetricsLog
-from vl_lst.training.optimizer import build_optimizer, learning_rate
-from vl_lst.training.order import Portion, Schedule, StepOrder
-from vl_lst.training.processes import agreed, distribute
-from vl_lst.training.resources import (
-    PeakMemory,
-    Stopwatch,
-    memory_in_use,
-    saved_for_backward,
-)
-from vl_lst.training.run_directory import RunDirectory
-from vl_lst.training.state import (
+from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.git import GitState
+from vl_lst.runs.metrics import MetricsLog
+from vl_lst.runs.state import (
     Best,
     Counters,
     optimizer_tensors,
@@ -48,7 +42,14 @@ from vl_lst.training.state import (
     restore_optimizer,
     restore_random_state,
 )
-from vl_lst.training.task_data import TaskData
+from vl_lst.training.optimizer import build_optimizer, learning_rate
+from vl_lst.training.processes import agreed, distribute
+from vl_lst.training.resources import (
+    PeakMemory,
+    Stopwatch,
+    memory_in_use,
+    saved_for_backward,
+)
 from vl_lst.training.validation import Validated, Validator, mean_percent, percent
 
 __all__ = ["Trainer"]

@@ -9,13 +9,13 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from tasks import Score, Task
+from vl_lst.data.batches import load_in_order
+from vl_lst.data.order import in_turn
+from vl_lst.data.task_data import TaskData
 from vl_lst.errors import TrainingError
+from vl_lst.generation.answering import Answerer
 from vl_lst.recipes import Recipe
-from vl_lst.training.answering import Answerer
-from vl_lst.training.batches import load_in_order
-from vl_lst.training.order import in_turn
 from vl_lst.training.processes import agreed
-from vl_lst.training.task_data import TaskData
 
 __all__ = ["Validated", "Validator", "mean_percent", "percent"]
 

@@ -14,7 +14,7 @@ from vl_lst.demo import gallery, run, world
 from vl_lst.errors import RecipeError
 from vl_lst.progress import silent
 from vl_lst.recipes import dump_recipe, load_recipe
-from vl_lst.training.run_directory import recipe_differences
+from vl_lst.runs.directory import recipe_differences
 
 
 def stage(_description: str) -> AbstractContextManager[Any]:

@@ -11,21 +11,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
+from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.errors import ModelError
+from vl_lst.generation.search import beam_search, greedy_search
 from vl_lst.methods import get_method, method_names
-from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
-from vl_lst.models.generation import beam_search, greedy_search
 from vl_lst.models.joint import JointBackbone, JointModel
-from vl_lst.profiling.memory import bytes_saved_for_backward
-from vl_lst.training.checkpoint import (
+from vl_lst.runs.checkpoint import (
     MODEL,
     Checkpoint,
     load_checkpoint,
     load_parameters,
     save_checkpoint,
 )
+from vl_lst.training.saved_bytes import bytes_saved_for_backward
 
 METHODS = method_names()
 HEADS = {

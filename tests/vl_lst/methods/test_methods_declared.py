@@ -13,15 +13,15 @@ import torch
 from torch import nn
 
 import vl_lst.methods
+from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.methods import get_method
 from vl_lst.methods._joint import JointMethod, JointOptions
 from vl_lst.methods.lst import LadderSideTuning
-from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.joint import JointModel
-from vl_lst.training.build import attach_method
+from vl_lst.recipes.building import attach_method
 
 VISUAL = VisualConfig(channels=8, tokens=9, pooled_grid=2)
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "adding_a_method.md"

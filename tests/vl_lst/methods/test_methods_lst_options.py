@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vl_lst.methods.lst import METHOD, Initialisation, LadderOptions
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
-from vl_lst.models.ladder import LadderModel
+from vl_lst.models.ladder.model import LadderModel
 
 
 def attach(make_backbone: Any, **options: object) -> tuple[LadderModel, LadderOptions]:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import torch
 
+from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.generation.search import greedy_search
 from vl_lst.methods import get_method
-from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
-from vl_lst.models.generation import greedy_search
-from vl_lst.models.ladder import LadderModel
+from vl_lst.models.ladder.model import LadderModel
 
 VISUAL = VisualConfig(channels=8, tokens=9, pooled_grid=2)
 

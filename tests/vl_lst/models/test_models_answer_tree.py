@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from vl_lst.models.answer_tree import AnswerTree
-from vl_lst.models.generation import generate
+from vl_lst.generation.answer_tree import AnswerTree
+from vl_lst.generation.search import generate
 
 EOS = 1
 ANSWERS = [(5, EOS), (5, 9, EOS), (5, 9, 7, EOS), (12, EOS), (EOS,)]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
+from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.errors import ModelError
-from vl_lst.models.backbone import FrozenBackbone
-from vl_lst.profiling.memory import bytes_saved_for_backward
+from vl_lst.training.saved_bytes import bytes_saved_for_backward
 
 
 def test_no_tap_requires_grad_even_if_someone_unfreezes_the_weights(make_backbone) -> None:

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_run import write_backbone
 
-from feature_extraction import weights
+from feature_extraction.encoders import weights
+from vl_lst.backbones.loading import load_backbone
 from vl_lst.errors import ModelError
-from vl_lst.models.loading import load_backbone
 from vl_lst.profiling.shapes import backbone_config, random_backbone
 
 JSON_FILES = (

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vl_lst.models.generation import beam_search, generate, greedy_search
+from vl_lst.generation.search import beam_search, generate, greedy_search
 
 
 def without_caches(model, batch, ids_BL: torch.Tensor) -> torch.Tensor:

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.joint import JointBackbone, JointModel
 from vl_lst.models.losses import vocabulary_losses
-from vl_lst.profiling.memory import bytes_saved_for_backward
+from vl_lst.training.saved_bytes import bytes_saved_for_backward
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import torch
 from vl_lst.errors import ModelError
 from vl_lst.models.batch import Batch, unique_rows
 from vl_lst.models.config import LadderConfig, VisualConfig
+from vl_lst.models.ladder.relative_bias import relative_position_bucket
 from vl_lst.models.losses import vocabulary_losses
-from vl_lst.models.relative_bias import relative_position_bucket
 from vl_lst.models.visual import VisualEmbedding, pool_grid
-from vl_lst.profiling.memory import bytes_saved_for_backward
+from vl_lst.training.saved_bytes import bytes_saved_for_backward
 
 
 def without_sharing(batch: Batch) -> Batch:

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
+from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.loading import load_backbone
+from vl_lst.backbones.quantization import bytes_to_save, inner_tensors, model_bytes, quantise
+from vl_lst.bundled import T5_FOLDER
 from vl_lst.errors import ModelError
-from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig, VisualConfig
-from vl_lst.models.loading import demo_folder, load_backbone
-from vl_lst.models.quantization import bytes_to_save, inner_tensors, model_bytes, quantise
-from vl_lst.training.build import attach_method
+from vl_lst.recipes.building import attach_method
 
 
 def held_bytes(tensor: torch.Tensor) -> int:
@@ -41,7 +42,7 @@ def all_bytes(model: nn.Module) -> int:
 @pytest.mark.parametrize(("precision", "most"), [("bf16", 0.01), ("int8", 0.02), ("nf4", 0.15)])
 def test_states_of_a_pretrained_backbone_stay_close(precision: str, most: float) -> None:
     ids_UT = torch.randint(3, 600, (8, 15), generator=torch.Generator().manual_seed(0))
-    folder = str(demo_folder())
+    folder = str(T5_FOLDER)
     exact = load_backbone(folder).backbone.encode(ids_UT, [0]).final_UTD
     other = load_backbone(folder, precision=precision).backbone.encode(ids_UT, [0]).final_UTD  # type: ignore[arg-type]
     assert other.dtype == torch.bfloat16

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from vl_lst.generation.search import greedy_search
 from vl_lst.models.batch import Batch
-from vl_lst.models.generation import greedy_search
-from vl_lst.models.ladder import LadderModel
-from vl_lst.models.rungs import PooledRungs, mix
-from vl_lst.profiling.memory import bytes_saved_for_backward
+from vl_lst.models.ladder.model import LadderModel
+from vl_lst.models.ladder.rungs import PooledRungs, mix
+from vl_lst.training.saved_bytes import bytes_saved_for_backward
 
 DROPPED = {"encoder_layers": (0, 2), "decoder_layers": (1,)}
 REFERENCE = {"image_rungs": "attenuate", "rung_place": "before_block", "rungs": "linear"}

@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from vl_lst.models.backbone import FrozenBackbone
+from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.generation.search import greedy_search
 from vl_lst.models.batch import Batch
-from vl_lst.models.generation import greedy_search
-from vl_lst.models.ladder import LadderModel
-from vl_lst.models.pruning import fisher_importance, magnitude_importance
-from vl_lst.models.shrinking import (
+from vl_lst.models.initialisation.pruning import fisher_importance, magnitude_importance
+from vl_lst.models.initialisation.shrinking import (
     Basis,
     initialise_coherently,
     principal_bases,
     selected_bases,
     shrink_backbone,
 )
+from vl_lst.models.ladder.model import LadderModel
 
 KINDS = ("magnitude", "fisher", "principal")
 

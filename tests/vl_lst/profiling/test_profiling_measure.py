@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 import vl_lst.methods
+from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.loading import load_backbone
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.methods import method_names
-from vl_lst.models.backbone import FrozenBackbone
 from vl_lst.models.config import HeadConfig
-from vl_lst.models.loading import load_backbone
 from vl_lst.profiling.measure import Contender, ProfileSettings, profile_methods
 from vl_lst.profiling.workload import Workload
-from vl_lst.training.build import attach_method
+from vl_lst.recipes.building import attach_method
 from vl_lst.training.resources import saved_for_backward
 
 TINY = Workload(batch_size=2, image_tokens=9, channels=8, pooled_grid=2)

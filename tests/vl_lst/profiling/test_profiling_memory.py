@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vl_lst.profiling.memory import bytes_saved_for_backward
 from vl_lst.profiling.workload import Workload
 from vl_lst.training.resources import saved_for_backward
+from vl_lst.training.saved_bytes import bytes_saved_for_backward
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

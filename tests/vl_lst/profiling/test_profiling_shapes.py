@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import BertConfig
 
+from vl_lst.backbones.t5_sizes import shape_names
 from vl_lst.errors import ModelError
 from vl_lst.profiling.shapes import backbone_config, random_backbone
-from vl_lst.profiling.t5_sizes import shape_names
 
 # From the checkpoints' own index files and model cards.
 PUBLISHED = {

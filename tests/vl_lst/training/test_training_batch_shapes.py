@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tasks import Example, Task, get_task, task_names
+from vl_lst.backbones.backbone import IGNORED
+from vl_lst.backbones.texts import Texts
+from vl_lst.data.batches import AnswerScores, Batches, SampledAnswers, Targets
 from vl_lst.models.batch import Batch
-from vl_lst.models.losses import IGNORED
-from vl_lst.training.batches import AnswerScores, Batches, SampledAnswers, Targets
-from vl_lst.training.texts import Texts
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 FEATURES, CHANNELS = 4, 8

@@ -11,11 +11,11 @@ from tiny_run import TinyWorld
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
-from feature_extraction.store import open_features
+from feature_extraction.store.store import open_features
 from tasks import Example, get_task
-from vl_lst.models.batch import Batch
-from vl_lst.models.losses import IGNORED
-from vl_lst.training.batches import (
+from vl_lst.backbones.backbone import IGNORED
+from vl_lst.backbones.texts import Texts
+from vl_lst.data.batches import (
     AnswerScores,
     Batches,
     BlankFeatures,
@@ -24,8 +24,8 @@ from vl_lst.training.batches import (
     load_in_order,
     prompt_fields,
 )
-from vl_lst.training.order import Portion, Schedule, StepOrder
-from vl_lst.training.texts import Texts
+from vl_lst.data.order import Portion, Schedule, StepOrder
+from vl_lst.models.batch import Batch
 
 TASK = get_task("vqa")
 
@@ -139,7 +139,7 @@ def test_workers_give_the_same_batches(
 ) -> None:
     alone = training_batches(world, texts, workers=0, pin_memory=False)
     loader = partial(DataLoader, multiprocessing_context=start_method)
-    monkeypatch.setattr("vl_lst.training.batches.DataLoader", loader)
+    monkeypatch.setattr("vl_lst.data.batches.DataLoader", loader)
     shared = training_batches(world, texts, workers=2, pin_memory=False)
     assert all(equal(a, b) for a, b in zip(alone, shared, strict=True))
 
@@ -148,14 +148,14 @@ def test_no_more_workers_start_than_there_are_cores(
     world: TinyWorld, texts: Texts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PyTorch warns of more, and a recipe written for a larger machine is no mistake."""
-    monkeypatch.setattr("vl_lst.training.batches.usable_cores", lambda: 1)
+    monkeypatch.setattr("vl_lst.data.batches.usable_cores", lambda: 1)
     asked: list[int] = []
 
     def loader(*batches: Any, num_workers: int, **options: Any) -> Any:
         asked.append(num_workers)
         return DataLoader(*batches, num_workers=0, **options)
 
-    monkeypatch.setattr("vl_lst.training.batches.DataLoader", loader)
+    monkeypatch.setattr("vl_lst.data.batches.DataLoader", loader)
     training_batches(world, texts, workers=4, pin_memory=False)
     assert set(asked) == {1}
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vl_lst.errors import CheckpointError
-from vl_lst.training.checkpoint import (
+from vl_lst.runs.checkpoint import (
     MODEL,
     TRAINING_STATE,
     Checkpoint,
@@ -69,7 +69,7 @@ def test_a_checkpoint_that_training_replaces_while_it_is_read_is_read_whole(
             save_checkpoint(folder, checkpoint(2, size=4))
         return tensors or load_file(path)
 
-    monkeypatch.setattr("vl_lst.training.checkpoint.load_file", load)
+    monkeypatch.setattr("vl_lst.runs.checkpoint.load_file", load)
     loaded = load_checkpoint(folder, MODEL)
     assert loaded.state["step"] == 2
     assert torch.equal(loaded.tensors[MODEL]["w"], torch.full((4,), 2.0))
@@ -149,7 +149,7 @@ def test_a_full_disk_is_named_in_plain_words(folder: Path, monkeypatch: pytest.M
     def fail(*_: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os)")
 
-    monkeypatch.setattr("vl_lst.training.checkpoint.save_file", fail)
+    monkeypatch.setattr("vl_lst.runs.checkpoint.save_file", fail)
     with pytest.raises(CheckpointError, match=r"\(No space left on device\)"):
         save_checkpoint(folder, checkpoint(2))
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from tiny_mixture import GQA_VALIDATION, add_tasks, mixture_recipe
 from tiny_run import tiny_world
 
+from vl_lst.data.order import in_turn
 from vl_lst.recipes import dump_recipe
-from vl_lst.training.order import in_turn
 
 TESTS = Path(__file__).resolve().parents[2]
 

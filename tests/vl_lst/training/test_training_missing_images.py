@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from feature_extraction.errors import StoreError
-from vl_lst.training.data import require_images
+from vl_lst.data.examples import require_images
 
 
 class Reader(dict[str, object]):

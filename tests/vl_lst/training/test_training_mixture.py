@@ -15,11 +15,11 @@ from eval.errors import InputError
 from tasks import get_task
 from vl_lst.cli import main
 from vl_lst.errors import CheckpointError
-from vl_lst.models.pruning import fisher_importance
+from vl_lst.models.initialisation.pruning import fisher_importance
 from vl_lst.recipes import Recipe
-from vl_lst.training.record import read_record
-from vl_lst.training.run import load_run
-from vl_lst.training.run_directory import RunDirectory
+from vl_lst.run import load_run
+from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.record import read_record
 from vl_lst.training.session import train
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vl_lst.training.order import ExampleKey, Portion, Schedule, StepOrder, in_turn, uniform
+from vl_lst.data.order import ExampleKey, Portion, Schedule, StepOrder, in_turn, uniform
 
 SCHEDULE = Schedule(portions={"a": Portion(10, 4)}, epochs=3)
 MIXTURE = Schedule(portions={"a": Portion(10, 4), "b": Portion(5, 1), "c": Portion(3, 5)}, epochs=2)

@@ -14,9 +14,9 @@ from tiny_run import TinyWorld
 
 from vl_lst.errors import CheckpointError, LaunchError, TrainingError
 from vl_lst.launch import MAX_WAIT, Launch
+from vl_lst.runs.directory import RunDirectory
 from vl_lst.training import processes
 from vl_lst.training.processes import ignored_settings, start_processes
-from vl_lst.training.run_directory import RunDirectory
 from vl_lst.training.session import train
 from vl_lst.training.together import train_together
 

@@ -12,11 +12,11 @@ from eval.errors import InputError
 from tasks import Score
 from vl_lst.errors import CheckpointError
 from vl_lst.progress import ProgressReport
+from vl_lst.run import load_run
+from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.git import GitState, git_state
+from vl_lst.runs.record import RunRecord, add_scores, read_record, update_record
 from vl_lst.training import session
-from vl_lst.training.git import GitState, git_state
-from vl_lst.training.record import RunRecord, add_scores, read_record, update_record
-from vl_lst.training.run import load_run
-from vl_lst.training.run_directory import RunDirectory
 from vl_lst.training.session import train
 
 SCORE = Score(metrics={"accuracy": 2.0}, per_example={}, protocol="vqa_v2 official", examples=1)

@@ -14,7 +14,7 @@ from tiny_run import TinyWorld
 
 from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.recipes import dump_recipe
-from vl_lst.training.run_directory import RunDirectory
+from vl_lst.runs.directory import RunDirectory
 from vl_lst.training.session import train
 
 # At which event each session is killed; an undisturbed run has about 90 (see `killed_training`).

@@ -14,16 +14,16 @@ from tiny_run import TinyWorld
 from tasks import Score
 from vl_lst.cli import main
 from vl_lst.errors import CheckpointError
-from vl_lst.training.record import add_scores, read_record
-from vl_lst.training.run_directory import RunDirectory
-from vl_lst.training.run_lock import exclusive_folder, record_lock
+from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.lock import exclusive_folder, record_lock
+from vl_lst.runs.record import add_scores, read_record
 from vl_lst.training.session import train
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 HOLD = """
 import sys
 from pathlib import Path
-from vl_lst.training.run_lock import exclusive_folder, record_lock
+from vl_lst.runs.lock import exclusive_folder, record_lock
 with {lock}(Path({folder!r})):
     print("held", flush=True)
     sys.stdin.readline()

@@ -14,10 +14,10 @@ from tiny_run import TinyWorld
 from eval.errors import InputError
 from feature_extraction.errors import StoreError
 from vl_lst.errors import CheckpointError, RecipeError, TrainingError
-from vl_lst.models.ladder import LadderModel
-from vl_lst.training.checkpoint import MODEL, load_checkpoint
-from vl_lst.training.record import RunRecord, read_record
-from vl_lst.training.run_directory import RunDirectory
+from vl_lst.models.ladder.model import LadderModel
+from vl_lst.runs.checkpoint import MODEL, load_checkpoint
+from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.record import RunRecord, read_record
 from vl_lst.training.session import train
 
 
@@ -215,7 +215,7 @@ def test_a_full_disk_is_one_error_and_the_last_checkpoint_stays(
             raise OSError(errno.ENOSPC, "No space left on device")
         save_file(tensors, path)
 
-    monkeypatch.setattr("vl_lst.training.checkpoint.save_file", full)
+    monkeypatch.setattr("vl_lst.runs.checkpoint.save_file", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         train(world.recipe(training__checkpoint_every_steps=2), tmp_path / "run")
     monkeypatch.undo()

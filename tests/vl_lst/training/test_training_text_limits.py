@@ -17,16 +17,16 @@ from tiny_run import COLOURS, TinyWorld, tiny_world
 
 from eval.errors import InputError
 from tasks import Example, get_task
-from vl_lst.models.loading import load_backbone
+from vl_lst.backbones.loading import load_backbone
+from vl_lst.backbones.texts import Texts
+from vl_lst.data.examples import task_of
+from vl_lst.data.task_data import batch_task, load_examples, text_samples
+from vl_lst.data.text_limits import count_losses, list_losses, split_notes
 from vl_lst.recipes import Recipe
-from vl_lst.training.data import task_of
-from vl_lst.training.record import RunRecord, read_record
-from vl_lst.training.run import load_run
-from vl_lst.training.run_directory import RunDirectory
+from vl_lst.run import load_run
+from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.record import RunRecord, read_record
 from vl_lst.training.session import train
-from vl_lst.training.task_data import batch_task, load_examples, text_samples
-from vl_lst.training.text_limits import count_losses, list_losses, split_notes
-from vl_lst.training.texts import Texts
 
 DEFAULT_LIMIT = get_task("vqa").max_prompt_tokens
 

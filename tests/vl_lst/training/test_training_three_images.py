@@ -9,10 +9,10 @@ import pytest
 from tiny_run import TinyWorld
 
 import tasks
-from feature_extraction.store import FeatureStore
+from feature_extraction.store.store import FeatureStore
 from vl_lst.errors import ModelError
-from vl_lst.training.build import build_model
-from vl_lst.training.run import load_run
+from vl_lst.recipes.building import build_model
+from vl_lst.run import load_run
 from vl_lst.training.session import train
 
 TRIPLE = """

@@ -10,8 +10,8 @@ import pytest
 from tiny_run import TinyWorld
 
 from vl_lst.errors import TrainingError
-from vl_lst.training.record import read_record
-from vl_lst.training.run_directory import RunDirectory
+from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.record import read_record
 from vl_lst.training.run_process import begin
 from vl_lst.training.together import _summary, train_together
 

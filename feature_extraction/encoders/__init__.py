@@ -1,0 +1,1 @@
+"""Image encoders of open_clip, timm and transformers behind one interface."""

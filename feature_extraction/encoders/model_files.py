@@ -1,0 +1,239 @@
+"""Files of a model's folder, read with limits: JSON objects and safetensors.
+
+A folder may come from anywhere. Its files must be regular files below a size limit: a named pipe
+would wait for ever, and a link to `/dev/zero` would fill memory. Nothing is unpickled.
+"""
+
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from feature_extraction.errors import EncoderError
+from feature_extraction.store.disk import file_kind
+
+__all__ = [
+    "INDEX_NAME",
+    "MAX_JSON_BYTES",
+    "MAX_NUMBER",
+    "WEIGHTS_FILES",
+    "WEIGHTS_NAME",
+    "TensorShape",
+    "check_numbers",
+    "is_present",
+    "read_json_object",
+    "read_safetensors",
+    "read_shapes",
+    "require_regular_file",
+    "weights_in_folder",
+]
+
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+WEIGHTS_FILES = (WEIGHTS_NAME, INDEX_NAME, "model-*-of-*.safetensors")
+
+# The largest are tokenizers: 250,000 tokens take about 35 MiB.
+MAX_JSON_BYTES = 128 * 2**20
+# No size of a layer, a vocabulary or an image in a configuration is larger.
+MAX_NUMBER = 2**22
+# Libraries make lists of so many entries before they build the first layer.
+MAX_LAYERS = 2**12
+LAYERS_IN_NAMES = ("layers", "depth", "blocks")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorShape:
+    """A tensor of a safetensors file, not read.
+
+    Args:
+        dtype: As safetensors names it, such as `F32`.
+        shape: Its sizes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def is_present(path: Path) -> bool:
+    """Whether a folder has an entry of a name, a broken link included.
+
+    A link without its target, as an incomplete copy leaves behind, must not be taken for a file
+    that the folder never had.
+    """
+    return os.path.lexists(path)
+
+
+def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
+    """Refuse a file that would block its reader or never end.
+
+    Raises:
+        EncoderError: There is no such file, it is not a regular file, or it is larger than
+            `max_bytes`.
+    """
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:
+        if path.is_symlink():
+            raise EncoderError(
+                f"{path} is a link that leads nowhere: expected a regular file. Copy the file that "
+                "it should lead to."
+            ) from None
+        reason = getattr(error, "strerror", None) or error
+        raise EncoderError(f"{path} cannot be read: {reason}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise EncoderError(f"{path} is {file_kind(found.st_mode)}: expected a regular file")
+    if max_bytes is not None and found.st_size > max_bytes:
+        raise EncoderError(
+            f"{path} has {found.st_size / 2**20:,.0f} MiB: expected at most "
+            f"{max_bytes / 2**20:,.0f} MiB of JSON"
+        )
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        EncoderError: The file is missing, special, too large, not JSON, or holds something other
+            than an object.
+    """
+    require_regular_file(path, MAX_JSON_BYTES)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise EncoderError(
+            f"{path} cannot be read as JSON: {error}. Fetch or write the file again."
+        ) from None
+    if not isinstance(found, dict):
+        raise EncoderError(
+            f"{path} is not a JSON object: found {_kind(found)}, expected names and values in "
+            "braces. Fetch or write the file again."
+        )
+    return found
+
+
+def check_numbers(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse numbers in a configuration that cannot be sizes of a model.
+
+    Args:
+        config: A JSON object.
+        path: The file it is from, for the message.
+
+    Raises:
+        EncoderError: A whole number is beyond `MAX_NUMBER`, a number of layers beyond `MAX_LAYERS`,
+            or another number is not finite.
+    """
+    for name, value in _numbers(config):
+        is_depth = any(part in name.rpartition(".")[2] for part in LAYERS_IN_NAMES)
+        limit = MAX_LAYERS if is_depth else MAX_NUMBER
+        is_whole = isinstance(value, int)
+        if (is_whole and abs(value) > limit) or (not is_whole and not math.isfinite(value)):
+            raise EncoderError(
+                f"{path}: {name} is {str(value):.30}, expected numbers of at most {limit:,}"
+            )
+
+
+def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
+    """Yield all numbers with their names, however deep; a file decides how deep that is."""
+    waiting: list[tuple[str, Any]] = list(config.items())
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(f"{name:.60}.{key}", inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [(name, inner) for inner in value]
+        elif isinstance(value, int | float):
+            yield name, value
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a checkpoint.
+
+    Raises:
+        EncoderError: It is missing, damaged, or not a safetensors file.
+    """
+    _require_safetensors(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise _damaged(path, error) from None
+
+
+def read_shapes(path: Path) -> dict[str, TensorShape]:
+    """Read names, types and shapes of a checkpoint's tensors, without the tensors.
+
+    Raises:
+        EncoderError: See `read_safetensors`.
+    """
+    _require_safetensors(path)
+    shapes: dict[str, TensorShape] = {}
+    try:
+        with safe_open(path, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - no mapping
+                entry = opened.get_slice(name)
+                shapes[name] = TensorShape(entry.get_dtype(), tuple(entry.get_shape()))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+    return shapes
+
+
+def weights_in_folder(folder: Path) -> list[Path]:
+    """Return the safetensors files of a folder: one, or those its index lists.
+
+    Raises:
+        EncoderError: The index is damaged, or lists files outside the folder.
+    """
+    index = folder / INDEX_NAME
+    if not is_present(index):
+        return [folder / WEIGHTS_NAME]
+    parts = read_json_object(index).get("weight_map")
+    names = set(parts.values()) if isinstance(parts, dict) and _all_text(parts) else set()
+    if not names or any(Path(name).name != name for name in names):
+        raise EncoderError(f"{index} does not list files of its folder")
+    return [folder / name for name in sorted(names)]
+
+
+def _all_text(parts: Mapping[str, Any]) -> bool:
+    return all(isinstance(name, str) for name in parts.values())
+
+
+def _require_safetensors(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise EncoderError(
+            f"{path} is not a safetensors file. Pickled checkpoints (.pt, .pth, .bin) can run any "
+            "code when read, so they are refused; convert it once, where you trust it: "
+            "safetensors.torch.save_file(state_dict, 'NAME.safetensors')"
+        )
+    if not is_present(path):
+        pickles = sorted(
+            file.name for file in path.parent.glob("*.*") if file.suffix in (".bin", ".pt", ".pth")
+        )
+        pickled = (
+            f"; {', '.join(pickles[:3])} in its folder can run any code when read: "
+            "convert it once, where you trust it, with safetensors.torch.save_file"
+            if pickles
+            else ""
+        )
+        raise EncoderError(
+            f"no such file: {path}{pickled}. Weights are read from safetensors files."
+        )
+    require_regular_file(path)
+
+
+def _damaged(path: Path, error: Exception) -> EncoderError:
+    return EncoderError(f"{path} is damaged or cut short ({error}); fetch it again")
+
+
+def _kind(found: Any) -> str:
+    return "a list" if isinstance(found, list) else json.dumps(found)[:40]
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a JSON number")

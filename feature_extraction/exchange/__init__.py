@@ -1,0 +1,1 @@
+"""Feature files in and out: import, export, compress, join, summarise, verify."""

@@ -1,0 +1,235 @@
+"""HDF5 files written so that a full disk is an error and nothing worse.
+
+HDF5 does not survive a write that fails: its state is then damaged, and it ends the process later,
+at the latest when Python exits. An exception in one of its callbacks, such as that of Ctrl-C,
+counts as a failed write. So
+
+* small files are made in memory, and their bytes written (`hdf5_bytes`);
+* files with room for features that are written without HDF5 are made in memory as well, where the
+  room takes nothing, and copied (`memory_file`);
+* for others HDF5 writes through a file object that keeps the first error to itself, and works in a
+  thread of its own, which Python never interrupts (`Hdf5Writer`).
+"""
+
+import errno
+import os
+import resource
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import h5py
+
+from feature_extraction.store.disk import write_at
+
+__all__ = ["Hdf5Writer", "check_size_limit", "hdf5_bytes", "hdf5_in", "memory_file"]
+
+# More than HDF5 needs for itself in a file of a few datasets.
+OWN_BYTES = 2**16
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def hdf5_bytes(fill: Callable[[h5py.File], None], **options: Any) -> bytes:
+    """Return the content of a small HDF5 file, made in memory.
+
+    Args:
+        fill: What puts the objects into the open file.
+        options: Options for `h5py.File`.
+    """
+    with h5py.File("in memory", "w", driver="core", backing_store=False, **options) as file:
+        fill(file)
+        file.flush()
+        content: bytes = file.id.get_file_image()
+    return content
+
+
+@contextmanager
+def memory_file() -> Iterator[int]:
+    """Yield the handle of an empty file in memory, which is sparse as one on disk.
+
+    Where the system has none (macOS), the file is among the temporary ones.
+    """
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("hdf5")
+    else:
+        with tempfile.TemporaryFile() as file:
+            handle = os.dup(file.fileno())
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def hdf5_in(handle: int, name: Path, **options: Any) -> Iterator[h5py.File]:
+    """Create an HDF5 file in a file that is open already, and close it at the end.
+
+    Args:
+        handle: An empty file in memory.
+        name: A path to create, and remove at once: HDF5 opens nothing but paths, and no links, as
+            those of open files are.
+        options: Options for `h5py.File`.
+
+    Raises:
+        OSError: The path cannot be created.
+    """
+    # Its own lock would fail on file systems that have none, and nobody else writes there.
+    with h5py.File(name, "w", locking=False, **options) as file:
+        # Nothing has been written yet.
+        os.dup2(handle, file.id.get_vfd_handle())
+        name.unlink()
+        yield file
+
+
+def check_size_limit(size: int) -> None:
+    """Refuse to make an HDF5 file that this process may not write: the limit is one of memory too.
+
+    Args:
+        size: Bytes of all datasets.
+
+    Raises:
+        OSError: It is larger than `ulimit -f` allows.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit != resource.RLIM_INFINITY and size + OWN_BYTES > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+
+class Hdf5Writer:
+    """An HDF5 file being made; a context manager that closes it.
+
+    What HDF5 leaves out stays a hole in the file.
+
+    Args:
+        path: File to create; an existing one is truncated.
+        options: Options for `h5py.File`.
+
+    Raises:
+        OSError: The file cannot be created, or, at the end of the block, written.
+    """
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        self._path = path
+        self._output = _Output(path)
+        self._options = options
+
+    def __enter__(self) -> Self:
+        self._thread = ThreadPoolExecutor(1, "hdf5")
+        self._file: h5py.File = self._in_thread(
+            h5py.File, self._path, "w", driver="fileobj", fileobj=self._output, **self._options
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._in_thread(self._file.close)
+        finally:
+            self._thread.shutdown()
+            self._output.close()
+        if error is None:
+            self._output.check()
+
+    def do(
+        self,
+        work: Callable[Concatenate[h5py.File, Arguments], Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        """Call `work` with the open file, and return what it returns.
+
+        Raises:
+            OSError: Something could not be written, by this call or an earlier one.
+        """
+        result = self._in_thread(work, self._file, *args, **kwargs)
+        self._output.check()
+        return result
+
+    def _in_thread(self, work: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        return self._thread.submit(work, *args, **kwargs).result()
+
+
+class _Output:
+    """A file object for HDF5 whose writes never fail.
+
+    After the first error, writes are kept in memory, where HDF5 finds them when it reads them back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._position = 0
+        self._size = 0
+        self._error: OSError | None = None
+        self._unwritten: list[tuple[int, bytes]] = []
+
+    def check(self) -> None:
+        """Raise the first error there was."""
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._handle)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position, as `io.RawIOBase.seek` does."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def write(self, data: memoryview) -> int:
+        """Write all of `data`."""
+        view = memoryview(data).cast("B")
+        start = self._position
+        self._position += len(view)
+        self._size = max(self._size, self._position)
+        if self._error is None:
+            try:
+                write_at(self._handle, view, start)
+            except OSError as error:
+                self._error = error
+        if self._error is not None:
+            self._unwritten.append((start, bytes(view)))
+        return len(view)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill `buffer`; what was never written reads as zeros."""
+        view = memoryview(buffer).cast("B")
+        found = os.pread(self._handle, len(view), self._position)
+        view[:] = found + bytes(len(view) - len(found))
+        for start, data in self._unwritten:
+            low = max(start, self._position)
+            high = min(start + len(data), self._position + len(view))
+            if low < high:
+                view[low - self._position : high - self._position] = data[
+                    low - start : high - start
+                ]
+        self._position += len(view)
+        return len(view)
+
+    def truncate(self, size: int) -> int:
+        """Set the size of the file."""
+        self._size = size
+        if self._error is None:
+            try:
+                os.truncate(self._handle, size)
+            except OSError as error:
+                self._error = error
+        return size
+
+    def flush(self) -> None:
+        """Do nothing: every write goes to the system at once."""

@@ -1,0 +1,136 @@
+"""Several stores made alike, read as one."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_extraction.errors import HOW_TO_EXTRACT, StoreError
+from feature_extraction.names import near_names_hint
+from feature_extraction.spec import FeatureSpec
+from feature_extraction.store.table import repeated_ids
+
+if TYPE_CHECKING:
+    from feature_extraction.store.store import FeatureStore
+
+# N images asked for, V tokens, C channels
+
+__all__ = ["JoinedStore"]
+
+
+class JoinedStore:
+    """Several stores made with the same settings, read as one.
+
+    Args:
+        stores: At least one store.
+        name: What to call them in messages; `None` lists their files.
+
+    Raises:
+        StoreError: Their specs differ, or an image is in more than one.
+    """
+
+    def __init__(self, stores: Sequence["FeatureStore"], name: str | None = None) -> None:
+        first = stores[0]
+        self._name = name or ", ".join(str(store.path) for store in stores)
+        self._stores = tuple(stores)
+        self._store_of: dict[str, FeatureStore] = {}
+        for store in stores:
+            differences = first.spec.differences(store.spec)
+            if differences:
+                raise StoreError(
+                    f"{first.path} and {store.path} were made with other settings "
+                    f"({'; '.join(differences)}). Features can be used together only when made "
+                    "alike: extract one of them again."
+                )
+            self._store_of.update(dict.fromkeys(store, store))
+        repeated = repeated_ids(self.listed_ids)
+        if repeated:
+            raise StoreError(
+                f"{self._name} share images: {repeated}. Give each image's features once."
+            )
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """How the features were made."""
+        return self._stores[0].spec
+
+    @property
+    def tokens(self) -> int:
+        """Feature vectors per image."""
+        return self._stores[0].tokens
+
+    @property
+    def channels(self) -> int:
+        """Numbers per feature vector."""
+        return self._stores[0].channels
+
+    @property
+    def files(self) -> tuple["FeatureStore", ...]:
+        """The stores, one for each file."""
+        return self._stores
+
+    @property
+    def listed_ids(self) -> tuple[str, ...]:
+        """Ids of all images the stores were made for, done or not, file after file."""
+        return tuple(image_id for store in self._stores for image_id in store.listed_ids)
+
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """Reason by id of each image that could not be read."""
+        return {key: why for store in self._stores for key, why in store.failures.items()}
+
+    def __len__(self) -> int:
+        """Count the images that have features."""
+        return len(self._store_of)
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the ids of images that have features, file after file."""
+        return iter(self._store_of)
+
+    def __contains__(self, image_id: object) -> bool:
+        """Whether the image has features."""
+        return image_id in self._store_of
+
+    def __getitem__(self, image_id: str) -> NDArray[np.float16]:
+        """Return the features of one image, float16 `[tokens, channels]`.
+
+        Raises:
+            StoreError: The image has no features here.
+        """
+        return self._owner(image_id)[image_id]
+
+    def image_size(self, image_id: str) -> tuple[int, int]:
+        """Return the height and width of the photograph in pixels, as it is seen upright.
+
+        Raises:
+            StoreError: The image has no features here.
+        """
+        return self._owner(image_id).image_size(image_id)
+
+    def missing(self, image_ids: Iterable[str]) -> list[str]:
+        """Return those of `image_ids` that have no features, each once, in the order given."""
+        return [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self]
+
+    def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
+        """Return the features of several images, float16 `[images, tokens, channels]`.
+
+        Raises:
+            StoreError: An image has no features here, or a file cannot be read any more.
+        """
+        features_NVC = np.empty((len(image_ids), self.tokens, self.channels), np.float16)
+        for position, image_id in enumerate(image_ids):
+            self._owner(image_id).read_into(image_id, features_NVC[position])
+        return features_NVC
+
+    def _owner(self, image_id: str) -> "FeatureStore":
+        store = self._store_of.get(image_id)
+        if store is not None:
+            return store
+        reason = self.failures.get(image_id)
+        found = f"could not be read when they were made: {reason}" if reason else "is in none"
+        hint = "" if reason else near_names_hint([image_id], self)
+        raise StoreError(
+            f"{self._name}: image {image_id!r} {found}. Extract the features of the folder that "
+            f"holds it: {HOW_TO_EXTRACT}.{hint}"
+        )

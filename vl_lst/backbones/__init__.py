@@ -1,0 +1,1 @@
+"""Pretrained backbones: loading, quantisation, tokenizers."""

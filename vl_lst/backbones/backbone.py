@@ -1,0 +1,271 @@
+"""The pretrained encoder-decoder; frozen, it runs without autograd and is tapped at its blocks.
+
+U unique prompts, P unique (prompt, answer) pairs, T text tokens, L answer tokens, D backbone
+width, K tapped blocks.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, EncoderDecoderCache, T5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from vl_lst.errors import ModelError
+
+__all__ = ["IGNORED", "Backbone", "BackboneCache", "DecoderTaps", "EncoderTaps", "FrozenBackbone"]
+
+# Label of positions that have no loss.
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderTaps:
+    """What the encoder shows to the side network; nothing in it requires grad.
+
+    Args:
+        embedding_UTD: Token embeddings.
+        blocks_KUTD: Residual stream after each tapped block, before any norm.
+        final_UTD: Output after the final norm; the backbone's own decoder attends to it.
+        mask_UT: True where a token is not padding.
+    """
+
+    embedding_UTD: Tensor
+    blocks_KUTD: Tensor
+    final_UTD: Tensor
+    mask_UT: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderTaps:
+    """What the decoder shows to the side network; nothing in it requires grad.
+
+    Args:
+        embedding_PLD: Token embeddings.
+        blocks_KPLD: Residual stream after each tapped block, before any norm.
+        final_PLD: Output after the final norm; the side network does not use it.
+    """
+
+    embedding_PLD: Tensor
+    blocks_KPLD: Tensor
+    final_PLD: Tensor
+
+
+class BackboneCache:
+    """Keys and values of the backbone's decoder while generating."""
+
+    def __init__(self) -> None:
+        self.entries = EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows of the batch, in this order; a row may be taken several times."""
+        self.reorder(rows)
+        self.entries.cross_attention_cache.batch_select_indices(rows)
+
+    def reorder(self, rows: Tensor) -> None:
+        """Like `select`, where each row stays within its example: the prompt's part is the same."""
+        self.entries.self_attention_cache.batch_select_indices(rows)
+
+
+class Backbone(nn.Module):
+    """A stock Hugging Face T5 and what others need to know of it.
+
+    Args:
+        model: Any `T5ForConditionalGeneration` (v1.0, v1.1, Flan).
+
+    Raises:
+        ModelError: It is no such model, or in float16, in which T5 overflows.
+    """
+
+    def __init__(self, model: T5ForConditionalGeneration) -> None:
+        super().__init__()
+        if not isinstance(model, T5ForConditionalGeneration):
+            raise ModelError(
+                f"a {type(self).__name__} was given a {type(model).__name__}: expected a "
+                "T5ForConditionalGeneration; load_backbone(NAME) loads one by name"
+            )
+        if model.dtype == torch.float16:
+            raise ModelError(
+                "the backbone is in float16, in which T5's activations overflow to infinity "
+                "(it was trained in bfloat16); load it in bfloat16 or float32"
+            )
+        self.model = model
+        self.config: Any = model.config
+
+    def set_dropout(self, probability: float) -> None:
+        """Drop with this probability wherever T5 does, as far as the model is in training mode."""
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
+            elif isinstance(module, T5Attention):  # hands the number itself to its kernel
+                module.dropout = probability
+
+    @property
+    def width(self) -> int:
+        """D, the width of the residual stream."""
+        return int(self.config.d_model)
+
+    @property
+    def encoder_depth(self) -> int:
+        """Number of encoder blocks."""
+        return int(self.config.num_layers)
+
+    @property
+    def decoder_depth(self) -> int:
+        """Number of decoder blocks."""
+        return int(self.config.num_decoder_layers)
+
+    @property
+    def pad_token_id(self) -> int:
+        """Token id of padding."""
+        return int(self.config.pad_token_id)
+
+    @property
+    def eos_token_id(self) -> int:
+        """Token id that ends a text."""
+        return int(self.config.eos_token_id)
+
+    @property
+    def start_token_id(self) -> int:
+        """Token id the decoder begins with; T5 uses its padding for it."""
+        for source in (self.model.generation_config, self.config):
+            chosen = getattr(source, "decoder_start_token_id", None)
+            if chosen is not None:
+                return int(chosen)
+        return self.pad_token_id
+
+    @property
+    def vocabulary_weight(self) -> Tensor:
+        """Weight [V, D] of the output layer; the embedding table itself where the two are tied."""
+        weight: Tensor = self.model.get_output_embeddings().weight
+        return weight
+
+    @property
+    def vocabulary_bias(self) -> Tensor | None:
+        """Bias [V] of the output layer, where a method has given it one."""
+        bias: Tensor | None = self.model.get_output_embeddings().bias
+        return bias
+
+    @property
+    def vocabulary_scale(self) -> float:
+        """Factor on states before the output layer: d_model**-0.5 for T5 v1.0, 1 for v1.1."""
+        scaled = getattr(self.config, "scale_decoder_outputs", self.config.tie_word_embeddings)
+        return float(self.config.d_model**-0.5) if scaled else 1.0
+
+    def shift_right(self, labels_BL: Tensor) -> Tensor:
+        """Decoder inputs for these labels: the start token first, padding for `IGNORED`."""
+        shifted_BL = labels_BL.roll(1, dims=1)
+        shifted_BL = shifted_BL.masked_fill(shifted_BL == IGNORED, self.pad_token_id)
+        shifted_BL[:, 0] = self.start_token_id
+        return shifted_BL
+
+
+class FrozenBackbone(Backbone):
+    """A backbone that never trains and leaves no trace in autograd.
+
+    Works through the model's public interface and forward hooks on its blocks. Dropout is off
+    unless `train_with_dropout` is called, so equal text gives equal states, and the image never
+    enters: states depend on the text alone.
+
+    Args:
+        model: See `Backbone`.
+    """
+
+    def __init__(self, model: T5ForConditionalGeneration) -> None:
+        super().__init__(model)
+        model.eval().requires_grad_(False)
+        self.noisy = False
+
+    def train(self, mode: bool = True) -> "FrozenBackbone":
+        """Do nothing, unless there is dropout: the backbone stays in evaluation mode."""
+        if self.noisy:
+            self.model.train(mode)
+        return self
+
+    def train_with_dropout(self, probability: float) -> None:
+        """While training, drop in the frozen backbone too, wherever T5 does, as the reference does.
+
+        Args:
+            probability: 0 leaves the backbone deterministic.
+        """
+        self.noisy = probability > 0
+        self.set_dropout(probability)
+
+    @torch.no_grad()
+    def encode(self, ids_UT: Tensor, layers: Sequence[int]) -> EncoderTaps:
+        """Run the encoder over text.
+
+        Args:
+            ids_UT: Token ids, padded with the config's pad token.
+            layers: Blocks to tap, ascending.
+        """
+        mask_UT = ids_UT != self.pad_token_id
+        encoder = self.model.get_encoder()
+        embedding_UTD = self.model.get_input_embeddings()(ids_UT)
+        with _record(encoder.block, layers, embedding_UTD) as blocks_KUTD:
+            final_UTD = encoder(
+                inputs_embeds=embedding_UTD, attention_mask=mask_UT.long()
+            ).last_hidden_state
+        _forbid_grad(embedding_UTD, blocks_KUTD, final_UTD)
+        return EncoderTaps(embedding_UTD, blocks_KUTD, final_UTD, mask_UT)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        ids_PL: Tensor,
+        layers: Sequence[int],
+        *,
+        encoder_states_PTD: Tensor,
+        encoder_mask_PT: Tensor,
+        cache: BackboneCache | None = None,
+    ) -> DecoderTaps:
+        """Run the decoder over answer tokens (the newest ones only where a cache holds the rest).
+
+        Args:
+            ids_PL: Decoder input ids, beginning with the start token.
+            layers: Blocks to tap, ascending.
+            encoder_states_PTD: `EncoderTaps.final_UTD`, one row for each row of `ids_PL`.
+            encoder_mask_PT: `EncoderTaps.mask_UT`, likewise.
+            cache: Grows by the tokens of `ids_PL`.
+        """
+        decoder = self.model.get_decoder()
+        embedding_PLD = self.model.get_input_embeddings()(ids_PL)
+        with _record(decoder.block, layers, embedding_PLD) as blocks_KPLD:
+            final_PLD = decoder(
+                inputs_embeds=embedding_PLD,
+                encoder_hidden_states=encoder_states_PTD,
+                encoder_attention_mask=encoder_mask_PT.long(),
+                past_key_values=None if cache is None else cache.entries,
+                use_cache=cache is not None,
+            ).last_hidden_state
+        _forbid_grad(embedding_PLD, blocks_KPLD, final_PLD)
+        return DecoderTaps(embedding_PLD, blocks_KPLD, final_PLD)
+
+
+@contextmanager
+def _record(blocks: nn.ModuleList, layers: Sequence[int], like_NTD: Tensor) -> Iterator[Tensor]:
+    """Yield a [K, ...] tensor that fills with the outputs of the blocks in `layers`."""
+    states_KNTD = like_NTD.new_empty((len(layers), *like_NTD.shape))
+
+    def write_to(row: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            states_KNTD[row].copy_(output[0] if isinstance(output, tuple) else output)
+
+        return hook
+
+    handles = [
+        blocks[layer].register_forward_hook(write_to(row)) for row, layer in enumerate(layers)
+    ]
+    try:
+        yield states_KNTD
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _forbid_grad(*states: Tensor) -> None:
+    if any(tensor.requires_grad for tensor in states):
+        raise RuntimeError("a state of the frozen backbone requires grad: it must never train")

@@ -1,0 +1,344 @@
+"""The folder of a T5, checked before anything of it is used.
+
+A folder, or a repository of the hub, may come from anywhere. Its JSON files are read here with
+limits; of `config.json` only the fields below are used, and the shapes of its weights are compared
+with what these describe before memory is taken. The tokenizer is loaded from a copy of its known
+files, without whatever else a file or the folder may name. So no file can run code, fetch
+something, or name a file elsewhere.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor
+from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+from transformers.activations import ACT2FN
+
+from feature_extraction.encoders.library_calls import library_call
+from feature_extraction.encoders.model_files import (
+    MAX_JSON_BYTES,
+    WEIGHTS_FILES,
+    is_present,
+    read_json_object,
+    read_safetensors,
+    read_shapes,
+    require_regular_file,
+    weights_in_folder,
+)
+from feature_extraction.encoders.weights import fetch_from_hub
+from feature_extraction.errors import FeatureError
+from vl_lst.errors import ModelError
+
+__all__ = [
+    "CONFIG_NAME",
+    "GENERATION_NAME",
+    "backbone_folder",
+    "load_tokenizer",
+    "load_weights",
+    "model_errors",
+    "read_config",
+]
+
+CONFIG_NAME = "config.json"
+GENERATION_NAME = "generation_config.json"
+TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
+TOKENIZER_NAME = "tokenizer.json"
+SENTENCEPIECE_NAME = "spiece.model"
+TOKENIZER_JSON_NAMES = (
+    TOKENIZER_CONFIG_NAME,
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+# Vocabularies, of which a tokenizer reads what its class asks for.
+VOCABULARY_NAMES = (TOKENIZER_NAME, SENTENCEPIECE_NAME, "vocab.txt", "vocab.json", "merges.txt")
+# Of a tokenizer's configuration: code, templates, and names of files or models elsewhere.
+UNWANTED = ("auto_map", "chat_template", "init_inputs", "name_or_path", "processor_class")
+UNWANTED_ENDINGS = ("_file", "_files", "_path")
+
+# Fields of a token in a tokenizer's configuration.
+TOKEN_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special", "__type")
+
+FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
+# One tensor by three names, of which a file holds at least one.
+EMBEDDING_NAMES = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+OUTPUT_NAME = "lm_head.weight"
+
+Width = Annotated[int, Field(ge=1, le=2**17)]
+Layers = Annotated[int, Field(ge=1, le=512)]
+TokenId = Annotated[int, Field(ge=0)]
+
+
+class _T5Fields(BaseModel):
+    """What is used of a `config.json`; names and defaults are those of transformers' `T5Config`."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+    model_type: Literal["t5"]
+    vocab_size: int = Field(ge=3, le=2**22)
+    d_model: Width
+    d_kv: Width
+    d_ff: Annotated[int, Field(ge=1, le=2**20)]
+    num_layers: Layers
+    num_decoder_layers: Layers | None = None
+    num_heads: int = Field(ge=1, le=2**10)
+    relative_attention_num_buckets: int = Field(32, ge=4, le=2**14)
+    relative_attention_max_distance: int = Field(128, ge=4, le=2**20)
+    dropout_rate: float = Field(0.1, ge=0, lt=1)
+    layer_norm_epsilon: float = Field(1e-6, gt=0)
+    initializer_factor: float = Field(1.0, ge=0, le=2**10)
+    feed_forward_proj: str = "relu"
+    tie_word_embeddings: bool = True
+    scale_decoder_outputs: bool | None = None
+    pad_token_id: TokenId = 0
+    eos_token_id: TokenId = 1
+    decoder_start_token_id: TokenId | None = None
+
+    @model_validator(mode="after")
+    def _fields_that_fit(self) -> Self:
+        if self.relative_attention_num_buckets >= 2 * self.relative_attention_max_distance:
+            raise ValueError(
+                f"relative_attention_max_distance is {self.relative_attention_max_distance}, "
+                "expected more than half of relative_attention_num_buckets, which is "
+                f"{self.relative_attention_num_buckets}"
+            )
+        activation = self.feed_forward_proj.removeprefix("gated-")
+        if activation not in ACT2FN:
+            raise ValueError(
+                f"feed_forward_proj is {self.feed_forward_proj!r:.80}, which is not "
+                "an activation of transformers; T5 has relu or gated-gelu"
+            )
+        for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+            chosen = getattr(self, name)
+            if chosen is not None and chosen >= self.vocab_size:
+                raise ValueError(f"{name} is {chosen}, beyond the vocab_size {self.vocab_size}")
+        return self
+
+
+@contextmanager
+def model_errors(problem: str) -> Iterator[None]:
+    """Turn errors of reading a model's files into `ModelError`s that begin with `problem`."""
+    try:
+        yield
+    except FeatureError as error:
+        raise ModelError(f"{problem}: {error}") from error
+
+
+def backbone_folder(name: str, files: tuple[str, ...] = ()) -> Path:
+    """Find the folder of a backbone, fetched from the hub unless it is one.
+
+    Args:
+        name: A folder, or a name on the hub; `OWNER/NAME@REVISION` takes another revision.
+        files: Names or patterns of the files needed; by default all that loading reads.
+
+    Raises:
+        EncoderError: There is neither.
+        ModelError: It is a file, or the name is empty.
+    """
+    if not name.strip():
+        raise ModelError(
+            "the name of the backbone is empty: expected a folder or a name on the hub"
+        )
+    if Path(name).is_dir():
+        return Path(name)
+    if Path(name).exists():
+        raise ModelError(f"{name} is a file: expected the folder of a backbone")
+    wanted = files or (
+        CONFIG_NAME,
+        GENERATION_NAME,
+        *TOKENIZER_JSON_NAMES,
+        *VOCABULARY_NAMES,
+        *WEIGHTS_FILES,
+    )
+    return fetch_from_hub(name, wanted)
+
+
+def read_config(folder: Path) -> T5Config:
+    """Read the configuration of a T5.
+
+    Args:
+        folder: Holds `config.json`, and perhaps `generation_config.json`, of which the first token
+            of the decoder is taken.
+
+    Raises:
+        EncoderError: A file is missing or no JSON object.
+        ModelError: It is no T5, or a field is missing or out of range.
+    """
+    path = folder / CONFIG_NAME
+    content = read_json_object(path)
+    kind = content.get("model_type")
+    if kind != "t5":
+        raise ModelError(f"{path} is a {kind!s:.60}: expected a T5 (v1.0, v1.1, Flan)")
+    generation = folder / GENERATION_NAME
+    if is_present(generation):
+        start = read_json_object(generation).get("decoder_start_token_id")
+        if start is not None:
+            content["decoder_start_token_id"] = start
+    try:
+        fields = _T5Fields.model_validate(content)
+    except ValidationError as error:
+        raise ModelError(f"{path}: {_describe(error)}") from None
+    values = fields.model_dump(exclude_none=True, exclude={"model_type"})
+
+    def is_no_config(reason: str) -> ModelError:
+        return ModelError(f"{path}: transformers cannot use it: {reason}")
+
+    with library_call(is_no_config):
+        return T5Config(**values)
+
+
+def load_weights(folder: Path, config: T5Config, dtype: torch.dtype) -> T5ForConditionalGeneration:
+    """Build a T5 with the weights of its folder.
+
+    Args:
+        folder: Holds `model.safetensors`, or its parts and their index.
+        config: From `read_config`.
+        dtype: Of the weights in memory.
+
+    Raises:
+        EncoderError: A file is missing, damaged, or no safetensors.
+        ModelError: The tensors are not those of such a T5, or are not finite.
+    """
+    paths = weights_in_folder(folder)
+    _compare_shapes(paths, config, folder)
+    state: dict[str, Tensor] = {}
+    for path in paths:
+        state.update(read_safetensors(path))
+    loading: Any = T5ForConditionalGeneration
+    with library_call(_cannot_use(folder)):
+        # No folder is given, so transformers looks for no other file in it, such as adapters.
+        model, report = loading.from_pretrained(
+            None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
+        )
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(_lacking(folder, missing))
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ModelError(
+                f"the weights in {folder} are damaged: {name} has numbers that are not finite. "
+                "Fetch or write them again"
+            )
+    loaded: T5ForConditionalGeneration = model
+    return loaded
+
+
+def load_tokenizer(folder: Path, config: T5Config) -> Any:
+    """Load the tokenizer of a folder.
+
+    Args:
+        folder: Holds `tokenizer.json`, or `spiece.model` where sentencepiece is installed.
+        config: Of the model it is for.
+
+    Raises:
+        EncoderError: A file is not a regular file, or not a JSON object.
+        ModelError: There is no tokenizer, it cannot be loaded, or its tokens are not the model's.
+    """
+    if not any(is_present(folder / name) for name in VOCABULARY_NAMES):
+        raise ModelError(f"no {TOKENIZER_NAME} in {folder}: a backbone needs its tokenizer")
+    with tempfile.TemporaryDirectory(prefix="vl-lst-tokenizer-") as temporary:
+        _copy_tokenizer(folder, Path(temporary))
+        with library_call(_cannot_use(folder, "the tokenizer")):
+            tokenizer: Any = AutoTokenizer.from_pretrained(
+                temporary, config=config, local_files_only=True, trust_remote_code=False
+            )
+            last_id = max(tokenizer.get_vocab().values())
+            tokenizer("vqa: is it 1?", add_special_tokens=False)
+            special = {"pad": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id}
+    for name, token_id in special.items():
+        expected = getattr(config, f"{name}_token_id")
+        if token_id != expected:
+            raise ModelError(
+                f"the tokenizer in {folder} does not fit the model: its {name} token has the id "
+                f"{token_id}, {CONFIG_NAME} has {name}_token_id {expected}"
+            )
+    if last_id >= config.vocab_size:
+        raise ModelError(
+            f"the tokenizer in {folder} does not fit the model: it has token ids up to {last_id}, "
+            f"{CONFIG_NAME} has vocab_size {config.vocab_size}"
+        )
+    return tokenizer
+
+
+def _copy_tokenizer(folder: Path, target: Path) -> None:
+    for name in TOKENIZER_JSON_NAMES:
+        if is_present(folder / name):
+            content = read_json_object(folder / name)
+            kept = {
+                key: _plain_tokens(value)
+                for key, value in content.items()
+                if key not in UNWANTED and not key.endswith(UNWANTED_ENDINGS)
+            }
+            (target / name).write_text(json.dumps(kept), encoding="utf-8")
+    for name in VOCABULARY_NAMES:
+        if is_present(folder / name):
+            if name == TOKENIZER_NAME:
+                read_json_object(folder / name)
+            require_regular_file(folder / name, MAX_JSON_BYTES)
+            (target / name).write_bytes((folder / name).read_bytes())
+
+
+def _plain_tokens(value: Any) -> Any:
+    """Leave out fields that a token does not have, which the tokenizer library would print."""
+    if isinstance(value, list):
+        return list(map(_plain_token, value))
+    value = _plain_token(value)
+    if isinstance(value, dict):
+        return {key: _plain_token(field) for key, field in value.items()}
+    return value
+
+
+def _plain_token(value: Any) -> Any:
+    if isinstance(value, dict) and "content" in value:
+        return {key: field for key, field in value.items() if key in TOKEN_FIELDS}
+    return value
+
+
+def _compare_shapes(paths: list[Path], config: T5Config, folder: Path) -> None:
+    """Refuse tensors that are not those of the configuration, before any is read."""
+    with library_call(_cannot_use(folder)), torch.device("meta"):
+        expected = {
+            name: tuple(tensor.shape)
+            for name, tensor in T5ForConditionalGeneration(config).state_dict().items()
+        }
+    found: set[str] = set()
+    for path in paths:
+        for name, entry in read_shapes(path).items():
+            found.add(name)
+            if name not in expected:
+                continue
+            if entry.shape != expected[name] or entry.dtype not in FLOAT_TYPES:
+                raise ModelError(
+                    f"{path} does not fit {CONFIG_NAME}: found {name} of {entry.dtype} "
+                    f"{list(entry.shape)}, expected floating-point numbers of "
+                    f"{list(expected[name])}"
+                )
+    optional = {OUTPUT_NAME, *EMBEDDING_NAMES} if found & set(EMBEDDING_NAMES) else set()
+    if missing := sorted(set(expected) - found - optional):
+        raise ModelError(_lacking(folder, missing))
+
+
+def _lacking(folder: Path, missing: list[str]) -> str:
+    return (
+        f"the weights in {folder} lack {len(missing)} tensors, such as {missing[0]!r}: the file is "
+        "incomplete or belongs to another model"
+    )
+
+
+def _cannot_use(folder: Path, what: str = "the model") -> Callable[[str], ModelError]:
+    return lambda reason: ModelError(f"transformers cannot load {what} in {folder}: {reason}")
+
+
+def _describe(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{first['loc'][0]} is missing: it is not the configuration of a T5"
+    if not first["loc"]:
+        return message
+    expected = message.replace("Input should be", "expected", 1)
+    return f"{first['loc'][0]}: found {first['input']!r:.60}, {expected}"

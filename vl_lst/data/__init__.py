@@ -1,0 +1,1 @@
+"""From examples and features to batches."""

@@ -1,0 +1,40 @@
+"""The device a model runs on, and the precision it computes with there."""
+
+import platform
+from contextlib import AbstractContextManager
+
+import torch
+
+from vl_lst.choices import ArithmeticPrecision, DeviceName
+from vl_lst.errors import TrainingError
+
+__all__ = ["arithmetic", "choose_device", "device_name"]
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """The device a recipe names.
+
+    Raises:
+        TrainingError: CUDA is asked for and not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError(
+            "training.device is cuda, but no CUDA device can be used here; set it to auto or cpu"
+        )
+    return torch.device(name)
+
+
+def arithmetic(
+    precision: ArithmeticPrecision, device: torch.device
+) -> AbstractContextManager[object]:
+    """Where a forward pass computes at `precision`; its parameters stay as they are."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def device_name(device: torch.device) -> str:
+    """Kind and name of a device, such as "cuda: NVIDIA A100"."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"{device.type}: {platform.processor() or platform.machine()}"

@@ -1,0 +1,204 @@
+"""Greedy and beam search, with the keys and values of earlier tokens cached.
+
+B examples, K beams, V vocabulary, L tokens.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vl_lst.checks import require_whole
+from vl_lst.errors import ModelError
+from vl_lst.generation.answer_tree import AnswerTree
+from vl_lst.models.batch import Batch
+from vl_lst.models.vision_language_model import VisionLanguageModel
+
+__all__ = ["beam_search", "generate", "greedy_search"]
+
+
+@torch.no_grad()
+def generate(
+    model: VisionLanguageModel[Any],
+    batch: Batch,
+    *,
+    max_length: int,
+    beams: int = 1,
+    answers: AnswerTree | None = None,
+) -> Tensor:
+    """Answer token ids [B, L], the start token first, padded behind the end of sequence.
+
+    Args:
+        model: In evaluation mode.
+        batch: Labels are not looked at.
+        max_length: Most tokens, the start token included.
+        beams: 1 is greedy search.
+        answers: What may be generated, none of it longer than `max_length` allows; `None` allows
+            anything.
+
+    Raises:
+        ModelError: The model is another package's, or an argument is something else.
+    """
+    if not isinstance(model, VisionLanguageModel):
+        raise ModelError(
+            f"the model that is to generate is a {type(model).__name__}: expected a model of this "
+            "package with image and text, such as LadderModel"
+        )
+    require_whole("max_length", max_length, minimum=1)
+    require_whole("beams", beams, minimum=1)
+    if answers is not None and not isinstance(answers, AnswerTree):
+        raise ModelError(f"answers is a {type(answers).__name__}: expected an AnswerTree")
+    if beams == 1:
+        return greedy_search(model, batch, max_length=max_length, answers=answers)
+    return beam_search(model, batch, max_length=max_length, beams=beams, answers=answers)[0]
+
+
+class _Walk:
+    """Where each row stands in the tree of answers; without a tree, all is allowed."""
+
+    def __init__(self, answers: AnswerTree | None, rows: int) -> None:
+        self._answers = answers
+        self._nodes = torch.zeros(0) if answers is None else answers.start(rows)
+
+    def forbid(self, scores: Tensor) -> Tensor:
+        return scores if self._answers is None else self._answers.forbid(scores, self._nodes)
+
+    def follow(self, tokens: Tensor) -> None:
+        if self._answers is not None:
+            self._nodes = self._answers.follow(self._nodes, tokens)
+
+    def select(self, rows: Tensor) -> None:
+        if self._answers is not None:
+            self._nodes = self._nodes[rows]
+
+
+@torch.no_grad()
+def greedy_search(
+    model: VisionLanguageModel[Any],
+    batch: Batch,
+    *,
+    max_length: int,
+    answers: AnswerTree | None = None,
+) -> Tensor:
+    """The likeliest token at every step: ids [B, L]. Finished examples leave the computation."""
+    backbone = model.backbone
+    state = model.start_decoding(model.encode(batch), max_length)
+    device = batch.prompt_index_B.device
+    ids_BL = torch.full((len(batch), max_length), backbone.pad_token_id, device=device)
+    ids_BL[:, 0] = backbone.start_token_id
+    open_rows = torch.arange(len(batch), device=device)
+    walk = _Walk(answers, len(batch))
+    for position in range(1, max_length):
+        tokens = walk.forbid(state.next_logits(ids_BL[open_rows, position - 1])).argmax(-1)
+        ids_BL[open_rows, position] = tokens
+        walk.follow(tokens)
+        going_on = torch.nonzero(tokens != backbone.eos_token_id)[:, 0]
+        if len(going_on) == 0:
+            return ids_BL[:, : position + 1]
+        if len(going_on) < len(open_rows):
+            open_rows = open_rows[going_on]
+            state.select(going_on)
+            walk.select(going_on)
+    return ids_BL
+
+
+class _Hypotheses:
+    """The K best finished answers of each example."""
+
+    def __init__(self, rows: int, beams: int, max_length: int, pad: int, device: str) -> None:
+        self.scores_BK = torch.full((rows, beams), -torch.inf, device=device)
+        self.ids_BKL = torch.full((rows, beams, max_length), pad, device=device)
+        self.lengths_BK = torch.zeros(rows, beams, dtype=torch.long, device=device)
+
+    def add(self, rows: Tensor, scores_bK: Tensor, ids_bKL: Tensor, length: int) -> None:
+        """Offer answers of `length` tokens to these examples; -inf offers nothing."""
+        scores = torch.cat((self.scores_BK[rows], scores_bK), 1)
+        ids = torch.cat((self.ids_BKL[rows], ids_bKL), 1)
+        lengths = torch.cat(
+            (self.lengths_BK[rows], torch.full_like(self.lengths_BK[rows], length)), 1
+        )
+        best, place = scores.topk(scores_bK.shape[1], dim=1)
+        self.scores_BK[rows] = best
+        self.ids_BKL[rows] = ids.gather(1, place[:, :, None].expand_as(ids_bKL))
+        self.lengths_BK[rows] = lengths.gather(1, place)
+
+
+@torch.no_grad()
+def beam_search(
+    model: VisionLanguageModel[Any],
+    batch: Batch,
+    *,
+    max_length: int,
+    beams: int,
+    answers: AnswerTree | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Ids [B, L] and scores [B] of the best answers by mean log-probability.
+
+    Follows transformers 4.2.1, with which the published numbers were made: of the 2K best
+    continuations an end of sequence counts only among the first K; a score is the sum of
+    log-probabilities divided by the number of tokens, the start token counted and the end not; an
+    example is done when no open beam can still beat its K finished answers. Examples that are done
+    leave the computation.
+    """
+    backbone = model.backbone
+    rows = len(batch)
+    device = batch.prompt_index_B.device
+    finished = _Hypotheses(rows, beams, max_length, backbone.pad_token_id, str(device))
+    state = model.start_decoding(model.encode(batch), max_length)
+    state.select(torch.arange(rows, device=device).repeat_interleave(beams))
+
+    walk = _Walk(answers, rows * beams)
+    open_rows = torch.arange(rows, device=device)
+    ids_bKL = torch.full((rows, beams, max_length), backbone.pad_token_id, device=device)
+    ids_bKL[:, :, 0] = backbone.start_token_id
+    sums_bK = torch.zeros(rows, beams, device=device)
+    sums_bK[:, 1:] = -1e9  # all beams begin alike: only the first may be continued
+    length = 1
+    while length < max_length:
+        logits = state.next_logits(ids_bKL[:, :, length - 1].flatten()).float()
+        vocabulary = logits.shape[-1]
+        scores = walk.forbid(logits.log_softmax(-1))
+        candidates = scores.view(-1, beams, vocabulary) + sums_bK[:, :, None]
+        best_b2K, place_b2K = candidates.flatten(1).topk(2 * beams, dim=1)
+        beam_b2K, token_b2K = place_b2K // vocabulary, place_b2K % vocabulary
+        ends_b2K = token_b2K == backbone.eos_token_id
+
+        ending_bK = torch.where(ends_b2K, best_b2K / length, -torch.inf)[:, :beams]
+        source = beam_b2K[:, :beams, None].expand(-1, -1, max_length)
+        finished.add(open_rows, ending_bK, ids_bKL.gather(1, source), length)
+
+        # A stable sort brings the candidates that go on to the front, best first.
+        going_on_bK = ends_b2K.int().sort(dim=1, stable=True).indices[:, :beams]
+        sums_bK = best_b2K.gather(1, going_on_bK)
+        beam_bK = beam_b2K.gather(1, going_on_bK)
+        ids_bKL = ids_bKL.gather(1, beam_bK[:, :, None].expand(-1, -1, max_length))
+        ids_bKL[:, :, length] = token_b2K.gather(1, going_on_bK)
+
+        worst_kept_b = finished.scores_BK[open_rows].min(dim=1).values
+        open_b = torch.nonzero(worst_kept_b < best_b2K[:, 0] / length)[:, 0]
+        length += 1
+        if len(open_b) == 0:
+            open_rows = open_b
+            break
+        rows_bK = (open_b[:, None] * beams + beam_bK[open_b]).flatten()
+        walk.select(rows_bK)
+        walk.follow(token_b2K.gather(1, going_on_bK)[open_b].flatten())
+        if len(open_b) < len(open_rows):
+            state.select(rows_bK)
+        else:
+            state.reorder(rows_bK)
+        open_rows, ids_bKL, sums_bK = open_rows[open_b], ids_bKL[open_b], sums_bK[open_b]
+    if len(open_rows):
+        finished.add(open_rows, sums_bK / length, ids_bKL, length)
+    return _best(finished, backbone.eos_token_id, max_length)
+
+
+def _best(finished: _Hypotheses, eos: int, max_length: int) -> tuple[Tensor, Tensor]:
+    scores_B, place_B = finished.scores_BK.max(dim=1)
+    row_B = torch.arange(len(place_B), device=place_B.device)
+    ids_BL = finished.ids_BKL[row_B, place_B]
+    lengths_B = finished.lengths_BK[row_B, place_B]
+    fits = lengths_B < max_length
+    ids_BL[row_B[fits], lengths_B[fits]] = eos
+    longest = int(torch.clamp(lengths_B + 1, max=max_length).max())
+    return ids_BL[:, :longest], scores_B

@@ -1,0 +1,1 @@
+"""Initial weights of the side network, cut out of the backbone."""

@@ -1,0 +1,1 @@
+"""The ladder side network (LST, arXiv 2206.06522)."""

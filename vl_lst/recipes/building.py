@@ -1,0 +1,175 @@
+"""From a recipe to a model, with exactly the method's parameters ready to train."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from feature_extraction.spec import FeatureSpec
+from tasks import get_task
+from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.loading import load_backbone
+from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
+from vl_lst.backbones.texts import Texts
+from vl_lst.errors import ModelError
+from vl_lst.methods import get_method
+from vl_lst.models.config import HeadConfig, VisualConfig
+from vl_lst.models.vision_language_model import VisionLanguageModel
+from vl_lst.recipes.schema import Recipe
+
+__all__ = ["BuiltModel", "attach_method", "build_model"]
+
+# Room for two images per example, needed or not: checkpoints of all tasks had it at first.
+LEAST_MAX_IMAGES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltModel:
+    """A model and what belongs to it.
+
+    Args:
+        model: With everything frozen but `trainable`.
+        trainable: What the method trains, by name; a checkpoint holds these and no others.
+        texts: The backbone's tokenizer.
+        fingerprint: SHA-256 of the backbone's weights, before they are quantised.
+        precision: Of the backbone.
+    """
+
+    model: VisionLanguageModel[Any]
+    trainable: dict[str, nn.Parameter]
+    texts: Texts
+    fingerprint: str
+    precision: BackbonePrecision
+
+    def quantise_backbone(self) -> None:
+        """Quantise the backbone, if `precision` says so; once nothing needs its own weights more.
+
+        To be called after the method's `initialise`, which may cut the side network out of them.
+        """
+        if self.precision in ("int8", "nf4"):
+            quantise(self.model.backbone.model, self.precision)
+
+    def parameter_bytes(self) -> int:
+        """Bytes the parameters and buffers of the whole model take."""
+        return model_bytes(self.model)
+
+    def parameter_count(self) -> int:
+        """Parameters of the whole model, those shared between layers once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def trainable_count(self) -> int:
+        """Parameters that train."""
+        return sum(parameter.numel() for parameter in self.trainable.values())
+
+
+def build_model(
+    recipe: Recipe, spec: FeatureSpec, answers: Mapping[str, Sequence[str] | None]
+) -> BuiltModel:
+    """Load the backbone and attach the method; initial weights depend on the seed alone.
+
+    Args:
+        recipe: Settings.
+        spec: Of the features the model will see.
+        answers: The list each task's answers are from; `None` where it may generate any.
+
+    Raises:
+        ModelError: The backbone cannot be loaded, or does not fit the settings.
+    """
+    precision = recipe.backbone.precision
+    quantised = precision in ("int8", "nf4")
+    loaded = load_backbone(recipe.backbone.name, precision="bf16" if quantised else precision)
+    torch.manual_seed(recipe.training.seed)
+    model, trainable = attach_method(
+        recipe.method.name,
+        recipe.method.options,
+        loaded.backbone,
+        visual=VisualConfig(
+            channels=spec.channels,
+            tokens=spec.tokens,
+            grids=spec.squares,
+            pooled_grid=recipe.visual.pooled_grid,
+            max_images=max(LEAST_MAX_IMAGES, *map(_images_per_example, recipe.tasks)),
+            image_order_std=recipe.visual.image_order_std,
+        ),
+        heads={
+            task: HeadConfig(
+                kind=recipe.head[task],
+                answers=len(answers[task] or ()) if recipe.head[task] == "classify" else 0,
+            )
+            for task in recipe.tasks
+        },
+        precision=precision,
+    )
+    return BuiltModel(model, trainable, Texts(loaded.tokenizer), loaded.fingerprint, precision)
+
+
+def _images_per_example(task: str) -> int:
+    return get_task(task).images_per_example
+
+
+def attach_method(
+    name: str,
+    options: Mapping[str, Any],
+    backbone: FrozenBackbone,
+    *,
+    visual: VisualConfig,
+    heads: Mapping[str, HeadConfig],
+    precision: BackbonePrecision,
+) -> tuple[VisionLanguageModel[Any], dict[str, nn.Parameter]]:
+    """Build the model of a method, with everything frozen but what the method trains.
+
+    Args:
+        name: Of the method.
+        options: Its own settings, as a recipe has them.
+        backbone: What it builds around; not yet quantised.
+        visual: How image features become tokens.
+        heads: Of each task.
+        precision: In which the backbone will be held.
+
+    Returns:
+        The model, and what trains, by name.
+
+    Raises:
+        ModelError: The backbone is to be quantised, and the method needs gradients through it; or
+            what the method declares cannot train.
+    """
+    method = get_method(name)
+    model = method.attach(
+        backbone, method.options.model_validate(dict(options)), visual=visual, heads=heads
+    )
+    if precision in ("int8", "nf4") and not isinstance(model.backbone, FrozenBackbone):
+        raise ModelError(
+            f"backbone.precision is {precision}, but the method {name} backpropagates through the "
+            "backbone, and quantised weights have no exact gradient; take fp32 or bf16, or a "
+            "method that leaves the backbone alone, such as lst"
+        )
+    model.requires_grad_(False)
+    trainable = method.trainable(model)
+    _require_trainable(name, model, trainable)
+    for parameter in trainable.values():
+        parameter.requires_grad_(True)
+    return model, trainable
+
+
+def _require_trainable(
+    method: str, model: VisionLanguageModel[Any], trainable: Mapping[str, nn.Parameter]
+) -> None:
+    """Refuse a declaration that would silently train something else than it says."""
+    known = dict(model.named_parameters())
+    frozen = "backbone." if isinstance(model.backbone, FrozenBackbone) else None
+    problem: str | None = None
+    for name, parameter in trainable.items():
+        if known.get(name) is not parameter:
+            problem = f"{name!r}, which is no parameter of the model by that name"
+        elif frozen and name.startswith(frozen):
+            problem = f"{name!r}, which belongs to a backbone that runs without gradients"
+        elif parameter.dtype != torch.float32:
+            problem = f"{name!r} in {parameter.dtype}; what trains must be float32"
+    chosen = {id(parameter) for parameter in trainable.values()}
+    for part in (model.visual, model.classifiers):
+        if any(id(parameter) not in chosen for parameter in part.parameters()):
+            problem = "not all of the visual embedding and the heads, which train in every method"
+    if problem:
+        raise ModelError(f"the method {method} declares as trainable {problem}")

@@ -1,0 +1,138 @@
+"""Locks on a run's folder: one process trains in it, and records are updated one at a time."""
+
+import errno
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from feature_extraction.store.disk import lock_file
+from vl_lst.errors import CheckpointError
+
+__all__ = ["exclusive_folder", "record_lock"]
+
+FOLDER_LOCK = ".lock"
+RECORD_LOCK = ".record.lock"
+MAX_HOLDER_BYTES = 4096
+
+# Folders this process holds, and the thread that does: to open a POSIX lock's file again would
+# release the lock.
+_held: dict[str, int] = {}
+_record_threads = threading.RLock()
+
+
+@contextmanager
+def exclusive_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes from working in a folder during the block.
+
+    Blocks of the same thread may nest. A killed process leaves no lock, only its file, whose name
+    begins with a dot.
+
+    Args:
+        folder: An existing folder.
+
+    Raises:
+        CheckpointError: Another process, or thread of this one, works in it, or something else
+            is at the place of the lock's file.
+        LockError: The file system has no locks.
+    """
+    place = os.path.realpath(folder)
+    if place in _held:
+        if _held[place] != threading.get_ident():
+            raise CheckpointError(f"{folder} is in use: another thread of this process works in it")
+        yield
+        return
+    path = folder / FOLDER_LOCK
+    with ExitStack() as stack:
+        try:
+            handle = stack.enter_context(_locked(path, wait=False))
+        except BlockingIOError:
+            raise CheckpointError(
+                f"{folder} is in use: {_read_holder(path)}. Wait until that process "
+                "ends, or choose another --out."
+            ) from None
+        _write_holder(handle)
+        _held[place] = threading.get_ident()
+        stack.callback(_held.pop, place)
+        yield
+
+
+@contextmanager
+def record_lock(folder: Path) -> Iterator[None]:
+    """Wait until no other process updates the record of a run, and keep it so during the block.
+
+    Raises:
+        CheckpointError: Something else is at the place of the lock's file.
+        LockError: The file system has no locks.
+    """
+    with _record_threads, _locked(folder / RECORD_LOCK, wait=True):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[int]:
+    """Hold the lock of a file that exists as long as a process holds or awaits it."""
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            if error.errno not in (errno.EISDIR, errno.ELOOP):
+                raise
+            found = "a folder" if error.errno == errno.EISDIR else "a link"
+            raise CheckpointError(
+                f"{path} is {found}: expected a file, or nothing. Remove it."
+            ) from None
+        try:
+            lock_file(handle, path, wait=wait)
+        except BaseException:
+            os.close(handle)
+            raise
+        # The holder before removes the file: then this is the lock of a file nobody else finds.
+        if _is_same_file(handle, path):
+            break
+        os.close(handle)
+    try:
+        yield handle
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _is_same_file(handle: int, path: Path) -> bool:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(handle), found)
+
+
+def _write_holder(handle: int) -> None:
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    # For messages of other processes only, so a full disk does not matter here.
+    with suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(holder).encode(), 0)
+
+
+def _read_holder(path: Path) -> str:
+    """Name the process that holds the lock, as far as its file says."""
+    unknown = "another process works in it"
+    try:
+        # Without waiting, whatever kind of file it is.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            holder = json.loads(os.read(handle, MAX_HOLDER_BYTES))
+        finally:
+            os.close(handle)
+        shown = f"process {holder['pid']} on {holder['host']} has used it since {holder['since']}"
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return unknown
+    return shown if shown.isprintable() else unknown
