@@ -31,8 +31,7 @@ from vl_lst.profiling.steps import StepSeconds, measure_steps
 from vl_lst.profiling.workload import Workload
 from vl_lst.recipes.building import attach_method
 from vl_lst.recipes.schema import OptimizerSection
-from vl_lst.training.resources import saved_for_backward
-from vl_lst.training.saved_bytes import TOTAL
+from vl_lst.training.saved_bytes import TOTAL, saved_bytes_by_part
 
 REFERENCE_BYTES_AT_BATCH_16 = 330.6 * 2**20
 # The reference's t5-base has 100 more entries than the published one and is padded.
@@ -102,7 +101,7 @@ def main() -> None:
             if turn == 0:
                 results[name] = {
                     "trainable": sum(parameter.numel() for parameter in trainable.values()),
-                    "saved_bytes": saved_for_backward(model.train(), batch, "examples"),
+                    "saved_bytes": saved_bytes_by_part(model.train(), batch, "examples"),
                 }
             measured = measure_steps(
                 model,

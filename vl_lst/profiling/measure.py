@@ -33,7 +33,7 @@ from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes.building import attach_method
 from vl_lst.recipes.schema import OptimizerSection
 from vl_lst.training.optimizer import build_optimizer
-from vl_lst.training.resources import saved_for_backward
+from vl_lst.training.saved_bytes import saved_bytes_by_part
 
 __all__ = ["Contender", "MethodProfile", "ProfileSettings", "profile_methods"]
 
@@ -260,7 +260,7 @@ class _Bench:
     ) -> MethodProfile:
         settings = self._settings
         with self._running(), arithmetic(settings.precision, settings.device):
-            saved = saved_for_backward(model, self._batch, LOSS_AVERAGE)
+            saved = saved_bytes_by_part(model, self._batch, LOSS_AVERAGE)
         return MethodProfile(
             method=contender.method,
             options=contender.resolved(),

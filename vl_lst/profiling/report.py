@@ -14,7 +14,7 @@ from rich.table import Table
 from vl_lst.devices import device_name
 from vl_lst.profiling.measure import MethodProfile, ProfileSettings
 from vl_lst.training.resources import WARM_UP_STEPS
-from vl_lst.training.saved_bytes import ELSEWHERE, TOTAL
+from vl_lst.training.saved_bytes import TOTAL, UNATTRIBUTED
 
 __all__ = ["bytes_table", "document", "parts_tables", "seconds_table", "settings_lines"]
 
@@ -179,8 +179,8 @@ def parts_tables(profiles: Sequence[MethodProfile]) -> Iterator[Table]:
         names = [profile.method for profile in shown]
         table = _table("saved for backward, by part; MiB", "part", names)
         parts = dict.fromkeys(part for column in columns for part in column)
-        for part in [*(p for p in parts if p not in (ELSEWHERE, TOTAL)), ELSEWHERE, TOTAL]:
-            label = "head and loss" if part == ELSEWHERE else part
+        for part in [*(p for p in parts if p not in (UNATTRIBUTED, TOTAL)), UNATTRIBUTED, TOTAL]:
+            label = "head and loss" if part == UNATTRIBUTED else part
             table.add_row(label, *(_mebibytes(column.get(part, 0)) for column in columns))
         yield table
 

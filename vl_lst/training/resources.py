@@ -1,4 +1,4 @@
-"""Memory in use and time spent, for progress lines and the record."""
+"""Memory in use and time spent in training, for progress lines and the record."""
 
 import gc
 import os
@@ -8,25 +8,15 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from vl_lst.models.batch import Batch
-from vl_lst.training.parts import parts_of
-from vl_lst.training.saved_bytes import bytes_saved_for_backward
-
-__all__ = [
-    "PeakMemory",
-    "Stopwatch",
-    "memory_in_use",
-    "saved_for_backward",
-]
+__all__ = ["WARM_UP_STEPS", "PeakMemory", "Stopwatch", "memory_in_use"]
 
 STATM = Path("/proc/self/statm")
 WARM_UP_STEPS = 2
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes allocated on a CUDA device, else the resident memory of this process."""
+    """Return the bytes allocated on a CUDA device, or the resident memory of this process."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     if STATM.exists():
@@ -36,11 +26,11 @@ def memory_in_use(device: torch.device) -> int:
 
 
 class Stopwatch:
-    """Seconds of training proper, without evaluations and checkpoints.
+    """Time spent in training steps, without evaluation and checkpoints.
 
     Args:
-        seconds: Spent before this process.
-        examples: Seen before this process.
+        seconds: Seconds spent in earlier sessions.
+        examples: Examples seen in earlier sessions.
     """
 
     def __init__(self, seconds: float = 0.0, examples: int = 0) -> None:
@@ -49,7 +39,7 @@ class Stopwatch:
         self._since = time.perf_counter()
 
     def add(self, examples: int) -> None:
-        """Count the time since the last call, in which these examples were seen."""
+        """Count the time since the last call, and the examples seen in it."""
         now = time.perf_counter()
         self.seconds += now - self._since
         self.examples += examples
@@ -66,13 +56,13 @@ class Stopwatch:
 
 
 class PeakMemory:
-    """Highest memory during training steps on CUDA, warm-up steps and evaluations left out.
+    """Peak memory of training steps on CUDA, without warm-up steps and evaluation.
 
-    Memory that CUDA's allocator keeps of what ran before, such as another model, is returned to the
-    device first, so that it does not count as reserved.
+    Cached memory that an earlier model left in CUDA's allocator is freed first, so that it does not
+    count as reserved.
 
     Args:
-        device: Where training runs; both peaks stay `None` unless it is CUDA.
+        device: Training device. Both peaks stay `None` unless it is CUDA.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -83,7 +73,7 @@ class PeakMemory:
         self.skip()
 
     def step(self) -> None:
-        """A training step has ended."""
+        """Update the peaks after a training step."""
         self._steps += 1
         if self._device.type != "cuda":
             return
@@ -94,21 +84,8 @@ class PeakMemory:
             self.reserved = max(self.reserved or 0, torch.cuda.max_memory_reserved(self._device))
 
     def skip(self) -> None:
-        """Forget what was used since the last step."""
+        """Leave out the memory used since the last step."""
         if self._device.type == "cuda":
             gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
-
-
-def saved_for_backward(model: nn.Module, batch: Batch, loss_average: str) -> dict[str, int]:
-    """Bytes autograd keeps for the backward pass of a batch, by part; changes no random state.
-
-    Parts that keep nothing are left out; see `vl_lst.training.parts.parts_of` for their names.
-    """
-    devices = [model.device] if str(model.device).startswith("cuda") else []
-    with torch.random.fork_rng(devices=devices):
-        counted = bytes_saved_for_backward(
-            model, lambda: model(batch, loss_average), parts_of(model)
-        )
-    return {name: count for name, count in counted.items() if count or name == "total"}

@@ -1,25 +1,90 @@
-"""Bytes that autograd keeps from the forward for the backward pass."""
+"""Bytes that autograd saves in the forward pass for the backward pass, by part of the model."""
 
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers.models.t5.modeling_t5 import T5Block, T5Stack
 
 from vl_lst.backbones.quantization import inner_tensors
+from vl_lst.models.batch import Batch
+from vl_lst.models.ladder.side_network import SideDecoder, SideEncoder
+from vl_lst.models.visual import VisualEmbedding
 
-__all__ = ["ELSEWHERE", "TOTAL", "bytes_saved_for_backward"]
+__all__ = [
+    "TOTAL",
+    "UNATTRIBUTED",
+    "bytes_saved_for_backward",
+    "model_parts",
+    "saved_bytes_by_part",
+]
 
+# Keys beside the names of the parts; records and profiles have them.
 TOTAL = "total"
-ELSEWHERE = "elsewhere"
+UNATTRIBUTED = "elsewhere"
+
 Part = nn.Module | Sequence[nn.Module]
 
 
+def saved_bytes_by_part(model: nn.Module, batch: Batch, loss_average: str) -> dict[str, int]:
+    """Return the bytes that autograd saves for the backward pass of a batch, by part.
+
+    Runs one forward pass and restores the random state afterwards.
+
+    Args:
+        model: Model of any transfer method.
+        batch: Batch on the model's device.
+        loss_average: What the loss is averaged over, `examples` or `tokens`.
+
+    Returns:
+        Bytes by the name of the part (see `model_parts`), parts without any left out; `elsewhere`
+        for the head and the loss; and the `total`.
+    """
+    devices = [model.device] if str(model.device).startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        saved = bytes_saved_for_backward(
+            model, lambda: model(batch, loss_average), model_parts(model)
+        )
+    return {name: count for name, count in saved.items() if count or name == TOTAL}
+
+
+def model_parts(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """Return the modules of each part of a model that memory is reported for.
+
+    The parts are `visual embedding`; `side encoder`, `side decoder` and their rungs; and, in
+    methods that train through the backbone, `backbone encoder`, `backbone decoder` and their
+    layers, counted from 0. The head and the loss belong to no part.
+
+    Args:
+        model: Model of any transfer method.
+    """
+    parts: dict[str, list[nn.Module]] = defaultdict(list)
+    for module in model.modules():
+        if isinstance(module, VisualEmbedding):
+            parts["visual embedding"].append(module)
+        elif isinstance(module, SideEncoder | SideDecoder):
+            stack = "encoder" if isinstance(module, SideEncoder) else "decoder"
+            parts[f"side {stack}"].append(module)
+            parts[f"side {stack} rungs"] += [module.first_rung, module.rungs]
+        elif isinstance(module, T5Stack):
+            stack = f"backbone {'decoder' if module.is_decoder else 'encoder'}"
+            parts[stack].append(module)
+            blocks = [child for child in module.modules() if isinstance(child, T5Block)]
+            for layer, block in enumerate(blocks):
+                parts[f"{stack} layer {layer}"].append(block)
+    return dict(parts)
+
+
 @dataclass(slots=True, weakref_slot=True, eq=False)
-class _Saved:
-    """A tensor as autograd keeps it, for as long as it does, and where it was saved."""
+class _SavedTensor:
+    """A tensor that autograd holds, and the part that saved it.
+
+    Autograd owns the only strong reference, so a weak one tells whether it still holds the tensor.
+    """
 
     tensor: Tensor
     part: str
@@ -28,36 +93,39 @@ class _Saved:
 def bytes_saved_for_backward(
     model: nn.Module, run: Callable[[], Tensor], parts: Mapping[str, Part] | None = None
 ) -> dict[str, int]:
-    """Run a forward pass and count what autograd keeps of it.
+    """Run a forward pass and count the bytes that autograd saves for the backward pass.
 
-    Whole storages are counted, each once, parameters and buffers of the model excluded: this is
-    the memory that must stay until the backward pass. What was saved for a result that nobody kept
-    has been let go by then and does not count. Another device may keep other tensors of the same
-    computation: the CPU keeps dropout's noise as numbers, CUDA as a mask of bytes. A storage
-    belongs to the innermost part in whose forward it was first saved.
+    Each storage counts once and in full; the model's parameters and buffers do not count. Tensors
+    that autograd frees before the backward pass, because nothing holds their result, do not count
+    either. A storage belongs to the innermost part whose forward saved it first.
+
+    The count depends on the device: for dropout, the CPU saves the noise as floating-point numbers
+    and CUDA a mask of bytes.
 
     Args:
-        model: The model whose parameters and buffers do not count.
-        run: Computes the loss; called once.
-        parts: Modules to tell apart, by name; several may share one.
+        model: Model whose parameters and buffers do not count.
+        run: Function that computes the loss; called once.
+        parts: Modules to report separately, by the name of their part.
 
     Returns:
-        Bytes by part, `elsewhere` for what was saved outside all of them, and the `total`.
+        Bytes by part, `elsewhere` for what was saved outside all parts, and the `total`.
     """
-    # The storage object is compared, not the address of its data, which tensors without data (see
-    # `vl_lst.profiling.estimate`) do not have.
-    own = [
+    # Storages are told apart by their objects, not by data addresses: tensors without data (see
+    # `vl_lst.profiling.estimate`) have no address.
+    model_storages = [
         inner.untyped_storage()
         for tensor in (*model.parameters(), *model.buffers())
         for inner in inner_tensors(tensor)
     ]
-    owned = {storage._cdata for storage in own}
-    packed: list[weakref.ref[_Saved]] = []
-    running: list[str] = [ELSEWHERE]
+    excluded = {storage._cdata for storage in model_storages}
+    packed: list[weakref.ref[_SavedTensor]] = []
+    current_part: list[str] = [UNATTRIBUTED]
 
-    def pack(tensor: Tensor) -> _Saved:
-        saved = _Saved(tensor, running[-1])
-        if tensor.untyped_storage()._cdata not in owned:
+    def pack(tensor: Tensor) -> _SavedTensor:
+        # Detached: an operation that saves its own result would own the tensor, which owns the
+        # operation, and the garbage collector does not see such a cycle.
+        saved = _SavedTensor(tensor.detach(), current_part[-1])
+        if saved.tensor.untyped_storage()._cdata not in excluded:
             packed.append(weakref.ref(saved))
         return saved
 
@@ -65,21 +133,22 @@ def bytes_saved_for_backward(
         for name, part in (parts or {}).items():
             for module in (part,) if isinstance(part, nn.Module) else part:
                 before = module.register_forward_pre_hook(
-                    lambda _module, _inputs, name=name: running.append(name)
+                    lambda _module, _inputs, name=name: current_part.append(name)
                 )
                 after = module.register_forward_hook(
-                    lambda _module, _inputs, _output: (running.pop(), None)[1], always_call=True
+                    lambda _module, _inputs, _output: (current_part.pop(), None)[1],
+                    always_call=True,
                 )
                 stack.callback(before.remove)
                 stack.callback(after.remove)
         hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor)
         stack.enter_context(hooks)
         loss = run()
-    kept = [saved for reference in packed if (saved := reference()) is not None]
-    del loss  # all that belongs to it has been found
-    counted = dict.fromkeys([*(parts or {}), ELSEWHERE], 0)
+    held = [saved for reference in packed if (saved := reference()) is not None]
+    del loss  # its graph was needed only to keep the saved tensors alive until here
+    counted = dict.fromkeys([*(parts or {}), UNATTRIBUTED], 0)
     seen: set[int] = set()
-    for saved in kept:
+    for saved in held:
         storage = saved.tensor.untyped_storage()
         if storage._cdata not in seen:
             seen.add(storage._cdata)

@@ -48,8 +48,8 @@ from vl_lst.training.resources import (
     PeakMemory,
     Stopwatch,
     memory_in_use,
-    saved_for_backward,
 )
+from vl_lst.training.saved_bytes import saved_bytes_by_part
 from vl_lst.training.validation import Validated, Validator, mean_percent, percent
 
 __all__ = ["Trainer"]
@@ -190,7 +190,7 @@ class Trainer:
             group["lr"] = learning_rate(counters.step, self.schedule.total_steps, settings)
         with arithmetic(self._recipe.training.precision, self._device):
             if batch.task not in counters.saved_for_backward:
-                saved = saved_for_backward(self._built.model, batch, average)
+                saved = saved_bytes_by_part(self._built.model, batch, average)
                 # Of the whole batch, whatever the number of processes that share it.
                 counters.saved_for_backward[batch.task] = _total(gather_object([saved]))
             loss = self._model(batch, average)

@@ -18,7 +18,7 @@ from vl_lst.models.config import HeadConfig
 from vl_lst.profiling.measure import Contender, ProfileSettings, profile_methods
 from vl_lst.profiling.workload import Workload
 from vl_lst.recipes.building import attach_method
-from vl_lst.training.resources import saved_for_backward
+from vl_lst.training.saved_bytes import saved_bytes_by_part
 
 TINY = Workload(batch_size=2, image_tokens=9, channels=8, pooled_grid=2)
 ON_CPU = ProfileSettings(backbone="demo", workload=TINY, steps=0)
@@ -60,7 +60,7 @@ def test_saved_bytes_are_those_the_graph_holds(contender: Contender) -> None:
     model.train()
     batch = replace(TINY.batch(600), scores_BA=torch.rand(2, 5))
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    counted = saved_for_backward(model, batch, "examples")["total"]
+    counted = saved_bytes_by_part(model, batch, "examples")["total"]
     assert counted == saved_by_walking_the_graph(model(batch, "examples"), own)
 
 

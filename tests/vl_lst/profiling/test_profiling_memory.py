@@ -1,6 +1,8 @@
 """What autograd keeps is counted once, without parameters, and by part."""
 
+import gc
 import importlib.util
+import weakref
 from pathlib import Path
 from types import ModuleType
 
@@ -9,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vl_lst.profiling.workload import Workload
-from vl_lst.training.resources import saved_for_backward
-from vl_lst.training.saved_bytes import bytes_saved_for_backward
+from vl_lst.training.saved_bytes import bytes_saved_for_backward, saved_bytes_by_part
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -62,7 +63,7 @@ def test_the_ladder_needs_less_than_half_of_the_reference_at_t5_base_size(
     workload = Workload(batch_size=16)
     model = benchmark.ladder(benchmark.t5_base(), workload, recompute=True).train()
     batch = workload.batch(benchmark.VOCABULARY)
-    saved = saved_for_backward(model, batch, "examples")
+    saved = saved_bytes_by_part(model, batch, "examples")
     assert not any(part.startswith("backbone") for part in saved)
     assert saved["total"] <= 0.5 * benchmark.REFERENCE_BYTES_AT_BATCH_16
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 17_967_384
@@ -84,3 +85,13 @@ def test_what_was_saved_for_a_result_nobody_kept_does_not_count() -> None:
     )
     assert with_it == without
     assert without["total"] > 0
+
+
+def test_counting_frees_the_graph() -> None:
+    """A cycle through the graph would keep the model and the activations of the batch."""
+    layer = nn.Linear(4, 4)
+    bytes_saved_for_backward(layer, lambda: layer(torch.randn(2, 4)).relu().exp().sum())
+    weight = weakref.ref(layer.weight)
+    del layer
+    gc.collect()
+    assert weight() is None
