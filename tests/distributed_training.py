@@ -18,7 +18,7 @@ def main(recipe: Path, out: Path, gradients: Path) -> None:
     """Train to the end; gradients go to a safetensors file, by `STEP NAME`."""
     torch.set_num_threads(1)
     kept: dict[str, torch.Tensor] = {}
-    take_step = Trainer._step
+    take_step = Trainer._train_step
 
     def step(self: Trainer, batch: Any) -> None:
         optimizer = self._optimizer
@@ -34,7 +34,7 @@ def main(recipe: Path, out: Path, gradients: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         score_captions_without_java(patch)
-        patch.setattr(Trainer, "_step", step)
+        patch.setattr(Trainer, "_train_step", step)
         train(load_recipe(recipe), out)
     save_file(kept, gradients)
 

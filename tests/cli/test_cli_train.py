@@ -96,7 +96,7 @@ def test_interrupting_exits_with_130(
     def interrupt(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vl_lst.training.trainer.Trainer._step", interrupt)
+    monkeypatch.setattr("vl_lst.training.trainer.Trainer._train_step", interrupt)
     assert main(world.train_arguments(tmp_path / "run", "--quiet")) == 130
     assert json.loads((tmp_path / "run" / "record.json").read_text())["status"] == "cancelled"
 

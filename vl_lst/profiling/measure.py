@@ -26,13 +26,12 @@ from vl_lst.profiling.steps import (
     MeasuredSteps,
     StepSeconds,
     measure_steps,
-    optimizer_bytes,
 )
 from vl_lst.profiling.workload import Workload
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes.building import attach_method
 from vl_lst.recipes.schema import OptimizerSection
-from vl_lst.training.optimizer import build_optimizer
+from vl_lst.training.optimizer import build_optimizer, optimizer_bytes
 from vl_lst.training.saved_bytes import saved_bytes_by_part
 
 __all__ = ["Contender", "MethodProfile", "ProfileSettings", "profile_methods"]

@@ -13,10 +13,10 @@ from vl_lst.choices import ArithmeticPrecision
 from vl_lst.devices import arithmetic
 from vl_lst.models.batch import Batch
 from vl_lst.recipes.schema import OptimizerSection
-from vl_lst.training.optimizer import build_optimizer
+from vl_lst.training.optimizer import build_optimizer, optimizer_bytes
 from vl_lst.training.resources import WARM_UP_STEPS, PeakMemory
 
-__all__ = ["MeasuredSteps", "StepSeconds", "measure_steps", "optimizer_bytes"]
+__all__ = ["MeasuredSteps", "StepSeconds", "measure_steps"]
 
 LOSS_AVERAGE = "examples"
 
@@ -113,16 +113,6 @@ def measure_steps(
         optimizer_state=optimizer_bytes(adam),
         peak_allocated=peak.allocated,
         peak_reserved=peak.reserved,
-    )
-
-
-def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of an optimiser's state, as far as it exists."""
-    return sum(
-        value.nbytes
-        for state in optimizer.state.values()
-        for value in state.values()
-        if isinstance(value, torch.Tensor)
     )
 
 

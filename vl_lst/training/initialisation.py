@@ -1,4 +1,4 @@
-"""A method's own initial weights: computed once, where training runs, and the same everywhere."""
+"""Initial weights that a method computes: once, on the training device, the same everywhere."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from vl_lst.methods import Method, get_method
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
-from vl_lst.training.processes import agreed
+from vl_lst.training.failures import fail_together
 
 __all__ = ["initialise"]
 
@@ -21,23 +21,23 @@ def initialise(
     samples: Iterable[tuple[Tensor, Tensor]],
     accelerator: Accelerator,
 ) -> None:
-    """Let the method initialise what it trains, before the first step of a run.
+    """Let the method initialise its trainable parameters before the first step of a run.
 
-    The main process computes on the training device, and sends the weights to the others. The
-    model returns to the CPU, where a backbone is quantised the same way whatever the device.
+    The first process computes them on the training device and broadcasts them. The model then
+    returns to the CPU, where quantisation gives the same backbone whatever the training device.
 
     Args:
-        recipe: Names the method.
+        recipe: Recipe that names the method.
         built: The model, on the CPU and not yet quantised.
-        samples: See `Method.initialise`.
-        accelerator: The processes that train together, and the device.
+        samples: Prompt and label ids of training examples; see `Method.initialise`.
+        accelerator: The processes and the device.
     """
     method = get_method(recipe.method.name)
     if type(method).initialise is Method.initialise:
         return
     device = accelerator.device
     built.model.to(device)
-    with agreed(accelerator):
+    with fail_together(accelerator):
         if accelerator.is_main_process:
             options = method.options.model_validate(dict(recipe.method.options))
             method.initialise(built.model, options, _on_device(samples, device))

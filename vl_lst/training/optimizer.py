@@ -1,4 +1,4 @@
-"""AdamW with two groups of parameters, and the learning rate of each step."""
+"""AdamW with two parameter groups, and the learning rate of each step."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -11,9 +11,9 @@ from vl_lst.models.ladder.relative_bias import RelativePositionBias
 from vl_lst.models.ladder.rungs import Gates
 from vl_lst.recipes.schema import OptimizerSection
 
-__all__ = ["build_optimizer", "decayed_names", "learning_rate"]
+__all__ = ["build_optimizer", "decayed_names", "learning_rate", "optimizer_bytes"]
 
-# Tables and scales whose size means something by itself: pulling them to zero is no regulariser.
+# Modules whose parameters are scales or tables; pulling these to zero does not regularise.
 UNDECAYED_MODULES = (
     nn.RMSNorm,
     nn.LayerNorm,
@@ -29,35 +29,37 @@ def decayed_names(
     trainable: Mapping[str, nn.Parameter],
     decay: Literal["weights", "reference"] = "weights",
 ) -> set[str]:
-    """Names of the parameters that weight decay applies to.
+    """Return the names of the parameters that weight decay applies to.
 
     Args:
-        model: Holds the parameters.
-        trainable: By name.
-        decay: With `weights`, not norms, gates, relative position biases, biases (also where
-            several are stacked into a matrix) and whatever else has no more than one dimension,
-            such as (IA)3's factors. With `reference`, everything but biases and relative position
-            biases.
+        model: Model that holds the parameters.
+        trainable: Trainable parameters, by name.
+        decay: `weights` excludes norms, gates, relative position biases, biases (also several
+            stacked into a matrix) and all other parameters with at most one dimension, such as the
+            factors of (IA)3. `reference` excludes only biases and relative position biases.
     """
     undecayed = UNDECAYED_MODULES if decay == "weights" else (RelativePositionBias,)
-    fewest_dimensions = 2 if decay == "weights" else 0
-    kept = set()
+    min_dimensions = 2 if decay == "weights" else 0
+    decayed = set()
     for name, parameter in trainable.items():
         module_name, _, attribute = name.rpartition(".")
         module = model.get_submodule(module_name)
         exempt = (
             isinstance(module, undecayed)
             or attribute == "bias"
-            or parameter.squeeze().ndim < fewest_dimensions
+            or parameter.squeeze().ndim < min_dimensions
             or _is_position_bias(model, module_name)
         )
         if not exempt:
-            kept.add(name)
-    return kept
+            decayed.add(name)
+    return decayed
 
 
 def _is_position_bias(model: nn.Module, module_name: str) -> bool:
-    """Whether it is the backbone's own table, the one embedding within its attentions."""
+    """Return whether a module is the backbone's relative position table.
+
+    It is the only embedding inside an attention module.
+    """
     attention = model.get_submodule(module_name.rpartition(".")[0])
     embedding = model.get_submodule(module_name)
     return isinstance(attention, T5Attention) and isinstance(embedding, nn.Embedding)
@@ -66,12 +68,13 @@ def _is_position_bias(model: nn.Module, module_name: str) -> bool:
 def build_optimizer(
     model: nn.Module, trainable: Mapping[str, nn.Parameter], settings: OptimizerSection
 ) -> torch.optim.AdamW:
-    """AdamW over exactly `trainable`.
+    """Return AdamW over exactly the trainable parameters.
 
     Args:
-        model: Holds the parameters.
-        trainable: By name.
-        settings: Of the recipe; the learning rate is set anew before each step.
+        model: Model that holds the parameters.
+        trainable: Trainable parameters, by name.
+        settings: Optimiser settings of the recipe. The trainer sets the learning rate before each
+            step.
     """
     decayed = decayed_names(model, trainable, settings.decay)
     groups = [
@@ -94,14 +97,26 @@ def build_optimizer(
 
 
 def learning_rate(step: int, total_steps: int, settings: OptimizerSection) -> float:
-    """Linear warm-up from zero, then linear decay to zero, as in the paper's code.
+    """Return the learning rate of a step: linear warm-up from 0, then linear decay to 0.
+
+    The paper's code uses the same schedule.
 
     Args:
-        step: Counted from 0.
-        total_steps: Of the run.
-        settings: Of the recipe.
+        step: Number of the step, counted from 0.
+        total_steps: Number of steps of the run.
+        settings: Optimiser settings of the recipe.
     """
     warmup = int(total_steps * settings.warmup_share)
     if step < warmup:
         return settings.lr * step / warmup
     return settings.lr * (total_steps - step) / max(1, total_steps - warmup)
+
+
+def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Return the size of an optimiser's state; 0 before the first step."""
+    return sum(
+        value.nbytes
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    )

@@ -1,4 +1,4 @@
-"""Processes that train together: how they start, and how one's failure becomes everyone's."""
+"""Processes that train one model together: how they start and share it."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -10,21 +10,20 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vl_lst.errors import EXPLAINED_ERRORS, LaunchError, ProcessFailedError, TrainingError
+from vl_lst.errors import LaunchError, TrainingError
 from vl_lst.launch import Launch, join_process_group
 
 __all__ = [
-    "agreed",
     "distribute",
     "ignored_settings",
-    "is_lost_connection",
+    "join_processes",
     "launch_environment",
-    "require_equal",
-    "start_processes",
+    "require_same_inputs",
 ]
 
+# Prefixes of the variables that accelerate reads.
 PREFIXES = ("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_", "MEGATRON_LM_", "FP8_", "FORK_LAUNCHED")
-# Values with which a variable asks for nothing.
+# Values that ask for nothing.
 NEUTRAL = frozenset({"", "0", "1", "no", "false", "none", "default"})
 TOPOLOGY = (
     "WORLD_SIZE",
@@ -35,21 +34,20 @@ TOPOLOGY = (
     "OMPI_COMM_WORLD_SIZE",
     "MV2_COMM_WORLD_SIZE",
 )
-# What does not change what is computed.
-UNREMARKABLE = frozenset({"ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE"})
-# What gloo and NCCL say where a process at the other end has ended.
-LOST_CONNECTION = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+# Variables that do not change what is computed.
+HARMLESS = frozenset({"ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE"})
 
 
 @contextmanager
 def launch_environment(launch: Launch) -> Iterator[None]:
     """Hide accelerate's own variables during the block, so that the recipe alone decides.
 
-    They are left over, or set by `accelerate launch` from its own defaults; accelerate and
-    transformers read such as ACCELERATE_MIXED_PRECISION and FSDP_CPU_RAM_EFFICIENT_LOADING.
+    Variables such as ACCELERATE_MIXED_PRECISION and FSDP_CPU_RAM_EFFICIENT_LOADING, which
+    accelerate and transformers read, are left over from elsewhere or defaults of
+    `accelerate launch`.
 
     Args:
-        launch: What the variables of the launcher say in the block.
+        launch: This process; in the block, the launcher's variables have its values.
     """
     hidden = {
         name: value
@@ -75,19 +73,19 @@ def launch_environment(launch: Launch) -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def start_processes(
+def join_processes(
     launch: Launch, device: torch.device, *, has_unused_parameters: bool
 ) -> Accelerator:
-    """Join the other processes, if any, and return what distributes the model among them.
+    """Join the other processes, if any, and return their accelerator.
 
     Args:
-        launch: What the launcher says.
+        launch: This process.
         device: Kind of device to train on.
         has_unused_parameters: Whether a step may leave parameters without gradients.
 
     Raises:
-        LaunchError: The processes do not find each other, or have no CUDA device each.
-        TrainingError: The program that calls has set up accelerate in another way.
+        LaunchError: The processes do not find each other, or there are more than CUDA devices.
+        TrainingError: The calling program has set up accelerate with other settings.
     """
     if launch.num_processes > 1 and not torch.distributed.is_initialized():
         if device.type == "cuda":
@@ -110,34 +108,34 @@ def start_processes(
         )
     except ValueError as error:
         raise TrainingError(
-            f"accelerate was set up in another way in this program before: {error}. Train in a "
-            "fresh Python process."
+            f"this program has already set up accelerate with other settings: {error}. Train in a "
+            "new Python process."
         ) from error
 
 
 def distribute(accelerator: Accelerator, model: nn.Module) -> nn.Module:
-    """Move a model to this process's device, and let gradients be averaged over the processes.
+    """Move a model to this process's device and average its gradients over the processes.
 
-    Frozen parameters are the same in all processes and not sent: they are the larger part, and
-    quantised ones cannot be sent.
+    Frozen parameters are equal in all processes and not broadcast: they are most of the model, and
+    quantised ones cannot be broadcast.
 
     Args:
         accelerator: The processes.
-        model: With everything frozen but what trains.
+        model: Model in which only trainable parameters require gradients.
     """
     if accelerator.num_processes > 1:
-        frozen = [name for name, each in model.named_parameters() if not each.requires_grad]
+        frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)
     prepared: nn.Module = accelerator.prepare_model(model)
     return prepared
 
 
-def require_equal(accelerator: Accelerator, card: str) -> None:
-    """Refuse processes that were given different data or weights, such as on different machines.
+def require_same_inputs(accelerator: Accelerator, card: str) -> None:
+    """Require that all processes, perhaps on several machines, have the same data and weights.
 
     Args:
         accelerator: The processes.
-        card: What this process trains with.
+        card: Digests of this process's data, features and backbone.
 
     Raises:
         TrainingError: In all processes, if the cards differ.
@@ -152,58 +150,17 @@ def require_equal(accelerator: Accelerator, card: str) -> None:
 
 
 def ignored_settings(environment: Mapping[str, str], device: torch.device) -> list[str]:
-    """List variables, as NAME=VALUE, that ask accelerate for something else than training does.
+    """Return the variables of accelerate that training ignores, as NAME=VALUE.
 
     Args:
         environment: `os.environ`.
-        device: What is trained on.
+        device: Training device.
     """
     granted = {"ACCELERATE_USE_CPU"} if device.type == "cpu" else set()
     return sorted(
         f"{name}={value}"
         for name, value in environment.items()
         if name.startswith(PREFIXES)
-        and name not in UNREMARKABLE | granted
+        and name not in HARMLESS | granted
         and value.strip().lower() not in NEUTRAL
-    )
-
-
-@contextmanager
-def agreed(accelerator: Accelerator) -> Iterator[None]:
-    """Let the block fail in every process if it fails in one, so that none waits for another.
-
-    The first process raises the error; the others raise `ProcessFailedError`. The block must not
-    contain collective operations.
-
-    Args:
-        accelerator: The processes.
-
-    Raises:
-        TrainingError: In the first process, if the block failed in others only.
-        ProcessFailedError: In the other processes.
-    """
-    if accelerator.num_processes == 1:
-        yield
-        return
-    failure: Exception | None = None
-    try:
-        yield
-    except EXPLAINED_ERRORS as error:
-        failure = error
-    messages: list[str | None] = gather_object([None if failure is None else str(failure)])
-    failed = [rank for rank, message in enumerate(messages) if message is not None]
-    if not failed:
-        return
-    if failure is not None and accelerator.is_main_process:
-        raise failure
-    first = failed[0]
-    if accelerator.is_main_process:
-        raise TrainingError(f"{messages[first]} (in process {first} of {len(messages)})")
-    raise ProcessFailedError(f"process {first} of {len(messages)} failed: {messages[first]}")
-
-
-def is_lost_connection(error: RuntimeError) -> bool:
-    """Whether a collective operation failed because another process has ended."""
-    return isinstance(error, torch.distributed.DistBackendError) or any(
-        text in str(error) for text in LOST_CONNECTION
     )

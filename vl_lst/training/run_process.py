@@ -1,6 +1,6 @@
-"""What a process of `train_together` does.
+"""The work of one process of `train_together`.
 
-This module imports nothing that takes long: a process that is interrupted before `begin` has run
+This module imports nothing slow: a process that is interrupted before `prepare_process` has run
 would print a traceback.
 """
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from vl_lst.recipes import Recipe
     from vl_lst.runs.record import RunRecord
 
-__all__ = ["Message", "begin", "train_one"]
+__all__ = ["Message", "prepare_process", "train_one"]
 
-# Name of a run, steps done, steps in all, and a note.
+# Name of a run, its steps done, its number of steps, and a note.
 Message = tuple[str, int, int, str]
 
-# What this process was begun with.
+# Set by `prepare_process`.
 _messages: "Queue[Message] | None" = None
 _stop: Event | None = None
 
 
-def begin(messages: "Queue[Message]", stop: Event, num_threads: int) -> None:
-    """Prepare a process for `train_one`.
+def prepare_process(messages: "Queue[Message]", stop: Event, num_threads: int) -> None:
+    """Prepare this process for `train_one`.
 
     Args:
-        messages: Where progress is sent.
-        stop: Set by the parent process when runs must end early.
-        num_threads: Threads that torch may use.
+        messages: Queue for progress messages.
+        stop: Event that the parent process sets to end runs early.
+        num_threads: Number of threads that torch may use.
     """
-    # Ctrl-C reaches all processes of a terminal; the parent alone handles it, and sets `stop`.
+    # Ctrl-C reaches all processes of a terminal. Only the parent handles it, by setting `stop`.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     global _messages, _stop
     _messages, _stop = messages, stop
@@ -43,25 +43,25 @@ def begin(messages: "Queue[Message]", stop: Event, num_threads: int) -> None:
 
 
 def train_one(name: str, recipe: "Recipe", folder: Path) -> "RunRecord":
-    """Train a recipe in its folder, or resume it, and report its progress to the parent.
+    """Train or resume one run and send its progress to the parent process.
 
     Args:
-        name: Of the run, for progress.
-        recipe: The run's recipe.
-        folder: The run's folder.
+        name: Name of the run in progress messages.
+        recipe: Recipe of the run.
+        folder: Folder of the run.
 
     Raises:
-        KeyboardInterrupt: The parent asked for it or ended.
-        VlLstError: What `vl_lst.training.session.train` raises.
+        KeyboardInterrupt: The parent process has set `stop` or exited.
+        VlLstError: See `vl_lst.training.session.train`.
     """
     from vl_lst.training.session import train
 
     parent = multiprocessing.parent_process()
 
     def report(done: int, total: int, note: str = "") -> None:
-        assert _messages is not None, "begin has run"
-        assert _stop is not None, "begin has run"
-        # An orphaned process must not write where the next attempt will.
+        assert _messages is not None, "prepare_process has run"
+        assert _stop is not None, "prepare_process has run"
+        # An orphaned process must not write to a folder that the next attempt uses.
         if _stop.is_set() or not (parent is None or parent.is_alive()):
             raise KeyboardInterrupt
         _messages.put((name, done, total, note))

@@ -1,6 +1,6 @@
-"""Several runs at the same time, each in a process of its own with its share of the cores.
+"""Several runs at the same time, each in its own process with its share of the cores.
 
-Small models gain less from a second core than a second run does.
+A small model gains less from a second core than a second run does.
 """
 
 import multiprocessing
@@ -18,11 +18,11 @@ from vl_lst.launch import require_one_process
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.runs.record import RunRecord
-from vl_lst.training.run_process import Message, begin, train_one
+from vl_lst.training.run_process import Message, prepare_process, train_one
 
 __all__ = ["train_together"]
 
-SECONDS_BETWEEN_LOOKS = 0.2
+POLL_SECONDS = 0.2
 
 
 def train_together(
@@ -31,20 +31,23 @@ def train_together(
     processes: int | None = None,
     report: ProgressReport = silent,
 ) -> dict[str, RunRecord]:
-    """Train each recipe in its folder, going on where one was interrupted.
+    """Train several runs in parallel, resuming those that were interrupted.
 
-    When one run fails, or this process is interrupted, the others end at their next step; called
-    again, all go on.
+    If one run fails, or this process is interrupted, the other runs stop at their next step; the
+    same call resumes them.
 
     Args:
-        runs: Recipe and folder of each run, by a name for progress.
-        processes: Runs at once; as many as there are cores unless said otherwise.
-        report: Told how many steps of all runs are done.
+        runs: Recipe and folder of each run, by its name in progress notes.
+        processes: Maximum number of parallel runs. Default: the number of usable cores.
+        report: Progress callback for the steps of all runs.
+
+    Returns:
+        Record of each run, by name.
 
     Raises:
-        VlLstError: What `train` raises in one of the runs.
-        TrainingError: A process ended without a word.
-        LaunchError: This is one of several processes that a launcher started.
+        VlLstError: A run failed; see `vl_lst.training.session.train`.
+        TrainingError: A process exited unexpectedly.
+        LaunchError: A launcher such as torchrun started several processes.
     """
     require_one_process(os.environ)
     cores = usable_cores()
@@ -53,21 +56,21 @@ def train_together(
     messages: Queue[Message] = context.Queue()
     stop = context.Event()
     threads = max(1, cores // processes)
-    # A process for each run: what one leaves behind in memory, the next does not pay for.
+    # One process per run, so that memory which a run leaves allocated does not add up.
     with ProcessPoolExecutor(
-        processes, context, begin, (messages, stop, threads), max_tasks_per_child=1
+        processes, context, prepare_process, (messages, stop, threads), max_tasks_per_child=1
     ) as pool:
         try:
             futures = {
                 name: pool.submit(train_one, name, recipe, folder)
                 for name, (recipe, folder) in runs.items()
             }
-            _follow(futures, messages, report)
+            _report_until_done(futures, messages, report)
         except BrokenProcessPool:
             raise TrainingError(
-                f"one of the {processes} processes that train ended without a word; the system may "
-                "have killed it for want of memory. Free some, and run the command again: it goes "
-                "on where it was"
+                f"one of {processes} training processes exited unexpectedly, possibly because the "
+                "system ran out of memory. Free some memory and run the same command again to "
+                "resume."
             ) from None
         except BaseException:
             stop.set()
@@ -76,14 +79,14 @@ def train_together(
         return {name: future.result() for name, future in futures.items()}
 
 
-def _follow(
+def _report_until_done(
     futures: Mapping[str, Future[RunRecord]], messages: "Queue[Message]", report: ProgressReport
 ) -> None:
-    """Pass on what the processes report until all are done or one has failed."""
+    """Report the progress of all runs until all have ended or one has failed."""
     latest: dict[str, tuple[int, int, str]] = {}
-    open_futures = set(futures.values())
-    while open_futures:
-        ended, open_futures = wait(open_futures, timeout=SECONDS_BETWEEN_LOOKS)
+    unfinished = set(futures.values())
+    while unfinished:
+        ended, unfinished = wait(unfinished, timeout=POLL_SECONDS)
         for future in ended:
             future.result()
         before = dict(latest)
@@ -94,22 +97,28 @@ def _follow(
                 break
             latest[name] = message[1:]
         if latest != before:
-            under_way = [name for name, future in futures.items() if future in open_futures]
-            report(*_summary(latest, under_way, len(futures)))
+            unfinished_names = [name for name, future in futures.items() if future in unfinished]
+            report(*_summarise(latest, unfinished_names, len(futures)))
 
 
-def _summary(
-    latest: Mapping[str, tuple[int, int, str]], under_way: Collection[str], runs: int
+def _summarise(
+    latest: Mapping[str, tuple[int, int, str]], unfinished: Collection[str], num_runs: int
 ) -> tuple[int, int, str]:
-    """Steps done and to do of all runs, and what those under way say.
+    """Return the steps done and to do of all runs, and the notes of unfinished ones.
 
-    Runs that have not begun, or had nothing left to do, say nothing; they are taken to be as long
-    as the others.
+    Runs without messages, because they wait or had nothing left to train, count as long as the
+    mean of the others.
+
+    Args:
+        latest: Steps done, number of steps and note of each run that has sent a message.
+        unfinished: Names of runs that wait or train.
+        num_runs: Number of all runs.
     """
-    known = sum(total for _, total, _ in latest.values())
-    silent_done = runs - len(latest) - sum(name not in latest for name in under_way)
-    done = sum(steps for steps, _, _ in latest.values()) + silent_done * known // len(latest)
-    notes = [f"{name}: {latest[name][2]}" for name in under_way if name in latest]
-    ended = runs - len(under_way)
-    count = f"{ended} of {runs} runs done" if ended else ""
-    return done, known * runs // len(latest), "; ".join(filter(None, [*notes, count]))
+    known_total = sum(total for _, total, _ in latest.values())
+    finished_before = num_runs - len(latest) - sum(name not in latest for name in unfinished)
+    done = sum(steps for steps, _, _ in latest.values())
+    done += finished_before * known_total // len(latest)
+    notes = [f"{name}: {latest[name][2]}" for name in unfinished if name in latest]
+    num_finished = num_runs - len(unfinished)
+    count = f"{num_finished} of {num_runs} runs done" if num_finished else ""
+    return done, known_total * num_runs // len(latest), "; ".join(filter(None, [*notes, count]))

@@ -1,10 +1,9 @@
-"""The training loop: steps, evaluations, checkpoints, and nothing that depends on the method."""
+"""The training loop: steps, evaluations and checkpoints, the same for every method."""
 
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from accelerate import Accelerator
@@ -16,73 +15,46 @@ from vl_lst.data.batches import MixedBatches, load_in_order
 from vl_lst.data.order import Portion, Schedule, StepOrder
 from vl_lst.data.task_data import TaskData
 from vl_lst.devices import arithmetic
-from vl_lst.errors import TrainingError
 from vl_lst.generation.answering import Answerer
 from vl_lst.models.batch import Batch
 from vl_lst.progress import ProgressReport
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
-from vl_lst.runs.checkpoint import (
-    MODEL,
-    TRAINING_STATE,
-    Checkpoint,
-    find_checkpoint,
-    load_checkpoint,
-    load_parameters,
-    save_checkpoint,
-)
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.git import GitState
 from vl_lst.runs.metrics import MetricsLog
-from vl_lst.runs.state import (
-    Best,
-    Counters,
-    optimizer_tensors,
-    random_state,
-    restore_optimizer,
-    restore_random_state,
-)
-from vl_lst.training.optimizer import build_optimizer, learning_rate
-from vl_lst.training.processes import agreed, distribute
-from vl_lst.training.resources import (
-    PeakMemory,
-    Stopwatch,
-    memory_in_use,
-)
+from vl_lst.runs.state import Counters, random_state
+from vl_lst.training.best_checkpoint import BestCheckpoints
+from vl_lst.training.failures import fail_together
+from vl_lst.training.last_checkpoint import load_last_checkpoint, save_last_checkpoint
+from vl_lst.training.losses import LossWindow, StepResult
+from vl_lst.training.optimizer import build_optimizer, learning_rate, optimizer_bytes
+from vl_lst.training.processes import distribute
+from vl_lst.training.resources import PeakMemory, Stopwatch, memory_in_use
 from vl_lst.training.saved_bytes import saved_bytes_by_part
-from vl_lst.training.validation import Validated, Validator, mean_percent, percent
+from vl_lst.training.validation import Validator
 
 __all__ = ["Trainer"]
 
 log = logging.getLogger(__name__)
 
-OPTIMIZER_PREFIX = "optimizer."
-RANDOM_PREFIX = "random."
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A step whose loss may still be on its way from the device."""
-
-    number: int
-    task: str
-    example_ids: tuple[str, ...]
-    loss: Tensor
-    gradient_norm: Tensor
-
 
 class Trainer:
-    """Trains a model from where its run directory stands to the end.
+    """Trains a model from its last checkpoint, if any, to the end of its schedule.
 
     Args:
-        recipe: Settings.
-        data: What it learns from, by task; the mean of their metrics chooses the best checkpoint.
+        recipe: Settings of the run.
+        data: Data of each task, by name. The mean of the tasks' primary metrics chooses the best
+            checkpoint.
         built: The model; only `built.trainable` changes.
-        directory: Where checkpoints and metrics go.
+        directory: Run directory for checkpoints and metrics.
         accelerator: The processes that train together.
-        report: Told after each step how far training is.
-        checkout: Of the code.
-        on_best: Called in the first process when there is a new best checkpoint.
+        report: Progress callback, called after each step.
+        checkout: State of the code in this session; `None` outside a git checkout.
+        on_best: Function that the first process calls after a new best checkpoint.
+
+    Raises:
+        CheckpointError: The last checkpoint does not fit.
     """
 
     def __init__(
@@ -103,15 +75,12 @@ class Trainer:
         self._directory = directory
         self._accelerator = accelerator
         self._report = report
-        self._on_best = on_best
         self._device: torch.device = accelerator.device
         self._model = distribute(accelerator, built.model)
         self._optimizer = build_optimizer(built.model, built.trainable, recipe.optimizer)
         answers = {name: each.examples.answers for name, each in data.items()}
         answerer = Answerer(built, recipe, answers, self._device)
         self._validator = Validator(recipe, data, answerer, accelerator)
-        self._pending: _Step | None = None
-        self._shown_loss: float | None = None
         self.schedule = Schedule(
             portions={
                 name: Portion(len(each.rows), recipe.training.batch_size[name])
@@ -121,27 +90,35 @@ class Trainer:
             steps=recipe.training.steps,
         )
         self.peak_memory = PeakMemory(self._device)
-        with agreed(accelerator):
+        with fail_together(accelerator):
             self.counters = self._restore()
         self.first_step = self.counters.step
         if checkout is not None and checkout not in self.counters.checkouts[-1:]:
             self.counters.checkouts.append(checkout)
         self.stopwatch = Stopwatch(self.counters.seconds, self.counters.examples)
+        self._losses = LossWindow(self.counters)
+        self._best = BestCheckpoints(
+            recipe=recipe,
+            data=data,
+            built=built,
+            directory=directory,
+            counters=self.counters,
+            on_best=on_best,
+        )
 
     def optimizer_bytes(self) -> int:
-        """Size of the optimiser's state, as far as it exists."""
-        tensors = optimizer_tensors(self._optimizer, self._built.trainable).values()
-        return sum(tensor.nbytes for tensor in tensors)
+        """Return the size of the optimiser's state; 0 before the first step."""
+        return optimizer_bytes(self._optimizer)
 
     def train(self) -> None:
         """Train to the end of the schedule.
 
         Raises:
-            TrainingError: A loss or a gradient is not finite.
+            TrainingError: A loss or gradient is not finite.
             CheckpointError: A checkpoint cannot be written.
         """
         training, total = self._recipe.training, self.schedule.total_steps
-        with agreed(self._accelerator):
+        with fail_together(self._accelerator):
             metrics = MetricsLog(
                 self._directory.metrics_file if self._accelerator.is_main_process else None,
                 keep_bytes=self.counters.metrics_bytes,
@@ -151,21 +128,63 @@ class Trainer:
         self.stopwatch.skip()
         try:
             for batch in self._training_batches():
-                self._step(batch.to(self._device))
-                done = self.counters.step
-                last = done == total
-                if last or done % training.log_every_steps == 0:
+                self._train_step(batch.to(self._device))
+                step = self.counters.step
+                is_last = step == total
+                if is_last or step % training.log_every_steps == 0:
                     self._log(metrics)
-                epochs, rest = divmod(done, self.schedule.steps_per_epoch)
-                if last or (rest == 0 and epochs % training.evaluate_every == 0):
+                epochs, rest = divmod(step, self.schedule.steps_per_epoch)
+                if is_last or (rest == 0 and epochs % training.evaluate_every == 0):
                     self._evaluate(metrics)
                     self._save(metrics)
                 elif training.checkpoint_every_steps and (
-                    done % training.checkpoint_every_steps == 0
+                    step % training.checkpoint_every_steps == 0
                 ):
                     self._save(metrics)
         finally:
             metrics.close()
+
+    def _train_step(self, batch: Batch) -> None:
+        counters, accelerator = self.counters, self._accelerator
+        settings, trainable = self._recipe.optimizer, self._built.trainable
+        loss_average = self._data[batch.task].examples.task.loss_average
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(counters.step, self.schedule.total_steps, settings)
+        with arithmetic(self._recipe.training.precision, self._device):
+            if batch.task not in counters.saved_for_backward:
+                counters.saved_for_backward[batch.task] = self._saved_bytes(batch, loss_average)
+            loss = self._model(batch, loss_average)
+        if loss_average == "tokens":
+            loss = loss * self._token_weight(batch)
+        accelerator.backward(loss)
+        gradient_norm = torch.nn.utils.clip_grad_norm_(
+            trainable.values(), settings.clip_norm or math.inf
+        )
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        counters.step += 1
+        result = StepResult(
+            step=counters.step,
+            task=batch.task,
+            example_ids=batch.example_ids,
+            loss=accelerator.reduce(loss.detach(), "mean"),
+            gradient_norm=gradient_norm,
+        )
+        self._losses.add(result)
+        self.peak_memory.step()
+        self.stopwatch.add(len(batch) * accelerator.num_processes)
+        self._report_step()
+
+    def _restore(self) -> Counters:
+        counters = load_last_checkpoint(
+            self._directory, self._built, self._optimizer, self._accelerator
+        )
+        if counters is None:
+            # Processes draw different dropout masks, the same ones in every run.
+            torch.manual_seed(self._recipe.training.seed + self._accelerator.process_index)
+            return Counters()
+        log.info("continuing at step %d of %d", counters.step, self.schedule.total_steps)
+        return counters
 
     def _training_batches(self) -> Iterable[Batch]:
         order = StepOrder(
@@ -183,205 +202,65 @@ class Trainer:
             pin_memory=self._device.type == "cuda",
         )
 
-    def _step(self, batch: Batch) -> None:
-        counters, settings = self.counters, self._recipe.optimizer
-        average = self._data[batch.task].examples.task.loss_average
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(counters.step, self.schedule.total_steps, settings)
-        with arithmetic(self._recipe.training.precision, self._device):
-            if batch.task not in counters.saved_for_backward:
-                saved = saved_bytes_by_part(self._built.model, batch, average)
-                # Of the whole batch, whatever the number of processes that share it.
-                counters.saved_for_backward[batch.task] = _total(gather_object([saved]))
-            loss = self._model(batch, average)
-        if average == "tokens":
-            loss = loss * self._share_of_tokens(batch)
-        self._accelerator.backward(loss)
-        gradient_norm = torch.nn.utils.clip_grad_norm_(
-            self._built.trainable.values(), settings.clip_norm or math.inf
-        )
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        counters.step += 1
-        mean_loss = self._accelerator.reduce(loss.detach(), "mean")
-        # Looked at when the next step is under way, so that a GPU need not wait for it.
-        self._settle()
-        self._pending = _Step(
-            counters.step, batch.task, batch.example_ids, mean_loss, gradient_norm
-        )
-        self.peak_memory.step()
-        self.stopwatch.add(len(batch) * self._accelerator.num_processes)
-        self._show()
+    def _saved_bytes(self, batch: Batch, loss_average: str) -> dict[str, int]:
+        """Return the bytes saved for the backward pass of the whole batch, in all processes."""
+        total: Counter[str] = Counter()
+        for saved in gather_object([saved_bytes_by_part(self._built.model, batch, loss_average)]):
+            total.update(saved)
+        return dict(total)
 
-    def _share_of_tokens(self, batch: Batch) -> Tensor | float:
-        """What makes a mean over processes one over tokens, of which each has its own number."""
+    def _token_weight(self, batch: Batch) -> Tensor | float:
+        """Return the factor that turns the mean of the processes' losses into a mean over tokens.
+
+        Processes have different numbers of tokens.
+        """
         if self._accelerator.num_processes == 1 or batch.labels_BL is None:
             return 1.0
         tokens = (batch.labels_BL != IGNORED).sum().float()
         mean: Tensor = self._accelerator.reduce(tokens, "mean")
         return tokens / mean
 
-    def _settle(self) -> float | None:
-        """Take account of the last step, now that its loss is needed; return its gradient norm."""
-        step, self._pending = self._pending, None
-        if step is None:
-            return None
-        loss, norm = float(step.loss), float(step.gradient_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient is {norm}"
-            raise TrainingError(
-                f"{what} at step {step.number}, on the examples {', '.join(step.example_ids)} "
-                f"of {step.task}. "
-                "Look at their features and answers; if they are sound, lower optimizer.lr or "
-                "optimizer.clip_norm, and go on from the last checkpoint in a new run."
-            )
-        losses, steps = self.counters.window_losses, self.counters.window_steps
-        losses[step.task] = losses.get(step.task, 0.0) + loss
-        steps[step.task] = steps.get(step.task, 0) + 1
-        return norm
-
-    def _show(self) -> None:
-        done, total = self.counters.step, self.schedule.total_steps
-        steps = sum(self.counters.window_steps.values())
-        if steps:
-            self._shown_loss = sum(self.counters.window_losses.values()) / steps
-        loss = "" if self._shown_loss is None else f"loss {self._shown_loss:.4f}, "
+    def _report_step(self) -> None:
+        loss = "" if self._losses.mean is None else f"loss {self._losses.mean:.4f}, "
         speed = f"{self.stopwatch.examples_per_second:,.0f} examples/s"
         memory = f"{memory_in_use(self._device) / 2**30:.2f} GiB"
-        self._report(done, total, f"{loss}{speed}, {memory}")
+        self._report(self.counters.step, self.schedule.total_steps, f"{loss}{speed}, {memory}")
 
     def _log(self, metrics: MetricsLog) -> None:
-        norm, counters = self._settle(), self.counters
-        losses, steps = counters.window_losses, counters.window_steps
+        step = self.counters.step
+        mean, mean_by_task = self._losses.close()
         values: dict[str, object] = {
-            "epoch": self.schedule.epoch_of(counters.step - 1),
-            "loss": sum(losses.values()) / sum(steps.values()),
+            "epoch": self.schedule.epoch_of(step - 1),
+            "loss": mean,
             "lr": self._optimizer.param_groups[0]["lr"],
-            "gradient_norm": norm,
+            "gradient_norm": self._losses.gradient_norm,
         }
         if len(self._data) > 1:
-            # In the recipe's order, which unlike that of their turns an interruption cannot change.
-            values |= {f"loss_{n}": losses[n] / steps[n] for n in self._data if n in losses}
-        speed = {"examples_per_second": self.stopwatch.examples_per_second}
-        metrics.write(counters.step, values, speed)
-        counters.window_losses, counters.window_steps = {}, {}
+            # In the recipe's order, which an interruption cannot change.
+            values |= {f"loss_{n}": mean_by_task[n] for n in self._data if n in mean_by_task}
+        metrics.write(step, values, {"examples_per_second": self.stopwatch.examples_per_second})
 
     def _evaluate(self, metrics: MetricsLog) -> None:
-        self._settle()
+        self._losses.read_pending()
         step, total = self.counters.step, self.schedule.total_steps
         validated = self._validator.validate(lambda note: self._report(step, total, note))
-        with agreed(self._accelerator):
+        with fail_together(self._accelerator):
             if self._accelerator.is_main_process:
-                self._judge(validated, metrics)
+                self._best.update(validated, metrics)
         self.stopwatch.skip()
         self.peak_memory.skip()
 
-    def _judge(self, validated: Mapping[str, Validated], metrics: MetricsLog) -> None:
-        counters, data = self.counters, self._data
-        for name, found in validated.items():
-            split = self._recipe.data.validation_split[name]
-            values = found.score.metrics
-            numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
-            metrics.write(counters.step, {"task": name, "split": split, **numbers})
-            task = data[name].examples.task
-            log.info(
-                "step %d: %s %s %s %.4g",
-                counters.step,
-                name,
-                split,
-                task.primary_metric,
-                values[task.primary_metric],
-            )
-            latest = Best(score=percent(task, found.score), step=counters.step)
-            if len(validated) > 1 and _better(latest, counters.best_of_task.get(name)):
-                counters.best_of_task[name] = latest
-                self._save_best(f"best-{name}", {name: found})
-        latest = Best(score=mean_percent(data, validated), step=counters.step)
-        if len(validated) > 1:
-            metrics.write(counters.step, {"mean_percent": latest.score})
-        if _better(latest, counters.best):
-            counters.best = latest
-            counters.best_metrics = {
-                name: dict(found.score.metrics) for name, found in validated.items()
-            }
-            counters.protocols = {name: each.score.protocol for name, each in validated.items()}
-            self._save_best("best", validated)
-            self._save_predictions(validated)
-            self._on_best()
-
-    def _save_best(self, name: str, validated: Mapping[str, Validated]) -> None:
-        metrics = {task: dict(found.score.metrics) for task, found in validated.items()}
-        state = {"step": self.counters.step, "metrics": metrics}
-        save_checkpoint(
-            self._directory.checkpoint(name), Checkpoint({MODEL: self._built.trainable}, state)
-        )
-
-    def _save_predictions(self, validated: Mapping[str, Validated]) -> None:
-        for name, found in validated.items():
-            task = self._data[name].examples.task
-            path = self._directory.predictions_file(task, self._recipe.data.validation_split[name])
-            path.parent.mkdir(exist_ok=True)
-            task.write_predictions(found.predictions, path)
-
     def _save(self, metrics: MetricsLog) -> None:
-        self._settle()
+        self._losses.read_pending()
         accelerator, counters = self._accelerator, self.counters
-        states = gather_object([random_state(self._device)])
-        with agreed(accelerator):
+        random_states = gather_object([random_state(self._device)])
+        with fail_together(accelerator):
             if accelerator.is_main_process:
                 counters.metrics_bytes = metrics.sync()
                 counters.seconds = self.stopwatch.seconds
                 counters.examples = self.stopwatch.examples
                 counters.processes = accelerator.num_processes
-                self._save_last(states)
+                save_last_checkpoint(
+                    self._directory, self._built, self._optimizer, counters, random_states
+                )
         self.stopwatch.skip()
-
-    def _save_last(self, states: Sequence[Sequence[Tensor]]) -> None:
-        moments = optimizer_tensors(self._optimizer, self._built.trainable)
-        training_state = {OPTIMIZER_PREFIX + name: value for name, value in moments.items()}
-        for process, generators in enumerate(states):
-            for place, state in enumerate(generators):
-                training_state[f"{RANDOM_PREFIX}{process}.{place}"] = state
-        save_checkpoint(
-            self._directory.last,
-            Checkpoint(
-                {MODEL: self._built.trainable, TRAINING_STATE: training_state},
-                self.counters.model_dump(mode="json"),
-            ),
-        )
-
-    def _restore(self) -> Counters:
-        accelerator, folder = self._accelerator, self._directory.last
-        if find_checkpoint(folder) is None:
-            # Each process drops other units, on every start the same.
-            torch.manual_seed(self._recipe.training.seed + accelerator.process_index)
-            return Counters()
-        checkpoint = load_checkpoint(folder, MODEL, TRAINING_STATE)
-        counters = Counters.from_manifest(checkpoint.state, processes=accelerator.num_processes)
-        load_parameters(self._built.trainable, checkpoint.tensors[MODEL], source=folder)
-        saved = checkpoint.tensors[TRAINING_STATE]
-        restore_optimizer(
-            self._optimizer,
-            self._built.trainable,
-            {
-                name.removeprefix(OPTIMIZER_PREFIX): value
-                for name, value in saved.items()
-                if name.startswith(OPTIMIZER_PREFIX)
-            },
-        )
-        mine = f"{RANDOM_PREFIX}{accelerator.process_index}."
-        names = sorted(name for name in saved if name.startswith(mine))
-        restore_random_state([saved[name] for name in names], self._device)
-        log.info("continuing at step %d of %d", counters.step, self.schedule.total_steps)
-        return counters
-
-
-def _better(latest: Best, best: Best | None) -> bool:
-    return best is None or latest.score > best.score
-
-
-def _total(measured: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for parts in measured:
-        total.update(parts)
-    return dict(total)

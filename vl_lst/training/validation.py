@@ -1,4 +1,4 @@
-"""Predicting the validation splits, over all processes, and what the official rules say of it."""
+"""Validation: predictions of all processes, scored by the official rules."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from vl_lst.data.task_data import TaskData
 from vl_lst.errors import TrainingError
 from vl_lst.generation.answering import Answerer
 from vl_lst.recipes import Recipe
-from vl_lst.training.processes import agreed
+from vl_lst.training.failures import fail_together
 
 __all__ = ["Validated", "Validator", "mean_percent", "percent"]
 
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """What came of one task's validation split.
+    """Result of one task's validation split.
 
     Args:
-        score: By the official rules.
+        score: Score by the official rules.
         predictions: Answers by example id.
     """
 
@@ -36,13 +36,13 @@ class Validated:
 
 
 class Validator:
-    """Answers the validation split of each task and scores the answers.
+    """Predicts the validation split of each task and scores the predictions.
 
     Args:
-        recipe: Settings.
-        data: Each task, by name.
-        answerer: Holds the model.
-        accelerator: The processes that share the work.
+        recipe: Settings of the run.
+        data: Data of each task, by name.
+        answerer: Answerer of the model.
+        accelerator: The processes that share the examples.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Validator:
         self._accelerator = accelerator
 
     def validate(self, report: Callable[[str], None]) -> dict[str, Validated]:
-        """Answers and scores of each task, in the first process; nothing in the others.
+        """Return the predictions and score of each task; in processes other than the first, none.
 
         Args:
-            report: Told how far it is.
+            report: Callback for progress notes.
 
         Raises:
             TrainingError: A primary metric cannot be computed.
@@ -69,7 +69,7 @@ class Validator:
         validated = {}
         for name, data in self._data.items():
             answers = self._answers(name, data, report)
-            with agreed(self._accelerator):
+            with fail_together(self._accelerator):
                 if self._accelerator.is_main_process:
                     split = self._recipe.data.validation_split[name]
                     task = data.examples.task
@@ -100,21 +100,21 @@ class Validator:
                 f"evaluating {name} {split}: {min(done * processes, total):,}/{total:,}"
             ),
         )
-        # By id, so that an example two processes answered would count once.
+        # By id, so that an example counts once.
         return dict(gather_object(list(answers.items())))
 
 
 def percent(task: Task, score: Score) -> float:
-    """A task's primary metric on a scale that goes with the other tasks'."""
+    """Return a task's primary metric in percent."""
     value = score.metrics[task.primary_metric]
-    assert isinstance(value, int | float), "the validator has seen to it"
+    assert isinstance(value, int | float), "the validator requires it"
     return value * task.primary_factor
 
 
 def mean_percent(data: Mapping[str, TaskData], validated: Mapping[str, Validated]) -> float:
-    """Mean of the tasks' primary metrics in percent, which chooses the best checkpoint."""
+    """Return the mean of the tasks' primary metrics in percent; the best checkpoint maximises it."""
     return fmean(
-        percent(data[name].examples.task, found.score) for name, found in validated.items()
+        percent(data[name].examples.task, result.score) for name, result in validated.items()
     )
 
 
@@ -123,6 +123,5 @@ def _require_primary(task: Task, split: str, score: Score) -> None:
     if not isinstance(value, int | float):
         reason = score.reasons.get(task.primary_metric, "choose a split with labels")
         raise TrainingError(
-            f"{task.name} cannot be validated on {split}: {task.primary_metric} is {value!r}: "
-            f"{reason}"
+            f"cannot validate {task.name} on {split}: {task.primary_metric} is {value!r}: {reason}"
         )

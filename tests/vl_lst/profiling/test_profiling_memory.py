@@ -88,10 +88,13 @@ def test_what_was_saved_for_a_result_nobody_kept_does_not_count() -> None:
 
 
 def test_counting_frees_the_graph() -> None:
-    """A cycle through the graph would keep the model and the activations of the batch."""
-    layer = nn.Linear(4, 4)
-    bytes_saved_for_backward(layer, lambda: layer(torch.randn(2, 4)).relu().exp().sum())
-    weight = weakref.ref(layer.weight)
-    del layer
+    """Otherwise the model and the activations of the batch would stay in memory."""
+
+    def count() -> weakref.ref[Tensor]:
+        layer = nn.Linear(4, 4)
+        bytes_saved_for_backward(layer, lambda: layer(torch.randn(2, 4)).relu().exp().sum())
+        return weakref.ref(layer.weight)
+
+    weight = count()
     gc.collect()
     assert weight() is None

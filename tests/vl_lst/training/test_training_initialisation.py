@@ -46,7 +46,7 @@ def received(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             model.weight.data.fill_(7)
 
     monkeypatch.setattr(initialisation, "get_method", lambda _name: Method())
-    monkeypatch.setattr(initialisation, "agreed", lambda _processes: nullcontext())
+    monkeypatch.setattr(initialisation, "fail_together", lambda _processes: nullcontext())
     monkeypatch.setattr(initialisation, "broadcast", lambda tensor: seen.append(tensor.tolist()))
     return seen
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from tiny_run import TinyWorld
 
-from vl_lst.errors import CheckpointError, LaunchError, TrainingError
+from vl_lst.errors import CheckpointError, LaunchError, ProcessFailedError, TrainingError
 from vl_lst.launch import MAX_WAIT, Launch
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.training import processes
-from vl_lst.training.processes import ignored_settings, start_processes
+from vl_lst.training import failures, processes
+from vl_lst.training.processes import ignored_settings, join_processes
 from vl_lst.training.session import train
 from vl_lst.training.together import train_together
 
@@ -92,7 +92,7 @@ def test_processes_may_wait_for_the_one_that_scores(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("torch.distributed.init_process_group", init_process_group)
     launch = Launch(num_processes=2, address="127.0.0.1", port=1)
     with pytest.raises(LaunchError, match="enough"):
-        start_processes(launch, torch.device("cpu"), has_unused_parameters=False)
+        join_processes(launch, torch.device("cpu"), has_unused_parameters=False)
     assert given["timeout"] == given["patience"] == MAX_WAIT
     assert given["backend"] == "gloo"
     assert MAX_WAIT.days > 1
@@ -103,7 +103,7 @@ def test_more_processes_than_cuda_devices_are_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     launch = Launch(num_processes=2, local_num_processes=2, address="127.0.0.1", port=1)
     with pytest.raises(LaunchError, match="2 processes .* has 1 CUDA devices"):
-        start_processes(launch, torch.device("cuda"), has_unused_parameters=False)
+        join_processes(launch, torch.device("cuda"), has_unused_parameters=False)
 
 
 def test_runs_at_the_same_time_are_trained_from_one_process(
@@ -132,8 +132,8 @@ class _Pair:
         (0, "bad", None, CheckpointError, "^bad$"),
         (0, None, "worse", TrainingError, r"^worse \(in process 1 of 2\)$"),
         (0, "bad", "worse", CheckpointError, "^bad$"),
-        (1, "bad", None, processes.ProcessFailedError, "process 1 of 2 failed: bad"),
-        (1, None, "worse", processes.ProcessFailedError, "process 0 of 2 failed: worse"),
+        (1, "bad", None, ProcessFailedError, "process 1 of 2 failed: bad"),
+        (1, None, "worse", ProcessFailedError, "process 0 of 2 failed: worse"),
     ],
 )
 def test_a_failure_of_one_process_is_that_of_all(
@@ -147,11 +147,11 @@ def test_a_failure_of_one_process_is_that_of_all(
     def gather(mine: list[str | None]) -> list[str | None]:
         return [*mine, other] if rank == 0 else [other, *mine]
 
-    monkeypatch.setattr(processes, "gather_object", gather)
+    monkeypatch.setattr(failures, "gather_object", gather)
     pair: Any = _Pair(rank)
 
     def fail_if_told() -> None:
-        with processes.agreed(pair):
+        with failures.fail_together(pair):
             if own is not None:
                 raise CheckpointError(own)
 
@@ -163,7 +163,7 @@ def test_processes_must_be_given_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(processes, "gather_object", lambda mine: [*mine, "other"])
     pair: Any = _Pair(0)
     with pytest.raises(TrainingError, match="process 1 of 2 found other training data"):
-        processes.require_equal(pair, "card")
+        processes.require_same_inputs(pair, "card")
 
 
 def run_two(arguments: list[str], folder: Path) -> list[tuple[int, str]]:

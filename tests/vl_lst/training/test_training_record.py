@@ -16,7 +16,7 @@ from vl_lst.run import load_run
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.git import GitState, git_state
 from vl_lst.runs.record import RunRecord, add_scores, read_record, update_record
-from vl_lst.training import session
+from vl_lst.training import recorder
 from vl_lst.training.session import train
 
 SCORE = Score(metrics={"accuracy": 2.0}, per_example={}, protocol="vqa_v2 official", examples=1)
@@ -189,7 +189,7 @@ def test_scores_added_while_training_survive_its_end_if_the_best_checkpoint_does
 def test_a_killed_run_has_a_record_that_does_not_claim_success(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session._Session, "_record_failure", lambda *_: None)
+    monkeypatch.setattr(recorder.RunRecorder, "_record_failure", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         train(world.recipe(), tmp_path / "run", report=interrupt_at(7))
     record = record_of(tmp_path / "run")
@@ -202,7 +202,7 @@ def test_the_code_is_that_of_the_start_and_a_change_is_noted(
 ) -> None:
     start = GitState(commit="a" * 40, dirty=False)
     states = iter([start, replace_state(start, dirty=True)])
-    monkeypatch.setattr(session, "git_state", lambda: next(states))
+    monkeypatch.setattr(recorder, "git_state", lambda: next(states))
     record = train(world.recipe(), tmp_path / "run")
     assert record.git == replace_state(start, changed_during_run=True)
     assert record.earlier_git == []
@@ -213,11 +213,11 @@ def test_sessions_of_different_commits_are_all_recorded(
 ) -> None:
     """Also where the first session was killed and wrote no record."""
     first, second = (GitState(commit=letter * 40, dirty=False) for letter in "ab")
-    monkeypatch.setattr(session, "git_state", lambda: first)
+    monkeypatch.setattr(recorder, "git_state", lambda: first)
     with pytest.raises(KeyboardInterrupt):
         train(world.recipe(), tmp_path / "run", report=interrupt_at(7))
     (tmp_path / "run" / "record.json").unlink()
-    monkeypatch.setattr(session, "git_state", lambda: second)
+    monkeypatch.setattr(recorder, "git_state", lambda: second)
     record = train(world.recipe(), tmp_path / "run", resume=True)
     assert (record.git, record.earlier_git) == (second, [first])
 

@@ -1,4 +1,4 @@
-"""Several runs at the same time: one that fails stops the others, and all go on."""
+"""Runs trained in parallel: one that fails stops the others, and all can be resumed."""
 
 import multiprocessing
 import os
@@ -12,29 +12,29 @@ from tiny_run import TinyWorld
 from vl_lst.errors import TrainingError
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.record import read_record
-from vl_lst.training.run_process import begin
-from vl_lst.training.together import _summary, train_together
+from vl_lst.training.run_process import prepare_process
+from vl_lst.training.together import _summarise, train_together
 
 
-def test_progress_is_that_of_all_runs_from_the_beginning() -> None:
-    """Runs that wait for a core count as if they were as long as those that have begun."""
-    begun = {"lst": (500, 2000, "loss 1"), "full": (0, 2000, "loss 2")}
-    assert _summary(begun, ["lst", "full", "lora", "blind"], 4) == (
+def test_progress_counts_all_runs_from_the_start() -> None:
+    """Runs that wait for a core count as long as those that have started."""
+    latest = {"lst": (500, 2000, "loss 1"), "full": (0, 2000, "loss 2")}
+    assert _summarise(latest, ["lst", "full", "lora", "blind"], 4) == (
         500, 8000, "lst: loss 1; full: loss 2",
     )  # fmt: skip
-    begun["lst"] = (2000, 2000, "evaluating")
-    assert _summary(begun, ["full", "lora", "blind"], 4) == (
+    latest["lst"] = (2000, 2000, "evaluating")
+    assert _summarise(latest, ["full", "lora", "blind"], 4) == (
         2000, 8000, "full: loss 2; 1 of 4 runs done",
     )  # fmt: skip
 
 
 def test_runs_that_were_finished_before_count_as_done() -> None:
-    """They are taken as they are and say nothing."""
-    assert _summary({"full": (10, 2000, "")}, ["full"], 3)[:2] == (4010, 6000)
+    """They send no messages."""
+    assert _summarise({"full": (10, 2000, "")}, ["full"], 3)[:2] == (4010, 6000)
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_one_message_and_the_runs_go_on(
+def test_a_killed_process_is_one_error_and_the_runs_can_be_resumed(
     world: TinyWorld, tmp_path: Path
 ) -> None:
     runs = {name: (world.recipe(), tmp_path / name) for name in ("one", "other")}
@@ -47,7 +47,7 @@ def test_a_killed_process_is_one_message_and_the_runs_go_on(
             os.kill(child.pid, signal.SIGKILL)
             killed.append(child.pid)
 
-    with pytest.raises(TrainingError, match="ended without a word.*run the command again"):
+    with pytest.raises(TrainingError, match="exited unexpectedly.*run the same command again"):
         train_together(runs, processes=2, report=kill_one)
     assert killed
     records = train_together(runs, processes=2)
@@ -56,7 +56,7 @@ def test_a_killed_process_is_one_message_and_the_runs_go_on(
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_says_why_and_stops_the_others(world: TinyWorld, tmp_path: Path) -> None:
+def test_a_run_that_fails_stops_the_others_with_its_error(world: TinyWorld, tmp_path: Path) -> None:
     good = world.recipe()
     bad = world.recipe(method__options__reduction=3)
     with pytest.raises(Exception, match="the reduction 3 does not divide"):
@@ -66,7 +66,9 @@ def test_a_run_that_fails_says_why_and_stops_the_others(world: TinyWorld, tmp_pa
 
 
 def test_only_the_parent_handles_an_interruption() -> None:
-    """Ctrl-C reaches every process of a terminal: one word, and no traceback of each process."""
+    """Ctrl-C reaches every process of a terminal; the others must not print tracebacks."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, begin, (context.Queue(), context.Event(), 1)) as pool:
+    with ProcessPoolExecutor(
+        1, context, prepare_process, (context.Queue(), context.Event(), 1)
+    ) as pool:
         assert pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
