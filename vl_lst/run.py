@@ -29,8 +29,8 @@ from vl_lst.data.batches import (
     prompt_fields,
 )
 from vl_lst.data.examples import has_labels, require_images, task_of
-from vl_lst.data.order import in_turn
-from vl_lst.data.text_limits import question_notes, split_notes
+from vl_lst.data.order import sequential_batches
+from vl_lst.data.text_warnings import question_notes, split_notes
 from vl_lst.devices import choose_device
 from vl_lst.errors import CheckpointError
 from vl_lst.generation.answering import Answerer
@@ -191,7 +191,7 @@ class Run:
             )
         features_INF = self._features(images, encoder_weights)
         text = task.prompt_prefix + (question or "")
-        prompt = prompt_fields([text], self._texts, most_tokens=task.max_prompt_tokens)
+        prompt = prompt_fields([text], self._texts, max_tokens=task.max_prompt_tokens)
         notes = question_notes(text, task, self._texts)
         batch = Batch(
             features_BINF=features_INF[None], example_ids=("",), task=self._head(task), **prompt
@@ -251,7 +251,7 @@ class Run:
         source: Features = BlankFeatures(reader) if recipe.data.blind else reader
         batches = load_in_order(
             Batches(task, examples, source, self._texts, answered_as=self._head(task)),
-            in_turn(len(examples), recipe.training.evaluation_batch_size),
+            sequential_batches(len(examples), recipe.training.evaluation_batch_size),
             workers=recipe.training.workers,
             pin_memory=self._device.type == "cuda",
         )

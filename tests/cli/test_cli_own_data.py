@@ -233,7 +233,7 @@ def test_texts_that_do_not_fit_are_told_unless_quiet(
     run = tmp_path / "run"
     told = [word for word in arguments("vqa", world, run, train, val) if word != "--quiet"]
     assert main([*told, *features(world)]) == 0
-    assert "1 of 18 prompts exceed 128 tokens and are cut" in capsys.readouterr().err
+    assert "1 of 18 prompts exceed 128 tokens and are truncated" in capsys.readouterr().err
 
     assert main(["evaluate", str(run), "--split", "val"]) == 0
     assert "note: 1 of 6 prompts exceed 128 tokens" in capsys.readouterr().err
@@ -244,7 +244,7 @@ def test_texts_that_do_not_fit_are_told_unless_quiet(
     ask = ["predict", str(run), "--image", str(world.image("red")), "--json", str(answer)]
     ask += ["--encoder-weights", str(world.tower), "--question", "is it " + "red " * 200]
     assert main(ask) == 0
-    note = "the question is cut: found 205 tokens, expected at most 128, as in training"
+    note = "the question is truncated: found 205 tokens, expected at most 128, as in training"
     assert f"note: {note}" in capsys.readouterr().err
     assert json.loads(answer.read_text())["notes"] == [f"{note} (data.max_prompt_tokens)"]
     assert main([*ask, "--quiet"]) == 0

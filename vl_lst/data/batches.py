@@ -1,7 +1,7 @@
-"""Examples and their image features, read in workers and put together as model batches.
+"""Model batches of examples and their image features, collated in workers.
 
-B examples, U unique prompts, P unique (prompt, answer) pairs, I images, N feature vectors, F
-channels, T prompt tokens, L answer tokens, A answers.
+B examples, U distinct prompts, I images per example, N feature vectors per image, F channels,
+T prompt tokens.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,151 +15,71 @@ from torch.utils.data import DataLoader, Dataset
 
 from feature_extraction.cores import usable_cores
 from feature_extraction.store.store import FeatureReader
-from tasks import Example, ExampleTable, Task
-from vl_lst.backbones.backbone import IGNORED
-from vl_lst.backbones.tokenizer import CachingTokenizer as Texts
-from vl_lst.data.order import ExampleKey, StepKeys, uniform
+from tasks import ExampleTable, Task
+from vl_lst.backbones.tokenizer import CachingTokenizer
+from vl_lst.data.order import ExampleKey, StepKeys
+from vl_lst.data.targets import Targets
 from vl_lst.models.batch import Batch, unique_rows
 
 __all__ = [
-    "AnswerScores",
     "Batches",
     "BlankFeatures",
     "Features",
     "MixedBatches",
-    "SampledAnswers",
-    "Targets",
     "load_in_order",
     "prompt_fields",
 ]
 
 
 class Features(Protocol):
-    """Where image features come from: a feature store, or nowhere."""
+    """Source of image features, such as a feature store."""
 
     def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
-        """Features of several images, float16 [images, N, F]."""
+        """Return the features of several images, float16 [images, N, F]."""
         ...
 
 
 class BlankFeatures:
-    """Zeros in place of features, for models that must do without the image.
+    """Zeros in place of image features, for models that must not see the image.
 
     Args:
-        reader: Features of the same shape.
+        reader: Features with the shape to imitate.
     """
 
     def __init__(self, reader: FeatureReader) -> None:
         self._shape = (reader.tokens, reader.channels)
 
     def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
-        """Zeros, float16 [images, N, F]."""
+        """Return zeros, float16 [images, N, F]."""
         return np.zeros((len(image_ids), *self._shape), dtype=np.float16)
 
 
-class Targets(Protocol):
-    """What a head is trained against."""
-
-    def fields(
-        self, examples: Sequence[Example], keys: Sequence[ExampleKey], prompt_index_B: Tensor
-    ) -> dict[str, Tensor]:
-        """Fields of a `Batch` that hold the targets."""
-        ...
-
-
-class AnswerScores:
-    """Soft scores over a closed list of answers.
-
-    An example none of whose answers is on the list has scores of zero throughout: every answer
-    of the list is wrong for it, which is something to learn as well.
+def prompt_fields(
+    prompts: Sequence[str], tokenizer: CachingTokenizer, *, max_tokens: int
+) -> dict[str, Tensor]:
+    """Return the fields of a `Batch` that hold the prompts, with equal prompts merged.
 
     Args:
-        answers: The list.
+        prompts: B prompts.
+        tokenizer: Tokenizer of the backbone.
+        max_tokens: Maximum number of prompt tokens, end-of-sequence included; longer prompts are
+            truncated.
     """
-
-    def __init__(self, answers: Sequence[str]) -> None:
-        self._row = {answer: row for row, answer in enumerate(answers)}
-
-    def fields(
-        self, examples: Sequence[Example], keys: Sequence[ExampleKey], prompt_index_B: Tensor
-    ) -> dict[str, Tensor]:
-        """Scores [B, A]."""
-        scores_BA = torch.zeros(len(examples), len(self._row))
-        for place, example in enumerate(examples):
-            for answer, weight in example.targets:
-                row = self._row.get(answer)
-                if row is not None:
-                    scores_BA[place, row] = weight
-        return {"scores_BA": scores_BA}
-
-
-class SampledAnswers:
-    """One answer of each example, drawn anew in each epoch; its score weighs the loss (VL-T5).
-
-    An answer is drawn with a probability proportional to its weight. What is drawn depends on
-    the seed, the epoch and the example alone, not on which worker draws.
-
-    Args:
-        texts: Tokenises answers.
-        most_tokens: Answers are cut to this many tokens, end-of-sequence included.
-        seed: Of the draws.
-    """
-
-    def __init__(self, texts: Texts, *, most_tokens: int, seed: int) -> None:
-        self._texts = texts
-        self._most_tokens = most_tokens
-        self._seed = seed
-
-    def fields(
-        self, examples: Sequence[Example], keys: Sequence[ExampleKey], prompt_index_B: Tensor
-    ) -> dict[str, Tensor]:
-        """Labels [B, L], weights [B], and which (prompt, answer) pairs are the same."""
-        drawn = [self.draw(example, key) for example, key in zip(examples, keys, strict=True)]
-        labels_BL = self._texts.encode_all(
-            [answer for answer, _ in drawn], self._most_tokens, padding=IGNORED
-        )
-        pair_rows_P, pair_index_B = unique_rows(torch.cat((prompt_index_B[:, None], labels_BL), 1))
-        return {
-            "labels_BL": labels_BL,
-            "weights_B": torch.tensor([weight for _, weight in drawn]),
-            "pair_rows_P": pair_rows_P,
-            "pair_index_B": pair_index_B,
-        }
-
-    def draw(self, example: Example, key: ExampleKey) -> tuple[str, float]:
-        """An answer of the example, with its weight."""
-        usable = [target for target in example.targets if target[1] > 0]
-        point = uniform(self._seed, *key) * sum(weight for _, weight in usable)
-        for answer, weight in usable:
-            point -= weight
-            if point < 0:
-                return answer, weight
-        return usable[-1]
-
-
-def prompt_fields(prompts: Sequence[str], texts: Texts, *, most_tokens: int) -> dict[str, Tensor]:
-    """Fields of a `Batch` that hold the prompts, each distinct one once.
-
-    Args:
-        prompts: B texts.
-        texts: Tokenises them.
-        most_tokens: They are cut to this many tokens, end-of-sequence included.
-    """
-    ids_BT = texts.encode_all(prompts, most_tokens, padding=texts.pad_token_id)
+    ids_BT = tokenizer.encode_all(prompts, max_tokens, padding=tokenizer.pad_token_id)
     first_U, index_B = unique_rows(ids_BT)
     return {"prompt_ids_UT": ids_BT[first_U], "prompt_index_B": index_B}
 
 
 class Batches(Dataset[Batch]):
-    """Makes the batch for a list of example keys; safe in forked and spawned workers.
+    """Batches of one split, indexed by lists of example keys; safe in forked and spawned workers.
 
     Args:
-        task: Whose examples they are.
-        examples: Examples of one split.
-        features: Of their images.
-        texts: Tokenises prompts.
-        targets: What to train against; `None` for prediction.
-        answered_as: The task whose head answers; the examples' own unless said otherwise.
+        task: Task of the examples.
+        examples: Examples of the split.
+        features: Image features.
+        tokenizer: Tokenizer of the backbone.
+        targets: Training targets; `None` for prediction.
+        answered_as: Name of the task whose head answers. Default: the examples' own task.
     """
 
     def __init__(
@@ -167,17 +87,17 @@ class Batches(Dataset[Batch]):
         task: Task,
         examples: ExampleTable,
         features: Features,
-        texts: Texts,
+        tokenizer: CachingTokenizer,
         targets: Targets | None = None,
         *,
         answered_as: str | None = None,
     ) -> None:
         self._head = answered_as or task.name
         self._images = task.images_per_example
-        self._most_prompt_tokens = task.max_prompt_tokens
+        self._max_prompt_tokens = task.max_prompt_tokens
         self._examples = examples
         self._features = features
-        self._texts = texts
+        self._tokenizer = tokenizer
         self._targets = targets
 
     def __getitem__(self, keys: Sequence[ExampleKey]) -> Batch:
@@ -186,8 +106,8 @@ class Batches(Dataset[Batch]):
         features = torch.from_numpy(self._features.read(image_ids))
         fields = prompt_fields(
             [example.prompt for example in examples],
-            self._texts,
-            most_tokens=self._most_prompt_tokens,
+            self._tokenizer,
+            max_tokens=self._max_prompt_tokens,
         )
         if self._targets is not None:
             fields |= self._targets.fields(examples, keys, fields["prompt_index_B"])
@@ -200,10 +120,10 @@ class Batches(Dataset[Batch]):
 
 
 class MixedBatches(Dataset[Batch]):
-    """Makes batches of several tasks.
+    """Batches of several tasks, indexed by task and example keys.
 
     Args:
-        batches: Of each task, by name.
+        batches: Batches of each task, by name.
     """
 
     def __init__(self, batches: Mapping[str, Batches]) -> None:
@@ -221,23 +141,23 @@ def load_in_order(
     workers: int,
     pin_memory: bool,
 ) -> DataLoader[Batch]:
-    """Load batches in a given order.
+    """Return a loader of batches in a given order.
 
     Args:
-        batches: Makes them.
-        order: What each batch is made from.
-        workers: Processes that make them, at most one for each core; 0 makes them here.
-        pin_memory: Put them in page-locked memory, for a GPU.
+        batches: Batches to load.
+        order: Key of each batch.
+        workers: Number of worker processes, at most one per core; 0 loads in this process.
+        pin_memory: Whether to pin the batches in memory, for copies to a GPU.
     """
     return DataLoader(
         batches,
         sampler=order,
         batch_size=None,
-        # Recipes are written for larger machines; more than there are cores only get in each
-        # other's way, and the batches are the same.
+        # A recipe may come from a larger machine. More workers than cores slow each other down;
+        # the batches do not depend on their number.
         num_workers=min(workers, usable_cores()),
         pin_memory=pin_memory,
-        # A loader draws a seed for its workers. They need none, and drawing it from the global
-        # generator would let dropout depend on how often a run was interrupted.
+        # A loader draws a seed for its workers. Drawn from the global generator, dropout would
+        # depend on how often a run was interrupted.
         generator=torch.Generator(),
     )

@@ -1,8 +1,7 @@
-"""The examples and features of a run, checked before anything long begins."""
+"""Examples of a run, checked before training or prediction starts."""
 
 import hashlib
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,30 +12,30 @@ from feature_extraction.errors import StoreError
 from feature_extraction.names import near_names_hint
 from feature_extraction.store.store import FeatureReader
 from tasks import ExampleTable, Task, get_task, with_prompt_prefix
-from tasks._answers import build_answer_list, load_answer_list
+from vl_lst.data.answer_lists import load_answers
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.per_task import with_given_files
 
 __all__ = [
-    "answer_list_file",
+    "TaskExamples",
     "has_labels",
     "ids_digest",
-    "read_answers",
+    "load_examples",
     "require_images",
     "require_labels",
+    "rows_with_answers",
     "task_of",
-    "usable_rows",
 ]
 
 
 def task_of(recipe: Recipe, name: str, *, official: bool = False) -> Task:
-    """A task as a run knows it: with its prefix and limits, and the user's own files as splits.
+    """Return a task with a run's prompt prefix, token limits, and own files as splits.
 
     Args:
-        recipe: The run's.
-        name: Of the task; one that the run was not trained on has its own prefix, and the limits
-            of the task whose head answers it.
-        official: Leave the official splits in their place.
+        recipe: Recipe of the run.
+        name: Name of the task. A task that the run was not trained on keeps its own prefix and
+            takes the limits of the task whose head answers it.
+        official: Whether to keep the official splits.
 
     Raises:
         InputError: There is no such task.
@@ -48,7 +47,7 @@ def task_of(recipe: Recipe, name: str, *, official: bool = False) -> Task:
     task = replace(
         task,
         max_prompt_tokens=data.max_prompt_tokens[limits_of],
-        # What may be generated must be there to learn from.
+        # Training targets must be as long as generated answers may be.
         max_answer_tokens=max(task.max_answer_tokens, recipe.generation.max_length[limits_of]),
     )
     if official:
@@ -56,13 +55,66 @@ def task_of(recipe: Recipe, name: str, *, official: bool = False) -> Task:
     return with_given_files(task, data.train_file.get(name), data.validation_file.get(name))
 
 
+@dataclass(frozen=True, slots=True)
+class TaskExamples:
+    """Training and validation examples of a task, checked.
+
+    Args:
+        task: The task, as configured for the run.
+        train: Training split.
+        validation: Validation split.
+        answers: Answer list; `None` if the model may generate any answer.
+    """
+
+    task: Task
+    train: ExampleTable
+    validation: ExampleTable
+    answers: list[str] | None
+
+
+def load_examples(recipe: Recipe, name: str, reader: FeatureReader) -> TaskExamples:
+    """Load the training and validation examples of a task.
+
+    Args:
+        recipe: Recipe of the run.
+        name: Name of the task.
+        reader: Image features.
+
+    Raises:
+        InputError: The annotations are not usable, a split has no labels, or the validation metric
+            cannot be computed on this machine.
+        StoreError: Images have no features.
+    """
+    task, data = task_of(recipe, name), recipe.data
+    if task.require_evaluator is not None:
+        task.require_evaluator()
+    loaded = []
+    for split, own_file in (
+        (data.train_split[name], data.train_file[name]),
+        (data.validation_split[name], data.validation_file[name]),
+    ):
+        examples = task.load(data.folder, split)
+        source = str(own_file or split)
+        require_labels(task, source, examples)
+        if not data.blind:
+            require_images(reader, source, examples)
+        loaded.append(examples)
+    train, validation = loaded
+    return TaskExamples(task, train, validation, load_answers(recipe, task, train))
+
+
 def has_labels(examples: ExampleTable) -> bool:
-    """Whether any example has a target."""
+    """Return whether any example has a target."""
     return any(example.targets for example in examples)
 
 
 def require_labels(task: Task, split: str, examples: ExampleTable) -> None:
-    """Refuse a split that cannot train or validate.
+    """Require that a split can train or validate.
+
+    Args:
+        task: Task of the split.
+        split: Name of the split, for the message.
+        examples: Examples of the split.
 
     Raises:
         InputError: No example has a target.
@@ -70,16 +122,47 @@ def require_labels(task: Task, split: str, examples: ExampleTable) -> None:
     if not has_labels(examples):
         raise InputError(
             f"the split {split} of {task.name} has no labels, so it can neither train nor "
-            "validate; choose another for data.train_split or data.validation_split, or add "
-            "answers where it is a file of your own"
+            "validate. Choose another split for data.train_split or data.validation_split, or add "
+            "answers to your own file."
         )
 
 
-def usable_rows(examples: ExampleTable) -> NDArray[np.int64]:
-    """Rows of the examples that have an answer to generate.
+def require_images(reader: FeatureReader, split: str, examples: ExampleTable) -> None:
+    """Require that all images of a split have features.
+
+    Args:
+        reader: The features.
+        split: Name of the split, for the message.
+        examples: Examples of the split.
 
     Raises:
-        InputError: There are none.
+        StoreError: Some images have none.
+    """
+    needed = examples.image_ids()
+    missing = reader.missing(needed)
+    if missing:
+        failures = reader.failures
+        failed = sum(image_id in failures for image_id in missing)
+        hint = near_names_hint((i for i in missing if i not in failures), reader)
+        unreadable = f", {failed:,} of which could not be read" if failed else ""
+        advice = (
+            "Replace their files and extract the features again with the same command, or leave "
+            "out the examples."
+            if failed == len(missing)
+            else f"Extract {'missing images' if hint else 'them'} with `vl-lst "
+            "extract-features --images FOLDER --out MORE.h5` and add --features MORE.h5."
+        )
+        raise StoreError(
+            f"{len(missing):,} of the {len(needed):,} images of {split} have no features"
+            f"{unreadable} (first: {first_five(missing)}).{hint} {advice}"
+        )
+
+
+def rows_with_answers(examples: ExampleTable) -> NDArray[np.int64]:
+    """Return the rows of the examples that have an answer to generate.
+
+    Raises:
+        InputError: No example has one.
     """
     rows = [
         row
@@ -91,63 +174,8 @@ def usable_rows(examples: ExampleTable) -> NDArray[np.int64]:
     return np.array(rows)
 
 
-def require_images(reader: FeatureReader, split: str, examples: ExampleTable) -> None:
-    """Refuse a split some of whose images have no features.
-
-    Raises:
-        StoreError: With how many there are and how to extract them.
-    """
-    needed = examples.image_ids()
-    missing = reader.missing(needed)
-    if missing:
-        failures = reader.failures
-        failed = sum(image_id in failures for image_id in missing)
-        hint = near_names_hint((i for i in missing if i not in failures), reader)
-        unreadable = f", {failed:,} of which could not be read" if failed else ""
-        advice = (
-            "Replace their files and run the command that extracts the features again, or leave "
-            "out the examples."
-            if failed == len(missing)
-            else f"Extract {'images that are not there' if hint else 'them'} with `vl-lst "
-            "extract-features --images FOLDER --out MORE.h5` and add --features MORE.h5."
-        )
-        raise StoreError(
-            f"{len(missing):,} of the {len(needed):,} images of {split} have no features"
-            f"{unreadable} (first: {first_five(missing)}).{hint} {advice}"
-        )
-
-
-def read_answers(recipe: Recipe, task: Task, train: ExampleTable) -> list[str] | None:
-    """The list a task's answers are from, `None` where it may generate any.
-
-    It is the recipe's file, else the few words the task knows, else the task's official file below
-    the data root, else counted from the training examples.
-
-    Raises:
-        InputError: The file is missing, or no answer is frequent enough.
-    """
-    constrained = recipe.generation.constrain_to_answers and "classify" in task.heads
-    if recipe.head[task.name] == "generate" and not constrained:
-        return None
-    chosen = answer_list_file(recipe, task)
-    if chosen is not None:
-        return load_answer_list(chosen)
-    if task.answer_words is not None:
-        return list(task.answer_words)
-    return build_answer_list(train, recipe.data.min_answer_count[task.name])
-
-
-def answer_list_file(recipe: Recipe, task: Task) -> Path | None:
-    """The file that a task's answer list is read from, `None` where there is none."""
-    chosen: Path | None = recipe.data.answer_list[task.name]
-    if chosen is not None or task.answer_words is not None or task.answer_list is None:
-        return chosen
-    official = recipe.data.folder / task.answer_list
-    return official if official.is_file() else None
-
-
 def ids_digest(examples: ExampleTable) -> str:
-    """SHA-256 of the example ids, in order."""
+    """Return the SHA-256 of the example ids, in order."""
     digest = hashlib.sha256()
     for example_id in examples.ids():
         digest.update(f"{example_id}\n".encode())

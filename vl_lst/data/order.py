@@ -1,7 +1,7 @@
-"""In which order examples are seen: a function of the seed and the step, and of nothing else.
+"""Order of the examples: a function of the seed and the step only.
 
-Each step takes a batch of one task. An epoch holds all batches of all tasks, mixed at random, so
-that tasks take turns in proportion to their numbers of batches (the paper's multi-task sampling).
+Each step trains on a batch of one task. An epoch is a random permutation of all batches of all
+tasks, so tasks occur in proportion to their numbers of batches (the paper's multi-task sampling).
 """
 
 import hashlib
@@ -14,28 +14,36 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-__all__ = ["ExampleKey", "Portion", "Schedule", "StepKeys", "StepOrder", "in_turn", "uniform"]
+__all__ = [
+    "ExampleKey",
+    "Portion",
+    "Schedule",
+    "StepKeys",
+    "StepOrder",
+    "sequential_batches",
+    "uniform_from_key",
+]
 
 ExampleKey = tuple[int, int]
-"""Epoch, and index of an example in its table."""
+"""Epoch, and row of an example in its table."""
 
 StepKeys = tuple[str, list[ExampleKey]]
-"""A task, and the examples of it that make a batch."""
+"""Name of a task, and keys of the examples of a batch."""
 
 
-def uniform(*key: int) -> float:
-    """A number in [0, 1) that depends on `key` alone, the same on any machine."""
+def uniform_from_key(*key: int) -> float:
+    """Return a number in [0, 1) that depends on `key` only and is the same on any machine."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
 
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """What one task contributes to an epoch.
+    """Share of one task in an epoch.
 
     Args:
-        examples: How many of its examples train.
-        batch_size: Examples a step; its last step of an epoch takes what is left.
+        examples: Number of training examples.
+        batch_size: Examples per step; the last batch of an epoch may be smaller.
     """
 
     examples: int
@@ -43,18 +51,18 @@ class Portion:
 
     @property
     def steps(self) -> int:
-        """Steps in which each example is seen once."""
+        """Number of steps per epoch."""
         return math.ceil(self.examples / self.batch_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """Lengths of a run.
+    """Number of steps of a run.
 
     Args:
-        portions: Of each task, by name.
-        epochs: Passes, or `None` where `steps` says how long.
-        steps: Optimiser steps, or `None`.
+        portions: Share of each task in an epoch, by name.
+        epochs: Number of epochs; `None` if `steps` is given.
+        steps: Number of steps; `None` if `epochs` is given.
     """
 
     portions: Mapping[str, Portion]
@@ -63,35 +71,35 @@ class Schedule:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which each example of each task is seen once."""
+        """Number of steps in which the run sees each example of each task once."""
         return sum(portion.steps for portion in self.portions.values())
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run."""
+        """Number of steps of the run."""
         if self.steps is not None:
             return self.steps
         return self.steps_per_epoch * (self.epochs or 0)
 
     def epoch_of(self, step: int) -> int:
-        """The epoch that step `step` belongs to, both counted from 0."""
+        """Return the epoch of a step, both counted from 0."""
         return step // self.steps_per_epoch
 
 
 class StepOrder(Sampler[StepKeys]):
-    """The task and the examples of each step, for the process that asks.
+    """Task and examples of each step, for one process.
 
-    For each epoch a permutation of each task's examples, and one of the tasks' turns, are drawn
-    from (seed, epoch). Steps before `start` cost nothing: nothing of them is read.
+    In each epoch, permutations of each task's examples and of the batches are drawn from
+    (seed, epoch). Steps before `start` are skipped without reading their examples.
 
     Args:
-        rows: Rows of each task's table that train.
-        schedule: Lengths.
-        seed: Of the permutations.
-        start: First step to yield.
-        process: Which process asks.
-        processes: How many share each step. A step that does not divide evenly is filled up with
-            the first examples of the epoch, so that every process has equally many.
+        rows: Rows of each task's table to train on.
+        schedule: Number of steps, and share of each task.
+        seed: Seed for the permutations.
+        start: First step, counted from 0.
+        process: Rank of the process.
+        processes: Number of processes that share each step. A batch that does not divide evenly is
+            filled up with the first examples of the epoch, so that all processes get equally many.
     """
 
     def __init__(
@@ -126,14 +134,14 @@ class StepOrder(Sampler[StepKeys]):
             place = 0
 
     def _epoch(self, epoch: int) -> Iterator[tuple[str, NDArray[np.int64]]]:
-        """Each step's task and rows, of all processes."""
-        turns: list[str] = []
+        """Return the task and the rows of each step of an epoch, for all processes together."""
+        tasks: list[str] = []
         batches: dict[str, Iterator[NDArray[np.int64]]] = {}
         for number, (task, portion) in enumerate(self._schedule.portions.items()):
-            turns += [task] * portion.steps
+            tasks += [task] * portion.steps
             batches[task] = self._batches(task, portion, (self._seed, epoch, number))
-        mixed = np.random.default_rng((self._seed, epoch)).permutation(len(turns))
-        return ((turns[turn], next(batches[turns[turn]])) for turn in mixed)
+        mixed = np.random.default_rng((self._seed, epoch)).permutation(len(tasks))
+        return ((tasks[place], next(batches[tasks[place]])) for place in mixed)
 
     def _batches(
         self, task: str, portion: Portion, seed: tuple[int, ...]
@@ -146,10 +154,17 @@ class StepOrder(Sampler[StepKeys]):
             yield rows
 
 
-def in_turn(
+def sequential_batches(
     examples: int, batch_size: int, *, process: int = 0, processes: int = 1
 ) -> list[list[ExampleKey]]:
-    """Batches of one pass in the table's order, each example seen by exactly one process."""
+    """Return the keys of one process's batches for one pass in the order of the table.
+
+    Args:
+        examples: Number of examples.
+        batch_size: Examples per batch.
+        process: Rank of the process.
+        processes: Number of processes that share the examples; each example goes to one of them.
+    """
     rows = range(process, examples, processes)
     return [
         [(0, row) for row in rows[first : first + batch_size]]

@@ -12,9 +12,9 @@ from accelerate import Accelerator
 
 from feature_extraction.store.store import open_features
 from tasks._calls import as_path
-from vl_lst.data.examples import ids_digest
-from vl_lst.data.task_data import TaskData, batch_task, load_examples, text_samples
-from vl_lst.data.text_limits import log_texts
+from vl_lst.data.examples import ids_digest, load_examples
+from vl_lst.data.task_data import TaskData, build_task_data, sample_texts
+from vl_lst.data.text_warnings import log_text_issues
 from vl_lst.devices import choose_device
 from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.launch import read_launch, refuse_separate_processes
@@ -125,7 +125,7 @@ class _Session:
             data, built, card = self._prepare()
         require_same_inputs(accelerator, card.model_dump_json())
         if find_checkpoint(directory.last) is None:
-            samples = text_samples(data, built.texts, seed=recipe.training.seed)
+            samples = sample_texts(data, built.texts, seed=recipe.training.seed)
             initialise(recipe, built, samples, accelerator)
         built.quantise_backbone()
         trainer = Trainer(
@@ -192,9 +192,10 @@ class _Session:
         )
         if self.accelerator.is_main_process:
             self.directory.settle_card(card)
-            recorder.answer_coverage = log_texts(recipe, examples, built.texts)
+            recorder.answer_coverage = log_text_issues(recipe, examples, built.texts)
         data = {
-            name: batch_task(recipe, each, reader, built.texts) for name, each in examples.items()
+            name: build_task_data(recipe, each, reader, built.texts)
+            for name, each in examples.items()
         }
         return data, built, card
 

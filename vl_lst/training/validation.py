@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 
 from tasks import Score, Task
 from vl_lst.data.batches import load_in_order
-from vl_lst.data.order import in_turn
+from vl_lst.data.order import sequential_batches
 from vl_lst.data.task_data import TaskData
 from vl_lst.errors import TrainingError
 from vl_lst.generation.answering import Answerer
@@ -82,7 +82,7 @@ class Validator:
         processes = self._accelerator.num_processes
         split = self._recipe.data.validation_split[name]
         total = len(data.examples.validation)
-        order = in_turn(
+        order = sequential_batches(
             total,
             self._recipe.training.evaluation_batch_size,
             process=self._accelerator.process_index,
@@ -112,7 +112,7 @@ def percent(task: Task, score: Score) -> float:
 
 
 def mean_percent(data: Mapping[str, TaskData], validated: Mapping[str, Validated]) -> float:
-    """Return the mean of the tasks' primary metrics in percent; the best checkpoint maximises it."""
+    """Return the mean primary metric in percent, which the best checkpoint maximises."""
     return fmean(
         percent(data[name].examples.task, result.score) for name, result in validated.items()
     )

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tiny_mixture import GQA_VALIDATION, add_tasks, mixture_recipe
 from tiny_run import tiny_world
 
-from vl_lst.data.order import in_turn
+from vl_lst.data.order import sequential_batches
 from vl_lst.recipes import dump_recipe
 
 TESTS = Path(__file__).resolve().parents[2]
@@ -100,7 +100,11 @@ def test_predictions_of_two_processes_score_as_those_of_one(
 ) -> None:
     folder, _ = trained
     assert GQA_VALIDATION == 5
-    assert [len(batch) for rank in range(2) for batch in in_turn(5, 9, process=rank, processes=2)]
+    assert [
+        len(batch)
+        for rank in range(2)
+        for batch in sequential_batches(5, 9, process=rank, processes=2)
+    ]
     records = [
         json.loads((folder / f"by-{count}" / "run" / "record.json").read_text()) for count in (1, 2)
     ]

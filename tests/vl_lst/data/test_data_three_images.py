@@ -1,4 +1,4 @@
-"""A task about three images trains, is evaluated and answers; nothing is fitted to two."""
+"""A task with three images per example trains, evaluates and predicts."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ TASK = replace(VQA, name="triple", prompt_prefix="vqa: ", images_per_example=3)
 
 @pytest.fixture
 def triple(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One more file of `tasks`, as a user would add it."""
+    """Add a file to `tasks`, as a user would."""
     folder = tmp_path / "more_tasks"
     folder.mkdir()
     (folder / "triple.py").write_text(TRIPLE)
@@ -33,7 +33,9 @@ def triple(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("tasks.triple", None)
 
 
-def test_a_task_about_three_images(world: TinyWorld, triple: None, tmp_path: Path) -> None:
+def test_a_task_with_three_images_per_example(
+    world: TinyWorld, triple: None, tmp_path: Path
+) -> None:
     ids = list(FeatureStore(world.train_features))
     examples = tmp_path / "examples.jsonl"
     with examples.open("w") as file:
@@ -54,7 +56,7 @@ def test_a_task_about_three_images(world: TinyWorld, triple: None, tmp_path: Pat
     ).answer in ("yes", "no")
 
 
-def test_a_run_about_one_image_says_so_when_it_is_asked_about_three(
+def test_a_run_with_one_image_refuses_a_question_about_three(
     world: TinyWorld, triple: None, tmp_path: Path
 ) -> None:
     train(world.recipe(training__epochs=1), tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Batches: texts cut and held once, targets as the paper has them, the same in any worker."""
+"""Batches: truncated and distinct texts, the paper's targets, the same in any worker."""
 
 from collections import Counter
 from dataclasses import fields
@@ -14,25 +14,24 @@ from transformers import AutoTokenizer
 from feature_extraction.store.store import open_features
 from tasks import Example, get_task
 from vl_lst.backbones.backbone import IGNORED
-from vl_lst.backbones.tokenizer import CachingTokenizer as Texts
+from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.data.batches import (
-    AnswerScores,
     Batches,
     BlankFeatures,
     MixedBatches,
-    SampledAnswers,
     load_in_order,
     prompt_fields,
 )
 from vl_lst.data.order import Portion, Schedule, StepOrder
+from vl_lst.data.targets import AnswerScores, SampledAnswers
 from vl_lst.models.batch import Batch
 
 TASK = get_task("vqa")
 
 
 @pytest.fixture(scope="module")
-def texts(world: TinyWorld) -> Texts:
-    return Texts(AutoTokenizer.from_pretrained(str(world.backbone)))
+def tokenizer(world: TinyWorld) -> CachingTokenizer:
+    return CachingTokenizer(AutoTokenizer.from_pretrained(str(world.backbone)))
 
 
 def example(*targets: tuple[str, float], prompt: str = "vqa: is it red?") -> Example:
@@ -46,29 +45,32 @@ def equal(left: Batch, right: Batch) -> bool:
     return all(same(getattr(left, f.name), getattr(right, f.name)) for f in fields(Batch))
 
 
-def test_prompts_are_cut_to_the_limit_with_the_end_included(texts: Texts) -> None:
-    long = texts.encode("vqa : is it red ? is it green ?", 5)
+def test_prompts_are_truncated_before_end_of_sequence(tokenizer: CachingTokenizer) -> None:
+    long = tokenizer.encode("vqa : is it red ? is it green ?", 5)
     assert len(long) == 5
-    assert long[-1] == texts.eos_token_id
-    assert long[:-1] == texts.encode("vqa : is it red ? is it green ?", 20)[:4]
-    assert texts.encode("", 5) == (texts.eos_token_id,)
+    assert long[-1] == tokenizer.eos_token_id
+    assert long[:-1] == tokenizer.encode("vqa : is it red ? is it green ?", 20)[:4]
+    assert tokenizer.encode("", 5) == (tokenizer.eos_token_id,)
 
 
-def test_equal_prompts_are_held_once(texts: Texts) -> None:
+def test_equal_prompts_are_merged(tokenizer: CachingTokenizer) -> None:
     prompts = ["is it red?", "what color is it?", "is it red?", "is  it  red ?"]
-    made = prompt_fields(prompts, texts, most_tokens=20)
+    made = prompt_fields(prompts, tokenizer, max_tokens=20)
     assert made["prompt_ids_UT"].shape[0] == 2
     assert made["prompt_index_B"].tolist() == [0, 1, 0, 0]
-    assert made["prompt_ids_UT"][0].tolist()[-2:] == [texts.eos_token_id, texts.pad_token_id]
+    assert made["prompt_ids_UT"][0].tolist()[-2:] == [
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+    ]
 
 
-def test_texts_survive_pickling(texts: Texts) -> None:
+def test_a_tokenizer_can_be_pickled(tokenizer: CachingTokenizer) -> None:
     import pickle
 
-    again = pickle.loads(pickle.dumps(texts))
-    assert again.encode("is it red?", 20) == texts.encode("is it red?", 20)
-    assert again.decode(texts.encode("is it red?", 20)) == texts.decode(
-        texts.encode("is it red?", 20)
+    again = pickle.loads(pickle.dumps(tokenizer))
+    assert again.encode("is it red?", 20) == tokenizer.encode("is it red?", 20)
+    assert again.decode(tokenizer.encode("is it red?", 20)) == tokenizer.decode(
+        tokenizer.encode("is it red?", 20)
     )
 
 
@@ -79,50 +81,54 @@ def test_soft_scores_are_zero_for_answers_off_the_list() -> None:
     assert torch.equal(scores, torch.tensor([[0.0, 0.3], [0.0, 0.0], [0.0, 0.0]]))
 
 
-def test_an_answer_is_drawn_in_proportion_to_its_weight(texts: Texts) -> None:
-    targets = SampledAnswers(texts, most_tokens=10, seed=3)
+def test_answers_are_sampled_in_proportion_to_their_weight(tokenizer: CachingTokenizer) -> None:
+    targets = SampledAnswers(tokenizer, max_tokens=10, seed=3)
     asked = example(("yes", 0.9), ("never", 0.0), ("no", 0.3))
-    drawn = Counter(targets.draw(asked, (epoch, 0)) for epoch in range(3000))
-    assert set(drawn) == {("yes", 0.9), ("no", 0.3)}
-    assert drawn["yes", 0.9] / 3000 == pytest.approx(0.75, abs=0.03)
+    sampled = Counter(targets.sample(asked, (epoch, 0)) for epoch in range(3000))
+    assert set(sampled) == {("yes", 0.9), ("no", 0.3)}
+    assert sampled["yes", 0.9] / 3000 == pytest.approx(0.75, abs=0.03)
 
 
-def test_what_is_drawn_depends_on_seed_epoch_and_example_alone(texts: Texts) -> None:
+def test_samples_depend_only_on_seed_epoch_and_example(tokenizer: CachingTokenizer) -> None:
     asked = example(*((word, 1.0) for word in "abcdefgh"))
 
     def draws(seed: int) -> list[str]:
-        targets = SampledAnswers(texts, most_tokens=10, seed=seed)
-        return [targets.draw(asked, (e, row))[0] for e in range(4) for row in range(4)]
+        targets = SampledAnswers(tokenizer, max_tokens=10, seed=seed)
+        return [targets.sample(asked, (e, row))[0] for e in range(4) for row in range(4)]
 
     assert draws(1) == draws(1) != draws(2)
     assert len(set(draws(1))) > 3
 
 
-def test_labels_end_with_the_end_of_sequence_and_equal_pairs_are_held_once(texts: Texts) -> None:
-    targets = SampledAnswers(texts, most_tokens=3, seed=0)
+def test_labels_end_with_end_of_sequence_and_equal_pairs_are_merged(
+    tokenizer: CachingTokenizer,
+) -> None:
+    targets = SampledAnswers(tokenizer, max_tokens=3, seed=0)
     answers = ["yes", "a thing of other", "yes", "yes"]
     examples = [example((answer, 0.6)) for answer in answers]
     made = targets.fields(examples, [(0, 0)] * 4, torch.tensor([0, 0, 0, 1]))
     assert made["labels_BL"].shape == (4, 3)
-    assert made["labels_BL"][0].tolist()[1:] == [texts.eos_token_id, IGNORED]
-    assert made["labels_BL"][1, -1] == texts.eos_token_id
+    assert made["labels_BL"][0].tolist()[1:] == [tokenizer.eos_token_id, IGNORED]
+    assert made["labels_BL"][1, -1] == tokenizer.eos_token_id
     assert made["weights_B"].tolist() == pytest.approx([0.6] * 4)
     assert made["pair_rows_P"].tolist() == [0, 1, 3]
     assert made["pair_index_B"].tolist() == [0, 1, 0, 2]
 
 
-def training_batches(world: TinyWorld, texts: Texts, **loading: Any) -> list[Batch]:
+def training_batches(world: TinyWorld, tokenizer: CachingTokenizer, **loading: Any) -> list[Batch]:
     examples = TASK.load(world.root, "train2014")
     features = open_features([world.train_features])
-    targets = SampledAnswers(texts, most_tokens=10, seed=1)
+    targets = SampledAnswers(tokenizer, max_tokens=10, seed=1)
     schedule = Schedule(portions={"vqa": Portion(len(examples), 8)}, epochs=1)
     order = StepOrder({"vqa": range(len(examples))}, schedule, seed=1)
-    batches = MixedBatches({"vqa": Batches(TASK, examples, features, texts, targets)})
+    batches = MixedBatches({"vqa": Batches(TASK, examples, features, tokenizer, targets)})
     return list(load_in_order(batches, order, **loading))
 
 
-def test_batches_hold_features_and_ids_of_their_examples(world: TinyWorld, texts: Texts) -> None:
-    batches = training_batches(world, texts, workers=0, pin_memory=False)
+def test_batches_hold_features_and_ids_of_their_examples(
+    world: TinyWorld, tokenizer: CachingTokenizer
+) -> None:
+    batches = training_batches(world, tokenizer, workers=0, pin_memory=False)
     assert [len(batch) for batch in batches] == [8, 8, 8, 8, 4]
     features = open_features([world.train_features])
     batch = batches[1]
@@ -135,19 +141,22 @@ def test_batches_hold_features_and_ids_of_their_examples(world: TinyWorld, texts
 
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_workers_give_the_same_batches(
-    world: TinyWorld, texts: Texts, start_method: str, monkeypatch: pytest.MonkeyPatch
+    world: TinyWorld,
+    tokenizer: CachingTokenizer,
+    start_method: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    alone = training_batches(world, texts, workers=0, pin_memory=False)
+    alone = training_batches(world, tokenizer, workers=0, pin_memory=False)
     loader = partial(DataLoader, multiprocessing_context=start_method)
     monkeypatch.setattr("vl_lst.data.batches.DataLoader", loader)
-    shared = training_batches(world, texts, workers=2, pin_memory=False)
+    shared = training_batches(world, tokenizer, workers=2, pin_memory=False)
     assert all(equal(a, b) for a, b in zip(alone, shared, strict=True))
 
 
-def test_no_more_workers_start_than_there_are_cores(
-    world: TinyWorld, texts: Texts, monkeypatch: pytest.MonkeyPatch
+def test_at_most_one_worker_per_core_starts(
+    world: TinyWorld, tokenizer: CachingTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PyTorch warns of more, and a recipe written for a larger machine is no mistake."""
+    """PyTorch warns about more, and a recipe may come from a larger machine."""
     monkeypatch.setattr("vl_lst.data.batches.usable_cores", lambda: 1)
     asked: list[int] = []
 
@@ -156,14 +165,16 @@ def test_no_more_workers_start_than_there_are_cores(
         return DataLoader(*batches, num_workers=0, **options)
 
     monkeypatch.setattr("vl_lst.data.batches.DataLoader", loader)
-    training_batches(world, texts, workers=4, pin_memory=False)
+    training_batches(world, tokenizer, workers=4, pin_memory=False)
     assert set(asked) == {1}
 
 
-def test_loading_leaves_the_global_generator_alone(world: TinyWorld, texts: Texts) -> None:
-    """Dropout draws from it, and must not depend on how often a loader was made."""
+def test_loading_does_not_use_the_global_generator(
+    world: TinyWorld, tokenizer: CachingTokenizer
+) -> None:
+    """Dropout uses it, and must not depend on how often a loader was created."""
     before = torch.get_rng_state()
-    training_batches(world, texts, workers=0, pin_memory=False)
+    training_batches(world, tokenizer, workers=0, pin_memory=False)
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -1,4 +1,4 @@
-"""What is said where examples need images that have no features."""
+"""Errors about images that have no features."""
 
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ from vl_lst.data.examples import require_images
 
 
 class Reader(dict[str, object]):
-    """What a feature file says of its images."""
+    """Stand-in for a feature file."""
 
     failures = {"bad": "the file is empty"}
 
@@ -25,20 +25,20 @@ class Examples:
         return self._image_ids
 
 
-def said_of(*image_ids: str) -> str:
+def message_about(*image_ids: str) -> str:
     with pytest.raises(StoreError) as caught:
         require_images(cast(Any, Reader(there=1)), "val", cast(Any, Examples(*image_ids)))
     return str(caught.value)
 
 
-def test_images_that_could_not_be_read_must_be_replaced_not_extracted_elsewhere() -> None:
-    said = said_of("there", "bad")
-    assert "1 of the 2 images of val have no features, 1 of which could not be read" in said
-    assert said.endswith(
-        "Replace their files and run the command that extracts the features again, or leave out "
+def test_unreadable_images_must_be_replaced() -> None:
+    message = message_about("there", "bad")
+    assert "1 of the 2 images of val have no features, 1 of which could not be read" in message
+    assert message.endswith(
+        "Replace their files and extract the features again with the same command, or leave out "
         "the examples."
     )
 
 
-def test_images_that_are_not_there_must_be_extracted() -> None:
-    assert said_of("there", "bad", "gone").endswith("add --features MORE.h5.")
+def test_absent_images_must_be_extracted() -> None:
+    assert message_about("there", "bad", "gone").endswith("add --features MORE.h5.")

@@ -1,4 +1,4 @@
-"""The order of examples depends on the seed and the step, not on the past or on who asks."""
+"""The order of examples depends only on the seed and the step."""
 
 import itertools
 from collections import Counter
@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from vl_lst.data.order import ExampleKey, Portion, Schedule, StepOrder, in_turn, uniform
+from vl_lst.data.order import (
+    ExampleKey,
+    Portion,
+    Schedule,
+    StepOrder,
+    sequential_batches,
+    uniform_from_key,
+)
 
 SCHEDULE = Schedule(portions={"a": Portion(10, 4)}, epochs=3)
 MIXTURE = Schedule(portions={"a": Portion(10, 4), "b": Portion(5, 1), "c": Portion(3, 5)}, epochs=2)
@@ -15,7 +22,7 @@ MIXED_ROWS = {"a": ROWS, "b": list(range(200, 205)), "c": list(range(300, 303))}
 
 
 def steps(**options: Any) -> list[list[ExampleKey]]:
-    """What one task's steps hold."""
+    """Return the keys of each step of a single task."""
     return [keys for _, keys in StepOrder({"a": ROWS}, SCHEDULE, **options)]
 
 
@@ -26,7 +33,7 @@ def test_lengths() -> None:
     assert [SCHEDULE.epoch_of(step) for step in (0, 2, 3, 8)] == [0, 0, 1, 2]
 
 
-def test_each_epoch_sees_each_example_once_in_an_order_of_its_own() -> None:
+def test_each_epoch_sees_each_example_once_in_its_own_order() -> None:
     batches = steps(seed=1)
     assert [len(batch) for batch in batches] == [4, 4, 2] * 3
     epochs = [list(itertools.chain(*batches[first : first + 3])) for first in (0, 3, 6)]
@@ -36,16 +43,16 @@ def test_each_epoch_sees_each_example_once_in_an_order_of_its_own() -> None:
     assert batches != steps(seed=2)
 
 
-def test_tasks_take_turns_as_often_as_they_have_batches() -> None:
+def test_tasks_occur_in_proportion_to_their_batches() -> None:
     batches = list(StepOrder(MIXED_ROWS, MIXTURE, seed=1))
     for epoch, part in enumerate((batches[:9], batches[9:])):
         assert Counter(task for task, _ in part) == {"a": 3, "b": 5, "c": 1}
         for task, rows in MIXED_ROWS.items():
             seen = [key for name, keys in part if name == task for key in keys]
             assert sorted(seen) == [(epoch, row) for row in rows]
-    turns = [[task for task, _ in part] for part in (batches[:9], batches[9:])]
-    assert turns[0] != turns[1]
-    assert turns[0] != sorted(turns[0])
+    tasks = [[task for task, _ in part] for part in (batches[:9], batches[9:])]
+    assert tasks[0] != tasks[1]
+    assert tasks[0] != sorted(tasks[0])
 
 
 @pytest.mark.parametrize("start", range(19))
@@ -54,7 +61,7 @@ def test_a_resumed_run_sees_the_same_examples(start: int) -> None:
     assert list(StepOrder(MIXED_ROWS, MIXTURE, seed=1, start=start)) == whole[start:]
 
 
-def test_a_number_of_steps_may_end_within_an_epoch() -> None:
+def test_a_run_may_end_within_an_epoch() -> None:
     short = Schedule(portions=MIXTURE.portions, steps=13)
     whole = list(StepOrder(MIXED_ROWS, MIXTURE, seed=1))
     assert list(StepOrder(MIXED_ROWS, short, seed=1)) == whole[:13]
@@ -70,16 +77,16 @@ def test_processes_share_a_step_in_equal_parts() -> None:
 
 
 def test_evaluation_sees_each_example_in_exactly_one_process() -> None:
-    shares = [in_turn(5, 2, process=p, processes=2) for p in range(2)]
+    shares = [sequential_batches(5, 2, process=p, processes=2) for p in range(2)]
     seen = [row for share in shares for batch in share for _, row in batch]
     assert sorted(seen) == [0, 1, 2, 3, 4]
-    assert in_turn(5, 2) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
+    assert sequential_batches(5, 2) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
 
 
-def test_uniform_numbers_depend_on_their_key_alone_and_fill_the_unit_interval() -> None:
-    numbers = [uniform(1, 2, row) for row in range(2000)]
-    assert numbers == [uniform(1, 2, row) for row in range(2000)]
+def test_uniform_numbers_depend_on_their_key_and_fill_the_unit_interval() -> None:
+    numbers = [uniform_from_key(1, 2, row) for row in range(2000)]
+    assert numbers == [uniform_from_key(1, 2, row) for row in range(2000)]
     assert 0 <= min(numbers) < 0.01
     assert 0.99 < max(numbers) < 1
     assert abs(sum(numbers) / 2000 - 0.5) < 0.03
-    assert uniform(0, 0, 0) == pytest.approx(0.08234954794796834, abs=0)
+    assert uniform_from_key(0, 0, 0) == pytest.approx(0.08234954794796834, abs=0)

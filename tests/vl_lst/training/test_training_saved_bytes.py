@@ -1,4 +1,4 @@
-"""What autograd keeps is counted once, without parameters, and by part."""
+"""Saved bytes count each storage once, without parameters, by part."""
 
 import gc
 import importlib.util
@@ -59,7 +59,7 @@ def test_hooks_are_removed_when_the_run_fails() -> None:
 def test_the_ladder_needs_less_than_half_of_the_reference_at_t5_base_size(
     benchmark: ModuleType,
 ) -> None:
-    """330.6 MiB is what the reference implementation was counted to keep at these shapes."""
+    """The reference implementation saves 330.6 MiB at these shapes."""
     workload = Workload(batch_size=16)
     model = benchmark.ladder(benchmark.t5_base(), workload, recompute=True).train()
     batch = workload.batch(benchmark.VOCABULARY)
@@ -69,8 +69,8 @@ def test_the_ladder_needs_less_than_half_of_the_reference_at_t5_base_size(
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 17_967_384
 
 
-def test_what_was_saved_for_a_result_nobody_kept_does_not_count() -> None:
-    """Such as the norms of DoRA's weights, which peft computes and detaches."""
+def test_tensors_saved_for_a_discarded_result_do_not_count() -> None:
+    """Such as the norms of DoRA's weights, which peft detaches."""
     layer = nn.Linear(4, 4)
     inputs = torch.randn(2, 4)
 

@@ -1,4 +1,4 @@
-"""The batch of every task has the shapes that models are told to expect."""
+"""Batches of every task have the documented shapes."""
 
 import json
 from collections.abc import Sequence
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from tasks import Example, Task, get_task, task_names
 from vl_lst.backbones.backbone import IGNORED
-from vl_lst.backbones.tokenizer import CachingTokenizer as Texts
-from vl_lst.data.batches import AnswerScores, Batches, SampledAnswers, Targets
+from vl_lst.backbones.tokenizer import CachingTokenizer
+from vl_lst.data.batches import Batches
+from vl_lst.data.targets import AnswerScores, SampledAnswers, Targets
 from vl_lst.models.batch import Batch
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
@@ -21,7 +22,7 @@ ANSWERS = ("yes", "no", "true", "false")
 
 
 class Words:
-    """A tokenizer that numbers words by their length."""
+    """Tokenizer whose token ids are lengths of words."""
 
     pad_token_id = 0
     eos_token_id = 1
@@ -31,7 +32,7 @@ class Words:
 
 
 class NumberedFeatures:
-    """The features of the n-th image asked for are n throughout."""
+    """Features of which those of the n-th image all equal n."""
 
     def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
         numbers = np.arange(len(image_ids), dtype=np.float16)
@@ -50,7 +51,7 @@ def batch_of(task: Task, targets: Targets | None) -> tuple[Batch, list[Example]]
     examples = task.load(root, split)
     listed = [example for example in examples if example.targets]
     rows = [row for row in range(len(examples)) if examples[row].targets]
-    batches = Batches(task, examples, NumberedFeatures(), Texts(Words()), targets)
+    batches = Batches(task, examples, NumberedFeatures(), CachingTokenizer(Words()), targets)
     return batches[[(0, row) for row in rows]], listed
 
 
@@ -58,7 +59,7 @@ def batch_of(task: Task, targets: Targets | None) -> tuple[Batch, list[Example]]
 def test_a_batch_has_the_documented_shapes(task: Task, head: str | None) -> None:
     if head is not None and head not in task.heads:
         pytest.skip(f"{task.name} has no such head")
-    sampled = SampledAnswers(Texts(Words()), most_tokens=task.max_answer_tokens, seed=0)
+    sampled = SampledAnswers(CachingTokenizer(Words()), max_tokens=task.max_answer_tokens, seed=0)
     targets = {"classify": AnswerScores(ANSWERS), "generate": sampled, None: None}[head]
     batch, examples = batch_of(task, targets)
     count, images = len(examples), task.images_per_example

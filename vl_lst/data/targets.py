@@ -1,0 +1,105 @@
+"""Training targets: soft scores over an answer list, or sampled answers.
+
+B examples, P distinct (prompt, answer) pairs, L answer tokens, A answers.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tasks import Example
+from vl_lst.backbones.backbone import IGNORED
+from vl_lst.backbones.tokenizer import CachingTokenizer
+from vl_lst.data.order import ExampleKey, uniform_from_key
+from vl_lst.models.batch import unique_rows
+
+__all__ = ["AnswerScores", "SampledAnswers", "Targets"]
+
+
+class Targets(Protocol):
+    """Training targets of a head."""
+
+    def fields(
+        self, examples: Sequence[Example], keys: Sequence[ExampleKey], prompt_index_B: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the fields of a `Batch` that hold the targets.
+
+        Args:
+            examples: The B examples of the batch.
+            keys: Their keys.
+            prompt_index_B: Index of each example's prompt among the batch's distinct prompts.
+        """
+        ...
+
+
+class AnswerScores:
+    """Soft scores over a list of answers.
+
+    An example without an answer on the list has scores of 0: all listed answers are wrong for it,
+    from which a model learns too.
+
+    Args:
+        answers: Answer list.
+    """
+
+    def __init__(self, answers: Sequence[str]) -> None:
+        self._row = {answer: row for row, answer in enumerate(answers)}
+
+    def fields(
+        self, examples: Sequence[Example], keys: Sequence[ExampleKey], prompt_index_B: Tensor
+    ) -> dict[str, Tensor]:
+        """Return scores [B, A]."""
+        scores_BA = torch.zeros(len(examples), len(self._row))
+        for place, example in enumerate(examples):
+            for answer, weight in example.targets:
+                row = self._row.get(answer)
+                if row is not None:
+                    scores_BA[place, row] = weight
+        return {"scores_BA": scores_BA}
+
+
+class SampledAnswers:
+    """One answer per example, sampled in every epoch; its weight scales the loss (VL-T5).
+
+    The probability of an answer is proportional to its weight. The sample depends only on the
+    seed, the epoch and the example, not on the worker.
+
+    Args:
+        tokenizer: Tokenizer of the backbone.
+        max_tokens: Maximum number of answer tokens, end-of-sequence included; longer answers are
+            truncated.
+        seed: Seed for answer sampling.
+    """
+
+    def __init__(self, tokenizer: CachingTokenizer, *, max_tokens: int, seed: int) -> None:
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        self._seed = seed
+
+    def fields(
+        self, examples: Sequence[Example], keys: Sequence[ExampleKey], prompt_index_B: Tensor
+    ) -> dict[str, Tensor]:
+        """Return labels [B, L], weights [B], and the distinct (prompt, answer) pairs."""
+        sampled = [self.sample(example, key) for example, key in zip(examples, keys, strict=True)]
+        labels_BL = self._tokenizer.encode_all(
+            [answer for answer, _ in sampled], self._max_tokens, padding=IGNORED
+        )
+        pair_rows_P, pair_index_B = unique_rows(torch.cat((prompt_index_B[:, None], labels_BL), 1))
+        return {
+            "labels_BL": labels_BL,
+            "weights_B": torch.tensor([weight for _, weight in sampled]),
+            "pair_rows_P": pair_rows_P,
+            "pair_index_B": pair_index_B,
+        }
+
+    def sample(self, example: Example, key: ExampleKey) -> tuple[str, float]:
+        """Return an answer of the example, and its weight."""
+        usable = [target for target in example.targets if target[1] > 0]
+        point = uniform_from_key(self._seed, *key) * sum(weight for _, weight in usable)
+        for answer, weight in usable:
+            point -= weight
+            if point < 0:
+                return answer, weight
+        return usable[-1]

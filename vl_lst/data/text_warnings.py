@@ -1,0 +1,193 @@
+"""Warnings about prompts and answers that a model cannot read or give."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+
+from tasks import ExampleTable, Task
+from tasks._answers import answer_coverage, coverage_text
+from vl_lst.backbones.tokenizer import CachingTokenizer
+from vl_lst.data.answer_lists import answer_list_file
+from vl_lst.data.examples import TaskExamples
+from vl_lst.data.text_issues import (
+    TextIssues,
+    answer_issues,
+    answer_list_issues,
+    correct_answers,
+    prompt_issues,
+)
+from vl_lst.recipes import Recipe
+
+__all__ = ["log_text_issues", "question_notes", "split_notes"]
+
+log = logging.getLogger(__name__)
+
+NEVER_COMPLETE = "can never be generated completely"
+# Percentage below which an answer list is probably too short or that of another dataset.
+LOW_COVERAGE = 90.0
+
+
+def log_text_issues(
+    recipe: Recipe, examples: Mapping[str, TaskExamples], tokenizer: CachingTokenizer
+) -> dict[str, float]:
+    """Log issues of each task's prompts and answers, and the coverage of its answer list.
+
+    Args:
+        recipe: Recipe of the run.
+        examples: Examples of each task, by name.
+        tokenizer: Tokenizer of the backbone.
+
+    Returns:
+        Percentage of training examples whose answer is on the task's answer list (see
+        `answer_coverage`), by task; tasks without a list have no entry.
+    """
+    coverage: dict[str, float] = {}
+    for name, each in examples.items():
+        _log_prompts(recipe, each, tokenizer)
+        if recipe.head[name] == "generate":
+            _log_answers(recipe, each, tokenizer)
+        if each.answers is not None:
+            coverage[name] = _log_coverage(recipe, each, each.answers)
+    return coverage
+
+
+def question_notes(prompt: str, task: Task, tokenizer: CachingTokenizer) -> tuple[str, ...]:
+    """Describe the parts of a prompt that a model does not read.
+
+    Args:
+        prompt: The prompt, with the task's prefix.
+        task: Task of the prompt.
+        tokenizer: Tokenizer of the backbone.
+    """
+    issues = prompt_issues([prompt], task, tokenizer)
+    notes = []
+    if issues.too_long:
+        notes.append(
+            f"the question is truncated: found {issues.longest:,} tokens, expected at most "
+            f"{issues.limit:,}, as in training (data.max_prompt_tokens)"
+        )
+    if issues.unknown:
+        notes.append("the question contains characters that the tokenizer does not know")
+    if issues.blank:
+        notes.append("the question contains nothing that the tokenizer knows")
+    return tuple(notes)
+
+
+def split_notes(
+    recipe: Recipe,
+    task: Task,
+    examples: ExampleTable,
+    tokenizer: CachingTokenizer,
+    answers: Sequence[str] | None,
+    head: str,
+) -> tuple[str, ...]:
+    """Describe what a trained model does not read of a split, and which answers it cannot give.
+
+    Args:
+        recipe: Recipe of the run.
+        task: Task of the split.
+        examples: Examples of the split.
+        tokenizer: Tokenizer of the backbone.
+        answers: Answer list of the run; `None` if the model may generate any answer.
+        head: Name of the trained task whose head answers.
+    """
+    issues = prompt_issues(_prompts(examples), task, tokenizer)
+    notes = [issues.describe("prompts", consequence="are truncated, as in training")]
+    if recipe.head[head] == "generate":
+        limit = recipe.generation.max_length[head]
+        if task.answers_are != "references":
+            issues = answer_issues(correct_answers(examples), task, tokenizer, limit=limit)
+            notes.append(issues.describe("answers", consequence=NEVER_COMPLETE))
+        if answers is not None:
+            issues = answer_list_issues(answers, task, tokenizer, limit=limit)
+            notes.append(issues.describe("listed answers", consequence=NEVER_COMPLETE))
+    coverage = None if answers is None else answer_coverage(examples, answers)
+    if coverage is not None and coverage < LOW_COVERAGE:
+        notes.append(
+            f"the run's answer list covers {coverage_text(coverage)} of the correct answers; the "
+            "model cannot give the others"
+        )
+    return tuple(note for note in notes if note is not None)
+
+
+def _log_prompts(recipe: Recipe, each: TaskExamples, tokenizer: CachingTokenizer) -> None:
+    for split, examples in _splits(recipe, each):
+        issues = prompt_issues(_prompts(examples), each.task, tokenizer)
+        where = f"{each.task.name} {split}"
+        found = issues.describe("prompts", consequence="are truncated")
+        if found is None:
+            log.info(
+                "%s: %s prompts of at most %s tokens; none exceeds %s",
+                *(where, f"{issues.texts:,}", f"{issues.longest:,}", f"{issues.limit:,}"),
+                extra={"only_in_file": True},
+            )
+            continue
+        advice = f". To read them whole, raise data.max_prompt_tokens.{each.task.name}"
+        log.warning("%s: %s%s", where, found, advice if issues.too_long else "")
+
+
+def _log_answers(recipe: Recipe, each: TaskExamples, tokenizer: CachingTokenizer) -> None:
+    task, limit = each.task, recipe.generation.max_length[each.task.name]
+    counted: list[tuple[str, str, TextIssues]] = []
+    for split, examples in _splits(recipe, each):
+        # Validation captions are references; a prediction need not equal one of them.
+        if task.answers_are != "references" or examples is each.train:
+            issues = answer_issues(correct_answers(examples), task, tokenizer, limit=limit)
+            counted.append((f"{task.name} {split}", "answers", issues))
+    if each.answers is not None:
+        issues = answer_list_issues(each.answers, task, tokenizer, limit=limit)
+        counted.append((task.name, "listed answers", issues))
+    for where, noun, issues in counted:
+        found = issues.describe(noun, consequence=NEVER_COMPLETE)
+        if found is not None:
+            advice = f". Raise generation.max_length.{task.name}" if issues.too_long else ""
+            log.warning("%s: %s%s", where, found, advice)
+
+
+def _log_coverage(recipe: Recipe, each: TaskExamples, answers: Sequence[str]) -> float:
+    """Log how many answers an answer list covers; return the percentage of the training split."""
+    name = each.task.name
+    source, remedy = _answer_list_source(recipe, each.task)
+    alternative = (
+        "generate answers (--head generate)"
+        if recipe.head[name] == "classify"
+        else "leave out generation.constrain_to_answers"
+    )
+    train, validation = (answer_coverage(table, answers) for _, table in _splits(recipe, each))
+    assert train is not None, "a training split has labels"
+    assert validation is not None, "a validation split has labels"
+    is_low = min(train, validation) < LOW_COVERAGE
+    log.log(
+        logging.WARNING if is_low else logging.INFO,
+        "%s: the answer list (%s; %s) covers %s of the training answers and %s of the validation "
+        "answers%s",
+        name,
+        f"{len(answers):,} answers",
+        source,
+        coverage_text(train),
+        coverage_text(validation),
+        f". The model can never give the others: {remedy}, or {alternative}" if is_low else "",
+        extra={"only_in_file": each.task.answer_words is not None and not is_low},
+    )
+    return train
+
+
+def _answer_list_source(recipe: Recipe, task: Task) -> tuple[str, str]:
+    """Return where a task's answer list is from, and how to make it cover more answers."""
+    file = answer_list_file(recipe, task)
+    if file is not None:
+        return str(file), f"choose another list (data.answer_list.{task.name})"
+    if task.answer_words is not None:
+        return "the task's own", "correct the answers"
+    source, count = "counted from the training examples", recipe.data.min_answer_count[task.name]
+    if count > 1:
+        return f"{source}, at least {count:,} of each", f"lower data.min_answer_count.{task.name}"
+    return source, "add examples"
+
+
+def _splits(recipe: Recipe, each: TaskExamples) -> list[tuple[str, ExampleTable]]:
+    data, name = recipe.data, each.task.name
+    return [(data.train_split[name], each.train), (data.validation_split[name], each.validation)]
+
+
+def _prompts(examples: ExampleTable) -> Iterator[str]:
+    return (example.prompt for example in examples)
