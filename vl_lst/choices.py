@@ -1,4 +1,4 @@
-"""Names that settings are chosen from; light to import, since help texts list them."""
+"""Choices of settings. Imports nothing slow, because help texts list them."""
 
 import importlib.util
 import pkgutil
@@ -7,16 +7,16 @@ from typing import Literal
 __all__ = ["ArithmeticPrecision", "BackbonePrecision", "DeviceName", "module_names"]
 
 ArithmeticPrecision = Literal["fp32", "bf16"]
-# How the frozen backbone is held; see `vl_lst.backbones.quantization`.
+# Precision of the frozen backbone's weights; see `vl_lst.backbones.quantization`.
 BackbonePrecision = Literal["fp32", "bf16", "int8", "nf4"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 def module_names(package: str) -> list[str]:
-    """List the public modules of a package, without importing it.
+    """Return the names of the public modules of a package, without importing it.
 
     Args:
-        package: Its full name, such as `vl_lst.methods`.
+        package: Full name of the package, such as `vl_lst.methods`.
     """
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec else None

@@ -1,4 +1,4 @@
-"""The device a model runs on, and the precision it computes with there."""
+"""Devices: choice, name, and precision of arithmetic."""
 
 import platform
 from contextlib import AbstractContextManager
@@ -12,16 +12,16 @@ __all__ = ["arithmetic", "choose_device", "device_name"]
 
 
 def choose_device(name: DeviceName) -> torch.device:
-    """The device a recipe names.
+    """Return the device of a name; `auto` is CUDA if available.
 
     Raises:
-        TrainingError: CUDA is asked for and not there.
+        TrainingError: The name is `cuda`, and no CUDA device is available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise TrainingError(
-            "training.device is cuda, but no CUDA device can be used here; set it to auto or cpu"
+            "training.device is cuda, but no CUDA device is available. Set it to auto or cpu."
         )
     return torch.device(name)
 
@@ -29,12 +29,12 @@ def choose_device(name: DeviceName) -> torch.device:
 def arithmetic(
     precision: ArithmeticPrecision, device: torch.device
 ) -> AbstractContextManager[object]:
-    """Where a forward pass computes at `precision`; its parameters stay as they are."""
+    """Return a context in which forward passes compute at `precision`; parameters keep theirs."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def device_name(device: torch.device) -> str:
-    """Kind and name of a device, such as "cuda: NVIDIA A100"."""
+    """Return the kind and name of a device, such as "cuda: NVIDIA A100"."""
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}"
     return f"{device.type}: {platform.processor() or platform.machine()}"

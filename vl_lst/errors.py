@@ -1,15 +1,15 @@
-"""Errors of training and models that are the user's to mend, not the program's.
+"""Errors caused by user input.
 
     VlLstError
     ├── RecipeError          a recipe or an override is not valid
-    ├── ModelError           a backbone or its settings do not fit together
-    ├── CheckpointError      a run or checkpoint directory is incomplete or of another model
-    ├── LaunchError          a launcher's environment is malformed, or processes cannot meet
+    ├── ModelError           a backbone cannot be loaded, or does not fit the settings
+    ├── CheckpointError      a run directory or checkpoint is incomplete, or of another model
+    ├── LaunchError          a launcher's environment is malformed, or processes cannot connect
     ├── ProcessFailedError   another process of the same training failed
-    └── TrainingError        training cannot go on
+    └── TrainingError        training cannot continue
 
-`USER_ERRORS` adds the roots of the other packages: whatever is in it, the command line prints as
-one message without traceback and exits with code 1.
+`USER_ERRORS` adds the root errors of the other packages. The command line prints each of these as a
+message without traceback and exits with code 1.
 """
 
 from eval.errors import InputError
@@ -37,7 +37,7 @@ class RecipeError(VlLstError):
 
 
 class ModelError(VlLstError):
-    """A backbone cannot be loaded, or does not fit the settings asked for."""
+    """A backbone cannot be loaded, or does not fit the settings."""
 
 
 class CheckpointError(VlLstError):
@@ -45,15 +45,15 @@ class CheckpointError(VlLstError):
 
 
 class LaunchError(VlLstError):
-    """The variables of a launcher such as torchrun are malformed, or processes cannot meet."""
+    """The variables of a launcher such as torchrun are malformed, or processes cannot connect."""
 
 
 class ProcessFailedError(VlLstError):
-    """A process that trains with others failed; this or another process says why.
+    """One of several training processes failed; that process reports the reason.
 
     Args:
         message: What failed.
-        is_own: Whether it is this process that failed alone, and has logged why.
+        is_own: Whether this process failed, and has logged the reason.
     """
 
     def __init__(self, message: str, *, is_own: bool = False) -> None:
@@ -62,9 +62,9 @@ class ProcessFailedError(VlLstError):
 
 
 class TrainingError(VlLstError):
-    """Training met something it cannot go on from, such as a loss that is not finite."""
+    """Training cannot continue, for example because the loss is not finite."""
 
 
 USER_ERRORS: tuple[type[Exception], ...] = (VlLstError, FeatureError, InputError)
-# With those of the operating system, such as a full disk: all that have a message for the user.
+# With errors of the operating system, such as a full disk: all errors with a message for the user.
 EXPLAINED_ERRORS: tuple[type[Exception], ...] = (*USER_ERRORS, OSError)

@@ -1,6 +1,6 @@
-"""Environment variables of launchers such as torchrun: ranks, and where the processes meet.
+"""Processes that a launcher such as torchrun started: environment variables and connections.
 
-This is the only place that reads these environment variables.
+No other module reads the environment variables of launchers.
 """
 
 import json
@@ -31,20 +31,20 @@ __all__ = [
     "require_one_process",
 ]
 
-# How long a process may wait for the others, for example while one of them scores. It stays below
-# 2**31 milliseconds because some backends count in milliseconds.
+# Maximum time that a process waits for the others, for example while one of them scores. It is below
+# 2**31 milliseconds, because some backends count in milliseconds.
 MAX_WAIT = timedelta(days=20)
-# How long the processes may take to start and find each other.
+# Maximum time for the processes to start and connect.
 MAX_START = timedelta(minutes=10)
-# How long the other processes wait for the first to print an error that all have.
+# Maximum time that the other processes wait for the first to print an error of all processes.
 MAX_REPORT = timedelta(seconds=30)
 REPORTED = "error_reported"
 
-# The store of this process, once it has met the others.
+# The store of this process, once it has connected to the others.
 _stores: "list[Store]" = []
 
-# The number of processes as launchers other than torchrun give it. Slurm sets its variable in the
-# steps that srun starts, but not in the batch script around them.
+# Variables in which launchers other than torchrun pass the number of processes. Slurm sets its
+# variable in the steps that srun starts, but not in the batch script around them.
 OTHER_LAUNCHERS = {
     "SLURM_STEP_NUM_TASKS": "srun",
     "OMPI_COMM_WORLD_SIZE": "mpirun",
@@ -57,14 +57,14 @@ HOW_TO_TRAIN_ALONE = "to use one process, unset WORLD_SIZE, RANK and LOCAL_RANK"
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One process among those that were launched together.
+    """One of several processes that were launched together.
 
     Args:
-        rank: Number of this process, from 0.
+        rank: Rank of this process, from 0.
         num_processes: Number of processes.
-        local_rank: Number of this process on its machine, from 0.
+        local_rank: Rank of this process on its machine, from 0.
         local_num_processes: Number of processes on this machine.
-        address: Host where the processes meet; `None` if the launcher gives none.
+        address: Host through which the processes connect; `None` if the launcher does not set one.
         port: Port on that host.
     """
 
@@ -77,18 +77,18 @@ class Launch:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes and prints for all."""
+        """Whether this process writes and prints for all processes."""
         return self.rank == 0
 
 
 def read_launch(environment: Mapping[str, str]) -> Launch:
-    """Read what torchrun sets; without WORLD_SIZE, or with 1, this is the only process.
+    """Read the variables that torchrun sets; without WORLD_SIZE, this is the only process.
 
     Args:
         environment: `os.environ`.
 
     Raises:
-        LaunchError: A variable is malformed, or the variables do not fit together.
+        LaunchError: A variable is malformed, or the variables contradict each other.
     """
     num_processes = _number(environment, "WORLD_SIZE", low=1)
     rank = _number(environment, "RANK", low=0)
@@ -113,13 +113,13 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
     if (address is None) != (port is None):
         raise LaunchError(
             f"the environment has {_shown(environment, 'MASTER_ADDR')} and "
-            f"{_shown(environment, 'MASTER_PORT')}, expected the host and the port where the "
-            f"{num_processes} processes meet. {HOW_TO_LAUNCH}; {HOW_TO_TRAIN_ALONE}."
+            f"{_shown(environment, 'MASTER_PORT')}, expected the host and the port through which "
+            f"the {num_processes} processes connect. {HOW_TO_LAUNCH}; {HOW_TO_TRAIN_ALONE}."
         )
     return Launch(
         rank=rank or 0,
         num_processes=num_processes,
-        # Ranks of a machine follow each other, and devices are taken modulo their number.
+        # Ranks on a machine are consecutive, and devices are chosen modulo their number.
         local_rank=(rank or 0) if local_rank is None else local_rank,
         local_num_processes=local_num_processes or 1,
         address=address,
@@ -131,11 +131,11 @@ def require_one_process(
     environment: Mapping[str, str],
     work: str = "several runs at the same time are trained from one process",
 ) -> None:
-    """Refuse, in one of several processes, work that they do not share.
+    """Require that no launcher started several processes.
 
     Args:
         environment: `os.environ`.
-        work: What is done in one process, for the message.
+        work: Work that needs a single process, as the start of the message.
 
     Raises:
         LaunchError: A launcher started several processes.
@@ -148,17 +148,21 @@ def require_one_process(
 
 
 def refuse_separate_processes(launch: Launch, environment: Mapping[str, str]) -> None:
-    """Refuse to train where several processes were asked for and each would train alone.
+    """Require that no launcher started several processes that would each train alone.
+
+    Args:
+        launch: This process.
+        environment: `os.environ`.
 
     Raises:
         LaunchError: Another launcher started several processes without torchrun's variables, or
-            processes are given no place to meet.
+            the processes have no address to connect to.
     """
     if launch.num_processes > 1:
         if launch.address is None:
             raise LaunchError(
-                f"WORLD_SIZE is {launch.num_processes}, but MASTER_ADDR and MASTER_PORT, where the "
-                f"processes meet, are not set. {HOW_TO_LAUNCH}; {HOW_TO_TRAIN_ALONE}."
+                f"WORLD_SIZE is {launch.num_processes}, but MASTER_ADDR and MASTER_PORT, through "
+                f"which the processes connect, are not set. {HOW_TO_LAUNCH}; {HOW_TO_TRAIN_ALONE}."
             )
         return
     if environment.get("WORLD_SIZE"):
@@ -171,7 +175,7 @@ def refuse_separate_processes(launch: Launch, environment: Mapping[str, str]) ->
                 f"would train alone. {HOW_TO_LAUNCH}, one torchrun per machine; to use one "
                 f"process, start one or unset {name}."
             )
-    # `accelerate launch --cpu --num_processes 2` starts one process, with a place to meet.
+    # `accelerate launch --cpu --num_processes 2` starts one process, with an address.
     if {"ACCELERATE_USE_CPU", "MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
         raise LaunchError(
             "`accelerate launch` was asked for several processes but started one: MASTER_ADDR and "
@@ -181,24 +185,26 @@ def refuse_separate_processes(launch: Launch, environment: Mapping[str, str]) ->
 
 
 def connect(launch: Launch, *, timeout: timedelta = MAX_START) -> "Store":
-    """Meet the other processes; the store they share is the same at every call.
+    """Connect to the other processes and return the store that they share.
+
+    Later calls return the same store.
 
     Args:
         launch: This process; has an address.
-        timeout: How long to wait for the others to get here.
+        timeout: Maximum time to wait for the other processes.
 
     Raises:
-        LaunchError: The processes do not find each other.
+        LaunchError: The processes cannot connect.
     """
     import torch.distributed
 
     if not _stores:
-        with _failures_to_meet_explained(launch):
-            # Of all ways to connect, only env:// knows whether torchrun has started the store.
-            meetings = torch.distributed.rendezvous(  # type: ignore[attr-defined]
+        with _explain_connection_failures(launch):
+            # Only env:// detects whether torchrun has already started the store.
+            rendezvous = torch.distributed.rendezvous(  # type: ignore[attr-defined]
                 "env://", launch.rank, launch.num_processes, timeout=timeout
             )
-            store, _, _ = next(meetings)
+            store, _, _ = next(rendezvous)
             store.set_timeout(MAX_WAIT)
             _stores.append(
                 torch.distributed.PrefixStore("vl_lst", store)  # type: ignore[attr-defined]
@@ -209,20 +215,20 @@ def connect(launch: Launch, *, timeout: timedelta = MAX_START) -> "Store":
 def join_process_group(
     launch: Launch, backend: str, *, start_timeout: timedelta = MAX_START
 ) -> None:
-    """Meet the other processes for collective operations, which wait as long as it takes.
+    """Connect to the other processes for collective operations, which wait up to `MAX_WAIT`.
 
     Args:
         launch: This process; has an address.
         backend: `gloo` or `nccl`.
-        start_timeout: How long to wait for the others to get here.
+        start_timeout: Maximum time to wait for the other processes to start.
 
     Raises:
-        LaunchError: The processes do not find each other.
+        LaunchError: The processes cannot connect.
     """
     import torch.distributed
 
     store = connect(launch, timeout=start_timeout)
-    with _failures_to_meet_explained(launch):
+    with _explain_connection_failures(launch):
         torch.distributed.init_process_group(
             backend,
             store=store,
@@ -233,11 +239,11 @@ def join_process_group(
 
 
 def report_error(launch: Launch, message: str) -> None:
-    """Tell the other processes, and torchrun for its summary, that the error has been printed.
+    """Tell the other processes that an error has been printed, and torchrun what it was.
 
     Args:
         launch: This process, the first.
-        message: What was printed.
+        message: The printed error, for torchrun's summary.
     """
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         details = {"py_callstack": message, "timestamp": str(int(time.time()))}
@@ -253,7 +259,7 @@ def report_error(launch: Launch, message: str) -> None:
 def is_error_reported(launch: Launch) -> bool:
     """Wait up to `MAX_REPORT` for the first process to print its error; return whether it has.
 
-    torchrun ends all processes as soon as one exits, including one that is about to print why.
+    When a process exits, torchrun ends the others, even one that is about to print the error.
 
     Args:
         launch: This process.
@@ -265,22 +271,22 @@ def is_error_reported(launch: Launch) -> bool:
 
 
 @contextmanager
-def _failures_to_meet_explained(launch: Launch) -> Iterator[None]:
+def _explain_connection_failures(launch: Launch) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise LaunchError(
-            f"process {launch.rank} of {launch.num_processes} cannot meet the others at "
+            f"process {launch.rank} of {launch.num_processes} cannot connect to the others at "
             f"{launch.address}:{launch.port}: {reason:.300}. Check MASTER_ADDR and MASTER_PORT, "
-            f"and that all processes run. {HOW_TO_LAUNCH}; {HOW_TO_TRAIN_ALONE}."
+            f"and that all processes are running. {HOW_TO_LAUNCH}; {HOW_TO_TRAIN_ALONE}."
         ) from error
 
 
 def _number(
     environment: Mapping[str, str], name: str, *, low: int, high: int = 9_999_999
 ) -> int | None:
-    """Read a whole number; `None` if the variable is not set or empty."""
+    """Return the number in a variable; `None` if the variable is not set or empty."""
     text = environment.get(name, "").strip()
     if not text:
         return None

@@ -1,4 +1,4 @@
-"""How long work says how far it is, whoever shows it."""
+"""Progress callbacks of long operations."""
 
 from typing import Protocol
 
@@ -6,10 +6,10 @@ __all__ = ["ProgressReport", "silent"]
 
 
 class ProgressReport(Protocol):
-    """Called now and then by long work."""
+    """Progress callback: units of work done, their total, and a note."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 def silent(done: int, total: int, note: str = "") -> None:
-    """Report to nobody."""
+    """Ignore progress."""

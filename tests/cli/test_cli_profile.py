@@ -23,7 +23,7 @@ def test_it_prints_tables_and_writes_json_and_the_plot(
     assert main(arguments) == 0
     printed = capsys.readouterr()
     assert "saved for backward, by part" in printed.out
-    assert "seconds of a step" in printed.out
+    assert "seconds per step" in printed.out
     assert max(map(len, printed.out.splitlines())) <= 80
     assert not printed.err
     result = json.loads(document.read_text())
@@ -62,7 +62,7 @@ def test_a_dry_run_of_the_largest_takes_seconds_and_no_network(
     assert ladder["training_bytes"] < 12 * 2**30
     assert result["device"] is None
     assert "estimate" in result["definition"]
-    assert "seconds of a step" not in capsys.readouterr().out
+    assert "seconds per step" not in capsys.readouterr().out
 
 
 def test_a_recipe_gives_backbone_method_and_options(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ __all__ = ["log_text_issues", "question_notes", "split_notes"]
 
 log = logging.getLogger(__name__)
 
-NEVER_COMPLETE = "can never be generated completely"
+NEVER_IN_FULL = "can never be generated in full"
 # Percentage below which an answer list is probably too short or that of another dataset.
 LOW_COVERAGE = 90.0
 
@@ -96,10 +96,10 @@ def split_notes(
         limit = recipe.generation.max_length[head]
         if task.answers_are != "references":
             issues = answer_issues(correct_answers(examples), task, tokenizer, limit=limit)
-            notes.append(issues.describe("answers", consequence=NEVER_COMPLETE))
+            notes.append(issues.describe("answers", consequence=NEVER_IN_FULL))
         if answers is not None:
             issues = answer_list_issues(answers, task, tokenizer, limit=limit)
-            notes.append(issues.describe("listed answers", consequence=NEVER_COMPLETE))
+            notes.append(issues.describe("listed answers", consequence=NEVER_IN_FULL))
     coverage = None if answers is None else answer_coverage(examples, answers)
     if coverage is not None and coverage < LOW_COVERAGE:
         notes.append(
@@ -137,7 +137,7 @@ def _log_answers(recipe: Recipe, each: TaskExamples, tokenizer: CachingTokenizer
         issues = answer_list_issues(each.answers, task, tokenizer, limit=limit)
         counted.append((task.name, "listed answers", issues))
     for where, noun, issues in counted:
-        found = issues.describe(noun, consequence=NEVER_COMPLETE)
+        found = issues.describe(noun, consequence=NEVER_IN_FULL)
         if found is not None:
             advice = f". Raise generation.max_length.{task.name}" if issues.too_long else ""
             log.warning("%s: %s%s", where, found, advice)

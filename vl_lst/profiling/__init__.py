@@ -1,1 +1,1 @@
-"""What training costs: bytes saved for backward, exact on any device."""
+"""Memory and speed of training with each transfer method."""

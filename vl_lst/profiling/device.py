@@ -1,48 +1,51 @@
-"""Whether a CUDA device is free to be measured on."""
+"""Check that no other process uses the CUDA device to measure on."""
 
 import os
 from typing import Any
 
 import torch
 
+from vl_lst.devices import device_name
 from vl_lst.errors import TrainingError
 
 __all__ = ["refuse_shared_device"]
 
-# What CUDA itself takes of a device for one process, before it allocates anything.
+# Memory that CUDA itself takes on a device for a process that has allocated nothing.
 CONTEXT_BYTES = 2**30
 
 
 def refuse_shared_device(device: torch.device) -> None:
-    """Check that no other process uses a CUDA device; to be called before anything is on it.
+    """Require that no other process uses a CUDA device; call this before allocating memory on it.
 
-    Where NVML can be asked (package `nvidia-ml-py`) it names the processes; elsewhere, and where it
-    sees none because they run in another container, the memory in use tells.
+    NVML (package `nvidia-ml-py`, if installed) lists the processes. It does not see those of other
+    containers; the memory in use reveals them.
+
+    Args:
+        device: Device to measure on; any but CUDA passes.
 
     Raises:
-        TrainingError: One does: times would be those of both.
+        TrainingError: Another process uses the device, so times would be wrong.
     """
     if device.type != "cuda":
         return
-    # First, as asking CUDA for its memory puts this process on the device; in a container it may
-    # then be listed under an id that is not its own.
+    # Before `mem_get_info`, which puts this process on the device; in a container, NVML may list it
+    # under another id.
     others = _other_processes(device)
     free, total = torch.cuda.mem_get_info(device)
     used = total - free - torch.cuda.memory_reserved(device)
     if not others and used <= CONTEXT_BYTES:
         return
-    who = f", by the processes {', '.join(map(str, others))}" if others else ""
+    users = f" by the processes {', '.join(map(str, others))}" if others else ""
     raise TrainingError(
-        f"found {used / 2**30:.1f} of {total / 2**30:.1f} GiB of {device} "
-        f"({torch.cuda.get_device_name(device)}) in use before anything was measured{who}; "
-        "expected a device of one's own, since what others do there would be measured too. Wait "
-        "for them to end, choose another device with CUDA_VISIBLE_DEVICES, or measure all the "
-        "same with --shared-device"
+        f"the device is in use{users}: found {used / 2**30:.1f} of {total / 2**30:.1f} GiB of "
+        f"{device_name(device)} allocated, expected none, since other processes change the "
+        "measured times. Wait for them to end, choose another device with CUDA_VISIBLE_DEVICES, or "
+        "measure anyway with --shared-device."
     )
 
 
 def _other_processes(device: torch.device) -> list[int]:
-    """Ids of other processes that compute on the device, as far as they can be seen."""
+    """Return the ids of other processes that NVML sees on the device."""
     try:
         import pynvml
     except ImportError:
@@ -51,7 +54,7 @@ def _other_processes(device: torch.device) -> list[int]:
     try:
         nvml.nvmlInit()
         try:
-            # By its id, since CUDA_VISIBLE_DEVICES renumbers devices for CUDA but not for NVML.
+            # By UUID, since CUDA_VISIBLE_DEVICES renumbers devices for CUDA but not for NVML.
             uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
             handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
             running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)

@@ -1,4 +1,4 @@
-"""Several transfer methods measured on one batch: bytes, and seconds in turns."""
+"""Bytes and seconds of several transfer methods, measured on one batch."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -32,24 +32,24 @@ from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes.building import attach_method
 from vl_lst.recipes.schema import OptimizerSection
 from vl_lst.training.optimizer import build_optimizer, optimizer_bytes
-from vl_lst.training.saved_bytes import saved_bytes_by_part
+from vl_lst.training.saved_bytes import TOTAL, saved_bytes_by_part
 
 __all__ = ["Contender", "MethodProfile", "ProfileSettings", "profile_methods"]
 
-# Methods take turns this often, so that what else the machine does falls on all of them.
+# Number of rounds in which the methods take turns, so that other load on the machine affects all.
 ROUNDS = 2
 SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A method and its settings.
+    """A method to measure, and its options.
 
     Args:
-        method: Its name.
-        options: Its own settings, as a recipe has them; what is left out has the method's default.
-        recipe: Where they are from, for the report: a file, or the name of a bundled recipe; `None`
-            where no recipe is for the method.
+        method: Name of the method.
+        options: Options of the method; the others have their defaults.
+        recipe: Source of the options, for the report: a recipe file, or the name of a bundled
+            recipe; `None` without a recipe.
     """
 
     method: str
@@ -57,10 +57,10 @@ class Contender:
     recipe: str | None = None
 
     def resolved(self) -> dict[str, Any]:
-        """All its settings.
+        """Return all options, with defaults.
 
         Raises:
-            RecipeError: There is no such method, or a setting is not valid.
+            RecipeError: There is no such method, or an option is not valid.
         """
         kind = get_method(self.method).options
         try:
@@ -68,7 +68,7 @@ class Contender:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             reason = first["msg"].removeprefix("Value error, ")
-            if not first["loc"]:  # options that do not go together
+            if not first["loc"]:  # options that contradict each other
                 raise RecipeError(f"{self.method}: {reason}") from None
             name = ".".join(map(str, first["loc"]))
             raise RecipeError(
@@ -79,19 +79,19 @@ class Contender:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileSettings:
-    """What is measured, and how.
+    """Settings of a profile.
 
     Args:
-        backbone: See `profiling.shapes.backbone_config`.
-        random_weights: Draw the backbone's weights instead of loading them.
-        vocabulary: Entries of the embedding table of such a backbone; `None`: the published number.
-        backbone_precision: How the backbone is held.
-        precision: Of the arithmetic, `fp32` or `bf16`.
-        workload: The batch.
-        optimizer: AdamW.
-        steps: Steps to take the median of; 0 measures bytes alone.
-        estimate: Count without data, on any machine in seconds: no steps, no CUDA.
-        device: Where it runs.
+        backbone: Name of the backbone; see `vl_lst.profiling.shapes.backbone_config`.
+        random_weights: Whether to initialise the backbone at random instead of loading it.
+        vocabulary: Vocabulary size of a random backbone; `None` takes the published one.
+        backbone_precision: Precision of the backbone's weights.
+        precision: Precision of arithmetic.
+        workload: Shapes of the batch.
+        optimizer: Settings of AdamW.
+        steps: Number of timed steps; 0 measures bytes only.
+        estimate: Whether to count bytes without data, in seconds on any machine, without steps.
+        device: Device to measure on.
     """
 
     backbone: str
@@ -108,23 +108,22 @@ class ProfileSettings:
 
 @dataclass(kw_only=True)
 class MethodProfile:
-    """What a method costs.
+    """Measured memory and speed of a method.
 
     Args:
-        method: Its name.
-        options: All its settings.
-        recipe: See `Contender.recipe`.
-        trainable: Parameters that train.
-        total: All parameters, backbone included, those shared between layers once.
-        parameter_bytes: Held by all parameters and buffers, storages that several share once.
-        gradient_bytes: Of what trains.
-        saved_bytes: What autograd keeps of a forward pass for the backward pass, parameters
-            excluded, by part and in `total`.
-        optimizer_bytes: Of AdamW's state, once it exists.
-        peak_allocated: Most bytes allocated on CUDA in training steps, parameters included.
-        peak_reserved: The same of what was reserved from the device.
-        seconds: Medians over steps; `None` where none were made.
-        examples_per_second: By the median step.
+        method: Name of the method.
+        options: All options of the method.
+        recipe: Source of the options; see `Contender.recipe`.
+        trainable: Number of trainable parameters.
+        total: Number of parameters, with the backbone; shared parameters count once.
+        parameter_bytes: Size of all parameters and buffers; shared storages count once.
+        gradient_bytes: Size of the gradients.
+        saved_bytes: Bytes saved for the backward pass, without parameters, by part and in `total`.
+        optimizer_bytes: Size of AdamW's state.
+        peak_allocated: Peak memory allocated on CUDA in training steps, parameters included.
+        peak_reserved: Peak memory reserved on CUDA in training steps.
+        seconds: Medians over the timed steps; `None` without steps.
+        examples_per_second: Batch size divided by the median step.
     """
 
     method: str
@@ -143,14 +142,14 @@ class MethodProfile:
 
     @property
     def trainable_percent(self) -> float:
-        """Share of parameters that train, in percent."""
+        """Trainable parameters in percent of all parameters."""
         return 100 * self.trainable / self.total
 
     @property
     def training_bytes(self) -> int:
-        """Parameters and buffers, gradients, optimiser state and what is saved, together."""
-        held = self.parameter_bytes + self.gradient_bytes + self.optimizer_bytes
-        return held + self.saved_bytes["total"]
+        """Bytes of parameters, buffers, gradients, optimiser state and saved tensors."""
+        static = self.parameter_bytes + self.gradient_bytes + self.optimizer_bytes
+        return static + self.saved_bytes[TOTAL]
 
 
 def profile_methods(
@@ -159,13 +158,13 @@ def profile_methods(
     """Measure methods on the same backbone, batch and device, one model at a time.
 
     Args:
-        contenders: In the order of the result.
-        settings: What is measured.
-        report: Told how many turns are done.
+        contenders: Methods to measure, in the order of the result.
+        settings: Settings of the profile.
+        report: Progress callback.
 
     Raises:
         RecipeError: A method or an option does not exist.
-        ModelError: The backbone cannot be had, or does not fit a method or the batch.
+        ModelError: The backbone cannot be loaded, or does not fit a method or the batch.
     """
     for contender in contenders:
         contender.resolved()
@@ -173,14 +172,14 @@ def profile_methods(
 
 
 class _Bench:
-    """One backbone and one batch; models come and go."""
+    """Measures methods, one model at a time, on one backbone and batch."""
 
     def __init__(self, settings: ProfileSettings) -> None:
         self._settings = settings
         self._visual = settings.workload.visual()
         self._dataless = WithoutData() if settings.estimate else None
-        # Methods change the backbone they are attached to, so each gets a copy of this one; without
-        # data it is as soon built anew.
+        # Each method changes the backbone that it is attached to, so it gets a copy. Without data,
+        # building another one is as fast.
         self._backbone = None if self._dataless else self._load_backbone()
         config = self._config() if self._backbone is None else self._backbone.config
         torch.manual_seed(SEED)
@@ -200,12 +199,12 @@ class _Bench:
                 if turn == 0:
                     profiles.append(self._count(contender, model, trainable))
                 if steps:
-                    share = steps // rounds + (turn < steps % rounds)
-                    measured = self._step(model, trainable, share)
+                    num_steps = steps // rounds + (turn < steps % rounds)
+                    measured = self._measure_steps(model, trainable, num_steps)
                     seconds[place] += measured.seconds
-                    _note(profiles[place], measured)
+                    _add_measured(profiles[place], measured)
                 else:
-                    profiles[place].optimizer_bytes = self._first_state(model, trainable)
+                    profiles[place].optimizer_bytes = self._optimizer_bytes(model, trainable)
                 del model, trainable
                 done += 1
         report(done, turns)
@@ -220,7 +219,7 @@ class _Bench:
         settings = self._settings
         dtype = DTYPES[settings.backbone_precision]
         if not (settings.random_weights or settings.estimate):
-            # Quantised once a method is attached; until then in the precision of its activations.
+            # A method is attached before the backbone is quantised.
             plain: BackbonePrecision = "bf16" if dtype == torch.bfloat16 else "fp32"
             return load_backbone(settings.backbone, precision=plain).backbone.model
         torch.manual_seed(SEED)
@@ -278,8 +277,8 @@ class _Bench:
             held -= bytes_to_save(model.backbone.model, precision)
         return held
 
-    def _first_state(self, model: nn.Module, trainable: Mapping[str, nn.Parameter]) -> int:
-        """Bytes of AdamW's state after a step with gradients of zero."""
+    def _optimizer_bytes(self, model: nn.Module, trainable: Mapping[str, nn.Parameter]) -> int:
+        """Return the size of AdamW's state after a step with zero gradients."""
         adam = build_optimizer(model, trainable, self._settings.optimizer)
         with self._running():
             for parameter in trainable.values():
@@ -287,7 +286,7 @@ class _Bench:
             adam.step()
         return optimizer_bytes(adam)
 
-    def _step(
+    def _measure_steps(
         self, model: nn.Module, trainable: Mapping[str, nn.Parameter], steps: int
     ) -> MeasuredSteps:
         return measure_steps(
@@ -300,7 +299,7 @@ class _Bench:
         )
 
 
-def _note(profile: MethodProfile, measured: MeasuredSteps) -> None:
+def _add_measured(profile: MethodProfile, measured: MeasuredSteps) -> None:
     profile.optimizer_bytes = measured.optimizer_state
     if measured.peak_allocated is not None:
         profile.peak_allocated = max(profile.peak_allocated or 0, measured.peak_allocated)

@@ -1,4 +1,4 @@
-"""A profile as a document for machines and as tables for people."""
+"""A profile as JSON and as tables."""
 
 import importlib.metadata
 import json
@@ -19,39 +19,40 @@ from vl_lst.training.saved_bytes import TOTAL, UNATTRIBUTED
 __all__ = ["bytes_table", "document", "parts_tables", "seconds_table", "settings_lines"]
 
 DEFINITION = {
-    "options": "all settings of the method: those of its recipe, as `vl-lst train` takes them for "
-    "this backbone, changed by --set; recipe is its name, null where none is for the method",
-    "trainable": "parameters that train; total counts those shared between layers once",
-    "parameter_bytes": "held by all parameters and buffers, the backbone's included, a storage "
-    "that several share once; quantised ones as codes and scales",
-    "gradient_bytes": "of the gradients of what trains",
-    "optimizer_bytes": "of AdamW's state",
-    "saved_bytes": "distinct storages that autograd keeps of a forward pass for the backward pass, "
-    "each counted whole and once, parameters and buffers excluded; a storage belongs to the "
-    "innermost part in whose forward it was first saved, or to `elsewhere`: head and loss; what is "
-    "recomputed needs its own bytes again for a moment in the backward pass",
-    "training_bytes": "parameter_bytes, gradients, optimiser state and saved_bytes together",
+    "options": "all options of the method: those of the recipe that `vl-lst train` uses for this "
+    "backbone, changed by --set; recipe is its name, null if the method has no recipe",
+    "trainable": "number of trainable parameters; total is the number of all parameters, those "
+    "shared between layers counted once",
+    "parameter_bytes": "size of all parameters and buffers, the backbone's included; a shared "
+    "storage counts once, quantised weights count as codes and scales",
+    "gradient_bytes": "size of the gradients",
+    "optimizer_bytes": "size of AdamW's state",
+    "saved_bytes": "distinct storages that autograd saves in the forward pass for the backward "
+    "pass, each counted once and in full, without parameters and buffers; a storage belongs to the "
+    "innermost part whose forward saved it first, or to `elsewhere`: head and loss; recomputed "
+    "activations take their bytes again for a moment in the backward pass",
+    "training_bytes": "sum of parameter_bytes, gradient_bytes, optimizer_bytes and saved_bytes",
     "peak_allocated": "torch.cuda.max_memory_allocated over training steps only, reset after "
     f"{WARM_UP_STEPS} warm-up steps, parameters included; null without CUDA",
-    "seconds": "medians over steps after the warm-up; the methods take turns in one run, so only "
-    "ratios mean something; optimizer holds gradient clipping, AdamW and forgetting gradients",
-    "ratio": "of the median step to the first method's",
+    "seconds": "medians over the steps after warm-up; the methods take turns in one run, so only "
+    "ratios are meaningful; optimizer includes gradient clipping and freeing the gradients",
+    "ratio": "median step divided by that of the first method",
 }
 ESTIMATE = (
-    "nothing was run: tensors had shapes and no data, and operations were chosen as on the CPU, so "
-    "bytes are what the CPU would count"
+    "counted without running the model: tensors had shapes but no data, and operations were chosen "
+    "as on the CPU, so the bytes are those of the CPU"
 )
-METHODS_SIDE_BY_SIDE = 5
+METHODS_PER_TABLE = 5
 TERMINAL_WIDTH = 80
 PACKAGES = ("vl-lst", "torch", "transformers", "peft", "torchao")
 
 
 def document(profiles: Sequence[MethodProfile], settings: ProfileSettings) -> dict[str, Any]:
-    """Everything that was measured and how, as JSON has it.
+    """Return a profile, its settings and definitions as a JSON document.
 
     Args:
-        profiles: From `profile_methods`; ratios are to the first.
-        settings: They were measured with.
+        profiles: Profiles from `profile_methods`; ratios are relative to the first one.
+        settings: Settings of the profile.
     """
     first = profiles[0].seconds
     return {
@@ -81,11 +82,11 @@ def document(profiles: Sequence[MethodProfile], settings: ProfileSettings) -> di
 
 
 def bytes_table(profiles: Sequence[MethodProfile], settings: ProfileSettings) -> Table:
-    """What each method holds.
+    """Return a table of the memory of each method.
 
     Args:
-        profiles: From `profile_methods`.
-        settings: They were measured with.
+        profiles: Profiles from `profile_methods`.
+        settings: Settings of the profile.
     """
     how = "estimated for" if settings.estimate else f"measured on {settings.device.type},"
     rows = settings.workload.batch_size
@@ -118,17 +119,17 @@ def bytes_table(profiles: Sequence[MethodProfile], settings: ProfileSettings) ->
 
 
 def settings_lines(profiles: Sequence[MethodProfile]) -> Iterator[str]:
-    """Say for each method which settings it was measured with, and where they are from.
+    """Yield the options of each method, and their source.
 
     Args:
-        profiles: From `profile_methods`.
+        profiles: Profiles from `profile_methods`.
 
     Yields:
         Lines of at most `TERMINAL_WIDTH` characters.
     """
-    yield "settings:"
+    yield "options:"
     for profile in profiles:
-        source = f"recipe {profile.recipe}" if profile.recipe else "its own defaults"
+        source = f"recipe {profile.recipe}" if profile.recipe else "defaults"
         values = {name: json.dumps(value) for name, value in profile.options.items()}
         options = ", ".join(f"{name}={value}" for name, value in values.items())
         yield from textwrap.wrap(
@@ -142,16 +143,16 @@ def settings_lines(profiles: Sequence[MethodProfile]) -> Iterator[str]:
 
 
 def seconds_table(profiles: Sequence[MethodProfile]) -> Table | None:
-    """How long each method's steps take, beside the first's; `None` where there were no steps.
+    """Return a table of the time of each method's steps; `None` without steps.
 
     Args:
-        profiles: From `profile_methods`.
+        profiles: Profiles from `profile_methods`; ratios are relative to the first one.
     """
     first = profiles[0].seconds
     if first is None:
         return None
     numbers = ("examples/s", "forward", "backward", "optimiser", "step", "ratio")
-    table = _table("seconds of a step, medians", "method", numbers)
+    table = _table("seconds per step, medians", "method", numbers)
     for profile in profiles:
         seconds = profile.seconds
         assert seconds is not None
@@ -168,13 +169,15 @@ def seconds_table(profiles: Sequence[MethodProfile]) -> Table | None:
 
 
 def parts_tables(profiles: Sequence[MethodProfile]) -> Iterator[Table]:
-    """Bytes saved for backward by part, the layers of a backbone together; a few methods each.
+    """Yield tables of the bytes saved for the backward pass by part, for a few methods each.
+
+    The layers of a backbone are added up.
 
     Args:
-        profiles: From `profile_methods`.
+        profiles: Profiles from `profile_methods`.
     """
-    for start in range(0, len(profiles), METHODS_SIDE_BY_SIDE):
-        shown = profiles[start : start + METHODS_SIDE_BY_SIDE]
+    for start in range(0, len(profiles), METHODS_PER_TABLE):
+        shown = profiles[start : start + METHODS_PER_TABLE]
         columns = [_without_layers(profile.saved_bytes) for profile in shown]
         names = [profile.method for profile in shown]
         table = _table("saved for backward, by part; MiB", "part", names)
@@ -186,7 +189,7 @@ def parts_tables(profiles: Sequence[MethodProfile]) -> Iterator[Table]:
 
 
 def _table(title: str, first: str, numbers: Sequence[str]) -> Table:
-    """Narrow enough for a terminal of 80 characters."""
+    """Return an empty table that is narrow enough for 80 characters."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(first, no_wrap=True)
     for name in numbers:
@@ -195,11 +198,11 @@ def _table(title: str, first: str, numbers: Sequence[str]) -> Table:
 
 
 def _without_layers(saved: dict[str, int]) -> dict[str, int]:
-    together: dict[str, int] = {}
+    merged: dict[str, int] = {}
     for part, count in saved.items():
         stack = part.partition(" layer ")[0]
-        together[stack] = together.get(stack, 0) + count
-    return together
+        merged[stack] = merged.get(stack, 0) + count
+    return merged
 
 
 def _mebibytes(count: int | None) -> str:

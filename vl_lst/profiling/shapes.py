@@ -1,4 +1,4 @@
-"""T5 by name, without its weights: sizes as they stand in the published configurations."""
+"""T5 models by name, without weights, in their published sizes."""
 
 import difflib
 from pathlib import Path
@@ -23,15 +23,16 @@ from vl_lst.errors import ModelError
 
 __all__ = ["backbone_config", "random_backbone"]
 
-LIKENESS_OF_A_SLIP = 0.85
+# Similarity above which a name is taken for a misspelt one.
+MIN_SIMILARITY = 0.85
 
 
 def backbone_config(name: str, *, vocabulary: int | None = None) -> Any:
-    """The configuration of a T5; needs no network for the names in `shape_names`.
+    """Return the configuration of a T5, without network access for the names in `shape_names`.
 
     Args:
-        name: `t5-base`, `google/flan-t5-xl`, ...; `demo`; a folder; or a name on the hub.
-        vocabulary: Entries of the embedding table; `None` takes the published number.
+        name: Hugging Face model ID such as `t5-base`, a local directory, or `demo` (bundled).
+        vocabulary: Vocabulary size; `None` takes the published one.
 
     Raises:
         ModelError: There is no such model, or it is not a T5.
@@ -45,14 +46,14 @@ def backbone_config(name: str, *, vocabulary: int | None = None) -> Any:
 def random_backbone(
     config: Any, *, dtype: torch.dtype = torch.float32
 ) -> T5ForConditionalGeneration:
-    """A T5 with random weights; on the meta device where that is torch's default.
+    """Return a T5 with random weights, on torch's default device.
 
     Args:
-        config: From `backbone_config`.
-        dtype: Of its weights.
+        config: Configuration from `backbone_config`.
+        dtype: Type of the weights.
 
     Raises:
-        ModelError: It cannot be built, or is larger than this machine's memory.
+        ModelError: The model cannot be built, or is larger than this machine's memory.
     """
 
     def cannot_build(reason: str) -> ModelError:
@@ -64,7 +65,7 @@ def random_backbone(
         )
     if not config.scale_decoder_outputs:
         # v1.1 and Flan: transformers ties the output layer to the embedding until it loads weights
-        # in which they differ, as all published ones do.
+        # that differ, as in all published checkpoints.
         output_layer = model.get_output_embeddings()
         output_layer.weight = nn.Parameter(output_layer.weight.detach().clone())
     return model
@@ -73,9 +74,9 @@ def random_backbone(
 def _named_config(name: str) -> Any:
     family, _, size = name.rpartition("-")
     if name in T5_SHAPES:
-        shape, later = T5_SHAPES[name], False
+        shape, is_v1_1 = T5_SHAPES[name], False
     elif family in ("google/t5-v1_1", "google/flan-t5") and size in T5_V1_1_SHAPES:
-        shape, later = T5_V1_1_SHAPES[size], True
+        shape, is_v1_1 = T5_V1_1_SHAPES[size], True
     else:
         return None
     width, head_width, inner_width, layers, heads = shape
@@ -86,22 +87,22 @@ def _named_config(name: str) -> Any:
         num_layers=layers,
         num_heads=heads,
         vocab_size=VOCABULARY,
-        # v1.1 and Flan: gated GELU, and an output layer of their own.
-        feed_forward_proj="gated-gelu" if later else "relu",
-        tie_word_embeddings=not later,
+        # v1.1 and Flan: gated GELU, and an output layer that is not tied to the embedding.
+        feed_forward_proj="gated-gelu" if is_v1_1 else "relu",
+        tie_word_embeddings=not is_v1_1,
         decoder_start_token_id=0,
     )
     return T5Config(**sizes)
 
 
 def _config_from(name: str) -> Any:
-    # Before the hub is asked: without a network it takes half a minute to say no.
-    nearest = difflib.get_close_matches(name, shape_names(), n=1, cutoff=LIKENESS_OF_A_SLIP)
+    # Before asking the hub, which takes half a minute to fail without a network.
+    nearest = difflib.get_close_matches(name, shape_names(), n=1, cutoff=MIN_SIMILARITY)
     if nearest and not Path(name).exists():
         raise ModelError(f"no backbone {name!r}; did you mean {nearest[0]}?")
     expected = (
-        f"expected `{DEMO}`, a folder with a config.json, a name on the Hugging Face hub, or one "
-        f"of {', '.join(shape_names())}"
+        f"expected `{DEMO}`, a folder with a config.json, a Hugging Face model ID, or one of "
+        f"{', '.join(shape_names())}"
     )
     with model_errors(f"no configuration of a backbone {name!r}, {expected}"):
         folder = (

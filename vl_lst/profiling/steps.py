@@ -1,4 +1,4 @@
-"""Training steps taken apart: forward, backward, optimiser."""
+"""Timed training steps: forward, backward, optimiser."""
 
 import math
 import statistics
@@ -26,10 +26,10 @@ class StepSeconds:
     """Seconds of one training step, or medians over several.
 
     Args:
-        forward: To the loss.
-        backward: From the loss.
-        optimizer: Clipping, AdamW, and forgetting the gradients.
-        step: All three together.
+        forward: Forward pass with the loss.
+        backward: Backward pass.
+        optimizer: Gradient clipping, AdamW, and freeing the gradients.
+        step: The whole step.
     """
 
     forward: float
@@ -39,7 +39,7 @@ class StepSeconds:
 
     @classmethod
     def median(cls, steps: Sequence["StepSeconds"]) -> "StepSeconds":
-        """Of each column by itself; they need not add up."""
+        """Return the medians of each field, which need not add up."""
         return cls(
             forward=statistics.median(each.forward for each in steps),
             backward=statistics.median(each.backward for each in steps),
@@ -50,13 +50,13 @@ class StepSeconds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredSteps:
-    """What some training steps took.
+    """Time and memory of training steps.
 
     Args:
-        seconds: Of each step after the warm-up.
-        optimizer_state: Bytes of the optimiser's state after them.
-        peak_allocated: Most bytes allocated during them on CUDA, the model included.
-        peak_reserved: The same of what was reserved from the device.
+        seconds: Seconds of each step after warm-up.
+        optimizer_state: Size of the optimiser's state, in bytes.
+        peak_allocated: Peak memory allocated on CUDA after warm-up, in bytes, model included.
+        peak_reserved: Peak memory reserved on CUDA after warm-up, in bytes.
     """
 
     seconds: list[StepSeconds]
@@ -74,15 +74,15 @@ def measure_steps(
     optimizer: OptimizerSection,
     steps: int,
 ) -> MeasuredSteps:
-    """Train for some steps, after two of warm-up which nothing is taken of.
+    """Train for `WARM_UP_STEPS` and then for `steps`, and measure the latter.
 
     Args:
-        model: On the device, in training mode; its parameters change.
-        trainable: What trains, by name.
-        batch: On the device; the same for every step.
-        precision: Of the arithmetic, `fp32` or `bf16`.
-        optimizer: Settings.
-        steps: At least one.
+        model: Model on the device, in training mode; its parameters change.
+        trainable: Trainable parameters, by name.
+        batch: Batch of every step, on the device.
+        precision: Precision of arithmetic.
+        optimizer: Settings of AdamW.
+        steps: Number of measured steps, at least 1.
     """
     device = batch.features_BINF.device
     adam = build_optimizer(model, trainable, optimizer)

@@ -1,4 +1,4 @@
-"""The batch that every method is measured on."""
+"""The batch on which methods are measured."""
 
 from dataclasses import dataclass
 
@@ -16,18 +16,18 @@ MAX_VALUES = 1 << 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """Shapes of a batch: nothing padded, no two examples alike, so that no work can be shared.
+    """Shapes of a batch without padding and without equal prompts or answers.
 
-    The defaults are those at which the reference implementation was measured.
+    The reference implementation was measured at the default shapes.
 
     Args:
-        batch_size: Examples.
-        text_tokens: Of each prompt.
-        answer_tokens: Of each answer.
-        images: Of each example.
-        image_tokens: Feature vectors of each image, as stored.
+        batch_size: Number of examples.
+        text_tokens: Tokens per prompt.
+        answer_tokens: Tokens per answer.
+        images: Images per example.
+        image_tokens: Feature vectors per image, before pooling.
         channels: Width of a feature vector.
-        pooled_grid: Side of the grid they are max-pooled to; `None` keeps them.
+        pooled_grid: Side of the grid to max-pool the feature vectors to; `None` does not pool.
     """
 
     batch_size: int = 16
@@ -39,7 +39,7 @@ class Workload:
     pooled_grid: int | None = 6
 
     def visual(self) -> VisualConfig:
-        """Settings of the visual embedding these features need.
+        """Return the settings of a visual embedding for these features.
 
         Raises:
             ModelError: The features do not fit the grid.
@@ -52,13 +52,13 @@ class Workload:
         )
 
     def batch(self, vocabulary: int) -> Batch:
-        """Random inputs on the CPU.
+        """Return a random batch on the CPU.
 
         Args:
-            vocabulary: Token ids are below it, and none is padding or end-of-sequence.
+            vocabulary: Vocabulary size. No token is padding or end-of-sequence.
 
         Raises:
-            ModelError: The batch would have more values than any device holds.
+            ModelError: The features have more than `MAX_VALUES` values.
         """
         values = self.batch_size * self.images * self.image_tokens * self.channels
         if values > MAX_VALUES:
@@ -66,14 +66,14 @@ class Workload:
                 f"the features of a batch have {values:,} values; expected at most {MAX_VALUES:,}. "
                 "Lower --batch-size, --images, --image-tokens or --channels."
             )
-        rows, words = torch.arange(self.batch_size), (2, vocabulary)
+        rows, token_ids = torch.arange(self.batch_size), (2, vocabulary)
         return Batch(
             features_BINF=torch.randn(
                 self.batch_size, self.images, self.image_tokens, self.channels
             ),
-            prompt_ids_UT=torch.randint(*words, (self.batch_size, self.text_tokens)),
+            prompt_ids_UT=torch.randint(*token_ids, (self.batch_size, self.text_tokens)),
             prompt_index_B=rows,
-            labels_BL=torch.randint(*words, (self.batch_size, self.answer_tokens)),
+            labels_BL=torch.randint(*token_ids, (self.batch_size, self.answer_tokens)),
             pair_rows_P=rows,
             pair_index_B=rows,
             weights_B=torch.ones(self.batch_size),

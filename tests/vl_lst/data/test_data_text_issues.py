@@ -235,7 +235,7 @@ def test_predict_notes_a_truncated_question(world: TinyWorld, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("constrained", [False, True])
-def test_answers_that_can_never_be_generated_completely_are_counted(
+def test_answers_that_can_never_be_generated_in_full_are_counted(
     world: TinyWorld, tmp_path: Path, constrained: bool
 ) -> None:
     recipe = own_recipe(
@@ -256,11 +256,9 @@ def test_answers_that_can_never_be_generated_completely_are_counted(
     else:
         train(recipe, out)
         (note,) = load_run(out).evaluate("val").notes
-        assert note.startswith(
-            "6 of 6 answers exceed 5 tokens and can never be generated completely"
-        )
+        assert note.startswith("6 of 6 answers exceed 5 tokens and can never be generated in full")
     expected = (
-        "vqa train: 18 of 18 answers exceed 5 tokens and can never be generated completely (the "
+        "vqa train: 18 of 18 answers exceed 5 tokens and can never be generated in full (the "
     )
     assert f"{expected}longest has 6). Raise generation.max_length.vqa" in logged(out)
     assert ("vqa: 1 of 1 listed answers exceed 5" in logged(out)) == constrained

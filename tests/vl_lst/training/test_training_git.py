@@ -12,7 +12,7 @@ from vl_lst.cli import main
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.git import GitState, git_state
 from vl_lst.runs.record import read_record
-from vl_lst.training import session
+from vl_lst.training import recorder
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
@@ -94,7 +94,7 @@ def test_the_code_of_a_run_with_images_is_that_before_extraction(
 
     original = extraction.extract
     monkeypatch.setattr(extraction, "extract", extract)
-    for place in ("vl_lst.runs.git.git_state", f"{session.__name__}.git_state"):
+    for place in ("vl_lst.runs.git.git_state", f"{recorder.__name__}.git_state"):
         monkeypatch.setattr(place, lambda: state)
     out = tmp_path / "run"
     arguments = world.train_arguments(out, "--quiet", "--encoder", str(world.tower))
