@@ -31,7 +31,7 @@ __all__ = [
     "require_one_process",
 ]
 
-# Maximum time that a process waits for the others, for example while one of them scores. It is below
+# Maximum time that a process waits for the others, for example while one of them scores. Below
 # 2**31 milliseconds, because some backends count in milliseconds.
 MAX_WAIT = timedelta(days=20)
 # Maximum time for the processes to start and connect.
