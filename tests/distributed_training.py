@@ -1,4 +1,4 @@
-"""Trains as one of several processes and writes down the gradients of each step."""
+"""Train in one of several processes and save the gradients of each step."""
 
 import sys
 from pathlib import Path
@@ -15,9 +15,9 @@ from vl_lst.training.trainer import Trainer
 
 
 def main(recipe: Path, out: Path, gradients: Path) -> None:
-    """Train to the end; gradients go to a safetensors file, by `STEP NAME`."""
+    """Train to the end; save gradients to a safetensors file under `STEP NAME`."""
     torch.set_num_threads(1)
-    kept: dict[str, torch.Tensor] = {}
+    gradients_by_step: dict[str, torch.Tensor] = {}
     take_step = Trainer._train_step
 
     def step(self: Trainer, batch: Any) -> None:
@@ -26,7 +26,7 @@ def main(recipe: Path, out: Path, gradients: Path) -> None:
         def keep(*_: object) -> None:
             for name, parameter in self._built.trainable.items():
                 if parameter.grad is not None:
-                    kept[f"{self.counters.step} {name}"] = parameter.grad.clone()
+                    gradients_by_step[f"{self.counters.step} {name}"] = parameter.grad.clone()
 
         hook = optimizer.register_step_pre_hook(keep)
         take_step(self, batch)
@@ -36,7 +36,7 @@ def main(recipe: Path, out: Path, gradients: Path) -> None:
         score_captions_without_java(patch)
         patch.setattr(Trainer, "_train_step", step)
         train(load_recipe(recipe), out)
-    save_file(kept, gradients)
+    save_file(gradients_by_step, gradients)
 
 
 if __name__ == "__main__":

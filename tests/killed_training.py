@@ -1,4 +1,4 @@
-"""Trains in a process of its own that kills itself at the n-th thing it does to its run."""
+"""Train in a process that kills itself at the n-th change of its run."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets  # noqa: F401 - loaded once, in the process all others are forked from
+import datasets  # noqa: F401 - loaded once, in the process from which all others fork
 import torch
 from accelerate import Accelerator
 
@@ -17,7 +17,7 @@ from vl_lst.training.session import train
 
 
 class Trigger:
-    """Counts what happens and sends SIGKILL in place of the n-th event."""
+    """Counts calls of functions and sends SIGKILL instead of the n-th one."""
 
     def __init__(self, event: int) -> None:
         self.left = event
@@ -35,7 +35,7 @@ class Trigger:
 
 
 def main(recipe: Path, out: Path, event: int) -> None:
-    """Train, or go on, until `event` things have happened; 0 trains to the end."""
+    """Train or resume until the call number `event`; 0 trains to the end."""
     torch.set_num_threads(1)
     trigger = Trigger(event)
     trigger.watch(os, "fsync")

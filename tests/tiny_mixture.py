@@ -1,4 +1,4 @@
-"""The tiny world with all four tasks in it, and captions that are scored without Java."""
+"""The tiny world with all four tasks, and caption scores without Java."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ GQA_VALIDATION = 5
 
 
 def add_tasks(world: TinyWorld) -> Path:
-    """Write GQA, NLVR2 and captions beside the world's VQA; return features of NLVR2's pictures."""
+    """Add GQA, NLVR2 and captions to a world; return the feature file of NLVR2's images."""
     colours = [list(COLOURS)[place % len(COLOURS)] for place in range(TRAIN_IMAGES)]
     train = [f"COCO_train2014_{number:012d}" for number in range(1, 1 + TRAIN_IMAGES)]
     validation = [f"COCO_val2014_{number:012d}" for number in range(101, 101 + GQA_VALIDATION)]
@@ -37,7 +37,7 @@ def add_tasks(world: TinyWorld) -> Path:
 
 
 def mixture_recipe(world: TinyWorld, pairs: Path, **overrides: object) -> Recipe:
-    """A recipe that trains all four tasks for an epoch; see `TinyWorld.recipe`."""
+    """Return a recipe that trains all four tasks for one epoch; see `TinyWorld.recipe`."""
     single = world.recipe()
     fields = single.model_dump(mode="json") | {
         "task": ",".join(TASKS),
@@ -57,7 +57,7 @@ def mixture_recipe(world: TinyWorld, pairs: Path, **overrides: object) -> Recipe
 
 
 def score_captions_without_java(patch: pytest.MonkeyPatch) -> None:
-    """Split captions at spaces, and leave out the metrics of Java programs."""
+    """Tokenise captions at spaces, and skip the metrics that need Java."""
 
     class NoMeteor:
         def __init__(self, *_: object, **__: object) -> None:
@@ -109,7 +109,7 @@ def _write_captions(folder: Path, split: str, images: list[str], colours: list[s
         {"id": number, "file_name": f"{image}.png"}
         for number, image in zip(numbers, images, strict=True)
     ]
-    # Some are longer, so that the mean over tokens is not the mean over captions.
+    # Lengths differ, so that the mean over tokens is not the mean over captions.
     annotations = [
         {
             "id": number,

@@ -1,4 +1,4 @@
-"""A world small enough to train in: coloured pictures, VQA questions, a random tower and T5."""
+"""A tiny world for training: coloured images, VQA questions, a random image encoder and T5."""
 
 import json
 from collections.abc import Iterator
@@ -35,14 +35,14 @@ WORDS = (
 
 @dataclass(frozen=True)
 class TinyWorld:
-    """Where everything lies.
+    """Paths of a tiny world.
 
     Args:
-        root: Data root, with `vqa/` and `images/` in it.
+        root: Data root, with `vqa/` and `images/`.
         backbone: Folder of the T5.
-        tower: Folder of the vision tower.
+        tower: Folder of the image encoder.
         train_features: Feature file of the training images.
-        validation_features: Of the validation images.
+        validation_features: Feature file of the validation images.
     """
 
     root: Path
@@ -52,7 +52,7 @@ class TinyWorld:
     validation_features: Path
 
     def recipe(self, **overrides: object) -> Recipe:
-        """A recipe that trains in a second; `training__steps=3` sets a field."""
+        """Return a recipe that trains in a second; `training__steps=3` sets `training.steps`."""
         fields = {
             "task": "vqa",
             "data": {"root": str(self.root), "min_answer_count": 1},
@@ -74,7 +74,7 @@ class TinyWorld:
         )
 
     def train_arguments(self, out: Path, *more: str) -> list[str]:
-        """A command line that trains the same."""
+        """Return command line arguments that train the same recipe."""
         return [
             *("train", "--task", "vqa", "--data-root", str(self.root), "--out", str(out)),
             *("--features", str(self.train_features), str(self.validation_features)),
@@ -86,20 +86,20 @@ class TinyWorld:
         ]
 
     def image(self, colour: str) -> Path:
-        """A training picture of that colour."""
+        """Return the path of a training image of a colour."""
         return self.root / "images" / "train2014" / _file_name("train2014", _number(colour))
 
 
 @contextmanager
 def tiny_world(folder: Path) -> Iterator[TinyWorld]:
-    """A world in an empty folder, with a cache of its own and one thread to compute with."""
+    """Make a world in an empty folder; compute in one thread, with the world's cache."""
     with tiny_settings(folder):
         yield make_world(folder)
 
 
 @contextmanager
 def tiny_settings(folder: Path) -> Iterator[None]:
-    """Compute in one thread during the block, with the cache of the world in a folder."""
+    """Compute in one thread, with the cache of the world in `folder`."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -145,8 +145,8 @@ def _write_split(root: Path, split: str, numbers: range) -> None:
         for turn, (question, answer) in enumerate(zip(QUESTIONS, answers, strict=True)):
             ids = {"question_id": number * 1000 + turn, "image_id": number}
             questions.append({**ids, "question": question})
-            # Some people disagree, so that there is something to sample.
-            said = [answer] * 7 + ["maybe"] * 3 if number % 4 == 0 else [answer] * 10
+            # Some annotators disagree, so that answers are sampled.
+            given = [answer] * 7 + ["maybe"] * 3 if number % 4 == 0 else [answer] * 10
             annotations.append(
                 {
                     **ids,
@@ -155,7 +155,7 @@ def _write_split(root: Path, split: str, numbers: range) -> None:
                     "multiple_choice_answer": answer,
                     "answers": [
                         {"answer": text, "answer_id": n, "answer_confidence": "yes"}
-                        for n, text in enumerate(said, 1)
+                        for n, text in enumerate(given, 1)
                     ],
                 }
             )
@@ -178,7 +178,7 @@ def _write(path: Path, **content: object) -> None:
 def _write_tower(folder: Path) -> Path:
     folder.mkdir()
     torch.manual_seed(5)
-    # Larger than the initial values, with which features would hardly differ from zero.
+    # With the initial values, features would hardly differ from 0.
     state = {
         name: tensor * 3 if tensor.ndim == 4 else tensor
         for name, tensor in open_clip.CLIP(**json.loads(json.dumps(TOWER))).state_dict().items()

@@ -1,4 +1,4 @@
-"""What launchers leave in the environment: read in one place, each mistake one message."""
+"""Environment variables of launchers, and an error for each mistake."""
 
 import pytest
 
@@ -15,7 +15,7 @@ TORCHRUN = {
 }
 
 
-def test_torchrun_gives_each_process_its_place() -> None:
+def test_variables_of_torchrun_are_read() -> None:
     launch = read_launch(TORCHRUN)
     assert launch == Launch(3, 4, 1, 2, "node1", 29500)
     assert not launch.is_first
@@ -33,14 +33,14 @@ def test_torchrun_gives_each_process_its_place() -> None:
         {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"},
     ],
 )
-def test_leftovers_of_one_process_change_nothing(leftover: dict[str, str]) -> None:
+def test_leftover_variables_of_one_process_are_ignored(leftover: dict[str, str]) -> None:
     assert read_launch(leftover) == Launch()
     refuse_separate_processes(Launch(), leftover)
 
 
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"])
 @pytest.mark.parametrize("value", ["two", "-1", "1.5", "0x2", "9" * 5000, "²"])
-def test_a_malformed_number_is_named(name: str, value: str) -> None:
+def test_a_malformed_number_is_refused(name: str, value: str) -> None:
     with pytest.raises(LaunchError, match=rf"{name}='.*expected a whole number"):
         read_launch({**TORCHRUN, name: value})
 
@@ -59,7 +59,7 @@ def test_a_malformed_number_is_named(name: str, value: str) -> None:
         ({"MASTER_PORT": "65536"}, "MASTER_PORT='65536'"),
     ],
 )
-def test_variables_that_do_not_fit_together_are_one_message(
+def test_variables_that_contradict_each_other_are_refused(
     changes: dict[str, str], message: str
 ) -> None:
     with pytest.raises(LaunchError, match=message):

@@ -1,4 +1,4 @@
-"""A GPU that others use is not measured on."""
+"""A CUDA device that other processes use is refused."""
 
 import sys
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ CUDA = torch.device("cuda")
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """What the functions of `torch.cuda` and NVML say of a device that need not be there."""
+    """Stand-in for the state of a device in `torch.cuda` and NVML."""
     state = SimpleNamespace(free=15 * GIB, processes=[])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (state.free, 16 * GIB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 0)
@@ -36,13 +36,13 @@ def test_memory_in_use_is_refused(gpu: SimpleNamespace) -> None:
         refuse_shared_device(CUDA)
 
 
-def test_processes_are_refused_by_name_however_little_they_hold(gpu: SimpleNamespace) -> None:
+def test_processes_are_refused_however_little_memory_they_use(gpu: SimpleNamespace) -> None:
     gpu.processes = [123, 456]
     with pytest.raises(TrainingError, match="by the processes 123, 456"):
         refuse_shared_device(CUDA)
 
 
-def test_without_nvml_memory_alone_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nvml_only_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (15 * GIB, 16 * GIB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 0)

@@ -1,4 +1,4 @@
-"""A profile's bytes are what other ways of counting find, and an estimate is what is measured."""
+"""Profiles equal independent counts of bytes, and estimates equal measurements."""
 
 import sys
 from dataclasses import replace
@@ -25,8 +25,8 @@ ON_CPU = ProfileSettings(backbone="demo", workload=TINY, steps=0)
 PLAIN = Contender("lst", {"reduction": 4, "recompute": False})
 
 
-def saved_by_walking_the_graph(loss: Tensor, own: set[int]) -> int:
-    """Bytes that the nodes of the graph hold, found from the loss backwards, without any hook."""
+def saved_by_walking_the_graph(loss: Tensor, excluded: set[int]) -> int:
+    """Return the bytes held by the nodes of the graph, found from the loss without hooks."""
     storages: dict[int, torch.UntypedStorage] = {}
     nodes, seen = [loss.grad_fn], set()
     while nodes:
@@ -34,38 +34,38 @@ def saved_by_walking_the_graph(loss: Tensor, own: set[int]) -> int:
         if node is None or node in seen:
             continue
         seen.add(node)
-        nodes += [following for following, _ in node.next_functions]
+        nodes += [earlier for earlier, _ in node.next_functions]
         values = [getattr(node, name) for name in dir(node) if name.startswith("_saved_")]
         values += getattr(node, "saved_tensors", ())
         for value in values:
             for tensor in value if isinstance(value, tuple | list) else [value]:
-                # Python's numbers in a formula are tensors here, in Python's types.
+                # Python numbers in a formula are tensors here, of Python's types.
                 if isinstance(tensor, Tensor) and (tensor.ndim or tensor.dtype == torch.float32):
                     storage = tensor.untyped_storage()
                     storages[storage.data_ptr()] = storage
-    return sum(storage.nbytes() for place, storage in storages.items() if place not in own)
+    return sum(storage.nbytes() for place, storage in storages.items() if place not in excluded)
 
 
 @pytest.mark.parametrize("contender", [PLAIN, Contender("full"), Contender("bitfit")])
-def test_saved_bytes_are_those_the_graph_holds(contender: Contender) -> None:
+def test_saved_bytes_equal_those_held_by_the_graph(contender: Contender) -> None:
     model, _ = attach_method(
         contender.method,
         contender.options,
         FrozenBackbone(load_backbone("demo").backbone.model),
         visual=TINY.visual(),
-        # What generates recomputes its logits, and asking the graph for them would do so.
+        # A generative head recomputes its logits; reading them from the graph would do so too.
         heads={"task": HeadConfig(kind="classify", answers=5)},
         precision="fp32",
     )
     model.train()
     batch = replace(TINY.batch(600), scores_BA=torch.rand(2, 5))
-    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    excluded = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     counted = saved_bytes_by_part(model, batch, "examples")["total"]
-    assert counted == saved_by_walking_the_graph(model(batch, "examples"), own)
+    assert counted == saved_by_walking_the_graph(model(batch, "examples"), excluded)
 
 
 def test_parameters_gradients_and_moments_by_hand() -> None:
-    """AdamW holds two moments and a step count of four bytes for each tensor that trains."""
+    """AdamW has two moments and a step count of four bytes per trainable tensor."""
     profile, full = profile_methods([PLAIN, Contender("full")], ON_CPU)
     backbone = load_backbone("demo").backbone
     frozen = sum(parameter.numel() for parameter in backbone.parameters())
@@ -94,7 +94,7 @@ def test_parameters_gradients_and_moments_by_hand() -> None:
     assert full.trainable_percent == 100
 
 
-def test_parts_add_up_and_the_ladder_leaves_nothing_in_the_backbone() -> None:
+def test_parts_add_up_and_the_ladder_saves_nothing_in_the_backbone() -> None:
     ladder, full = profile_methods([PLAIN, Contender("full")], ON_CPU)
     for profile in (ladder, full):
         assert sum(profile.saved_bytes.values()) == 2 * profile.saved_bytes["total"]
@@ -112,9 +112,9 @@ def test_parts_add_up_and_the_ladder_leaves_nothing_in_the_backbone() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_an_estimate_is_what_the_cpu_counts_for_every_method(precision: Any) -> None:
+def test_an_estimate_equals_the_cpu_count_for_every_method(precision: Any) -> None:
     contenders = [Contender(name) for name in method_names()]
-    # At the sizes of the backbone that comes along, not all default options fit.
+    # Not all default options fit the sizes of the bundled backbone.
     options = {"lst": {"reduction": 4}, "side": {"reduction": 4}}
     contenders = [replace(c, options=options.get(c.method, {})) for c in contenders]
     settings = replace(ON_CPU, precision=precision)
@@ -125,7 +125,7 @@ def test_an_estimate_is_what_the_cpu_counts_for_every_method(precision: Any) -> 
 
 
 @pytest.mark.slow
-def test_an_estimate_is_what_the_cpu_counts_at_the_size_of_t5_small() -> None:
+def test_an_estimate_equals_the_cpu_count_at_t5_small_size() -> None:
     contenders = [Contender("lst"), Contender("full")]
     workload = Workload(batch_size=2)
     settings = ProfileSettings(backbone="t5-small", random_weights=True, workload=workload, steps=0)
@@ -134,7 +134,7 @@ def test_an_estimate_is_what_the_cpu_counts_at_the_size_of_t5_small() -> None:
 
 
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
-def test_an_estimate_knows_the_size_of_quantised_weights(precision: Any) -> None:
+def test_an_estimate_includes_the_size_of_quantised_weights(precision: Any) -> None:
     settings = replace(ON_CPU, backbone_precision=precision)
     measured = profile_methods([PLAIN], settings)
     assert profile_methods([PLAIN], replace(settings, estimate=True)) == measured
@@ -145,7 +145,7 @@ def test_an_estimate_knows_the_size_of_quantised_weights(precision: Any) -> None
 
 @pytest.mark.slow
 def test_the_order_of_methods_at_the_shapes_of_the_reference() -> None:
-    """Of which the reference's own bytes are 330.6, 629.1, 832.3 and 919.9 MiB."""
+    """The reference implementation saves 330.6, 629.1, 832.3 and 919.9 MiB."""
     contenders = [Contender(name) for name in ("lst", "bitfit", "lora", "full")]
     settings = ProfileSettings(backbone="t5-base", vocabulary=32_200, estimate=True)
     profiles = profile_methods(contenders, settings)
@@ -156,7 +156,7 @@ def test_the_order_of_methods_at_the_shapes_of_the_reference() -> None:
     assert [round(profile.trainable_percent, 2) for profile in profiles] == [7.46, 0.83, 7.54, 100]
 
 
-def test_steps_are_timed_apart() -> None:
+def test_parts_of_a_step_are_timed() -> None:
     (profile,) = profile_methods([PLAIN], replace(ON_CPU, steps=3))
     seconds = profile.seconds
     assert seconds is not None
@@ -165,7 +165,7 @@ def test_steps_are_timed_apart() -> None:
     assert profile.peak_allocated is None
 
 
-def test_unknown_methods_and_options_are_refused_before_anything_is_built() -> None:
+def test_unknown_methods_and_options_are_refused_before_building() -> None:
     nowhere = replace(ON_CPU, backbone="/nowhere")
     with pytest.raises(RecipeError, match="no method 'lts'; there are: .*lst"):
         profile_methods([Contender("lts")], nowhere)
@@ -195,7 +195,7 @@ METHOD = FrozenFactors()
 
 
 @pytest.mark.parametrize("estimate", [False, True])
-def test_frozen_factors_of_a_method_count_as_weights_once(
+def test_shared_frozen_buffers_of_a_method_count_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, estimate: bool
 ) -> None:
     (tmp_path / "frozen_factors.py").write_text(METHOD_WITH_FROZEN_FACTORS)

@@ -1,4 +1,4 @@
-"""Shapes by name are those of the published models."""
+"""Named shapes are those of the published models."""
 
 from pathlib import Path
 
@@ -35,13 +35,13 @@ def test_every_shape_has_the_published_number_of_parameters() -> None:
         assert sum(parameter.numel() for parameter in model.parameters()) == count, name
 
 
-def test_the_vocabulary_may_be_another() -> None:
+def test_the_vocabulary_size_can_be_set() -> None:
     assert backbone_config("t5-base", vocabulary=32_200).vocab_size == 32_200
     assert backbone_config("t5-base").vocab_size == 32_128
     assert backbone_config("demo").vocab_size == 666
 
 
-def test_what_is_no_t5_is_refused(tmp_path: Path) -> None:
+def test_models_other_than_t5_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no configuration of a backbone .*t5-small, t5-base"):
         backbone_config(str(tmp_path / "absent"))
     with pytest.raises(ModelError, match="no backbone 't5-bsae'; did you mean t5-base"):

@@ -1,4 +1,4 @@
-"""Two processes learn and predict what one does."""
+"""Two processes compute the same gradients and scores as one."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 def train_with(processes: int, recipe: Path, folder: Path) -> list[Path]:
-    """Train in as many processes; return the files with each one's gradients."""
+    """Train in several processes; return the file with each one's gradients."""
     folder.mkdir()
     files = [folder / f"gradients-{rank}.safetensors" for rank in range(processes)]
     shared = {
@@ -48,8 +48,8 @@ def train_with(processes: int, recipe: Path, folder: Path) -> list[Path]:
     ]
     try:
         for process in started:
-            said, _ = process.communicate(timeout=300)
-            assert process.returncode == 0, said
+            output, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, output
     finally:
         for process in started:
             process.kill()
@@ -80,7 +80,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, l
 def test_gradients_are_equal_across_processes_and_to_those_of_one(
     trained: tuple[Path, dict[int, list[Path]]],
 ) -> None:
-    """Of classifiers, generated answers and captions of different lengths; heads not used, too."""
+    """For classifiers, generated answers, captions of different lengths, and unused heads."""
     _, files = trained
     (alone,), (first, second) = ([load_file(path) for path in each] for each in files.values())
     assert alone.keys() == first.keys() == second.keys()
@@ -91,7 +91,7 @@ def test_gradients_are_equal_across_processes_and_to_those_of_one(
     assert heads == {"vqa", "nlvr2"}
     steps = {name.split()[0] for name in alone}
     used = {name.split()[0] for name in alone if "classifiers.nlvr2" in name}
-    assert 0 < len(used) < len(steps), "a head gets a gradient in the steps of its task alone"
+    assert 0 < len(used) < len(steps), "a head has gradients only in steps of its task"
 
 
 @pytest.mark.slow

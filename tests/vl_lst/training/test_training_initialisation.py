@@ -1,4 +1,4 @@
-"""Initial weights of a method: computed once, on the device that trains, the same everywhere."""
+"""Initial weights of a method: computed once, on the training device, the same everywhere."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -14,7 +14,7 @@ from vl_lst.training.initialisation import initialise
 
 
 class Model(torch.nn.Module):
-    """Notes where it is moved to."""
+    """Model that records the devices it is moved to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ def process(device: str, *, is_main: bool = True, num: int = 1) -> Any:
 
 
 @pytest.fixture
-def received(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the method was called with, and which tensors were sent around."""
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Calls of the method, and broadcast tensors."""
     seen: list[Any] = []
 
     class Method(initialisation.get_method("lst").__class__):  # type: ignore[misc]
@@ -51,23 +51,23 @@ def received(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return seen
 
 
-def test_it_runs_where_training_runs(world: TinyWorld, received: list[Any]) -> None:
+def test_it_runs_on_the_training_device(world: TinyWorld, calls: list[Any]) -> None:
     model = Model()
     built: Any = SimpleNamespace(model=model, trainable={"weight": model.weight})
     initialise(world.recipe(), built, samples(), process("meta"))
-    assert received == [("initialised", "meta")]
+    assert calls == [("initialised", "meta")]
     assert model.moves == ["meta", "cpu"]
 
 
-def test_one_process_computes_and_all_receive(world: TinyWorld, received: list[Any]) -> None:
+def test_one_process_computes_and_broadcasts(world: TinyWorld, calls: list[Any]) -> None:
     for is_main in (True, False):
         model = Model()
         built: Any = SimpleNamespace(model=model, trainable={"weight": model.weight})
         initialise(world.recipe(), built, samples(), process("cpu", is_main=is_main, num=2))
-    assert received == [("initialised", "cpu"), [7.0, 7.0], [0.0, 0.0]]
+    assert calls == [("initialised", "cpu"), [7.0, 7.0], [0.0, 0.0]]
 
 
-def test_methods_without_weights_of_their_own_cost_nothing(world: TinyWorld) -> None:
+def test_methods_without_initialisation_are_skipped(world: TinyWorld) -> None:
     model = Model()
     built: Any = SimpleNamespace(model=model, trainable={"weight": model.weight})
     recipe = world.recipe(method__name="bitfit")

@@ -1,4 +1,4 @@
-"""Several tasks trained together: a head for each, and what becomes of them."""
+"""Several tasks trained together: heads, checkpoints, scores and answers."""
 
 import json
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def lines(out: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_record_holds_the_scores_of_each_task_and_their_mean(
+def test_the_record_has_the_score_of_each_task_and_their_mean(
     finished: Path, recipe: Recipe
 ) -> None:
     record = read_record(RunDirectory(finished))
@@ -67,12 +67,12 @@ def test_the_record_holds_the_scores_of_each_task_and_their_mean(
     assert (record.steps, record.total_steps) == (28, 28)
 
 
-def test_nlvr2_and_captions_count_like_percentages() -> None:
+def test_nlvr2_and_captions_are_scaled_to_percent() -> None:
     factors = {name: get_task(name).primary_factor for name in TASKS}
     assert factors == {"vqa": 1, "gqa": 1, "nlvr2": 100, "caption": 100}
 
 
-def test_metrics_tell_the_tasks_apart(finished: Path) -> None:
+def test_metrics_name_the_task(finished: Path) -> None:
     evaluations = [line for line in lines(finished) if "task" in line]
     assert [line["task"] for line in evaluations] == [*TASKS, *TASKS]
     means = [line["mean_percent"] for line in lines(finished) if "mean_percent" in line]
@@ -82,21 +82,23 @@ def test_metrics_tell_the_tasks_apart(finished: Path) -> None:
     assert losses == {f"loss_{name}" for name in TASKS}
 
 
-def test_each_task_has_a_head_and_a_best_checkpoint_of_its_own(finished: Path) -> None:
+def test_each_task_has_its_own_head_and_best_checkpoint(finished: Path) -> None:
     folders = sorted(folder.name for folder in (finished / "checkpoints").iterdir())
     assert folders == ["best", *(f"best-{name}" for name in sorted(TASKS)), "last"]
     weights = load_file(finished / "checkpoints" / "best" / "model.safetensors")
     heads = {name.split(".")[1] for name in weights if name.startswith("classifiers.")}
     assert heads == {"vqa", "nlvr2"}
     assert weights["classifiers.nlvr2.layers.3.bias"].shape == (2,)
-    assert "side.upsample.weight" in weights, "what generates shares the vocabulary's output"
+    assert "side.upsample.weight" in weights, (
+        "generative heads share the output over the vocabulary"
+    )
     answers = RunDirectory(finished).card().answers
     assert answers["nlvr2"] is not None
     assert sorted(answers["nlvr2"]) == ["false", "true"]
     assert answers["gqa"] is answers["caption"] is None
 
 
-def test_every_task_can_be_evaluated_and_asked(
+def test_every_task_can_be_evaluated_and_predicted(
     finished: Path, world: TinyWorld, recipe: Recipe
 ) -> None:
     record = read_record(RunDirectory(finished))
@@ -124,7 +126,7 @@ def test_every_task_can_be_evaluated_and_asked(
         run.predict(red, task_name="gqa", **weights)
 
 
-def test_the_command_line_asks_which_task(
+def test_the_command_line_requires_a_task(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", str(finished), "--split", "dev"]) == 1
@@ -143,7 +145,7 @@ def test_one_task_has_one_best_checkpoint(world: TinyWorld, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("after", [3, 14, 17, 25])
-def test_an_interrupted_mixture_goes_on_exactly(
+def test_an_interrupted_mixture_resumes_exactly(
     recipe: Recipe, finished: Path, tmp_path: Path, after: int
 ) -> None:
     def interrupt(done: int, total: int, note: str = "") -> None:
@@ -164,7 +166,7 @@ def test_an_interrupted_mixture_goes_on_exactly(
         assert (out / name).read_bytes() == (finished / name).read_bytes(), name
 
 
-def test_without_java_captions_do_not_begin_to_train(
+def test_without_java_captions_are_refused_before_training(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from eval._java import run_java
@@ -177,7 +179,7 @@ def test_without_java_captions_do_not_begin_to_train(
 
 
 def first_weights(world: TinyWorld, out: Path, initialisation: str) -> dict[str, torch.Tensor]:
-    """Weights after one step with a learning rate of zero."""
+    """Return the weights after one step with a learning rate close to 0."""
     recipe = world.recipe(
         head="generate",
         training__epochs=None,
@@ -190,7 +192,7 @@ def first_weights(world: TinyWorld, out: Path, initialisation: str) -> dict[str,
     return load_file(out / "checkpoints" / "last" / "model.safetensors")
 
 
-def test_a_side_network_may_begin_as_a_part_of_the_backbone(
+def test_a_side_network_can_be_initialised_from_the_backbone(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -201,19 +203,19 @@ def test_a_side_network_may_begin_as_a_part_of_the_backbone(
 
     monkeypatch.setattr("vl_lst.methods.lst.fisher_importance", measured)
     kinds = ("random", "magnitude", "fisher")
-    begun = {kind: first_weights(world, tmp_path / kind, kind) for kind in kinds}
+    weights = {kind: first_weights(world, tmp_path / kind, kind) for kind in kinds}
     name = "side.encoder.blocks.0.self_attention.qkv"
     assert not any(
-        torch.equal(begun[one][name], begun[other][name])
+        torch.equal(weights[one][name], weights[other][name])
         for one, other in (kinds[:2], kinds[1:], kinds[::2])
     )
-    rungs = [begun[kind]["side.encoder.rungs.weight"] for kind in kinds]
-    assert torch.equal(rungs[0], rungs[1]), "rungs stay random"
+    rungs = [weights[kind]["side.encoder.rungs.weight"] for kind in kinds]
+    assert torch.equal(rungs[0], rungs[1]), "rungs are initialised at random"
     assert len(samples) == 5
     for prompt_ids, label_ids in samples:
         assert prompt_ids.shape[0] == label_ids.shape[0] == 1
         assert prompt_ids.ndim == label_ids.ndim == 2
-        assert 0 not in prompt_ids, "nothing is padded"
+        assert 0 not in prompt_ids, "samples are not padded"
         assert label_ids[0, -1] == 1
 
     def never(*_: object) -> None:
@@ -224,7 +226,7 @@ def test_a_side_network_may_begin_as_a_part_of_the_backbone(
 
 
 @pytest.mark.parametrize("beams", [1, 2])
-def test_generated_answers_may_be_held_to_the_list(
+def test_generated_answers_can_be_constrained_to_the_list(
     world: TinyWorld, tmp_path: Path, beams: int
 ) -> None:
     recipe = world.recipe(
@@ -238,12 +240,12 @@ def test_generated_answers_may_be_held_to_the_list(
     answers = RunDirectory(tmp_path / "run").card().answers["vqa"]
     assert answers is not None
     assert set(run.evaluate("val2014").predictions.values()) <= set(answers)
-    picture = run.predict(world.image("red"), "is it red?", encoder_weights=world.tower)
-    assert picture.answer in answers
-    assert picture.ranked is None
+    answer = run.predict(world.image("red"), "is it red?", encoder_weights=world.tower)
+    assert answer.answer in answers
+    assert answer.ranked is None
 
 
-def test_tasks_are_named_on_the_command_line(
+def test_the_command_line_trains_several_tasks(
     world: TinyWorld, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = world.train_arguments(tmp_path / "run", "--features", str(recipe.features[-1]))

@@ -1,4 +1,4 @@
-"""AdamW: which parameters are decayed, and the learning rate of each step."""
+"""AdamW: decayed parameters, and the learning rate of each step."""
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ def built(world: TinyWorld) -> BuiltModel:
 
 
 def test_norms_gates_biases_and_position_biases_are_not_decayed(built: BuiltModel) -> None:
-    kept = decayed_names(built.model, built.trainable)
-    spared = built.trainable.keys() - kept
+    decayed = decayed_names(built.model, built.trainable)
+    exempt = built.trainable.keys() - decayed
     assert {
         "visual.feature_norm.weight",
         "visual.feature_projection.bias",
@@ -29,31 +29,31 @@ def test_norms_gates_biases_and_position_biases_are_not_decayed(built: BuiltMode
         "side.encoder.position_bias.table",
         "side.decoder.final_norm.weight",
         "classifiers.vqa.layers.2.weight",
-    } <= spared
+    } <= exempt
     assert {
         "visual.feature_projection.weight",
         "side.encoder.rungs.weight",
         "side.encoder.blocks.0.self_attention.qkv",
         "classifiers.vqa.layers.3.weight",
-    } <= kept
-    assert all(built.trainable[name].ndim >= 2 for name in kept)
+    } <= decayed
+    assert all(built.trainable[name].ndim >= 2 for name in decayed)
 
 
-def test_as_in_the_reference_everything_but_biases_is_decayed(built: BuiltModel) -> None:
-    """There, names with "bias" in them are spared; those of T5's norms match none of its rules."""
-    spared = built.trainable.keys() - decayed_names(built.model, built.trainable, "reference")
-    assert spared == {
+def test_reference_decay_exempts_only_biases(built: BuiltModel) -> None:
+    """The reference exempts names with "bias"; the names of T5's norms match none of its rules."""
+    exempt = built.trainable.keys() - decayed_names(built.model, built.trainable, "reference")
+    assert exempt == {
         name for name in built.trainable if name.endswith(".bias") or "position_bias" in name
     }
     settings = SETTINGS.model_copy(update={"decay": "reference"})
     groups = build_optimizer(built.model, built.trainable, settings).param_groups
     assert [len(group["params"]) for group in groups] == [
-        len(built.trainable) - len(spared),
-        len(spared),
+        len(built.trainable) - len(exempt),
+        len(exempt),
     ]
 
 
-def test_a_gate_for_each_channel_is_not_decayed_either(world: TinyWorld) -> None:
+def test_gates_per_channel_are_not_decayed(world: TinyWorld) -> None:
     spec = open_features([world.train_features]).spec
     recipe = world.recipe(method__options__gates="channel")
     made = build_model(recipe, spec, {"vqa": ["yes", "no"]})
@@ -61,7 +61,7 @@ def test_a_gate_for_each_channel_is_not_decayed_either(world: TinyWorld) -> None
     assert "side.encoder.gates.alpha" not in decayed_names(made.model, made.trainable)
 
 
-def test_the_optimizer_holds_exactly_what_trains(built: BuiltModel) -> None:
+def test_the_optimizer_holds_exactly_the_trainable_parameters(built: BuiltModel) -> None:
     groups = build_optimizer(built.model, built.trainable, SETTINGS).param_groups
     assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
     held = [parameter for group in groups for parameter in group["params"]]
@@ -75,7 +75,7 @@ def test_exactly_the_trainable_set_requires_grad(built: BuiltModel) -> None:
     assert not any(name.startswith("backbone.") for name in names)
 
 
-def test_initial_weights_depend_on_the_seed_alone(world: TinyWorld) -> None:
+def test_initial_weights_depend_only_on_the_seed(world: TinyWorld) -> None:
     spec = open_features([world.train_features]).spec
 
     def weights(seed: int) -> torch.Tensor:
@@ -93,7 +93,7 @@ def test_the_learning_rate_rises_then_falls_linearly() -> None:
     assert rates == pytest.approx([0, 0.5, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0])
 
 
-def test_without_warm_up_it_begins_at_the_top() -> None:
+def test_without_warm_up_it_starts_at_the_maximum() -> None:
     settings = SETTINGS.model_copy(update={"warmup_share": 0.0})
     assert learning_rate(0, 4, settings) == 1.0
     always = SETTINGS.model_copy(update={"warmup_share": 1.0})

@@ -1,4 +1,4 @@
-"""How processes that train together start and fail: nothing leaks in, one message comes out."""
+"""Processes that train together: they ignore the environment, and fail with one message."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def test_settings_of_accelerate_in_the_environment_change_nothing(
     for name, value in LEAKS.items():
         monkeypatch.setenv(name, value)
     for state in (AcceleratorState, GradientState, PartialState):
-        # As in a new process: accelerate remembers how it was set up.
+        # As in a new process: accelerate keeps its settings.
         state._reset_state()
     train(recipe, tmp_path / "leaks")
     assert {name: os.environ[name] for name in LEAKS} == LEAKS
@@ -74,13 +74,13 @@ def test_defaults_of_accelerate_launch_are_not_listed_as_ignored() -> None:
     assert ignored_settings(own, torch.device("cuda")) == ["ACCELERATE_USE_CPU=True"]
 
 
-def test_processes_may_wait_for_the_one_that_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SPICE takes half an hour, as long as the default of collective operations."""
+def test_processes_may_wait_long_for_the_one_that_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SPICE takes half an hour, as long as the default timeout of collective operations."""
     given: dict[str, Any] = {}
 
     class Store:
         def set_timeout(self, timeout: object) -> None:
-            given["patience"] = timeout
+            given["store_timeout"] = timeout
 
     def init_process_group(backend: str, **options: object) -> None:
         given.update(options, backend=backend)
@@ -93,23 +93,23 @@ def test_processes_may_wait_for_the_one_that_scores(monkeypatch: pytest.MonkeyPa
     launch = Launch(num_processes=2, address="127.0.0.1", port=1)
     with pytest.raises(LaunchError, match="enough"):
         join_processes(launch, torch.device("cpu"), has_unused_parameters=False)
-    assert given["timeout"] == given["patience"] == MAX_WAIT
+    assert given["timeout"] == given["store_timeout"] == MAX_WAIT
     assert given["backend"] == "gloo"
     assert MAX_WAIT.days > 1
 
 
 def test_more_processes_than_cuda_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NCCL would say so in a traceback, and only where they first meet."""
+    """NCCL would fail with a traceback, and only at the first collective operation."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     launch = Launch(num_processes=2, local_num_processes=2, address="127.0.0.1", port=1)
     with pytest.raises(LaunchError, match="2 processes .* has 1 CUDA devices"):
         join_processes(launch, torch.device("cuda"), has_unused_parameters=False)
 
 
-def test_runs_at_the_same_time_are_trained_from_one_process(
+def test_parallel_runs_are_refused_under_a_launcher(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their processes would wait for each other as if they trained one run."""
+    """Their processes would wait for each other as if they trained a single run."""
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(LaunchError, match="WORLD_SIZE is 2"):
@@ -117,7 +117,7 @@ def test_runs_at_the_same_time_are_trained_from_one_process(
 
 
 class _Pair:
-    """Stands in for one of two processes."""
+    """Stand-in for one of two processes."""
 
     num_processes = 2
 
@@ -136,7 +136,7 @@ class _Pair:
         (1, None, "worse", ProcessFailedError, "process 0 of 2 failed: worse"),
     ],
 )
-def test_a_failure_of_one_process_is_that_of_all(
+def test_a_failure_of_one_process_ends_all(
     monkeypatch: pytest.MonkeyPatch,
     rank: int,
     own: str | None,
@@ -159,7 +159,7 @@ def test_a_failure_of_one_process_is_that_of_all(
         fail_if_told()
 
 
-def test_processes_must_be_given_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_must_have_the_same_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "gather_object", lambda mine: [*mine, "other"])
     pair: Any = _Pair(0)
     with pytest.raises(TrainingError, match="process 1 of 2 found other training data"):
@@ -187,36 +187,36 @@ def run_two(arguments: list[str], folder: Path) -> list[tuple[int, str]]:
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=300)[1] for process in started]
+        outputs = [process.communicate(timeout=300)[1] for process in started]
     finally:
         for process in started:
             process.kill()
-    return [(process.returncode, text) for process, text in zip(started, said, strict=True)]
+    return [(process.returncode, text) for process, text in zip(started, outputs, strict=True)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("slip", ["data-root", "recipe"])
-def test_of_two_processes_the_first_alone_says_what_is_wrong(
-    world: TinyWorld, tmp_path: Path, slip: str
+@pytest.mark.parametrize("mistake", ["data-root", "recipe"])
+def test_only_the_first_process_prints_the_error(
+    world: TinyWorld, tmp_path: Path, mistake: str
 ) -> None:
     more = {
         "data-root": ["--data-root", str(tmp_path / "nowhere")],
         "recipe": ["--set", "optimizer.lr=-1"],
-    }[slip]
+    }[mistake]
     first, second = run_two(world.train_arguments(tmp_path / "run", *more), tmp_path)
     assert (first[0], second[0]) == (1, 1)
     assert first[1].count("error: ") == 1
     assert "Traceback" not in first[1]
     assert second[1] == ""
     assert "nowhere" in first[1] or "optimizer.lr: found -1" in first[1]
-    # torchrun ends with what stands there.
+    # torchrun prints the content of this file at the end.
     reported = (tmp_path / "error-0.json").read_text(encoding="utf-8")
     assert "nowhere" in reported or "optimizer.lr: found -1" in reported
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
-def test_two_processes_learn_with_a_quantised_backbone_as_one_does(
+def test_two_processes_with_a_quantised_backbone_learn_like_one(
     world: TinyWorld, tmp_path: Path, precision: str
 ) -> None:
     changes = [f"training.{name}=1" for name in ("log_every_steps", "epochs")]
@@ -236,4 +236,4 @@ def test_two_processes_learn_with_a_quantised_backbone_as_one_does(
         record = json.loads((out / "record.json").read_text())
         assert record["num_processes"] == number
         saved.append(record["memory_bytes"]["saved_for_backward"]["total"])
-    assert saved[1] == pytest.approx(saved[0], rel=0.1), "of the whole batch in both"
+    assert saved[1] == pytest.approx(saved[0], rel=0.1), "both count the whole batch"

@@ -1,4 +1,4 @@
-"""Peaks on CUDA are of training steps alone; the device is played by a stand-in."""
+"""Peak memory on CUDA covers training steps only; a stand-in plays the allocator."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ CUDA = torch.device("cuda")
 
 
 class Allocator:
-    """Keeps what is freed, as CUDA's does, until it is told to return it."""
+    """Stand-in for CUDA's allocator, which caches freed memory until it is emptied."""
 
     def __init__(self) -> None:
         self.allocated = self.reserved = self.peak_allocated = self.peak_reserved = 0
@@ -57,14 +57,14 @@ def train(allocator: Allocator, model: int, activations: int, steps: int = 4) ->
     return peak
 
 
-def test_a_later_model_does_not_reserve_what_an_earlier_one_left(allocator: Allocator) -> None:
+def test_memory_cached_by_an_earlier_model_does_not_count_as_reserved(allocator: Allocator) -> None:
     first = train(allocator, model=1000, activations=5000)
     second = train(allocator, model=100, activations=10)
     assert (first.allocated, first.reserved) == (6000, 6000)
     assert (second.allocated, second.reserved) == (110, 110)
 
 
-def test_an_evaluation_does_not_count_as_reserved(allocator: Allocator) -> None:
+def test_memory_of_an_evaluation_does_not_count_as_reserved(allocator: Allocator) -> None:
     peak = train(allocator, model=100, activations=10)
     allocator.allocate(9000)
     allocator.free(9000)
@@ -74,9 +74,9 @@ def test_an_evaluation_does_not_count_as_reserved(allocator: Allocator) -> None:
     assert (peak.allocated, peak.reserved) == (110, 110)
 
 
-def test_nothing_is_asked_of_cuda_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_is_not_called_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
-        raise AssertionError("CUDA was asked")
+        raise AssertionError("CUDA was called")
 
     for name in ("empty_cache", "reset_peak_memory_stats", "max_memory_allocated"):
         monkeypatch.setattr(torch.cuda, name, never)

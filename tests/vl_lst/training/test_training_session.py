@@ -1,4 +1,4 @@
-"""A session of training from data to record: what it learns, writes and refuses."""
+"""Training sessions from data to record: results, files and errors."""
 
 import errno
 import json
@@ -30,7 +30,7 @@ def finished(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(trained, tmp_path_factory.mktemp("finished") / "run")
 
 
-def test_the_run_directory_holds_what_the_design_says(finished: Path) -> None:
+def test_the_run_directory_has_the_documented_files(finished: Path) -> None:
     found = sorted(str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file())
     assert found == [
         "checkpoints/best/manifest.json",
@@ -47,17 +47,17 @@ def test_the_run_directory_holds_what_the_design_says(finished: Path) -> None:
     ]
 
 
-def test_a_checkpoint_holds_exactly_what_trains(finished: Path) -> None:
+def test_a_checkpoint_holds_exactly_the_trainable_parameters(finished: Path) -> None:
     record = read_record(RunDirectory(finished))
     assert record is not None
     assert record.parameters is not None
     tensors = load_checkpoint(finished / "checkpoints" / "best", MODEL).tensors[MODEL]
     assert sum(t.numel() for t in tensors.values()) == record.parameters.trainable
     assert not any(name.startswith("backbone.") for name in tensors)
-    assert "side.upsample.weight" not in tensors  # a classifier has no use for it
+    assert "side.upsample.weight" not in tensors  # a classifier does not need it
 
 
-def test_the_record_says_what_it_cost(finished: Path) -> None:
+def test_the_record_reports_memory_and_speed(finished: Path) -> None:
     record = RunRecord.model_validate_json((finished / "record.json").read_bytes())
     assert record.status == "success"
     assert record.steps == record.total_steps == 10
@@ -66,7 +66,7 @@ def test_the_record_says_what_it_cost(finished: Path) -> None:
     memory, parameters = record.memory_bytes, record.parameters
     assert memory is not None
     assert parameters is not None
-    # What is neither of them: the order of image tokens, which is drawn and not trained.
+    # The buffers hold the random order of image tokens, which is not trained.
     assert 4 * parameters.total < memory.parameters < 4.5 * parameters.total
     assert memory.gradients == 4 * parameters.trainable
     assert memory.optimizer_state is not None
@@ -79,7 +79,7 @@ def test_the_record_says_what_it_cost(finished: Path) -> None:
     assert record.examples_per_second > 0
 
 
-def test_metrics_hold_no_times(finished: Path) -> None:
+def test_metrics_contain_no_times(finished: Path) -> None:
     assert [sorted(line) for line in lines(finished)] == [
         ["epoch", "gradient_norm", "loss", "lr", "step"],
         ["epoch", "gradient_norm", "loss", "lr", "step"],
@@ -92,9 +92,7 @@ def test_metrics_hold_no_times(finished: Path) -> None:
     assert lines(finished)[-2]["step"] == 10
 
 
-def test_a_second_run_is_the_same_to_the_last_bit(
-    finished: Path, world: TinyWorld, tmp_path: Path
-) -> None:
+def test_a_second_run_is_bit_identical(finished: Path, world: TinyWorld, tmp_path: Path) -> None:
     train(world.recipe(training__workers=2), tmp_path / "run")
     for name in ("metrics.jsonl", "checkpoints/last/model.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
@@ -102,7 +100,7 @@ def test_a_second_run_is_the_same_to_the_last_bit(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["classify", "generate"])
-def test_it_learns_from_the_image_what_a_blind_model_cannot_know(
+def test_it_learns_from_the_image_unlike_a_blind_model(
     world: TinyWorld, tmp_path: Path, head: str
 ) -> None:
     scores = {}
@@ -120,10 +118,12 @@ def test_it_learns_from_the_image_what_a_blind_model_cannot_know(
     assert scores[False] >= scores[True] + 25
 
 
-# torch says so where a norm's weight stays float32, as weights that train do.
+# torch warns if a norm's weight is float32, as trainable weights are.
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 @pytest.mark.parametrize("head", ["classify", "generate"])
-def test_bfloat16_trains_float32_weights(world: TinyWorld, tmp_path: Path, head: str) -> None:
+def test_bfloat16_arithmetic_trains_float32_weights(
+    world: TinyWorld, tmp_path: Path, head: str
+) -> None:
     recipe = world.recipe(
         head=head,
         training__precision="bf16",
@@ -138,7 +138,7 @@ def test_bfloat16_trains_float32_weights(world: TinyWorld, tmp_path: Path, head:
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
 
 
-def test_tensorboard_gets_the_metrics_and_the_speed(world: TinyWorld, tmp_path: Path) -> None:
+def test_tensorboard_shows_metrics_and_speed(world: TinyWorld, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     train(world.recipe(training__tensorboard=True), tmp_path / "run")
@@ -147,18 +147,18 @@ def test_tensorboard_gets_the_metrics_and_the_speed(world: TinyWorld, tmp_path: 
     assert {"loss", "lr", "vqa/accuracy", "examples_per_second"} <= set(events.Tags()["scalars"])
 
 
-def test_progress_says_loss_speed_and_memory(world: TinyWorld, tmp_path: Path) -> None:
-    said: list[tuple[int, int, str]] = []
+def test_progress_reports_loss_speed_and_memory(world: TinyWorld, tmp_path: Path) -> None:
+    reports: list[tuple[int, int, str]] = []
     train(
         world.recipe(),
         tmp_path / "run",
-        report=lambda done, total, note="": said.append((done, total, note)),
+        report=lambda done, total, note="": reports.append((done, total, note)),
     )
-    assert said[0][:2] == (1, 10)
-    notes = [note for *_, note in said if note.startswith("loss")]
+    assert reports[0][:2] == (1, 10)
+    notes = [note for *_, note in reports if note.startswith("loss")]
     assert all(word in notes[3] for word in ("examples/s", "GiB"))
-    assert not any("left" in note for note in notes), "whoever shows progress knows that"
-    assert any(note.startswith("evaluating vqa val2014") for *_, note in said)
+    assert not any("left" in note for note in notes), "the progress bar shows that"
+    assert any(note.startswith("evaluating vqa val2014") for *_, note in reports)
 
 
 def test_missing_images_are_one_error_before_training(world: TinyWorld, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_split_without_labels_cannot_validate(world: TinyWorld, tmp_path: Path
         train(world.recipe(data__validation_split="test2015"), tmp_path / "run")
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_and_examples(
+def test_a_loss_that_is_not_finite_is_an_error_with_step_and_examples(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = LadderModel.forward
@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_examples(
         nonlocal steps
         steps += 1
         loss: torch.Tensor = original(self, *arguments)  # type: ignore[arg-type]
-        return loss * float("nan") if steps == 5 else loss  # the first measured memory
+        return loss * float("nan") if steps == 5 else loss  # the first call measures memory
 
     monkeypatch.setattr(LadderModel, "forward", broken)
     recipe = world.recipe(training__checkpoint_every_steps=2)
@@ -223,7 +223,7 @@ def test_a_full_disk_is_one_error_and_the_last_checkpoint_stays(
     assert train(RunDirectory(tmp_path / "run").recipe(), tmp_path / "run", resume=True)
 
 
-def test_an_interrupted_run_is_recorded_as_cancelled_and_goes_on(
+def test_an_interrupted_run_is_recorded_as_cancelled_and_can_be_resumed(
     world: TinyWorld, tmp_path: Path, finished: Path
 ) -> None:
     def interrupt(done: int, total: int, note: str = "") -> None:
@@ -243,7 +243,7 @@ def test_an_interrupted_run_is_recorded_as_cancelled_and_goes_on(
     assert record.status == "success"
 
 
-def test_examples_without_answers_train_a_classifier_and_are_left_out_of_generation(
+def test_examples_without_answers_train_only_a_classifier(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.vqa.answer_weights", _no_weights_for_maybe)
@@ -257,16 +257,14 @@ def test_examples_without_answers_train_a_classifier_and_are_left_out_of_generat
 
 
 def _no_weights_for_maybe(answers: list[dict[str, str]]) -> list[tuple[str, float]]:
-    said = {answer["answer"] for answer in answers}
-    return [] if "maybe" in said else [(answer, 1.0) for answer in said]
+    given = {answer["answer"] for answer in answers}
+    return [] if "maybe" in given else [(answer, 1.0) for answer in given]
 
 
-def test_another_backbone_cannot_go_on_with_a_run(
+def test_a_run_cannot_be_resumed_with_another_backbone(
     finished: Path, world: TinyWorld, tmp_path: Path
 ) -> None:
-    from shutil import copytree
-
-    backbone = copytree(world.backbone, tmp_path / "t5")
+    backbone = shutil.copytree(world.backbone, tmp_path / "t5")
     out = tmp_path / "run"
     train(world.recipe(backbone__name=str(backbone), training__epochs=1), out)
     weights = load_file(backbone / "model.safetensors")
@@ -287,7 +285,7 @@ def test_a_log_that_is_a_pipe_is_refused_before_training(
         train(world.recipe(), out, resume=True)
 
 
-def test_what_is_no_recipe_or_no_path_is_one_sentence(world: TinyWorld, tmp_path: Path) -> None:
+def test_arguments_of_other_types_are_refused(world: TinyWorld, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="the recipe is a dict: expected"):
         train(world.recipe().model_dump(), tmp_path / "run")  # type: ignore[arg-type]
     for out in (None, 5, b"run"):
