@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from vl_lst.data.task_data import TaskData
 from vl_lst.recipes import Recipe
@@ -17,6 +18,7 @@ __all__ = ["BestCheckpoints"]
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BestCheckpoints:
     """Keeps the best checkpoint so far and, if several tasks train, the best one per task.
 
@@ -31,22 +33,12 @@ class BestCheckpoints:
         on_best: Function to call after a new best checkpoint.
     """
 
-    def __init__(
-        self,
-        *,
-        recipe: Recipe,
-        data: Mapping[str, TaskData],
-        built: BuiltModel,
-        directory: RunDirectory,
-        counters: Counters,
-        on_best: Callable[[], None],
-    ) -> None:
-        self._recipe = recipe
-        self._data = data
-        self._built = built
-        self._directory = directory
-        self._counters = counters
-        self._on_best = on_best
+    recipe: Recipe
+    data: Mapping[str, TaskData]
+    built: BuiltModel
+    directory: RunDirectory
+    counters: Counters
+    on_best: Callable[[], None]
 
     def update(self, validated: Mapping[str, Validated], metrics: MetricsLog) -> None:
         """Write the scores of an evaluation, and the checkpoints that it makes the best ones.
@@ -55,15 +47,15 @@ class BestCheckpoints:
             validated: Scores and predictions of each task.
             metrics: Open metrics file.
         """
-        counters = self._counters
+        counters = self.counters
         for name, result in validated.items():
             self._write_scores(name, result, metrics)
-            score = percent(self._data[name].examples.task, result.score)
+            score = percent(self.data[name].examples.task, result.score)
             latest = Best(score=score, step=counters.step)
             if len(validated) > 1 and _is_better(latest, counters.best_of_task.get(name)):
                 counters.best_of_task[name] = latest
                 self._save(f"best-{name}", {name: result})
-        latest = Best(score=mean_percent(self._data, validated), step=counters.step)
+        latest = Best(score=mean_percent(self.data, validated), step=counters.step)
         if len(validated) > 1:
             metrics.write(counters.step, {"mean_percent": latest.score})
         if _is_better(latest, counters.best):
@@ -74,27 +66,27 @@ class BestCheckpoints:
             counters.protocols = {name: each.score.protocol for name, each in validated.items()}
             self._save("best", validated)
             self._save_predictions(validated)
-            self._on_best()
+            self.on_best()
 
     def _write_scores(self, name: str, result: Validated, metrics: MetricsLog) -> None:
-        step, values = self._counters.step, result.score.metrics
-        split = self._recipe.data.validation_split[name]
+        step, values = self.counters.step, result.score.metrics
+        split = self.recipe.data.validation_split[name]
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
         metrics.write(step, {"task": name, "split": split, **numbers})
-        metric = self._data[name].examples.task.primary_metric
+        metric = self.data[name].examples.task.primary_metric
         log.info("step %d: %s %s %s %.4g", step, name, split, metric, values[metric])
 
     def _save(self, name: str, validated: Mapping[str, Validated]) -> None:
         metrics = {task: dict(result.score.metrics) for task, result in validated.items()}
-        state = {"step": self._counters.step, "metrics": metrics}
+        state = {"step": self.counters.step, "metrics": metrics}
         save_checkpoint(
-            self._directory.checkpoint(name), Checkpoint({MODEL: self._built.trainable}, state)
+            self.directory.checkpoint(name), Checkpoint({MODEL: self.built.trainable}, state)
         )
 
     def _save_predictions(self, validated: Mapping[str, Validated]) -> None:
         for name, result in validated.items():
-            task = self._data[name].examples.task
-            path = self._directory.predictions_file(task, self._recipe.data.validation_split[name])
+            task = self.data[name].examples.task
+            path = self.directory.predictions_file(task, self.recipe.data.validation_split[name])
             path.parent.mkdir(exist_ok=True)
             task.write_predictions(result.predictions, path)
 

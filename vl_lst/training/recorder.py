@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from accelerate import Accelerator
 
@@ -25,39 +26,40 @@ log = logging.getLogger(__name__)
 UNFINISHED = "training has not ended, or its process was killed"
 
 
+@dataclass(slots=True)
 class RunRecorder:
-    """Writes the record of a run; a session sets the attributes as it gets them.
+    """Writes the record of a run.
 
-    A session that fails before it has trained a step leaves the record of earlier sessions
-    unchanged.
+    A session that fails before its first step leaves the record of earlier sessions unchanged.
 
     Args:
         recipe: Settings of the run.
         directory: Run directory.
         accelerator: The processes; only the first one writes.
-        checkout: State of the code when the program started; by default, its state now.
+        checkout: State of the code when the program started; `None` takes its state now.
+        card: What the model is built from. The session sets this and the following attributes as
+            soon as it has them.
+        built: The model.
+        trainer: The trainer.
+        answer_coverage: Percentage of training answers on each task's answer list.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        directory: RunDirectory,
-        accelerator: Accelerator,
-        checkout: GitState | None,
-    ) -> None:
-        self._recipe = recipe
-        self._directory = directory
-        self._accelerator = accelerator
-        self.checkout = checkout or git_state()
-        self.card: ModelCard | None = None
-        self.built: BuiltModel | None = None
-        self.trainer: Trainer | None = None
-        self.answer_coverage: dict[str, float] = {}
+    recipe: Recipe
+    directory: RunDirectory
+    accelerator: Accelerator
+    checkout: GitState | None
+    card: ModelCard | None = None
+    built: BuiltModel | None = None
+    trainer: Trainer | None = None
+    answer_coverage: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.checkout = self.checkout or git_state()
 
     def read_earlier(self) -> RunRecord | None:
         """Return the record of an earlier session; `None` without one that can be read."""
         try:
-            return read_record(self._directory)
+            return read_record(self.directory)
         except (CheckpointError, InputError):
             return None
 
@@ -75,7 +77,7 @@ class RunRecorder:
 
     def record_progress(self) -> None:
         """Record a new best checkpoint, so that `evaluate` can add scores to the record."""
-        update_record(self._directory, self._describe("cancelled", UNFINISHED))
+        update_record(self.directory, self._describe("cancelled", UNFINISHED))
 
     def record_success(self) -> RunRecord:
         """Record the end of the schedule.
@@ -86,32 +88,32 @@ class RunRecorder:
         log.info("success", extra={"only_in_file": True})
         self._note_changed_code()
         record = self._describe("success")
-        if not self._accelerator.is_main_process:
+        if not self.accelerator.is_main_process:
             return record
         earlier = self.read_earlier()
         if earlier is not None and earlier.status == "success" and not self._has_trained():
             return earlier
-        return update_record(self._directory, record)
+        return update_record(self.directory, record)
 
     def _record_failure(self, status: Status, error: str) -> None:
         # The command line prints the error itself.
         log.info("%s: %s", status, error, extra={"only_in_file": True})
-        if not self._accelerator.is_main_process:
+        if not self.accelerator.is_main_process:
             return
         if self._has_earlier_results() and not self._has_trained():
             return
         self._note_changed_code()
         try:
-            update_record(self._directory, self._describe(status, error))
+            update_record(self.directory, self._describe(status, error))
         except OSError as failure:
             log.warning("the record could not be written: %s", failure)
 
     def _describe(self, status: Status, error: str | None = None) -> RunRecord:
         return describe_run(
-            self._recipe,
+            self.recipe,
             status,
             git=self.checkout,
-            num_processes=self._accelerator.num_processes,
+            num_processes=self.accelerator.num_processes,
             error=error,
             card=self.card,
             built=self.built,
@@ -121,7 +123,7 @@ class RunRecorder:
 
     def _has_earlier_results(self) -> bool:
         """Return whether an earlier session has trained, even if its record cannot be read."""
-        if find_checkpoint(self._directory.last) is not None:
+        if find_checkpoint(self.directory.last) is not None:
             return True
         earlier = self.read_earlier()
         return earlier is not None and bool(earlier.steps)

@@ -35,6 +35,7 @@ class Validated:
     predictions: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
 class Validator:
     """Predicts the validation split of each task and scores the predictions.
 
@@ -45,17 +46,10 @@ class Validator:
         accelerator: The processes that share the examples.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        data: Mapping[str, TaskData],
-        answerer: Answerer,
-        accelerator: Accelerator,
-    ) -> None:
-        self._recipe = recipe
-        self._data = data
-        self._answerer = answerer
-        self._accelerator = accelerator
+    recipe: Recipe
+    data: Mapping[str, TaskData]
+    answerer: Answerer
+    accelerator: Accelerator
 
     def validate(self, report: Callable[[str], None]) -> dict[str, Validated]:
         """Return the predictions and score of each task; in processes other than the first, none.
@@ -67,34 +61,34 @@ class Validator:
             TrainingError: A primary metric cannot be computed.
         """
         validated = {}
-        for name, data in self._data.items():
+        for name, data in self.data.items():
             answers = self._answers(name, data, report)
-            with fail_together(self._accelerator):
-                if self._accelerator.is_main_process:
-                    split = self._recipe.data.validation_split[name]
+            with fail_together(self.accelerator):
+                if self.accelerator.is_main_process:
+                    split = self.recipe.data.validation_split[name]
                     task = data.examples.task
-                    score = task.score(answers, self._recipe.data.folder, split)
+                    score = task.score(answers, self.recipe.data.folder, split)
                     _require_primary(task, split, score)
                     validated[name] = Validated(score, answers)
         return validated
 
     def _answers(self, name: str, data: TaskData, report: Callable[[str], None]) -> dict[str, str]:
-        processes = self._accelerator.num_processes
-        split = self._recipe.data.validation_split[name]
+        processes = self.accelerator.num_processes
+        split = self.recipe.data.validation_split[name]
         total = len(data.examples.validation)
         order = sequential_batches(
             total,
-            self._recipe.training.evaluation_batch_size,
-            process=self._accelerator.process_index,
+            self.recipe.training.evaluation_batch_size,
+            process=self.accelerator.process_index,
             processes=processes,
         )
         batches = load_in_order(
             data.validation,
             order,
-            workers=self._recipe.training.workers,
-            pin_memory=self._accelerator.device.type == "cuda",
+            workers=self.recipe.training.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
         )
-        answers = self._answerer.answer_all(
+        answers = self.answerer.answer_all(
             batches,
             lambda done: report(
                 f"evaluating {name} {split}: {min(done * processes, total):,}/{total:,}"

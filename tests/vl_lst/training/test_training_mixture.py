@@ -89,9 +89,7 @@ def test_each_task_has_its_own_head_and_best_checkpoint(finished: Path) -> None:
     heads = {name.split(".")[1] for name in weights if name.startswith("classifiers.")}
     assert heads == {"vqa", "nlvr2"}
     assert weights["classifiers.nlvr2.layers.3.bias"].shape == (2,)
-    assert "side.upsample.weight" in weights, (
-        "generative heads share the output over the vocabulary"
-    )
+    assert "side.upsample.weight" in weights, "generative heads share the vocabulary output"
     answers = RunDirectory(finished).card().answers
     assert answers["nlvr2"] is not None
     assert sorted(answers["nlvr2"]) == ["false", "true"]
