@@ -57,7 +57,7 @@ def test_sources_import_only_what_their_package_may(package: str) -> None:
         ),
         ("import feature_extraction", FORBIDDEN["feature_extraction"]),
         ("import vl_lst.cli", HEAVY),
-        ("import vl_lst.training.run_process", HEAVY),
+        ("import vl_lst.training.parallel_worker", HEAVY),
     ],
 )
 def test_importing_loads_nothing_heavy_or_forbidden(statement: str, absent: set[str]) -> None:

@@ -1,1 +1,1 @@
-"""From examples and features to batches."""
+"""Data of a run: examples, batches and their order."""

@@ -26,7 +26,7 @@ from vl_lst.recipes import Recipe, fitting_recipe, read_recipe_file, resolve_rec
 from vl_lst.runs.directory import RunDirectory, make_folder
 from vl_lst.runs.lock import exclusive_folder
 from vl_lst.runs.record import RunRecord
-from vl_lst.training.together import train_together
+from vl_lst.training.parallel_runs import train_in_parallel
 
 __all__ = ["BLIND", "LADDER", "TASKS", "DemoResult", "run_demo"]
 
@@ -135,7 +135,7 @@ def _run_in(
             on_progress=report,
         )
     with stage("training") as report:
-        records = train_together(trained, report=report)
+        records = train_in_parallel(trained, report=report)
     gallery = out / "examples.png"
     first_recipe, first_run = next(iter(trained.values()))
     draw_gallery(_cards(data, first_recipe, first_run), gallery)

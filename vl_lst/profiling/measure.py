@@ -168,10 +168,10 @@ def profile_methods(
     """
     for contender in contenders:
         contender.resolved()
-    return _Bench(settings).run(contenders, report)
+    return _Profiler(settings).run(contenders, report)
 
 
-class _Bench:
+class _Profiler:
     """Measures methods, one model at a time, on one backbone and batch."""
 
     def __init__(self, settings: ProfileSettings) -> None:

@@ -1,1 +1,1 @@
-"""Training: session, trainer, validation, optimizer."""
+"""Training of runs."""

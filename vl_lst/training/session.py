@@ -27,14 +27,14 @@ from vl_lst.runs.git import GitState
 from vl_lst.runs.lock import exclusive_folder
 from vl_lst.runs.record import RunRecord
 from vl_lst.training.description import numeric_environment
-from vl_lst.training.failures import explain_failures, fail_together
-from vl_lst.training.initialisation import initialise
-from vl_lst.training.processes import (
+from vl_lst.training.distributed import (
     ignored_settings,
     join_processes,
     launch_environment,
     require_same_inputs,
 )
+from vl_lst.training.failures import explain_failures, fail_together
+from vl_lst.training.initialisation import initialise
 from vl_lst.training.recorder import RunRecorder
 from vl_lst.training.trainer import Trainer
 

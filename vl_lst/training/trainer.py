@@ -25,11 +25,11 @@ from vl_lst.runs.git import GitState
 from vl_lst.runs.metrics import MetricsLog
 from vl_lst.runs.state import Counters, random_state
 from vl_lst.training.best_checkpoint import BestCheckpoints
+from vl_lst.training.distributed import distribute
 from vl_lst.training.failures import fail_together
 from vl_lst.training.last_checkpoint import load_last_checkpoint, save_last_checkpoint
 from vl_lst.training.losses import LossWindow, StepResult
 from vl_lst.training.optimizer import build_optimizer, learning_rate, optimizer_bytes
-from vl_lst.training.processes import distribute
 from vl_lst.training.resources import PeakMemory, Stopwatch, memory_in_use
 from vl_lst.training.saved_bytes import saved_bytes_by_part
 from vl_lst.training.validation import Validator

@@ -15,10 +15,10 @@ from tiny_run import TinyWorld
 from vl_lst.errors import CheckpointError, LaunchError, ProcessFailedError, TrainingError
 from vl_lst.launch import MAX_WAIT, Launch
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.training import failures, processes
-from vl_lst.training.processes import ignored_settings, join_processes
+from vl_lst.training import distributed, failures
+from vl_lst.training.distributed import ignored_settings, join_processes
+from vl_lst.training.parallel_runs import train_in_parallel
 from vl_lst.training.session import train
-from vl_lst.training.together import train_together
 
 LEAKS = {
     "ACCELERATE_MIXED_PRECISION": "fp16",
@@ -113,7 +113,7 @@ def test_parallel_runs_are_refused_under_a_launcher(
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(LaunchError, match="WORLD_SIZE is 2"):
-        train_together({"one": (world.recipe(), tmp_path / "run")})
+        train_in_parallel({"one": (world.recipe(), tmp_path / "run")})
 
 
 class _Pair:
@@ -160,10 +160,10 @@ def test_a_failure_of_one_process_ends_all(
 
 
 def test_processes_must_have_the_same_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "gather_object", lambda mine: [*mine, "other"])
+    monkeypatch.setattr(distributed, "gather_object", lambda mine: [*mine, "other"])
     pair: Any = _Pair(0)
     with pytest.raises(TrainingError, match="process 1 of 2 found other training data"):
-        processes.require_same_inputs(pair, "card")
+        distributed.require_same_inputs(pair, "card")
 
 
 def run_two(arguments: list[str], folder: Path) -> list[tuple[int, str]]:

@@ -18,14 +18,14 @@ from vl_lst.launch import require_one_process
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.runs.record import RunRecord
-from vl_lst.training.run_process import Message, prepare_process, train_one
+from vl_lst.training.parallel_worker import Message, prepare_process, train_one
 
-__all__ = ["train_together"]
+__all__ = ["train_in_parallel"]
 
 POLL_SECONDS = 0.2
 
 
-def train_together(
+def train_in_parallel(
     runs: Mapping[str, tuple[Recipe, Path]],
     *,
     processes: int | None = None,

@@ -23,7 +23,7 @@ __all__ = [
 
 # Prefixes of the variables that accelerate reads.
 PREFIXES = ("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_", "MEGATRON_LM_", "FP8_", "FORK_LAUNCHED")
-# Values that ask for nothing.
+# Values that leave a setting off or at its default.
 NEUTRAL = frozenset({"", "0", "1", "no", "false", "none", "default"})
 TOPOLOGY = (
     "WORLD_SIZE",
@@ -42,9 +42,9 @@ HARMLESS = frozenset({"ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE"})
 def launch_environment(launch: Launch) -> Iterator[None]:
     """Hide accelerate's own variables during the block, so that the recipe alone decides.
 
-    Variables such as ACCELERATE_MIXED_PRECISION and FSDP_CPU_RAM_EFFICIENT_LOADING, which
-    accelerate and transformers read, are left over from elsewhere or defaults of
-    `accelerate launch`.
+    accelerate and transformers read variables such as ACCELERATE_MIXED_PRECISION and
+    FSDP_CPU_RAM_EFFICIENT_LOADING. They may be left over from other work, or be defaults that
+    `accelerate launch` sets.
 
     Args:
         launch: This process; in the block, the launcher's variables have its values.

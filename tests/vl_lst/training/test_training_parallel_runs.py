@@ -12,8 +12,8 @@ from tiny_run import TinyWorld
 from vl_lst.errors import TrainingError
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.record import read_record
-from vl_lst.training.run_process import prepare_process
-from vl_lst.training.together import _summarise, train_together
+from vl_lst.training.parallel_runs import _summarise, train_in_parallel
+from vl_lst.training.parallel_worker import prepare_process
 
 
 def test_progress_counts_all_runs_from_the_start() -> None:
@@ -48,9 +48,9 @@ def test_a_killed_process_is_one_error_and_the_runs_can_be_resumed(
             killed.append(child.pid)
 
     with pytest.raises(TrainingError, match="exited unexpectedly.*run the same command again"):
-        train_together(runs, processes=2, report=kill_one)
+        train_in_parallel(runs, processes=2, report=kill_one)
     assert killed
-    records = train_together(runs, processes=2)
+    records = train_in_parallel(runs, processes=2)
     assert {record.status for record in records.values()} == {"success"}
     assert records["one"].scores == records["other"].scores
 
@@ -60,7 +60,7 @@ def test_a_run_that_fails_stops_the_others_with_its_error(world: TinyWorld, tmp_
     good = world.recipe()
     bad = world.recipe(method__options__reduction=3)
     with pytest.raises(Exception, match="the reduction 3 does not divide"):
-        train_together({"bad": (bad, tmp_path / "bad"), "good": (good, tmp_path / "good")})
+        train_in_parallel({"bad": (bad, tmp_path / "bad"), "good": (good, tmp_path / "good")})
     record = read_record(RunDirectory(tmp_path / "bad"))
     assert record is None or record.status == "failed"
 
