@@ -103,7 +103,8 @@ def count_text_issues(
             issues.longest = max(issues.longest, length)
             if length > limit:
                 issues.too_long += count
-            if text and prefix is not None and (ids == prefix_ids or _is_space(text, prefix)):
+            is_blank = prefix is not None and (ids == prefix_ids or text.strip() == prefix.strip())
+            if text and is_blank:
                 issues.blank += count
             elif tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
                 issues.unknown += count
@@ -177,10 +178,6 @@ def _count_distinct(texts: Iterable[str]) -> Iterator[Counter[str]]:
             counts = Counter()
     if counts:
         yield counts
-
-
-def _is_space(text: str, prefix: str) -> bool:
-    return not text.removeprefix(prefix).strip()
 
 
 def _such_as(text: str | None) -> str:
