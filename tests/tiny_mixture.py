@@ -32,7 +32,7 @@ def add_tasks(world: TinyWorld) -> Path:
     _write_nlvr2(world.root / "nlvr2", pictures, "train", TRAIN_PAIRS)
     _write_nlvr2(world.root / "nlvr2", pictures, "dev", VALIDATION_PAIRS)
     features = world.root.parent / "nlvr2.h5"
-    extract(pictures, features, build_encoder(world.tower, device="cpu"))
+    extract(pictures, features, build_encoder(world.encoder, device="cpu"))
     return features
 
 

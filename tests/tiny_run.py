@@ -23,7 +23,7 @@ TRAIN_IMAGES = 18
 VALIDATION_IMAGES = 6
 QUESTIONS = ("what color is it?", "is it red?")
 
-TOWER = {
+CLIP_CONFIG = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64},
     "text_cfg": {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1},
@@ -40,14 +40,14 @@ class TinyWorld:
     Args:
         root: Data root, with `vqa/` and `images/`.
         backbone: Folder of the T5.
-        tower: Folder of the image encoder.
+        encoder: Folder of the image encoder.
         train_features: Feature file of the training images.
         validation_features: Feature file of the validation images.
     """
 
     root: Path
     backbone: Path
-    tower: Path
+    encoder: Path
     train_features: Path
     validation_features: Path
 
@@ -115,13 +115,13 @@ def make_world(folder: Path) -> TinyWorld:
     _write_split(root, "train2014", range(1, 1 + TRAIN_IMAGES))
     _write_split(root, "val2014", range(101, 101 + VALIDATION_IMAGES))
     _write_test_split(root)
-    tower = _write_tower(folder / "tower")
-    encoder = build_encoder(tower, device="cpu")
+    encoder = _write_encoder(folder / "encoder")
+    built = build_encoder(encoder, device="cpu")
     features = {split: folder / f"{split}.h5" for split in ("train2014", "val2014")}
     for split, path in features.items():
-        extract(root / "images" / split, path, encoder)
+        extract(root / "images" / split, path, built)
     backbone = write_backbone(folder / "t5")
-    return TinyWorld(root, backbone, tower, features["train2014"], features["val2014"])
+    return TinyWorld(root, backbone, encoder, features["train2014"], features["val2014"])
 
 
 def _number(colour: str) -> int:
@@ -175,16 +175,17 @@ def _write(path: Path, **content: object) -> None:
     path.write_text(json.dumps({"info": {}, "license": {}, "data_subtype": "x", **content}))
 
 
-def _write_tower(folder: Path) -> Path:
+def _write_encoder(folder: Path) -> Path:
     folder.mkdir()
     torch.manual_seed(5)
     # With the initial values, features would hardly differ from 0.
+    clip = open_clip.CLIP(**json.loads(json.dumps(CLIP_CONFIG)))
     state = {
         name: tensor * 3 if tensor.ndim == 4 else tensor
-        for name, tensor in open_clip.CLIP(**json.loads(json.dumps(TOWER))).state_dict().items()
+        for name, tensor in clip.state_dict().items()
     }
     save_file(state, folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TOWER}))
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": CLIP_CONFIG}))
     return folder
 
 

@@ -85,7 +85,9 @@ def test_a_split_without_labels_gets_predictions_only(
     world: TinyWorld, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features = tmp_path / "test2015.h5"
-    extract(world.root / "images" / "test2015", features, build_encoder(world.tower, device="cpu"))
+    extract(
+        world.root / "images" / "test2015", features, build_encoder(world.encoder, device="cpu")
+    )
     scores = tmp_path / "scores.json"
     arguments = ["evaluate", str(run), "--split", "test2015", "--features", str(features)]
     assert main([*arguments, "--json", str(scores)]) == 0
@@ -108,7 +110,7 @@ def test_features_made_otherwise_are_refused(
     world: TinyWorld, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other.h5"
-    encoder = build_encoder(world.tower, image_size=96, resize="letterbox", device="cpu")
+    encoder = build_encoder(world.encoder, image_size=96, resize="letterbox", device="cpu")
     extract(world.root / "images" / "val2014", other, encoder)
     written = run / "predictions" / "vqa-val2014.json"
     before = written.stat()

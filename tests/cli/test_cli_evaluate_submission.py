@@ -16,7 +16,9 @@ def test_a_run_writes_a_submission_that_passes_the_check(
 ) -> None:
     run, features = tmp_path / "my_run", tmp_path / "test2015.h5"
     train(world.recipe(training__epochs=1), run)
-    extract(world.root / "images" / "test2015", features, build_encoder(world.tower, device="cpu"))
+    extract(
+        world.root / "images" / "test2015", features, build_encoder(world.encoder, device="cpu")
+    )
     arguments = ["evaluate", str(run), "--split", "test2015", "--features", str(features)]
     assert main([*arguments, "--submission"]) == 0
     file = run / "submission" / "vqa_OpenEnded_mscoco_test2015_my-run_results.json"

@@ -103,7 +103,7 @@ def test_photographs_of_ones_own_are_told(
         "--images",
         str(folder),
         "--encoder",
-        str(world.tower),
+        str(world.encoder),
         "--out",
         str(tmp_path / "r"),
     ]

@@ -124,7 +124,7 @@ def test_photographs_become_features_in_the_run(
 ) -> None:
     run, (train, val) = tmp_path / "run", files("vqa", world, tmp_path)
     command = arguments("vqa", world, run, train, val)
-    photographs = ["--images", str(world.root / "images"), "--encoder", str(world.tower)]
+    photographs = ["--images", str(world.root / "images"), "--encoder", str(world.encoder)]
     only_training = ["--images", str(world.root / "images" / "train2014"), *photographs[2:]]
     assert main([*command, *only_training]) == 1
     assert "6 of the 6 images of" in (message := capsys.readouterr().err)
@@ -242,7 +242,7 @@ def test_texts_that_do_not_fit_are_told_unless_quiet(
 
     answer = tmp_path / "answer.json"
     ask = ["predict", str(run), "--image", str(world.image("red")), "--json", str(answer)]
-    ask += ["--encoder-weights", str(world.tower), "--question", "is it " + "red " * 200]
+    ask += ["--encoder-weights", str(world.encoder), "--question", "is it " + "red " * 200]
     assert main(ask) == 0
     note = "the question is truncated: found 205 tokens, expected at most 128, as in training"
     assert f"note: {note}" in capsys.readouterr().err

@@ -24,7 +24,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 def arguments(run: Path, image: Path, world: TinyWorld) -> list[str]:
     asked = ["predict", str(run), "--image", str(image), "--question", "is it red?"]
-    return [*asked, "--encoder-weights", str(world.tower)]
+    return [*asked, "--encoder-weights", str(world.encoder)]
 
 
 def test_it_answers_and_ranks_the_likeliest_answers(
@@ -58,7 +58,7 @@ def test_it_answers_as_in_evaluation_from_features_of_several_crops(
         photographs = str(world.root / "images" / split)
         extraction = ["extract-features", "--images", photographs, "--out", str(made[-1])]
         more = ["--crops", "2", "--image-size", "96", "--workers", "0", "--device", "cpu"]
-        assert main([*extraction, "--encoder", str(world.tower), *more]) == 0
+        assert main([*extraction, "--encoder", str(world.encoder), *more]) == 0
     features = [str(path) for path in made]
     recipe = world.recipe(features=features, visual__pooled_grid=2)
     train(recipe, tmp_path / "run")
@@ -69,13 +69,13 @@ def assert_predicts_as_evaluated(world: TinyWorld, run: Path) -> None:
     loaded = load_run(run)
     predictions = loaded.evaluate("train2014").predictions
     for number, colour in enumerate(("red", "green", "blue"), 1):
-        answer = loaded.predict(world.image(colour), "is it red?", encoder_weights=world.tower)
+        answer = loaded.predict(world.image(colour), "is it red?", encoder_weights=world.encoder)
         assert answer.answer == predictions[f"{number}001"]
 
 
 def test_features_of_a_photograph_equal_the_stored_ones(world: TinyWorld, run: Path) -> None:
     loaded = load_run(run)
-    made = loaded._features([world.image("blue")], world.tower)[0]
+    made = loaded._features([world.image("blue")], world.encoder)[0]
     stored = open_features([world.train_features])["COCO_train2014_000000000003"]
     # The last bit may differ: the tower saw one image here and a batch there.
     torch.testing.assert_close(made, torch.from_numpy(stored), rtol=2e-3, atol=1e-3)
@@ -84,7 +84,7 @@ def test_features_of_a_photograph_equal_the_stored_ones(world: TinyWorld, run: P
 def test_opened_images_are_taken_too(world: TinyWorld, run: Path) -> None:
     loaded = load_run(run)
     picture = Image.fromarray(np.full((30, 30, 3), (220, 30, 30), np.uint8))
-    answer = loaded.predict(picture, "is it red?", encoder_weights=world.tower)
+    answer = loaded.predict(picture, "is it red?", encoder_weights=world.encoder)
     assert answer.ranked is not None
     assert answer.answer == answer.ranked[0][0]
 
@@ -108,13 +108,13 @@ def test_a_blind_model_needs_no_tower(world: TinyWorld, tmp_path: Path) -> None:
 def test_the_number_of_images_must_be_the_tasks(world: TinyWorld, run: Path) -> None:
     images = [world.image("red"), world.image("blue")]
     with pytest.raises(InputError, match="1 image.* found 2"):
-        load_run(run).predict(images, "is it red?", encoder_weights=world.tower)
+        load_run(run).predict(images, "is it red?", encoder_weights=world.encoder)
 
 
 @pytest.mark.parametrize("question", ["", " \n", "\ud800"])
 def test_a_question_is_a_text(world: TinyWorld, run: Path, question: str) -> None:
     with pytest.raises(InputError, match="the question is"):
-        load_run(run).predict(world.image("red"), question, encoder_weights=world.tower)
+        load_run(run).predict(world.image("red"), question, encoder_weights=world.encoder)
 
 
 def test_problems_are_one_message(

@@ -173,7 +173,7 @@ def test_malformed_variables_of_a_launcher_are_one_message(
     extract = ["extract-features", "--images", str(world.root / "images"), "--out"]
     for arguments in (
         world.train_arguments(tmp_path / "run"),
-        [*extract, str(tmp_path / "a.h5"), "--encoder", str(world.tower)],
+        [*extract, str(tmp_path / "a.h5"), "--encoder", str(world.encoder)],
     ):
         assert main(arguments) == 1
         message = capsys.readouterr().err
@@ -211,5 +211,5 @@ def test_a_leftover_of_one_process_names_the_file_as_asked(
     out, report = tmp_path / "a.h5", tmp_path / "a.json"
     images = world.root / "images" / "val2014"
     arguments = ["extract-features", "--images", str(images), "--out", str(out)]
-    assert main([*arguments, "--encoder", str(world.tower), "--json", str(report)]) == 0
+    assert main([*arguments, "--encoder", str(world.encoder), "--json", str(report)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "a.json"]

@@ -211,7 +211,7 @@ def test_a_run_takes_texts_for_paths(run: Run, world: TinyWorld) -> None:
     assert found.predictions == run.evaluate("val2014").predictions
     only = str(world.validation_features)
     assert run.evaluate("val2014", features=only).predictions == found.predictions
-    answer = run.predict(str(world.image("red")), "is it red?", encoder_weights=str(world.tower))
+    answer = run.predict(str(world.image("red")), "is it red?", encoder_weights=str(world.encoder))
     assert answer.answer
 
 
@@ -241,7 +241,7 @@ def test_images_that_are_none_are_one_sentence(run: Run, images: object, message
 def test_a_generator_of_images_is_taken(run: Run, world: TinyWorld) -> None:
     picture = Image.open(world.image("red"))
     images = (image for image in [picture])
-    assert run.predict(images, "is it red?", encoder_weights=world.tower).answer
+    assert run.predict(images, "is it red?", encoder_weights=world.encoder).answer
 
 
 def test_a_question_is_a_text(run: Run, world: TinyWorld) -> None:

@@ -225,7 +225,7 @@ def test_predict_notes_a_truncated_question(world: TinyWorld, tmp_path: Path) ->
     run = load_run(tmp_path / "run")
 
     def notes(question: str) -> tuple[str, ...]:
-        return run.predict(world.image("red"), question, encoder_weights=world.tower).notes
+        return run.predict(world.image("red"), question, encoder_weights=world.encoder).notes
 
     assert notes("is it red?") == ()
     (cut,) = notes("is it " + "red " * 10 + "?")

@@ -52,7 +52,7 @@ def test_a_task_with_three_images_per_example(
     run = load_run(tmp_path / "run")
     assert len(run.evaluate("val").predictions) == 8
     assert run.predict(
-        [world.image("red")] * 3, "is it red?", encoder_weights=world.tower
+        [world.image("red")] * 3, "is it red?", encoder_weights=world.encoder
     ).answer in ("yes", "no")
 
 
@@ -63,7 +63,10 @@ def test_a_run_with_one_image_refuses_a_question_about_three(
     run = load_run(tmp_path / "run")
     with pytest.raises(ModelError, match="at most 2 images per example: found 3"):
         run.predict(
-            [world.image("red")] * 3, "is it red?", task_name="triple", encoder_weights=world.tower
+            [world.image("red")] * 3,
+            "is it red?",
+            task_name="triple",
+            encoder_weights=world.encoder,
         )
 
 

@@ -97,7 +97,7 @@ def test_the_code_of_a_run_with_images_is_that_before_extraction(
     for place in ("vl_lst.runs.git.git_state", f"{recorder.__name__}.git_state"):
         monkeypatch.setattr(place, lambda: state)
     out = tmp_path / "run"
-    arguments = world.train_arguments(out, "--quiet", "--encoder", str(world.tower))
+    arguments = world.train_arguments(out, "--quiet", "--encoder", str(world.encoder))
     place = arguments.index("--features")
     arguments[place : place + 3] = ["--images", str(world.root / "images")]
     assert main(arguments) == 0

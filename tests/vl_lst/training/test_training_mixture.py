@@ -113,7 +113,7 @@ def test_every_task_can_be_evaluated_and_predicted(
         )
     assert (finished / "predictions" / "nlvr2-dev.csv").read_text().startswith("dev-0-0-0,")
     red, blue = world.image("red"), world.image("blue")
-    weights = {"encoder_weights": world.tower}
+    weights = {"encoder_weights": world.encoder}
     assert run.predict(red, "is it red?", task_name="vqa", **weights).ranked
     both = run.predict([red, blue], "a red thing", task_name="nlvr2", **weights)
     assert both.answer in ("true", "false")
@@ -238,7 +238,7 @@ def test_generated_answers_can_be_constrained_to_the_list(
     answers = RunDirectory(tmp_path / "run").card().answers["vqa"]
     assert answers is not None
     assert set(run.evaluate("val2014").predictions.values()) <= set(answers)
-    answer = run.predict(world.image("red"), "is it red?", encoder_weights=world.tower)
+    answer = run.predict(world.image("red"), "is it red?", encoder_weights=world.encoder)
     assert answer.answer in answers
     assert answer.ranked is None
 

@@ -81,7 +81,7 @@ def test_the_lock_is_held_from_the_extraction_to_the_end_of_training(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(session._Session, "run", look)
-    arguments = world.train_arguments(out, "--quiet", "--encoder", str(world.tower))
+    arguments = world.train_arguments(out, "--quiet", "--encoder", str(world.encoder))
     place = arguments.index("--features")
     arguments[place : place + 3] = ["--images", str(world.root / "images")]
     assert main(arguments) == 130
