@@ -97,9 +97,9 @@ class StepOrder(Sampler[StepKeys]):
         schedule: Number of steps, and share of each task.
         seed: Seed for the permutations.
         start: First step, counted from 0.
-        process: Rank of the process.
-        processes: Number of processes that share each step. A batch that does not divide evenly is
-            filled up with the first examples of the epoch, so that all processes get equally many.
+        rank: Rank of the process.
+        num_processes: Number of processes that share each step. A batch that does not divide evenly
+            is filled up with the first examples of the epoch, so that all get equally many.
     """
 
     def __init__(
@@ -109,15 +109,15 @@ class StepOrder(Sampler[StepKeys]):
         *,
         seed: int,
         start: int = 0,
-        process: int = 0,
-        processes: int = 1,
+        rank: int = 0,
+        num_processes: int = 1,
     ) -> None:
         self._rows = {task: np.asarray(indices) for task, indices in rows.items()}
         self._schedule = schedule
         self._seed = seed
         self._start = start
-        self._process = process
-        self._processes = processes
+        self._rank = rank
+        self._num_processes = num_processes
 
     def __len__(self) -> int:
         return self._schedule.total_steps - self._start
@@ -130,7 +130,7 @@ class StepOrder(Sampler[StepKeys]):
                 if left == 0:
                     return
                 left -= 1
-                yield task, [(epoch, int(row)) for row in rows[self._process :: self._processes]]
+                yield task, [(epoch, int(row)) for row in rows[self._rank :: self._num_processes]]
             place = 0
 
     def _epoch(self, epoch: int) -> Iterator[tuple[str, NDArray[np.int64]]]:
@@ -149,23 +149,23 @@ class StepOrder(Sampler[StepKeys]):
         order = np.random.default_rng(seed).permutation(self._rows[task])
         for step in range(portion.steps):
             rows = order[step * portion.batch_size :][: portion.batch_size]
-            if missing := -len(rows) % self._processes:
+            if missing := -len(rows) % self._num_processes:
                 rows = np.concatenate((rows, np.resize(order, missing)))
             yield rows
 
 
 def sequential_batches(
-    examples: int, batch_size: int, *, process: int = 0, processes: int = 1
+    examples: int, batch_size: int, *, rank: int = 0, num_processes: int = 1
 ) -> list[list[ExampleKey]]:
     """Return the keys of one process's batches for one pass in the order of the table.
 
     Args:
         examples: Number of examples.
         batch_size: Examples per batch.
-        process: Rank of the process.
-        processes: Number of processes that share the examples; each example goes to one of them.
+        rank: Rank of the process.
+        num_processes: Number of processes; each example goes to one of them.
     """
-    rows = range(process, examples, processes)
+    rows = range(rank, examples, num_processes)
     return [
         [(0, row) for row in rows[first : first + batch_size]]
         for first in range(0, len(rows), batch_size)

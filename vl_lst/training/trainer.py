@@ -192,8 +192,8 @@ class Trainer:
             self.schedule,
             seed=self._recipe.training.seed,
             start=self.counters.step,
-            process=self._accelerator.process_index,
-            processes=self._accelerator.num_processes,
+            rank=self._accelerator.process_index,
+            num_processes=self._accelerator.num_processes,
         )
         return load_in_order(
             MixedBatches({name: each.train for name, each in self._data.items()}),

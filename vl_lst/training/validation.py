@@ -73,14 +73,14 @@ class Validator:
         return validated
 
     def _answers(self, name: str, data: TaskData, report: Callable[[str], None]) -> dict[str, str]:
-        processes = self.accelerator.num_processes
+        num_processes = self.accelerator.num_processes
         split = self.recipe.data.validation_split[name]
         total = len(data.examples.validation)
         order = sequential_batches(
             total,
             self.recipe.training.evaluation_batch_size,
-            process=self.accelerator.process_index,
-            processes=processes,
+            rank=self.accelerator.process_index,
+            num_processes=num_processes,
         )
         batches = load_in_order(
             data.validation,
@@ -91,7 +91,7 @@ class Validator:
         answers = self.answerer.answer_all(
             batches,
             lambda done: report(
-                f"evaluating {name} {split}: {min(done * processes, total):,}/{total:,}"
+                f"evaluating {name} {split}: {min(done * num_processes, total):,}/{total:,}"
             ),
         )
         # By id, so that an example counts once.

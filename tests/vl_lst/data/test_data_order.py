@@ -69,7 +69,7 @@ def test_a_run_may_end_within_an_epoch() -> None:
 
 def test_processes_share_a_step_in_equal_parts() -> None:
     alone = steps(seed=1)
-    parts = [steps(seed=1, process=p, processes=3) for p in range(3)]
+    parts = [steps(seed=1, rank=p, num_processes=3) for p in range(3)]
     for step, batch in enumerate(alone):
         shares = [part[step] for part in parts]
         assert len({len(share) for share in shares}) == 1
@@ -77,7 +77,7 @@ def test_processes_share_a_step_in_equal_parts() -> None:
 
 
 def test_evaluation_sees_each_example_in_exactly_one_process() -> None:
-    shares = [sequential_batches(5, 2, process=p, processes=2) for p in range(2)]
+    shares = [sequential_batches(5, 2, rank=p, num_processes=2) for p in range(2)]
     seen = [row for share in shares for batch in share for _, row in batch]
     assert sorted(seen) == [0, 1, 2, 3, 4]
     assert sequential_batches(5, 2) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]

@@ -103,7 +103,7 @@ def test_predictions_of_two_processes_score_as_those_of_one(
     assert [
         len(batch)
         for rank in range(2)
-        for batch in sequential_batches(5, 9, process=rank, processes=2)
+        for batch in sequential_batches(5, 9, rank=rank, num_processes=2)
     ]
     records = [
         json.loads((folder / f"by-{count}" / "run" / "record.json").read_text()) for count in (1, 2)
