@@ -8,7 +8,7 @@ from PIL import Image
 
 from eval.outputs import atomic_path
 from vl_lst.demo.coco import write_coco
-from vl_lst.demo.gqa import write_gqa
+from vl_lst.demo.gqa.writing import write_gqa
 from vl_lst.demo.nlvr2 import write_nlvr2
 from vl_lst.demo.rendering import render
 from vl_lst.demo.scenes import Scene

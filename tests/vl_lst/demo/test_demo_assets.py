@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from feature_extraction.encoders.encoder import build_encoder, encode_image
+from tools.pretrain_t5 import make_batch
 from vl_lst.backbones.loading import DEMO, load_backbone
 from vl_lst.bundled import ASSETS, CLIP_FOLDER
-from vl_lst.demo.pretrain_t5 import make_batch
 from vl_lst.demo.scenes import Purpose
 
 MOST_BYTES = 12 * 10**6

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from vl_lst.demo.gqa_asking import YES_NO, GqaQuestion, SceneView, worded
-from vl_lst.demo.gqa_attributes import attribute_questions
-from vl_lst.demo.gqa_existence import existence_questions
-from vl_lst.demo.gqa_programs import Step, then
-from vl_lst.demo.gqa_relations import relation_questions
+from vl_lst.demo.gqa.asking import YES_NO, GqaQuestion, SceneView, worded
+from vl_lst.demo.gqa.attributes import attribute_questions
+from vl_lst.demo.gqa.existence import existence_questions
+from vl_lst.demo.gqa.programs import Step, then
+from vl_lst.demo.gqa.relations import relation_questions
 from vl_lst.demo.scenes import Scene, pick
 
 __all__ = ["gqa_questions_about"]

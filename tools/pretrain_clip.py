@@ -1,4 +1,4 @@
-"""Pretrains the demo's CLIP on the shapes world: `python -m vl_lst.demo.pretrain_clip --out DIR`.
+"""Pretrains the demo's CLIP on the shapes world: `python -m tools.pretrain_clip --out DIR`.
 
 Model and contrastive loss are open_clip's own; the image tower is its `ModifiedResNet`, the
 architecture of RN50 and RN101 with fewer and narrower layers, so the grid of its last layer is
@@ -32,8 +32,8 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from eval.outputs import atomic_path, write_json
-from vl_lst.demo._pretraining import Options, Schedule, ordered_batches, parse_options
-from vl_lst.demo._probe import probe_accuracies
+from tools._pretraining import Options, Schedule, ordered_batches, parse_options
+from tools._probe import probe_accuracies
 from vl_lst.demo.captions import CAPTION_WORDS, caption
 from vl_lst.demo.rendering import render
 from vl_lst.demo.scenes import (

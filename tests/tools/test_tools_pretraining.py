@@ -5,8 +5,8 @@ from random import Random
 
 import numpy as np
 
-from vl_lst.demo import pretrain_clip, pretrain_t5
-from vl_lst.demo._pretraining import Schedule, ordered_batches
+from tools import pretrain_clip, pretrain_t5
+from tools._pretraining import Schedule, ordered_batches
 from vl_lst.demo.questions import ANSWERS
 from vl_lst.demo.scenes import Purpose
 

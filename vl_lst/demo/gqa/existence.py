@@ -5,8 +5,8 @@ from itertools import combinations
 from random import Random
 
 from vl_lst.demo.captions import PLURALS, with_article
-from vl_lst.demo.gqa_asking import YES_NO, GqaQuestion, SceneView, presence, settling, worded
-from vl_lst.demo.gqa_programs import joined, then
+from vl_lst.demo.gqa.asking import YES_NO, GqaQuestion, SceneView, presence, settling, worded
+from vl_lst.demo.gqa.programs import joined, then
 from vl_lst.demo.scenes import BENCHMARK_COLOURS, BENCHMARK_SHAPES, pick
 
 __all__ = ["existence_questions"]

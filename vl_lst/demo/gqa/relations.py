@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from random import Random
 
-from vl_lst.demo.gqa_asking import YES_NO, GqaQuestion, SceneView, Thing, worded
-from vl_lst.demo.gqa_programs import Program, find, joined, then
+from vl_lst.demo.gqa.asking import YES_NO, GqaQuestion, SceneView, Thing, worded
+from vl_lst.demo.gqa.programs import Program, find, joined, then
 from vl_lst.demo.scenes import BENCHMARK_SHAPES, Relation, SceneObject, holds, pick
 
 __all__ = ["relation_questions"]

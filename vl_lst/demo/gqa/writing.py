@@ -12,9 +12,9 @@ from typing import Any
 
 from eval.outputs import write_json
 from vl_lst.demo.balance import choose_balanced
-from vl_lst.demo.gqa_asking import GqaQuestion
-from vl_lst.demo.gqa_programs import as_json, as_text
-from vl_lst.demo.gqa_questions import gqa_questions_about
+from vl_lst.demo.gqa.asking import GqaQuestion
+from vl_lst.demo.gqa.programs import as_json, as_text
+from vl_lst.demo.gqa.questions import gqa_questions_about
 from vl_lst.demo.splits import Split
 
 __all__ = ["GqaDocuments", "gqa_split", "write_gqa"]

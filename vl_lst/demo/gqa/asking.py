@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from vl_lst.demo.gqa_programs import Program, find
+from vl_lst.demo.gqa.programs import Program, find
 from vl_lst.demo.scenes import BENCHMARK_COLOURS, BENCHMARK_SHAPES, Scene, SceneObject
 
 __all__ = ["YES_NO", "Facts", "GqaQuestion", "SceneView", "Thing", "presence", "settling", "worded"]

@@ -1,6 +1,6 @@
 """Pretrains the demo's T5 on text of the shapes world.
 
-Run it as `python -m vl_lst.demo.pretrain_t5 --out DIR`.
+Run it as `python -m tools.pretrain_t5 --out DIR`.
 
 A Unigram tokenizer whose pieces are the words of that text, characters and bytes for everything
 else; and a T5 (v1.0: ReLU, tied embeddings) trained by span corruption (arXiv 1910.10683, sec.
@@ -27,10 +27,10 @@ from tokenizers.models import Unigram
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from vl_lst.demo._pretraining import Options, Schedule, ordered_batches, parse_options
+from tools._pretraining import Options, Schedule, ordered_batches, parse_options
+from tools.shapes_texts import GENERIC_LINES, line_about
 from vl_lst.demo.questions import ANSWERS
 from vl_lst.demo.scenes import Purpose, scene_seed
-from vl_lst.demo.texts import GENERIC_LINES, line_about
 
 __all__ = ["MODEL_CONFIG", "SpanBatch", "build_tokenizer", "corrupt", "main", "make_batch"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from random import Random
 
 from vl_lst.demo.captions import with_article
-from vl_lst.demo.gqa_asking import YES_NO, Facts, GqaQuestion, SceneView, Thing, worded
-from vl_lst.demo.gqa_programs import joined, then
+from vl_lst.demo.gqa.asking import YES_NO, Facts, GqaQuestion, SceneView, Thing, worded
+from vl_lst.demo.gqa.programs import joined, then
 from vl_lst.demo.scenes import BENCHMARK_COLOURS, BENCHMARK_SHAPES, SIZES, SceneObject, pick
 
 __all__ = ["ATTRIBUTES", "Attribute", "attribute_questions"]
