@@ -119,7 +119,7 @@ def _asked(scene: Scene, rng: Random) -> str:
 
 
 def _described(scene: Scene, rng: Random) -> str:
-    sentences = [caption(scene, rng, most_objects=6) + "."]
+    sentences = [caption(scene, rng, max_objects=6) + "."]
     for _ in range(1 + int(rng.random() * 4)):
         sentences.append(_statement(scene, rng))
     return " ".join(sentences)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from eval.gqa import reasoning_steps
-from vl_lst.demo.gqa.writing import GqaDocuments, gqa_split
+from vl_lst.demo.gqa.writer import GqaDocuments, gqa_split
 from vl_lst.demo.splits import SPLITS
 
 STRUCTURAL = {"verify", "query", "choose", "logical", "compare"}

@@ -29,7 +29,7 @@ def test_it_scores_every_task_with_and_without_the_image_and_goes_on_where_it_wa
     pairs = tuple(replace(split, sets=2, sentences_per_set=2) for split in world.PAIR_SPLITS)
     small = partial(world.write_world, splits=splits, pair_splits=pairs)
     monkeypatch.setattr(run, "write_world", small)
-    monkeypatch.setattr(run, "CHANGES", (*run.CHANGES, ("training.steps", 8)))
+    monkeypatch.setattr(run, "DEMO_SETTINGS", (*run.CHANGES, ("training.steps", 8)))
     first = run.run_demo(tmp_path, stage)
     assert set(first.scores) == set(run.TASKS)
     for scores in first.scores.values():
@@ -61,7 +61,7 @@ def test_the_runs_of_an_earlier_version_are_resumed(tmp_path: Path) -> None:
         (["lst", "lts"], "no method 'lts'"),
         (["blind"], "no method 'blind'"),
         ([""], "no method ''"),
-        (["lst", "full", "lst"], "lst, full, lst hold one twice"),
+        (["lst", "full", "lst"], "lst, full, lst repeat a value"),
     ],
 )
 def test_wrong_methods_are_refused_before_anything_is_made(
@@ -73,7 +73,7 @@ def test_wrong_methods_are_refused_before_anything_is_made(
 
 
 def test_a_seed_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="the seeds 0, 1, 0 hold one twice"):
+    with pytest.raises(RecipeError, match="the seeds 0, 1, 0 repeat a value"):
         run.run_demo(tmp_path / "demo", stage, seeds=(0, 1, 0))
     assert not (tmp_path / "demo").exists()
 
