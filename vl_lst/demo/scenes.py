@@ -51,7 +51,7 @@ COLOURS: dict[str, tuple[Rgb, Rgb]] = {
     "pink": ((255, 105, 180), (250, 150, 190)),
 }
 
-# Shapes and colours of the benchmark. The image encoder and T5 are pretrained on all of the above; a
+# A colour is sampled between its two shades, so a name is not tied to a single RGB value.
 # side network that trains for two minutes can only ground fewer words.
 BENCHMARK_SHAPES = ("circle", "square", "triangle", "star")
 BENCHMARK_COLOURS = ("red", "green", "blue", "yellow", "black", "pink")
