@@ -127,9 +127,7 @@ def test_the_page_says_that_annotations_are_missing(runs: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("damage", ["[", '[{"question_id": 1, "answer": "x"}]', '"\\ud800"'])
-def test_damaged_predictions_are_reported_on_the_page(
-    runs: Path, tmp_path: Path, damage: str
-) -> None:
+def test_damaged_predictions_are_reported(runs: Path, tmp_path: Path, damage: str) -> None:
     (runs / "seed-0" / "predictions" / "vqa-val2014.json").write_text(damage)
     out = tmp_path / "board.html"
     arguments = [str(runs), "--out", str(out), "--include-dirty", "--quiet"]
