@@ -24,7 +24,7 @@ class Row:
     """A method with its settings, averaged over seeds.
 
     Args:
-        label: Method, with the settings in which it differs from its other rows in brackets.
+        label: Method, followed by the settings in which its rows differ.
         method: Method.
         settings: All settings of the method, as {field: JSON}.
         runs: Runs, sorted by seed.
@@ -89,7 +89,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """All groups, and the runs that were left out."""
+    """The leaderboard.
+
+    Args:
+        groups: Groups of comparable runs.
+        left_out: Runs that are not compared, with the reason.
+        metrics: Primary metric of each known task.
+    """
 
     groups: tuple[Group, ...]
     left_out: tuple[LeftOut, ...]
@@ -112,7 +118,7 @@ def build_board(
         splits: Split to compare, by task. Default: the split that chose the best checkpoint.
     """
     left_out = list(found.left_out)
-    scored: dict[str, _Scored] = {}
+    scored: dict[str, _Scores] = {}
     by_protocol: defaultdict[str, list[Run]] = defaultdict(list)
     protocols: dict[str, dict[str, str]] = {}
     for run in found.runs:
@@ -127,7 +133,7 @@ def build_board(
         by_protocol[key].append(run)
     groups: list[Group] = []
     for key, runs in by_protocol.items():
-        seeds_of_rows, repeated = _seeds_of_rows(runs)
+        runs_by_row, repeated = _runs_by_row(runs)
         left_out.extend(repeated)
         groups.append(
             Group(
@@ -136,7 +142,7 @@ def build_board(
                 protocol=protocols[key],
                 distinctive_fields=_differing_fields(protocols[key], protocols.values()),
                 devices=_devices(runs, runs),
-                rows=_rows(seeds_of_rows, scored),
+                rows=_rows(runs_by_row, scored),
             )
         )
     groups.sort(
@@ -155,12 +161,12 @@ class _UnusableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
+class _Scores:
     splits: dict[str, str]
     percents: dict[str, float]
 
 
-def _score(run: Run, metrics: Mapping[str, Metric], chosen: Mapping[str, str]) -> _Scored:
+def _score(run: Run, metrics: Mapping[str, Metric], chosen: Mapping[str, str]) -> _Scores:
     record = run.record
     splits: dict[str, str] = {}
     percents: dict[str, float] = {}
@@ -184,7 +190,7 @@ def _score(run: Run, metrics: Mapping[str, Metric], chosen: Mapping[str, str]) -
         splits[task], percents[task] = split, value * metric.factor
     if len(record.tasks) > 1:
         percents[AVERAGE] = statistics.fmean(percents.values())
-    return _Scored(splits, percents)
+    return _Scores(splits, percents)
 
 
 def _is_comparable(cost: Cost, runs: Sequence[Run]) -> bool:
@@ -226,7 +232,7 @@ def _differing_fields(
     )
 
 
-def _seeds_of_rows(runs: Sequence[Run]) -> tuple[list[list[Run]], list[LeftOut]]:
+def _runs_by_row(runs: Sequence[Run]) -> tuple[list[list[Run]], list[LeftOut]]:
     """Return the runs of each row and those left out because they repeat a seed.
 
     A repeated seed would make the standard deviation too small.
@@ -242,13 +248,11 @@ def _seeds_of_rows(runs: Sequence[Run]) -> tuple[list[list[Run]], list[LeftOut]]
     return [[seeds[seed] for seed in sorted(seeds)] for seeds in rows.values()], repeated
 
 
-def _rows(
-    seeds_of_rows: Sequence[Sequence[Run]], scored: Mapping[str, "_Scored"]
-) -> tuple[Row, ...]:
-    settings = [method_settings(runs[0]) for runs in seeds_of_rows]
-    costs = [{cost.key: _cost(cost, runs) for cost in COSTS} for runs in seeds_of_rows]
+def _rows(runs_by_row: Sequence[Sequence[Run]], scored: Mapping[str, "_Scores"]) -> tuple[Row, ...]:
+    settings = [method_settings(runs[0]) for runs in runs_by_row]
+    costs = [{cost.key: _cost(cost, runs) for cost in COSTS} for runs in runs_by_row]
     scores: list[dict[str, Statistic]] = []
-    for runs in seeds_of_rows:
+    for runs in runs_by_row:
         percents = [scored[run.name].percents for run in runs]
         scores.append(
             {name: Statistic.of([each[name] for each in percents]) for name in percents[0]}
@@ -258,7 +262,7 @@ def _rows(
         (memory.mean, score[main].mean) if (memory := cost[MEMORY]) else None
         for score, cost in zip(scores, costs, strict=True)
     ]
-    all_runs = [run for runs in seeds_of_rows for run in runs]
+    all_runs = [run for runs in runs_by_row for run in runs]
     memory_cost = next(cost for cost in COSTS if cost.key == MEMORY)
     front = pareto_front(points) if _is_comparable(memory_cost, all_runs) else []
     rows = [
@@ -272,7 +276,7 @@ def _rows(
             on_front=index in front,
             devices=_devices(runs, all_runs),
         )
-        for index, runs in enumerate(seeds_of_rows)
+        for index, runs in enumerate(runs_by_row)
     ]
     return tuple(sorted(rows, key=lambda row: (-row.scores[main].mean, row.label)))
 

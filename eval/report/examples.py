@@ -17,17 +17,17 @@ class ExampleCard:
         id: Official id.
         prompt: Prompt without the task prefix; empty if all examples share one prompt.
         prediction: Answer of the model.
-        truth: Reference answers, best first.
-        right: Whether the prediction earns at least half of the maximum score; `None` if examples
-            are not graded one by one (captions).
+        references: Reference answers, best first.
+        is_right: Whether the prediction earns at least half of the maximum score; `None` for
+            captions, which are not graded singly.
         image_ids: Ids of the images.
     """
 
     id: str
     prompt: str
     prediction: str
-    truth: Sequence[str]
-    right: bool | None
+    references: Sequence[str]
+    is_right: bool | None
     image_ids: Sequence[str]
 
 

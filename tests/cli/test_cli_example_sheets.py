@@ -51,8 +51,8 @@ def test_captions_are_shown_with_their_references_and_not_graded(
     )
     (sheet,) = example_sheets(run, SPLITS, 5)
     (card,) = sheet.cards
-    assert (card.prompt, card.prediction, card.right) == ("", "a cat", None)
-    assert list(card.truth) == ["a dog", "a wet dog"]
+    assert (card.prompt, card.prediction, card.is_right) == ("", "a cat", None)
+    assert list(card.references) == ["a dog", "a wet dog"]
 
 
 def test_examples_of_own_data(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_examples_of_own_data(tmp_path: Path) -> None:
     (sheet,) = example_sheets(run, {"vqa": "val"}, 10)
     assert sheet.total == 30
     # All three wrong ones; the others spread over the split, in its order.
-    assert [card.id for card in sheet.cards if not card.right] == ["q0", "q1", "q2"]
-    assert [card.id for card in sheet.cards if card.right] == [
+    assert [card.id for card in sheet.cards if not card.is_right] == ["q0", "q1", "q2"]
+    assert [card.id for card in sheet.cards if card.is_right] == [
         *("q3", "q6", "q10", "q14", "q18", "q22", "q26")
     ]
     assert sheet.cards[0].prompt == "what is 0?"
@@ -102,6 +102,10 @@ def test_thumbnails_are_small(tmp_path: Path) -> None:
 def test_a_missing_image_names_the_suffixes_that_were_left_out(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "p1.png")
     (tmp_path / "p2.jxl").write_bytes(b"x")
-    cards = [ExampleCard(id="1", prompt="", prediction="", truth=[], right=None, image_ids=["p2"])]
+    cards = [
+        ExampleCard(
+            id="1", prompt="", prediction="", references=[], is_right=None, image_ids=["p2"]
+        )
+    ]
     _, missing = thumbnails(tmp_path, [ExampleSheet("vqa", "val", cards=cards)], silent)
     assert missing["p2"].endswith("; left out: 1 .jxl.")

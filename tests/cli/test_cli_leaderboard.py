@@ -32,7 +32,7 @@ def runs(trained: Path, tmp_path: Path) -> Path:
 def cards_of(page: str) -> list[tuple[str, str, str]]:
     """Return (right or wrong, prompt, prediction) of all examples on a page."""
     return re.findall(
-        r'<li class="card (\w+)">.*?class="prompt">(.*?)</p>.*?class="said">(.*?)</span>',
+        r'<li class="card (\w+)">.*?class="prompt">(.*?)</p>.*?class="prediction">(.*?)</span>',
         page,
         re.DOTALL,
     )

@@ -21,7 +21,7 @@ __all__ = ["example_sheets", "thumbnails"]
 
 THUMBNAIL_SIDE = 176
 JPEG_QUALITY = 72
-MAX_TRUTHS_SHOWN = 3
+MAX_REFERENCES_SHOWN = 3
 # A prediction counts as right if it earns at least this share of the maximum score.
 MIN_SHARE_IF_RIGHT = 0.5
 
@@ -134,7 +134,7 @@ def _data(run: Run) -> Mapping[str, Any]:
 def _shares(
     task: Task, predictions: Mapping[str, str], data_root: Path, split: str
 ) -> Mapping[str, float]:
-    """Return each example's share of the maximum score; empty for tasks scored as a whole."""
+    """Return each example's share of the maximum score; empty if examples are not graded singly."""
     if task.answers_are == "references":
         return {}
     scores = task.score(predictions, data_root, split).per_example
@@ -167,7 +167,7 @@ def _card(
         id=example.id,
         prompt=example.prompt.removeprefix(task.prompt_prefix),
         prediction=predictions.get(example.id, ""),
-        truth=[answer for answer, _ in targets[:MAX_TRUTHS_SHOWN]],
-        right=_is_right(shares, example.id),
+        references=[answer for answer, _ in targets[:MAX_REFERENCES_SHOWN]],
+        is_right=_is_right(shares, example.id),
         image_ids=example.image_ids,
     )

@@ -209,7 +209,7 @@
     const search = sheet.querySelector("[data-role=search]");
     const steps = all("[data-step]", sheet);
     const texts = cards.map((card) =>
-      all(".prompt, .said, .people, .id", card).map((part) => part.textContent).join("\n").toLowerCase(),
+      all(".prompt, .prediction, .reference, .id", card).map((part) => part.textContent).join("\n").toLowerCase(),
     );
     let show = "all";
     let page = 0;
