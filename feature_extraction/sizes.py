@@ -2,7 +2,7 @@
 
 from eval.text import format_bytes
 
-__all__ = ["needed_and_free"]
+__all__ = ["format_bytes", "needed_and_free"]
 
 
 def needed_and_free(needed: int, free: int) -> str:

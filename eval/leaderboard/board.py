@@ -5,7 +5,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eval.leaderboard.front import pareto_front
@@ -68,6 +68,22 @@ class Group:
     def is_comparable(self, cost: Cost) -> bool:
         """Return whether a cost can be compared between the rows."""
         return _is_comparable(cost, [run for row in self.rows for run in row.runs])
+
+    def front(self, cost: Cost, score: str) -> list[int]:
+        """Return the indices of the rows on the Pareto front; none if the cost is not comparable.
+
+        Args:
+            cost: Cost.
+            score: Name of the score, one of `columns`.
+        """
+        if not self.is_comparable(cost):
+            return []
+        return pareto_front(
+            [
+                (found.mean, row.scores[score].mean) if (found := row.costs[cost.key]) else None
+                for row in self.rows
+            ]
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -135,16 +151,15 @@ def build_board(
     for key, runs in by_protocol.items():
         runs_by_row, repeated = _runs_by_row(runs)
         left_out.extend(repeated)
-        groups.append(
-            Group(
-                tasks=tuple(runs[0].record.tasks),
-                splits=scored[runs[0].name].splits,
-                protocol=protocols[key],
-                distinctive_fields=_differing_fields(protocols[key], protocols.values()),
-                devices=_devices(runs, runs),
-                rows=_rows(runs_by_row, scored),
-            )
+        group = Group(
+            tasks=tuple(runs[0].record.tasks),
+            splits=scored[runs[0].name].splits,
+            protocol=protocols[key],
+            distinctive_fields=_differing_fields(protocols[key], protocols.values()),
+            devices=_devices(runs, runs),
+            rows=_rows(runs_by_row, scored),
         )
+        groups.append(_with_front(group))
     groups.sort(
         key=lambda group: (
             -len(group.tasks),
@@ -257,14 +272,8 @@ def _rows(runs_by_row: Sequence[Sequence[Run]], scored: Mapping[str, "_Scores"])
         scores.append(
             {name: Statistic.of([each[name] for each in percents]) for name in percents[0]}
         )
-    main = AVERAGE if AVERAGE in scores[0] else next(iter(scores[0]))
-    points = [
-        (memory.mean, score[main].mean) if (memory := cost[MEMORY]) else None
-        for score, cost in zip(scores, costs, strict=True)
-    ]
     all_runs = [run for runs in runs_by_row for run in runs]
-    memory_cost = next(cost for cost in COSTS if cost.key == MEMORY)
-    front = pareto_front(points) if _is_comparable(memory_cost, all_runs) else []
+    main = AVERAGE if AVERAGE in scores[0] else next(iter(scores[0]))
     rows = [
         Row(
             label=_label(settings[index], settings),
@@ -273,12 +282,20 @@ def _rows(runs_by_row: Sequence[Sequence[Run]], scored: Mapping[str, "_Scores"])
             runs=tuple(runs),
             scores=scores[index],
             costs=costs[index],
-            on_front=index in front,
+            on_front=False,
             devices=_devices(runs, all_runs),
         )
         for index, runs in enumerate(runs_by_row)
     ]
     return tuple(sorted(rows, key=lambda row: (-row.scores[main].mean, row.label)))
+
+
+def _with_front(group: Group) -> Group:
+    """Return the group with its rows marked that are on the front of main score and memory."""
+    memory = next(cost for cost in COSTS if cost.key == MEMORY)
+    front = group.front(memory, group.main_column)
+    rows = (replace(row, on_front=index in front) for index, row in enumerate(group.rows))
+    return replace(group, rows=tuple(rows))
 
 
 def _cost(cost: Cost, runs: Sequence[Run]) -> Statistic | None:

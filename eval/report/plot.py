@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from eval.leaderboard.board import Group, Row
-from eval.leaderboard.front import pareto_front
 from eval.leaderboard.quantities import MEMORY, Cost, Statistic
 from eval.leaderboard.reported import REPORTED_COST, Reported
 from eval.leaderboard.units import number_text, score_text, unit_text
@@ -54,21 +53,9 @@ def scatter_plot(group: Group, reported: Sequence[Reported]) -> dict[str, Any] |
         "x": [_cost_axis(cost, group.rows, reported) for cost in costs],
         "y": [_score_axis(name, group, reported) for name in group.columns],
         "fronts": {
-            cost.key: {name: _front(group, cost, name) for name in group.columns} for cost in costs
+            cost.key: {name: group.front(cost, name) for name in group.columns} for cost in costs
         },
     }
-
-
-def _front(group: Group, cost: Cost, score: str) -> list[int]:
-    """Return the numbers of the rows on the front; none if the cost cannot be compared."""
-    if not group.is_comparable(cost):
-        return []
-    return pareto_front(
-        [
-            (found.mean, row.scores[score].mean) if (found := row.costs[cost.key]) else None
-            for row in group.rows
-        ]
-    )
 
 
 def _cost_axis(cost: Cost, rows: Sequence[Row], reported: Sequence[Reported]) -> dict[str, Any]:

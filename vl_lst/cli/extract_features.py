@@ -143,13 +143,13 @@ def extract_features(
 
     Finer: vl-lst extract-features --images photos --out fine.h5 --crops 2
     """
-    from eval.text import format_bytes
     from feature_extraction.allocation import keep_freed_memory
     from feature_extraction.cores import usable_cores
     from feature_extraction.encoders.encoder import build_encoder
     from feature_extraction.extract import extract
     from feature_extraction.images.decode import find_images
     from feature_extraction.pipeline import default_workers
+    from feature_extraction.sizes import format_bytes
     from feature_extraction.store.targets import check_target
 
     part, is_launched = chosen_shard(shard)

@@ -45,8 +45,8 @@ def info(file: FeatureFileArgument, json_file: JsonOption = None) -> None:
 
     Example: vl-lst features info val2014.h5
     """
-    from eval.text import format_bytes
     from feature_extraction.exchange.summary import summarise
+    from feature_extraction.sizes import format_bytes
 
     summary = summarise(file)
     lines = [
@@ -185,8 +185,8 @@ def import_(
 
     Example: vl-lst features import data_clip_RN101_att --out coco.h5 --encoder RN101
     """
-    from eval.text import format_bytes
     from feature_extraction.exchange.importing import import_features
+    from feature_extraction.sizes import format_bytes
 
     with progress("importing", quiet=quiet) as report:
         result = import_features(

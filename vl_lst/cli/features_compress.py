@@ -37,8 +37,8 @@ def compress(
 
     Example: vl-lst features compress val2014.h5 --out val2014-small.h5
     """
-    from eval.text import format_bytes
     from feature_extraction.exchange.compression import compress_store
+    from feature_extraction.sizes import format_bytes
 
     before = file.stat().st_size if file.is_file() else 0
     target = file if out is None else out

@@ -42,8 +42,8 @@ def join(
 
     Example: vl-lst features join val.shard-*.h5 --out val.h5
     """
-    from eval.text import format_bytes
     from feature_extraction.exchange.join import join_stores
+    from feature_extraction.sizes import format_bytes
 
     result = join_stores(shards, out, copy=copy)
     kind = "copied from" if copy else "an index of"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build_page", "leaderboard"]
 
+COMPARISON, EXAMPLES = "Comparison", "Examples on the page"
 MAX_MISSING_SHOWN = 3
 MIN_METHOD_WIDTH = 16
 # A narrower terminal shows only the average of several tasks.
@@ -32,6 +33,7 @@ def leaderboard(
         Path,
         typer.Option(metavar="FILE.html", help="HTML page to write.", callback=report_file),
     ] = Path("leaderboard.html"),
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Leaderboard",
     markdown: Annotated[
         Path | None,
         typer.Option(
@@ -58,31 +60,42 @@ def leaderboard(
             metavar="TASK=SPLIT",
             help="Split to compare for a task, such as vqa=karpathy_test; may be repeated. "
             "Default: the split that chose the best checkpoint.",
+            rich_help_panel=COMPARISON,
         ),
     ] = None,
+    include_dirty: Annotated[
+        bool,
+        typer.Option(
+            "--include-dirty",
+            help="Also include runs trained with uncommitted or changing code.",
+            rich_help_panel=COMPARISON,
+        ),
+    ] = False,
+    reported: Annotated[
+        bool,
+        typer.Option(
+            "--reported/--no-reported",
+            help="Include results reported by papers, marked as such.",
+            rich_help_panel=COMPARISON,
+        ),
+    ] = True,
     images: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder with the images of the examples, to show as thumbnails."
+            metavar="DIR",
+            help="Folder with the images of the examples, to show as thumbnails.",
+            rich_help_panel=EXAMPLES,
         ),
     ] = None,
     examples: Annotated[
         int,
-        typer.Option(min=0, max=10_000, help="Maximum number of examples per run and task."),
+        typer.Option(
+            min=0,
+            max=10_000,
+            help="Maximum number of examples per run and task.",
+            rich_help_panel=EXAMPLES,
+        ),
     ] = 24,
-    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Leaderboard",
-    reported: Annotated[
-        bool,
-        typer.Option(
-            "--reported/--no-reported", help="Include results reported by papers, marked as such."
-        ),
-    ] = True,
-    include_dirty: Annotated[
-        bool,
-        typer.Option(
-            "--include-dirty", help="Also include runs trained with uncommitted or changing code."
-        ),
-    ] = False,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
