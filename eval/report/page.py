@@ -88,6 +88,7 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.globals.update(
+        number_text=number_text,
         score_text=score_text,
         unit_text=unit_text,
         group_title=group_title,

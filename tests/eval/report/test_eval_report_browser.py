@@ -147,6 +147,24 @@ def test_axes_can_be_chosen_and_reported_rows_hidden(opened: Opened) -> None:
     assert mark.get_attribute("x") != logarithmic
 
 
+@pytest.mark.parametrize("width", [360, 1200])
+def test_marks_and_their_labels_are_inside_the_plot_at_any_width(
+    opened: Opened, width: int
+) -> None:
+    opened.page.set_viewport_size({"width": width, "height": 740})
+    chart = opened.page.locator(".plot .chart").bounding_box()
+    marks = opened.page.locator('.point[visibility="visible"] .mark')
+    expect(marks).to_have_count(4)
+    for mark in marks.all():
+        box = mark.bounding_box()
+        assert chart["x"] <= box["x"] + box["width"] / 2 <= chart["x"] + chart["width"]
+        assert chart["y"] <= box["y"] + box["height"] / 2 <= chart["y"] + chart["height"]
+    labels = opened.page.locator('.point[visibility="visible"] text[visibility="inherit"]')
+    for label in labels.all():
+        box = label.bounding_box()
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= width
+
+
 def test_marks_show_their_values_and_highlight_their_row_by_keyboard(opened: Opened) -> None:
     mark = opened.page.locator('.point[aria-label^="lst: "]')
     mark.focus()
