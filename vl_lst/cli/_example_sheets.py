@@ -86,7 +86,7 @@ def _thumbnail(path: Path) -> bytes:
 def _sheet(run: Run, name: str, split: str, count: int) -> ExampleSheet:
     task = _task_of(run, name)
     path = run.folder / "predictions" / f"{name}-{split}{task.predictions_suffix}"
-    # An unreadable file is reported when it is read.
+    # A file that exists and cannot be read is reported when it is read.
     if not os.path.lexists(path):
         return ExampleSheet(
             name,
@@ -134,7 +134,7 @@ def _data(run: Run) -> Mapping[str, Any]:
 def _shares(
     task: Task, predictions: Mapping[str, str], data_root: Path, split: str
 ) -> Mapping[str, float]:
-    """Return each example's share of the maximum score; empty if examples are not graded singly."""
+    """What share of the best score each example gets; nothing where texts are compared."""
     if task.answers_are == "references":
         return {}
     scores = task.score(predictions, data_root, split).per_example
