@@ -22,7 +22,7 @@ class Axis:
     Args:
         ticks: (position, label) pairs.
         positions: Position of each value; `None` for unknown values.
-        position_of: Returns the position of any other value.
+        position_of: Returns the position of any value.
     """
 
     ticks: tuple[tuple[float, str], ...]
@@ -101,10 +101,13 @@ def _axis(
     values: Sequence[float | None],
     ticks: Sequence[float],
     format_tick: Callable[[float], str],
-    position_of: Callable[[float], float],
+    exact_position_of: Callable[[float], float],
 ) -> Axis:
+    def position_of(value: float) -> float:
+        return round(exact_position_of(value), DIGITS)
+
     return Axis(
-        tuple((round(position_of(tick), DIGITS), format_tick(tick)) for tick in ticks),
-        tuple(None if value is None else round(position_of(value), DIGITS) for value in values),
+        tuple((position_of(tick), format_tick(tick)) for tick in ticks),
+        tuple(None if value is None else position_of(value) for value in values),
         position_of,
     )

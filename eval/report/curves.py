@@ -10,7 +10,7 @@ from statistics import fmean
 from eval.errors import InputError
 from eval.files import open_text
 from eval.leaderboard.quantities import Metric
-from eval.report.axes import DIGITS, linear_axis
+from eval.report.axes import linear_axis
 
 __all__ = ["Panel", "training_curves"]
 
@@ -114,10 +114,7 @@ def _panel(title: str, points: Points, *, marked_as: str = "") -> Panel:
     y_axis = linear_axis([y for _, y in points], lambda value: f"{value:g}")
     return Panel(
         title,
-        [
-            (round(x_axis.position_of(x), DIGITS), round(y_axis.position_of(y), DIGITS))
-            for x, y in points
-        ],
+        [(x_axis.position_of(x), y_axis.position_of(y)) for x, y in points],
         tuple(f"{marked_as}, step {x:,.0f}: {y:.2f}" for x, y in points if marked_as),
         x_axis.ticks,
         y_axis.ticks,

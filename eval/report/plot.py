@@ -11,7 +11,7 @@ from eval.leaderboard.board import Group, Row
 from eval.leaderboard.quantities import MEMORY, Cost, Statistic
 from eval.leaderboard.reported import REPORTED_COST, Reported
 from eval.leaderboard.units import number_text, score_text, unit_text
-from eval.report.axes import DIGITS, linear_axis, logarithmic_axis
+from eval.report.axes import linear_axis, logarithmic_axis
 
 __all__ = ["scatter_plot"]
 
@@ -116,7 +116,5 @@ def _score_scale(statistics: Sequence[Statistic | None]) -> dict[str, Any]:
     return {
         "ticks": axis.ticks,
         "positions": axis.positions,
-        "spreads": [
-            ends and [round(axis.position_of(end), DIGITS) for end in ends] for ends in ranges
-        ],
+        "spreads": [ends and [axis.position_of(end) for end in ends] for ends in ranges],
     }
