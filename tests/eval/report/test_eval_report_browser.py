@@ -236,6 +236,7 @@ def test_dark_mode_and_print_have_their_own_colours(browser: Any, page_file: Pat
 def test_the_page_can_be_read_without_scripts(browser: Any, page_file: Path) -> None:
     opened = Opened(browser, page_file, java_script_enabled=False)
     assert opened.page.locator(".point:not([visibility=hidden])").count() == 4
+    assert opened.page.locator(".front").bounding_box()["width"] > 100
     expect(opened.page.locator(".controls").first).to_be_hidden()
     assert opened.page.locator("#run-lst-0 .card").count() == 20
     expect(opened.page.locator("#run-lst-0")).to_be_visible()
