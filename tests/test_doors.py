@@ -148,7 +148,7 @@ def test_importing_loads_nothing_heavy_or_forbidden(statement: str, absent: set[
 
 
 def test_the_checks_of_packages_can_fail() -> None:
-    source = "def f():\n    import torch.nn\n    from tasks.vqa import TASK\n    import unittest.mock"
+    source = "def f():\n    import torch.nn\n    from tasks.vqa import TASK\nimport unittest.mock"
     assert imported_packages(source) == {"torch", "tasks", "unittest"}
     assert loaded_by("import eval.vqa", {"eval", "torch"}) == {"eval"}
 

@@ -182,7 +182,7 @@ def test_check_submission(root: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     arguments = ["score", "--task", "vqa", "--data-root", str(root), "--split", "test-dev2015"]
     assert main([*arguments, "--check-submission", str(file), "--json", str(out)]) == 0
     shown = capsys.readouterr()
-    assert f"is in order: {len(ids)} answers of test-dev2015, for EvalAI" in shown.out
+    assert f"is valid: {len(ids)} answers of test-dev2015, for EvalAI" in shown.out
     assert "107,394 officially" in shown.err
     assert json.loads(out.read_text())["answers"] == {"test-dev2015": len(ids)}
 

@@ -149,11 +149,6 @@ def test_wrong_usage_exits_with_2(
     assert main(command(photographs, tmp_path / "out.h5", tower, *wrong)) == 2
 
 
-def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["extract-features", "--help"]) == 0
-    assert "vl-lst extract-features --images" in " ".join(capsys.readouterr().out.split())
-
-
 @pytest.mark.slow
 def test_killed_and_started_again_gives_the_same_file(
     photographs: Path, tmp_path: Path, tower: str

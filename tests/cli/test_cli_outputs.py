@@ -1,4 +1,4 @@
-"""Outputs of every command: checked before work, no pipe is replaced, `-` is standard output."""
+"""Outputs of every command: checked before work; pipes are kept; `-` is standard output."""
 
 import inspect
 import io
@@ -7,17 +7,17 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 import typer
+from command_tree import COMMANDS
 
 from eval.errors import OutputError
 from eval.outputs import atomic_path
 from tests.board_runs import write_run
-from vl_lst.cli import app, main
+from vl_lst.cli import main
 
 # Options whose value is only read.
 INPUTS = {
@@ -32,17 +32,6 @@ INPUTS = {
     "--check-submission",
     "--encoder-weights",
 }
-
-
-def all_commands(group: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from all_commands(command, (*names, name))
-        else:
-            yield " ".join((*names, name)), command
-
-
-COMMANDS = dict(all_commands(typer.main.get_command(app)))
 
 
 def path_options(name: str) -> dict[str, Any]:
@@ -117,7 +106,7 @@ def test_two_reports_never_share_a_place(
         (["features", "join", "x", "--out", "-"], "a feature file"),
         (["features", "compress", "x", "--out", "-"], "a feature file"),
         (["features", "export", "x", "--format", "h5", "--out", "-"], "a folder"),
-        (["profile", "--backbone", "t5-small", "--plot", "-"], "a picture"),
+        (["profile", "--backbone", "t5-small", "--plot", "-"], "a plot"),
     ],
 )
 def test_what_is_no_report_is_refused_on_standard_output(

@@ -113,7 +113,7 @@ def test_a_further_file_is_scored_or_only_predicted(
     assert [entry["id"] for entry in predicted] == [line["id"] for line in further]
     assert main(["evaluate", str(run), "--split", "val", "--file", str(path)]) == 2
     assert main(["evaluate", str(run), "--split", "val", "--submission"]) == 1
-    assert "test servers take answers to the official examples" in capsys.readouterr().err
+    assert "test servers accept answers to official examples only" in capsys.readouterr().err
     assert main(["evaluate", str(run), "--split", "val2014", "--data-root", str(world.root)]) == 0
     assert main(["evaluate", str(run), "--task", "gqa", "--split", "val"]) == 1
     assert "--data-root" in capsys.readouterr().err

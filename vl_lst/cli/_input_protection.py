@@ -1,7 +1,7 @@
-"""No command replaces what it reads: outputs are compared with inputs before work begins.
+"""No command overwrites its inputs: outputs are compared with inputs before work begins.
 
-An input is a file or folder that is named by an argument, an option or a recipe. Besides, a report
-is text, so what is not text is never replaced by one.
+An input is a file or folder named by an argument, an option or a recipe. In addition, a report is
+text, so it never replaces a file that is not text.
 """
 
 import os
@@ -14,51 +14,51 @@ import typer
 from typer.core import TyperCommand
 
 from eval.errors import OutputError
-from vl_lst.cli._outputs import Claim, claimed_outputs
+from vl_lst.cli._outputs import OutputClaim, claimed_outputs
 
-__all__ = ["keep_inputs", "keep_inputs_of_recipe"]
+__all__ = ["protect_inputs", "protect_recipe_inputs"]
 
-HEAD_BYTES = 4096
+SAMPLE_BYTES = 4096
 RECORD, RECIPE, CARD = "record.json", "recipe.yaml", "model.json"
 RUN_NAMES = frozenset(
     (RECORD, RECIPE, CARD, "metrics.jsonl", "log.txt", "features.h5")
     + ("checkpoints", "predictions", "submission", "tensorboard")
 )
-# Texts in the folder of a model.
+# Text files in the folder of a model.
 MODEL_FILES = frozenset(
     "config.json generation_config.json open_clip_config.json preprocessor_config.json "
     "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json "
     "vocab.txt merges.txt model.safetensors.index.json".split()
 )
 
-# Of the running command.
-_CLAIMS: ContextVar[Sequence[Claim]] = ContextVar("vl_lst.outputs", default=())
+# Outputs of the running command.
+_CLAIMS: ContextVar[Sequence[OutputClaim]] = ContextVar("vl_lst.outputs", default=())
 
 
-def keep_inputs(app: typer.Typer) -> None:
-    """Let every command refuse outputs that would replace one of its inputs.
+def protect_inputs(app: typer.Typer) -> None:
+    """Make every command refuse outputs that would overwrite one of its inputs.
 
     Args:
-        app: The commands and groups of commands, all registered.
+        app: Commands and groups of commands, all registered.
     """
     for command in app.registered_commands:
         command.cls = _Command
     for group in app.registered_groups:
         if group.typer_instance is not None:
-            keep_inputs(group.typer_instance)
+            protect_inputs(group.typer_instance)
 
 
 class _Command(TyperCommand):
     """A command that checks its outputs once all of its parameters are known."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command.
+        """Check the outputs and run the command.
 
         Args:
-            ctx: The context of Typer, with all parameters.
+            ctx: Typer's context, with all parameters.
 
         Raises:
-            OutputError: It would replace one of its inputs.
+            OutputError: An output would overwrite an input.
         """
         claims = claimed_outputs(ctx)
         outputs = {claim.option for claim in claims}
@@ -77,14 +77,14 @@ class _Command(TyperCommand):
             _CLAIMS.reset(token)
 
 
-def keep_inputs_of_recipe(fields: Mapping[str, Any]) -> None:
-    """Refuse outputs of the running command that would replace what a recipe names.
+def protect_recipe_inputs(fields: Mapping[str, Any]) -> None:
+    """Refuse outputs of the running command that would overwrite a file named in a recipe.
 
     Args:
-        fields: Of the resolved recipe.
+        fields: Fields of the resolved recipe.
 
     Raises:
-        OutputError: One would.
+        OutputError: An output would overwrite an input.
     """
     inputs = [("recipe", value) for value in _texts(fields)]
     for claim in _CLAIMS.get():
@@ -92,7 +92,7 @@ def keep_inputs_of_recipe(fields: Mapping[str, Any]) -> None:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yield the paths and texts in a value; of `KEY=VALUE`, the value too."""
+    """Yield the paths and texts in a value; of `KEY=VALUE`, also VALUE alone."""
     if isinstance(value, str | Path):
         yield str(value)
         _, equals, right = str(value).partition("=")
@@ -106,41 +106,41 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(each)
 
 
-def _check(claim: Claim, inputs: Iterable[tuple[str, str]], claims: Iterable[Claim]) -> None:
-    place = Path(claim.place)
-    is_file = place.is_file()
+def _check(
+    claim: OutputClaim, inputs: Iterable[tuple[str, str]], claims: Iterable[OutputClaim]
+) -> None:
+    path = Path(claim.path)
+    is_file = path.is_file()
     for name, text in inputs:
-        if is_file and not claim.may_be_input and _is_same(place, text):
+        if is_file and not claim.may_be_input and _is_same(path, text):
             _refuse(claim, f"which is an input ({name})")
     if not claim.is_report:
         return
-    for folder in place.parents:
-        own = next((each for each in claims if Path(each.place) == folder), None)
-        first = place.relative_to(folder).parts[0]
-        if (own is not None and own.holds_run) or _is_run(folder):
+    for folder in path.parents:
+        other = next((each for each in claims if Path(each.path) == folder), None)
+        first = path.relative_to(folder).parts[0]
+        if (other is not None and other.holds_run) or _is_run(folder):
             if first in RUN_NAMES:
                 _refuse(claim, f"which is part of the run in {folder}")
-        elif own is not None and first in own.holds:
-            _refuse(claim, f"which {own.option} writes")
+        elif other is not None and first in other.holds:
+            _refuse(claim, f"which {other.option} writes")
     if not is_file:
         return
     for name, text in inputs:
         given = Path(os.path.realpath(text)) if os.path.isdir(text) else None
-        if given is not None and given in place.parents and _is_read(place, given):
+        if given is not None and given in path.parents and _is_read_from(given, path):
             _refuse(claim, f"which is an input (in the folder of {name})")
-    if claim.is_text and _is_binary(place):
+    if claim.is_text and _is_binary(path):
         _refuse(claim, "which is not a text file")
 
 
-def _refuse(claim: Claim, why: str) -> None:
-    raise OutputError(
-        f"{claim.option} would replace {claim.place}, {why}. Choose another place for it."
-    )
+def _refuse(claim: OutputClaim, why: str) -> None:
+    raise OutputError(f"{claim.option} would replace {claim.path}, {why}. Choose another path.")
 
 
-def _is_same(place: Path, text: str) -> bool:
+def _is_same(path: Path, text: str) -> bool:
     try:
-        return os.path.samefile(place, text)
+        return os.path.samefile(path, text)
     except (OSError, ValueError):
         return False
 
@@ -149,25 +149,25 @@ def _is_run(folder: Path) -> bool:
     return (folder / RECORD).is_file() or all((folder / name).is_file() for name in (RECIPE, CARD))
 
 
-def _is_read(place: Path, folder: Path) -> bool:
-    """Whether a text is one that commands read in a folder: of a model, or of a task."""
-    if place.parent == folder and place.name in MODEL_FILES:
+def _is_read_from(folder: Path, path: Path) -> bool:
+    """Whether commands read this text file in the folder of a model or a data root."""
+    if path.parent == folder and path.name in MODEL_FILES:
         return True
     from tasks import get_task, task_names
 
     for task in map(get_task, task_names()):
         for file in task.files:
             found = file.found(folder)
-            if found is not None and (_is_same(place, str(found)) or found in place.parents):
+            if found is not None and (_is_same(path, str(found)) or found in path.parents):
                 return True
     return False
 
 
-def _is_binary(place: Path) -> bool:
+def _is_binary(path: Path) -> bool:
     try:
-        with place.open("rb") as file:
-            head = file.read(HEAD_BYTES)
+        with path.open("rb") as file:
+            sample = file.read(SAMPLE_BYTES)
     except OSError:
         return False
-    # A character may be cut at the end.
-    return b"\0" in head or "�" in head.decode("utf-8", "replace")[:-1]
+    # A character may be cut at the end of the sample.
+    return b"\0" in sample or "�" in sample.decode("utf-8", "replace")[:-1]

@@ -1,4 +1,4 @@
-"""`vl-lst features compress`: a feature file made smaller."""
+"""`vl-lst features compress`: a smaller feature file."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,27 +13,26 @@ __all__ = ["compress"]
 
 def compress(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE.h5", help="A finished feature file, or a shard.")
+        Path, typer.Argument(metavar="FILE.h5", help="Complete feature file, or a shard.")
     ],
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             metavar="FILE.h5",
-            help="File to make. Default: FILE itself is replaced.",
+            help="File to write. Default: replace the input.",
             callback=binary_file("a feature file", is_checked=False, may_be_input=True),
         ),
     ] = None,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Compress the features of a file, each image for itself, with Zstandard.
+    """Compress a feature file with Zstandard, image by image.
 
-    Features of towers with ReLU, such as RN50 and RN101, have many zeros and
-    become much smaller; those of transformers hardly do. Every command reads
-    the file as it reads others; h5py needs `pip install hdf5plugin` for it.
-    The new file takes its name when it is whole. For a plain file again, join
-    the one compressed file with --copy.
+    Features of encoders that end in a ReLU, such as RN50 and RN101, have many zeros and shrink
+    considerably; those of transformers hardly do. Every command reads compressed files; other
+    programs need `pip install hdf5plugin`. To decompress, run `vl-lst features join` with --copy
+    on the file.
 
     Example: vl-lst features compress val2014.h5 --out val2014-small.h5
     """

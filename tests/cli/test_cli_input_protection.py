@@ -1,4 +1,4 @@
-"""No command replaces a file that it reads, or a part of a run, by one of its outputs."""
+"""No command overwrites a file that it reads, or a part of a run, with an output."""
 
 import json
 import os
@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import typer
+from command_tree import COMMANDS
 from PIL import Image
 
 from tests.board_runs import write_run
-from vl_lst.cli import app, main
-from vl_lst.cli._kept_inputs import keep_inputs_of_recipe
+from vl_lst.cli import main
+from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.recipes import dump_recipe, fitting_recipe, read_recipe_file, resolve_recipe
 
 
@@ -89,13 +89,7 @@ def test_an_input_is_never_replaced(
 
 
 def test_every_command_is_checked() -> None:
-    def commands(group: object) -> list[object]:
-        inner = getattr(group, "commands", None)
-        return [group] if inner is None else [x for each in inner.values() for x in commands(each)]
-
-    found = commands(typer.main.get_command(app))
-    assert len(found) > 10
-    assert {type(each).__name__ for each in found} == {"_Command"}
+    assert {type(each).__name__ for each in COMMANDS.values()} == {"_Command"}
 
 
 def test_an_earlier_report_is_replaced_in_the_folder_that_is_read(
@@ -135,7 +129,7 @@ def test_what_a_recipe_names_is_never_replaced(
 
 def test_outside_of_commands_nothing_is_checked(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
-    check: Callable[[dict[str, str]], None] = keep_inputs_of_recipe
+    check: Callable[[dict[str, str]], None] = protect_recipe_inputs
     check({"features": str(tmp_path / "x")})
 
 

@@ -1,4 +1,4 @@
-"""Commands that torchrun starts several times, once per process, or a scheduler once per shard."""
+"""Commands that run in several processes: started by torchrun, or once per shard by a scheduler."""
 
 import os
 from collections.abc import Iterator
@@ -22,19 +22,28 @@ from vl_lst.launch import (
 if TYPE_CHECKING:
     from feature_extraction.store.shards import Shard
 
-__all__ = ["chosen_shard", "one_message", "own_device", "own_share", "wait_for_others"]
+__all__ = [
+    "choose_shard",
+    "cores_per_process",
+    "device_of_process",
+    "report_error_once",
+    "wait_for_other_processes",
+]
 
 
-def chosen_shard(option: str | None) -> tuple["Shard | None", bool]:
-    """Find which shard this process does: what `--shard` says, else what torchrun says.
+def choose_shard(option: str | None) -> tuple["Shard | None", bool]:
+    """Return the shard of this process, from `--shard` or from the environment torchrun sets.
+
+    Args:
+        option: Value of `--shard`.
 
     Returns:
-        The shard, `None` for all images; and whether torchrun, or its like, started this process
-        as one of several.
+        The shard, or `None` for all images, and whether a launcher such as torchrun started this
+        process as one of several.
 
     Raises:
         typer.BadParameter: The option is not I/N, or is given under torchrun.
-        LaunchError: What the environment says makes no sense.
+        LaunchError: The launcher's environment variables are malformed.
     """
     from feature_extraction.errors import FeatureError
     from feature_extraction.store.shards import Shard
@@ -45,7 +54,7 @@ def chosen_shard(option: str | None) -> tuple["Shard | None", bool]:
         return Shard(launch.rank + 1, launch.num_processes) if is_launched else None, is_launched
     if is_launched:
         raise typer.BadParameter(
-            "give either --shard or several processes of torchrun, which choose their own shards"
+            "give either --shard or several torchrun processes, which choose their own shards"
         )
     try:
         return Shard.parse(option), False
@@ -53,8 +62,12 @@ def chosen_shard(option: str | None) -> tuple["Shard | None", bool]:
         raise typer.BadParameter(str(error)) from None
 
 
-def own_device(device: str) -> str:
-    """Give each process of a machine its own CUDA device, in turn where there are fewer."""
+def device_of_process(device: str) -> str:
+    """Return the CUDA device of this process: its local rank, modulo the number of devices.
+
+    Args:
+        device: Value of `--device`; anything but `auto` and `cuda` is returned as it is.
+    """
     import torch
 
     devices = torch.cuda.device_count()
@@ -63,39 +76,39 @@ def own_device(device: str) -> str:
     return f"cuda:{read_launch(os.environ).local_rank % devices}"
 
 
-def own_share(cores: int) -> int:
-    """Divide the machine's cores between the processes torchrun started on it; at least one."""
+def cores_per_process(cores: int) -> int:
+    """Divide the machine's cores among the processes that torchrun started on it; at least one."""
     return max(1, cores // read_launch(os.environ).local_num_processes)
 
 
-def wait_for_others() -> None:
-    """Return when all processes are done: torchrun ends the others when one ends with an error.
+def wait_for_other_processes() -> None:
+    """Block until all processes are done, because torchrun stops the others when one fails.
 
-    Does nothing where no address to meet at is given, as under launchers other than torchrun.
+    Does nothing under launchers that set no rendezvous address.
     """
     import torch.distributed
 
     launch = read_launch(os.environ)
     if launch.num_processes == 1 or launch.address is None:
         return
-    # Shards may end hours apart.
+    # Shards may finish hours apart.
     join_process_group(launch, "gloo", start_timeout=MAX_WAIT)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
 @contextmanager
-def one_message(launch: Launch) -> Iterator[None]:
-    """Print an error once, whichever of the processes that train together have it.
+def report_error_once(launch: Launch) -> Iterator[None]:
+    """Print an error that several processes of one training have only once.
 
-    The first process prints it, and the others exit without a message once it has. An error of
-    another process alone is printed there.
+    The first process prints the error, and the others then exit silently. An error that only
+    another process has is printed by that process.
 
     Args:
-        launch: This process.
+        launch: Rank and rendezvous of this process.
 
     Raises:
-        LaunchError: The processes do not find each other.
+        LaunchError: The processes cannot connect to each other.
     """
     if launch.num_processes == 1 or launch.address is None:
         yield
@@ -114,5 +127,5 @@ def one_message(launch: Launch) -> Iterator[None]:
 
 
 def _is_logged(error: Exception) -> bool:
-    """Whether training has logged the error, which the first process cannot know."""
+    """Whether training has logged the error already, which the first process cannot know."""
     return isinstance(error, ProcessFailedError) and error.is_own

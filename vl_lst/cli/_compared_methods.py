@@ -1,17 +1,16 @@
-"""What `vl-lst profile` is asked to compare, from its flags and a recipe."""
+"""The methods that `vl-lst profile` compares, from its options and a recipe."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vl_lst.cli._choices import REFERENCE_METHOD
 from vl_lst.errors import RecipeError
 
 if TYPE_CHECKING:
     from vl_lst.profiling.measure import Contender
 
-__all__ = ["one_of", "read_contenders", "read_profile_recipe"]
+__all__ = ["read_contenders", "read_profile_recipe", "require_choice"]
 
-# What the others are compared with, where nobody says otherwise.
-FIRST = "lst"
 ALL = "all"
 RECIPE_FIELDS: Mapping[str, Mapping[str, type]] = {
     "backbone": {"name": str, "precision": str},
@@ -19,18 +18,18 @@ RECIPE_FIELDS: Mapping[str, Mapping[str, type]] = {
     "method": {"name": str, "options": dict},
     "training": {"precision": str},
 }
-KIND_NAMES = {str: "a text", int: "a whole number above zero", dict: "a mapping"}
+TYPE_NAMES = {str: "a text", int: "a whole number above zero", dict: "a mapping"}
 Choice = TypeVar("Choice", bound=str)
 
 
 def read_profile_recipe(name: str | None) -> dict[str, Any]:
-    """Read a recipe, which need not be whole, and check the fields that a profile takes from it.
+    """Read a recipe, which may be incomplete, and check the fields that profiling uses.
 
     Args:
-        name: A file or a shipped recipe; `None` is an empty recipe.
+        name: Recipe file or name of a bundled recipe; `None` gives an empty recipe.
 
     Raises:
-        RecipeError: There is no such recipe, or a field has a wrong type.
+        RecipeError: There is no such recipe, or a field has the wrong type.
     """
     from vl_lst.recipes import read_recipe_file
 
@@ -39,24 +38,29 @@ def read_profile_recipe(name: str | None) -> dict[str, Any]:
         found = recipe.get(section)
         if found is None:
             continue
-        _require_kind(name, section, found, dict)
+        _require_type(name, section, found, dict)
         for field, kind in fields.items():
             if found.get(field) is not None:
-                _require_kind(name, f"{section}.{field}", found[field], kind)
+                _require_type(name, f"{section}.{field}", found[field], kind)
     return recipe
 
 
-def _require_kind(recipe: str | None, field: str, value: object, kind: type) -> None:
+def _require_type(recipe: str | None, field: str, value: object, kind: type) -> None:
     # Not isinstance, because bool is a subclass of int.
     if type(value) is not kind or (isinstance(value, int) and value < 1):
-        raise RecipeError(f"{recipe}: {field}: found {value!r:.80}; expected {KIND_NAMES[kind]}")
+        raise RecipeError(f"{recipe}: {field}: found {value!r:.80}; expected {TYPE_NAMES[kind]}")
 
 
-def one_of(name: str, value: object, choices: Sequence[Choice]) -> Choice:
-    """The choice that `value` is.
+def require_choice(name: str, value: object, choices: Sequence[Choice]) -> Choice:
+    """Return `value` if it is one of the choices.
+
+    Args:
+        name: Name of the setting, for the error message.
+        value: Value of an option or a recipe field.
+        choices: Allowed values.
 
     Raises:
-        RecipeError: It is none of them.
+        RecipeError: The value is none of the choices.
     """
     for choice in choices:
         if value == choice:
@@ -72,17 +76,17 @@ def read_contenders(
     source: str | None,
     backbone: str,
 ) -> "list[Contender]":
-    """The methods to compare, each with the settings that `vl-lst train` would take.
+    """Return the methods to compare, each with the settings that `vl-lst train` would use.
 
     Args:
-        methods: Names with commas between, or `all`; `None`: the recipe's, or all there are.
-        recipe: As read from a file, with its method and that method's options; may be empty.
-        settings: `METHOD.OPTION=VALUE`, which wins over the recipe.
-        source: What the recipe was read from; `None` where there is none.
-        backbone: Decides which bundled recipes fit the other methods.
+        methods: Comma-separated names, or `all`; `None` is the recipe's method, or all methods.
+        recipe: Fields of a recipe, which may be empty; its options apply to its own method.
+        settings: Overrides `METHOD.OPTION=VALUE`, which take precedence over the recipe.
+        source: Name or file of the recipe, if any.
+        backbone: Name of the backbone, which decides the bundled recipe of the other methods.
 
     Raises:
-        RecipeError: There is no such method, it stands there twice, or a setting is for another.
+        RecipeError: A method is unknown or given twice, or a setting is for none of the methods.
     """
     from vl_lst.methods import get_method, method_names
     from vl_lst.profiling.measure import Contender
@@ -93,19 +97,21 @@ def read_contenders(
     if methods is None:
         methods = own or ALL
     names = (
-        sorted(method_names(), key=lambda name: name != FIRST)
+        sorted(method_names(), key=lambda name: name != REFERENCE_METHOD)
         if methods == ALL
         else [name.strip() for name in methods.split(",")]
     )
     if len(set(names)) < len(names):
-        raise RecipeError(f"the methods {', '.join(names)} hold one twice; name each once")
+        raise RecipeError(
+            f"a method is given twice: found {', '.join(names)}, expected each method once"
+        )
     options: dict[str, dict[str, Any]] = {}
     sources: dict[str, str | None] = {}
     for name in names:
         get_method(name)
         sources[name] = source if name == own else fitting_recipe(name, backbone)
         fields = recipe if name == own else read_recipe_file(str(sources[name]))
-        # A method without a recipe of its own trains by the ladder's, with its own defaults.
+        # A method without a recipe of its own trains with the ladder's and its own defaults.
         if dig(fields, ("method", "name")) != name:
             sources[name], fields = None, {}
         options[name] = dict(dig(fields, ("method", "options")) or {})

@@ -1,4 +1,4 @@
-"""`vl-lst features join`: the shards of an extraction become one file."""
+"""`vl-lst features join`: one feature file from the shards of an extraction."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,31 +14,32 @@ __all__ = ["join"]
 def join(
     shards: Annotated[
         list[Path],
-        typer.Argument(metavar="SHARDS...", help="All shards, in any order; or whole files."),
+        typer.Argument(metavar="SHARD", help="All shards in any order, or complete files."),
     ],
     out: Annotated[
         Path,
         typer.Option(
             "--out",
             metavar="FILE.h5",
-            help="File to make, in the folder of the shards.",
+            help="File to write, in the folder of the shards.",
             callback=binary_file("a feature file", is_checked=False),
         ),
     ],
     copy: Annotated[
         bool,
-        typer.Option("--copy", help="Copy the features into one plain file, not an index."),
+        typer.Option("--copy", help="Copy the features into one file instead of an index."),
     ] = False,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Join the shards of an extraction into one feature file.
 
-    Makes sure that no shard is missing, that each image is there exactly once
-    and that all were made alike. The file is an index: it names the shards
-    relative to itself, so move them together. With --copy it holds the
-    features itself and the shards may go. Whole files made alike, such as those
-    of train and of val images, are joined just so.
+    The file is an index that names the shards relative to itself, so move them together. With
+    --copy it holds the features itself, and the shards can be deleted. Complete files, such as
+    those of the training and the validation images, can be joined too.
+
+    The command checks that no shard is missing, that each image occurs exactly once, and that all
+    shards were extracted with the same settings.
 
     Example: vl-lst features join val.shard-*.h5 --out val.h5
     """
@@ -54,8 +55,8 @@ def join(
     )
     if result.failures and not quiet:
         status.print(
-            f"{len(result.failures):,} images could not be read when the features were extracted "
-            "and have none.",
+            f"{len(result.failures):,} images have no features because they could not be read "
+            "during extraction.",
             markup=False,
         )
     write_json_report(

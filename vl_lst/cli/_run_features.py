@@ -1,4 +1,4 @@
-"""`vl-lst train --images`: features of a user's own photographs, made before training begins."""
+"""`vl-lst train --images`: features extracted into the run directory before training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,16 +6,15 @@ from pathlib import Path
 
 from eval.errors import InputError
 from eval.submissions import first_five
-from vl_lst.bundled import CLIP_FOLDER
 from vl_lst.cli._console import progress, status
-from vl_lst.cli.extract_features import DEMO_ENCODER
+from vl_lst.cli._features import build_named_encoder
 from vl_lst.recipes import Recipe
 
 __all__ = ["extracted_into_run", "features_file"]
 
 
 def features_file(run: Path) -> Path:
-    """Where the features of a run's own photographs lie."""
+    """Return the feature file of a run that was started with `--images`."""
     return run / "features.h5"
 
 
@@ -23,26 +22,23 @@ def features_file(run: Path) -> Path:
 def extracted_into_run(
     recipe: Recipe, images: Path, encoder: str, run: Path, *, resume: bool, quiet: bool
 ) -> Iterator[None]:
-    """Begin a run, or take up the one there is, and put the features of photographs into it.
-
-    During the block no other process works in the run's folder.
+    """Start or resume a run, extract features into it, and lock its folder during the block.
 
     Args:
-        recipe: The run's.
+        recipe: Resolved recipe of the run.
         images: Folder of photographs.
-        encoder: As `vl-lst extract-features` takes it.
-        run: The run's folder.
-        resume: Whether there may be a run in it.
-        quiet: Show no progress.
+        encoder: Image encoder, as for `vl-lst extract-features`.
+        run: Run directory.
+        resume: Whether the folder may hold a run.
+        quiet: Whether to show no progress.
 
     Raises:
-        InputError: The examples are not in order, or some of their images are not in the folder.
-        ImageError: There is no such folder, or it has no images.
-        EncoderError: There is no such tower.
-        CheckpointError: The folder holds something and `resume` is not set, or another process
-            works in it.
+        InputError: Examples are invalid, or some of their images are not in the folder.
+        ImageError: The folder does not exist or has no images.
+        EncoderError: The encoder does not exist.
+        CheckpointError: The folder is not empty and `resume` is not set, or another process uses
+            it.
     """
-    from feature_extraction.encoders.encoder import build_encoder
     from feature_extraction.extract import extract
     from feature_extraction.images.decode import find_images
     from vl_lst.runs.directory import RunDirectory, make_folder
@@ -55,15 +51,11 @@ def extracted_into_run(
     make_folder(run)
     with exclusive_folder(run):
         RunDirectory(run).begin(recipe, resume=resume)
-        tower = build_encoder(
-            CLIP_FOLDER if encoder == DEMO_ENCODER else encoder,
-            device=recipe.training.device,
-            name=encoder if encoder == DEMO_ENCODER else None,
-        )
+        tower = build_named_encoder(encoder, device=recipe.training.device)
         with progress("extracting", quiet=quiet) as report:
             result = extract(files, features_file(run), tower, on_progress=report)
         for image_id, reason in result.failures.items():
-            status.print(f"could not read {image_id}: {reason}", markup=False)
+            status.print(f"cannot read {image_id}: {reason}", markup=False)
         yield
 
 
@@ -81,8 +73,8 @@ def _require_images_of(recipe: Recipe, found: set[str], images: Path, note: str)
             if missing := [image_id for image_id in needed if image_id not in found]:
                 raise InputError(
                     f"{len(missing):,} of the {len(needed):,} images of {own_file or split} are "
-                    f"not in {images} (first: {first_five(missing)}); expected files of these "
-                    "names there or in a folder below."
+                    f"not in {images} (first: {first_five(missing)}); expected files with these "
+                    "names in this folder or its subfolders."
                     + near_names_hint(missing, found, place="the folder")
                     + (f" Note: {note}." if note else "")
                 )
