@@ -5,13 +5,15 @@ for an interruption. Commands import what they need inside their function, so th
 never loads torch.
 """
 
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Annotated
 
 import typer
+from typer.models import CommandInfo
 
 from vl_lst import __version__
 from vl_lst.cli._arguments import disable_readability_checks, find_argument_problem
@@ -82,8 +84,25 @@ for command, panel in (
     app.command(name, rich_help_panel=panel)(command)
 app.add_typer(features, rich_help_panel=DATA)
 app.add_typer(data, rich_help_panel=DATA)
-disable_readability_checks(app)
-protect_inputs(app)
+
+
+def _all_commands(group: typer.Typer) -> Iterator[CommandInfo]:
+    yield from group.registered_commands
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            yield from _all_commands(inner.typer_instance)
+
+
+def _unwrap_help(command: CommandInfo) -> None:
+    """Join the lines of each paragraph of the help text, which Typer would print as they are."""
+    text = inspect.getdoc(command.callback) or ""
+    command.help = "\n\n".join(" ".join(each.split()) for each in text.split("\n\n"))
+
+
+for each in _all_commands(app):
+    disable_readability_checks(each)
+    protect_inputs(each)
+    _unwrap_help(each)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,8 +8,7 @@ import inspect
 import os
 from collections.abc import Sequence
 
-import typer
-from typer.models import ParameterInfo
+from typer.models import CommandInfo, ParameterInfo
 
 __all__ = ["disable_readability_checks", "find_argument_problem"]
 
@@ -45,20 +44,13 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
-def disable_readability_checks(app: typer.Typer) -> None:
-    """Leave unreadable files to the commands, which report them with exit code 1.
+def disable_readability_checks(command: CommandInfo) -> None:
+    """Leave unreadable files to a command, which reports them with exit code 1.
 
     Typer would check paths first, outputs included, and exit with 2 (wrong usage).
-
-    Args:
-        app: Commands and groups of commands, all registered.
     """
-    for command in app.registered_commands:
-        if command.callback is not None:
-            for parameter in inspect.signature(command.callback).parameters.values():
-                for detail in getattr(parameter.annotation, "__metadata__", ()):
-                    if isinstance(detail, ParameterInfo):
-                        detail.readable = False
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            disable_readability_checks(group.typer_instance)
+    assert command.callback is not None
+    for parameter in inspect.signature(command.callback).parameters.values():
+        for detail in getattr(parameter.annotation, "__metadata__", ()):
+            if isinstance(detail, ParameterInfo):
+                detail.readable = False

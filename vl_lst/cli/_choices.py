@@ -1,11 +1,14 @@
 """Names that help texts list, read from the files and tables that define them."""
 
+from typing import get_args
+
+from feature_extraction.choices import ResizeRule
 from feature_extraction.encoders.table import ENCODERS
 from tasks import task_names
 from vl_lst.backbones.t5_sizes import shape_names
 from vl_lst.choices import module_names
 
-__all__ = ["BACKBONES", "ENCODER_NAMES", "METHODS", "REFERENCE_METHOD", "TASKS"]
+__all__ = ["BACKBONES", "ENCODER_NAMES", "METHODS", "REFERENCE_METHOD", "RESIZE_RULES", "TASKS"]
 
 # The method that the others are compared with; it is listed first.
 REFERENCE_METHOD = "lst"
@@ -16,3 +19,4 @@ METHODS = ", ".join(
 TASKS = ", ".join(task_names())
 ENCODER_NAMES = ", ".join(ENCODERS)
 BACKBONES = ", ".join(shape_names())
+RESIZE_RULES = ", ".join(get_args(ResizeRule))

@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import typer
 from typer.core import TyperCommand
+from typer.models import CommandInfo
 
 from eval.errors import OutputError
 from vl_lst.cli._outputs import OutputClaim, claimed_outputs
@@ -35,17 +35,9 @@ MODEL_FILES = frozenset(
 _CLAIMS: ContextVar[Sequence[OutputClaim]] = ContextVar("vl_lst.outputs", default=())
 
 
-def protect_inputs(app: typer.Typer) -> None:
-    """Make every command refuse outputs that would overwrite one of its inputs.
-
-    Args:
-        app: Commands and groups of commands, all registered.
-    """
-    for command in app.registered_commands:
-        command.cls = _Command
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            protect_inputs(group.typer_instance)
+def protect_inputs(command: CommandInfo) -> None:
+    """Make a command refuse outputs that would overwrite one of its inputs."""
+    command.cls = _Command
 
 
 class _Command(TyperCommand):

@@ -25,7 +25,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="SPLIT",
-            help="Split to predict: e.g. val2014, or `train` or `val` if the run was trained on "
+            help="Split to predict, such as val2014, or `train` or `val` if the run was trained on "
             "your own files.",
         ),
     ] = None,

@@ -8,7 +8,7 @@ import typer
 
 from feature_extraction.choices import Compression, Layer, Precision, ResizeRule
 from feature_extraction.encoders.table import MAX_IMAGE_SIZE
-from vl_lst.cli._choices import ENCODER_NAMES
+from vl_lst.cli._choices import ENCODER_NAMES, RESIZE_RULES
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._distributed import (
     choose_shard,
@@ -75,7 +75,8 @@ def extract_features(
     resize: Annotated[
         ResizeRule,
         typer.Option(
-            help="How photographs become squares; the paper uses `squash`.",
+            metavar="RULE",
+            help=f"How photographs become squares: {RESIZE_RULES}. The paper uses squash.",
             rich_help_panel=ENCODER,
         ),
     ] = "squash",

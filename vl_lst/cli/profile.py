@@ -77,7 +77,7 @@ def profile(
         typer.Option(
             "--set",
             metavar="METHOD.OPTION=VALUE",
-            help="Override an option of a method, e.g. lst.reduction=8; may be repeated.",
+            help="Override an option of a method, such as lst.reduction=8; may be repeated.",
             rich_help_panel=MODEL,
         ),
     ] = None,

@@ -22,7 +22,7 @@ def score(
         ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(metavar="SPLIT", help="Split of the predictions: e.g. val2014.")
+        str | None, typer.Option(metavar="SPLIT", help="Split of the predictions, such as val2014.")
     ] = None,
     file: Annotated[
         Path | None,
@@ -57,7 +57,7 @@ def score(
         list[str] | None,
         typer.Option(
             metavar="METRIC",
-            help="Exit with 1 if this metric cannot be computed, e.g. consistency; may be "
+            help="Exit with 1 if this metric cannot be computed, such as consistency; may be "
             "repeated.",
         ),
     ] = None,

@@ -151,7 +151,7 @@ def train(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Override a field of the recipe, e.g. optimizer.lr=1e-3; may be repeated.",
+            help="Override a field of the recipe, such as optimizer.lr=1e-3; may be repeated.",
             rich_help_panel=MODEL,
         ),
     ] = None,

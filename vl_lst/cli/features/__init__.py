@@ -18,12 +18,5 @@ features = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-for name, command in {
-    "info": info,
-    "verify": verify,
-    "import": import_,
-    "export": export,
-    "join": join,
-    "compress": compress,
-}.items():
-    features.command(name)(command)
+for command in (info, verify, import_, export, join, compress):
+    features.command(command.__name__.rstrip("_"))(command)

@@ -8,6 +8,7 @@ import typer
 
 from feature_extraction.choices import ResizeRule
 from feature_extraction.encoders.table import MAX_IMAGE_SIZE
+from vl_lst.cli._choices import RESIZE_RULES
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._features import OutOption, exit_if_incomplete, failure_lines
 from vl_lst.cli._outputs import JsonOption, write_json_report
@@ -37,7 +38,10 @@ def import_(
             min=1, max=MAX_IMAGE_SIZE, help="Side of that encoder's square input in pixels."
         ),
     ] = 224,
-    resize: Annotated[ResizeRule, typer.Option(help="How photographs became squares.")] = "squash",
+    resize: Annotated[
+        ResizeRule,
+        typer.Option(metavar="RULE", help=f"How photographs became squares: {RESIZE_RULES}."),
+    ] = "squash",
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Exit with 0 even if files are damaged.")
     ] = False,
