@@ -39,7 +39,7 @@ def export(
 ) -> None:
     """Export a feature file to the format of another program.
 
-    Images without features are left out. The folder is named DIR.partial until it is complete.
+    Images without features are left out. The folder appears under its name once it is complete.
 
     Example: vl-lst features export val2014.h5 --out val2014_arrow --format arrow
     """
