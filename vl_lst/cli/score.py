@@ -107,8 +107,8 @@ def score(
         scores = chosen.score_strictly(predictions, data_root, split)
     else:
         raise InputError(
-            f"--strict-official is not available for {chosen.name}, whose predictions are read in "
-            "one way only: leave it out"
+            f"no strict reading for {chosen.name}, whose predictions are read in "
+            "one way only: leave out --strict-official"
         )
     require_metrics(scores, require or [])
     print_score(chosen, split, scores, quiet=quiet)
