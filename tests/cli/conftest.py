@@ -1,4 +1,4 @@
-"""A tower that every command can build in a moment."""
+"""An image encoder that is built in a moment."""
 
 import json
 
@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 
 @pytest.fixture(scope="session")
-def tower(tmp_path_factory: pytest.TempPathFactory) -> str:
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("towers") / "tiny"
     folder.mkdir()
     config = {

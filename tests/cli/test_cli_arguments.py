@@ -1,4 +1,4 @@
-"""No command takes an empty text for a value: an unset shell variable would choose a path."""
+"""Empty arguments are refused, because an unset shell variable would choose a path."""
 
 import pytest
 from command_tree import COMMANDS, option_names
@@ -63,13 +63,13 @@ def test_odd_values_end_in_one_message(
 ) -> None:
     out = str(tmp_path) + "/out"
     assert main([out if each == "OUT" else each for each in arguments]) in (1, 2)
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    assert len(told) < 1500
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    assert len(printed) < 1500
 
 
 def test_control_characters_never_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["features", "info", "a\x1b[2J\x9b\rb.h5"]) == 1
-    told = capsys.readouterr().err
-    assert "a\\x1b[2J\\x9b\\rb.h5" in told
-    assert told.isprintable() or set(told) - set(filter(str.isprintable, told)) == {"\n"}
+    printed = capsys.readouterr().err
+    assert "a\\x1b[2J\\x9b\\rb.h5" in printed
+    assert printed.isprintable() or set(printed) - set(filter(str.isprintable, printed)) == {"\n"}

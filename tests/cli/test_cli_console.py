@@ -1,4 +1,4 @@
-"""Every command behaves alike on odd terminals, when interrupted, and when asked who it is."""
+"""Every command behaves alike on unusual terminals and when interrupted."""
 
 import io
 import os
@@ -58,7 +58,7 @@ def test_a_terminal_without_columns_still_shows_results(
 
 
 @pytest.mark.parametrize("size", ["0", "5", "\N{SUPERSCRIPT TWO}", "\N{FULLWIDTH DIGIT ONE}"])
-def test_tables_show_their_cells_however_the_terminal_was_at_the_start(size: str) -> None:
+def test_tables_show_their_cells_with_an_unusable_terminal_size(size: str) -> None:
     code = "from rich.table import Table; from vl_lst.cli._console import results; "
     code += "table = Table('metric', 'value'); table.add_row('accuracy', '50.00'); "
     code += "results.print(table)"
@@ -87,7 +87,7 @@ def test_names_that_look_like_markup_are_printed_as_they_are(
     assert f"evaluating {name}" in capsys.readouterr().err
 
 
-def test_an_interrupted_command_says_so(
+def test_an_interrupted_command_prints_interrupted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(*arguments: object) -> None:
@@ -100,7 +100,7 @@ def test_an_interrupted_command_says_so(
 
 
 @pytest.mark.parametrize("module", ["typer", "rich.console", "vl_lst.cli.train"])
-def test_an_interruption_while_the_program_loads_is_no_traceback(module: str) -> None:
+def test_an_interruption_during_import_prints_no_traceback(module: str) -> None:
     code = f"""
 import sys
 class Interrupt:
@@ -122,7 +122,7 @@ def test_the_installed_program_is_the_one_that_is_tested() -> None:
     assert 'vl-lst = "vl_lst.__main__:main"' in scripts
 
 
-def test_a_reader_that_has_read_enough_ends_the_program_quietly() -> None:
+def test_a_reader_that_closes_the_pipe_ends_the_program_quietly() -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as closed:
@@ -137,7 +137,7 @@ def test_a_reader_that_has_read_enough_ends_the_program_quietly() -> None:
     assert done.stderr == b""
 
 
-def test_a_closed_standard_output_is_no_traceback() -> None:
+def test_a_closed_standard_output_prints_no_traceback() -> None:
     done = subprocess.run(
         ["sh", "-c", f"exec {sys.executable} -m vl_lst --version >&-"],
         capture_output=True,
@@ -148,7 +148,7 @@ def test_a_closed_standard_output_is_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_names_in_files_cannot_act_on_the_terminal(
+def test_control_characters_in_names_are_escaped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["features", "info", str(tmp_path / "a\x1b[2J.h5")]) == 1
@@ -157,12 +157,12 @@ def test_names_in_files_cannot_act_on_the_terminal(
     assert r"a\x1b[2J.h5" in shown
 
 
-def test_absurdly_long_names_do_not_fill_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_very_long_names_are_shortened(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["features", "info", "a" * 5000]) == 1
     assert len(capsys.readouterr().err) < 1000
 
 
-def test_no_file_gets_the_number_of_a_closed_standard_stream() -> None:
+def test_no_file_gets_the_descriptor_of_a_closed_standard_stream() -> None:
     code = "import os, sys; from vl_lst.__main__ import main; sys.argv[1:] = ['--version']; "
     code += "main(); sys.exit(os.open(os.devnull, os.O_RDONLY) <= 2)"
     shell = f'exec {sys.executable} -c "{code}" <&- >&- 2>&-'

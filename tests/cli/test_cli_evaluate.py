@@ -41,7 +41,7 @@ def test_it_writes_predictions_and_official_scores(
     assert json.loads(again.read_text()) == document
 
 
-def test_a_folder_for_predictions_that_is_a_file_is_told_before_work_begins(
+def test_a_predictions_folder_that_is_a_file_is_reported_before_work_begins(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(run / "predictions")
@@ -52,7 +52,7 @@ def test_a_folder_for_predictions_that_is_a_file_is_told_before_work_begins(
     assert f"cannot write {run}/predictions/vqa-val2014.json" in error
 
 
-def test_scores_are_printed_though_the_disk_is_full_at_the_end(
+def test_scores_are_printed_even_if_the_disk_is_full_at_the_end(
     run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -95,7 +95,7 @@ def test_a_split_without_labels_gets_predictions_only(
     assert [entry["question_id"] for entry in predictions] == [9000]
 
 
-def test_several_processes_that_would_all_do_the_same_are_refused(
+def test_several_processes_are_refused(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in {"WORLD_SIZE": "2", "RANK": "1"}.items():
@@ -104,7 +104,7 @@ def test_several_processes_that_would_all_do_the_same_are_refused(
     assert "evaluated in one process, but WORLD_SIZE is 2" in capsys.readouterr().err
 
 
-def test_features_made_otherwise_are_refused(
+def test_features_with_other_settings_are_refused(
     world: TinyWorld, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other.h5"
@@ -146,7 +146,7 @@ def test_another_backbone_is_refused(
 
 
 @pytest.mark.parametrize("damage", ["empty", "missing", "broken card"])
-def test_what_is_no_run_is_refused(
+def test_a_folder_that_is_not_a_run_is_refused(
     run: Path, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if damage == "broken card":
@@ -157,8 +157,6 @@ def test_what_is_no_run_is_refused(
     assert str(run) in capsys.readouterr().err
 
 
-def test_an_unknown_split_says_which_there_are(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_split_lists_the_splits(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run), "--split", "validation"]) == 1
     assert "val2014" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""From a trained run to a file the test server takes, and from its features to a data check."""
+"""From a trained run to a file for the test server, and from its features to a data check."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What may be at the place of a feature file, and folders of photographs of every kind."""
+"""Outputs that exist already, folders with other files, and unreadable files."""
 
 import json
 import os
@@ -18,8 +18,8 @@ def photographs(tmp_path: Path) -> Path:
     return write_photographs(tmp_path / "photographs", 3)
 
 
-def extract(photographs: Path, out: Path | str, tower: str, *more: str) -> int:
-    given = ["--images", str(photographs), "--out", str(out), "--encoder", tower]
+def extract(photographs: Path, out: Path | str, encoder: str, *more: str) -> int:
+    given = ["--images", str(photographs), "--out", str(out), "--encoder", encoder]
     return main(["extract-features", *given, "--workers", "0", "--device", "cpu", *more])
 
 
@@ -30,38 +30,38 @@ class TestTargets:
         self,
         photographs: Path,
         tmp_path: Path,
-        tower: str,
+        encoder: str,
         place: str,
         more: list[str],
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        assert extract(photographs, place, tower, *more) == 1
-        said = capsys.readouterr().err
-        assert "is a folder, expected a file to write" in said
-        assert said.count("error:") == 1
+        assert extract(photographs, place, encoder, *more) == 1
+        printed = capsys.readouterr().err
+        assert "is a folder, expected a file to write" in printed
+        assert printed.count("error:") == 1
 
     def test_a_fifo_is_named_before_any_work(
-        self, photographs: Path, tmp_path: Path, tower: str, capsys: pytest.CaptureFixture[str]
+        self, photographs: Path, tmp_path: Path, encoder: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         os.mkfifo(tmp_path / "out.h5")
-        assert extract(photographs, tmp_path / "out.h5", tower) == 1
-        said = capsys.readouterr().err
-        assert f"cannot write {tmp_path}/out.h5: it is a named pipe" in said
-        assert "building" not in said
+        assert extract(photographs, tmp_path / "out.h5", encoder) == 1
+        printed = capsys.readouterr().err
+        assert f"cannot write {tmp_path}/out.h5: it is a named pipe" in printed
+        assert "building" not in printed
         assert stat.S_ISFIFO((tmp_path / "out.h5").stat().st_mode)
 
-    def test_a_link_to_a_finished_file_is_completed_where_it_leads(
-        self, photographs: Path, tmp_path: Path, tower: str
+    def test_a_link_to_a_finished_file_completes_its_target(
+        self, photographs: Path, tmp_path: Path, encoder: str
     ) -> None:
         (photographs / "new.png").write_bytes(b"")
         (tmp_path / "disk").mkdir()
-        assert extract(photographs, tmp_path / "disk" / "real.h5", tower) == 1
+        assert extract(photographs, tmp_path / "disk" / "real.h5", encoder) == 1
         link = tmp_path / "link.h5"
         link.symlink_to("disk/real.h5")
         (photographs / "new.png").write_bytes((photographs / "photo0.png").read_bytes())
-        assert extract(photographs, link, tower, "--compression", "zstd") == 0
+        assert extract(photographs, link, encoder, "--compression", "zstd") == 0
         assert link.is_symlink()
         real = FeatureStore(tmp_path / "disk" / "real.h5")
         assert (len(real), real.compression) == (4, "zstd")
@@ -69,41 +69,41 @@ class TestTargets:
 
 
 class TestLeftOut:
-    def test_files_left_out_are_told_and_reported(
-        self, photographs: Path, tmp_path: Path, tower: str, capsys: pytest.CaptureFixture[str]
+    def test_files_left_out_are_printed_and_reported(
+        self, photographs: Path, tmp_path: Path, encoder: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         for name in ("a.jxl", "b.JXL", "all.zip", "notes.txt"):
             (photographs / name).write_bytes(b"x")
         report = tmp_path / "report.json"
-        assert extract(photographs, tmp_path / "out.h5", tower, "--json", str(report)) == 0
-        said = capsys.readouterr().err
-        assert "left out: 1 .JXL, 1 .jxl, 1 .zip (unpack archives first)" in said
+        assert extract(photographs, tmp_path / "out.h5", encoder, "--json", str(report)) == 0
+        printed = capsys.readouterr().err
+        assert "left out: 1 .JXL, 1 .jxl, 1 .zip (unpack archives first)" in printed
         assert json.loads(report.read_text())["left_out"] == {".jxl": 1, ".JXL": 1, ".zip": 1}
-        assert extract(photographs, tmp_path / "out.h5", tower, "--quiet") == 0
+        assert extract(photographs, tmp_path / "out.h5", encoder, "--quiet") == 0
         assert "left out" not in capsys.readouterr().err
 
     def test_a_fifo_among_photographs_is_a_failure_with_a_reason(
-        self, photographs: Path, tmp_path: Path, tower: str, capsys: pytest.CaptureFixture[str]
+        self, photographs: Path, tmp_path: Path, encoder: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         os.mkfifo(photographs / "pipe.jpg")
-        assert extract(photographs, tmp_path / "out.h5", tower) == 1
+        assert extract(photographs, tmp_path / "out.h5", encoder) == 1
         assert "failed pipe: it is a named pipe, expected a file" in capsys.readouterr().out
         assert len(FeatureStore(tmp_path / "out.h5")) == 3
 
-    def test_verify_tells_them_where_images_are_missing(
-        self, photographs: Path, tmp_path: Path, tower: str, capsys: pytest.CaptureFixture[str]
+    def test_verify_lists_files_left_out_if_images_are_missing(
+        self, photographs: Path, tmp_path: Path, encoder: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert extract(photographs, tmp_path / "out.h5", tower) == 0
+        assert extract(photographs, tmp_path / "out.h5", encoder) == 0
         (photographs / "photo2.png").rename(photographs / "photo2.jxl")
         store, report = str(tmp_path / "out.h5"), tmp_path / "report.json"
         arguments = ["features", "verify", store, "--images", str(photographs)]
-        more = ["--encoder-weights", tower, "--device", "cpu", "--json", str(report)]
+        more = ["--encoder-weights", encoder, "--device", "cpu", "--json", str(report)]
         assert main([*arguments, *more]) == 0
-        assert "1 images of" in (said := capsys.readouterr().err)
-        assert "left out: 1 .jxl" in said
+        assert "1 images of" in (printed := capsys.readouterr().err)
+        assert "left out: 1 .jxl" in printed
         assert json.loads(report.read_text())["left_out"] == {".jxl": 1}
 
-    def test_training_tells_them_where_images_are_missing(
+    def test_training_lists_files_left_out_if_images_are_missing(
         self, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (photographs / "beach.HEIC").write_bytes(b"x")
@@ -119,7 +119,7 @@ class TestLeftOut:
 
 
 class TestFilesThatMayNotBeRead:
-    """Exit code 1 and one message: it is not wrong usage."""
+    """Exit code 1 and one message, not wrong usage."""
 
     @pytest.fixture
     def closed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -129,7 +129,7 @@ class TestFilesThatMayNotBeRead:
         original = os.access
 
         def access(place: object, mode: int, **more: object) -> bool:
-            # Root may read everything; this is what others meet.
+            # Root may read everything; other users get this answer.
             return str(place) != str(path) and original(place, mode, **more)  # type: ignore[arg-type]
 
         monkeypatch.setattr(os, "access", access)
@@ -151,7 +151,7 @@ class TestFilesThatMayNotBeRead:
             ["train", "--task", "vqa", "--features", "CLOSED", "--out", "run"],
         ],
     )
-    def test_every_command_looks_for_itself(
+    def test_every_command_checks_readability_itself(
         self,
         closed: str,
         tmp_path: Path,
@@ -161,8 +161,8 @@ class TestFilesThatMayNotBeRead:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         main([closed if part == "CLOSED" else part for part in arguments])
-        said = capsys.readouterr()
-        assert "is not readable" not in said.out + said.err
+        printed = capsys.readouterr()
+        assert "is not readable" not in printed.out + printed.err
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
     def test_a_feature_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

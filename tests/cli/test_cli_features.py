@@ -1,4 +1,4 @@
-"""`vl-lst features` from the command line, with the demo's own tower."""
+"""`vl-lst features` with the demo's image encoder."""
 
 import json
 from pathlib import Path
@@ -91,16 +91,16 @@ def test_verify_fails_on_a_changed_value(
     assert json.loads((tmp_path / "v.json").read_text())["agrees"] is False
 
 
-def test_old_features_are_brought_in_and_checked(
+def test_exported_features_are_imported_and_verified(
     extracted: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Export to the ancestors' layout, import, verify: the way of anyone with old features."""
+    """Export to the layout of the reference implementation, import and verify."""
     old, out = tmp_path / "old", tmp_path / "new.h5"
     assert main(["features", "export", str(extracted), "--out", str(old), "--format", "h5"]) == 0
     assert "5 images in 5 files; 5 written now, 1 without features" in capsys.readouterr().out
     command = ["features", "import", str(old), "--out", str(out)]
-    said = ["--encoder", "demo", "--image-size", "64"]
-    assert main([*command, *said, "--json", str(tmp_path / "i.json")]) == 0
+    declared = ["--encoder", "demo", "--image-size", "64"]
+    assert main([*command, *declared, "--json", str(tmp_path / "i.json")]) == 0
     printed = capsys.readouterr()
     assert "5 of 5 images of 4 x 512" in printed.out
     assert "importing: 5/5" in printed.err

@@ -1,4 +1,4 @@
-"""`vl-lst features compress`, and extraction that compresses what it finishes."""
+"""`vl-lst features compress`, and `extract-features --compression`."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def extract(photographs: Path, out: Path, *more: str) -> int:
     return main([*command, *EXTRACT, *more])
 
 
-def test_extracted_compressed_or_compressed_later_is_the_same_file(
+def test_compression_during_or_after_extraction_gives_the_same_file(
     photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, two = tmp_path / "one.h5", tmp_path / "two.h5"
@@ -48,7 +48,7 @@ def test_extracted_compressed_or_compressed_later_is_the_same_file(
     assert np.array_equal(compressed.read(list(compressed)), expected)
 
 
-def test_run_again_it_is_left_as_it_is(photographs: Path, tmp_path: Path) -> None:
+def test_a_compressed_file_stays_as_it_is(photographs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.h5"
     assert extract(photographs, out, "--compression", "zstd", "--quiet") == 0
     inode = out.stat().st_ino
@@ -73,7 +73,7 @@ def test_an_image_that_could_not_be_read_is_added_later(photographs: Path, tmp_p
     assert out.read_bytes() == (tmp_path / "undisturbed.h5").read_bytes()
 
 
-def test_info_verify_and_export_take_what_is_compressed_and_joined(
+def test_info_verify_and_export_accept_compressed_and_joined_files(
     photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, index = tmp_path / "all.h5", tmp_path / "all.h5"

@@ -1,4 +1,4 @@
-"""A folder of runs from elsewhere: one bad run never stops the others, and is always named."""
+"""A folder of foreign runs: a bad run never stops the others, and is always named."""
 
 import json
 import os
@@ -15,7 +15,7 @@ FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "vqa"
 
 
 def board_of(runs: Path, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    """Return the page and what was told."""
+    """Return the page and what was printed on standard error."""
     out = runs.parent / "board.html"
     assert main(["leaderboard", str(runs), "--out", str(out)]) == 0
     return out.read_text(encoding="utf-8"), capsys.readouterr().err
@@ -44,7 +44,7 @@ def test_a_bad_record_is_left_out_with_the_reason(
     deep = made_record(recipe__note=json.loads("[" * 300 + "]" * 300))
     paths["deep"].write_text(json.dumps(deep))
     write_run(runs, "zz-behind", seed=1)
-    page, told = board_of(runs, capsys)
+    page, errors = board_of(runs, capsys)
     for name, reason in {
         "pipe": "is a named pipe",
         "zero": "is a device",
@@ -56,7 +56,7 @@ def test_a_bad_record_is_left_out_with_the_reason(
         "twice": "the key 'status' occurs more than once",
         "deep": "nested more than 50 levels",
     }.items():
-        line = next(line for line in told.splitlines() if line.startswith(f"left out {name}: "))
+        line = next(line for line in errors.splitlines() if line.startswith(f"left out {name}: "))
         assert reason in line
     assert "zz-behind" in page
 
@@ -66,12 +66,12 @@ def test_a_byte_order_mark_before_a_record_is_skipped(
 ) -> None:
     record = write_run(tmp_path / "runs", "marked") / "record.json"
     record.write_text(record.read_text(), encoding="utf-8-sig")
-    _, told = board_of(tmp_path / "runs", capsys)
-    assert "left out" not in told
+    _, errors = board_of(tmp_path / "runs", capsys)
+    assert "left out" not in errors
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_left_out(
+def test_unreadable_folders_and_records_are_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = tmp_path / "runs"
@@ -80,16 +80,16 @@ def test_what_may_not_be_read_is_left_out(
     folder.chmod(0)
     record.chmod(0)
     try:
-        _, told = board_of(runs, capsys)
+        _, errors = board_of(runs, capsys)
     finally:
         folder.chmod(0o700)
-    assert "left out folder: unreadable folder: Permission denied" in told
-    assert "left out record: unreadable record" in told
+    assert "left out folder: unreadable folder: Permission denied" in errors
+    assert "left out record: unreadable record" in errors
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 @pytest.mark.parametrize("name", ["metrics.jsonl", "model.json", "predictions/vqa-val2014.json"])
-def test_special_files_beside_a_good_record_cost_only_what_they_hold(
+def test_a_special_file_in_a_run_costs_only_its_own_contents(
     name: str, make: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_run(tmp_path / "runs", "a")
@@ -102,7 +102,7 @@ def test_special_files_beside_a_good_record_cost_only_what_they_hold(
         assert "expected a regular file" in page
 
 
-def test_odd_names_of_tasks_in_curves_are_passed_over(
+def test_invalid_task_names_in_curves_are_ignored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_run(tmp_path / "runs", "a")
@@ -119,11 +119,11 @@ def test_a_record_may_name_any_data_root(
     (run / "predictions").mkdir()
     (run / "predictions" / "vqa-val2014.json").write_text("[]")
     write_run(tmp_path / "runs", "b", seed=1)
-    page, told = board_of(tmp_path / "runs", capsys)
-    assert "The examples cannot be shown" in page or "left out a" in told
+    page, errors = board_of(tmp_path / "runs", capsys)
+    assert "The examples cannot be shown" in page or "left out a" in errors
 
 
-def test_own_files_that_a_record_names_are_regular(
+def test_own_files_named_in_a_record_must_be_regular(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.mkfifo(tmp_path / "own.jsonl")
@@ -154,12 +154,12 @@ def test_special_files_below_a_data_root_are_refused(
     assert callable(make)
     make(questions)
     assert main(["data", "check", "--task", "vqa", "--data-root", str(root)]) == 1
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    assert f"{questions} is a " in told
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    assert f"{questions} is a " in errors
 
 
-def test_predictions_of_the_shell_are_read_and_special_files_are_not(
+def test_process_substitution_is_read_and_special_files_are_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = tmp_path / "own.jsonl"

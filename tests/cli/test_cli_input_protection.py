@@ -74,7 +74,7 @@ QUESTIONS = "data/vqa/v2_OpenEnded_mscoco_val2014_questions.json"
         "features export x.h5 --format arrow --out new --json new/export.json",
     ],
 )
-def test_an_input_is_never_replaced(
+def test_an_input_is_never_overwritten(
     arguments: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -92,7 +92,7 @@ def test_every_command_is_checked() -> None:
     assert {type(each).__name__ for each in COMMANDS.values()} == {"_Command"}
 
 
-def test_an_earlier_report_is_replaced_in_the_folder_that_is_read(
+def test_an_earlier_report_in_an_input_folder_is_overwritten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(tmp_path / "runs", "a")
@@ -112,7 +112,7 @@ def test_an_earlier_report_is_replaced_in_the_folder_that_is_read(
     assert json.loads(inside.read_bytes())
 
 
-def test_what_a_recipe_names_is_never_replaced(
+def test_a_file_named_in_a_recipe_is_never_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -134,7 +134,7 @@ def test_outside_of_commands_nothing_is_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["scores.json", "data/scores.json", "data/vqa/scores.json"])
-def test_an_earlier_report_among_annotations_is_replaced(
+def test_an_earlier_report_among_annotations_is_overwritten(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Images whose names differ in little from what is wanted: every command says in what."""
+"""Image names that nearly match: every command reports how they differ."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from vl_lst.cli._example_sheets import thumbnails
 
 
 def renamed(path: Path, out: Path, rename: Callable[[str], str]) -> Path:
-    """Import a store's features under other names."""
+    """Import the features of a store under other names."""
     store, folder = FeatureStore(path), out.with_suffix("")
     folder.mkdir()
     for image_id in store:
@@ -41,7 +41,7 @@ def words(text: str) -> str:
         (lambda name: name + " ", "spaces at the ends"),
     ],
 )
-def test_training_says_in_what_the_names_differ(
+def test_training_reports_how_names_differ(
     world: TinyWorld,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -54,12 +54,12 @@ def test_training_says_in_what_the_names_differ(
     arguments.remove(str(world.validation_features))
     capsys.readouterr()
     assert main(arguments) == 1
-    said = words(capsys.readouterr().err)
-    assert "18 of the 18 images of train2014 have no features" in said
-    assert f"18 of them differ only in {kind}" in said
+    printed = words(capsys.readouterr().err)
+    assert "18 of the 18 images of train2014 have no features" in printed
+    assert f"18 of them differ only in {kind}" in printed
 
 
-def test_a_suffix_in_imported_names_is_no_reason_to_fail(world: TinyWorld, tmp_path: Path) -> None:
+def test_imported_names_may_have_a_suffix(world: TinyWorld, tmp_path: Path) -> None:
     features = [
         renamed(path, tmp_path / path.name, lambda name: name + ".jpg")
         for path in (world.train_features, world.validation_features)
@@ -72,7 +72,7 @@ def test_a_suffix_in_imported_names_is_no_reason_to_fail(world: TinyWorld, tmp_p
     assert main(arguments) == 0
 
 
-def test_a_check_says_so_too(
+def test_data_check_reports_how_names_differ(
     world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     features = renamed(world.train_features, tmp_path / "train.h5", str.lower)
@@ -85,7 +85,7 @@ def test_a_check_says_so_too(
     assert "letter case" in split["problem"]
 
 
-def test_photographs_of_ones_own_are_told(
+def test_training_on_photographs_reports_how_names_differ(
     world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "photos"
@@ -109,14 +109,14 @@ def test_photographs_of_ones_own_are_told(
     ]
     command += ["--backbone", str(world.backbone), "--method", "lst", "--quiet"]
     assert main(command) == 1
-    said = words(capsys.readouterr().err)
+    printed = words(capsys.readouterr().err)
     assert (
         "1 of them differ only in letter case from names in the folder: found 'coco_train2014"
-        in said
+        in printed
     )
 
 
-def test_pictures_of_the_leaderboard_are_told(tmp_path: Path) -> None:
+def test_leaderboard_pictures_report_how_names_differ(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "Cat.png")
     card = ExampleCard("1", "what?", "cat", ["cat"], True, ("cat",))
     sheet = ExampleSheet("vqa", "val", total=1, cards=[card])
@@ -127,7 +127,7 @@ def test_pictures_of_the_leaderboard_are_told(tmp_path: Path) -> None:
     )
 
 
-def test_an_import_counts_what_it_leaves_out(
+def test_an_import_counts_files_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, document = tmp_path / "source", tmp_path / "import.json"

@@ -17,7 +17,7 @@ QUICK = [
 
 @pytest.fixture(params=["same", "split"])
 def root(request: pytest.FixtureRequest, shared_data: Path, tmp_path: Path) -> Path:
-    """A data root with a few statements to train on, a few others to validate, and their images."""
+    """A data root with a few statements for training, others for validation, and their images."""
     given = shared_data / "data" / "nlvr_real" / request.param
     if not given.is_dir():
         pytest.skip(f"no {given}")

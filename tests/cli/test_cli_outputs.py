@@ -19,7 +19,7 @@ from eval.outputs import atomic_path
 from tests.board_runs import write_run
 from vl_lst.cli import main
 
-# Options whose value is only read.
+# Options that name inputs.
 INPUTS = {
     "--data-root",
     "--train-file",
@@ -35,7 +35,7 @@ INPUTS = {
 
 
 def path_options(name: str) -> dict[str, Any]:
-    """Options of a command whose value is a path, by the name of the option."""
+    """The options of a command that are paths, by name."""
     found = {}
     function = inspect.unwrap(COMMANDS[name].callback)
     for parameter, hint in get_type_hints(function, include_extras=True).items():
@@ -72,7 +72,7 @@ def score(tmp_path: Path) -> list[str]:
     return ["score", "--task", "gqa", "--file", str(own), "--predictions", str(predictions)]
 
 
-def test_a_report_on_standard_output_stands_there_alone(
+def test_a_report_on_standard_output_is_alone_there(
     score: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in ("-", "/dev/stdout") if Path("/dev/stdout").exists() else ("-",):
@@ -84,9 +84,7 @@ def test_a_report_on_standard_output_stands_there_alone(
     assert "accuracy" in capsys.readouterr().out
 
 
-def test_two_reports_never_share_a_place(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_reports_never_share_a_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "link.csv").symlink_to("board.csv")
     runs = str(tmp_path)
     for first, second in (("-", "-"), (tmp_path / "board.csv", tmp_path / "link.csv")):
@@ -109,7 +107,7 @@ def test_two_reports_never_share_a_place(
         (["profile", "--backbone", "t5-small", "--plot", "-"], "a plot"),
     ],
 )
-def test_what_is_no_report_is_refused_on_standard_output(
+def test_outputs_that_are_not_reports_are_refused_on_standard_output(
     arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 1
@@ -117,7 +115,7 @@ def test_what_is_no_report_is_refused_on_standard_output(
 
 
 @pytest.mark.parametrize("option", ["--json", "--plot"])
-def test_profile_looks_at_its_outputs_before_it_measures(
+def test_profile_checks_its_outputs_before_it_measures(
     option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def measure(*arguments: object) -> None:
@@ -132,7 +130,7 @@ def test_profile_looks_at_its_outputs_before_it_measures(
     assert f"{tmp_path}/file is a file, expected a folder" in error
 
 
-def test_what_was_computed_is_printed_though_writing_fails(
+def test_results_are_printed_even_if_writing_fails(
     score: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -160,7 +158,7 @@ def test_a_pipe_gets_the_report_and_stays_a_pipe(score: list[str], tmp_path: Pat
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-def test_a_report_is_utf8_whatever_the_terminal_is(
+def test_a_report_is_utf8_on_any_terminal(
     score: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
@@ -170,7 +168,7 @@ def test_a_report_is_utf8_whatever_the_terminal_is(
 
 
 class FailingStream(io.StringIO):
-    """A stream on a full disk, or without a reader."""
+    """A stream on a full disk, or whose reader closed it."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__()
@@ -181,7 +179,7 @@ class FailingStream(io.StringIO):
 
 
 @pytest.mark.parametrize("error", [OSError(28, os.strerror(28)), BrokenPipeError()])
-def test_a_report_is_written_though_nothing_can_be_printed(
+def test_a_report_is_written_even_if_nothing_can_be_printed(
     error: OSError,
     score: list[str],
     tmp_path: Path,
@@ -191,8 +189,8 @@ def test_a_report_is_written_though_nothing_can_be_printed(
     monkeypatch.setattr(sys, "stdout", FailingStream(error))
     assert main([*score, "--json", str(tmp_path / "scores.json")]) == 1
     assert json.loads((tmp_path / "scores.json").read_bytes())["task"] == "gqa"
-    told = capsys.readouterr().err
-    assert ("cannot write to standard output: No space left" in told) == (error.errno == 28)
+    printed = capsys.readouterr().err
+    assert ("cannot write to standard output: No space left" in printed) == (error.errno == 28)
 
 
 def test_a_full_standard_error_ends_no_command(
@@ -222,7 +220,7 @@ def test_a_report_that_cannot_be_written_does_not_hide_the_others(
     assert not (tmp_path / "board.csv").exists()
 
 
-def test_what_a_check_found_is_told_though_its_report_cannot_be_written(
+def test_a_check_prints_its_findings_even_if_its_report_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(path: Path) -> Any:
@@ -231,6 +229,6 @@ def test_what_a_check_found_is_told_though_its_report_cannot_be_written(
     monkeypatch.setattr("vl_lst.cli._outputs.atomic_path", fail)
     arguments = ["data", "check", "--task", "vqa", "--data-root", str(tmp_path)]
     assert main([*arguments, "--json", str(tmp_path / "x.json")]) == 1
-    told = capsys.readouterr().err
-    assert "no space left" in told
-    assert "questions.json" in told
+    printed = capsys.readouterr().err
+    assert "no space left" in printed
+    assert "questions.json" in printed

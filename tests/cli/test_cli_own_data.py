@@ -1,4 +1,4 @@
-"""A user's own JSONL from training to scores, for the shape of each task."""
+"""Your own JSON Lines from training to scores, for each task."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ QUICK = [
 
 
 def examples(task: str, world: TinyWorld, split: str) -> list[dict[str, Any]]:
-    """Lines about the world's pictures; ids are the same in each file."""
+    """Lines about the world's pictures; every file has the same ids."""
     pictures = sorted((world.root / "images" / split).iterdir())
     lines = []
     for number, picture in enumerate(pictures):
@@ -62,14 +62,14 @@ def features(world: TinyWorld) -> list[str]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_own_files_train_are_evaluated_and_scored(
+def test_own_files_are_trained_on_evaluated_and_scored(
     task: str,
     world: TinyWorld,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """No official file is anywhere near, and scoring the predictions alone gives the same."""
+    """There is no official file, and scoring the predictions alone gives the same scores."""
     score_captions_without_java(monkeypatch)
     run, (train, val) = tmp_path / "run", files(task, world, tmp_path)
     assert main([*arguments(task, world, run, train, val), *features(world)]) == 0
@@ -87,7 +87,7 @@ def test_own_files_train_are_evaluated_and_scored(
         == (document["metrics"])
     )
     assert "own data" in document["protocol"]
-    assert "trained on" not in capsys.readouterr().err, "ids of one file say nothing of another"
+    assert "trained on" not in capsys.readouterr().err, "ids are per file"
 
     predictions = run / "predictions" / f"{task}-val.json"
     score = ["score", "--task", task, "--file", str(val), "--predictions", str(predictions)]
@@ -95,7 +95,7 @@ def test_own_files_train_are_evaluated_and_scored(
     assert json.loads(scored.read_text()) == document | {"split": val.name}
 
 
-def test_a_further_file_is_scored_or_only_predicted(
+def test_another_file_is_scored_or_only_predicted(
     world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, (train, val) = tmp_path / "run", files("vqa", world, tmp_path)
@@ -119,7 +119,7 @@ def test_a_further_file_is_scored_or_only_predicted(
     assert "--data-root" in capsys.readouterr().err
 
 
-def test_photographs_become_features_in_the_run(
+def test_features_of_photographs_are_extracted_into_the_run(
     world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, (train, val) = tmp_path / "run", files("vqa", world, tmp_path)
@@ -129,7 +129,7 @@ def test_photographs_become_features_in_the_run(
     assert main([*command, *only_training]) == 1
     assert "6 of the 6 images of" in (message := capsys.readouterr().err)
     assert "COCO_val2014_000000000101" in message
-    assert not run.exists(), "nothing is extracted for a run that cannot begin"
+    assert not run.exists(), "nothing is extracted for a run that cannot start"
     folder = tmp_path / "photographs"
     folder.mkdir()
     for split in ("train2014", "val2014"):
@@ -163,7 +163,7 @@ def test_own_files_of_some_tasks_mix_with_official_ones_of_others(
     }
 
 
-def test_what_is_missing_or_wrong_is_one_message(
+def test_missing_or_wrong_input_is_one_message(
     world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, (train, val) = tmp_path / "run", files("vqa", world, tmp_path)
@@ -205,7 +205,7 @@ def test_what_is_missing_or_wrong_is_one_message(
         ["--file", "own.jsonl", "--strict-official"],
     ],
 )
-def test_score_takes_a_file_or_an_official_split(more: list[str]) -> None:
+def test_score_requires_a_file_or_an_official_split(more: list[str]) -> None:
     assert main(["score", "--task", "vqa", "--predictions", "results.json", *more]) == 2
 
 
@@ -222,7 +222,7 @@ def test_scoring_own_files_needs_no_torch(tmp_path: Path) -> None:
     assert "100.00" in done.stdout
 
 
-def test_texts_that_do_not_fit_are_told_unless_quiet(
+def test_cut_prompts_are_reported_unless_quiet(
     world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = {split: examples("vqa", world, split) for split in ("train2014", "val2014")}
@@ -231,8 +231,8 @@ def test_texts_that_do_not_fit_are_told_unless_quiet(
     train = write(tmp_path / "train.jsonl", lines["train2014"])
     val = write(tmp_path / "val.jsonl", lines["val2014"])
     run = tmp_path / "run"
-    told = [word for word in arguments("vqa", world, run, train, val) if word != "--quiet"]
-    assert main([*told, *features(world)]) == 0
+    aloud = [word for word in arguments("vqa", world, run, train, val) if word != "--quiet"]
+    assert main([*aloud, *features(world)]) == 0
     assert "1 of 18 prompts exceed 128 tokens and are cut" in capsys.readouterr().err
 
     assert main(["evaluate", str(run), "--split", "val"]) == 0

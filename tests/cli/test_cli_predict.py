@@ -1,4 +1,4 @@
-"""`vl-lst predict` as a user calls it, and the same from Python."""
+"""`vl-lst predict` and `load_run(...).predict`."""
 
 import json
 import shutil
@@ -23,11 +23,11 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def arguments(run: Path, image: Path, world: TinyWorld) -> list[str]:
-    asked = ["predict", str(run), "--image", str(image), "--question", "is it red?"]
-    return [*asked, "--encoder-weights", str(world.tower)]
+    command = ["predict", str(run), "--image", str(image), "--question", "is it red?"]
+    return [*command, "--encoder-weights", str(world.tower)]
 
 
-def test_it_answers_and_ranks_the_likeliest_answers(
+def test_predict_prints_the_answer_and_the_best_five(
     world: TinyWorld, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = tmp_path / "answer.json"
@@ -40,18 +40,18 @@ def test_it_answers_and_ranks_the_likeliest_answers(
     assert scores == sorted(scores, reverse=True)
     assert all(0 <= score <= 1 for score in scores)
     assert printed[1] == f"  {scores[0]:.3f}  {document['answer']}"
-    assert "probabilities" not in document, "a sigmoid of each answer alone is no distribution"
+    assert "probabilities" not in document, "sigmoids of single answers are no distribution"
 
 
-def test_it_answers_as_in_evaluation(world: TinyWorld, run: Path) -> None:
-    """The photograph passes the same preprocessing and tower as the stored features did."""
+def test_predict_answers_as_in_evaluation(world: TinyWorld, run: Path) -> None:
+    """Photographs get the same preprocessing and encoder as the stored features."""
     assert_predicts_as_evaluated(world, run)
 
 
 def test_it_answers_as_in_evaluation_from_features_of_several_crops(
     world: TinyWorld, tmp_path: Path
 ) -> None:
-    """Each crop's grid is pooled apart, in training as in an answer about one picture."""
+    """The grid of each crop is pooled separately, in training and prediction."""
     made = []
     for split in ("train2014", "val2014"):
         made.append(tmp_path / f"{split}.h5")
@@ -77,11 +77,11 @@ def test_features_of_a_photograph_equal_the_stored_ones(world: TinyWorld, run: P
     loaded = load_run(run)
     made = loaded._features([world.image("blue")], world.tower)[0]
     stored = open_features([world.train_features])["COCO_train2014_000000000003"]
-    # The last bit may differ: the tower saw one image here and a batch there.
+    # The last bit may differ, because the stored features were computed in a batch.
     torch.testing.assert_close(made, torch.from_numpy(stored), rtol=2e-3, atol=1e-3)
 
 
-def test_opened_images_are_taken_too(world: TinyWorld, run: Path) -> None:
+def test_opened_images_are_accepted(world: TinyWorld, run: Path) -> None:
     loaded = load_run(run)
     picture = Image.fromarray(np.full((30, 30, 3), (220, 30, 30), np.uint8))
     answer = loaded.predict(picture, "is it red?", encoder_weights=world.tower)
@@ -93,26 +93,26 @@ def test_a_model_that_generates_has_no_ranking(
     world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(world.recipe(head="generate", training__epochs=1), tmp_path / "run")
-    asked = arguments(tmp_path / "run", world.image("red"), world)
-    assert main([*asked, "--json", str(tmp_path / "answer.json")]) == 0
+    command = arguments(tmp_path / "run", world.image("red"), world)
+    assert main([*command, "--json", str(tmp_path / "answer.json")]) == 0
     assert json.loads((tmp_path / "answer.json").read_text())["scores"] is None
 
 
-def test_a_blind_model_needs_no_tower(world: TinyWorld, tmp_path: Path) -> None:
+def test_a_blind_model_needs_no_encoder(world: TinyWorld, tmp_path: Path) -> None:
     train(world.recipe(data__blind=True, training__epochs=1), tmp_path / "run")
     loaded = load_run(tmp_path / "run")
     answers = {loaded.predict(world.image(c), "is it red?").answer for c in ("red", "blue")}
     assert len(answers) == 1
 
 
-def test_the_number_of_images_must_be_the_tasks(world: TinyWorld, run: Path) -> None:
+def test_the_number_of_images_must_match_the_task(world: TinyWorld, run: Path) -> None:
     images = [world.image("red"), world.image("blue")]
     with pytest.raises(InputError, match="1 image.* found 2"):
         load_run(run).predict(images, "is it red?", encoder_weights=world.tower)
 
 
 @pytest.mark.parametrize("question", ["", " \n", "\ud800"])
-def test_a_question_is_a_text(world: TinyWorld, run: Path, question: str) -> None:
+def test_a_question_must_be_a_string(world: TinyWorld, run: Path, question: str) -> None:
     with pytest.raises(InputError, match="the question is"):
         load_run(run).predict(world.image("red"), question, encoder_weights=world.tower)
 

@@ -14,7 +14,7 @@ from vl_lst.recipes import fitting_recipe, read_recipe_file, resolve_recipe
 DEMO = ["profile", "--backbone", "demo", "--batch-size", "2", "--channels", "8", "--quiet"]
 
 
-def test_it_prints_tables_and_writes_json_and_the_plot(
+def test_profile_prints_tables_and_writes_json_and_the_plot(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document, figure = tmp_path / "cost.json", tmp_path / "cost.svg"
@@ -50,7 +50,7 @@ def test_the_same_numbers_give_the_same_plot(tmp_path: Path, suffix: str) -> Non
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_a_dry_run_of_the_largest_takes_seconds_and_no_network(
+def test_a_dry_run_of_the_largest_backbone_takes_seconds_and_no_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = tmp_path / "cost.json"
@@ -65,7 +65,7 @@ def test_a_dry_run_of_the_largest_takes_seconds_and_no_network(
     assert "seconds of a step" not in capsys.readouterr().out
 
 
-def test_a_recipe_gives_backbone_method_and_options(tmp_path: Path) -> None:
+def test_a_recipe_sets_backbone_method_and_options(tmp_path: Path) -> None:
     document = tmp_path / "cost.json"
     arguments = ["profile", "--recipe", "demo", "--dry-run", "--quiet", "--json", str(document)]
     assert main(arguments) == 0
@@ -77,7 +77,7 @@ def test_a_recipe_gives_backbone_method_and_options(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backbone", ["demo", "t5-small"])
-def test_methods_have_the_settings_that_train_takes(backbone: str) -> None:
+def test_methods_have_the_settings_that_train_uses(backbone: str) -> None:
     contenders = read_contenders("all", {}, [], source=None, backbone=backbone)
     assert sorted(each.method for each in contenders) == method_names()
     for each in contenders:
@@ -107,7 +107,7 @@ def test_settings_and_their_recipe_are_printed_and_written(
     assert "rank=32" in printed
 
 
-def test_settings_given_win_over_the_recipe(
+def test_options_take_precedence_over_the_recipe(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document, recipe = tmp_path / "cost.json", tmp_path / "own.yaml"
@@ -119,7 +119,7 @@ def test_settings_given_win_over_the_recipe(
     assert (dora["options"]["rank"], dora["recipe"]) == (7, "demo-dora")
 
 
-def test_a_recipe_may_set_something_else_of_the_image(tmp_path: Path) -> None:
+def test_a_recipe_may_leave_out_the_grid(tmp_path: Path) -> None:
     recipe, document = tmp_path / "recipe.yaml", tmp_path / "cost.json"
     recipe.write_text("visual:\n  image_order_std: 1.0\nmethod:\n  name: lst\n")
     arguments = [*DEMO, "--recipe", str(recipe), "--dry-run", "--json", str(document)]
@@ -142,7 +142,7 @@ def test_a_recipe_may_set_something_else_of_the_image(tmp_path: Path) -> None:
         (["--plot", "cost.gif"], "expected one of .svg, .png, .pdf"),
     ],
 )
-def test_what_is_wrong_is_one_message(
+def test_invalid_settings_are_one_message(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*DEMO, *arguments]) == 1
@@ -169,7 +169,7 @@ def test_what_is_wrong_is_one_message(
         ),
     ],
 )
-def test_a_recipe_of_other_types_is_one_message(
+def test_wrong_types_in_a_recipe_are_one_message(
     text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
@@ -178,7 +178,7 @@ def test_a_recipe_of_other_types_is_one_message(
     assert message in capsys.readouterr().err
 
 
-def test_a_batch_that_no_device_holds_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_batch_too_large_for_any_device_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     large = ["--batch-size", "65536", "--images", "100", "--image-tokens", "65536", "--grid", "0"]
     assert main([*DEMO, "--methods", "lst", *large]) == 1
     assert "the features of a batch have" in capsys.readouterr().err

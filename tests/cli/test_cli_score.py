@@ -16,7 +16,7 @@ VAL = "v2_OpenEnded_mscoco_val2014"
 
 @pytest.fixture
 def edge_root(golden: Path, tmp_path: Path) -> Path:
-    """The questions outside the specification, laid out as a user would."""
+    """Questions outside the specification, in the official layout."""
     folder = tmp_path / "data" / "vqa"
     folder.mkdir(parents=True)
     shutil.copy(golden / "vqa/edge_questions.json", folder / f"{VAL}_questions.json")
@@ -44,7 +44,7 @@ def test_json_holds_the_official_numbers(golden: Path, tmp_path: Path, name: str
     assert document["per_example"] == expected["evalQA"]
 
 
-def test_the_table_shows_every_metric_and_the_note_stays_apart(
+def test_the_table_shows_every_metric_and_notes_go_to_standard_error(
     edge_root: Path, golden: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(edge_root, golden / "vqa/edge_results.json")) == 0
@@ -57,7 +57,7 @@ def test_the_table_shows_every_metric_and_the_note_stays_apart(
     assert (quiet.out, quiet.err) == (shown.out, "")
 
 
-def test_other_predictions_are_one_message_and_exit_code_1(
+def test_predictions_of_other_examples_are_one_message(
     edge_root: Path, golden: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predictions = golden / "vqa" / f"{VAL}_fakeA_results.json"

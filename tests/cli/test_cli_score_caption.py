@@ -1,4 +1,4 @@
-"""`vl-lst score --task caption` where Java is absent or dies: null, a reason, and no hanging."""
+"""`vl-lst score --task caption` without Java, or when Java is killed."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.fixture
 def arguments(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What scores 160 captions, on a machine with nothing on its PATH."""
+    """Arguments that score 160 captions, with an empty PATH."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     annotations = tmp_path / "data" / "coco" / "annotations"
     annotations.mkdir(parents=True)
@@ -35,7 +35,7 @@ def arguments(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (KILLED, "was killed by SIGKILL, as where memory runs out"),
     ],
 )
-def test_without_java_the_metrics_are_null_and_one_sentence_says_why(
+def test_without_java_the_metrics_are_null_with_a_reason(
     arguments: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -52,7 +52,7 @@ def test_gqa_document_and_table(
     assert document["metrics"]["accuracy_per_length"] == expected["accuracyPerLength"]
 
 
-def test_gqa_says_why_a_metric_is_null(
+def test_gqa_gives_the_reason_for_a_null_metric(
     golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "score.json"
@@ -126,7 +126,7 @@ def test_strict_official_gives_the_official_numbers_of_a_bad_file(
     assert not {"accuracy_interval", "majority_accuracy"} & document_of(out)["metrics"].keys()
 
 
-def test_a_task_without_a_strict_reading_says_so(
+def test_a_task_without_a_strict_reading_refuses_it(
     golden: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predictions = golden / "vqa" / "v2_OpenEnded_mscoco_val2014_fakeA_results.json"

@@ -25,16 +25,14 @@ def test_training_prints_the_score_and_writes_the_record(
     assert recipe.features == (world.train_features, world.validation_features)
 
 
-def test_features_may_be_given_in_either_way(world: TinyWorld, tmp_path: Path) -> None:
+def test_features_can_be_given_in_two_ways(world: TinyWorld, tmp_path: Path) -> None:
     arguments = world.train_arguments(tmp_path / "run", "--quiet", "--set", "training.epochs=1")
     place = arguments.index(str(world.validation_features))
     assert main([*arguments[:place], "--features", *arguments[place:]]) == 0
 
 
-def test_a_method_chosen_by_a_setting_brings_its_own_recipe(
-    world: TinyWorld, tmp_path: Path
-) -> None:
-    """As with --method, not the ladder's learning rate."""
+def test_a_method_chosen_by_set_uses_its_own_recipe(world: TinyWorld, tmp_path: Path) -> None:
+    """The same as with --method; not the ladder's learning rate."""
     rates = {}
     for name, chosen in (
         ("option", ["--method", "bitfit"]),
@@ -52,22 +50,22 @@ def test_a_method_chosen_by_a_setting_brings_its_own_recipe(
     assert rates["option"] == rates["setting"]
 
 
-def test_a_run_goes_on_without_repeating_its_options(
+def test_a_run_resumes_without_repeating_its_options(
     world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
     arguments = world.train_arguments(out, "--quiet")
-    assert main([*arguments, "--resume"]) == 0, "a run that has not begun begins"
+    assert main([*arguments, "--resume"]) == 0, "a new run starts"
     assert main(arguments) == 1
     assert "pass --resume" in capsys.readouterr().err
     assert main(["train", "--out", str(out), "--resume", "--quiet"]) == 0
-    assert main([*arguments, "--resume"]) == 0, "nor is repeating them wrong"
+    assert main([*arguments, "--resume"]) == 0, "repeating them is allowed too"
     assert main([*arguments, "--resume", "--set", "optimizer.lr=0.5"]) == 1
     assert "optimizer.lr: 0.003 in the run, 0.5 given" in capsys.readouterr().err
 
 
-def test_a_slip_in_the_data_does_not_block_the_folder(world: TinyWorld, tmp_path: Path) -> None:
-    """Nothing was trained yet: the corrected command needs neither --resume nor another --out."""
+def test_a_failed_start_does_not_block_the_folder(world: TinyWorld, tmp_path: Path) -> None:
+    """If nothing was trained, the corrected command needs neither --resume nor another --out."""
     arguments = world.train_arguments(tmp_path / "run", "--quiet", "--set", "training.epochs=1")
     slip = [word if word != str(world.root) else str(tmp_path) for word in arguments]
     assert main(slip) == 1
@@ -75,7 +73,7 @@ def test_a_slip_in_the_data_does_not_block_the_folder(world: TinyWorld, tmp_path
     assert load_recipe(tmp_path / "run" / "recipe.yaml").data.root == world.root
 
 
-def test_what_is_missing_or_wrong_is_one_message(
+def test_missing_or_wrong_input_is_one_message(
     world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "run")
@@ -102,10 +100,10 @@ def test_interrupting_exits_with_130(
 
 
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
-def test_a_run_beside_a_quantised_backbone_trains_and_is_evaluated_alike(
+def test_a_run_with_a_quantised_backbone_is_evaluated_as_it_was_trained(
     world: TinyWorld, tmp_path: Path, precision: str
 ) -> None:
-    """Its weights are cut out of the backbone before that is quantised, and read back beside it."""
+    """Initial weights are cut out of the backbone before it is quantised."""
     out, again = tmp_path / "run", tmp_path / "again.json"
     arguments = world.train_arguments(out, "--quiet", "--backbone-precision", precision)
     assert main([*arguments, "--set", "method.options.initialisation=magnitude"]) == 0

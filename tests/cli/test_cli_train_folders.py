@@ -1,4 +1,4 @@
-"""Where `train` and `demo` write: what is in the way, full disks, and runs that are resumed."""
+"""Outputs of `train` and `demo`: obstacles, full disks, and resumed runs."""
 
 import errno
 import json
@@ -36,7 +36,7 @@ def obstacles(tmp_path: Path) -> Path:
     ],
 )
 @pytest.mark.parametrize("command", ["train", "demo"])
-def test_what_is_no_folder_is_named_and_left_alone(
+def test_an_output_that_is_not_a_folder_is_named_and_left_alone(
     world: TinyWorld,
     obstacles: Path,
     capsys: pytest.CaptureFixture[str],
@@ -82,7 +82,7 @@ def test_a_full_disk_is_one_message_and_the_run_resumes(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Wherever in the folder it fills up: here while a line of the metrics is written."""
+    """The disk fills up while a line of the metrics is written."""
     out, whole = tmp_path / "run", tmp_path / "whole"
     write = MetricsLog.write
 
@@ -124,7 +124,7 @@ def test_a_log_that_cannot_be_written_prints_nothing(
     assert capsys.readouterr().err == ""
 
 
-def test_a_resume_says_what_it_does(
+def test_resuming_reports_what_it_does(
     world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
@@ -139,10 +139,10 @@ def test_a_resume_says_what_it_does(
     nowhere = str(tmp_path / "nowhere")
     assert main(["train", "--out", str(out), "--resume", "--data-root", nowhere]) == 1
     assert (out / "record.json").read_bytes() == before
-    assert main(["train", "--out", str(out), "--resume"]) == 0, "its own folders are not forgotten"
+    assert main(["train", "--out", str(out), "--resume"]) == 0, "the data root is unchanged"
 
 
-def test_evaluate_says_once_that_a_run_of_cuda_is_on_the_cpu(
+def test_evaluate_reports_once_that_a_cuda_run_is_on_the_cpu(
     world: TinyWorld,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -161,7 +161,7 @@ def test_evaluate_says_once_that_a_run_of_cuda_is_on_the_cpu(
     ("variable", "value"),
     [("WORLD_SIZE", "two"), ("LOCAL_RANK", "first"), ("RANK", "1"), ("LOCAL_WORLD_SIZE", "0")],
 )
-def test_malformed_variables_of_a_launcher_are_one_message(
+def test_malformed_launcher_variables_are_one_message(
     world: TinyWorld,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -183,7 +183,7 @@ def test_malformed_variables_of_a_launcher_are_one_message(
 
 
 @pytest.mark.parametrize("command", ["train", "demo"])
-def test_processes_without_a_place_to_meet_are_one_message(
+def test_processes_without_a_rendezvous_address_are_one_message(
     world: TinyWorld,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -203,7 +203,7 @@ def test_processes_without_a_place_to_meet_are_one_message(
     assert not out.exists()
 
 
-def test_a_leftover_of_one_process_names_the_file_as_asked(
+def test_launcher_variables_of_one_process_do_not_change_file_names(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "0")

@@ -27,7 +27,7 @@ def arguments(world: TinyWorld, out: Path, backbone: str, method: str, *more: st
 
 
 @pytest.mark.parametrize("method", method_names())
-def test_every_method_trains_is_recorded_and_answers(
+def test_every_method_is_trained_recorded_and_evaluated(
     world: TinyWorld, tmp_path: Path, method: str
 ) -> None:
     out = tmp_path / "run"
@@ -45,9 +45,7 @@ def test_every_method_trains_is_recorded_and_answers(
     assert evaluation.score.metrics["accuracy"] == record.scores["vqa"]["val2014"]["accuracy"]
 
 
-def test_the_demos_backbone_has_a_recipe_of_its_own_for_each(
-    world: TinyWorld, tmp_path: Path
-) -> None:
+def test_the_demo_backbone_has_its_own_recipes(world: TinyWorld, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert main(arguments(world, out, "demo", "lora", "--set", "training.batch_size=32")) == 0
     recipe = load_recipe(out / "recipe.yaml")
@@ -56,10 +54,10 @@ def test_the_demos_backbone_has_a_recipe_of_its_own_for_each(
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_an_interrupted_run_of_a_rival_goes_on_with_the_same_weights(
+def test_an_interrupted_run_of_another_method_resumes_to_the_same_weights(
     world: TinyWorld, tmp_path: Path, method: str
 ) -> None:
-    """Dropout within the backbone draws from the generators that a checkpoint holds."""
+    """Dropout in the backbone uses the random generators that a checkpoint saves."""
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     every = ("--set", "training.checkpoint_every_steps=2", "--set", "training.epochs=2")
     assert main(arguments(world, straight, str(world.backbone), method, *every)) == 0
