@@ -106,7 +106,7 @@ def unknown_words(words: list[str]) -> list[str]:
     return sorted(flags - option_names(names.pop()))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_documented_commands_and_their_options_exist(document: Path) -> None:
     for words in shown_commands(document.read_text(encoding="utf-8")):
         assert unknown_words(words) == [], " ".join(words)
