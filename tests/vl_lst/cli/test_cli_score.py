@@ -10,7 +10,7 @@ import pytest
 
 from vl_lst.cli import main
 
-FIXTURE = Path(__file__).resolve().parent.parent / "fixtures" / "vqa"
+FIXTURE = Path(__file__).resolve().parents[2] / "fixtures" / "vqa"
 VAL = "v2_OpenEnded_mscoco_val2014"
 
 

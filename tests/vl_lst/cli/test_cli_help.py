@@ -17,7 +17,7 @@ from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName, m
 from vl_lst.cli import main
 from vl_lst.methods import method_names
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 

@@ -11,7 +11,7 @@ from board_runs import made_record, write_run
 
 from vl_lst.cli import main
 
-FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "vqa"
+FIXTURE = Path(__file__).resolve().parents[2] / "fixtures" / "vqa"
 
 
 def board_of(runs: Path, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:

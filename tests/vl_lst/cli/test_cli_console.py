@@ -12,7 +12,7 @@ import vl_lst
 from vl_lst.cli import main
 from vl_lst.cli._console import progress
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
