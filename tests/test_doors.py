@@ -1,6 +1,7 @@
 """Which module may import which: read from the sources, and observed in fresh interpreters."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -123,6 +124,15 @@ def test_imports_run_from_room_to_room_in_one_direction(package: str) -> None:
     folders = {path.parent.name for path in (REPOSITORY / package).glob("*/__init__.py")}
     assert folders <= set(ROOMS[package]), "a new room needs its place in ROOMS and CONTRIBUTING.md"
     assert upward_imports(package, ROOMS[package], import_graph(SOURCES)) == []
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_the_guide_for_contributors_lists_the_rooms_in_order(package: str) -> None:
+    guide = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = guide.split(f"| room of `{package}/` |")[1].split("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines()[2:]]
+    listed = [room for cell in cells for room in re.findall(r"`(\w+)(?:/|\.py)`", cell)]
+    assert listed == [room for room in ROOMS[package] if room != "__main__"]
 
 
 def test_no_modules_import_each_other() -> None:
