@@ -99,7 +99,7 @@ def wait_for_other_processes() -> None:
 
 @contextmanager
 def report_error_once(launch: Launch) -> Iterator[None]:
-    """Print an error that several processes of one training have only once.
+    """Print an error only once if several processes that train together have it.
 
     The first process prints the error, and the others then exit silently. An error that only
     another process has is printed by that process.

@@ -51,9 +51,9 @@ def extracted_into_run(
     make_folder(run)
     with exclusive_folder(run):
         RunDirectory(run).begin(recipe, resume=resume)
-        tower = build_named_encoder(encoder, device=recipe.training.device)
+        built = build_named_encoder(encoder, device=recipe.training.device)
         with progress("extracting", quiet=quiet) as report:
-            result = extract(files, features_file(run), tower, on_progress=report)
+            result = extract(files, features_file(run), built, on_progress=report)
         for image_id, reason in result.failures.items():
             status.print(f"cannot read {image_id}: {reason}", markup=False)
         yield
