@@ -1,6 +1,7 @@
 """`vl-lst extract-features`: photographs in, one HDF5 file of their features out."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,8 @@ from vl_lst.cli._outputs import STANDARD_OUTPUT, JsonOption, write_json_report
 
 __all__ = ["extract_features"]
 
-ENCODER, SPEED = "Image encoder", "Speed and size"
+encoder_option = partial(typer.Option, rich_help_panel="Image encoder")
+speed_option = partial(typer.Option, rich_help_panel="Speed and size")
 
 
 def extract_features(
@@ -38,99 +40,85 @@ def extract_features(
     out: OutOption,
     encoder: Annotated[
         str,
-        typer.Option(
+        encoder_option(
             metavar="NAME|FOLDER",
             help=f"{ENCODER_NAMES}, demo; another open_clip model name; timm:NAME such as "
             "timm:resnet50; hf:OWNER/NAME such as hf:facebook/dinov2-base; or a folder saved by "
             "one of these libraries.",
-            rich_help_panel=ENCODER,
         ),
     ] = "RN101",
     weights: Annotated[
         str | None,
-        typer.Option(
+        encoder_option(
             metavar="TAG|FILE|random",
             help="Pretrained tag of the library such as `openai`, a .safetensors file, or `random` "
             "(for trying things out). Default: the encoder's own.",
-            rich_help_panel=ENCODER,
         ),
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(
+        encoder_option(
             min=1,
             max=MAX_IMAGE_SIZE,
             help="Side of the encoder's square input in pixels; a larger one gives more grid "
             "cells. Default: 224 for the encoders named above, else the encoder's own.",
-            rich_help_panel=ENCODER,
         ),
     ] = None,
     layer: Annotated[
         Layer,
-        typer.Option(
-            help="`grid` stores all cells of the last layer, `pooled` one vector per image.",
-            rich_help_panel=ENCODER,
+        encoder_option(
+            help="`grid` stores all cells of the last layer, `pooled` one vector per image."
         ),
     ] = "grid",
     resize: Annotated[
         ResizeRule,
-        typer.Option(
+        encoder_option(
             metavar="RULE",
             help=f"How photographs become squares: {RESIZE_RULES}. The paper uses squash.",
-            rich_help_panel=ENCODER,
         ),
     ] = "squash",
     crops: Annotated[
         int,
-        typer.Option(
+        encoder_option(
             min=1,
             max=8,
             help="N: also store the features of N x N tiles of each photograph, each tile resized "
             "to the encoder's input.",
-            rich_help_panel=ENCODER,
         ),
     ] = 1,
     precision: Annotated[
-        Precision,
-        typer.Option(help="Precision of the image encoder.", rich_help_panel=ENCODER),
+        Precision, encoder_option(help="Precision of the image encoder.")
     ] = "fp32",
     device: DeviceOption = "auto",
     batch_size: Annotated[
-        int,
-        typer.Option(
-            min=1, max=65_536, help="Images per batch of the encoder.", rich_help_panel=SPEED
-        ),
+        int, speed_option(min=1, max=65_536, help="Images per batch of the encoder.")
     ] = 32,
     workers: Annotated[
         int | None,
-        typer.Option(
+        speed_option(
             min=0,
             max=256,
             help="Processes that decode images; 0 decodes in the main process. Default: one per "
             "core, at most 4 for an encoder on the CPU and 16 for one on CUDA.",
-            rich_help_panel=SPEED,
         ),
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(
+        speed_option(
             metavar="I/N",
             help="Extract only the I-th of N shards, counted from 1, into FILE.shard-I-of-N.h5. "
             "Under torchrun each process extracts its own.",
-            rich_help_panel=SPEED,
         ),
     ] = None,
     compression: Annotated[
         Compression,
-        typer.Option(
+        speed_option(
             help="Compression of the finished file; effective for encoders that end in a ReLU, "
-            "such as RN50.",
-            rich_help_panel=SPEED,
+            "such as RN50."
         ),
     ] = "none",
     allow_missing: Annotated[
-        bool,
-        typer.Option("--allow-missing", help="Exit with 0 even if images cannot be read."),
+        bool, typer.Option("--allow-missing", help="Exit with 0 even if images cannot be read.")
     ] = False,
     json_file: JsonOption = None,
     quiet: QuietOption = False,

@@ -1,5 +1,6 @@
 """`vl-lst profile`: the memory and time that transfer methods need."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -17,136 +18,101 @@ DEFAULT_STEPS = 6
 DEFAULT_GRID = 6
 PRECISIONS: tuple[ArithmeticPrecision, ...] = get_args(ArithmeticPrecision)
 BACKBONE_PRECISIONS: tuple[BackbonePrecision, ...] = get_args(BackbonePrecision)
-MODEL, BATCH, MEASUREMENT = "Backbone and methods", "Shape of a batch", "Measurement"
+model_option = partial(typer.Option, rich_help_panel="Backbone and methods")
+batch_option = partial(typer.Option, rich_help_panel="Shape of a batch")
+measurement_option = partial(typer.Option, rich_help_panel="Measurement")
 
 
 def profile(
     backbone: Annotated[
         str | None,
-        typer.Option(
+        model_option(
             metavar="NAME|PATH|demo",
             help=f"Hugging Face model ID ({BACKBONES}), a local directory, or `demo` (bundled). "
             "Default: the recipe's.",
-            rich_help_panel=MODEL,
         ),
     ] = None,
     random_weights: Annotated[
         bool,
-        typer.Option(
-            "--random-weights",
-            help="Initialise the backbone at random, without a download.",
-            rich_help_panel=MODEL,
+        model_option(
+            "--random-weights", help="Initialise the backbone at random, without a download."
         ),
     ] = False,
     backbone_precision: Annotated[
         BackbonePrecision | None,
-        typer.Option(
-            help="Precision of the backbone's weights. Default: the recipe's, else fp32.",
-            rich_help_panel=MODEL,
-        ),
+        model_option(help="Precision of the backbone's weights. Default: the recipe's, else fp32."),
     ] = None,
     vocabulary: Annotated[
         int | None,
-        typer.Option(
-            min=3,
-            max=10_000_000,
-            help="Vocabulary size of a backbone with random weights.",
-            rich_help_panel=MODEL,
+        model_option(
+            min=3, max=10_000_000, help="Vocabulary size of a backbone with random weights."
         ),
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option(
+        model_option(
             metavar="METHOD[,METHOD]...|all",
             help=f"Transfer methods, of {METHODS}; or `all`. Times are relative to the first. "
             "Default: the recipe's, else all.",
-            rich_help_panel=MODEL,
         ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
+        model_option(
             metavar="FILE|NAME",
             help="Recipe for the backbone, the method and its options, precisions and grid. "
             "Default: each method's options are those that `vl-lst train` uses.",
-            rich_help_panel=MODEL,
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
+        model_option(
             "--set",
             metavar="METHOD.OPTION=VALUE",
             help="Override an option of a method, such as lst.reduction=8; may be repeated.",
-            rich_help_panel=MODEL,
         ),
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, max=65_536, help="Examples per step.", rich_help_panel=BATCH)
-    ] = 16,
-    text_tokens: Annotated[
-        int, typer.Option(min=1, max=8_192, help="Tokens per prompt.", rich_help_panel=BATCH)
-    ] = 15,
-    answer_tokens: Annotated[
-        int, typer.Option(min=1, max=8_192, help="Tokens per answer.", rich_help_panel=BATCH)
-    ] = 4,
-    images: Annotated[
-        int, typer.Option(min=1, max=100, help="Images per example.", rich_help_panel=BATCH)
-    ] = 1,
+    batch_size: Annotated[int, batch_option(min=1, max=65_536, help="Examples per step.")] = 16,
+    text_tokens: Annotated[int, batch_option(min=1, max=8_192, help="Tokens per prompt.")] = 15,
+    answer_tokens: Annotated[int, batch_option(min=1, max=8_192, help="Tokens per answer.")] = 4,
+    images: Annotated[int, batch_option(min=1, max=100, help="Images per example.")] = 1,
     image_tokens: Annotated[
-        int,
-        typer.Option(min=1, max=65_536, help="Feature vectors per image.", rich_help_panel=BATCH),
+        int, batch_option(min=1, max=65_536, help="Feature vectors per image.")
     ] = 49,
     channels: Annotated[
-        int,
-        typer.Option(
-            min=1, max=65_536, help="Channels of a feature vector.", rich_help_panel=BATCH
-        ),
+        int, batch_option(min=1, max=65_536, help="Channels of a feature vector.")
     ] = 2048,
     grid: Annotated[
         int | None,
-        typer.Option(
+        batch_option(
             min=0,
             max=256,
             help="Side of the grid that features are max-pooled to; 0 for no pooling. Default: "
             "the recipe's, else 6.",
-            rich_help_panel=BATCH,
         ),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run",
-            help="Estimate bytes in seconds, for any size, without running a step.",
-            rich_help_panel=MEASUREMENT,
+        measurement_option(
+            "--dry-run", help="Estimate bytes in seconds, for any size, without running a step."
         ),
     ] = False,
     steps: Annotated[
         int,
-        typer.Option(
+        measurement_option(
             min=0,
             max=1_000_000,
             help="Timed steps per method, of which the median is reported; 0 for no times.",
-            rich_help_panel=MEASUREMENT,
         ),
     ] = DEFAULT_STEPS,
     precision: Annotated[
         ArithmeticPrecision | None,
-        typer.Option(
-            help="Precision of the computation. Default: the recipe's, else fp32.",
-            rich_help_panel=MEASUREMENT,
-        ),
+        measurement_option(help="Precision of the computation. Default: the recipe's, else fp32."),
     ] = None,
-    device: Annotated[
-        DeviceName, typer.Option(help="Device to run on.", rich_help_panel=MEASUREMENT)
-    ] = "auto",
+    device: Annotated[DeviceName, measurement_option(help="Device to run on.")] = "auto",
     shared_device: Annotated[
         bool,
-        typer.Option(
-            "--shared-device",
-            help="Measure even if other processes use the GPU.",
-            rich_help_panel=MEASUREMENT,
-        ),
+        measurement_option("--shared-device", help="Measure even if other processes use the GPU."),
     ] = False,
     plot: Annotated[
         Path | None,

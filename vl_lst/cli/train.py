@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 DEFAULT_ENCODER = "RN101"
-DATA, FEATURES, MODEL = "Data", "Image features", "Model and settings"
+data_option = partial(typer.Option, rich_help_panel="Data")
+features_option = partial(typer.Option, rich_help_panel="Image features")
+model_option = partial(typer.Option, rich_help_panel="Model and settings")
 
 
 def train(
@@ -38,49 +41,41 @@ def train(
         ),
     ],
     resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Resume the run in RUN from its last checkpoint."),
+        bool, typer.Option("--resume", help="Resume the run in RUN from its last checkpoint.")
     ] = False,
     task: Annotated[
         str | None,
-        typer.Option(
-            metavar="TASK[,TASK]...",
-            help=f"Task, one of {TASKS}. Several are trained together.",
-            rich_help_panel=DATA,
+        data_option(
+            metavar="TASK[,TASK]...", help=f"Task, one of {TASKS}. Several are trained together."
         ),
     ] = None,
     data_root: Annotated[
         Path | None,
-        typer.Option(
+        data_option(
             metavar="DIR",
             help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/.",
-            rich_help_panel=DATA,
         ),
     ] = None,
     train_file: Annotated[
         Path | None,
-        typer.Option(
+        data_option(
             metavar="FILE.jsonl",
             help="Your own training examples, instead of --data-root. With several tasks: --set "
             "data.train_file.TASK=FILE.jsonl.",
-            rich_help_panel=DATA,
         ),
     ] = None,
     val_file: Annotated[
         Path | None,
-        typer.Option(
+        data_option(
             metavar="FILE.jsonl",
             help="Your own validation examples. With several tasks: --set "
             "data.validation_file.TASK=FILE.jsonl.",
-            rich_help_panel=DATA,
         ),
     ] = None,
     features: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="FILE.h5",
-            help="Feature file. Pass several, or repeat the option.",
-            rich_help_panel=FEATURES,
+        features_option(
+            metavar="FILE.h5", help="Feature file. Pass several, or repeat the option."
         ),
     ] = None,
     more_features: Annotated[
@@ -89,70 +84,59 @@ def train(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(
+        features_option(
             metavar="DIR",
             help="Folder of photographs, instead of --features: extract features into "
             "RUN/features.h5 before training.",
-            rich_help_panel=FEATURES,
         ),
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(
+        features_option(
             metavar="NAME",
             help="Image encoder for --images, as for `vl-lst extract-features`. Default: "
             f"{DEFAULT_ENCODER}, or `demo` with the backbone `demo`.",
-            rich_help_panel=FEATURES,
         ),
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(
+        model_option(
             metavar="NAME|PATH|demo",
             help="Hugging Face model ID such as t5-base, a local directory, or `demo` (bundled).",
-            rich_help_panel=MODEL,
         ),
     ] = None,
     backbone_precision: Annotated[
         BackbonePrecision | None,
-        typer.Option(
+        model_option(
             help="Precision of the frozen backbone's weights. int8 and nf4 fit larger backbones on "
-            "the same GPU. Default: the recipe's, fp32.",
-            rich_help_panel=MODEL,
+            "the same GPU. Default: the recipe's, fp32."
         ),
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(
-            metavar="METHOD",
-            help=f"Transfer method, one of {METHODS}. Default: lst.",
-            rich_help_panel=MODEL,
-        ),
+        model_option(metavar="METHOD", help=f"Transfer method, one of {METHODS}. Default: lst."),
     ] = None,
     head: Annotated[
         Head | None,
-        typer.Option(
+        model_option(
             help="`classify` picks from an answer list; `generate` writes free text. Captions "
-            "always use `generate`.",
-            rich_help_panel=MODEL,
+            "always use `generate`."
         ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
+        model_option(
             metavar="FILE|NAME",
             help="YAML file, or name of a bundled recipe such as lst-paper. Default: the method's "
             "recipe (a smaller one for the backbone `demo`); with --resume, the run's own.",
-            rich_help_panel=MODEL,
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
+        model_option(
             "--set",
             metavar="KEY=VALUE",
             help="Override a field of the recipe, such as optimizer.lr=1e-3; may be repeated.",
-            rich_help_panel=MODEL,
         ),
     ] = None,
     json_file: JsonOption = None,
