@@ -43,7 +43,7 @@ def test_a_bad_record_is_left_out_with_the_reason(
     paths["twice"].write_text('{"status": "failed", "status": "success"}')
     deep = made_record(recipe__note=json.loads("[" * 300 + "]" * 300))
     paths["deep"].write_text(json.dumps(deep))
-    write_run(runs, "zz-behind", seed=1)
+    write_run(runs, "zz-last", seed=1)
     page, errors = board_of(runs, capsys)
     for name, reason in {
         "pipe": "is a named pipe",
@@ -58,7 +58,7 @@ def test_a_bad_record_is_left_out_with_the_reason(
     }.items():
         line = next(line for line in errors.splitlines() if line.startswith(f"left out {name}: "))
         assert reason in line
-    assert "zz-behind" in page
+    assert "zz-last" in page
 
 
 def test_a_byte_order_mark_before_a_record_is_skipped(
