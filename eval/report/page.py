@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from eval.leaderboard.board import Board, Group
 from eval.leaderboard.reported import Reported, ReportedResults
-from eval.leaderboard.runs import Git, Memory, Parameters, Record, Run
+from eval.leaderboard.runs import Run
 from eval.leaderboard.tables import group_caption, group_title
 from eval.leaderboard.units import (
     number_text,
@@ -29,6 +29,7 @@ from eval.leaderboard.units import (
 from eval.report.curves import Panel, training_curves
 from eval.report.examples import ExampleSheet, Pictures
 from eval.report.plot import Plot, scatter_plot
+from eval.run_files import GitState, Memory, Parameters, RunRecord
 
 __all__ = ["render_page"]
 
@@ -191,7 +192,7 @@ def _run_pages(
     return pages
 
 
-def _facts(record: Record) -> dict[str, str]:
+def _facts(record: RunRecord) -> dict[str, str]:
     """What is worth knowing at once; what is not known is left out."""
     memory = record.memory_bytes or Memory()
     facts = {
@@ -216,7 +217,7 @@ def _facts(record: Record) -> dict[str, str]:
     return {name: text for name, text in facts.items() if text}
 
 
-def _commit(git: Git) -> str:
+def _commit(git: GitState) -> str:
     changed = ", changed" if git.dirty else ""
     during = ", changed while it trained" if git.changed_during_run else ""
     return f"{git.commit[:12]}{changed}{during}"
@@ -247,7 +248,7 @@ def _parts(saved: Mapping[str, int] | None) -> str | None:
     return f"{total} ({', '.join(parts)})" if parts else total
 
 
-def _scores(record: Record) -> list[tuple[str, str, dict[str, str]]]:
+def _scores(record: RunRecord) -> list[tuple[str, str, dict[str, str]]]:
     """(task, split, metrics that are numbers) of everything that was scored."""
     return [
         (

@@ -140,6 +140,7 @@ def profile(
         )
     if vocabulary is not None and not (random_weights or dry_run):
         raise typer.BadParameter("--vocabulary is for --random-weights: weights have their own")
+    from eval.recipe_fields import get_field
     from vl_lst.devices import choose_device
     from vl_lst.profiling.device import refuse_shared_device
     from vl_lst.profiling.measure import ProfileSettings, profile_methods
@@ -152,10 +153,9 @@ def profile(
         settings_lines,
     )
     from vl_lst.profiling.workload import Workload
-    from vl_lst.recipes.fields import dig
 
     given = read_profile_recipe(recipe)
-    name = backbone or dig(given, ("backbone", "name"))
+    name = backbone or get_field(given, ("backbone", "name"))
     if name is None:
         raise typer.BadParameter("give --backbone, such as t5-base; the recipe, if any, has none")
     if plot is not None:
@@ -172,11 +172,13 @@ def profile(
         vocabulary=vocabulary,
         backbone_precision=one_of(
             "--backbone-precision",
-            backbone_precision or dig(given, ("backbone", "precision")) or "fp32",
+            backbone_precision or get_field(given, ("backbone", "precision")) or "fp32",
             WEIGHTS,
         ),
         precision=one_of(
-            "--precision", precision or dig(given, ("training", "precision")) or "fp32", ARITHMETIC
+            "--precision",
+            precision or get_field(given, ("training", "precision")) or "fp32",
+            ARITHMETIC,
         ),
         workload=Workload(
             batch_size=batch_size,

@@ -154,7 +154,7 @@ def train(
     from vl_lst.cli._own_images import extracted_into_run, features_file
     from vl_lst.errors import CheckpointError
     from vl_lst.recipes import (
-        fitting_recipe,
+        default_recipe,
         parse_override,
         read_recipe_file,
         resolve_recipe,
@@ -182,7 +182,7 @@ def train(
         saved = RunDirectory(out).recipe_file
         changes = [*map(parse_override, settings or [])]
         named = {"method.name": method, "backbone.name": backbone} | dict(changes)
-        fitting = fitting_recipe(named["method.name"], named["backbone.name"])
+        fitting = default_recipe(named["method.name"], named["backbone.name"])
         base = recipe or (str(saved) if resume and saved.exists() else fitting)
         options = [(name, value) for name, value in given.items() if value is not None]
         if resume and not (saved.exists() or recipe or options or changes):

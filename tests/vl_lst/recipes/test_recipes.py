@@ -14,13 +14,13 @@ from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method, method_names
 from vl_lst.recipes import (
     Recipe,
+    bundled_recipes,
+    default_recipe,
     dump_recipe,
-    fitting_recipe,
     load_recipe,
     parse_override,
     read_recipe_file,
     resolve_recipe,
-    shipped_recipes,
 )
 
 # A new method may do with the ladder's settings.
@@ -44,7 +44,7 @@ def refusal(*overrides: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", bundled_recipes())
 def test_every_shipped_recipe_is_valid(name: str) -> None:
     method = name.removeprefix("demo").removeprefix("-").removesuffix("-paper") or "lst"
     assert resolve(name).method.name == method
@@ -52,13 +52,13 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED_METHODS)
 def test_every_shipped_method_has_a_recipe_for_both_kinds_of_backbone(name: str) -> None:
-    assert fitting_recipe(name, "t5-base") == name
-    assert fitting_recipe(name, "demo") == ("demo" if name == "lst" else f"demo-{name}")
+    assert default_recipe(name, "t5-base") == name
+    assert default_recipe(name, "demo") == ("demo" if name == "lst" else f"demo-{name}")
 
 
 def test_a_method_without_a_recipe_gets_the_ladders() -> None:
-    assert fitting_recipe("toy", "t5-base") == fitting_recipe(None, None) == "lst"
-    assert fitting_recipe("toy", "demo") == fitting_recipe(None, "demo") == "demo"
+    assert default_recipe("toy", "t5-base") == default_recipe(None, None) == "lst"
+    assert default_recipe("toy", "demo") == default_recipe(None, "demo") == "demo"
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_what_is_wrong_with_own_files_is_named(overrides: list[str], words: list
 def test_only_the_papers_recipe_cuts_prompts_to_twenty_tokens() -> None:
     limit = get_task("vqa").max_prompt_tokens
     assert limit >= 100
-    for name in shipped_recipes():
+    for name in bundled_recipes():
         expected = 20 if name == "lst-paper" else limit
         assert resolve(name).data.max_prompt_tokens == {"vqa": expected}, name
     assert mixture("data.max_prompt_tokens.gqa=30").data.max_prompt_tokens == {

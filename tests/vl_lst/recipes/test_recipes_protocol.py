@@ -6,11 +6,12 @@ import pytest
 from board_runs import made_record
 
 from eval.leaderboard.protocol import protocol_of
-from eval.leaderboard.runs import Record, Run
-from vl_lst.recipes import read_recipe_file, resolve_recipe, shipped_recipes
+from eval.leaderboard.runs import Run
+from eval.run_files import RunRecord
+from vl_lst.recipes import bundled_recipes, read_recipe_file, resolve_recipe
 
-DEMO = [name for name in shipped_recipes() if name.startswith("demo")]
-PAPER = [name for name in shipped_recipes() if name not in DEMO]
+DEMO = [name for name in bundled_recipes() if name.startswith("demo")]
+PAPER = [name for name in bundled_recipes() if name not in DEMO]
 GIVEN = [("task", "vqa"), ("data.root", "data"), ("features", ["a.h5"]), ("backbone.name", "t5")]
 
 
@@ -19,7 +20,7 @@ def test_all_recipes_for_a_kind_of_backbone_are_of_one_protocol(names: list[str]
     protocols = {}
     for name in names:
         recipe = resolve_recipe(read_recipe_file(name), GIVEN).model_dump(mode="json")
-        record = Record.model_validate(made_record(recipe=recipe))
+        record = RunRecord.model_validate(made_record(recipe=recipe))
         protocols[name] = protocol_of(Run(name, Path(name), record, {}, {}), {"vqa": "val2014"})
     first = protocols[names[0]]
     assert protocols == dict.fromkeys(names, first)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from tiny_run import TinyWorld
 
+from eval.run_files import GitState
 from vl_lst.cli import main
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.runs.git import GitState, git_state
+from vl_lst.runs.git import git_state
 from vl_lst.runs.record import read_record
 from vl_lst.training import session
 

@@ -9,13 +9,14 @@ import pytest
 from tiny_run import TinyWorld
 
 from eval.errors import InputError
+from eval.run_files import GitState, RunRecord
 from tasks import Score
 from vl_lst.errors import CheckpointError
 from vl_lst.progress import ProgressReport
 from vl_lst.run import load_run
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.runs.git import GitState, git_state
-from vl_lst.runs.record import RunRecord, add_scores, read_record, update_record
+from vl_lst.runs.git import git_state
+from vl_lst.runs.record import add_scores, read_record, update_record
 from vl_lst.training import session
 from vl_lst.training.session import train
 

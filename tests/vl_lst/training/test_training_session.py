@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 from tiny_run import TinyWorld
 
 from eval.errors import InputError
+from eval.run_files import RunRecord
 from feature_extraction.errors import StoreError
 from vl_lst.errors import CheckpointError, RecipeError, TrainingError
 from vl_lst.models.ladder.model import LadderModel
 from vl_lst.runs.checkpoint import MODEL, load_checkpoint
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.runs.record import RunRecord, read_record
+from vl_lst.runs.record import read_record
 from vl_lst.training.session import train
 
 

@@ -1,0 +1,81 @@
+"""A run's predictions, and the scores of single examples beside them.
+
+The scores are those of the official evaluator, so that whoever shows examples need not score them
+again. They name the SHA-256 of their predictions file: scores of a file that has been replaced
+since, as by a process that was killed between the two writes, are ignored.
+"""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from eval.errors import InputError
+from eval.files import MAX_TEXT_BYTES, read_json
+from eval.outputs import write_json
+from eval.regular_files import open_regular
+from eval.run_files import ExampleScores
+from tasks import Score, Task
+
+__all__ = ["predictions_file", "read_example_scores", "write_example_scores"]
+
+
+def predictions_file(run: Path, task: Task, split: str) -> Path:
+    """Return the path of a split's predictions in a run's folder."""
+    return run / "predictions" / f"{task.name}-{split}{task.predictions_suffix}"
+
+
+def write_example_scores(path: Path, task: Task, score: Score) -> None:
+    """Write the scores of single examples beside their predictions.
+
+    Args:
+        path: The predictions file, already written. Without a regular file there, nothing is
+            written.
+        task: Task of the predictions.
+        score: Official scores of the predictions.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    if not path.is_file() or not score.per_example:
+        return
+    scores = ExampleScores(
+        predictions_sha256=_sha256(path),
+        metric=task.primary_metric,
+        scores=dict(score.per_example),
+    )
+    write_json(_scores_file(path), scores.model_dump(mode="json"))
+
+
+def read_example_scores(path: Path, task: Task) -> dict[str, float] | None:
+    """Return the scores of single examples, on the official scale.
+
+    Args:
+        path: The predictions file.
+        task: Task of the predictions.
+
+    Returns:
+        Scores by example id; `None` if there are none, they are damaged, or they belong to other
+        predictions or another metric.
+
+    Raises:
+        InputError: The predictions file cannot be read.
+    """
+    try:
+        content = read_json(_scores_file(path), expected="scores of single examples")
+        found = ExampleScores.read_leniently(content)
+    except (InputError, OSError, ValidationError):
+        return None
+    is_current = found.metric == task.primary_metric and found.predictions_sha256 == _sha256(path)
+    return found.scores if is_current else None
+
+
+def _scores_file(path: Path) -> Path:
+    return path.with_suffix(".scores.json")
+
+
+def _sha256(path: Path) -> str:
+    with open_regular(
+        path, expected="predictions", max_bytes=MAX_TEXT_BYTES, read_again=True
+    ) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
