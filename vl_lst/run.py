@@ -380,8 +380,8 @@ def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
     device = choose_device(wanted if torch.cuda.is_available() else "auto")
     if device.type == "cpu" and (wanted == "cuda" or _was_trained_on_cuda(directory)):
         log.warning(
-            "the run was trained on CUDA, which is not available here: it uses the CPU, which is "
-            "slower and causes small numerical differences"
+            "the run was trained on CUDA, which is not available here: it runs on the CPU, which "
+            "is slower and causes small numerical differences"
         )
     built.model.to(device).eval()
     step = int(saved.state.get("step", 0))

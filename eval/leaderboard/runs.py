@@ -81,9 +81,7 @@ def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
     """
     if not folder.is_dir():
         found = "is not a folder" if folder.exists() else "does not exist"
-        raise InputError(
-            f"{folder} {found}; expected a folder that contains runs of `vl-lst train --out`"
-        )
+        raise InputError(f"{folder} {found}; expected a folder with runs of `vl-lst train --out`")
     runs: list[Run] = []
     left_out: list[LeftOut] = []
     unreadable: list[OSError] = []

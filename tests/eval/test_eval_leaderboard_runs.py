@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from board_runs import made_record, write_run
+from board_runs import made_record, write_card, write_run
 
 from eval.errors import InputError
 from eval.leaderboard.protocol import method_settings, protocol_of
@@ -49,9 +49,9 @@ def test_runs_of_several_checkouts_are_left_out_with_the_reason(tmp_path: Path) 
     write_run(tmp_path, "dirty", earlier_git=[same | {"dirty": True}])
     write_run(tmp_path, "same", earlier_git=[same])
     found = reasons(tmp_path)
-    assert found["changed"].startswith("its code was changed while it trained (--include-dirty")
+    assert found["changed"].startswith("its code changed during training (--include-dirty")
     assert "different commits (dddddddddddd, cccccccccccc)" in found["other"]
-    assert found["dirty"].startswith("its code had been changed without a commit")
+    assert found["dirty"].startswith("its code had uncommitted changes")
     assert [run.name for run in find_runs(tmp_path).runs] == ["same"]
     assert len(find_runs(tmp_path, include_dirty=True).runs) == 4
 
@@ -120,7 +120,7 @@ def test_a_name_that_is_not_unicode_can_be_shown(tmp_path: Path) -> None:
 def test_no_folder_and_no_run_say_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"does not exist; expected a folder with runs"):
         find_runs(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"no record\.json in it or below it"):
+    with pytest.raises(InputError, match=r"no record\.json in it or its subfolders"):
         find_runs(tmp_path)
     file = tmp_path / "file"
     file.touch()
@@ -129,8 +129,7 @@ def test_no_folder_and_no_run_say_what_was_expected(tmp_path: Path) -> None:
 
 
 def test_the_digest_of_training_examples_is_read_where_there_is_one(tmp_path: Path) -> None:
-    card = {"tasks": {"vqa": {"train_examples": 3, "train_examples_sha256": "d" * 64}}}
-    (write_run(tmp_path, "a") / "model.json").write_text(json.dumps(card))
+    write_card(write_run(tmp_path, "a"), train="d" * 64)
     (write_run(tmp_path, "b") / "model.json").write_text("{")
     write_run(tmp_path, "c")
     assert [run.train_digests for run in find_runs(tmp_path).runs] == [{"vqa": "d" * 64}, {}, {}]

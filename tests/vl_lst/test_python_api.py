@@ -245,7 +245,7 @@ def test_a_generator_of_images_is_taken(run: Run, world: TinyWorld) -> None:
 
 
 def test_a_question_is_a_text(run: Run, world: TinyWorld) -> None:
-    with pytest.raises(InputError, match=r"question is 3 \(int\): expected a text"):
+    with pytest.raises(InputError, match=r"question is 3 \(int\): expected a string"):
         run.predict(world.image("red"), 3)
 
 

@@ -168,11 +168,11 @@ def _require_trainable(
     problem: str | None = None
     for name, parameter in trainable.items():
         if known.get(name) is not parameter:
-            problem = f"{name!r}, which is not the name of that parameter in the model"
+            problem = f"{name!r}, which is no parameter of the model with that name"
         elif frozen and name.startswith(frozen):
             problem = f"{name!r}, which belongs to a backbone that runs without gradients"
         elif parameter.dtype != torch.float32:
-            problem = f"{name!r} in {parameter.dtype}; trainable parameters must be float32"
+            problem = f"{name!r} in {parameter.dtype}; what trains must be float32"
     chosen = {id(parameter) for parameter in trainable.values()}
     for part in (model.visual, model.classifiers):
         if any(id(parameter) not in chosen for parameter in part.parameters()):

@@ -19,13 +19,13 @@ GIVEN: list[tuple[str, Any]] = [
 ]
 LAUGHS = "a: &a [x, x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(9))
 REFUSED = {
-    "? [a, b]\n: 1": "a key must be a text, found seq",
-    "? {a: 1}\n: 1": "a key must be a text, found map",
-    "!!binary aGk=: 1": "a key must be a text, found binary",
-    "null: 1": "a key must be a text, found null",
-    "1: 2": "a key must be a text, found int '1'",
-    "true: 1": "a key must be a text, found bool",
-    "<<: {a: 1}": "a key must be a text, found merge",
+    "? [a, b]\n: 1": "a key must be a string, found seq",
+    "? {a: 1}\n: 1": "a key must be a string, found map",
+    "!!binary aGk=: 1": "a key must be a string, found binary",
+    "null: 1": "a key must be a string, found null",
+    "1: 2": "a key must be a string, found int '1'",
+    "true: 1": "a key must be a string, found bool",
+    "<<: {a: 1}": "a key must be a string, found merge",
     "a: !!int ''": "'' cannot be read as int",
     "a: !!int '-'": "cannot be read as int",
     "a: !!float ''": "'' cannot be read as float",
@@ -158,7 +158,7 @@ def test_names_are_neither_empty_nor_broken(fields: str, value: str) -> None:
 
 
 def test_a_name_that_is_empty_is_called_so() -> None:
-    with pytest.raises(RecipeError, match=r'data.root: found ""; expected a name, not an empty'):
+    with pytest.raises(RecipeError, match=r'data.root: found ""; expected a name, not a blank'):
         resolve("data.root=''")
     with pytest.raises(RecipeError, match=r"features.0: found .*without null characters"):
         resolve(r'features=["a\0b"]')

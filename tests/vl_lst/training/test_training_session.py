@@ -43,6 +43,7 @@ def test_the_run_directory_holds_what_the_design_says(finished: Path) -> None:
         "metrics.jsonl",
         "model.json",
         "predictions/vqa-val2014.json",
+        "predictions/vqa-val2014.scores.json",
         "recipe.yaml",
         "record.json",
     ]
@@ -282,7 +283,7 @@ def test_a_log_that_is_a_pipe_is_refused_before_training(
     world: TinyWorld, tmp_path: Path, name: str
 ) -> None:
     out = tmp_path / "run"
-    RunDirectory(out).begin(world.recipe(), resume=False)
+    RunDirectory(out).prepare(world.recipe(), resume=False)
     os.mkfifo(out / name)
     with pytest.raises(InputError, match="is a named pipe: expected a regular file or none"):
         train(world.recipe(), out, resume=True)

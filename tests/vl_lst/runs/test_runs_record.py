@@ -181,7 +181,7 @@ def test_scores_added_while_training_survive_its_end_if_the_best_checkpoint_does
     directory = RunDirectory(out)
     update_record(directory, record.model_copy(update={"best_step": 10, "scores": {"vqa": {}}}))
     assert "mine" not in record_of(out).scores["vqa"]
-    assert "the scores of vqa mine were of the best checkpoint of step 5" in caplog.text
+    assert "the scores of vqa mine belong to the checkpoint of step 5" in caplog.text
     add_scores(directory, "vqa", "late", SCORE, best_step=5)
     assert "late" not in record_of(out).scores["vqa"]
     assert "are not added to the record" in caplog.text

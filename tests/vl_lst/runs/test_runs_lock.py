@@ -143,7 +143,7 @@ def test_a_lock_file_that_cannot_be_read_still_locks(tmp_path: Path, content: st
     with held_elsewhere("exclusive_folder", tmp_path):
         (tmp_path / ".lock").write_text(content, encoding="latin-1")
         with (
-            pytest.raises(CheckpointError, match="another process works in it"),
+            pytest.raises(CheckpointError, match="another process uses it"),
             exclusive_folder(tmp_path),
         ):
             pass
