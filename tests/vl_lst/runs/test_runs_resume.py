@@ -36,6 +36,8 @@ def same_run(left: Path, right: Path) -> bool:
         "checkpoints/last/model.safetensors",
         "checkpoints/last/training_state.safetensors",
         "checkpoints/best/model.safetensors",
+        "predictions/vqa-val2014.json",
+        "predictions/vqa-val2014.scores.json",
         "model.json",
         "recipe.yaml",
     ]
