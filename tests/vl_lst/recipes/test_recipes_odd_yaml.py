@@ -5,18 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from resolved_recipes import resolve
 
 from eval.errors import InputError
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method, method_names
-from vl_lst.recipes import Recipe, parse_override, read_recipe_file, resolve_recipe
+from vl_lst.recipes import read_recipe_file
 
-GIVEN: list[tuple[str, Any]] = [
-    ("task", "vqa"),
-    ("data.root", "data"),
-    ("features", ["train.h5"]),
-    ("backbone.name", "demo"),
-]
 LAUGHS = "a: &a [x, x]\n" + "".join(f"b{n}: &b{n} [*a, *a]\n" for n in range(9))
 REFUSED = {
     "? [a, b]\n: 1": "a key must be a string, found seq",
@@ -51,11 +46,6 @@ REFUSED = {
     "[" * 2000: "recursion",
     "": "found nothing",
 }
-
-
-def resolve(*overrides: str) -> Recipe:
-    changes = [*GIVEN, *map(parse_override, overrides)]
-    return resolve_recipe(read_recipe_file("lst"), changes)
 
 
 @pytest.mark.parametrize("text", REFUSED, ids=lambda text: repr(text)[:30])
@@ -117,24 +107,24 @@ def numbers(fields: dict[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("field", numbers(resolve().model_dump(mode="json")))
+@pytest.mark.parametrize("field", numbers(resolve("lst").model_dump(mode="json")))
 def test_no_number_is_so_large_that_it_overflows_later(field: str) -> None:
     for value in (10**20, 10**400, "1e299", -(10**20)):
         with pytest.raises(RecipeError, match=field.rpartition(".")[2]):
-            resolve(f"{field}={value}")
+            resolve("lst", f"{field}={value}")
 
 
 @pytest.mark.parametrize("name", method_names())
 def test_no_option_of_a_method_is_so_large_that_it_overflows_later(name: str) -> None:
     for option in numbers(get_method(name).options().model_dump(mode="json")):
         with pytest.raises(RecipeError, match=option):
-            resolve(f"method.name={name}", f"method.options.{option}={10**20}")
+            resolve("lst", f"method.name={name}", f"method.options.{option}={10**20}")
 
 
 @pytest.mark.parametrize("field", ["steps", "epochs", "checkpoint_every_steps"])
 def test_numbers_that_are_null_at_first_have_limits_too(field: str) -> None:
     with pytest.raises(RecipeError, match=rf"training\.{field}: found 100000000000000000000"):
-        resolve(f"training.{field}={10**20}")
+        resolve("lst", f"training.{field}={10**20}")
 
 
 @pytest.mark.parametrize(
@@ -154,11 +144,11 @@ def test_numbers_that_are_null_at_first_have_limits_too(field: str) -> None:
 @pytest.mark.parametrize("value", ['""', '" "', r'"a\0b"', '[""]'])
 def test_names_are_neither_empty_nor_broken(fields: str, value: str) -> None:
     with pytest.raises((RecipeError, InputError)):
-        resolve(*(f"{field}={value}" for field in fields.split()))
+        resolve("lst", *(f"{field}={value}" for field in fields.split()))
 
 
 def test_a_name_that_is_empty_is_called_so() -> None:
     with pytest.raises(RecipeError, match=r'data.root: found ""; expected a name, not a blank'):
-        resolve("data.root=''")
+        resolve("lst", "data.root=''")
     with pytest.raises(RecipeError, match=r"features.0: found .*without null characters"):
-        resolve(r'features=["a\0b"]')
+        resolve("lst", r'features=["a\0b"]')
