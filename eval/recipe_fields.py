@@ -1,6 +1,6 @@
-"""Which role each field of a recipe has: in a comparison of runs, and when a run is resumed.
+"""The role of each recipe field when runs are compared, and when a run is resumed.
 
-Recipes are plain dictionaries here, as JSON has them.
+Recipes are plain dictionaries here, as in JSON.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,13 +20,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Role of a field, or of a section with all fields in it.
+    """Role of a field, or of all fields in a section.
 
     Args:
         name: Path of the field or section, such as `training.seed`.
-        role: `method` names the rows of a leaderboard, `seed` is averaged over, `runtime` says
-            where and how fast a run computes. A run's `protocol` must equal that of the runs it is
-            compared with.
+        role: `protocol` fields are equal in all runs that are compared, `method` fields distinguish
+            the rows of a leaderboard, `seed` is averaged over, and `runtime` fields affect only
+            where and how fast a run computes.
         may_change: Whether a run may be resumed with another value.
     """
 
@@ -35,19 +35,19 @@ class _Rule:
     may_change: bool = False
 
 
-# Any field that is not listed, a new one too, belongs to the protocol and may not change.
+# Fields that are not listed, including new ones, belong to the protocol and may not change.
 RULES = (
     _Rule("method", "method"),
     # Each method needs a learning rate of its own.
     _Rule("optimizer", "method"),
-    # The next three are among what tells the paper's ladder from ours.
+    # The next three distinguish the paper's ladder from ours.
     _Rule("visual.image_order_std", "method"),
     _Rule("data.prompt_prefix", "method"),
     _Rule("data.max_prompt_tokens", "method"),
     _Rule("training.seed", "seed"),
-    # Compared by its weights.
+    # Runs are compared by the backbone's weights,
     _Rule("backbone.name", "runtime"),
-    # Compared by how they were extracted.
+    # and by how the features were extracted.
     _Rule("features", "runtime", may_change=True),
     _Rule("training.checkpoint_every_steps", "runtime", may_change=True),
     _Rule("training.device", "runtime"),
@@ -55,7 +55,7 @@ RULES = (
     _Rule("training.log_every_steps", "runtime"),
     _Rule("training.tensorboard", "runtime", may_change=True),
     _Rule("training.workers", "runtime", may_change=True),
-    # Folders may move, but their annotations may differ: see `eval.leaderboard.protocol`.
+    # Ignored if the examples are known by their ids: see `eval.leaderboard.protocol`.
     _Rule("data.root", "protocol", may_change=True),
 )
 METHOD_FIELDS = tuple(rule.name for rule in RULES if rule.role == "method")

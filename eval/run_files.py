@@ -1,8 +1,8 @@
-"""The files of a run that other programs read: `record.json`, `model.json`, per-example scores.
+"""The files of a run that the leaderboard reads: record, model card, per-example scores.
 
-Training writes these files, and the leaderboard reads them, through the same classes. A writer
-must know every field, so unknown ones are errors. A reader that only shows runs calls
-`read_leniently`, which ignores fields that later versions add.
+Training writes these files, and the leaderboard reads them, through the same classes. Unknown
+fields are errors, since a program that rewrites a file would lose them. The leaderboard only reads
+and calls `read_leniently`, which ignores fields that later versions add.
 """
 
 from pathlib import Path
@@ -214,13 +214,13 @@ class ModelCard(_Part):
 
 
 class ExampleScores(_Part):
-    """Scores of single examples, kept beside the predictions file they belong to.
+    """Per-example scores of a predictions file.
 
     Args:
         schema_version: Version of this schema.
         predictions_sha256: SHA-256 of the predictions file.
-        metric: Name of the metric, which is the task's primary one.
-        scores: Score of each example on the official scale, by example id.
+        metric: Name of the task's primary metric.
+        scores: Scores on the official scale, by example id.
     """
 
     schema_version: Literal[1] = 1

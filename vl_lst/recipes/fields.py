@@ -41,8 +41,8 @@ def clear_other_length(fields: dict[str, Any], given: Callable[[Sequence[str]], 
 
     Args:
         fields: Recipe, changed in place.
-        given: Function that returns the value a user gave for a field, `None` if none. If both
-            lengths are given, both stay, and validation reports them.
+        given: Function from the path of a field to the value that the user set, `None` if none. If
+            the user set both lengths, both stay, and validation reports them.
     """
     for chosen, other in ((EPOCHS, STEPS), (STEPS, EPOCHS)):
         is_alone = given(chosen) is not None and given(other) is None

@@ -39,7 +39,7 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.events.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.constructor.ConstructorError(
-                problem="a reference (*name) to another part is not allowed here",
+                problem="an alias (*name) is not allowed here",
                 problem_mark=event.start_mark,
             )
         return super().compose_node(parent, index)

@@ -28,8 +28,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from eval.errors import FileFormatError, InputError
-from eval.files import MAX_RUN_FILE_BYTES, read_json
 from eval.regular_files import open_regular
+from eval.run_files import read_run_file
 from vl_lst.errors import CheckpointError
 
 __all__ = [
@@ -118,12 +118,14 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """Return the folder that contains a checkpoint.
+    """Return the folder in which a checkpoint is complete.
 
-    It has another name if the process that saved the checkpoint was killed.
+    Args:
+        folder: Folder of the checkpoint, such as `RUN/checkpoints/last`.
 
     Returns:
-        Folder to load from; `None` if there is no checkpoint.
+        `folder` itself; a hidden folder beside it if the process that saved the checkpoint was
+        killed; or `None` if there is no checkpoint.
     """
     if folder.exists():
         return folder
@@ -235,7 +237,7 @@ def load_parameters(
 
 
 def _new_and_old(folder: Path) -> tuple[Path, Path]:
-    """Return the hidden folders in which a checkpoint is written, and is kept while replaced."""
+    """Return the hidden folders for a checkpoint being written and for the one it replaces."""
     return folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
 
 
@@ -267,9 +269,7 @@ def _checked_manifest(folder: Path) -> _Manifest:
     path = folder / MANIFEST
     try:
         path.stat()  # its error names the file
-        content = read_json(
-            path, expected="the manifest of a checkpoint", max_bytes=MAX_RUN_FILE_BYTES
-        )
+        content = read_run_file(path, expected="the manifest of a checkpoint")
         manifest = _Manifest.model_validate(content)
         for name, expected in manifest.files.items():
             size = (folder / name).stat().st_size

@@ -1,8 +1,9 @@
-"""A run's predictions, and the scores of single examples beside them.
+"""A run's predictions and their per-example scores.
 
-The scores are those of the official evaluator, so that whoever shows examples need not score them
-again. They name the SHA-256 of their predictions file: scores of a file that has been replaced
-since, as by a process that was killed between the two writes, are ignored.
+Training and evaluation store the per-example scores of the official evaluator, so that displaying
+examples does not require scoring again. The scores file contains the SHA-256 of its predictions
+file. If the predictions have been replaced since, for example because a process was killed between
+the two writes, the scores are ignored.
 """
 
 import hashlib
@@ -26,11 +27,10 @@ def predictions_file(run: Path, task: Task, split: str) -> Path:
 
 
 def write_example_scores(path: Path, task: Task, score: Score) -> None:
-    """Write the scores of single examples beside their predictions.
+    """Write per-example scores next to their predictions.
 
     Args:
-        path: The predictions file, already written. Without a regular file there, nothing is
-            written.
+        path: Predictions file, already written. If it is not a regular file, nothing is written.
         task: Task of the predictions.
         score: Official scores of the predictions.
 
@@ -48,21 +48,21 @@ def write_example_scores(path: Path, task: Task, score: Score) -> None:
 
 
 def read_example_scores(path: Path, task: Task) -> dict[str, float] | None:
-    """Return the scores of single examples, on the official scale.
+    """Return the per-example scores of predictions, on the official scale.
 
     Args:
-        path: The predictions file.
+        path: Predictions file.
         task: Task of the predictions.
 
     Returns:
-        Scores by example id; `None` if there are none, they are damaged, or they belong to other
-        predictions or another metric.
+        Scores by example id; `None` if they are missing or damaged, or belong to other predictions
+        or another metric.
 
     Raises:
         InputError: The predictions file cannot be read.
     """
     try:
-        content = read_json(_scores_file(path), expected="scores of single examples")
+        content = read_json(_scores_file(path), expected="per-example scores")
         found = ExampleScores.read_leniently(content)
     except (InputError, OSError, ValidationError):
         return None

@@ -212,7 +212,7 @@ def test_a_malformed_override_is_refused(text: str) -> None:
     [
         ("optimizer: {lr: 1\n", "line 2"),
         ("optimizer: {lr: 1, lr: 2}", "twice"),
-        ("a: &x 1\nb: *x", "reference"),
+        ("a: &x 1\nb: *x", "alias"),
         ("- 1\n- 2", "mapping"),
         ("!!python/object/apply:os.system ['true']", "line 1"),
     ],

@@ -42,7 +42,7 @@ REFUSED = {
     "a: 1\n---\nb: 2": "another document",
     "\ta: 1": "cannot start any token",
     "a: 1\n'a': 2": "'a' occurs twice",
-    LAUGHS: "a reference",
+    LAUGHS: "an alias",
     "[" * 2000: "recursion",
     "": "found nothing",
 }

@@ -128,8 +128,8 @@ def test_only_the_papers_recipe_cuts_prompts_to_twenty_tokens() -> None:
     assert "data.max_prompt_tokens.vqa: found 0" in refusal("data.max_prompt_tokens=0")
 
 
-def test_each_task_has_its_own_least_count_of_an_answer() -> None:
-    """GQA's list holds every answer, and few examples of one's own must not be left without."""
+def test_each_task_has_its_own_minimum_answer_count() -> None:
+    """GQA's list contains every answer, and so does that of a user's own files."""
     assert mixture().data.min_answer_count == {"vqa": 9, "gqa": 1, "nlvr2": 1, "caption": 1}
     assert mixture("data.min_answer_count=4").data.min_answer_count["gqa"] == 4
     own = ["data.train_file.vqa=a.jsonl", "data.validation_file.vqa=b.jsonl"]

@@ -1,4 +1,4 @@
-"""Scores of single examples are kept with their predictions, and ignored for any others."""
+"""Per-example scores are kept with their predictions, and ignored for any others."""
 
 import hashlib
 import json
