@@ -45,9 +45,9 @@ RULES = (
     _Rule("data.prompt_prefix", "method"),
     _Rule("data.max_prompt_tokens", "method"),
     _Rule("training.seed", "seed"),
-    # Runs are compared by the backbone's weights,
+    # Runs are compared by the weights themselves.
     _Rule("backbone.name", "runtime"),
-    # and by how the features were extracted.
+    # Runs are compared by how the features were extracted.
     _Rule("features", "runtime", may_change=True),
     _Rule("training.checkpoint_every_steps", "runtime", may_change=True),
     _Rule("training.device", "runtime"),

@@ -1,4 +1,4 @@
-"""Recipes: what is read, what is refused and in which words, and that nothing is idle."""
+"""Reading and validating recipes, error messages, and that every field is used."""
 
 import re
 from pathlib import Path
@@ -20,24 +20,24 @@ from vl_lst.recipes import (
     read_recipe_file,
 )
 
-# A new method may do with the ladder's settings.
-SHIPPED_METHODS = ("adapter", "bitfit", "dora", "full", "ia3", "lora", "lst", "prompt", "side")
+# New methods may use the ladder's recipe.
+METHODS_WITH_RECIPES = ("adapter", "bitfit", "dora", "full", "ia3", "lora", "lst", "prompt", "side")
 PACKAGE = Path(__file__).resolve().parents[3] / "vl_lst"
 
 
 @pytest.mark.parametrize("name", bundled_recipes())
-def test_every_shipped_recipe_is_valid(name: str) -> None:
+def test_every_bundled_recipe_is_valid(name: str) -> None:
     method = name.removeprefix("demo").removeprefix("-").removesuffix("-paper") or "lst"
     assert resolve(name).method.name == method
 
 
-@pytest.mark.parametrize("name", SHIPPED_METHODS)
-def test_every_shipped_method_has_a_recipe_for_both_kinds_of_backbone(name: str) -> None:
+@pytest.mark.parametrize("name", METHODS_WITH_RECIPES)
+def test_every_method_has_a_recipe_for_both_kinds_of_backbone(name: str) -> None:
     assert default_recipe(name, "t5-base") == name
     assert default_recipe(name, "demo") == ("demo" if name == "lst" else f"demo-{name}")
 
 
-def test_a_method_without_a_recipe_gets_the_ladders() -> None:
+def test_a_method_without_a_recipe_gets_that_of_the_ladder() -> None:
     assert default_recipe("toy", "t5-base") == default_recipe(None, None) == "lst"
     assert default_recipe("toy", "demo") == default_recipe(None, "demo") == "demo"
 
@@ -46,21 +46,21 @@ def test_a_method_without_a_recipe_gets_the_ladders() -> None:
     ("name", "rate"),
     [("full", 1e-4), ("adapter", 3e-4), ("lora", 3e-4), ("bitfit", 3e-3), ("prompt", 3e-3)],
 )
-def test_the_rivals_have_the_settings_of_the_paper(name: str, rate: float) -> None:
-    """They are the method's defaults, and all but two are those of the ladder."""
+def test_other_methods_have_the_settings_of_the_paper(name: str, rate: float) -> None:
+    """They are the method's defaults, and all but two equal those of the ladder."""
     recipe, ladder = resolve(name), resolve("lst")
     assert (recipe.optimizer.lr, recipe.optimizer.weight_decay) == (rate, 1e-2)
     assert recipe.training == ladder.training
     assert recipe.method.options == get_method(name).options().model_dump()
 
 
-def test_options_of_another_method_do_not_stay_behind() -> None:
+def test_changing_the_method_drops_the_other_method_s_options() -> None:
     recipe = resolve("lst", "method.name=lora", "method.options.rank=3")
     assert (recipe.method.name, recipe.method.options["rank"]) == ("lora", 3)
     assert resolve("lst", "method.name=lst").method == resolve("lst").method
 
 
-def test_an_extended_recipe_holds_only_what_differs(tmp_path: Path) -> None:
+def test_a_recipe_that_extends_another_contains_only_differences(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("extends: lora\noptimizer: {lr: 5e-5}\n")
     recipe, base = resolve(path), resolve("lora")
@@ -71,7 +71,7 @@ def test_an_extended_recipe_holds_only_what_differs(tmp_path: Path) -> None:
         read_recipe_file(path)
 
 
-def test_steps_or_epochs_given_alone_replace_what_the_recipe_has(tmp_path: Path) -> None:
+def test_steps_or_epochs_given_alone_replace_the_other(tmp_path: Path) -> None:
     training = resolve("lst", "training.steps=100").training
     assert (training.steps, training.epochs) == (100, None)
     training = resolve("demo", "training.epochs=3").training
@@ -86,7 +86,7 @@ def test_steps_or_epochs_given_alone_replace_what_the_recipe_has(tmp_path: Path)
         resolve(path)
 
 
-def test_the_lst_recipe_holds_the_settings_of_the_paper() -> None:
+def test_the_lst_recipe_has_the_settings_of_the_paper() -> None:
     recipe = resolve("lst")
     optimizer = recipe.optimizer
     assert (optimizer.lr, optimizer.weight_decay, optimizer.clip_norm) == (3e-3, 3e-2, 5.0)
@@ -96,7 +96,7 @@ def test_the_lst_recipe_holds_the_settings_of_the_paper() -> None:
     assert (recipe.head, recipe.generation.beams) == ({"vqa": "generate"}, {"vqa": 1})
 
 
-def test_the_recipe_of_the_papers_code_keeps_what_is_done_better_since() -> None:
+def test_the_recipe_of_the_papers_code_lacks_our_improvements() -> None:
     paper, ours = resolve("lst-paper"), resolve("lst")
     options, better = paper.method.options, ours.method.options
     assert (options["image_rungs"], better["image_rungs"]) == ("attenuate", "pass")
@@ -122,13 +122,13 @@ def test_the_task_fills_in_splits_head_and_answer_length() -> None:
     assert (recipe.head, recipe.generation.max_length) == ({"vqa": "classify"}, {"vqa": 10})
 
 
-def test_a_resolved_recipe_is_enough_to_run_again(tmp_path: Path) -> None:
+def test_a_resolved_recipe_survives_a_round_trip(tmp_path: Path) -> None:
     recipe = resolve("lst", "optimizer.lr=1e-5", "training.seed=7", "optimizer.clip_norm=null")
     dump_recipe(recipe, tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
 
 
-def test_paths_no_longer_depend_on_the_folder_the_command_ran_in(
+def test_paths_in_a_resolved_recipe_are_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -138,11 +138,11 @@ def test_paths_no_longer_depend_on_the_folder_the_command_ran_in(
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "0.001", "1.0e-3", "+1e-3"])
-def test_numbers_are_read_as_people_write_them(text: str) -> None:
+def test_numbers_may_lack_a_decimal_point(text: str) -> None:
     assert resolve("lst", f"optimizer.lr={text}").optimizer.lr == 1e-3
 
 
-def test_an_unknown_field_is_named_with_the_nearest_one() -> None:
+def test_an_unknown_field_is_reported_with_the_nearest_one() -> None:
     message = refusal("optimizer.weight_decy=0.1")
     assert "optimizer.weight_decy: no such field; did you mean optimizer.weight_decay?" in message
     assert "did you mean optimizer.lr?" in refusal("lr=1e-3")
@@ -177,12 +177,12 @@ def test_an_unknown_field_is_named_with_the_nearest_one() -> None:
         ("training.epochs=null", ["training", "epochs is None and steps is None"]),
     ],
 )
-def test_values_out_of_range_say_field_found_and_allowed(override: str, words: list[str]) -> None:
+def test_invalid_values_are_reported_with_field_and_range(override: str, words: list[str]) -> None:
     message = refusal(*override.split(" & "))
     assert all(word in message for word in words), message
 
 
-def test_an_unknown_task_says_which_there_are() -> None:
+def test_an_unknown_task_is_reported_with_those_that_exist() -> None:
     with pytest.raises(InputError, match="'vqq'.*vqa"):
         resolve("lst", "task=vqq")
 
@@ -196,7 +196,7 @@ def test_float16_is_refused_with_the_reason(field: str, name: str) -> None:
     assert "bf16" in message
 
 
-def test_several_problems_are_told_at_once() -> None:
+def test_several_problems_are_reported_at_once() -> None:
     message = refusal("optimizer.lr=0", "training.seed=-1", "optimizer.typo=1")
     assert message.count("\n") == 3
 
@@ -217,7 +217,7 @@ def test_a_malformed_override_is_refused(text: str) -> None:
         ("!!python/object/apply:os.system ['true']", "line 1"),
     ],
 )
-def test_files_that_are_no_recipes_are_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_files_that_are_not_recipes_are_refused(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(RecipeError, match=words) as caught:
@@ -225,7 +225,7 @@ def test_files_that_are_no_recipes_are_refused(tmp_path: Path, text: str, words:
     assert str(path) in str(caught.value)
 
 
-def test_an_unknown_recipe_says_which_there_are() -> None:
+def test_an_unknown_recipe_is_reported_with_those_that_exist() -> None:
     with pytest.raises(RecipeError, match="adapter, bitfit, demo, .*lst"):
         read_recipe_file("nothing")
 
@@ -240,12 +240,12 @@ def fields(model: type[BaseModel]) -> list[str]:
     return found
 
 
-def test_every_field_is_read_by_the_program() -> None:
-    """A field that nothing reads would promise something the program does not do."""
+def test_the_package_reads_every_field() -> None:
+    """A field that nothing reads would promise something that the package does not do."""
     rooms = ("training", "generation", "data", "runs", "recipes")
     files = [path for room in rooms for path in sorted((PACKAGE / room).glob("*.py"))]
     source = "".join(path.read_text() for path in files)
-    # Where a whole section is handed on, it goes by one of these names.
+    # Names of variables for whole sections.
     handed_on = {"optimizer": "settings", "generation": "settings", "training": "training"}
     for name in fields(Recipe):
         section, _, field = name.rpartition(".")
@@ -256,9 +256,9 @@ def test_every_field_is_read_by_the_program() -> None:
 
 
 @pytest.mark.parametrize("name", method_names())
-def test_every_option_of_a_method_is_read(name: str) -> None:
+def test_the_package_reads_every_option_of_a_method(name: str) -> None:
     methods = PACKAGE / "methods"
-    # What methods share stands in private files; DoRA and side-tuning have another's options.
+    # Methods share code in private files; DoRA and side-tuning have the options of others.
     shared = [*methods.glob("_*.py"), methods / "lst.py", methods / "lora.py"]
     files = [*(PACKAGE / "models").rglob("*.py"), *shared, methods / f"{name}.py"]
     source = "".join(path.read_text() for path in files)

@@ -23,7 +23,7 @@ def mixture(*overrides: str) -> Recipe:
     return resolve("lst", "task=vqa,gqa,nlvr2,caption", *overrides)
 
 
-def test_several_tasks_have_the_papers_batch_sizes_and_search() -> None:
+def test_several_tasks_have_the_paper_s_batch_sizes_and_beams() -> None:
     recipe = mixture()
     assert recipe.tasks == ("vqa", "gqa", "nlvr2", "caption")
     assert recipe.training.batch_size == {"vqa": 300, "gqa": 500, "nlvr2": 100, "caption": 250}
@@ -32,7 +32,7 @@ def test_several_tasks_have_the_papers_batch_sizes_and_search() -> None:
     assert resolve("lst", "task=nlvr2").training.batch_size == {"nlvr2": 300}
 
 
-def test_one_value_is_meant_for_all_tasks_that_can_have_it() -> None:
+def test_one_value_applies_to_all_tasks_that_allow_it() -> None:
     assert mixture("head=classify").head == {
         "vqa": "classify",
         "gqa": "classify",
@@ -43,7 +43,7 @@ def test_one_value_is_meant_for_all_tasks_that_can_have_it() -> None:
         resolve("lst", "task=caption", "head=classify")
 
 
-def test_values_of_single_tasks_may_be_set_after_one_for_all() -> None:
+def test_a_value_for_one_task_may_follow_one_for_all() -> None:
     recipe = mixture("head=classify", "head.gqa=generate", "training.batch_size.caption=7")
     assert (recipe.head["vqa"], recipe.head["gqa"]) == ("classify", "generate")
     assert recipe.training.batch_size == {"vqa": 300, "gqa": 500, "nlvr2": 100, "caption": 7}
@@ -52,7 +52,7 @@ def test_values_of_single_tasks_may_be_set_after_one_for_all() -> None:
     assert splits == {"vqa": "val2014", "gqa": "val", "nlvr2": "test1", "caption": "val2014"}
 
 
-def test_a_resolved_mixture_resolves_to_itself(tmp_path: Path) -> None:
+def test_a_resolved_recipe_of_several_tasks_survives_a_round_trip(tmp_path: Path) -> None:
     recipe = mixture("head=classify", "training.batch_size=24", "generation.beams.vqa=3")
     dump_recipe(recipe, tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
@@ -71,7 +71,7 @@ def test_a_resolved_mixture_resolves_to_itself(tmp_path: Path) -> None:
         (["head=write"], ["head.vqa", "'write'"]),
     ],
 )
-def test_what_is_wrong_with_one_task_is_named(overrides: list[str], words: list[str]) -> None:
+def test_a_problem_with_one_task_names_the_task(overrides: list[str], words: list[str]) -> None:
     with pytest.raises(RecipeError) as caught:
         mixture(*overrides)
     assert all(word in str(caught.value) for word in words), caught.value
@@ -82,7 +82,7 @@ def test_a_value_for_an_unknown_task_is_refused() -> None:
         mixture("training.batch_size.gpa=3")
 
 
-def test_own_files_take_the_place_of_the_data_root_and_its_splits(
+def test_own_files_replace_the_data_root_and_its_splits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -110,12 +110,12 @@ def test_own_files_take_the_place_of_the_data_root_and_its_splits(
         (["task=vqa,gqa", "data.train_file=a"], ["one file for 2 tasks", "data.train_file.vqa="]),
     ],
 )
-def test_what_is_wrong_with_own_files_is_named(overrides: list[str], words: list[str]) -> None:
+def test_a_problem_with_own_files_names_the_field(overrides: list[str], words: list[str]) -> None:
     message = refusal(*overrides)
     assert all(word in message for word in words), message
 
 
-def test_only_the_papers_recipe_cuts_prompts_to_twenty_tokens() -> None:
+def test_only_the_recipe_of_the_papers_code_cuts_prompts_to_20_tokens() -> None:
     limit = get_task("vqa").max_prompt_tokens
     assert limit >= 100
     for name in bundled_recipes():
@@ -138,7 +138,7 @@ def test_each_task_has_its_own_minimum_answer_count() -> None:
 
 @pytest.fixture
 def former(tmp_path: Path) -> Path:
-    """The recipe that a run of an earlier version wrote."""
+    """Return the recipe of an earlier version's run."""
     path = tmp_path / "recipe.yaml"
     dump_recipe(mixture("head=classify"), path)
     saved = yaml.safe_load(path.read_text())
@@ -148,8 +148,8 @@ def former(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_recipe_of_an_earlier_run_means_what_it_meant(former: Path) -> None:
-    """Its model was trained with prompts cut to 20 tokens; it is resumed and asked with such."""
+def test_the_recipe_of_an_earlier_version_s_run_keeps_its_values(former: Path) -> None:
+    """Its model was trained on prompts cut to 20 tokens, and still reads such prompts."""
     for recipe in (load_recipe(former), resolve_recipe(read_recipe_file(former))):
         assert set(recipe.data.max_prompt_tokens.values()) == {20}
         assert set(recipe.data.min_answer_count.values()) == {9}
@@ -158,7 +158,7 @@ def test_the_recipe_of_an_earlier_run_means_what_it_meant(former: Path) -> None:
 
 
 @pytest.mark.parametrize("absent", ["head", "training.tensorboard", "data.blind"])
-def test_a_recipe_that_somebody_wrote_has_todays_prompt_limit(former: Path, absent: str) -> None:
+def test_a_recipe_written_by_hand_has_today_s_prompt_limit(former: Path, absent: str) -> None:
     written = read_recipe_file(former)
     section, _, name = absent.rpartition(".")
     del (written[section] if section else written)[name]

@@ -1,4 +1,4 @@
-"""What the shipped recipes train can be compared: they differ in the method alone."""
+"""Runs of the bundled recipes are comparable: they differ only in the method."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ GIVEN = [("task", "vqa"), ("data.root", "data"), ("features", ["a.h5"]), ("backb
 
 
 @pytest.mark.parametrize("names", [PAPER, DEMO], ids=["paper", "demo"])
-def test_all_recipes_for_a_kind_of_backbone_are_of_one_protocol(names: list[str]) -> None:
+def test_all_recipes_for_a_kind_of_backbone_have_the_same_protocol(names: list[str]) -> None:
     protocols = {}
     for name in names:
         recipe = resolve_recipe(read_recipe_file(name), GIVEN).model_dump(mode="json")

@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_saved_is_loaded_to_the_last_bit(folder: Path) -> None:
+def test_a_loaded_checkpoint_is_bit_identical(folder: Path) -> None:
     loaded = load_checkpoint(folder, MODEL, TRAINING_STATE)
     assert loaded.state == {"step": 1, "loss": 0.1 + 0.2}
     assert torch.equal(loaded.tensors[MODEL]["w"], torch.ones(3))
@@ -49,14 +49,14 @@ def test_what_is_saved_is_loaded_to_the_last_bit(folder: Path) -> None:
     ]
 
 
-def test_saving_again_leaves_nothing_behind(folder: Path) -> None:
+def test_saving_again_leaves_no_other_folders(folder: Path) -> None:
     save_checkpoint(folder, checkpoint(2))
     assert load_checkpoint(folder).state["step"] == 2
     assert [p.name for p in folder.parent.iterdir()] == ["last"]
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_checkpoint_that_training_replaces_while_it_is_read_is_read_whole(
+def test_a_checkpoint_that_is_replaced_while_loading_is_loaded_completely(
     folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """`evaluate` loads one of the two: no error, and no mix of both."""
@@ -104,7 +104,7 @@ def killed_at(event: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         yield lambda: count
 
 
-def test_killed_at_any_moment_either_checkpoint_is_whole(
+def test_one_checkpoint_is_complete_whenever_saving_is_killed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with killed_at(10**6, monkeypatch) as changes:
@@ -131,7 +131,7 @@ def test_killed_at_any_moment_either_checkpoint_is_whole(
     assert set(outcomes) == {1, 2}
 
 
-def test_no_space_left_leaves_the_checkpoint_before_it(folder: Path) -> None:
+def test_a_full_disk_keeps_the_previous_checkpoint(folder: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
@@ -143,7 +143,9 @@ def test_no_space_left_leaves_the_checkpoint_before_it(folder: Path) -> None:
     assert [p.name for p in folder.parent.iterdir()] == ["last"]
 
 
-def test_a_full_disk_is_named_in_plain_words(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_in_the_system_s_words(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Even if safetensors wraps the message."""
 
     def fail(*_: object) -> None:
@@ -185,7 +187,7 @@ def test_an_incomplete_folder_is_refused(
 
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-def test_special_files_are_no_part_of_a_checkpoint(
+def test_special_files_in_a_checkpoint_are_refused(
     folder: Path, name: str, make: Callable[[Path], None]
 ) -> None:
     """Not even if the manifest says that they are empty, as their size does."""
@@ -201,7 +203,7 @@ def test_special_files_are_no_part_of_a_checkpoint(
         load_checkpoint(folder, MODEL)
 
 
-def test_a_manifest_cannot_point_elsewhere(folder: Path) -> None:
+def test_a_manifest_cannot_name_files_in_other_folders(folder: Path) -> None:
     manifest = folder / "manifest.json"
     manifest.write_text(manifest.read_text().replace("model.safetensors", "../model.safetensors"))
     with pytest.raises(CheckpointError, match="not the manifest"):
@@ -222,7 +224,7 @@ def test_a_missing_checkpoint_says_how_to_get_one(tmp_path: Path) -> None:
         ({"a": torch.ones(3), "b": torch.ones(1)}, r"a has the shape \[3\], expected \[2\]"),
     ],
 )
-def test_a_checkpoint_of_another_model_changes_nothing(
+def test_a_checkpoint_of_another_model_is_refused_and_changes_nothing(
     saved: dict[str, Tensor], words: str
 ) -> None:
     parameters = {"a": torch.zeros(2), "b": torch.zeros(1)}

@@ -70,7 +70,7 @@ def test_scores_that_cannot_be_written_are_reported(finished: Path) -> None:
 
 
 def test_scores_of_other_predictions_are_ignored(predictions: Path) -> None:
-    """As after a process that was killed before it had written the scores."""
+    """As if a process was killed before it wrote the scores."""
     write_example_scores(predictions, VQA, SCORE)
     assert read_example_scores(predictions, VQA) == SCORE.per_example
     VQA.write_predictions({"1": "no", "2": "no"}, predictions)
