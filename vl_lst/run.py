@@ -5,19 +5,18 @@ print(run.predict(image="cat.jpg", question="what animal is this?").answer)
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from eval.errors import InputError, OutputError
 from eval.outputs import check_output
 from eval.run_files import ModelCard
 from feature_extraction.encoders.encoder import Encoder, encode_image, encoder_from_spec
-from feature_extraction.store.store import open_features
+from feature_extraction.store.store import FeatureReader, open_features
 from tasks import ExampleTable, Score, Task, with_own_files
 from tasks._calls import as_path
 from vl_lst.backbones.loading import DEMO
@@ -39,6 +38,7 @@ from vl_lst.models.batch import Batch
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel, build_model
+from vl_lst.run_arguments import ImageSource, image_list, require_question
 from vl_lst.runs.checkpoint import MODEL, load_checkpoint, load_parameters
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.model_card import (
@@ -55,8 +55,6 @@ __all__ = ["Answer", "Evaluation", "Run", "load_run"]
 log = logging.getLogger(__name__)
 
 BEST = "best"
-ImageSource = str | Path | Image.Image
-
 NUM_RANKED_ANSWERS = 5
 
 
@@ -183,10 +181,10 @@ class Run:
             ImageError: An image cannot be decoded.
             EncoderError: The image encoder of the features cannot be built.
         """
-        images = _image_list(image)
+        images = image_list(image)
         task = self.task(task_name)
         if question is not None:
-            _require_text(question)
+            require_question(question)
         if (question is not None) != task.takes_text:
             found = "none" if question is None else f"{question!r:.60}"
             raise InputError(
@@ -258,15 +256,7 @@ class Run:
         examples = task.load(root, split)
         if not recipe.data.blind:
             require_images(reader, split, examples)
-        source: Features = BlankFeatures(reader) if recipe.data.blind else reader
-        batches = load_in_order(
-            Batches(task, examples, source, self._texts, answered_as=self._head(task)),
-            in_turn(len(examples), recipe.training.evaluation_batch_size),
-            workers=recipe.training.workers,
-            pin_memory=self._device.type == "cuda",
-        )
-        total = len(examples)
-        predictions = self._answerer.answer_all(batches, lambda done: report(done, total))
+        predictions = self._predict(task, examples, reader, report)
         unwritten = None
         try:
             task.write_predictions(predictions, path)
@@ -275,10 +265,10 @@ class Run:
         score = task.score(predictions, root, split) if has_labels(examples) else None
         if score is not None:
             try:
-                if unwritten is None:
-                    write_example_scores(path, task, score)
                 if self._checkpoint == BEST:
                     add_scores(self.directory, task.name, split, score, best_step=self._step)
+                if unwritten is None:
+                    write_example_scores(path, task, score)
             except OutputError as error:
                 unwritten = error
         trained_on = None
@@ -287,6 +277,19 @@ class Run:
         head = self._head(task)
         notes = split_notes(recipe, task, examples, self._texts, self._card.answers[head], head)
         return Evaluation(predictions, score, path, unwritten, trained_on, notes)
+
+    def _predict(
+        self, task: Task, examples: ExampleTable, reader: FeatureReader, report: ProgressReport
+    ) -> dict[str, str]:
+        training, total = self.recipe.training, len(examples)
+        source: Features = BlankFeatures(reader) if self.recipe.data.blind else reader
+        batches = load_in_order(
+            Batches(task, examples, source, self._texts, answered_as=self._head(task)),
+            in_turn(total, training.evaluation_batch_size),
+            workers=training.workers,
+            pin_memory=self._device.type == "cuda",
+        )
+        return self._answerer.answer_all(batches, lambda done: report(done, total))
 
     def _head(self, task: Task) -> str:
         return task.name if task.name in self.recipe.tasks else self.recipe.tasks[0]
@@ -313,43 +316,6 @@ class Run:
             self._encoder = encoder_from_spec(spec, weights, device=str(self._device))
         encoder = self._encoder
         return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
-
-
-def _require_text(question: object) -> None:
-    if not isinstance(question, str):
-        raise InputError(
-            f"the question is {question!r:.60} ({type(question).__name__}): expected a string"
-        )
-    if not question.strip():
-        raise InputError(f"the question is empty: found {question!r}, expected a text")
-    try:
-        question.encode()
-    except UnicodeEncodeError:
-        raise InputError(
-            f"the question is not valid Unicode: found {question!a:.60}, expected a text"
-        ) from None
-
-
-def _image_list(given: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:
-    """Return images as a list, in the order given.
-
-    Raises:
-        InputError: The images have no order, or one is neither a path nor a Pillow image.
-    """
-    images = [given] if isinstance(given, str | Path | Image.Image) else given
-    if not isinstance(images, Iterable) or isinstance(images, Set | Mapping):
-        raise InputError(
-            f"the images are a {type(given).__name__}: expected one image, or a list in the order "
-            "that the task takes them"
-        )
-    images = list(images)
-    for image in images:
-        if not isinstance(image, str | Path | Image.Image):
-            raise InputError(
-                f"an image is a {type(image).__name__}: expected the path of a file, or an image "
-                "opened with Pillow (for an array, PIL.Image.fromarray)"
-            )
-    return images
 
 
 def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
