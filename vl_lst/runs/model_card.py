@@ -31,9 +31,9 @@ def require_same_features(card: ModelCard, found: FeatureSpec) -> None:
     differences = found.differences(feature_spec_of(card))
     if differences:
         raise StoreError(
-            "the features were not extracted with the settings of those the run was trained on "
-            f"({'; '.join(differences)}; here is the file, there the run). Extract the features "
-            "again with the run's settings, or train on these."
+            "the features were extracted with other settings than those of the run: "
+            f"{'; '.join(differences)} (here: the given file, there: the run). Extract the "
+            "features again with the run's settings, or train a new run on them."
         )
 
 
