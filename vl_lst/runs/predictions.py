@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from eval.errors import InputError
+from eval.errors import InputError, OutputError
 from eval.files import MAX_TEXT_BYTES, read_json
 from eval.outputs import write_json
-from eval.regular_files import open_regular
+from eval.regular_files import open_regular, require_regular_if_any
 from eval.run_files import ExampleScores
 from tasks import Score, Task
 
@@ -35,7 +35,7 @@ def write_example_scores(path: Path, task: Task, score: Score) -> None:
         score: Official scores of the predictions.
 
     Raises:
-        OutputError: The file cannot be written.
+        OutputError: The file cannot be written, or something else has its name.
     """
     if not path.is_file() or not score.per_example:
         return
@@ -44,7 +44,12 @@ def write_example_scores(path: Path, task: Task, score: Score) -> None:
         metric=task.primary_metric,
         scores=dict(score.per_example),
     )
-    write_json(_scores_file(path), scores.model_dump(mode="json"))
+    out = _scores_file(path)
+    try:
+        require_regular_if_any(out)
+    except InputError as error:
+        raise OutputError(str(error)) from None
+    write_json(out, scores.model_dump(mode="json"))
 
 
 def read_example_scores(path: Path, task: Task) -> dict[str, float] | None:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,12 +63,15 @@ def _test_features(world: TinyWorld, folder: Path) -> Path:
     return out
 
 
-def test_scores_that_cannot_be_written_are_reported(finished: Path) -> None:
+@pytest.mark.parametrize(("make", "kind"), [(Path.mkdir, "a folder"), (os.mkfifo, "a named pipe")])
+def test_scores_that_cannot_be_written_are_reported(
+    finished: Path, make: Callable[[Path], None], kind: str
+) -> None:
     """The evaluation itself has succeeded."""
-    (finished / "predictions" / "vqa-train2014.scores.json").mkdir()
+    make(finished / "predictions" / "vqa-train2014.scores.json")
     evaluation = load_run(finished).evaluate("train2014")
     assert evaluation.score is not None
-    assert "vqa-train2014.scores.json is a folder" in str(evaluation.unwritten)
+    assert f"vqa-train2014.scores.json is {kind}" in str(evaluation.unwritten)
 
 
 def test_scores_of_other_predictions_are_ignored(predictions: Path) -> None:
