@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from eval.recipe_fields import get_field
 from vl_lst.methods import method_names
 from vl_lst.recipes import read_recipe_file
-from vl_lst.recipes.fields import dig
 
 __all__ = ["Variant", "variants"]
 
@@ -15,7 +15,7 @@ OPTIONS = "method.options."
 # Settings of the paper's ladder; schedule and width are the demo's for every variant.
 _PAPER_RECIPE = read_recipe_file("lst-paper")
 PAPER: dict[str, Any] = {
-    field: dig(_PAPER_RECIPE, field.split("."))
+    field: get_field(_PAPER_RECIPE, field.split("."))
     for field in (
         OPTIONS + "image_rungs",
         OPTIONS + "rungs",

@@ -32,6 +32,7 @@ import torch
 from _ablation_variants import OPTIONS, Variant, variants
 
 from eval.outputs import atomic_path, write_json
+from eval.run_files import RunRecord
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
 from tasks import get_task
@@ -41,13 +42,13 @@ from vl_lst.demo.run import DEMO_SETTINGS
 from vl_lst.demo.world import write_world
 from vl_lst.recipes import (
     Recipe,
+    bundled_recipes,
     parse_override,
     read_recipe_file,
     resolve_recipe,
-    shipped_recipes,
 )
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.runs.record import RunRecord, read_record
+from vl_lst.runs.record import read_record
 from vl_lst.training.session import train
 
 RECIPE = "demo"
@@ -79,7 +80,7 @@ class Settings:
     def recipe(self, variant: Variant, seed: int) -> Recipe:
         """Return the recipe of one run."""
         own = f"{RECIPE}-{variant.method}"
-        base = read_recipe_file(own if own in shipped_recipes() else RECIPE)
+        base = read_recipe_file(own if own in bundled_recipes() else RECIPE)
         if base["method"]["name"] != variant.method:
             base["method"] = {"name": variant.method, "options": {}}
         given = [

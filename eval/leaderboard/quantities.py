@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from eval.leaderboard.runs import Record
+from eval.run_files import RunRecord
 
 __all__ = ["AVERAGE", "COSTS", "MEMORY", "Cost", "Metric", "Statistic"]
 
@@ -62,13 +62,13 @@ class Cost:
     key: str
     label: str
     unit: str
-    of: Callable[[Record], float | None]
+    of: Callable[[RunRecord], float | None]
     is_axis: bool = False
     on_device: bool = False
     by_process: bool = False
 
 
-def _saved(record: Record) -> float | None:
+def _saved(record: RunRecord) -> float | None:
     memory = record.memory_bytes
     parts = memory.saved_for_backward if memory else None
     return parts.get("total") if parts else None

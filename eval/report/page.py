@@ -18,12 +18,13 @@ from markupsafe import Markup
 
 from eval.leaderboard.board import Board, Group
 from eval.leaderboard.reported import REPORTED_COST, Reported, ReportedResults
-from eval.leaderboard.runs import Git, Memory, Parameters, Record, Run
+from eval.leaderboard.runs import Run
 from eval.leaderboard.tables import group_caption, group_title
 from eval.leaderboard.units import number_text, score_text, setting_text, unit_text
 from eval.report.curves import Panel, training_curves
 from eval.report.examples import ExampleSheet, Pictures
 from eval.report.plot import scatter_plot
+from eval.run_files import GitState, Memory, Parameters, RunRecord
 from eval.text import escape_controls
 
 __all__ = ["render_page"]
@@ -197,7 +198,7 @@ def _run_pages(
     return pages
 
 
-def _facts(record: Record) -> dict[str, str]:
+def _facts(record: RunRecord) -> dict[str, str]:
     """Return the main facts about a run, by their label; unknown ones are omitted."""
     memory = record.memory_bytes or Memory()
     facts = {
@@ -222,7 +223,7 @@ def _facts(record: Record) -> dict[str, str]:
     return {name: text for name, text in facts.items() if text}
 
 
-def _commit(git: Git) -> str:
+def _commit(git: GitState) -> str:
     dirty = ", with uncommitted changes" if git.dirty else ""
     changed = ", changed during training" if git.changed_during_run else ""
     return f"{git.commit[:12]}{dirty}{changed}"
@@ -253,7 +254,7 @@ def _saved_bytes(saved: Mapping[str, int] | None) -> str | None:
     return f"{total} ({', '.join(parts)})" if parts else total
 
 
-def _scores(record: Record) -> list[tuple[str, str, dict[str, str]]]:
+def _scores(record: RunRecord) -> list[tuple[str, str, dict[str, str]]]:
     """Return (task, split, numeric metrics) for everything that was scored."""
     return [
         (

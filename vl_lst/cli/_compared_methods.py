@@ -88,12 +88,13 @@ def read_contenders(
     Raises:
         RecipeError: A method is unknown or given twice, or a setting is for none of the methods.
     """
+    from eval.recipe_fields import get_field
     from vl_lst.methods import get_method, method_names
     from vl_lst.profiling.measure import Contender
-    from vl_lst.recipes import fitting_recipe, parse_override, read_recipe_file
-    from vl_lst.recipes.fields import dig, set_field
+    from vl_lst.recipes import default_recipe, parse_override, read_recipe_file
+    from vl_lst.recipes.fields import set_field
 
-    own = dig(recipe, ("method", "name"))
+    own = get_field(recipe, ("method", "name"))
     if methods is None:
         methods = own or ALL
     names = (
@@ -109,12 +110,12 @@ def read_contenders(
     sources: dict[str, str | None] = {}
     for name in names:
         get_method(name)
-        sources[name] = source if name == own else fitting_recipe(name, backbone)
+        sources[name] = source if name == own else default_recipe(name, backbone)
         fields = recipe if name == own else read_recipe_file(str(sources[name]))
         # A method without a recipe of its own trains with the ladder's and its own defaults.
-        if dig(fields, ("method", "name")) != name:
+        if get_field(fields, ("method", "name")) != name:
             sources[name], fields = None, {}
-        options[name] = dict(dig(fields, ("method", "options")) or {})
+        options[name] = dict(get_field(fields, ("method", "options")) or {})
     for setting in settings:
         path, value = parse_override(setting)
         method, *place = path.split(".")

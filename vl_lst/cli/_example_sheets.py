@@ -4,18 +4,20 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from eval.errors import InputError
 from eval.leaderboard.runs import Run
+from eval.recipe_fields import get_field
 from eval.report.examples import ExampleCard, ExampleSheet
 from feature_extraction.errors import ImageError
 from feature_extraction.images.decode import decode_image, find_images
 from feature_extraction.names import near_names_hint
-from tasks import Example, Task, get_task, with_own_files, with_prompt_prefix
+from tasks import Example, Task
 from vl_lst.progress import ProgressReport
+from vl_lst.runs.predictions import predictions_file, read_example_scores
+from vl_lst.task_settings import configure_task
 
 __all__ = ["example_sheets", "thumbnails"]
 
@@ -84,8 +86,8 @@ def _thumbnail(path: Path) -> bytes:
 
 
 def _sheet(run: Run, name: str, split: str, count: int) -> ExampleSheet:
-    task = _task_of(run, name)
-    path = run.folder / "predictions" / f"{name}-{split}{task.predictions_suffix}"
+    task = configure_task(run.record.recipe, name)
+    path = predictions_file(run.folder, task, split)
     # A file that exists and cannot be read is reported when it is read.
     if not os.path.lexists(path):
         return ExampleSheet(
@@ -94,13 +96,13 @@ def _sheet(run: Run, name: str, split: str, count: int) -> ExampleSheet:
             note=f"No predictions of {split}. Run `vl-lst evaluate {run.folder} --task {name} "
             f"--split {split}` to make them.",
         )
-    root = _data(run).get("root")
+    root = get_field(run.record.recipe, ("data", "root"))
     data_root = Path(root if isinstance(root, str) else "")
     try:
         predictions = task.read_predictions(path)
         examples = task.load(data_root, split)
         ids = examples.ids()
-        shares = _shares(task, predictions, data_root, split)
+        shares = _shares(task, path, predictions, data_root, split, ids)
         cards = [
             _card(task, examples[index], predictions, shares)
             for index in _select([_is_right(shares, id_) for id_ in ids], count)
@@ -110,34 +112,20 @@ def _sheet(run: Run, name: str, split: str, count: int) -> ExampleSheet:
     return ExampleSheet(name, split, total=len(ids), cards=cards)
 
 
-def _task_of(run: Run, name: str) -> Task:
-    """The task with its prefix, and the user's own files as splits where it was trained on such."""
-    data, task, files = _data(run), get_task(name), {}
-    prefixes = data.get("prompt_prefix")
-    prefix = prefixes.get(name) if isinstance(prefixes, dict) else None
-    if isinstance(prefix, str):
-        task = with_prompt_prefix(task, prefix)
-    for split, field in (("train", "train_file"), ("val", "validation_file")):
-        own = data.get(field)
-        path = own.get(name) if isinstance(own, dict) else None
-        if not isinstance(path, str):
-            return task
-        files[split] = Path(path)
-    return with_own_files(task, files)
-
-
-def _data(run: Run) -> Mapping[str, Any]:
-    data = run.record.recipe.get("data")
-    return data if isinstance(data, dict) else {}
-
-
 def _shares(
-    task: Task, predictions: Mapping[str, str], data_root: Path, split: str
+    task: Task,
+    path: Path,
+    predictions: Mapping[str, str],
+    data_root: Path,
+    split: str,
+    ids: Sequence[str],
 ) -> Mapping[str, float]:
-    """What share of the best score each example gets; nothing where texts are compared."""
+    """Return each example's share of the best score; nothing if answers are compared as texts."""
     if task.answers_are == "references":
         return {}
-    scores = task.score(predictions, data_root, split).per_example
+    scores = read_example_scores(path, task)
+    if scores is None or scores.keys() != set(ids):
+        scores = dict(task.score(predictions, data_root, split).per_example)
     return {id_: value * task.primary_factor / 100 for id_, value in scores.items()}
 
 

@@ -50,7 +50,7 @@ def extracted_into_run(
         status.print(files.note, markup=False)
     make_folder(run)
     with exclusive_folder(run):
-        RunDirectory(run).begin(recipe, resume=resume)
+        RunDirectory(run).prepare(recipe, resume=resume)
         built = build_named_encoder(encoder, device=recipe.training.device)
         with progress("extracting", quiet=quiet) as report:
             result = extract(files, features_file(run), built, on_progress=report)
@@ -61,7 +61,6 @@ def extracted_into_run(
 
 def _require_images_of(recipe: Recipe, found: set[str], images: Path, note: str) -> None:
     from feature_extraction.names import near_names_hint
-    from vl_lst.data.examples import task_of
 
     data = recipe.data
     for name in recipe.tasks:
@@ -69,7 +68,7 @@ def _require_images_of(recipe: Recipe, found: set[str], images: Path, note: str)
             (data.train_split[name], data.train_file[name]),
             (data.validation_split[name], data.validation_file[name]),
         ):
-            needed = task_of(recipe, name).load(data.folder, split).image_ids()
+            needed = recipe.configured_task(name).load(data.folder, split).image_ids()
             if missing := [image_id for image_id in needed if image_id not in found]:
                 raise InputError(
                     f"{len(missing):,} of the {len(needed):,} images of {own_file or split} are "

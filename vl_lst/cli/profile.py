@@ -142,6 +142,7 @@ def profile(
         )
     if vocabulary is not None and not (random_weights or dry_run):
         raise typer.BadParameter("--vocabulary requires --random-weights or --dry-run")
+    from eval.recipe_fields import get_field
     from vl_lst.devices import choose_device
     from vl_lst.profiling.device import refuse_shared_device
     from vl_lst.profiling.measure import ProfileSettings, profile_methods
@@ -154,10 +155,9 @@ def profile(
         settings_lines,
     )
     from vl_lst.profiling.workload import Workload
-    from vl_lst.recipes.fields import dig
 
     given = read_profile_recipe(recipe)
-    name = backbone or dig(given, ("backbone", "name"))
+    name = backbone or get_field(given, ("backbone", "name"))
     if name is None:
         raise typer.BadParameter("give --backbone, such as t5-base, or a recipe that names one")
     if plot is not None:
@@ -174,12 +174,12 @@ def profile(
         vocabulary=vocabulary,
         backbone_precision=require_choice(
             "backbone.precision",
-            backbone_precision or dig(given, ("backbone", "precision")) or "fp32",
+            backbone_precision or get_field(given, ("backbone", "precision")) or "fp32",
             BACKBONE_PRECISIONS,
         ),
         precision=require_choice(
             "training.precision",
-            precision or dig(given, ("training", "precision")) or "fp32",
+            precision or get_field(given, ("training", "precision")) or "fp32",
             PRECISIONS,
         ),
         workload=Workload(

@@ -223,7 +223,7 @@ def _resolve(
         CheckpointError: There is nothing to resume.
     """
     from vl_lst.errors import CheckpointError
-    from vl_lst.recipes import fitting_recipe, parse_override, read_recipe_file, resolve_recipe
+    from vl_lst.recipes import default_recipe, parse_override, read_recipe_file, resolve_recipe
     from vl_lst.runs.directory import RunDirectory
 
     saved = RunDirectory(out).recipe_file
@@ -234,7 +234,7 @@ def _resolve(
             "options to start one there."
         )
     named = dict(changes)
-    fitting = fitting_recipe(named.get("method.name"), named.get("backbone.name"))
+    fitting = default_recipe(named.get("method.name"), named.get("backbone.name"))
     base = recipe or (str(saved) if resume and saved.exists() else fitting)
     return resolve_recipe(read_recipe_file(base), changes)
 

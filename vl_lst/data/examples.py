@@ -1,7 +1,7 @@
 """Examples of a run, checked before training or prediction starts."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,9 @@ from eval.submissions import first_five
 from feature_extraction.errors import StoreError
 from feature_extraction.names import near_names_hint
 from feature_extraction.store.store import FeatureReader
-from tasks import ExampleTable, Task, get_task, with_prompt_prefix
+from tasks import ExampleTable, Task
 from vl_lst.data.answer_lists import load_answers
 from vl_lst.recipes import Recipe
-from vl_lst.recipes.per_task import with_given_files
 
 __all__ = [
     "TaskExamples",
@@ -24,35 +23,7 @@ __all__ = [
     "require_images",
     "require_labels",
     "rows_with_answers",
-    "task_of",
 ]
-
-
-def task_of(recipe: Recipe, name: str, *, official: bool = False) -> Task:
-    """Return a task with a run's prompt prefix, token limits, and own files as splits.
-
-    Args:
-        recipe: Recipe of the run.
-        name: Name of the task. A task that the run was not trained on keeps its own prefix and
-            takes the limits of the task whose head answers it.
-        official: Whether to keep the official splits.
-
-    Raises:
-        InputError: There is no such task.
-    """
-    data = recipe.data
-    task = get_task(name)
-    task = with_prompt_prefix(task, data.prompt_prefix.get(name, task.prompt_prefix))
-    limits_of = name if name in recipe.tasks else recipe.tasks[0]
-    task = replace(
-        task,
-        max_prompt_tokens=data.max_prompt_tokens[limits_of],
-        # Training targets must be as long as generated answers may be.
-        max_answer_tokens=max(task.max_answer_tokens, recipe.generation.max_length[limits_of]),
-    )
-    if official:
-        return task
-    return with_given_files(task, data.train_file.get(name), data.validation_file.get(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +56,7 @@ def load_examples(recipe: Recipe, name: str, reader: FeatureReader) -> TaskExamp
             cannot be computed on this machine.
         StoreError: Images have no features.
     """
-    task, data = task_of(recipe, name), recipe.data
+    task, data = recipe.configured_task(name), recipe.data
     if task.require_evaluator is not None:
         task.require_evaluator()
     loaded = []

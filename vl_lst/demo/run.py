@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.run_files import RunRecord
 from feature_extraction.cores import usable_cores
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
@@ -22,10 +23,9 @@ from vl_lst.errors import RecipeError
 from vl_lst.launch import require_one_process
 from vl_lst.methods import get_method
 from vl_lst.progress import ProgressReport
-from vl_lst.recipes import Recipe, fitting_recipe, read_recipe_file, resolve_recipe
+from vl_lst.recipes import Recipe, default_recipe, read_recipe_file, resolve_recipe
 from vl_lst.runs.directory import RunDirectory, make_folder
 from vl_lst.runs.lock import exclusive_folder
-from vl_lst.runs.record import RunRecord
 from vl_lst.training.parallel_runs import train_in_parallel
 
 __all__ = ["BLIND", "LADDER", "TASKS", "DemoResult", "run_demo"]
@@ -164,7 +164,7 @@ def _run_name(name: str, seed: int) -> str:
 def _recipe(name: str, seed: int, data: Path, features: Path) -> Recipe:
     method = LADDER if name == BLIND else name
     return resolve_recipe(
-        read_recipe_file(fitting_recipe(method, DEMO)),
+        read_recipe_file(default_recipe(method, DEMO)),
         [
             *DEMO_SETTINGS,
             ("method.name", method),

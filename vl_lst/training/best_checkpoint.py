@@ -10,6 +10,7 @@ from vl_lst.recipes.building import BuiltModel
 from vl_lst.runs.checkpoint import MODEL, Checkpoint, save_checkpoint
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.metrics import MetricsLog
+from vl_lst.runs.predictions import write_example_scores
 from vl_lst.runs.state import Best, Counters
 from vl_lst.training.validation import Validated, mean_percent, percent
 
@@ -89,6 +90,7 @@ class BestCheckpoints:
             path = self.directory.predictions_file(task, self.recipe.data.validation_split[name])
             path.parent.mkdir(exist_ok=True)
             task.write_predictions(result.predictions, path)
+            write_example_scores(path, task, result.score)
 
 
 def _is_better(latest: Best, best: Best | None) -> bool:

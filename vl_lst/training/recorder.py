@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from accelerate import Accelerator
 
 from eval.errors import InputError
+from eval.run_files import GitState, ModelCard, RunRecord, Status
 from vl_lst.errors import CheckpointError
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
 from vl_lst.runs.checkpoint import find_checkpoint
-from vl_lst.runs.directory import ModelCard, RunDirectory
-from vl_lst.runs.git import GitState, git_state
-from vl_lst.runs.record import RunRecord, Status, read_record, update_record
+from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.git import git_state
+from vl_lst.runs.record import read_record, update_record
 from vl_lst.training.description import describe_run
 from vl_lst.training.trainer import Trainer
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from eval.run_files import GitState, ModelCard, RunRecord, TaskCard
 from feature_extraction.store.store import open_features
 from tasks._calls import as_path
 from vl_lst.data.examples import ids_digest, load_examples
@@ -22,10 +23,9 @@ from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel, build_model
 from vl_lst.runs.checkpoint import find_checkpoint, remove_leftovers
-from vl_lst.runs.directory import ModelCard, RunDirectory, TaskCard, make_folder
-from vl_lst.runs.git import GitState
+from vl_lst.runs.directory import RunDirectory, make_folder
 from vl_lst.runs.lock import exclusive_folder
-from vl_lst.runs.record import RunRecord
+from vl_lst.runs.log_file import log_to_file
 from vl_lst.training.description import numeric_environment
 from vl_lst.training.distributed import (
     ignored_settings,
@@ -93,8 +93,8 @@ def train(
             if accelerator.is_main_process:
                 make_folder(directory.path)
                 stack.enter_context(exclusive_folder(directory.path))
-                directory.begin(recipe, resume=resume)
-                stack.enter_context(directory.logging())
+                directory.prepare(recipe, resume=resume)
+                stack.enter_context(log_to_file(directory.log_file))
         if ignored:
             log.warning(
                 "ignoring settings of accelerate in the environment: %s. The recipe decides; "
@@ -191,7 +191,7 @@ class _Session:
             },
         )
         if self.accelerator.is_main_process:
-            self.directory.settle_card(card)
+            self.directory.ensure_card(card)
             recorder.answer_coverage = log_text_issues(recipe, examples, built.texts)
         data = {
             name: build_task_data(recipe, each, reader, built.texts)

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from eval.run_files import GitState
 from vl_lst.backbones.backbone import IGNORED
 from vl_lst.data.batches import MixedBatches, load_in_order
 from vl_lst.data.order import Portion, Schedule, StepOrder
@@ -21,7 +22,6 @@ from vl_lst.progress import ProgressReport
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.runs.git import GitState
 from vl_lst.runs.metrics import MetricsLog
 from vl_lst.runs.state import Counters, random_state
 from vl_lst.training.best_checkpoint import BestCheckpoints

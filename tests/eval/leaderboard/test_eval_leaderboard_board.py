@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_runs import METRICS, write_run
+from board_runs import METRICS, write_card, write_run
 
 from eval.leaderboard.board import Board, build_board
 from eval.leaderboard.front import pareto_front
@@ -76,8 +76,7 @@ def test_different_protocols_are_never_compared(tmp_path: Path, change: dict[str
 def test_different_training_examples_are_different_protocols(tmp_path: Path) -> None:
     for seed, name in enumerate("ab"):
         run = write_run(tmp_path, name, seed=seed)
-        card = {"tasks": {"vqa": {"train_examples_sha256": name * 64}}}
-        (run / "model.json").write_text(json.dumps(card))
+        write_card(run, train=name * 64)
     assert len(board_of(tmp_path).groups) == 2
 
 
@@ -87,8 +86,7 @@ def test_examples_are_compared_by_id_not_by_folder(
 ) -> None:
     for seed, letter in enumerate(digests):
         run = write_run(tmp_path, f"run-{seed}", seed=seed, recipe__data__root=f"/home/{seed}")
-        card = {"train_examples_sha256": "c", "validation_examples_sha256": letter}
-        (run / "model.json").write_text(json.dumps({"tasks": {"vqa": card}}))
+        write_card(run, train="c", validation=letter)
     assert len(board_of(tmp_path).groups) == groups
 
 

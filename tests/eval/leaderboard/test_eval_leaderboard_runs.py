@@ -1,11 +1,11 @@
-"""Which runs count, and why others do not."""
+"""Finding runs, and why some do not count."""
 
 import json
 import os
 from pathlib import Path
 
 import pytest
-from board_runs import made_record, write_run
+from board_runs import made_record, write_card, write_run
 
 from eval.errors import InputError
 from eval.leaderboard.protocol import method_settings, protocol_of
@@ -16,7 +16,7 @@ def reasons(folder: Path) -> dict[str, str]:
     return {each.name: each.reason for each in find_runs(folder).left_out}
 
 
-def test_runs_are_found_at_any_depth_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_runs_are_found_at_any_depth_and_sorted_by_name(tmp_path: Path) -> None:
     for name in ("b", "a/deep/er", ".hidden"):
         write_run(tmp_path, name)
     assert [run.name for run in find_runs(tmp_path).runs] == ["a/deep/er", "b"]
@@ -42,16 +42,16 @@ def test_failed_cancelled_and_changed_code_are_left_out_with_the_reason(tmp_path
 
 
 def test_runs_of_several_checkouts_are_left_out_with_the_reason(tmp_path: Path) -> None:
-    """As long as code was one clean commit from start to end, it does not matter how often."""
+    """Several sessions are fine if all of them ran the same clean commit."""
     same, other = ({"commit": letter * 40, "dirty": False} for letter in "cd")
     write_run(tmp_path, "changed", git__changed_during_run=True)
     write_run(tmp_path, "other", earlier_git=[other])
     write_run(tmp_path, "dirty", earlier_git=[same | {"dirty": True}])
     write_run(tmp_path, "same", earlier_git=[same])
     found = reasons(tmp_path)
-    assert found["changed"].startswith("its code was changed while it trained (--include-dirty")
+    assert found["changed"].startswith("its code changed during training (--include-dirty")
     assert "different commits (dddddddddddd, cccccccccccc)" in found["other"]
-    assert found["dirty"].startswith("its code had been changed without a commit")
+    assert found["dirty"].startswith("its code had uncommitted changes")
     assert [run.name for run in find_runs(tmp_path).runs] == ["same"]
     assert len(find_runs(tmp_path, include_dirty=True).runs) == 4
 
@@ -87,7 +87,7 @@ def test_a_broken_record_is_left_out_whatever_is_wrong_with_it(
     assert found.left_out[0].reason.startswith("unreadable record: ")
 
 
-def test_linked_runs_count_once_and_circles_end(tmp_path: Path) -> None:
+def test_linked_runs_count_once_and_cycles_of_links_end(tmp_path: Path) -> None:
     write_run(tmp_path / "disk", "a")
     runs = tmp_path / "runs"
     runs.mkdir()
@@ -104,12 +104,12 @@ def test_a_dangling_link_is_left_out(tmp_path: Path) -> None:
     assert reasons(tmp_path)["gone"].startswith("unreadable record: ")
 
 
-def test_what_a_later_version_adds_is_no_reason_to_refuse(tmp_path: Path) -> None:
+def test_fields_of_later_versions_are_ignored(tmp_path: Path) -> None:
     write_run(tmp_path, "later", energy_joules=5, memory_bytes__swap=3)
     assert not find_runs(tmp_path).left_out
 
 
-def test_a_name_that_is_not_unicode_can_be_shown(tmp_path: Path) -> None:
+def test_a_name_that_is_not_unicode_can_be_displayed(tmp_path: Path) -> None:
     run = write_run(tmp_path, "plain")
     os.rename(run, os.fsencode(tmp_path) + b"/caf\xe9")
     (found,) = find_runs(tmp_path).runs
@@ -117,10 +117,10 @@ def test_a_name_that_is_not_unicode_can_be_shown(tmp_path: Path) -> None:
     assert found.name == "caf�"
 
 
-def test_no_folder_and_no_run_say_what_was_expected(tmp_path: Path) -> None:
+def test_a_missing_or_empty_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"does not exist; expected a folder with runs"):
         find_runs(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"no record\.json in it or below it"):
+    with pytest.raises(InputError, match=r"no record\.json in it or its subfolders"):
         find_runs(tmp_path)
     file = tmp_path / "file"
     file.touch()
@@ -128,16 +128,15 @@ def test_no_folder_and_no_run_say_what_was_expected(tmp_path: Path) -> None:
         find_runs(file)
 
 
-def test_the_digest_of_training_examples_is_read_where_there_is_one(tmp_path: Path) -> None:
-    card = {"tasks": {"vqa": {"train_examples": 3, "train_examples_sha256": "d" * 64}}}
-    (write_run(tmp_path, "a") / "model.json").write_text(json.dumps(card))
+def test_the_digest_of_training_examples_is_read_if_available(tmp_path: Path) -> None:
+    write_card(write_run(tmp_path, "a"), train="d" * 64)
     (write_run(tmp_path, "b") / "model.json").write_text("{")
     write_run(tmp_path, "c")
     assert [run.train_digests for run in find_runs(tmp_path).runs] == [{"vqa": "d" * 64}, {}, {}]
 
 
-def test_runs_of_earlier_versions_compare_with_todays(tmp_path: Path) -> None:
-    """Prompts were cut to 20 tokens before a field said so, and one answer count stood for all."""
+def test_runs_of_earlier_versions_are_comparable(tmp_path: Path) -> None:
+    """They had no field for the limit of 20 prompt tokens, and one answer count for all tasks."""
     scores = {"vqa": 60.0, "gqa": 50.0}
     write_run(tmp_path, "then", scores=scores, recipe__data__min_answer_count=9)
     limits = {"recipe__data__max_prompt_tokens": dict.fromkeys(scores, 20)}

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.board_runs import write_run
 from vl_lst.cli import main
 from vl_lst.cli._input_protection import protect_recipe_inputs
-from vl_lst.recipes import dump_recipe, fitting_recipe, read_recipe_file, resolve_recipe
+from vl_lst.recipes import default_recipe, dump_recipe, read_recipe_file, resolve_recipe
 
 
 def write_files(folder: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_file_named_in_a_recipe_is_never_overwritten(
     write_files(tmp_path)
     changes = {"data.train_file": "own.jsonl", "data.validation_file": "own.jsonl"}
     named = {"task": "gqa", "features": ["x.h5"], "backbone.name": "demo", **changes}
-    recipe = resolve_recipe(read_recipe_file(fitting_recipe("lst", "demo")), list(named.items()))
+    recipe = resolve_recipe(read_recipe_file(default_recipe("lst", "demo")), list(named.items()))
     dump_recipe(recipe, tmp_path / "mine.yaml")
     before = contents(tmp_path)
     assert main(["train", "--recipe", "mine.yaml", "--out", "new", "--json", "own.jsonl"]) == 1

@@ -9,7 +9,8 @@ import pytest
 from board_runs import write_run
 from tiny_run import TinyWorld
 
-from eval.leaderboard.runs import Record, find_runs
+from eval.leaderboard.runs import find_runs
+from eval.run_files import RunRecord
 from vl_lst.cli import main
 from vl_lst.run import load_run
 from vl_lst.training.session import train
@@ -81,7 +82,7 @@ def test_real_records_have_the_fields_that_the_leaderboard_reads(runs: Path) -> 
     """A field that only the reader knows would silently read as missing."""
     run = find_runs(runs, include_dirty=True).runs[0]
     written = json.loads((run.folder / "record.json").read_text())
-    assert Record.model_fields.keys() <= written.keys()
+    assert RunRecord.model_fields.keys() <= written.keys()
     assert run.record.memory_bytes is not None
     assert run.record.memory_bytes.model_fields_set == written["memory_bytes"].keys()
     assert run.record.parameters is not None

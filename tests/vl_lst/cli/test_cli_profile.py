@@ -9,7 +9,7 @@ from vl_lst.cli import main
 from vl_lst.cli._compared_methods import read_contenders
 from vl_lst.methods import method_names
 from vl_lst.profiling.measure import Contender
-from vl_lst.recipes import fitting_recipe, read_recipe_file, resolve_recipe
+from vl_lst.recipes import default_recipe, read_recipe_file, resolve_recipe
 
 DEMO = ["profile", "--backbone", "demo", "--batch-size", "2", "--channels", "8", "--quiet"]
 
@@ -81,7 +81,7 @@ def test_methods_have_the_settings_that_train_uses(backbone: str) -> None:
     contenders = read_contenders("all", {}, [], source=None, backbone=backbone)
     assert sorted(each.method for each in contenders) == method_names()
     for each in contenders:
-        recipe = fitting_recipe(each.method, backbone)
+        recipe = default_recipe(each.method, backbone)
         trained = resolve_recipe(
             read_recipe_file(recipe),
             [("task", "vqa"), ("data.root", "/data"), ("features", ["a.h5"])]

@@ -11,7 +11,7 @@ import pytest
 from tiny_run import TinyWorld
 
 from vl_lst.cli import main
-from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.log_file import log_to_file
 from vl_lst.runs.metrics import MetricsLog
 
 
@@ -109,7 +109,7 @@ def test_a_log_that_cannot_be_written_prints_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log, before = logging.getLogger("vl_lst.test"), resource.getrlimit(resource.RLIMIT_FSIZE)
-    with RunDirectory(tmp_path).logging():
+    with log_to_file(tmp_path / "log.txt"):
         log.info("fits")
         size = (tmp_path / "log.txt").stat().st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))

@@ -8,7 +8,7 @@ from tiny_run import TinyWorld
 
 from vl_lst.cli import main
 from vl_lst.methods import method_names
-from vl_lst.recipes import fitting_recipe, load_recipe, read_recipe_file
+from vl_lst.recipes import default_recipe, load_recipe, read_recipe_file
 from vl_lst.run import load_run
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.record import read_record
@@ -33,7 +33,7 @@ def test_every_method_is_trained_recorded_and_evaluated(
     out = tmp_path / "run"
     assert main(arguments(world, out, str(world.backbone), method)) == 0
     recipe = load_recipe(out / "recipe.yaml")
-    assert recipe.optimizer.lr == read_recipe_file(fitting_recipe(method, None))["optimizer"]["lr"]
+    assert recipe.optimizer.lr == read_recipe_file(default_recipe(method, None))["optimizer"]["lr"]
     record = read_record(RunDirectory(out))
     assert record is not None
     assert (record.method, record.status) == (method, "success")

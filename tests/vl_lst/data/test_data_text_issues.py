@@ -16,17 +16,18 @@ from tiny_mixture import add_tasks, mixture_recipe, score_captions_without_java
 from tiny_run import COLOURS, TinyWorld, tiny_world
 
 from eval.errors import InputError
+from eval.run_files import RunRecord
 from tasks import Example, get_task
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.backbones.tokenizer import CachingTokenizer
-from vl_lst.data.examples import load_examples, task_of
+from vl_lst.data.examples import load_examples
 from vl_lst.data.task_data import build_task_data, sample_texts
 from vl_lst.data.text_issues import answer_list_issues, count_text_issues
 from vl_lst.data.text_warnings import split_notes
 from vl_lst.recipes import Recipe
 from vl_lst.run import load_run
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.runs.record import RunRecord, read_record
+from vl_lst.runs.record import read_record
 from vl_lst.training.session import train
 
 DEFAULT_LIMIT = get_task("vqa").max_prompt_tokens
@@ -266,7 +267,7 @@ def test_answers_that_can_never_be_generated_in_full_are_counted(
 
 def test_a_larger_generation_limit_allows_longer_training_answers(world: TinyWorld) -> None:
     usual, raised = (
-        task_of(world.recipe(generation__max_length=limit), "vqa").max_answer_tokens
+        world.recipe(generation__max_length=limit).configured_task("vqa").max_answer_tokens
         for limit in (5, 30)
     )
     assert (usual, raised) == (get_task("vqa").max_answer_tokens, 30)

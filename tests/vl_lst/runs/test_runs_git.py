@@ -1,4 +1,4 @@
-"""The state of the checkout that a record names is that of the code which trains."""
+"""A record contains the git state of the code that trained."""
 
 import os
 import shutil
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from tiny_run import TinyWorld
 
+from eval.run_files import GitState
 from vl_lst.cli import main
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.runs.git import GitState, git_state
+from vl_lst.runs.git import git_state
 from vl_lst.runs.record import read_record
 from vl_lst.training import recorder
 
@@ -45,8 +46,8 @@ def state_of(module: Path) -> GitState:
     return state
 
 
-def test_a_module_that_git_does_not_know_is_a_change(module: Path) -> None:
-    """A new method is a file of its own, which runs before it is committed."""
+def test_an_untracked_module_makes_the_checkout_dirty(module: Path) -> None:
+    """A new method, for example, is a new file that runs before it is committed."""
     clean = state_of(module)
     assert (clean.dirty, clean.diff_sha256) == (False, None)
     (module.parents[1] / "script.py").write_text("")
@@ -61,7 +62,7 @@ def test_a_module_that_git_does_not_know_is_a_change(module: Path) -> None:
     assert state_of(module).diff_sha256 != added.diff_sha256
 
 
-def test_changes_count_in_the_whole_checkout_whatever_git_s_configuration(module: Path) -> None:
+def test_changes_anywhere_in_the_checkout_count_whatever_the_configuration(module: Path) -> None:
     git(module.parents[1], "config", "diff.relative", "true")
     (module.parents[1] / "other.txt").write_text("2\n")
     assert state_of(module).dirty
@@ -79,7 +80,7 @@ def test_a_checkout_that_git_cannot_read_is_reported(
     assert "git cannot read the checkout of the code" in caplog.text
 
 
-def test_the_code_of_a_run_with_images_is_that_before_extraction(
+def test_a_run_with_images_records_the_checkout_before_extraction(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from feature_extraction import extract as extraction

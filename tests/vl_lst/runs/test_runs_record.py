@@ -1,4 +1,4 @@
-"""The record of a run is never made worse, and says with what code and how it was trained."""
+"""The record of a run is never lost, and contains code, processes and precision."""
 
 import errno
 import json
@@ -9,13 +9,14 @@ import pytest
 from tiny_run import TinyWorld
 
 from eval.errors import InputError
+from eval.run_files import GitState, RunRecord
 from tasks import Score
 from vl_lst.errors import CheckpointError
 from vl_lst.progress import ProgressReport
 from vl_lst.run import load_run
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.runs.git import GitState, git_state
-from vl_lst.runs.record import RunRecord, add_scores, read_record, update_record
+from vl_lst.runs.git import git_state
+from vl_lst.runs.record import add_scores, read_record, update_record
 from vl_lst.training import recorder
 from vl_lst.training.session import train
 
@@ -48,7 +49,7 @@ def interrupt_at(step: int) -> ProgressReport:
     return report
 
 
-def test_a_resume_that_fails_leaves_a_finished_run_as_it_was(
+def test_a_failed_resume_does_not_change_a_finished_run(
     finished: Path, world: TinyWorld, tmp_path: Path
 ) -> None:
     before = small_files(finished)
@@ -60,10 +61,10 @@ def test_a_resume_that_fails_leaves_a_finished_run_as_it_was(
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"schema_version": 2}'])
-def test_a_resume_that_fails_leaves_a_record_it_cannot_read(
+def test_a_failed_resume_does_not_change_an_unreadable_record(
     finished: Path, world: TinyWorld, tmp_path: Path, content: str | None
 ) -> None:
-    """Such as one of a later version."""
+    """A record of a later version, for example."""
     record = finished / "record.json"
     record.unlink()
     if content is not None:
@@ -73,7 +74,7 @@ def test_a_resume_that_fails_leaves_a_record_it_cannot_read(
     assert (record.read_text() if record.exists() else None) == content
 
 
-def test_a_record_that_cannot_be_read_is_kept_when_it_is_written_again(
+def test_an_unreadable_record_is_kept_under_another_name(
     finished: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = record_of(finished)
@@ -85,7 +86,7 @@ def test_a_record_that_cannot_be_read_is_kept_when_it_is_written_again(
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_finished_run_without_its_card_is_not_begun_again(
+def test_a_finished_run_without_its_card_is_not_started_again(
     finished: Path, world: TinyWorld, tmp_path: Path, resume: bool
 ) -> None:
     (finished / "model.json").unlink()
@@ -95,7 +96,7 @@ def test_a_finished_run_without_its_card_is_not_begun_again(
     assert (finished / "recipe.yaml").read_bytes() == before
 
 
-def test_a_card_of_other_tasks_is_one_message(finished: Path) -> None:
+def test_a_card_of_other_tasks_is_refused(finished: Path) -> None:
     card = finished / "model.json"
     card.write_text(card.read_text().replace('"vqa": {', '"gqa": {'))
     for call in (
@@ -106,7 +107,7 @@ def test_a_card_of_other_tasks_is_one_message(finished: Path) -> None:
             call()
 
 
-def test_another_number_of_processes_leaves_the_record(
+def test_another_number_of_processes_is_refused_and_changes_nothing(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = finished / "checkpoints" / "last" / "manifest.json"
@@ -119,7 +120,7 @@ def test_another_number_of_processes_leaves_the_record(
     assert small_files(finished) == before
 
 
-def test_a_finished_run_that_is_resumed_stays_as_it_is_and_says_so(
+def test_resuming_a_finished_run_changes_nothing_and_says_so(
     finished: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     add_scores(
@@ -144,7 +145,7 @@ def test_a_finished_run_without_its_last_checkpoint_is_not_trained_from_scratch(
 
 
 @pytest.mark.parametrize("is_renamed", [True, False])
-def test_a_run_killed_at_its_very_end_is_tidied_by_the_next_resume(
+def test_resuming_cleans_up_after_a_run_that_was_killed_at_its_end(
     finished: Path, is_renamed: bool
 ) -> None:
     """Killed between the renames of its last checkpoint, or after them."""
@@ -157,14 +158,14 @@ def test_a_run_killed_at_its_very_end_is_tidied_by_the_next_resume(
     assert {path.name for path in last.parent.iterdir()} == names
 
 
-def test_a_resume_with_nothing_to_resume_says_that_it_starts(
+def test_resuming_without_a_checkpoint_says_that_training_starts(
     world: TinyWorld, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(world.recipe(), tmp_path / "run", resume=True)
     assert "has no checkpoint to resume from: training starts from scratch" in caplog.text
 
 
-def test_scores_added_while_training_survive_its_end_if_the_best_checkpoint_does(
+def test_scores_added_during_training_stay_if_the_best_checkpoint_does(
     world: TinyWorld, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Every new best checkpoint has a record, to which `evaluate` adds."""
@@ -180,13 +181,13 @@ def test_scores_added_while_training_survive_its_end_if_the_best_checkpoint_does
     directory = RunDirectory(out)
     update_record(directory, record.model_copy(update={"best_step": 10, "scores": {"vqa": {}}}))
     assert "mine" not in record_of(out).scores["vqa"]
-    assert "the scores of vqa mine were of the best checkpoint of step 5" in caplog.text
+    assert "the scores of vqa mine belong to the checkpoint of step 5" in caplog.text
     add_scores(directory, "vqa", "late", SCORE, best_step=5)
     assert "late" not in record_of(out).scores["vqa"]
     assert "are not added to the record" in caplog.text
 
 
-def test_a_killed_run_has_a_record_that_does_not_claim_success(
+def test_the_record_of_a_killed_run_does_not_claim_success(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder.RunRecorder, "_record_failure", lambda *_: None)
@@ -197,7 +198,7 @@ def test_a_killed_run_has_a_record_that_does_not_claim_success(
     assert record.scores["vqa"]["val2014"]
 
 
-def test_the_code_is_that_of_the_start_and_a_change_is_noted(
+def test_the_checkout_at_the_start_is_recorded_and_changes_are_noted(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = GitState(commit="a" * 40, dirty=False)
@@ -211,7 +212,7 @@ def test_the_code_is_that_of_the_start_and_a_change_is_noted(
 def test_sessions_of_different_commits_are_all_recorded(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the first session was killed and wrote no record."""
+    """Even if the first session was killed and wrote no record."""
     first, second = (GitState(commit=letter * 40, dirty=False) for letter in "ab")
     monkeypatch.setattr(recorder, "git_state", lambda: first)
     with pytest.raises(KeyboardInterrupt):
@@ -222,10 +223,10 @@ def test_sessions_of_different_commits_are_all_recorded(
     assert (record.git, record.earlier_git) == (second, [first])
 
 
-def test_the_code_of_a_run_that_an_older_version_began_is_kept(
+def test_the_checkout_of_a_run_started_by_an_older_version_is_kept(
     world: TinyWorld, tmp_path: Path
 ) -> None:
-    """Its checkpoint does not name the code, its record does."""
+    """Its checkpoint does not contain the commit, but its record does."""
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         train(world.recipe(), out, report=interrupt_at(7))
@@ -240,10 +241,10 @@ def test_the_code_of_a_run_that_an_older_version_began_is_kept(
     assert resumed.earlier_git == [GitState(commit="c" * 40, dirty=False)]
 
 
-def test_scores_are_given_even_if_the_record_cannot_take_them(
+def test_scores_are_returned_even_if_the_record_cannot_be_locked(
     finished: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As on a file system without locks: an evaluation may have taken hours."""
+    """As on a file system without locks: the evaluation may have taken hours."""
 
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -260,7 +261,7 @@ def replace_state(state: GitState, **changes: object) -> GitState:
     return state.model_copy(update=changes)
 
 
-def test_the_checkout_is_not_that_of_the_environment(
+def test_variables_of_git_do_not_change_the_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = git_state()
@@ -270,7 +271,7 @@ def test_the_checkout_is_not_that_of_the_environment(
     assert git_state(tmp_path / "file.py") is None
 
 
-def test_a_record_says_how_many_processes_and_which_precision(
+def test_a_record_contains_processes_and_precision_variables(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
@@ -293,7 +294,7 @@ def test_records_of_older_versions_are_read(finished: Path) -> None:
     assert record.git == GitState(commit="c" * 40, dirty=True)
 
 
-def test_a_run_of_cuda_says_once_that_it_runs_on_the_cpu(
+def test_a_run_trained_on_cuda_says_once_that_it_runs_on_the_cpu(
     finished: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, whatever happens while they are written."""
+"""Checkpoints are saved completely or not at all, and verified when they are loaded."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_saved_is_loaded_to_the_last_bit(folder: Path) -> None:
+def test_a_loaded_checkpoint_is_bit_identical(folder: Path) -> None:
     loaded = load_checkpoint(folder, MODEL, TRAINING_STATE)
     assert loaded.state == {"step": 1, "loss": 0.1 + 0.2}
     assert torch.equal(loaded.tensors[MODEL]["w"], torch.ones(3))
@@ -49,17 +49,17 @@ def test_what_is_saved_is_loaded_to_the_last_bit(folder: Path) -> None:
     ]
 
 
-def test_saving_again_leaves_nothing_behind(folder: Path) -> None:
+def test_saving_again_leaves_no_other_folders(folder: Path) -> None:
     save_checkpoint(folder, checkpoint(2))
     assert load_checkpoint(folder).state["step"] == 2
     assert [p.name for p in folder.parent.iterdir()] == ["last"]
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_checkpoint_that_training_replaces_while_it_is_read_is_read_whole(
+def test_a_checkpoint_that_is_replaced_while_loading_is_loaded_completely(
     folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """`evaluate` reads one of both: no error, and no tensors with the state of the other."""
+    """`evaluate` loads one of the two: no error, and no mix of both."""
     replaced = []
 
     def load(path: Path) -> dict[str, Tensor]:
@@ -76,12 +76,12 @@ def test_a_checkpoint_that_training_replaces_while_it_is_read_is_read_whole(
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing but `finally` of the operating system runs after it."""
+    """Simulates SIGKILL, after which no Python code runs."""
 
 
 @contextmanager
 def killed_at(event: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
-    """Raise at the n-th change of the file system, and let nothing be changed from then on."""
+    """Raise at the n-th change of the file system and at every later one."""
     count = 0
 
     def wrap(module: object, name: str) -> None:
@@ -104,7 +104,7 @@ def killed_at(event: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         yield lambda: count
 
 
-def test_killed_at_any_moment_either_checkpoint_is_whole(
+def test_one_checkpoint_is_complete_whenever_saving_is_killed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with killed_at(10**6, monkeypatch) as changes:
@@ -118,7 +118,7 @@ def test_killed_at_any_moment_either_checkpoint_is_whole(
         with killed_at(event, monkeypatch), pytest.raises(Killed):
             save_checkpoint(folder, checkpoint(2))
         outcomes.append(load_checkpoint(folder, MODEL).state["step"])
-        # The next save must neither stumble over what was left nor lose what is whole.
+        # The next save must neither fail because of leftovers nor lose a complete checkpoint.
         for later in range(1, events + 2):
             with killed_at(later, monkeypatch):
                 try:
@@ -131,11 +131,11 @@ def test_killed_at_any_moment_either_checkpoint_is_whole(
     assert set(outcomes) == {1, 2}
 
 
-def test_no_space_left_leaves_the_checkpoint_before_it(folder: Path) -> None:
+def test_a_full_disk_keeps_the_previous_checkpoint(folder: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        with pytest.raises(CheckpointError, match=r"could not be written.*intact.*--resume"):
+        with pytest.raises(CheckpointError, match=r"cannot write the checkpoint.*intact.*--resume"):
             save_checkpoint(folder, checkpoint(2, size=100_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -143,14 +143,16 @@ def test_no_space_left_leaves_the_checkpoint_before_it(folder: Path) -> None:
     assert [p.name for p in folder.parent.iterdir()] == ["last"]
 
 
-def test_a_full_disk_is_named_in_plain_words(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the library that writes tensors makes of it."""
+def test_a_full_disk_is_reported_in_the_system_s_words(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if safetensors wraps the message."""
 
     def fail(*_: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os)")
 
     monkeypatch.setattr("vl_lst.runs.checkpoint.save_file", fail)
-    with pytest.raises(CheckpointError, match=r"\(No space left on device\)"):
+    with pytest.raises(CheckpointError, match=r": No space left on device\."):
         save_checkpoint(folder, checkpoint(2))
 
 
@@ -185,10 +187,10 @@ def test_an_incomplete_folder_is_refused(
 
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-def test_special_files_are_no_part_of_a_checkpoint(
+def test_special_files_in_a_checkpoint_are_refused(
     folder: Path, name: str, make: Callable[[Path], None]
 ) -> None:
-    """Not even where the manifest says that they are empty, as their size does."""
+    """Not even if the manifest says that they are empty, as their size does."""
     path = folder / name
     path.unlink()
     make(path)
@@ -201,7 +203,7 @@ def test_special_files_are_no_part_of_a_checkpoint(
         load_checkpoint(folder, MODEL)
 
 
-def test_a_manifest_cannot_point_elsewhere(folder: Path) -> None:
+def test_a_manifest_cannot_name_files_in_other_folders(folder: Path) -> None:
     manifest = folder / "manifest.json"
     manifest.write_text(manifest.read_text().replace("model.safetensors", "../model.safetensors"))
     with pytest.raises(CheckpointError, match="not the manifest"):
@@ -217,12 +219,12 @@ def test_a_missing_checkpoint_says_how_to_get_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("saved", "words"),
     [
-        ({"a": torch.ones(2)}, "lacks 1 .*b"),
-        ({"a": torch.ones(2), "b": torch.ones(1), "c": torch.ones(1)}, "1 others .*c"),
-        ({"a": torch.ones(3), "b": torch.ones(1)}, r"a is \[3\], expected \[2\]"),
+        ({"a": torch.ones(2)}, "1 parameters are missing .*b"),
+        ({"a": torch.ones(2), "b": torch.ones(1), "c": torch.ones(1)}, "1 are unknown .*c"),
+        ({"a": torch.ones(3), "b": torch.ones(1)}, r"a has the shape \[3\], expected \[2\]"),
     ],
 )
-def test_a_checkpoint_of_another_model_changes_nothing(
+def test_a_checkpoint_of_another_model_is_refused_and_changes_nothing(
     saved: dict[str, Tensor], words: str
 ) -> None:
     parameters = {"a": torch.zeros(2), "b": torch.zeros(1)}

@@ -1,4 +1,4 @@
-"""One process works in a run's folder at a time, and no update of a record is lost."""
+"""One process at a time trains in a run's folder, and no update of a record is lost."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ with {lock}(Path({folder!r})):
 
 @contextmanager
 def held_elsewhere(lock: str, folder: Path, then: str = "") -> Iterator["subprocess.Popen[str]"]:
-    """Another process that holds a lock until it reads a line; then it does `then`."""
+    """Start another process that holds a lock until it reads a line, then runs `then`."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD.format(lock=lock, folder=str(folder), then=then)],
         stdin=subprocess.PIPE,
@@ -51,7 +51,7 @@ def held_elsewhere(lock: str, folder: Path, then: str = "") -> Iterator["subproc
         process.communicate()
 
 
-def test_a_second_process_is_told_who_trains_there(
+def test_a_second_process_learns_who_trains_in_the_folder(
     world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
@@ -69,10 +69,10 @@ def test_a_second_process_is_told_who_trains_there(
     assert not (out / ".lock").exists()
 
 
-def test_the_lock_is_held_from_the_extraction_to_the_end_of_training(
+def test_the_lock_is_held_from_extraction_to_the_end_of_training(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`train --images` begins the run before it trains."""
+    """`train --images` prepares the folder before it trains."""
     out, seen = tmp_path / "run", []
     from vl_lst.training import session
 
@@ -122,7 +122,7 @@ def test_locks_nest_in_a_thread_and_keep_others_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lock", "name"), [(exclusive_folder, ".lock"), (record_lock, ".record.lock")]
 )
-def test_what_is_in_the_place_of_a_lock_is_named(
+def test_a_folder_or_link_in_place_of_a_lock_file_is_reported(
     lock: Callable[[Path], AbstractContextManager[None]], name: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).mkdir()
@@ -139,11 +139,11 @@ def test_what_is_in_the_place_of_a_lock_is_named(
     "content",
     ["{", "[]", "[" * 4000, "\xff", '{"pid": 1, "host": "\\u001b[31m", "since": "now"}'],
 )
-def test_a_lock_file_that_cannot_be_read_still_locks(tmp_path: Path, content: str) -> None:
+def test_an_unreadable_lock_file_still_locks(tmp_path: Path, content: str) -> None:
     with held_elsewhere("exclusive_folder", tmp_path):
         (tmp_path / ".lock").write_text(content, encoding="latin-1")
         with (
-            pytest.raises(CheckpointError, match="another process works in it"),
+            pytest.raises(CheckpointError, match="another process uses it"),
             exclusive_folder(tmp_path),
         ):
             pass

@@ -1,4 +1,4 @@
-"""A run killed at any moment and resumed ends with the same bits as an undisturbed one."""
+"""A run that is killed and resumed ends with the same bits as an uninterrupted one."""
 
 import multiprocessing
 import os
@@ -17,7 +17,8 @@ from vl_lst.recipes import dump_recipe
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.training.session import train
 
-# At which event each session is killed; an undisturbed run has about 90 (see `killed_training`).
+# The event at which each session is killed; an uninterrupted run has about 95 events (see
+# `killed_training`).
 KILLS = [
     ("classify", (3,)),
     ("classify", (11, 9)),
@@ -36,6 +37,8 @@ def same_run(left: Path, right: Path) -> bool:
         "checkpoints/last/model.safetensors",
         "checkpoints/last/training_state.safetensors",
         "checkpoints/best/model.safetensors",
+        "predictions/vqa-val2014.json",
+        "predictions/vqa-val2014.scores.json",
         "model.json",
         "recipe.yaml",
     ]
@@ -43,7 +46,7 @@ def same_run(left: Path, right: Path) -> bool:
 
 
 @pytest.fixture(scope="module", params=["classify"])
-def undisturbed(
+def uninterrupted(
     request: pytest.FixtureRequest, world: TinyWorld, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
     """A recipe with dropout, checkpoints within epochs, and lines that average across them."""
@@ -62,24 +65,24 @@ def undisturbed(
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[ForkServerContext]:
-    """Forks from a process that has the libraries loaded and nothing running."""
+    """Fork from a process that has loaded the libraries and runs no threads."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["killed_training"])
     with pytest.MonkeyPatch.context() as patch:
-        # The server looks for what it is to load there and nowhere else.
+        # The fork server finds modules to preload only there.
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         yield context
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("undisturbed", "kills"), KILLS, ids=str, indirect=["undisturbed"])
-def test_killed_and_resumed_equals_undisturbed(
-    undisturbed: tuple[Path, Path],
+@pytest.mark.parametrize(("uninterrupted", "kills"), KILLS, ids=str, indirect=["uninterrupted"])
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
+    uninterrupted: tuple[Path, Path],
     kills: tuple[int, ...],
     processes: ForkServerContext,
     tmp_path: Path,
 ) -> None:
-    recipe, expected = undisturbed
+    recipe, expected = uninterrupted
     out = tmp_path / "run"
     for event in (*kills, 0):
         process = processes.Process(target=train_until, args=(recipe, out, event))
@@ -89,8 +92,8 @@ def test_killed_and_resumed_equals_undisturbed(
     assert same_run(expected, out)
 
 
-def test_a_finished_run_resumes_to_itself(undisturbed: tuple[Path, Path]) -> None:
-    _, out = undisturbed
+def test_resuming_a_finished_run_keeps_its_weights(uninterrupted: tuple[Path, Path]) -> None:
+    _, out = uninterrupted
     before = {p: p.read_bytes() for p in out.rglob("*.safetensors")}
     record = train(RunDirectory(out).recipe(), out, resume=True)
     assert record.status == "success"
@@ -98,13 +101,13 @@ def test_a_finished_run_resumes_to_itself(undisturbed: tuple[Path, Path]) -> Non
     assert {p: p.read_bytes() for p in out.rglob("*.safetensors")} == before
 
 
-def test_a_run_is_not_overwritten_without_resume(undisturbed: tuple[Path, Path]) -> None:
-    _, out = undisturbed
+def test_a_run_is_not_overwritten_without_resume(uninterrupted: tuple[Path, Path]) -> None:
+    _, out = uninterrupted
     with pytest.raises(CheckpointError, match="--resume"):
         train(RunDirectory(out).recipe(), out)
 
 
-def test_a_folder_of_something_else_is_not_written_to(world: TinyWorld, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_written_to(world: TinyWorld, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("...")
     for resume in (False, True):
         with pytest.raises(CheckpointError, match="not empty"):
@@ -112,10 +115,10 @@ def test_a_folder_of_something_else_is_not_written_to(world: TinyWorld, tmp_path
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_another_recipe_cannot_go_on_with_a_run(
-    undisturbed: tuple[Path, Path], world: TinyWorld
+def test_a_run_cannot_be_resumed_with_another_recipe(
+    uninterrupted: tuple[Path, Path], world: TinyWorld
 ) -> None:
-    _, out = undisturbed
+    _, out = uninterrupted
     recipe = RunDirectory(out).recipe()
     changed = recipe.model_copy(
         update={"optimizer": recipe.optimizer.model_copy(update={"lr": 0.5})}
@@ -124,7 +127,7 @@ def test_another_recipe_cannot_go_on_with_a_run(
         train(changed, out, resume=True)
 
 
-def test_shortened_metrics_are_noticed(world: TinyWorld, tmp_path: Path) -> None:
+def test_truncated_metrics_are_refused(world: TinyWorld, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(world.recipe(training__epochs=None, training__steps=2), out)
     (out / "metrics.jsonl").write_bytes(b"")
