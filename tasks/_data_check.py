@@ -67,7 +67,7 @@ def check_files(task: Task, data_root: Path) -> list[FileState]:
     """Look for each file the task can use."""
     states = []
     for file in task.files:
-        found = file.found(data_root)
+        found = file.find(data_root)
         states.append(FileState(file, found, None if found is None else _bytes_of(found)))
     return states
 
@@ -90,7 +90,7 @@ def check_split(task: Task, data_root: Path, split: str, features: HasImages | N
     absent = [
         file
         for file in task.files
-        if split in file.splits and not file.optional and file.found(data_root) is None
+        if split in file.splits and not file.optional and file.find(data_root) is None
     ]
     if absent:
         needed = ", ".join(f"{file.path} ({file.address})" for file in absent)

@@ -6,25 +6,12 @@ from statistics import fmean, stdev
 
 from eval.leaderboard.runs import Record
 
-__all__ = ["AVERAGE", "COSTS", "MEMORY", "Cost", "Metric", "Statistic"]
+__all__ = ["AVERAGE", "COSTS", "MEMORY", "Cost", "Statistic"]
 
 # The mean of the tasks' scores, which stands beside them.
 AVERAGE = "average"
 # What scores are set against first.
 MEMORY = "saved_for_backward"
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A task's primary metric.
-
-    Args:
-        name: The entry of a record's scores.
-        factor: What brings it to percent (captions' CIDEr: times 100).
-    """
-
-    name: str
-    factor: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from tasks import Example, get_task, task_names, with_own_files
 from tasks._answers import (
     answer_coverage,
     build_answer_list,
-    coverage_text,
+    format_coverage,
     load_answer_list,
 )
 from tasks.vqa import TASK
@@ -78,4 +78,4 @@ def test_coverage_is_of_the_best_answers_of_answered_examples() -> None:
     ]
     assert answer_coverage(table, ["a", "c"]) == 50.0
     assert answer_coverage(table[2:3], ["a"]) is None
-    assert (coverage_text(99.96), coverage_text(100.0)) == ("99.9 %", "100.0 %")
+    assert (format_coverage(99.96), format_coverage(100.0)) == ("99.9 %", "100.0 %")

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,17 +9,14 @@ import pytest
 from eval.errors import InputError
 from tasks import Task, get_task, task_names
 from tasks._data_check import check_files, check_split
-from tasks._files import CAPTION_FILES, CAPTION_SIZES, DataFile
+from tasks._files import DataFile
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 
 
 @pytest.fixture(params=task_names())
 def task(request: pytest.FixtureRequest) -> Task:
-    task = get_task(request.param)
-    if task.name == "caption":
-        return replace(task, files=CAPTION_FILES, sizes=CAPTION_SIZES)
-    return task
+    return get_task(request.param)
 
 
 class Store:
@@ -36,12 +32,12 @@ def test_every_split_has_a_file_and_a_size(task: Task) -> None:
     assert needed == set(task.splits) == set(task.sizes)
     paths = [file.path for file in task.files]
     assert len(set(paths)) == len(paths)
-    assert {path for file in task.files for path in file.made_of} <= set(paths)
+    assert {path for file in task.files for path in file.derived_from} <= set(paths)
 
 
 def test_addresses_are_of_files(task: Task) -> None:
     for file in task.files:
-        assert bool(file.made_of) == file.address.startswith("made by")
+        assert bool(file.derived_from) == file.address.startswith("made by")
         if file.source is not None:
             assert file.source.url.startswith(("https://", "http://images.cocodataset.org/"))
             assert file.source.name.endswith((".zip", ".json"))
@@ -88,14 +84,14 @@ def test_images_without_features_are_counted() -> None:
 
 
 def test_stand_ins_and_folders_of_chunks_are_found(tmp_path: Path) -> None:
-    folder = DataFile(path="gqa/all/", splits=("all",), stand_ins=("gqa/all.json",))
-    assert folder.found(tmp_path) is None
+    folder = DataFile(path="gqa/all/", splits=("all",), alternatives=("gqa/all.json",))
+    assert folder.find(tmp_path) is None
     (tmp_path / "gqa" / "all").mkdir(parents=True)
-    assert folder.found(tmp_path) is None
+    assert folder.find(tmp_path) is None
     (tmp_path / "gqa" / "all.json").write_text("{}")
-    assert folder.found(tmp_path) == tmp_path / "gqa" / "all.json"
+    assert folder.find(tmp_path) == tmp_path / "gqa" / "all.json"
     (tmp_path / "gqa" / "all" / "all_0.json").write_text("{}")
-    assert folder.found(tmp_path) == tmp_path / "gqa" / "all"
+    assert folder.find(tmp_path) == tmp_path / "gqa" / "all"
 
 
 def test_sizes_of_files_are_told() -> None:
@@ -114,5 +110,5 @@ def test_an_unknown_split_is_an_error() -> None:
 def test_only_what_prepare_makes_is_said_to_be_made_by_it() -> None:
     private = DataFile(path="mine/train.json", splits=("train",))
     assert private.address == "no public address"
-    made = DataFile(path="mine/train.json", splits=("train",), made_of=("mine/all.json",))
+    made = DataFile(path="mine/train.json", splits=("train",), derived_from=("mine/all.json",))
     assert made.address == "made by `vl-lst data prepare`"

@@ -185,7 +185,7 @@ def test_one_clear_message_for_a_wrong_question(
         (first("isBalanced", 1), "has isBalanced 1, an integer; expected true or false"),
         (first("types", None), "has no 'types'"),
         (first("types", {"structural": "verify", "detailed": "x"}), "has no 'semantic'"),
-        (first("groups", {"global": 3}), "has the global group 3"),
+        (first("groups", {"global": 3}), r"has the groups \{\'global\': 3\}; expected"),
         (first("entailed", [202]), "ids were turned into integers somewhere"),
         (first("semantic", [{"operation": "select"}]), "has no 'argument'"),
     ],
@@ -266,5 +266,5 @@ def test_a_question_without_its_global_group_is_refused(
     questions = read(root / "gqa" / VAL)
     questions[next(iter(predictions))]["groups"] = groups
     write(root / "gqa" / VAL, questions)
-    with pytest.raises(FileFormatError, match="has no 'global' in its groups"):
+    with pytest.raises(FileFormatError, match="has the groups .* expected 'global'"):
         TASK.score(predictions, root, "val")

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from eval.report.examples import ExampleCard, ExampleSheet
 from feature_extraction.errors import ImageError
 from feature_extraction.images.decode import decode_image, find_images
 from feature_extraction.names import near_names_hint
-from tasks import Example, Task, get_task, with_own_files, with_prompt_prefix
+from tasks import Example, Task, get_task, with_own_files
 from vl_lst.progress import ProgressReport
 
 __all__ = ["example_sheets", "thumbnails"]
@@ -115,7 +116,7 @@ def _task_of(run: Run, name: str) -> Task:
     prefixes = data.get("prompt_prefix")
     prefix = prefixes.get(name) if isinstance(prefixes, dict) else None
     if isinstance(prefix, str):
-        task = with_prompt_prefix(task, prefix)
+        task = replace(task, prompt_prefix=prefix)
     for split, field in (("train", "train_file"), ("val", "validation_file")):
         own = data.get(field)
         path = own.get(name) if isinstance(own, dict) else None
@@ -137,7 +138,7 @@ def _shares(
     if task.answers_are == "references":
         return {}
     scores = task.score(predictions, data_root, split).per_example
-    return {id_: value * task.primary_factor / 100 for id_, value in scores.items()}
+    return {id_: task.metric.percent(value) / 100 for id_, value in scores.items()}
 
 
 def _is_right(shares: Mapping[str, float], id_: str) -> bool | None:
@@ -164,7 +165,7 @@ def _card(
     targets = sorted(example.targets, key=lambda target: -target[1])
     return ExampleCard(
         id=example.id,
-        prompt=example.prompt.removeprefix(task.prompt_prefix),
+        prompt=example.text,
         prediction=predictions.get(example.id, ""),
         truth=[answer for answer, _ in targets[:TRUTHS_SHOWN]],
         right=_is_right(shares, example.id),

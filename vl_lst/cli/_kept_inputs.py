@@ -157,7 +157,7 @@ def _is_read(place: Path, folder: Path) -> bool:
 
     for task in map(get_task, task_names()):
         for file in task.files:
-            found = file.found(folder)
+            found = file.find(folder)
             if found is not None and (_is_same(place, str(found)) or found in place.parents):
                 return True
     return False

@@ -181,13 +181,13 @@ def download(
     if strangers := [name for name in split or [] if name not in chosen.splits]:
         raise chosen.unknown_split(strangers[0])
     asked = [file for file in chosen.files if not split or set(split) & set(file.splits)]
-    ingredients = {path for file in asked for path in file.made_of}
+    ingredients = {path for file in asked for path in file.derived_from}
     wanted = [
         file
         for file in chosen.files
         if file.source is not None and (file in asked or file.path in ingredients)
     ]
-    absent = [file for file in wanted if file.found(data_root) is None]
+    absent = [file for file in wanted if file.find(data_root) is None]
     written: list[Path] = []
     problems: list[str] = []
     # One file of each source stands for all that come with it.
@@ -211,7 +211,7 @@ def download(
         status.print(f"{there} of {len(wanted)} files were there already", markup=False)
     if not quiet:
         for file in asked:
-            if file.source is None and file.found(data_root) is None:
+            if file.source is None and file.find(data_root) is None:
                 status.print(f"not fetched: {file.path} ({file.address})", markup=False)
     write_json_report(
         json_file,

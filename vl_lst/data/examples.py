@@ -12,7 +12,7 @@ from eval.submissions import first_five
 from feature_extraction.errors import StoreError
 from feature_extraction.names import near_names_hint
 from feature_extraction.store.store import FeatureReader
-from tasks import ExampleTable, Task, get_task, with_prompt_prefix
+from tasks import ExampleTable, Task, get_task
 from tasks._answers import build_answer_list, load_answer_list
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.per_task import with_given_files
@@ -43,10 +43,10 @@ def task_of(recipe: Recipe, name: str, *, official: bool = False) -> Task:
     """
     data = recipe.data
     task = get_task(name)
-    task = with_prompt_prefix(task, data.prompt_prefix.get(name, task.prompt_prefix))
     limits_of = name if name in recipe.tasks else recipe.tasks[0]
     task = replace(
         task,
+        prompt_prefix=data.prompt_prefix.get(name, task.prompt_prefix),
         max_prompt_tokens=data.max_prompt_tokens[limits_of],
         # What may be generated must be there to learn from.
         max_answer_tokens=max(task.max_answer_tokens, recipe.generation.max_length[limits_of]),
