@@ -60,8 +60,8 @@ def test_a_check_shows_files_sizes_and_addresses(
         "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa/v2_Annotations_Val_mscoco.zip" in shown.out
     )
     assert "443,757" in shown.out
-    assert "all that is needed for train2014, val2014 is there" in shown.out
-    assert "train2014 is not of the published size" in shown.err
+    assert "train2014, val2014: all required files are present" in shown.out
+    assert "train2014 does not have the published size" in shown.err
     document = json.loads(out.read_text())
     assert document["complete"] is True
     assert [split["split"] for split in document["splits"]] == ["train2014", "val2014"]
@@ -123,7 +123,7 @@ def test_downloading_fills_the_data_root(
     assert len(json.loads(out.read_text())["written"]) == 2
     assert data("check", root, "--split", "val2014") == 0
     assert data("download", root, *arguments) == 0
-    assert "2 of 2 files were there already" in capsys.readouterr().err
+    assert "2 of 2 files already existed" in capsys.readouterr().err
 
 
 def test_an_archive_with_another_checksum_is_one_message(
@@ -148,7 +148,7 @@ def test_what_the_server_does_not_have_is_one_message(
 ) -> None:
     arguments = ("--split", "dev", "--mirror", served[1])
     assert data("download", tmp_path, *arguments, task="nlvr2") == 1
-    assert capsys.readouterr().err.count("answers 404") == 3
+    assert capsys.readouterr().err.count("responds 404") == 3
 
 
 def test_a_derived_split_asks_for_what_it_is_made_of(

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from eval._meteor import REQUESTS_AT_ONCE, Meteor
+from eval._meteor import REQUESTS_PER_BATCH, Meteor
 from eval.caption import METRICS, CaptionScores, score_captions
 
-IMAGES = 3 * REQUESTS_AT_ONCE
+IMAGES = 3 * REQUESTS_PER_BATCH
 SCRIPT = """#!{python}
 import os, signal, sys, time
 def say(text):
@@ -103,7 +103,7 @@ def test_a_machine_that_dies_at_start_is_quoted(fake_java: Fake) -> None:
 
 def test_a_tokeniser_killed_by_someone(fake_java: Fake) -> None:
     fake_java("def tokenise(): os.kill(os.getpid(), signal.SIGKILL)")
-    require_reason_for_all(score(), "the Stanford tokeniser was killed by SIGKILL")
+    require_reason_for_all(score(), "the Stanford tokenizer was killed by SIGKILL")
 
 
 def test_a_tokeniser_that_loses_a_line_is_not_trusted(fake_java: Fake) -> None:
@@ -138,8 +138,11 @@ def require_gone(process_id: int) -> None:
     ("change", "words"),
     [
         ("def converse(): sys.exit('no heap: Error 7')", ["exit code 1", "no heap: Error 7"]),
-        ("def answer(line): say('Error: specify SCORE')", ["'Error: specify SCORE'", "no score"]),
-        ("def answer(line): say('')", ["no score"]),
+        (
+            "def answer(line): say('Error: specify SCORE')",
+            ["'Error: specify SCORE'", "expected a score"],
+        ),
+        ("def answer(line): say('')", ["expected a score"]),
         ("def converse(): sys.stdin.close(); time.sleep(600)", ["within 1 seconds"]),
         ("def converse(): time.sleep(600)", ["METEOR did not finish within 1 seconds"]),
         ("def answer(line): time.sleep(0.2); say('1.0')", ["within 1 seconds"]),
@@ -166,11 +169,11 @@ def test_meteor_killed_between_two_answers(
     class Victim(Meteor):
         asked = 0
 
-        def ask(self, lines: list[str], *, answers: int) -> list[str]:
+        def request(self, lines: list[str], *, num_answers: int) -> list[str]:
             self.asked += 1
             if self.asked == 2:
                 os.kill(self.process_id, signal.SIGKILL)
-            return super().ask(lines, answers=answers)
+            return super().request(lines, num_answers=num_answers)
 
     fake_java("")
     monkeypatch.setattr("eval.caption.Meteor", Victim)
@@ -233,9 +236,9 @@ def test_spice_is_joined_by_image_whatever_the_order(fake_java: Fake) -> None:
     ("change", "reason"),
     [
         (spice_writes("float('nan') if n < 2 else 0.5"), "not a number for 2 captions"),
-        (spice_writes("'x'"), "no scores that can be read"),
-        ("def spice(): pass", "no scores that can be read"),
-        ("", "SPICE ended early with exit code 1: no SPICE here"),
+        (spice_writes("'x'"), "cannot be read"),
+        ("def spice(): pass", "cannot be read"),
+        ("", "SPICE failed with exit code 1: no SPICE here"),
         ("def spice(): time.sleep(600)", "SPICE did not finish within 1 seconds"),
     ],
 )

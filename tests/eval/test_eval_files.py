@@ -16,8 +16,8 @@ from eval.files import has_byte_order_mark, read_json
     ("content", "message"),
     [
         (b'{"a": 1,\n "b" 2}', "line 2, column 6"),
-        (b'[{"a": 1}, {"a"', "cut short"),
-        (b'[{"a": 1}, {"answer": "on the ta', "cut short"),
+        (b'[{"a": 1}, {"a"', "truncated"),
+        (b'[{"a": 1}, {"answer": "on the ta', "truncated"),
         (b'{\n"\xff"', r"line 2 \(byte 3 of the file\) is not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b"9" * 5000, "a number too long"),

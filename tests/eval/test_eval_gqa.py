@@ -177,7 +177,7 @@ def test_a_balanced_question_without_prediction_is_an_error_though_the_numbers_a
 
 
 def test_ids_that_went_through_integers_are_recognised() -> None:
-    with pytest.raises(PredictionError, match=r"1 questions .* \(0042\): ids were turned into int"):
+    with pytest.raises(PredictionError, match=r"1 questions .* \(0042\), as if IDs were converted"):
         score({"42": "yes"}, {"0042": question()})
 
 

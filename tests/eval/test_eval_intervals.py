@@ -32,7 +32,7 @@ def test_the_share_is_inside_and_sides_can_be_swapped(total: int) -> None:
 
 @pytest.mark.parametrize(("right", "total"), [(0, 0), (2, 1), (-1, 5)])
 def test_what_is_no_share_is_refused(right: int, total: int) -> None:
-    with pytest.raises(ValueError, match="is no share"):
+    with pytest.raises(ValueError, match="is not a proportion"):
         wilson_interval(right, total)
 
 

@@ -117,13 +117,13 @@ def test_lines_may_end_as_on_other_systems_and_may_lack_an_answer(file: Path) ->
         ("dev-5-1-0, True", "line 2 has spaces"),
         ("dev-5-1-0 ,True", "line 2 has spaces"),
         ("", "line 2 is blank"),
-        ("identifier,prediction", "line 2 says 'prediction', neither"),
+        ("identifier,prediction", "line 2 has the label 'prediction', neither"),
         ("dev-5-1-0", "line 2 has 1 columns"),
         ("dev-5-1-0,True,0.9", "line 2 has 3 columns"),
         ("dev-5-0-0,False", "line 2 answers dev-5-0-0 again after line 1"),
-        ("dev-5-1-0,FALSE", "line 2 says 'FALSE' in the wrong case, not 'False'"),
-        ("dev-5-1-0,true", "line 2 says 'true' in the wrong case, not 'True'"),
-        ("dev-5-1-0,1", "line 2 says '1', neither"),
+        ("dev-5-1-0,FALSE", "line 2 has the label 'FALSE', not 'False'"),
+        ("dev-5-1-0,true", "line 2 has the label 'true', not 'True'"),
+        ("dev-5-1-0,1", "line 2 has the label '1', neither"),
     ],
 )
 def test_each_odd_line_is_named(file: Path, line: str, message: str) -> None:

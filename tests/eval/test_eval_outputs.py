@@ -140,7 +140,7 @@ def test_what_cannot_be_written_is_refused_before_work_begins(tmp_path: Path) ->
     listener.bind(str(tmp_path / "socket"))
     listener.close()
     for path, message in {
-        tmp_path: "is a folder: expected the name of a file to write",
+        tmp_path: "is a folder: expected the path of a file to write",
         tmp_path / "file" / "x.json": "file is a file, expected a folder",
         tmp_path / "file" / "y" / "x.json": "file is a file, expected a folder",
         tmp_path / "loop": "Too many levels of symbolic links",

@@ -13,24 +13,26 @@ from eval.vqa import score_vqa
 
 @pytest.mark.parametrize("number", [1, np.int64(1)])
 def test_ids_of_another_type_are_told_apart_from_other_examples(number: object) -> None:
-    with pytest.raises(PredictionError, match=r"of another type.*\(int.*expected '1' \(str\)"):
+    with pytest.raises(PredictionError, match=r"the wrong type.*\(int.*expected '1' \(str\)"):
         require_same_ids(["1", "2"], {number: "yes", 2: "no"})
     with pytest.raises(PredictionError, match=r"found '1' \(str\), expected 1 \(int\)"):
         require_same_ids([1, 2], {"1": "yes", "2": "no"})
 
 
 def test_other_examples_are_still_counted() -> None:
-    with pytest.raises(PredictionError, match="1 have no prediction.*1 predictions are of other"):
+    with pytest.raises(
+        PredictionError, match="1 have no prediction.*1 predictions belong to other"
+    ):
         require_same_ids(["1", "2"], {"1": "yes", "3": "no"})
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({1: "yes"}, r"must be texts: found 1 \(int\), expected '1'. Convert them with str"),
-        ({None: "yes"}, "must be texts: found None"),
-        ({"1": None}, r"answer to '1' is None \(NoneType\): expected a text"),
-        ({"1": ["yes"]}, "expected a text"),
+        ({1: "yes"}, r"must be strings: found 1 \(int\), expected '1'. Convert them with str"),
+        ({None: "yes"}, "must be strings: found None"),
+        ({"1": None}, r"answer to '1' is None \(NoneType\): expected a string"),
+        ({"1": ["yes"]}, "expected a string"),
         ([{"id": "1", "answer": "yes"}], "predictions are a list: expected a dictionary"),
         (None, "predictions are a NoneType"),
     ],
@@ -48,7 +50,7 @@ def test_predictions_are_returned_as_they_are() -> None:
 
 @pytest.mark.parametrize("given", ["ID-07 ", "id-7", "Id-07.jpg"])
 def test_ids_that_nearly_match_are_told(given: str) -> None:
-    with pytest.raises(PredictionError, match="1 ids differ only in letter case, spaces, zeros"):
+    with pytest.raises(PredictionError, match="1 IDs differ only in case, spaces, leading zeros"):
         require_same_ids(["id-07", "b"], {given: "yes", "b": "no"})
     with pytest.raises(PredictionError) as caught:
         require_same_ids(["id-07", "b"], {"id-8": "yes", "b": "no"})
@@ -65,7 +67,7 @@ def test_each_evaluator_refuses_what_is_no_dictionary_of_texts(given: object) ->
         lambda: score_vqa(given, []),
     ]
     for call in calls:
-        with pytest.raises(PredictionError, match="expected a (dictionary|text)"):
+        with pytest.raises(PredictionError, match="expected a (dictionary|string)"):
             call()
 
 

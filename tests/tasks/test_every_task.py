@@ -183,7 +183,7 @@ def test_predictions_by_integer_ids_are_one_sentence(
     task: Task, root: Path, suite: dict[str, Any], perfect: dict[str, str]
 ) -> None:
     by_number = dict(enumerate(perfect.values()))
-    with pytest.raises(PredictionError, match="ids of predictions must be texts: found 0"):
+    with pytest.raises(PredictionError, match="IDs of predictions must be strings: found 0"):
         task.score(by_number, root, suite["split"])
     with pytest.raises(PredictionError, match="expected a dictionary"):
         task.score(list(perfect.values()), root, suite["split"])

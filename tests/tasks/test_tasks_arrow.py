@@ -158,15 +158,15 @@ def test_special_files_are_neither_sources_nor_caches(source: Path, cache: Path)
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"targets": ("yes", "no")}, "the target 'yes' .*an answer and its weight from 0 to 1"),
+        ({"targets": ("yes", "no")}, "the target 'yes' .*an answer and its weight in"),
         ({"targets": ("no",)}, "the target 'no'"),
         ({"targets": "yes"}, "the targets 'yes'"),
         ({"targets": (("yes", 2.0),)}, "the target"),
         ({"targets": (("yes", None),)}, "the target"),
-        ({"id": 3}, r"an id that is 3 \(int\): expected a text"),
+        ({"id": 3}, r"an id that is 3 \(int\): expected a string"),
         ({"prompt": None}, "the prompt None"),
-        ({"image_ids": "image-1"}, "expected a tuple of texts"),
-        ({"image_ids": (1,)}, "expected a tuple of texts"),
+        ({"image_ids": "image-1"}, "expected a tuple of strings"),
+        ({"image_ids": (1,)}, "expected a tuple of strings"),
     ],
 )
 def test_what_a_task_puts_into_an_example_is_checked_once(

@@ -138,7 +138,7 @@ def test_strict_scoring_reaches_the_metric(evaluator: Evaluator, tmp_path: Path)
 
 
 def test_a_training_split_cannot_be_scored() -> None:
-    with pytest.raises(InputError, match="karpathy_train is for training.*karpathy_val"):
+    with pytest.raises(InputError, match="karpathy_train is a training split.*karpathy_val"):
         TASK.score({"902": "a cake"}, FIXTURE, "karpathy_train")
 
 
@@ -157,16 +157,19 @@ def first(table: str, name: str, value: object) -> Callable[[Any], object]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (first("images", "id", "42"), r"images\[0\] has id '42', a text"),
+        (first("images", "id", "42"), r"images\[0\] has id '42', a string"),
         (first("images", "id", 73), r"1 values of id occur more than once \(73\)"),
         (first("images", "file_name", None), r"images\[0\] has no 'file_name'"),
         (first("annotations", "id", 701), r"1 values of id occur more than once \(701\)"),
-        (first("annotations", "image_id", 5), r"captions of 1 images that are not listed \(5\)"),
+        (
+            first("annotations", "image_id", 5),
+            r"captions of 1 images that are not listed in 'images' \(5\)",
+        ),
         (first("annotations", "caption", 5), r"annotations\[0\] has caption 5, an integer"),
         (first("annotations", "caption", "\ud83d"), "not valid Unicode"),
         (lambda document: document["images"].pop(), r"captions of 1 images that are not.*\(133\)"),
         (lambda document: document["images"].clear(), "captions of 4 images that are not listed"),
-        (lambda document: document.pop("annotations"), "no 'annotations' in it"),
+        (lambda document: document.pop("annotations"), "has no 'annotations'"),
         (lambda document: document.update(images=[], annotations=[]), "no images of val2014"),
         (
             lambda document: document["images"].append({"id": 9, "file_name": "9.jpg"}),

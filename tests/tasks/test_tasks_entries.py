@@ -51,16 +51,16 @@ def test_repeated_keys_are_not_lost(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "at line 1 .*no object begins"),
-        ("[1]", "at line 1 .*no object begins"),
-        ('{"a": 1} {', "something follows"),
-        ('{"a": {"b": 1}', "cut short"),
-        ('{"a": 1, ', "cut short"),
-        ('{"a": "tex', "cut short"),
+        ("", "at line 1 .*no JSON object found"),
+        ("[1]", "at line 1 .*no JSON object found"),
+        ('{"a": 1} {', "unexpected text after"),
+        ('{"a": {"b": 1}', "truncated"),
+        ('{"a": 1, ', "truncated"),
+        ('{"a": "tex', "truncated"),
         ('{\n"a": 1,\n"b": nope}', r"at line 3 \(character 1. of the file\)"),
         ('{"a" 1}', "expected one of ':'"),
         ('{"a": 1 "b": 2}', "expected one of ',}'"),
-        ("{1: 2}", "a key must be a text"),
+        ("{1: 2}", "a key must be a string"),
         ('{"a": 1,}', "at line 1"),
         ('{"a": ' + "[" * 100_000, "nested too deeply"),
     ],
@@ -78,7 +78,7 @@ def test_an_entry_without_end_does_not_gather_the_whole_file(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_entries, "BLOCK_CHARACTERS", 10)
-    monkeypatch.setattr(_entries, "MOST_CHARACTERS", 50)
+    monkeypatch.setattr(_entries, "MAX_ENTRY_CHARACTERS", 50)
     file.write_text('{"a": "' + "x" * 100_000 + '"}')
     entries_read = read_entries(file, expected="questions")
     with pytest.raises(FileFormatError, match="not valid JSON"):

@@ -107,7 +107,7 @@ def test_sentences_may_hold_line_separators(root: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("label", "true", "line 2 has label 'true'; expected 'True' or 'False', in this case"),
+        ("label", "true", "line 2 has label 'true'; expected 'True' or 'False', capitalized"),
         ("label", True, "line 2 has label True"),
         ("identifier", "dev-5-1", "line 2 has identifier 'dev-5-1'; expected split-set-pair"),
         ("identifier", "dev-5-0-0", r"1 values of identifier occur more than once \(dev-5-0-0\)"),
@@ -127,7 +127,7 @@ def test_one_clear_message_for_a_wrong_statement(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "no statements in it"),
+        ("", "contains no statements"),
         ('{"identifier": "dev-1-0-0", "sentence": "x"}\n\n', "line 2 is empty"),
         ('{"identifier": "dev-1-', "line 1 is not valid JSON"),
         ("7\n", "line 1 is an integer"),
@@ -153,7 +153,7 @@ def test_odd_files_need_the_strict_reading(tmp_path: Path) -> None:
     TASK.write_predictions(right(FIXTURE, "dev"), file)
     text = file.read_text(encoding="utf-8").replace("dev-5-0-0,True", "dev-5-0-0, True")
     file.write_text("identifier,prediction\n" + text.replace("False", "FALSE"), encoding="utf-8")
-    with pytest.raises(PredictionError, match="line 1 says 'prediction'"):
+    with pytest.raises(PredictionError, match="line 1 has the label 'prediction'"):
         TASK.read_predictions(file)
     assert TASK.score_strictly is not None
     assert TASK.score_strictly(file, FIXTURE, "dev").metrics["accuracy"] == 0.8

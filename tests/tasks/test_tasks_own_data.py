@@ -71,7 +71,7 @@ def test_folders_may_be_written_as_on_windows(file: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["/", "\\"])
 def test_a_folder_is_no_image(file: Path, name: str) -> None:
     write(file, line(images=[name]))
-    with pytest.raises(FileFormatError, match="line 1 has the image .* expected a file's name"):
+    with pytest.raises(FileFormatError, match="line 1 has the image .* expected a file name"):
         load_own_examples(file, get_task("vqa"))
 
 
@@ -100,9 +100,9 @@ def test_a_file_without_answers_is_for_prediction_only(file: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "second", "message"),
     [
-        ("vqa", line(), "line 2 has the id 'k1' of line 1"),
+        ("vqa", line(), "line 2 has the ID 'k1' of line 1"),
         ("vqa", line(id=1.5), "line 2 has id 1.5"),
-        ("vqa", line(id=" "), "line 2 has an empty id"),
+        ("vqa", line(id=" "), "line 2 has an empty ID"),
         ("vqa", line(id="k2", images="a.jpg"), "line 2 has images 'a.jpg'.*expected a list"),
         ("vqa", line(id="k2", images=["a", "b"]), "line 2 has 2 images; vqa takes 1"),
         ("vqa", line(id="k2", images=[7]), "line 2 has 7 in 'images'"),
@@ -115,8 +115,8 @@ def test_a_file_without_answers_is_for_prediction_only(file: Path) -> None:
         ("vqa", line(id="k2", answers=["a", ""]), "line 2 has '' in 'answers'"),
         ("vqa", line(id="k2", answers="cup"), "line 2 has answers 'cup'"),
         ("vqa", ["k2"], "line 2 is a list"),
-        ("gqa", line(id="k2", answers=["a", "b"]), "line 2 has 2 answers; gqa knows one"),
-        ("caption", line(id="k2"), "has a prompt; caption has the same for all"),
+        ("gqa", line(id="k2", answers=["a", "b"]), "line 2 has 2 answers; gqa takes one"),
+        ("caption", line(id="k2"), "has a prompt; caption takes none"),
     ],
 )
 def test_faults_are_named_with_their_line(
@@ -209,7 +209,7 @@ def test_own_files_take_the_place_of_splits(file: Path, tmp_path: Path) -> None:
     task = with_own_files(get_task("vqa"), {"train": file, "val": file})
     assert task.splits == ("train", "val")
     assert task.load(tmp_path / "nowhere", "train").ids() == ["k1", "k2"]
-    with pytest.raises(InputError, match="'test'; there are: train, val"):
+    with pytest.raises(InputError, match="'test'; available: train, val"):
         task.load(tmp_path, "test")
     predictions = {"k1": "cup", "k2": "plate"}
     task.write_predictions(predictions, tmp_path / "predictions.json")
@@ -278,7 +278,7 @@ def test_a_note_says_what_the_form_of_answers_costs(prediction: str, file: Path)
     score = score_own_predictions(predictions, file, get_task("gqa"))
     assert score.metrics["accuracy"] == 25.0, "the rules stay as they are"
     (note,) = score.notes
-    assert note.startswith("1 of 4 predictions differ from a right answer only in case, spaces")
+    assert note.startswith("1 of 4 predictions differ from a correct answer only in case, spaces")
     assert "costs 25.00 percentage points" in note
     right = dict.fromkeys(predictions, "cup")
     assert not score_own_predictions(right, file, get_task("gqa")).notes
@@ -323,7 +323,7 @@ def test_files_joined_from_several_hold_more_than_one_byte_order_mark(file: Path
 def test_letters_in_another_form_of_unicode_are_counted_as_a_matter_of_form(file: Path) -> None:
     write(file, line(answers=["caf\u00e9"]))
     (note,) = score_own_predictions({"k1": "cafe\u0301"}, file, get_task("gqa")).notes
-    assert note.startswith("1 of 1 predictions differ from a right answer only in case")
+    assert note.startswith("1 of 1 predictions differ from a correct answer only in case")
 
 
 @pytest.mark.parametrize("files", [None, 5, "own.jsonl", ["own.jsonl"], {}, {5: "a"}, {" ": "a"}])
@@ -345,5 +345,5 @@ def test_the_name_of_a_task_is_no_task(file: Path) -> None:
         lambda: load_own_examples(file, name),
         lambda: score_own_predictions({"k1": "cup"}, file, name),
     ):
-        with pytest.raises(InputError, match=r"the task is 'vqa' \(str\): expected a Task"):
+        with pytest.raises(InputError, match=r"task is 'vqa' \(str\): expected a Task"):
             call()

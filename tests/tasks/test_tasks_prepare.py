@@ -87,7 +87,7 @@ def test_answers_are_counted_and_their_inverse_written(root: Path) -> None:
     labels = json.loads((root / "vqa" / "trainval_ans2label.json").read_text())
     assert [labels[answer] for answer in answers] == list(range(len(answers)))
     assert first.note.startswith(f"{len(answers):,} answers, each of at least 1 examples")
-    assert "not the 3,129 of the usual list" in first.note
+    assert "not the 3,129 of the standard list" in first.note
 
 
 def test_too_high_a_count_says_so(root: Path) -> None:
@@ -100,10 +100,10 @@ def test_the_usual_count_is_the_task_s_own_and_the_note_says_what_it_covers(
 ) -> None:
     with pytest.raises(InputError, match="no answer occurs at least 9"):
         prepare(root, min_count=None)
-    assert "100.0 % of whose answers are on the list" in prepare(root)[0].note
+    assert "covering 100.0 % of their answers" in prepare(root)[0].note
     shutil.copytree(FIXTURES / "gqa" / "gqa", tmp_path / "copy" / "gqa")
     (listed,) = prepare(tmp_path / "copy", "gqa", min_count=None)
-    assert "each of at least 1 examples of train and val, 100.0 % of" in listed.note
+    assert "each of at least 1 examples of train and val, covering 100.0 %" in listed.note
 
 
 def test_an_inverse_of_another_list_is_an_error(root: Path) -> None:

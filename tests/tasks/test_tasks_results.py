@@ -68,7 +68,7 @@ def test_an_answer_must_be_there_and_a_text(task: Task, one: dict[str, Any], fil
     assert f"[0] has no {answer_field!r}" in refused(task, file, without, FileFormatError)
     for value, kind in ((None, "null"), (0.5, "a number"), (True, "true or false")):
         message = refused(task, file, [{**one, answer_field: value}], FileFormatError)
-        assert f"[0] has {answer_field} {value}, {kind}; expected a text" in message
+        assert f"[0] has {answer_field} {value}, {kind}; expected a string" in message
 
 
 def test_the_document_must_be_a_list_of_objects(
@@ -76,8 +76,8 @@ def test_the_document_must_be_a_list_of_objects(
 ) -> None:
     id_field, _ = one
     message = refused(task, file, {"42": "yes"}, FileFormatError)
-    assert f'the document is an object; expected predictions, [{{"{id_field}"' in message
-    assert "[0] is a text; expected an object" in refused(task, file, ["yes"], FileFormatError)
+    assert f'document is an object; expected a list, predictions, [{{"{id_field}"' in message
+    assert "[0] is a string; expected an object" in refused(task, file, ["yes"], FileFormatError)
 
 
 def test_two_answers_to_one_example_are_counted_and_named(

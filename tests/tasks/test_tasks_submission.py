@@ -53,7 +53,7 @@ def test_what_is_written_passes(
     assert check.answers == {split: len(predictions)}
     published = task.sizes[split].examples
     assert any(f"{published:,} officially" in note for note in check.notes)
-    assert not any("organisers call" in note for note in check.notes)
+    assert not any("official file name is" in note for note in check.notes)
 
 
 def test_captions_go_into_one_archive_once_both_splits_are_there(tmp_path: Path) -> None:
@@ -79,10 +79,13 @@ def test_captions_go_into_one_archive_once_both_splits_are_there(tmp_path: Path)
     ("members", "message"),
     [
         (["captions_val2014_lst_results.json"], "expected exactly captions_val2014_<name>"),
-        (["a/captions_val2014_x_results.json", "captions_test2014_x_results.json"], "in no folder"),
+        (
+            ["a/captions_val2014_x_results.json", "captions_test2014_x_results.json"],
+            "without folders",
+        ),
         (
             ["captions_val2014_x_results.json", "captions_test2014_y_results.json"],
-            "different names, x and y",
+            "different methods, x and y",
         ),
     ],
 )
@@ -117,15 +120,15 @@ def test_an_archive_is_checked_inside(tmp_path: Path) -> None:
         (
             lambda rows: [*rows, {"question_id": 1, "answer": "yes"}],
             PredictionError,
-            "1 predictions are of other examples",
+            "1 predictions belong to other examples",
         ),
         (
             lambda rows: [{**row, "question_id": str(row["question_id"])} for row in rows],
             FileFormatError,
             "expected an integer",
         ),
-        (lambda rows: [{**row, "answer": 1} for row in rows], FileFormatError, "expected a text"),
-        (lambda rows: {"results": rows}, FileFormatError, "a list"),
+        (lambda rows: [{**row, "answer": 1} for row in rows], FileFormatError, "expected a string"),
+        (lambda rows: {"results": rows}, FileFormatError, "a JSON list"),
     ],
 )
 def test_faults_of_vqa_files_are_named(
@@ -148,7 +151,7 @@ def test_what_is_odd_but_no_mistake_is_noted(tmp_path: Path) -> None:
     notes = check_submission(task, path, root, "val2014").notes
     assert any("not mine.json" in note for note in notes)
     assert any("answers of val2014 are empty" in note for note in notes)
-    assert any("takes test-dev2015 and test2015, not val2014" in note for note in notes)
+    assert any("accepts test-dev2015 and test2015, not val2014" in note for note in notes)
 
 
 def test_archives_where_the_server_takes_a_file_are_refused(tmp_path: Path) -> None:
@@ -190,7 +193,7 @@ def test_forms_that_only_this_program_reads_are_not_in_order(name: str, tmp_path
     with pytest.raises(FileFormatError, match="begins with a byte-order mark"):
         check_submission(task, path, root, split)
     path.write_text("\n".join(map(json.dumps, json.loads(plain))), encoding="utf-8")
-    with pytest.raises(FileFormatError, match="is not a list; expected one list"):
+    with pytest.raises(FileFormatError, match="is not a JSON list; expected one list"):
         check_submission(task, path, root, split)
 
 
