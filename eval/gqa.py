@@ -172,7 +172,7 @@ class _Kind(NamedTuple):
     semantic: str
     length: int
     steps: int
-    right: bool
+    correct: bool
 
 
 @dataclass(slots=True)
@@ -181,7 +181,7 @@ class _Tally:
 
     ids: list[str] = field(default_factory=list)
     balanced_ids: list[str] = field(default_factory=list)
-    right: dict[str, bool] = field(default_factory=dict)
+    correct: dict[str, bool] = field(default_factory=dict)
     # Balanced questions with a prediction, by the fields of `_Kind`. Plain tuples are faster.
     counts: defaultdict[tuple[str, str, int, int, bool], int] = field(
         default_factory=lambda: defaultdict(int)
@@ -200,9 +200,9 @@ class _Tally:
         allowed: _Allowed | None,
     ) -> None:
         self.ids.append(id_)
-        right = prediction == question["answer"]
+        correct = prediction == question["answer"]
         if prediction is not None:
-            self.right[id_] = right
+            self.correct[id_] = correct
         if not question["isBalanced"]:
             return
         self.balanced_ids.append(id_)
@@ -211,7 +211,7 @@ class _Tally:
         types = question["types"]
         length = len(question["question"].split())
         steps = reasoning_steps(question["semantic"])
-        self.counts[types["structural"], types["semantic"], length, steps, right] += 1
+        self.counts[types["structural"], types["semantic"], length, steps, correct] += 1
         if allowed is not None:
             if "Common" in types["detailed"]:
                 valid = plausible = prediction in COMMON_ANSWERS
@@ -230,13 +230,13 @@ class _Tally:
 
     def accuracy_per(self, trait: Callable[[_Kind], Trait]) -> dict[Trait, TypeAccuracy]:
         totals: Counter[Trait] = Counter()
-        rights: Counter[Trait] = Counter()
+        num_correct: Counter[Trait] = Counter()
         for key, count in self.counts.items():
             kind = _Kind(*key)
             totals[trait(kind)] += count
-            rights[trait(kind)] += count * kind.right
+            num_correct[trait(kind)] += count * kind.correct
         return {
-            each: TypeAccuracy(rights[each] / totals[each] * 100, totals[each])
+            each: TypeAccuracy(num_correct[each] / totals[each] * 100, totals[each])
             for each in sorted(totals)
         }
 
@@ -244,14 +244,14 @@ class _Tally:
 def _require_predictions(
     tally: _Tally, predictions: Mapping[str, str], *, strict_official: bool
 ) -> None:
-    balanced_only = len(tally.right) == tally.answered()
+    balanced_only = len(tally.correct) == tally.answered()
     expected = tally.balanced_ids if balanced_only or strict_official else tally.ids
-    if not strict_official and len(expected) == len(tally.right) == len(predictions):
+    if not strict_official and len(expected) == len(tally.correct) == len(predictions):
         return
     unknown = {
-        id_.lstrip("0") for id_ in predictions if isinstance(id_, str) and id_ not in tally.right
+        id_.lstrip("0") for id_ in predictions if isinstance(id_, str) and id_ not in tally.correct
     }
-    lost = [id_ for id_ in expected if id_ not in tally.right and id_.lstrip("0") in unknown]
+    lost = [id_ for id_ in expected if id_ not in tally.correct and id_.lstrip("0") in unknown]
     if lost:
         raise PredictionError(
             f"{len(lost):,} questions have a prediction only under an ID without its leading "
@@ -266,7 +266,7 @@ def _require_predictions(
 
 def _scores(tally: _Tally, allowed: _Allowed | None, *, strict_official: bool) -> GqaScores:
     missing_score = 0.0 if strict_official else None
-    consistency, no_consistency = _consistency(tally, right_only=strict_official)
+    consistency, no_consistency = _consistency(tally, correct_only=strict_official)
     by_open = tally.accuracy_per(lambda kind: kind.structural == OPEN_TYPE)
     scores = GqaScores(
         accuracy=tally.accuracy_per(lambda _: "all")["all"].accuracy,
@@ -280,7 +280,7 @@ def _scores(tally: _Tally, allowed: _Allowed | None, *, strict_official: bool) -
         accuracy_per_semantic_type=tally.accuracy_per(lambda kind: kind.semantic),
         accuracy_per_length=tally.accuracy_per(lambda kind: kind.length),
         accuracy_per_steps=tally.accuracy_per(lambda kind: kind.steps),
-        per_question=tally.right,
+        per_question=tally.correct,
     )
     reasons = {
         "binary": NO_QUESTIONS.format(kind="binary"),
@@ -294,14 +294,14 @@ def _scores(tally: _Tally, allowed: _Allowed | None, *, strict_official: bool) -
     return replace(scores, reasons=reasons)
 
 
-def _consistency(tally: _Tally, *, right_only: bool) -> tuple[float | None, str]:
+def _consistency(tally: _Tally, *, correct_only: bool) -> tuple[float | None, str]:
     inferred = tally.inferred
-    if right_only:
-        inferred = {id_: ids for id_, ids in inferred.items() if tally.right[id_]}
+    if correct_only:
+        inferred = {id_: ids for id_, ids in inferred.items() if tally.correct[id_]}
     entailed = set(chain.from_iterable(inferred.values()))
-    if not entailed and not right_only:
+    if not entailed and not correct_only:
         return None, "no balanced question entails another question (entailed)"
-    unanswered = sorted(entailed.difference(tally.right))
+    unanswered = sorted(entailed.difference(tally.correct))
     if absent := sorted(set(unanswered).difference(tally.ids)):
         return None, (
             f"{len(absent):,} of the {len(entailed):,} questions that balanced ones entail are not "
@@ -315,9 +315,9 @@ def _consistency(tally: _Tally, *, right_only: bool) -> tuple[float | None, str]
             "not only the balanced ones"
         )
     shares = [
-        sum(map(tally.right.__getitem__, ids)) / len(ids)
+        sum(map(tally.correct.__getitem__, ids)) / len(ids)
         for id_, ids in inferred.items()
-        if tally.right[id_]
+        if tally.correct[id_]
     ]
     # Unlike this, `sum` compensates rounding errors since Python 3.12.
     return (reduce(add, shares, 0.0) / len(shares) * 100 if shares else 0.0), ""

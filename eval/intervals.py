@@ -10,7 +10,7 @@ __all__ = ["CONFIDENCE", "accuracy_in_context", "majority_share", "wilson_interv
 CONFIDENCE = 0.95
 
 
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion at 95 % confidence.
 
     The formula (Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
@@ -19,15 +19,15 @@ def wilson_interval(right: int, total: int) -> tuple[float, float]:
     true interval is somewhat wider.
 
     Args:
-        right: Number of correct answers.
+        correct: Number of correct answers.
         total: Number of examples.
 
     Raises:
-        ValueError: `total` is 0, or `right` is not in [0, `total`].
+        ValueError: `total` is 0, or `correct` is not in [0, `total`].
     """
-    if not 0 <= right <= total or total == 0:
-        raise ValueError(f"{right} of {total} is not a proportion")
-    share = right / total
+    if not 0 <= correct <= total or total == 0:
+        raise ValueError(f"{correct} of {total} is not a proportion")
+    share = correct / total
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     middle = share + z * z / (2 * total)
     reach = z * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
@@ -38,12 +38,12 @@ def wilson_interval(right: int, total: int) -> tuple[float, float]:
 
 
 def accuracy_in_context(
-    right: Collection[bool], answers: Collection[Hashable], *, scale: float = 1.0
+    correct: Collection[bool], answers: Collection[Hashable], *, scale: float = 1.0
 ) -> dict[str, object]:
     """Return the interval of an accuracy and its majority baseline, as metrics of a task.
 
     Args:
-        right: Whether each example was answered correctly.
+        correct: Whether each example was answered correctly.
         answers: The correct answer of each example.
         scale: The maximum accuracy, 1 or 100.
 
@@ -51,7 +51,9 @@ def accuracy_in_context(
         ValueError: There are no examples.
     """
     return {
-        "accuracy_interval": [scale * bound for bound in wilson_interval(sum(right), len(right))],
+        "accuracy_interval": [
+            scale * bound for bound in wilson_interval(sum(correct), len(correct))
+        ],
         "majority_accuracy": scale * majority_share(answers),
     }
 

@@ -63,15 +63,15 @@ def score_nlvr2(
         _require_enough(predictions, labels)
     else:
         require_same_ids(labels, predictions)
-    right = {id_: predictions[id_].lower() == label.lower() for id_, label in labels.items()}
+    correct = {id_: predictions[id_].lower() == label.lower() for id_, label in labels.items()}
     consistent: dict[str, bool] = {}
-    for id_, each in right.items():
+    for id_, each in correct.items():
         sentence = _sentence_of(id_)
         consistent[sentence] = consistent.get(sentence, True) and each
     return Nlvr2Scores(
-        accuracy=sum(right.values()) / len(right),
+        accuracy=sum(correct.values()) / len(correct),
         consistency=sum(consistent.values()) / len(consistent),
-        per_example=right,
+        per_example=correct,
     )
 
 

@@ -160,7 +160,7 @@ class _Official:
                 "grounding": None,
             },
             examples=len(scores.per_question),
-            per_example={id_: 100.0 * right for id_, right in scores.per_question.items()},
+            per_example={id_: 100.0 * correct for id_, correct in scores.per_question.items()},
             protocol="gqa official script" if strict_official else "gqa official",
             reasons={**scores.reasons, "grounding": NO_ATTENTION},
             notes=losses.notes(),
@@ -213,16 +213,16 @@ class _Lxmert:
         ids = _lxmert_ids(records)
         require_same_ids(ids, predictions)
         gold = {id_: _only_answer(records, position) for position, id_ in enumerate(ids)}
-        right = {id_: predictions[id_] == answer for id_, answer in gold.items()}
+        correct = {id_: predictions[id_] == answer for id_, answer in gold.items()}
         losses = FormattingLosses()
         for id_, answer in gold.items():
             losses.add(predictions[id_], [answer])
         nothing: dict[str, object] = dict.fromkeys((*METRICS, "grounding"))
         reason = f"LXMERT's {self._file.name} has only answers; add the official {self._official}"
         return Score(
-            metrics={**nothing, "accuracy": sum(right.values()) / len(right) * 100},
-            examples=len(right),
-            per_example={id_: 100.0 * each for id_, each in right.items()},
+            metrics={**nothing, "accuracy": sum(correct.values()) / len(correct) * 100},
+            examples=len(correct),
+            per_example={id_: 100.0 * each for id_, each in correct.items()},
             protocol="gqa official, answers of LXMERT's file",
             reasons={name: reason for name in nothing if name != "accuracy"}
             | {"grounding": NO_ATTENTION},

@@ -195,7 +195,7 @@ def _score(
     return Score(
         metrics=metrics,
         examples=len(labels),
-        per_example={id_: float(right) for id_, right in scores.per_example.items()},
+        per_example={id_: float(correct) for id_, correct in scores.per_example.items()},
         protocol="nlvr2 official script" if strict_official else "nlvr2 official",
         reasons=reasons,
     )

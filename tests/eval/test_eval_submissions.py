@@ -1,4 +1,4 @@
-"""Predictions that are not as tasks have them are told in one sentence."""
+"""Error messages for predictions that do not match the examples."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from eval.vqa import score_vqa
 
 
 @pytest.mark.parametrize("number", [1, np.int64(1)])
-def test_ids_of_another_type_are_told_apart_from_other_examples(number: object) -> None:
+def test_ids_of_another_type_are_reported_as_such(number: object) -> None:
     with pytest.raises(PredictionError, match=r"the wrong type.*\(int.*expected '1' \(str\)"):
         require_same_ids(["1", "2"], {number: "yes", 2: "no"})
     with pytest.raises(PredictionError, match=r"found '1' \(str\), expected 1 \(int\)"):
@@ -37,19 +37,19 @@ def test_other_examples_are_still_counted() -> None:
         (None, "predictions are a NoneType"),
     ],
 )
-def test_what_is_no_dictionary_of_texts_is_refused(given: object, message: str) -> None:
+def test_predictions_must_be_a_dictionary_of_strings(given: object, message: str) -> None:
     with pytest.raises(PredictionError, match=message) as caught:
         require_predictions(given)
     assert "\n" not in str(caught.value)
 
 
-def test_predictions_are_returned_as_they_are() -> None:
+def test_predictions_are_returned_unchanged() -> None:
     predictions = {"1": "yes", "2": ""}
     assert require_predictions(predictions) is predictions
 
 
 @pytest.mark.parametrize("given", ["ID-07 ", "id-7", "Id-07.jpg"])
-def test_ids_that_nearly_match_are_told(given: str) -> None:
+def test_similar_ids_are_reported(given: str) -> None:
     with pytest.raises(PredictionError, match="1 IDs differ only in case, spaces, leading zeros"):
         require_same_ids(["id-07", "b"], {given: "yes", "b": "no"})
     with pytest.raises(PredictionError) as caught:
@@ -58,7 +58,7 @@ def test_ids_that_nearly_match_are_told(given: str) -> None:
 
 
 @pytest.mark.parametrize("given", [None, [("a", "b")], {"test-1-0-0": None}])
-def test_each_evaluator_refuses_what_is_no_dictionary_of_texts(given: object) -> None:
+def test_each_evaluator_requires_a_dictionary_of_strings(given: object) -> None:
     labels = {"test-1-0-0": "True"}
     calls = [
         lambda: score_nlvr2(given, labels),
@@ -71,7 +71,7 @@ def test_each_evaluator_refuses_what_is_no_dictionary_of_texts(given: object) ->
             call()
 
 
-def test_absurd_ids_do_not_fill_the_message() -> None:
+def test_long_ids_are_shortened_in_messages() -> None:
     with pytest.raises(PredictionError) as raised:
         require_same_ids(["1" * 4000], {"2" * 4000: "yes"})
     assert len(str(raised.value)) < 400

@@ -1,4 +1,4 @@
-"""The tables of official files, and what a check of a data root says."""
+"""The lists of official files, and the check of a data root."""
 
 import shutil
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ def test_every_split_has_a_file_and_a_size(task: Task) -> None:
     assert {path for file in task.files for path in file.derived_from} <= set(paths)
 
 
-def test_addresses_are_of_files(task: Task) -> None:
+def test_addresses_name_files(task: Task) -> None:
     for file in task.files:
         assert bool(file.derived_from) == file.address.startswith("made by")
         if file.source is not None:
@@ -43,7 +43,7 @@ def test_addresses_are_of_files(task: Task) -> None:
             assert file.source.name.endswith((".zip", ".json"))
 
 
-def test_fixtures_are_complete_where_they_load(task: Task) -> None:
+def test_fixtures_are_smaller_than_published(task: Task) -> None:
     for split in task.splits:
         state = check_split(task, FIXTURES / task.name, split, None)
         if state.problem is None:
@@ -62,7 +62,7 @@ def test_a_missing_file_is_named_with_its_address(tmp_path: Path) -> None:
     assert check_split(get_task("vqa"), root, "train2014", None).problem is None
 
 
-def test_a_damaged_file_is_a_problem_of_the_split(tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_as_a_problem_of_the_split(tmp_path: Path) -> None:
     root = tmp_path / "root"
     shutil.copytree(FIXTURES / "nlvr2", root)
     with (root / "nlvr2/dev.json").open("ab") as file:
@@ -75,15 +75,15 @@ def test_a_damaged_file_is_a_problem_of_the_split(tmp_path: Path) -> None:
 def test_images_without_features_are_counted() -> None:
     task, root = get_task("nlvr2"), FIXTURES / "nlvr2"
     images = task.load(root, "dev").image_ids()
-    whole = check_split(task, root, "dev", Store(*images))
-    assert (whole.missing_images, whole.problem) == ([], None)
-    less = check_split(task, root, "dev", Store(*images[1:]))
-    assert less.missing_images == images[:1]
-    assert less.problem is not None
-    assert less.problem.startswith(f"1 of the {len(images)} images of dev")
+    complete = check_split(task, root, "dev", Store(*images))
+    assert (complete.missing_images, complete.problem) == ([], None)
+    incomplete = check_split(task, root, "dev", Store(*images[1:]))
+    assert incomplete.missing_images == images[:1]
+    assert incomplete.problem is not None
+    assert incomplete.problem.startswith(f"1 of the {len(images)} images of dev")
 
 
-def test_stand_ins_and_folders_of_chunks_are_found(tmp_path: Path) -> None:
+def test_alternatives_and_folders_of_chunks_are_found(tmp_path: Path) -> None:
     folder = DataFile(path="gqa/all/", splits=("all",), alternatives=("gqa/all.json",))
     assert folder.find(tmp_path) is None
     (tmp_path / "gqa" / "all").mkdir(parents=True)
@@ -94,7 +94,7 @@ def test_stand_ins_and_folders_of_chunks_are_found(tmp_path: Path) -> None:
     assert folder.find(tmp_path) == tmp_path / "gqa" / "all"
 
 
-def test_sizes_of_files_are_told() -> None:
+def test_file_sizes_are_reported() -> None:
     root = FIXTURES / "vqa"
     states = {state.file.path: state for state in check_files(get_task("vqa"), root)}
     path = "vqa/v2_mscoco_val2014_annotations.json"
@@ -107,8 +107,8 @@ def test_an_unknown_split_is_an_error() -> None:
         check_split(get_task("vqa"), FIXTURES / "vqa", "nope", None)
 
 
-def test_only_what_prepare_makes_is_said_to_be_made_by_it() -> None:
+def test_only_derived_files_are_made_by_prepare() -> None:
     private = DataFile(path="mine/train.json", splits=("train",))
     assert private.address == "no public address"
-    made = DataFile(path="mine/train.json", splits=("train",), derived_from=("mine/all.json",))
-    assert made.address == "made by `vl-lst data prepare`"
+    derived = DataFile(path="mine/train.json", splits=("train",), derived_from=("mine/all.json",))
+    assert derived.address == "made by `vl-lst data prepare`"

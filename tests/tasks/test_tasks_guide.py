@@ -60,6 +60,8 @@ def test_the_task_of_the_guide_refuses_wrong_input(colors: Task, data_root: Path
         colors.load(data_root, "test")
 
 
-def test_predictions_of_the_guide_survive_their_file(colors: Task, tmp_path: Path) -> None:
+def test_predictions_of_the_guide_round_trip_through_their_file(
+    colors: Task, tmp_path: Path
+) -> None:
     colors.write_predictions({"0": "red"}, tmp_path / "predictions.json")
     assert colors.read_predictions(tmp_path / "predictions.json") == {"0": "red"}

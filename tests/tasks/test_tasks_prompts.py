@@ -53,7 +53,7 @@ def test_an_example_without_a_prefix_is_all_text() -> None:
 
 
 @pytest.mark.parametrize("prompt", ["is it red?", "gpa: is it red?"])
-def test_own_files_get_the_prefix_whatever_was_cached_before(tmp_path: Path, prompt: str) -> None:
+def test_own_files_get_the_prefix_regardless_of_the_cache(tmp_path: Path, prompt: str) -> None:
     """A prompt that already begins with the task's prefix does not get it twice."""
     file = tmp_path / "own.jsonl"
     row = {"id": "k", "images": ["a.jpg"], "prompt": prompt, "answers": ["yes"]}
