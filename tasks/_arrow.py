@@ -6,6 +6,7 @@ source files, so edited annotations never use a stale cache.
 """
 
 import atexit
+import copy
 import hashlib
 import logging
 import os
@@ -43,16 +44,17 @@ class ArrowExamples:
         from datasets import Dataset
 
         self._rows: Any = Dataset.from_file(str(path))
+        self._prefix = ""
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Example:
-        return _example(self._rows[index])
+        return self._example(self._rows[index])
 
     def __iter__(self) -> Iterator[Example]:
         for batch in self._rows.data.to_batches():
-            yield from map(_example, batch.to_pylist())
+            yield from map(self._example, batch.to_pylist())
 
     def ids(self) -> list[str]:
         """Return the IDs of all examples, in order."""
@@ -66,6 +68,21 @@ class ArrowExamples:
         column = self._rows.data.column("image_ids")
         distinct: list[str] = pyarrow.compute.list_flatten(column).unique().to_pylist()
         return distinct
+
+    def with_prefix(self, prefix: str) -> "ArrowExamples":
+        """Return the same examples with a prefix before each prompt, replacing any other."""
+        examples = copy.copy(self)
+        examples._prefix = prefix
+        return examples
+
+    def _example(self, row: Mapping[str, Any]) -> Example:
+        return Example(
+            id=row["id"],
+            image_ids=tuple(row["image_ids"]),
+            prompt=self._prefix + row["text"],
+            targets=tuple(zip(row["answers"], row["weights"], strict=True)),
+            prefix=self._prefix,
+        )
 
 
 def cache_folder() -> Path:
@@ -180,7 +197,7 @@ def _row(example: Example) -> dict[str, object]:
     return {
         "id": example.id,
         "image_ids": example.image_ids,
-        "text": example.prompt,
+        "text": example.text,
         "answers": [answer for answer, _ in example.targets],
         "weights": [weight for _, weight in example.targets],
     }
@@ -214,12 +231,3 @@ def _is_weight(value: object) -> bool:
 
 def _described(value: object) -> str:
     return f"{value!r:.60} ({type(value).__name__})"
-
-
-def _example(row: Mapping[str, Any]) -> Example:
-    return Example(
-        id=row["id"],
-        image_ids=tuple(row["image_ids"]),
-        prompt=row["text"],
-        targets=tuple(zip(row["answers"], row["weights"], strict=True)),
-    )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["Example", "ExampleTable", "PrefixedExamples"]
+__all__ = ["Example", "ExampleTable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,6 @@ class Example:
         """The prompt without the task's prefix."""
         return self.prompt[len(self.prefix) :]
 
-    def with_prefix(self, prefix: str) -> "Example":
-        """Return the example with another prefix before its text."""
-        return Example(self.id, self.image_ids, prefix + self.text, self.targets, prefix)
-
 
 class ExampleTable(Protocol):
     """The examples of one split, in the order of the official file."""
@@ -54,33 +50,6 @@ class ExampleTable(Protocol):
         """Return the distinct image IDs of all examples, in order of first use."""
         ...
 
-
-class PrefixedExamples:
-    """A table of examples with a prefix before each prompt.
-
-    Args:
-        examples: The examples.
-        prefix: The prefix, with its trailing space.
-    """
-
-    def __init__(self, examples: ExampleTable, prefix: str) -> None:
-        self._examples = examples
-        self._prefix = prefix
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._examples[index].with_prefix(self._prefix)
-
-    def __iter__(self) -> Iterator[Example]:
-        for example in self._examples:
-            yield example.with_prefix(self._prefix)
-
-    def ids(self) -> list[str]:
-        """Return the IDs of all examples, in order."""
-        return self._examples.ids()
-
-    def image_ids(self) -> list[str]:
-        """Return the distinct image IDs of all examples, in order of first use."""
-        return self._examples.image_ids()
+    def with_prefix(self, prefix: str) -> "ExampleTable":
+        """Return the same examples with a prefix before each prompt, replacing any other."""
+        ...

@@ -27,7 +27,7 @@ from eval.intervals import accuracy_in_context
 from eval.submissions import first_five, require_predictions, require_same_ids
 from tasks._arguments import as_path
 from tasks._arrow import cached_examples
-from tasks._examples import Example, ExampleTable, PrefixedExamples
+from tasks._examples import Example, ExampleTable
 from tasks._formatting import FormattingLosses, exact_match
 from tasks._records import Records, read_json_lines
 from tasks._results import ResultsFormat
@@ -100,7 +100,7 @@ def load_own_examples(path: str | Path, task: Task) -> ExampleTable:
     """
     _require_task(task)
     path = as_path("the file of examples", path)
-    return PrefixedExamples(_read_examples(path, task), task.prompt_prefix)
+    return _read_examples(path, task).with_prefix(task.prompt_prefix)
 
 
 def _read_examples(path: Path, task: Task) -> ExampleTable:

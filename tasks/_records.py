@@ -19,7 +19,14 @@ from eval.files import (
 )
 from eval.submissions import first_five
 
-__all__ = ["Records", "field_of", "read_json_lines", "read_records", "repeated_ids"]
+__all__ = [
+    "Records",
+    "begins_as_list",
+    "field_of",
+    "read_json_lines",
+    "read_records",
+    "repeated_ids",
+]
 
 Value = TypeVar("Value")
 KIND_NAMES: dict[type, str] = {
@@ -166,6 +173,16 @@ def read_json_lines(path: Path, *, expected: str) -> Records:
             for number, line in enumerate(file, 1)
         ]
     return Records(path, "", rows, are_lines=True)
+
+
+def begins_as_list(path: Path, *, expected: str) -> bool:
+    """Return whether a file begins like a JSON list.
+
+    Raises:
+        InputError: There is no such file, or it is not a text file.
+    """
+    with open_text(path, expected=expected) as file:
+        return file.read(64).lstrip().startswith("[")
 
 
 def _object_lines(text: str, field: str) -> list[str]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from eval.archives import extract_members, file_names, write_zip
 from eval.errors import FileFormatError, InputError
-from eval.files import has_byte_order_mark, open_text
+from eval.files import has_byte_order_mark
 from eval.regular_files import require_regular
 from eval.submissions import require_same_ids
+from tasks._records import begins_as_list
 from tasks._task import Submission, Task
 
 __all__ = [
@@ -215,9 +216,8 @@ def _require_official_form(task: Task, path: Path) -> None:
             f"{path} begins with a byte-order mark, which servers do not accept; expected plain "
             "UTF-8. Save the file without the mark."
         )
-    with open_text(path, expected="a submission") as file:
-        is_list = file.read(64).lstrip().startswith("[")
-    if task.predictions_suffix == ".json" and not is_list:
+    is_json = task.predictions_suffix == ".json"
+    if is_json and not begins_as_list(path, expected="a submission"):
         raise FileFormatError(
             f"{path} is not a JSON list; expected one list of all answers. The server does not "
             "accept JSON Lines."

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from eval.errors import InputError
 from eval.metrics import Metric
 from tasks._arguments import PARAMETERS, CheckedCall
-from tasks._examples import ExampleTable, PrefixedExamples
+from tasks._examples import ExampleTable
 from tasks._files import DataFile, SplitSize
 
 __all__ = ["AnswerKind", "Head", "Prepared", "Score", "Submission", "Task"]
@@ -205,7 +205,7 @@ class Task:
         Raises:
             InputError: The task has no such split, or a file is missing or malformed.
         """
-        return PrefixedExamples(self.read_examples(data_root, split), self.prompt_prefix)
+        return self.read_examples(data_root, split).with_prefix(self.prompt_prefix)
 
     def unknown_split(self, split: str) -> InputError:
         """Return the error for a split that the task does not have."""

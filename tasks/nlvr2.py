@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.errors import FileFormatError, InputError
-from eval.files import open_text
 from eval.intervals import accuracy_in_context
 from eval.metrics import Metric
 from eval.nlvr2 import LABELS, read_label_lines, score_nlvr2
@@ -22,7 +21,7 @@ from eval.submissions import first_five
 from tasks._arrow import cached_examples
 from tasks._examples import Example, ExampleTable
 from tasks._files import DataFile, Source, SplitSize
-from tasks._records import Records, read_json_lines, read_records
+from tasks._records import Records, begins_as_list, read_json_lines, read_records
 from tasks._task import Score, Submission, Task
 
 __all__ = ["FILES", "SIZES", "TASK"]
@@ -90,7 +89,7 @@ def _split_file(data_root: Path, split: str) -> Path:
 
 
 def _read_statements(path: Path) -> list[_Statement]:
-    if _is_list(path):
+    if begins_as_list(path, expected="NLVR2 statements"):
         records = read_records(path, expected="the statements in LXMERT's format")
         read_one = _lxmert_statement
     else:
@@ -107,15 +106,6 @@ def _read_statements(path: Path) -> list[_Statement]:
             f"({first_five(unlabelled)}); expected labels for all statements or for none"
         )
     return statements
-
-
-def _is_list(path: Path) -> bool:
-    try:
-        with open_text(path, expected="NLVR2 statements") as file:
-            return file.read(64).lstrip().startswith("[")
-    except InputError:
-        # The reader raises the same error.
-        return False
 
 
 def _official_statement(records: Records, position: int) -> _Statement:
