@@ -156,7 +156,7 @@ def test_separators_are_reported_and_do_not_change_scores(
         plain = score_captions(captions, references)
         assert caplog.text == ""
         assert score_captions(separated, references) == plain
-    assert "captions of 80 images hold line separators" in caplog.text
+    assert "captions of 80 images contain line separators" in caplog.text
     assert score_captions(separated, references, strict_official=True) != plain
 
 
@@ -179,7 +179,7 @@ def test_texts_that_cannot_be_scored_are_explained() -> None:
 def test_nothing_to_score_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         score_captions({}, {})
-    with pytest.raises(ValueError, match="needs a reference"):
+    with pytest.raises(ValueError, match="a reference caption for each"):
         score_captions({"1": "a"}, {"1": []})
 
 
