@@ -1,11 +1,11 @@
-"""Which towers give features, and of what shape; nothing is computed and nothing fetched.
+"""List image encoders with the shapes of their features, without computing or downloading.
 
     python benchmarks/encoders.py                  the encoder table
     python benchmarks/encoders.py --open-clip      every model of open_clip's list
     python benchmarks/encoders.py NAME [NAME ...]  these, as `vl-lst extract-features` takes them
 
-Prints a line of Markdown for each: its own image size, the weights it takes by default, cells and
-channels of the grid, length of the pooled vector, or why it is refused.
+Prints one Markdown row per encoder: image size, default weights, cells and channels of the grid,
+length of the pooled vector, or the reason it is not supported.
 """
 
 import argparse
@@ -23,7 +23,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table the command line asks for."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(ENCODERS), metavar="NAME")
     parser.add_argument("--open-clip", action="store_true", help="every model of open_clip")
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def described(tower: Tower, layer: Layer) -> tuple[str, int | str]:
-    """Tell the cells and channels of a layer, or why it has none."""
+    """Return the cells and channels of a layer, or the reason it is not supported."""
     try:
         (rows, columns), channels = output_shape(tower, tower.image_size, layer)
     except EncoderError as error:

@@ -1,4 +1,4 @@
-"""Examples that the leaderboard shows, from official files and from a user's own."""
+"""Examples on the leaderboard page, from official files and from own data."""
 
 import json
 from pathlib import Path
@@ -27,10 +27,10 @@ def run_with(folder: Path, name: str, predictions: object, **fields: Any) -> Run
     return found
 
 
-def test_captions_stand_beside_what_people_say_and_are_not_graded(
+def test_captions_are_shown_with_their_references_and_not_graded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Java is not started for it either."""
+    """Nor is Java needed."""
     monkeypatch.setenv("PATH", "")
     annotations = tmp_path / "data" / "coco" / "annotations"
     annotations.mkdir(parents=True)
@@ -51,11 +51,11 @@ def test_captions_stand_beside_what_people_say_and_are_not_graded(
     )
     (sheet,) = example_sheets(run, SPLITS, 5)
     (card,) = sheet.cards
-    assert (card.prompt, card.prediction, card.right) == ("", "a cat", None)
-    assert list(card.truth) == ["a dog", "a wet dog"]
+    assert (card.prompt, card.prediction, card.is_right) == ("", "a cat", None)
+    assert list(card.references) == ["a dog", "a wet dog"]
 
 
-def test_examples_of_a_users_own_file(tmp_path: Path) -> None:
+def test_examples_of_own_data(tmp_path: Path) -> None:
     lines = [
         {"id": f"q{n}", "images": [f"p{n}.jpg"], "prompt": f"what is {n}?", "answers": ["a"]}
         for n in range(30)
@@ -73,9 +73,9 @@ def test_examples_of_a_users_own_file(tmp_path: Path) -> None:
     )
     (sheet,) = example_sheets(run, {"vqa": "val"}, 10)
     assert sheet.total == 30
-    # All three that are wrong, the rest spread over the split and in its order.
-    assert [card.id for card in sheet.cards if not card.right] == ["q0", "q1", "q2"]
-    assert [card.id for card in sheet.cards if card.right] == [
+    # All three wrong ones; the others spread over the split, in its order.
+    assert [card.id for card in sheet.cards if not card.is_right] == ["q0", "q1", "q2"]
+    assert [card.id for card in sheet.cards if card.is_right] == [
         *("q3", "q6", "q10", "q14", "q18", "q22", "q26")
     ]
     assert sheet.cards[0].prompt == "what is 0?"
@@ -83,7 +83,7 @@ def test_examples_of_a_users_own_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("root", [None, 3, "", "nowhere"])
-def test_a_data_root_that_is_none_is_said(tmp_path: Path, root: object) -> None:
+def test_an_unusable_data_root_is_reported(tmp_path: Path, root: object) -> None:
     run = run_with(tmp_path, "vqa-val2014.json", [], recipe__data__root=root)
     (sheet,) = example_sheets(run, SPLITS, 5)
     assert not sheet.cards
@@ -99,9 +99,13 @@ def test_thumbnails_are_small(tmp_path: Path) -> None:
     assert pictures["a"].startswith(b"\xff\xd8")
 
 
-def test_a_missing_picture_names_what_was_left_out(tmp_path: Path) -> None:
+def test_a_missing_image_names_the_suffixes_that_were_left_out(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "p1.png")
     (tmp_path / "p2.jxl").write_bytes(b"x")
-    cards = [ExampleCard(id="1", prompt="", prediction="", truth=[], right=None, image_ids=["p2"])]
+    cards = [
+        ExampleCard(
+            id="1", prompt="", prediction="", references=[], is_right=None, image_ids=["p2"]
+        )
+    ]
     _, missing = thumbnails(tmp_path, [ExampleSheet("vqa", "val", cards=cards)], silent)
     assert missing["p2"].endswith("; left out: 1 .jxl.")

@@ -1,4 +1,4 @@
-"""`vl-lst leaderboard` as a user calls it."""
+"""The command `vl-lst leaderboard`."""
 
 import json
 import re
@@ -30,9 +30,9 @@ def runs(trained: Path, tmp_path: Path) -> Path:
 
 
 def cards_of(page: str) -> list[tuple[str, str, str]]:
-    """(right or wrong, prompt, prediction) of all examples on a page."""
+    """Return (right or wrong, prompt, prediction) of all examples on a page."""
     return re.findall(
-        r'<li class="card (\w+)">.*?class="prompt">(.*?)</p>.*?class="said">(.*?)</span>',
+        r'<li class="card (\w+)">.*?class="prompt">(.*?)</p>.*?class="prediction">(.*?)</span>',
         page,
         re.DOTALL,
     )
@@ -50,7 +50,7 @@ def test_real_runs_become_a_page_and_tables(
     captured = capsys.readouterr()
     assert "vqa on val2014" in captured.out
     assert str(out) in captured.out
-    assert "gathering examples: 2/2" in captured.err
+    assert "collecting examples: 2/2" in captured.err
 
     document = json.loads(files["json"].read_text())
     (row,) = document["groups"][0]["rows"]
@@ -65,7 +65,7 @@ def test_real_runs_become_a_page_and_tables(
 
     page = out.read_text(encoding="utf-8")
     assert page.count('<article class="run"') == 2
-    # Six pictures, each embedded once, however many examples are about it.
+    # Each of the six images is embedded once, however many examples show it.
     assert page.count("data:image/jpeg;base64,") == 6
     predictions = json.loads((runs / "seed-0/predictions/vqa-val2014.json").read_text())
     # Both runs have the predictions of their best step.
@@ -77,8 +77,8 @@ def test_real_runs_become_a_page_and_tables(
     assert share == pytest.approx(scores[0], abs=10)
 
 
-def test_real_records_hold_what_the_leaderboard_reads(runs: Path) -> None:
-    """Names that only one side knows would read as missing, in silence."""
+def test_real_records_have_the_fields_that_the_leaderboard_reads(runs: Path) -> None:
+    """A field that only the reader knows would silently read as missing."""
     run = find_runs(runs, include_dirty=True).runs[0]
     written = json.loads((run.folder / "record.json").read_text())
     assert Record.model_fields.keys() <= written.keys()
@@ -94,10 +94,10 @@ def test_a_run_without_predictions_says_how_to_make_them(runs: Path, tmp_path: P
     out = tmp_path / "board.html"
     assert main(["leaderboard", str(runs), "--out", str(out), "--include-dirty", "--quiet"]) == 0
     page = out.read_text(encoding="utf-8")
-    assert "There are no predictions of val2014: make them with `vl-lst evaluate" in page
+    assert "No predictions of val2014. Run `vl-lst evaluate" in page
 
 
-def test_examples_are_spread_and_half_of_them_wrong(runs: Path, tmp_path: Path) -> None:
+def test_half_of_the_examples_are_wrong_if_possible(runs: Path, tmp_path: Path) -> None:
     path = runs / "seed-0" / "predictions" / "vqa-val2014.json"
     predictions = json.loads(path.read_text())
     for number, each in enumerate(predictions):
@@ -106,13 +106,13 @@ def test_examples_are_spread_and_half_of_them_wrong(runs: Path, tmp_path: Path) 
     out = tmp_path / "board.html"
     arguments = [str(runs), "--out", str(out), "--include-dirty", "--quiet"]
     assert main(["leaderboard", *arguments, "--examples", "4"]) == 0
-    # The first run's; the other has cards of its own.
+    # The cards of the first run only.
     verdicts = [verdict for verdict, *_ in cards_of(out.read_text(encoding="utf-8"))][:4]
     assert sorted(verdicts) == ["right", "right", "wrong", "wrong"]
     assert "data:image" not in out.read_text(encoding="utf-8")
 
 
-def test_without_annotations_the_page_says_so(runs: Path, tmp_path: Path) -> None:
+def test_the_page_says_that_annotations_are_missing(runs: Path, tmp_path: Path) -> None:
     for number in range(2):
         path = runs / f"seed-{number}" / "record.json"
         record = json.loads(path.read_text())
@@ -127,7 +127,7 @@ def test_without_annotations_the_page_says_so(runs: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("damage", ["[", '[{"question_id": 1, "answer": "x"}]', '"\\ud800"'])
-def test_damaged_predictions_are_said_on_the_page(runs: Path, tmp_path: Path, damage: str) -> None:
+def test_damaged_predictions_are_reported(runs: Path, tmp_path: Path, damage: str) -> None:
     (runs / "seed-0" / "predictions" / "vqa-val2014.json").write_text(damage)
     out = tmp_path / "board.html"
     arguments = [str(runs), "--out", str(out), "--include-dirty", "--quiet"]
@@ -135,23 +135,23 @@ def test_damaged_predictions_are_said_on_the_page(runs: Path, tmp_path: Path, da
     assert "The examples cannot be shown" in out.read_text(encoding="utf-8")
 
 
-def test_a_broken_picture_is_named_and_the_page_still_made(
+def test_a_broken_image_is_reported_and_the_page_still_written(
     world: TinyWorld, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = shutil.copytree(world.root / "images" / "val2014", tmp_path / "images")
     broken, gone, *_ = sorted(images.iterdir())
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"not an image")
     gone.unlink()
     out = tmp_path / "board.html"
     arguments = [str(runs), "--out", str(out), "--include-dirty", "--images", str(images)]
     assert main(["leaderboard", *arguments]) == 0
-    told = capsys.readouterr().err
-    assert f"no picture of {broken.stem}: it is not an image" in told
-    assert f"no picture of {gone.stem}: there is no file" in told
+    stderr = capsys.readouterr().err
+    assert f"no thumbnail of {broken.stem}: it is not an image" in stderr
+    assert f"no thumbnail of {gone.stem}: found no file" in stderr
     assert out.read_text(encoding="utf-8").count("data:image/jpeg;base64,") == 4
 
 
-def test_what_is_left_out_is_named_with_its_reason(
+def test_left_out_runs_are_listed_with_the_reason_on_standard_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(tmp_path / "runs", "good")
@@ -166,7 +166,7 @@ def test_what_is_left_out_is_named_with_its_reason(
     assert "NeurIPS" not in out.read_text(encoding="utf-8")
 
 
-def test_nothing_usable_is_one_message_and_leaves_no_file(
+def test_no_usable_run_is_an_error_and_leaves_no_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "board.html"
@@ -182,7 +182,7 @@ def test_nothing_usable_is_one_message_and_leaves_no_file(
 
 
 @pytest.mark.parametrize("split", ["vqa", "dance=val", "vqa="])
-def test_a_split_names_its_task(tmp_path: Path, split: str) -> None:
+def test_an_invalid_split_option_is_refused(tmp_path: Path, split: str) -> None:
     write_run(tmp_path, "a")
     assert main(["leaderboard", str(tmp_path), "--split", split]) == 2
 

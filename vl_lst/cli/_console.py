@@ -27,6 +27,7 @@ from rich.progress import (
 from rich.text import Text
 
 from eval.outputs import NO_PERMISSION
+from eval.text import escape_controls
 from feature_extraction.store.disk import is_out_of_space
 from vl_lst.progress import ProgressReport, silent
 
@@ -101,8 +102,6 @@ status = _Console(stderr=True)
 # A name may have 255 bytes. A longer word, such as a path of thousands, would hide the message.
 LONG_WORD = re.compile(r"\S{400,}")
 SHOWN_AT_START, SHOWN_AT_END = 160, 80
-# Those of a terminal, which a file name may hold.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def prepare_streams() -> None:
@@ -212,8 +211,7 @@ def complain(message: str) -> None:
 
 def _printable(message: str) -> str:
     """Escape control characters, which names in a user's files may hold, and shorten long words."""
-    text = CONTROL.sub(lambda found: ascii(found[0])[1:-1], message)
-    return LONG_WORD.sub(lambda found: _shortened(found[0]), text)
+    return LONG_WORD.sub(lambda found: _shortened(found[0]), escape_controls(message))
 
 
 def _shortened(word: str) -> str:

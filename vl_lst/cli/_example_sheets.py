@@ -1,4 +1,4 @@
-"""Examples of trained runs for the leaderboard: what was asked, said and right, with pictures."""
+"""Examples for the leaderboard page: prompts, predictions, reference answers and thumbnails."""
 
 import io
 import os
@@ -22,18 +22,19 @@ __all__ = ["example_sheets", "thumbnails"]
 
 THUMBNAIL_SIDE = 176
 JPEG_QUALITY = 72
-TRUTHS_SHOWN = 3
-# An example is right where the metric gives at least this share of what can be had.
-RIGHT_FROM = 0.5
+MAX_REFERENCES_SHOWN = 3
+# A prediction counts as right if it earns at least this share of the maximum score.
+MIN_SHARE_IF_RIGHT = 0.5
 
 
 def example_sheets(run: Run, splits: Mapping[str, str], count: int) -> list[ExampleSheet]:
-    """Examples of each task of a run; where something is missing, a note that says what.
+    """Return examples of each task of a run; a sheet without examples has a note why.
 
     Args:
-        run: The run.
-        splits: The split of each task whose examples are shown.
-        count: At most so many of each, spread over the split, half of them wrong where possible.
+        run: Run.
+        splits: Split to show, by task.
+        count: Maximum number of examples per task, spread over the split; half of them are
+            answered wrong if possible.
     """
     return [_sheet(run, task, splits[task], count) for task in run.record.tasks]
 
@@ -41,18 +42,18 @@ def example_sheets(run: Run, splits: Mapping[str, str], count: int) -> list[Exam
 def thumbnails(
     folder: Path, sheets: Sequence[ExampleSheet], report: ProgressReport
 ) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Small JPEG pictures of what examples are about.
+    """Return small JPEG versions of the images of examples.
 
     Args:
-        folder: Where the photographs are, in folders of any depth.
-        sheets: The examples.
-        report: Told how many pictures are done.
+        folder: Folder with the images, also in nested folders.
+        sheets: Examples.
+        report: Called with the number of finished images.
 
     Returns:
-        The pictures by image id, and why some are missing, by image id too.
+        The thumbnails, and the reasons why some are missing; both by image id.
 
     Raises:
-        ImageError: There is no such folder, or no image in it.
+        ImageError: The folder does not exist or has no image.
     """
     found = find_images(folder)
     path_of = {file.image_id: file.path for file in found}
@@ -62,7 +63,7 @@ def thumbnails(
     missing: dict[str, str] = {}
     for done, image_id in enumerate(wanted, start=1):
         if image_id not in path_of:
-            missing[image_id] = f"there is no file of this name in {folder}{note}"
+            missing[image_id] = f"found no file of this name in {folder}{note}"
         else:
             try:
                 pictures[image_id] = _thumbnail(path_of[image_id])
@@ -91,8 +92,8 @@ def _sheet(run: Run, name: str, split: str, count: int) -> ExampleSheet:
         return ExampleSheet(
             name,
             split,
-            note=f"There are no predictions of {split}: make them with `vl-lst evaluate "
-            f"{run.folder} --task {name} --split {split}`.",
+            note=f"No predictions of {split}. Run `vl-lst evaluate {run.folder} --task {name} "
+            f"--split {split}` to make them.",
         )
     root = _data(run).get("root")
     data_root = Path(root if isinstance(root, str) else "")
@@ -102,8 +103,8 @@ def _sheet(run: Run, name: str, split: str, count: int) -> ExampleSheet:
         ids = examples.ids()
         shares = _shares(task, predictions, data_root, split)
         cards = [
-            _card(task, examples[place], predictions, shares)
-            for place in _chosen([_is_right(shares, id_) for id_ in ids], count)
+            _card(task, examples[index], predictions, shares)
+            for index in _select([_is_right(shares, id_) for id_ in ids], count)
         ]
     except (InputError, OSError) as error:
         return ExampleSheet(name, split, note=f"The examples cannot be shown: {error}")
@@ -142,21 +143,21 @@ def _shares(
 
 
 def _is_right(shares: Mapping[str, float], id_: str) -> bool | None:
-    return shares[id_] >= RIGHT_FROM if id_ in shares else None
+    return shares[id_] >= MIN_SHARE_IF_RIGHT if id_ in shares else None
 
 
-def _chosen(right: Sequence[bool | None], count: int) -> list[int]:
-    """Places of some examples, spread over the split, half of them wrong where possible."""
-    wrong = [place for place, each in enumerate(right) if each is False]
-    others = [place for place, each in enumerate(right) if each is not False]
-    of_wrong = max(count - len(others), min(len(wrong), count // 2))
-    return sorted([*_spread(wrong, of_wrong), *_spread(others, count - of_wrong)])
+def _select(right: Sequence[bool | None], count: int) -> list[int]:
+    """Return the indices of some examples, spread over the split; half are wrong if possible."""
+    wrong = [index for index, each in enumerate(right) if each is False]
+    others = [index for index, each in enumerate(right) if each is not False]
+    num_wrong = max(count - len(others), min(len(wrong), count // 2))
+    return sorted([*_spread(wrong, num_wrong), *_spread(others, count - num_wrong)])
 
 
-def _spread(places: Sequence[int], count: int) -> list[int]:
-    if count >= len(places):
-        return list(places)
-    return [places[number * len(places) // count] for number in range(count)]
+def _spread(indices: Sequence[int], count: int) -> list[int]:
+    if count >= len(indices):
+        return list(indices)
+    return [indices[number * len(indices) // count] for number in range(count)]
 
 
 def _card(
@@ -167,7 +168,7 @@ def _card(
         id=example.id,
         prompt=example.text,
         prediction=predictions.get(example.id, ""),
-        truth=[answer for answer, _ in targets[:TRUTHS_SHOWN]],
-        right=_is_right(shares, example.id),
+        references=[answer for answer, _ in targets[:MAX_REFERENCES_SHOWN]],
+        is_right=_is_right(shares, example.id),
         image_ids=example.image_ids,
     )

@@ -1,10 +1,10 @@
-"""GQA's questions about two objects: where one is seen from the other, and how they compare."""
+"""GQA questions about two objects: spatial relations and comparisons."""
 
 from collections.abc import Iterator
 from random import Random
 
-from vl_lst.demo.gqa_asking import YES_NO, GqaQuestion, SceneView, Thing, worded
-from vl_lst.demo.gqa_programs import Program, find, joined, then
+from vl_lst.demo.gqa.programs import Program, append_step, find, join_programs
+from vl_lst.demo.gqa.question import YES_NO, GqaQuestion, SceneView, Thing, phrasings
 from vl_lst.demo.scenes import BENCHMARK_SHAPES, Relation, SceneObject, holds, pick
 
 __all__ = ["relation_questions"]
@@ -22,7 +22,7 @@ BIGGER = (
     "What is bigger, the {noun} or the {other}?",
 )
 IN_COMMON = ("What do the two shapes have in common?", "What do both shapes have in common?")
-# What the official script allows as an answer to questions about what is common.
+# Answers that the official script allows for questions of type "common".
 COMMON_ANSWERS = ("color", "material", "shape")
 
 WORDS: dict[Relation, str] = {
@@ -31,7 +31,7 @@ WORDS: dict[Relation, str] = {
     "above": "above",
     "below": "below",
 }
-# A relation, its opposite, and how to offer both.
+# A relation, its opposite, and the wording of the choice between them.
 AXES: tuple[tuple[Relation, Relation, str], ...] = (
     ("left of", "right of", "to the left or to the right of"),
     ("above", "below", "above or below"),
@@ -39,7 +39,7 @@ AXES: tuple[tuple[Relation, Relation, str], ...] = (
 
 
 def relation_questions(view: SceneView, rng: Random) -> Iterator[GqaQuestion]:
-    """Yield questions about objects beside others and about two objects that can be named."""
+    """Yield questions about neighbours, and about pairs of objects that can be named."""
     for one in view.by_shape:
         yield from _neighbours(view, one, rng)
         for other in view.by_shape:
@@ -62,28 +62,28 @@ def _neighbours(view: SceneView, thing: Thing, rng: Random) -> Iterator[GqaQuest
         fact = f"{number} is {item.shape}"
         place = _fact(relation, number, thing.number)
         object_id = view.object_ids[number]
-        found = then(thing.program, "relate", f"shape,{words},s ({object_id})")
+        found = append_step(thing.program, "relate", f"shape,{words},s ({object_id})")
         question = GqaQuestion(
             kind="query relation",
             subject=f"{words} {thing.noun}",
             answer=item.shape,
             full_answer=f"The shape {words} the {thing.noun} is a {item.shape}.",
-            program=then(found, "query", "name"),
+            program=append_step(found, "query", "name"),
             structural="query",
             semantic="rel",
             detailed="relS",
             options=BENCHMARK_SHAPES,
-            told=thing.facts() | {fact, place, f"there is {item.shape}"},
-            settled_by=(thing.named | {fact, place},),
+            stated=thing.facts() | {fact, place, f"there is {item.shape}"},
+            decided_by=(thing.named | {fact, place},),
             things=(thing,),
             answer_id=object_id,
             asks_for="name",
         )
-        yield from worded(question, NEIGHBOUR, rng, words=words, noun=thing.noun)
+        yield from phrasings(question, NEIGHBOUR, rng, words=words, noun=thing.noun)
 
 
 def _leans(relation: Relation, a: SceneObject, b: SceneObject) -> bool:
-    """Whether `a` is on that side of `b` at all, clearly or not."""
+    """Return whether `a` is on that side of `b`, by any margin."""
     return {"left of": a.x < b.x, "right of": a.x > b.x, "above": a.y < b.y, "below": a.y > b.y}[
         relation
     ]
@@ -110,11 +110,11 @@ def _places(one: Thing, other: Thing, rng: Random) -> Iterator[GqaQuestion]:
             structural="verify",
             semantic="rel",
             detailed="relVerify",
-            told=referred | {place if yes else not_asked},
-            settled_by=(named | {place},) if yes else (named | {place}, named | {not_asked}),
+            stated=referred | {place if yes else not_asked},
+            decided_by=(named | {place},) if yes else (named | {place}, named | {not_asked}),
             things=(one, other),
         )
-        yield from worded(
+        yield from phrasings(
             question, RELATED, rng, noun=one.noun, words=WORDS[asked], other=other.noun
         )
         question = GqaQuestion(
@@ -127,20 +127,22 @@ def _places(one: Thing, other: Thing, rng: Random) -> Iterator[GqaQuestion]:
             semantic="rel",
             detailed="relChooser",
             options=tuple(relation.removesuffix(" of") for relation in relations),
-            told=referred | {place},
-            settled_by=(named | {place},),
+            stated=referred | {place},
+            decided_by=(named | {place},),
             things=(one, other),
         )
-        yield from worded(question, EITHER_WAY, rng, noun=one.noun, either=either, other=other.noun)
+        yield from phrasings(
+            question, EITHER_WAY, rng, noun=one.noun, either=either, other=other.noun
+        )
 
 
 def _related(one: Thing, other: Thing, operation: str, words: str) -> Program:
     argument = f"{other.noun},{words},o ({other.object_id})"
-    return then(one.program, f"{operation} rel", argument)
+    return append_step(one.program, f"{operation} rel", argument)
 
 
 def _fact(relation: Relation, number: int, other: int) -> str:
-    """The same text for a relation and for its opposite the other way round."""
+    """Return one canonical fact for a relation and its inverse."""
     if relation in ("right of", "below"):
         relation = "left of" if relation == "right of" else "above"
         number, other = other, number
@@ -164,17 +166,19 @@ def _comparisons(one: Thing, other: Thing, rng: Random) -> Iterator[GqaQuestion]
         subject=f"{one.noun} {other.noun}",
         answer=large.noun,
         full_answer=f"The {large.noun} is bigger than the {small.noun}.",
-        program=joined(one.program, other.program, "choose bigger", f"{one.noun}|{other.noun}"),
+        program=join_programs(
+            one.program, other.program, "choose bigger", f"{one.noun}|{other.noun}"
+        ),
         structural="compare",
         semantic="attr",
         detailed="comparativeChoose",
         options=(one.noun, other.noun),
-        told=one.facts() | other.facts() | {fact},
-        settled_by=(named | {fact}, named | sizes),
+        stated=one.facts() | other.facts() | {fact},
+        decided_by=(named | {fact}, named | sizes),
         things=(one, other),
         answer_id=large.object_id,
     )
-    yield from worded(question, BIGGER, rng, noun=one.noun, other=other.noun)
+    yield from phrasings(question, BIGGER, rng, noun=one.noun, other=other.noun)
 
 
 def _same(
@@ -192,18 +196,18 @@ def _same(
         answer=YES_NO[not yes],
         full_answer=f"{YES_NO[not yes].capitalize()}, the {one.noun} is {values[0]} and the "
         f"{other.noun} is {values[1]}.",
-        program=joined(
+        program=join_programs(
             one.program, other.program, f"{'same' if asks_same else 'different'} {name}"
         ),
         structural="compare",
         semantic="attr",
         detailed="twoSame" if asks_same else "twoDifferent",
-        told=one.facts() | other.facts() | {fact},
-        settled_by=(named | {fact}, named | both_known),
+        stated=one.facts() | other.facts() | {fact},
+        decided_by=(named | {fact}, named | both_known),
         things=(one, other),
     )
     wordings = SAME if asks_same else DIFFERENT
-    yield from worded(question, wordings, rng, noun=one.noun, other=other.noun, name=name)
+    yield from phrasings(question, wordings, rng, noun=one.noun, other=other.noun, name=name)
 
 
 def _common(view: SceneView, rng: Random) -> Iterator[GqaQuestion]:
@@ -228,15 +232,15 @@ def _common(view: SceneView, rng: Random) -> Iterator[GqaQuestion]:
         subject="shapes",
         answer=shared[0],
         full_answer=f"They have the same {shared[0]}.",
-        program=joined(next(found), next(found), "common"),
+        program=join_programs(next(found), next(found), "common"),
         structural="compare",
         semantic="attr",
         detailed="twoCommon",
         options=COMMON_ANSWERS,
-        told=fact,
-        settled_by=(fact,),
+        stated=fact,
+        decided_by=(fact,),
     )
-    yield from worded(question, IN_COMMON, rng)
+    yield from phrasings(question, IN_COMMON, rng)
 
 
 def _alike(number: int, other: int, name: str, *, same: bool) -> str:

@@ -1,4 +1,4 @@
-"""What both pretraining scripts share: options, ordered batches from workers, learning rate."""
+"""Shared by the pretraining scripts: options, ordered batches from workers, learning rate."""
 
 import argparse
 import math
@@ -23,7 +23,7 @@ WARM_UP_SHARE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a pretraining script is told on its command line."""
+    """Command-line options of a pretraining script."""
 
     out: Path
     steps: int
@@ -35,29 +35,31 @@ class Options:
 
 
 def parse_options(description: str, *, steps: int, batch_size: int) -> Options:
-    """Read the command line.
+    """Parse the command line.
 
     Args:
         description: First paragraph of the help.
         steps: Default number of steps.
-        batch_size: Default number of samples of a step.
+        batch_size: Default number of samples per step.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--steps", type=int, default=steps, help="optimiser steps (%(default)s)")
     parser.add_argument(
-        "--batch-size", type=int, default=batch_size, help="samples of a step (%(default)s)"
+        "--batch-size", type=int, default=batch_size, help="samples per step (%(default)s)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (%(default)s)")
     parser.add_argument(
-        "--workers", type=int, default=2, help="processes that make data; 0: none (%(default)s)"
+        "--workers", type=int, default=2, help="data worker processes (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights and data (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of weights and data (%(default)s)"
+    )
     parser.add_argument(
         "--minutes",
         type=float,
-        help="end training after this long at the latest, learning rate annealed all the same; "
-        "the result then depends on the machine's speed",
+        help="time limit; the learning rate is annealed to fit it, so the result depends on the "
+        "machine's speed",
     )
     values = parser.parse_args()
     return Options(
@@ -72,19 +74,19 @@ def parse_options(description: str, *, steps: int, batch_size: int) -> Options:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is CUDA where there is one, else the CPU."""
+    """Return the device of that name; "auto" is CUDA if available, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
 class Schedule:
-    """Linear warm-up, then half a cosine to zero, by steps or by time, whichever ends first.
+    """Linear warm-up, then cosine decay to zero, over a number of steps or a time limit.
 
     Args:
         peak: Learning rate after warm-up.
-        steps: Steps at which training ends.
-        minutes: Time after the first step at which it ends as well, or `None`.
+        steps: Maximum number of steps.
+        minutes: Time limit, counted from the first step, or `None`.
     """
 
     def __init__(self, *, peak: float, steps: int, minutes: float | None) -> None:
@@ -109,14 +111,14 @@ class Schedule:
 
 
 def ordered_batches(make: Callable[[int], T], *, count: int, workers: int) -> Iterator[T]:
-    """Yield `make(0)`, ..., `make(count - 1)` in order, made ahead by other processes.
+    """Yield `make(0)`, ..., `make(count - 1)` in order, prefetched by worker processes.
 
     Results travel through pipes, not shared memory, which containers often limit to 64 MB.
 
     Args:
         make: A picklable function whose result depends on the index alone.
         count: Number of results.
-        workers: Number of processes; 0 makes them in this one.
+        workers: Number of worker processes; 0 computes in this process.
     """
     if workers == 0:
         yield from map(make, range(count))

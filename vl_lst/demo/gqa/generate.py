@@ -1,32 +1,32 @@
-"""Questions about scenes in the manner of GQA."""
+"""All GQA questions about a scene."""
 
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from vl_lst.demo.gqa_asking import YES_NO, GqaQuestion, SceneView, worded
-from vl_lst.demo.gqa_attributes import attribute_questions
-from vl_lst.demo.gqa_existence import existence_questions
-from vl_lst.demo.gqa_programs import Step, then
-from vl_lst.demo.gqa_relations import relation_questions
+from vl_lst.demo.gqa.attributes import attribute_questions
+from vl_lst.demo.gqa.existence import existence_questions
+from vl_lst.demo.gqa.programs import Step, append_step
+from vl_lst.demo.gqa.question import YES_NO, GqaQuestion, SceneView, phrasings
+from vl_lst.demo.gqa.relations import relation_questions
 from vl_lst.demo.scenes import Scene, pick
 
 __all__ = ["gqa_questions_about"]
 
 BACKGROUNDS = ("light", "dark")
-# Mean channel values from which on a background is light, and up to which it is dark.
+# Mean channel values: at least LIGHT is a light background, at most DARK a dark one.
 LIGHT, DARK = 200, 100
-# Light ones are so much more common that only this share of them is asked about.
+# Light backgrounds are far more common, so only this share of them gets a question.
 LIGHT_SHARE = 0.16
 VERIFY_BACKGROUND = ("Is the background {value}?", "Is this a {value} background?")
 
 
 def gqa_questions_about(scene: Scene, rng: Random, object_ids: Sequence[str]) -> list[GqaQuestion]:
-    """Return questions of every kind the scene has an answer to, some in two wordings.
+    """Return every question that the scene answers, some in two wordings.
 
     Args:
-        scene: What the picture shows.
-        rng: Chooses wordings, and what to ask about among the things that are not there.
-        object_ids: Ids of the scene's objects.
+        scene: The scene.
+        rng: Chooses wordings, and absent objects to ask about.
+        object_ids: Ids of the scene's objects, in order.
     """
     view = SceneView(scene, object_ids)
     return [
@@ -52,11 +52,11 @@ def _background(scene: Scene, rng: Random) -> Iterator[GqaQuestion]:
         subject=asked,
         answer=YES_NO[asked != truth],
         full_answer=f"{YES_NO[asked != truth].capitalize()}, the background is {truth}.",
-        program=then(program, "verify background", asked),
+        program=append_step(program, "verify background", asked),
         structural="verify",
         semantic="global",
         detailed="backgroundVerify",
-        told=known,
-        settled_by=(known,),
+        stated=known,
+        decided_by=(known,),
     )
-    yield from worded(question, VERIFY_BACKGROUND, rng, value=asked)
+    yield from phrasings(question, VERIFY_BACKGROUND, rng, value=asked)

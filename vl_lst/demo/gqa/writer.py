@@ -1,6 +1,6 @@
-"""The benchmark's questions in the format of GQA: balanced, all, and the answers to choose from.
+"""The demo's questions in the format of GQA: balanced questions, all questions, and choices.
 
-They are about the pictures of VQA, whose stems are their image ids.
+They are about the pictures of the VQA splits; the image id is the file's stem.
 """
 
 from collections import defaultdict
@@ -12,14 +12,14 @@ from typing import Any
 
 from eval.outputs import write_json
 from vl_lst.demo.balance import choose_balanced
-from vl_lst.demo.gqa_asking import GqaQuestion
-from vl_lst.demo.gqa_programs import as_json, as_text
-from vl_lst.demo.gqa_questions import gqa_questions_about
+from vl_lst.demo.gqa.generate import gqa_questions_about
+from vl_lst.demo.gqa.programs import as_json, as_text
+from vl_lst.demo.gqa.question import GqaQuestion
 from vl_lst.demo.splits import Split
 
 __all__ = ["GqaDocuments", "gqa_split", "write_gqa"]
 
-# Shares of the kinds of questions. What can be answered by looking up one thing prevails, as in
+# Relative frequencies of the kinds of questions. Questions about a single attribute dominate, as in
 # the other tasks.
 KIND_WEIGHTS = {
     "exist": 18,
@@ -52,10 +52,10 @@ KIND_WEIGHTS = {
 BALANCED_PER_IMAGE = 6
 QUESTIONS_PER_IMAGE = 14
 
-# Ids have eight digits, in an order that says nothing; one in ten begins with a zero.
+# Ids have eight digits in shuffled order; one in ten begins with a zero, as official ids do.
 NUMBER_OF_IDS = 10**8
 SCATTER = 7_654_321
-MOST_QUESTIONS = 100
+MAX_QUESTIONS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ class GqaDocuments:
     """A split's official documents, each by question id.
 
     Args:
-        balanced: The questions to train and to judge with.
-        all: These, and others that they entail or that are asked in other words.
-        choices: Valid and plausible answers of all.
+        balanced: Questions for training and scoring.
+        all: The balanced questions, questions that they entail, and paraphrases.
+        choices: Valid and plausible answers of every question.
     """
 
     balanced: dict[str, dict[str, Any]]
@@ -75,7 +75,7 @@ class GqaDocuments:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A question that got its id."""
+    """A question with its id."""
 
     id: str
     question: GqaQuestion
@@ -83,7 +83,7 @@ class _Asked:
 
 
 def write_gqa(data_root: Path, split: Split) -> None:
-    """Write a split's official questions, and the choices where it validates, into `gqa/`."""
+    """Write a split's questions, and the choices of "val", to `gqa/` in the official format."""
     documents = gqa_split(split)
     folder, name = data_root / "gqa", split.gqa_name
     write_json(folder / f"{name}_balanced_questions.json", documents.balanced, indent=None)
@@ -108,7 +108,7 @@ def gqa_split(split: Split) -> GqaDocuments:
 
 
 def _asked(split: Split) -> Iterator[list[_Asked]]:
-    """For each picture, the balanced questions and then others, entailed ones first."""
+    """Yield the questions of each picture: balanced ones first, then entailed ones, then others."""
     rng = Random(f"gqa {split.name}")
     candidates = [_candidates(split, number, rng) for number in range(split.images)]
     chosen = choose_balanced(
@@ -124,7 +124,7 @@ def _asked(split: Split) -> Iterator[list[_Asked]]:
             key=lambda each: (not any(one.entails(each) for one in balanced), rng.random()),
         )
         asked = [*balanced, *others[: QUESTIONS_PER_IMAGE - len(balanced)]]
-        first = (split.first_image_id + number) * MOST_QUESTIONS
+        first = (split.first_image_id + number) * MAX_QUESTIONS
         yield [
             _Asked(_question_id(first + position), question, position < len(balanced))
             for position, question in enumerate(asked)
@@ -177,7 +177,7 @@ def _local_group(question: GqaQuestion) -> str:
 
 
 def _annotations(question: GqaQuestion) -> dict[str, dict[str, str]]:
-    """Which words speak of which object: {"2": id} for one word, {"2:4": id} for several."""
+    """Return the object id of each word span: {"2": id} for one word, {"2:4": id} for several."""
 
     def spans(text: str) -> dict[str, str]:
         words = [word.strip(".,?") for word in text.split()]
@@ -198,7 +198,7 @@ def _annotations(question: GqaQuestion) -> dict[str, dict[str, str]]:
 
 
 def _choices(questions: dict[str, GqaQuestion]) -> dict[str, dict[str, list[str]]]:
-    """Valid are all answers of the right sort, plausible those that are given in this split."""
+    """Return all answers of the right type as valid, those that occur in the split as plausible."""
     given: defaultdict[str, set[str]] = defaultdict(set)
     for question in questions.values():
         given[_local_group(question)].add(question.answer)

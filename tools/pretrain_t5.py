@@ -1,6 +1,6 @@
-"""Pretrains the demo's T5 on text of the shapes world.
+"""Pretrain the demo's T5 on text about the shapes world.
 
-Run it as `python -m vl_lst.demo.pretrain_t5 --out DIR`.
+Run it as `python -m tools.pretrain_t5 --out DIR`.
 
 A Unigram tokenizer whose pieces are the words of that text, characters and bytes for everything
 else; and a T5 (v1.0: ReLU, tied embeddings) trained by span corruption (arXiv 1910.10683, sec.
@@ -27,10 +27,10 @@ from tokenizers.models import Unigram
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from vl_lst.demo._pretraining import Options, Schedule, ordered_batches, parse_options
+from tools._pretraining import Options, Schedule, ordered_batches, parse_options
+from tools.shapes_texts import GENERIC_LINES, line_about
 from vl_lst.demo.questions import ANSWERS
 from vl_lst.demo.scenes import Purpose, scene_seed
-from vl_lst.demo.texts import GENERIC_LINES, line_about
 
 __all__ = ["MODEL_CONFIG", "SpanBatch", "build_tokenizer", "corrupt", "main", "make_batch"]
 
@@ -58,12 +58,12 @@ MODEL_CONFIG: dict[str, Any] = {
 
 NOISE_DENSITY = 0.2
 MEAN_SPAN = 2.0
-LONGEST_SOURCE = 80
-# Lengths are padded to multiples of this, so that a GPU sees few different shapes.
+MAX_SOURCE_LENGTH = 80
+# Lengths are padded to multiples of this, which keeps the number of distinct shapes small.
 LENGTH_STEP = 16
 
 PEAK_LEARNING_RATE = 2e-3
-STEPS_BETWEEN_LINES = 100
+STEPS_PER_LOG_LINE = 100
 HELD_OUT_BATCHES = 8
 
 IGNORED = -100
@@ -78,14 +78,14 @@ class SpanBatch:
 
 
 def build_tokenizer(seed: int) -> Tokenizer:
-    """Make a tokenizer of the world's words; `<pad>` 0, `</s>` 1, `<unk>` 2, sentinels last.
+    """Return a tokenizer of the world's words: `<pad>` 0, `</s>` 1, `<unk>` 2, sentinels last.
 
     The frequent words are pieces of their own, so every answer is one token; other text falls
     apart into characters, and what is not ASCII into bytes. Text is lower-cased: questions begin
     with capitals, answers do not.
     """
-    # Pieces are counted rather than learnt: the library's Unigram trainer gives other pieces on
-    # each run, and splits words it has seen thousands of times.
+    # Pieces are counted, not trained: the library's Unigram trainer is not deterministic and splits
+    # frequent words.
     tokenizer = Tokenizer(Unigram())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -106,20 +106,20 @@ def build_tokenizer(seed: int) -> Tokenizer:
 
 
 def corrupt(ids: Sequence[int], rng: Random, *, first_sentinel: int) -> tuple[list[int], list[int]]:
-    """Replace random spans by sentinels, at least one (arXiv 1910.10683, figure 2).
+    """Replace at least one random span by a sentinel (T5, arXiv 1910.10683, figure 2).
 
     Args:
-        ids: Tokens of a line without end-of-sequence, at least one.
+        ids: Token ids of a line without end-of-sequence, at least one.
         rng: Chooses the spans.
-        first_sentinel: Id of `<extra_id_0>`; the following ones count down.
+        first_sentinel: Id of `<extra_id_0>`; later sentinels have lower ids.
 
     Returns:
-        The corrupted line and what was taken out of it, both with end-of-sequence.
+        Source and target, both with end-of-sequence.
     """
     hidden = max(1, round(len(ids) * NOISE_DENSITY))
     spans = min(max(1, round(hidden / MEAN_SPAN)), len(ids) - hidden + 1)
-    lengths = _parts(hidden, spans, rng, least=1)
-    gaps = _parts(len(ids) - hidden, spans + 1, rng, least=0)
+    lengths = _parts(hidden, spans, rng, minimum=1)
+    gaps = _parts(len(ids) - hidden, spans + 1, rng, minimum=0)
     source: list[int] = []
     target: list[int] = []
     at = 0
@@ -134,14 +134,14 @@ def corrupt(ids: Sequence[int], rng: Random, *, first_sentinel: int) -> tuple[li
 def make_batch(
     index: int, *, tokenizer_json: str, purpose: Purpose, batch_size: int, seed: int
 ) -> SpanBatch:
-    """Make the batch of a step.
+    """Return the batch of a step.
 
     Args:
-        index: The step; other steps have lines about other scenes.
-        tokenizer_json: The tokenizer, serialised.
-        purpose: Whose scenes.
+        index: Index of the step; every step has different scenes.
+        tokenizer_json: The serialised tokenizer.
+        purpose: Seed range of the scenes.
         batch_size: Number of lines.
-        seed: Shifts the scenes and the choice of words and spans.
+        seed: Seed of the scenes, wordings and spans.
     """
     tokenizer = _tokenizer(tokenizer_json)
     first_sentinel = tokenizer.get_vocab_size() - 1
@@ -150,7 +150,7 @@ def make_batch(
     encoded = tokenizer.encode_batch([line_about(s) for s in seeds], add_special_tokens=False)
     pairs = [
         corrupt(
-            line.ids[:LONGEST_SOURCE], Random(f"{seed} spans {s}"), first_sentinel=first_sentinel
+            line.ids[:MAX_SOURCE_LENGTH], Random(f"{seed} spans {s}"), first_sentinel=first_sentinel
         )
         for line, s in zip(encoded, seeds, strict=True)
     ]
@@ -161,7 +161,7 @@ def make_batch(
 
 
 def main() -> None:
-    """Train, judge and save."""
+    """Train, evaluate and save the model."""
     options = parse_options(
         "Pretrain the demo's T5 on text of the shapes world.", steps=700, batch_size=64
     )
@@ -194,7 +194,7 @@ def _train(model: T5ForConditionalGeneration, tokenizer: Tokenizer, options: Opt
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % STEPS_BETWEEN_LINES == 0:
+        if step % STEPS_PER_LOG_LINE == 0:
             print(f"step {step}: loss {loss.item():.3f}, lr {learning_rate:.2e}", flush=True)
 
 
@@ -239,21 +239,21 @@ _loaded: dict[str, Tokenizer] = {}
 
 
 def _tokenizer(serialised: str) -> Tokenizer:
-    """Build a tokenizer once per process."""
+    """Return the tokenizer, built once per process."""
     if serialised not in _loaded:
         _loaded[serialised] = Tokenizer.from_str(serialised)
     return _loaded[serialised]
 
 
-def _parts(total: int, count: int, rng: Random, *, least: int) -> list[int]:
-    """Cut `total` into `count` random parts of at least `least`."""
-    spare = total - count * least
+def _parts(total: int, count: int, rng: Random, *, minimum: int) -> list[int]:
+    """Split `total` into `count` random parts of at least `minimum`."""
+    spare = total - count * minimum
     cuts = sorted(int(rng.random() * (spare + 1)) for _ in range(count - 1))
-    return [b - a + least for a, b in zip([0, *cuts], [*cuts, spare], strict=True)]
+    return [b - a + minimum for a, b in zip([0, *cuts], [*cuts, spare], strict=True)]
 
 
 def _pieces(tokenizer: Tokenizer, seed: int) -> list[tuple[str, float]]:
-    """Pieces with their log probabilities: words by frequency, then characters, then bytes."""
+    """Return pieces with log probabilities: words by frequency, then characters, then bytes."""
     seeds = (scene_seed(Purpose.PRETRAIN_T5, (seed << 32) + n) for n in range(TOKENIZER_LINES))
     counts = Counter(
         word
@@ -285,11 +285,11 @@ def _padded(rows: Sequence[Sequence[int]], filler: int) -> npt.NDArray[np.int64]
 
 
 def _save(model: T5ForConditionalGeneration, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write the folder whole: beside its place first, then in it."""
+    """Write to a temporary folder, then rename it."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     model.half().save_pretrained(unfinished)
-    # Without this, `from_pretrained` would hand out half-precision models, which T5 overflows in.
+    # Otherwise `from_pretrained` would load in half precision, in which T5 overflows.
     config = json.loads((unfinished / "config.json").read_text(encoding="utf-8"))
     config["dtype"] = "float32"
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"

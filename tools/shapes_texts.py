@@ -1,7 +1,7 @@
-"""Lines of text about the shapes world, for the demo's T5 to be pretrained on.
+"""Pretraining text of the demo's T5: lines about the shapes world.
 
 Descriptions, true statements with and without negation, questions in several wordings, and
-generic English that people put around such things. No line gives a question its answer.
+generic English. No line answers a question.
 """
 
 from random import Random
@@ -15,7 +15,7 @@ __all__ = ["GENERIC_LINES", "line_about"]
 OBJECT_COUNTS = (1, 1, 2, 2, 3, 3, 4, 5)
 PREFIXES = ("vqa: ", "gqa: ", "nlvr: ", "caption: ", "")
 
-# Words of ordinary questions, so that the vocabulary and the model are not lost outside the world.
+# Ordinary questions, so that vocabulary and model cover some English beyond the shapes world.
 GENERIC_LINES: tuple[str, ...] = (
     "What is in the picture?",
     "What is in this image?",
@@ -92,25 +92,25 @@ GENERIC_LINES: tuple[str, ...] = (
 
 
 def line_about(seed: int) -> str:
-    """Return one line of one or several sentences about the scene of a seed.
+    """Return one line, of one or more sentences, about the scene of a seed.
 
     Args:
-        seed: From `vl_lst.demo.scenes.scene_seed`, for the purpose of pretraining T5.
+        seed: Seed from `vl_lst.demo.scenes.scene_seed` for T5 pretraining.
     """
     scene = sample_scene(seed, counts=OBJECT_COUNTS)
     rng = Random(f"text {seed}")
-    way = rng.random()
-    if way < 0.06:
+    style = rng.random()
+    if style < 0.06:
         return pick(rng, PREFIXES) + pick(rng, GENERIC_LINES)
-    if way < 0.5:
+    if style < 0.5:
         return _asked(scene, rng)
-    if way < 0.75:
+    if style < 0.75:
         return _described(scene, rng)
     return f"{_described(scene, rng)} {_asked(scene, rng)}"
 
 
 def _asked(scene: Scene, rng: Random) -> str:
-    """One question, as a task puts it, or several wordings of questions about one thing."""
+    """Return one question in a task's format, or several wordings of one question."""
     first = pick(rng, questions_about(scene, rng))
     if rng.random() < 0.6:
         return pick(rng, PREFIXES) + first.text
@@ -119,14 +119,14 @@ def _asked(scene: Scene, rng: Random) -> str:
 
 
 def _described(scene: Scene, rng: Random) -> str:
-    sentences = [caption(scene, rng, most_objects=6) + "."]
+    sentences = [caption(scene, rng, max_objects=6) + "."]
     for _ in range(1 + int(rng.random() * 4)):
         sentences.append(_statement(scene, rng))
     return " ".join(sentences)
 
 
 def _statement(scene: Scene, rng: Random) -> str:
-    """Something true of the scene, half the time by saying what is not so."""
+    """Return a true statement about the scene, often a negated one."""
     item = pick(rng, scene.objects)
     pairs = {noun_phrase(other) for other in scene.objects}
     colour, shape = pick(rng, tuple(COLOURS)), pick(rng, SHAPES)

@@ -1,17 +1,15 @@
-"""Pretrains the demo's CLIP on the shapes world: `python -m vl_lst.demo.pretrain_clip --out DIR`.
+"""Pretrain the demo's CLIP on the shapes world: `python -m tools.pretrain_clip --out DIR`.
 
 Model and contrastive loss are open_clip's own; the image tower is its `ModifiedResNet`, the
-architecture of RN50 and RN101 with fewer and narrower layers, so the grid of its last layer is
-7 x 7 at 224 pixels like theirs. The folder written loads with
-`open_clip.create_model("local-dir:DIR")`.
+architecture of RN50 and RN101 with fewer and narrower layers, so its last layer also has a 7 x 7
+grid at 224 pixels. The output folder loads with `open_clip.create_model("local-dir:DIR")`.
 
-Two losses are added: a picture against captions of the whole picture (CLIP, arXiv 2103.00020),
-and the grid cell at an object's centre against phrases such as "small red circle" (as RegionCLIP,
-arXiv 2112.09106, does with regions). The second makes single cells of the grid mean something after
-an hour on two cores; cells reach the common space through the attention pool's value and output
-projections (MaskCLIP, arXiv 2112.01071). Most steps see small pictures, which cost a third. The
-text tower reads `caption_ids`, a vocabulary of
-words of the shapes world, because the stock 49,408 pieces would outweigh everything else.
+The loss is the sum of two: pictures against captions (CLIP, arXiv 2103.00020), and the grid cell at
+an object's centre against phrases such as "small red circle", as RegionCLIP (arXiv 2112.09106) does
+with regions. The second makes single cells meaningful after an hour on two cores. Cells are
+projected through the attention pool's value and output projections (MaskCLIP, arXiv 2112.01071).
+Most steps use small pictures, which cost a third. The text tower reads `caption_ids`, a vocabulary
+of the words of the shapes world: an embedding of the stock 49,408 tokens would dwarf the model.
 """
 
 from collections.abc import Iterator
@@ -32,8 +30,8 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from eval.outputs import atomic_path, write_json
-from vl_lst.demo._pretraining import Options, Schedule, ordered_batches, parse_options
-from vl_lst.demo._probe import probe_accuracies
+from tools._pretraining import Options, Schedule, ordered_batches, parse_options
+from tools._probe import probe_accuracies
 from vl_lst.demo.captions import CAPTION_WORDS, caption
 from vl_lst.demo.rendering import render
 from vl_lst.demo.scenes import (
@@ -84,19 +82,19 @@ PREPROCESSING: dict[str, Any] = {
     "fill_color": 0,
 }
 
-# Each batch holds an equal share of pictures of every one of these sizes, in pixels. Small
-# pictures, blown up to 224, are common in the wild.
+# Picture sizes in pixels; a batch holds equally many of each. Small pictures, upscaled to 224, are
+# common in real data.
 PICTURE_SIZES = (64, 64, 64, 96, 112, 128, 160, 224)
 OBJECT_COUNTS = (1, 1, 1, 2, 2, 3, 3, 4, 5, 6)
-SMALL_SIDE = 128  # pixels; the grid is 4 x 4 then
-SHARE_OF_SMALL = 0.75
-BLURRED = 0.15
-COMPRESSED = 0.5
+SMALL_SIDE = 128  # pixels, for a 4 x 4 grid
+SMALL_STEP_PROBABILITY = 0.75
+BLUR_PROBABILITY = 0.15
+JPEG_PROBABILITY = 0.5
 
 PEAK_LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.1
-LARGEST_LOGIT_SCALE = 100.0
-STEPS_BETWEEN_LINES = 10
+MAX_LOGIT_SCALE = 100.0
+STEPS_PER_LOG_LINE = 10
 HELD_OUT_BATCHES = 4
 
 PHRASES = tuple(f"{s} {c} {shape}" for s in SIZES for c in COLOURS for shape in SHAPES)
@@ -105,13 +103,13 @@ WORD_IDS = {word: number for number, word in enumerate(CAPTION_WORDS, start=1)}
 
 @dataclass(frozen=True, slots=True)
 class ClipBatch:
-    """Pictures and captions of one step.
+    """Pictures and captions of one training step.
 
     Args:
         pictures: One uint8 array [images, side, side, 3] per entry of `PICTURE_SIZES`.
-        captions: Ids [images, length] of the same pictures, in order.
-        objects: Rows (picture, phrase), one for each object in them.
-        centres: Where its centre is, (x, y) as fractions of the picture.
+        captions: Token ids [images, length] of the same pictures, in order.
+        objects: One row (picture, phrase) per object.
+        centres: Centre (x, y) of each object, as fractions of the picture.
     """
 
     pictures: tuple[npt.NDArray[np.uint8], ...]
@@ -121,19 +119,19 @@ class ClipBatch:
 
 
 def caption_ids(text: str) -> list[int]:
-    """Return the text tower's ids of a caption, padded with 0 to the context length."""
+    """Return the token ids of a caption, padded with 0 to the context length."""
     ids = [WORD_IDS[word] for word in text.replace(",", "").split()][: CONTEXT_LENGTH - 1]
     return [*ids, END, *[0] * (CONTEXT_LENGTH - 1 - len(ids))]
 
 
 def make_batch(index: int, *, purpose: Purpose, batch_size: int, seed: int) -> ClipBatch:
-    """Make the batch of a step.
+    """Return the batch of a step.
 
     Args:
-        index: The step; other steps have other scenes.
-        purpose: Whose scenes.
-        batch_size: A multiple of `len(PICTURE_SIZES)`.
-        seed: Shifts the scenes and the choice of words.
+        index: Index of the step; every step has different scenes.
+        purpose: Seed range of the scenes.
+        batch_size: Batch size, a multiple of `len(PICTURE_SIZES)`.
+        seed: Seed of the scenes and wordings.
     """
     share = batch_size // len(PICTURE_SIZES)
     first = (seed << 32) + index * batch_size
@@ -164,7 +162,7 @@ def _phrase(thing: SceneObject) -> int:
 
 
 def main() -> None:
-    """Train, judge and save."""
+    """Train, evaluate and save the model."""
     options = parse_options(
         "Pretrain the demo's CLIP on the shapes world.", steps=800, batch_size=128
     )
@@ -200,7 +198,7 @@ def _train(model: open_clip.CLIP, options: Options) -> None:
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        side = SMALL_SIDE if step < SHARE_OF_SMALL * options.steps else FULL_SIDE
+        side = SMALL_SIDE if step < SMALL_STEP_PROBABILITY * options.steps else FULL_SIDE
         images, captions_BL = _on_device(batch, options.device, side)
         picture_N, phrase_N = torch.from_numpy(batch.objects).to(options.device).unbind(1)
         centres_N2 = torch.from_numpy(batch.centres).to(options.device)
@@ -221,13 +219,13 @@ def _train(model: open_clip.CLIP, options: Options) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():
-            model.logit_scale.clamp_(0, float(np.log(LARGEST_LOGIT_SCALE)))
-        if step % STEPS_BETWEEN_LINES == 0:
+            model.logit_scale.clamp_(0, float(np.log(MAX_LOGIT_SCALE)))
+        if step % STEPS_PER_LOG_LINE == 0:
             print(f"step {step}: loss {loss.item():.3f}, lr {learning_rate:.2e}", flush=True)
 
 
 def _encode(visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The last layer's grid [B, W, rows, columns], and what the attention pool makes of it."""
+    """Return the last layer's grid [B, W, rows, columns], and the attention pool's output."""
     grid = visual.stem(images)
     for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
         grid = layer(grid)
@@ -237,7 +235,7 @@ def _encode(visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _positions_of(positions_GW: Tensor, side: int) -> Tensor:
-    """Position embeddings for a grid of another side; the first, of the mean, stays."""
+    """Resize position embeddings to another grid; the first, of the mean token, is kept."""
     own_side = round((len(positions_GW) - 1) ** 0.5)
     if side == own_side:
         return positions_GW
@@ -252,10 +250,10 @@ def _batches(options: Options, purpose: Purpose, count: int) -> Iterator[ClipBat
 
 
 def _worn(image: Image.Image, rng: Random) -> Image.Image:
-    """Blur some pictures and pass some through JPEG, as happens to pictures."""
-    if rng.random() < BLURRED:
+    """Augment: blur some pictures and JPEG-compress some."""
+    if rng.random() < BLUR_PROBABILITY:
         image = image.filter(ImageFilter.GaussianBlur(image.width / 128 * (0.3 + rng.random())))
-    if rng.random() < COMPRESSED:
+    if rng.random() < JPEG_PROBABILITY:
         file = BytesIO()
         image.save(file, "JPEG", quality=int(50 + 45 * rng.random()))
         image = Image.open(file)
@@ -269,7 +267,7 @@ def _on_device(batch: ClipBatch, device: torch.device, side: int) -> tuple[Tenso
 
 
 def _normalised(pictures: Tensor, device: torch.device, side: int = FULL_SIDE) -> Tensor:
-    """Bring uint8 pictures [images, side, side, 3] to the tower's input, as Pillow would."""
+    """Convert uint8 pictures [images, side, side, 3] to the tower's input, as Pillow would."""
     images = pictures.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
     if images.shape[-1] != side:
         images = functional.interpolate(images, (side, side), mode="bicubic", antialias=True)
@@ -292,7 +290,7 @@ def _held_out_top_1(model: open_clip.CLIP, options: Options) -> float:
 
 
 def _save(model: open_clip.CLIP, options: Options) -> None:
-    # Batch norm's running statistics stay in single precision: small variances would be lost.
+    # Running statistics of batch norm stay in float32: half precision would lose small variances.
     parameters = {name for name, _ in model.named_parameters()}
     state = {
         name: (value.half() if name in parameters else value).cpu().contiguous()

@@ -1,10 +1,10 @@
-"""Programs of questions as GQA writes them: operations, each on the results of earlier ones."""
+"""Functional programs of GQA questions: a list of operations on earlier results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["Program", "Step", "as_json", "as_text", "find", "joined", "then"]
+__all__ = ["Program", "Step", "append_step", "as_json", "as_text", "find", "join_programs"]
 
 NOT_THERE = "-"
 
@@ -15,8 +15,8 @@ class Step:
 
     Args:
         operation: "select", "filter color", "query", ...
-        argument: What the operation is about.
-        dependencies: Positions of the steps it takes the results of.
+        argument: Argument of the operation.
+        dependencies: Indices of the steps whose results it uses.
     """
 
     operation: str
@@ -28,18 +28,18 @@ Program = tuple[Step, ...]
 
 
 def find(shape: str, colour: str, object_ids: Sequence[str]) -> Program:
-    """Return the program that finds objects of a shape and, unless empty, a colour."""
+    """Return the program that selects objects of a shape and, unless empty, a colour."""
     select = Step("select", f"{shape} ({','.join(object_ids) or NOT_THERE})")
     return (select, Step("filter color", colour, (0,))) if colour else (select,)
 
 
-def then(program: Program, operation: str, argument: str = "") -> Program:
-    """Put one operation on the result of a whole program."""
+def append_step(program: Program, operation: str, argument: str = "") -> Program:
+    """Return the program with one more operation, applied to its result."""
     return (*program, Step(operation, argument, (len(program) - 1,)))
 
 
-def joined(one: Program, other: Program, operation: str, argument: str = "") -> Program:
-    """Put one operation on the results of two programs."""
+def join_programs(one: Program, other: Program, operation: str, argument: str = "") -> Program:
+    """Return both programs with one more operation, applied to their two results."""
     shift = len(one)
     moved = tuple(
         replace(step, dependencies=tuple(at + shift for at in step.dependencies)) for step in other
@@ -49,7 +49,7 @@ def joined(one: Program, other: Program, operation: str, argument: str = "") -> 
 
 
 def as_json(program: Program) -> list[dict[str, Any]]:
-    """Return the official field "semantic"."""
+    """Return the program as in the official field "semantic"."""
     return [
         {
             "operation": step.operation,
@@ -61,7 +61,7 @@ def as_json(program: Program) -> list[dict[str, Any]]:
 
 
 def as_text(program: Program) -> str:
-    """Return the official field "semanticStr"."""
+    """Return the program as in the official field "semanticStr"."""
     return "->".join(
         f"{step.operation}: {step.argument}"
         + (f" {list(step.dependencies)}" if step.dependencies else "")

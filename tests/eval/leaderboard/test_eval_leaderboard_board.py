@@ -1,4 +1,4 @@
-"""Grouping by protocol, means over seeds, and the Pareto front."""
+"""Grouping runs by protocol, averaging over seeds, and the Pareto front."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_a_seed_counts_once(tmp_path: Path) -> None:
     assert board.left_out[0].reason == "repeats a: same settings, seed 0"
 
 
-def test_every_task_comes_to_percent_and_the_average_is_of_all(tmp_path: Path) -> None:
+def test_scores_are_converted_to_percent_and_averaged(tmp_path: Path) -> None:
     write_run(tmp_path, "a", scores={"vqa": 60.0, "gqa": 50.0, "nlvr2": 0.7, "caption": 1.2})
     (group,) = board_of(tmp_path).groups
     means = {name: each.mean for name, each in group.rows[0].scores.items()}
@@ -67,13 +67,13 @@ def test_every_task_comes_to_percent_and_the_average_is_of_all(tmp_path: Path) -
         {"scores": {"vqa": 1.0, "gqa": 2.0}},
     ],
 )
-def test_other_protocols_are_never_compared(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_different_protocols_are_never_compared(tmp_path: Path, change: dict[str, Any]) -> None:
     write_run(tmp_path, "a")
     write_run(tmp_path, "b", seed=1, **change)
     assert [len(group.rows) for group in board_of(tmp_path).groups] == [1, 1]
 
 
-def test_other_training_examples_are_another_protocol(tmp_path: Path) -> None:
+def test_different_training_examples_are_different_protocols(tmp_path: Path) -> None:
     for seed, name in enumerate("ab"):
         run = write_run(tmp_path, name, seed=seed)
         card = {"tasks": {"vqa": {"train_examples_sha256": name * 64}}}
@@ -82,7 +82,9 @@ def test_other_training_examples_are_another_protocol(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("digests", "groups"), [("aa", 1), ("ab", 2)])
-def test_the_same_examples_may_lie_elsewhere(tmp_path: Path, digests: str, groups: int) -> None:
+def test_examples_are_compared_by_id_not_by_folder(
+    tmp_path: Path, digests: str, groups: int
+) -> None:
     for seed, letter in enumerate(digests):
         run = write_run(tmp_path, f"run-{seed}", seed=seed, recipe__data__root=f"/home/{seed}")
         card = {"train_examples_sha256": "c", "validation_examples_sha256": letter}
@@ -101,14 +103,14 @@ def test_the_same_examples_may_lie_elsewhere(tmp_path: Path, digests: str, group
         {"packages": {}},
     ],
 )
-def test_where_and_how_fast_is_not_protocol(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_location_and_speed_are_not_protocol(tmp_path: Path, change: dict[str, Any]) -> None:
     write_run(tmp_path, "a")
     write_run(tmp_path, "b", seed=1, **change)
     ((row,),) = [group.rows for group in board_of(tmp_path).groups]
     assert len(row.runs) == 2
 
 
-def test_rows_of_a_method_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+def test_labels_show_the_settings_in_which_rows_of_a_method_differ(tmp_path: Path) -> None:
     write_run(tmp_path, "a", options={"reduction": 4, "dropout": 0.1})
     write_run(tmp_path, "b", options={"reduction": 8, "dropout": 0.1})
     write_run(tmp_path, "c", options={"reduction": 8, "dropout": 0.1}, recipe__optimizer__lr=3e-3)
@@ -122,8 +124,8 @@ def test_rows_of_a_method_are_told_apart_by_what_differs(tmp_path: Path) -> None
     }
 
 
-def test_the_papers_ladder_stands_beside_ours(tmp_path: Path) -> None:
-    """They differ in how large the image order embedding begins, which is the ladder's affair."""
+def test_the_paper_ladder_is_compared_with_ours(tmp_path: Path) -> None:
+    """They differ in the initial scale of the image order embedding, a setting of the method."""
     write_run(tmp_path, "a", recipe__visual={"pooled_grid": 6, "image_order_std": 0.02})
     write_run(tmp_path, "b", recipe__visual={"pooled_grid": 6, "image_order_std": 1.0})
     write_run(tmp_path, "c", recipe__visual={"pooled_grid": 5, "image_order_std": 1.0})
@@ -131,7 +133,7 @@ def test_the_papers_ladder_stands_beside_ours(tmp_path: Path) -> None:
     assert labels == [["lst (image_order_std=0.02)", "lst (image_order_std=1.0)"], ["lst"]]
 
 
-def test_speed_of_several_devices_is_not_averaged(tmp_path: Path) -> None:
+def test_speed_is_not_averaged_over_different_devices(tmp_path: Path) -> None:
     write_run(tmp_path, "a")
     write_run(tmp_path, "b", seed=1, device="cuda: H200")
     (group,) = board_of(tmp_path).groups
@@ -142,7 +144,7 @@ def test_speed_of_several_devices_is_not_averaged(tmp_path: Path) -> None:
     assert group.devices == ("cpu: x86_64", "cuda: H200")
 
 
-def test_a_cost_some_seed_lacks_is_missing_not_zero(tmp_path: Path) -> None:
+def test_a_cost_that_one_seed_lacks_is_missing_not_zero(tmp_path: Path) -> None:
     write_run(tmp_path, "a")
     write_run(tmp_path, "b", seed=1, saved=None)
     (group,) = board_of(tmp_path).groups
@@ -153,8 +155,8 @@ def test_a_cost_some_seed_lacks_is_missing_not_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("scores", "reason"),
     [
-        ({}, "no scores of vqa val2014; there are none"),
-        ({"vqa": {"minival": {"accuracy": 1.0}}}, "there are scores of minival"),
+        ({}, "no scores of vqa val2014: found none"),
+        ({"vqa": {"minival": {"accuracy": 1.0}}}, "found scores of minival"),
         ({"vqa": {"val2014": {}}}, "accuracy of vqa val2014 is None"),
         ({"vqa": {"val2014": {"accuracy": True}}}, "is True; expected a number"),
         ({"vqa": {"val2014": {"accuracy": 10**400}}}, "expected a number"),
@@ -173,7 +175,7 @@ def test_runs_without_scores_are_left_out(
 
 def test_an_unknown_task_is_left_out(tmp_path: Path) -> None:
     write_run(tmp_path, "a", tasks=["dance"])
-    assert "there is no task 'dance'" in board_of(tmp_path).left_out[0].reason
+    assert "unknown task 'dance'" in board_of(tmp_path).left_out[0].reason
 
 
 def test_another_split_can_be_compared(tmp_path: Path) -> None:
@@ -186,7 +188,7 @@ def test_another_split_can_be_compared(tmp_path: Path) -> None:
     assert group.splits == {"vqa": "minival"}
 
 
-def test_the_front_has_what_nothing_beats() -> None:
+def test_the_front_holds_the_points_that_no_other_dominates() -> None:
     points = [(1.0, 5.0), (2.0, 5.0), (2.0, 7.0), None, (3.0, 6.0), (0.5, 1.0), (1.0, 5.0)]
     assert pareto_front(points) == [5, 0, 6, 2]
     assert pareto_front([None]) == []
@@ -204,15 +206,15 @@ def test_rows_on_the_front_are_marked(tmp_path: Path) -> None:
     ]
 
 
-def test_groups_say_in_what_they_differ(tmp_path: Path) -> None:
+def test_groups_name_the_fields_in_which_they_differ(tmp_path: Path) -> None:
     write_run(tmp_path, "a")
     write_run(tmp_path, "b", recipe__training__epochs=9)
     write_run(tmp_path, "c", scores={"gqa": 1.0})
-    specials = {group.tasks: group.special for group in board_of(tmp_path).groups}
-    assert specials == {("vqa",): ("training.epochs",), ("gqa",): ()}
+    fields = {group.tasks: group.distinctive_fields for group in board_of(tmp_path).groups}
+    assert fields == {("vqa",): ("training.epochs",), ("gqa",): ()}
 
 
-def test_reported_rows_are_those_of_the_papers(shared_data: Path) -> None:
+def test_reported_results_match_the_reference_data(shared_data: Path) -> None:
     source = json.loads((shared_data / "reference" / "reported_results.json").read_text())
     rows = reported_results().rows
     assert len(rows) == len(source["rows"])
@@ -224,41 +226,41 @@ def test_reported_rows_are_those_of_the_papers(shared_data: Path) -> None:
             assert (mine.mean, mine.deviation) == (score["mean"], score["std"])
 
 
-def test_reported_rows_stand_beside_scores_of_the_same_splits() -> None:
+def test_reported_results_match_only_the_same_splits() -> None:
     reported = reported_results()
-    assert reported.beside({"vqa": "karpathy_test"}) == reported.rows
-    assert reported.beside(reported.splits) == reported.rows
-    assert not reported.beside({**reported.splits, "nlvr2": "dev"})
-    assert not reported.beside({"another": "test"})
+    assert reported.matching({"vqa": "karpathy_test"}) == reported.rows
+    assert reported.matching(reported.splits) == reported.rows
+    assert not reported.matching({**reported.splits, "nlvr2": "dev"})
+    assert not reported.matching({"another": "test"})
 
 
-def test_of_two_protocols_alike_the_better_stands_first(tmp_path: Path) -> None:
+def test_groups_of_equal_size_are_sorted_by_score(tmp_path: Path) -> None:
     for name, score, blind in (("a", 40.0, True), ("b", 60.0, False)):
         write_run(tmp_path, name, scores={"vqa": score}, recipe__data__blind=blind)
     assert [group.rows[0].runs[0].name for group in board_of(tmp_path).groups] == ["b", "a"]
 
 
-def test_times_of_several_devices_have_no_front(tmp_path: Path) -> None:
+def test_times_on_different_devices_have_no_front(tmp_path: Path) -> None:
     for name, device in (("lst", "cpu"), ("full", "cuda: H100")):
         write_run(tmp_path, name, method=name, device=device)
     (group,) = board_of(tmp_path).groups
     plot = scatter_plot(group, ())
     assert plot is not None
-    fronts = {key: of_score["vqa"] for key, of_score in plot.data["fronts"].items()}
+    fronts = {key: of_score["vqa"] for key, of_score in plot["fronts"].items()}
     assert fronts["train_seconds"] == []
     assert fronts["saved_for_backward"]
     assert [row.devices for row in group.rows] == [("cuda: H100",), ("cpu",)]
 
 
-def test_a_reported_average_stands_only_beside_the_same_tasks() -> None:
+def test_a_reported_average_is_shown_only_for_the_same_tasks() -> None:
     row = reported_results().rows[0]
     assert row.score(AVERAGE, ["vqa", "gqa"]) is None
     assert row.score(AVERAGE, ["caption", "nlvr2", "gqa", "vqa"]) == row.scores[AVERAGE]
     assert row.score("vqa", ["vqa"]) == row.scores["vqa"]
 
 
-def test_costs_of_different_numbers_of_processes_are_not_averaged(tmp_path: Path) -> None:
-    """Records without the number are kept apart too. Scores are averaged as before."""
+def test_costs_are_not_averaged_over_different_numbers_of_processes(tmp_path: Path) -> None:
+    """Nor with records that lack the number. Scores are averaged all the same."""
     write_run(tmp_path, "one", seed=0, num_processes=1)
     write_run(tmp_path, "two", seed=1, num_processes=2)
     write_run(tmp_path, "old", method="full", seed=0)
@@ -279,7 +281,7 @@ def test_costs_of_different_numbers_of_processes_are_not_averaged(tmp_path: Path
     )
 
 
-def test_rows_of_different_numbers_of_processes_have_no_front_of_costs_that_depend_on_it(
+def test_costs_that_depend_on_the_number_of_processes_have_no_front_over_different_ones(
     tmp_path: Path,
 ) -> None:
     for name, number in (("lst", 1), ("full", 2)):
@@ -288,11 +290,11 @@ def test_rows_of_different_numbers_of_processes_have_no_front_of_costs_that_depe
     assert not any(row.on_front for row in group.rows)
     plot = scatter_plot(group, ())
     assert plot is not None
-    fronts = {key for key, of_score in plot.data["fronts"].items() if of_score["vqa"]}
+    fronts = {key for key, of_score in plot["fronts"].items() if of_score["vqa"]}
     assert fronts == {"trainable_percent"}
 
 
-def test_runs_of_one_process_name_only_their_device(tmp_path: Path) -> None:
+def test_the_number_of_processes_is_not_shown_for_single_process_runs(tmp_path: Path) -> None:
     for seed in range(2):
         write_run(tmp_path, f"s{seed}", seed=seed, num_processes=1)
     (group,) = board_of(tmp_path).groups
@@ -300,7 +302,7 @@ def test_runs_of_one_process_name_only_their_device(tmp_path: Path) -> None:
     assert group.rows[0].on_front
 
 
-def test_other_precision_of_arithmetic_is_another_protocol(tmp_path: Path) -> None:
+def test_different_arithmetic_precision_is_a_different_protocol(tmp_path: Path) -> None:
     write_run(tmp_path, "fp32", seed=0)
     write_run(tmp_path, "tf32", seed=1, environment={"NVIDIA_TF32_OVERRIDE": "1"})
     assert len(board_of(tmp_path).groups) == 2

@@ -1,4 +1,4 @@
-"""The same table as Markdown, LaTeX, CSV and JSON."""
+"""The leaderboard as Markdown, LaTeX, CSV and JSON."""
 
 import csv
 import io
@@ -27,19 +27,19 @@ def board(tmp_path: Path) -> Board:
     return build_board(find_runs(tmp_path), METRICS)
 
 
-def test_markdown_has_a_row_each_and_nothing_that_formats(board: Board) -> None:
+def test_markdown_has_one_line_per_row_and_is_escaped(board: Board) -> None:
     text = to_markdown(board, None)
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert rows[2].startswith(r"| lst \* | 2 | 61.00 ± 1.41 | 7.50 % | 1000 B |")
-    # Only the bars between cells are bars.
+    assert rows[2].startswith(r"| lst \* | 2 | 61.00 ± 1.41 | 7.50 % | 1,000 bytes |")
+    # Bars in names are escaped.
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {len(rows[0].split("|")) - 1}
     assert "<script>" not in text
 
 
-def test_latex_escapes_what_it_would_interpret(board: Board) -> None:
+def test_latex_special_characters_are_escaped(board: Board) -> None:
     text = to_latex(board, None)
     assert r"\toprule" in text
-    assert r"lst * & 2 & 61.00 $\pm$ 1.41 & 7.50 \% & 1000 B" in text
+    assert r"lst * & 2 & 61.00 $\pm$ 1.41 & 7.50 \% & 1,000 bytes" in text
     expected = (
         r"=a\textbar{}b\_\{c\}\textbackslash{}d \%\&\#\$\textasciicircum{}\textasciitilde{}"
         r"\textless{}script\textgreater{}*`"
@@ -47,7 +47,7 @@ def test_latex_escapes_what_it_would_interpret(board: Board) -> None:
     assert expected in text
 
 
-def test_csv_has_plain_numbers_and_no_formula(board: Board) -> None:
+def test_csv_has_plain_numbers_and_no_formulas(board: Board) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(board, None))))
     assert [row["method"] for row in rows] == ["lst", f"'{NASTY}"]
     assert float(rows[0]["vqa_mean"]) == 61.0
@@ -57,7 +57,7 @@ def test_csv_has_plain_numbers_and_no_formula(board: Board) -> None:
     assert rows[1]["saved_for_backward_mean"] == ""
 
 
-def test_json_has_null_for_what_is_not_known(board: Board) -> None:
+def test_json_has_null_for_unknown_values(board: Board) -> None:
     document = json.loads(json.dumps(board_document(board, None), allow_nan=False))
     measured, nasty = document["groups"][0]["rows"]
     assert measured["scores"]["vqa"] == {"mean": 61.0, "std": pytest.approx(2**0.5)}
@@ -67,7 +67,7 @@ def test_json_has_null_for_what_is_not_known(board: Board) -> None:
     assert "reported" not in document
 
 
-def test_groups_of_the_same_tasks_are_told_apart_in_every_format(tmp_path: Path) -> None:
+def test_every_format_shows_how_groups_of_the_same_tasks_differ(tmp_path: Path) -> None:
     write_run(tmp_path, "a")
     write_run(tmp_path, "b", recipe__data__blind=True)
     both = build_board(find_runs(tmp_path), METRICS)
@@ -77,7 +77,7 @@ def test_groups_of_the_same_tasks_are_told_apart_in_every_format(tmp_path: Path)
         assert all(title in text for title in titles)
 
 
-def test_tables_say_which_costs_do_not_compare_between_rows(tmp_path: Path, board: Board) -> None:
+def test_tables_name_the_costs_that_are_not_comparable(tmp_path: Path, board: Board) -> None:
     for name, number in {"lst": 1, "lora": 2}.items():
         write_run(tmp_path / "mixed", name, method=name, num_processes=number)
     mixed = build_board(find_runs(tmp_path / "mixed"), METRICS)
@@ -103,8 +103,8 @@ def test_reported_rows_are_marked_in_every_format(board: Board) -> None:
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
-        (0, "bytes", "0 B"),
-        (1023, "bytes", "1023 B"),
+        (0, "bytes", "0 bytes"),
+        (1023, "bytes", "1,023 bytes"),
         (1536, "bytes", "1.5 KiB"),
         (37.9 * 2**20, "bytes", "37.9 MiB"),
         (7.456, "percent", "7.46 %"),
@@ -116,7 +116,7 @@ def test_reported_rows_are_marked_in_every_format(board: Board) -> None:
         (3.456, "rate", "3.46"),
     ],
 )
-def test_numbers_carry_their_unit(value: float, unit: str, text: str) -> None:
+def test_numbers_have_their_unit(value: float, unit: str, text: str) -> None:
     assert number_text(value, unit) == text
 
 

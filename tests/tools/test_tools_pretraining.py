@@ -1,19 +1,19 @@
-"""Pretraining makes the same data whoever makes it, and writes folders that stock loaders read."""
+"""Pretraining data are deterministic, and the output folders load with stock loaders."""
 
 from functools import partial
 from random import Random
 
 import numpy as np
 
-from vl_lst.demo import pretrain_clip, pretrain_t5
-from vl_lst.demo._pretraining import Schedule, ordered_batches
+from tools import pretrain_clip, pretrain_t5
+from tools._pretraining import Schedule, ordered_batches
 from vl_lst.demo.questions import ANSWERS
 from vl_lst.demo.scenes import Purpose
 
 FIRST_SENTINEL = 999
 
 
-def test_clip_batches_do_not_depend_on_who_makes_them() -> None:
+def test_clip_batches_do_not_depend_on_the_number_of_workers() -> None:
     make = partial(
         pretrain_clip.make_batch, purpose=Purpose.PRETRAIN_CLIP_HELD_OUT, batch_size=8, seed=0
     )
@@ -25,13 +25,13 @@ def test_clip_batches_do_not_depend_on_who_makes_them() -> None:
 
 
 def test_caption_ids_end_with_the_highest_id() -> None:
-    """open_clip's text tower reads the state at the highest id."""
+    """open_clip's text tower pools the state at the highest id."""
     ids = pretrain_clip.caption_ids("a red circle, a blue square and a teal star")
     assert len(ids) == pretrain_clip.CONTEXT_LENGTH
     assert max(ids) == pretrain_clip.END == ids[10]
 
 
-def test_the_tokenizer_spells_anything_and_knows_answers_as_one_token() -> None:
+def test_the_tokenizer_encodes_any_text_and_answers_as_one_token() -> None:
     tokenizer = pretrain_t5.build_tokenizer(0)
     for answer in ANSWERS:
         assert len(tokenizer.encode(answer).ids) == 2
@@ -43,7 +43,7 @@ def test_the_tokenizer_spells_anything_and_knows_answers_as_one_token() -> None:
     assert tokenizer.token_to_id("<extra_id_0>") == tokenizer.get_vocab_size() - 1
 
 
-def test_corrupted_lines_can_be_put_together_again() -> None:
+def test_corrupted_lines_can_be_restored() -> None:
     for seed in range(200):
         ids = list(range(10, 10 + 1 + seed % 40))
         source, target = pretrain_t5.corrupt(ids, Random(seed), first_sentinel=FIRST_SENTINEL)

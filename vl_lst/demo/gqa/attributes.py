@@ -1,12 +1,12 @@
-"""GQA's questions about one object: its colour, size, shape and place."""
+"""GQA questions about one object: its colour, size, shape and position."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from vl_lst.demo.captions import with_article
-from vl_lst.demo.gqa_asking import YES_NO, Facts, GqaQuestion, SceneView, Thing, worded
-from vl_lst.demo.gqa_programs import joined, then
+from vl_lst.demo.gqa.programs import append_step, join_programs
+from vl_lst.demo.gqa.question import YES_NO, Facts, GqaQuestion, SceneView, Thing, phrasings
 from vl_lst.demo.scenes import BENCHMARK_COLOURS, BENCHMARK_SHAPES, SIZES, SceneObject, pick
 
 __all__ = ["ATTRIBUTES", "Attribute", "attribute_questions"]
@@ -15,21 +15,21 @@ VERIFY = ("Is the {noun} {value}?",)
 CHOOSE = ("Is the {noun} {one} or {other}?",)
 VERIFY_BOTH = ("Is the {noun} {one} and {other}?", "Is the {noun} both {one} and {other}?")
 
-# Centres this far from the middle of the picture lie on one side of it without doubt.
-CLEARLY_ASIDE = 0.1
+# Minimum distance from the centre, as a fraction of the side, for a position to be unambiguous.
+MIN_DISTANCE_FROM_CENTRE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One thing that can be asked about an object.
+    """An attribute that questions can ask about.
 
     Args:
-        values: What it can be.
-        value_of: What it is of an object, or nothing where that is open to doubt.
-        said: Turns a value into what stands behind "the circle is".
-        semantic: GQA's semantic type of questions about it.
-        detailed: GQA's detailed types of open questions, of yes/no ones and of choices.
-        query: Open wordings, `{noun}` being the object; none where only choices are given.
+        values: Possible values.
+        value_of: Returns an object's value, or an empty string where it is ambiguous.
+        said: Formats a value so that it completes "the circle is ...".
+        semantic: GQA's semantic type.
+        detailed: GQA's detailed types of open, yes/no and choice questions.
+        query: Wordings of open questions with `{noun}`; empty if there are none.
     """
 
     values: tuple[str, ...]
@@ -41,7 +41,7 @@ class Attribute:
 
 
 def _side(at: float, low: str, high: str) -> str:
-    if abs(at - 0.5) < CLEARLY_ASIDE:
+    if abs(at - 0.5) < MIN_DISTANCE_FROM_CENTRE:
         return ""
     return low if at < 0.5 else high
 
@@ -95,7 +95,7 @@ ATTRIBUTES = {
 
 
 def attribute_questions(view: SceneView, rng: Random) -> Iterator[GqaQuestion]:
-    """Yield open questions, yes/no ones and choices about each object that can be named."""
+    """Yield open, yes/no and choice questions about each object that can be named."""
     for thing in (*view.by_shape, *view.by_colour):
         for name, attribute in ATTRIBUTES.items():
             value = attribute.value_of(thing.item)
@@ -120,90 +120,93 @@ def _about(
             subject=thing.noun,
             answer=value,
             full_answer=truth.capitalize(),
-            program=then(thing.program, "query", name),
+            program=append_step(thing.program, "query", name),
             structural="query",
             semantic=attribute.semantic,
             detailed=open_detailed,
             options=attribute.values,
-            told=known,
-            settled_by=(needed,),
+            stated=known,
+            decided_by=(needed,),
             things=(thing,),
             answer_id=thing.object_id if name == "name" else None,
             asks_for=name,
         )
-        yield from worded(question, attribute.query, rng, noun=thing.noun)
+        yield from phrasings(question, attribute.query, rng, noun=thing.noun)
     denied = thing.named | {f"{thing.number} is not {wrong}"}
     question = GqaQuestion(
         kind=f"verify {name}",
         subject=f"{thing.noun} {asked}",
         answer=YES_NO[asked != value],
         full_answer=f"{YES_NO[asked != value].capitalize()}, {truth}",
-        program=then(thing.program, f"verify {name}", asked),
+        program=append_step(thing.program, f"verify {name}", asked),
         structural="verify",
         semantic=attribute.semantic,
         detailed=verify_detailed,
-        told=known if asked == value else thing.facts() | denied,
-        settled_by=(needed,) if asked == value else (needed, denied),
+        stated=known if asked == value else thing.facts() | denied,
+        decided_by=(needed,) if asked == value else (needed, denied),
         things=(thing,),
     )
-    yield from worded(question, VERIFY, rng, noun=thing.noun, value=attribute.said(asked))
+    yield from phrasings(question, VERIFY, rng, noun=thing.noun, value=attribute.said(asked))
     one, other = (value, wrong) if rng.random() < 0.5 else (wrong, value)
     question = GqaQuestion(
         kind=f"choose {name}",
         subject=thing.noun,
         answer=value,
         full_answer=truth.capitalize(),
-        program=then(thing.program, f"choose {name}", f"{one}|{other}"),
+        program=append_step(thing.program, f"choose {name}", f"{one}|{other}"),
         structural="choose",
         semantic=attribute.semantic,
         detailed=choose_detailed,
         options=(one, other),
-        told=known,
-        settled_by=(needed,),
+        stated=known,
+        decided_by=(needed,),
         things=(thing,),
         answer_id=thing.object_id if name == "name" else None,
     )
     said = {"one": attribute.said(one), "other": attribute.said(other)}
-    yield from worded(question, CHOOSE, rng, noun=thing.noun, **said)
+    yield from phrasings(question, CHOOSE, rng, noun=thing.noun, **said)
 
 
 def _about_two(thing: Thing, rng: Random) -> Iterator[GqaQuestion]:
     colour, size = thing.item.colour, thing.item.size
-    way = rng.random()
-    if way < 0.25:
+    draw = rng.random()
+    if draw < 0.25:
         colour = _another(colour, BENCHMARK_COLOURS, rng)
-    elif way < 0.5:
+    elif draw < 0.5:
         size = _another(size, SIZES, rng)
     yes = (colour, size) == (thing.item.colour, thing.item.size)
-    settled_by: tuple[Facts, ...]
+    decided_by: tuple[Facts, ...]
     if yes:
-        told = thing.facts(colour, size)
-        settled_by = (thing.named | {f"{thing.number} is {value}" for value in (colour, size)},)
+        stated = thing.facts(colour, size)
+        decided_by = (thing.named | {f"{thing.number} is {value}" for value in (colour, size)},)
     else:
-        told = thing.facts()
+        stated = thing.facts()
         true, false = (
             (thing.item.size, size) if colour == thing.item.colour else (thing.item.colour, colour)
         )
-        settled_by = (
+        decided_by = (
             thing.named | {f"{thing.number} is {true}"},
             thing.named | {f"{thing.number} is not {false}"},
         )
-    parts = (then(thing.program, "verify color", colour), then(thing.program, "verify size", size))
+    parts = (
+        append_step(thing.program, "verify color", colour),
+        append_step(thing.program, "verify size", size),
+    )
     question = GqaQuestion(
         kind="and attributes",
         subject=thing.noun,
         answer=YES_NO[not yes],
         full_answer=f"{YES_NO[not yes].capitalize()}, the {thing.noun} is {thing.item.colour} and "
         f"{thing.item.size}.",
-        program=joined(*parts, "and"),
+        program=join_programs(*parts, "and"),
         structural="logical",
         semantic="attr",
         detailed="verifyAttrAnd",
-        told=told,
-        settled_by=settled_by,
+        stated=stated,
+        decided_by=decided_by,
         things=(thing,),
     )
-    yield from worded(question, VERIFY_BOTH, rng, noun=thing.noun, one=colour, other=size)
+    yield from phrasings(question, VERIFY_BOTH, rng, noun=thing.noun, one=colour, other=size)
 
 
 def _another(value: str, values: Sequence[str], rng: Random) -> str:

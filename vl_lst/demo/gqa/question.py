@@ -1,35 +1,44 @@
-"""What GQA's questions are made of: objects as they are referred to, facts, and what follows.
+"""The building blocks of GQA questions: references to objects, facts, and entailment.
 
-A question entails another of the same picture if whoever knows its answer knows the other's. To
-find that out, each question lists the facts its answer tells and the sets of facts that settle it.
-Facts are plain texts: "0 is red" of object 0, "0 left of 1", "there is red circle".
+A question entails another about the same picture if its answer determines the other's. To compute
+that, each question lists the facts that its answer states and the sets of facts that decide it.
+Facts are strings: "0 is red" for object 0, "0 left of 1", "there is red circle".
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from vl_lst.demo.gqa_programs import Program, find
+from vl_lst.demo.gqa.programs import Program, find
 from vl_lst.demo.scenes import BENCHMARK_COLOURS, BENCHMARK_SHAPES, Scene, SceneObject
 
-__all__ = ["YES_NO", "Facts", "GqaQuestion", "SceneView", "Thing", "presence", "settling", "worded"]
+__all__ = [
+    "YES_NO",
+    "Facts",
+    "GqaQuestion",
+    "SceneView",
+    "Thing",
+    "deciding_facts",
+    "phrasings",
+    "presence_facts",
+]
 
 YES_NO = ("yes", "no")
-REWORDED = 0.3
+SECOND_PHRASING_PROBABILITY = 0.3
 
 Facts = frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """An object as a question refers to it, by what no other object of the picture shares.
+    """An object that a question can refer to by a property that no other object has.
 
     Args:
-        number: Its position in the scene.
-        object_id: Its id.
+        number: Index of the object in the scene.
+        object_id: Id of the object.
         item: The object.
         noun: "circle" or "red shape".
-        known_by: The value that the noun gives away: "circle" or "red".
+        known_by: The value that the noun states: "circle" or "red".
     """
 
     number: int
@@ -40,7 +49,7 @@ class Thing:
 
     @property
     def program(self) -> Program:
-        """The steps that find it."""
+        """Program that selects the object."""
         return (
             find(self.item.shape, "", [self.object_id])
             if self.known_by == self.item.shape
@@ -49,15 +58,15 @@ class Thing:
 
     @property
     def named(self) -> Facts:
-        """What one has to know of it to understand the noun."""
+        """Facts that identify the object."""
         return frozenset([f"{self.number} is {self.known_by}"])
 
     def facts(self, *values: str) -> Facts:
-        """What is known of the object once it is referred to and these values of it are known."""
+        """Return the facts known once a question refers to the object and states these values."""
         known = (self.known_by, *values)
         colour = next((value for value in known if value in BENCHMARK_COLOURS), "")
         shape = next((value for value in known if value in BENCHMARK_SHAPES), "")
-        return presence(colour, shape).union(f"{self.number} is {value}" for value in known)
+        return presence_facts(colour, shape).union(f"{self.number} is {value}" for value in known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,21 +74,21 @@ class GqaQuestion:
     """One question about a picture.
 
     Args:
-        kind: What answers are balanced within.
-        subject: What it is about; a picture is asked once about one subject.
-        text: The question.
-        answer: The right answer.
-        full_answer: The same as a sentence.
-        program: How the answer is found.
+        kind: Question type; answers are balanced within each kind.
+        subject: Topic; a picture gets at most one question per kind and subject.
+        text: Question text.
+        answer: Correct answer.
+        full_answer: The answer as a sentence.
+        program: Functional program that computes the answer.
         structural: "verify", "query", "choose", "logical" or "compare".
         semantic: "obj", "attr", "cat", "rel" or "global".
-        detailed: GQA's name of the kind of question.
-        options: Answers that could answer it.
-        told: Facts that its answer tells.
-        settled_by: Sets of facts; each is enough to know the answer.
-        things: The objects it names.
-        answer_id: Id of the object that its answer names.
-        asks_for: Of an open question, what it asks for.
+        detailed: GQA's name for the question type.
+        options: Valid answers.
+        stated: Facts that the answer states.
+        decided_by: Sets of facts; each set determines the answer.
+        things: Objects that the question names.
+        answer_id: Id of the object that the answer names.
+        asks_for: The attribute that an open question asks for.
     """
 
     kind: str
@@ -92,23 +101,23 @@ class GqaQuestion:
     semantic: str
     detailed: str
     options: tuple[str, ...] = YES_NO
-    told: Facts
-    settled_by: tuple[Facts, ...]
+    stated: Facts
+    decided_by: tuple[Facts, ...]
     things: tuple[Thing, ...] = ()
     answer_id: str | None = None
     asks_for: str | None = None
 
     def entails(self, other: "GqaQuestion") -> bool:
-        """Tell whether the answer of this question gives away the other's."""
-        return any(facts <= self.told for facts in other.settled_by)
+        """Return whether the answer to this question determines the answer to the other."""
+        return any(facts <= self.stated for facts in other.decided_by)
 
 
 class SceneView:
-    """A scene's objects by what they can be referred to with.
+    """A scene's objects, grouped by the property that identifies them.
 
     Args:
-        scene: What the picture shows.
-        object_ids: Ids of its objects.
+        scene: The scene.
+        object_ids: Ids of its objects, in order.
     """
 
     def __init__(self, scene: Scene, object_ids: Sequence[str]) -> None:
@@ -126,7 +135,7 @@ class SceneView:
         ]
 
     def find_any(self, colour: str, shape: str) -> tuple[Program, bool]:
-        """Return the program that looks for a colour and a shape, and whether it finds any."""
+        """Return the program that selects a colour and a shape, and whether it finds any object."""
         ids = [
             self.object_ids[n]
             for n, item in enumerate(self.scene.objects)
@@ -135,8 +144,8 @@ class SceneView:
         return find(shape or "shape", colour, ids), bool(ids)
 
 
-def presence(colour: str, shape: str) -> Facts:
-    """What is known once an object of a colour and a shape, either of them or none, was seen."""
+def presence_facts(colour: str, shape: str) -> Facts:
+    """Return the facts implied by an object of this colour and shape; either may be empty."""
     facts = set()
     if shape:
         facts.add(f"there is {shape}")
@@ -147,10 +156,10 @@ def presence(colour: str, shape: str) -> Facts:
     return frozenset(facts)
 
 
-def settling(colour: str, shape: str, *, there: bool) -> tuple[Facts, ...]:
-    """What tells that there is, or is not, an object of a colour and a shape or one of the two.
+def deciding_facts(colour: str, shape: str, *, there: bool) -> tuple[Facts, ...]:
+    """Return the sets of facts that decide whether an object of this colour and shape exists.
 
-    What the answer itself tells comes first.
+    The first set is the one that the answer itself states. Colour or shape may be empty.
     """
     noun = f"{colour} {shape or 'shape'}".strip()
     if there:
@@ -159,11 +168,11 @@ def settling(colour: str, shape: str, *, there: bool) -> tuple[Facts, ...]:
     return tuple(frozenset([f"there is no {each}"]) for each in (noun, *wider))
 
 
-def worded(
+def phrasings(
     question: GqaQuestion, wordings: Sequence[str], rng: Random, **words: str
 ) -> Iterator[GqaQuestion]:
-    """Yield a question in one of its wordings, and now and then in a second one as well."""
+    """Yield a question in one of its wordings, and sometimes in a second one as well."""
     at = int(rng.random() * len(wordings))
     yield replace(question, text=wordings[at].format(**words))
-    if len(wordings) > 1 and rng.random() < REWORDED:
+    if len(wordings) > 1 and rng.random() < SECOND_PHRASING_PROBABILITY:
         yield replace(question, text=wordings[at - 1].format(**words))

@@ -1,4 +1,4 @@
-"""The page in a browser without a window: it works, loads nothing, and fits where it is shown."""
+"""The page in a headless browser: it works, loads nothing, and fits the screen."""
 
 import shutil
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from eval.leaderboard.runs import find_runs
 from eval.report.examples import ExampleCard, ExampleSheet
 from eval.report.page import render_page
 
-# Waits until the page is as expected: its script answers a click a moment later.
+# Waits until the page is as expected: the script responds to a click a moment later.
 expect = pytest.importorskip("playwright.sync_api").expect
 
 LONG_NAME = "x" * 40
-PATIENCE_MS = 120_000
+TIMEOUT_MS = 120_000
 PHONE = {"width": 360, "height": 740}
 ATTACK = '</script><script>alert(1)</script><img src="https://example.org/x.png">'
 # A grey square of one pixel.
@@ -43,7 +43,7 @@ def browser() -> Iterator[Any]:
         pytest.skip(f"none of {', '.join(names)} is installed")
     from playwright.sync_api import sync_playwright
 
-    expect.set_options(timeout=PATIENCE_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as started:
         opened = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield opened
@@ -79,12 +79,12 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Opened:
-    """A page, and what went wrong on it."""
+    """An open page, with its problems and requests."""
 
     def __init__(self, browser: Any, file: Path, anchor: str = "", **options: Any) -> None:
         self.context = browser.new_context(**options)
-        # A busy machine is no failure.
-        self.context.set_default_timeout(PATIENCE_MS)
+        # Generous, for busy machines.
+        self.context.set_default_timeout(TIMEOUT_MS)
         self.page = self.context.new_page()
         self.problems: list[str] = []
         self.requests: list[str] = []
@@ -114,13 +114,13 @@ def opened(browser: Any, page_file: Path) -> Iterator[Opened]:
     found.context.close()
 
 
-def test_every_row_has_its_mark(opened: Opened) -> None:
+def test_every_row_has_a_mark(opened: Opened) -> None:
     assert opened.shown_points() == len(opened.methods()) == 4
     front = opened.page.locator(".board tr.on-front").count()
     assert opened.page.locator(".point.on-front").count() == front
 
 
-def test_tables_sort_both_ways_and_say_so(opened: Opened) -> None:
+def test_tables_sort_in_both_directions_and_show_it(opened: Opened) -> None:
     by_score = opened.methods()
     header = opened.page.locator(".board th", has_text="Saved bytes")
     header.get_by_role("button").click()
@@ -132,22 +132,40 @@ def test_tables_sort_both_ways_and_say_so(opened: Opened) -> None:
     assert opened.methods() == by_score
 
 
-def test_axes_can_be_chosen_and_reported_rows_shown_or_hidden(opened: Opened) -> None:
+def test_axes_can_be_chosen_and_reported_rows_hidden(opened: Opened) -> None:
     mark = opened.page.locator('.point[aria-label^="lst: "]')
     opened.page.locator("[data-role=x]").select_option(label="Trainable")
     assert opened.shown_points() == 4 + len(reported_results().rows)
     assert opened.page.locator(".point.reported.on-front").count() == 0
-    opened.page.get_by_label("Show rows that papers report").uncheck()
+    opened.page.get_by_label("Show results reported by papers").uncheck()
     assert opened.shown_points() == 4
     expect(opened.page.locator("tbody.reported")).to_be_hidden()
     opened.page.locator("[data-role=y]").select_option(label="nlvr2")
     opened.page.locator("[data-role=x]").select_option(label="Saved bytes")
-    logarithmic = mark.get_attribute("transform")
+    logarithmic = mark.get_attribute("x")
     opened.page.get_by_label("logarithmic").uncheck()
-    assert mark.get_attribute("transform") != logarithmic
+    assert mark.get_attribute("x") != logarithmic
 
 
-def test_marks_tell_their_values_and_find_their_row_by_keyboard(opened: Opened) -> None:
+@pytest.mark.parametrize("width", [360, 1200])
+def test_marks_and_their_labels_are_inside_the_plot_at_any_width(
+    opened: Opened, width: int
+) -> None:
+    opened.page.set_viewport_size({"width": width, "height": 740})
+    chart = opened.page.locator(".plot .chart").bounding_box()
+    marks = opened.page.locator('.point[visibility="visible"] .mark')
+    expect(marks).to_have_count(4)
+    for mark in marks.all():
+        box = mark.bounding_box()
+        assert chart["x"] <= box["x"] + box["width"] / 2 <= chart["x"] + chart["width"]
+        assert chart["y"] <= box["y"] + box["height"] / 2 <= chart["y"] + chart["height"]
+    labels = opened.page.locator('.point[visibility="visible"] text[visibility="inherit"]')
+    for label in labels.all():
+        box = label.bounding_box()
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= width
+
+
+def test_marks_show_their_values_and_highlight_their_row_by_keyboard(opened: Opened) -> None:
     mark = opened.page.locator('.point[aria-label^="lst: "]')
     mark.focus()
     tip = opened.page.locator("#tip")
@@ -159,7 +177,7 @@ def test_marks_tell_their_values_and_find_their_row_by_keyboard(opened: Opened) 
     expect(tip).to_be_hidden()
 
 
-def test_a_run_has_a_page_with_examples_to_filter_search_and_turn(opened: Opened) -> None:
+def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: Opened) -> None:
     row = opened.page.locator(".board tr", has=opened.page.locator(".name", has_text="lst"))
     row.first.get_by_role("link", name="seed 0").click()
     assert opened.page.url.endswith("#run-lst-0")
@@ -174,23 +192,23 @@ def test_a_run_has_a_page_with_examples_to_filter_search_and_turn(opened: Opened
     expect(cards).to_have_count(7)
     expect(run.locator(".card.right:not([hidden])")).to_have_count(0)
     run.get_by_role("button", name="all 20").click()
-    for words in ("</SCRIPT> 13", "truth"):  # the latter is ours, not the data's
+    for words in ("</SCRIPT> 13", "answers:"):  # the latter is a label of the page
         run.get_by_label("Search").fill(words)
         expect(cards).to_have_count(0)
     run.get_by_label("Search").fill('png"> 13')
     expect(cards).to_have_count(1)
-    # What was asked reads as it was written, and is text.
+    # The prompt is shown as text, not as markup.
     assert cards.first.locator(".prompt").inner_text() == f"{ATTACK} 13"
     assert cards.first.get_by_role("img", name="a").bounding_box()["width"] > 50
     expect(opened.page).to_have_title("lst-0 · Leaderboard")
     run.get_by_role("link", name="Leaderboard").click()
-    assert opened.page.url.endswith("#group-1"), "back to where the run stands"
+    assert opened.page.url.endswith("#group-1")
     expect(opened.page.locator("#board")).to_be_visible()
     expect(opened.page).to_have_title("Leaderboard")
 
 
 @pytest.mark.parametrize("anchor", ["", "#run-lst-0"])
-def test_it_fits_a_phone(browser: Any, page_file: Path, anchor: str) -> None:
+def test_the_page_fits_a_phone(browser: Any, page_file: Path, anchor: str) -> None:
     opened = Opened(browser, page_file, anchor, viewport=PHONE)
     assert opened.width() == PHONE["width"]
     for details in opened.page.locator("details > summary").all():
@@ -200,7 +218,7 @@ def test_it_fits_a_phone(browser: Any, page_file: Path, anchor: str) -> None:
     opened.context.close()
 
 
-def test_dark_mode_and_paper_have_colours_of_their_own(browser: Any, page_file: Path) -> None:
+def test_dark_mode_and_print_have_their_own_colours(browser: Any, page_file: Path) -> None:
     def colours(**media: Any) -> tuple[str, str]:
         opened = Opened(browser, page_file)
         opened.page.emulate_media(**media)
@@ -215,9 +233,10 @@ def test_dark_mode_and_paper_have_colours_of_their_own(browser: Any, page_file: 
     assert colours(color_scheme="dark", media="print")[0] == "rgb(255, 255, 255)"
 
 
-def test_it_can_be_read_without_script(browser: Any, page_file: Path) -> None:
+def test_the_page_can_be_read_without_scripts(browser: Any, page_file: Path) -> None:
     opened = Opened(browser, page_file, java_script_enabled=False)
     assert opened.page.locator(".point:not([visibility=hidden])").count() == 4
+    assert opened.page.locator(".front").bounding_box()["width"] > 100
     expect(opened.page.locator(".controls").first).to_be_hidden()
     assert opened.page.locator("#run-lst-0 .card").count() == 20
     expect(opened.page.locator("#run-lst-0")).to_be_visible()

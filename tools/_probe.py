@@ -1,4 +1,4 @@
-"""Linear probes: what a linear layer can read from the grid of an image tower's last layer."""
+"""Linear probes on the grid of the image encoder's last layer."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,10 +15,10 @@ __all__ = ["probe_accuracies"]
 
 # N objects, D channels
 
-# Held-out scenes for probes start behind those of the contrastive measure.
+# First held-out scene of the probes; those before it serve the contrastive evaluation.
 FIRST_SCENE = 2**20
 TRAIN_SCENES, TEST_SCENES = 2400, 800
-PICTURES_AT_ONCE = 200
+PICTURES_PER_BATCH = 200
 FITTING_STEPS = 300
 
 Prepare = Callable[[Tensor, torch.device], Tensor]
@@ -27,13 +27,13 @@ Prepare = Callable[[Tensor, torch.device], Tensor]
 def probe_accuracies(tower: Any, prepare: Prepare, device: torch.device) -> dict[str, float]:
     """Fit linear classifiers of shape and colour on held-out scenes; return test accuracies.
 
-    Two views of the grid: its maximum over all cells, for pictures of one object at 64 pixels,
-    and the single cell in which an object's centre lies, for pictures of several at 128.
+    Probes read two features: the maximum over all cells, for 64-pixel pictures of one object, and
+    the cell that holds an object's centre, for 128-pixel pictures of several objects.
 
     Args:
         tower: open_clip image tower with `forward_intermediates`.
-        prepare: Brings uint8 pictures [images, side, side, 3] to the tower's input on a device.
-        device: Where to compute.
+        prepare: Converts uint8 pictures [images, side, side, 3] to the tower's input.
+        device: Device to compute on.
     """
     accuracies = {}
     for name, counts, size in (("one object, 64 px", (1,), 64), ("own cell, 128 px", (3, 4), 128)):
@@ -77,8 +77,8 @@ def _features(
     read: Callable[[Tensor, Scene], Tensor],
 ) -> Tensor:
     rows = []
-    for first in range(0, len(scenes), PICTURES_AT_ONCE):
-        part = scenes[first : first + PICTURES_AT_ONCE]
+    for first in range(0, len(scenes), PICTURES_PER_BATCH):
+        part = scenes[first : first + PICTURES_PER_BATCH]
         pictures = np.stack([np.asarray(render(scene, size)) for scene in part])
         images = prepare(torch.from_numpy(pictures), device)
         output = tower.forward_intermediates(images, indices=1, intermediates_only=True)
