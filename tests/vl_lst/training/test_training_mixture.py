@@ -171,7 +171,7 @@ def test_without_java_captions_do_not_begin_to_train(
 
     monkeypatch.setattr("tasks.caption.run_java", run_java)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="cider: needs Java.*install"):
+    with pytest.raises(InputError, match="cider: requires Java.*install"):
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
