@@ -10,22 +10,10 @@ from pathlib import Path
 import pytest
 
 from eval.errors import FileFormatError, InputError, PredictionError
-from tasks import Submission, Task, get_task
+from tasks import Task, get_task
 from tasks._submission import check_submission, write_submission
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
-
-# What the server of caption challenges takes, whether or not the task says so yet.
-CAPTIONS = Submission(
-    server="COCO",
-    splits=("val2014", "test2014"),
-    file_name="captions_{split}_{name}_results.json",
-    archive_name="captions_{name}_results.zip",
-)
-
-
-def caption_task() -> Task:
-    return replace(get_task("caption"), submission=CAPTIONS)
 
 
 def answers(task: Task, root: Path, split: str, answer: str = "yes") -> dict[str, str]:
@@ -57,7 +45,7 @@ def test_written_submissions_pass_the_check(
 
 
 def test_captions_are_archived_once_both_splits_are_written(tmp_path: Path) -> None:
-    task, root = caption_task(), FIXTURES / "caption"
+    task, root = get_task("caption"), FIXTURES / "caption"
     first, second = (
         write_submission(
             task, answers(task, root, split, "a dog"), root, split, tmp_path, name="lst"
@@ -97,11 +85,11 @@ def test_archives_with_wrong_names_are_refused(
         for member in members:
             archive.writestr(member, "[]")
     with pytest.raises(FileFormatError, match=message):
-        check_submission(caption_task(), path, FIXTURES / "caption", "val2014")
+        check_submission(get_task("caption"), path, FIXTURES / "caption", "val2014")
 
 
 def test_the_files_in_an_archive_are_checked(tmp_path: Path) -> None:
-    task, root = caption_task(), FIXTURES / "caption"
+    task, root = get_task("caption"), FIXTURES / "caption"
     path = tmp_path / "results.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for split in ("val2014", "test2014"):

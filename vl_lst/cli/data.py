@@ -122,8 +122,8 @@ def prepare(
         typer.Option(
             min=1,
             max=1_000_000_000,
-            help="Minimum number of examples with an answer for the answer list. By default 9 for "
-            "vqa and 1 for gqa.",
+            help="Minimum number of training examples per listed answer. By default 9 for vqa and "
+            "1 for gqa.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
