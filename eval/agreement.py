@@ -20,7 +20,7 @@ def agreement(answer: str, human_answers: Sequence[str]) -> float:
     """Return the accuracy, in [0, 1], of one answer.
 
     With ten human answers this is the official accuracy. Otherwise answers are compared after
-    normalization (case, articles, punctuation and the like).
+    normalisation (case, articles, punctuation and the like).
 
     Args:
         answer: The predicted answer.
@@ -65,5 +65,5 @@ def _accuracy_of_share(share: float) -> float:
 
 
 def _comparable(text: str) -> str:
-    # The official rules normalize "a" to an empty string, although it may be the whole answer.
+    # The official rules normalise "a" to an empty string, although it may be the whole answer.
     return normalise_answer(text) or text.strip().lower()

@@ -142,7 +142,7 @@ def reasoning_steps(semantic: Iterable[Mapping[str, Any]]) -> int:
 
 
 class _Allowed:
-    """Whether each prediction is among the valid and among the plausible answers."""
+    """A lookup of whether each prediction is valid and plausible."""
 
     def __init__(
         self,
