@@ -8,7 +8,7 @@ towers with ReLU leave, and those are what there is to gain (`benchmarks/compres
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 # V tokens, C channels
 
-__all__ = ["Compression", "compress_store"]
-
-Compression = Literal["zstd"]
+__all__ = ["compress_store"]
 
 # More makes ReLU features no smaller, and takes twice the time.
 LEVEL = 1

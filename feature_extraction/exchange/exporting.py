@@ -19,10 +19,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import h5py
 
+from feature_extraction.choices import ExportFormat
 from feature_extraction.errors import StoreError
 from feature_extraction.store.disk import is_out_of_space, read_small_text, sync_file, sync_folder
 from feature_extraction.store.hdf5_writer import hdf5_bytes
@@ -38,9 +39,7 @@ from feature_extraction.store.targets import (
 if TYPE_CHECKING:
     from feature_extraction.extract import OnProgress  # needs torch, which an export does not
 
-__all__ = ["ExportFormat", "ExportResult", "export_features"]
-
-ExportFormat = Literal["h5", "arrow"]
+__all__ = ["ExportResult", "export_features"]
 
 MANIFEST = "export.json"
 ARROW_FILE_BYTES = 2**28
