@@ -14,7 +14,7 @@ from eval.errors import InputError
 from eval.run_files import GitState, ModelCard, RunRecord, Status, TaskCard
 from feature_extraction.store.disk import is_out_of_space
 from feature_extraction.store.store import open_features
-from tasks._calls import as_path
+from tasks._arguments import as_path
 from vl_lst.data.examples import ids_digest
 from vl_lst.data.task_data import TaskData, batch_task, load_examples, text_samples
 from vl_lst.data.text_limits import log_texts
