@@ -129,7 +129,7 @@ def percents(record: RunRecord) -> dict[str, float]:
     for name in record.tasks:
         task = get_task(name)
         metrics = record.scores[name][record.recipe["data"]["validation_split"][name]]
-        found[name] = float(metrics[task.primary_metric]) * task.primary_factor
+        found[name] = task.metric.percent(float(metrics[task.primary_metric]))
     return {**found, AVERAGE: fmean(found.values())}
 
 

@@ -5,7 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from eval.leaderboard.quantities import Metric
+from eval.metrics import Metric
 
 METRICS = {
     "vqa": Metric("accuracy", 1.0),

@@ -18,7 +18,7 @@ from eval.run_files import ModelCard
 from feature_extraction.encoders.encoder import Encoder, encode_image, encoder_from_spec
 from feature_extraction.store.store import FeatureReader, open_features
 from tasks import ExampleTable, Score, Task, with_own_files
-from tasks._calls import as_path
+from tasks._arguments import as_path
 from vl_lst.backbones.loading import DEMO
 from vl_lst.bundled import CLIP_FOLDER
 from vl_lst.data.batches import (

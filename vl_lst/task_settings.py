@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eval.recipe_fields import get_field
-from tasks import Task, get_task, with_own_files, with_prompt_prefix
+from tasks import Task, get_task, with_own_files
 
 __all__ = ["configure_task"]
 
@@ -29,7 +29,7 @@ def configure_task(recipe: Mapping[str, Any], name: str, *, official: bool = Fal
     task = get_task(name)
     prefix = _value(recipe, "data.prompt_prefix", name, str)
     if prefix is not None:
-        task = with_prompt_prefix(task, prefix)
+        task = replace(task, prompt_prefix=prefix)
     trained = str(recipe.get("task", name)).split(",")
     limits_of = name if name in trained else trained[0]
     max_prompt_tokens = _value(recipe, "data.max_prompt_tokens", limits_of, int)

@@ -10,8 +10,9 @@ from typing import Any
 
 from eval.leaderboard.front import pareto_front
 from eval.leaderboard.protocol import differing_settings, method_settings, protocol_of
-from eval.leaderboard.quantities import AVERAGE, COSTS, MEMORY, Cost, Metric, Statistic
+from eval.leaderboard.quantities import AVERAGE, COSTS, MEMORY, Cost, Statistic
 from eval.leaderboard.runs import FoundRuns, LeftOut, Run
+from eval.metrics import Metric
 
 __all__ = ["Board", "Group", "Row", "build_board"]
 

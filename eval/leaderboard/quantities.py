@@ -6,25 +6,12 @@ from statistics import fmean, stdev
 
 from eval.run_files import RunRecord
 
-__all__ = ["AVERAGE", "COSTS", "MEMORY", "Cost", "Metric", "Statistic"]
+__all__ = ["AVERAGE", "COSTS", "MEMORY", "Cost", "Statistic"]
 
 # Name of the mean score over all tasks.
 AVERAGE = "average"
 # Key of the cost that scores are first plotted against.
 MEMORY = "saved_for_backward"
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A task's primary metric.
-
-    Args:
-        name: The entry of a record's scores.
-        factor: What brings it to percent (captions' CIDEr: times 100).
-    """
-
-    name: str
-    factor: float
 
 
 @dataclass(frozen=True, slots=True)

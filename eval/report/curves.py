@@ -9,7 +9,7 @@ from statistics import fmean
 
 from eval.errors import InputError
 from eval.files import open_text
-from eval.leaderboard.quantities import Metric
+from eval.metrics import Metric
 from eval.report.axes import linear_axis
 
 __all__ = ["Panel", "training_curves"]

@@ -126,7 +126,7 @@ def _shares(
     scores = read_example_scores(path, task)
     if scores is None or scores.keys() != set(ids):
         scores = dict(task.score(predictions, data_root, split).per_example)
-    return {id_: value * task.primary_factor / 100 for id_, value in scores.items()}
+    return {id_: task.metric.percent(value) / 100 for id_, value in scores.items()}
 
 
 def _is_right(shares: Mapping[str, float], id_: str) -> bool | None:
@@ -153,7 +153,7 @@ def _card(
     targets = sorted(example.targets, key=lambda target: -target[1])
     return ExampleCard(
         id=example.id,
-        prompt=example.prompt.removeprefix(task.prompt_prefix),
+        prompt=example.text,
         prediction=predictions.get(example.id, ""),
         references=[answer for answer, _ in targets[:MAX_REFERENCES_SHOWN]],
         is_right=_is_right(shares, example.id),

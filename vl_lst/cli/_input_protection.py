@@ -149,7 +149,7 @@ def _is_read_from(folder: Path, path: Path) -> bool:
 
     for task in map(get_task, task_names()):
         for file in task.files:
-            found = file.found(folder)
+            found = file.find(folder)
             if found is not None and (_is_same(path, str(found)) or found in path.parents):
                 return True
     return False

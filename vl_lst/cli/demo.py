@@ -77,7 +77,7 @@ def demo(
         table.add_column(f"{task.name}\n{metric}", justify="right")
     for name in (*chosen, BLIND):
         percents = [
-            [score * task.primary_factor for score in result.scores[task.name][name]]
+            [task.metric.percent(score) for score in result.scores[task.name][name]]
             for task in tasks
         ]
         label = f"{BLIND} (no image)" if name == BLIND else name

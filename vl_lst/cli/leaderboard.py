@@ -150,17 +150,13 @@ def build_page(
         InputError: No run in the folder can be compared.
     """
     from eval.leaderboard.board import build_board
-    from eval.leaderboard.quantities import Metric
     from eval.leaderboard.runs import find_runs
     from eval.report.page import render_page
     from eval.text import escape_controls
     from tasks import get_task, task_names
     from vl_lst.cli._example_sheets import example_sheets, thumbnails
 
-    metrics = {
-        task.name: Metric(task.primary_metric, task.primary_factor)
-        for task in map(get_task, task_names())
-    }
+    metrics = {name: get_task(name).metric for name in task_names()}
     board = build_board(find_runs(runs_dir, include_dirty=include_dirty), metrics, splits)
     if not quiet:
         for each in board.left_out:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 from tasks import ExampleTable, Task
-from tasks._answers import answer_coverage, coverage_text
+from tasks._answers import answer_coverage, format_coverage
 from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.data.answer_lists import answer_list_file
 from vl_lst.data.examples import TaskExamples
@@ -103,7 +103,7 @@ def split_notes(
     coverage = None if answers is None else answer_coverage(examples, answers)
     if coverage is not None and coverage < LOW_COVERAGE:
         notes.append(
-            f"the run's answer list covers {coverage_text(coverage)} of the correct answers; the "
+            f"the run's answer list covers {format_coverage(coverage)} of the correct answers; the "
             "model cannot give the others"
         )
     return tuple(note for note in notes if note is not None)
@@ -163,8 +163,8 @@ def _log_coverage(recipe: Recipe, each: TaskExamples, answers: Sequence[str]) ->
         name,
         f"{len(answers):,} answers",
         source,
-        coverage_text(train),
-        coverage_text(validation),
+        format_coverage(train),
+        format_coverage(validation),
         f". The model can never give the others: {remedy}, or {alternative}" if is_low else "",
         extra={"only_in_file": each.task.answer_words is not None and not is_low},
     )

@@ -198,7 +198,7 @@ def _cards(data: Path, recipe: Recipe, folder: Path) -> list[Card]:
             cards.append(
                 Card(
                     images=tuple(picture_path(data, image) for image in example.image_ids),
-                    question=example.prompt.removeprefix(task.prompt_prefix),
+                    question=example.text,
                     prediction=predictions[example.id],
                     truth=max(example.targets, key=lambda target: target[1])[0],
                     graded=task.takes_text,

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from eval.run_files import GitState, ModelCard, RunRecord, TaskCard
 from feature_extraction.store.store import open_features
-from tasks._calls import as_path
+from tasks._arguments import as_path
 from vl_lst.data.examples import ids_digest, load_examples
 from vl_lst.data.task_data import TaskData, build_task_data, sample_texts
 from vl_lst.data.text_warnings import log_text_issues

@@ -102,7 +102,7 @@ def percent(task: Task, score: Score) -> float:
     """Return a task's primary metric in percent."""
     value = score.metrics[task.primary_metric]
     assert isinstance(value, int | float), "the validator requires it"
-    return value * task.primary_factor
+    return task.metric.percent(value)
 
 
 def mean_percent(data: Mapping[str, TaskData], validated: Mapping[str, Validated]) -> float:

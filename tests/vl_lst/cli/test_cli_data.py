@@ -1,4 +1,4 @@
-"""`vl-lst data` as a user calls it."""
+"""The command `vl-lst data`."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder and its address."""
+    """A served folder and its address."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -49,7 +49,7 @@ def data(command: str, root: Path, *more: str, task: str = "vqa") -> int:
     return main(["data", command, "--task", task, "--data-root", str(root), *more])
 
 
-def test_a_check_shows_files_sizes_and_addresses(
+def test_check_lists_files_sizes_and_addresses(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "check.json"
@@ -60,15 +60,15 @@ def test_a_check_shows_files_sizes_and_addresses(
         "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa/v2_Annotations_Val_mscoco.zip" in shown.out
     )
     assert "443,757" in shown.out
-    assert "all that is needed for train2014, val2014 is there" in shown.out
-    assert "train2014 is not of the published size" in shown.err
+    assert "train2014, val2014: all required files are present" in shown.out
+    assert "train2014 does not have the published size" in shown.err
     document = json.loads(out.read_text())
     assert document["complete"] is True
     assert [split["split"] for split in document["splits"]] == ["train2014", "val2014"]
     assert {file["found"] is None for file in document["files"]} == {True, False}
 
 
-def test_a_check_fails_with_one_sentence(
+def test_check_reports_missing_files(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (root / "vqa" / "v2_mscoco_train2014_annotations.json").unlink()
@@ -81,7 +81,7 @@ def test_a_check_fails_with_one_sentence(
     assert data("check", root, "--split", "val2014") == 0
 
 
-def test_a_check_of_an_empty_folder_lists_all(
+def test_check_of_an_empty_folder_lists_all_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert data("check", tmp_path / "nowhere", "--split", "dev", task="nlvr2") == 1
@@ -94,10 +94,10 @@ def test_an_unknown_split_is_an_error(root: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.count("no split 'nope'") == 2
 
 
-def test_preparing_says_what_was_made(
+def test_prepare_lists_the_written_files(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "made.json"
+    out = tmp_path / "prepared.json"
     assert data("prepare", root, "--min-count", "1") == 1
     shown = capsys.readouterr()
     assert "written:" in shown.out
@@ -106,7 +106,7 @@ def test_preparing_says_what_was_made(
     assert json.loads(out.read_text()) == {"task": "nlvr2", "files": []}
 
 
-def test_downloading_fills_the_data_root(
+def test_download_fills_the_data_root(
     served: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, address = served
@@ -123,10 +123,10 @@ def test_downloading_fills_the_data_root(
     assert len(json.loads(out.read_text())["written"]) == 2
     assert data("check", root, "--split", "val2014") == 0
     assert data("download", root, *arguments) == 0
-    assert "2 of 2 files were there already" in capsys.readouterr().err
+    assert "2 of 2 files already existed" in capsys.readouterr().err
 
 
-def test_an_archive_with_another_checksum_is_one_message(
+def test_a_wrong_checksum_is_reported(
     served: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, address = served
@@ -143,23 +143,23 @@ def test_an_archive_with_another_checksum_is_one_message(
     assert not (tmp_path / "root" / "nlvr2" / "train.json").exists()
 
 
-def test_what_the_server_does_not_have_is_one_message(
+def test_missing_files_on_the_server_are_reported(
     served: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("--split", "dev", "--mirror", served[1])
     assert data("download", tmp_path, *arguments, task="nlvr2") == 1
-    assert capsys.readouterr().err.count("answers 404") == 3
+    assert capsys.readouterr().err.count("responds 404") == 3
 
 
-def test_a_derived_split_asks_for_what_it_is_made_of(
+def test_a_derived_split_downloads_its_input_files(
     served: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("--split", "karpathy_test", "--mirror", served[1])
     assert data("download", tmp_path, *arguments) == 1
-    asked = capsys.readouterr().err
+    errors = capsys.readouterr().err
     for name in ("v2_Annotations_Train", "v2_Questions_Val", "caption_datasets"):
-        assert name in asked
-    assert "minival" not in asked
+        assert name in errors
+    assert "minival" not in errors
 
 
 def test_one_host_that_is_down_does_not_stop_the_others(

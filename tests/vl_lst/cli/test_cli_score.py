@@ -65,7 +65,7 @@ def test_predictions_of_other_examples_are_one_message(
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "12 have no prediction" in shown.err
-    assert "400 predictions are of other examples" in shown.err
+    assert "400 predictions belong to other examples" in shown.err
     assert "Traceback" not in shown.err
 
 

@@ -32,7 +32,7 @@ def arguments(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ("java", "reason"),
     [
         (None, "there is no `java` on the PATH: install a Java runtime"),
-        (KILLED, "was killed by SIGKILL, as where memory runs out"),
+        (KILLED, "was killed by SIGKILL, possibly because memory ran out"),
     ],
 )
 def test_without_java_the_metrics_are_null_with_a_reason(
@@ -59,4 +59,4 @@ def test_a_required_metric_without_java_is_exit_code_1(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*arguments, "--require", "cider"]) == 1
-    assert "error: cider cannot be computed: needs Java" in capsys.readouterr().err
+    assert "error: cider cannot be computed: requires Java" in capsys.readouterr().err

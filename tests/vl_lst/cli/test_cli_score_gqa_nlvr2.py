@@ -43,7 +43,7 @@ def test_gqa_document_and_table(
     assert "66.8478" in shown.out
     assert "verify (38)" in shown.out
     assert shown.out.index("│   4 (36)") < shown.out.index("│   10 (13)")
-    assert shown.err.startswith("note: no grounding: it compares the regions a model attended to")
+    assert shown.err.startswith("note: no grounding: it compares the attended image regions")
     expected = document_of(golden / "gqa" / "expected_val.json")["scores"]
     document = document_of(out)
     assert list(document["reasons"]) == ["grounding"]
@@ -88,7 +88,7 @@ def test_gqa_integer_ids_are_one_message(
     integers = [{**each, "questionId": int(each["questionId"])} for each in results]
     predictions.write_text(json.dumps(integers), encoding="utf-8")
     assert score("gqa", golden, "val_all", predictions) == 1
-    assert "ids were turned into integers somewhere" in capsys.readouterr().err
+    assert "Keep them as strings" in capsys.readouterr().err
 
 
 def test_nlvr2_document_and_table(
@@ -116,7 +116,7 @@ def test_strict_official_gives_the_official_numbers_of_a_bad_file(
     out = tmp_path / "score.json"
     predictions = nlvr2_official / "pred_quirks.csv"
     assert score("nlvr2", nlvr2_root, "dev", predictions, "--json", str(out)) == 1
-    assert "line 1 says 'prediction'" in capsys.readouterr().err
+    assert "line 1 has the label 'prediction'" in capsys.readouterr().err
     assert not out.exists()
     strictly = ("--strict-official", "--json", str(out))
     assert score("nlvr2", nlvr2_root, "dev", predictions, *strictly) == 0

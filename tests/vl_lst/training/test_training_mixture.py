@@ -59,7 +59,7 @@ def test_the_record_has_the_score_of_each_task_and_their_mean(
     for name in TASKS:
         task = get_task(name)
         metrics = record.scores[name][recipe.data.validation_split[name]]
-        primary.append(metrics[task.primary_metric] * task.primary_factor)
+        primary.append(task.metric.percent(metrics[task.primary_metric]))
         assert record.protocol[name]
     assert record.mean_score == pytest.approx(fmean(primary))
     assert record.best_step in (14, 28)
@@ -68,7 +68,7 @@ def test_the_record_has_the_score_of_each_task_and_their_mean(
 
 
 def test_nlvr2_and_captions_are_scaled_to_percent() -> None:
-    factors = {name: get_task(name).primary_factor for name in TASKS}
+    factors = {name: get_task(name).metric.factor for name in TASKS}
     assert factors == {"vqa": 1, "gqa": 1, "nlvr2": 100, "caption": 100}
 
 

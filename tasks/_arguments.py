@@ -1,4 +1,4 @@
-"""Check what a task's functions are given: paths may be texts, predictions are {id: answer}."""
+"""Argument checks for a task's functions: paths may be strings, predictions are {ID: answer}."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ __all__ = ["PARAMETERS", "CheckedCall", "as_path"]
 
 # The positional parameters of each function of a task.
 PARAMETERS = {
-    "load": ("data_root", "split"),
+    "read_examples": ("data_root", "split"),
     "score": ("predictions", "data_root", "split"),
     "read_predictions": ("path",),
     "write_predictions": ("predictions", "path"),
@@ -24,10 +24,10 @@ PARAMETERS = {
 
 @dataclass(frozen=True, slots=True)
 class CheckedCall:
-    """A function of a task that checks what it is given by the names of its parameters.
+    """A function of a task that checks its arguments by the names of its parameters.
 
     Args:
-        function: What to call.
+        function: The function.
         parameters: Names of its positional parameters, in order.
     """
 
@@ -47,25 +47,25 @@ def _checked(name: str, value: Any) -> Any:
         return require_predictions(value)
     if name == "split" and not isinstance(value, str):
         raise InputError(
-            f"a task has no split {value!r:.60} ({type(value).__name__}): expected the name of a "
-            "split, as a text"
+            f"split is {value!r:.60} ({type(value).__name__}): expected the name of a split, as a "
+            "string"
         )
     return as_path(name, value) if name in ("data_root", "path") else value
 
 
 def as_path(name: str, value: Any) -> Path:
-    """Return a path that may be given as a text.
+    """Return a path that may be given as a string.
 
     Args:
-        name: What it is, for the message.
+        name: Name of the argument, for messages.
         value: The path.
 
     Raises:
-        InputError: It is neither a text nor a path.
+        InputError: The value is neither a string nor a path.
     """
     if not isinstance(value, str | os.PathLike):
         raise InputError(
-            f"{name} is {value!r:.60} ({type(value).__name__}): expected a path, as a text or a "
+            f"{name} is {value!r:.60} ({type(value).__name__}): expected a path, as a string or a "
             "pathlib.Path"
         )
     return Path(value)
