@@ -1,4 +1,4 @@
-"""A tiny tower and generated photographs, so that every path runs in milliseconds."""
+"""Tiny encoders and generated photographs, so that tests run in milliseconds."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from feature_extraction.images.decode import ImageFile, find_images
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Forked children must not find a thread pool whose threads stayed with their parent."""
+    """Forked processes must not inherit a thread pool, because its threads are not forked."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -24,17 +24,17 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def timm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_open_clip(tmp_path_factory.mktemp("towers") / "tiny-timm", TIMM)
+    return write_open_clip(tmp_path_factory.mktemp("encoders") / "tiny-timm", TIMM)
 
 
 @pytest.fixture(scope="session")
 def resnet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_open_clip(tmp_path_factory.mktemp("towers") / "tiny-resnet", RESNET)
+    return write_open_clip(tmp_path_factory.mktemp("encoders") / "tiny-resnet", RESNET)
 
 
 @pytest.fixture(scope="session")
 def transformer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_open_clip(tmp_path_factory.mktemp("towers") / "tiny-transformer", TRANSFORMER)
+    return write_open_clip(tmp_path_factory.mktemp("encoders") / "tiny-transformer", TRANSFORMER)
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +44,7 @@ def encoder(resnet_folder: Path) -> Encoder:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """Eleven small pictures of different shapes, two of them broken."""
+    """Eleven small images of different shapes, two of them broken."""
     folder = tmp_path / "photographs"
     (folder / "deeper").mkdir(parents=True)
     generator = np.random.default_rng(5)

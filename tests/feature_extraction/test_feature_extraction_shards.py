@@ -77,7 +77,7 @@ class TestExtraction:
 
         assert work(files) == 6
         assert work(files) == 0
-        with pytest.raises(StoreError, match="cut from the images in another way"):
+        with pytest.raises(StoreError, match="has another part of the images"):
             work(files[:-1])
         with pytest.raises(StoreError, match="same --batch-size"):
             work(files, batch_size=32)

@@ -85,13 +85,13 @@ def test_json_that_is_no_object_is_named(folder: Path, name: str, content: str |
 )
 def test_weights_that_are_no_safetensors_are_named(folder: Path, content: bytes) -> None:
     (folder / WEIGHTS).write_bytes(content)
-    assert f"{WEIGHTS} is damaged or cut short" in refusal(folder)
+    assert f"{WEIGHTS} is damaged or truncated" in refusal(folder)
 
 
 def test_weights_that_are_cut_short_or_lacking_are_named(folder: Path) -> None:
     whole = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(whole[:-1])
-    assert f"{WEIGHTS} is damaged or cut short" in refusal(folder)
+    assert f"{WEIGHTS} is damaged or truncated" in refusal(folder)
     (folder / WEIGHTS).unlink()
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     assert "pytorch_model.bin in its folder can run any code when read" in refusal(folder)

@@ -1,4 +1,4 @@
-"""Checkpoints of every library, as it writes them itself, small enough to be made in a test."""
+"""Tiny checkpoints of timm and transformers, written by the libraries themselves."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ TEXT = {
 }
 CONVOLUTIONS = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
 
-# By name: a model of transformers, initialised at random.
+# Models of transformers with random weights, by name.
 HUGGINGFACE: dict[str, Callable[[], transformers.PreTrainedModel]] = {
     "dinov2": lambda: transformers.Dinov2Model(transformers.Dinov2Config(**DINOV2)),
     "dinov2-registers": lambda: transformers.Dinov2WithRegistersModel(
@@ -56,7 +56,7 @@ HUGGINGFACE: dict[str, Callable[[], transformers.PreTrainedModel]] = {
     "convnext": lambda: transformers.ConvNextModel(transformers.ConvNextConfig(**CONVOLUTIONS)),
 }
 
-# By name: an architecture of timm, and what makes it small.
+# Models of timm and the arguments that make them small, by name.
 TIMM: dict[str, tuple[str, dict[str, object]]] = {
     "vit": (
         "vit_small_patch16_224",
@@ -70,8 +70,8 @@ TIMM: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def draw(module: nn.Module) -> None:
-    """Give every tensor numbers, so that none is idle."""
+def randomise(module: nn.Module) -> None:
+    """Draw random numbers for every tensor, so that all of them affect the features."""
     generator = torch.Generator().manual_seed(3)
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point():
@@ -80,10 +80,10 @@ def draw(module: nn.Module) -> None:
 
 
 def write_huggingface(folder: Path, kind: str) -> transformers.PreTrainedModel:
-    """Write a folder as `save_pretrained` does; return the model."""
+    """Write a folder with `save_pretrained`; return the model."""
     torch.manual_seed(0)
     model = HUGGINGFACE[kind]().eval()
-    draw(model)
+    randomise(model)
     model.save_pretrained(folder)
     size = {"height": SIDE, "width": SIDE}
     transformers.BitImageProcessor(
@@ -95,19 +95,25 @@ def write_huggingface(folder: Path, kind: str) -> transformers.PreTrainedModel:
     return model
 
 
-def write_timm(folder: Path, kind: str, classes: int = 5) -> nn.Module:
-    """Write a folder as timm does for the hub; return the model."""
+def write_timm(folder: Path, kind: str, num_classes: int = 5) -> nn.Module:
+    """Write a folder in timm's format for the hub; return the model."""
     architecture, arguments = TIMM[kind]
     torch.manual_seed(0)
-    model = timm.create_model(architecture, num_classes=classes, **arguments).eval()
-    draw(model)
+    model = timm.create_model(architecture, num_classes=num_classes, **arguments).eval()
+    randomise(model)
     settings = {"input_size": (3, SIDE, SIDE), "mean": MEAN, "std": STD}
     config = {"pretrained_cfg": settings, "model_args": arguments}
     save_for_hf(model, str(folder), config, safe_serialization=True)
     return model
 
 
+def random_pixels(count: int = 3, side: int = SIDE) -> Tensor:
+    """Return uint8 images `[count, 3, side, side]`."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
+
+
 def normalised(images: Tensor, spec: FeatureSpec) -> Tensor:
-    """What a tower is given of 8-bit images, written out by hand."""
+    """Return the input of an encoder for 8-bit images, independently of the code under test."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
     return (images / 255 - mean) / std

@@ -1,4 +1,4 @@
-"""fp32 features are made in float32, whatever the process computes other things in."""
+"""fp32 features are computed in float32, whatever the settings of the process."""
 
 from collections.abc import Callable, Iterator
 
@@ -26,31 +26,31 @@ def settings() -> list[object]:
         try:
             found.append(read())
         except RuntimeError:
-            found.append("the two interfaces contradict each other")
+            found.append("conflict")
     return found
 
 
-def by_the_older_interface() -> None:
+def set_legacy() -> None:
     torch.backends.cudnn.allow_tf32 = True
     torch.set_float32_matmul_precision("medium")
 
 
-def by_the_newer_interface() -> None:
+def set_new() -> None:
     CONVOLUTION.fp32_precision = "tf32"
     PRODUCT.fp32_precision = "tf32"
 
 
-def by_both() -> None:
-    by_the_older_interface()
+def set_both() -> None:
+    set_legacy()
     CONVOLUTION.fp32_precision = "ieee"
     PRODUCT.fp32_precision = "ieee"
 
 
-WAYS = [lambda: None, by_the_older_interface, by_the_newer_interface, by_both]
+SETTINGS = [lambda: None, set_legacy, set_new, set_both]
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
+def restore_settings() -> Iterator[None]:
     with exact_float32():
         pass
     older = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
@@ -62,8 +62,8 @@ def as_before() -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore:.*TF32:UserWarning")
-@pytest.mark.parametrize("set_up", WAYS)
-def test_it_is_exact_in_the_block_and_as_before_after_it(set_up: Callable[[], None]) -> None:
+@pytest.mark.parametrize("set_up", SETTINGS)
+def test_it_is_exact_within_the_block_and_restored_after_it(set_up: Callable[[], None]) -> None:
     set_up()
     before = settings()
     with exact_float32():
@@ -73,15 +73,15 @@ def test_it_is_exact_in_the_block_and_as_before_after_it(set_up: Callable[[], No
     assert settings() == before
 
 
-def test_a_tower_runs_in_it(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_uses_it(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
-    original = encoder._tower.features
+    original = encoder._architecture.features
 
     def features(*arguments: object) -> object:
         seen.extend(settings())
         return original(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(encoder._tower), "features", lambda _, *a: features(*a))
+    monkeypatch.setattr(type(encoder._architecture), "features", lambda _, *a: features(*a))
     side = encoder.spec.image_size
     encoder.encode(torch.zeros(1, 3, side, side, dtype=torch.uint8), ["a"])
     assert seen

@@ -12,7 +12,7 @@ from feature_extraction import pipeline
 from feature_extraction.encoders.encoder import Encoder, build_encoder
 from feature_extraction.extract import extract
 from feature_extraction.images.decode import ImageFile
-from feature_extraction.images.decoding_pool import SquareBatch
+from feature_extraction.images.decoding_pool import DecodedBatch
 from feature_extraction.store.store import FeatureStore
 
 BATCH, BATCHES = 2, 4
@@ -35,7 +35,7 @@ def without_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
     monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
-    monkeypatch.setattr(pipeline, "_fetch", torch.Tensor.clone)
+    monkeypatch.setattr(pipeline, "_copy_to_host", torch.Tensor.clone)
 
 
 @pytest.mark.usefixtures("without_device")
@@ -47,13 +47,13 @@ def test_a_batch_departs_before_the_one_ahead_of_it_arrives(
     given = generator.integers(0, 256, (BATCHES, BATCH, 1, 3, 64, 64), np.uint8)
     squares_BK3SS, size_B2 = np.empty_like(given[0]), np.empty((BATCH, 2), np.int32)
 
-    def batches() -> Iterator[SquareBatch]:
+    def batches() -> Iterator[DecodedBatch]:
         for number, pixels_BK3SS in enumerate(given):
             asked.append(number)
             squares_BK3SS[:], size_B2[:] = pixels_BK3SS, number
-            yield SquareBatch(number * BATCH, squares_BK3SS, size_B2, [str(number)] * BATCH)
+            yield DecodedBatch(number * BATCH, squares_BK3SS, size_B2, [str(number)] * BATCH)
 
-    for number, found in enumerate(pipeline._encoded_ahead(batches(), files, encoder)):
+    for number, found in enumerate(pipeline._encode_ahead(batches(), files, encoder)):
         assert asked[-1] == min(number + 1, BATCHES - 1)
         expected = encoder.encode(torch.from_numpy(given[number]), ["a", "b"])
         assert np.array_equal(found.features, expected)

@@ -115,7 +115,7 @@ class TestResult:
         self, files: list[ImageFile], resnet_folder: Path, tmp_path: Path
     ) -> None:
         encoder = build_encoder(resnet_folder, device="cpu")
-        encoder._visual.layer4[0].conv1.weight.fill_(torch.inf)
+        encoder._module.layer4[0].conv1.weight.fill_(torch.inf)
         with pytest.raises(EncoderError, match="'photo0'.*not finite"):
             extract(files, tmp_path / "out.h5", encoder)
         assert not (tmp_path / "out.h5").exists()

@@ -174,7 +174,7 @@ class TestImages:
                 last.rename(aside)
 
         result = extract(photographs, out, encoder, batch_size=BATCH, on_progress=take_away)
-        assert result.failures["photo8"] == "the file is no longer there"
+        assert result.failures["photo8"] == "the file no longer exists"
         assert len(FeatureStore(out)) == 8
         aside.rename(last)
         extract(photographs, out, encoder, batch_size=BATCH)

@@ -1,7 +1,7 @@
-"""Files of a model's folder, read with limits: JSON objects and safetensors.
+"""Read the files of a pretrained checkpoint safely: JSON objects and safetensors.
 
-A folder may come from anywhere. Its files must be regular files below a size limit: a named pipe
-would wait for ever, and a link to `/dev/zero` would fill memory. Nothing is unpickled.
+A checkpoint is untrusted. Its files must be regular files below a size limit: reading a named pipe
+would block, and reading a link to `/dev/zero` would fill memory. Nothing is unpickled.
 """
 
 import json
@@ -40,22 +40,22 @@ WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 WEIGHTS_FILES = (WEIGHTS_NAME, INDEX_NAME, "model-*-of-*.safetensors")
 
-# The largest are tokenizers: 250,000 tokens take about 35 MiB.
+# The largest files are tokenizers: 250,000 tokens take about 35 MiB.
 MAX_JSON_BYTES = 128 * 2**20
-# No size of a layer, a vocabulary or an image in a configuration is larger.
+# No layer, vocabulary or image size in a real configuration is larger.
 MAX_NUMBER = 2**22
-# Libraries make lists of so many entries before they build the first layer.
+# Libraries create lists with an entry per layer before they build the first layer.
 MAX_LAYERS = 2**12
 LAYERS_IN_NAMES = ("layers", "depth", "blocks")
 
 
 @dataclass(frozen=True, slots=True)
 class TensorShape:
-    """A tensor of a safetensors file, not read.
+    """Type and shape of a tensor in a safetensors file.
 
     Args:
-        dtype: As safetensors names it, such as `F32`.
-        shape: Its sizes.
+        dtype: Type in the notation of safetensors, such as `F32`.
+        shape: Size per dimension.
     """
 
     dtype: str
@@ -63,10 +63,10 @@ class TensorShape:
 
 
 def is_present(path: Path) -> bool:
-    """Whether a folder has an entry of a name, a broken link included.
+    """Whether a path exists, broken links included.
 
-    A link without its target, as an incomplete copy leaves behind, must not be taken for a file
-    that the folder never had.
+    An incomplete copy can leave a link without its target, which must not be mistaken for a file
+    that the checkpoint never had.
     """
     return os.path.lexists(path)
 
@@ -101,34 +101,34 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        EncoderError: The file is missing, special, too large, not JSON, or holds something other
-            than an object.
+        EncoderError: The file is missing, not a regular file, too large, not JSON, or not an
+            object.
     """
     require_regular_file(path, MAX_JSON_BYTES)
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise EncoderError(
-            f"{path} cannot be read as JSON: {error}. Fetch or write the file again."
+            f"{path} cannot be read as JSON: {error}. Download or write the file again."
         ) from None
     if not isinstance(found, dict):
         raise EncoderError(
             f"{path} is not a JSON object: found {_kind(found)}, expected names and values in "
-            "braces. Fetch or write the file again."
+            "braces. Download or write the file again."
         )
     return found
 
 
 def check_numbers(config: Mapping[str, Any], path: Path) -> None:
-    """Refuse numbers in a configuration that cannot be sizes of a model.
+    """Check that no number of a configuration is too large to be real.
 
     Args:
         config: A JSON object.
-        path: The file it is from, for the message.
+        path: Its file, for the message.
 
     Raises:
-        EncoderError: A whole number is beyond `MAX_NUMBER`, a number of layers beyond `MAX_LAYERS`,
-            or another number is not finite.
+        EncoderError: An integer is larger than `MAX_NUMBER`, a number of layers is larger than
+            `MAX_LAYERS`, or a floating-point number is not finite.
     """
     for name, value in _numbers(config):
         is_depth = any(part in name.rpartition(".")[2] for part in LAYERS_IN_NAMES)
@@ -141,7 +141,7 @@ def check_numbers(config: Mapping[str, Any], path: Path) -> None:
 
 
 def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
-    """Yield all numbers with their names, however deep; a file decides how deep that is."""
+    """Yield all numbers and their names, without recursion: a file may be nested deeply."""
     waiting: list[tuple[str, Any]] = list(config.items())
     while waiting:
         name, value = waiting.pop()
@@ -154,10 +154,10 @@ def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint.
+    """Read the tensors of a safetensors file by name.
 
     Raises:
-        EncoderError: It is missing, damaged, or not a safetensors file.
+        EncoderError: The file is missing, damaged, or not safetensors.
     """
     _require_safetensors(path)
     try:
@@ -167,7 +167,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_shapes(path: Path) -> dict[str, TensorShape]:
-    """Read names, types and shapes of a checkpoint's tensors, without the tensors.
+    """Read the types and shapes of the tensors of a safetensors file by name.
 
     Raises:
         EncoderError: See `read_safetensors`.
@@ -185,7 +185,7 @@ def read_shapes(path: Path) -> dict[str, TensorShape]:
 
 
 def weights_in_folder(folder: Path) -> list[Path]:
-    """Return the safetensors files of a folder: one, or those its index lists.
+    """Return the safetensors files of a checkpoint: one, or all shards of its index.
 
     Raises:
         EncoderError: The index is damaged, or lists files outside the folder.
@@ -208,7 +208,7 @@ def _require_safetensors(path: Path) -> None:
     if path.suffix != ".safetensors":
         raise EncoderError(
             f"{path} is not a safetensors file. Pickled checkpoints (.pt, .pth, .bin) can run any "
-            "code when read, so they are refused; convert it once, where you trust it: "
+            "code when read, so they are refused. If you trust it, convert it once: "
             "safetensors.torch.save_file(state_dict, 'NAME.safetensors')"
         )
     if not is_present(path):
@@ -216,8 +216,8 @@ def _require_safetensors(path: Path) -> None:
             file.name for file in path.parent.glob("*.*") if file.suffix in (".bin", ".pt", ".pth")
         )
         pickled = (
-            f"; {', '.join(pickles[:3])} in its folder can run any code when read: "
-            "convert it once, where you trust it, with safetensors.torch.save_file"
+            f". Its folder has {', '.join(pickles[:3])}, which can run any code when read: if you "
+            "trust it, convert it once with safetensors.torch.save_file"
             if pickles
             else ""
         )
@@ -228,7 +228,7 @@ def _require_safetensors(path: Path) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> EncoderError:
-    return EncoderError(f"{path} is damaged or cut short ({error}); fetch it again")
+    return EncoderError(f"{path} is damaged or truncated ({error}). Download it again.")
 
 
 def _kind(found: Any) -> str:

@@ -4,8 +4,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize, ToTensor
 
+from feature_extraction.encoders.encoder import normalise
 from feature_extraction.images.decode import Decoded
-from feature_extraction.images.preprocess import fit_square, normalise, prepare
+from feature_extraction.images.preprocess import fit_square, prepare
 from feature_extraction.spec import ResizeRule
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -40,13 +41,13 @@ def test_center_crop_takes_the_middle() -> None:
     pixels = np.zeros((50, 150, 3), np.uint8)
     pixels[:, 50:100] = 200
     square = fit_square(Decoded(Image.fromarray(pixels), 50, 150), 32, "center-crop")
-    # The filter reaches a little beyond the crop, as when cropping after resizing.
+    # The filter also reads a few pixels outside the crop.
     assert (square[:, :, 2:-2] == 200).all()
 
 
 @pytest.mark.parametrize("rule", ["squash", "letterbox", "center-crop"])
 @pytest.mark.parametrize(("height", "width"), [(3, 20000), (20000, 1), (1, 1)])
-def test_extreme_shapes_stay_small(rule: str, height: int, width: int) -> None:
+def test_extreme_aspect_ratios(rule: str, height: int, width: int) -> None:
     decoded = Decoded(Image.new("RGB", (width, height), "red"), height, width)
     square = fit_square(decoded, 224, rule)  # type: ignore[arg-type]
     assert square.shape == (3, 224, 224)
@@ -55,18 +56,18 @@ def test_extreme_shapes_stay_small(rule: str, height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("rule", ["letterbox", "center-crop"])
-def test_a_reduced_picture_is_placed_as_the_photograph_would_be(rule: str) -> None:
-    """Reduction may shrink the two sides by different factors; the photograph's shape counts."""
+def test_a_downscaled_image_is_placed_like_the_photograph(rule: str) -> None:
+    """Downscaling may use different factors for the two sides."""
     full = Image.linear_gradient("L").convert("RGB").resize((600, 400))
-    reduced = Decoded(full.resize((300, 100), Image.Resampling.BOX), 400, 600)
-    wanted = fit_square(Decoded(full, 400, 600), 40, rule).astype(int)  # type: ignore[arg-type]
-    found = fit_square(reduced, 40, rule).astype(int)  # type: ignore[arg-type]
-    assert np.abs(found - wanted).max() <= 3
+    downscaled = Decoded(full.resize((300, 100), Image.Resampling.BOX), 400, 600)
+    expected = fit_square(Decoded(full, 400, 600), 40, rule).astype(int)  # type: ignore[arg-type]
+    found = fit_square(downscaled, 40, rule).astype(int)  # type: ignore[arg-type]
+    assert np.abs(found - expected).max() <= 3
 
 
 @pytest.mark.parametrize("rule", ["squash", "letterbox", "center-crop"])
 @pytest.mark.parametrize("crops", [2, 3])
-def test_tiles_put_together_are_the_larger_square(rule: ResizeRule, crops: int) -> None:
+def test_the_tiles_form_the_larger_square(rule: ResizeRule, crops: int) -> None:
     decoded = photograph(120, 90)
     squares = prepare(decoded, 32, rule, crops)
     assert squares.shape == (1 + crops * crops, 3, 32, 32)
@@ -78,7 +79,7 @@ def test_tiles_put_together_are_the_larger_square(rule: ResizeRule, crops: int) 
             assert np.array_equal(squares[1 + row * crops + column], tile)
 
 
-def test_one_crop_is_the_square_alone() -> None:
+def test_without_crops_there_is_one_square() -> None:
     decoded = photograph(50, 70)
     squares = prepare(decoded, 32, "squash", 1)
     assert np.array_equal(squares, fit_square(decoded, 32, "squash")[None])

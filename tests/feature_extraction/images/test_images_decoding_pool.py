@@ -1,4 +1,4 @@
-"""Decoding processes: what comes out, how far they run ahead, and how they end."""
+"""Decoding processes: their results, how far they decode ahead, and how they end."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from decoding_processes import change_decoding, decoding_processes
 from feature_extraction.encoders.encoder import Encoder
 from feature_extraction.errors import FeatureError
 from feature_extraction.images.decode import ImageFile
-from feature_extraction.images.decoding_pool import SquareBatch, decoded_batches
+from feature_extraction.images.decoding_pool import DecodedBatch, decoded_batches
 from feature_extraction.spec import FeatureSpec
 
 BATCH = 2
@@ -25,32 +25,32 @@ def spec(encoder: Encoder) -> FeatureSpec:
     return encoder.spec
 
 
-class Watched(Sequence[ImageFile]):
-    """An image list that remembers how far it was asked for."""
+class TrackedFiles(Sequence[ImageFile]):
+    """An image list that records the last row that was requested."""
 
     def __init__(self, files: Sequence[ImageFile]) -> None:
         self.files = files
-        self.furthest = 0
+        self.last_row = 0
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, wanted: slice) -> Sequence[ImageFile]:  # type: ignore[override]
-        self.furthest = max(self.furthest, wanted.start)
+        self.last_row = max(self.last_row, wanted.start)
         return self.files[wanted]
 
 
-def kept(batches: Iterator[SquareBatch]) -> list[SquareBatch]:
+def copies(batches: Iterator[DecodedBatch]) -> list[DecodedBatch]:
     return [
-        SquareBatch(batch.start, batch.pixels.copy(), batch.image_size.copy(), batch.reasons)
+        DecodedBatch(batch.start, batch.pixels.copy(), batch.image_size.copy(), batch.reasons)
         for batch in batches
     ]
 
 
-def test_what_comes_out_is_what_is_decoded_here_in_order(
+def test_batches_equal_those_decoded_in_this_process_and_are_in_order(
     files: list[ImageFile], spec: FeatureSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three processes, the first batch the slowest; two of eleven images are broken."""
+    """With three processes, a slow first batch, and two broken images of eleven."""
     starts = range(0, len(files), BATCH)
     slow = """
         def decode_image(path, side):
@@ -61,17 +61,17 @@ def test_what_comes_out_is_what_is_decoded_here_in_order(
     found = []
     for workers in (0, 3):
         with decoded_batches(files, starts, spec, batch_size=BATCH, workers=workers) as batches:
-            found.append(kept(batches))
-    for here, there in zip(*found, strict=True):
-        assert (here.start, here.reasons) == (there.start, there.reasons)
-        assert np.array_equal(here.pixels, there.pixels)
-        assert np.array_equal(here.image_size, there.image_size)
+            found.append(copies(batches))
+    for expected, batch in zip(*found, strict=True):
+        assert (batch.start, batch.reasons) == (expected.start, expected.reasons)
+        assert np.array_equal(batch.pixels, expected.pixels)
+        assert np.array_equal(batch.image_size, expected.image_size)
     assert [batch.start for batch in found[0]] == list(starts)
     assert sum(map(bool, (reason for batch in found[1] for reason in batch.reasons))) == 2
     assert decoding_processes(os.getpid()) == []
 
 
-def test_a_slot_used_again_holds_nothing_of_what_was_in_it(
+def test_a_reused_slot_has_no_pixels_of_an_earlier_batch(
     files: list[ImageFile], spec: FeatureSpec
 ) -> None:
     broken = [file for file in files if file.path.suffix == ".jpg"]
@@ -81,18 +81,18 @@ def test_a_slot_used_again_holds_nothing_of_what_was_in_it(
             assert batch.pixels.any() == batch.image_size.any() == (batch.start % 2 == 0)
 
 
-def test_they_run_ahead_by_a_few_batches_only(files: list[ImageFile], spec: FeatureSpec) -> None:
-    listed = Watched(files * 10)
+def test_they_decode_only_a_few_batches_ahead(files: list[ImageFile], spec: FeatureSpec) -> None:
+    listed = TrackedFiles(files * 10)
     with decoded_batches(listed, range(110), spec, batch_size=1, workers=2) as batches:
         for batch in batches:
-            assert listed.furthest <= batch.start + 4
+            assert listed.last_row <= batch.start + 4
 
 
-class TestDeath:
-    def test_it_gives_the_same_message_each_of_twenty_times(
+class TestUnexpectedExit:
+    def test_the_message_is_the_same_each_of_twenty_times(
         self, files: list[ImageFile], spec: FeatureSpec
     ) -> None:
-        """At whatever instant, from before Python has started to after several batches."""
+        """From before Python has started to after several batches."""
 
         def work(kill_at: int) -> None:
             with decoded_batches(
@@ -106,20 +106,20 @@ class TestDeath:
         for number in range(20):
             with pytest.raises(
                 FeatureError,
-                match=r"^a decoding process died \(killed by SIGKILL\)( at .*)?, perhaps for lack "
-                r"of memory\. What is done is kept: run the same command again",
+                match=r"^a decoding process exited unexpectedly \(killed by SIGKILL\)( while it "
+                r"decoded .*)?, possibly because it ran out of memory\. Finished batches are kept",
             ):
                 work(number)
             assert decoding_processes(os.getpid()) == []
 
-    def test_the_image_it_was_at_is_named(
+    def test_the_image_being_decoded_is_named(
         self,
         files: list[ImageFile],
         spec: FeatureSpec,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """A decoder may crash on one image: it must be known which."""
+        """A decoder may crash for one image."""
         crash = """
             def decode_image(path, side):
                 if path.stem == "photo4":
@@ -129,11 +129,13 @@ class TestDeath:
         change_decoding(crash, tmp_path, monkeypatch)
         with (
             decoded_batches(files, [0, 2, 4], spec, batch_size=2, workers=1) as batches,
-            pytest.raises(FeatureError, match=r"killed by SIGSEGV\) at .*photo4\.png, perhaps"),
+            pytest.raises(
+                FeatureError, match=r"by SIGSEGV\) while it decoded .*photo4\.png, possibly"
+            ),
         ):
-            kept(batches)
+            copies(batches)
 
-    def test_one_that_cannot_start_is_told_as_well(
+    def test_a_process_that_cannot_start_is_an_error(
         self,
         files: list[ImageFile],
         spec: FeatureSpec,
@@ -144,13 +146,13 @@ class TestDeath:
         monkeypatch.syspath_prepend(tmp_path)
         with (
             decoded_batches(files, [0, 2], spec, batch_size=2, workers=2) as batches,
-            pytest.raises(FeatureError, match=r"died \(exit code 7\); what it printed says why"),
+            pytest.raises(FeatureError, match=r"unexpectedly \(exit code 7\)\. Its output above"),
         ):
-            kept(batches)
+            copies(batches)
 
 
-def test_they_import_no_torch() -> None:
-    """Each would take seconds to start, and half a gigabyte."""
+def test_they_do_not_import_torch() -> None:
+    """It would cost each of them seconds and half a gigabyte."""
     code = (
         "import sys, feature_extraction.images.decoding_process; sys.exit('torch' in sys.modules)"
     )

@@ -1,4 +1,4 @@
-"""Damaged photographs are reported by this program alone, not by the libraries that decode them."""
+"""Damaged photographs are reported only by this program, not by the decoders."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from feature_extraction.images.decoder_messages import discard_decoder_messages
 
 
 def damaged_tiff(path: Path, compression: str, mode: str) -> Path:
-    """Write noise as TIFF, with bits flipped in its data and not in its header."""
+    """Write a TIFF of noise with flipped bits in its data, not in its header."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).convert(mode).save(path, compression=compression)
     content = bytearray(path.read_bytes())

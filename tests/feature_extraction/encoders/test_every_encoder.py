@@ -1,4 +1,4 @@
-"""What every tower must do, whatever library it is of; and how one is found."""
+"""Tests for encoders of every library, and for finding one by name."""
 
 import shutil
 from pathlib import Path
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_towers import MEAN, STD, write_huggingface, write_timm
+from tiny_checkpoints import MEAN, STD, random_pixels, write_huggingface, write_timm
 from torch import Tensor
 
 from feature_extraction.encoders.encoder import build_encoder, encoder_from_spec
-from feature_extraction.encoders.registry import find_tower, is_named, output_shape
+from feature_extraction.encoders.registry import find_architecture, is_known_name, output_shape
 from feature_extraction.errors import EncoderError
 from feature_extraction.spec import FeatureSpec
 
@@ -32,7 +32,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     library, _, kind = request.param.partition("-")
     if library == "open_clip":
         return request.getfixturevalue(f"{kind}_folder")
-    folder = tmp_path_factory.mktemp("towers") / request.param
+    folder = tmp_path_factory.mktemp("encoders") / request.param
     (write_timm if library == "timm" else write_huggingface)(folder, kind)
     return folder
 
@@ -42,15 +42,14 @@ def weights_of(folder: Path) -> Path:
 
 
 def pixels(side: int = 64) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    drawn = torch.randint(0, 256, (3, 1, 3, side, side), generator=generator, dtype=torch.uint8)
+    drawn = random_pixels(3, side)[:, None]
     drawn[1] //= 8
     drawn[2, ..., : side // 2] = 255
     return drawn
 
 
-class TestEveryTower:
-    def test_its_spec_is_enough_to_build_it_again(self, folder: Path) -> None:
+class TestEveryEncoder:
+    def test_it_can_be_built_again_from_its_spec(self, folder: Path) -> None:
         built = build_encoder(folder, device="cpu")
         spec = FeatureSpec.from_json(built.spec.to_json())
         assert spec == built.spec
@@ -60,7 +59,7 @@ class TestEveryTower:
         assert features.shape == (3, spec.tokens, spec.channels)
         assert np.array_equal(features, again.encode(pixels(), IDS))
 
-    def test_what_one_image_gives_does_not_depend_on_its_neighbours(self, folder: Path) -> None:
+    def test_features_do_not_depend_on_other_images_of_the_batch(self, folder: Path) -> None:
         encoder = build_encoder(folder, device="cpu")
         together = encoder.encode(pixels(), IDS).astype(np.float32)
         assert np.abs(together[0] - together[1]).max() > 1e-3
@@ -68,16 +67,16 @@ class TestEveryTower:
             alone = encoder.encode(pixels()[row : row + 1], ["a"]).astype(np.float32)
             np.testing.assert_allclose(alone[0], together[row], rtol=4e-3, atol=2e-3)
 
-    def test_a_larger_image_gives_more_cells_of_the_same_weights(self, folder: Path) -> None:
-        own = build_encoder(folder, device="cpu")
+    def test_a_larger_image_size_gives_more_cells_with_the_same_weights(self, folder: Path) -> None:
+        default = build_encoder(folder, device="cpu")
         large = build_encoder(folder, image_size=128, device="cpu")
-        assert large.spec.grid == (2 * own.spec.grid[0], 2 * own.spec.grid[1])
-        assert large.spec.weights_sha256 == own.spec.weights_sha256
-        assert large.spec.architecture_sha256 == own.spec.architecture_sha256
-        assert large.encode(pixels(128), IDS).shape == (3, large.spec.tokens, own.spec.channels)
+        assert large.spec.grid == (2 * default.spec.grid[0], 2 * default.spec.grid[1])
+        assert large.spec.weights_sha256 == default.spec.weights_sha256
+        assert large.spec.architecture_sha256 == default.spec.architecture_sha256
+        assert large.encode(pixels(128), IDS).shape == (3, large.spec.tokens, default.spec.channels)
 
-    def test_a_size_that_cuts_through_cells_is_refused(self, folder: Path) -> None:
-        with pytest.raises(EncoderError, match="take a multiple of"):
+    def test_an_image_size_that_is_no_multiple_of_a_cell_is_refused(self, folder: Path) -> None:
+        with pytest.raises(EncoderError, match="use a multiple of"):
             build_encoder(folder, image_size=70, device="cpu")
 
     def test_random_weights_are_the_same_every_time(self, folder: Path) -> None:
@@ -87,7 +86,7 @@ class TestEveryTower:
         torch.rand(7)
         assert encoder_from_spec(first.spec, folder, device="cpu").spec == first.spec
 
-    def test_changed_weights_are_not_what_a_spec_says(self, folder: Path, tmp_path: Path) -> None:
+    def test_changed_weights_differ_from_the_spec(self, folder: Path, tmp_path: Path) -> None:
         spec = build_encoder(folder, device="cpu").spec
         changed = shutil.copytree(folder, tmp_path / "changed")
         state = load_file(weights_of(folder))
@@ -97,16 +96,16 @@ class TestEveryTower:
         with pytest.raises(EncoderError, match="weights_sha256"):
             encoder_from_spec(spec, changed, device="cpu")
 
-    def test_weights_that_lack_something_are_refused(self, folder: Path, tmp_path: Path) -> None:
-        """A library that fills gaps at random would give features of no model."""
+    def test_weights_with_a_missing_tensor_are_refused(self, folder: Path, tmp_path: Path) -> None:
+        """A library that initialises it at random would give meaningless features."""
         state = load_file(weights_of(folder))
         name = next(key for key, t in state.items() if t.is_floating_point() and t.dim() == 4)
         del state[name]
-        save_file(state, tmp_path / "lacking.safetensors")
+        save_file(state, tmp_path / "incomplete.safetensors")
         with pytest.raises(EncoderError, match="do not fit"):
-            build_encoder(folder, weights=tmp_path / "lacking.safetensors", device="cpu")
+            build_encoder(folder, weights=tmp_path / "incomplete.safetensors", device="cpu")
 
-    def test_weights_of_other_sizes_are_refused(self, folder: Path, tmp_path: Path) -> None:
+    def test_weights_with_another_shape_are_refused(self, folder: Path, tmp_path: Path) -> None:
         state = load_file(weights_of(folder))
         name = next(key for key, t in state.items() if t.is_floating_point() and t.dim() == 4)
         state[name] = torch.cat([state[name], state[name]])
@@ -119,7 +118,7 @@ class TestEveryTower:
         with pytest.raises(EncoderError, match="any code.*save_file"):
             build_encoder(folder, weights=tmp_path / "weights.bin", device="cpu")
 
-    def test_a_folder_with_a_pickle_alone_is_refused(self, folder: Path, tmp_path: Path) -> None:
+    def test_a_folder_with_only_a_pickle_is_refused(self, folder: Path, tmp_path: Path) -> None:
         copied = shutil.copytree(folder, tmp_path / "copied")
         weights_of(copied).rename(copied / "pytorch_model.bin")
         with pytest.raises(EncoderError, match=r"no such file"):
@@ -128,11 +127,11 @@ class TestEveryTower:
     def test_damaged_weights_are_refused(self, folder: Path, tmp_path: Path) -> None:
         content = weights_of(folder).read_bytes()
         (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
-        with pytest.raises(EncoderError, match="damaged or cut short"):
+        with pytest.raises(EncoderError, match="damaged or truncated"):
             build_encoder(folder, weights=tmp_path / "cut.safetensors", device="cpu")
 
     def test_crops_are_encoded_one_by_one(self, folder: Path) -> None:
-        """Whole first, then the tiles, each as the tower gives it alone."""
+        """First the whole photograph, then the tiles, each with the features it has alone."""
         encoder = build_encoder(folder, crops=2, device="cpu")
         alone = build_encoder(folder, device="cpu")
         squares = pixels().expand(3, 5, 3, 64, 64).clone()
@@ -153,16 +152,16 @@ class TestFinding:
             ("RN51", "Did you mean RN50"),
             ("ViT-L-14-366", "Did you mean ViT-L-14-336"),
             ("open_clip:ViT-H-15", "Did you mean ViT-H-16 or ViT-H-14"),
-            ("timm:vit_tiny_patch16_225", "did you mean timm:vit_tiny_patch16_224"),
+            ("timm:vit_tiny_patch16_225", "Did you mean timm:vit_tiny_patch16_224"),
             ("timm:resnet18.no_such_tag", "timm has no model"),
         ],
     )
-    def test_a_name_that_is_not_one_gets_the_nearest(self, encoder: str, message: str) -> None:
+    def test_an_unknown_name_lists_the_most_similar(self, encoder: str, message: str) -> None:
         with pytest.raises(EncoderError, match=message):
-            find_tower(encoder)
+            find_architecture(encoder)
 
     @pytest.mark.parametrize("prefix", ["timm:owner/name", "hf:owner/name"])
-    def test_a_repository_that_cannot_be_fetched_says_what_to_do(
+    def test_a_failed_download_of_a_repository_says_what_to_do(
         self, prefix: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def offline(*_: object, **__: object) -> str:
@@ -170,32 +169,32 @@ class TestFinding:
 
         monkeypatch.setattr("feature_extraction.encoders.weights.snapshot_download", offline)
         with pytest.raises(EncoderError, match=r"owner/name is not on this machine.*give a folder"):
-            find_tower(prefix)
+            find_architecture(prefix)
 
-    def test_a_name_of_the_hub_that_is_none_is_refused(self) -> None:
+    def test_an_invalid_name_on_the_hub_is_refused(self) -> None:
         with pytest.raises(EncoderError, match="could not be fetched"):
-            find_tower("hf:no/such/name/as/this")
+            find_architecture("hf:no/such/name/as/this")
 
-    def test_a_folder_may_follow_a_prefix(self, resnet_folder: Path) -> None:
-        assert find_tower(f"open_clip:{resnet_folder}").name == "tiny-resnet"
+    def test_a_prefix_can_precede_a_folder(self, resnet_folder: Path) -> None:
+        assert find_architecture(f"open_clip:{resnet_folder}").name == "tiny-resnet"
 
-    def test_a_folder_that_is_no_towers_is_refused(self, tmp_path: Path) -> None:
+    def test_a_folder_without_an_encoder_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(EncoderError, match=r"no open_clip_config\.json and no config\.json"):
-            find_tower(tmp_path)
+            find_architecture(tmp_path)
         (tmp_path / "config.json").write_text("[")
         with pytest.raises(EncoderError, match="cannot be read as JSON"):
-            find_tower(tmp_path)
+            find_architecture(tmp_path)
         (tmp_path / "config.json").write_text("[]")
         with pytest.raises(EncoderError, match="is not a JSON object"):
-            find_tower(tmp_path)
+            find_architecture(tmp_path)
 
-    def test_what_needs_no_folder_is_known(self) -> None:
-        assert all(map(is_named, ("RN101", "ViT-H-14", "timm:resnet18", "hf:owner/name")))
-        assert not is_named("tiny-resnet")
+    def test_a_known_name_needs_no_folder(self) -> None:
+        assert all(map(is_known_name, ("RN101", "ViT-H-14", "timm:resnet18", "hf:owner/name")))
+        assert not is_known_name("tiny-resnet")
 
-    def test_a_tower_without_such_features_is_an_error_of_ours(self) -> None:
-        """Not the library's own, however it fails."""
-        tower = find_tower("timm:mixer_s32_224")
-        assert output_shape(tower, 224, "grid") == ((7, 7), 512)
-        with pytest.raises(EncoderError, match="gives no grid features of images of 288"):
-            output_shape(tower, 288, "grid")
+    def test_missing_features_are_an_encoder_error(self) -> None:
+        """Whatever the library raises."""
+        architecture = find_architecture("timm:mixer_s32_224")
+        assert output_shape(architecture, 224, "grid") == ((7, 7), 512)
+        with pytest.raises(EncoderError, match="has no grid features for images of 288"):
+            output_shape(architecture, 288, "grid")

@@ -1,4 +1,4 @@
-"""An encoder's folder may come from anywhere: nothing in it runs, and damage is one message."""
+"""Folders of encoders are untrusted: nothing in them is run, and damage is one message."""
 
 import json
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_checkpoints import write_huggingface, write_timm
 from tiny_open_clip import TIMM as OPEN_CLIP_TIMM
 from tiny_open_clip import TRANSFORMER as OPEN_CLIP
 from tiny_open_clip import write_open_clip
-from tiny_towers import write_huggingface, write_timm
 
-from feature_extraction.encoders import library_calls
+from feature_extraction.encoders import library_guard
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.errors import EncoderError
 
@@ -31,8 +31,8 @@ DEEP = "[" * 100_000
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("sound")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("intact")
     write_huggingface(root / "hf", "dinov2")
     write_timm(root / "timm", "vit")
     write_open_clip(root / "open_clip", OPEN_CLIP)
@@ -40,17 +40,17 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def towers(sound: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(sound, tmp_path / "towers"))
+def encoders(intact: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(intact, tmp_path / "encoders"))
 
 
 @pytest.fixture(autouse=True)
-def quickly_too_deep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library_calls, "MAX_MODULES", 1000)
+def low_module_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_guard, "MAX_MODULES", 1000)
 
 
 def change(path: Path, *place: str, **fields: object) -> None:
-    """Set fields of a JSON object, or of one inside it."""
+    """Set fields of a JSON object in a file, or of the object at `place` in it."""
     content = json.loads(path.read_text())
     inner = content
     for name in place:
@@ -60,6 +60,7 @@ def change(path: Path, *place: str, **fields: object) -> None:
 
 
 def refusal(folder: Path, weights: Path | str | None = None) -> str:
+    """Return the message for a folder that is refused."""
     with pytest.raises(EncoderError) as caught:
         build_encoder(folder, weights=weights, device="cpu")
     message = str(caught.value)
@@ -70,45 +71,43 @@ def refusal(folder: Path, weights: Path | str | None = None) -> str:
 
 @pytest.mark.parametrize("content", ["null", "[]", '""', "3", "", "{", '{"a": NaN}', DEEP, "{}"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_configuration_that_is_none_is_named(towers: Path, kind: str, content: str) -> None:
-    (towers / kind / CONFIGS[kind]).write_text(content)
-    assert CONFIGS[kind] in refusal(towers / kind)
+def test_an_invalid_configuration_is_named(encoders: Path, kind: str, content: str) -> None:
+    (encoders / kind / CONFIGS[kind]).write_text(content)
+    assert CONFIGS[kind] in refusal(encoders / kind)
 
 
 @pytest.mark.parametrize("content", ["null", "[]", "", '{"image_processor": 3}', "{}"])
-def test_preprocessing_that_is_none_is_named(towers: Path, content: str) -> None:
-    (towers / "hf" / "preprocessor_config.json").write_text(content)
-    assert "preprocessor_config.json" in refusal(towers / "hf")
+def test_invalid_preprocessing_is_named(encoders: Path, content: str) -> None:
+    (encoders / "hf" / "preprocessor_config.json").write_text(content)
+    assert "preprocessor_config.json" in refusal(encoders / "hf")
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x04.", (2**50).to_bytes(8, "little")])
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_that_are_no_safetensors_are_named(
-    towers: Path, tmp_path: Path, kind: str, content: bytes
+def test_weights_that_are_not_safetensors_are_named(
+    encoders: Path, tmp_path: Path, kind: str, content: bytes
 ) -> None:
     (tmp_path / "own.safetensors").write_bytes(content)
-    assert "own.safetensors is damaged" in refusal(towers / kind, tmp_path / "own.safetensors")
-    (towers / kind / WEIGHTS[kind]).write_bytes(content)
-    assert f"{WEIGHTS[kind]} is damaged" in refusal(towers / kind)
+    assert "own.safetensors is damaged" in refusal(encoders / kind, tmp_path / "own.safetensors")
+    (encoders / kind / WEIGHTS[kind]).write_bytes(content)
+    assert f"{WEIGHTS[kind]} is damaged" in refusal(encoders / kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_that_are_cut_short_are_named(towers: Path, kind: str) -> None:
-    path = towers / kind / WEIGHTS[kind]
+def test_truncated_weights_are_named(encoders: Path, kind: str) -> None:
+    path = encoders / kind / WEIGHTS[kind]
     path.write_bytes(path.read_bytes()[:-1])
-    assert f"{WEIGHTS[kind]} is damaged or cut short" in refusal(towers / kind)
+    assert f"{WEIGHTS[kind]} is damaged or truncated" in refusal(encoders / kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("which", ["config", "weights"])
 @pytest.mark.parametrize("special", ["pipe", "device"])
-def test_what_is_no_regular_file_is_not_opened(
-    towers: Path, kind: str, which: str, special: str
-) -> None:
-    path = towers / kind / (CONFIGS if which == "config" else WEIGHTS)[kind]
+def test_a_special_file_is_not_opened(encoders: Path, kind: str, which: str, special: str) -> None:
+    path = encoders / kind / (CONFIGS if which == "config" else WEIGHTS)[kind]
     path.unlink()
     os.mkfifo(path) if special == "pipe" else path.symlink_to("/dev/zero")
-    message = refusal(towers / kind)
+    message = refusal(encoders / kind)
     assert path.name in message
     assert "expected a regular file" in message
 
@@ -131,18 +130,18 @@ def test_what_is_no_regular_file_is_not_opened(
         {"image_size": 2**22},
         {"image_size": []},
         {"num_channels": 5},
-        {"hidden_act": "sorcery"},
+        {"hidden_act": "unknown"},
         {"hidden_act": 3},
-        {"model_type": "never-heard-of"},
+        {"model_type": "unknown-model"},
         {"model_type": "t5"},
         {"model_type": ["dinov2"]},
         {"model_type": None},
         {"backbone": "owner/other", "model_type": "dpt"},
     ],
 )
-def test_a_wrong_configuration_of_transformers(towers: Path, fields: dict[str, object]) -> None:
-    change(towers / "hf" / "config.json", **fields)
-    refusal(towers / "hf")
+def test_a_wrong_configuration_of_transformers(encoders: Path, fields: dict[str, object]) -> None:
+    change(encoders / "hf" / "config.json", **fields)
+    refusal(encoders / "hf")
 
 
 @pytest.mark.parametrize(
@@ -156,8 +155,8 @@ def test_a_wrong_configuration_of_transformers(towers: Path, fields: dict[str, o
         (["model_args"], {"depth": [2]}),
         (["model_args"], {"num_heads": 0}),
         (["model_args"], {"img_size": 2**22}),
-        (["model_args"], {"act_layer": "sorcery"}),
-        (["model_args"], {"never_heard_of": 1}),
+        (["model_args"], {"act_layer": "unknown"}),
+        (["model_args"], {"unknown_argument": 1}),
         (["pretrained_cfg"], {"input_size": 3}),
         (["pretrained_cfg"], {"input_size": [3, "a", "a"]}),
         (["pretrained_cfg"], {"input_size": [3, 2**20, 2**20]}),
@@ -169,12 +168,12 @@ def test_a_wrong_configuration_of_transformers(towers: Path, fields: dict[str, o
     ],
 )
 def test_a_wrong_configuration_of_timm(
-    towers: Path, place: list[str], fields: dict[str, object]
+    encoders: Path, place: list[str], fields: dict[str, object]
 ) -> None:
     if "input_size" in fields:
-        change(towers / "timm" / "config.json", "model_args", img_size=None)
-    change(towers / "timm" / "config.json", *place, **fields)
-    refusal(towers / "timm")
+        change(encoders / "timm" / "config.json", "model_args", img_size=None)
+    change(encoders / "timm" / "config.json", *place, **fields)
+    refusal(encoders / "timm")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +192,7 @@ def test_a_wrong_configuration_of_timm(
         (["model_cfg", "vision_cfg"], {"patch_size": 0}),
         (["model_cfg", "vision_cfg"], {"image_size": 2**22}),
         (["model_cfg", "vision_cfg"], {"image_size": -64}),
-        (["model_cfg", "vision_cfg"], {"pool_type": "sorcery"}),
+        (["model_cfg", "vision_cfg"], {"pool_type": "unknown"}),
         (["model_cfg", "vision_cfg"], {"timm_model_name": "hf-hub:owner/other"}),
         (["model_cfg", "vision_cfg"], {"timm_model_name": "local-dir:/tmp"}),
         (["model_cfg", "vision_cfg"], {"timm_model_name": 3}),
@@ -202,29 +201,29 @@ def test_a_wrong_configuration_of_timm(
     ],
 )
 def test_a_wrong_configuration_of_open_clip(
-    towers: Path, place: list[str], fields: dict[str, object]
+    encoders: Path, place: list[str], fields: dict[str, object]
 ) -> None:
-    change(towers / "open_clip" / "open_clip_config.json", *place, **fields)
-    refusal(towers / "open_clip")
+    change(encoders / "open_clip" / "open_clip_config.json", *place, **fields)
+    refusal(encoders / "open_clip")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tensors_of_other_shapes_or_none_are_refused(towers: Path, kind: str) -> None:
-    path = towers / kind / WEIGHTS[kind]
+def test_tensors_with_other_shapes_are_refused(encoders: Path, kind: str) -> None:
+    path = encoders / kind / WEIGHTS[kind]
     state = load_file(path)
     name = max(state, key=lambda key: state[key].numel())
     save_file({**state, name: torch.zeros(3)}, path)
-    assert "do not fit" in refusal(towers / kind)
+    assert "do not fit" in refusal(encoders / kind)
     save_file({}, path)
-    refusal(towers / kind)
+    refusal(encoders / kind)
 
 
 @pytest.fixture
-def sealed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal and a network that must not be used."""
+def no_prompt_or_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forbid prompts and network connections."""
 
     def forbidden(*_: object, **__: object) -> None:
-        raise AssertionError("asked the user, or the network")
+        raise AssertionError("used a prompt or the network")
 
     monkeypatch.setattr("builtins.input", forbidden)
     monkeypatch.setattr(socket, "getaddrinfo", forbidden)
@@ -237,35 +236,40 @@ def write_code(folder: Path) -> Path:
     return marker
 
 
-@pytest.mark.usefixtures("sealed")
-def test_nothing_in_a_folder_of_transformers_runs_or_is_fetched(
-    towers: Path, sound: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.usefixtures("no_prompt_or_network")
+def test_a_folder_of_transformers_runs_and_downloads_nothing(
+    encoders: Path, intact: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    folder = towers / "hf"
+    folder = encoders / "hf"
     marker = write_code(folder)
-    automatic = dict.fromkeys(("AutoConfig", "AutoModel", "AutoImageProcessor"), "evil.Any")
+    auto_map = dict.fromkeys(("AutoConfig", "AutoModel", "AutoImageProcessor"), "evil.Any")
     change(
         folder / "config.json",
-        auto_map=automatic,
+        auto_map=auto_map,
         _attn_implementation="owner/kernel",
         attn_implementation="owner/kernel",
         quantization_config={"quant_method": "gptq", "bits": 4},
         dtype="float8",
         _name_or_path="owner/other",
     )
-    change(folder / "preprocessor_config.json", auto_map=automatic, processor_class="evil.Any")
+    change(folder / "preprocessor_config.json", auto_map=auto_map, processor_class="evil.Any")
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/other"}')
-    changed, plain = build_encoder(folder, device="cpu"), build_encoder(sound / "hf", device="cpu")
-    assert changed.spec.weights_sha256 == plain.spec.weights_sha256
-    assert changed._visual.config._attn_implementation == plain._visual.config._attn_implementation
-    change(folder / "config.json", model_type="never-heard-of")
-    assert "Code that comes with a checkpoint is not run" in refusal(folder)
+    changed, original = (
+        build_encoder(folder, device="cpu"),
+        build_encoder(intact / "hf", device="cpu"),
+    )
+    assert changed.spec.weights_sha256 == original.spec.weights_sha256
+    assert (
+        changed._module.config._attn_implementation == original._module.config._attn_implementation
+    )
+    change(folder / "config.json", model_type="unknown-model")
+    assert "Code of a checkpoint is not run" in refusal(folder)
     assert not marker.exists()
     assert "evil" not in sys.modules
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.usefixtures("sealed")
+@pytest.mark.usefixtures("no_prompt_or_network")
 @pytest.mark.parametrize(
     "source",
     [
@@ -277,18 +281,18 @@ def test_nothing_in_a_folder_of_transformers_runs_or_is_fetched(
         {"custom_load": True},
     ],
 )
-def test_a_folder_of_timm_has_its_own_weights_whatever_it_names(
-    towers: Path, sound: Path, source: dict[str, object]
+def test_a_folder_of_timm_uses_only_its_own_weights(
+    encoders: Path, intact: Path, source: dict[str, object]
 ) -> None:
-    change(towers / "timm" / "config.json", "pretrained_cfg", **source)
-    changed = build_encoder(towers / "timm", device="cpu")
-    plain = build_encoder(sound / "timm", device="cpu")
-    assert changed.spec.digest == plain.spec.digest
-    for ours, theirs in zip(changed._visual.parameters(), plain._visual.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+    change(encoders / "timm" / "config.json", "pretrained_cfg", **source)
+    changed = build_encoder(encoders / "timm", device="cpu")
+    original = build_encoder(intact / "timm", device="cpu")
+    assert changed.spec.digest == original.spec.digest
+    for one, other in zip(changed._module.parameters(), original._module.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
-@pytest.mark.usefixtures("sealed")
+@pytest.mark.usefixtures("no_prompt_or_network")
 @pytest.mark.parametrize(
     "argument",
     [
@@ -299,14 +303,14 @@ def test_a_folder_of_timm_has_its_own_weights_whatever_it_names(
     ],
 )
 def test_arguments_of_timm_that_load_weights_are_refused(
-    towers: Path, argument: dict[str, object]
+    encoders: Path, argument: dict[str, object]
 ) -> None:
-    change(towers / "timm" / "config.json", "model_args", **argument)
-    assert "would load weights from elsewhere" in refusal(towers / "timm")
+    change(encoders / "timm" / "config.json", "model_args", **argument)
+    assert "would load weights from elsewhere" in refusal(encoders / "timm")
 
 
-@pytest.mark.usefixtures("sealed")
-def test_a_trunk_of_timm_in_open_clip_is_not_fetched(towers: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_prompt_or_network")
+def test_a_timm_model_in_open_clip_is_not_downloaded(encoders: Path, tmp_path: Path) -> None:
     folder = write_open_clip(tmp_path / "trunk", OPEN_CLIP_TIMM)
     place = ("model_cfg", "vision_cfg")
     change(folder / "open_clip_config.json", *place, timm_model_pretrained=True)
@@ -317,8 +321,8 @@ def test_a_trunk_of_timm_in_open_clip_is_not_fetched(towers: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["", "timm:", "hf:", "open_clip:"])
 def test_an_empty_name_is_not_the_current_folder(
-    towers: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    encoders: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.chdir(towers / "hf")
+    monkeypatch.chdir(encoders / "hf")
     with pytest.raises(EncoderError):
         build_encoder(name, weights="random", device="cpu")
