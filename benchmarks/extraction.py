@@ -48,7 +48,8 @@ from feature_extraction.allocation import keep_freed_memory
 from feature_extraction.cores import usable_cores
 from feature_extraction.encoders.encoder import Encoder, build_encoder
 from feature_extraction.extract import extract
-from feature_extraction.images.decode import ImageFile, decode_image, find_images
+from feature_extraction.images.decode import decode_image
+from feature_extraction.images.finding import ImageFile, find_images
 from feature_extraction.images.preprocess import fit_square
 from feature_extraction.pipeline import default_workers
 from feature_extraction.store.partial import Batch, PartialStore

@@ -25,7 +25,7 @@ from eval.outputs import write_json
 from feature_extraction.encoders.encoder import Encoder, build_encoder
 from feature_extraction.exchange.join import join_stores
 from feature_extraction.extract import extract
-from feature_extraction.images.decode import ImageFile, find_images
+from feature_extraction.images.finding import ImageFile, find_images
 from feature_extraction.store import partial
 from feature_extraction.store.shards import Shard
 from vl_lst.bundled import CLIP_FOLDER

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from feature_extraction.encoders.encoder import Encoder
 from feature_extraction.errors import ImageError, StoreError
-from feature_extraction.images.decode import ImageFile, decode_image, find_images
+from feature_extraction.images.decode import decode_image
+from feature_extraction.images.finding import ImageFile, find_images
 from feature_extraction.names import near_names_hint
-from feature_extraction.pipeline import OnProgress, fill_store
+from feature_extraction.pipeline import fill_store
+from feature_extraction.progress import OnProgress
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store.partial import PartialStore
 from feature_extraction.store.shards import Shard, ShardRecord, image_list_sha256

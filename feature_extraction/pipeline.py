@@ -13,7 +13,6 @@ squares in them. So a batch is the same however often the extraction is interrup
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,24 +20,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feature_extraction.encoders.encoder import Encoder
-from feature_extraction.images.decode import ImageFile
 from feature_extraction.images.decoding_pool import DecodedBatch, decoded_batches
+from feature_extraction.images.finding import ImageFile
+from feature_extraction.progress import OnProgress
 from feature_extraction.store.batch_writer import BatchWriter
 from feature_extraction.store.layout import Status
 from feature_extraction.store.partial import Batch, PartialStore
 
 # N images per batch, K squares per image, S square size, V tokens, C channels
 
-__all__ = ["OnProgress", "default_workers", "fill_store"]
+__all__ = ["default_workers", "fill_store"]
 
 MAX_WORKERS_CPU_ENCODER = 4
 MAX_WORKERS = 16
-
-
-class OnProgress(Protocol):
-    """Progress callback: number of finished images, of all images, and a note such as the rate."""
-
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 def default_workers(cores: int, device: torch.device) -> int:

@@ -18,7 +18,8 @@ from feature_extraction.encoders.registry import find_architecture, is_known_nam
 from feature_extraction.encoders.table import ENCODERS, MAX_IMAGE_SIZE
 from feature_extraction.encoders.weights import FILE_PREFIX, RANDOM
 from feature_extraction.errors import EncoderError, ImageError
-from feature_extraction.images.decode import BACKGROUND, EXACT_PIXELS, decode_image
+from feature_extraction.images.colours import BACKGROUND
+from feature_extraction.images.decode import EXACT_PIXELS, decode_image
 from feature_extraction.images.preprocess import prepare
 from feature_extraction.spec import (
     IMPORTED,
@@ -33,7 +34,6 @@ from feature_extraction.spec import (
 # B images, K squares per image, V tokens, C channels, H x W grid cells per square, S square size
 
 __all__ = [
-    "ENCODERS",
     "Encoder",
     "build_encoder",
     "encode_image",

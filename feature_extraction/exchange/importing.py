@@ -22,7 +22,8 @@ from feature_extraction.errors import FeatureFileError, StoreError, stored_reaso
 from feature_extraction.exchange.feature_files import HOW_TO_NAME_ROWS
 from feature_extraction.exchange.finding import find
 from feature_extraction.exchange.sources import FeatureFile, feature_shape, read_features
-from feature_extraction.images.decode import BACKGROUND, EXACT_PIXELS
+from feature_extraction.images.colours import BACKGROUND
+from feature_extraction.images.decode import EXACT_PIXELS
 from feature_extraction.names import near_names_hint
 from feature_extraction.spec import IMPORTED, FeatureSpec, ResizeRule
 from feature_extraction.store.layout import Status

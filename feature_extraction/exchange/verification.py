@@ -19,7 +19,7 @@ import numpy as np
 
 from feature_extraction.encoders.encoder import Encoder, encode_image
 from feature_extraction.errors import StoreError
-from feature_extraction.images.decode import find_images
+from feature_extraction.images.finding import find_images
 from feature_extraction.names import near_names_hint
 from feature_extraction.spec import Precision
 from feature_extraction.store.store import FeatureReader

@@ -29,24 +29,17 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from feature_extraction.errors import ImageError
-from feature_extraction.images.colours import BACKGROUND, rgb_converter
+from feature_extraction.images.colours import rgb_converter
 from feature_extraction.images.decoder_messages import discard_decoder_messages
-from feature_extraction.images.finding import (
-    HEIF_EXTRA,
-    ImageFile,
-    find_images,
-)
+from feature_extraction.images.finding import HEIF_EXTRA
 from feature_extraction.images.png_metadata import open_png
 from feature_extraction.store.disk import file_kind
 
 __all__ = [
-    "BACKGROUND",
     "EXACT_PIXELS",
     "MAX_PIXELS",
     "Decoded",
-    "ImageFile",
     "decode_image",
-    "find_images",
 ]
 
 # Formats whose decoders are self-contained. EPS, for example, would start another program.

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_extraction.images.decode import ImageFile
 from feature_extraction.images.decoding_process import DecodingProcess, SlotLayout, decode_into
+from feature_extraction.images.finding import ImageFile
 from feature_extraction.spec import FeatureSpec
 
 # N images per batch, K squares per image, S square size

@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import FeatureError, ImageError, stored_reason
-from feature_extraction.images.decode import ImageFile, decode_image
+from feature_extraction.images.decode import decode_image
+from feature_extraction.images.finding import ImageFile
 from feature_extraction.images.preprocess import prepare
 from feature_extraction.spec import FeatureSpec
 

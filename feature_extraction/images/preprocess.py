@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from feature_extraction.images.decode import BACKGROUND, Decoded
+from feature_extraction.images.colours import BACKGROUND
+from feature_extraction.images.decode import Decoded
 from feature_extraction.spec import ResizeRule
 
 # K squares per image, S square size

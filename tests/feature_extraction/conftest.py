@@ -10,7 +10,8 @@ from PIL import Image
 from tiny_open_clip import RESNET, TIMM, TRANSFORMER, write_open_clip
 
 from feature_extraction.encoders.encoder import Encoder, build_encoder
-from feature_extraction.images.decode import ImageFile, find_images
+from feature_extraction.extract import extract
+from feature_extraction.images.finding import ImageFile, find_images
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,6 +56,13 @@ def photographs(tmp_path: Path) -> Path:
     (folder / "photo3-empty.jpg").write_bytes(b"")
     (folder / "photo5-page.jpg").write_text("<html>not found</html>")
     return folder
+
+
+@pytest.fixture
+def undisturbed(photographs: Path, encoder: Encoder, tmp_path: Path) -> bytes:
+    """The content of the file of an uninterrupted extraction with three images per batch."""
+    extract(photographs, tmp_path / "undisturbed.h5", encoder, batch_size=3)
+    return (tmp_path / "undisturbed.h5").read_bytes()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from PIL import Image
 from feature_extraction.encoders.encoder import Encoder, build_encoder, encode_image
 from feature_extraction.errors import EncoderError, ImageError, StoreError
 from feature_extraction.extract import extract
-from feature_extraction.images.decode import ImageFile, find_images
+from feature_extraction.images.finding import ImageFile, find_images
 from feature_extraction.store import partial
 from feature_extraction.store.store import FeatureStore
 
@@ -29,7 +29,7 @@ BATCH = 3
 
 
 def in_child(work: Callable[[], None], *, kill_after: float | None = None) -> int:
-    """Run `work` in a forked process, perhaps killed; return its exit code."""
+    """Run `work` in a forked process and return its exit code; optionally kill it after seconds."""
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
     if kill_after is not None:
@@ -38,12 +38,6 @@ def in_child(work: Callable[[], None], *, kill_after: float | None = None) -> in
     process.join()
     assert process.exitcode is not None
     return process.exitcode
-
-
-@pytest.fixture
-def undisturbed(photographs: Path, encoder: Encoder, tmp_path: Path) -> bytes:
-    extract(photographs, tmp_path / "undisturbed.h5", encoder, batch_size=BATCH)
-    return (tmp_path / "undisturbed.h5").read_bytes()
 
 
 class TestResult:
@@ -83,7 +77,7 @@ class TestResult:
             assert not file["features"][4].any()
             assert file["image_size"][4].tolist() == [0, 0]
 
-    def test_a_reason_that_quotes_the_file_can_be_stored(
+    def test_a_reason_with_unusual_characters_can_be_stored(
         self,
         files: list[ImageFile],
         encoder: Encoder,
@@ -111,7 +105,7 @@ class TestResult:
         extract(photographs, tmp_path / "out.h5", encoder)
         assert torch.equal(before, torch.random.get_rng_state())
 
-    def test_features_that_are_not_finite_stop_it(
+    def test_features_that_are_not_finite_are_an_error(
         self, files: list[ImageFile], resnet_folder: Path, tmp_path: Path
     ) -> None:
         encoder = build_encoder(resnet_folder, device="cpu")
@@ -121,27 +115,27 @@ class TestResult:
         assert not (tmp_path / "out.h5").exists()
 
 
-class TestBeforeWork:
-    """What is wrong is said before any image is decoded."""
+class TestBeforeDecoding:
+    """Errors that are raised before any image is decoded."""
 
     def test_no_images(self, encoder: Encoder, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="no images"):
             extract(tmp_path, tmp_path / "out.h5", encoder)
 
-    def test_a_folder_as_target(
+    def test_the_output_is_a_folder(
         self, files: list[ImageFile], encoder: Encoder, tmp_path: Path
     ) -> None:
         with pytest.raises(StoreError, match="is a folder"):
             extract(files, tmp_path, encoder)
 
-    def test_an_unwritable_target(
+    def test_the_output_cannot_be_written(
         self, files: list[ImageFile], encoder: Encoder, tmp_path: Path
     ) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(StoreError, match="cannot write"):
             extract(files, tmp_path / "file" / "out.h5", encoder)
 
-    def test_a_store_of_other_settings(
+    def test_a_store_with_other_settings(
         self, files: list[ImageFile], encoder: Encoder, resnet_folder: Path, tmp_path: Path
     ) -> None:
         extract(files, tmp_path / "out.h5", encoder)
@@ -149,21 +143,21 @@ class TestBeforeWork:
         with pytest.raises(StoreError, match="image_size: 64 here, 96 there"):
             extract(files, tmp_path / "out.h5", other)
 
-    def test_a_store_of_other_images(
+    def test_a_store_with_other_images(
         self, photographs: Path, encoder: Encoder, tmp_path: Path
     ) -> None:
         extract(photographs, tmp_path / "out.h5", encoder)
         (photographs / "photo0.png").rename(photographs / "new.png")
-        with pytest.raises(StoreError, match=r"1 \(new\) are new, 1 \(photo0\) are gone"):
+        with pytest.raises(StoreError, match=r"1 \(new\) are new, 1 \(photo0\) are missing"):
             extract(photographs, tmp_path / "out.h5", encoder)
 
-    def test_a_file_that_is_no_store(
+    def test_a_file_that_is_not_a_store(
         self, files: list[ImageFile], encoder: Encoder, tmp_path: Path
     ) -> None:
-        (tmp_path / "out.h5").write_text("my diary")
+        (tmp_path / "out.h5").write_text("some text")
         with pytest.raises(StoreError, match="cannot be read as an HDF5 feature store"):
             extract(files, tmp_path / "out.h5", encoder)
-        assert (tmp_path / "out.h5").read_text() == "my diary"
+        assert (tmp_path / "out.h5").read_text() == "some text"
 
     def test_too_little_space(
         self,
@@ -177,7 +171,7 @@ class TestBeforeWork:
         with pytest.raises(StoreError, match="need 22.0 KiB, but 100 bytes are free"):
             extract(files, tmp_path / "out.h5", encoder)
 
-    def test_another_process_at_the_same_target(
+    def test_another_process_with_the_same_output(
         self, files: list[ImageFile], encoder: Encoder, tmp_path: Path
     ) -> None:
         out, ids = tmp_path / "out.h5", [file.image_id for file in files]
@@ -192,8 +186,8 @@ class TestBeforeWork:
         extract(files, out, encoder)
 
 
-class TestRerun:
-    def test_a_finished_store_is_left_alone(
+class TestSecondRun:
+    def test_a_finished_store_is_not_changed(
         self, photographs: Path, encoder: Encoder, tmp_path: Path
     ) -> None:
         extract(photographs, tmp_path / "out.h5", encoder)
@@ -206,7 +200,7 @@ class TestRerun:
     def test_a_replaced_image_is_tried_again(
         self, photographs: Path, encoder: Encoder, tmp_path: Path
     ) -> None:
-        """The store ends up as if the image had been good from the start."""
+        """The store equals one whose images could all be decoded from the start."""
         extract(photographs, tmp_path / "out.h5", encoder, batch_size=BATCH)
         Image.new("RGB", (30, 20), "teal").save(photographs / "photo3-empty.jpg")
         result = extract(photographs, tmp_path / "out.h5", encoder, batch_size=BATCH)
@@ -214,7 +208,7 @@ class TestRerun:
         extract(photographs, tmp_path / "fresh.h5", encoder, batch_size=BATCH)
         assert (tmp_path / "out.h5").read_bytes() == (tmp_path / "fresh.h5").read_bytes()
 
-    def test_an_unfinished_one_of_other_settings_is_an_error(
+    def test_an_unfinished_store_with_other_settings_is_an_error(
         self, files: list[ImageFile], encoder: Encoder, resnet_folder: Path, tmp_path: Path
     ) -> None:
         ids = [file.image_id for file in files]
@@ -231,7 +225,7 @@ SYSTEM_CALLS = ("pwrite", "write", "fsync", "truncate", "replace", "open")
 
 
 def kill_at_call(number: int, *, before: bool) -> None:
-    """Let this process kill itself at its n-th system call that changes files."""
+    """Make this process kill itself at its n-th system call that changes files."""
     count = 0
 
     def counted(original: Callable[..., object]) -> Callable[..., object]:
@@ -255,7 +249,7 @@ def kill_at_call(number: int, *, before: bool) -> None:
 
 
 class TestKilled:
-    """Whenever it is killed, the finished file is that of an undisturbed run, byte for byte."""
+    """Whenever it is killed, the finished file is identical to that of an undisturbed run."""
 
     @pytest.mark.parametrize("before", [True, False])
     def test_at_every_step_that_changes_files(
@@ -283,10 +277,10 @@ class TestKilled:
             assert code == -signal.SIGKILL
         assert number > 20
 
-    def test_at_random_instants_again_and_again(
+    def test_repeatedly_at_random_instants(
         self, files: list[ImageFile], encoder: Encoder, tmp_path: Path, undisturbed: bytes
     ) -> None:
-        """Each run is killed after some milliseconds, the next goes on; none gets it wrong."""
+        """Each run is killed after some milliseconds, and the next one resumes it."""
         out, generator = tmp_path / "out.h5", random.Random(7)
 
         def work() -> None:
@@ -302,7 +296,7 @@ class TestKilled:
         assert out.read_bytes() == undisturbed
 
     @pytest.mark.parametrize("cut", [1, 5, 40])
-    def test_with_the_last_line_of_its_journal_cut_short(
+    def test_with_a_truncated_last_line_in_the_journal(
         self,
         files: list[ImageFile],
         encoder: Encoder,
@@ -311,7 +305,7 @@ class TestKilled:
         cut: int,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """What a power failure in the middle of an append leaves."""
+        """As after a power failure during an append."""
         out = tmp_path / "out.h5"
         monkeypatch.setattr(partial, "SECONDS_BETWEEN_COMMITS", 0.0)
 
@@ -331,7 +325,7 @@ class TestKilled:
 
 class TestNoSpace:
     @pytest.mark.parametrize("name", ["pwrite", "write", "fsync", "truncate"])
-    def test_it_says_so_and_goes_on_later(
+    def test_it_is_an_error_and_can_be_resumed(
         self,
         files: list[ImageFile],
         encoder: Encoder,
@@ -345,7 +339,7 @@ class TestNoSpace:
         def full(*args: object) -> object:
             nonlocal count
             count += 1
-            # The first calls begin the journal; the disk fills up after them.
+            # The first calls start the journal; the disk fills up after them.
             if count > 2 or name == "truncate":
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return original(*args)

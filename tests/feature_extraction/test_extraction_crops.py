@@ -1,4 +1,4 @@
-"""Features of a photograph and its tiles, from extraction to answers about one picture."""
+"""Features of a photograph and its tiles."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from feature_extraction.encoders import encoder as encoders
+from feature_extraction.encoders import encoder as encoder_module
 from feature_extraction.encoders.encoder import build_encoder, encode_image
 from feature_extraction.errors import EncoderError, StoreError
 from feature_extraction.exchange.verification import verify
@@ -16,7 +16,7 @@ from feature_extraction.images.decode import Decoded, decode_image
 from feature_extraction.store.store import FeatureStore
 
 
-def test_a_store_has_the_tokens_of_every_square_as_one_photograph_alone_has(
+def test_the_features_of_a_store_equal_those_of_each_photograph_alone(
     resnet_folder: Path, tmp_path: Path
 ) -> None:
     encoder = build_encoder(resnet_folder, crops=2, device="cpu")
@@ -40,23 +40,23 @@ def test_a_store_has_the_tokens_of_every_square_as_one_photograph_alone_has(
         extract(tmp_path / "images", tmp_path / "f.h5", whole)
 
 
-def test_pooled_gives_one_vector_for_each_square(resnet_folder: Path) -> None:
+def test_the_pooled_layer_has_one_vector_per_square(resnet_folder: Path) -> None:
     encoder = build_encoder(resnet_folder, crops=3, layer="pooled", device="cpu")
     picture = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
     assert encode_image(Image.fromarray(picture), encoder).shape == (10, 16)
 
 
-def test_a_large_photograph_is_decoded_for_the_square_its_tiles_are_cut_from(
+def test_a_large_photograph_is_decoded_for_the_size_of_all_tiles(
     resnet_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise tiles would be blown up from a picture reduced for the small square."""
+    """Otherwise tiles would be upscaled from an image decoded for the small square."""
     sides: list[int] = []
 
-    def spy(picture: Image.Image, side: int) -> Decoded:
+    def record_side(picture: Image.Image, side: int) -> Decoded:
         sides.append(side)
         return decode_image(picture, side)
 
-    monkeypatch.setattr(encoders, "decode_image", spy)
+    monkeypatch.setattr(encoder_module, "decode_image", record_side)
     encoder = build_encoder(resnet_folder, crops=2, device="cpu")
     encode_image(Image.new("RGB", (3000, 1500)), encoder)
     assert sides == [128]
@@ -68,6 +68,6 @@ def test_images_with_another_number_of_squares_are_an_error(resnet_folder: Path)
         encoder.encode(torch.zeros(3, 3, 64, 64, dtype=torch.uint8), ["a", "b", "c"])
 
 
-def test_more_crops_than_can_be_meant_are_refused(resnet_folder: Path) -> None:
+def test_too_many_crops_are_refused(resnet_folder: Path) -> None:
     with pytest.raises(EncoderError, match="crops is 9, expected 1 to 8"):
         build_encoder(resnet_folder, crops=9, device="cpu")

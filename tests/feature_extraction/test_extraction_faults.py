@@ -1,4 +1,4 @@
-"""Whatever goes wrong under way, the end is clear and what was done is not lost."""
+"""Faults during an extraction: a clear error, and finished batches are kept."""
 
 import errno
 import importlib.util
@@ -22,8 +22,9 @@ from PIL import Image
 from feature_extraction.encoders.encoder import Encoder
 from feature_extraction.errors import EncoderError, FeatureError, ImageError, StoreError
 from feature_extraction.extract import extract
-from feature_extraction.images import decode as images
-from feature_extraction.images.decode import ImageFile, decode_image, find_images
+from feature_extraction.images import decode
+from feature_extraction.images.decode import decode_image
+from feature_extraction.images.finding import ImageFile, find_images
 from feature_extraction.store import partial
 from feature_extraction.store.store import FeatureStore
 
@@ -33,12 +34,6 @@ pytestmark = pytest.mark.filterwarnings(
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
 BATCH = 3
-
-
-@pytest.fixture
-def undisturbed(photographs: Path, encoder: Encoder, tmp_path: Path) -> bytes:
-    extract(photographs, tmp_path / "undisturbed.h5", encoder, batch_size=BATCH)
-    return (tmp_path / "undisturbed.h5").read_bytes()
 
 
 @pytest.fixture
@@ -58,14 +53,14 @@ def test_killed_at_random_instants_every_finished_file_is_the_same(
     kills: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Six SIGKILLs to an extraction in two shards; `benchmarks/kills.py` does fifty."""
+    """Six SIGKILLs to an extraction in two shards; `benchmarks/kills.py` sends fifty."""
     monkeypatch.setattr(partial, "SECONDS_BETWEEN_COMMITS", 1.0)
     hit, different = kills.kill_and_finish(files, encoder, tmp_path, kills=6, seed=1)
     assert hit > 0
     assert different == 0
 
 
-def test_when_it_is_killed_its_decoding_processes_end_and_it_can_be_started_again_at_once(
+def test_after_a_kill_its_decoding_processes_exit_and_it_can_be_resumed_at_once(
     files: list[ImageFile], encoder: Encoder, tmp_path: Path, undisturbed: bytes
 ) -> None:
     out, seen = tmp_path / "out.h5", tmp_path / "processes"
@@ -88,10 +83,10 @@ def test_when_it_is_killed_its_decoding_processes_end_and_it_can_be_started_agai
     wait_until_gone(found)
 
 
-def test_an_interrupted_one_leaves_no_process_and_goes_on_where_it_was(
+def test_an_interrupted_extraction_leaves_no_process_and_is_resumed(
     files: list[ImageFile], encoder: Encoder, tmp_path: Path, undisturbed: bytes
 ) -> None:
-    """Ctrl-C reaches this process alone, and what the tower has done is written before it ends."""
+    """Ctrl-C reaches only this process, and encoded batches are written before it exits."""
     out, threads = tmp_path / "out.h5", threading.active_count()
 
     def interrupt(done: int, total: int, note: str = "") -> None:
@@ -101,7 +96,7 @@ def test_an_interrupted_one_leaves_no_process_and_goes_on_where_it_was(
             assert len(found) == 2
             os.kill(os.getpid(), signal.SIGINT)
 
-    # A shell that starts the tests in the background lets them ignore it.
+    # Tests that a shell starts in the background ignore SIGINT.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -120,8 +115,8 @@ class TestDisk:
     def test_a_full_disk(
         self, files: list[ImageFile], encoder: Encoder, tmp_path: Path, undisturbed: bytes
     ) -> None:
-        """A limit on the size of files stands for the disk: the system itself refuses the write."""
-        out, said = tmp_path / "out.h5", tmp_path / "said.txt"
+        """Simulated by a limit on the size of files, which makes the system refuse the write."""
+        out, message = tmp_path / "out.h5", tmp_path / "message.txt"
 
         def work() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (len(undisturbed) // 2,) * 2)
@@ -129,17 +124,17 @@ class TestDisk:
             try:
                 extract(files, out, encoder, batch_size=BATCH)
             except StoreError as error:
-                said.write_text(str(error))
+                message.write_text(str(error))
 
         process = multiprocessing.get_context("fork").Process(target=work)
         process.start()
         process.join()
-        assert "no space left on the device" in said.read_text()
+        assert "no space left on the device" in message.read_text()
         assert not out.exists()
         extract(files, out, encoder, batch_size=BATCH)
         assert out.read_bytes() == undisturbed
 
-    def test_a_read_only_target(
+    def test_a_read_only_output(
         self,
         files: list[ImageFile],
         encoder: Encoder,
@@ -164,40 +159,40 @@ class TestDisk:
 
 
 class TestImages:
-    def test_one_that_vanishes_under_way_is_listed_and_done_when_it_is_back(
+    def test_a_deleted_image_is_listed_and_added_when_it_is_back(
         self, photographs: Path, encoder: Encoder, tmp_path: Path, undisturbed: bytes
     ) -> None:
-        out, last, aside = tmp_path / "out.h5", photographs / "photo8.png", tmp_path / "aside.png"
+        out, last, moved = tmp_path / "out.h5", photographs / "photo8.png", tmp_path / "moved.png"
 
-        def take_away(done: int, total: int, note: str = "") -> None:
+        def move(done: int, total: int, note: str = "") -> None:
             if last.exists():
-                last.rename(aside)
+                last.rename(moved)
 
-        result = extract(photographs, out, encoder, batch_size=BATCH, on_progress=take_away)
+        result = extract(photographs, out, encoder, batch_size=BATCH, on_progress=move)
         assert result.failures["photo8"] == "the file no longer exists"
         assert len(FeatureStore(out)) == 8
-        aside.rename(last)
+        moved.rename(last)
         extract(photographs, out, encoder, batch_size=BATCH)
         assert out.read_bytes() == undisturbed
 
-    def test_one_that_changes_while_it_is_read_is_an_error(
+    def test_an_image_that_changes_while_it_is_read_is_an_error(
         self, photographs: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        path, original = photographs / "photo0.png", images._decode
+        path, original = photographs / "photo0.png", decode._decode
 
-        def rewritten(image: Image.Image, side: int) -> images.Decoded:
+        def rewritten(image: Image.Image, side: int) -> decode.Decoded:
             decoded = original(image, side)
             path.write_bytes(path.read_bytes() + b"more")
             return decoded
 
-        monkeypatch.setattr(images, "_decode", rewritten)
+        monkeypatch.setattr(decode, "_decode", rewritten)
         with pytest.raises(ImageError, match="changed while it was read"):
             decode_image(path, 32)
 
-    def test_doing_one_again_leaves_its_neighbours_as_they_were(
+    def test_adding_an_image_does_not_change_others_of_its_batch(
         self, photographs: Path, encoder: Encoder, tmp_path: Path
     ) -> None:
-        """A neighbour in its batch has been damaged since; its features are kept."""
+        """Another image of the batch has been damaged since; its features are kept."""
         out = tmp_path / "out.h5"
         extract(photographs, out, encoder, batch_size=BATCH)
         before = FeatureStore(out)["photo4"]
@@ -208,10 +203,10 @@ class TestImages:
         assert np.array_equal(FeatureStore(out)["photo4"], before)
 
 
-class TestUnderWay:
-    """Batches done before the trouble are kept although less than a second had passed."""
+class TestFinishedBatches:
+    """Batches finished before the fault are kept, even less than a second before it."""
 
-    def test_a_tower_that_gives_numbers_that_are_not_finite(
+    def test_features_that_are_not_finite(
         self,
         files: list[ImageFile],
         encoder: Encoder,
@@ -236,7 +231,7 @@ class TestUnderWay:
         assert extract(files, out, encoder, batch_size=BATCH).extracted == 5
         assert out.read_bytes() == undisturbed
 
-    def test_a_decoding_process_that_dies(
+    def test_a_decoding_process_that_is_killed(
         self,
         files: list[ImageFile],
         encoder: Encoder,
@@ -244,7 +239,7 @@ class TestUnderWay:
         undisturbed: bytes,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """It waits until the first batch is done, and is killed when it comes to the last photo."""
+        """It waits until the first batch is finished, and is killed at the last photograph."""
         out, mark = tmp_path / "out.h5", tmp_path / "first-batch-done"
         code = f"""
             def decode_image(path, side):
@@ -258,8 +253,8 @@ class TestUnderWay:
             change_decoding(code, tmp_path, patch)
             with pytest.raises(
                 FeatureError,
-                match=r"decoding process died \(killed by SIGKILL\) at .*photo8\.png, .*"
-                r"What is done is kept: run the same command again",
+                match=r"decoding process exited unexpectedly \(killed by SIGKILL\) while it "
+                r"decoded .*photo8\.png, .*Finished batches are kept: run the same command again",
             ):
                 extract(
                     files, out, encoder, batch_size=BATCH, workers=1,
@@ -270,7 +265,7 @@ class TestUnderWay:
         assert 0 < result.extracted < len(files)
         assert out.read_bytes() == undisturbed
 
-    def test_a_disk_that_fills_up_while_others_decode(
+    def test_a_disk_that_fills_up_during_decoding(
         self,
         files: list[ImageFile],
         encoder: Encoder,
@@ -278,7 +273,7 @@ class TestUnderWay:
         undisturbed: bytes,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """The thread that writes meets it; the extraction says so, and writes nothing more."""
+        """The writing thread hits it; the extraction reports it and writes nothing more."""
         out, original, calls = tmp_path / "out.h5", os.pwrite, 0
 
         def full(handle: int, data: memoryview, offset: int) -> int:

@@ -8,7 +8,7 @@ import pytest
 from feature_extraction.encoders.encoder import Encoder
 from feature_extraction.errors import FeatureError, StoreError
 from feature_extraction.extract import extract
-from feature_extraction.images.decode import ImageFile
+from feature_extraction.images.finding import ImageFile
 from feature_extraction.store.shards import Shard
 from feature_extraction.store.store import FeatureStore
 

@@ -12,7 +12,8 @@ from eval.errors import InputError
 from eval.leaderboard.runs import Run
 from eval.report.examples import ExampleCard, ExampleSheet
 from feature_extraction.errors import ImageError
-from feature_extraction.images.decode import decode_image, find_images
+from feature_extraction.images.decode import decode_image
+from feature_extraction.images.finding import find_images
 from feature_extraction.names import near_names_hint
 from tasks import Example, Task, get_task, with_own_files, with_prompt_prefix
 from vl_lst.progress import ProgressReport

@@ -147,7 +147,7 @@ def extract_features(
     from feature_extraction.cores import usable_cores
     from feature_extraction.encoders.encoder import build_encoder
     from feature_extraction.extract import extract
-    from feature_extraction.images.decode import find_images
+    from feature_extraction.images.finding import find_images
     from feature_extraction.pipeline import default_workers
     from feature_extraction.sizes import format_bytes
     from feature_extraction.store.targets import check_target

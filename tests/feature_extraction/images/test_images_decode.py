@@ -11,7 +11,8 @@ from gradient_images import decoded, gradient, png_chunk
 from PIL import Image
 
 from feature_extraction.errors import ImageError
-from feature_extraction.images.decode import MAX_PIXELS, decode_image, find_images
+from feature_extraction.images.decode import MAX_PIXELS, decode_image
+from feature_extraction.images.finding import find_images
 
 REFUSED = {
     "odd/truncated_half.jpg": "truncated",

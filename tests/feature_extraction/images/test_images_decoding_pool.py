@@ -13,8 +13,8 @@ from decoding_processes import change_decoding, decoding_processes
 
 from feature_extraction.encoders.encoder import Encoder
 from feature_extraction.errors import FeatureError
-from feature_extraction.images.decode import ImageFile
 from feature_extraction.images.decoding_pool import DecodedBatch, decoded_batches
+from feature_extraction.images.finding import ImageFile
 from feature_extraction.spec import FeatureSpec
 
 BATCH = 2
