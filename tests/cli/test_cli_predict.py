@@ -125,4 +125,4 @@ def test_problems_are_one_message(
     assert main(arguments(tmp_path, world.image("red"), world)) == 1
     assert "holds no run" in capsys.readouterr().err
     assert main(arguments(run, world.image("red"), world)[:-2]) == 1
-    assert "say which folder holds it" in capsys.readouterr().err
+    assert "give its folder" in capsys.readouterr().err
