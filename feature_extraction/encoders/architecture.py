@@ -60,8 +60,8 @@ class LoadedModel:
 
     Args:
         module: The network; its position embeddings fit the requested image size.
-        weights: See `Checkpoint`; `random` if they are.
-        weights_sha256: See `Checkpoint`.
+        weights: `name` of the checkpoint, or `random`.
+        weights_sha256: Hash of the weights before any resizing.
         normalisation: Mean and standard deviation used in training.
     """
 
@@ -202,8 +202,8 @@ class Architecture(ABC):
             raise EncoderError(
                 f"the weights ({weights}) were trained with {names[is_trained_with_quick_gelu]}, "
                 f"but {self.name} computes {names[self.quick_gelu]}, so its features would be "
-                "silently wrong. Choose weights and an encoder with the same activation: those "
-                "with QuickGELU have quickgelu in their names."
+                "silently wrong. Choose weights and an encoder with the same activation (models "
+                "that compute QuickGELU have quickgelu in their names)."
             )
 
     def _unknown_weights(self, source: str | Path, tags: Iterable[str]) -> EncoderError:

@@ -176,8 +176,8 @@ def build_encoder(
     """Build an image encoder and load its weights.
 
     Args:
-        encoder: Name of the encoder table, of another open_clip model, `timm:NAME`,
-            `hf:OWNER/NAME`, or a folder in the format of one of these libraries; see
+        encoder: Row of the encoder table, model of open_clip, `timm:NAME`, `hf:OWNER/NAME`, or a
+            folder in the format of one of these libraries; see
             `feature_extraction.encoders.registry`.
         weights: Tag of the library's pretrained weights, `.safetensors` file, or `random` (seeded,
             for tests and timing). Default: the encoder's own.
@@ -309,9 +309,9 @@ def encode_image(source: str | Path | Image.Image, encoder: Encoder) -> NDArray[
     """
     is_image = isinstance(source, Image.Image)
     label = "from memory" if is_image else str(source)
-    picture = source if isinstance(source, Image.Image) else Path(source)
+    photograph = source if isinstance(source, Image.Image) else Path(source)
     try:
-        decoded = decode_image(picture, encoder.spec.decoded_side)
+        decoded = decode_image(photograph, encoder.spec.decoded_side)
     except ImageError as error:
         raise ImageError(f"image {label}: {error}") from None
     squares_K3SS = torch.from_numpy(

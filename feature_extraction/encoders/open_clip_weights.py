@@ -86,11 +86,11 @@ def matching_tags(model: str | None, config: Mapping[str, Any]) -> list[str]:
     """Return the tags of the pretrained weights that were trained with the model's activation."""
     if not has_activation_choice(config):
         return tags_of(model)
-    wanted = bool(config.get("quick_gelu"))
+    quick_gelu = bool(config.get("quick_gelu"))
     return [
         tag
         for tag in tags_of(model)
-        if bool(pretrained_config(model, tag).get("quick_gelu")) == wanted
+        if bool(pretrained_config(model, tag).get("quick_gelu")) == quick_gelu
     ]
 
 

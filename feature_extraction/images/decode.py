@@ -164,7 +164,7 @@ def _open(path: Path, stream: IO[bytes] | None) -> Image.Image:
         return _open_unidentified(path)
     except Image.DecompressionBombError:
         raise ImageError(
-            f"its header declares more than {MAX_PIXELS:,} pixels, the maximum"
+            f"its header declares more than the maximum of {MAX_PIXELS:,} pixels"
         ) from None
 
 
@@ -236,8 +236,7 @@ def _downscale_to_rgb(
     across, down = (max(1, length // min_side) for length in image.size)
     cells = (-(-image.width // across), -(-image.height // down))
     picture = Image.new("RGB", cells)
-    # Band by band, because a greyscale image of the maximum size would be four times as large as
-    # RGB.
+    # Band by band: converted as a whole, a greyscale image would need four times its memory.
     rows = max(1, BAND_PIXELS // image.width // down) * down
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(top + rows, image.height)))

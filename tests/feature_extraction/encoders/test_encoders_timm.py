@@ -113,7 +113,7 @@ class TestWeights:
         assert encoder_from_spec(built.spec, device="cpu").spec == built.spec
 
     def test_weights_trained_with_quick_gelu_need_an_architecture_that_computes_it(self) -> None:
-        with pytest.raises(EncoderError, match="trained with QuickGELU.*have quickgelu in"):
+        with pytest.raises(EncoderError, match="trained with QuickGELU.*have quickgelu in their"):
             build_encoder("timm:vit_base_patch32_clip_224.openai", device="cpu")
         assert find_architecture("timm:vit_base_patch32_clip_quickgelu_224.openai").quick_gelu
         assert not find_architecture("timm:vit_tiny_patch16_224").quick_gelu
