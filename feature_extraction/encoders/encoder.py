@@ -259,8 +259,8 @@ def encoder_from_spec(
         weights = RANDOM if spec.weights == RANDOM else None
     elif not is_known_name(spec.encoder):
         raise EncoderError(
-            f"the features were extracted with the encoder {spec.encoder!r}, which is neither in "
-            f"the table ({', '.join(ENCODERS)}) nor in a library: give its folder"
+            f"the features were extracted with the encoder {spec.encoder!r}, which is not in "
+            f"the table ({', '.join(ENCODERS)}) or in a library: give its folder"
         )
     elif weights is None and spec.weights != IMPORTED:
         if spec.weights.startswith(FILE_PREFIX):

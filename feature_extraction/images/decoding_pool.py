@@ -28,6 +28,9 @@ from feature_extraction.spec import FeatureSpec
 
 __all__ = ["DecodedBatch", "decoded_batches"]
 
+# Row of the first image, and the images of the batch.
+FileBatch = tuple[int, Sequence[ImageFile]]
+
 
 class DecodedBatch(NamedTuple):
     """A batch of decoded images; its arrays are valid until the next batch is requested.
@@ -80,7 +83,7 @@ def decoded_batches(
 
 
 def _decode_in_this_process(
-    batches: Iterator[tuple[int, Sequence[ImageFile]]], layout: SlotLayout
+    batches: Iterator[FileBatch], layout: SlotLayout
 ) -> Iterator[DecodedBatch]:
     slot = layout.slots(bytearray(layout.slot_bytes))[0]
     for start, files in batches:
@@ -129,9 +132,7 @@ class _Pool:
             self._idle.put(process)
 
 
-def _decode_ahead(
-    batches: Iterator[tuple[int, Sequence[ImageFile]]], pool: _Pool
-) -> Iterator[DecodedBatch]:
+def _decode_ahead(batches: Iterator[FileBatch], pool: _Pool) -> Iterator[DecodedBatch]:
     free = deque(range(len(pool.slots)))
     pending: deque[tuple[int, int, int, Future[list[str]]]] = deque()
     while True:

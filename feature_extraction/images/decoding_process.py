@@ -119,10 +119,10 @@ class DecodingProcess:
     """
 
     def __init__(self, layout: SlotLayout, memory: int) -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
+        own_end, worker_end = socket.socketpair()
+        with own_end, worker_end:
             settings = {
-                "connection": theirs.fileno(),
+                "connection": worker_end.fileno(),
                 "memory": memory,
                 "batch_size": layout.batch_size,
                 "spec": layout.spec.to_json(),
@@ -133,11 +133,11 @@ class DecodingProcess:
                 [sys.executable, "-P", "-m", __name__, json.dumps(settings)],
                 env={**os.environ, **ONE_THREAD, "PYTHONPATH": paths},
                 stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), memory),
+                pass_fds=(worker_end.fileno(), memory),
                 # Only the extraction handles Ctrl-C.
                 process_group=0,
             )
-            self._stream = ours.makefile("rwb")
+            self._stream = own_end.makefile("rwb")
 
     def decode(self, number: int, slot: Slot, files: Sequence[ImageFile]) -> list[str]:
         """Decode a batch into a slot.
@@ -196,8 +196,8 @@ def main() -> None:
     layout = SlotLayout(batch_size=settings["batch_size"], spec=spec)
     slots = layout.slots(mmap.mmap(settings["memory"], 0))
     connection = socket.socket(fileno=settings["connection"])
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
     with (
         contextlib.suppress(ConnectionError),
         connection,
@@ -208,7 +208,7 @@ def main() -> None:
             slot, reasons = slots[number], []
             for position, path in enumerate(paths):
                 # There is one request at a time, so input now means that the extraction has ended.
-                if poll.poll(0):
+                if poller.poll(0):
                     return
                 slot.image_size[position] = IN_PROGRESS
                 reasons.append(decode_into(slot, position, path, spec))
