@@ -3,7 +3,7 @@
     find -> what is pending -> pipeline -> partial store -> finished file
 
 Interrupted however often, the finished file equals that of an undisturbed run with the same batch
-size byte for byte (`feature_extraction.pipeline`, `feature_extraction.store.partial`).
+size byte for byte (`feature_extraction.pipeline`, `feature_extraction.store.writer`).
 """
 
 import time
@@ -17,10 +17,10 @@ from feature_extraction.images.decode import ImageFile, decode_image, find_image
 from feature_extraction.names import near_names_hint
 from feature_extraction.pipeline import OnProgress, fill_store
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store.partial import PartialStore
+from feature_extraction.store.outputs import check_output_file, remove_leftovers
 from feature_extraction.store.shards import Shard, ShardRecord, image_list_sha256
 from feature_extraction.store.store import FeatureStore
-from feature_extraction.store.targets import check_target, remove_leftovers
+from feature_extraction.store.writer import StoreWriter
 
 __all__ = ["ExtractionResult", "OnProgress", "extract"]
 
@@ -86,12 +86,12 @@ def extract(
     """
     started = time.monotonic()
     out = Path(out)
-    check_target(out)
+    check_output_file(out)
     files = list(find_images(Path(images)) if isinstance(images, str | Path) else images)
     record = None
     if shard is not None:
         out = shard.path(out)
-        check_target(out)
+        check_output_file(out)
         record, files = _part_of(files, shard, batch_size)
     previous = _previous_store(out, encoder.spec, files, record)
     redone = set() if previous is None else _rows_to_redo(previous, files, encoder.spec)
@@ -102,9 +102,9 @@ def extract(
         failures = previous.failures
     else:
         image_ids = [file.image_id for file in files]
-        with PartialStore(out, encoder.spec, image_ids, record) as partial:
+        with StoreWriter(out, encoder.spec, image_ids, record) as partial:
             if previous is not None:
-                partial.adopt(previous, redone=redone)
+                partial.copy_from(previous, skip=redone)
             extracted = fill_store(
                 partial,
                 files,

@@ -28,6 +28,7 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
+from eval.regular_files import file_kind
 from feature_extraction.errors import ImageError
 from feature_extraction.images.colours import BACKGROUND, rgb_converter
 from feature_extraction.images.decoder_messages import discard_decoder_messages
@@ -37,7 +38,6 @@ from feature_extraction.images.finding import (
     find_images,
 )
 from feature_extraction.images.png_metadata import open_png
-from feature_extraction.store.disk import file_kind
 
 __all__ = [
     "BACKGROUND",

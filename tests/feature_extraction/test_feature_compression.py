@@ -16,7 +16,8 @@ from feature_extraction.errors import StoreError
 from feature_extraction.exchange import compression
 from feature_extraction.exchange.compression import compress_store
 from feature_extraction.exchange.join import join_stores
-from feature_extraction.store.store import FeatureStore, open_features
+from feature_extraction.store import open_features
+from feature_extraction.store.store import FeatureStore
 
 IDS = ["a", "bad", "c", "dé"]
 

@@ -25,7 +25,7 @@ import random, resource, signal, sys
 from pathlib import Path
 import pyarrow
 from feature_extraction.errors import StoreError
-from feature_extraction.store.store import open_features
+from feature_extraction.store import open_features
 
 path, trials = Path(sys.argv[1]), int(sys.argv[2])
 pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -13,8 +13,8 @@ from feature_extraction.errors import StoreError
 from feature_extraction.exchange import exporting
 from feature_extraction.exchange.exporting import ExportFormat, export_features
 from feature_extraction.exchange.importing import import_features, imported_spec
-from feature_extraction.store.partial import Batch, PartialStore
 from feature_extraction.store.store import FeatureStore
+from feature_extraction.store.writer import Batch, StoreWriter
 
 SPEC = imported_spec("tiny", (6, 10))
 FORMATS: tuple[ExportFormat, ...] = ("h5", "arrow")
@@ -39,7 +39,7 @@ exporting.export_features(
 def write_store(path: Path, image_ids: list[str]) -> FeatureStore:
     """Write a store in which the image called `bad`, if any, failed."""
     values = np.random.default_rng(0).normal(size=(len(image_ids), 6, 10)).astype(np.float16)
-    with PartialStore(path, SPEC, image_ids) as partial:
+    with StoreWriter(path, SPEC, image_ids) as partial:
         partial.write(
             Batch(
                 start=0,
@@ -139,7 +139,7 @@ def test_many_files_are_waited_for_together(
 def test_sizes_that_are_not_known_stay_unknown(tmp_path: Path) -> None:
     from datasets import load_from_disk
 
-    with PartialStore(tmp_path / "store.h5", SPEC, ["a"]) as partial:
+    with StoreWriter(tmp_path / "store.h5", SPEC, ["a"]) as partial:
         nothing, size = np.zeros((1, 6, 10), np.float16), np.zeros((1, 2), np.int32)
         partial.write(Batch(start=0, features=nothing, image_size=size, reasons=[""]))
         partial.finish()

@@ -24,7 +24,7 @@ from feature_extraction.errors import EncoderError, FeatureError, ImageError, St
 from feature_extraction.extract import extract
 from feature_extraction.images import decode as images
 from feature_extraction.images.decode import ImageFile, decode_image, find_images
-from feature_extraction.store import partial
+from feature_extraction.store import writer
 from feature_extraction.store.store import FeatureStore
 
 pytestmark = pytest.mark.filterwarnings(
@@ -59,7 +59,7 @@ def test_killed_at_random_instants_every_finished_file_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Six SIGKILLs to an extraction in two shards; `benchmarks/kills.py` does fifty."""
-    monkeypatch.setattr(partial, "SECONDS_BETWEEN_COMMITS", 1.0)
+    monkeypatch.setattr(writer, "SECONDS_BETWEEN_COMMITS", 1.0)
     hit, different = kills.kill_and_finish(files, encoder, tmp_path, kills=6, seed=1)
     assert hit > 0
     assert different == 0
@@ -125,7 +125,7 @@ class TestDisk:
 
         def work() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (len(undisturbed) // 2,) * 2)
-            partial.SECONDS_BETWEEN_COMMITS = 0.0
+            writer.SECONDS_BETWEEN_COMMITS = 0.0
             try:
                 extract(files, out, encoder, batch_size=BATCH)
             except StoreError as error:
@@ -290,7 +290,7 @@ class TestUnderWay:
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwrite", full)
-            with pytest.raises(StoreError, match=r"no space left .* after 3 of 11 images"):
+            with pytest.raises(StoreError, match=r"no space left .* 3 of 11 images are done"):
                 extract(files, out, encoder, batch_size=BATCH, workers=2)
         assert calls == 2
         assert decoding_processes(os.getpid()) == []

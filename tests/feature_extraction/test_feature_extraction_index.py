@@ -12,7 +12,7 @@ from plain_shards import assert_reads_as_one, write_shards
 
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange.join import join_stores
-from feature_extraction.store.store import open_features
+from feature_extraction.store import open_features
 
 
 @pytest.fixture

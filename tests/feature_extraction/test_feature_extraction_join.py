@@ -15,8 +15,9 @@ from plain_stores import SPEC
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange import join
 from feature_extraction.exchange.join import join_stores
-from feature_extraction.store.partial import Batch, PartialStore
-from feature_extraction.store.store import FeatureStore, open_features
+from feature_extraction.store import open_features
+from feature_extraction.store.store import FeatureStore
+from feature_extraction.store.writer import Batch, StoreWriter
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ class TestIndex:
     def test_it_is_read_together_with_other_files(self, shards: list[Path], tmp_path: Path) -> None:
         join_stores(shards, tmp_path / "val.h5")
         more = tmp_path / "more.h5"
-        with PartialStore(more, SPEC, ["x"]) as partial:
+        with StoreWriter(more, SPEC, ["x"]) as partial:
             size = np.ones((1, 2), np.int32)
             partial.write(Batch(start=0, features=FEATURES[:1], image_size=size, reasons=[""]))
             partial.finish()

@@ -11,9 +11,9 @@ import plain_stores
 import pytest
 
 from feature_extraction.errors import StoreError
-from feature_extraction.store import rows
-from feature_extraction.store.partial import Batch, PartialStore
+from feature_extraction.store import row_reader
 from feature_extraction.store.store import FeatureStore
+from feature_extraction.store.writer import Batch, StoreWriter
 
 IMAGES, TOKENS, CHANNELS = 9, 9, 1024
 IDS = [f"image{number}" for number in range(IMAGES)]
@@ -23,7 +23,7 @@ SPEC = dataclasses.replace(plain_stores.SPEC, grid=(3, 3), channels=CHANNELS)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    with PartialStore(tmp_path / "store.h5", SPEC, IDS) as partial:
+    with StoreWriter(tmp_path / "store.h5", SPEC, IDS) as partial:
         size = np.ones((IMAGES, 2), np.int32)
         partial.write(Batch(start=0, features=FEATURES, image_size=size, reasons=[""] * IMAGES))
         partial.finish()
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["in memory", "on disk", "file system does not say", "small"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, no_wait = os.preadv, rows.NO_WAIT
+    original, no_wait = os.preadv, row_reader.NO_WAIT
 
     def refuse(number: int) -> None:
         def preadv(handle: int, buffers: list[bytearray], offset: int, flags: int = 0) -> int:
@@ -40,20 +40,20 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
                 raise OSError(number, os.strerror(number))
             return original(handle, buffers, offset)
 
-        monkeypatch.setattr(rows.os, "preadv", preadv)
+        monkeypatch.setattr(row_reader.os, "preadv", preadv)
 
     match request.param:
         case "in memory":
             if no_wait is None:
                 pytest.skip("this system cannot tell")
         case "on disk":
-            monkeypatch.setattr(rows, "NO_WAIT", 8)
+            monkeypatch.setattr(row_reader, "NO_WAIT", 8)
             refuse(errno.EAGAIN)
         case "file system does not say":
-            monkeypatch.setattr(rows, "NO_WAIT", 8)
+            monkeypatch.setattr(row_reader, "NO_WAIT", 8)
             refuse(errno.EOPNOTSUPP)
         case "small":
-            monkeypatch.setattr(rows, "SMALL_BYTES", 2**20)
+            monkeypatch.setattr(row_reader, "SMALL_BYTES", 2**20)
 
 
 @pytest.mark.usefixtures("way")

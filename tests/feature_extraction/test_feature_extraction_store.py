@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange.join import join_stores
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store.store import FeatureReader, FeatureStore, open_features
+from feature_extraction.store import open_features
+from feature_extraction.store.reader import FeatureReader
+from feature_extraction.store.store import FeatureStore
 
 
 @pytest.fixture

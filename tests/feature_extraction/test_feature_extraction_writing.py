@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from feature_extraction.errors import StoreError
-from feature_extraction.store.batch_writer import MOST_WAITING, BatchWriter
-from feature_extraction.store.partial import Batch
+from feature_extraction.store.background_writer import MAX_QUEUED_BATCHES, BackgroundWriter
+from feature_extraction.store.writer import Batch
 
 
 class Store:
@@ -35,7 +35,7 @@ def batch(start: int) -> Batch:
 
 def write(store: Store, starts: Iterable[int], *, then: type[BaseException] | None = None) -> None:
     """Write batches, perhaps with another error at the end."""
-    with BatchWriter(store) as writer:  # type: ignore[arg-type]
+    with BackgroundWriter(store) as writer:  # type: ignore[arg-type]
         for start in starts:
             writer.write(batch(start))
         store.may_go_on.set()
@@ -53,8 +53,8 @@ def test_all_is_written_also_when_an_error_ends_the_block() -> None:
     store = Store()
     store.may_go_on.clear()
     with pytest.raises(KeyboardInterrupt):
-        write(store, range(MOST_WAITING), then=KeyboardInterrupt)
-    assert store.written == list(range(MOST_WAITING))
+        write(store, range(MAX_QUEUED_BATCHES), then=KeyboardInterrupt)
+    assert store.written == list(range(MAX_QUEUED_BATCHES))
 
 
 def test_whoever_is_faster_than_the_disk_waits() -> None:
@@ -63,17 +63,17 @@ def test_whoever_is_faster_than_the_disk_waits() -> None:
     store.may_go_on.clear()
     brought: list[int] = []
 
-    def bring(writer: BatchWriter) -> None:
+    def bring(writer: BackgroundWriter) -> None:
         for start in range(20):
             writer.write(batch(start))
             brought.append(start)
 
-    with BatchWriter(store) as writer:  # type: ignore[arg-type]
+    with BackgroundWriter(store) as writer:  # type: ignore[arg-type]
         thread = threading.Thread(target=bring, args=(writer,))
         thread.start()
         thread.join(0.3)
         assert thread.is_alive()
-        assert len(brought) <= MOST_WAITING + 1
+        assert len(brought) <= MAX_QUEUED_BATCHES + 1
         store.may_go_on.set()
         thread.join()
     assert store.written == list(range(20))
@@ -84,7 +84,7 @@ def test_an_error_reaches_the_next_who_brings_a_batch_and_nothing_is_written_aft
     store, brought = Store(full_at=3), iter(range(1000))
     with pytest.raises(StoreError, match="no space left"):
         write(store, brought)
-    assert next(brought) <= 3 + MOST_WAITING + 3
+    assert next(brought) <= 3 + MAX_QUEUED_BATCHES + 3
     assert store.written == [0, 1, 2]
 
 

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from feature_extraction.errors import StoreError
-from feature_extraction.exchange import tables
-from feature_extraction.exchange.finding import find
+from feature_extraction.exchange.foreign import tables
+from feature_extraction.exchange.foreign.find import find_features
 from feature_extraction.exchange.importing import import_features
 from feature_extraction.store.store import FeatureStore
 
@@ -60,7 +60,7 @@ class TestClipRetrieval:
         store = imported(folder, tmp_path)
         assert_holds(store, VECTORS)
         assert (store.spec.layer, store.tokens) == ("pooled", 1)
-        assert find(folder).left_out == {".npy": parts}
+        assert find_features(folder).left_out == {".npy": parts}
 
     def test_the_tenth_part_follows_the_ninth(self, tmp_path: Path) -> None:
         folder = tmp_path / "out"
@@ -82,23 +82,23 @@ class TestClipRetrieval:
         with pytest.raises(
             StoreError, match=r"img_emb_1.npy has 2 rows.*metadata_1.parquet 3 name"
         ):
-            find(folder)
+            find_features(folder)
         (folder / "metadata/metadata_1.parquet").unlink()
         with pytest.raises(StoreError, match=r"metadata_1.parquet, which does not exist"):
-            find(folder)
+            find_features(folder)
 
     def test_embeddings_of_captions_are_not_taken_for_images(self, tmp_path: Path) -> None:
         folder = clip_retrieval(tmp_path / "out")
         for path in (folder / "img_emb").iterdir():
             path.unlink()
         with pytest.raises(StoreError, match="made of captions, not of images"):
-            find(folder)
+            find_features(folder)
 
     def test_other_features_among_them_are_named(self, tmp_path: Path) -> None:
         folder = clip_retrieval(tmp_path / "out")
         np.save(folder / "photo.npy", VECTORS[0])
         with pytest.raises(StoreError, match=r"photo.npy\); import them separately"):
-            find(folder)
+            find_features(folder)
 
 
 class TestOneFileWithARowForEachImage:
@@ -225,7 +225,7 @@ class TestOneFileWithARowForEachImage:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("feature_extraction.exchange.importing.BATCH_BYTES", 2 * 4 * 6)
-        monkeypatch.setattr("feature_extraction.store.partial.SECONDS_BETWEEN_COMMITS", 0)
+        monkeypatch.setattr("feature_extraction.store.writer.SECONDS_BETWEEN_COMMITS", 0)
         pq.write_table(pa.table({"id": IDS, "features": GRIDS.tolist()}), tmp_path / "all.parquet")
         import_features(tmp_path / "all.parquet", tmp_path / "whole.h5")
 

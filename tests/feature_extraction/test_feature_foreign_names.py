@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from feature_extraction.errors import StoreError
-from feature_extraction.exchange import finding
-from feature_extraction.exchange.finding import find
+from feature_extraction.exchange.foreign import find
+from feature_extraction.exchange.foreign.find import find_features
 from feature_extraction.exchange.importing import import_features
 from feature_extraction.store.store import FeatureStore
 
@@ -44,7 +44,7 @@ class TestFeaturesUnderOtherNames:
     def test_without_names_are_not_taken_for_one_image(self, tmp_path: Path, name: str) -> None:
         np.savez(tmp_path / "x.npz", **{name: VALUES})
         with pytest.raises(StoreError, match="many images, and nothing says of which"):
-            find(tmp_path / "x.npz")
+            find_features(tmp_path / "x.npz")
 
 
 def npz(folder: Path) -> Path:
@@ -73,7 +73,7 @@ def test_names_beside_a_file_of_arrays_are_those_of_its_rows(
 def test_a_file_named_as_of_many_images_is_not_one_image(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"train_features{suffix}").write_bytes(b"whatever it holds")
     with pytest.raises(StoreError, match="features of many images; to import them, name the file"):
-        find(tmp_path)
+        find_features(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_lists_of_names_as_editors_save_them(tmp_path: Path, text: str) -> None:
 def test_only_ends_of_lines_end_a_name(tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", VALUES)
     (tmp_path / "image_ids.txt").write_text("b\u2028\na\x0b1\nc\n", encoding="utf-8")
-    assert [file.image_id for file in find(tmp_path).files] == ["b\u2028", "a\x0b1", "c"]
+    assert [file.image_id for file in find_features(tmp_path).files] == ["b\u2028", "a\x0b1", "c"]
 
 
 @pytest.mark.parametrize(
@@ -100,14 +100,14 @@ def test_a_list_of_names_that_is_none_is_told_in_our_words(tmp_path: Path, text:
     np.save(tmp_path / "features.npy", VALUES)
     (tmp_path / "image_ids.json").write_text(text)
     with pytest.raises(StoreError, match=r"image_ids\.json: it is not a JSON list of names"):
-        find(tmp_path)
+        find_features(tmp_path)
 
 
 def test_a_list_of_names_in_another_encoding_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", VALUES)
     (tmp_path / "image_ids.txt").write_text("b\na\nc\n", encoding="utf-16")
     with pytest.raises(StoreError, match=r"image_ids\.txt: it is not text in UTF-8"):
-        find(tmp_path)
+        find_features(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.safetensors", "x.parquet", "x.h5", "a/image_ids.txt"])
@@ -124,14 +124,14 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(
 
     # Permissions do not bind root, who may run this.
     for module, function in (
-        (finding, "read_small_text"),
-        (finding, "ZipFile"),
+        (find, "read_small_text"),
+        (find, "ZipFile"),
         (h5py, "File"),
     ):
         monkeypatch.setattr(module, function, refuse)
     monkeypatch.setattr(os, "access", lambda _, mode: mode == os.F_OK)
     with pytest.raises(StoreError, match=rf"{path.name} cannot be read: permission denied"):
-        find(path if path.parent == tmp_path else path.parent)
+        find_features(path if path.parent == tmp_path else path.parent)
 
 
 def test_damage_to_names_in_parquet_names_the_file(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_damage_to_names_in_parquet_names_the_file(tmp_path: Path) -> None:
     content[4:120] = bytes(116)
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"x\.parquet is damaged or cut short"):
-        find(path)
+        find_features(path)
 
 
 class TestEntriesOfHdf5:
@@ -159,14 +159,14 @@ class TestEntriesOfHdf5:
             for number in range(12):
                 group[f"again-{number}"] = group
             file["a/b/features"] = VALUES
-        assert [found.image_id for found in find(tmp_path / "x.h5").files] == ["b"]
+        assert [found.image_id for found in find_features(tmp_path / "x.h5").files] == ["b"]
 
     @pytest.mark.parametrize("name", [b"\xff\xfe", b"a/\xff"])
     def test_a_name_that_is_not_utf8_is_refused(self, tmp_path: Path, name: bytes) -> None:
         with h5py.File(tmp_path / "x.h5", "w") as file:
             file[name + b"/features"] = VALUES
         with pytest.raises(StoreError, match="which is not UTF-8"):
-            find(tmp_path / "x.h5")
+            find_features(tmp_path / "x.h5")
 
     def test_a_dataset_without_a_shape_is_refused(self, tmp_path: Path) -> None:
         with h5py.File(tmp_path / "x.h5", "w") as file:

@@ -11,7 +11,8 @@ import pytest
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange import importing
 from feature_extraction.exchange.importing import import_features, imported_spec
-from feature_extraction.store.store import FeatureStore, open_features
+from feature_extraction.store import open_features
+from feature_extraction.store.store import FeatureStore
 
 TOKENS, CHANNELS, IMAGES = 4, 6, 23
 BATCH = 5
@@ -21,8 +22,8 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from feature_extraction.exchange import importing
-from feature_extraction.store import partial
-partial.SECONDS_BETWEEN_COMMITS = 0
+from feature_extraction.store import writer
+writer.SECONDS_BETWEEN_COMMITS = 0
 importing.BATCH_BYTES = 240
 def report(done, total, note=""):
     print(done, flush=True)
@@ -154,7 +155,7 @@ def test_nothing_readable_is_said_at_once(tmp_path: Path) -> None:
 def test_interrupted_after_any_batch_it_goes_on(
     source: Path, tmp_path: Path, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("feature_extraction.store.partial.SECONDS_BETWEEN_COMMITS", 0)
+    monkeypatch.setattr("feature_extraction.store.writer.SECONDS_BETWEEN_COMMITS", 0)
     import_features(source, tmp_path / "whole.h5")
 
     def interrupt(done: int, total: int, note: str = "") -> None:

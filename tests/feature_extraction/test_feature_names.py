@@ -9,7 +9,8 @@ import pytest
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange.importing import import_features
 from feature_extraction.names import image_id_of, near_names, near_names_hint
-from feature_extraction.store.store import FeatureStore, open_features
+from feature_extraction.store import open_features
+from feature_extraction.store.store import FeatureStore
 
 VALUES = np.ones((4, 6), np.float32)
 COMPOSED = unicodedata.normalize("NFC", "café")
@@ -137,7 +138,7 @@ def test_an_import_of_before_says_that_its_ids_had_suffixes(
     """A file that an earlier version made of the same source."""
     source = write(tmp_path / "a", "train-0.png", "train-1.png")
     with monkeypatch.context() as patch:
-        patch.setattr("feature_extraction.exchange.finding.image_id_of", lambda name: name)
+        patch.setattr("feature_extraction.exchange.foreign.find.image_id_of", lambda name: name)
         import_features(source, tmp_path / "out.h5")
     with pytest.raises(StoreError, match=r"2 of them differ only in the image suffix"):
         import_features(source, tmp_path / "out.h5")

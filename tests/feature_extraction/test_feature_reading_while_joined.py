@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from feature_extraction.exchange.compression import compress_store
 from feature_extraction.exchange.join import join_stores
-from feature_extraction.store.store import FeatureReader, open_features
+from feature_extraction.store import open_features
+from feature_extraction.store.reader import FeatureReader
 
 IDS = [f"image{number}" for number in range(60)]
 EXPECTED = np.concatenate([features_of(40), features_of(20, seed=1)])

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from feature_extraction.errors import FeatureFileError, StoreError
-from feature_extraction.exchange.finding import find
-from feature_extraction.exchange.sources import FeatureFile, feature_shape, read_features
+from feature_extraction.exchange.foreign.feature_file import FeatureFile
+from feature_extraction.exchange.foreign.read import read_features, read_shape
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4) / 8
 
@@ -37,34 +37,34 @@ class TestFinding:
         save_file({"x": torch.zeros(3, 4)}, tmp_path / "deep" / "a.SafeTensors")
         write_npy(tmp_path / ".hidden.npy")
         (tmp_path / "readme.txt").write_text("no features")
-        assert [file.image_id for file in find(tmp_path).files] == ["a", "b", "c"]
+        assert [file.image_id for file in find_features(tmp_path).files] == ["a", "b", "c"]
 
     def test_one_file_of_groups(self, tmp_path: Path) -> None:
         path = tmp_path / "all.h5"
         with h5py.File(path, "w") as file:
             for image_id in ("y", "x"):
                 file[f"{image_id}/features"] = VALUES
-        assert find(path).files == [FeatureFile("x", path), FeatureFile("y", path)]
+        assert find_features(path).files == [FeatureFile("x", path), FeatureFile("y", path)]
         assert np.array_equal(read_features(FeatureFile("y", path), (3, 4))[0], VALUES)
 
     def test_problems_name_what_to_do(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="does not exist; expected.*IMAGE_ID.h5"):
-            find(tmp_path / "none")
+            find_features(tmp_path / "none")
         with pytest.raises(StoreError, match="no features in"):
-            find(tmp_path)
+            find_features(tmp_path)
         write_npy(tmp_path / "a.npy")
         with pytest.raises(StoreError, match="neither a folder nor an HDF5 file"):
-            find(tmp_path / "a.npy")
+            find_features(tmp_path / "a.npy")
         write_h5(tmp_path / "a.h5")
         with pytest.raises(StoreError, match="two files are for the image 'a'"):
-            find(tmp_path)
+            find_features(tmp_path)
         (tmp_path / "cut.h5").write_bytes((tmp_path / "a.h5").read_bytes()[:300])
         with pytest.raises(StoreError, match="cannot be read as HDF5"):
-            find(tmp_path / "cut.h5")
+            find_features(tmp_path / "cut.h5")
         with h5py.File(tmp_path / "store.h5", "w") as file:
             file["features"] = VALUES
         with pytest.raises(StoreError, match="feature store already"):
-            find(tmp_path / "store.h5")
+            find_features(tmp_path / "store.h5")
 
 
 class TestReading:
@@ -81,7 +81,7 @@ class TestReading:
     def test_every_float_of_safetensors(self, tmp_path: Path, dtype: torch.dtype) -> None:
         path = tmp_path / "a.safetensors"
         save_file({"features": torch.from_numpy(VALUES).to(dtype), "mask": torch.ones(2)}, path)
-        assert feature_shape(FeatureFile("a", path)) == (3, 4)
+        assert read_shape(FeatureFile("a", path)) == (3, 4)
         assert np.array_equal(read(path), VALUES)
 
     def test_compressed_and_chunked_hdf5(self, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ class TestReading:
 
     def test_a_vector_is_one_token(self, tmp_path: Path) -> None:
         path = write_npy(tmp_path / "a.npy", VALUES[0])
-        assert feature_shape(FeatureFile("a", path)) == (1, 4)
+        assert read_shape(FeatureFile("a", path)) == (1, 4)
         assert np.array_equal(read_features(FeatureFile("a", path), (1, 4))[0], VALUES[:1])
 
     def test_another_shape_names_the_file_and_both_shapes(self, tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_hostile_files_are_refused_before_reading(
         read(path)
     assert "was not read" in str(caught.value)
     with pytest.raises(StoreError, match=message):
-        feature_shape(FeatureFile("a", path))
+        read_shape(FeatureFile("a", path))
 
 
 def test_sizes_of_photographs_beside_the_features(tmp_path: Path) -> None:
@@ -352,7 +352,7 @@ def test_sizes_that_are_none_are_refused(tmp_path: Path, width: object) -> None:
         file["a/img_h"] = 480
         file["a/img_w"] = width
     with pytest.raises(StoreError, match="img_w"):
-        feature_shape(FeatureFile("a", path))
+        read_shape(FeatureFile("a", path))
 
 
 def test_filters_that_hdf5_would_load_from_elsewhere_are_refused(tmp_path: Path) -> None:
@@ -365,4 +365,4 @@ def test_filters_that_hdf5_would_load_from_elsewhere_are_refused(tmp_path: Path)
         dataset = h5py.h5d.create(group.id, b"features", h5py.h5t.IEEE_F32LE, space, properties)
         dataset.write_direct_chunk((0, 0), VALUES.astype("<f4").tobytes(), 0)
     with pytest.raises(StoreError, match="HDF5 filter 32015.*h5repack"):
-        feature_shape(FeatureFile("a", path))
+        read_shape(FeatureFile("a", path))

@@ -15,7 +15,8 @@ from feature_extraction.exchange.exporting import export_features
 from feature_extraction.exchange.importing import import_features
 from feature_extraction.exchange.join import join_stores
 from feature_extraction.exchange.summary import summarise
-from feature_extraction.store.store import FeatureStore, open_features
+from feature_extraction.store import open_features
+from feature_extraction.store.store import FeatureStore
 
 VALUES = np.ones((4, 6), np.float32)
 
@@ -41,7 +42,7 @@ def listening(path: Path) -> None:
 
 SPECIAL = pytest.mark.parametrize(
     ("make", "kind"),
-    [(pipe, "a named pipe"), (endless, "a character device"), (listening, "a socket")],
+    [(pipe, "a named pipe"), (endless, "a device"), (listening, "a socket")],
 )
 
 

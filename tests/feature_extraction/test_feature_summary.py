@@ -8,14 +8,14 @@ from feature_extraction.exchange.compression import compress_store
 from feature_extraction.exchange.importing import imported_spec
 from feature_extraction.exchange.join import join_stores
 from feature_extraction.exchange.summary import summarise
-from feature_extraction.store.partial import Batch, PartialStore
+from feature_extraction.store.writer import Batch, StoreWriter
 
 SPEC = imported_spec("tiny", (4, 25))
 
 
 def write_store(path: Path, values: np.ndarray, failed: int = 0) -> Path:
     images = len(values)
-    with PartialStore(path, SPEC, [f"image{number}" for number in range(images)]) as partial:
+    with StoreWriter(path, SPEC, [f"image{number}" for number in range(images)]) as partial:
         partial.write(
             Batch(
                 start=0,
@@ -49,7 +49,7 @@ def test_counts_size_and_values(tmp_path: Path) -> None:
 
 def test_an_index_counts_what_its_files_hold(tmp_path: Path) -> None:
     one = write_store(tmp_path / "one.h5", np.ones((3, 4, 25)), failed=1)
-    with PartialStore(tmp_path / "two.h5", SPEC, ["x", "y"]) as partial:
+    with StoreWriter(tmp_path / "two.h5", SPEC, ["x", "y"]) as partial:
         features, size = np.ones((2, 4, 25), np.float16), np.ones((2, 2), np.int32)
         partial.write(Batch(start=0, features=features, image_size=size, reasons=["", ""]))
         partial.finish()

@@ -21,13 +21,14 @@ from feature_extraction.exchange.compression import compress_store
 from feature_extraction.exchange.exporting import export_features
 from feature_extraction.exchange.importing import import_features
 from feature_extraction.exchange.join import join_stores
-from feature_extraction.store.store import FeatureStore, open_features
-from feature_extraction.store.targets import (
-    check_target,
+from feature_extraction.store import open_features
+from feature_extraction.store.outputs import (
+    atomic_output,
+    check_output_file,
     locked_folder,
     partial_folder,
-    written_whole,
 )
+from feature_extraction.store.store import FeatureStore
 
 Writing = Callable[[Path, Path], object]
 
@@ -85,7 +86,7 @@ class TestWhatIsThere:
             os.mknod(out, stat.S_IFCHR | 0o666, os.makedev(1, 3))
         except PermissionError:
             pytest.skip("no devices may be made here")
-        with pytest.raises(StoreError, match=r"work/out: it is a character device"):
+        with pytest.raises(StoreError, match=r"work/out: it is a device"):
             ALL[name](work, out)
         assert stat.S_ISCHR(out.stat().st_mode)
 
@@ -119,7 +120,7 @@ class TestWhatIsThere:
 def test_processes_that_look_at_one_place_at_once_do_not_disturb_each_other(work: Path) -> None:
     """As those of torchrun do at the name of the joined file."""
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda _: check_target(work / "out.h5"), range(400)))
+        list(threads.map(lambda _: check_output_file(work / "out.h5"), range(400)))
     assert not partial_folder(work / "out.h5").exists()
 
 
@@ -256,7 +257,7 @@ class TestLeftovers:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(StoreError, match="no space is left"), written_whole(work / "x") as path:
+        with pytest.raises(StoreError, match="no space is left"), atomic_output(work / "x") as path:
             path.write_text("half")
         assert not list(work.glob("x*"))
 

@@ -16,7 +16,7 @@ from plain_stores import SPEC
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange.compression import compress_store
 from feature_extraction.spec import SCHEMA_VERSION, FeatureSpec
-from feature_extraction.store.store import open_features
+from feature_extraction.store import open_features
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "features"
 FILES = sorted(GOLDEN.glob("version-*.h5"))

@@ -224,7 +224,7 @@ def test_a_link_that_leads_nowhere_is_no_absent_file(folder: Path, name: str, ta
     path = folder / name
     path.unlink(missing_ok=True)
     path.symlink_to(name if target == "itself" else target)
-    assert f"{path} is a link that leads nowhere: expected a regular file" in refusal(folder)
+    assert f"{path} is a broken link: expected a regular file" in refusal(folder)
 
 
 @pytest.mark.parametrize(

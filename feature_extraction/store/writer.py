@@ -1,15 +1,15 @@
-"""A store under way: what survives a kill, and how it becomes the finished file.
+"""Writing a feature store such that it can be interrupted at any point and resumed.
 
-While `FILE.h5` is being made there is a folder `FILE.h5.partial` with
+While `FILE.h5` is being written, there is a folder `FILE.h5.partial` with
 
-    features        the finished file in the making: features at their final offset, nothing else
-    journal.jsonl   a header (spec, image list), then a line per batch: its rows, and their fate
+    features        the future file: so far only the features, at their final offset
+    journal.jsonl   a header (spec, image list), then one line per batch: its rows and their status
 
-Features reach the disk before the line that speaks for them, so a row the journal calls done is
-done, after a kill and after a power failure; a last line cut short is dropped. The metadata is
-written at the end: laid out in a sparse file in memory, its bytes copied around the features.
-Until the file takes its final name nothing can mistake it for a whole store, features are written
-once, and the finishing can be repeated.
+Features are synced to disk before their journal line is written. So a row that the journal lists as
+done is done, even after a kill or a power failure; a truncated last line is dropped. The metadata
+is written at the end: it is laid out in a sparse file in memory, and its bytes are copied around
+the features. Features are written only once, finishing can be repeated, and until the final rename
+the file cannot be mistaken for a complete store.
 """
 
 import os
@@ -31,43 +31,43 @@ from feature_extraction.sizes import needed_and_free
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store.disk import (
     copy_range,
-    is_out_of_space,
     require_regular_file,
-    sync_folder,
+    sync_path,
     write_all,
     write_at,
+    write_error,
 )
 from feature_extraction.store.hdf5_writer import memory_file
-from feature_extraction.store.layout import Status, write_layout
+from feature_extraction.store.layout import Metadata, Status, write_layout
+from feature_extraction.store.outputs import (
+    locked_folder,
+    move_into_place,
+    partial_folder,
+    remove_locked_folder,
+    resolve_link,
+)
 from feature_extraction.store.shards import ShardRecord, image_list_sha256
 from feature_extraction.store.store import FeatureStore
-from feature_extraction.store.targets import (
-    check_target,
-    link_target,
-    locked_folder,
-    partial_folder,
-    remove_folder,
-)
 
 # N images of a batch, V tokens, C channels
 
-__all__ = ["Batch", "PartialStore", "check_target", "partial_folder"]
+__all__ = ["Batch", "StoreWriter"]
 
 SECONDS_BETWEEN_COMMITS = 1.0
-# A line has the fate of at least one image, and the header a specification.
-JOURNAL_BYTES = 2**14
+# Upper bound per image: a line covers at least one image. The header also fits into it.
+MAX_JOURNAL_BYTES = 2**14
 FILES = ("features", "journal.jsonl", "layout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Neighbouring images of a store, and what became of each.
+    """Results for consecutive images of a store.
 
     Args:
-        start: Row of the first.
-        features: float16 `[images, tokens, channels]`; zeros where the image failed.
-        image_size: int32 `[images, 2]`, height and width; zeros where it failed.
-        reasons: Why each image failed; empty for those that did not.
+        start: Row of the first image.
+        features: float16 `[images, tokens, channels]`; zeros if the image failed.
+        image_size: int32 `[images, 2]`, height and width in pixels; zeros if the image failed.
+        reasons: Why each image failed; empty for the others.
     """
 
     start: int
@@ -98,18 +98,21 @@ class _Entry(BaseModel):
 Line = TypeVar("Line", bound=BaseModel)
 
 
-class PartialStore:
-    """An extraction under way; a context manager that keeps others out of its folder.
+class StoreWriter:
+    """Writer of a feature store; resumes unfinished work on the same file.
+
+    A context manager that locks the folder of unfinished work. Leaving the block without `finish`
+    keeps that work for the next writer.
 
     Args:
-        out: Where the finished store goes.
-        spec: How its features are made.
-        image_ids: Its images, in order.
-        shard: Which part of a larger extraction it is; `None` for a whole one.
+        out: Path of the finished store.
+        spec: Settings of the features.
+        image_ids: Ids of the images, in order.
+        shard: The part of a larger extraction that this is; `None` for a complete one.
 
     Raises:
-        StoreError: Another process is at it, it was begun with other settings or images, there is
-            not enough space, or its folder cannot be written.
+        StoreError: Another process writes to `out`, the unfinished work has other settings or
+            images, there is not enough disk space, or the folder cannot be written.
     """
 
     def __init__(
@@ -120,7 +123,7 @@ class PartialStore:
         shard: ShardRecord | None = None,
     ) -> None:
         self._out = out
-        self._target = link_target(out)
+        self._target = resolve_link(out)
         self._folder = partial_folder(out)
         self._spec = spec
         self._image_ids = image_ids
@@ -135,9 +138,9 @@ class PartialStore:
         for name in FILES:
             require_regular_file(self._folder / name)
         self._check_journal_size()
-        with self._explained(), ExitStack() as on_failure:
-            # Decoding processes take some seconds to notice that this one was killed; the lock is
-            # free at once.
+        with self._explain_errors(), ExitStack() as on_failure:
+            # Decoding processes take seconds to notice that this process was killed, but do not
+            # inherit its lock.
             on_failure.enter_context(
                 locked_folder(
                     self._folder,
@@ -153,7 +156,7 @@ class PartialStore:
             self._features = os.open(self._folder / "features", os.O_RDWR | os.O_CREAT, 0o666)
             on_failure.callback(os.close, self._features)
             self._check_space()
-            sync_folder(self._folder)
+            sync_path(self._folder)
             self._opened = on_failure.pop_all()
 
     def __enter__(self) -> Self:
@@ -166,20 +169,20 @@ class PartialStore:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            # What was done before the trouble is kept, unless the trouble is with the disk.
+            # Keep finished batches, unless the error is about the disk.
             if self._uncommitted and not isinstance(error, StoreError):
                 self.commit()
         finally:
             self._opened.close()
 
     def write(self, batch: Batch) -> None:
-        """Take over one batch; about once a second what has come is made safe.
+        """Write one batch, and commit about once a second.
 
         Raises:
-            StoreError: There is no space left; what was made safe is kept for a later run.
+            StoreError: There is no space left. Committed batches are kept for the next run.
         """
         features_NVC = np.ascontiguousarray(batch.features, np.dtype("<f2"))
-        with self._explained():
+        with self._explain_errors():
             offset = self._offset + batch.start * self._image_bytes
             write_at(self._features, features_NVC.data.cast("B"), offset)
         entry = _Entry(
@@ -188,23 +191,25 @@ class PartialStore:
             reasons=list(batch.reasons),
         )
         self._uncommitted.append(entry.model_dump_json() + "\n")
-        self._take(entry)
+        self._apply(entry)
         if time.monotonic() - self._committed_at >= SECONDS_BETWEEN_COMMITS:
             self.commit()
 
-    def adopt(self, store: FeatureStore, *, start: int = 0, redone: Set[int] = frozenset()) -> None:
-        """Take over what a finished store holds, all but some rows.
+    def copy_from(
+        self, store: FeatureStore, *, start: int = 0, skip: Set[int] = frozenset()
+    ) -> None:
+        """Copy the pending rows that a finished store has.
 
         Args:
-            store: Of the same spec, and of these images from `start` on.
+            store: Store with the same spec, whose images are those from row `start` on.
             start: Row of its first image.
-            redone: Rows to leave pending.
+            skip: Rows to leave pending.
 
         Raises:
             StoreError: There is no space left, or the store cannot be read.
         """
         for row, image_id in enumerate(store.listed_ids, start):
-            if row in redone or self.status[row] != Status.PENDING:
+            if row in skip or self.status[row] != Status.PENDING:
                 continue
             features_NVC = np.zeros((1, store.tokens, store.channels), np.float16)
             image_size = (0, 0)
@@ -221,12 +226,12 @@ class PartialStore:
             )
 
     def commit(self) -> None:
-        """Make what was written survive a power failure: features first, then their entries.
+        """Make all batches so far survive a power failure: first features, then journal lines.
 
         Raises:
             StoreError: There is no space left.
         """
-        with self._explained():
+        with self._explain_errors():
             os.fsync(self._features)
             write_all(self._journal, "".join(self._uncommitted).encode())
             os.fsync(self._journal)
@@ -234,7 +239,7 @@ class PartialStore:
         self._committed_at = time.monotonic()
 
     def finish(self) -> None:
-        """Turn the features into the finished store, and remove the folder.
+        """Write the metadata, move the finished store to its path, and remove the folder.
 
         Raises:
             StoreError: There is no space left, or images are still pending.
@@ -243,11 +248,11 @@ class PartialStore:
         if pending:
             raise StoreError(f"{pending} images of {self._out} are still pending")
         self.commit()
-        with self._explained(), memory_file() as layout:
+        with self._explain_errors(), memory_file() as layout:
             offset = self._write_layout(layout)
             if offset != self._offset:
                 raise StoreError(
-                    f"{self._folder} was begun with another HDF5 library, which put the features "
+                    f"{self._folder} was started with another HDF5 library, which put the features "
                     f"at byte {self._offset}; this one puts them at {offset}. Remove the folder "
                     "and run the command again."
                 )
@@ -256,13 +261,11 @@ class PartialStore:
             for start, end in ((0, offset), (block_end, size)):
                 copy_range(layout, self._features, start, end)
             os.truncate(self._features, size)
-            os.fsync(self._features)
-            os.replace(self._folder / "features", self._target)
-            sync_folder(self._target.parent)
-            remove_folder(self._folder)
+            move_into_place(self._folder / "features", self._target)
+            remove_locked_folder(self._folder)
 
     def _header(self) -> _Header:
-        # The place of the features is asked of HDF5 itself, with a layout that is thrown away.
+        # HDF5 itself tells the offset of the features, in a layout that is discarded.
         with memory_file() as layout:
             offset = self._write_layout(layout)
         self._offset = offset
@@ -275,19 +278,18 @@ class PartialStore:
         )
 
     def _write_layout(self, handle: int) -> int:
-        return write_layout(
-            handle,
-            self._folder / "layout",
-            self._spec,
-            self._image_ids,
-            self.status,
-            self.image_size,
-            self.reasons,
-            self._shard,
+        metadata = Metadata(
+            spec=self._spec,
+            image_ids=self._image_ids,
+            status=self.status,
+            image_size=self.image_size,
+            reasons=self.reasons,
+            shard=self._shard,
         )
+        return write_layout(handle, self._folder / "layout", metadata)
 
     def _read_journal(self, header: _Header) -> None:
-        """Take over what an earlier run did, or begin; leaves the journal ready for appending."""
+        """Read the batches of an earlier run, or write the header; then position at the end."""
         with os.fdopen(self._journal, "rb", closefd=False) as file:
             first, *lines = file.readlines() or [b""]
         found = _parse(_Header, first)
@@ -303,7 +305,7 @@ class PartialStore:
             entry = _parse(_Entry, line)
             if entry is None or not self._fits(entry):
                 break
-            self._take(entry)
+            self._apply(entry)
             valid_bytes += len(line)
         os.truncate(self._journal, valid_bytes)
         os.lseek(self._journal, 0, os.SEEK_END)
@@ -312,35 +314,37 @@ class PartialStore:
         differences = found.spec.differences(wanted.spec)
         if found.spec.to_json() != wanted.spec.to_json() and not differences:
             differences = [
-                f"{name}: {version} there, {wanted.spec.packages.get(name)} now"
+                f"{name}: {version} here, {wanted.spec.packages.get(name)} there"
                 for name, version in found.spec.packages.items()
                 if version != wanted.spec.packages.get(name)
             ]
         if found.image_ids_sha256 != wanted.image_ids_sha256:
-            differences.append(f"images: {found.images} there, {wanted.images} now, other names")
+            differences.append(
+                f"images: {found.images} here, {wanted.images} there, or other names"
+            )
         elif found.shard != wanted.shard:
-            differences.append("shard of other images: the whole list has changed")
+            differences.append("shard: the whole image list has changed")
         if differences:
             raise StoreError(
                 f"{self._folder} holds an unfinished extraction with other settings "
-                f"({'; '.join(differences)}). Finish it with those, or remove the folder, or "
-                "choose another --out."
+                f"({'; '.join(differences)}; here is the folder, there is this command). Finish it "
+                "with its settings, remove the folder, or choose another --out."
             )
 
     def _check_journal_size(self) -> None:
-        """Refuse a journal that would fill memory: no run writes as much for each image."""
+        """Refuse a journal that could fill memory, larger than any run writes."""
         journal, images = self._folder / "journal.jsonl", len(self._image_ids)
-        if journal.exists() and journal.stat().st_size > JOURNAL_BYTES * (1 + images):
+        if journal.exists() and journal.stat().st_size > MAX_JOURNAL_BYTES * (1 + images):
             raise StoreError(
                 f"{journal} has {journal.stat().st_size:,} bytes, more than {images:,} images "
-                "need: it is damaged. Remove the folder, and run the same command again."
+                "need: it is damaged. Remove the folder and run the same command again."
             )
 
     def _fits(self, entry: _Entry) -> bool:
         rows = len(entry.reasons)
         return rows == len(entry.image_size) and entry.start + rows <= len(self._image_ids)
 
-    def _take(self, entry: _Entry) -> None:
+    def _apply(self, entry: _Entry) -> None:
         for row, (size, reason) in enumerate(
             zip(entry.image_size, entry.reasons, strict=True), start=entry.start
         ):
@@ -359,21 +363,15 @@ class PartialStore:
             )
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if is_out_of_space(error):
-                done = int((self.status != Status.PENDING).sum())
-                raise StoreError(
-                    f"no space left on the device for {self._out}, after {done:,} of "
-                    f"{len(self._image_ids):,} images. What is done is kept in {self._folder}: "
-                    "free some space and run the same command again to go on."
-                ) from None
-            raise StoreError(
-                f"cannot write {self._out}: {error.strerror or error}. What is done is kept in "
-                f"{self._folder}; run the same command again to go on."
-            ) from error
+            done = int((self.status != Status.PENDING).sum())
+            kept = (
+                f"{done:,} of {len(self._image_ids):,} images are done and kept in {self._folder}."
+            )
+            raise write_error(self._out, error, kept) from error
 
 
 def _parse(model: type[Line], line: bytes) -> Line | None:

@@ -1,8 +1,8 @@
-"""The features of single images, fetched from the file that holds them.
+"""Reading the features of single images without HDF5.
 
-HDF5 says where in the file an image is, once; from then on images are read without it, which is
-faster and leaves nothing that forked processes would share. Uncompressed features lie in one block.
-Where they do not, as compressed ones, there is a table of places.
+HDF5 is asked once for the position of the images in the file. After that, images are read directly,
+which is faster and leaves no state that forked processes would share. Uncompressed features are one
+block; for compressed ones there is a table with the position of each image.
 """
 
 import errno
@@ -22,24 +22,24 @@ from feature_extraction.store.layout import PAGE_BYTES
 
 # N images, V tokens, C channels
 
-__all__ = ["RowReader", "row_reader"]
+__all__ = ["RowReader", "open_row_reader"]
 
-# Up to this size an image is about one access to the disk whichever way it is read.
+# Up to this size, an image takes about one disk access whichever way it is read.
 SMALL_BYTES = 2**14
-# On Linux; elsewhere every image is fetched by a read of its own.
+# Linux only; elsewhere each image is read with its own system call.
 NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
-# Not in memory, or a file system that does not say.
-CANNOT_TELL = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
-# A piece that compression made larger is stored so; none makes it twice as large.
-MOST_EXPANSION = 2
+# Not in memory, or a file system that cannot tell.
+NOT_IN_MEMORY = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+# Compression can enlarge a chunk, but not to twice its size.
+MAX_EXPANSION = 2
 CUT_SHORT = "it was cut short while in use"
 
 
 class RowReader(Protocol):
-    """Reads rows of one file; safe in forked and spawned workers."""
+    """Reader of the rows of one file; safe in forked and spawned workers."""
 
     def read(self, row: int) -> NDArray[np.float16]:
-        """Return the features of one image."""
+        """Return the features of one image, float16 `[tokens, channels]`."""
 
     def read_into(self, rows: Sequence[int], features_NVC: NDArray[np.float16]) -> None:
         """Fill a contiguous array with the features of the images in `rows`."""
@@ -48,26 +48,31 @@ class RowReader(Protocol):
         """Close this process's handle; the next read opens it again."""
 
 
-def row_reader(path: Path, features: h5py.Dataset) -> RowReader:
-    """Choose how the images of a checked file are read.
+def open_row_reader(path: Path, features: h5py.Dataset) -> RowReader:
+    """Return a reader for the images of a checked file.
 
     Args:
         path: The file.
-        features: Its `/features`, open.
+        features: The open dataset `/features` of this file.
+
+    Raises:
+        StoreError: Features are missing, or lie beyond the end of the file.
     """
-    # Of the path, not of the open file: replaced in between, it counts as changed below.
+    # Taken from the path, not from the open file: a file replaced in between counts as changed.
     stamp = _stamp(path)
     offset = _block_offset(features)
     if offset is None:
         filters = read_filters(features)
-        return _ChunkRows(path, stamp, filters, features.shape[1:], _places(features, stamp[0]))
+        return _ChunkRows(
+            path, stamp, filters, features.shape[1:], _chunk_positions(features, stamp[0])
+        )
     if offset + _image_bytes(features) * features.shape[0] > stamp[0]:
-        raise StoreError("/features ends behind the end of the file; it was cut short")
+        raise StoreError("/features extends beyond the end of the file; the file was cut short")
     return _BlockRows(path, stamp, offset, features.shape)
 
 
 def _block_offset(features: h5py.Dataset) -> int | None:
-    """Find the first byte of features stored as one block; `None` where they are not."""
+    """Return the offset of features stored as one block; `None` if they are not one block."""
     if features.chunks is None:
         offset = features.id.get_offset()
         if offset is None:
@@ -76,35 +81,34 @@ def _block_offset(features: h5py.Dataset) -> int | None:
     properties = features.id.get_create_plist()
     if properties.get_nfilters() or properties.get_alloc_time() != h5py.h5d.ALLOC_TIME_EARLY:
         return None
-    # HDF5 allocates such chunks in order as the file is made, so the last tells of all between.
+    # HDF5 allocates such chunks in order, so checking the first and the last is enough.
     images = features.shape[0]
     first, last = (features.id.get_chunk_info(row).byte_offset for row in (0, images - 1))
     return int(first) if last == first + (images - 1) * _image_bytes(features) else None
 
 
-def _places(features: h5py.Dataset, file_bytes: int) -> NDArray[np.uint64]:
-    """Find offset, size and skipped filters of each image, uint64 `[images, 3]`."""
-    places_N3 = np.zeros((features.shape[0], 3), np.uint64)
+def _chunk_positions(features: h5py.Dataset, file_bytes: int) -> NDArray[np.uint64]:
+    """Return offset, size and skipped filters of each image, uint64 `[images, 3]`."""
+    positions_N3 = np.zeros((features.shape[0], 3), np.uint64)
 
     def note(chunk: Any) -> None:
-        places_N3[chunk.chunk_offset[0]] = chunk.byte_offset, chunk.size, chunk.filter_mask
+        positions_N3[chunk.chunk_offset[0]] = chunk.byte_offset, chunk.size, chunk.filter_mask
 
     features.id.chunk_iter(note)
-    offset_N, size_N, _ = places_N3.T
+    offset_N, size_N, _ = positions_N3.T
     if not size_N.all():
         raise StoreError(
             f"the features of {int((size_N == 0).sum()):,} images are missing; the file is "
             "incomplete"
         )
-    most = MOST_EXPANSION * _image_bytes(features) + PAGE_BYTES
-    if size_N.max() > most:
+    if size_N.max() > MAX_EXPANSION * _image_bytes(features) + PAGE_BYTES:
         raise StoreError(
-            f"an image of {_image_bytes(features):,} bytes takes {int(size_N.max()):,} in the "
-            "file; refused"
+            f"an image of {_image_bytes(features):,} bytes takes {int(size_N.max()):,} bytes in "
+            "the file; refused"
         )
     if offset_N.max() > file_bytes or (offset_N + size_N).max() > file_bytes:
-        raise StoreError("images lie behind the end of the file; it was cut short")
-    return places_N3
+        raise StoreError("images lie beyond the end of the file; the file was cut short")
+    return positions_N3
 
 
 def _image_bytes(features: h5py.Dataset) -> int:
@@ -112,10 +116,10 @@ def _image_bytes(features: h5py.Dataset) -> int:
 
 
 class _BlockRows:
-    """Images one after the other in a block of a file.
+    """Reader of features stored as one block.
 
-    What is in memory already is copied from a memory map, which costs no more than the copy; what
-    is not is fetched by one read for each image, where a map would wait for the disk page by page.
+    Images in the page cache are copied from a memory map, which costs no more than the copy. Other
+    images are read with one system call each, because a map would wait for the disk page by page.
     """
 
     def __init__(
@@ -146,12 +150,12 @@ class _BlockRows:
             file.fetch(self._offset + row * self._image_bytes, features_NVC[position])
 
     def _opened(self) -> "_OpenBlock":
-        # Neither a map nor positioned reads have a state: a forked child may go on using them.
+        # Memory maps and positioned reads have no state: a forked child can keep using them.
         self._file = _OpenBlock(self._path, self._stamp, self._offset, self._shape_NVC)
         return self._file
 
     def _is_in_memory(self, file: "_OpenBlock", rows: Sequence[int]) -> bool:
-        """Whether copying from the map is fast, and safe: one cut short ends the process."""
+        """Whether copying from the map is fast and safe; a map of a truncated file crashes."""
         if self._image_bytes <= SMALL_BYTES:
             return file.size() >= self._stamp[0]
         last = self._offset + self._image_bytes - 1
@@ -167,16 +171,16 @@ class _BlockRows:
 
 
 class _OpenFile:
-    """A file while it is open in this process."""
+    """A file that is open in this process."""
 
     def __init__(self, path: Path, stamp: tuple[int, int]) -> None:
-        # A pipe that has taken the file's place is found to be another file, and not waited for.
+        # Non-blocking: a pipe that replaced the file is detected instead of waited for.
         self._handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         self.close = weakref.finalize(self, os.close, self._handle)
         _check_unchanged(stamp, _stamp(self._handle))
 
     def fetch(self, offset: int, target: NDArray[Any]) -> None:
-        """Read until a contiguous array is full."""
+        """Fill a contiguous array with the bytes at `offset`."""
         count = os.preadv(self._handle, [target.data], offset)
         if count == target.nbytes:
             return
@@ -189,15 +193,15 @@ class _OpenFile:
 
 
 class _OpenBlock(_OpenFile):
-    """A file whose features are a block."""
+    """An open file whose features are one block."""
 
     def __init__(
         self, path: Path, stamp: tuple[int, int], offset: int, shape: tuple[int, int, int]
     ) -> None:
         super().__init__(path, stamp)
         self._last_byte = [bytearray(1)]
-        # The handle, not the path: it is the file that was checked. Through a plain array, as
-        # each access of a `numpy.memmap` makes an object that takes longer than a small image.
+        # Map the handle, which was checked, not the path. View it as a plain array: each access to
+        # a `numpy.memmap` creates an object, which takes longer than copying a small image.
         with os.fdopen(self._handle, "rb", closefd=False) as file:
             mapped_NVC = np.memmap(file, "<f2", "r", offset, shape)
         self.mapped_NVC: NDArray[np.float16] = mapped_NVC.view(np.ndarray)
@@ -205,22 +209,26 @@ class _OpenBlock(_OpenFile):
     def size(self) -> int:
         return os.fstat(self._handle).st_size
 
-    def is_in_memory(self, place: int) -> bool:
-        """Ask for one byte without waiting; it tells as well whether the file has it."""
+    def is_in_memory(self, offset: int) -> bool:
+        """Whether the byte at `offset` can be read without waiting for the disk.
+
+        Raises:
+            StoreError: The file ends before it.
+        """
         if NO_WAIT is None:
             return False
         try:
-            if os.preadv(self._handle, self._last_byte, place, NO_WAIT) == 0:
+            if os.preadv(self._handle, self._last_byte, offset, NO_WAIT) == 0:
                 raise StoreError(CUT_SHORT)
         except OSError as error:
-            if error.errno in CANNOT_TELL:
+            if error.errno in NOT_IN_MEMORY:
                 return False
             raise
         return True
 
 
 class _ChunkRows:
-    """Images anywhere in a file, each in a piece of its own that may be compressed."""
+    """Reader of features in chunks, one image each, which may be compressed."""
 
     def __init__(
         self,
@@ -228,13 +236,13 @@ class _ChunkRows:
         stamp: tuple[int, int],
         filters: tuple[int, ...],
         shape_VC: tuple[int, int],
-        places_N3: NDArray[np.uint64],
+        positions_N3: NDArray[np.uint64],
     ) -> None:
         self._path = path
         self._stamp = stamp
         self._filters = filters
         self._shape_VC = shape_VC
-        self._places_N3 = places_N3
+        self._positions_N3 = positions_N3
         self._file: _OpenFile | None = None
 
     def read(self, row: int) -> NDArray[np.float16]:
@@ -246,7 +254,7 @@ class _ChunkRows:
         if self._file is None:
             self._file = _OpenFile(self._path, self._stamp)
         for position, row in enumerate(rows):
-            offset, size, skipped = self._places_N3[row].tolist()
+            offset, size, skipped = self._positions_N3[row].tolist()
             stored = np.empty(size, np.uint8)
             self._file.fetch(offset, stored)
             decode(stored.data, self._filters, skipped, features_NVC[position])
@@ -267,4 +275,4 @@ def _stamp(file: Path | int) -> tuple[int, int]:
 
 def _check_unchanged(before: tuple[int, int], now: tuple[int, int]) -> None:
     if now != before:
-        raise StoreError("it was replaced or changed after it was opened here; open it again")
+        raise StoreError("it was replaced or changed after it was opened; open it again")

@@ -1,4 +1,4 @@
-"""Features in HDF5 files of other programs: looked at before they are read, no link followed."""
+"""Features in HDF5 files of other programs; checked before reading, without following links."""
 
 import math
 from collections.abc import Iterator
@@ -13,23 +13,25 @@ from h5py import h5l
 from numpy.typing import NDArray
 
 from feature_extraction.errors import FeatureFileError, StoreError
-from feature_extraction.exchange.feature_files import (
-    DAMAGE,
+from feature_extraction.exchange.foreign.feature_file import (
+    DAMAGE_ERRORS,
     FEATURES,
+    HOLDS_MANY_IMAGES,
     ID_NAMES,
     UNKNOWN_SIZE,
     FeatureFile,
     StoredArray,
-    damage,
+    describe_damage,
     refusal,
     rows_name,
     token_shape,
 )
+from feature_extraction.store.hdf5_text import read_rows_of_text
 from feature_extraction.store.layout import PAGE_BYTES
-from feature_extraction.store.table import read_texts
 
-__all__ = ["Listed", "check_rows", "list_hdf5", "open_hdf5", "read_names"]
+__all__ = ["HDF5_SUFFIXES", "Entries", "check_rows", "list_hdf5", "open_image", "read_names"]
 
+HDF5_SUFFIXES = (".h5", ".hdf5")
 BUILT_IN_FILTERS = {
     h5py.h5z.FILTER_DEFLATE,
     h5py.h5z.FILTER_SHUFFLE,
@@ -43,49 +45,49 @@ MAX_DEPTH = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """What a file with an entry for each image has.
+class Entries:
+    """The entries of a file with one entry per image.
 
     Args:
-        names: Of the entries.
-        are_groups: Whether they are groups, with the features in them, or datasets themselves.
+        names: Names of the entries.
+        are_groups: Whether the entries are groups that contain the features, or datasets.
     """
 
     names: list[str]
     are_groups: bool
 
 
-def list_hdf5(path: Path) -> Listed | None:
-    """List the images of a file that has a group or a dataset for each.
+def list_hdf5(path: Path) -> Entries | None:
+    """List the images of a file with one group or dataset per image.
 
     Returns:
-        Their names; `None` if the file has a row per image and a list of names instead.
+        The entries; `None` if the file has one row per image and a list of names instead.
 
     Raises:
-        StoreError: It is not HDF5, or a feature store of this program.
+        StoreError: The file is not HDF5, or is a feature store of this program.
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
             names, attributes = _names_in(path, file), set(file.attrs)
             if rows_name(names) is None and (FEATURES not in names or _has_group(file, FEATURES)):
-                return _listed(file, names)
+                return _list_entries(file, names)
     except PermissionError as error:
-        raise StoreError(damage(path, error)) from None
-    except DAMAGE as error:
+        raise StoreError(describe_damage(path, error)) from None
+    except DAMAGE_ERRORS as error:
         raise StoreError(f"{path} cannot be read as HDF5 ({error}): it is damaged") from None
     if "spec" not in attributes and rows_name(names):
         return None
     raise StoreError(
-        f"{path} is a feature store already, or holds the features of no named image: expected "
-        f"/{FEATURES} and the names of its rows, as one of {', '.join(ID_NAMES[:5])}"
+        f"{path} is already a feature store, or its rows have no names: expected /{FEATURES} and "
+        f"image names in one of {', '.join(ID_NAMES[:5])}"
     )
 
 
 def _names_in(path: Path, group: h5py.Group) -> list[str]:
-    """Return what a group's entries are called.
+    """Return the names of a group's entries.
 
     Raises:
-        StoreError: One has a name that is not UTF-8, which h5py returns as bytes.
+        StoreError: A name is not UTF-8; h5py returns it as bytes.
     """
     for name in group:
         if isinstance(name, bytes):
@@ -97,32 +99,32 @@ def _names_in(path: Path, group: h5py.Group) -> list[str]:
 
 
 def _has_group(file: h5py.File, name: str) -> bool:
-    """Whether a file holds a group of this name itself."""
+    """Whether a file contains a group of this name, not a link to one."""
     return _has(file, name) and _is_own(file, name) and isinstance(file[name], h5py.Group)
 
 
-def _listed(file: h5py.File, names: list[str]) -> Listed:
-    """List the entries of a file; the first tells whether they are images or groups of images."""
+def _list_entries(file: h5py.File, names: list[str]) -> Entries:
+    """List the entries of a file; the first shows whether they are images or groups of images."""
     if _has_group(file, FEATURES) and not _has(file[FEATURES], FEATURES):
         inner = _names_in(Path(file.filename), file[FEATURES])
-        return Listed([f"{FEATURES}/{name}" for name in inner], are_groups=False)
+        return Entries([f"{FEATURES}/{name}" for name in inner], are_groups=False)
     first = file[names[0]] if names and _is_own(file, names[0]) else None
     if isinstance(first, h5py.Group) and len(first) and not _has(first, FEATURES):
         seen: set[Any] = set()
         nested = [path for name in names for path in _nested(file, name, MAX_DEPTH, seen)]
-        return Listed(nested or names, are_groups=True)
-    return Listed(names, are_groups=not isinstance(first, h5py.Dataset))
+        return Entries(nested or names, are_groups=True)
+    return Entries(names, are_groups=not isinstance(first, h5py.Dataset))
 
 
 def _nested(group: h5py.Group, name: str, depth: int, seen: set[Any]) -> Iterator[str]:
-    """Go through the paths of the groups with features below a group, following no link."""
+    """Yield the paths of the groups with features below a group, without following links."""
     found = group[name] if _is_own(group, name) else None
     if not isinstance(found, h5py.Group):
         return
     if _has(found, FEATURES):
         yield name
     elif depth and found.id not in seen:
-        # Groups may hold each other, so that there are more paths than can be followed.
+        # Groups may contain each other, which makes the number of paths infinite.
         seen.add(found.id)
         for inner in _names_in(Path(group.file.filename), found):
             for path in _nested(found, inner, depth - 1, seen):
@@ -130,12 +132,12 @@ def _nested(group: h5py.Group, name: str, depth: int, seen: set[Any]) -> Iterato
 
 
 @contextmanager
-def open_hdf5(file: FeatureFile) -> Iterator[StoredArray]:
+def open_image(file: FeatureFile) -> Iterator[StoredArray]:
     """Open the features of one image.
 
     Raises:
         FeatureFileError: The file is damaged.
-        StoreError: It holds something else, or must not be read.
+        StoreError: It holds something else, or is not safe to read.
     """
     with h5py.File(file.path, "r", rdcc_nbytes=0, locking=False) as opened:
         group, dataset = _of_image(file, opened)
@@ -158,25 +160,21 @@ def open_hdf5(file: FeatureFile) -> Iterator[StoredArray]:
 
 
 def _of_image(file: FeatureFile, opened: h5py.File) -> tuple[h5py.Group, h5py.Dataset]:
-    """Find the group and the dataset of an image; the group may be the file itself."""
+    """Return the group and the dataset of an image; the group may be the file itself."""
     name = _name_in(file, opened)
     if name is None:
         if any(_has(opened, id_name) for id_name in ID_NAMES):
-            raise refusal(
-                file,
-                "it holds the features of many images, with their names; name the file itself to "
-                "import them",
-            )
+            raise refusal(file, HOLDS_MANY_IMAGES)
         group: Any = opened
     else:
         group = opened
         for part in name.split("/"):
-            group = linked(file, group, part)
+            group = get_member(file, group, part)
         if isinstance(group, h5py.Dataset) and file.key is not None:
             return opened, group
         if not isinstance(group, h5py.Group):
             raise refusal(file, f"/{name} is a {type(group).__name__}, expected a group")
-    dataset = linked(file, group, FEATURES)
+    dataset = get_member(file, group, FEATURES)
     if not isinstance(dataset, h5py.Dataset):
         name = f"{group.name.rstrip('/')}/{FEATURES}"
         raise refusal(file, f"{name} is a {type(dataset).__name__}, expected a dataset")
@@ -184,7 +182,7 @@ def _of_image(file: FeatureFile, opened: h5py.File) -> tuple[h5py.Group, h5py.Da
 
 
 def _name_in(file: FeatureFile, opened: h5py.File) -> str | None:
-    """Return what the image is called in its file; `None` where its features lie at the top."""
+    """Return the image's name in its file; `None` if the features are at the top level."""
     names = [file.image_id] if file.key is None else [file.key, file.image_id]
     for name in names:
         if _has(opened, name):
@@ -193,20 +191,20 @@ def _name_in(file: FeatureFile, opened: h5py.File) -> str | None:
 
 
 def _has(group: h5py.Group, name: str) -> bool:
-    # Only the first part of a path is checked, so that no link is followed.
+    # Check only the first part of a path, so that no link is followed.
     return bool(group.id.links.exists(name.partition("/")[0].encode()))
 
 
 def _is_own(group: h5py.Group, name: str) -> bool:
-    """Whether a group holds what has this name itself, and does not link to it."""
+    """Whether a group contains this name itself, not a link to elsewhere."""
     return bool(group.id.links.get_info(name.encode()).type == h5l.TYPE_HARD)
 
 
 def _side(file: FeatureFile, group: h5py.Group, name: str) -> int:
-    """Read a photograph's height or width; 0 where it is not there."""
+    """Read a photograph's height or width; 0 if it is missing."""
     if not _has(group, name):
         return 0
-    dataset = linked(file, group, name)
+    dataset = get_member(file, group, name)
     if (
         not isinstance(dataset, h5py.Dataset)
         or dataset.external is not None
@@ -214,27 +212,27 @@ def _side(file: FeatureFile, group: h5py.Group, name: str) -> int:
         or dataset.dtype.kind not in "iu"
         or dataset.size != 1
     ):
-        raise refusal(file, f"{group.name}/{name} is not one whole number")
+        raise refusal(file, f"{group.name}/{name} is not a single integer")
     side = int(np.asarray(dataset[()]).item())
     if not 0 <= side <= MAX_SIDE:
-        raise refusal(file, f"{group.name}/{name} is {side}, expected pixels")
+        raise refusal(file, f"{group.name}/{name} is {side}, expected a size in pixels")
     return side
 
 
-def linked(file: FeatureFile, group: h5py.Group, name: str) -> Any:
-    """Return what a group holds under a name, if it holds it itself.
+def get_member(file: FeatureFile, group: h5py.Group, name: str) -> Any:
+    """Return the member of a group that has this name.
 
     Raises:
-        FeatureFileError: It holds nothing of that name.
+        FeatureFileError: There is no such member.
         StoreError: It is a link to elsewhere.
     """
-    # `in` and [] follow links, so the kind of link is asked first.
+    # `in` and [] follow links, so the kind of link is checked first.
     encoded = name.encode()
     if not group.id.links.exists(encoded):
         others = ", ".join(_names_in(file.path, group)[:3])
         raise FeatureFileError(
             f"{file.path} has no {group.name.rstrip('/')}/{name}"
-            + (f" but {others}; to import all of it, name the file itself" if others else "")
+            + (f" but {others}; to import all of it, pass the file itself" if others else "")
         )
     kind = group.id.links.get_info(encoded).type
     if kind != h5l.TYPE_HARD:
@@ -246,10 +244,10 @@ def linked(file: FeatureFile, group: h5py.Group, name: str) -> Any:
 
 
 def check_dataset(file: FeatureFile, dataset: h5py.Dataset) -> None:
-    """Refuse a dataset that is not floating point, is in other files, or needs a plugin to read.
+    """Refuse a dataset that is not floating point, is stored in other files, or needs a plugin.
 
     Raises:
-        StoreError: With what was found.
+        StoreError: What was found.
     """
     if dataset.external is not None or dataset.is_virtual:
         raise refusal(file, f"{dataset.name} keeps its data in other files")
@@ -261,27 +259,27 @@ def check_dataset(file: FeatureFile, dataset: h5py.Dataset) -> None:
 
 
 def _check_filters(file: FeatureFile, dataset: h5py.Dataset) -> None:
-    # For any other HDF5 would load code from wherever the environment says.
+    # For any other filter, HDF5 would load code from a folder named by the environment.
     properties = dataset.id.get_create_plist()
     numbers = {properties.get_filter(place)[0] for place in range(properties.get_nfilters())}
     if not numbers <= BUILT_IN_FILTERS:
         raise refusal(
             file,
-            f"{dataset.name} is compressed by HDF5 filter {min(numbers - BUILT_IN_FILTERS)}, "
-            "expected one that HDF5 itself has; h5repack makes it so",
+            f"{dataset.name} is compressed with HDF5 filter {min(numbers - BUILT_IN_FILTERS)}, "
+            "expected a filter built into HDF5, such as gzip; convert the file with h5repack",
         )
 
 
 def _check_stored(file: FeatureFile, dataset: h5py.Dataset) -> None:
-    """Make sure that all of it is there, which HDF5 would read as zeros, and no more."""
+    """Check that all data is stored (HDF5 reads missing data as zeros), and not too much."""
     declared, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if stored > MAX_EXPANSION * declared + PAGE_BYTES:
-        # Decompression is not bounded by what is declared, only by what is stored.
+        # Only the stored size limits how much is decompressed, not the declared size.
         raise refusal(file, f"{dataset.name} declares {declared:,} bytes, {stored:,} are stored")
-    _check_whole(file, dataset)
+    _check_complete(file, dataset)
 
 
-def _check_whole(file: FeatureFile, dataset: h5py.Dataset) -> None:
+def _check_complete(file: FeatureFile, dataset: h5py.Dataset) -> None:
     declared, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if dataset.chunks is None:
         if stored < declared:
@@ -293,14 +291,14 @@ def _check_whole(file: FeatureFile, dataset: h5py.Dataset) -> None:
 
 
 def check_rows(file: FeatureFile, opened: h5py.File) -> h5py.Dataset:
-    """Return the dataset with a row for each image, checked; its name is as `rows_name` says.
+    """Return the dataset with one row per image, after checking it.
 
     Raises:
         FeatureFileError: Parts of it are missing.
-        StoreError: It is not such a dataset, or must not be read.
+        StoreError: It is not such a dataset, or is not safe to read.
     """
     name = rows_name(_names_in(file.path, opened)) or FEATURES
-    dataset = linked(file, opened, name)
+    dataset = get_member(file, opened, name)
     if not isinstance(dataset, h5py.Dataset):
         raise refusal(file, f"/{name} is a {type(dataset).__name__}")
     check_dataset(file, dataset)
@@ -310,14 +308,14 @@ def check_rows(file: FeatureFile, opened: h5py.File) -> h5py.Dataset:
             f"/{name} has the shape {dataset.shape}, expected [images, tokens, channels] or "
             "[images, channels]",
         )
-    # The last chunk of rows may be larger than what is left for it, so each is bounded by itself.
+    # The last chunk may extend beyond the last row, so chunks are checked one by one.
     _check_chunks(file, dataset)
-    _check_whole(file, dataset)
+    _check_complete(file, dataset)
     return dataset
 
 
 def _check_chunks(file: FeatureFile, dataset: h5py.Dataset) -> None:
-    """Bound what one chunk takes in memory: it is decompressed as a whole."""
+    """Limit the memory of a chunk, which is decompressed as a whole."""
     if dataset.chunks is None:
         return
     chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
@@ -325,7 +323,7 @@ def _check_chunks(file: FeatureFile, dataset: h5py.Dataset) -> None:
         raise refusal(
             file,
             f"{dataset.name} has chunks of {chunk_bytes:,} bytes, expected at most "
-            f"{MAX_CHUNK_BYTES:,}; h5repack makes smaller ones",
+            f"{MAX_CHUNK_BYTES:,}; make them smaller with h5repack",
         )
     largest = 0
 
@@ -336,7 +334,8 @@ def _check_chunks(file: FeatureFile, dataset: h5py.Dataset) -> None:
     dataset.id.chunk_iter(note)
     if largest > MAX_EXPANSION * chunk_bytes + PAGE_BYTES:
         raise refusal(
-            file, f"a chunk of {dataset.name} of {chunk_bytes:,} bytes takes {largest:,} there"
+            file,
+            f"a chunk of {dataset.name} with {chunk_bytes:,} bytes takes {largest:,} in the file",
         )
 
 
@@ -345,14 +344,15 @@ def read_names(file: FeatureFile, opened: h5py.File, rows: int) -> list[str]:
 
     Args:
         file: The file, for messages.
-        opened: The file.
-        rows: How many there must be.
+        opened: The open file.
+        rows: Expected number of names.
 
     Raises:
-        StoreError: They are not as many as rows, no texts or whole numbers, or lie elsewhere.
+        StoreError: Their number differs, they are neither texts nor integers, or they are stored
+            elsewhere.
     """
     name = next(name for name in ID_NAMES if _has(opened, name))
-    dataset = linked(file, opened, name)
+    dataset = get_member(file, opened, name)
     if (
         not isinstance(dataset, h5py.Dataset)
         or dataset.external is not None
@@ -363,8 +363,8 @@ def read_names(file: FeatureFile, opened: h5py.File, rows: int) -> list[str]:
     if dataset.shape[0] != rows:
         raise refusal(
             file,
-            f"its features have {rows:,} rows and /{name} {dataset.shape[0]:,} names, expected "
-            "one for each",
+            f"its features have {rows:,} rows, but /{name} has {dataset.shape[0]:,} names; "
+            "expected one per row",
         )
     _check_filters(file, dataset)
     _check_chunks(file, dataset)
@@ -372,8 +372,8 @@ def read_names(file: FeatureFile, opened: h5py.File, rows: int) -> list[str]:
         numbers: NDArray[Any] = dataset[:]
         return [str(number) for number in numbers.tolist()]
     if h5py.check_string_dtype(dataset.dtype) is None:
-        raise refusal(file, f"/{name} is {dataset.dtype}, expected texts or whole numbers")
+        raise refusal(file, f"/{name} is {dataset.dtype}, expected texts or integers")
     try:
-        return list(read_texts(dataset, range(rows)))
+        return list(read_rows_of_text(dataset, range(rows)))
     except UnicodeDecodeError as error:
-        raise refusal(file, f"/{name} holds names that are not UTF-8 ({error})") from None
+        raise refusal(file, f"/{name} contains names that are not UTF-8 ({error})") from None

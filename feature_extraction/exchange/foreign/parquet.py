@@ -1,4 +1,4 @@
-"""Features in Parquet: a column of numbers in lists, and a column of names."""
+"""Features in Parquet files: a column of lists of numbers, and a column of image names."""
 
 import math
 from collections.abc import Iterator
@@ -9,34 +9,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_extraction.exchange.feature_files import (
+from feature_extraction.exchange.foreign.feature_file import (
     FEATURES,
     ID_NAMES,
     FeatureFile,
     features_name,
     refusal,
 )
-from feature_extraction.store.layout import MOST_VALUES_PER_IMAGE
+from feature_extraction.store.layout import MAX_VALUES_PER_IMAGE
 
 if TYPE_CHECKING:
     import pyarrow
 
 __all__ = ["ParquetColumn", "ParquetColumns", "find_features_column", "read_columns", "read_names"]
 
-# As clip-retrieval writes its metadata.
+# The first two are from the metadata of clip-retrieval.
 METADATA_NAMES = ("image_path", "key", *ID_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
 class ParquetColumns:
-    """The columns of a file that matter.
+    """The columns of features and names of a file.
 
     Args:
         path: The file.
-        rows: How many it has.
-        row_shape: Of one image's features: `[tokens, channels]` or `[channels]`.
-        features_name: Of the column of features.
-        names_name: Of the column of names.
+        rows: Number of rows.
+        row_shape: Shape of one image's features: `[tokens, channels]` or `[channels]`.
+        features_name: Name of the column of features.
+        names_name: Name of the column of image names.
     """
 
     path: Path
@@ -47,39 +47,39 @@ class ParquetColumns:
 
     def names(self) -> list[str]:
         """Return the name of each row."""
-        return _column_of_names(FeatureFile("", self.path), self.names_name)
+        return _read_name_column(FeatureFile("", self.path), self.names_name)
 
-    def features(self, rows_at_once: int) -> "ParquetColumn":
-        """Begin to read the column of features."""
-        return ParquetColumn(self, rows_at_once)
+    def features(self, batch_rows: int) -> "ParquetColumn":
+        """Start reading the column of features."""
+        return ParquetColumn(self, batch_rows)
 
 
 class ParquetColumn:
-    """A column of features, read from its first row on; nothing but some rows is in memory.
+    """A column of features that is read sequentially, with few rows in memory.
 
     Args:
         columns: The file.
-        rows_at_once: How many rows are decoded at a time.
+        batch_rows: Number of rows to decode at a time.
     """
 
-    def __init__(self, columns: ParquetColumns, rows_at_once: int) -> None:
+    def __init__(self, columns: ParquetColumns, batch_rows: int) -> None:
         self._shape = columns.row_shape
-        self._batches = _batches(columns.path, columns.features_name, rows_at_once)
+        self._batches = _batches(columns.path, columns.features_name, batch_rows)
         self._rest: NDArray[Any] = np.zeros((0, *self._shape))
         self.position = 0
         """The next row."""
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return rows from `position` on, or after it.
+        """Return the rows `start` to `stop`; `start` must not be before `position`.
 
         Raises:
-            ValueError: A row is null or of another length.
+            ValueError: A row is null or has another length.
             EOFError: There are fewer rows.
         """
         kept = []
         while self.position < stop:
             if not len(self._rest):
-                self._rest = _values(next(self._batches, None), self._shape)
+                self._rest = _decode_rows(next(self._batches, None), self._shape)
             count = min(len(self._rest), (start if self.position < start else stop) - self.position)
             if self.position >= start:
                 kept.append(self._rest[:count])
@@ -89,17 +89,17 @@ class ParquetColumn:
 
 
 def find_features_column(path: Path) -> str | None:
-    """Return the name of the column that may hold features; `None` where there is none."""
+    """Return the name of the column that may hold features; `None` if there is none."""
     import pyarrow.parquet
 
     return features_name(pyarrow.parquet.read_schema(path).names)
 
 
 def read_columns(file: FeatureFile) -> ParquetColumns:
-    """Look at the columns of a file; only the first row of features is read.
+    """Examine the columns of a file; only the first row of features is read.
 
     Raises:
-        StoreError: It has no column of features or of names, or they are of another type.
+        StoreError: There is no column of features or of names, or its type is wrong.
     """
     import pyarrow
     import pyarrow.parquet
@@ -114,7 +114,7 @@ def read_columns(file: FeatureFile) -> ParquetColumns:
             f"it has the columns {', '.join(schema.names[:8])}; expected {FEATURES} and "
             f"one of {', '.join(ID_NAMES[:4])}",
         )
-    kind, depth = _storage(schema.field(features).type), 0
+    kind, depth = _storage_type(schema.field(features).type), 0
     while (
         pyarrow.types.is_list(kind)
         or pyarrow.types.is_fixed_size_list(kind)
@@ -131,16 +131,16 @@ def read_columns(file: FeatureFile) -> ParquetColumns:
     if first is None or not first[0].is_valid:
         raise refusal(file, f"its first row has no {features}")
     shape = np.shape(first[0].as_py())
-    if len(shape) != depth or not 1 <= math.prod(shape) <= MOST_VALUES_PER_IMAGE:
+    if len(shape) != depth or not 1 <= math.prod(shape) <= MAX_VALUES_PER_IMAGE:
         raise refusal(file, f"the first row of {features} has the shape {list(shape)}")
     return ParquetColumns(file.path, rows, shape, features, names)
 
 
 def read_names(file: FeatureFile) -> list[str]:
-    """Read the names of images from a file of metadata.
+    """Read image names from a metadata file.
 
     Raises:
-        StoreError: It has no column of names, or its names are neither texts nor whole numbers.
+        StoreError: There is no column of names, or its values are neither texts nor integers.
     """
     import pyarrow.parquet
 
@@ -149,13 +149,13 @@ def read_names(file: FeatureFile) -> list[str]:
     if name is None:
         raise refusal(
             file,
-            f"it has the columns {', '.join(columns[:8])}; expected one with the names of images, "
+            f"it has the columns {', '.join(columns[:8])}; expected one with image names, "
             f"such as {', '.join(METADATA_NAMES[:2])}",
         )
-    return _column_of_names(file, name)
+    return _read_name_column(file, name)
 
 
-def _column_of_names(file: FeatureFile, name: str) -> list[str]:
+def _read_name_column(file: FeatureFile, name: str) -> list[str]:
     import pyarrow.parquet
 
     values = pyarrow.parquet.read_table(file.path, columns=[name]).column(name).to_pylist()
@@ -175,8 +175,8 @@ def _batches(path: Path, name: str, rows: int) -> "Iterator[pyarrow.Array]":
             yield batch.column(0)
 
 
-def _values(column: "pyarrow.Array | None", shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return the numbers of some rows, `[rows, *shape]`; NaN where a row is null or too long."""
+def _decode_rows(column: "pyarrow.Array | None", shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return values `[rows, *shape]`; NaN for rows that are null or have another length."""
     import pyarrow.compute
 
     if column is None:
@@ -193,7 +193,7 @@ def _values(column: "pyarrow.Array | None", shape: tuple[int, ...]) -> NDArray[A
             raise ValueError(f"rows differ in length, or have gaps: expected {list(shape)}")
         values = values.flatten()
     if values.null_count:
-        raise ValueError("a number is null")
+        raise ValueError("a value is null")
     numbers: NDArray[Any] = values.to_numpy(zero_copy_only=False).reshape(-1, *shape)
     if given.all():
         return numbers
@@ -202,5 +202,5 @@ def _values(column: "pyarrow.Array | None", shape: tuple[int, ...]) -> NDArray[A
     return spread
 
 
-def _storage(kind: Any) -> Any:
+def _storage_type(kind: Any) -> Any:
     return getattr(kind, "storage_type", kind)

@@ -1,10 +1,12 @@
-"""Files with the features of many images, a row for each: read block by block, in their order.
+"""Files with one row per image, read block by block in row order.
+
+Supported layouts:
 
     NAME.h5           the datasets `features` and `image_ids` (or `ids`, `keys`, ...)
-    NAME.npz          the arrays of these names, or features alone, as of .npy
-    NAME.npy          features; their names in `image_ids.npy` or `image_ids.txt` beside it, or, of
+    NAME.npz          arrays of the same names, or only features, as in .npy
+    NAME.npy          features; names in `image_ids.npy` or `image_ids.txt` next to it, or, for
                       clip-retrieval's img_emb/img_emb_0.npy, in metadata/metadata_0.parquet
-    NAME.safetensors  the tensors `features` and `image_ids`, of whole numbers
+    NAME.safetensors  the tensors `features` and `image_ids`, the latter with integers
     NAME.parquet      a column of lists, or lists of lists, of numbers, and a column of names
 
 Features are [images, tokens, channels] or [images, channels]. Nothing is unpickled.
@@ -25,20 +27,20 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from feature_extraction.errors import StoreError
-from feature_extraction.exchange.feature_files import (
-    DAMAGE,
+from feature_extraction.exchange.foreign.feature_file import (
+    DAMAGE_ERRORS,
     FEATURES,
     ID_NAMES,
     FeatureFile,
     StoredArray,
-    damage,
+    describe_damage,
     features_name,
     refusal,
 )
-from feature_extraction.exchange.hdf5_sources import check_rows, read_names
-from feature_extraction.exchange.parquet_sources import ParquetColumn, read_columns
+from feature_extraction.exchange.foreign.hdf5 import check_rows, read_names
+from feature_extraction.exchange.foreign.parquet import ParquetColumn, read_columns
 from feature_extraction.store.disk import require_regular_file
-from feature_extraction.store.layout import MOST_IMAGES
+from feature_extraction.store.layout import MAX_IMAGES
 
 __all__ = ["Table", "open_row", "open_table", "read_npy_header", "read_npy_names"]
 
@@ -51,17 +53,17 @@ NPY_HEADERS = {
 
 
 class Table(ABC):
-    """The features of one file, a row for each image; one block of rows is in memory.
+    """A file with one row per image; one block of rows is in memory.
 
     Args:
         path: The file.
-        shape: Of all features: `[images, tokens, channels]` or `[images, channels]`.
-        rows_at_once: Rows that are best read together, such as those of a chunk.
+        shape: Shape of all features: `[images, tokens, channels]` or `[images, channels]`.
+        chunk_rows: Number of rows that are best read together, such as those of a chunk.
     """
 
-    def __init__(self, path: Path, shape: Sequence[int], rows_at_once: int = 1) -> None:
+    def __init__(self, path: Path, shape: Sequence[int], chunk_rows: int = 1) -> None:
         file = FeatureFile("", path)
-        if len(shape) not in (2, 3) or not 1 <= shape[0] <= MOST_IMAGES:
+        if len(shape) not in (2, 3) or not 1 <= shape[0] <= MAX_IMAGES:
             raise refusal(
                 file,
                 f"the features have the shape {list(shape)}, expected [images, tokens, channels] "
@@ -71,32 +73,32 @@ class Table(ABC):
         self.rows = int(shape[0])
         self.row_shape = tuple(int(length) for length in shape[1:])
         affordable = max(1, BLOCK_BYTES // max(1, 4 * math.prod(self.row_shape)))
-        self._block_rows = max(affordable // rows_at_once, 1) * rows_at_once
+        self._block_rows = max(affordable // chunk_rows, 1) * chunk_rows
         self._start = -1
         self._block: NDArray[Any] = np.zeros(0)
 
-    # Whether a row can be read without those before it.
+    # Whether a row can be read without the rows before it.
     is_random_access = True
 
     @abstractmethod
     def names(self) -> list[str] | None:
-        """Return the name of each row, as the file has it; `None` where it has none."""
+        """Return the name of each row; `None` if the file has no names."""
 
     @abstractmethod
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return some rows."""
+        """Return the rows `start` to `stop`."""
 
     def row(self, number: int) -> NDArray[Any]:
-        """Return one row; neighbours are at hand afterwards."""
+        """Return one row, reading and keeping the block around it."""
         start = number - number % self._block_rows
         if start != self._start:
             self._start = -1
             try:
                 self._block = self.read(start, min(start + self._block_rows, self.rows))
-            except DAMAGE:
+            except DAMAGE_ERRORS:
                 if not self.is_random_access:
                     raise
-                # Of its neighbours some may be whole.
+                # Only other rows of the block may be damaged.
                 return cast("NDArray[Any]", self.read(number, number + 1)[0])
             self._start = start
         return cast("NDArray[Any]", self._block[number - start])
@@ -115,7 +117,7 @@ class _Hdf5Table(Table):
         return self._names
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        # Not kept open, because nothing closes a table.
+        # Opened for each block, because nothing closes a table.
         with h5py.File(self.path, "r", locking=False) as opened:
             return np.asarray(opened[self._features][start:stop])
 
@@ -148,7 +150,7 @@ class _NpzTable(Table):
         self._member: Any = None
         with ZipFile(path) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            self._features = members[_rows_name(file, members)]
+            self._features = members[_find_features(file, members)]
             with archive.open(self._features) as opened:
                 shape, self._dtype = _read_rows_header(file, opened)
                 self._offset = opened.tell()
@@ -165,7 +167,7 @@ class _NpzTable(Table):
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         if self._member is None:
-            # Kept open: what is compressed can only be read from its beginning.
+            # Kept open, because compressed data can only be read from the start.
             self._member = ZipFile(self.path).open(self._features)
         row_bytes = math.prod(self.row_shape) * self._dtype.itemsize
         self._member.seek(self._offset + start * row_bytes)
@@ -178,7 +180,7 @@ class _SafetensorsTable(Table):
         file = FeatureFile("", path)
         with safe_open(path, framework="pt") as opened:
             names = list(opened.keys())
-            self._features = _rows_name(file, names)
+            self._features = _find_features(file, names)
             super().__init__(path, opened.get_slice(self._features).get_shape())
             name = next((name for name in ID_NAMES if name in names), None)
             self._names = None
@@ -188,7 +190,7 @@ class _SafetensorsTable(Table):
                     raise refusal(
                         file,
                         f"{name} is {str(ids.dtype).removeprefix('torch.')} {list(ids.shape)}, "
-                        f"expected {self.rows:,} whole numbers",
+                        f"expected {self.rows:,} integers",
                     )
                 self._names = [str(number) for number in ids.tolist()]
 
@@ -213,7 +215,7 @@ class _ParquetTable(Table):
         return self._columns.names()
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        # Rows are passed in their order; after damage, from the first again.
+        # Rows are read in order; after damage, start again from the first row.
         column, self._column = self._column, None
         if column is None or column.position > start:
             column = self._columns.features(self._block_rows)
@@ -233,20 +235,20 @@ TABLES: dict[str, type[Any]] = {
 
 
 def open_table(path: Path) -> Table:
-    """Open a file with a row for each image.
+    """Open a file with one row per image.
 
     Raises:
-        StoreError: It is damaged, holds something else, or must not be read.
+        StoreError: It is damaged, holds something else, or is not safe to read.
     """
     require_regular_file(path)
     try:
         found = path.stat()
         return _table(path, found.st_size, found.st_mtime_ns)
-    except DAMAGE as error:
-        raise StoreError(damage(path, error)) from error
+    except DAMAGE_ERRORS as error:
+        raise StoreError(describe_damage(path, error)) from error
 
 
-# Images are asked for one by one, and follow each other.
+# Images are requested one by one, in row order.
 @lru_cache(maxsize=1)
 def _table(path: Path, size: int, changed: int) -> Table:
     table: Table = TABLES[path.suffix.lower()](path)
@@ -255,30 +257,30 @@ def _table(path: Path, size: int, changed: int) -> Table:
 
 @contextmanager
 def open_row(file: FeatureFile) -> Iterator[StoredArray]:
-    """Open the features of one image in a file of many."""
+    """Open the features of one image in a file with one row per image."""
     table, row = open_table(file.path), file.row
     if row is None or row >= table.rows:
-        raise refusal(file, f"it has {table.rows:,} rows, and had more before")
+        raise refusal(file, f"it has {table.rows:,} rows now, but had more before")
     yield StoredArray(table.row_shape, lambda: table.row(row))
 
 
 def _read_rows_header(file: FeatureFile, opened: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     shape, dtype, order = read_npy_header(file, opened)
     if order == "F" and len(shape) > 1:
-        raise refusal(file, "it is in Fortran's order; save numpy.ascontiguousarray of it")
+        raise refusal(file, "it is in Fortran order; save numpy.ascontiguousarray(array) instead")
     return shape, dtype
 
 
 def read_npy_header(
     file: FeatureFile, opened: Any
 ) -> tuple[tuple[int, ...], np.dtype[Any], Literal["C", "F"]]:
-    """Read the header of an array of floats in NumPy's format.
+    """Read the header of a floating-point array in NumPy's format.
 
     Returns:
-        Its shape, type and order.
+        Shape, type and memory order.
 
     Raises:
-        StoreError: It holds something else.
+        StoreError: The array has another type, or an unknown format version.
     """
     shape, fortran_order, dtype = _npy_header(file, opened)
     if dtype.kind != "f":
@@ -289,44 +291,44 @@ def read_npy_header(
 def _npy_header(file: FeatureFile, opened: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(opened)
     if version not in NPY_HEADERS:
-        raise refusal(file, f"it is of NumPy's format {version}, unknown here")
+        raise refusal(file, f"it has version {version} of NumPy's format, expected 1.0 or 2.0")
     header: tuple[tuple[int, ...], bool, np.dtype[Any]] = NPY_HEADERS[version](opened)
     return header
 
 
 def read_npy_names(file: FeatureFile, opened: Any, rows: int, size: int) -> list[str]:
-    """Read the names of rows from an array of texts or whole numbers.
+    """Read row names from an array of texts or integers.
 
     Args:
         file: The file, for messages.
-        opened: The array in NumPy's format.
-        rows: How many names there must be.
-        size: Bytes of the array's file.
+        opened: The open array, in NumPy's format.
+        rows: Expected number of names.
+        size: Size of the array's file in bytes.
 
     Raises:
-        StoreError: It holds something else, or another number of names.
+        StoreError: The array has another type, or another number of names.
     """
     shape, _, dtype = _npy_header(file, opened)
     if dtype.kind not in "iuUS" or dtype.itemsize > MAX_NAME_BYTES:
         raise refusal(
             file,
-            f"its names are {dtype}, expected texts or whole numbers; objects are pickled, and "
-            "never read: save numpy.array(names) of texts",
+            f"its names are {dtype}, expected texts or integers; objects are pickled, so they are "
+            "refused: save numpy.array(names) with texts",
         )
     if tuple(shape) != (rows,):
-        raise refusal(file, f"it has {rows:,} rows and names of the shape {list(shape)}")
+        raise refusal(file, f"it has {rows:,} rows, but names of the shape {list(shape)}")
     if rows * dtype.itemsize > size:
         raise refusal(file, f"its {rows:,} names are cut short")
     names = np.frombuffer(opened.read(rows * dtype.itemsize), dtype)
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
 
 
-def _rows_name(file: FeatureFile, names: Iterable[str]) -> str:
+def _find_features(file: FeatureFile, names: Iterable[str]) -> str:
     names = list(names)
     if (name := features_name(names)) is not None:
         return name
-    raise refusal(file, f"it holds {_some(names)}, expected {FEATURES} and image_ids")
+    raise refusal(file, f"it holds {_first_names(names)}, expected {FEATURES} and image_ids")
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")

@@ -1,19 +1,21 @@
-"""Features that other programs made, as they lie on disk: found, checked, read image by image.
+"""Reading the features of one image from a file of another program.
 
-    IMAGE_ID.h5            an HDF5 file with the dataset `IMAGE_ID/features`: the ancestors' layout;
-                           `img_h` and `img_w` beside it are the photograph's height and width; or
-                           with the dataset `features`
+Supported layouts:
+
+    IMAGE_ID.h5            an HDF5 file with the dataset `IMAGE_ID/features`, as VL-T5 and its
+                           successors write it, optionally with `IMAGE_ID/img_h` and
+                           `IMAGE_ID/img_w`; or with the dataset `features`
     IMAGE_ID.npy           a NumPy array
-    IMAGE_ID.npz           one NumPy array, or one called `features`
-    IMAGE_ID.safetensors   one tensor, or one called `features`
+    IMAGE_ID.npz           a single array, or one called `features`
+    IMAGE_ID.safetensors   a single tensor, or one called `features`
 
-in one folder or in folders of it, or one HDF5, NumPy or safetensors file with an entry for each
-image. The features of an image are float `[tokens, channels]`, or `[channels]` where there is one
-vector per image. `feature_extraction.exchange.tables` says which files have a row for each image.
+in a folder and its subfolders; or one HDF5, NumPy or safetensors file with one entry per image; or
+files with one row per image (`feature_extraction.exchange.foreign.tables`). The features of an
+image are float `[tokens, channels]`, or `[channels]` for one vector per image.
 
-An id is the name without folders and without the suffix of an image. Shape, type and storage are
-looked at before anything is read. What points elsewhere, holds objects or declares more than it has
-is never followed or allocated, and nothing is unpickled.
+The image id is the name without folders and image suffix. Shape, type and storage are checked
+before anything is read. Links are not followed, nothing is allocated for data that is declared but
+not stored, and nothing is unpickled.
 """
 
 import math
@@ -27,34 +29,34 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from feature_extraction.errors import FeatureFileError, StoreError
-from feature_extraction.exchange.feature_files import (
-    DAMAGE,
+from feature_extraction.exchange.foreign.feature_file import (
+    DAMAGE_ERRORS,
     FEATURES,
+    HOLDS_MANY_IMAGES,
     FeatureFile,
     StoredArray,
-    damage,
+    describe_damage,
     refusal,
     rows_name,
     token_shape,
 )
-from feature_extraction.exchange.finding import HDF5_SUFFIXES
-from feature_extraction.exchange.hdf5_sources import open_hdf5
-from feature_extraction.exchange.tables import open_row, read_npy_header
+from feature_extraction.exchange.foreign.hdf5 import HDF5_SUFFIXES, open_image
+from feature_extraction.exchange.foreign.tables import open_row, read_npy_header
 from feature_extraction.store.disk import require_regular_file
 
 # V tokens, C channels
 
-__all__ = ["FeatureFile", "feature_shape", "read_features"]
+__all__ = ["read_features", "read_shape"]
 
 SAFETENSORS_FLOATS = ("F16", "BF16", "F32", "F64")
 
 
-def feature_shape(file: FeatureFile) -> tuple[int, int]:
-    """Return tokens and channels of an image's features; nothing but headers is read.
+def read_shape(file: FeatureFile) -> tuple[int, int]:
+    """Return the tokens and channels of an image's features; only headers are read.
 
     Raises:
         FeatureFileError: The file is damaged.
-        StoreError: It holds something else, or must not be read.
+        StoreError: It holds something else, or is not safe to read.
     """
     with _opened(file) as array:
         return token_shape(file, array.shape)
@@ -63,33 +65,33 @@ def feature_shape(file: FeatureFile) -> tuple[int, int]:
 def read_features(
     file: FeatureFile, shape: tuple[int, int]
 ) -> tuple[NDArray[np.float16], tuple[int, int]]:
-    """Return an image's features, and its height and width.
+    """Return an image's features and its height and width.
 
     Args:
-        file: Where they are.
-        shape: Tokens and channels they must have.
+        file: Location of the features.
+        shape: Expected tokens and channels.
 
     Returns:
-        float16 `[tokens, channels]`; height and width in pixels, zeros where they are not known.
+        Features, float16 `[tokens, channels]`; height and width in pixels, zeros if not known.
 
     Raises:
-        FeatureFileError: The file is damaged, or its numbers do not fit float16.
-        StoreError: They have another shape, it holds something else, or must not be read.
+        FeatureFileError: The file is damaged, or its values do not fit float16.
+        StoreError: The shape differs, the file holds something else, or it is not safe to read.
     """
     with _opened(file) as array:
         found = token_shape(file, array.shape)
         if found != shape:
             raise StoreError(
                 f"the features of {file.image_id!r} ({file.place}) have the shape {list(found)}, "
-                f"those of other images {list(shape)} (tokens, channels). Features of one store "
-                "are made alike: put the right file in its place, or leave it out, and run the "
-                "same command again."
+                f"those of other images {list(shape)} (tokens, channels). All features of a store "
+                "must have the same shape: replace or remove the file, and run the same command "
+                "again."
             )
         values, image_size = array.read(), array.image_size
     with np.errstate(over="ignore"):
         features_VC: NDArray[np.float16] = values.astype(np.float16).reshape(shape)
     if not np.isfinite(features_VC).all():
-        raise FeatureFileError("it holds numbers that are not finite, or too large for float16")
+        raise FeatureFileError("it holds values that are not finite, or too large for float16")
     return features_VC, image_size
 
 
@@ -100,8 +102,8 @@ def _opened(file: FeatureFile) -> Iterator[StoredArray]:
     try:
         with opener(file) as array:
             yield array
-    except DAMAGE as error:
-        raise FeatureFileError(damage(file.path, error, file.place)) from error
+    except DAMAGE_ERRORS as error:
+        raise FeatureFileError(describe_damage(file.path, error, file.place)) from error
 
 
 @contextmanager
@@ -120,13 +122,13 @@ def _open_npy(file: FeatureFile) -> Iterator[StoredArray]:
 def _open_npz(file: FeatureFile) -> Iterator[StoredArray]:
     with ZipFile(file.path) as archive:
         members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-        name = _chosen(file, list(members), "arrays")
+        name = _choose_array(file, list(members), "arrays")
         with archive.open(members[name]) as opened:
             shape, dtype, order = read_npy_header(file, opened)
             token_shape(file, shape)
 
             def read() -> NDArray[Any]:
-                # No more than is declared, whatever the archive holds.
+                # Read only what is declared, whatever the archive holds.
                 data = opened.read(math.prod(shape) * dtype.itemsize)
                 return np.frombuffer(data, dtype).reshape(shape, order=order)
 
@@ -135,9 +137,9 @@ def _open_npz(file: FeatureFile) -> Iterator[StoredArray]:
 
 @contextmanager
 def _open_safetensors(file: FeatureFile) -> Iterator[StoredArray]:
-    # Through torch, because NumPy has no bfloat16.
+    # Through torch, because NumPy does not have bfloat16.
     with safe_open(file.path, framework="pt") as opened:
-        name = _chosen(file, list(opened.keys()), "tensors")
+        name = _choose_array(file, list(opened.keys()), "tensors")
         tensor = opened.get_slice(name)
         if tensor.get_dtype() not in SAFETENSORS_FLOATS:
             raise refusal(file, f"it holds {tensor.get_dtype()}, expected floating point")
@@ -145,33 +147,29 @@ def _open_safetensors(file: FeatureFile) -> Iterator[StoredArray]:
         yield StoredArray(shape, lambda: opened.get_tensor(name).double().numpy())
 
 
-def _chosen(file: FeatureFile, names: list[str], what: str) -> str:
-    """Choose among the arrays of a file.
+def _choose_array(file: FeatureFile, names: list[str], what: str) -> str:
+    """Return the name of the array with the image's features.
 
     Raises:
-        StoreError: It is of many images, or none of the arrays is called as expected.
+        StoreError: The file holds many images, or no array has the expected name.
     """
     if file.key in names:
         return str(file.key)
     if rows_name(names) is not None:
-        raise refusal(
-            file,
-            "it holds the features of many images, with their names; name the file itself to "
-            "import them",
-        )
+        raise refusal(file, HOLDS_MANY_IMAGES)
     if len(names) == 1:
         return names[0]
     if FEATURES not in names:
         raise refusal(
             file,
             f"it holds {len(names)} {what}, expected one, or one called {FEATURES!r}; to import "
-            "all of them, name the file itself",
+            "all of them, pass the file itself",
         )
     return FEATURES
 
 
 _OPENERS: dict[str, Callable[[FeatureFile], AbstractContextManager[StoredArray]]] = {
-    **dict.fromkeys(HDF5_SUFFIXES, open_hdf5),
+    **dict.fromkeys(HDF5_SUFFIXES, open_image),
     ".npy": _open_npy,
     ".npz": _open_npz,
     ".safetensors": _open_safetensors,

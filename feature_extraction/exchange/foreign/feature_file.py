@@ -1,4 +1,4 @@
-"""One image's features as another program left them: where they are, and how they are refused."""
+"""One image's features in a file of another program: location, naming conventions, errors."""
 
 import math
 import os
@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from feature_extraction.errors import StoreError
-from feature_extraction.store.layout import MOST_VALUES_PER_IMAGE
+from feature_extraction.store.layout import MAX_VALUES_PER_IMAGE
 
 __all__ = [
-    "DAMAGE",
+    "DAMAGE_ERRORS",
     "FEATURES",
+    "HOLDS_MANY_IMAGES",
     "HOW_TO_NAME_ROWS",
     "ID_NAMES",
     "UNKNOWN_SIZE",
     "FeatureFile",
     "StoredArray",
-    "damage",
+    "describe_damage",
     "features_name",
     "is_name_of_many",
     "refusal",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 FEATURES = "features"
-# Names that other programs give to the features of many images.
+# Names that other programs use for an array with one row per image.
 ROWS_NAMES = (
     FEATURES,
     "feature",
@@ -45,15 +46,15 @@ ROWS_NAMES = (
     "image_embedding",
     "img_emb",
 )
-# The same with the name of a split before or a number after them; the name that NumPy gives to an
-# array without one; and the names that transformers gives to the output of an encoder.
-MANY = re.compile(
+# The same with a split before or a number after them; NumPy's default name of an array; and the
+# names of encoder outputs in transformers.
+MANY_IMAGES = re.compile(
     r"((all|train|val|valid|test|dev|image|img|vis|visual|vision|clip|coco)[-_.]?)*"
     r"(features?|feats?|embeddings?|embeds?|embs?|vectors)([-_.]?\d+)*"
     r"|arr_\d+|last_hidden_state|pooler_output",
     re.IGNORECASE,
 )
-# Names that other programs give to the names of these images.
+# Names that other programs use for the list of image names.
 ID_NAMES = (
     "image_ids",
     "image_id",
@@ -75,8 +76,8 @@ ID_NAMES = (
 )
 UNKNOWN_SIZE = (0, 0)
 
-# What h5py, NumPy, pyarrow, zipfile and safetensors raise on damaged files.
-DAMAGE = (
+# Exceptions that h5py, NumPy, pyarrow, zipfile and safetensors raise on damaged files.
+DAMAGE_ERRORS = (
     EOFError,
     KeyError,
     OSError,
@@ -92,13 +93,13 @@ DAMAGE = (
 
 @dataclass(frozen=True, slots=True)
 class FeatureFile:
-    """Where the features of one image lie.
+    """Location of the features of one image.
 
     Args:
-        image_id: The image.
-        path: The file; several images may lie in one.
-        key: What the image is called in the file, where that is not its id.
-        row: Its row, in a file with a row for each image.
+        image_id: Id of the image.
+        path: The file, which may hold several images.
+        key: Name of the image in the file, if it differs from the id.
+        row: Row of the image, if the file has one row per image.
     """
 
     image_id: str
@@ -108,7 +109,7 @@ class FeatureFile:
 
     @property
     def place(self) -> str:
-        """The file, and what of it, for messages."""
+        """The file and the position in it, for messages."""
         if self.row is not None:
             return f"{self.path}, row {self.row:,}"
         return str(self.path) if self.key is None else f"{self.path}, {self.key!r}"
@@ -116,7 +117,13 @@ class FeatureFile:
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
-    """An array that is read when asked for."""
+    """An array that is read on demand.
+
+    Args:
+        shape: Shape of the array.
+        read: Function that reads it.
+        image_size: Height and width of the photograph in pixels; zeros if they are not known.
+    """
 
     shape: tuple[int, ...]
     read: Callable[[], NDArray[Any]]
@@ -124,17 +131,17 @@ class StoredArray:
 
 
 def token_shape(file: FeatureFile, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return tokens and channels of an array's shape.
+    """Return the tokens and channels of an array of the given shape.
 
     Raises:
-        StoreError: It is not the shape of one image's features.
+        StoreError: The shape is not that of one image's features.
     """
-    if len(shape) not in (1, 2) or not 1 <= math.prod(shape) <= MOST_VALUES_PER_IMAGE:
+    if len(shape) not in (1, 2) or not 1 <= math.prod(shape) <= MAX_VALUES_PER_IMAGE:
         many = ""
         if len(shape) == 3:
             many = (
-                f": are these {shape[0]:,} images in one file? {HOW_TO_NAME_ROWS}. Is it a map "
-                "[channels, rows, columns]? Save it as [rows * columns, channels]"
+                f". If these are {shape[0]:,} images in one file: {HOW_TO_NAME_ROWS}. If it is a "
+                "feature map [channels, rows, columns], save it as [rows * columns, channels]"
             )
         raise refusal(
             file,
@@ -144,43 +151,46 @@ def token_shape(file: FeatureFile, shape: tuple[int, ...]) -> tuple[int, int]:
     return (1, shape[0]) if len(shape) == 1 else (shape[0], shape[1])
 
 
+HOLDS_MANY_IMAGES = (
+    "it holds the features of many images, with their names; pass the file itself to import them"
+)
 HOW_TO_NAME_ROWS = (
-    "Put their names into image_ids.npy or image_ids.txt in its folder, one per row, or both into "
-    "one HDF5 file, as the datasets features and image_ids"
+    "Put the image names into image_ids.npy or image_ids.txt in the same folder, one per row, or "
+    "save one HDF5 file with the datasets features and image_ids"
 )
 
 
 def features_name(names: Iterable[str]) -> str | None:
-    """Return what may hold the features of many images among names; `None` where nothing does.
+    """Return the name that is most likely that of the features of many images, if any.
 
     Args:
-        names: Of a file's datasets, arrays or columns.
+        names: Names of a file's datasets, arrays or columns.
     """
     known = list(names)
-    usual = next((name for name in ROWS_NAMES if name in known), None)
-    return usual or next(filter(is_name_of_many, known), None)
+    common = next((name for name in ROWS_NAMES if name in known), None)
+    return common or next(filter(is_name_of_many, known), None)
 
 
 def rows_name(names: Iterable[str]) -> str | None:
-    """Return the same as `features_name`, if names of images are there as well."""
+    """Return `features_name(names)` if there is a list of image names as well, else `None`."""
     known = list(names)
     return features_name(known) if any(name in known for name in ID_NAMES) else None
 
 
 def is_name_of_many(name: str) -> bool:
-    """Whether what has this name is likely to hold the features of many images, not of one."""
-    return MANY.fullmatch(name) is not None
+    """Whether an array of this name is likely to hold the features of many images."""
+    return MANY_IMAGES.fullmatch(name) is not None
 
 
-def damage(path: Path, error: Exception, place: str | None = None) -> str:
-    """Say why a file cannot be read.
+def describe_damage(path: Path, error: Exception, place: str | None = None) -> str:
+    """Return why a file cannot be read, for a message.
 
     Args:
         path: The file.
-        error: What a library said.
-        place: The file and what of it, where that is not all.
+        error: Error of a library.
+        place: The file and the position in it; default: the file.
     """
-    # Libraries say it in other words, or that there is no such file.
+    # Libraries report this in other words, or as a missing file.
     if os.access(path, os.F_OK) and not os.access(path, os.R_OK):
         return f"{place or path} cannot be read: permission denied. Change its permissions."
     reason = getattr(error, "strerror", None) or error
@@ -188,7 +198,7 @@ def damage(path: Path, error: Exception, place: str | None = None) -> str:
 
 
 def refusal(file: FeatureFile, found: str) -> StoreError:
-    """Return the error about a file that must not be read."""
+    """Return the error for a file that is not read because of what was found in it."""
     return StoreError(
         f"{file.path}: {found}. It was not read. Replace or remove the file and run the same "
         "command again."
