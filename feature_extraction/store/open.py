@@ -69,8 +69,9 @@ def _open_indexed(index: Path, spec: FeatureSpec, entry: IndexEntry) -> FeatureS
     try:
         store = FeatureStore(path)
     except StoreError as error:
+        reason = str(error).rstrip(".")
         raise StoreError(
-            f"{index} is an index, and one of the files it joins cannot be used: {error} Keep "
+            f"{index} is an index, and one of the files it joins cannot be used: {reason}. Keep "
             "joined files in the folder of their index when you move it."
         ) from None
     differences = spec.differences(store.spec)

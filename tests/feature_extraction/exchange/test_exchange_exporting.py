@@ -1,3 +1,5 @@
+"""Exporting features: formats, interruptions, existing folders, hostile ids."""
+
 import json
 import os
 import signal
@@ -13,6 +15,7 @@ from feature_extraction.errors import StoreError
 from feature_extraction.exchange import exporting
 from feature_extraction.exchange.exporting import ExportFormat, export_features
 from feature_extraction.exchange.importing import import_features, imported_spec
+from feature_extraction.store import outputs
 from feature_extraction.store.store import FeatureStore
 from feature_extraction.store.writer import Batch, StoreWriter
 
@@ -26,7 +29,6 @@ from feature_extraction.exchange import exporting
 from feature_extraction.store.store import FeatureStore
 exporting.ARROW_FILE_BYTES = 360
 exporting.ARROW_BATCH_BYTES = 240
-exporting.SECONDS_BETWEEN_SYNCS = 0
 def report(done, total, note=""):
     print(done, flush=True)
     time.sleep(0.05)
@@ -39,8 +41,8 @@ exporting.export_features(
 def write_store(path: Path, image_ids: list[str]) -> FeatureStore:
     """Write a store in which the image called `bad`, if any, failed."""
     values = np.random.default_rng(0).normal(size=(len(image_ids), 6, 10)).astype(np.float16)
-    with StoreWriter(path, SPEC, image_ids) as partial:
-        partial.write(
+    with StoreWriter(path, SPEC, image_ids) as writer:
+        writer.write(
             Batch(
                 start=0,
                 features=values,
@@ -48,7 +50,7 @@ def write_store(path: Path, image_ids: list[str]) -> FeatureStore:
                 reasons=["broken" if image_id == "bad" else "" for image_id in image_ids],
             )
         )
-        partial.finish()
+        writer.finish()
     return FeatureStore(path)
 
 
@@ -67,7 +69,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_the_ancestors_layout_as_they_read_it(store: FeatureStore, tmp_path: Path) -> None:
+def test_h5_has_the_layout_of_vl_t5(store: FeatureStore, tmp_path: Path) -> None:
     result = export_features(store, tmp_path / "out", "h5")
     assert (result.images, result.written, result.files) == (9, 9, 9)
     for image_id in store:
@@ -80,7 +82,7 @@ def test_the_ancestors_layout_as_they_read_it(store: FeatureStore, tmp_path: Pat
     assert made["spec"] == json.loads(store.spec.to_json())
 
 
-def test_arrow_as_datasets_reads_it(store: FeatureStore, tmp_path: Path) -> None:
+def test_arrow_can_be_read_with_datasets(store: FeatureStore, tmp_path: Path) -> None:
     from datasets import load_from_disk
 
     result = export_features(store, tmp_path / "out", "arrow")
@@ -94,7 +96,7 @@ def test_arrow_as_datasets_reads_it(store: FeatureStore, tmp_path: Path) -> None
         assert (row["height"], row["width"]) == store.image_size(str(row["image_id"]))
 
 
-def test_exported_and_imported_again_it_is_equal(store: FeatureStore, tmp_path: Path) -> None:
+def test_importing_an_export_gives_the_same_store(store: FeatureStore, tmp_path: Path) -> None:
     export_features(store, tmp_path / "out", "h5")
     import_features(tmp_path / "out", tmp_path / "again.h5", encoder="tiny")
     again = FeatureStore(tmp_path / "again.h5")
@@ -104,45 +106,13 @@ def test_exported_and_imported_again_it_is_equal(store: FeatureStore, tmp_path: 
     assert all(again.image_size(image_id) == store.image_size(image_id) for image_id in store)
 
 
-@pytest.mark.parametrize("export_format", FORMATS)
-def test_files_that_were_not_waited_for_are_written_again(
-    store: FeatureStore, tmp_path: Path, export_format: ExportFormat
-) -> None:
-    """After a power failure they may be there and empty."""
-    out = tmp_path / "out"
-    command = [sys.executable, "-c", PROGRAM, str(store.path), str(out), export_format]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
-    partial = tmp_path / "out.partial"
-    (partial / exporting.MARKER).write_text("0")
-    for path in [*partial.glob("*.h5"), *partial.glob("*.arrow")]:
-        path.write_bytes(b"")
-    assert export_features(store, out, export_format).written == 9
-    export_features(store, tmp_path / "whole", export_format)
-    assert contents(out) == contents(tmp_path / "whole")
-
-
-def test_many_files_are_waited_for_together(
-    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: list[str] = []
-    original = exporting.sync_folder
-    monkeypatch.setattr(
-        exporting, "sync_folder", lambda path: (synced.append(path.name), original(path))
-    )
-    export_features(store, tmp_path / "out", "h5")
-    assert len(synced) == 3
-
-
-def test_sizes_that_are_not_known_stay_unknown(tmp_path: Path) -> None:
+def test_unknown_sizes_stay_unknown(tmp_path: Path) -> None:
     from datasets import load_from_disk
 
-    with StoreWriter(tmp_path / "store.h5", SPEC, ["a"]) as partial:
+    with StoreWriter(tmp_path / "store.h5", SPEC, ["a"]) as writer:
         nothing, size = np.zeros((1, 6, 10), np.float16), np.zeros((1, 2), np.int32)
-        partial.write(Batch(start=0, features=nothing, image_size=size, reasons=[""]))
-        partial.finish()
+        writer.write(Batch(start=0, features=nothing, image_size=size, reasons=[""]))
+        writer.finish()
     store = FeatureStore(tmp_path / "store.h5")
     export_features(store, tmp_path / "h5", "h5")
     with h5py.File(tmp_path / "h5" / "a.h5") as file:
@@ -152,30 +122,19 @@ def test_sizes_that_are_not_known_stay_unknown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("export_format", FORMATS)
-@pytest.mark.parametrize("files", [1, 2])
-def test_interrupted_it_goes_on_and_comes_out_the_same(
-    store: FeatureStore, tmp_path: Path, export_format: ExportFormat, files: int
+def test_an_interrupted_export_leaves_nothing(
+    store: FeatureStore, tmp_path: Path, export_format: ExportFormat
 ) -> None:
-    export_features(store, tmp_path / "whole", export_format)
-    seen = []
-
     def interrupt(done: int, total: int, note: str = "") -> None:
-        seen.append(done)
-        if len(seen) == files:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
-    out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        export_features(store, out, export_format, on_progress=interrupt)
-    assert not out.exists()
-    assert export_features(store, out, export_format).written == 9 - seen[-1]
-    assert contents(out) == contents(tmp_path / "whole")
-    assert export_features(store, out, export_format).written == 0
-    assert not (tmp_path / "out.partial").exists()
+        export_features(store, tmp_path / "out", export_format, on_progress=interrupt)
+    assert [path.name for path in tmp_path.iterdir()] == ["store.h5"]
 
 
 @pytest.mark.parametrize("export_format", FORMATS)
-def test_killed_it_goes_on(
+def test_an_export_after_a_kill(
     store: FeatureStore, tmp_path: Path, export_format: ExportFormat
 ) -> None:
     export_features(store, tmp_path / "whole", export_format)
@@ -186,12 +145,31 @@ def test_killed_it_goes_on(
         process.stdout.readline()
         process.send_signal(signal.SIGKILL)
     assert not out.exists()
-    assert 0 < export_features(store, out, export_format).written < 9
+    assert (tmp_path / "out.partial").exists()
+    assert export_features(store, out, export_format).written == 9
     assert contents(out) == contents(tmp_path / "whole")
+    assert not (tmp_path / "out.partial").exists()
+    assert export_features(store, out, export_format).written == 0
+
+
+def test_every_file_is_synced_before_the_folder_gets_its_name(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    original = outputs.sync_path
+
+    def sync(path: Path) -> None:
+        synced.append(path.name)
+        assert (tmp_path / "out").exists() == (path == tmp_path)
+        original(path)
+
+    monkeypatch.setattr(outputs, "sync_path", sync)
+    export_features(store, tmp_path / "out", "h5")
+    assert set(synced) == {*contents(tmp_path / "out"), "whole", tmp_path.name}
 
 
 @pytest.mark.parametrize("export_format", FORMATS)
-def test_what_is_there_is_never_overwritten(
+def test_existing_folders_are_never_overwritten(
     store: FeatureStore, tmp_path: Path, export_format: ExportFormat
 ) -> None:
     out = tmp_path / "out"
@@ -205,7 +183,7 @@ def test_what_is_there_is_never_overwritten(
         export_features(store, other, export_format)
     (tmp_path / "third.partial").mkdir()
     (tmp_path / "third.partial" / "thesis.txt").write_text("mine")
-    with pytest.raises(StoreError, match="third.partial holds something else"):
+    with pytest.raises(StoreError, match="third.partial holds other unfinished work .thesis.txt"):
         export_features(store, tmp_path / "third", export_format)
 
 

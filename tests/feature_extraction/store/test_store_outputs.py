@@ -1,4 +1,4 @@
-"""What may be at the place of an output, and what a killed process leaves there."""
+"""Output paths: what may exist there, links, locks, and leftovers of killed processes."""
 
 import ast
 import errno
@@ -62,7 +62,7 @@ def is_special(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("name", ALL)
-class TestWhatIsThere:
+class TestExistingPaths:
     @pytest.mark.parametrize("kind", ["named pipe", "socket"])
     def test_a_special_file_stays_and_is_named(
         self, work: Path, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -110,15 +110,15 @@ class TestWhatIsThere:
             assert f"cannot write {out}: {work}/notes.txt is a file" in str(raised.value)
             assert ".partial" not in str(raised.value)
 
-    def test_what_must_be_removed_is_named(self, work: Path, name: str) -> None:
+    def test_what_blocks_the_partial_folder_is_named(self, work: Path, name: str) -> None:
         (work / "out.partial").write_text("mine")
         with pytest.raises(StoreError, match=r"work/out: .*out.partial is a file.*Remove it"):
             ALL[name](work, work / "out")
         assert (work / "out.partial").read_text() == "mine"
 
 
-def test_processes_that_look_at_one_place_at_once_do_not_disturb_each_other(work: Path) -> None:
-    """As those of torchrun do at the name of the joined file."""
+def test_concurrent_checks_of_one_path_do_not_disturb_each_other(work: Path) -> None:
+    """As the processes of torchrun check the path of the joined file."""
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: check_output_file(work / "out.h5"), range(400)))
     assert not partial_folder(work / "out.h5").exists()
@@ -126,7 +126,7 @@ def test_processes_that_look_at_one_place_at_once_do_not_disturb_each_other(work
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("length", [250, 256])
-def test_a_name_too_long_for_unfinished_work_is_named_as_it_was_given(
+def test_a_name_too_long_for_the_partial_folder_is_reported_as_given(
     work: Path, name: str, length: int
 ) -> None:
     out = work / ("x" * length)
@@ -135,7 +135,7 @@ def test_a_name_too_long_for_unfinished_work_is_named_as_it_was_given(
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_folder_is_no_place_for_a_file(
+def test_a_folder_is_refused_as_a_file(
     work: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(work)
@@ -145,7 +145,7 @@ def test_a_folder_is_no_place_for_a_file(
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_file_is_no_place_for_a_folder(work: Path, name: str) -> None:
+def test_a_file_is_refused_as_a_folder(work: Path, name: str) -> None:
     (work / "out").write_text("mine")
     with pytest.raises(StoreError, match="it is a file, expected a folder"):
         FOLDERS[name](work, work / "out")
@@ -176,7 +176,7 @@ class TestLinks:
 
 
 class TestKilledAtTheEnd:
-    """A process that is killed after its rename leaves its folder; the same command succeeds."""
+    """A process killed after its rename leaves its folder; the same command then succeeds."""
 
     @pytest.mark.parametrize("name", FILES)
     @pytest.mark.parametrize("left", [[], [".lock"]])
@@ -205,12 +205,12 @@ class TestKilledAtTheEnd:
     @pytest.mark.parametrize("name", FOLDERS)
     def test_a_finished_export(self, work: Path, name: str) -> None:
         FOLDERS[name](work, work / "out")
-        (work / "out" / ".lock").write_text("")
+        partial_folder(work / "out").mkdir()
         FOLDERS[name](work, work / "out")
-        assert not (work / "out" / ".lock").exists()
+        assert not partial_folder(work / "out").exists()
 
-    def test_other_features_at_the_place_are_never_taken_for_finished(self, work: Path) -> None:
-        """They differ in nothing but the numbers."""
+    def test_other_features_are_never_mistaken_for_the_finished_file(self, work: Path) -> None:
+        """Only their values differ."""
         write_store(work / "other.h5", ["a", "bad", "c"], seed=9)
         compress_store(work / "other.h5", work / "out.h5")
         with pytest.raises(StoreError, match=r"out.h5 exists"):
@@ -235,7 +235,7 @@ class TestLeftovers:
         ]  # fmt: skip
 
     @pytest.mark.parametrize("name", ["compress", "join"])
-    def test_a_fifo_among_them_is_named_and_never_waited_for(self, work: Path, name: str) -> None:
+    def test_a_named_pipe_among_them_is_refused(self, work: Path, name: str) -> None:
         out, seen = work / "out.h5", "compressed" if name == "compress" else "whole"
         partial_folder(out).mkdir()
         os.mkfifo(partial_folder(out) / seen)
@@ -243,8 +243,8 @@ class TestLeftovers:
             FILES[name](work, out)
 
     def test_an_export_killed_at_its_first_file(self, work: Path) -> None:
-        (work / "out.partial").mkdir()
-        (work / "out.partial" / ".export.json.tmp").write_text("{")
+        (work / "out.partial" / "whole").mkdir(parents=True)
+        (work / "out.partial" / "whole" / "export.json").write_text("{")
         export_features(FeatureStore(work / "one.h5"), work / "out", "h5")
         assert sorted(path.name for path in (work / "out").iterdir()) == [
             "a.h5", "c.h5", "export.json",
@@ -257,7 +257,7 @@ class TestLeftovers:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(StoreError, match="no space is left"), atomic_output(work / "x") as path:
+        with pytest.raises(StoreError, match="no space left"), atomic_output(work / "x") as path:
             path.write_text("half")
         assert not list(work.glob("x*"))
 
@@ -280,7 +280,7 @@ class TestLocks:
         assert (work / "out").exists()
 
     @pytest.mark.parametrize("name", ALL)
-    def test_a_folder_that_another_process_has(
+    def test_a_folder_locked_by_another_process(
         self, work: Path, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(*_: object) -> None:
@@ -290,7 +290,7 @@ class TestLocks:
         with pytest.raises(StoreError, match=r"another process is \w+ing .*work/out; wait"):
             ALL[name](work, work / "out")
 
-    def test_a_lock_of_a_folder_that_is_being_removed_is_none(
+    def test_a_lock_in_a_folder_that_is_being_removed_does_not_count(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         original = fcntl.lockf
@@ -311,7 +311,7 @@ class TestLocks:
 def test_hdf5_takes_no_lock_of_its_own(
     work: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It fails on file systems without locks, whatever this program does without them."""
+    """That lock fails on file systems without locks, even if ours are turned off."""
     original, seen = h5py.File, []
 
     def opened(*args: object, **options: object) -> h5py.File:
@@ -329,7 +329,7 @@ def test_hdf5_takes_no_lock_of_its_own(
 
 
 def test_no_file_is_opened_with_a_lock_of_hdf5() -> None:
-    """Also where other programs' files are imported."""
+    """Including calls that read files of other programs."""
     opened = []
     for path in Path(feature_extraction.__file__).parent.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,3 +1,5 @@
+"""Importing features of other programs into a store: resuming, damage, settings."""
+
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from feature_extraction.store.store import FeatureStore
 TOKENS, CHANNELS, IMAGES = 4, 6, 23
 BATCH = 5
 
-# Begins the import and reports each batch; told to be safe on disk after each.
+# Runs an import that commits and reports each batch.
 PROGRAM = """
 import sys, time
 from pathlib import Path
@@ -47,7 +49,7 @@ def image_id(number: int) -> str:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """The ancestors' layout, half of it in a folder of the folder."""
+    """The layout of VL-T5, half of it in a subfolder."""
     folder = tmp_path / "source"
     (folder / "more").mkdir(parents=True)
     for number in range(IMAGES):
@@ -76,7 +78,7 @@ def test_a_folder_becomes_a_store(source: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out.h5.partial").exists()
 
 
-def test_specs_of_one_name_go_together_and_others_do_not() -> None:
+def test_specs_match_only_for_the_same_name() -> None:
     one = imported_spec("RN101", (49, 2048))
     assert one.differences(imported_spec("RN101", (49, 2048))) == []
     assert one.differences(imported_spec("RN50", (49, 2048)))
@@ -97,8 +99,8 @@ def test_train_and_validation_imports_are_read_as_one(source: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("odd", [0, 11, IMAGES - 1])
-def test_the_odd_shape_is_named_wherever_it_is(source: Path, tmp_path: Path, odd: int) -> None:
-    """Also when it is the first: the shape is that of most."""
+def test_a_different_shape_is_named_wherever_it_is(source: Path, tmp_path: Path, odd: int) -> None:
+    """Even if it is the first: the most frequent shape counts."""
     (path,) = source.rglob(f"{image_id(odd)}.h5")
     with h5py.File(path, "w") as file:
         file[f"{image_id(odd)}/features"] = np.zeros((TOKENS + 1, CHANNELS), np.float32)
@@ -125,7 +127,7 @@ def test_damaged_files_are_listed_and_tried_again(source: Path, tmp_path: Path) 
     assert out.read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
-def test_a_finished_import_is_left_alone(source: Path, tmp_path: Path) -> None:
+def test_a_finished_import_is_unchanged(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.h5"
     import_features(source, out)
     (tmp_path / "out.h5.partial").mkdir()
@@ -133,26 +135,26 @@ def test_a_finished_import_is_left_alone(source: Path, tmp_path: Path) -> None:
     assert import_features(source, out).imported == 0
     assert (out.stat().st_ino, out.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert not (tmp_path / "out.h5.partial").exists()
-    with pytest.raises(StoreError, match="made of something else.*architecture"):
+    with pytest.raises(StoreError, match="made from something else.*architecture"):
         import_features(source, out, encoder="RN50")
     (source / "image00.h5").unlink()
     with pytest.raises(StoreError, match="23 images here, 22 others there"):
         import_features(source, out)
 
 
-def test_the_store_may_lie_among_the_files_it_is_made_of(source: Path) -> None:
+def test_the_store_can_be_in_its_source_folder(source: Path) -> None:
     assert import_features(source, source / "out.h5").images == IMAGES
     assert import_features(source, source / "out.h5").imported == 0
 
 
-def test_nothing_readable_is_said_at_once(tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"")
-    with pytest.raises(StoreError, match="none of the files looked at can be read.*a.npy"):
+    with pytest.raises(StoreError, match="none of the sampled files can be read.*a.npy"):
         import_features(tmp_path, tmp_path / "out.h5")
 
 
 @pytest.mark.parametrize("batches", [1, 2, 4, 5])
-def test_interrupted_after_any_batch_it_goes_on(
+def test_an_import_resumes_after_any_batch(
     source: Path, tmp_path: Path, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("feature_extraction.store.writer.SECONDS_BETWEEN_COMMITS", 0)
@@ -170,8 +172,8 @@ def test_interrupted_after_any_batch_it_goes_on(
     assert out.read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
-def test_killed_again_and_again_it_ends_the_same(source: Path, tmp_path: Path) -> None:
-    """SIGKILL at three instants of three runs, each of which goes on where the last was."""
+def test_repeated_kills_do_not_change_the_result(source: Path, tmp_path: Path) -> None:
+    """SIGKILL at different times in three runs, each of which resumes the previous one."""
     import_features(source, tmp_path / "whole.h5")
     out = tmp_path / "out.h5"
     for delay in (0.0, 0.013, 0.03):

@@ -1,4 +1,4 @@
-"""Eight workers read an index while it is joined anew, over and over, by another process."""
+"""Eight workers read an index while another process keeps joining it again."""
 
 import multiprocessing
 import shutil
@@ -28,7 +28,7 @@ pytestmark = [
 
 
 class _Rows(Dataset[torch.Tensor]):
-    """Opens the index anew now and then, as programs that begin meanwhile do."""
+    """Reopens the index from time to time, as newly started programs do."""
 
     def __init__(self, path: Path, store: FeatureReader) -> None:
         self.path, self.store = path, store
@@ -42,8 +42,8 @@ class _Rows(Dataset[torch.Tensor]):
         return torch.from_numpy(self.store[IDS[index * 7 % len(IDS)]])
 
 
-def _join_until_told(shards: list[Path], index: Path, told: object, count: object) -> None:
-    while not told.is_set():  # type: ignore[attr-defined]
+def _join_until_stopped(shards: list[Path], index: Path, stop: object, count: object) -> None:
+    while not stop.is_set():  # type: ignore[attr-defined]
         join_stores(shards, index)
         count.value += 1  # type: ignore[attr-defined]
         time.sleep(0.01)
@@ -62,15 +62,15 @@ def joining(shards: list[Path]) -> Iterator[Path]:
     index = shards[0].with_name("index.h5")
     join_stores(shards, index)
     context = multiprocessing.get_context("spawn")
-    told, count = context.Event(), context.Value("i", 0)
-    process = context.Process(target=_join_until_told, args=(shards, index, told, count))
+    stop, count = context.Event(), context.Value("i", 0)
+    process = context.Process(target=_join_until_stopped, args=(shards, index, stop, count))
     process.start()
     while not count.value and process.is_alive():
         time.sleep(0.01)
     before = count.value
     yield index
     assert count.value > before
-    told.set()
+    stop.set()
     process.join()
     assert process.exitcode == 0
 
@@ -92,7 +92,7 @@ def test_the_folder_is_renamed_with_its_files(shards: list[Path], tmp_path: Path
     (tmp_path / "all").rename(tmp_path / "other name")
     moved = open_features(tmp_path / "other name" / "index.h5")
     assert np.array_equal(moved.read(IDS), EXPECTED)
-    # What was open stays readable.
+    # Open files stay readable.
     assert np.array_equal(opened["image4"], EXPECTED[4])
     shutil.copytree(tmp_path / "other name", tmp_path / "elsewhere" / "deep")
     assert np.array_equal(open_features(tmp_path / "elsewhere/deep/index.h5").read(IDS), EXPECTED)

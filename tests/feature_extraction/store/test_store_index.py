@@ -1,4 +1,4 @@
-"""An index from an unknown source: refused with one message before anything else is opened."""
+"""An index from an untrusted source is refused before anything else is opened."""
 
 import json
 import os
@@ -26,8 +26,8 @@ GOOD: Files = [
 ]
 
 
-def rename(index: Path, record: object) -> None:
-    """Put another record in the place of an index's own."""
+def replace_record(index: Path, record: object) -> None:
+    """Replace the record of an index."""
     with h5py.File(index, "r+") as file:
         file.attrs["index"] = record
 
@@ -36,26 +36,26 @@ def record_of(files: Files, **more: object) -> str:
     return json.dumps({"files": [{"name": n, "images": i} for n, i in files], **more})
 
 
-def instead_of_first(name: str) -> str:
+def replace_first(name: str) -> str:
     return record_of([(name, 2), *GOOD[1:]])
 
 
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        (instead_of_first("/etc/features.h5"), "refused"),
-        (instead_of_first("../val.shard-1-of-3.h5"), "refused"),
-        (instead_of_first("deep/../../x.h5"), "refused"),
-        (instead_of_first("./val.shard-1-of-3.h5"), "refused"),
-        (instead_of_first("."), "refused"),
-        (instead_of_first(""), "refused"),
-        (instead_of_first("val%%1.h5"), "refused"),
-        (instead_of_first("a\nb.h5"), "refused"),
-        (instead_of_first("a\0b.h5"), "refused"),
-        (instead_of_first("x" * 2000), "refused"),
-        (instead_of_first("none.h5"), "does not exist"),
-        (instead_of_first("val.h5"), "is an index that"),
-        (instead_of_first("pipe"), "does not exist"),
+        (replace_first("/etc/features.h5"), "refused"),
+        (replace_first("../val.shard-1-of-3.h5"), "refused"),
+        (replace_first("deep/../../x.h5"), "refused"),
+        (replace_first("./val.shard-1-of-3.h5"), "refused"),
+        (replace_first("."), "refused"),
+        (replace_first(""), "refused"),
+        (replace_first("val%%1.h5"), "refused"),
+        (replace_first("a\nb.h5"), "refused"),
+        (replace_first("a\0b.h5"), "refused"),
+        (replace_first("x" * 2000), "refused"),
+        (replace_first("none.h5"), "does not exist"),
+        (replace_first("val.h5"), "is an index made by"),
+        (replace_first("pipe"), "does not exist"),
         (record_of(GOOD[:2]), r"expected UTF-8 strings \(5,\)"),
         (record_of([*GOOD, ("more.h5", 2**30)]), "expected UTF-8 strings"),
         (record_of([GOOD[0], GOOD[1], GOOD[0]]), "other images"),
@@ -63,23 +63,27 @@ def instead_of_first(name: str) -> str:
         (record_of([]), "at least 1 item"),
         (record_of(GOOD, version=2), "version"),
         (record_of(GOOD, more=1), "more"),
-        ("[" * 100000, "not one this program reads"),
+        ("[" * 100000, "cannot be read: index: Invalid JSON"),
         (np.int32(3), "not a text"),
     ],
 )
 @pytest.mark.timeout(60)
-def test_records(shards: list[Path], tmp_path: Path, record: object, message: str) -> None:
+def test_hostile_records_are_refused(
+    shards: list[Path], tmp_path: Path, record: object, message: str
+) -> None:
     index = join_stores(shards, tmp_path / "val.h5").path
     os.mkfifo(tmp_path / "pipe")
-    rename(index, record_of(GOOD))
+    replace_record(index, record_of(GOOD))
     assert_reads_as_one(index)
-    rename(index, record)
+    replace_record(index, record)
     with pytest.raises(StoreError, match=message):
         open_features(index)
 
 
 @pytest.mark.parametrize("place", ["/etc/passwd", "/dev/zero", "val.h5", "."])
-def test_a_link_in_the_place_of_a_file(shards: list[Path], tmp_path: Path, place: str) -> None:
+def test_a_link_instead_of_a_file_is_refused(
+    shards: list[Path], tmp_path: Path, place: str
+) -> None:
     index = join_stores(shards, tmp_path / "val.h5").path
     shards[1].unlink()
     shards[1].symlink_to(place)
@@ -88,7 +92,7 @@ def test_a_link_in_the_place_of_a_file(shards: list[Path], tmp_path: Path, place
 
 
 def test_a_virtual_dataset_is_not_opened(shards: list[Path], tmp_path: Path) -> None:
-    """HDF5 ends the process where its description is damaged; our reader has no need of it."""
+    """A damaged description crashes HDF5; our reader does not need it."""
     index = join_stores(shards, tmp_path / "val.h5").path
     content = index.read_bytes()
     start = content.index(b"val.shard-1-of-3.h5", content.index(b"GCOL"))
@@ -96,15 +100,17 @@ def test_a_virtual_dataset_is_not_opened(shards: list[Path], tmp_path: Path) -> 
     assert_reads_as_one(index)
 
 
-def test_a_virtual_dataset_alone_is_no_index(shards: list[Path], tmp_path: Path) -> None:
+def test_a_virtual_dataset_without_a_record_is_refused(shards: list[Path], tmp_path: Path) -> None:
     index = join_stores(shards, tmp_path / "val.h5").path
     with h5py.File(index, "r+") as file:
         del file.attrs["index"]
-    with pytest.raises(StoreError, match="virtual dataset over other files, refused"):
+    with pytest.raises(StoreError, match="virtual dataset over other files; refused"):
         open_features(index)
 
 
-def test_links_objects_and_absurd_shapes(shards: list[Path], tmp_path: Path) -> None:
+def test_links_objects_and_impossible_shapes_are_refused(
+    shards: list[Path], tmp_path: Path
+) -> None:
     def external(file: h5py.File) -> None:
         file["status"] = h5py.ExternalLink("val.shard-1-of-3.h5", "/status")
 

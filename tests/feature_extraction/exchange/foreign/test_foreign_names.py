@@ -1,4 +1,4 @@
-"""Names of images, and of features, in what other programs wrote: found, or refused by name."""
+"""Names of images and of features in files of other programs."""
 
 import errno
 import json
@@ -41,9 +41,9 @@ class TestFeaturesUnderOtherNames:
         pq.write_table(pa.table({"key": IDS, name: list(VALUES)}), tmp_path / "x.parquet")
         assert imported_ids(tmp_path / "x.parquet", tmp_path) == IDS
 
-    def test_without_names_are_not_taken_for_one_image(self, tmp_path: Path, name: str) -> None:
+    def test_without_names_are_not_mistaken_for_one_image(self, tmp_path: Path, name: str) -> None:
         np.savez(tmp_path / "x.npz", **{name: VALUES})
-        with pytest.raises(StoreError, match="many images, and nothing says of which"):
+        with pytest.raises(StoreError, match="many images, but there are no image names"):
             find_features(tmp_path / "x.npz")
 
 
@@ -59,7 +59,7 @@ def safetensors(folder: Path) -> Path:
 
 @pytest.mark.parametrize("write", [npz, safetensors])
 @pytest.mark.parametrize("is_folder", [False, True])
-def test_names_beside_a_file_of_arrays_are_those_of_its_rows(
+def test_names_next_to_a_file_of_arrays_belong_to_its_rows(
     tmp_path: Path, write: Callable[[Path], Path], is_folder: bool
 ) -> None:
     source = tmp_path / "source"
@@ -70,9 +70,9 @@ def test_names_beside_a_file_of_arrays_are_those_of_its_rows(
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".h5"])
-def test_a_file_named_as_of_many_images_is_not_one_image(tmp_path: Path, suffix: str) -> None:
+def test_a_file_with_a_name_for_many_images_is_not_one_image(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"train_features{suffix}").write_bytes(b"whatever it holds")
-    with pytest.raises(StoreError, match="features of many images; to import them, name the file"):
+    with pytest.raises(StoreError, match="features of many images; to import them, pass the file"):
         find_features(tmp_path)
 
 
@@ -87,7 +87,7 @@ def test_lists_of_names_as_editors_save_them(tmp_path: Path, text: str) -> None:
     assert imported_ids(tmp_path, tmp_path) == IDS
 
 
-def test_only_ends_of_lines_end_a_name(tmp_path: Path) -> None:
+def test_only_line_feeds_separate_names(tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", VALUES)
     (tmp_path / "image_ids.txt").write_text("b\u2028\na\x0b1\nc\n", encoding="utf-8")
     assert [file.image_id for file in find_features(tmp_path).files] == ["b\u2028", "a\x0b1", "c"]
@@ -96,7 +96,7 @@ def test_only_ends_of_lines_end_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["[" * 200_000, "[1" + "0" * 5000 + "]", json.dumps(dict.fromkeys(IDS)), ""]
 )
-def test_a_list_of_names_that_is_none_is_told_in_our_words(tmp_path: Path, text: str) -> None:
+def test_an_invalid_list_of_names_is_refused_in_our_words(tmp_path: Path, text: str) -> None:
     np.save(tmp_path / "features.npy", VALUES)
     (tmp_path / "image_ids.json").write_text(text)
     with pytest.raises(StoreError, match=r"image_ids\.json: it is not a JSON list of names"):
@@ -111,7 +111,7 @@ def test_a_list_of_names_in_another_encoding_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.safetensors", "x.parquet", "x.h5", "a/image_ids.txt"])
-def test_a_file_that_may_not_be_read_is_not_called_damaged(
+def test_a_file_without_read_permission_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     path = tmp_path / name
@@ -122,7 +122,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    # Permissions do not bind root, who may run this.
+    # Patched, because permissions do not apply to root.
     for module, function in (
         (find, "read_small_text"),
         (find, "ZipFile"),

@@ -1,4 +1,4 @@
-"""Killed at any step that changes files, the same call ends well and leaves nothing behind."""
+"""After a kill at any step that changes files, the same call succeeds and leaves nothing behind."""
 
 import multiprocessing
 import os
@@ -50,7 +50,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 def kill_after_call(number: int) -> None:
-    """Let this process kill itself after its n-th system call that changes files."""
+    """Make this process kill itself after its n-th system call that changes files."""
     count = 0
 
     def counted(original: Callable[..., object]) -> Callable[..., object]:

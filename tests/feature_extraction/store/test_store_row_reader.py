@@ -1,4 +1,4 @@
-"""Each way in which an image is fetched from its file gives the same numbers and notices damage."""
+"""Every way of reading an image gives the same values and detects damage."""
 
 import dataclasses
 import errno
@@ -23,14 +23,14 @@ SPEC = dataclasses.replace(plain_stores.SPEC, grid=(3, 3), channels=CHANNELS)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    with StoreWriter(tmp_path / "store.h5", SPEC, IDS) as partial:
+    with StoreWriter(tmp_path / "store.h5", SPEC, IDS) as writer:
         size = np.ones((IMAGES, 2), np.int32)
-        partial.write(Batch(start=0, features=FEATURES, image_size=size, reasons=[""] * IMAGES))
-        partial.finish()
+        writer.write(Batch(start=0, features=FEATURES, image_size=size, reasons=[""] * IMAGES))
+        writer.finish()
     return tmp_path / "store.h5"
 
 
-@pytest.fixture(params=["in memory", "on disk", "file system does not say", "small"])
+@pytest.fixture(params=["in memory", "on disk", "file system cannot tell", "small"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     original, no_wait = os.preadv, row_reader.NO_WAIT
 
@@ -45,11 +45,11 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     match request.param:
         case "in memory":
             if no_wait is None:
-                pytest.skip("this system cannot tell")
+                pytest.skip("not available on this system")
         case "on disk":
             monkeypatch.setattr(row_reader, "NO_WAIT", 8)
             refuse(errno.EAGAIN)
-        case "file system does not say":
+        case "file system cannot tell":
             monkeypatch.setattr(row_reader, "NO_WAIT", 8)
             refuse(errno.EOPNOTSUPP)
         case "small":
@@ -57,7 +57,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.usefixtures("way")
-def test_every_way_gives_the_same_numbers(path: Path) -> None:
+def test_every_way_gives_the_same_values(path: Path) -> None:
     store = FeatureStore(path)
     assert np.array_equal(store["image4"], FEATURES[4])
     assert np.array_equal(store.read(["image8", "image0", "image8"]), FEATURES[[8, 0, 8]])
@@ -68,7 +68,7 @@ def test_every_way_gives_the_same_numbers(path: Path) -> None:
 
 @pytest.mark.usefixtures("way")
 def test_a_file_cut_short_while_in_use_is_an_error(path: Path) -> None:
-    """Not the end of the process, as an access to a map of it would be."""
+    """An access to a memory map would crash the process."""
     store = FeatureStore(path)
     assert np.array_equal(store["image8"], FEATURES[8])
     os.truncate(path, 5 * TOKENS * CHANNELS * 2)
@@ -77,8 +77,8 @@ def test_a_file_cut_short_while_in_use_is_an_error(path: Path) -> None:
             store.read(image_ids)
 
 
-def test_what_is_read_is_not_bound_to_the_file(path: Path) -> None:
-    """Arrays may be changed and outlive the store."""
+def test_arrays_are_independent_of_the_file(path: Path) -> None:
+    """Arrays can be changed, and outlive the store."""
     store = FeatureStore(path)
     features = store["image3"]
     store.close()

@@ -15,8 +15,8 @@ SPEC = imported_spec("tiny", (4, 25))
 
 def write_store(path: Path, values: np.ndarray, failed: int = 0) -> Path:
     images = len(values)
-    with StoreWriter(path, SPEC, [f"image{number}" for number in range(images)]) as partial:
-        partial.write(
+    with StoreWriter(path, SPEC, [f"image{number}" for number in range(images)]) as writer:
+        writer.write(
             Batch(
                 start=0,
                 features=values.astype(np.float16),
@@ -24,7 +24,7 @@ def write_store(path: Path, values: np.ndarray, failed: int = 0) -> Path:
                 reasons=["broken"] * failed + [""] * (images - failed),
             )
         )
-        partial.finish()
+        writer.finish()
     return path
 
 
@@ -49,10 +49,10 @@ def test_counts_size_and_values(tmp_path: Path) -> None:
 
 def test_an_index_counts_what_its_files_hold(tmp_path: Path) -> None:
     one = write_store(tmp_path / "one.h5", np.ones((3, 4, 25)), failed=1)
-    with StoreWriter(tmp_path / "two.h5", SPEC, ["x", "y"]) as partial:
+    with StoreWriter(tmp_path / "two.h5", SPEC, ["x", "y"]) as writer:
         features, size = np.ones((2, 4, 25), np.float16), np.ones((2, 2), np.int32)
-        partial.write(Batch(start=0, features=features, image_size=size, reasons=["", ""]))
-        partial.finish()
+        writer.write(Batch(start=0, features=features, image_size=size, reasons=["", ""]))
+        writer.finish()
     two = tmp_path / "two.h5"
     compress_store(two, two)
     index = join_stores([one, two], tmp_path / "index.h5").path

@@ -1,4 +1,4 @@
-"""Freed memory is kept where the C library allows it, and numbers are not touched."""
+"""Freed memory is kept if the C library supports it."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from feature_extraction.allocation import keep_freed_memory
 
-# Page faults of making and freeing an array of 64 MiB twenty times.
+# Count page faults when an array of 64 MiB is created and freed twenty times.
 COUNT_FAULTS = """
 import resource, sys
 import numpy as np
@@ -25,7 +25,7 @@ print(kept, faults() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="an option of glibc")
 def test_memory_is_not_cleared_again_for_every_array() -> None:
-    """In processes of their own: it holds for the whole process."""
+    """In separate processes, because the option holds for the whole process."""
     found = {}
     for way in ("keep", "give back"):
         command = [sys.executable, "-c", COUNT_FAULTS, way]

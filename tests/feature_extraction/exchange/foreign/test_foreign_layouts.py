@@ -1,10 +1,7 @@
-"""Features as other programs lay them out: imported with their ids, or told what is missing."""
+"""Importing features in the layouts of other programs."""
 
 import json
-import pickle
-import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -40,7 +37,7 @@ def assert_holds(store: FeatureStore, values: np.ndarray, ids: list[str] = IDS) 
 
 
 def clip_retrieval(folder: Path, *, column: str = "image_path", parts: int = 2) -> Path:
-    """As its writer names files: unpadded numbers, rows in their order."""
+    """Write the output of clip-retrieval: file names with unpadded numbers, rows in order."""
     for name in ("img_emb", "text_emb", "metadata"):
         (folder / name).mkdir(parents=True)
     names = [f"photos/train/{id_}.jpg" for id_ in IDS]
@@ -55,7 +52,7 @@ def clip_retrieval(folder: Path, *, column: str = "image_path", parts: int = 2) 
 class TestClipRetrieval:
     @pytest.mark.parametrize("column", ["image_path", "key"])
     @pytest.mark.parametrize("parts", [1, 2, 7])
-    def test_it_comes_in_with_its_ids(self, tmp_path: Path, column: str, parts: int) -> None:
+    def test_it_is_imported_with_its_ids(self, tmp_path: Path, column: str, parts: int) -> None:
         folder = clip_retrieval(tmp_path / "out", column=column, parts=parts)
         store = imported(folder, tmp_path)
         assert_holds(store, VECTORS)
@@ -72,7 +69,7 @@ class TestClipRetrieval:
             pq.write_table(table, folder / f"metadata/metadata_{number}.parquet")
         assert list(imported(folder, tmp_path)) == [str(number) for number in range(11)]
 
-    def test_the_folder_of_embeddings_alone_will_do(self, tmp_path: Path) -> None:
+    def test_the_folder_of_embeddings_is_enough(self, tmp_path: Path) -> None:
         folder = clip_retrieval(tmp_path / "out")
         assert_holds(imported(folder / "img_emb", tmp_path), VECTORS)
 
@@ -80,18 +77,18 @@ class TestClipRetrieval:
         folder = clip_retrieval(tmp_path / "out")
         np.save(folder / "img_emb/img_emb_1.npy", VECTORS[:2])
         with pytest.raises(
-            StoreError, match=r"img_emb_1.npy has 2 rows.*metadata_1.parquet 3 name"
+            StoreError, match=r"img_emb_1.npy has 2 rows.*metadata_1.parquet has 3 name"
         ):
             find_features(folder)
         (folder / "metadata/metadata_1.parquet").unlink()
-        with pytest.raises(StoreError, match=r"metadata_1.parquet, which does not exist"):
+        with pytest.raises(StoreError, match=r"metadata_1.parquet, does not exist"):
             find_features(folder)
 
-    def test_embeddings_of_captions_are_not_taken_for_images(self, tmp_path: Path) -> None:
+    def test_embeddings_of_captions_are_not_mistaken_for_images(self, tmp_path: Path) -> None:
         folder = clip_retrieval(tmp_path / "out")
         for path in (folder / "img_emb").iterdir():
             path.unlink()
-        with pytest.raises(StoreError, match="made of captions, not of images"):
+        with pytest.raises(StoreError, match="embeddings of captions, not of images"):
             find_features(folder)
 
     def test_other_features_among_them_are_named(self, tmp_path: Path) -> None:
@@ -101,7 +98,7 @@ class TestClipRetrieval:
             find_features(folder)
 
 
-class TestOneFileWithARowForEachImage:
+class TestOneFileWithOneRowPerImage:
     @pytest.mark.parametrize("name", ["image_ids", "ids", "image_id", "keys"])
     @pytest.mark.parametrize("values", [GRIDS, VECTORS], ids=["grids", "vectors"])
     def test_hdf5(self, tmp_path: Path, name: str, values: np.ndarray) -> None:
@@ -122,7 +119,7 @@ class TestOneFileWithARowForEachImage:
         expected = IDS if ids.dtype.kind == "S" else [str(number) for number in range(7)]
         assert_holds(imported(path, tmp_path), GRIDS, expected)
 
-    def test_hdf5_that_may_grow_and_names_in_utf8_bytes(self, tmp_path: Path) -> None:
+    def test_resizable_hdf5_with_names_in_utf8_bytes(self, tmp_path: Path) -> None:
         path = tmp_path / "all.h5"
         with h5py.File(path, "w") as file:
             options = {"chunks": (1000, 4, 6), "maxshape": (None, 4, 6)}
@@ -144,7 +141,7 @@ class TestOneFileWithARowForEachImage:
             assert_holds(imported(tmp_path / "all.npz", tmp_path), GRIDS)
 
     @pytest.mark.parametrize("suffix", [".npy", ".txt", ".json"])
-    def test_npy_with_ids_beside_it(self, tmp_path: Path, suffix: str) -> None:
+    def test_npy_with_ids_next_to_it(self, tmp_path: Path, suffix: str) -> None:
         folder = tmp_path / "source"
         folder.mkdir()
         np.save(folder / "vectors.npy", VECTORS)
@@ -176,7 +173,7 @@ class TestOneFileWithARowForEachImage:
             pq.write_table(table, path, row_group_size=2, compression="zstd")
         assert_holds(imported(folder, tmp_path), GRIDS)
 
-    def test_the_hubs_shards(self, shared_data: Path, tmp_path: Path) -> None:
+    def test_shards_from_the_hub(self, shared_data: Path, tmp_path: Path) -> None:
         folder = shared_data / "data" / "parquet_features"
         sums = json.loads((folder / "sums.json").read_text())
         store = imported(folder, tmp_path)
@@ -185,13 +182,13 @@ class TestOneFileWithARowForEachImage:
         for image_id, total in sums.items():
             assert store[image_id].astype(np.float64).sum() == pytest.approx(total, abs=1e-9)
 
-    def test_a_row_of_parquet_that_is_null_fails_alone(self, tmp_path: Path) -> None:
+    def test_only_a_null_row_of_parquet_fails(self, tmp_path: Path) -> None:
         rows = [None if number == 2 else list(v) for number, v in enumerate(VECTORS.tolist())]
         pq.write_table(pa.table({"id": IDS, "features": rows}), tmp_path / "all.parquet")
         result = import_features(tmp_path / "all.parquet", tmp_path / "out.h5")
         assert list(result.failures) == [IDS[2]]
 
-    def test_a_row_of_parquet_that_is_shorter_fails_alone(self, tmp_path: Path) -> None:
+    def test_only_a_shorter_row_of_parquet_fails(self, tmp_path: Path) -> None:
         rows = [v[:3] if number == 2 else v for number, v in enumerate(VECTORS.tolist())]
         pq.write_table(pa.table({"id": IDS, "features": rows}), tmp_path / "all.parquet")
         result = import_features(tmp_path / "all.parquet", tmp_path / "out.h5")
@@ -239,7 +236,7 @@ class TestOneFileWithARowForEachImage:
         assert (tmp_path / "out.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
-class TestOneFileWithAnEntryForEachImage:
+class TestOneFileWithOneEntryPerImage:
     def test_datasets_of_hdf5(self, tmp_path: Path) -> None:
         path = tmp_path / "all.h5"
         with h5py.File(path, "w") as file:
@@ -271,7 +268,7 @@ class TestOneFileWithAnEntryForEachImage:
         assert_holds(imported(path, tmp_path), GRIDS[np.argsort(IDS)], sorted(IDS))
 
 
-class TestOneFileForEachImage:
+class TestOneFilePerImage:
     def test_features_at_the_top_of_hdf5_and_npz(self, tmp_path: Path) -> None:
         folder = tmp_path / "source"
         folder.mkdir()
@@ -281,13 +278,13 @@ class TestOneFileForEachImage:
         np.savez_compressed(folder / "c.npz", GRIDS[2])
         assert_holds(imported(folder, tmp_path), GRIDS[:3], ["a", "b", "c"])
 
-    def test_an_id_may_end_in_what_it_is(self, tmp_path: Path) -> None:
+    def test_an_id_can_end_in_features(self, tmp_path: Path) -> None:
         folder = tmp_path / "source"
         folder.mkdir()
         np.save(folder / "COCO_1_features.npy", GRIDS[0])
         assert_holds(imported(folder, tmp_path), GRIDS[:1], ["COCO_1_features"])
 
-    def test_notes_of_mmf_are_left_out(self, tmp_path: Path) -> None:
+    def test_info_files_of_mmf_are_left_out(self, tmp_path: Path) -> None:
         folder = tmp_path / "source"
         folder.mkdir()
         np.save(folder / "a.npy", GRIDS[0])
@@ -295,9 +292,7 @@ class TestOneFileForEachImage:
         assert import_features(folder, tmp_path / "out.h5").left_out == {".npy": 1}
 
     @pytest.mark.parametrize("write", ["h5", "npz", "safetensors"])
-    def test_many_images_in_one_of_them_are_not_taken_for_tokens(
-        self, tmp_path: Path, write: str
-    ) -> None:
+    def test_many_images_are_not_mistaken_for_tokens(self, tmp_path: Path, write: str) -> None:
         folder = tmp_path / "source"
         folder.mkdir()
         path = folder / f"all.{write}"
@@ -308,157 +303,12 @@ class TestOneFileForEachImage:
             np.savez(path, features=VECTORS, ids=np.array(IDS))
         else:
             save_file({"features": torch.zeros(7, 6), "ids": torch.arange(7)}, path)
-        with pytest.raises(StoreError, match="many images, with their names; name the file itself"):
+        with pytest.raises(StoreError, match="many images, with their names; pass the file itself"):
             import_features(folder, tmp_path / "out.h5")
 
 
-def of_objects(folder: Path) -> Path:
-    np.savez(folder / "all.npz", features=GRIDS, ids=np.array(IDS, object))
-    return folder / "all.npz"
-
-
-def pickled(folder: Path) -> Path:
-    (folder / "all.pkl").write_bytes(pickle.dumps({"a": 1}))
-    return folder / "all.pkl"
-
-
-def of_torch(folder: Path) -> Path:
-    torch.save({"a": torch.zeros(3, 4)}, folder / "a.pt")
-    return folder
-
-
-def archive(folder: Path) -> Path:
-    with tarfile.open(folder / "features.tar.gz", "w:gz"):
-        pass
-    return folder
-
-
-def nameless_npy(folder: Path) -> Path:
-    np.save(folder / "features.npy", VECTORS)
-    return folder
-
-
-def nameless_grids(folder: Path) -> Path:
-    np.save(folder / "train.npy", GRIDS)
-    return folder
-
-
-def nameless_parts(folder: Path) -> Path:
-    for part in range(2):
-        np.save(folder / f"train-embeddings_{part}.npy", VECTORS[:4])
-    return folder
-
-
-def nameless_vectors(folder: Path) -> Path:
-    np.save(folder / "train.npy", np.zeros((20_000, 2), np.float16))
-    return folder
-
-
-def nameless_tensor(folder: Path) -> Path:
-    save_file({"embeddings": torch.zeros(7, 6)}, folder / "train.safetensors")
-    return folder / "train.safetensors"
-
-
-def nameless_npz(folder: Path) -> Path:
-    np.savez(folder / "all.npz", features=GRIDS)
-    return folder / "all.npz"
-
-
-def too_few_names(folder: Path) -> Path:
-    with h5py.File(folder / "all.h5", "w") as file:
-        file["features"], file["ids"] = GRIDS, IDS[:3]
-    return folder / "all.h5"
-
-
-def names_elsewhere(folder: Path) -> Path:
-    with h5py.File(folder / "all.h5", "w") as file:
-        file["features"], file["ids"] = GRIDS, h5py.SoftLink("/elsewhere")
-    return folder / "all.h5"
-
-
-def features_elsewhere(folder: Path) -> Path:
-    with h5py.File(folder / "all.h5", "w") as file:
-        file["features"], file["ids"] = h5py.ExternalLink("other.h5", "/features"), IDS
-    return folder / "all.h5"
-
-
-def same_names(folder: Path) -> Path:
-    with h5py.File(folder / "all.h5", "w") as file:
-        file["features"], file["ids"] = GRIDS[:2], ["train/1.jpg", "val\\1.png"]
-    return folder / "all.h5"
-
-
-def not_utf8(folder: Path) -> Path:
-    with h5py.File(folder / "all.h5", "w") as file:
-        file["features"], file["ids"] = GRIDS[:2], np.array([b"\xff", b"a"])
-    return folder / "all.h5"
-
-
-def no_zip(folder: Path) -> Path:
-    (folder / "all.npz").write_bytes(b"no archive")
-    return folder / "all.npz"
-
-
-def no_parquet(folder: Path) -> Path:
-    (folder / "all.parquet").write_bytes(b"no parquet")
-    return folder
-
-
-def other_columns(folder: Path) -> Path:
-    pq.write_table(pa.table({"features": GRIDS.tolist(), "label": IDS}), folder / "all.parquet")
-    return folder
-
-
-def texts_for_features(folder: Path) -> Path:
-    pq.write_table(pa.table({"features": IDS, "id": IDS}), folder / "all.parquet")
-    return folder
-
-
-def metadata_only(folder: Path) -> Path:
-    pq.write_table(pa.table({"id": IDS}), folder / "metadata.parquet")
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (of_objects, "objects are pickled, and never read"),
-        (pickled, r"1 .pkl: pickles can run any code when read, so they never are.*numpy.save"),
-        (of_torch, r"no features in.*1 .pt: pickles can run any code"),
-        (archive, "1 .gz: archives must be unpacked first"),
-        (nameless_npy, r"of the shape \[7, 6\] of many images, and nothing says of which. Put the"),
-        (
-            nameless_grids,
-            r"have the shape \[7, 4, 6\], expected.*7 images in one file\? Put.*Is it a map",
-        ),
-        (nameless_npz, "of many images, and nothing says of which"),
-        (nameless_parts, r"of the shape \[4, 6\] of many images"),
-        (nameless_vectors, r"\[20000, 2\]: are these 20,000 images\? Put their names"),
-        (nameless_tensor, "of many images, and nothing says of which"),
-        (too_few_names, "features have 7 rows and /ids 3 names, expected one for each"),
-        (names_elsewhere, "/ids is a soft link"),
-        (features_elsewhere, "/features is an external link"),
-        (same_names, "two entries are for the image '1'.*row 0 and .*row 1"),
-        (not_utf8, "/ids holds names that are not UTF-8"),
-        (no_zip, "damaged or cut short"),
-        (no_parquet, "damaged or cut short"),
-        (other_columns, "columns features, label; expected features and one of"),
-        (texts_for_features, "the column features is string, expected lists"),
-        (metadata_only, "1 .parquet: convert them"),
-    ],
-)
-def test_what_cannot_come_in_says_what_is_there_and_what_to_do(
-    tmp_path: Path, make: Callable[[Path], Path], message: str
-) -> None:
-    folder = tmp_path / "source"
-    folder.mkdir()
-    with pytest.raises(StoreError, match=message):
-        import_features(make(folder), tmp_path / "out.h5")
-    assert not (tmp_path / "out.h5").exists()
-
-
-def test_an_archive_of_arrays_gives_no_more_than_it_declares(tmp_path: Path) -> None:
-    """The member is longer than its array: the rest is never unpacked."""
+def test_an_archive_is_not_read_beyond_its_declared_array(tmp_path: Path) -> None:
+    """The member is longer than its array; the rest is never unpacked."""
     np.savez(tmp_path / "a.npz", GRIDS[0])
     with zipfile.ZipFile(tmp_path / "a.npz") as made:
         data = made.read("arr_0.npy")
@@ -469,7 +319,7 @@ def test_an_archive_of_arrays_gives_no_more_than_it_declares(tmp_path: Path) -> 
     assert_holds(imported(folder, tmp_path), GRIDS[:1], ["a"])
 
 
-def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+def test_left_out_files_are_counted(tmp_path: Path) -> None:
     folder = tmp_path / "source"
     folder.mkdir()
     np.save(folder / "a.npy", GRIDS[0])

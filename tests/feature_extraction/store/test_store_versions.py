@@ -1,8 +1,8 @@
 """Feature files of every version of the schema stay readable.
 
-`tests/golden/features` holds a small file of each, and of each way in which one version was stored.
-A new version of the spec (`feature_extraction.spec`) brings a file of its own; none is ever removed
-or written anew.
+`tests/golden/features` contains a small file of each version, and of each way in which a version was
+stored. A new version of the spec (`feature_extraction.spec`) adds a file; files are never removed
+or rewritten.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from feature_extraction.exchange.compression import compress_store
 from feature_extraction.spec import SCHEMA_VERSION, FeatureSpec
 from feature_extraction.store import open_features
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "features"
+GOLDEN = Path(__file__).parents[2] / "golden" / "features"
 FILES = sorted(GOLDEN.glob("version-*.h5"))
 SPECS = {1: SPEC, 2: dataclasses.replace(SPEC, crops=2, grid=(1, 1))}
 
@@ -44,7 +44,7 @@ def test_there_is_a_file_of_each_version() -> None:
     assert {version_of(path) for path in FILES} == set(range(1, SCHEMA_VERSION + 1)) == set(SPECS)
 
 
-def test_a_file_of_an_older_version_can_be_written_anew(tmp_path: Path) -> None:
+def test_a_file_of_an_older_version_can_be_rewritten(tmp_path: Path) -> None:
     compress_store(GOLDEN / "version-1.h5", tmp_path / "new.h5")
     assert np.array_equal(
         open_features(tmp_path / "new.h5")["a"], np.load(GOLDEN / "features.npy")[0]
@@ -53,5 +53,5 @@ def test_a_file_of_an_older_version_can_be_written_anew(tmp_path: Path) -> None:
 
 def test_a_later_version_is_refused_by_name() -> None:
     later = SPEC.to_json().replace('"version":1', '"version":3')
-    with pytest.raises(StoreError, match=r"up to version 2\): its version is 3.*upgrade this"):
+    with pytest.raises(StoreError, match=r"version 2 or earlier: its version is 3.*upgrade this"):
         FeatureSpec.from_json(later)

@@ -18,7 +18,7 @@ from vl_lst.bundled import CLIP_FOLDER
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    """A trained tower: those with random weights give much the same for every photograph."""
+    """A trained encoder: random weights give similar features for every photograph."""
     return build_encoder(CLIP_FOLDER, image_size=64, device="cpu")
 
 
@@ -28,9 +28,7 @@ def store(photographs: Path, tmp_path: Path, encoder: Encoder) -> FeatureStore:
     return FeatureStore(tmp_path / "store.h5")
 
 
-def test_what_was_extracted_agrees(
-    store: FeatureStore, photographs: Path, encoder: Encoder
-) -> None:
+def test_extracted_features_agree(store: FeatureStore, photographs: Path, encoder: Encoder) -> None:
     found = verify(store, photographs, encoder, sample=4)
     assert len(found.differences) == 4
     assert found.wrong == ()
@@ -39,7 +37,7 @@ def test_what_was_extracted_agrees(
     assert again == found
 
 
-def test_the_largest_difference_is_found_and_placed(
+def test_the_largest_difference_is_located(
     store: FeatureStore, photographs: Path, encoder: Encoder
 ) -> None:
     row = store.listed_ids.index("photo4")
@@ -53,9 +51,7 @@ def test_the_largest_difference_is_found_and_placed(
     assert found.wrong == (largest,)
 
 
-def test_what_is_not_a_number_is_wrong(
-    store: FeatureStore, photographs: Path, encoder: Encoder
-) -> None:
+def test_nan_is_wrong(store: FeatureStore, photographs: Path, encoder: Encoder) -> None:
     with h5py.File(store.path, "r+") as file:
         file["features"][store.listed_ids.index("photo4"), 1, 3] = np.nan
     found = verify(FeatureStore(store.path), photographs, encoder, sample=100)
@@ -64,7 +60,7 @@ def test_what_is_not_a_number_is_wrong(
 
 
 @pytest.mark.parametrize("change", ["resize", "photographs"])
-def test_other_preparation_and_other_photographs_are_wrong(
+def test_other_preprocessing_and_other_photographs_are_wrong(
     store: FeatureStore, photographs: Path, encoder: Encoder, change: str
 ) -> None:
     if change == "resize":
@@ -77,7 +73,7 @@ def test_other_preparation_and_other_photographs_are_wrong(
     assert verify(store, photographs, encoder).wrong
 
 
-def test_a_part_of_the_photographs_serves(
+def test_some_of_the_photographs_are_enough(
     store: FeatureStore, photographs: Path, encoder: Encoder, tmp_path: Path
 ) -> None:
     found = verify(store, photographs / "deeper", encoder, sample=100)
@@ -89,7 +85,7 @@ def test_a_part_of_the_photographs_serves(
         verify(store, other, encoder)
 
 
-def test_photographs_under_almost_the_same_names_are_told(
+def test_photographs_with_similar_names_are_explained(
     store: FeatureStore, photographs: Path, encoder: Encoder
 ) -> None:
     for path in photographs.rglob("*.png"):
@@ -105,7 +101,7 @@ def test_photographs_under_almost_the_same_names_are_told(
     assert "8 of them differ only in letter case" in found.near_names
 
 
-def test_imported_features_are_verified_with_the_encoder_they_are_said_to_be_of(
+def test_imported_features_are_verified_with_the_named_encoder(
     store: FeatureStore, photographs: Path, tmp_path: Path
 ) -> None:
     export_features(store, tmp_path / "folder", "h5")

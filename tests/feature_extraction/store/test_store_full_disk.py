@@ -1,4 +1,4 @@
-"""A disk that is full ends in one message, never in a process that HDF5 ends."""
+"""A full disk gives one error message, and never a crash of HDF5."""
 
 import os
 import subprocess
@@ -10,10 +10,10 @@ import pytest
 from plain_stores import SPEC, write_store
 
 from feature_extraction.store.hdf5_writer import Hdf5Writer, memory_file
-from feature_extraction.store.layout import write_layout
+from feature_extraction.store.layout import Metadata, write_layout
 
-# A limit on the size of files stands for the disk: the system itself refuses the write. Each
-# attempt has its own process, because HDF5 may end it as late as when Python exits.
+# A limit on the file size stands for a full disk: the system itself refuses the write. Each attempt
+# runs in its own process, because HDF5 may crash it as late as when Python exits.
 PROGRAM = """
 import os, resource, signal, sys
 from pathlib import Path
@@ -51,7 +51,7 @@ except FeatureError as error:
 
 
 @pytest.mark.parametrize("work", ["h5", "arrow", "compress", "join", "copy"])
-def test_no_command_ends_by_a_signal(tmp_path: Path, work: str) -> None:
+def test_no_command_is_ended_by_a_signal(tmp_path: Path, work: str) -> None:
     write_store(tmp_path / "one.h5", [f"a{number}" for number in range(50)])
     write_store(tmp_path / "two.h5", [f"b{number}" for number in range(50)])
     limits = ["900", "1800", str(2**30)]
@@ -60,7 +60,7 @@ def test_no_command_ends_by_a_signal(tmp_path: Path, work: str) -> None:
     attempts = [line.split() for line in ended.stdout.splitlines()]
     assert [code for code, *_ in attempts] == ["1", "1", "0"], ended
     for _, *left in attempts[:2]:
-        assert set(left) <= {"out.partial", "out.h5.partial"}
+        assert set(left) <= {"out.h5.partial"}
     messages = ended.stderr.splitlines()
     assert len(messages) == 2
     for message in messages:
@@ -74,7 +74,7 @@ class TestWriter:
     def test_after_the_first_failed_write_hdf5_finds_all_it_wrote(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Otherwise its state is damaged, and the process crashes when it ends."""
+        """Otherwise its state is damaged, and the process crashes at exit."""
         original, written = os.pwrite, 0
 
         def full(handle: int, data: memoryview, offset: int) -> int:
@@ -96,9 +96,15 @@ class TestWriter:
 
 def test_the_room_for_features_takes_no_memory_until_it_is_written(tmp_path: Path) -> None:
     ids = [f"image{number}" for number in range(200_000)]
-    table = np.zeros(len(ids), np.uint8), np.zeros((len(ids), 2), np.int32), [""] * len(ids)
+    metadata = Metadata(
+        spec=SPEC,
+        image_ids=ids,
+        status=np.zeros(len(ids), np.uint8),
+        image_size=np.zeros((len(ids), 2), np.int32),
+        reasons=[""] * len(ids),
+    )
     with memory_file() as handle:
-        offset = write_layout(handle, tmp_path / "layout", SPEC, ids, *table)
+        offset = write_layout(handle, tmp_path / "layout", metadata)
         found = os.fstat(handle)
     assert found.st_size > offset + len(ids) * 2 * SPEC.tokens * SPEC.channels
     assert found.st_blocks * 512 < found.st_size / 2

@@ -1,4 +1,4 @@
-"""Shards joined: nothing missing, nothing twice, and read as one wherever the folder goes."""
+"""Joining shards: complete, without repeats, and readable wherever the folder is moved."""
 
 import dataclasses
 import errno
@@ -26,7 +26,7 @@ def shards(tmp_path: Path) -> list[Path]:
 
 
 class TestIndex:
-    def test_it_reads_as_one_whatever_the_order_given(
+    def test_it_reads_as_one_whatever_the_given_order(
         self, shards: list[Path], tmp_path: Path
     ) -> None:
         result = join_stores([shards[2], shards[0], shards[1]], tmp_path / "val.h5")
@@ -60,7 +60,7 @@ class TestIndex:
         join_stores(shards[::-1], tmp_path / "b.h5")
         assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
-    def test_whole_files_are_joined_in_the_order_given(self, tmp_path: Path) -> None:
+    def test_whole_files_are_joined_in_the_given_order(self, tmp_path: Path) -> None:
         late = write(tmp_path / "late.h5", range(5, 7))
         early = write(tmp_path / "early.h5", range(0, 2))
         join_stores([late, early], tmp_path / "both.h5")
@@ -69,18 +69,18 @@ class TestIndex:
     def test_it_is_read_together_with_other_files(self, shards: list[Path], tmp_path: Path) -> None:
         join_stores(shards, tmp_path / "val.h5")
         more = tmp_path / "more.h5"
-        with StoreWriter(more, SPEC, ["x"]) as partial:
+        with StoreWriter(more, SPEC, ["x"]) as writer:
             size = np.ones((1, 2), np.int32)
-            partial.write(Batch(start=0, features=FEATURES[:1], image_size=size, reasons=[""]))
-            partial.finish()
+            writer.write(Batch(start=0, features=FEATURES[:1], image_size=size, reasons=[""]))
+            writer.finish()
         reader = open_features([tmp_path / "val.h5", more])
         assert np.array_equal(reader.read(["x", IDS[6]]), FEATURES[[0, 6]])
-        with pytest.raises(StoreError, match=r"val\.h5, .*more\.h5: image 'y' is in none"):
+        with pytest.raises(StoreError, match=r"val\.h5, .*more\.h5: image 'y' is in none of them"):
             reader["y"]
 
 
 class TestCopy:
-    def test_it_needs_the_shards_no_more_and_equals_an_undivided_file(
+    def test_it_replaces_the_shards_and_equals_an_undivided_file(
         self, shards: list[Path], tmp_path: Path
     ) -> None:
         write(tmp_path / "undivided.h5", range(7))
@@ -98,7 +98,7 @@ class TestVerification:
             join_stores([shards[0], shards[2]], tmp_path / "val.h5")
         assert not (tmp_path / "val.h5").exists()
 
-    def test_an_unfinished_shard_is_told_from_one_that_is_not_there(
+    def test_an_unfinished_shard_is_distinguished_from_a_missing_one(
         self, shards: list[Path], tmp_path: Path
     ) -> None:
         shards[1].rename(tmp_path / "val.shard-2-of-3.h5.partial")
@@ -118,7 +118,7 @@ class TestVerification:
         shards[2].unlink()
         write(shards[1], range(2, 5), (2, 3))
         write(shards[2], range(5, 6), (3, 3))
-        with pytest.raises(StoreError, match="list 6 images and were made for 7"):
+        with pytest.raises(StoreError, match="list 6 images, but were made for 7"):
             join_stores(shards, tmp_path / "val.h5")
 
     def test_pending_images_are_named(self, shards: list[Path], tmp_path: Path) -> None:
@@ -145,9 +145,7 @@ class TestVerification:
         with pytest.raises(StoreError, match=r"val.shard-1-of-3.h5 is not a shard"):
             join_stores(shards, tmp_path / "val.h5")
 
-    def test_what_is_there_is_not_overwritten_unless_it_is_an_index(
-        self, shards: list[Path], tmp_path: Path
-    ) -> None:
+    def test_only_an_index_is_overwritten(self, shards: list[Path], tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="one of the files to join"):
             join_stores(shards, shards[0])
         write(tmp_path / "other.h5", range(7))
@@ -155,7 +153,7 @@ class TestVerification:
             join_stores(shards, tmp_path / "other.h5")
         for _ in range(2):
             join_stores(shards, tmp_path / "val.h5")
-        with pytest.raises(StoreError, match="index that `vl-lst features join` makes"):
+        with pytest.raises(StoreError, match="index made by `vl-lst features join`"):
             join_stores([tmp_path / "val.h5"], tmp_path / "again.h5")
 
     def test_an_index_stays_above_its_shards(self, shards: list[Path], tmp_path: Path) -> None:
@@ -166,18 +164,18 @@ class TestVerification:
 
 
 class TestAfterwards:
-    """What happens to the shards later is noticed, never read as zeros."""
+    """Later changes to the shards are detected, never read as zeros."""
 
     @pytest.fixture
     def index(self, shards: list[Path], tmp_path: Path) -> Path:
         return join_stores(shards, tmp_path / "val.h5").path
 
-    def test_a_shard_gone_is_one_clear_message(self, index: Path, shards: list[Path]) -> None:
+    def test_a_missing_shard_is_one_clear_message(self, index: Path, shards: list[Path]) -> None:
         shards[1].unlink()
         with pytest.raises(StoreError, match=r"val.h5 is an index.*shard-2-of-3.h5 does not exist"):
             open_features(index)
 
-    def test_a_shard_gone_while_reading(self, index: Path, shards: list[Path]) -> None:
+    def test_a_shard_removed_while_reading(self, index: Path, shards: list[Path]) -> None:
         reader = open_features(index)
         shards[1].unlink()
         with pytest.raises(StoreError, match=r"shard-2-of-3.h5.*No such file"):
@@ -191,7 +189,7 @@ class TestAfterwards:
             reader["image4"]
 
     @pytest.mark.parametrize("change", ["images", "settings", "status"])
-    def test_a_shard_made_anew(self, index: Path, shards: list[Path], change: str) -> None:
+    def test_a_replaced_shard(self, index: Path, shards: list[Path], change: str) -> None:
         if change == "status":
             with h5py.File(shards[1], "r+") as file:
                 file["status"][1] = 1
@@ -211,7 +209,7 @@ class TestAfterwards:
     def test_an_index_of_indexes_is_refused(self, index: Path, tmp_path: Path) -> None:
         index.rename(tmp_path / "val.shard-1-of-3.h5")
         shutil.copy(tmp_path / "val.shard-1-of-3.h5", index)
-        with pytest.raises(StoreError, match="is an index that"):
+        with pytest.raises(StoreError, match="is an index made by"):
             open_features(index)
 
 
@@ -227,12 +225,12 @@ class TestDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(join, "write_index", full)
-        with pytest.raises(StoreError, match="no space is left"):
+        with pytest.raises(StoreError, match="no space left"):
             join_stores(shards, index)
         assert index.read_bytes() == before
         assert sorted(os.listdir(tmp_path)) == listed
 
-    def test_a_copy_without_space_goes_on_later(
+    def test_a_copy_without_space_can_be_resumed(
         self, shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         original = FeatureStore.__getitem__

@@ -51,7 +51,7 @@ def test_names_and_package_versions_do_not_count() -> None:
         ("resize", "letterbox", "resize: squash here, letterbox there"),
     ],
 )
-def test_what_determines_the_numbers_counts_and_is_named(
+def test_fields_that_determine_the_values_count_and_are_named(
     field: str, value: object, line: str
 ) -> None:
     other = dataclasses.replace(SPEC, **{field: value})
@@ -76,15 +76,13 @@ def test_what_determines_the_numbers_counts_and_is_named(
         ("{", "[" * 100_000, "JSON"),
     ],
 )
-def test_a_spec_that_is_not_one_is_refused_naming_the_field(
-    old: str, new: str, message: str
-) -> None:
+def test_an_invalid_spec_is_refused_naming_the_field(old: str, new: str, message: str) -> None:
     with pytest.raises(StoreError, match=message):
         FeatureSpec.from_json(SPEC.to_json().replace(old, new))
 
 
-def test_a_spec_without_crops_is_what_it_was_before_there_were_any() -> None:
-    """Stores and checkpoints made before stay usable, and earlier programs read new stores."""
+def test_a_spec_without_crops_is_written_as_version_1() -> None:
+    """Older stores and checkpoints stay usable, and older programs can read new stores."""
     spec = dataclasses.replace(SPEC, packages={})
     fields = json.loads(spec.to_json())
     assert fields["version"] == 1

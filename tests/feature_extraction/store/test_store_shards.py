@@ -1,4 +1,4 @@
-"""How a folder is divided, and how a process learns which part is its own."""
+"""Dividing a folder into shards, and extracting them."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ class TestDivision:
         self, images: int, count: int, batch_size: int
     ) -> None:
         if images < count:
-            with pytest.raises(FeatureError, match="take at most"):
+            with pytest.raises(FeatureError, match="choose at most"):
                 Shard(1, count).rows(images, batch_size)
             return
         parts = [Shard(number, count).rows(images, batch_size) for number in range(1, count + 1)]
@@ -30,7 +30,7 @@ class TestDivision:
         sizes = [len(part) for part in parts]
         assert max(sizes) - min(sizes) <= batch_size
 
-    def test_shards_are_cut_between_batches_where_there_are_enough(self) -> None:
+    def test_shards_are_cut_between_batches_if_there_are_enough(self) -> None:
         assert [Shard(n, 3).rows(100, 10).start for n in (1, 2, 3)] == [0, 30, 60]
         assert [Shard(n, 3).rows(29, 10).start for n in (1, 2, 3)] == [0, 9, 19]
 
@@ -42,7 +42,7 @@ class TestNames:
             with pytest.raises(FeatureError, match="from 1"):
                 Shard.parse(wrong)
 
-    def test_its_file_is_beside_the_whole(self) -> None:
+    def test_its_file_is_next_to_the_joined_file(self) -> None:
         assert Shard(3, 8).path(Path("a/val.v2.h5")) == Path("a/val.v2.shard-3-of-8.h5")
 
 
@@ -50,7 +50,7 @@ class TestExtraction:
     def test_shards_hold_what_one_run_holds(
         self, files: list[ImageFile], encoder: Encoder, tmp_path: Path
     ) -> None:
-        """To the last bit: eleven images, two of them broken, batches of three, two shards."""
+        """Bit for bit: eleven images, two of them broken, batches of three, two shards."""
         extract(files, tmp_path / "one.h5", encoder, batch_size=3)
         whole = FeatureStore(tmp_path / "one.h5")
         listed: list[str] = []

@@ -1,4 +1,4 @@
-"""Pipes, devices and links to them among the files of features: refused, never waited for."""
+"""Pipes, devices and links to them among feature files are refused, not waited for."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def endless(path: Path) -> None:
 
 
 def listening(path: Path) -> None:
-    # The name of a socket may be short only.
+    # Names of sockets must be short.
     before = Path.cwd()
     os.chdir(path.parent)
     try:
@@ -69,7 +69,7 @@ def test_an_import_names_them(
 
 
 @SPECIAL
-def test_a_store_is_none(tmp_path: Path, make: Callable[[Path], None], kind: str) -> None:
+def test_a_store_is_not_read(tmp_path: Path, make: Callable[[Path], None], kind: str) -> None:
     path = tmp_path / "store.h5"
     make(path)
     for read in (FeatureStore, open_features, summarise):
@@ -81,7 +81,7 @@ def test_a_store_is_none(tmp_path: Path, make: Callable[[Path], None], kind: str
 
 
 @SPECIAL
-def test_a_member_of_an_index_is_none(
+def test_a_file_of_an_index_is_not_read(
     tmp_path: Path, make: Callable[[Path], None], kind: str
 ) -> None:
     members = [write_store(tmp_path, name) for name in "ab"]
@@ -128,14 +128,6 @@ def test_the_folder_of_an_export_is_checked(
         export_features(store, out, "h5")
 
 
-def test_a_marker_of_an_export_that_is_no_number_counts_nothing(tmp_path: Path) -> None:
-    store, out = FeatureStore(write_store(tmp_path)), tmp_path / "export"
-    export_features(store, out, "h5")
-    out.rename(tmp_path / "export.partial")
-    (tmp_path / "export.partial" / ".safe").write_text("many")
-    assert export_features(store, out, "h5").written == 1
-
-
 def test_a_file_of_groups_is_still_a_file(tmp_path: Path) -> None:
     path = tmp_path / "all.h5"
     with h5py.File(path, "w") as file:
@@ -154,7 +146,7 @@ def test_a_pipe_in_the_place_of_an_open_store_is_not_waited_for(tmp_path: Path) 
         store["a"]
 
 
-def test_a_journal_that_would_fill_memory_is_refused(tmp_path: Path) -> None:
+def test_an_oversized_journal_is_refused(tmp_path: Path) -> None:
     source, folder = tmp_path / "source", tmp_path / "out.h5.partial"
     source.mkdir()
     np.save(source / "a.npy", VALUES)
@@ -167,16 +159,16 @@ def test_a_journal_that_would_fill_memory_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [None, 3])
-def test_what_are_no_files_of_features_is_one_sentence(given: object) -> None:
+def test_other_objects_than_paths_are_refused(given: object) -> None:
     with pytest.raises(StoreError, match="expected a path, or several in a list"):
         open_features(given)
 
 
-def test_a_text_is_no_list_of_images(tmp_path: Path) -> None:
+def test_a_text_is_refused_as_a_list_of_images(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="text 'abc': expected a list of ids"):
         FeatureStore(write_store(tmp_path)).read("abc")
 
 
-def test_paths_may_be_texts(tmp_path: Path) -> None:
+def test_paths_can_be_strings(tmp_path: Path) -> None:
     path = str(write_store(tmp_path))
     assert summarise(path).done == len(open_features([path])) == 1

@@ -1,3 +1,5 @@
+"""Reading feature files: contract, workers, several files, damage, hostile files."""
+
 import dataclasses
 import multiprocessing
 import pickle
@@ -26,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 
 class TestContract:
-    """The objects of the file, as anyone may read them with h5py alone."""
+    """The objects of the file, as h5py alone reads them."""
 
     def test_objects_types_and_chunks(self, path: Path) -> None:
         with h5py.File(path) as file:
@@ -56,7 +58,7 @@ class TestReading:
         assert (store.tokens, store.channels, store.spec) == (6, 10, SPEC)
         assert store.image_size("c") == (4, 5)
 
-    def test_features_come_in_the_order_asked_for(self, path: Path) -> None:
+    def test_features_have_the_requested_order(self, path: Path) -> None:
         store, expected = FeatureStore(path), features_of(4)
         assert store["c"].dtype == np.float16
         assert np.array_equal(store["c"], expected[2])
@@ -65,7 +67,7 @@ class TestReading:
         store.close()
         assert np.array_equal(store["a"], expected[0])
 
-    def test_an_image_without_features_says_why(self, path: Path) -> None:
+    def test_error_for_an_image_without_features_gives_the_reason(self, path: Path) -> None:
         store = FeatureStore(path)
         with pytest.raises(StoreError, match="'bad'.*it is broken"):
             store["bad"]
@@ -82,7 +84,7 @@ class TestReading:
 
 
 def compress(path: Path) -> None:
-    """Store the features of a file anew as another tool might, compressed."""
+    """Rewrite the features of a file with gzip, as another tool might."""
     with h5py.File(path, "r+") as file:
         features = file["features"][:]
         del file["features"]
@@ -120,7 +122,7 @@ class _Rows(Dataset[torch.Tensor]):
 def test_workers_read_what_one_process_reads(
     tmp_path: Path, method: str | None, workers: int, kind: str
 ) -> None:
-    """Shuffled reads of an index, the parent's handles open as the workers start."""
+    """Shuffled reads of an index, with open handles in the parent when the workers start."""
     ids = [f"image{number}" for number in range(40)]
     shards = [
         write_store(tmp_path / "one.h5", ids[:25]),
@@ -148,7 +150,7 @@ def test_workers_read_what_one_process_reads(
 def test_features_laid_out_by_other_tools_read_the_same(
     path: Path, tmp_path: Path, how: str
 ) -> None:
-    """In one block or in pieces anywhere."""
+    """As one block, or as chunks in any order."""
     other = tmp_path / "other.h5"
     with h5py.File(path) as old, h5py.File(other, "w") as new:
         for name in set(old) - {"features"}:
@@ -165,14 +167,14 @@ def test_features_laid_out_by_other_tools_read_the_same(
 
 
 def test_a_store_replaced_while_in_use_is_an_error_in_new_workers(path: Path) -> None:
-    """Rows of the new file could be other images."""
+    """Rows of the new file may belong to other images."""
     store = FeatureStore(path)
     write_store(path, ["other", "images", "c"], seed=1)
     with pytest.raises(StoreError, match="replaced or changed after it was opened"):
         store["c"]
 
 
-def test_a_pickled_store_reads_in_another_place(path: Path) -> None:
+def test_a_pickled_store_can_be_read(path: Path) -> None:
     store = FeatureStore(path)
     first = store["a"]
     assert np.array_equal(pickle.loads(pickle.dumps(store))["a"], first)
@@ -229,7 +231,7 @@ class TestDamage:
             except StoreError:
                 continue
 
-    def test_missing_unfinished_and_folders_are_told_apart(self, tmp_path: Path) -> None:
+    def test_missing_unfinished_and_folders_are_distinguished(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="does not exist"):
             FeatureStore(tmp_path / "none.h5")
         (tmp_path / "half.h5.partial").mkdir()
@@ -327,7 +329,7 @@ def without_features(path: Path) -> Iterator[h5py.File]:
     ("shape", "chunks", "message"),
     [
         ((4, 60), None, "expected float16"),
-        ((4, 2**40, 2**10), (1, 1, 1), "no extraction makes"),
+        ((4, 2**40, 2**10), (1, 1, 1), "impossible shape"),
         ((4, 6, 10), (4, 6, 10), "one image per chunk"),
         ((2**30, 6, 10), (1, 6, 10), "incomplete"),
         ((4, 6, 11), (1, 6, 11), "incomplete"),
@@ -352,7 +354,7 @@ def test_absurd_shapes_are_refused(
         (None, "'spec'.*missing"),
         (np.int32(3), "not a text"),
         ("{}", "its version is None"),
-        (dataclasses.replace(SPEC, channels=11).to_json(), "not to be trusted"),
+        (dataclasses.replace(SPEC, channels=11).to_json(), "do not use the file"),
     ],
 )
 def test_a_wrong_spec_is_refused(path: Path, spec: object, message: str) -> None:

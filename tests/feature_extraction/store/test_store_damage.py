@@ -1,4 +1,4 @@
-"""Files damaged at random, and files made to do harm: a clear refusal or numbers, never more."""
+"""Randomly damaged files and hostile files: reading them returns values or raises an error."""
 
 import resource
 import subprocess
@@ -19,7 +19,7 @@ from feature_extraction.store.store import FeatureStore
 TRIALS = 300
 SECONDS = 100
 
-# In a process of its own: HDF5 may end it, or ask for any amount of memory.
+# In a separate process: HDF5 may crash it, or allocate any amount of memory.
 READ_DAMAGED = """
 import random, resource, signal, sys
 from pathlib import Path
@@ -58,7 +58,7 @@ for trial in range(trials):
 
 @pytest.mark.parametrize("kind", ["plain", "compressed", "index"])
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as on Linux")
-def test_random_damage_ends_in_numbers_or_a_refusal(tmp_path: Path, kind: str) -> None:
+def test_random_damage_gives_values_or_an_error(tmp_path: Path, kind: str) -> None:
     path = write_store(tmp_path / "plain.h5", ["a", "bad", "c", "dé"])
     if kind == "compressed":
         compress_store(path, path)
@@ -142,7 +142,7 @@ def _another_float(file: h5py.File) -> None:
         (_ids(np.zeros(4, [("name", "S4"), ("number", "i4")])), "expected UTF-8"),
         (_opaque, "expected UTF-8"),
         (_enumeration, "expected UTF-8"),
-        (_long_spec, r"2,\d+,\d+ characters; refused"),
+        (_long_spec, r"2,\d+,\d+ characters, expected at most"),
         (_reference_for_spec, "not a text"),
         (_references_for_shard, "not a text"),
         (_named_type, "Datatype, expected a dataset"),
@@ -150,7 +150,7 @@ def _another_float(file: h5py.File) -> None:
         (_another_float, "expected float16"),
     ],
 )
-def test_what_extraction_does_not_write_is_refused(
+def test_files_that_extraction_does_not_write_are_refused(
     path: Path, change: Callable[[h5py.File], None], message: str
 ) -> None:
     with h5py.File(path, "r+") as file:
@@ -167,7 +167,7 @@ def test_ids_of_other_tools_may_have_any_length(path: Path) -> None:
 
 
 def test_a_user_block_is_refused(path: Path) -> None:
-    """Places in the file would then not be what some versions of HDF5 say."""
+    """Some versions of HDF5 would then report wrong offsets."""
     content = path.read_bytes()
     path.write_bytes(bytes(512) + content)
     with pytest.raises(StoreError, match="512 bytes that are not HDF5"):
@@ -175,10 +175,10 @@ def test_a_user_block_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["image_id", "reason"])
-def test_text_that_many_images_share_is_not_multiplied(
+def test_text_shared_by_many_images_is_not_expanded(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thousand images, each with the same megabyte: some bytes of the file stand for 1 GB."""
+    """A thousand images that share one megabyte of text would expand to 1 GB."""
     ids = ["bad"] + [f"image{number}" for number in range(999)]
     path = write_store(tmp_path / "store.h5", ids)
     with h5py.File(path, "r+") as file:

@@ -1,3 +1,5 @@
+"""Reading one image's features from files of other programs: formats, damage, hostile files."""
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from safetensors.torch import save_file
 
 from feature_extraction.errors import FeatureFileError, StoreError
 from feature_extraction.exchange.foreign.feature_file import FeatureFile
+from feature_extraction.exchange.foreign.find import find_features
 from feature_extraction.exchange.foreign.read import read_features, read_shape
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4) / 8
@@ -53,17 +56,17 @@ class TestFinding:
         with pytest.raises(StoreError, match="no features in"):
             find_features(tmp_path)
         write_npy(tmp_path / "a.npy")
-        with pytest.raises(StoreError, match="neither a folder nor an HDF5 file"):
+        with pytest.raises(StoreError, match="an array whose rows have no names"):
             find_features(tmp_path / "a.npy")
         write_h5(tmp_path / "a.h5")
-        with pytest.raises(StoreError, match="two files are for the image 'a'"):
+        with pytest.raises(StoreError, match="two files have the image id 'a'"):
             find_features(tmp_path)
         (tmp_path / "cut.h5").write_bytes((tmp_path / "a.h5").read_bytes()[:300])
         with pytest.raises(StoreError, match="cannot be read as HDF5"):
             find_features(tmp_path / "cut.h5")
         with h5py.File(tmp_path / "store.h5", "w") as file:
             file["features"] = VALUES
-        with pytest.raises(StoreError, match="feature store already"):
+        with pytest.raises(StoreError, match="already a feature store"):
             find_features(tmp_path / "store.h5")
 
 
@@ -179,7 +182,7 @@ def gone(folder: Path) -> Path:
         (gone, "No such file"),
     ],
 )
-def test_damage_of_one_image_is_told_from_everything_else(
+def test_damage_to_one_image_is_distinguished_from_everything_else(
     tmp_path: Path, make: Callable[[Path], Path], message: str
 ) -> None:
     with pytest.raises(FeatureFileError, match=message):
@@ -332,7 +335,7 @@ def test_hostile_files_are_refused_before_reading(
         read_shape(FeatureFile("a", path))
 
 
-def test_sizes_of_photographs_beside_the_features(tmp_path: Path) -> None:
+def test_sizes_of_photographs_next_to_the_features(tmp_path: Path) -> None:
     path = write_h5(tmp_path / "a.h5")
     assert read_features(FeatureFile("a", path), (3, 4))[1] == (0, 0)
     with h5py.File(path, "r+") as file:
@@ -346,7 +349,7 @@ def test_sizes_of_photographs_beside_the_features(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "width", [-1, 2**40, 1.5, np.arange(3), "wide", h5py.SoftLink("/a/features")]
 )
-def test_sizes_that_are_none_are_refused(tmp_path: Path, width: object) -> None:
+def test_invalid_sizes_are_refused(tmp_path: Path, width: object) -> None:
     path = write_h5(tmp_path / "a.h5")
     with h5py.File(path, "r+") as file:
         file["a/img_h"] = 480
