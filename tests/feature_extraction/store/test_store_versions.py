@@ -1,8 +1,8 @@
 """Feature files of every version of the schema stay readable.
 
-`tests/golden/features` contains a small file of each version, and of each way in which a version was
-stored. A new version of the spec (`feature_extraction.spec`) adds a file; files are never removed
-or rewritten.
+`tests/golden/features` contains a small file of each version, and of each way in which one version
+was stored. A new version of the spec (`feature_extraction.spec`) adds a file; files are never
+removed or rewritten.
 """
 
 import dataclasses
