@@ -25,8 +25,8 @@ __all__ = [
     "Layer",
     "Precision",
     "ResizeRule",
+    "grid_side",
     "package_versions",
-    "square_side",
 ]
 
 # Version 2 added `crops`. A spec without crops is still written as version 1, so that its text and
@@ -175,10 +175,18 @@ class FeatureSpec:
 _ADAPTER = TypeAdapter(FeatureSpec)
 
 
-def square_side(cells: int) -> int | None:
-    """Return the side of a square grid of `cells` cells; `None` if they do not form a square."""
-    side = math.isqrt(cells)
-    return side if side * side == cells else None
+def grid_side(tokens: int, grids: int = 1) -> int | None:
+    """Return how many cells a side of each square grid has.
+
+    Args:
+        tokens: Number of cells of all grids together.
+        grids: Number of grids of the same size.
+
+    Returns:
+        The side; `None` if the cells do not form that many square grids.
+    """
+    side = math.isqrt(tokens // grids)
+    return side if grids * side * side == tokens else None
 
 
 def package_versions(more: Sequence[str] = ()) -> dict[str, str]:

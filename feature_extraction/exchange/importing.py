@@ -23,7 +23,7 @@ from feature_extraction.exchange.foreign.find import find_features
 from feature_extraction.exchange.foreign.read import read_features, read_shape
 from feature_extraction.images.decode import BACKGROUND, EXACT_PIXELS
 from feature_extraction.names import near_names_hint
-from feature_extraction.spec import IMPORTED, FeatureSpec, ResizeRule, square_side
+from feature_extraction.spec import IMPORTED, FeatureSpec, ResizeRule, grid_side
 from feature_extraction.store.layout import Status
 from feature_extraction.store.outputs import check_output_file, remove_leftovers
 from feature_extraction.store.store import FeatureStore
@@ -87,7 +87,7 @@ def imported_spec(
         resize: How photographs were resized to that square.
     """
     tokens, channels = shape
-    side = square_side(tokens)
+    side = grid_side(tokens)
     name_sha256 = hashlib.sha256(f"{IMPORTED}: {encoder}".encode()).hexdigest()
     return FeatureSpec(
         encoder=encoder,

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from feature_extraction.errors import StoreError
-from feature_extraction.spec import FeatureSpec, package_versions
+from feature_extraction.spec import FeatureSpec, grid_side, package_versions
 
 SPEC = FeatureSpec(
     encoder="RN101",
@@ -102,3 +102,11 @@ def test_crops_count_and_are_written_as_version_2() -> None:
     assert (cropped.squares, cropped.tokens) == (10, 10 * 49)
     assert (SPEC.squares, SPEC.tokens) == (1, 49)
     assert pickle.loads(pickle.dumps(cropped)) == cropped
+
+
+@pytest.mark.parametrize(
+    ("tokens", "grids", "side"),
+    [(49, 1, 7), (1, 1, 1), (50, 1, None), (10 * 49, 10, 7), (98, 1, None), (99, 2, None)],
+)
+def test_the_side_of_square_grids(tokens: int, grids: int, side: int | None) -> None:
+    assert grid_side(tokens, grids) == side
