@@ -19,12 +19,12 @@ from feature_extraction.names import near_names_hint
 from feature_extraction.pipeline import fill_store
 from feature_extraction.progress import OnProgress
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store.partial import PartialStore
+from feature_extraction.store.outputs import check_output_file, remove_leftovers
 from feature_extraction.store.shards import Shard, ShardRecord, image_list_sha256
 from feature_extraction.store.store import FeatureStore
-from feature_extraction.store.targets import check_target, remove_leftovers
+from feature_extraction.store.writer import StoreWriter
 
-__all__ = ["ExtractionResult", "OnProgress", "extract"]
+__all__ = ["ExtractionResult", "extract"]
 
 SHOWN_IDS = 5
 
@@ -88,12 +88,12 @@ def extract(
     """
     started = time.monotonic()
     out = Path(out)
-    check_target(out)
+    check_output_file(out)
     files = list(find_images(Path(images)) if isinstance(images, str | Path) else images)
     record = None
     if shard is not None:
         out = shard.path(out)
-        check_target(out)
+        check_output_file(out)
         record, files = _select_shard(files, shard, batch_size)
     previous = _previous_store(out, encoder.spec, files, record)
     redone = set() if previous is None else _rows_to_retry(previous, files, encoder.spec)
@@ -104,9 +104,9 @@ def extract(
         failures = previous.failures
     else:
         image_ids = [file.image_id for file in files]
-        with PartialStore(out, encoder.spec, image_ids, record) as partial:
+        with StoreWriter(out, encoder.spec, image_ids, record) as partial:
             if previous is not None:
-                partial.adopt(previous, redone=redone)
+                partial.copy_from(previous, skip=redone)
             extracted = fill_store(
                 partial,
                 files,

@@ -23,9 +23,9 @@ from feature_extraction.encoders.encoder import Encoder
 from feature_extraction.images.decoding_pool import DecodedBatch, decoded_batches
 from feature_extraction.images.finding import ImageFile
 from feature_extraction.progress import OnProgress
-from feature_extraction.store.batch_writer import BatchWriter
+from feature_extraction.store.background_writer import BackgroundWriter
 from feature_extraction.store.layout import Status
-from feature_extraction.store.partial import Batch, PartialStore
+from feature_extraction.store.writer import Batch, StoreWriter
 
 # N images per batch, K squares per image, S square size, V tokens, C channels
 
@@ -49,7 +49,7 @@ def default_workers(cores: int, device: torch.device) -> int:
 
 
 def fill_store(
-    partial: PartialStore,
+    partial: StoreWriter,
     files: Sequence[ImageFile],
     encoder: Encoder,
     *,
@@ -87,7 +87,7 @@ def fill_store(
     done = int((status != Status.PENDING).sum())
     failed = int((status == Status.FAILED).sum())
     with (
-        BatchWriter(partial) as writer,
+        BackgroundWriter(partial) as writer,
         decoded_batches(
             files, starts, encoder.spec, batch_size=batch_size, workers=workers
         ) as batches,

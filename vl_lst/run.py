@@ -16,7 +16,7 @@ from torch import Tensor
 from eval.errors import InputError, OutputError
 from eval.outputs import check_output
 from feature_extraction.encoders.encoder import Encoder, encode_image, encoder_from_spec
-from feature_extraction.store.store import open_features
+from feature_extraction.store import open_features
 from tasks import ExampleTable, Score, Task, with_own_files
 from tasks._calls import as_path
 from vl_lst.backbones.loading import DEMO

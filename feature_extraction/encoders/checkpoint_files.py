@@ -7,7 +7,6 @@ would block, and reading a link to `/dev/zero` would fill memory. Nothing is unp
 import json
 import math
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from feature_extraction.errors import EncoderError
-from feature_extraction.store.disk import file_kind
+from feature_extraction.store.disk import require_regular_file
 
 __all__ = [
     "INDEX_NAME",
@@ -32,7 +31,6 @@ __all__ = [
     "read_json_object",
     "read_safetensors",
     "read_shapes",
-    "require_regular_file",
     "weights_in_folder",
 ]
 
@@ -71,32 +69,6 @@ def is_present(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
-    """Refuse a file that would block its reader or never end.
-
-    Raises:
-        EncoderError: There is no such file, it is not a regular file, or it is larger than
-            `max_bytes`.
-    """
-    try:
-        found = path.stat()
-    except (OSError, ValueError) as error:
-        if path.is_symlink():
-            raise EncoderError(
-                f"{path} is a link that leads nowhere: expected a regular file. Copy the file that "
-                "it should lead to."
-            ) from None
-        reason = getattr(error, "strerror", None) or error
-        raise EncoderError(f"{path} cannot be read: {reason}") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise EncoderError(f"{path} is {file_kind(found.st_mode)}: expected a regular file")
-    if max_bytes is not None and found.st_size > max_bytes:
-        raise EncoderError(
-            f"{path} has {found.st_size / 2**20:,.0f} MiB: expected at most "
-            f"{max_bytes / 2**20:,.0f} MiB of JSON"
-        )
-
-
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -104,7 +76,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         EncoderError: The file is missing, not a regular file, too large, not JSON, or not an
             object.
     """
-    require_regular_file(path, MAX_JSON_BYTES)
+    require_regular_file(path, max_bytes=MAX_JSON_BYTES, must_exist=True, error=EncoderError)
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
@@ -224,7 +196,7 @@ def _require_safetensors(path: Path) -> None:
         raise EncoderError(
             f"no such file: {path}{pickled}. Weights are read from safetensors files."
         )
-    require_regular_file(path)
+    require_regular_file(path, must_exist=True, error=EncoderError)
 
 
 def _damaged(path: Path, error: Exception) -> EncoderError:

@@ -23,7 +23,7 @@ from feature_extraction.images.decode import EXACT_PIXELS, decode_image
 from feature_extraction.images.preprocess import prepare
 from feature_extraction.spec import (
     IMPORTED,
-    MOST_CROPS,
+    MAX_CROPS,
     FeatureSpec,
     Layer,
     Precision,
@@ -198,8 +198,8 @@ def build_encoder(
     _check_choice("layer", layer, get_args(Layer))
     _check_choice("resize", resize, get_args(ResizeRule))
     _check_choice("precision", precision, get_args(Precision))
-    if not 1 <= crops <= MOST_CROPS:
-        raise EncoderError(f"crops is {crops}, expected 1 to {MOST_CROPS}")
+    if not 1 <= crops <= MAX_CROPS:
+        raise EncoderError(f"crops is {crops}, expected 1 to {MAX_CROPS}")
     torch_device = _find_device(device)
     with _folder_in_errors(encoder):
         architecture = find_architecture(encoder)

@@ -28,12 +28,12 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
+from eval.regular_files import file_kind
 from feature_extraction.errors import ImageError
 from feature_extraction.images.colours import rgb_converter
 from feature_extraction.images.decoder_messages import discard_decoder_messages
 from feature_extraction.images.finding import HEIF_EXTRA
 from feature_extraction.images.png_metadata import open_png
-from feature_extraction.store.disk import file_kind
 
 __all__ = [
     "EXACT_PIXELS",

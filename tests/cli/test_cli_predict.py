@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_run import TinyWorld
 
 from eval.errors import InputError
-from feature_extraction.store.store import open_features
+from feature_extraction.store import open_features
 from vl_lst.cli import main
 from vl_lst.run import load_run
 from vl_lst.training.session import train

@@ -18,7 +18,7 @@ from feature_extraction.encoders.encoder import Encoder, build_encoder, encode_i
 from feature_extraction.errors import EncoderError, ImageError, StoreError
 from feature_extraction.extract import extract
 from feature_extraction.images.finding import ImageFile, find_images
-from feature_extraction.store import partial
+from feature_extraction.store import writer
 from feature_extraction.store.store import FeatureStore
 
 pytestmark = pytest.mark.filterwarnings(
@@ -180,7 +180,7 @@ class TestBeforeDecoding:
             with pytest.raises(StoreError, match="another process"):
                 extract(files, out, encoder)
 
-        with partial.PartialStore(out, encoder.spec, ids) as held:
+        with writer.StoreWriter(out, encoder.spec, ids) as held:
             assert in_child(work) == 0
             assert (held.status == 0).all()
         extract(files, out, encoder)
@@ -212,12 +212,12 @@ class TestSecondRun:
         self, files: list[ImageFile], encoder: Encoder, resnet_folder: Path, tmp_path: Path
     ) -> None:
         ids = [file.image_id for file in files]
-        with partial.PartialStore(tmp_path / "out.h5", encoder.spec, ids):
+        with writer.StoreWriter(tmp_path / "out.h5", encoder.spec, ids):
             pass
         other = build_encoder(resnet_folder, resize="letterbox", device="cpu")
         with pytest.raises(StoreError, match="resize: squash here, letterbox there"):
             extract(files, tmp_path / "out.h5", other)
-        with pytest.raises(StoreError, match="images: 11 there, 10 now"):
+        with pytest.raises(StoreError, match="images: 11 here, 10 there"):
             extract(files[1:], tmp_path / "out.h5", encoder)
 
 
@@ -242,10 +242,10 @@ def kill_at_call(number: int, *, before: bool) -> None:
         return call
 
     for name in SYSTEM_CALLS:
-        setattr(partial.os, name, counted(getattr(os, name)))
-    partial.shutil.rmtree = counted(shutil.rmtree)
-    partial.write_layout = counted(partial.write_layout)
-    partial.SECONDS_BETWEEN_COMMITS = 0.0
+        setattr(writer.os, name, counted(getattr(os, name)))
+    writer.shutil.rmtree = counted(shutil.rmtree)
+    writer.write_layout = counted(writer.write_layout)
+    writer.SECONDS_BETWEEN_COMMITS = 0.0
 
 
 class TestKilled:
@@ -270,7 +270,7 @@ class TestKilled:
             code = in_child(work)
             extract(files, out, encoder, batch_size=BATCH)
             assert out.read_bytes() == undisturbed
-            assert not partial.partial_folder(out).exists()
+            assert not writer.partial_folder(out).exists()
             out.unlink()
             if code == 0:
                 break
@@ -284,7 +284,7 @@ class TestKilled:
         out, generator = tmp_path / "out.h5", random.Random(7)
 
         def work() -> None:
-            partial.SECONDS_BETWEEN_COMMITS = 0.0
+            writer.SECONDS_BETWEEN_COMMITS = 0.0
             extract(
                 files, out, encoder, batch_size=BATCH,
                 on_progress=lambda done, total, note="": time.sleep(0.02),
@@ -307,7 +307,7 @@ class TestKilled:
     ) -> None:
         """As after a power failure during an append."""
         out = tmp_path / "out.h5"
-        monkeypatch.setattr(partial, "SECONDS_BETWEEN_COMMITS", 0.0)
+        monkeypatch.setattr(writer, "SECONDS_BETWEEN_COMMITS", 0.0)
 
         def stop(done: int, total: int, note: str = "") -> None:
             if done >= 6:
@@ -316,7 +316,7 @@ class TestKilled:
         with pytest.raises(KeyboardInterrupt):
             extract(files, out, encoder, batch_size=BATCH, on_progress=stop)
         assert not out.exists()
-        journal = partial.partial_folder(out) / "journal.jsonl"
+        journal = writer.partial_folder(out) / "journal.jsonl"
         journal.write_bytes(journal.read_bytes()[:-cut])
         result = extract(files, out, encoder, batch_size=BATCH)
         assert result.extracted == 8
@@ -345,8 +345,8 @@ class TestNoSpace:
             return original(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(partial, "SECONDS_BETWEEN_COMMITS", 0.0)
-            patch.setattr(partial.os, name, full)
+            patch.setattr(writer, "SECONDS_BETWEEN_COMMITS", 0.0)
+            patch.setattr(writer.os, name, full)
             with pytest.raises(StoreError, match="no space left.*run the same command again"):
                 extract(files, out, encoder, batch_size=BATCH)
             assert not out.exists()

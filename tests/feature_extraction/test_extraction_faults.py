@@ -25,7 +25,7 @@ from feature_extraction.extract import extract
 from feature_extraction.images import decode
 from feature_extraction.images.decode import decode_image
 from feature_extraction.images.finding import ImageFile, find_images
-from feature_extraction.store import partial
+from feature_extraction.store import writer
 from feature_extraction.store.store import FeatureStore
 
 pytestmark = pytest.mark.filterwarnings(
@@ -54,7 +54,7 @@ def test_killed_at_random_instants_every_finished_file_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Six SIGKILLs to an extraction in two shards; `benchmarks/kills.py` sends fifty."""
-    monkeypatch.setattr(partial, "SECONDS_BETWEEN_COMMITS", 1.0)
+    monkeypatch.setattr(writer, "SECONDS_BETWEEN_COMMITS", 1.0)
     hit, different = kills.kill_and_finish(files, encoder, tmp_path, kills=6, seed=1)
     assert hit > 0
     assert different == 0
@@ -120,7 +120,7 @@ class TestDisk:
 
         def work() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (len(undisturbed) // 2,) * 2)
-            partial.SECONDS_BETWEEN_COMMITS = 0.0
+            writer.SECONDS_BETWEEN_COMMITS = 0.0
             try:
                 extract(files, out, encoder, batch_size=BATCH)
             except StoreError as error:
@@ -285,7 +285,7 @@ class TestFinishedBatches:
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwrite", full)
-            with pytest.raises(StoreError, match=r"no space left .* after 3 of 11 images"):
+            with pytest.raises(StoreError, match=r"no space left .* 3 of 11 images are done"):
                 extract(files, out, encoder, batch_size=BATCH, workers=2)
         assert calls == 2
         assert decoding_processes(os.getpid()) == []

@@ -27,12 +27,12 @@ from feature_extraction.encoders.checkpoint_files import (
     read_json_object,
     read_safetensors,
     read_shapes,
-    require_regular_file,
     weights_in_folder,
 )
 from feature_extraction.encoders.library_guard import guard_library_call
 from feature_extraction.encoders.weights import fetch_from_hub
-from feature_extraction.errors import FeatureError
+from feature_extraction.errors import EncoderError, FeatureError
+from feature_extraction.store.disk import require_regular_file
 from vl_lst.errors import ModelError
 
 __all__ = [
@@ -278,7 +278,9 @@ def _copy_tokenizer(folder: Path, target: Path) -> None:
         if is_present(folder / name):
             if name == TOKENIZER_NAME:
                 read_json_object(folder / name)
-            require_regular_file(folder / name, MAX_JSON_BYTES)
+            require_regular_file(
+                folder / name, max_bytes=MAX_JSON_BYTES, must_exist=True, error=EncoderError
+            )
             (target / name).write_bytes((folder / name).read_bytes())
 
 

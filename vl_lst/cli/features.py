@@ -100,7 +100,7 @@ def verify(
     from feature_extraction.errors import StoreError
     from feature_extraction.exchange.verification import verify as compare
     from feature_extraction.images.finding import left_out_note
-    from feature_extraction.store.store import open_features
+    from feature_extraction.store import open_features
     from vl_lst.bundled import CLIP_FOLDER
 
     store = open_features(file)
@@ -262,7 +262,7 @@ def export(
     Example: vl-lst features export val2014.h5 --out val2014_arrow --format arrow
     """
     from feature_extraction.exchange.exporting import export_features
-    from feature_extraction.store.store import open_features
+    from feature_extraction.store import open_features
 
     store = open_features(file)
     with progress("exporting", quiet=quiet) as report:

@@ -22,10 +22,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eval.files import MAX_RUN_FILE_BYTES, read_json
 from eval.outputs import write_json
-from eval.regular_files import require_regular_if_any
+from eval.regular_files import file_kind, require_regular_if_any
 from feature_extraction.errors import StoreError
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store.disk import file_kind
 from tasks import Task
 from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.recipes import Recipe, dump_recipe, load_recipe

@@ -11,8 +11,8 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from eval.errors import InputError
+from feature_extraction.store import open_features
 from feature_extraction.store.disk import is_out_of_space
-from feature_extraction.store.store import open_features
 from tasks._calls import as_path
 from vl_lst.data.examples import ids_digest
 from vl_lst.data.task_data import TaskData, batch_task, load_examples, text_samples

@@ -202,7 +202,7 @@ class TestSpecialFiles:
     @pytest.mark.parametrize("device", ["/dev/zero", "/dev/tty"])
     def test_a_link_to_a_device(self, tmp_path: Path, device: str) -> None:
         (tmp_path / "a.jpg").symlink_to(device)
-        with pytest.raises(ImageError, match="it is a character device"):
+        with pytest.raises(ImageError, match="it is a device"):
             decode_image(tmp_path / "a.jpg", 32)
 
     def test_a_link_to_itself(self, tmp_path: Path) -> None:
