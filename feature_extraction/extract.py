@@ -96,27 +96,27 @@ def extract(
         check_output_file(out)
         record, files = _select_shard(files, shard, batch_size)
     previous = _previous_store(out, encoder.spec, files, record)
-    redone = set() if previous is None else _rows_to_retry(previous, files, encoder.spec)
+    retried = set() if previous is None else _rows_to_retry(previous, files, encoder.spec)
     extracted = 0
-    if previous is not None and not redone:
-        # A run that was killed between its last two steps leaves some behind.
+    if previous is not None and not retried:
+        # A run that is killed between its last two steps leaves a folder behind.
         remove_leftovers(out)
         failures = previous.failures
     else:
         image_ids = [file.image_id for file in files]
-        with StoreWriter(out, encoder.spec, image_ids, record) as partial:
+        with StoreWriter(out, encoder.spec, image_ids, record) as writer:
             if previous is not None:
-                partial.copy_from(previous, skip=redone)
+                writer.copy_from(previous, skip=retried)
             extracted = fill_store(
-                partial,
+                writer,
                 files,
                 encoder,
                 batch_size=batch_size,
                 workers=workers,
                 on_progress=on_progress,
             )
-            partial.finish()
-        failures = {image_ids[row]: reason for row, reason in enumerate(partial.reasons) if reason}
+            writer.finish()
+        failures = {image_ids[row]: reason for row, reason in enumerate(writer.reasons) if reason}
     return ExtractionResult(
         path=out,
         images=len(files),

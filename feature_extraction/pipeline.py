@@ -49,7 +49,7 @@ def default_workers(cores: int, device: torch.device) -> int:
 
 
 def fill_store(
-    partial: StoreWriter,
+    store: StoreWriter,
     files: Sequence[ImageFile],
     encoder: Encoder,
     *,
@@ -62,7 +62,7 @@ def fill_store(
     If an exception or an interrupt ends it, all encoded batches are written first.
 
     Args:
-        partial: The unfinished store of these images.
+        store: Writer of the unfinished store of these images.
         files: All images of the store.
         encoder: The encoder.
         batch_size: Images per batch.
@@ -77,7 +77,7 @@ def fill_store(
         EncoderError: Features are not finite.
         FeatureError: A decoding process exited unexpectedly.
     """
-    status = partial.status.copy()
+    status = store.status.copy()
     starts = [
         start
         for start in range(0, len(files), batch_size)
@@ -87,7 +87,7 @@ def fill_store(
     done = int((status != Status.PENDING).sum())
     failed = int((status == Status.FAILED).sum())
     with (
-        BackgroundWriter(partial) as writer,
+        BackgroundWriter(store) as writer,
         decoded_batches(
             files, starts, encoder.spec, batch_size=batch_size, workers=workers
         ) as batches,

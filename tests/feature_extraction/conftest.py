@@ -59,10 +59,10 @@ def photographs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def undisturbed(photographs: Path, encoder: Encoder, tmp_path: Path) -> bytes:
+def uninterrupted(photographs: Path, encoder: Encoder, tmp_path: Path) -> bytes:
     """The content of the file of an uninterrupted extraction with three images per batch."""
-    extract(photographs, tmp_path / "undisturbed.h5", encoder, batch_size=3)
-    return (tmp_path / "undisturbed.h5").read_bytes()
+    extract(photographs, tmp_path / "uninterrupted.h5", encoder, batch_size=3)
+    return (tmp_path / "uninterrupted.h5").read_bytes()
 
 
 @pytest.fixture

@@ -93,10 +93,10 @@ class TestResult:
         assert len(FeatureStore(tmp_path / "out.h5")) == 0
 
     def test_decoding_in_workers_changes_nothing(
-        self, photographs: Path, encoder: Encoder, tmp_path: Path, undisturbed: bytes
+        self, photographs: Path, encoder: Encoder, tmp_path: Path, uninterrupted: bytes
     ) -> None:
         extract(photographs, tmp_path / "out.h5", encoder, batch_size=BATCH, workers=2)
-        assert (tmp_path / "out.h5").read_bytes() == undisturbed
+        assert (tmp_path / "out.h5").read_bytes() == uninterrupted
 
     def test_the_callers_random_numbers_are_left_alone(
         self, photographs: Path, encoder: Encoder, tmp_path: Path
@@ -249,7 +249,7 @@ def kill_at_call(number: int, *, before: bool) -> None:
 
 
 class TestKilled:
-    """Whenever it is killed, the finished file is identical to that of an undisturbed run."""
+    """Whenever it is killed, the finished file is identical to that of an uninterrupted run."""
 
     @pytest.mark.parametrize("before", [True, False])
     def test_at_every_step_that_changes_files(
@@ -257,7 +257,7 @@ class TestKilled:
         files: list[ImageFile],
         encoder: Encoder,
         tmp_path: Path,
-        undisturbed: bytes,
+        uninterrupted: bytes,
         before: bool,
     ) -> None:
         out = tmp_path / "out.h5"
@@ -269,7 +269,7 @@ class TestKilled:
 
             code = in_child(work)
             extract(files, out, encoder, batch_size=BATCH)
-            assert out.read_bytes() == undisturbed
+            assert out.read_bytes() == uninterrupted
             assert not writer.partial_folder(out).exists()
             out.unlink()
             if code == 0:
@@ -278,7 +278,7 @@ class TestKilled:
         assert number > 20
 
     def test_repeatedly_at_random_instants(
-        self, files: list[ImageFile], encoder: Encoder, tmp_path: Path, undisturbed: bytes
+        self, files: list[ImageFile], encoder: Encoder, tmp_path: Path, uninterrupted: bytes
     ) -> None:
         """Each run is killed after some milliseconds, and the next one resumes it."""
         out, generator = tmp_path / "out.h5", random.Random(7)
@@ -293,7 +293,7 @@ class TestKilled:
         for _ in range(12):
             in_child(work, kill_after=generator.uniform(0.0, 0.15))
         extract(files, out, encoder, batch_size=BATCH)
-        assert out.read_bytes() == undisturbed
+        assert out.read_bytes() == uninterrupted
 
     @pytest.mark.parametrize("cut", [1, 5, 40])
     def test_with_a_truncated_last_line_in_the_journal(
@@ -301,7 +301,7 @@ class TestKilled:
         files: list[ImageFile],
         encoder: Encoder,
         tmp_path: Path,
-        undisturbed: bytes,
+        uninterrupted: bytes,
         cut: int,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
@@ -320,7 +320,7 @@ class TestKilled:
         journal.write_bytes(journal.read_bytes()[:-cut])
         result = extract(files, out, encoder, batch_size=BATCH)
         assert result.extracted == 8
-        assert out.read_bytes() == undisturbed
+        assert out.read_bytes() == uninterrupted
 
 
 class TestNoSpace:
@@ -330,7 +330,7 @@ class TestNoSpace:
         files: list[ImageFile],
         encoder: Encoder,
         tmp_path: Path,
-        undisturbed: bytes,
+        uninterrupted: bytes,
         name: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
@@ -351,4 +351,4 @@ class TestNoSpace:
                 extract(files, out, encoder, batch_size=BATCH)
             assert not out.exists()
         extract(files, out, encoder, batch_size=BATCH)
-        assert out.read_bytes() == undisturbed
+        assert out.read_bytes() == uninterrupted

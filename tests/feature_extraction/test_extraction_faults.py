@@ -61,7 +61,7 @@ def test_killed_at_random_instants_every_finished_file_is_the_same(
 
 
 def test_after_a_kill_its_decoding_processes_exit_and_it_can_be_resumed_at_once(
-    files: list[ImageFile], encoder: Encoder, tmp_path: Path, undisturbed: bytes
+    files: list[ImageFile], encoder: Encoder, tmp_path: Path, uninterrupted: bytes
 ) -> None:
     out, seen = tmp_path / "out.h5", tmp_path / "processes"
 
@@ -77,14 +77,14 @@ def test_after_a_kill_its_decoding_processes_exit_and_it_can_be_resumed_at_once(
     process.join()
     assert process.exitcode == -signal.SIGKILL
     extract(files, out, encoder, batch_size=BATCH)
-    assert out.read_bytes() == undisturbed
+    assert out.read_bytes() == uninterrupted
     found = [int(number) for number in seen.read_text().split()]
     assert len(found) == 2
     wait_until_gone(found)
 
 
 def test_an_interrupted_extraction_leaves_no_process_and_is_resumed(
-    files: list[ImageFile], encoder: Encoder, tmp_path: Path, undisturbed: bytes
+    files: list[ImageFile], encoder: Encoder, tmp_path: Path, uninterrupted: bytes
 ) -> None:
     """Ctrl-C reaches only this process, and encoded batches are written before it exits."""
     out, threads = tmp_path / "out.h5", threading.active_count()
@@ -107,19 +107,19 @@ def test_an_interrupted_extraction_leaves_no_process_and_is_resumed(
     assert threading.active_count() == threads
     assert not out.exists()
     assert extract(files, out, encoder, batch_size=BATCH, workers=2).extracted == len(files) - 6
-    assert out.read_bytes() == undisturbed
+    assert out.read_bytes() == uninterrupted
     assert decoding_processes(os.getpid()) == []
 
 
 class TestDisk:
     def test_a_full_disk(
-        self, files: list[ImageFile], encoder: Encoder, tmp_path: Path, undisturbed: bytes
+        self, files: list[ImageFile], encoder: Encoder, tmp_path: Path, uninterrupted: bytes
     ) -> None:
         """Simulated by a limit on the size of files, which makes the system refuse the write."""
         out, message = tmp_path / "out.h5", tmp_path / "message.txt"
 
         def work() -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (len(undisturbed) // 2,) * 2)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(uninterrupted) // 2,) * 2)
             writer.SECONDS_BETWEEN_COMMITS = 0.0
             try:
                 extract(files, out, encoder, batch_size=BATCH)
@@ -132,7 +132,7 @@ class TestDisk:
         assert "no space left on the device" in message.read_text()
         assert not out.exists()
         extract(files, out, encoder, batch_size=BATCH)
-        assert out.read_bytes() == undisturbed
+        assert out.read_bytes() == uninterrupted
 
     def test_a_read_only_output(
         self,
@@ -160,7 +160,7 @@ class TestDisk:
 
 class TestImages:
     def test_a_deleted_image_is_listed_and_added_when_it_is_back(
-        self, photographs: Path, encoder: Encoder, tmp_path: Path, undisturbed: bytes
+        self, photographs: Path, encoder: Encoder, tmp_path: Path, uninterrupted: bytes
     ) -> None:
         out, last, moved = tmp_path / "out.h5", photographs / "photo8.png", tmp_path / "moved.png"
 
@@ -173,7 +173,7 @@ class TestImages:
         assert len(FeatureStore(out)) == 8
         moved.rename(last)
         extract(photographs, out, encoder, batch_size=BATCH)
-        assert out.read_bytes() == undisturbed
+        assert out.read_bytes() == uninterrupted
 
     def test_an_image_that_changes_while_it_is_read_is_an_error(
         self, photographs: Path, monkeypatch: pytest.MonkeyPatch
@@ -211,7 +211,7 @@ class TestFinishedBatches:
         files: list[ImageFile],
         encoder: Encoder,
         tmp_path: Path,
-        undisturbed: bytes,
+        uninterrupted: bytes,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         out, original, calls = tmp_path / "out.h5", encoder.encode, 0
@@ -229,14 +229,14 @@ class TestFinishedBatches:
                 extract(files, out, encoder, batch_size=BATCH)
         assert not out.exists()
         assert extract(files, out, encoder, batch_size=BATCH).extracted == 5
-        assert out.read_bytes() == undisturbed
+        assert out.read_bytes() == uninterrupted
 
     def test_a_decoding_process_that_is_killed(
         self,
         files: list[ImageFile],
         encoder: Encoder,
         tmp_path: Path,
-        undisturbed: bytes,
+        uninterrupted: bytes,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """It waits until the first batch is finished, and is killed at the last photograph."""
@@ -263,14 +263,14 @@ class TestFinishedBatches:
         assert decoding_processes(os.getpid()) == []
         result = extract(files, out, encoder, batch_size=BATCH)
         assert 0 < result.extracted < len(files)
-        assert out.read_bytes() == undisturbed
+        assert out.read_bytes() == uninterrupted
 
     def test_a_disk_that_fills_up_during_decoding(
         self,
         files: list[ImageFile],
         encoder: Encoder,
         tmp_path: Path,
-        undisturbed: bytes,
+        uninterrupted: bytes,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """The writing thread hits it; the extraction reports it and writes nothing more."""
@@ -290,4 +290,4 @@ class TestFinishedBatches:
         assert calls == 2
         assert decoding_processes(os.getpid()) == []
         extract(files, out, encoder, batch_size=BATCH)
-        assert out.read_bytes() == undisturbed
+        assert out.read_bytes() == uninterrupted
