@@ -144,7 +144,7 @@ def token_shape(file: FeatureFile, shape: tuple[int, ...]) -> tuple[int, int]:
                 "feature map [channels, rows, columns], save it as [rows * columns, channels]"
             )
         raise refusal(
-            file,
+            file.path,
             f"the features of {file.image_id!r} have the shape {list(shape)}, expected "
             f"[tokens, channels] or [channels]{many}",
         )
@@ -197,9 +197,9 @@ def describe_damage(path: Path, error: Exception, place: str | None = None) -> s
     return f"{place or path} is damaged or cut short: {reason}"
 
 
-def refusal(file: FeatureFile, found: str) -> StoreError:
+def refusal(path: Path, found: str) -> StoreError:
     """Return the error for a file that is not read because of what was found in it."""
     return StoreError(
-        f"{file.path}: {found}. It was not read. Replace or remove the file and run the same "
+        f"{path}: {found}. It was not read. Replace or remove the file and run the same "
         "command again."
     )

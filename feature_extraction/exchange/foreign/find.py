@@ -164,7 +164,7 @@ def _in_folder(folder: Path, exclude: Path | None) -> FoundFeatures:
         if path.suffix == ".npy":
             raise _nameless_error(path)
         raise refusal(
-            FeatureFile("", path),
+            path,
             "it seems to hold the features of many images; to import them, pass the file itself",
         )
     files = [
@@ -199,7 +199,7 @@ def _find_clip_retrieval(
             )
         require_regular_file(metadata)
         try:
-            names = read_names(FeatureFile("", metadata))
+            names = read_names(metadata)
         except DAMAGE_ERRORS as error:
             raise StoreError(describe_damage(metadata, error)) from None
         files += _rows(open_table(path), names, metadata)
@@ -228,16 +228,15 @@ def _read_names_next_to(path: Path) -> list[str] | None:
             if names_path == path or not names_path.exists():
                 continue
             require_regular_file(names_path)
-            file = FeatureFile("", names_path)
             try:
                 if names_path.suffix == ".npy":
                     with names_path.open("rb") as opened:
                         return read_npy_names(
-                            file, opened, open_table(path).rows, names_path.stat().st_size
+                            names_path, opened, open_table(path).rows, names_path.stat().st_size
                         )
                 text = read_small_text(names_path, MAX_LIST_BYTES)
             except UnicodeDecodeError:
-                raise refusal(file, "it is not text in UTF-8") from None
+                raise refusal(names_path, "it is not text in UTF-8") from None
             except DAMAGE_ERRORS as error:
                 raise StoreError(describe_damage(names_path, error)) from None
             try:
@@ -245,9 +244,9 @@ def _read_names_next_to(path: Path) -> list[str] | None:
                 is_json = names_path.suffix == ".json"
                 names = json.loads(text) if is_json else text.rstrip("\n").split("\n")
             except (ValueError, RecursionError):
-                raise refusal(file, "it is not a JSON list of names") from None
+                raise refusal(names_path, "it is not a JSON list of names") from None
             if not isinstance(names, list) or any(type(each) not in (str, int) for each in names):
-                raise refusal(file, "it is not a JSON list of names")
+                raise refusal(names_path, "it is not a JSON list of names")
             return [str(each) for each in names]
     return None
 
@@ -317,7 +316,7 @@ def _nameless_error(path: Path) -> StoreError:
         table = open_table(path)
         shape = f" of the shape {[table.rows, *table.row_shape]}"
     return refusal(
-        FeatureFile("", path),
+        path,
         f"it seems to hold the features{shape} of many images, but there are no image names. "
         f"{HOW_TO_NAME_ROWS}",
     )

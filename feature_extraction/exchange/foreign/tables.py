@@ -62,10 +62,9 @@ class Table(ABC):
     """
 
     def __init__(self, path: Path, shape: Sequence[int], chunk_rows: int = 1) -> None:
-        file = FeatureFile("", path)
         if len(shape) not in (2, 3) or not 1 <= shape[0] <= MAX_IMAGES:
             raise refusal(
-                file,
+                path,
                 f"the features have the shape {list(shape)}, expected [images, tokens, channels] "
                 "or [images, channels]",
             )
@@ -106,10 +105,9 @@ class Table(ABC):
 
 class _Hdf5Table(Table):
     def __init__(self, path: Path) -> None:
-        file = FeatureFile("", path)
         with h5py.File(path, "r", locking=False) as opened:
-            dataset = check_rows(file, opened)
-            self._names = read_names(file, opened, dataset.shape[0])
+            dataset = check_rows(path, opened)
+            self._names = read_names(path, opened, dataset.shape[0])
             self._features = dataset.name
             super().__init__(path, dataset.shape, (dataset.chunks or (1,))[0])
 
@@ -125,7 +123,7 @@ class _Hdf5Table(Table):
 class _NpyTable(Table):
     def __init__(self, path: Path) -> None:
         with path.open("rb") as opened:
-            shape, self._dtype = _read_rows_header(FeatureFile("", path), opened)
+            shape, self._dtype = _read_rows_header(path, opened)
             self._offset = opened.tell()
         super().__init__(path, shape)
 
@@ -146,13 +144,12 @@ class _NpzTable(Table):
     is_random_access = False
 
     def __init__(self, path: Path) -> None:
-        file = FeatureFile("", path)
         self._member: Any = None
         with ZipFile(path) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            self._features = members[_find_features(file, members)]
+            self._features = members[_find_features(path, members)]
             with archive.open(self._features) as opened:
-                shape, self._dtype = _read_rows_header(file, opened)
+                shape, self._dtype = _read_rows_header(path, opened)
                 self._offset = opened.tell()
             name = next((name for name in ID_NAMES if name in members), None)
             self._names = None
@@ -160,7 +157,7 @@ class _NpzTable(Table):
             if name is not None:
                 with archive.open(members[name]) as opened:
                     size = archive.getinfo(members[name]).file_size
-                    self._names = read_npy_names(file, opened, self.rows, size)
+                    self._names = read_npy_names(path, opened, self.rows, size)
 
     def names(self) -> list[str] | None:
         return self._names
@@ -177,10 +174,9 @@ class _NpzTable(Table):
 
 class _SafetensorsTable(Table):
     def __init__(self, path: Path) -> None:
-        file = FeatureFile("", path)
         with safe_open(path, framework="pt") as opened:
             names = list(opened.keys())
-            self._features = _find_features(file, names)
+            self._features = _find_features(path, names)
             super().__init__(path, opened.get_slice(self._features).get_shape())
             name = next((name for name in ID_NAMES if name in names), None)
             self._names = None
@@ -188,7 +184,7 @@ class _SafetensorsTable(Table):
                 ids = opened.get_tensor(name)
                 if ids.is_floating_point() or tuple(ids.shape) != (self.rows,):
                     raise refusal(
-                        file,
+                        path,
                         f"{name} is {str(ids.dtype).removeprefix('torch.')} {list(ids.shape)}, "
                         f"expected {self.rows:,} integers",
                     )
@@ -207,7 +203,7 @@ class _ParquetTable(Table):
     is_random_access = False
 
     def __init__(self, path: Path) -> None:
-        self._columns = read_columns(FeatureFile("", path))
+        self._columns = read_columns(path)
         super().__init__(path, (self._columns.rows, *self._columns.row_shape))
         self._column: ParquetColumn | None = None
 
@@ -260,19 +256,19 @@ def open_row(file: FeatureFile) -> Iterator[StoredArray]:
     """Open the features of one image in a file with one row per image."""
     table, row = open_table(file.path), file.row
     if row is None or row >= table.rows:
-        raise refusal(file, f"it has {table.rows:,} rows now, but had more before")
+        raise refusal(file.path, f"it has {table.rows:,} rows now, but had more before")
     yield StoredArray(table.row_shape, lambda: table.row(row))
 
 
-def _read_rows_header(file: FeatureFile, opened: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    shape, dtype, order = read_npy_header(file, opened)
+def _read_rows_header(path: Path, opened: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    shape, dtype, order = read_npy_header(path, opened)
     if order == "F" and len(shape) > 1:
-        raise refusal(file, "it is in Fortran order; save numpy.ascontiguousarray(array) instead")
+        raise refusal(path, "it is in Fortran order; save numpy.ascontiguousarray(array) instead")
     return shape, dtype
 
 
 def read_npy_header(
-    file: FeatureFile, opened: Any
+    path: Path, opened: Any
 ) -> tuple[tuple[int, ...], np.dtype[Any], Literal["C", "F"]]:
     """Read the header of a floating-point array in NumPy's format.
 
@@ -282,25 +278,25 @@ def read_npy_header(
     Raises:
         StoreError: The array has another type, or an unknown format version.
     """
-    shape, fortran_order, dtype = _npy_header(file, opened)
+    shape, fortran_order, dtype = _npy_header(path, opened)
     if dtype.kind != "f":
-        raise refusal(file, f"it holds {dtype}, expected floating point")
+        raise refusal(path, f"it holds {dtype}, expected floating point")
     return shape, dtype, "F" if fortran_order else "C"
 
 
-def _npy_header(file: FeatureFile, opened: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _npy_header(path: Path, opened: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(opened)
     if version not in NPY_HEADERS:
-        raise refusal(file, f"it has version {version} of NumPy's format, expected 1.0 or 2.0")
+        raise refusal(path, f"it has version {version} of NumPy's format, expected 1.0 or 2.0")
     header: tuple[tuple[int, ...], bool, np.dtype[Any]] = NPY_HEADERS[version](opened)
     return header
 
 
-def read_npy_names(file: FeatureFile, opened: Any, rows: int, size: int) -> list[str]:
+def read_npy_names(path: Path, opened: Any, rows: int, size: int) -> list[str]:
     """Read row names from an array of texts or integers.
 
     Args:
-        file: The file, for messages.
+        path: The file, for messages.
         opened: The open array, in NumPy's format.
         rows: Expected number of names.
         size: Size of the array's file in bytes.
@@ -308,26 +304,26 @@ def read_npy_names(file: FeatureFile, opened: Any, rows: int, size: int) -> list
     Raises:
         StoreError: The array has another type, or another number of names.
     """
-    shape, _, dtype = _npy_header(file, opened)
+    shape, _, dtype = _npy_header(path, opened)
     if dtype.kind not in "iuUS" or dtype.itemsize > MAX_NAME_BYTES:
         raise refusal(
-            file,
+            path,
             f"its names are {dtype}, expected texts or integers; objects are pickled, so they are "
             "refused: save numpy.array(names) with texts",
         )
     if tuple(shape) != (rows,):
-        raise refusal(file, f"it has {rows:,} rows, but names of the shape {list(shape)}")
+        raise refusal(path, f"it has {rows:,} rows, but names of the shape {list(shape)}")
     if rows * dtype.itemsize > size:
-        raise refusal(file, f"its {rows:,} names are cut short")
+        raise refusal(path, f"its {rows:,} names are cut short")
     names = np.frombuffer(opened.read(rows * dtype.itemsize), dtype)
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
 
 
-def _find_features(file: FeatureFile, names: Iterable[str]) -> str:
+def _find_features(path: Path, names: Iterable[str]) -> str:
     names = list(names)
     if (name := features_name(names)) is not None:
         return name
-    raise refusal(file, f"it holds {_first_names(names)}, expected {FEATURES} and image_ids")
+    raise refusal(path, f"it holds {_first_names(names)}, expected {FEATURES} and image_ids")
 
 
 def _first_names(names: Sequence[str]) -> str:
