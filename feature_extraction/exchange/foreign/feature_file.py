@@ -5,7 +5,8 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = [
     "FeatureFile",
     "StoredArray",
     "describe_damage",
+    "explain_damage",
     "features_name",
     "is_name_of_many",
     "refusal",
@@ -195,6 +197,19 @@ def describe_damage(path: Path, error: Exception, place: str | None = None) -> s
         return f"{place or path} cannot be read: permission denied. Change its permissions."
     reason = getattr(error, "strerror", None) or error
     return f"{place or path} is damaged or cut short: {reason}"
+
+
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Raise errors of libraries about a damaged file in the block as a `StoreError`.
+
+    Raises:
+        StoreError: See `describe_damage`.
+    """
+    try:
+        yield
+    except DAMAGE_ERRORS as error:
+        raise StoreError(describe_damage(path, error)) from error
 
 
 def refusal(path: Path, found: str) -> StoreError:

@@ -140,7 +140,7 @@ def open_image(file: FeatureFile) -> Iterator[StoredArray]:
         StoreError: It holds something else, or is not safe to read.
     """
     with h5py.File(file.path, "r", rdcc_nbytes=0, locking=False) as opened:
-        group, dataset = _of_image(file, opened)
+        group, dataset = _find_dataset(file, opened)
         check_dataset(file.path, dataset)
         token_shape(file, dataset.shape)
         if dataset.chunks and any(
@@ -159,7 +159,7 @@ def open_image(file: FeatureFile) -> Iterator[StoredArray]:
         )
 
 
-def _of_image(file: FeatureFile, opened: h5py.File) -> tuple[h5py.Group, h5py.Dataset]:
+def _find_dataset(file: FeatureFile, opened: h5py.File) -> tuple[h5py.Group, h5py.Dataset]:
     """Return the group and the dataset of an image; the group may be the file itself."""
     name = _name_in(file, opened)
     if name is None:

@@ -26,14 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from feature_extraction.errors import StoreError
 from feature_extraction.exchange.foreign.feature_file import (
     DAMAGE_ERRORS,
     FEATURES,
     ID_NAMES,
     FeatureFile,
     StoredArray,
-    describe_damage,
+    explain_damage,
     features_name,
     refusal,
 )
@@ -237,11 +236,9 @@ def open_table(path: Path) -> Table:
         StoreError: It is damaged, holds something else, or is not safe to read.
     """
     require_regular_file(path)
-    try:
+    with explain_damage(path):
         found = path.stat()
         return _table(path, found.st_size, found.st_mtime_ns)
-    except DAMAGE_ERRORS as error:
-        raise StoreError(describe_damage(path, error)) from error
 
 
 # Images are requested one by one, in row order.
