@@ -29,7 +29,6 @@ __all__ = [
 BLOCK_BYTES = 1 << 18
 SHELL_PIPE = re.compile(r"/dev/stdin|(/dev|/proc/self)/fd/[0-9]+")
 KINDS = {
-    stat.S_IFREG: "a file",
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -40,7 +39,7 @@ KINDS = {
 
 def file_kind(mode: int) -> str:
     """Return the kind of a file from its `st_mode`, such as "a named pipe"."""
-    return KINDS.get(stat.S_IFMT(mode), "a file of an unknown kind")
+    return _kind_of_file(mode) or "a file"
 
 
 def is_shell_pipe(path: Path) -> bool:
@@ -69,7 +68,7 @@ def require_regular_if_any(path: Path) -> None:
 
 def _kind_of_file(mode: int) -> str | None:
     """Return the kind of a special file, such as "a named pipe"; `None` of a regular file."""
-    return None if stat.S_ISREG(mode) else file_kind(mode)
+    return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "a file of an unknown kind")
 
 
 @contextmanager
