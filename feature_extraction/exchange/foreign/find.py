@@ -21,8 +21,9 @@ from feature_extraction.exchange.foreign.feature_file import (
     rows_name,
 )
 from feature_extraction.exchange.foreign.hdf5 import HDF5_SUFFIXES, list_hdf5
+from feature_extraction.exchange.foreign.npy import read_npy_names
 from feature_extraction.exchange.foreign.parquet import find_features_column, read_names
-from feature_extraction.exchange.foreign.tables import open_table, read_npy_names
+from feature_extraction.exchange.foreign.tables import open_table
 from feature_extraction.images.finding import ARCHIVE_SUFFIXES, is_utf8, walk_files
 from feature_extraction.names import image_id_of
 from feature_extraction.store.disk import read_small_text, require_regular_file

@@ -41,7 +41,8 @@ from feature_extraction.exchange.foreign.feature_file import (
     token_shape,
 )
 from feature_extraction.exchange.foreign.hdf5 import HDF5_SUFFIXES, open_image
-from feature_extraction.exchange.foreign.tables import open_row, read_npy_header
+from feature_extraction.exchange.foreign.npy import read_npy_header
+from feature_extraction.exchange.foreign.tables import open_row
 from feature_extraction.store.disk import require_regular_file
 
 # V tokens, C channels
