@@ -39,6 +39,7 @@ from feature_extraction.exchange.foreign.feature_file import (
 from feature_extraction.exchange.foreign.hdf5 import check_rows, read_names
 from feature_extraction.exchange.foreign.npy import read_npy_names, read_rows_header
 from feature_extraction.exchange.foreign.parquet import ParquetColumn, read_columns
+from feature_extraction.names import abbreviate
 from feature_extraction.store.disk import require_regular_file
 from feature_extraction.store.layout import MAX_IMAGES
 
@@ -244,8 +245,4 @@ def _find_features(path: Path, names: Iterable[str]) -> str:
     names = list(names)
     if (name := features_name(names)) is not None:
         return name
-    raise refusal(path, f"it holds {_first_names(names)}, expected {FEATURES} and image_ids")
-
-
-def _first_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+    raise refusal(path, f"it holds {abbreviate(names, 3)}, expected {FEATURES} and image_ids")
