@@ -28,14 +28,18 @@ __all__ = [
 
 BLOCK_BYTES = 1 << 18
 SHELL_PIPE = re.compile(r"/dev/stdin|(/dev|/proc/self)/fd/[0-9]+")
-FILE_KINDS = {
-    stat.S_IFREG: "a file",
+KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+def file_kind(mode: int) -> str:
+    """Return the kind of a file from its `st_mode`, such as "a named pipe"."""
+    return _kind_of_file(mode) or "a file"
 
 
 def is_shell_pipe(path: Path) -> bool:
@@ -58,19 +62,13 @@ def require_regular_if_any(path: Path) -> None:
     Raises:
         InputError: There is a named pipe, a device or the like.
     """
-    if path.exists() and not stat.S_ISREG(mode := path.stat().st_mode):
-        raise InputError(
-            f"{path} is {file_kind(mode)}: expected a regular file or none. Remove it."
-        )
+    if path.exists() and (kind := _kind_of_file(path.stat().st_mode)) is not None:
+        raise InputError(f"{path} is {kind}: expected a regular file or none. Remove it.")
 
 
-def file_kind(mode: int) -> str:
-    """Return the kind of a file for messages, such as "a named pipe".
-
-    Args:
-        mode: `st_mode` of its status.
-    """
-    return FILE_KINDS.get(stat.S_IFMT(mode), "a file of an unknown kind")
+def _kind_of_file(mode: int) -> str | None:
+    """Return the kind of a special file, such as "a named pipe"; `None` of a regular file."""
+    return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "a file of an unknown kind")
 
 
 @contextmanager
@@ -125,17 +123,14 @@ def _opened(path: Path, expected: str, max_bytes: int, read_again: bool) -> "_Bo
 def _require_regular(
     path: Path, found: os.stat_result, expected: str, max_bytes: int, allows_pipe: bool
 ) -> None:
-    if stat.S_ISDIR(found.st_mode):
+    kind = _kind_of_file(found.st_mode)
+    if kind == "a folder":
         raise InputError(f"{path} is a folder: expected a file with {expected}")
-    is_pipe = stat.S_ISFIFO(found.st_mode)
-    if not stat.S_ISREG(found.st_mode) and not (allows_pipe and is_pipe):
+    if kind is not None and not (allows_pipe and stat.S_ISFIFO(found.st_mode)):
         advice = (
             " It is read more than once: write it to a file first." if is_shell_pipe(path) else ""
         )
-        raise InputError(
-            f"{path} is {file_kind(found.st_mode)}: expected a regular file with {expected}."
-            f"{advice}"
-        )
+        raise InputError(f"{path} is {kind}: expected a regular file with {expected}.{advice}")
     if found.st_size > max_bytes:
         raise _too_large(path, f"{found.st_size:,} bytes", expected, max_bytes)
 

@@ -7,7 +7,7 @@ differ in only one respect, such as the image suffix. This is only used in messa
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -15,6 +15,7 @@ from eval.image_suffixes import IMAGE_SUFFIXES
 
 __all__ = [
     "NearNames",
+    "abbreviate",
     "image_id_of",
     "near_names",
     "near_names_hint",
@@ -27,6 +28,12 @@ ANY_SUFFIX = re.compile(r"\.(h5|hdf5|npy|npz|safetensors|pt|pth|json|txt)$", re.
 SEPARATORS = re.compile(r"[\s_\-,;'\"]+")
 
 FEATURE_FILE = "the feature file"
+
+
+def abbreviate(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first names for a message, such as `a, b, c and 4 more`."""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def image_id_of(name: str) -> str:

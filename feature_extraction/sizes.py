@@ -7,11 +7,11 @@ STEP = 1024
 
 
 def format_bytes(size: int) -> str:
-    """Return a size in the largest unit that gives at least 1, such as `3.2 MiB`."""
+    """Return a size in the largest unit of which there is at least one, such as `3.2 MiB`."""
     if size < STEP:
         return f"{size:,} bytes" if size != 1 else "1 byte"
     value, unit = size / STEP, 0
-    # 1,023.95 would be printed as 1,024.0.
+    # Also 1,023.95 would be printed as 1,024.0.
     while value >= STEP - 0.05 and unit + 1 < len(UNITS):
         value, unit = value / STEP, unit + 1
     return f"{value:,.1f} {UNITS[unit]}"

@@ -19,7 +19,7 @@ from feature_extraction.errors import StoreError
 from feature_extraction.progress import OnProgress
 from feature_extraction.store.filters import ZSTD
 from feature_extraction.store.hdf5_writer import Hdf5Writer
-from feature_extraction.store.layout import HDF5_FORMAT, Status, write_metadata
+from feature_extraction.store.layout import HDF5_FORMAT, write_metadata
 from feature_extraction.store.outputs import atomic_output, check_output_file, remove_leftovers
 from feature_extraction.store.store import FeatureStore, has_same_content, metadata_of
 
@@ -58,11 +58,7 @@ def compress_store(path: Path, out: Path, *, on_progress: OnProgress | None = No
         return
     if out.exists() and not replaces:
         raise StoreError(f"{out} exists. Remove it if it is not needed, or choose another --out.")
-    pending = sum(status not in (Status.DONE, Status.FAILED) for status in store.status)
-    if pending:
-        raise StoreError(
-            f"{path} is not finished: {pending:,} images are pending. Run its extraction again."
-        )
+    store.require_finished()
     with atomic_output(out, "compressed") as temporary:
         _write(store, temporary, on_progress)
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feature_extraction.errors import StoreError
+from feature_extraction.names import abbreviate
 from feature_extraction.store.index import write_index
 from feature_extraction.store.joined import JoinedStore
-from feature_extraction.store.layout import Status
 from feature_extraction.store.open import is_index
 from feature_extraction.store.outputs import (
     atomic_output,
@@ -21,8 +21,6 @@ from feature_extraction.store.store import FeatureStore, has_same_content, metad
 from feature_extraction.store.writer import StoreWriter
 
 __all__ = ["JoinResult", "join_stores"]
-
-NUM_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +63,7 @@ def join_stores(paths: Sequence[Path], out: Path, *, copy: bool = False) -> Join
     stores = [FeatureStore(path) for path in paths]
     joined = JoinedStore(stores)
     for store in stores:
-        pending = [
-            image_id
-            for image_id, status in zip(store.listed_ids, store.status, strict=True)
-            if status not in (Status.DONE, Status.FAILED)
-        ]
-        if pending:
-            raise StoreError(
-                f"{store.path} is not finished: {_some(pending)} pending. Run its extraction again."
-            )
+        store.require_finished()
     records = [store.shard for store in stores if store.shard is not None]
     if records:
         if len(records) < len(stores):
@@ -135,10 +125,10 @@ def _check_complete(stores: Sequence[FeatureStore], records: Sequence[ShardRecor
             )
     missing = sorted(set(range(1, first.count + 1)).difference(r.number for r in records))
     if missing:
+        described = [_describe_missing(stores[0], number) for number in missing]
         raise StoreError(
-            f"{len(missing)} of {first.count} shards are missing: "
-            f"{_some([_describe_missing(stores[0], number) for number in missing])}. Pass all of "
-            "them, once each has been extracted."
+            f"{len(missing)} of {first.count} shards are missing: {abbreviate(described)}. Pass "
+            "all of them, once each has been extracted."
         )
     stop, before = 0, "the beginning"
     for store in stores:
@@ -202,7 +192,3 @@ def _write_copy(stores: Sequence[FeatureStore], out: Path) -> None:
             writer.copy_from(store, start=start)
             start += len(store.listed_ids)
         writer.finish()
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NUM_SHOWN]) + (", ..." if len(names) > NUM_SHOWN else "")

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import StoreError
+from feature_extraction.names import abbreviate
 from feature_extraction.store.hdf5_text import read_rows_of_text
 from feature_extraction.store.layout import Status
 
 __all__ = ["MAX_ID_LENGTH", "ImageTable", "read_image_ids", "read_image_table", "repeated_ids"]
 
 MAX_ID_LENGTH = 2**12
-NUM_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,4 @@ def repeated_ids(image_ids: Sequence[str]) -> str:
     """Return the first ids that occur more than once, for a message; empty if there are none."""
     if len(set(image_ids)) == len(image_ids):
         return ""
-    repeated = [image_id for image_id, count in Counter(image_ids).items() if count > 1]
-    more = f" and {len(repeated) - NUM_SHOWN:,} more" if len(repeated) > NUM_SHOWN else ""
-    return ", ".join(repeated[:NUM_SHOWN]) + more
+    return abbreviate([image_id for image_id, count in Counter(image_ids).items() if count > 1])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import HOW_TO_EXTRACT, StoreError
-from feature_extraction.names import near_names_hint
+from feature_extraction.names import abbreviate, near_names_hint
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store.filters import compression_name, read_filters
 from feature_extraction.store.image_table import read_image_table, repeated_ids
@@ -194,6 +194,20 @@ class FeatureStore:
             self._rows.read_into(rows, features_VC[None])
         except READ_ERRORS as error:
             raise _read_error(self._path, error) from error
+
+    def require_finished(self) -> None:
+        """Check that every image is done or failed.
+
+        Raises:
+            StoreError: Images are pending.
+        """
+        is_pending = ~np.isin(self.status, (Status.DONE, Status.FAILED))
+        if is_pending.any():
+            pending = [self.listed_ids[row] for row in np.flatnonzero(is_pending)]
+            raise StoreError(
+                f"{self._path} is not finished: {len(pending):,} images are pending "
+                f"({abbreviate(pending)}). Run its extraction again."
+            )
 
     def close(self) -> None:
         """Close this process's handle; the next read opens it again."""

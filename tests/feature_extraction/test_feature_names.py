@@ -8,7 +8,7 @@ import pytest
 
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange.importing import import_features
-from feature_extraction.names import image_id_of, near_names, near_names_hint
+from feature_extraction.names import abbreviate, image_id_of, near_names, near_names_hint
 from feature_extraction.store import open_features
 from feature_extraction.store.store import FeatureStore
 
@@ -142,3 +142,8 @@ def test_an_import_by_an_earlier_version_is_explained(
         import_features(source, tmp_path / "out.h5")
     with pytest.raises(StoreError, match=r"2 of them differ only in the image suffix"):
         import_features(source, tmp_path / "out.h5")
+
+
+def test_long_lists_of_names_are_abbreviated() -> None:
+    assert abbreviate(["a", "b"]) == "a, b"
+    assert abbreviate([str(number) for number in range(1200)], 2) == "0, 1 and 1,198 more"

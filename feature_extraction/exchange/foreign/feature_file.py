@@ -5,7 +5,8 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = [
     "FeatureFile",
     "StoredArray",
     "describe_damage",
+    "explain_damage",
     "features_name",
     "is_name_of_many",
     "refusal",
@@ -144,7 +146,7 @@ def token_shape(file: FeatureFile, shape: tuple[int, ...]) -> tuple[int, int]:
                 "feature map [channels, rows, columns], save it as [rows * columns, channels]"
             )
         raise refusal(
-            file,
+            file.path,
             f"the features of {file.image_id!r} have the shape {list(shape)}, expected "
             f"[tokens, channels] or [channels]{many}",
         )
@@ -197,9 +199,22 @@ def describe_damage(path: Path, error: Exception, place: str | None = None) -> s
     return f"{place or path} is damaged or cut short: {reason}"
 
 
-def refusal(file: FeatureFile, found: str) -> StoreError:
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Raise errors of libraries about a damaged file in the block as a `StoreError`.
+
+    Raises:
+        StoreError: See `describe_damage`.
+    """
+    try:
+        yield
+    except DAMAGE_ERRORS as error:
+        raise StoreError(describe_damage(path, error)) from error
+
+
+def refusal(path: Path, found: str) -> StoreError:
     """Return the error for a file that is not read because of what was found in it."""
     return StoreError(
-        f"{file.path}: {found}. It was not read. Replace or remove the file and run the same "
+        f"{path}: {found}. It was not read. Replace or remove the file and run the same "
         "command again."
     )

@@ -12,18 +12,18 @@ from safetensors import safe_open
 
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange.foreign.feature_file import (
-    DAMAGE_ERRORS,
     HOW_TO_NAME_ROWS,
     ID_NAMES,
     FeatureFile,
-    describe_damage,
+    explain_damage,
     is_name_of_many,
     refusal,
     rows_name,
 )
 from feature_extraction.exchange.foreign.hdf5 import HDF5_SUFFIXES, list_hdf5
+from feature_extraction.exchange.foreign.npy import read_npy_names
 from feature_extraction.exchange.foreign.parquet import find_features_column, read_names
-from feature_extraction.exchange.foreign.tables import Table, open_table, read_npy_names
+from feature_extraction.exchange.foreign.tables import open_table
 from feature_extraction.images.finding import ARCHIVE_SUFFIXES, is_utf8, walk_files
 from feature_extraction.names import image_id_of
 from feature_extraction.store.disk import read_small_text, require_regular_file
@@ -95,10 +95,10 @@ def find_features(source: Path, *, exclude: Path | None = None) -> FoundFeatures
 def _in_file(path: Path) -> list[FeatureFile]:
     suffix = path.suffix.lower()
     if suffix in HDF5_SUFFIXES:
-        listed = list_hdf5(path)
-        if listed is None:
-            return _rows(open_table(path), None)
-        return _entries(path, listed.names, are_groups=listed.are_groups)
+        entries = list_hdf5(path)
+        if entries is None:
+            return _rows(path)
+        return _entries(path, entries.names, are_groups=entries.are_groups)
     if suffix == ".npy":
         names = _read_names_next_to(path)
         if names is None:
@@ -106,15 +106,15 @@ def _in_file(path: Path) -> list[FeatureFile]:
                 f"{path} is an array whose rows have no names. {HOW_TO_NAME_ROWS}; or, if it holds "
                 "one image, pass its folder."
             )
-        return _rows(open_table(path), names)
+        return _rows(path, names)
     if suffix == TABLE_SUFFIX:
-        return _rows(open_table(path), None)
+        return _rows(path)
     if suffix in (".npz", ".safetensors"):
         keys = _keys(path)
         if rows_name(keys) is not None:
-            return _rows(open_table(path), None)
+            return _rows(path)
         if any(map(is_name_of_many, keys)):
-            return _rows(open_table(path), _read_names_next_to(path))
+            return _rows(path, _read_names_next_to(path))
         return _entries(path, keys, are_groups=False)
     raise StoreError(
         f"{path} is neither a folder nor a file of a supported format; "
@@ -155,7 +155,7 @@ def _in_folder(folder: Path, exclude: Path | None) -> FoundFeatures:
         for path in tables:
             require_regular_file(path)
         with_features = [path for path in tables if _has_features(path)]
-        rows = [row for path in sorted(with_features, key=_natural_order) for row in _rows_of(path)]
+        rows = [row for path in sorted(with_features, key=_natural_order) for row in _rows(path)]
         rest = [path for path in tables if path not in with_features]
         return FoundFeatures(rows, _count_by_suffix([*unread, *rest]))
     for path in candidates:
@@ -164,16 +164,11 @@ def _in_folder(folder: Path, exclude: Path | None) -> FoundFeatures:
         if path.suffix == ".npy":
             raise _nameless_error(path)
         raise refusal(
-            FeatureFile("", path),
+            path,
             "it seems to hold the features of many images; to import them, pass the file itself",
         )
-    files = [
-        FeatureFile(id_, path, None if id_ == path.stem else path.stem)
-        for path in candidates
-        for id_ in (image_id_of(path.stem),)
-    ]
-    files.sort(key=lambda file: file.image_id)
-    return FoundFeatures(files, _count_by_suffix([*unread, *tables]))
+    files = [_entry(path, path.stem, is_named_by_id=True) for path in candidates]
+    return FoundFeatures(_sorted(files), _count_by_suffix([*unread, *tables]))
 
 
 def _find_clip_retrieval(
@@ -198,11 +193,9 @@ def _find_clip_retrieval(
                 f"names, {places[0] / name}, does not exist"
             )
         require_regular_file(metadata)
-        try:
-            names = read_names(FeatureFile("", metadata))
-        except DAMAGE_ERRORS as error:
-            raise StoreError(describe_damage(metadata, error)) from None
-        files += _rows(open_table(path), names, metadata)
+        with explain_damage(metadata):
+            names = read_names(metadata)
+        files += _rows(path, names, metadata)
     return FoundFeatures(files, _count_by_suffix([*unread, *texts]))
 
 
@@ -218,7 +211,7 @@ def _find_named_rows(candidates: Sequence[Path]) -> list[FeatureFile]:
             )
         return []
     names = _read_names_next_to(arrays[0])
-    return [] if names is None else _rows(open_table(arrays[0]), names)
+    return [] if names is None else _rows(arrays[0], names)
 
 
 def _read_names_next_to(path: Path) -> list[str] | None:
@@ -228,87 +221,93 @@ def _read_names_next_to(path: Path) -> list[str] | None:
             if names_path == path or not names_path.exists():
                 continue
             require_regular_file(names_path)
-            file = FeatureFile("", names_path)
-            try:
+            with explain_damage(names_path):
                 if names_path.suffix == ".npy":
+                    size = names_path.stat().st_size
                     with names_path.open("rb") as opened:
-                        return read_npy_names(
-                            file, opened, open_table(path).rows, names_path.stat().st_size
-                        )
-                text = read_small_text(names_path, MAX_LIST_BYTES)
-            except UnicodeDecodeError:
-                raise refusal(file, "it is not text in UTF-8") from None
-            except DAMAGE_ERRORS as error:
-                raise StoreError(describe_damage(names_path, error)) from None
-            try:
-                # Only line feeds separate names, not the other characters of `splitlines`.
-                is_json = names_path.suffix == ".json"
-                names = json.loads(text) if is_json else text.rstrip("\n").split("\n")
-            except (ValueError, RecursionError):
-                raise refusal(file, "it is not a JSON list of names") from None
-            if not isinstance(names, list) or any(type(each) not in (str, int) for each in names):
-                raise refusal(file, "it is not a JSON list of names")
-            return [str(each) for each in names]
+                        return read_npy_names(names_path, opened, open_table(path).rows, size)
+                return _read_name_list(names_path)
     return None
 
 
-def _rows_of(path: Path) -> list[FeatureFile]:
-    return _rows(open_table(path), None)
+def _read_name_list(path: Path) -> list[str]:
+    """Read names from a JSON list, or from the lines of a text file."""
+    try:
+        text = read_small_text(path, MAX_LIST_BYTES)
+    except UnicodeDecodeError:
+        raise refusal(path, "it is not text in UTF-8") from None
+    if path.suffix != ".json":
+        # Only line feeds separate names, not the other characters of `splitlines`.
+        return text.rstrip("\n").split("\n")
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or any(type(each) not in (str, int) for each in names):
+        raise refusal(path, "it is not a JSON list of names")
+    return [str(each) for each in names]
 
 
 def _rows(
-    table: Table, names: Sequence[str] | None, source: Path | None = None
+    path: Path, names: Sequence[str] | None = None, source: Path | None = None
 ) -> list[FeatureFile]:
     """Return the location of each row of a file.
 
     Args:
-        table: The file.
-        names: Name of each row; `None` reads them from the file itself.
+        path: The file.
+        names: Name of each row; default: the names in the file itself.
         source: File of the names, for messages.
 
     Raises:
         StoreError: There are no names, or their number differs from that of the rows.
     """
+    table = open_table(path)
     if names is None:
-        try:
+        with explain_damage(path):
             names = table.names()
-        except DAMAGE_ERRORS as error:
-            raise StoreError(describe_damage(table.path, error)) from None
     if names is None:
-        raise _nameless_error(table.path)
+        raise _nameless_error(path)
     if len(names) != table.rows:
         raise StoreError(
-            f"{table.path} has {table.rows:,} rows, but {source or 'the file of names'} has "
+            f"{path} has {table.rows:,} rows, but {source or 'the file of names'} has "
             f"{len(names):,} names; expected one per row. Use files from the same run."
         )
-    return [FeatureFile(image_id_of(name), table.path, row=row) for row, name in enumerate(names)]
+    return [FeatureFile(image_id_of(name), path, row=row) for row, name in enumerate(names)]
 
 
 def _entries(path: Path, names: Iterable[str], *, are_groups: bool) -> list[FeatureFile]:
-    files = [
-        FeatureFile(id_, path, None if are_groups and id_ == name else name)
-        for name in names
-        for id_ in (image_id_of(name),)
-    ]
+    return _sorted([_entry(path, name, is_named_by_id=are_groups) for name in names])
+
+
+def _entry(path: Path, name: str, *, is_named_by_id: bool) -> FeatureFile:
+    """Return the location of an image called `name` by the file.
+
+    Args:
+        path: The file.
+        name: Name of the file or of the entry.
+        is_named_by_id: Whether the key can be left out if the name is the image id itself.
+    """
+    image_id = image_id_of(name)
+    return FeatureFile(image_id, path, None if is_named_by_id and image_id == name else name)
+
+
+def _sorted(files: Iterable[FeatureFile]) -> list[FeatureFile]:
     return sorted(files, key=lambda file: file.image_id)
 
 
 def _keys(path: Path) -> list[str]:
-    try:
+    """Return the names of the arrays in an npz or a safetensors file."""
+    with explain_damage(path):
         if path.suffix.lower() == ".npz":
             with ZipFile(path) as archive:
                 return [name.removesuffix(".npy") for name in archive.namelist()]
         with safe_open(path, framework="pt") as opened:
             return list(opened.keys())
-    except DAMAGE_ERRORS as error:
-        raise StoreError(describe_damage(path, error)) from None
 
 
 def _has_features(path: Path) -> bool:
-    try:
+    with explain_damage(path):
         return find_features_column(path) is not None
-    except DAMAGE_ERRORS as error:
-        raise StoreError(describe_damage(path, error)) from None
 
 
 def _nameless_error(path: Path) -> StoreError:
@@ -317,7 +316,7 @@ def _nameless_error(path: Path) -> StoreError:
         table = open_table(path)
         shape = f" of the shape {[table.rows, *table.row_shape]}"
     return refusal(
-        FeatureFile("", path),
+        path,
         f"it seems to hold the features{shape} of many images, but there are no image names. "
         f"{HOW_TO_NAME_ROWS}",
     )

@@ -92,7 +92,7 @@ def _names_in(path: Path, group: h5py.Group) -> list[str]:
     for name in group:
         if isinstance(name, bytes):
             raise refusal(
-                FeatureFile("", path),
+                path,
                 f"{group.name} has an entry named {name!r:.80}, which is not UTF-8",
             )
     return list(group)
@@ -140,18 +140,18 @@ def open_image(file: FeatureFile) -> Iterator[StoredArray]:
         StoreError: It holds something else, or is not safe to read.
     """
     with h5py.File(file.path, "r", rdcc_nbytes=0, locking=False) as opened:
-        group, dataset = _of_image(file, opened)
-        check_dataset(file, dataset)
+        group, dataset = _find_dataset(file, opened)
+        check_dataset(file.path, dataset)
         token_shape(file, dataset.shape)
         if dataset.chunks and any(
             chunk > length for chunk, length in zip(dataset.chunks, dataset.shape, strict=True)
         ):
             raise refusal(
-                file,
+                file.path,
                 f"{dataset.name} has chunks of {dataset.chunks}, more than its {dataset.shape}",
             )
-        _check_stored(file, dataset)
-        size = (_side(file, group, "img_h"), _side(file, group, "img_w"))
+        _check_stored(file.path, dataset)
+        size = (_side(file.path, group, "img_h"), _side(file.path, group, "img_w"))
         yield StoredArray(
             dataset.shape,
             lambda: np.asarray(dataset[()]),
@@ -159,25 +159,25 @@ def open_image(file: FeatureFile) -> Iterator[StoredArray]:
         )
 
 
-def _of_image(file: FeatureFile, opened: h5py.File) -> tuple[h5py.Group, h5py.Dataset]:
+def _find_dataset(file: FeatureFile, opened: h5py.File) -> tuple[h5py.Group, h5py.Dataset]:
     """Return the group and the dataset of an image; the group may be the file itself."""
     name = _name_in(file, opened)
     if name is None:
         if any(_has(opened, id_name) for id_name in ID_NAMES):
-            raise refusal(file, HOLDS_MANY_IMAGES)
+            raise refusal(file.path, HOLDS_MANY_IMAGES)
         group: Any = opened
     else:
         group = opened
         for part in name.split("/"):
-            group = get_member(file, group, part)
+            group = get_member(file.path, group, part)
         if isinstance(group, h5py.Dataset) and file.key is not None:
             return opened, group
         if not isinstance(group, h5py.Group):
-            raise refusal(file, f"/{name} is a {type(group).__name__}, expected a group")
-    dataset = get_member(file, group, FEATURES)
+            raise refusal(file.path, f"/{name} is a {type(group).__name__}, expected a group")
+    dataset = get_member(file.path, group, FEATURES)
     if not isinstance(dataset, h5py.Dataset):
         name = f"{group.name.rstrip('/')}/{FEATURES}"
-        raise refusal(file, f"{name} is a {type(dataset).__name__}, expected a dataset")
+        raise refusal(file.path, f"{name} is a {type(dataset).__name__}, expected a dataset")
     return group, dataset
 
 
@@ -200,11 +200,11 @@ def _is_own(group: h5py.Group, name: str) -> bool:
     return bool(group.id.links.get_info(name.encode()).type == h5l.TYPE_HARD)
 
 
-def _side(file: FeatureFile, group: h5py.Group, name: str) -> int:
+def _side(path: Path, group: h5py.Group, name: str) -> int:
     """Read a photograph's height or width; 0 if it is missing."""
     if not _has(group, name):
         return 0
-    dataset = get_member(file, group, name)
+    dataset = get_member(path, group, name)
     if (
         not isinstance(dataset, h5py.Dataset)
         or dataset.external is not None
@@ -212,14 +212,14 @@ def _side(file: FeatureFile, group: h5py.Group, name: str) -> int:
         or dataset.dtype.kind not in "iu"
         or dataset.size != 1
     ):
-        raise refusal(file, f"{group.name}/{name} is not a single integer")
+        raise refusal(path, f"{group.name}/{name} is not a single integer")
     side = int(np.asarray(dataset[()]).item())
     if not 0 <= side <= MAX_SIDE:
-        raise refusal(file, f"{group.name}/{name} is {side}, expected a size in pixels")
+        raise refusal(path, f"{group.name}/{name} is {side}, expected a size in pixels")
     return side
 
 
-def get_member(file: FeatureFile, group: h5py.Group, name: str) -> Any:
+def get_member(path: Path, group: h5py.Group, name: str) -> Any:
     """Return the member of a group that has this name.
 
     Raises:
@@ -229,99 +229,99 @@ def get_member(file: FeatureFile, group: h5py.Group, name: str) -> Any:
     # `in` and [] follow links, so the kind of link is checked first.
     encoded = name.encode()
     if not group.id.links.exists(encoded):
-        others = ", ".join(_names_in(file.path, group)[:3])
+        others = ", ".join(_names_in(path, group)[:3])
         raise FeatureFileError(
-            f"{file.path} has no {group.name.rstrip('/')}/{name}"
+            f"{path} has no {group.name.rstrip('/')}/{name}"
             + (f" but {others}; to import all of it, pass the file itself" if others else "")
         )
     kind = group.id.links.get_info(encoded).type
     if kind != h5l.TYPE_HARD:
         found = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
         raise refusal(
-            file, f"{group.name.rstrip('/')}/{name} is {found.get(kind, 'a link of a user type')}"
+            path, f"{group.name.rstrip('/')}/{name} is {found.get(kind, 'a link of a user type')}"
         )
     return group[name]
 
 
-def check_dataset(file: FeatureFile, dataset: h5py.Dataset) -> None:
+def check_dataset(path: Path, dataset: h5py.Dataset) -> None:
     """Refuse a dataset that is not floating point, is stored in other files, or needs a plugin.
 
     Raises:
         StoreError: What was found.
     """
     if dataset.external is not None or dataset.is_virtual:
-        raise refusal(file, f"{dataset.name} keeps its data in other files")
+        raise refusal(path, f"{dataset.name} keeps its data in other files")
     if dataset.dtype.kind != "f":
-        raise refusal(file, f"{dataset.name} is {dataset.dtype}, expected floating point")
+        raise refusal(path, f"{dataset.name} is {dataset.dtype}, expected floating point")
     if dataset.shape is None:
-        raise refusal(file, f"{dataset.name} is empty, expected floating point")
-    _check_filters(file, dataset)
+        raise refusal(path, f"{dataset.name} is empty, expected floating point")
+    _check_filters(path, dataset)
 
 
-def _check_filters(file: FeatureFile, dataset: h5py.Dataset) -> None:
+def _check_filters(path: Path, dataset: h5py.Dataset) -> None:
     # For any other filter, HDF5 would load code from a folder named by the environment.
     properties = dataset.id.get_create_plist()
     numbers = {properties.get_filter(place)[0] for place in range(properties.get_nfilters())}
     if not numbers <= BUILT_IN_FILTERS:
         raise refusal(
-            file,
+            path,
             f"{dataset.name} is compressed with HDF5 filter {min(numbers - BUILT_IN_FILTERS)}, "
             "expected a filter built into HDF5, such as gzip; convert the file with h5repack",
         )
 
 
-def _check_stored(file: FeatureFile, dataset: h5py.Dataset) -> None:
+def _check_stored(path: Path, dataset: h5py.Dataset) -> None:
     """Check that all data is stored (HDF5 reads missing data as zeros), and not too much."""
     declared, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if stored > MAX_EXPANSION * declared + PAGE_BYTES:
         # Only the stored size limits how much is decompressed, not the declared size.
-        raise refusal(file, f"{dataset.name} declares {declared:,} bytes, {stored:,} are stored")
-    _check_complete(file, dataset)
+        raise refusal(path, f"{dataset.name} declares {declared:,} bytes, {stored:,} are stored")
+    _check_complete(path, dataset)
 
 
-def _check_complete(file: FeatureFile, dataset: h5py.Dataset) -> None:
+def _check_complete(path: Path, dataset: h5py.Dataset) -> None:
     declared, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if dataset.chunks is None:
         if stored < declared:
-            raise FeatureFileError(f"{file.path} is incomplete: {dataset.name} was never written")
+            raise FeatureFileError(f"{path} is incomplete: {dataset.name} was never written")
         return
     lengths = zip(dataset.shape, dataset.chunks, strict=True)
     if dataset.id.get_num_chunks() < math.prod(-(-length // chunk) for length, chunk in lengths):
-        raise FeatureFileError(f"{file.path} is incomplete: parts of {dataset.name} are missing")
+        raise FeatureFileError(f"{path} is incomplete: parts of {dataset.name} are missing")
 
 
-def check_rows(file: FeatureFile, opened: h5py.File) -> h5py.Dataset:
+def check_rows(path: Path, opened: h5py.File) -> h5py.Dataset:
     """Return the dataset with one row per image, after checking it.
 
     Raises:
         FeatureFileError: Parts of it are missing.
         StoreError: It is not such a dataset, or is not safe to read.
     """
-    name = rows_name(_names_in(file.path, opened)) or FEATURES
-    dataset = get_member(file, opened, name)
+    name = rows_name(_names_in(path, opened)) or FEATURES
+    dataset = get_member(path, opened, name)
     if not isinstance(dataset, h5py.Dataset):
-        raise refusal(file, f"/{name} is a {type(dataset).__name__}")
-    check_dataset(file, dataset)
+        raise refusal(path, f"/{name} is a {type(dataset).__name__}")
+    check_dataset(path, dataset)
     if dataset.ndim not in (2, 3):
         raise refusal(
-            file,
+            path,
             f"/{name} has the shape {dataset.shape}, expected [images, tokens, channels] or "
             "[images, channels]",
         )
     # The last chunk may extend beyond the last row, so chunks are checked one by one.
-    _check_chunks(file, dataset)
-    _check_complete(file, dataset)
+    _check_chunks(path, dataset)
+    _check_complete(path, dataset)
     return dataset
 
 
-def _check_chunks(file: FeatureFile, dataset: h5py.Dataset) -> None:
+def _check_chunks(path: Path, dataset: h5py.Dataset) -> None:
     """Limit the memory of a chunk, which is decompressed as a whole."""
     if dataset.chunks is None:
         return
     chunk_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
     if chunk_bytes > MAX_CHUNK_BYTES:
         raise refusal(
-            file,
+            path,
             f"{dataset.name} has chunks of {chunk_bytes:,} bytes, expected at most "
             f"{MAX_CHUNK_BYTES:,}; make them smaller with h5repack",
         )
@@ -334,16 +334,16 @@ def _check_chunks(file: FeatureFile, dataset: h5py.Dataset) -> None:
     dataset.id.chunk_iter(note)
     if largest > MAX_EXPANSION * chunk_bytes + PAGE_BYTES:
         raise refusal(
-            file,
+            path,
             f"a chunk of {dataset.name} with {chunk_bytes:,} bytes takes {largest:,} in the file",
         )
 
 
-def read_names(file: FeatureFile, opened: h5py.File, rows: int) -> list[str]:
+def read_names(path: Path, opened: h5py.File, rows: int) -> list[str]:
     """Read the names of a file's rows.
 
     Args:
-        file: The file, for messages.
+        path: The file, for messages.
         opened: The open file.
         rows: Expected number of names.
 
@@ -352,28 +352,28 @@ def read_names(file: FeatureFile, opened: h5py.File, rows: int) -> list[str]:
             elsewhere.
     """
     name = next(name for name in ID_NAMES if _has(opened, name))
-    dataset = get_member(file, opened, name)
+    dataset = get_member(path, opened, name)
     if (
         not isinstance(dataset, h5py.Dataset)
         or dataset.external is not None
         or dataset.is_virtual
         or dataset.ndim != 1
     ):
-        raise refusal(file, f"/{name} is not a plain list of names")
+        raise refusal(path, f"/{name} is not a plain list of names")
     if dataset.shape[0] != rows:
         raise refusal(
-            file,
+            path,
             f"its features have {rows:,} rows, but /{name} has {dataset.shape[0]:,} names; "
             "expected one per row",
         )
-    _check_filters(file, dataset)
-    _check_chunks(file, dataset)
+    _check_filters(path, dataset)
+    _check_chunks(path, dataset)
     if dataset.dtype.kind in "iu":
         numbers: NDArray[Any] = dataset[:]
         return [str(number) for number in numbers.tolist()]
     if h5py.check_string_dtype(dataset.dtype) is None:
-        raise refusal(file, f"/{name} is {dataset.dtype}, expected texts or integers")
+        raise refusal(path, f"/{name} is {dataset.dtype}, expected texts or integers")
     try:
         return list(read_rows_of_text(dataset, range(rows)))
     except UnicodeDecodeError as error:
-        raise refusal(file, f"/{name} contains names that are not UTF-8 ({error})") from None
+        raise refusal(path, f"/{name} contains names that are not UTF-8 ({error})") from None

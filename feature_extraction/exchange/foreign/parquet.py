@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from feature_extraction.exchange.foreign.feature_file import (
     FEATURES,
     ID_NAMES,
-    FeatureFile,
     features_name,
     refusal,
 )
@@ -47,7 +46,7 @@ class ParquetColumns:
 
     def names(self) -> list[str]:
         """Return the name of each row."""
-        return _read_name_column(FeatureFile("", self.path), self.names_name)
+        return _read_name_column(self.path, self.names_name)
 
     def features(self, batch_rows: int) -> "ParquetColumn":
         """Start reading the column of features."""
@@ -95,7 +94,7 @@ def find_features_column(path: Path) -> str | None:
     return features_name(pyarrow.parquet.read_schema(path).names)
 
 
-def read_columns(file: FeatureFile) -> ParquetColumns:
+def read_columns(path: Path) -> ParquetColumns:
     """Examine the columns of a file; only the first row of features is read.
 
     Raises:
@@ -104,13 +103,13 @@ def read_columns(file: FeatureFile) -> ParquetColumns:
     import pyarrow
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(file.path) as opened:
+    with pyarrow.parquet.ParquetFile(path) as opened:
         schema, rows = opened.schema_arrow, opened.metadata.num_rows
     features = features_name(schema.names)
     names = next((name for name in ID_NAMES if name in schema.names), None)
     if features is None or names is None:
         raise refusal(
-            file,
+            path,
             f"it has the columns {', '.join(schema.names[:8])}; expected {FEATURES} and "
             f"one of {', '.join(ID_NAMES[:4])}",
         )
@@ -123,20 +122,20 @@ def read_columns(file: FeatureFile) -> ParquetColumns:
         kind, depth = kind.value_type, depth + 1
     if depth not in (1, 2) or not pyarrow.types.is_floating(kind):
         raise refusal(
-            file,
+            path,
             f"the column {features} is {schema.field(features).type}, expected lists, or lists of "
             "lists, of floating point",
         )
-    first = next(_batches(file.path, features, 1), None)
+    first = next(_batches(path, features, 1), None)
     if first is None or not first[0].is_valid:
-        raise refusal(file, f"its first row has no {features}")
+        raise refusal(path, f"its first row has no {features}")
     shape = np.shape(first[0].as_py())
     if len(shape) != depth or not 1 <= math.prod(shape) <= MAX_VALUES_PER_IMAGE:
-        raise refusal(file, f"the first row of {features} has the shape {list(shape)}")
-    return ParquetColumns(file.path, rows, shape, features, names)
+        raise refusal(path, f"the first row of {features} has the shape {list(shape)}")
+    return ParquetColumns(path, rows, shape, features, names)
 
 
-def read_names(file: FeatureFile) -> list[str]:
+def read_names(path: Path) -> list[str]:
     """Read image names from a metadata file.
 
     Raises:
@@ -144,25 +143,25 @@ def read_names(file: FeatureFile) -> list[str]:
     """
     import pyarrow.parquet
 
-    columns = pyarrow.parquet.read_schema(file.path).names
+    columns = pyarrow.parquet.read_schema(path).names
     name = next((name for name in METADATA_NAMES if name in columns), None)
     if name is None:
         raise refusal(
-            file,
+            path,
             f"it has the columns {', '.join(columns[:8])}; expected one with image names, "
             f"such as {', '.join(METADATA_NAMES[:2])}",
         )
-    return _read_name_column(file, name)
+    return _read_name_column(path, name)
 
 
-def _read_name_column(file: FeatureFile, name: str) -> list[str]:
+def _read_name_column(path: Path, name: str) -> list[str]:
     import pyarrow.parquet
 
-    values = pyarrow.parquet.read_table(file.path, columns=[name]).column(name).to_pylist()
+    values = pyarrow.parquet.read_table(path, columns=[name]).column(name).to_pylist()
     for row, value in enumerate(values):
         if type(value) not in (str, int):
             raise refusal(
-                file, f"row {row:,} of the column {name} is {value!r:.60}, expected a text"
+                path, f"row {row:,} of the column {name} is {value!r:.60}, expected a text"
             )
     return [str(value) for value in values]
 

@@ -41,7 +41,8 @@ from feature_extraction.exchange.foreign.feature_file import (
     token_shape,
 )
 from feature_extraction.exchange.foreign.hdf5 import HDF5_SUFFIXES, open_image
-from feature_extraction.exchange.foreign.tables import open_row, read_npy_header
+from feature_extraction.exchange.foreign.npy import read_npy_header
+from feature_extraction.exchange.foreign.tables import open_row
 from feature_extraction.store.disk import require_regular_file
 
 # V tokens, C channels
@@ -109,7 +110,7 @@ def _opened(file: FeatureFile) -> Iterator[StoredArray]:
 @contextmanager
 def _open_npy(file: FeatureFile) -> Iterator[StoredArray]:
     with file.path.open("rb") as opened:
-        shape, dtype, order = read_npy_header(file, opened)
+        shape, dtype, order = read_npy_header(file.path, opened)
         token_shape(file, shape)
 
         def read() -> NDArray[Any]:
@@ -124,7 +125,7 @@ def _open_npz(file: FeatureFile) -> Iterator[StoredArray]:
         members = {name.removesuffix(".npy"): name for name in archive.namelist()}
         name = _choose_array(file, list(members), "arrays")
         with archive.open(members[name]) as opened:
-            shape, dtype, order = read_npy_header(file, opened)
+            shape, dtype, order = read_npy_header(file.path, opened)
             token_shape(file, shape)
 
             def read() -> NDArray[Any]:
@@ -142,7 +143,7 @@ def _open_safetensors(file: FeatureFile) -> Iterator[StoredArray]:
         name = _choose_array(file, list(opened.keys()), "tensors")
         tensor = opened.get_slice(name)
         if tensor.get_dtype() not in SAFETENSORS_FLOATS:
-            raise refusal(file, f"it holds {tensor.get_dtype()}, expected floating point")
+            raise refusal(file.path, f"it holds {tensor.get_dtype()}, expected floating point")
         shape = tuple(tensor.get_shape())
         yield StoredArray(shape, lambda: opened.get_tensor(name).double().numpy())
 
@@ -156,12 +157,12 @@ def _choose_array(file: FeatureFile, names: list[str], what: str) -> str:
     if file.key in names:
         return str(file.key)
     if rows_name(names) is not None:
-        raise refusal(file, HOLDS_MANY_IMAGES)
+        raise refusal(file.path, HOLDS_MANY_IMAGES)
     if len(names) == 1:
         return names[0]
     if FEATURES not in names:
         raise refusal(
-            file,
+            file.path,
             f"it holds {len(names)} {what}, expected one, or one called {FEATURES!r}; to import "
             "all of them, pass the file itself",
         )

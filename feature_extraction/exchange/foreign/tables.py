@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, cast
 from zipfile import ZipFile
 
 import h5py
@@ -26,30 +26,26 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from feature_extraction.errors import StoreError
 from feature_extraction.exchange.foreign.feature_file import (
     DAMAGE_ERRORS,
     FEATURES,
     ID_NAMES,
     FeatureFile,
     StoredArray,
-    describe_damage,
+    explain_damage,
     features_name,
     refusal,
 )
 from feature_extraction.exchange.foreign.hdf5 import check_rows, read_names
+from feature_extraction.exchange.foreign.npy import read_npy_names, read_rows_header
 from feature_extraction.exchange.foreign.parquet import ParquetColumn, read_columns
+from feature_extraction.names import abbreviate
 from feature_extraction.store.disk import require_regular_file
 from feature_extraction.store.layout import MAX_IMAGES
 
-__all__ = ["Table", "open_row", "open_table", "read_npy_header", "read_npy_names"]
+__all__ = ["open_row", "open_table"]
 
 BLOCK_BYTES = 2**24
-MAX_NAME_BYTES = 2**14
-NPY_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 class Table(ABC):
@@ -62,10 +58,9 @@ class Table(ABC):
     """
 
     def __init__(self, path: Path, shape: Sequence[int], chunk_rows: int = 1) -> None:
-        file = FeatureFile("", path)
         if len(shape) not in (2, 3) or not 1 <= shape[0] <= MAX_IMAGES:
             raise refusal(
-                file,
+                path,
                 f"the features have the shape {list(shape)}, expected [images, tokens, channels] "
                 "or [images, channels]",
             )
@@ -79,10 +74,11 @@ class Table(ABC):
 
     # Whether a row can be read without the rows before it.
     is_random_access = True
+    _names: list[str] | None = None
 
-    @abstractmethod
     def names(self) -> list[str] | None:
         """Return the name of each row; `None` if the file has no names."""
+        return self._names
 
     @abstractmethod
     def read(self, start: int, stop: int) -> NDArray[Any]:
@@ -106,15 +102,11 @@ class Table(ABC):
 
 class _Hdf5Table(Table):
     def __init__(self, path: Path) -> None:
-        file = FeatureFile("", path)
         with h5py.File(path, "r", locking=False) as opened:
-            dataset = check_rows(file, opened)
-            self._names = read_names(file, opened, dataset.shape[0])
+            dataset = check_rows(path, opened)
+            self._names = read_names(path, opened, dataset.shape[0])
             self._features = dataset.name
             super().__init__(path, dataset.shape, (dataset.chunks or (1,))[0])
-
-    def names(self) -> list[str]:
-        return self._names
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         # Opened for each block, because nothing closes a table.
@@ -125,12 +117,9 @@ class _Hdf5Table(Table):
 class _NpyTable(Table):
     def __init__(self, path: Path) -> None:
         with path.open("rb") as opened:
-            shape, self._dtype = _read_rows_header(FeatureFile("", path), opened)
+            shape, self._dtype = read_rows_header(path, opened)
             self._offset = opened.tell()
         super().__init__(path, shape)
-
-    def names(self) -> None:
-        return None
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         size = math.prod(self.row_shape)
@@ -146,24 +135,19 @@ class _NpzTable(Table):
     is_random_access = False
 
     def __init__(self, path: Path) -> None:
-        file = FeatureFile("", path)
         self._member: Any = None
         with ZipFile(path) as archive:
             members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            self._features = members[_find_features(file, members)]
+            self._features = members[_find_features(path, members)]
             with archive.open(self._features) as opened:
-                shape, self._dtype = _read_rows_header(file, opened)
+                shape, self._dtype = read_rows_header(path, opened)
                 self._offset = opened.tell()
             name = next((name for name in ID_NAMES if name in members), None)
-            self._names = None
             super().__init__(path, shape)
             if name is not None:
                 with archive.open(members[name]) as opened:
                     size = archive.getinfo(members[name]).file_size
-                    self._names = read_npy_names(file, opened, self.rows, size)
-
-    def names(self) -> list[str] | None:
-        return self._names
+                    self._names = read_npy_names(path, opened, self.rows, size)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         if self._member is None:
@@ -177,25 +161,20 @@ class _NpzTable(Table):
 
 class _SafetensorsTable(Table):
     def __init__(self, path: Path) -> None:
-        file = FeatureFile("", path)
         with safe_open(path, framework="pt") as opened:
             names = list(opened.keys())
-            self._features = _find_features(file, names)
+            self._features = _find_features(path, names)
             super().__init__(path, opened.get_slice(self._features).get_shape())
             name = next((name for name in ID_NAMES if name in names), None)
-            self._names = None
             if name is not None:
                 ids = opened.get_tensor(name)
                 if ids.is_floating_point() or tuple(ids.shape) != (self.rows,):
                     raise refusal(
-                        file,
+                        path,
                         f"{name} is {str(ids.dtype).removeprefix('torch.')} {list(ids.shape)}, "
                         f"expected {self.rows:,} integers",
                     )
                 self._names = [str(number) for number in ids.tolist()]
-
-    def names(self) -> list[str] | None:
-        return self._names
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         with safe_open(self.path, framework="pt") as opened:
@@ -207,7 +186,7 @@ class _ParquetTable(Table):
     is_random_access = False
 
     def __init__(self, path: Path) -> None:
-        self._columns = read_columns(FeatureFile("", path))
+        self._columns = read_columns(path)
         super().__init__(path, (self._columns.rows, *self._columns.row_shape))
         self._column: ParquetColumn | None = None
 
@@ -241,11 +220,9 @@ def open_table(path: Path) -> Table:
         StoreError: It is damaged, holds something else, or is not safe to read.
     """
     require_regular_file(path)
-    try:
+    with explain_damage(path):
         found = path.stat()
         return _table(path, found.st_size, found.st_mtime_ns)
-    except DAMAGE_ERRORS as error:
-        raise StoreError(describe_damage(path, error)) from error
 
 
 # Images are requested one by one, in row order.
@@ -260,75 +237,12 @@ def open_row(file: FeatureFile) -> Iterator[StoredArray]:
     """Open the features of one image in a file with one row per image."""
     table, row = open_table(file.path), file.row
     if row is None or row >= table.rows:
-        raise refusal(file, f"it has {table.rows:,} rows now, but had more before")
+        raise refusal(file.path, f"it has {table.rows:,} rows now, but had more before")
     yield StoredArray(table.row_shape, lambda: table.row(row))
 
 
-def _read_rows_header(file: FeatureFile, opened: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    shape, dtype, order = read_npy_header(file, opened)
-    if order == "F" and len(shape) > 1:
-        raise refusal(file, "it is in Fortran order; save numpy.ascontiguousarray(array) instead")
-    return shape, dtype
-
-
-def read_npy_header(
-    file: FeatureFile, opened: Any
-) -> tuple[tuple[int, ...], np.dtype[Any], Literal["C", "F"]]:
-    """Read the header of a floating-point array in NumPy's format.
-
-    Returns:
-        Shape, type and memory order.
-
-    Raises:
-        StoreError: The array has another type, or an unknown format version.
-    """
-    shape, fortran_order, dtype = _npy_header(file, opened)
-    if dtype.kind != "f":
-        raise refusal(file, f"it holds {dtype}, expected floating point")
-    return shape, dtype, "F" if fortran_order else "C"
-
-
-def _npy_header(file: FeatureFile, opened: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(opened)
-    if version not in NPY_HEADERS:
-        raise refusal(file, f"it has version {version} of NumPy's format, expected 1.0 or 2.0")
-    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = NPY_HEADERS[version](opened)
-    return header
-
-
-def read_npy_names(file: FeatureFile, opened: Any, rows: int, size: int) -> list[str]:
-    """Read row names from an array of texts or integers.
-
-    Args:
-        file: The file, for messages.
-        opened: The open array, in NumPy's format.
-        rows: Expected number of names.
-        size: Size of the array's file in bytes.
-
-    Raises:
-        StoreError: The array has another type, or another number of names.
-    """
-    shape, _, dtype = _npy_header(file, opened)
-    if dtype.kind not in "iuUS" or dtype.itemsize > MAX_NAME_BYTES:
-        raise refusal(
-            file,
-            f"its names are {dtype}, expected texts or integers; objects are pickled, so they are "
-            "refused: save numpy.array(names) with texts",
-        )
-    if tuple(shape) != (rows,):
-        raise refusal(file, f"it has {rows:,} rows, but names of the shape {list(shape)}")
-    if rows * dtype.itemsize > size:
-        raise refusal(file, f"its {rows:,} names are cut short")
-    names = np.frombuffer(opened.read(rows * dtype.itemsize), dtype)
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]
-
-
-def _find_features(file: FeatureFile, names: Iterable[str]) -> str:
+def _find_features(path: Path, names: Iterable[str]) -> str:
     names = list(names)
     if (name := features_name(names)) is not None:
         return name
-    raise refusal(file, f"it holds {_first_names(names)}, expected {FEATURES} and image_ids")
-
-
-def _first_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+    raise refusal(path, f"it holds {abbreviate(names, 3)}, expected {FEATURES} and image_ids")

@@ -124,7 +124,7 @@ class TestVerification:
     def test_pending_images_are_named(self, shards: list[Path], tmp_path: Path) -> None:
         with h5py.File(shards[0], "r+") as file:
             file["status"][1] = 0
-        with pytest.raises(StoreError, match="not finished: image1 pending"):
+        with pytest.raises(StoreError, match=r"not finished: 1 images are pending \(image1\)"):
             join_stores(shards, tmp_path / "val.h5")
 
     def test_other_settings_are_named(self, shards: list[Path], tmp_path: Path) -> None:
