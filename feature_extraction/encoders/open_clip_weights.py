@@ -117,7 +117,7 @@ def fetch(tag: str, pretrained: Mapping[str, Any]) -> Path:
 
     def cannot_fetch(reason: str) -> EncoderError:
         return EncoderError(
-            f"the weights {tag} are not on this machine and could not be fetched ({reason}). "
+            f"the weights {tag} are not on this machine and could not be downloaded ({reason}). "
             "Connect to the network, or give --weights a .safetensors file copied from another "
             "machine."
         )

@@ -74,8 +74,8 @@ def fetch_from_hub(repository: str, files: Sequence[str]) -> Path:
 
     def cannot_fetch(reason: str) -> EncoderError:
         return EncoderError(
-            f"{repository} is not on this machine and could not be fetched ({reason}). Connect to "
-            "the network, or give a folder copied from another machine."
+            f"{repository} is not on this machine and could not be downloaded ({reason}). Connect "
+            "to the network, or give a folder copied from another machine."
         )
 
     with guard_library_call(cannot_fetch, is_download=True):
@@ -85,8 +85,8 @@ def fetch_from_hub(repository: str, files: Sequence[str]) -> Path:
             )
         except HFValidationError:
             raise EncoderError(
-                f"{repository:.300} is not a folder on this machine and could not be fetched: it "
-                "is not a valid name on the hub. Expected a folder, or OWNER/NAME on the hub."
+                f"{repository:.300} is not a folder on this machine and could not be downloaded: "
+                "it is not a valid name on the hub. Expected a folder, or OWNER/NAME on the hub."
             ) from None
         except LocalEntryNotFoundError:
             raise cannot_fetch("no connection to the Hugging Face hub") from None

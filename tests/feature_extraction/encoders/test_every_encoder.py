@@ -172,7 +172,7 @@ class TestFinding:
             find_architecture(prefix)
 
     def test_an_invalid_name_on_the_hub_is_refused(self) -> None:
-        with pytest.raises(EncoderError, match="could not be fetched"):
+        with pytest.raises(EncoderError, match="could not be downloaded"):
             find_architecture("hf:no/such/name/as/this")
 
     def test_a_prefix_can_precede_a_folder(self, resnet_folder: Path) -> None:
