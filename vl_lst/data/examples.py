@@ -10,7 +10,7 @@ from eval.errors import InputError
 from eval.submissions import first_five
 from feature_extraction.errors import StoreError
 from feature_extraction.names import near_names_hint
-from feature_extraction.store.store import FeatureReader
+from feature_extraction.store.reader import FeatureReader
 from tasks import ExampleTable, Task
 from tasks._answers import build_answer_list, load_answer_list
 from vl_lst.recipes import Recipe

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feature_extraction.store.store import FeatureReader
+from feature_extraction.store.reader import FeatureReader
 from tasks import ExampleTable, Task
 from vl_lst.backbones.texts import Texts
 from vl_lst.data.batches import (

@@ -12,8 +12,8 @@ from accelerate import Accelerator
 
 from eval.errors import InputError
 from eval.run_files import GitState, ModelCard, RunRecord, Status, TaskCard
+from feature_extraction.store import open_features
 from feature_extraction.store.disk import is_out_of_space
-from feature_extraction.store.store import open_features
 from tasks._arguments import as_path
 from vl_lst.data.examples import ids_digest
 from vl_lst.data.task_data import TaskData, batch_task, load_examples, text_samples
