@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from feature_extraction.store.store import FeatureReader
+from feature_extraction.store.reader import FeatureReader
 
 # V tokens, C channels
 

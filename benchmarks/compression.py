@@ -32,8 +32,8 @@ from eval.outputs import write_json
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.exchange.compression import compress_store
 from feature_extraction.extract import extract
-from feature_extraction.store.partial import Batch, PartialStore
 from feature_extraction.store.store import FeatureStore
+from feature_extraction.store.writer import Batch, StoreWriter
 from vl_lst.bundled import CLIP_FOLDER
 
 # N images, V tokens, C channels
@@ -104,7 +104,7 @@ def compare(
     print(f"{'':20} {'size':>8} {'written':>12} {'read':>12}  images per CPU second")
     image_ids = [f"image{row:05}" for row in range(images)]
     plain, small = folder / "plain.h5", folder / "small.h5"
-    with PartialStore(plain, plain_spec(tokens, channels), image_ids) as partial:
+    with StoreWriter(plain, plain_spec(tokens, channels), image_ids) as partial:
         size = np.ones((images, 2), np.int32)
         partial.write(Batch(start=0, features=features_NVC, image_size=size, reasons=[""] * images))
         partial.finish()

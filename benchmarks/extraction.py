@@ -44,10 +44,11 @@ from feature_extraction.allocation import keep_freed_memory
 from feature_extraction.cores import usable_cores
 from feature_extraction.encoders.encoder import Encoder, build_encoder
 from feature_extraction.extract import extract
-from feature_extraction.images.decode import ImageFile, decode_image, find_images
+from feature_extraction.images.decode import decode_image
+from feature_extraction.images.finding import ImageFile, find_images
 from feature_extraction.images.preprocess import fit_square
 from feature_extraction.pipeline import default_workers
-from feature_extraction.store.partial import Batch, PartialStore
+from feature_extraction.store.writer import Batch, StoreWriter
 
 # N images, B images of a batch, S side of the square, V tokens, C channels
 
@@ -229,7 +230,7 @@ def time_stages(files: Sequence[ImageFile], encoder: Encoder, out: Path) -> dict
         image_size=np.ones((len(files), 2), np.int32),
         reasons=[""] * len(files),
     )
-    with PartialStore(out, encoder.spec, [file.image_id for file in files]) as partial:
+    with StoreWriter(out, encoder.spec, [file.image_id for file in files]) as partial:
         before = time.perf_counter()
         partial.write(batch)
         partial.commit()

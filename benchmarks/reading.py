@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 
 from eval.outputs import write_json
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store.partial import Batch, PartialStore
-from feature_extraction.store.store import open_features
+from feature_extraction.store import open_features
+from feature_extraction.store.writer import Batch, StoreWriter
 
 # N images, V tokens, C channels
 
@@ -77,7 +77,7 @@ def prepare(
     image_ids = [f"image{row:07}" for row in range(images)]
     store_path, array_path = folder / "store.h5", folder / "array.npy"
     np.save(array_path, features_NVC)
-    with PartialStore(store_path, plain_spec(tokens, channels), image_ids) as partial:
+    with StoreWriter(store_path, plain_spec(tokens, channels), image_ids) as partial:
         size = np.ones((images, 2), np.int32)
         partial.write(Batch(start=0, features=features_NVC, image_size=size, reasons=[""] * images))
         partial.finish()

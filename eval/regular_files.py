@@ -18,7 +18,13 @@ from typing import Any
 
 from eval.errors import FileFormatError, InputError
 
-__all__ = ["is_shell_pipe", "open_regular", "require_regular", "require_regular_if_any"]
+__all__ = [
+    "file_kind",
+    "is_shell_pipe",
+    "open_regular",
+    "require_regular",
+    "require_regular_if_any",
+]
 
 BLOCK_BYTES = 1 << 18
 SHELL_PIPE = re.compile(r"/dev/stdin|(/dev|/proc/self)/fd/[0-9]+")
@@ -29,6 +35,11 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+def file_kind(mode: int) -> str:
+    """Return the kind of a file from its `st_mode`, such as "a named pipe"."""
+    return _kind_of_file(mode) or "a file"
 
 
 def is_shell_pipe(path: Path) -> bool:

@@ -1,1 +1,1 @@
-"""Images in, CLIP features out: one HDF5 file that says how it was made and survives a kill."""
+"""Extraction of image features into HDF5 files that record how they were made."""

@@ -1,25 +1,27 @@
-"""What becomes of memory between two operations of a tower on the processor."""
+"""Memory allocation between the operations of an encoder on the CPU."""
 
 import ctypes
 
 __all__ = ["keep_freed_memory"]
 
-# Of glibc's <malloc.h>.
+# From glibc's <malloc.h>.
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
-LARGEST_INT = 2**31 - 1
+MAX_INT = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep memory that is freed, for the next tensor; say whether it can.
+    """Keep freed memory in this process for the next tensors.
 
-    glibc maps tensors of more than 32 MiB, as the first layers of a tower give for a batch, anew
-    each time, and the system clears every page of them at its first touch. That takes about as
-    long as the arithmetic does (`benchmarks/extraction.py`, with and without `--give-back`).
-    Elsewhere than on glibc nothing is done.
+    By default, glibc maps tensors of more than 32 MiB again each time, such as the output of the
+    first layers for a batch, and the kernel clears every page at its first access. That takes about
+    as long as the arithmetic (`benchmarks/extraction.py`, with and without `--give-back`).
+
+    Returns:
+        Whether the option could be set; `False` on systems without glibc.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return bool(set_option(M_MMAP_MAX, 0)) and bool(set_option(M_TRIM_THRESHOLD, LARGEST_INT))
+    return bool(set_option(M_MMAP_MAX, 0)) and bool(set_option(M_TRIM_THRESHOLD, MAX_INT))

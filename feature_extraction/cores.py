@@ -1,19 +1,19 @@
-"""How many processor cores this process may use."""
+"""Number of CPU cores available to this process."""
 
 import os
 from pathlib import Path
 
 __all__ = ["usable_cores"]
 
-# Of version 2 control groups, as a container sees its own: quota and period in microseconds.
+# Control groups version 2, seen from inside a container: quota and period in microseconds.
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores() -> int:
-    """Return the number of cores this process may use, at least 1.
+    """Return the number of cores available to this process, at least 1.
 
-    The cores it may be scheduled on count, fewer where a container has a quota of CPU time. Where
-    the system tells neither (macOS), all cores of the machine count.
+    This is the number of cores it may be scheduled on, limited by the CPU quota of its container.
+    On systems that report neither (macOS), it is the number of cores of the machine.
     """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
@@ -23,10 +23,10 @@ def usable_cores() -> int:
 
 
 def _quota() -> int | None:
-    """Return the CPU quota in cores, rounded up; `None` if there is none."""
+    """Return the CPU quota in cores, rounded up; `None` if there is no quota."""
     try:
         quota, period = map(int, CPU_QUOTA.read_text(encoding="ascii").split())
     except (OSError, ValueError):
-        # No such file, or it holds `max`.
+        # The file does not exist, or contains `max`.
         return None
     return -(-quota // period) if period > 0 else None

@@ -1,11 +1,11 @@
-"""What can go wrong with images, encoders and feature stores.
+"""Errors about images, encoders and feature stores.
 
     FeatureError
-    ├── ImageError       one image cannot be decoded
-    ├── EncoderError     a tower is unknown or its weights do not fit
-    ├── FeatureFileError one image's features, to be imported, cannot be read
-    ├── LockError        a folder's file system has no locks to keep other processes out
-    └── StoreError       a feature store is missing, damaged, or not the one that is needed
+    ├── ImageError       an image cannot be decoded
+    ├── EncoderError     an encoder is unknown, or its weights cannot be loaded
+    ├── FeatureFileError the features of one image cannot be read during an import
+    ├── LockError        the file system does not support locks
+    └── StoreError       a feature store is missing, damaged, or does not fit its use
 
 Each message says what was found, what was expected and what to do.
 """
@@ -22,42 +22,42 @@ __all__ = [
 ]
 
 
-# What to do where there are no features.
+# Advice for messages about missing features.
 HOW_TO_EXTRACT = "vl-lst extract-features --images FOLDER --out FILE.h5"
 
 
-# Every image of a store has as much room for a reason as the longest one takes.
-LONGEST_REASON = 200
+# A store reserves the length of its longest reason for every image.
+MAX_REASON_LENGTH = 200
 
 
 def stored_reason(error: Exception) -> str:
-    """Say why an image failed, as a store keeps it.
+    """Return the message of an error in the form that a store can hold.
 
-    What decoders say may quote the file: HDF5 text holds neither NUL nor lone surrogates.
+    Messages of decoders may quote the file, but HDF5 text cannot contain NUL or lone surrogates.
     """
     text = str(error).encode(errors="backslashreplace").decode().replace("\0", "\\0")
-    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"
+    return text if len(text) <= MAX_REASON_LENGTH else text[: MAX_REASON_LENGTH - 1] + "…"
 
 
 class FeatureError(Exception):
-    """Root of the tree above."""
+    """Base class of all errors of this package."""
 
 
 class ImageError(FeatureError):
-    """One image cannot be decoded."""
+    """An image cannot be decoded."""
 
 
 class EncoderError(FeatureError):
-    """A vision tower is unknown, or its weights cannot be loaded as they should be."""
+    """An image encoder is unknown, or its weights cannot be loaded."""
 
 
 class FeatureFileError(FeatureError):
-    """The features of one image, which are to be imported, cannot be read; others may be."""
+    """The features of one image cannot be read during an import; other images may be fine."""
 
 
 class LockError(FeatureError):
-    """The file system cannot keep other processes out of what is being written."""
+    """The file system does not support the locks that keep other processes out."""
 
 
 class StoreError(FeatureError):
-    """A feature store is missing, damaged, or made with other settings than those needed."""
+    """A feature store is missing, damaged, or was made with other settings."""

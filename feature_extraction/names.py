@@ -1,13 +1,13 @@
-"""Names of images: how a file's name becomes an id, and what almost the same ids differ in.
+"""Image ids: deriving them from file names, and explaining near misses.
 
-Ids are compared exactly. Where ids are missed, `near_names` says whether they are there under names
-that differ in one kind of thing, such as an image's suffix; nothing is matched by it.
+Ids are compared exactly. If ids are missing, `near_names` tells whether they exist under names that
+differ in only one respect, such as the image suffix. This is only used in messages.
 """
 
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -15,6 +15,7 @@ from eval.image_suffixes import IMAGE_SUFFIXES
 
 __all__ = [
     "NearNames",
+    "abbreviate",
     "image_id_of",
     "near_names",
     "near_names_hint",
@@ -29,11 +30,17 @@ SEPARATORS = re.compile(r"[\s_\-,;'\"]+")
 FEATURE_FILE = "the feature file"
 
 
+def abbreviate(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first names for a message, such as `a, b, c and 4 more`."""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
 def image_id_of(name: str) -> str:
-    r"""Return the image id that a file name stands for: without folders and an image's suffix.
+    r"""Return the image id of a file name: the name without folders and image suffix.
 
     Args:
-        name: As other programs write it: `train/1.jpg`, `train\1.jpg`, `1.jpg`, `1`.
+        name: File name in any form, such as `train/1.jpg`, `train\1.jpg`, `1.jpg` or `1`.
     """
     return _without_suffix(_without_folders(name))
 
@@ -48,7 +55,7 @@ def _without_suffix(name: str) -> str:
 
 
 def _number(name: str) -> str:
-    """Return the number that ends a name, without zeros before it: 42 of COCO_..._000042."""
+    """Return the number at the end of a name, without leading zeros: 42 for COCO_..._000042."""
     match = NUMBER.fullmatch(_plain(name))
     return match[1] if match else name
 
@@ -62,13 +69,13 @@ def _is_bare_number(name: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    """Return a name without the differences of the first kinds below."""
+    """Return a name without the differences of the first six `KINDS`."""
     name = image_id_of(_without_invisible(unicodedata.normalize("NFC", name)).strip())
     return unicodedata.normalize("NFC", name.strip().casefold())
 
 
 def _without_invisible(name: str) -> str:
-    # Such as a byte-order mark, or a space of no width.
+    # Such as a byte-order mark or a zero-width space.
     if name.isascii() and name.isprintable():
         return name
     return "".join(each for each in name if unicodedata.category(each) not in ("Cf", "Cc"))
@@ -84,9 +91,10 @@ def _without_separators(name: str) -> str:
     return SEPARATORS.sub("-", _plain(unquote(name))).strip("-")
 
 
-PREFIX = "what stands before the number"
+PREFIX = "the prefix of a number"
 
-# What two names may differ in alone, the more harmless first: how to see it, and how to say it.
+# Differences between two names, the most harmless first: a description, and a function that maps
+# such names to the same text.
 KINDS: dict[str, Callable[[str], str]] = {
     "the image suffix": _without_suffix,
     "spaces at the ends": str.strip,
@@ -96,77 +104,77 @@ KINDS: dict[str, Callable[[str], str]] = {
     "invisible characters": _without_invisible,
     "several of suffix, folders, spaces, letter case and Unicode": _plain,
     "the suffix of a file of features, or a second suffix": _without_any_suffix,
-    "hyphens, underscores, spaces, quotes or escapes with %": _without_separators,
+    "hyphens, underscores, spaces, quotes or % escapes": _without_separators,
     "the decimal point of a number": lambda name: name.removesuffix(".0"),
-    "zeros before a number": _without_zeros,
+    "leading zeros of a number": _without_zeros,
     PREFIX: _number,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NearNames:
-    """How names that are missed are nearest to names that are there.
+    """The difference that explains most of the missing names.
 
     Args:
-        kind: What they differ in.
-        count: How many of those missed differ in this alone from exactly one that is there.
-        missed: The first of them.
-        present: What is there instead.
+        kind: Description of the difference.
+        count: Number of missing names that differ from exactly one present name only in this.
+        missing: First of these names.
+        present: Its counterpart.
     """
 
     kind: str
     count: int
-    missed: str
+    missing: str
     present: str
 
 
-def near_names(missed: Iterable[str], present: Iterable[str]) -> NearNames | None:
-    """Find the kind of difference that explains most of the names missed; `None` where none does.
+def near_names(missing: Iterable[str], present: Iterable[str]) -> NearNames | None:
+    """Return the difference that explains most of the missing names; `None` if there is none.
 
     Args:
-        missed: Names that are wanted and not there.
-        present: Names that are there.
+        missing: Names that are wanted and missing.
+        present: Names that exist.
     """
-    # Callers may pass names that are not texts; they match nothing.
-    missed = [name for name in dict.fromkeys(missed) if isinstance(name, str)]
+    # Names that are not strings match nothing.
+    missing = [name for name in dict.fromkeys(missing) if isinstance(name, str)]
     present = list(dict.fromkeys(present))
     best: NearNames | None = None
     for kind, key in KINDS.items():
         found: defaultdict[str, list[str]] = defaultdict(list)
         for name in present:
             found[key(name)].append(name)
-        near = [(name, found[key(name)]) for name in missed if key(name) in found]
+        near = [(name, found[key(name)]) for name in missing if key(name) in found]
         pairs = [(name, names[0]) for name, names in near if len(names) == 1]
         if kind == PREFIX:
-            # The same number behind two prefixes is of two images: train_7, val_7.
+            # The same number after two prefixes means two images: train_7, val_7.
             pairs = [pair for pair in pairs if any(map(_is_bare_number, pair))]
         if pairs and (best is None or len(pairs) > best.count):
-            name, there = pairs[0]
-            best = NearNames(kind=kind, count=len(pairs), missed=name, present=there)
+            name, counterpart = pairs[0]
+            best = NearNames(kind=kind, count=len(pairs), missing=name, present=counterpart)
     return best
 
 
 def near_names_hint(
-    missed: Iterable[str], present: Iterable[str], *, place: str = FEATURE_FILE
+    missing: Iterable[str], present: Iterable[str], *, place: str = FEATURE_FILE
 ) -> str:
     """Describe how missing names differ from present ones; empty if there is no such difference.
 
     Args:
-        missed: Names that are wanted and missing.
+        missing: Names that are wanted and missing.
         present: Names that exist.
         place: Where they exist, such as "the folder".
 
     Returns:
         One or two sentences with a leading space, to append to a message.
     """
-    near = near_names(missed, present)
+    near = near_names(missing, present)
     if near is None:
         return ""
-    # What looks the same, such as an accent composed in two ways, is shown by its characters.
+    # Names that look the same, such as with composed accents, are shown escaped.
     shown = ascii if "Unicode" in near.kind else repr
     return (
         f" {near.count:,} of them differ only in {near.kind} from names in {place}: found "
-        f"{shown(near.present):.80}, expected {shown(near.missed):.80}. Write the ids of the "
+        f"{shown(near.present):.80}, expected {shown(near.missing):.80}. Write the ids of the "
         f"examples as they are in {place}, or rename the files"
-        f"{' and make the features again' if place == FEATURE_FILE else ''}."
+        f"{' and extract the features again' if place == FEATURE_FILE else ''}."
     )

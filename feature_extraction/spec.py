@@ -1,13 +1,14 @@
-"""How the features of a store were made: everything that determines the numbers, and their source.
+"""The settings behind a store's features: everything that determines their values.
 
-A spec travels inside the HDF5 file as JSON. Two stores can be used together, and a checkpoint can
-read a store, when their digests are equal.
+A spec is stored in the HDF5 file as JSON. Two stores can be used together, and a checkpoint can
+read a store, if their digests are equal.
 """
 
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,35 +20,36 @@ from feature_extraction.errors import StoreError
 
 __all__ = [
     "IMPORTED",
-    "MOST_CROPS",
+    "MAX_CROPS",
     "SCHEMA_VERSION",
     "FeatureSpec",
     "Layer",
     "Precision",
     "ResizeRule",
+    "grid_side",
     "package_versions",
 ]
 
-# Version 2 added `crops`. A spec without crops is written as version 1, as it always was: its text
-# and digest stay the same, and programs that know no crops read it and refuse the others.
+# Version 2 added `crops`. A spec without crops is still written as version 1, so that its text and
+# digest stay the same, and programs from before crops read it and refuse the others.
 SCHEMA_VERSION = 2
 VERSION_WITHOUT_CROPS = 1
 
-# Eight tiles each way are 65 squares of one photograph.
-MOST_CROPS = 8
+# 8 x 8 tiles and the whole photograph are 65 squares.
+MAX_CROPS = 8
 
-# The weights of features that other programs made: nothing but their shape is known for certain.
+# Weights tag of features made by other programs, for which only the shape is certain.
 IMPORTED = "imported"
 
-# Names of things, not things: the hashes beside them say what the tower and its weights are, and
-# a store stays usable when a package is upgraded.
+# Names only: hashes identify the encoder and its weights, and a store must stay usable after a
+# package upgrade.
 NOT_IN_DIGEST = ("encoder", "weights", "packages")
 
 PACKAGES = ("torch", "open_clip_torch", "pillow", "h5py")
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1)]
-Crops = Annotated[int, Field(ge=1, le=MOST_CROPS)]
+Crops = Annotated[int, Field(ge=1, le=MAX_CROPS)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -56,26 +58,26 @@ class FeatureSpec:
     """The settings behind one feature store.
 
     Args:
-        encoder: Name of the tower, such as `RN101`.
-        weights: Where its weights came from: a tag, `random`, `imported`, or the name of a file
-            or folder.
-        architecture_sha256: Hash of the tower's configuration, activation included.
-        weights_sha256: Hash of the tower's weights, the same whatever file held them.
-        quick_gelu: Whether the tower's transformer blocks use QuickGELU.
-        image_size: Side of each square the tower sees, in pixels.
+        encoder: Name of the image encoder, such as `RN101`.
+        weights: Source of its weights: a tag, `random`, `imported`, or the name of a file or
+            folder.
+        architecture_sha256: Hash of the encoder's configuration, including the activation.
+        weights_sha256: Hash of the encoder's weights, independent of the file format.
+        quick_gelu: Whether the encoder's transformer blocks use QuickGELU.
+        image_size: Side of the encoder's square input in pixels.
         resize: How a photograph becomes a square: `squash`, `letterbox` or `center-crop`.
         background: RGB colour in [0, 255] under transparent pixels and around a letterbox.
-        exact_pixels: Photographs of more pixels than this are reduced before they are resized.
+        exact_pixels: Photographs with more pixels than this are reduced before they are resized.
         layer: `grid` (cells of the last layer) or `pooled` (one vector per image).
-        grid: Rows and columns of cells of one square, row-major in the store; `(1, 1)` when pooled.
-        channels: Numbers per cell.
-        mean: Subtracted from RGB in [0, 1].
-        std: Divides what is left.
-        precision: Arithmetic of the tower: `fp32` or `bf16`.
-        dtype: Of the stored numbers.
-        crops: 1 where the tower sees the photograph as one square; N where it sees that and then
-            the photograph cut into N x N squares, row by row.
-        packages: Versions of the packages that had a hand in it; not part of the digest.
+        grid: Rows and columns of cells per square, stored row-major; `(1, 1)` if pooled.
+        channels: Values per cell.
+        mean: Mean subtracted from RGB in [0, 1].
+        std: Standard deviation that the result is divided by.
+        precision: Precision of the encoder: `fp32` or `bf16`.
+        dtype: Type of the stored values.
+        crops: 1 if the encoder sees the photograph as one square; N if it also sees the photograph
+            cut into N x N squares, row by row.
+        packages: Versions of the packages involved; not part of the digest.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -101,31 +103,31 @@ class FeatureSpec:
 
     @property
     def squares(self) -> int:
-        """Squares the tower sees of one photograph."""
+        """Number of squares per photograph."""
         return 1 if self.crops == 1 else 1 + self.crops**2
 
     @property
     def tokens(self) -> int:
-        """Feature vectors per image, those of one square after those of another."""
+        """Feature vectors per image, square by square."""
         return self.squares * self.grid[0] * self.grid[1]
 
     @property
     def decoded_side(self) -> int:
-        """Side in pixels of the largest square a photograph becomes."""
+        """Side in pixels of the largest square a photograph is resized to."""
         return self.crops * self.image_size
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what determines the numbers: all fields but names and package versions."""
+        """SHA-256 of what determines the features: all fields except names and package versions."""
         fields = {k: v for k, v in self._fields().items() if k not in NOT_IN_DIGEST}
         return hashlib.sha256(_canonical(fields).encode()).hexdigest()
 
     def differences(self, other: "FeatureSpec") -> list[str]:
-        """Say in what the two differ, as `image_size: 224 here, 288 there`.
+        """Return the differences to another spec, such as `image_size: 224 here, 288 there`.
 
         Returns:
-            One line per field that makes the digests differ, and the names of tower and weights
-            if those differ as well; empty exactly when the digests are equal.
+            One line per field that makes the digests differ, and per name of encoder or weights
+            that differs as well; empty exactly if the digests are equal.
         """
         if self.digest == other.digest:
             return []
@@ -137,15 +139,15 @@ class FeatureSpec:
         ]
 
     def to_json(self) -> str:
-        """Return the canonical JSON: equal specs give equal text."""
+        """Return canonical JSON: equal specs have equal text."""
         return _canonical(self._fields())
 
     @classmethod
     def from_json(cls, text: str) -> "FeatureSpec":
-        """Read what `to_json` wrote.
+        """Parse the output of `to_json`.
 
         Raises:
-            StoreError: The text is not a spec, or is of a later version than this program reads.
+            StoreError: The text is not a spec, or has a later version than this program reads.
         """
         try:
             return _ADAPTER.validate_json(_without_version(text))
@@ -156,7 +158,7 @@ class FeatureSpec:
         except ValueError as error:
             problem = str(error)
         raise StoreError(
-            f"the spec is not one this program reads (up to version {SCHEMA_VERSION}): {problem}. "
+            f"the spec cannot be read as version {SCHEMA_VERSION} or earlier: {problem}. "
             "Extract the features again, or upgrade this program."
         )
 
@@ -171,17 +173,31 @@ class FeatureSpec:
 _ADAPTER = TypeAdapter(FeatureSpec)
 
 
+def grid_side(tokens: int, grids: int = 1) -> int | None:
+    """Return how many cells a side of each square grid has.
+
+    Args:
+        tokens: Number of cells of all grids together.
+        grids: Number of grids of the same size.
+
+    Returns:
+        The side; `None` if the cells do not form that many square grids.
+    """
+    side = math.isqrt(tokens // grids)
+    return side if grids * side * side == tokens else None
+
+
 def package_versions(more: Sequence[str] = ()) -> dict[str, str]:
     """Return the installed version of each package that takes part in an extraction.
 
     Args:
-        more: Packages that compute the tower, beside those that always take part.
+        more: Packages of the encoder, in addition to those that always take part.
     """
     return {name: importlib.metadata.version(name) for name in (*PACKAGES, *more)}
 
 
 def _without_version(text: str) -> str:
-    """Check which layout a record has; all that are read have one form here."""
+    """Return the JSON of a spec without its version, after checking the version."""
     try:
         fields = json.loads(text)
     except (RecursionError, ValueError) as error:
@@ -190,7 +206,7 @@ def _without_version(text: str) -> str:
     if version not in (VERSION_WITHOUT_CROPS, SCHEMA_VERSION) or isinstance(version, bool):
         raise ValueError(f"its version is {version!r}")
     if (version == VERSION_WITHOUT_CROPS) == ("crops" in fields):
-        raise ValueError(f"version {version} does not go with the fields {', '.join(fields)}")
+        raise ValueError(f"version {version} does not match the fields {', '.join(fields)}")
     return json.dumps(fields)
 
 

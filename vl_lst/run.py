@@ -16,7 +16,8 @@ from eval.errors import InputError, OutputError
 from eval.outputs import check_output
 from eval.run_files import ModelCard
 from feature_extraction.encoders.encoder import Encoder, encode_image, encoder_from_spec
-from feature_extraction.store.store import FeatureReader, open_features
+from feature_extraction.store import open_features
+from feature_extraction.store.reader import FeatureReader
 from tasks import ExampleTable, Score, Task, with_own_files
 from tasks._arguments import as_path
 from vl_lst.backbones.loading import DEMO

@@ -1,102 +1,96 @@
-"""A store's features compressed, image by image, in a file that other programs can read as well.
+"""Compressing a store image by image, into a file that other programs can read as well.
 
-Each image is one frame of Zstandard in one chunk, with the HDF5 filter registered for it (32015):
-this program reads it without HDF5, others need that filter, as `hdf5plugin` has it. Nothing goes
-before it: shuffling bytes or bits, which helps with dense numbers, spoils the runs of zeros that
-towers with ReLU leave, and those are what there is to gain (`benchmarks/compression.py`).
+Each image is one Zstandard frame in one chunk, marked with the HDF5 filter registered for it
+(32015). This package reads it without HDF5; other programs need that filter, for example from
+`hdf5plugin`. Bytes are not shuffled: shuffling helps with dense values, but breaks up the runs of
+zeros that ReLU encoders produce, which account for most of the savings
+(`benchmarks/compression.py`).
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import StoreError
+from feature_extraction.progress import OnProgress
 from feature_extraction.store.filters import ZSTD
 from feature_extraction.store.hdf5_writer import Hdf5Writer
-from feature_extraction.store.layout import HDF5_FORMAT, Status, write_table
-from feature_extraction.store.store import FeatureStore, holds_same
-from feature_extraction.store.targets import check_target, remove_leftovers, written_whole
-
-if TYPE_CHECKING:
-    from feature_extraction.extract import OnProgress  # needs torch, which this does not
+from feature_extraction.store.layout import HDF5_FORMAT, write_metadata
+from feature_extraction.store.outputs import atomic_output, check_output_file, remove_leftovers
+from feature_extraction.store.store import FeatureStore, has_same_content, metadata_of
 
 # V tokens, C channels
 
 __all__ = ["compress_store"]
 
-# More makes ReLU features no smaller, and takes twice the time.
+# Higher levels take twice the time and make ReLU features no smaller.
 LEVEL = 1
 IMAGES_BETWEEN_REPORTS = 256
-COMPRESSED = "compressed"
 
 
-def compress_store(path: Path, out: Path, *, on_progress: "OnProgress | None" = None) -> None:
-    """Write a store anew with its features compressed.
+def compress_store(path: Path, out: Path, *, on_progress: OnProgress | None = None) -> None:
+    """Write a compressed copy of a store.
 
-    The new file takes its name when it is whole. Killed before that, the same call begins again;
-    the file comes out the same. Killed after that, the same call finds it finished.
+    The copy gets its name once it is complete. After an interruption the same call starts again,
+    or finds the complete copy; the result is byte-identical.
 
     Args:
         path: A finished store.
-        out: The file to make; may be `path` itself, which is then replaced. One that holds the same
-            features, compressed, is left as it is.
-        on_progress: Called after some images.
+        out: File to create, or `path` to replace the store. A compressed file with the same
+            features is left unchanged.
+        on_progress: Called after every 256 images.
 
     Raises:
-        StoreError: The store is damaged or not finished, `out` is another file that exists, or it
+        StoreError: The store is damaged or not finished, `out` is another existing file, or it
             cannot be written.
     """
     store = FeatureStore(path)
-    check_target(out)
+    check_output_file(out)
     replaces = out.exists() and out.samefile(path)
     if store.compression == "zstd" if replaces else _is_compressed(out, store):
         remove_leftovers(out)
         return
     if out.exists() and not replaces:
-        raise StoreError(f"{out} exists. Remove it if it is not needed, or give another --out.")
-    pending = sum(status not in (Status.DONE, Status.FAILED) for status in store.status)
-    if pending:
-        raise StoreError(
-            f"{path} is not finished: {pending:,} images are pending. Run its extraction again."
-        )
-    with written_whole(out, COMPRESSED) as temporary:
+        raise StoreError(f"{out} exists. Remove it if it is not needed, or choose another --out.")
+    store.require_finished()
+    with atomic_output(out, "compressed") as temporary:
         _write(store, temporary, on_progress)
 
 
 def _is_compressed(out: Path, store: FeatureStore) -> bool:
-    """Whether `out` is what compressing `store` makes."""
+    """Whether `out` is the result of compressing `store`."""
     if not out.exists():
         return False
     try:
         found = FeatureStore(out)
-        is_of_its_kind = found.compression == "zstd" and found.shard == store.shard
-        return is_of_its_kind and holds_same(found, [store])
+        return (
+            found.compression == "zstd"
+            and found.shard == store.shard
+            and has_same_content(found, [store])
+        )
     except StoreError:
         return False
 
 
-def _write(store: FeatureStore, path: Path, on_progress: "OnProgress | None") -> None:
+def _write(store: FeatureStore, path: Path, on_progress: OnProgress | None) -> None:
     listed = store.listed_ids
     shape = (len(listed), store.tokens, store.channels)
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_chunk((1, *shape[1:]))
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     properties.set_obj_track_times(False)
-    # Optional, as `hdf5plugin` has it: HDF5 then makes the dataset without having the filter.
+    # Optional, as in `hdf5plugin`: HDF5 then creates the dataset without having the filter.
     properties.set_filter(ZSTD, h5py.h5z.FLAG_OPTIONAL, (LEVEL,))
-    reasons = [store.failures.get(image_id, "") for image_id in listed]
-    table = (store.spec, listed, store.status, store.listed_sizes, reasons, store.shard)
     with Hdf5Writer(path, libver=HDF5_FORMAT) as writer:
         features = writer.do(_create_features, shape, properties)
         for row, frame in enumerate(_frames(store)):
             writer.do(_write_frame, features, row, frame)
             if on_progress is not None and (row + 1) % IMAGES_BETWEEN_REPORTS == 0:
                 on_progress(row + 1, len(listed))
-        writer.do(write_table, *table)
+        writer.do(write_metadata, metadata_of([store], store.shard))
     if on_progress is not None:
         on_progress(len(listed), len(listed))
 
@@ -113,11 +107,11 @@ def _write_frame(_: h5py.File, features: h5py.h5d.DatasetID, row: int, frame: by
 
 
 def _frames(store: FeatureStore) -> Iterator[bytes]:
-    # Only here: most stores are not compressed.
+    # Imported here because most stores are not compressed.
     from pyarrow import Codec
 
     codec = Codec("zstd", LEVEL)
-    nothing_VC: NDArray[np.float16] = np.zeros((store.tokens, store.channels), np.float16)
+    zeros_VC: NDArray[np.float16] = np.zeros((store.tokens, store.channels), np.float16)
     for image_id in store.listed_ids:
-        features_VC = store[image_id] if image_id in store else nothing_VC
+        features_VC = store[image_id] if image_id in store else zeros_VC
         yield codec.compress(features_VC.data.cast("B"), asbytes=True)

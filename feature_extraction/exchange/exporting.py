@@ -1,63 +1,52 @@
-"""A store's features in the formats of other programs.
+"""Exporting a store's features to formats of other programs.
 
-    h5      a folder of files IMAGE_ID.h5 with the dataset `IMAGE_ID/features`: what the programs
-            before this one read; and `IMAGE_ID/img_h`, `IMAGE_ID/img_w` where they are known
+    h5      a folder of files IMAGE_ID.h5 with the dataset `IMAGE_ID/features`, the layout of VL-T5
+            and its successors; and `IMAGE_ID/img_h`, `IMAGE_ID/img_w` if they are known
     arrow   a folder for `datasets.load_from_disk`, with the columns `image_id`, `features`,
             `height` and `width`
 
-`export.json` in the folder says how the features were made. The folder is filled under the name
-`FOLDER.partial` and renamed at the end, so nothing can mistake it for a finished one. To wait for
-the disk after each of many small files would take most of the time: now and then all that were
-written since are waited for, and a marker says how many files are safe. There an interrupted export
-goes on.
+`export.json` in the folder records the settings of the features. The folder gets its name once it
+is complete, so an interrupted export leaves nothing behind.
 """
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import h5py
 
 from feature_extraction.choices import ExportFormat
 from feature_extraction.errors import StoreError
-from feature_extraction.store.disk import is_out_of_space, read_small_text, sync_file, sync_folder
+from feature_extraction.progress import OnProgress
+from feature_extraction.store.disk import read_small_text
 from feature_extraction.store.hdf5_writer import hdf5_bytes
-from feature_extraction.store.store import FeatureReader
-from feature_extraction.store.targets import (
-    LOCK,
-    check_folder_target,
-    link_target,
-    locked_folder,
-    partial_folder,
+from feature_extraction.store.outputs import (
+    atomic_output,
+    check_output_folder,
+    remove_leftovers,
+    resolve_link,
 )
-
-if TYPE_CHECKING:
-    from feature_extraction.extract import OnProgress  # needs torch, which an export does not
+from feature_extraction.store.reader import FeatureReader
 
 __all__ = ["ExportResult", "export_features"]
 
 MANIFEST = "export.json"
 ARROW_FILE_BYTES = 2**28
 ARROW_BATCH_BYTES = 2**23
-LONGEST_FILE_NAME = 255
-MARKER = ".safe"
-TEMPORARY = ".tmp"
-SECONDS_BETWEEN_SYNCS = 2.0
+MAX_FILE_NAME_BYTES = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """What an export did.
+    """Result of an export.
 
     Args:
-        images: Images the folder has.
-        written: Images this run wrote; the others were there.
-        files: Files that hold them.
+        images: Number of images in the folder.
+        written: Number of images this run wrote; 0 if the export was already complete.
+        files: Number of files that hold them.
     """
 
     images: int
@@ -65,27 +54,21 @@ class ExportResult:
     files: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A file of an export."""
-
-    name: str
-    image_ids: Sequence[str]
-
-
 def export_features(
     store: FeatureReader,
     out: Path,
     export_format: ExportFormat,
     *,
-    on_progress: "OnProgress | None" = None,
+    on_progress: OnProgress | None = None,
 ) -> ExportResult:
-    """Write the features of a store's images into a folder. Images that failed are left out.
+    """Export the features of a store to a folder. Failed images are left out.
+
+    An export that is already complete is left unchanged.
 
     Args:
-        store: What to export.
-        out: The folder to make.
-        export_format: See this module's head.
+        store: Features to export.
+        out: Folder to create.
+        export_format: `h5` or `arrow`; see the head of this module.
         on_progress: Called after each file.
 
     Raises:
@@ -95,104 +78,56 @@ def export_features(
     image_ids = list(store)
     if not image_ids:
         raise StoreError("the store has no image with features, so there is nothing to export")
-    per_file = 1
-    if export_format == "arrow":
-        per_file = max(1, ARROW_FILE_BYTES // _image_bytes(store))
-    pieces = _pieces(image_ids, per_file, export_format)
+    files = _divide(store, image_ids, export_format)
     manifest = _manifest(store, image_ids, export_format)
-    check_folder_target(out)
-    target, partial = link_target(out), partial_folder(out)
+    check_output_folder(out)
+    if resolve_link(out).exists():
+        _check_same(out, manifest)
+        remove_leftovers(out)
+        return ExportResult(images=len(image_ids), written=0, files=len(files))
     write = _write_h5 if export_format == "h5" else _write_arrow
-    written = done = 0
-    busy = f"another process is exporting into {out}; wait for it to end, or choose another --out"
-    with _explained(out, partial):
-        if _is_finished(target, manifest):
-            return ExportResult(images=len(image_ids), written=0, files=len(pieces))
-    with _explained(out, partial), locked_folder(partial, busy):
-        _remove_temporary_files(partial)
-        if any(entry.name != LOCK for entry in partial.iterdir()):
-            _check_same(partial, manifest)
-        else:
-            _write_text(partial / MANIFEST, manifest)
-        with _SafeFiles(partial) as safe:
-            for number, piece in enumerate(pieces):
-                if number >= safe.count:
-                    write(partial / piece.name, store, piece.image_ids)
-                    safe.add(partial / piece.name)
-                    written += len(piece.image_ids)
-                done += len(piece.image_ids)
-                if on_progress is not None:
-                    on_progress(done, len(image_ids))
+    done = 0
+    with atomic_output(out) as folder:
+        folder.mkdir()
+        (folder / MANIFEST).write_text(manifest, encoding="utf-8")
+        for name, contained in files.items():
+            write(folder / name, store, contained)
+            done += len(contained)
+            if on_progress is not None:
+                on_progress(done, len(image_ids))
         if export_format == "arrow":
-            _write_dataset_files(partial, store, pieces)
-        safe.remove_marker()
-        partial.rename(target)
-        (target / LOCK).unlink()
-        sync_folder(target.parent)
-    return ExportResult(images=len(image_ids), written=written, files=len(pieces))
+            _write_dataset_files(folder, store, list(files))
+    return ExportResult(images=len(image_ids), written=done, files=len(files))
 
 
-class _SafeFiles:
-    """Which files of a folder, in their order, are known to be on the disk."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._waiting: list[Path] = []
-        self._synced_at = time.monotonic()
-        try:
-            self.count = int(read_small_text(folder / MARKER))
-        except (FileNotFoundError, ValueError):
-            # A marker that is no number says of no file that it is safe.
-            self.count = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Also what was written before an interruption is kept.
-        self._sync()
-
-    def add(self, path: Path) -> None:
-        self._waiting.append(path)
-        if time.monotonic() - self._synced_at >= SECONDS_BETWEEN_SYNCS:
-            self._sync()
-
-    def remove_marker(self) -> None:
-        (self._folder / MARKER).unlink()
-        sync_folder(self._folder)
-
-    def _sync(self) -> None:
-        for path in self._waiting:
-            sync_file(path)
-        sync_folder(self._folder)
-        self.count += len(self._waiting)
-        self._waiting.clear()
-        _write_text(self._folder / MARKER, str(self.count))
-        self._synced_at = time.monotonic()
-
-
-def _pieces(image_ids: Sequence[str], per_file: int, export_format: ExportFormat) -> list[_Piece]:
+def _divide(
+    store: FeatureReader, image_ids: Sequence[str], export_format: ExportFormat
+) -> dict[str, Sequence[str]]:
+    """Return the image ids by file name for each file of the export."""
     if export_format == "h5":
         for image_id in image_ids:
             _check_file_name(image_id)
-        return [_Piece(f"{image_id}.h5", [image_id]) for image_id in image_ids]
-    files = -(-len(image_ids) // per_file)
-    return [
-        _Piece(
-            f"data-{number:05d}-of-{files:05d}.arrow",
-            image_ids[number * per_file : (number + 1) * per_file],
-        )
-        for number in range(files)
-    ]
+        return {f"{image_id}.h5": [image_id] for image_id in image_ids}
+    per_file = max(1, ARROW_FILE_BYTES // _image_bytes(store))
+    count = -(-len(image_ids) // per_file)
+    return {
+        f"data-{number:05d}-of-{count:05d}.arrow": part
+        for number, part in enumerate(_parts(image_ids, per_file))
+    }
+
+
+def _parts(image_ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(image_ids), size):
+        yield image_ids[start : start + size]
 
 
 def _check_file_name(image_id: str) -> None:
-    # Ids are read from a file, and may have been chosen to write elsewhere.
+    # Ids come from a file; they may be crafted to write elsewhere.
     is_safe = image_id and not image_id.startswith(".") and not {"/", "\0"} & set(image_id)
-    if not is_safe or len(f"{image_id}.h5".encode()) > LONGEST_FILE_NAME:
+    if not is_safe or len(f"{image_id}.h5".encode()) > MAX_FILE_NAME_BYTES:
         raise StoreError(
-            f"the image id {image_id!r} cannot be the name of a file: it begins with a dot, holds "
-            "a slash or is too long. Export to arrow, which has ids in a column."
+            f"the image id {image_id!r} cannot be the name of a file: it starts with a dot, "
+            "contains a slash or is too long. Export to arrow, which stores ids in a column."
         )
 
 
@@ -206,23 +141,11 @@ def _manifest(store: FeatureReader, image_ids: Sequence[str], export_format: Exp
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _is_finished(folder: Path, manifest: str) -> bool:
-    """Whether the export is in its place already; one killed at its very end is tidied up.
-
-    Raises:
-        StoreError: Something else is in its place.
-    """
-    if not folder.exists():
-        return False
-    _check_same(folder, manifest)
-    (folder / LOCK).unlink(missing_ok=True)
-    return True
-
-
 def _check_same(folder: Path, manifest: str) -> None:
+    """Refuse a folder that is not the complete export described by `manifest`."""
     try:
         found = read_small_text(folder / MANIFEST)
-    except (OSError, UnicodeDecodeError):
+    except (OSError, StoreError, UnicodeDecodeError):
         found = ""
     if found != manifest:
         holds = "an export of other features" if found else "something else than this export"
@@ -251,14 +174,13 @@ def _write_arrow(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> 
 
     per_batch = max(1, ARROW_BATCH_BYTES // _image_bytes(store))
     with ArrowWriter(path=str(path), features=_columns(store)) as writer:
-        for start in range(0, len(image_ids), per_batch):
-            batch = image_ids[start : start + per_batch]
+        for batch in _parts(image_ids, per_batch):
             sizes = [store.image_size(image_id) for image_id in batch]
             writer.write_batch(
                 {
                     "image_id": batch,
                     "features": store.read(batch),
-                    # Of imported features they may not be known.
+                    # Imported features may come without sizes.
                     "height": [height or None for height, _ in sizes],
                     "width": [width or None for _, width in sizes],
                 }
@@ -266,13 +188,13 @@ def _write_arrow(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> 
         writer.finalize()
 
 
-def _write_dataset_files(folder: Path, store: FeatureReader, pieces: Sequence[_Piece]) -> None:
-    """Write what `datasets.load_from_disk` wants beside the data."""
+def _write_dataset_files(folder: Path, store: FeatureReader, names: Sequence[str]) -> None:
+    """Write the files that `datasets.load_from_disk` expects in addition to the data."""
     from datasets import DatasetInfo
 
     DatasetInfo(features=_columns(store)).write_to_directory(str(folder))
     state: dict[str, Any] = {
-        "_data_files": [{"filename": piece.name} for piece in pieces],
+        "_data_files": [{"filename": name} for name in names],
         "_fingerprint": hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16],
         "_format_columns": None,
         "_format_kwargs": {},
@@ -280,7 +202,7 @@ def _write_dataset_files(folder: Path, store: FeatureReader, pieces: Sequence[_P
         "_output_all_columns": False,
         "_split": None,
     }
-    _write_text(folder / "state.json", json.dumps(state, indent=2))
+    (folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
 
 
 def _columns(store: FeatureReader) -> Any:
@@ -295,33 +217,3 @@ def _columns(store: FeatureReader) -> Any:
 
 def _image_bytes(store: FeatureReader) -> int:
     return store.tokens * store.channels * 2
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a file that takes its name when it is whole and on the disk."""
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
-    temporary.write_text(text, encoding="utf-8")
-    sync_file(temporary)
-    temporary.replace(path)
-
-
-def _remove_temporary_files(folder: Path) -> None:
-    """Remove what a killed process left of `_write_text`."""
-    for path in folder.glob(f".*{TEMPORARY}"):
-        path.unlink()
-
-
-@contextmanager
-def _explained(out: Path, partial: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        found = (
-            "no space left on the device"
-            if is_out_of_space(error)
-            else error.strerror or str(error)
-        )
-        raise StoreError(
-            f"cannot write {out}: {found}. What is done is kept in {partial}: fix this and run "
-            "the same command again to resume."
-        ) from error

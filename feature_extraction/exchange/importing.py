@@ -1,59 +1,57 @@
-"""Features that other programs made become a store, as extraction would have written it.
+"""Importing features made by other programs into a store.
 
-An image whose file is damaged counts as failed, with the reason. Anything that is not as it should
-be (another shape, another type, a link to elsewhere) ends the import with a message.
+An image whose file is damaged is listed as failed, with the reason. Anything else that is wrong (a
+different shape or type, a link to elsewhere) ends the import with an error.
 """
 
 import hashlib
 import math
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import FeatureFileError, StoreError, stored_reason
-from feature_extraction.exchange.feature_files import HOW_TO_NAME_ROWS
-from feature_extraction.exchange.finding import find
-from feature_extraction.exchange.sources import FeatureFile, feature_shape, read_features
-from feature_extraction.images.decode import BACKGROUND, EXACT_PIXELS
+from feature_extraction.exchange.foreign.feature_file import HOW_TO_NAME_ROWS, FeatureFile
+from feature_extraction.exchange.foreign.find import find_features
+from feature_extraction.exchange.foreign.read import read_features, read_shape
+from feature_extraction.images.colours import BACKGROUND
+from feature_extraction.images.decode import EXACT_PIXELS
 from feature_extraction.names import near_names_hint
-from feature_extraction.spec import IMPORTED, FeatureSpec, ResizeRule
+from feature_extraction.progress import OnProgress
+from feature_extraction.spec import IMPORTED, FeatureSpec, ResizeRule, grid_side
 from feature_extraction.store.layout import Status
-from feature_extraction.store.partial import Batch, PartialStore, check_target, partial_folder
+from feature_extraction.store.outputs import check_output_file, remove_leftovers
 from feature_extraction.store.store import FeatureStore
-
-if TYPE_CHECKING:
-    from feature_extraction.extract import OnProgress  # needs torch, which an import does not
+from feature_extraction.store.writer import Batch, StoreWriter
 
 # N images of a batch, V tokens, C channels
 
 __all__ = ["ImportResult", "import_features", "imported_spec"]
 
 BATCH_BYTES = 2**23
-IMAGES_ASKED_FOR_THE_SHAPE = 9
-# Far more than any encoder gives of one image.
+NUM_SHAPE_SAMPLES = 9
+# Far more than any encoder produces for one image.
 MAX_TOKENS = 2**14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportResult:
-    """What an import did.
+    """Result of an import.
 
     Args:
-        images: Images the store lists.
-        imported: Images this run read; the others were done before.
-        failures: Reason by id of each image whose file is damaged.
-        spec: What the store says of its features.
+        images: Number of images the store lists.
+        imported: Number of images this run read; the others were already done.
+        failures: Reason by id for each image whose file is damaged.
+        spec: Settings of the features, as far as they are known.
         file_bytes: Size of the store.
         seconds: Wall time of this run.
-        left_out: Number of files that may hold features but were left out, by suffix.
+        left_out: Number by suffix of files that may hold features but were not imported.
     """
 
     images: int
@@ -72,20 +70,22 @@ def imported_spec(
     image_size: int = 224,
     resize: ResizeRule = "squash",
 ) -> FeatureSpec:
-    """Describe features of which only the shape is known for certain.
+    """Return the spec of features for which only the shape is certain.
 
-    Encoder, image size and resize rule are what the caller says, and what `features verify` goes
-    by. The hashes are of the encoder's name, so that stores imported under one name can be used
-    together, but never with extracted ones; other fields hold what extraction would take.
+    Encoder, image size and resize rule are the caller's claim, which `vl-lst features verify`
+    checks. The hashes are derived from the encoder's name, so that stores imported under the same
+    name can be used together, but never with extracted ones. The other fields have the values that
+    extraction would use.
 
     Args:
-        encoder: Name of the tower.
-        shape: Tokens and channels. One token is a pooled vector, a square number a square grid.
-        image_size: Side of the square the tower saw, in pixels.
-        resize: How photographs became that square.
+        encoder: Name of the image encoder.
+        shape: Tokens and channels. One token is a pooled vector; a square number of tokens is a
+            square grid.
+        image_size: Side of the square input of the encoder, in pixels.
+        resize: How photographs were resized to that square.
     """
     tokens, channels = shape
-    side = math.isqrt(tokens)
+    side = grid_side(tokens)
     name_sha256 = hashlib.sha256(f"{IMPORTED}: {encoder}".encode()).hexdigest()
     return FeatureSpec(
         encoder=encoder,
@@ -98,7 +98,7 @@ def imported_spec(
         background=BACKGROUND,
         exact_pixels=EXACT_PIXELS,
         layer="pooled" if tokens == 1 else "grid",
-        grid=(side, side) if side * side == tokens else (1, tokens),
+        grid=(1, tokens) if side is None else (side, side),
         channels=channels,
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
@@ -114,30 +114,30 @@ def import_features(
     encoder: str = IMPORTED,
     image_size: int = 224,
     resize: ResizeRule = "squash",
-    on_progress: "OnProgress | None" = None,
+    on_progress: OnProgress | None = None,
 ) -> ImportResult:
-    """Make a store of the features in a folder, or in one HDF5 file of groups.
+    """Import the features in a folder or file into a store.
 
-    An interrupted import goes on where it was, and the file comes out the same. A finished one is
-    left as it is, except that files that were damaged are tried again.
+    Run again after an interruption, an import resumes; the file is the same as without. A finished
+    store is left unchanged, except that damaged files are tried again.
 
     Args:
-        source: As `feature_extraction.exchange.sources` describes.
-        out: The store to make.
-        encoder: Name of the tower that made the features.
-        image_size: Side of the square the tower saw, in pixels.
-        resize: How photographs became that square.
+        source: Folder or file; `feature_extraction.exchange.foreign.read` lists the layouts.
+        out: Store to create.
+        encoder: Name of the image encoder that made the features.
+        image_size: Side of the square input of the encoder, in pixels.
+        resize: How photographs were resized to that square.
         on_progress: Called after each batch.
 
     Raises:
-        StoreError: There are no features, they differ in shape, one must not be read, or `out`
-            cannot be written or holds something else.
+        StoreError: There are no features, their shapes differ, a file is not safe to read, or
+            `out` cannot be written or holds something else.
     """
     started = time.monotonic()
     source, out = Path(source), Path(out)
-    found = find(source, besides=out)
+    found = find_features(source, exclude=out)
     files = found.files
-    check_target(out)
+    check_output_file(out)
     shape = _usual_shape(files)
     _refuse_rows_as_tokens(files[0], shape)
     spec = imported_spec(encoder, shape, image_size=image_size, resize=resize)
@@ -145,14 +145,14 @@ def import_features(
     redone = set() if previous is None else _readable_now(previous, files, shape)
     imported = 0
     if previous is None or redone:
-        with PartialStore(out, spec, [file.image_id for file in files]) as partial:
+        with StoreWriter(out, spec, [file.image_id for file in files]) as writer:
             if previous is not None:
-                partial.adopt(previous, redone=redone)
-            imported = _fill(partial, files, shape, on_progress)
-            partial.finish()
+                writer.copy_from(previous, skip=redone)
+            imported = _fill(writer, files, shape, on_progress)
+            writer.finish()
     else:
-        # Left behind by a run that was killed between its last two steps.
-        shutil.rmtree(partial_folder(out), ignore_errors=True)
+        # A run may have been killed between its last two steps.
+        remove_leftovers(out)
     store = FeatureStore(out)
     return ImportResult(
         images=len(files),
@@ -166,22 +166,22 @@ def import_features(
 
 
 def _usual_shape(files: Sequence[FeatureFile]) -> tuple[int, int]:
-    """Take the shape most have of a few images spread over all: the first may be the odd one."""
-    step = max(1, len(files) // IMAGES_ASKED_FOR_THE_SHAPE)
+    """Return the most frequent shape among a sample of images: the first may be the odd one."""
+    step = max(1, len(files) // NUM_SHAPE_SAMPLES)
     shapes: Counter[tuple[int, int]] = Counter()
     reason = ""
     for file in files[::step]:
         try:
-            shapes[feature_shape(file)] += 1
+            shapes[read_shape(file)] += 1
         except FeatureFileError as error:
             reason = str(error)
     if not shapes:
-        raise StoreError(f"none of the files looked at can be read, such as: {reason}")
+        raise StoreError(f"none of the sampled files can be read, for example: {reason}")
     return shapes.most_common(1)[0][0]
 
 
 def _refuse_rows_as_tokens(file: FeatureFile, shape: tuple[int, int]) -> None:
-    """Refuse what is most likely the features of many images, not of one with many tokens."""
+    """Refuse more tokens than one image has: they are most likely rows, one per image."""
     if shape[0] > MAX_TOKENS:
         raise StoreError(
             f"the features of {file.image_id!r} ({file.place}) have the shape {list(shape)}: are "
@@ -190,30 +190,30 @@ def _refuse_rows_as_tokens(file: FeatureFile, shape: tuple[int, int]) -> None:
 
 
 def _fill(
-    partial: PartialStore,
+    writer: StoreWriter,
     files: Sequence[FeatureFile],
     shape: tuple[int, int],
-    on_progress: "OnProgress | None",
+    on_progress: OnProgress | None,
 ) -> int:
-    """Read every pending image; return how many that were."""
-    pending = np.flatnonzero(partial.status == Status.PENDING)
+    """Read every pending image, and return their number."""
+    pending = np.flatnonzero(writer.status == Status.PENDING)
     done = len(files) - len(pending)
     for start, end in _batches(pending, max(1, BATCH_BYTES // (2 * math.prod(shape)))):
-        partial.write(_read_batch(files[start:end], start, shape))
+        writer.write(_read_batch(files[start:end], start, shape))
         done += end - start
         if on_progress is not None:
-            failed = int((partial.status == Status.FAILED).sum())
+            failed = int((writer.status == Status.FAILED).sum())
             on_progress(done, len(files), f"{failed:,} failed" if failed else "")
     return len(pending)
 
 
-def _batches(rows: NDArray[np.intp], most: int) -> Iterator[tuple[int, int]]:
-    """Cut ascending rows into stretches of at most `most` neighbours: first, and one past last."""
+def _batches(rows: NDArray[np.intp], size: int) -> Iterator[tuple[int, int]]:
+    """Split ascending rows into runs of at most `size` consecutive rows: (start, end)."""
     runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if rows.size else []
     for run in runs:
         first, end = int(run[0]), int(run[-1]) + 1
-        for start in range(first, end, most):
-            yield start, min(start + most, end)
+        for start in range(first, end, size):
+            yield start, min(start + size, end)
 
 
 def _read_batch(files: Sequence[FeatureFile], start: int, shape: tuple[int, int]) -> Batch:
@@ -236,7 +236,7 @@ def _read_batch(files: Sequence[FeatureFile], start: int, shape: tuple[int, int]
 def _previous_store(
     out: Path, spec: FeatureSpec, files: Sequence[FeatureFile]
 ) -> FeatureStore | None:
-    """Open the store an earlier import finished, and make sure it is the one asked for now."""
+    """Open the store of an earlier import, and check that it was made from the same files."""
     if not out.exists():
         return None
     store = FeatureStore(out)
@@ -251,8 +251,8 @@ def _previous_store(
         )
     if differences:
         raise StoreError(
-            f"{out} was made of something else ({'; '.join(differences)}; here is the file, there "
-            f"this command). Choose another --out, or remove the file.{hint}"
+            f"{out} was made from something else ({'; '.join(differences)}; here is the file, "
+            f"there is this command). Choose another --out, or remove the file.{hint}"
         )
     return store
 
@@ -260,6 +260,7 @@ def _previous_store(
 def _readable_now(
     store: FeatureStore, files: Sequence[FeatureFile], shape: tuple[int, int]
 ) -> set[int]:
+    """Return the rows without features whose files can be read now."""
     rows = set()
     for row, file in enumerate(files):
         if file.image_id in store:

@@ -1,4 +1,4 @@
-"""What is in a store, in numbers: its images, their fate, its size, and how its values lie."""
+"""Summary of a store: its images, their status, its size, and the distribution of its values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,32 +7,33 @@ from pathlib import Path
 import numpy as np
 
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store.store import FeatureReader, open_features
+from feature_extraction.store import open_features
+from feature_extraction.store.reader import FeatureReader
 
 __all__ = ["StoreSummary", "ValueSummary", "summarise"]
 
 IMAGES_SAMPLED = 64
 SAMPLED_BYTES = 2**28
 BINS = 12
-# So that a few very large values, which many towers give, do not leave one bin with all the rest.
+# Many encoders have a few very large values, which would put all others into one bin.
 SHOWN_SHARE = 0.999
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValueSummary:
-    """How the values of some images lie.
+    """Distribution of the values in a sample of images.
 
     Args:
-        images: Images looked at, spread evenly over the file.
+        images: Number of images in the sample, spread evenly over the file.
         least: Smallest value.
         greatest: Largest value.
-        mean: Of all values.
+        mean: Mean of all values.
         std: Standard deviation of all values.
         zero_share: Share of values that are exactly zero, in [0, 1].
-        not_finite: Values that are NaN or infinite, which are left out of all else.
-        edges: Borders of the histogram's bins, one more than there are bins; the first and the
-            last bin also count what lies beyond them.
-        counts: Values in each bin.
+        not_finite: Number of NaN and infinite values, which are excluded from everything else.
+        edges: Edges of the histogram's bins, one more than bins. The first and the last bin also
+            count values beyond their edges.
+        counts: Number of values in each bin.
     """
 
     images: int
@@ -48,18 +49,18 @@ class ValueSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSummary:
-    """What is in a store.
+    """Summary of a store.
 
     Args:
-        spec: How the features were made.
-        files: The files that hold them; of an index those it joins.
-        compression: How each of them is compressed, each way once: `none`, `zstd` or `gzip`.
-        listed: Images the store was made for.
-        done: Images that have features.
-        failures: Reason by id of each image that could not be read.
-        pending: Images that have neither.
-        file_bytes: Size of the file; of an index, with those it joins.
-        values: How the values of a sample lie; `None` where no image has features.
+        spec: Settings of the features.
+        files: Files that hold the features; for an index, the files it joins.
+        compression: Distinct compressions of these files: `none`, `zstd` or `gzip`.
+        listed: Number of images the store lists.
+        done: Number of images with features.
+        failures: Reason by id for each image that could not be read.
+        pending: Number of images that are neither done nor failed.
+        file_bytes: Size of the file; for an index, including the files it joins.
+        values: Distribution of the values in a sample; `None` if no image has features.
     """
 
     spec: FeatureSpec

@@ -1,10 +1,9 @@
-"""Whether a store's features are what its encoder makes of the photographs.
+"""Checking that a store's features are what its encoder computes from the photographs.
 
-A sample is extracted again and compared with what is stored. Numbers of one tower differ in their
-last bits between devices, batch sizes and library versions, and far more when the weights, the
-activation, the resize rule or the photographs are others. A value may differ by a twentieth of
-itself and a twentieth of the root mean square of all values stored for its image together; by a
-quarter of both where the tower ran in bf16.
+A sample is extracted again and compared with the store. Values of the same encoder differ in their
+last bits between devices, batch sizes and library versions, and by far more if the weights, the
+activation, the resize rule or the photographs differ. The allowed difference of a value is 5 % of
+the sum of its magnitude and the root mean square of its image's stored values; 25 % for bf16.
 """
 
 import hashlib
@@ -13,19 +12,16 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from feature_extraction.encoders.encoder import Encoder, encode_image
 from feature_extraction.errors import StoreError
-from feature_extraction.images.decode import find_images
+from feature_extraction.images.finding import find_images
 from feature_extraction.names import near_names_hint
+from feature_extraction.progress import OnProgress
 from feature_extraction.spec import Precision
-from feature_extraction.store.store import FeatureReader
-
-if TYPE_CHECKING:
-    from feature_extraction.extract import OnProgress
+from feature_extraction.store.reader import FeatureReader
 
 # V tokens, C channels
 
@@ -39,13 +35,13 @@ class Difference:
     """The largest difference in one image.
 
     Args:
-        image_id: The image.
-        token: Where it is: the feature vector, in the order of the store.
-        channel: Where it is in that vector.
-        stored: The value in the store.
-        made: The value made now.
-        excess: How much the values of the image differ in relation to what is allowed, at most:
-            more than 1 where it is not allowed.
+        image_id: Id of the image.
+        token: Index of the feature vector.
+        channel: Index in that vector.
+        stored: Value in the store.
+        made: Value computed now.
+        excess: Maximum over the image's values of difference / allowed difference; more than 1 is
+            not allowed.
     """
 
     image_id: str
@@ -57,27 +53,27 @@ class Difference:
 
     @property
     def absolute(self) -> float:
-        """How much they differ; infinite where either is not a number."""
+        """Absolute difference; infinite if either value is NaN."""
         difference = abs(self.stored - self.made)
         return math.inf if math.isnan(difference) else difference
 
     @property
     def is_allowed(self) -> bool:
-        """Whether they agree as well as different machines can be expected to."""
+        """Whether the image's values agree as well as can be expected of different machines."""
         return self.excess <= 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What a comparison found.
+    """Result of a comparison.
 
     Args:
-        differences: Of each image compared, in the order of the store.
-        absent: Images with features that are not in the folder.
-        left_out: Number of files of the folder that may be photographs but were left out, by
-            suffix.
-        near_names: What the names of the absent images differ in from names in the folder; empty
-            where they are others altogether.
+        differences: Largest difference of each compared image, in the order of comparison.
+        absent: Number of images with features that are not in the folder.
+        left_out: Number by suffix of files in the folder that may be photographs but were left
+            out.
+        near_names: Hint how the names of the absent images differ from names in the folder; empty
+            if they are unrelated.
     """
 
     differences: tuple[Difference, ...]
@@ -92,7 +88,7 @@ class Verification:
 
     @property
     def wrong(self) -> tuple[Difference, ...]:
-        """Those that are larger than allowed."""
+        """The differences that are larger than allowed."""
         return tuple(each for each in self.differences if not each.is_allowed)
 
 
@@ -102,23 +98,23 @@ def verify(
     encoder: Encoder,
     *,
     sample: int = 8,
-    on_progress: "OnProgress | None" = None,
+    on_progress: OnProgress | None = None,
 ) -> Verification:
-    """Extract the features of a few photographs again, and compare.
+    """Extract the features of a sample of photographs again, and compare them with a store.
 
-    Which photographs depends on their ids alone, so that the same are taken every time.
+    The sample depends only on the ids, so every run compares the same photographs.
 
     Args:
-        store: What is to be verified.
-        images: The folder of photographs it was made of, or a part of them.
-        encoder: The tower its spec names.
-        sample: Most photographs to compare.
+        store: Store to verify.
+        images: Folder of the photographs it was made from, or some of them.
+        encoder: Encoder that the store's spec names.
+        sample: Maximum number of photographs to compare.
         on_progress: Called after each photograph.
 
     Raises:
         StoreError: No photograph in the folder has features in the store.
         ImageError: The folder has no photographs, or one cannot be decoded.
-        EncoderError: The tower gives numbers that are not finite.
+        EncoderError: The encoder produces values that are not finite.
     """
     found = find_images(images)
     path_of = {file.image_id: file.path for file in found}
@@ -130,12 +126,12 @@ def verify(
     )
     if not present:
         raise StoreError(
-            f"none of the {len(store):,} images with features is in {images}, "
-            f"which has {len(path_of):,}, such as {next(iter(path_of))!r}; give the folder of the "
-            f"photographs the features were made of.{hint}"
+            f"none of the {len(store):,} images with features is in {images}, which has "
+            f"{len(path_of):,} images, such as {next(iter(path_of))!r}. Pass the folder of the "
+            f"photographs that the features were made from.{hint}"
             + (f" Note: {found.note}." if found.note else "")
         )
-    chosen = _sampled(present, sample)
+    chosen = _choose_sample(present, sample)
     differences = []
     for done, image_id in enumerate(chosen, 1):
         differences.append(_difference(store, image_id, path_of[image_id], encoder))
@@ -149,8 +145,8 @@ def verify(
     )
 
 
-def _sampled(image_ids: Iterable[str], most: int) -> list[str]:
-    return heapq.nsmallest(most, image_ids, key=lambda i: hashlib.sha256(i.encode()).digest())
+def _choose_sample(image_ids: Iterable[str], size: int) -> list[str]:
+    return heapq.nsmallest(size, image_ids, key=lambda i: hashlib.sha256(i.encode()).digest())
 
 
 def _difference(store: FeatureReader, image_id: str, path: Path, encoder: Encoder) -> Difference:
@@ -159,9 +155,9 @@ def _difference(store: FeatureReader, image_id: str, path: Path, encoder: Encode
     difference_VC = np.abs(stored_VC - made_VC)
     scale_VC = np.abs(stored_VC) + np.sqrt(np.square(stored_VC).mean())
     allowed_VC = TOLERANCE[store.spec.precision] * scale_VC
-    # Also where all is zero, the last bits of float16 may differ.
+    # Even if all values are zero, the last bits of float16 may differ.
     excess_VC = difference_VC / np.maximum(allowed_VC, np.finfo(np.float16).tiny)
-    # What is not a number is as different as can be, and argmax finds it.
+    # argmax finds NaN before any number.
     token, channel = np.unravel_index(int(difference_VC.argmax()), difference_VC.shape)
     return Difference(
         image_id=image_id,

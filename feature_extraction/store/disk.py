@@ -1,4 +1,7 @@
-"""Writing so that what is on disk is whole: complete writes, synced, renamed into place."""
+"""File operations that survive failures: complete writes, syncs, locks, and explained errors.
+
+This module does not import h5py, so that the command line can use it without loading HDF5.
+"""
 
 import errno
 import fcntl
@@ -8,20 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from feature_extraction.errors import LockError, StoreError
+from eval.regular_files import file_kind
+from feature_extraction.errors import FeatureError, LockError, StoreError
+from feature_extraction.sizes import format_bytes
 
 __all__ = [
     "copy_range",
-    "file_kind",
+    "explain_write_errors",
     "is_out_of_space",
     "lock_file",
     "read_small_text",
     "require_regular_file",
-    "sync_file",
-    "sync_folder",
+    "sync_path",
     "write_all",
     "write_at",
-    "write_errors_explained",
+    "write_error",
 ]
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -31,45 +35,50 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 WITHOUT_LOCKS = "VL_LST_WITHOUT_LOCKS"
 COPY_BYTES = 2**20
 MAX_TEXT_BYTES = 2**24
-FILE_KINDS = {
-    stat.S_IFREG: "a file",
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-}
 
 
 def is_out_of_space(error: OSError) -> bool:
-    """Whether the disk, or a quota on it, is full; Arrow says it in its message only."""
+    """Whether the disk or a quota is full; Arrow reports this only in the message."""
     return error.errno in OUT_OF_SPACE or any(
         os.strerror(number) in str(error) for number in OUT_OF_SPACE
     )
 
 
+def write_error(path: Path, error: OSError, kept: str = "") -> StoreError:
+    """Return the error to raise when `path` cannot be written.
+
+    Args:
+        path: The file or folder, as the user named it.
+        error: Error of the operating system.
+        kept: Sentence about unfinished work that was kept, if any.
+    """
+    reason = error.strerror or str(error)
+    advice = "Choose a place you can write to, or another name."
+    if is_out_of_space(error):
+        reason = "no space left on the device"
+        advice = "Free some space and run the same command again."
+    elif kept:
+        advice = "Run the same command again to resume."
+    return StoreError(" ".join(filter(None, (f"cannot write {path}: {reason}.", kept, advice))))
+
+
 @contextmanager
-def write_errors_explained(path: Path) -> Iterator[None]:
-    """Explain why `path` cannot be written.
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Raise any `OSError` in the block as a `StoreError` about `path`.
 
     Raises:
-        StoreError: In place of any `OSError`.
+        StoreError: See `write_error`.
     """
     try:
         yield
     except OSError as error:
-        found = (
-            "no space is left on the device: free some and run the same command again"
-            if is_out_of_space(error)
-            else f"{error.strerror or error}. Choose a place you may write to"
-        )
-        raise StoreError(f"cannot write {path}: {found}") from error
+        raise write_error(path, error) from error
 
 
 def lock_file(handle: int, path: Path, *, wait: bool = False) -> None:
     """Lock an open, writable file for this process until the process closes it or ends.
 
-    The lock is one of POSIX: child processes do not inherit it, so it is free as soon as this
+    This is a POSIX lock: child processes do not inherit it, so it is released as soon as this
     process is killed. Closing any other handle of the same file in this process releases it too.
 
     Args:
@@ -105,26 +114,21 @@ def write_at(handle: int, data: memoryview, offset: int) -> None:
 
 
 def write_all(handle: int, data: bytes) -> None:
-    """Write all of `data` where the file stands."""
+    """Write all of `data` at the current position."""
     view = memoryview(data)
     while view:
         view = view[os.write(handle, view) :]
 
 
 def copy_range(source: int, target: int, start: int, end: int) -> None:
-    """Copy the bytes from `start` to `end` to the same place in another file."""
+    """Copy bytes `start` to `end` of one open file to the same position in another."""
     for offset in range(start, end, COPY_BYTES):
         block = os.pread(source, min(COPY_BYTES, end - offset), offset)
         write_at(target, memoryview(block), offset)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power failure."""
-    sync_file(folder)
-
-
-def sync_file(path: Path) -> None:
-    """Make what is in a file survive a power failure."""
+def sync_path(path: Path) -> None:
+    """Make the content of a file, or the entries of a folder, survive a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -132,49 +136,56 @@ def sync_file(path: Path) -> None:
         os.close(handle)
 
 
-def file_kind(mode: int) -> str:
-    """Return the kind of a file for messages, such as "a named pipe".
+def require_regular_file(
+    path: Path,
+    *,
+    max_bytes: int | None = None,
+    must_exist: bool = False,
+    error: type[FeatureError] = StoreError,
+) -> None:
+    """Refuse pipes, sockets, devices and folders: reading them could block or never end.
 
     Args:
-        mode: `st_mode` of its status.
-    """
-    return FILE_KINDS.get(stat.S_IFMT(mode), "a file of an unknown kind")
-
-
-def _special_kind(path: Path) -> str | None:
-    """Return the kind of a path, links followed; `None` of a regular or a missing file."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return None
-    return None if stat.S_ISREG(mode) else file_kind(mode)
-
-
-def require_regular_file(path: Path) -> None:
-    """Refuse what would block its reader or never end: pipes, sockets, devices, links to them.
+        path: The path; links are followed.
+        max_bytes: Size limit.
+        must_exist: Whether to refuse a missing file as well.
+        error: Class of the error to raise.
 
     Raises:
-        StoreError: It is one of these, or a folder. A missing file passes.
+        FeatureError: Of the given class, with what was found.
     """
-    if kind := _special_kind(path):
-        raise StoreError(
-            f"{path} is {kind}: expected a regular file. Remove it, and run the same command again."
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as failure:
+        if not must_exist:
+            return
+        if path.is_symlink():
+            raise error(
+                f"{path} is a broken link: expected a regular file. Copy the file it points to."
+            ) from None
+        reason = getattr(failure, "strerror", None) or failure
+        raise error(f"{path} cannot be read: {reason}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise error(
+            f"{path} is {file_kind(found.st_mode)}: expected a regular file. Remove or replace it."
+        )
+    if max_bytes is not None and found.st_size > max_bytes:
+        raise error(
+            f"{path} has {format_bytes(found.st_size)}: expected at most {format_bytes(max_bytes)}"
         )
 
 
 def read_small_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
-    """Read a text file, such as a configuration or a list of names, without a byte-order mark.
+    """Read a text file, such as a list of names, without a byte-order mark.
 
     Args:
         path: The file.
         max_bytes: Size limit.
 
     Raises:
-        OSError: It is not a regular file, is too large, or cannot be read.
+        StoreError: It is not a regular file, or is too large.
+        OSError: It cannot be read.
         UnicodeDecodeError: It is not UTF-8.
     """
-    if kind := _special_kind(path):
-        raise OSError(f"it is {kind}, expected a regular file")
-    if (size := path.stat().st_size) > max_bytes:
-        raise OSError(f"it has {size:,} bytes, expected at most {max_bytes:,}")
+    require_regular_file(path, max_bytes=max_bytes)
     return path.read_text(encoding="utf-8-sig")

@@ -1,8 +1,8 @@
-"""How a compressed image becomes numbers again: HDF5's filters, undone without HDF5.
+"""Decoding of compressed images without HDF5's filters.
 
-A filter of HDF5 is code that a file can ask for, that allocates what the file tells it to, and that
-is looked for in folders which the environment names. None is loaded here. An image is decoded into
-as many bytes as it has, whatever the file says, and by the same code in every process.
+An HDF5 filter is code that a file requests, that allocates as much memory as the file says, and
+that HDF5 loads from folders named by the environment. This module loads none. It decodes an image
+into a buffer of the image's size, whatever the file says, with the same code in every process.
 """
 
 import zlib
@@ -19,10 +19,10 @@ from feature_extraction.errors import StoreError
 
 __all__ = ["ZSTD", "compression_name", "decode", "read_filters"]
 
-# Of `registered filters`: https://github.com/HDFGroup/hdf5_plugins/blob/master/docs
+# Registered filters: https://github.com/HDFGroup/hdf5_plugins/blob/master/docs
 ZSTD = 32015
 NAMES = {h5py.h5z.FILTER_DEFLATE: "gzip", ZSTD: "zstd"}
-KNOWN_ELSEWHERE = {
+OTHER_NAMES = {
     h5py.h5z.FILTER_SHUFFLE: "shuffle",
     h5py.h5z.FILTER_FLETCHER32: "fletcher32",
     h5py.h5z.FILTER_SZIP: "szip",
@@ -36,10 +36,10 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def read_filters(dataset: h5py.Dataset) -> tuple[int, ...]:
-    """Return the filters that features went through when they were stored, in their order.
+    """Return the ids of a dataset's HDF5 filters, in the order in which they were applied.
 
     Raises:
-        StoreError: They are others than byte shuffling and one compression known here.
+        StoreError: There is a filter other than byte shuffling, zstd and gzip.
     """
     properties = dataset.id.get_create_plist()
     filters = tuple(properties.get_filter(i)[0] for i in range(properties.get_nfilters()))
@@ -47,18 +47,18 @@ def read_filters(dataset: h5py.Dataset) -> tuple[int, ...]:
     if len(rest) > 1 or any(number not in NAMES for number in rest):
         found = ", ".join(_name(number) for number in filters)
         raise StoreError(
-            f"{dataset.name} is stored with the HDF5 filters {found}; expected none, zstd or gzip "
-            "(after byte shuffling or not). Store it anew with h5repack, which knows its filters"
+            f"{dataset.name} is stored with the HDF5 filters {found}; expected none, zstd or gzip, "
+            "each with or without byte shuffling. Rewrite the file with h5repack"
         )
     return filters
 
 
 def _name(number: int) -> str:
-    return NAMES.get(number) or KNOWN_ELSEWHERE.get(number) or f"number {number}"
+    return NAMES.get(number) or OTHER_NAMES.get(number) or f"number {number}"
 
 
 def compression_name(filters: tuple[int, ...]) -> str:
-    """Name the compression among filters: `zstd`, `gzip` or `none`."""
+    """Return the name of the compression among filters: `zstd`, `gzip` or `none`."""
     return next((NAMES[number] for number in filters if number in NAMES), "none")
 
 
@@ -68,16 +68,16 @@ def decode(
     skipped: int,
     features_VC: NDArray[np.float16],
 ) -> None:
-    """Fill a contiguous array with what was stored of an image.
+    """Decode the stored bytes of one image into an array.
 
     Args:
-        stored: The bytes in the file.
-        filters: What they went through, by `read_filters`.
-        skipped: A bit for each filter that was left out for this image.
-        features_VC: What to fill.
+        stored: Bytes in the file.
+        filters: Filters of the dataset, from `read_filters`.
+        skipped: Bit mask of the filters that were not applied to this image.
+        features_VC: Contiguous array to fill, float16 `[tokens, channels]`.
 
     Raises:
-        StoreError: They are not what is left of exactly as many bytes.
+        StoreError: The bytes do not decode to exactly the size of the array.
     """
     size = features_VC.nbytes
     applied = [number for bit, number in enumerate(filters) if not skipped >> bit & 1]
@@ -95,9 +95,9 @@ def decode(
 
 
 def _decode_zstd(stored: memoryview, size: int) -> bytes:
-    # The decoder takes the size of the buffer, and does not say how much of it was filled.
+    # The decoder takes the buffer size, and does not report how much of the buffer it filled.
     if _zstd_content_size(stored) != size:
-        raise StoreError("an image is not compressed as a whole by zstd; it is damaged")
+        raise StoreError("an image is not a single zstd frame of its own size; it is damaged")
     try:
         decoded: bytes = _zstd().decompress(stored, size, asbytes=True)
     except (OSError, ValueError) as error:
@@ -106,7 +106,7 @@ def _decode_zstd(stored: memoryview, size: int) -> bytes:
 
 
 def _zstd_content_size(frame: memoryview) -> int | None:
-    """Read how much a frame holds, as RFC 8878 (section 3.1.1.1) lays it out."""
+    """Return the decoded size that a frame declares (RFC 8878, section 3.1.1.1), if any."""
     if frame[:4] != ZSTD_MAGIC or len(frame) < 5:
         return None
     descriptor = frame[4]
@@ -125,13 +125,13 @@ def _decode_gzip(stored: memoryview, size: int) -> bytes:
     except zlib.error as error:
         raise StoreError(f"an image cannot be decompressed ({error}); it is damaged") from None
     if not decoder.eof:
-        raise StoreError("an image is compressed from more than it is, or cut short; refused")
+        raise StoreError("an image decompresses to more than its size, or is cut short; refused")
     return decoded
 
 
 @cache
 def _zstd() -> Any:
-    # Only here: most stores are not compressed.
+    # Imported here because most stores are not compressed.
     from pyarrow import Codec
 
     return Codec("zstd")

@@ -1,14 +1,14 @@
-"""HDF5 files written so that a full disk is an error and nothing worse.
+"""Writing HDF5 files such that a full disk raises an error instead of crashing the process.
 
-HDF5 does not survive a write that fails: its state is then damaged, and it ends the process later,
-at the latest when Python exits. An exception in one of its callbacks, such as that of Ctrl-C,
-counts as a failed write. So
+HDF5 does not survive a failed write: its state is damaged, and it crashes the process later, at the
+latest when Python exits. An exception in one of its callbacks, such as Ctrl-C, counts as a failed
+write. Therefore
 
-* small files are made in memory, and their bytes written (`hdf5_bytes`);
-* files with room for features that are written without HDF5 are made in memory as well, where the
-  room takes nothing, and copied (`memory_file`);
-* for others HDF5 writes through a file object that keeps the first error to itself, and works in a
-  thread of its own, which Python never interrupts (`Hdf5Writer`).
+* small files are created in memory, and their bytes are written to disk (`hdf5_bytes`);
+* files whose features are written without HDF5 are laid out in a sparse file in memory, and copied
+  (`memory_file`);
+* for other files, HDF5 writes through a file object that records the first error instead of raising
+  it, in a separate thread that Python never interrupts (`Hdf5Writer`).
 """
 
 import errno
@@ -28,18 +28,18 @@ from feature_extraction.store.disk import write_at
 
 __all__ = ["Hdf5Writer", "check_size_limit", "hdf5_bytes", "hdf5_in", "memory_file"]
 
-# More than HDF5 needs for itself in a file of a few datasets.
-OWN_BYTES = 2**16
+# Upper bound on HDF5's own structures in a file of a few datasets.
+OVERHEAD_BYTES = 2**16
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
 def hdf5_bytes(fill: Callable[[h5py.File], None], **options: Any) -> bytes:
-    """Return the content of a small HDF5 file, made in memory.
+    """Return the bytes of a small HDF5 file, created in memory.
 
     Args:
-        fill: What puts the objects into the open file.
+        fill: Function that creates the objects in the open file.
         options: Options for `h5py.File`.
     """
     with h5py.File("in memory", "w", driver="core", backing_store=False, **options) as file:
@@ -51,9 +51,9 @@ def hdf5_bytes(fill: Callable[[h5py.File], None], **options: Any) -> bytes:
 
 @contextmanager
 def memory_file() -> Iterator[int]:
-    """Yield the handle of an empty file in memory, which is sparse as one on disk.
+    """Yield the descriptor of an empty, sparse file in memory.
 
-    Where the system has none (macOS), the file is among the temporary ones.
+    On systems without such files (macOS) it is a temporary file.
     """
     if hasattr(os, "memfd_create"):
         handle = os.memfd_create("hdf5")
@@ -68,18 +68,18 @@ def memory_file() -> Iterator[int]:
 
 @contextmanager
 def hdf5_in(handle: int, name: Path, **options: Any) -> Iterator[h5py.File]:
-    """Create an HDF5 file in a file that is open already, and close it at the end.
+    """Create an HDF5 file in a file that is already open, and close it after the block.
 
     Args:
-        handle: An empty file in memory.
-        name: A path to create, and remove at once: HDF5 opens nothing but paths, and no links, as
-            those of open files are.
+        handle: Descriptor of an empty file in memory.
+        name: Path that is created and removed immediately: HDF5 can open neither descriptors nor
+            links to them.
         options: Options for `h5py.File`.
 
     Raises:
         OSError: The path cannot be created.
     """
-    # Its own lock would fail on file systems that have none, and nobody else writes there.
+    # HDF5's own lock would fail on file systems without locks, and no one else writes there.
     with h5py.File(name, "w", locking=False, **options) as file:
         # Nothing has been written yet.
         os.dup2(handle, file.id.get_vfd_handle())
@@ -88,23 +88,23 @@ def hdf5_in(handle: int, name: Path, **options: Any) -> Iterator[h5py.File]:
 
 
 def check_size_limit(size: int) -> None:
-    """Refuse to make an HDF5 file that this process may not write: the limit is one of memory too.
+    """Check that this process may write a file of a size; the limit holds for memory files too.
 
     Args:
-        size: Bytes of all datasets.
+        size: Total size of all datasets in bytes.
 
     Raises:
         OSError: It is larger than `ulimit -f` allows.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if limit != resource.RLIM_INFINITY and size + OWN_BYTES > limit:
+    if limit != resource.RLIM_INFINITY and size + OVERHEAD_BYTES > limit:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
 class Hdf5Writer:
-    """An HDF5 file being made; a context manager that closes it.
+    """A new HDF5 file; a context manager that closes it.
 
-    What HDF5 leaves out stays a hole in the file.
+    Regions that HDF5 does not write stay holes in the file.
 
     Args:
         path: File to create; an existing one is truncated.
@@ -146,10 +146,10 @@ class Hdf5Writer:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
-        """Call `work` with the open file, and return what it returns.
+        """Return the result of `work(file, *args, **kwargs)`, called in the writer's thread.
 
         Raises:
-            OSError: Something could not be written, by this call or an earlier one.
+            OSError: This call or an earlier one could not write.
         """
         result = self._in_thread(work, self._file, *args, **kwargs)
         self._output.check()
@@ -162,7 +162,7 @@ class Hdf5Writer:
 class _Output:
     """A file object for HDF5 whose writes never fail.
 
-    After the first error, writes are kept in memory, where HDF5 finds them when it reads them back.
+    After the first error, writes are kept in memory, so that HDF5 can read them back.
     """
 
     def __init__(self, path: Path) -> None:
@@ -173,7 +173,7 @@ class _Output:
         self._unwritten: list[tuple[int, bytes]] = []
 
     def check(self) -> None:
-        """Raise the first error there was."""
+        """Raise the first error, if any."""
         if self._error is not None:
             raise self._error
 
@@ -207,7 +207,7 @@ class _Output:
         return len(view)
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer`; what was never written reads as zeros."""
+        """Fill `buffer`; bytes that were never written read as zeros."""
         view = memoryview(buffer).cast("B")
         found = os.pread(self._handle, len(view), self._position)
         view[:] = found + bytes(len(view) - len(found))
@@ -232,4 +232,4 @@ class _Output:
         return size
 
     def flush(self) -> None:
-        """Do nothing: every write goes to the system at once."""
+        """Do nothing, because writes are not buffered."""

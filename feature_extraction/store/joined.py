@@ -1,7 +1,6 @@
-"""Several stores made alike, read as one."""
+"""Several stores with equal specs, read as one."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,28 +8,26 @@ from numpy.typing import NDArray
 from feature_extraction.errors import HOW_TO_EXTRACT, StoreError
 from feature_extraction.names import near_names_hint
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store.table import repeated_ids
+from feature_extraction.store.image_table import repeated_ids
+from feature_extraction.store.store import FeatureStore
 
-if TYPE_CHECKING:
-    from feature_extraction.store.store import FeatureStore
-
-# N images asked for, V tokens, C channels
+# N requested images, V tokens, C channels
 
 __all__ = ["JoinedStore"]
 
 
 class JoinedStore:
-    """Several stores made with the same settings, read as one.
+    """Several stores with equal specs, read as one.
 
     Args:
         stores: At least one store.
-        name: What to call them in messages; `None` lists their files.
+        name: Name of the whole in messages; default: the files.
 
     Raises:
         StoreError: Their specs differ, or an image is in more than one.
     """
 
-    def __init__(self, stores: Sequence["FeatureStore"], name: str | None = None) -> None:
+    def __init__(self, stores: Sequence[FeatureStore], name: str | None = None) -> None:
         first = stores[0]
         self._name = name or ", ".join(str(store.path) for store in stores)
         self._stores = tuple(stores)
@@ -39,15 +36,15 @@ class JoinedStore:
             differences = first.spec.differences(store.spec)
             if differences:
                 raise StoreError(
-                    f"{first.path} and {store.path} were made with other settings "
-                    f"({'; '.join(differences)}). Features can be used together only when made "
-                    "alike: extract one of them again."
+                    f"{first.path} and {store.path} were made with different settings "
+                    f"({'; '.join(differences)}). Features can be used together only if their "
+                    "settings are the same: extract one of them again."
                 )
             self._store_of.update(dict.fromkeys(store, store))
         repeated = repeated_ids(self.listed_ids)
         if repeated:
             raise StoreError(
-                f"{self._name} share images: {repeated}. Give each image's features once."
+                f"{self._name} share images: {repeated}. Pass the features of each image once."
             )
 
     @property
@@ -62,30 +59,30 @@ class JoinedStore:
 
     @property
     def channels(self) -> int:
-        """Numbers per feature vector."""
+        """Values per feature vector."""
         return self._stores[0].channels
 
     @property
-    def files(self) -> tuple["FeatureStore", ...]:
-        """The stores, one for each file."""
+    def files(self) -> tuple[FeatureStore, ...]:
+        """The stores, one per file."""
         return self._stores
 
     @property
     def listed_ids(self) -> tuple[str, ...]:
-        """Ids of all images the stores were made for, done or not, file after file."""
+        """Ids of all images the stores list, done or not, file by file."""
         return tuple(image_id for store in self._stores for image_id in store.listed_ids)
 
     @property
     def failures(self) -> Mapping[str, str]:
-        """Reason by id of each image that could not be read."""
+        """Reason by id for each image that could not be read."""
         return {key: why for store in self._stores for key, why in store.failures.items()}
 
     def __len__(self) -> int:
-        """Count the images that have features."""
+        """Return the number of images that have features."""
         return len(self._store_of)
 
     def __iter__(self) -> Iterator[str]:
-        """Go through the ids of images that have features, file after file."""
+        """Iterate over the ids of images that have features, file by file."""
         return iter(self._store_of)
 
     def __contains__(self, image_id: object) -> bool:
@@ -101,7 +98,7 @@ class JoinedStore:
         return self._owner(image_id)[image_id]
 
     def image_size(self, image_id: str) -> tuple[int, int]:
-        """Return the height and width of the photograph in pixels, as it is seen upright.
+        """Return height and width of the photograph in pixels, after EXIF rotation.
 
         Raises:
             StoreError: The image has no features here.
@@ -109,26 +106,26 @@ class JoinedStore:
         return self._owner(image_id).image_size(image_id)
 
     def missing(self, image_ids: Iterable[str]) -> list[str]:
-        """Return those of `image_ids` that have no features, each once, in the order given."""
+        """Return the `image_ids` without features, each once, in the given order."""
         return [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self]
 
     def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
         """Return the features of several images, float16 `[images, tokens, channels]`.
 
         Raises:
-            StoreError: An image has no features here, or a file cannot be read any more.
+            StoreError: An image has no features here, or a file can no longer be read.
         """
         features_NVC = np.empty((len(image_ids), self.tokens, self.channels), np.float16)
         for position, image_id in enumerate(image_ids):
             self._owner(image_id).read_into(image_id, features_NVC[position])
         return features_NVC
 
-    def _owner(self, image_id: str) -> "FeatureStore":
+    def _owner(self, image_id: str) -> FeatureStore:
         store = self._store_of.get(image_id)
         if store is not None:
             return store
         reason = self.failures.get(image_id)
-        found = f"could not be read when they were made: {reason}" if reason else "is in none"
+        found = f"could not be read during extraction: {reason}" if reason else "is in none of them"
         hint = "" if reason else near_names_hint([image_id], self)
         raise StoreError(
             f"{self._name}: image {image_id!r} {found}. Extract the features of the folder that "

@@ -1,21 +1,22 @@
-"""The HDF5 layout of a feature store: how it is written, and what a file must be to be read.
+"""The HDF5 layout of a feature store: writing it, and checking a file before it is read.
 
     /features    float16  [images, tokens, channels]   one image per chunk, row-major grid cells
     /image_id    UTF-8    [images]                     the file stem
     /status      uint8    [images]                     0 pending, 1 done, 2 failed
     /image_size  int32    [images, 2]                  original height, width in pixels; 0 if failed
-    /reason      UTF-8    [images]                     why a failed image failed; empty otherwise
+    /reason      UTF-8    [images]                     why the image failed; empty otherwise
     attribute `spec`                                   canonical JSON of a `FeatureSpec`
-    attribute `shard`                                  of a shard: JSON of a `ShardRecord`
-    attribute `index`                                  of an index only: see `index.py` here
+    attribute `shard`                                  in a shard: JSON of a `ShardRecord`
+    attribute `index`                                  in an index: see `index.py`
 
-The features are one uninterrupted block of the file: they are allocated when the file is created,
-before anything whose size depends on the images, so the same spec and image list put them at the
-same offset every time.
+The features form one contiguous block. They are allocated when the file is created, before
+anything whose size depends on the images, so their offset is the same for every file with the same
+spec and image list.
 """
 
 import enum
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,78 +27,93 @@ from numpy.typing import NDArray
 from feature_extraction.errors import StoreError
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store.filters import read_filters
+from feature_extraction.store.hdf5_text import (
+    fixed_length_text,
+    read_text_attribute,
+    write_text_attribute,
+)
 from feature_extraction.store.hdf5_writer import check_size_limit, hdf5_in
 from feature_extraction.store.shards import SHARD_ATTRIBUTE, ShardRecord
-from feature_extraction.store.texts import fixed_texts, read_text, write_text
 
 __all__ = [
     "HDF5_FORMAT",
     "INDEX_ATTRIBUTE",
-    "MOST_IMAGES",
-    "MOST_VALUES_PER_IMAGE",
+    "MAX_IMAGES",
+    "MAX_VALUES_PER_IMAGE",
+    "Metadata",
     "Status",
     "check_layout",
     "check_table",
     "read_spec",
     "write_layout",
-    "write_table",
+    "write_metadata",
 ]
 
-# One version, not "latest": the bytes written must not depend on the library's age. 1.10 is the
-# first that stores a fully allocated chunked dataset without an index.
+# A fixed version, so that all versions of the library write the same bytes. 1.10 is the first that
+# stores a fully allocated chunked dataset without an index.
 HDF5_FORMAT = ("v110", "v110")
 PAGE_BYTES = 4096
 INDEX_ATTRIBUTE = "index"
 
-MOST_IMAGES = 2**31
-MOST_VALUES_PER_IMAGE = 2**26
-LONGEST_SPEC = 2**20
+MAX_IMAGES = 2**31
+MAX_VALUES_PER_IMAGE = 2**26
+MAX_SPEC_LENGTH = 2**20
 
 
 class Status(enum.IntEnum):
-    """What became of an image; the values in `/status`."""
+    """Status of an image; the values in `/status`."""
 
     PENDING = 0
     DONE = 1
     FAILED = 2
 
 
-def write_layout(
-    handle: int,
-    name: Path,
-    spec: FeatureSpec,
-    image_ids: Sequence[str],
-    status: NDArray[np.uint8],
-    image_size: NDArray[np.int32],
-    reasons: Sequence[str],
-    shard: ShardRecord | None = None,
-) -> int:
-    """Create a store whose features are allocated but not written.
-
-    The file is sparse: only metadata takes space until the features are written at the offset
-    returned, image after image, `tokens * channels * 2` bytes each.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """Everything in a feature file except the features.
 
     Args:
-        handle: An empty file in memory (`feature_extraction.store.hdf5_writer.memory_file`): a
-            disk may be full, which HDF5 does not survive.
-        name: A path to create, and remove at once.
-        spec: How its features are made.
-        image_ids: Its images, in order.
+        spec: Settings of the features.
+        image_ids: Ids of the images, in order.
         status: uint8 `[images]`, a `Status` each.
-        image_size: int32 `[images, 2]`, height and width.
-        reasons: Why each failed image failed; empty for those that did not.
-        shard: Which part of a larger extraction this is; `None` for a whole one.
+        image_size: int32 `[images, 2]`, height and width in pixels; zeros if the image failed.
+        reasons: Why each image failed; empty for the others.
+        shard: The part of a larger extraction that this is; `None` for a complete one.
+    """
+
+    spec: FeatureSpec
+    image_ids: Sequence[str]
+    status: NDArray[np.uint8]
+    image_size: NDArray[np.int32]
+    reasons: Sequence[str]
+    shard: ShardRecord | None = None
+
+
+def write_layout(handle: int, name: Path, metadata: Metadata) -> int:
+    """Create a store whose features are allocated but not written.
+
+    The file is sparse: only metadata takes space until the features are written, starting at the
+    returned offset, with `tokens * channels * 2` bytes per image.
+
+    Args:
+        handle: Descriptor of an empty file in memory, from
+            `feature_extraction.store.hdf5_writer.memory_file`. On disk, a full device would crash
+            HDF5.
+        name: Path that is created and removed immediately.
+        metadata: Everything except the features.
 
     Returns:
         Offset of the features in the file, in bytes.
 
     Raises:
-        OSError: The path cannot be created, or this process may not write files of that size.
+        OSError: The path cannot be created, or the file is larger than this process may write.
+        StoreError: This HDF5 library does not allocate the features as one block.
     """
-    images, shape = len(image_ids), (len(image_ids), spec.tokens, spec.channels)
+    spec, images = metadata.spec, len(metadata.image_ids)
+    shape = (images, spec.tokens, spec.channels)
     image_bytes = spec.tokens * spec.channels * np.dtype(np.float16).itemsize
-    table = _table(image_ids, status, image_size, reasons)
-    check_size_limit(images * image_bytes + sum(values.nbytes for values in table.values()))
+    table_bytes = sum(values.nbytes for values in _table(metadata).values())
+    check_size_limit(images * image_bytes + table_bytes)
     with hdf5_in(
         handle,
         name,
@@ -117,51 +133,38 @@ def write_layout(
         last = int(features.get_chunk_info(images - 1).byte_offset)
         if last != offset + (images - 1) * image_bytes:
             raise StoreError(
-                "this HDF5 library does not allocate the features as one block; "
-                f"h5py {h5py.version.version} with HDF5 {h5py.version.hdf5_version} was used, "
-                "h5py 3.11 or later is needed"
+                "this HDF5 library does not allocate the features as one block: found "
+                f"h5py {h5py.version.version} with HDF5 {h5py.version.hdf5_version}, expected "
+                "h5py 3.11 or later. Upgrade h5py."
             )
-        write_table(file, spec, image_ids, status, image_size, reasons, shard)
+        write_metadata(file, metadata)
     return offset
 
 
-def write_table(
-    file: h5py.File,
-    spec: FeatureSpec,
-    image_ids: Sequence[str],
-    status: NDArray[np.uint8],
-    image_size: NDArray[np.int32],
-    reasons: Sequence[str],
-    shard: ShardRecord | None = None,
-) -> None:
-    """Write everything but the features into a file that is being made."""
-    for name, values in _table(image_ids, status, image_size, reasons).items():
+def write_metadata(file: h5py.File, metadata: Metadata) -> None:
+    """Write everything except the features into a new file."""
+    for name, values in _table(metadata).items():
         file.create_dataset(name, data=values, track_times=False)
-    write_text(file, "spec", spec.to_json())
-    if shard is not None:
-        write_text(file, SHARD_ATTRIBUTE, shard.model_dump_json())
+    write_text_attribute(file, "spec", metadata.spec.to_json())
+    if metadata.shard is not None:
+        write_text_attribute(file, SHARD_ATTRIBUTE, metadata.shard.model_dump_json())
 
 
-def _table(
-    image_ids: Sequence[str],
-    status: NDArray[np.uint8],
-    image_size: NDArray[np.int32],
-    reasons: Sequence[str],
-) -> dict[str, NDArray[Any]]:
+def _table(metadata: Metadata) -> dict[str, NDArray[Any]]:
     return {
-        "image_id": fixed_texts(image_ids),
-        "status": status.astype("u1"),
-        "image_size": image_size.astype("<i4"),
-        "reason": fixed_texts(reasons),
+        "image_id": fixed_length_text(metadata.image_ids),
+        "status": metadata.status.astype("u1"),
+        "image_size": metadata.image_size.astype("<i4"),
+        "reason": fixed_length_text(metadata.reasons),
     }
 
 
 def check_layout(file: h5py.File) -> None:
-    """Refuse a file that is not a feature store, or that could lead the reader elsewhere.
+    """Refuse a file that is not a feature store, or that refers to data elsewhere.
 
-    Looks at links, types, shapes and storage only; nothing is read. What passes lies wholly in
-    this one file: no soft or external links, no external storage, no virtual datasets, no object
-    or reference types, no filter that is not known, and no more declared than is stored.
+    Only links, types, shapes and storage are examined; no data is read. A file that passes is
+    self-contained: it has no soft or external links, no external storage, no virtual datasets, no
+    object or reference types, no unknown filters, and it stores all the data that it declares.
 
     Raises:
         StoreError: With what was found and what was expected.
@@ -173,10 +176,9 @@ def check_layout(file: h5py.File) -> None:
         )
     if INDEX_ATTRIBUTE in file.attrs:
         raise StoreError(
-            "it is an index that `vl-lst features join` makes, expected a file that holds its own "
-            "features"
+            "it is an index made by `vl-lst features join`, expected a file with its own features"
         )
-    features = _own_dataset(file, "features")
+    features = _local_dataset(file, "features")
     _check_features_shape(features)
     images, tokens, channels = features.shape
     if features.chunks not in (None, (1, tokens, channels)):
@@ -196,12 +198,12 @@ def _check_features_shape(features: h5py.Dataset) -> None:
             "expected float16 [images, tokens, channels]"
         )
     images, tokens, channels = features.shape
-    if not (1 <= images <= MOST_IMAGES and 1 <= tokens * channels <= MOST_VALUES_PER_IMAGE):
-        raise StoreError(f"/features has the shape {features.shape}, which no extraction makes")
+    if not (1 <= images <= MAX_IMAGES and 1 <= tokens * channels <= MAX_VALUES_PER_IMAGE):
+        raise StoreError(f"/features has an impossible shape: {features.shape}")
 
 
 def check_table(file: h5py.File, images: int) -> None:
-    """Refuse a file in which anything beside the features is not as `write_table` makes it.
+    """Refuse a file whose table of images differs from what `write_metadata` writes.
 
     Raises:
         StoreError: With what was found and what was expected.
@@ -213,7 +215,7 @@ def check_table(file: h5py.File, images: int) -> None:
         "reason": ((images,), None),
     }
     for name, (shape, dtype) in expected.items():
-        dataset = _own_dataset(file, name)
+        dataset = _local_dataset(file, name)
         is_expected = (
             h5py.check_string_dtype(dataset.dtype) is not None
             if dtype is None
@@ -235,33 +237,33 @@ def read_spec(file: h5py.File) -> FeatureSpec:
     Raises:
         StoreError: It is missing, or not a spec.
     """
-    text = read_text(file, "spec", LONGEST_SPEC)
+    text = read_text_attribute(file, "spec", MAX_SPEC_LENGTH)
     if text is None:
-        raise StoreError("the attribute 'spec', which says how the features were made, is missing")
+        raise StoreError("the attribute 'spec' with the settings of the features is missing")
     return FeatureSpec.from_json(text)
 
 
-def _own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """Open a dataset, following no link.
+def _local_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """Open a dataset without following links.
 
     Raises:
-        StoreError: It is missing, elsewhere, or holds objects or references.
+        StoreError: It is missing, stored elsewhere, or holds objects or references.
     """
-    # `in` and [] follow links, so the kind of link is asked first.
+    # `in` and [] follow links, so the kind of link is checked first.
     if name not in set(file):
         raise StoreError(f"/{name} is missing; it is not a feature store")
     link = file.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
         raise StoreError(
-            f"/{name} is a {type(link).__name__}; a store may not point elsewhere, refused"
+            f"/{name} is a {type(link).__name__}, expected data in the file itself; refused"
         )
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset):
         raise StoreError(f"/{name} is a {type(dataset).__name__}, expected a dataset")
     if dataset.external is not None:
-        raise StoreError(f"/{name} keeps its data in other files (external storage), refused")
+        raise StoreError(f"/{name} keeps its data in other files (external storage); refused")
     if dataset.is_virtual:
-        raise StoreError(f"/{name} is a virtual dataset over other files, refused")
+        raise StoreError(f"/{name} is a virtual dataset over other files; refused")
     if h5py.check_ref_dtype(dataset.dtype) is not None or (
         dataset.dtype.hasobject and h5py.check_string_dtype(dataset.dtype) is None
     ):
@@ -271,7 +273,7 @@ def _own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
 def _check_stored(dataset: h5py.Dataset) -> None:
     declared = dataset.size * dataset.id.get_type().get_size()
-    # What HDF5 says is stored is itself no more than what the file says.
+    # The storage size that HDF5 reports comes from the file, so it is bounded by the file's size.
     stored = min(dataset.id.get_storage_size(), dataset.file.id.get_filesize())
     if stored < declared:
         raise StoreError(

@@ -1,4 +1,4 @@
-"""What trainers and evaluators need of features, whatever files hold them."""
+"""The interface through which trainers and evaluators read features."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ __all__ = ["FeatureReader", "StoredFile"]
 
 
 class StoredFile(Protocol):
-    """One file of a reader."""
+    """One file behind a reader."""
 
     @property
     def path(self) -> Path:
@@ -21,11 +21,11 @@ class StoredFile(Protocol):
 
     @property
     def compression(self) -> str:
-        """How its features are compressed: `zstd`, `gzip` or `none`."""
+        """Compression of the features: `zstd`, `gzip` or `none`."""
 
 
 class FeatureReader(Protocol):
-    """What trainers and evaluators need of a store, or of several read as one."""
+    """One store, or several read as one."""
 
     @property
     def spec(self) -> FeatureSpec:
@@ -37,7 +37,7 @@ class FeatureReader(Protocol):
 
     @property
     def channels(self) -> int:
-        """Numbers per feature vector."""
+        """Values per feature vector."""
 
     @property
     def files(self) -> Sequence[StoredFile]:
@@ -45,17 +45,17 @@ class FeatureReader(Protocol):
 
     @property
     def listed_ids(self) -> Sequence[str]:
-        """Ids of all images, with features or not, in the order of the files."""
+        """Ids of all images, with features or not, in file order."""
 
     @property
     def failures(self) -> Mapping[str, str]:
-        """Reason by id of each image that could not be read."""
+        """Reason by id for each image that could not be read."""
 
     def __len__(self) -> int:
-        """Count the images that have features."""
+        """Return the number of images that have features."""
 
     def __iter__(self) -> Iterator[str]:
-        """Go through the ids of images that have features, in the order of the file."""
+        """Iterate over the ids of images that have features, in file order."""
 
     def __contains__(self, image_id: object) -> bool:
         """Whether the image has features."""
@@ -64,10 +64,10 @@ class FeatureReader(Protocol):
         """Return the features of one image, float16 `[tokens, channels]`."""
 
     def image_size(self, image_id: str) -> tuple[int, int]:
-        """Return the height and width of the photograph in pixels, as it is seen upright."""
+        """Return height and width of the photograph in pixels, after EXIF rotation."""
 
     def missing(self, image_ids: Iterable[str]) -> list[str]:
-        """Return those of `image_ids` that have no features, each once, in the order given."""
+        """Return the `image_ids` without features, each once, in the given order."""
 
     def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
         """Return the features of several images, float16 `[images, tokens, channels]`."""

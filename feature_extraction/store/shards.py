@@ -1,8 +1,8 @@
-"""Which part of an extraction a process does, and what its file says about the whole.
+"""Shards: parts of one extraction, each done by its own process into its own file.
 
-Shards are cut from the sorted image list, and at multiples of the batch size where there are
-enough images: the tower then sees the same batches as in one undivided run, so the shards hold the
-same numbers to the last bit.
+Shards are cut from the sorted image list, at multiples of the batch size if there are enough
+images. The encoder then sees the same batches as in an undivided run, so the features are
+bit-identical.
 """
 
 import hashlib
@@ -16,22 +16,22 @@ import h5py
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feature_extraction.errors import FeatureError, StoreError
-from feature_extraction.store.texts import read_text
+from feature_extraction.store.hdf5_text import read_text_attribute
 
 __all__ = ["SHARD_ATTRIBUTE", "Shard", "ShardRecord", "image_list_sha256", "read_shard_record"]
 
 SHARD_ATTRIBUTE = "shard"
-LONGEST_RECORD = 4096
+MAX_RECORD_LENGTH = 4096
 Positive = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of several processes that divide a folder of photographs between them.
+    """One part of an extraction that several processes share.
 
     Args:
-        number: Which, counted from 1, as every scheduler of job arrays can.
-        count: Of how many.
+        number: Number of the shard, counted from 1.
+        count: Number of shards.
     """
 
     number: int
@@ -39,32 +39,32 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `I/N`, such as `3/8`.
+        """Parse `I/N`, such as `3/8`.
 
         Raises:
-            FeatureError: It is not that, or I is not in 1..N.
+            FeatureError: The text has another form, or I is not in 1..N.
         """
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise FeatureError(
                 f"the shard is {text!r:.80}, expected I/N with I from 1 to N, such as 1/8 for the "
-                "first of eight; let the job array count from 1"
+                "first of eight; number the job array from 1"
             )
         return cls(int(match[1]), int(match[2]))
 
     def path(self, whole: Path) -> Path:
-        """Name this shard's file: `val.shard-3-of-8.h5` beside `val.h5`."""
+        """Return the path of this shard's file: `val.shard-3-of-8.h5` next to `val.h5`."""
         return whole.with_name(f"{whole.stem}.shard-{self.number}-of-{self.count}{whole.suffix}")
 
     def rows(self, images: int, batch_size: int) -> range:
-        """Say which rows of the whole list are this shard's.
+        """Return the rows of the whole image list that belong to this shard.
 
         Raises:
             FeatureError: There are fewer images than shards.
         """
         if images < self.count:
             raise FeatureError(
-                f"{images:,} images cannot be divided into {self.count:,} shards; take at most "
+                f"{images:,} images cannot be divided into {self.count:,} shards; choose at most "
                 f"{images:,}"
             )
         step = batch_size if images >= self.count * batch_size else 1
@@ -77,14 +77,14 @@ class Shard:
 
 
 class ShardRecord(BaseModel):
-    """What a shard's file says about the whole; `features join` verifies shards by it.
+    """Record in a shard's file that `vl-lst features join` uses to check that shards fit together.
 
     Args:
-        number: Which shard it is, counted from 1.
-        count: Of how many.
-        start: Row of its first image in the whole list.
-        images: Images in the whole list.
-        image_ids_sha256: Of the whole list, by `image_list_sha256`.
+        number: Number of the shard, counted from 1.
+        count: Number of shards.
+        start: Row of the shard's first image in the whole list.
+        images: Number of images in the whole list.
+        image_ids_sha256: `image_list_sha256` of the whole list.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -97,7 +97,7 @@ class ShardRecord(BaseModel):
 
 
 def image_list_sha256(image_ids: Sequence[str]) -> str:
-    """Return the SHA-256 of image ids in their order."""
+    """Return the SHA-256 of a list of image ids; it depends on their order."""
     digest = hashlib.sha256()
     for row, image_id in enumerate(image_ids):
         digest.update(f"\n{image_id}".encode() if row else image_id.encode())
@@ -105,12 +105,12 @@ def image_list_sha256(image_ids: Sequence[str]) -> str:
 
 
 def read_shard_record(file: h5py.File) -> ShardRecord | None:
-    """Read the attribute `shard`; `None` where there is none.
+    """Return the record in the attribute `shard`; `None` if it is missing.
 
     Raises:
-        StoreError: It is there and is not a shard's record.
+        StoreError: The attribute is not a valid record.
     """
-    text = read_text(file, SHARD_ATTRIBUTE, LONGEST_RECORD)
+    text = read_text_attribute(file, SHARD_ATTRIBUTE, MAX_RECORD_LENGTH)
     if text is None:
         return None
     try:
@@ -118,6 +118,5 @@ def read_shard_record(file: h5py.File) -> ShardRecord | None:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise StoreError(
-            f"the attribute 'shard' is not one this program reads: {first['msg']}. Extract the "
-            "shard again."
+            f"the attribute 'shard' cannot be read: {first['msg']}. Extract the shard again."
         ) from None

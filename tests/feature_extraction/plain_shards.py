@@ -6,9 +6,9 @@ import numpy as np
 from plain_stores import SPEC, features_of
 
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store.partial import Batch, PartialStore
+from feature_extraction.store import open_features
 from feature_extraction.store.shards import ShardRecord, image_list_sha256
-from feature_extraction.store.store import open_features
+from feature_extraction.store.writer import Batch, StoreWriter
 
 __all__ = ["FEATURES", "IDS", "assert_reads_as_one", "write", "write_shards"]
 
@@ -30,7 +30,7 @@ def write(
             images=len(IDS),
             image_ids_sha256=image_list_sha256(IDS),
         )
-    with PartialStore(path, spec, [IDS[row] for row in rows], record) as partial:
+    with StoreWriter(path, spec, [IDS[row] for row in rows], record) as partial:
         batch = Batch(
             start=0,
             features=FEATURES[rows.start : rows.stop],

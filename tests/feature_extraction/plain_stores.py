@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store.partial import Batch, PartialStore
+from feature_extraction.store.writer import Batch, StoreWriter
 
 __all__ = ["SPEC", "features_of", "write_store"]
 
@@ -37,7 +37,7 @@ def write_store(path: Path, image_ids: list[str], spec: FeatureSpec = SPEC, seed
     """Write a store in which the image called `bad`, if any, failed."""
     reasons = ["it is broken, é" if image_id == "bad" else "" for image_id in image_ids]
     sizes = np.arange(2 * len(image_ids), dtype=np.int32).reshape(-1, 2)
-    with PartialStore(path, spec, image_ids) as partial:
+    with StoreWriter(path, spec, image_ids) as partial:
         features = features_of(len(image_ids), seed)
         partial.write(Batch(start=0, features=features, image_size=sizes, reasons=reasons))
         partial.finish()

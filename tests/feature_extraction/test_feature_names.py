@@ -1,4 +1,4 @@
-"""Ids that are missed are told from ids that are there under almost the same name."""
+"""Missing ids that exist under a similar name are explained."""
 
 import unicodedata
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange.importing import import_features
-from feature_extraction.names import image_id_of, near_names, near_names_hint
-from feature_extraction.store.store import FeatureStore, open_features
+from feature_extraction.names import abbreviate, image_id_of, near_names, near_names_hint
+from feature_extraction.store import open_features
+from feature_extraction.store.store import FeatureStore
 
 VALUES = np.ones((4, 6), np.float32)
 COMPOSED = unicodedata.normalize("NFC", "café")
@@ -35,7 +36,7 @@ def test_an_id_is_a_name_without_folders_and_image_suffix(name: str, image_id: s
 
 
 @pytest.mark.parametrize(
-    ("missed", "present", "kind"),
+    ("missing", "present", "kind"),
     [
         ("train-0", "train-0.png", "the image suffix"),
         ("train-0.png", "train-0", "the image suffix"),
@@ -46,9 +47,9 @@ def test_an_id_is_a_name_without_folders_and_image_suffix(name: str, image_id: s
         ("train-0", "photos/train-0", "folders before the name"),
         ("train-0", "photos\\train-0", "folders before the name"),
         ("train-0", "photos/Train-0.PNG", "several of suffix"),
-        ("img_7", "img_007", "zeros before a number"),
-        ("42", "COCO_val2014_000000000042", "what stands before the number"),
-        ("COCO_val2014_000000000042", "000000000042", "what stands before the number"),
+        ("img_7", "img_007", "leading zeros of a number"),
+        ("42", "COCO_val2014_000000000042", "the prefix of a number"),
+        ("COCO_val2014_000000000042", "000000000042", "the prefix of a number"),
         ("train-0", "\ufefftrain-0", "invisible characters"),
         ("train-0\u200b", "train-0", "invisible characters"),
         ("train-0", "train-0.npy", "the suffix of a file of features"),
@@ -59,15 +60,15 @@ def test_an_id_is_a_name_without_folders_and_image_suffix(name: str, image_id: s
         ("42", "42.0", "the decimal point of a number"),
     ],
 )
-def test_the_kind_of_difference_is_named(missed: str, present: str, kind: str) -> None:
-    near = near_names([missed, "quite another"], [present, "unlike"])
+def test_the_kind_of_difference_is_named(missing: str, present: str, kind: str) -> None:
+    near = near_names([missing, "quite another"], [present, "unlike"])
     assert near is not None
     assert near.kind.startswith(kind)
-    assert (near.count, near.missed, near.present) == (1, missed, present)
+    assert (near.count, near.missing, near.present) == (1, missing, present)
 
 
 @pytest.mark.parametrize(
-    ("missed", "present"),
+    ("missing", "present"),
     [
         (["a"], ["b"]),
         (["val_7"], ["train_7"]),
@@ -79,21 +80,21 @@ def test_the_kind_of_difference_is_named(missed: str, present: str, kind: str) -
     ],
 )
 def test_other_images_and_ambiguous_names_are_not_near(
-    missed: list[str], present: list[str]
+    missing: list[str], present: list[str]
 ) -> None:
-    assert near_names(missed, present) is None
-    assert near_names_hint(missed, present) == ""
+    assert near_names(missing, present) is None
+    assert near_names_hint(missing, present) == ""
 
 
-def test_the_kind_that_explains_most_is_told_with_its_count() -> None:
-    missed = [f"train-{number}" for number in range(32)]
+def test_the_difference_that_explains_most_is_reported_with_its_count() -> None:
+    missing = [f"train-{number}" for number in range(32)]
     present = ["TRAIN-0", *(f"train-{number}.png" for number in range(32))]
-    hint = near_names_hint(missed, present)
+    hint = near_names_hint(missing, present)
     assert "32 of them differ only in the image suffix" in hint
     assert "from names in the feature file: found 'train-0.png', expected 'train-0'" in hint
 
 
-def test_names_that_look_the_same_are_shown_by_their_characters() -> None:
+def test_names_that_look_the_same_are_shown_escaped() -> None:
     hint = near_names_hint([COMPOSED], [APART], place="the folder")
     assert r"from names in the folder: found 'cafe\u0301', expected 'caf\xe9'" in hint
 
@@ -112,11 +113,11 @@ def test_an_import_leaves_the_suffix_of_an_image_out(tmp_path: Path) -> None:
 
 def test_two_files_that_become_one_id_are_both_named(tmp_path: Path) -> None:
     source = write(tmp_path / "a", "x.png", "x.jpg")
-    with pytest.raises(StoreError, match=r"two files are for the image 'x'.*x\.\w+.npy.*x\.\w+.np"):
+    with pytest.raises(StoreError, match=r"two files have the image id 'x'.*x\.\w+.npy.*x\.\w+.np"):
         import_features(source, tmp_path / "out.h5")
 
 
-def test_a_store_says_what_a_missed_id_is_near_to(tmp_path: Path) -> None:
+def test_a_store_explains_a_missing_id(tmp_path: Path) -> None:
     import_features(write(tmp_path / "a", "one", "Two"), tmp_path / "a.h5")
     import_features(write(tmp_path / "b", "three"), tmp_path / "b.h5")
     for store in (FeatureStore(tmp_path / "a.h5"), open_features([tmp_path / n for n in STORES])):
@@ -131,13 +132,18 @@ def test_a_store_says_what_a_missed_id_is_near_to(tmp_path: Path) -> None:
 STORES = ("a.h5", "b.h5")
 
 
-def test_an_import_of_before_says_that_its_ids_had_suffixes(
+def test_an_import_by_an_earlier_version_is_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that an earlier version made of the same source."""
+    """A file that an earlier version made from the same source."""
     source = write(tmp_path / "a", "train-0.png", "train-1.png")
     with monkeypatch.context() as patch:
-        patch.setattr("feature_extraction.exchange.finding.image_id_of", lambda name: name)
+        patch.setattr("feature_extraction.exchange.foreign.find.image_id_of", lambda name: name)
         import_features(source, tmp_path / "out.h5")
     with pytest.raises(StoreError, match=r"2 of them differ only in the image suffix"):
         import_features(source, tmp_path / "out.h5")
+
+
+def test_long_lists_of_names_are_abbreviated() -> None:
+    assert abbreviate(["a", "b"]) == "a, b"
+    assert abbreviate([str(number) for number in range(1200)], 2) == "0, 1 and 1,198 more"

@@ -12,7 +12,8 @@ from eval.leaderboard.runs import Run
 from eval.recipe_fields import get_field
 from eval.report.examples import ExampleCard, ExampleSheet
 from feature_extraction.errors import ImageError
-from feature_extraction.images.decode import decode_image, find_images
+from feature_extraction.images.decode import decode_image
+from feature_extraction.images.finding import find_images
 from feature_extraction.names import near_names_hint
 from tasks import Example, Task
 from vl_lst.progress import ProgressReport

@@ -40,7 +40,7 @@ def extracted_into_run(
             it.
     """
     from feature_extraction.extract import extract
-    from feature_extraction.images.decode import find_images
+    from feature_extraction.images.finding import find_images
     from vl_lst.runs.directory import RunDirectory, make_folder
     from vl_lst.runs.lock import exclusive_folder
 

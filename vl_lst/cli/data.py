@@ -82,7 +82,7 @@ def check(
     files = [*(features or []), *(more_features or [])]
     store = None
     if files:
-        from feature_extraction.store.store import open_features
+        from feature_extraction.store import open_features
 
         store = open_features(files)
     file_states = check_files(chosen, data_root)

@@ -142,10 +142,10 @@ def extract_features(
     from feature_extraction.allocation import keep_freed_memory
     from feature_extraction.cores import usable_cores
     from feature_extraction.extract import extract
-    from feature_extraction.images.decode import find_images
+    from feature_extraction.images.finding import find_images
     from feature_extraction.pipeline import default_workers
     from feature_extraction.sizes import format_bytes
-    from feature_extraction.store.targets import check_target
+    from feature_extraction.store.outputs import check_output_file
 
     part, is_launched = choose_shard(shard)
     if is_launched and json_file == STANDARD_OUTPUT:
@@ -154,9 +154,9 @@ def extract_features(
             "writes a file of its own"
         )
     is_first = not is_launched or part is None or part.number == 1
-    check_target(out)
+    check_output_file(out)
     if part is not None:
-        check_target(part.path(out))
+        check_output_file(part.path(out))
     files = find_images(images)
     if is_first and not quiet:
         if files.note:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from feature_extraction.cores import usable_cores
-from feature_extraction.store.store import FeatureReader
+from feature_extraction.store.reader import FeatureReader
 from tasks import ExampleTable, Task
 from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.data.order import ExampleKey, StepKeys

@@ -10,7 +10,7 @@ from eval.errors import InputError
 from eval.submissions import first_five
 from feature_extraction.errors import StoreError
 from feature_extraction.names import near_names_hint
-from feature_extraction.store.store import FeatureReader
+from feature_extraction.store.reader import FeatureReader
 from tasks import ExampleTable, Task
 from vl_lst.data.answer_lists import load_answers
 from vl_lst.recipes import Recipe

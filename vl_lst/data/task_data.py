@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feature_extraction.store.store import FeatureReader
+from feature_extraction.store.reader import FeatureReader
 from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.data.batches import Batches, BlankFeatures, Features
 from vl_lst.data.examples import TaskExamples, rows_with_answers

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal, get_args
 
+from feature_extraction.spec import grid_side
 from vl_lst.checks import require_choice, require_number, require_whole
 from vl_lst.errors import ModelError
 
@@ -51,10 +52,8 @@ class VisualConfig:
         if self.pooled_grid is not None:
             require_whole("pooled_grid of a VisualConfig", self.pooled_grid, minimum=1)
         require_number("image_order_std of a VisualConfig", self.image_order_std, below=inf)
-        side = round((self.tokens / self.grids) ** 0.5)
-        if self.pooled_grid is not None and (
-            side * side * self.grids != self.tokens or side < self.pooled_grid
-        ):
+        side = grid_side(self.tokens, self.grids)
+        if self.pooled_grid is not None and (side is None or side < self.pooled_grid):
             grids = f" of {self.grids} crops" if self.grids > 1 else ""
             raise ModelError(
                 f"cannot pool {self.tokens} feature vectors per image{grids} to a grid of "

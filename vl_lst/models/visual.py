@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from feature_extraction.spec import grid_side
 from vl_lst.errors import ModelError
 from vl_lst.models.config import VisualConfig
 from vl_lst.models.norm import RootMeanSquareNorm
@@ -29,7 +30,9 @@ def pool_grid(features_BINF: Tensor, grid: int, grids: int = 1) -> Tensor:
         grids: Grids that the N vectors of an image are of, one after the other.
     """
     batch, images, tokens, channels = features_BINF.shape
-    side = round((tokens / grids) ** 0.5)
+    side = grid_side(tokens, grids)
+    if side is None:
+        raise ModelError(f"cannot pool {tokens} feature vectors: expected {grids} square grids")
     grid_XFss = features_BINF.reshape(-1, side, side, channels).permute(0, 3, 1, 2)
     pooled_XFgg = F.adaptive_max_pool2d(grid_XFss, (grid, grid))
     return pooled_XFgg.flatten(2).transpose(1, 2).reshape(batch, images, grids * grid**2, channels)

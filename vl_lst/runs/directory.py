@@ -17,9 +17,8 @@ from pydantic import ValidationError
 
 from eval.outputs import write_json
 from eval.recipe_fields import CHANGEABLE_ON_RESUME, flatten_fields, is_within
-from eval.regular_files import require_regular_if_any
+from eval.regular_files import file_kind, require_regular_if_any
 from eval.run_files import MODEL_FILE, RECORD_FILE, ModelCard, first_problem, read_run_file
-from feature_extraction.store.disk import file_kind
 from tasks import Task
 from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.recipes import Recipe, dump_recipe, load_recipe

@@ -11,7 +11,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from eval.run_files import GitState, ModelCard, RunRecord, TaskCard
-from feature_extraction.store.store import open_features
+from feature_extraction.store import open_features
 from tasks._arguments import as_path
 from vl_lst.data.examples import ids_digest, load_examples
 from vl_lst.data.task_data import TaskData, build_task_data, sample_texts

@@ -119,7 +119,7 @@ def pickled_weights(photographs: Path, tmp_path: Path, encoder: str) -> list[str
         (unwritable, "cannot write"),
         (folder_as_target, "is a folder"),
         (other_spec, "image_size: 32 here, 64 there"),
-        (unknown_encoder, "There are RN50, RN101"),
+        (unknown_encoder, "Expected one of RN50, RN101"),
         (pickled_weights, "any code"),
     ],
 )

@@ -37,7 +37,7 @@ def words(text: str) -> str:
             str.lower,
             "letter case from names in the feature file: found 'coco_train2014_000000000001'",
         ),
-        (lambda name: name.rpartition("_")[2], "what stands before the number"),
+        (lambda name: name.rpartition("_")[2], "the prefix of a number"),
         (lambda name: name + " ", "spaces at the ends"),
     ],
 )

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_run import TinyWorld
 
 from eval.errors import InputError
-from feature_extraction.store.store import open_features
+from feature_extraction.store import open_features
 from vl_lst.cli import main
 from vl_lst.run import load_run
 from vl_lst.training.session import train
@@ -125,4 +125,4 @@ def test_problems_are_one_message(
     assert main(arguments(tmp_path, world.image("red"), world)) == 1
     assert "holds no run" in capsys.readouterr().err
     assert main(arguments(run, world.image("red"), world)[:-2]) == 1
-    assert "say which folder holds it" in capsys.readouterr().err
+    assert "give its folder" in capsys.readouterr().err

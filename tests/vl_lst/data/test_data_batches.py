@@ -11,7 +11,7 @@ from tiny_run import TinyWorld
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
-from feature_extraction.store.store import open_features
+from feature_extraction.store import open_features
 from tasks import Example, get_task
 from vl_lst.backbones.backbone import IGNORED
 from vl_lst.backbones.tokenizer import CachingTokenizer

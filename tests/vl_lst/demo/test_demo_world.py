@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from feature_extraction.images.decode import find_images
+from feature_extraction.images.finding import find_images
 from tasks import get_task
 from vl_lst.demo.scenes import Purpose
 from vl_lst.demo.splits import PAIR_SPLITS, SPLITS, picture_path

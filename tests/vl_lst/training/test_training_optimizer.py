@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_run import TinyWorld
 
-from feature_extraction.store.store import open_features
+from feature_extraction.store import open_features
 from vl_lst.recipes.building import BuiltModel, build_model
 from vl_lst.recipes.schema import OptimizerSection
 from vl_lst.training.optimizer import build_optimizer, decayed_names, learning_rate

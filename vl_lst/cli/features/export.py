@@ -44,7 +44,7 @@ def export(
     Example: vl-lst features export val2014.h5 --out val2014_arrow --format arrow
     """
     from feature_extraction.exchange.exporting import export_features
-    from feature_extraction.store.store import open_features
+    from feature_extraction.store import open_features
 
     store = open_features(file)
     with progress("exporting", quiet=quiet) as report:

@@ -52,7 +52,7 @@ def verify(
     from feature_extraction.errors import StoreError
     from feature_extraction.exchange.verification import verify as compare
     from feature_extraction.images.finding import left_out_note
-    from feature_extraction.store.store import open_features
+    from feature_extraction.store import open_features
     from vl_lst.bundled import CLIP_FOLDER
 
     store = open_features(file)

@@ -141,7 +141,7 @@ def test_damaged_files_make_the_import_exit_with_1(
         (["info", "{tmp}/none.h5"], "does not exist"),
         (["verify", "{store}", "--images", "{tmp}"], "no images in"),
         (["import", "{tmp}", "--out", "{tmp}/out.h5"], "expected files IMAGE_ID.h5"),
-        (["import", "{store}", "--out", "{tmp}/out.h5"], "feature store already"),
+        (["import", "{store}", "--out", "{tmp}/out.h5"], "already a feature store"),
         (["export", "{store}", "--out", "{tmp}", "--format", "h5"], "holds something else"),
     ],
 )

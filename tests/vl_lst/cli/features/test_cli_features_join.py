@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from tiny_photographs import write_photographs
 
-from feature_extraction.store.store import FeatureStore, open_features
+from feature_extraction.store import open_features
+from feature_extraction.store.store import FeatureStore
 from vl_lst.cli import main
 from vl_lst.cli._distributed import device_of_process
 
