@@ -254,10 +254,9 @@ def export(
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Write a feature file's images in the format of another program.
+    """Export a feature file to the format of another program.
 
-    Interrupted at any moment, the same command goes on where it was. Until all is written the
-    folder is called DIR.partial. Images that have no features are left out.
+    Images without features are left out. The folder appears under its name once it is complete.
 
     Example: vl-lst features export val2014.h5 --out val2014_arrow --format arrow
     """
