@@ -1,21 +1,21 @@
-"""What the ablation compares: the paper's ladder, ours, and everything between them."""
+"""Variants of the ablation: the paper's ladder, ours, and the steps between them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from eval.recipe_fields import get_field
 from vl_lst.methods import method_names
 from vl_lst.recipes import read_recipe_file
-from vl_lst.recipes.fields import dig
 
 __all__ = ["Variant", "variants"]
 
 OPTIONS = "method.options."
 
-# What the paper's ladder does otherwise; the schedule and the width are the demo's for all.
+# Settings of the paper's ladder; schedule and width are the demo's for every variant.
 _PAPER_RECIPE = read_recipe_file("lst-paper")
 PAPER: dict[str, Any] = {
-    field: dig(_PAPER_RECIPE, field.split("."))
+    field: get_field(_PAPER_RECIPE, field.split("."))
     for field in (
         OPTIONS + "image_rungs",
         OPTIONS + "rungs",
@@ -35,9 +35,9 @@ IMPROVEMENTS: dict[str, dict[str, Any]] = {
     "decay of weights": {"optimizer.decay": "weights"},
     "small image order": {"visual.image_order_std": 0.02},
 }
-# Rungs and gates a coherent start is made for.
+# Settings of rungs and gates for a coherent start.
 _SELECTING: dict[str, Any] = {OPTIONS + "rungs": "linear", OPTIONS + "gate_start": 0.5}
-# Other ways, and what may come on top, each against all improvements together.
+# Alternatives and additions, each compared with all improvements together.
 CHOICES: dict[str, dict[str, Any]] = {
     "image projection": {OPTIONS + "image_rungs": "projection"},
     "magnitude": {OPTIONS + "initialisation": "magnitude"},
@@ -53,19 +53,19 @@ CHOICES: dict[str, dict[str, Any]] = {
     "rungs after blocks": {OPTIONS + "rung_place": "after_block"},
     "gates per channel": {OPTIONS + "gates": "channel"},
     "pooled rungs": {OPTIONS + "rungs": "pool"},
-    # Of the demo's three layers and three.
+    # The demo's backbone has three encoder and three decoder layers.
     "two layers of three": {OPTIONS + "encoder_layers": [0, 2], OPTIONS + "decoder_layers": [0, 2]},
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One line of the table.
+    """One row of the table.
 
     Args:
-        name: Its name.
-        method: The transfer method.
-        changes: Fields of the recipe it sets.
+        name: Name of the variant.
+        method: Transfer method.
+        changes: Recipe fields that it sets.
     """
 
     name: str
@@ -74,12 +74,12 @@ class Variant:
 
     @property
     def folder(self) -> str:
-        """A name for its runs that every file system takes."""
+        """Folder name of its runs, valid on every file system."""
         return "".join(letter if letter.isalnum() else "-" for letter in self.name)
 
 
 def variants() -> dict[str, Variant]:
-    """All there are, by name, in the order of the table."""
+    """Return all variants by name, in the order of the table."""
     everything = {**PAPER}
     for changes in IMPROVEMENTS.values():
         everything |= changes

@@ -1,4 +1,4 @@
-"""Made-up questions in GQA's format, about as long as the real ones."""
+"""Synthetic questions in GQA's format, about as long as the real ones."""
 
 import random
 from collections.abc import Iterator
@@ -12,11 +12,12 @@ IMAGES_PER_QUESTION = 1 / 13
 
 
 def made_up_questions(count: int, *, balanced_only: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (question id, official object) pairs, the same ones each time.
+    """Yield (question id, official object) pairs, deterministically.
 
     Args:
-        count: How many.
-        balanced_only: As in the balanced files, else one in fifteen as in those of all questions.
+        count: Number of questions.
+        balanced_only: Whether all are balanced; otherwise one in fifteen is, as in the official
+            "all" files.
     """
     draw = random.Random(0)
     for number in range(count):

@@ -1,4 +1,4 @@
-"""Features through a `DataLoader` with worker processes, from a store and from a memory map."""
+"""Read features through a `DataLoader` with workers, from a store and from a memory map."""
 
 import time
 from abc import ABC, abstractmethod
@@ -20,7 +20,7 @@ BATCH = 64
 
 
 class Rows(Dataset[torch.Tensor], ABC):
-    """Images of a store, in some order."""
+    """Dataset of the images of a store, in a given order."""
 
     def __init__(self, rows: Sequence[int]) -> None:
         self.rows = rows
@@ -37,7 +37,7 @@ class Rows(Dataset[torch.Tensor], ABC):
 
 
 class StoreRows(Rows):
-    """From a feature store."""
+    """Reads from a feature store."""
 
     def __init__(self, rows: Sequence[int], store: FeatureReader) -> None:
         super().__init__(rows)
@@ -50,7 +50,7 @@ class StoreRows(Rows):
 
 
 class MapRows(Rows):
-    """From a `.npy` file; opened in each process, as a memory map is pickled by its content."""
+    """Reads from a `.npy` file, opened in each process: pickling a memory map copies it."""
 
     def __init__(self, rows: Sequence[int], path: Path) -> None:
         super().__init__(rows)
@@ -73,14 +73,14 @@ def seconds_of_rounds(
     method: str | None,
     rounds: int,
 ) -> dict[str, list[float]]:
-    """Time rounds through the images, each way once per round; the workers stay between rounds.
+    """Time each way once per round; workers persist between rounds.
 
     Args:
-        ways: What to read, by name.
-        expected_NVC: What reading alone gives, compared in a first round that is not timed.
-        workers: Processes that read; 0 reads in this one.
-        method: How they are started: `fork`, `spawn`, or `None` where there are none.
-        rounds: Rounds to time.
+        ways: Datasets by name.
+        expected_NVC: Expected features, checked in a first round that is not timed.
+        workers: Number of worker processes; 0 reads in this process.
+        method: Start method, `fork` or `spawn`; `None` without workers.
+        rounds: Number of timed rounds.
     """
     loaders = {
         way: DataLoader(

@@ -19,7 +19,7 @@ from vl_lst.models.reference_checkpoint import (
 
 __all__ = ["MODES", "build_rival", "order_gradient", "rival_namer"]
 
-# The options of a mode, by their names in the reference's configuration.
+# Options of each mode, by their names in the reference's configuration.
 MODES: dict[str, dict[str, str]] = {
     "full": {},
     "bitfit": {},
@@ -29,7 +29,7 @@ MODES: dict[str, dict[str, str]] = {
 }
 
 VISUAL = {piece.name: piece.reference for piece in visual_pieces()}
-# Our names, and what stands there in the reference's, which adds its modules once for each task.
+# Our names and the reference's, which adds its modules once per task.
 RENAMES = (
     (r"^backbone\.model\.", ""),
     (r"^prefix\.embedding", "encoder.prompt_modules.prompts.TASK.prefix_embedding.0"),
@@ -46,7 +46,7 @@ RECORDED_TASK = re.compile(r"(?:adapters|prompts|lora_[AB]s)\.(\w+)")
 
 
 def rival_namer(description: Any) -> Callable[[str], str]:
-    """What turns one of our parameters' names into the reference's, for a fixture."""
+    """Return the function that maps our parameter names to the reference's, for a fixture."""
     trainable = " ".join(description["trainable"])
     found = RECORDED_TASK.search(trainable)
     task = found[1] if found else ""
@@ -68,7 +68,7 @@ def rival_namer(description: Any) -> Callable[[str], str]:
 def build_rival(
     description: Any, state: Mapping[str, Tensor], *, attention: str
 ) -> tuple[JointModel, dict[str, nn.Parameter]]:
-    """A model with the recorded weights, and what trains in it, by our names."""
+    """Return a model with the recorded weights, and its trainable parameters by our names."""
     config, mode = description["config"], description["mode"]
     rename = rival_namer(description)
     answers = len(state["answer_head.3.bias"]) if config["classifier"] else 0
@@ -91,8 +91,8 @@ def build_rival(
     for name, parameter in trainable.items():
         parameter.copy_(state[rename(name)])
         parameter.requires_grad_(True)
-    # The reference takes image position j's vector from embedding row vocabulary - 1 - j, which
-    # trains where the embedding does; here these vectors are a frozen part of their own.
+    # The reference uses embedding row (vocabulary - 1 - j) for image position j, so it trains with
+    # the embedding; here these vectors are a separate, frozen parameter.
     order = model.visual.order_MD
     order.copy_(state["shared.weight"].flip(0)[: len(order)])
     order.requires_grad_(mode == "full")
@@ -100,7 +100,7 @@ def build_rival(
 
 
 def order_gradient(model: JointModel) -> Tensor:
-    """The order vectors' gradient, where the reference has it in its embedding table."""
+    """Return the image-order vectors' gradient, which the reference has in its embedding table."""
     table = model.backbone.model.get_input_embeddings().weight
     gradient = torch.zeros_like(table)
     order = model.visual.order_MD

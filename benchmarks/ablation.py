@@ -1,20 +1,20 @@
-"""What each improvement of the ladder brings: every variant trained over several seeds.
+"""Ablation of the ladder's improvements: every variant trained over several seeds.
 
     python benchmarks/ablation.py --out DIR [--jobs 2] [--variants "lst-paper;all;full"]
 
-Without `--data-root`, on the embedded shapes world, all four tasks together. Otherwise on official
-annotations, such as easy-VQA's in VQA's format:
+Without `--data-root`, trains on the demo's shapes world, all four tasks together. Otherwise trains
+on official annotations, such as easy-VQA's in VQA's format:
 
     python benchmarks/ablation.py --out DIR --data-root easyvqa --images easyvqa/images --tasks vqa
 
-Everything but the variant and the seed is the same in all runs: the demo's recipe, with a method's
-own recipe where it has one (`demo-full`), and what `--set` changes. A run is scored once, on the
-validation split, at its end: no checkpoint is chosen by what it is then judged by. The table has
-the mean and the sample standard deviation over the seeds, in percent as in training; where a single
-seed was run there is none. Called again, the command trains only what is missing.
+All runs share the demo's recipe (a method's own recipe where there is one, such as `demo-full`) and
+the changes of `--set`; only variant and seed differ. A run is scored once, at its end, on the
+validation split, so no checkpoint is selected on the data it is scored on. The table shows mean
+and sample standard deviation over seeds, in percent; a single seed has no deviation. Run the
+command again to train only what is missing.
 
 `--set KEY=VALUE` changes all variants (`method.options.*` only those of method lst), and
-`--set "NAME:KEY=VALUE"` the one of that name. `--list` shows the names.
+`--set "NAME:KEY=VALUE"` changes one variant. `--list` prints the names.
 """
 
 import argparse
@@ -32,22 +32,23 @@ import torch
 from _ablation_variants import OPTIONS, Variant, variants
 
 from eval.outputs import atomic_path, write_json
+from eval.run_files import RunRecord
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
 from tasks import get_task
 from vl_lst.backbones.loading import DEMO
 from vl_lst.bundled import CLIP_FOLDER
-from vl_lst.demo.run import CHANGES
+from vl_lst.demo.run import DEMO_SETTINGS
 from vl_lst.demo.world import write_world
 from vl_lst.recipes import (
     Recipe,
+    bundled_recipes,
     parse_override,
     read_recipe_file,
     resolve_recipe,
-    shipped_recipes,
 )
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.runs.record import RunRecord, read_record
+from vl_lst.runs.record import read_record
 from vl_lst.training.session import train
 
 RECIPE = "demo"
@@ -60,14 +61,14 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is the same for all variants.
+    """Settings shared by all variants.
 
     Args:
-        tasks: Names with commas between.
+        tasks: Comma-separated task names.
         data_root: Folder of annotations.
         features: Feature files.
-        given: Fields that all variants set.
-        of_variant: Fields that single variants set, by their names.
+        given: Recipe fields set for all variants.
+        of_variant: Recipe fields set for single variants, by variant name.
     """
 
     tasks: str
@@ -77,9 +78,9 @@ class Settings:
     of_variant: Mapping[str, list[tuple[str, Any]]]
 
     def recipe(self, variant: Variant, seed: int) -> Recipe:
-        """All that determines one run."""
+        """Return the recipe of one run."""
         own = f"{RECIPE}-{variant.method}"
-        base = read_recipe_file(own if own in shipped_recipes() else RECIPE)
+        base = read_recipe_file(own if own in bundled_recipes() else RECIPE)
         if base["method"]["name"] != variant.method:
             base["method"] = {"name": variant.method, "options": {}}
         given = [
@@ -104,7 +105,7 @@ class Settings:
 
 
 def run(recipe: Recipe, folder: Path) -> RunRecord:
-    """Train, or go on, or take what is finished."""
+    """Train or resume a run, or return the record of a finished one."""
     torch.set_num_threads(1)
     directory = RunDirectory(folder)
     if directory.record_file.exists():
@@ -116,24 +117,24 @@ def run(recipe: Recipe, folder: Path) -> RunRecord:
 
 
 def _while_somebody_waits(_done: int, _total: int, _note: str = "") -> None:
-    """End where the command has been killed: its processes would train on by themselves."""
+    """Exit when the parent process has been killed, which would not stop its children."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         raise KeyboardInterrupt
 
 
 def percents(record: RunRecord) -> dict[str, float]:
-    """The primary metric of each task on the validation split, in percent, and their mean."""
+    """Return each task's primary metric on the validation split, in percent, and their mean."""
     found = {}
     for name in record.tasks:
         task = get_task(name)
         metrics = record.scores[name][record.recipe["data"]["validation_split"][name]]
-        found[name] = float(metrics[task.primary_metric]) * task.primary_factor
+        found[name] = task.metric.percent(float(metrics[task.primary_metric]))
     return {**found, AVERAGE: fmean(found.values())}
 
 
 def summarise(runs: Mapping[int, RunRecord]) -> dict[str, Any]:
-    """One line of the table: each score over the seeds, and what the variant costs."""
+    """Return one row of the table: scores over the seeds, and costs."""
     scores = {seed: percents(record) for seed, record in sorted(runs.items())}
     names = next(iter(scores.values())).keys()
     first = next(iter(runs.values()))
@@ -148,7 +149,7 @@ def summarise(runs: Mapping[int, RunRecord]) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation; `None` of a single value."""
+    """Return mean and sample standard deviation, which is `None` for a single value."""
     return {
         "mean": fmean(values),
         "std": stdev(values) if len(values) > 1 else None,
@@ -157,7 +158,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def markdown(table: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table as people read it."""
+    """Return the table as Markdown."""
     names = list(next(iter(table.values()))["scores"])
     heads = ["variant", *names, "seeds", "trainable %", "saved MiB"]
     lines = [" | ".join(heads), " | ".join(["---", *["---:"] * (len(heads) - 1)])]
@@ -176,7 +177,7 @@ def markdown(table: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def prepare(arguments: argparse.Namespace) -> tuple[Path, tuple[Path, ...]]:
-    """The data root and the feature files, made where they are not given."""
+    """Return data root and feature files, created if they are not given."""
     root: Path | None = arguments.data_root
     images: Path | None = arguments.images
     if arguments.features:
@@ -195,12 +196,14 @@ def prepare(arguments: argparse.Namespace) -> tuple[Path, tuple[Path, ...]]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, metavar="DIR", help="everything goes here")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="official annotations")
     parser.add_argument("--features", type=Path, nargs="+", metavar="FILE.h5")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="in place of --features")
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="image folder, instead of --features"
+    )
     parser.add_argument("--tasks", default=ALL_TASKS, metavar="TASK[,TASK]...")
     parser.add_argument("--variants", metavar="NAME;NAME...", help="default: all; see --list")
     parser.add_argument("--seeds", default="0,1,2", metavar="N,N...")
@@ -208,8 +211,8 @@ def parse_arguments() -> argparse.Namespace:
     length.add_argument("--steps", type=int)
     length.add_argument("--epochs", type=int)
     parser.add_argument("--set", action="append", default=[], metavar="[NAME:]KEY=VALUE")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, a thread each")
-    parser.add_argument("--list", action="store_true", help="name the variants")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs, one thread each")
+    parser.add_argument("--list", action="store_true", help="list the variants")
     arguments = parser.parse_args()
     if not arguments.list:
         if arguments.out is None:
@@ -223,20 +226,20 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def chosen(text: str | None) -> list[str]:
-    """Names of the variants to run; some have commas in them."""
+    """Return the names of the variants to run; names may contain commas."""
     return list(variants()) if text is None else [name.strip() for name in text.split(";")]
 
 
 def names_shown() -> str:
-    """All names."""
+    """Return all names, comma-separated."""
     return "; ".join(variants())
 
 
 def read_settings(arguments: argparse.Namespace) -> Settings:
-    """Sort what was set by what it applies to."""
+    """Group `--set` values by the variant they apply to."""
     known = variants()
-    # On the shapes world, the demo's own settings.
-    given: list[tuple[str, Any]] = [] if arguments.data_root else list(CHANGES)
+    # On the shapes world, use the demo's settings.
+    given: list[tuple[str, Any]] = [] if arguments.data_root else list(DEMO_SETTINGS)
     of_variant: dict[str, list[tuple[str, Any]]] = {}
     if arguments.steps is not None:
         given += [("training.epochs", None), ("training.steps", arguments.steps)]
@@ -253,7 +256,7 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
 
 
 def main() -> None:
-    """Run what is missing, then print and write the table."""
+    """Train missing runs, then print and write the table."""
     arguments = parse_arguments()
     if arguments.list:
         print("\n".join(variants()))
@@ -262,12 +265,12 @@ def main() -> None:
     settings = read_settings(arguments)
     names = chosen(arguments.variants)
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
-    # Read by the libraries as they are loaded, so it must stand before the processes start.
+    # Libraries read it when they are imported, so it must be set before processes start.
     os.environ["OMP_NUM_THREADS"] = "1"
     found: dict[str, dict[int, RunRecord]] = {name: {} for name in names}
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.jobs, spawned, max_tasks_per_child=1) as pool:
-        # Seed by seed, so that an interrupted ablation has all variants with the same seeds.
+        # Seed by seed, so that an interrupted ablation still has every variant for the same seeds.
         runs = {
             pool.submit(
                 run,
@@ -291,7 +294,7 @@ def main() -> None:
 
 
 def write_tables(found: Mapping[str, Mapping[int, RunRecord]], out: Path) -> str:
-    """Write `ablation.json` and `ablation.md`; returns the latter's text."""
+    """Write `ablation.json` and `ablation.md`; return the text of the latter."""
     table = {name: summarise(runs) for name, runs in found.items() if runs}
     changes = {name: dict(variants()[name].changes) for name in table}
     write_json(

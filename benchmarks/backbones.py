@@ -1,11 +1,10 @@
-"""What backbones of other sizes, held in other precisions, cost and lose.
+"""Memory, speed and error of backbones by size and precision.
 
     python benchmarks/backbones.py [--backbone t5-small] [--batch-size 8] [--steps 6] [--json OUT]
 
-Three tables: bytes that a ladder needs beside each backbone, from T5-small to Flan-T5-XL, estimated
-without running anything; the time of a training step with the weights of `--backbone`'s size in
-each precision, as ratios to fp32 in one run, on random weights; and how far the states of a
-pretrained backbone (the small one that comes along) move in each precision.
+Prints three tables: estimated memory for training a ladder with each backbone, from T5-small to
+Flan-T5-XL; time of a training step with random weights of `--backbone`'s size in each precision,
+relative to fp32 in the same run; and the error of the bundled backbone's states in each precision.
 """
 
 import argparse
@@ -26,13 +25,13 @@ from vl_lst.training.saved_bytes import TOTAL
 
 PRECISIONS: tuple[BackbonePrecision, ...] = ("fp32", "bf16", "int8", "nf4")
 LADDER = Contender("lst")
-# Each precision is measured this often, so that what else the machine does falls on all.
+# Measured in turns, so that other load on the machine affects every precision.
 TURNS = 2
 PROMPTS, TOKENS = 64, 15
 
 
 def estimated_bytes(workload: Workload) -> dict[str, dict[str, int]]:
-    """Weights of each backbone with its ladder in each precision, and what training adds."""
+    """Return estimated bytes of each backbone with its ladder, in each precision."""
     rows = {}
     for name in shape_names():
         row: dict[str, int] = {}
@@ -48,7 +47,7 @@ def estimated_bytes(workload: Workload) -> dict[str, dict[str, int]]:
 
 
 def step_seconds(backbone: str, workload: Workload, steps: int) -> dict[str, float]:
-    """Median seconds of a ladder's step beside a backbone in each precision, the better of two."""
+    """Return median seconds of a ladder's training step per precision, the better of two runs."""
     seconds: dict[str, float] = {}
     for precision in PRECISIONS * TURNS:
         settings = ProfileSettings(
@@ -65,7 +64,7 @@ def step_seconds(backbone: str, workload: Workload, steps: int) -> dict[str, flo
 
 
 def state_errors() -> dict[str, float]:
-    """Relative distance of the pretrained small backbone's encoder output from that in fp32."""
+    """Return the relative error of the bundled backbone's encoder output, compared with fp32."""
     torch.manual_seed(0)
     outputs: dict[str, Tensor] = {}
     for precision in PRECISIONS:

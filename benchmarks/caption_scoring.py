@@ -1,9 +1,9 @@
-"""Time of scoring generated captions, beside pycocoevalcap's own classes used as it uses them.
+"""Time to score generated captions, compared with pycocoevalcap's own classes.
 
-Both tokenise references and captions once each. pycocoevalcap then computes BLEU, METEOR, ROUGE-L
-and CIDEr one after the other; `score_captions` lets METEOR run beside the others. SPICE is left
-out. The library's tokeniser writes a temporary file into the installed package, so that must be
-writable. Needs Java.
+Both tokenize references and captions once. pycocoevalcap then computes BLEU, METEOR, ROUGE-L and
+CIDEr in sequence; `score_captions` runs METEOR in parallel with the others. SPICE is omitted. The
+library's tokenizer writes a temporary file into its package folder, which must be writable.
+Requires Java.
 
     python benchmarks/caption_scoring.py [--images 5000] [--json FILE]
 """
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def generate(images: int) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Return a caption for each image, and the references."""
+    """Return one caption per image, and the references."""
     draw = random.Random(0)
     references = {}
     captions = {}
@@ -95,7 +95,7 @@ def library_way(
         {image: [{"caption": text} for text in texts] for image, texts in references.items()}
     )
     said = tokenizer.tokenize({image: [{"caption": text}] for image, text in captions.items()})
-    # METEOR's program starts with its object, so it reads its tables while BLEU is computed.
+    # METEOR's process starts with its object, so it loads its tables while BLEU is computed.
     bleu, others = Bleu(4), {"meteor": Meteor(), "rouge_l": Rouge(), "cider": Cider()}
     overall, _ = bleu.compute_score(gold, said, verbose=0)
     found = {f"bleu_{n}": float(value) for n, value in enumerate(overall, 1)}

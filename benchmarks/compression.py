@@ -1,16 +1,15 @@
-"""How small features become, and how fast they are written and read, by ways to compress them.
+"""Size, write speed and read speed of compressed features.
 
-Four kinds of features are put through each way, image by image as one chunk each:
+Four kinds of features are written and read by each method, one chunk per image:
 
     demo       of photographs, or generated pictures, by the demo's own ResNet
     ReLU 50 %  random numbers, the lower half set to zero as a ReLU does
     ReLU 85 %  the same with 85 % zeros
     dense      random numbers, as of a transformer: no zeros
 
-Ours (`plain`, `zstd`) are whole stores read by `FeatureStore`; the others are HDF5's filters from
-`hdf5plugin`, with byte or bit shuffling, read by h5py. The time is this process's own (CPU), so
-that it does not depend on what else the machine does. What is read is compared with what was
-written.
+Ours (`plain`, `zstd`) are complete stores read by `FeatureStore`; the others are HDF5 filters of
+`hdf5plugin`, with byte or bit shuffling, read by h5py. Times are CPU times of this process, so
+other load does not matter. The features read are compared with those written.
 
     python benchmarks/compression.py [--images 200] [--photographs DIR] [--json FILE]
 """
@@ -50,7 +49,7 @@ FILTERS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Print a table per kind of features; fail if one way reads something else."""
+    """Print one table per kind of features; fail if a method does not return what was written."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--photographs", type=Path, help="for the demo's features")
@@ -72,7 +71,7 @@ def main() -> None:
 
 
 def demo_features(folder: Path, photographs: Path | None, images: int) -> NDArray[np.float16]:
-    """Extract features with the demo's tower, of photographs or of coloured noise."""
+    """Extract features of photographs, or of coloured noise, with the demo's encoder."""
     if photographs is None:
         photographs = folder / "pictures"
         photographs.mkdir()
@@ -88,7 +87,7 @@ def demo_features(folder: Path, photographs: Path | None, images: int) -> NDArra
 
 
 def relu_features(images: int, threshold: float) -> NDArray[np.float16]:
-    """Draw normal numbers; those below the threshold become zero, the rest what they exceed it."""
+    """Return ReLU(x - threshold) for normally distributed x."""
     values_NVC = np.random.default_rng(0).normal(size=(images, *SHAPE_VC)).astype(np.float32)
     if np.isfinite(threshold):
         values_NVC = np.maximum(values_NVC - threshold, 0)
@@ -98,7 +97,7 @@ def relu_features(images: int, threshold: float) -> NDArray[np.float16]:
 def compare(
     kind: str, features_NVC: NDArray[np.float16], folder: Path
 ) -> dict[str, dict[str, float]]:
-    """Put the features through every way; print and return size and rates."""
+    """Write and read the features by every method; print and return sizes and rates."""
     images, tokens, channels = features_NVC.shape
     zeros = float((features_NVC == 0).mean())
     print(f"\n{kind}: {images} images of {tokens} x {channels}, {100 * zeros:.0f} % zeros")
@@ -127,7 +126,7 @@ def compare(
 def read_store(
     path: Path, image_ids: list[str], features_NVC: NDArray[np.float16]
 ) -> dict[str, float]:
-    """Read a store image by image; return its size beside the numbers', and the rate."""
+    """Read a store image by image; return its size relative to raw float16, and the rate."""
     store = FeatureStore(path)
     for row, image_id in enumerate(image_ids):
         check_equal(store[image_id], features_NVC[row])
@@ -141,7 +140,7 @@ def read_store(
 def through_hdf5(
     path: Path, options: dict[str, Any], features_NVC: NDArray[np.float16]
 ) -> dict[str, float]:
-    """Write and read a dataset with HDF5's filters."""
+    """Write and read a dataset with HDF5 filters."""
     images, *shape_VC = features_NVC.shape
     started = time.process_time()
     with h5py.File(path, "w") as file:
@@ -160,7 +159,7 @@ def through_hdf5(
 
 
 def check_equal(found_VC: NDArray[np.float16], written_VC: NDArray[np.float16]) -> None:
-    """Fail if numbers changed on their way."""
+    """Fail if the features read differ from those written."""
     if not np.array_equal(found_VC, written_VC):
         raise SystemExit("what was read is not what was written")
 

@@ -1,11 +1,11 @@
-"""Which towers give features, and of what shape; nothing is computed and nothing fetched.
+"""Print the feature shapes of encoders as a Markdown table, without computing or downloading them.
 
-    python benchmarks/encoders.py                  the encoder table
-    python benchmarks/encoders.py --open-clip      every model of open_clip's list
-    python benchmarks/encoders.py NAME [NAME ...]  these, as `vl-lst extract-features` takes them
+    python benchmarks/encoders.py                  all encoders of the encoder table
+    python benchmarks/encoders.py --open-clip      all models of open_clip
+    python benchmarks/encoders.py NAME [NAME ...]  these, in the notation of `--encoder`
 
-Prints a line of Markdown for each: its own image size, the weights it takes by default, cells and
-channels of the grid, length of the pooled vector, or why it is refused.
+Each row has the default image size, the default weights, the grid and its channels, and the length
+of the pooled vector, or the reason why the encoder is refused.
 """
 
 import argparse
@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 import open_clip
 
-from feature_extraction.encoders.registry import Tower, find_tower, output_shape
+from feature_extraction.encoders.architecture import Architecture
+from feature_extraction.encoders.registry import find_architecture, output_shape
 from feature_extraction.encoders.table import ENCODERS
 from feature_extraction.errors import EncoderError
 from feature_extraction.spec import Layer
@@ -23,31 +24,35 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table the command line asks for."""
+    """Print the table for the command line's encoders."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(ENCODERS), metavar="NAME")
-    parser.add_argument("--open-clip", action="store_true", help="every model of open_clip")
+    parser.add_argument("--open-clip", action="store_true", help="all models of open_clip")
     options = parser.parse_args(arguments)
     names = options.names
     if options.open_clip:
         names = [f"open_clip:{name}" for name in open_clip.list_models()]
     print("| encoder | image size | weights | grid | channels | pooled |")
     print("|---|---|---|---|---|---|")
-    given: Counter[str] = Counter()
+    num_available: Counter[str] = Counter()
     for name in names:
-        tower = find_tower(name)
-        grid, channels = described(tower, "grid")
-        pooled = described(tower, "pooled")[1]
-        given.update(grid=bool(channels), pooled=bool(pooled))
-        weights = tower.default_weights or "to be named"
-        print(f"| {name} | {tower.image_size} | {weights} | {grid} | {channels} | {pooled} |")
-    print(f"\n{given['grid']} of {len(names)} give a grid, {given['pooled']} a pooled vector")
+        architecture = find_architecture(name)
+        grid, channels = describe_layer(architecture, "grid")
+        pooled = describe_layer(architecture, "pooled")[1]
+        num_available.update(grid=bool(channels), pooled=bool(pooled))
+        weights = architecture.default_weights or "required"
+        size = architecture.image_size
+        print(f"| {name} | {size} | {weights} | {grid} | {channels} | {pooled} |")
+    print(
+        f"\n{num_available['grid']} of {len(names)} have a grid, "
+        f"{num_available['pooled']} a pooled vector"
+    )
 
 
-def described(tower: Tower, layer: Layer) -> tuple[str, int | str]:
-    """Tell the cells and channels of a layer, or why it has none."""
+def describe_layer(architecture: Architecture, layer: Layer) -> tuple[str, int | str]:
+    """Return the grid and channels of a layer, or the reason why there are none."""
     try:
-        (rows, columns), channels = output_shape(tower, tower.image_size, layer)
+        (rows, columns), channels = output_shape(architecture, architecture.image_size, layer)
     except EncoderError as error:
         return f"refused: {error}", ""
     return f"{rows} x {columns}", channels

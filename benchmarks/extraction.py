@@ -1,26 +1,22 @@
-"""Images per second of extraction, beside those of the tower alone and of the plain way.
+"""Throughput of extraction, compared with the encoder alone and with a plain loop.
 
-    tower     squares that are in memory already go through the tower, nothing else; on CUDA they
-              are on the device and the features stay there
-    pipeline  JPEG files become a finished feature file; starting the processes, making the file
-              safe on disk and everything else included
-    plain     one image at a time is read, goes through the tower, and is written to an HDF5 file
-              of its own, as older suites did
+    encoder   preprocessed images already in memory; on CUDA, images and features stay on the device
+    pipeline  from JPEG files to a finished feature file, including process start-up and fsync
+    plain     one image at a time is decoded, encoded and written to its own HDF5 file
 
-Each round times every way once; the figures are medians of the rounds, and ratios are taken within
-a round. The stages are timed one at a time, with nothing beside them: decoding and fitting to the
-square in processor time on one core, the tower and writing in elapsed time.
+Every round times each of them once. Figures are medians over rounds; ratios are computed within a
+round. Stages are also timed in isolation: decoding and resizing in CPU time on one core, the
+encoder and writing in elapsed time.
 
-Where the tower runs on the processor, decoding takes cores from it. What is then left to it is told
-as well: the rate 1 / (tower's time + decoding's processor time / cores), which a pipeline that
-wastes nothing would reach. Beside the rates stands the processor time of an image, decoding
-processes included: on a machine that does other things as well it says more than elapsed time.
+If the encoder runs on the CPU, decoding competes with it for cores. The benchmark therefore prints
+the ideal rate 1 / (encoder time + decoding CPU time / cores). It also prints CPU time per image,
+decoding processes included, which is more reliable than elapsed time on a busy machine.
 
-Files are read from the page cache. Generated photographs are noise of all wavelengths, 640 x 480
-pixels, in files as large as COCO's; they are linked under as many names as there are images.
+Files are read from the page cache. Generated photographs are 640 x 480 pixels of noise at all
+wavelengths, with files as large as COCO's, linked under as many names as there are images.
 
-On the processor this process keeps freed memory, as `vl-lst extract-features` does; `--give-back`
-shows what that is worth.
+On the CPU, this process keeps freed memory, as `vl-lst extract-features` does; `--give-back`
+disables that for comparison.
 
     python benchmarks/extraction.py [--images DIR] [--encoder RN50] [--weights random]
         [--device auto] [--batch-size 32] [--workers N] [--precision fp32] [--give-back]
@@ -48,7 +44,8 @@ from feature_extraction.allocation import keep_freed_memory
 from feature_extraction.cores import usable_cores
 from feature_extraction.encoders.encoder import Encoder, build_encoder
 from feature_extraction.extract import extract
-from feature_extraction.images.decode import ImageFile, decode_image, find_images
+from feature_extraction.images.decode import decode_image
+from feature_extraction.images.finding import ImageFile, find_images
 from feature_extraction.images.preprocess import fit_square
 from feature_extraction.pipeline import default_workers
 from feature_extraction.store.writer import Batch, StoreWriter
@@ -57,7 +54,7 @@ from feature_extraction.store.writer import Batch, StoreWriter
 
 PHOTOGRAPHS = 32
 WIDTH, HEIGHT, QUALITY = 640, 480, 90
-# By wavelength in pixels: longer ones are stronger, as in photographs.
+# Amplitude by wavelength in pixels: longer wavelengths are stronger, as in photographs.
 AMPLITUDES = {length: 0.14 * length**0.4 for length in (1, 2, 4, 8, 16, 32, 64, 128)}
 STAGED = 32
 SECONDS_OF_A_ROUND = 6.0
@@ -65,7 +62,7 @@ PLAIN_SHARE = 4
 
 
 def main() -> None:
-    """Print the rates, their ratios and the stages."""
+    """Print rates, ratios and stage times."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, help="folder of photographs; default: generated")
     parser.add_argument("--encoder", default="RN50")
@@ -75,11 +72,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="default: as the command line has it")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--count", type=int, help="images of a round; default: what takes seconds")
+    parser.add_argument(
+        "--count", type=int, help="images per round; default: enough for a few seconds"
+    )
     parser.add_argument(
         "--give-back",
         action="store_true",
-        help="let the C library give freed memory back, as it does unless told otherwise",
+        help="let the C library return freed memory to the system",
     )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -97,13 +96,13 @@ def main() -> None:
         folder = Path(name)
         found = find_images(options.images or generate(folder / "photographs"))
         squares_N3SS = squares(found, encoder)
-        warm = timed(run_tower(encoder, squares_N3SS, options.batch_size), options.batch_size)
+        warm = timed(run_encoder(encoder, squares_N3SS, options.batch_size), options.batch_size)
         count = options.count or round(SECONDS_OF_A_ROUND / warm.elapsed)
         count = max(2, count // options.batch_size) * options.batch_size
         files = linked(found, folder / "linked", count)
         rounds = measure(files, squares_N3SS, encoder, folder, options)
         stages = time_stages(files[:STAGED], encoder, folder / "staged.h5")
-    stages["tower"] = median_of(rounds["tower"], "elapsed")
+    stages["encoder"] = median_of(rounds["encoder"], "elapsed")
     report(rounds, stages, encoder, options, count)
 
 
@@ -125,7 +124,7 @@ def generate(folder: Path) -> Path:
 
 
 def linked(found: Sequence[ImageFile], folder: Path, count: int) -> list[ImageFile]:
-    """Link files under as many names as there are to be images."""
+    """Link the files under as many names as images are needed."""
     folder.mkdir()
     for number, file in zip(range(count), itertools.cycle(found), strict=False):
         (folder / f"image{number:07}{file.path.suffix}").symlink_to(file.path.resolve())
@@ -133,7 +132,7 @@ def linked(found: Sequence[ImageFile], folder: Path, count: int) -> list[ImageFi
 
 
 def squares(files: Sequence[ImageFile], encoder: Encoder) -> NDArray[np.uint8]:
-    """Decode some photographs."""
+    """Return some photographs, decoded and resized."""
     side, rule = encoder.spec.image_size, encoder.spec.resize
     return np.stack([
         fit_square(decode_image(file.path, side), side, rule) for file in files[:PHOTOGRAPHS]
@@ -141,14 +140,14 @@ def squares(files: Sequence[ImageFile], encoder: Encoder) -> NDArray[np.uint8]:
 
 
 class Timed(NamedTuple):
-    """What one round of one way took, in seconds per image."""
+    """Seconds per image of one round."""
 
     elapsed: float
     processor: float
 
 
 def timed(work: Callable[[], None], images: int) -> Timed:
-    """Do the work; processes it starts and waits for count as well."""
+    """Run the work and time it, including processes that it starts and waits for."""
     started, before = time.perf_counter(), processor_seconds()
     work()
     processor = processor_seconds() - before
@@ -156,15 +155,15 @@ def timed(work: Callable[[], None], images: int) -> Timed:
 
 
 def processor_seconds() -> float:
-    """Return the processor time of this process and of those it has waited for."""
+    """Return CPU time of this process and of the child processes it has waited for."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
 
 
-def run_tower(
+def run_encoder(
     encoder: Encoder, squares_N3SS: NDArray[np.uint8], batch_size: int, batches: int = 1
 ) -> Callable[[], None]:
-    """Return what puts so many batches, which are in memory, through the tower; warmed up."""
+    """Return a function that encodes a number of in-memory batches, after a warm-up."""
     rows = np.arange(batch_size) % len(squares_N3SS)
     pixels_B13SS = torch.from_numpy(squares_N3SS[rows])[:, None].to(encoder.device)
 
@@ -185,16 +184,16 @@ def measure(
     folder: Path,
     options: argparse.Namespace,
 ) -> dict[str, list[Timed]]:
-    """Time each way in turns, once a round."""
+    """Time each way once per round, in turns."""
     count, batch_size = len(files), options.batch_size
-    tower = run_tower(encoder, squares_N3SS, batch_size, count // batch_size)
+    encoder_alone = run_encoder(encoder, squares_N3SS, batch_size, count // batch_size)
     few = files[: max(1, count // PLAIN_SHARE)]
     out = folder / "features.h5"
 
     def pipeline() -> None:
         extract(files, out, encoder, batch_size=batch_size, workers=options.workers)
 
-    ways = {"tower": (tower, count), "pipeline": (pipeline, count)}
+    ways = {"encoder": (encoder_alone, count), "pipeline": (pipeline, count)}
     ways["plain"] = (lambda: extract_plainly(few, folder / "plain", encoder), len(few))
     rounds: dict[str, list[Timed]] = {name: [] for name in ways}
     for _ in range(options.rounds):
@@ -205,7 +204,7 @@ def measure(
 
 
 def extract_plainly(files: Sequence[ImageFile], folder: Path, encoder: Encoder) -> None:
-    """One image at a time, one file each."""
+    """Extract one image at a time, each to its own file."""
     folder.mkdir(exist_ok=True)
     side, rule = encoder.spec.image_size, encoder.spec.resize
     for file in files:
@@ -216,7 +215,7 @@ def extract_plainly(files: Sequence[ImageFile], folder: Path, encoder: Encoder) 
 
 
 def time_stages(files: Sequence[ImageFile], encoder: Encoder, out: Path) -> dict[str, float]:
-    """Return the seconds each stage but the tower takes per image."""
+    """Return seconds per image of every stage except the encoder."""
     side, rule = encoder.spec.image_size, encoder.spec.resize
     started = time.process_time()
     decoded = [decode_image(file.path, side) for file in files]
@@ -244,7 +243,7 @@ def time_stages(files: Sequence[ImageFile], encoder: Encoder, out: Path) -> dict
 
 
 def median_of(rounds: Sequence[Timed], name: str) -> float:
-    """Return the median over rounds of elapsed or of processor time."""
+    """Return the median over rounds of elapsed or CPU time."""
     return statistics.median(getattr(each, name) for each in rounds)
 
 
@@ -255,7 +254,7 @@ def report(
     options: argparse.Namespace,
     count: int,
 ) -> None:
-    """Print, and write as JSON, what was measured."""
+    """Print the measurements and write them as JSON."""
     cores = usable_cores()
     on_cpu = encoder.device.type == "cpu"
     where = f"{torch.get_num_threads()} threads" if on_cpu else torch.cuda.get_device_name()
@@ -268,9 +267,9 @@ def report(
     for name, value in rates.items():
         spent = f"{1000 * processor[name]:8.1f} ms of processor time an image"
         print(f"{name:10} {value:10.1f} images/s {spent}")
-    pairs = list(zip(rounds["pipeline"], rounds["tower"], strict=True))
+    pairs = list(zip(rounds["pipeline"], rounds["encoder"], strict=True))
     ratios = {
-        "pipeline / tower": statistics.median(a.elapsed / p.elapsed for p, a in pairs),
+        "pipeline / encoder": statistics.median(a.elapsed / p.elapsed for p, a in pairs),
         "pipeline / plain": statistics.median(
             plain.elapsed / ours.elapsed
             for ours, plain in zip(rounds["pipeline"], rounds["plain"], strict=True)
@@ -278,10 +277,10 @@ def report(
     }
     if on_cpu:
         shared = (stages["decode"] + stages["fit"]) / cores
-        ratios["pipeline / tower with the cores left"] = statistics.median(
+        ratios["pipeline / encoder with the cores left"] = statistics.median(
             (alone.elapsed + shared) / ours.elapsed for ours, alone in pairs
         )
-        ratios["tower's share of processor time"] = statistics.median(
+        ratios["encoder's share of CPU time"] = statistics.median(
             alone.processor / ours.processor for ours, alone in pairs
         )
     for name, value in ratios.items():

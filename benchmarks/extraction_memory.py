@@ -1,10 +1,9 @@
-"""Peak resident memory of an extraction of 1,000 and of 100,000 images: does it grow?
+"""Peak resident memory of extracting 1,000 and 100,000 images.
 
-Each number of generated thumbnails is extracted by a process of its own, with a tiny tower so that
-it ends soon, and with decoding processes. What is printed is the most memory that was resident at
-any time (VmHWM, of Linux) in the process and in its decoding processes together, counted from
-when the images are looked for; squares in the memory they share count in each. What grows with the
-number of images is given per image: names, sizes and the table of the finished file.
+Each count of generated thumbnails is extracted in a fresh process, with a tiny encoder and decoding
+processes. Prints the sum of peak resident memory (VmHWM, Linux) of the process and its decoding
+processes; shared memory counts in each. The difference between the counts, given per image, is the
+memory for names, sizes and the table of the finished file.
 
     python benchmarks/extraction_memory.py [--counts 1000 100000] [--workers 2] [--batch-size 64]
         [--json FILE]
@@ -37,7 +36,7 @@ TINY_TOWER = {
 
 
 def main() -> None:
-    """Print the peak for each number of images, and what an image takes."""
+    """Print the peak for each number of images, and the growth per image."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--counts", type=int, nargs=2, default=[1000, 100_000])
     parser.add_argument("--workers", type=int, default=2)
@@ -65,7 +64,7 @@ def main() -> None:
 
 
 def generate(folder: Path, count: int) -> None:
-    """Write a few thumbnails and link them under as many names as there are to be images."""
+    """Write a few thumbnails and link them under as many names as images are needed."""
     (folder / "images").mkdir(parents=True)
     generator = np.random.default_rng(0)
     originals = [folder / f"{number}.jpg" for number in range(THUMBNAILS)]
@@ -77,7 +76,7 @@ def generate(folder: Path, count: int) -> None:
 
 
 def in_fresh_process(folder: Path, count: int, workers: int, batch_size: int) -> dict[str, int]:
-    """Extract in a process that has done nothing else; return its peaks in bytes."""
+    """Extract in a fresh process; return its peaks in bytes."""
     command = [sys.executable, __file__, "--measure", str(count), "--folder", str(folder)]
     command += ["--workers", str(workers), "--batch-size", str(batch_size)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
@@ -86,8 +85,8 @@ def in_fresh_process(folder: Path, count: int, workers: int, batch_size: int) ->
 
 
 def measure(folder: Path, workers: int, batch_size: int) -> dict[str, int]:
-    """Extract what is in a folder; return the peaks of this process and of those that decode."""
-    # More threads, more stacks and arenas: they would blur the comparison.
+    """Extract a folder; return the peaks of this process and of its decoding processes."""
+    # One thread: stacks and arenas of more would add noise.
     torch.set_num_threads(1)
     encoder = tiny_encoder(folder)
     peaks = {"extraction": 0, "decoding": 0}
@@ -105,7 +104,7 @@ def measure(folder: Path, workers: int, batch_size: int) -> dict[str, int]:
 
 
 def tiny_encoder(folder: Path) -> Encoder:
-    """Build a tower of one layer that sees an image as one patch."""
+    """Build an encoder of one layer with one patch per image."""
     (folder / "tower").mkdir()
     config = json.dumps({"model_cfg": TINY_TOWER, "preprocess_cfg": {}})
     (folder / "tower" / "open_clip_config.json").write_text(config)
@@ -113,13 +112,13 @@ def tiny_encoder(folder: Path) -> Encoder:
 
 
 def children() -> list[int]:
-    """List the processes this one has started."""
+    """Return the ids of child processes."""
     tasks = Path("/proc/self/task").iterdir()
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def peak_bytes(process: int) -> int:
-    """Return the most memory that was resident at any time."""
+    """Return the peak resident memory of a process."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     peak = next(line for line in lines if line.startswith("VmHWM:"))
     return int(peak.split()[1]) * 1024

@@ -1,14 +1,14 @@
-"""Tokens per second of generation at the size of t5-base, beside the stock library's own.
+"""Generation speed in tokens per second at t5-base size, compared with stock Hugging Face.
 
     python benchmarks/generation.py [--batch-size 16] [--tokens 19] [--rounds 3] [--json OUT]
 
-No answer ends early, so that every row has the same work. Compared within one run, in turns:
+No answer ends early, so that every row does the same work. Compared in turns within one run:
 
-* a ladder on questions that all differ, and on one prompt for all, as captions have;
+* a ladder with distinct questions, and with one prompt for all examples, as for captions;
 * stock Hugging Face `generate` of the same T5 on the same text, without image and side network.
 
-The reference implementation took 5.56 s for beam 5 and 2.46 s for greedy search at these shapes on
-a machine of its own with two cores: 55 and 124 tokens a second of 304 in all.
+The reference implementation took 5.56 s for beam 5 and 2.46 s for greedy search at these shapes
+(304 tokens) on another machine with two cores: 55 and 124 tokens per second.
 """
 
 import argparse
@@ -37,7 +37,7 @@ REFERENCE_TOKENS_PER_SECOND = {5: 304 / 5.56, 1: 304 / 2.46}
 
 
 def never_ending(t5: T5ForConditionalGeneration) -> T5ForConditionalGeneration:
-    """The model with an end-of-sequence token whose logit no other falls below."""
+    """Return the model with an end-of-sequence token that is never chosen."""
     eos = t5.config.eos_token_id
     with torch.no_grad():
         t5.get_output_embeddings().weight[eos] = 0.0
@@ -47,7 +47,7 @@ def never_ending(t5: T5ForConditionalGeneration) -> T5ForConditionalGeneration:
 def searches(
     model: VisionLanguageModel[Any], t5: T5ForConditionalGeneration, batch: Batch, tokens: int
 ) -> dict[str, Callable[[int], int]]:
-    """What is timed: given the number of beams, generate and return the number of tokens."""
+    """Return the timed functions: each generates with N beams and returns the token count."""
     rows = len(batch)
     same = replace(
         batch,
@@ -82,7 +82,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=19, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=19, help="tokens per answer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="OUT")
     arguments = parser.parse_args()

@@ -1,12 +1,12 @@
 """Time and memory of loading as many questions as GQA's balanced train split has.
 
-A questions file of that size is made up in a temporary folder. A fresh process loads it twice: the
-first time reads the JSON and writes the Arrow file, the second maps what is there. Then two forked
-workers, as a data loader has them, each go through all examples.
+Generates a questions file of that size in a temporary folder. A fresh process loads it twice: the
+first load reads the JSON and writes the Arrow file, the second maps the Arrow file. Then two forked
+workers, as in a data loader, each read all examples.
 
-Memory is counted two ways: resident, in which pages of the mapped file count in full in each
-process that has touched them, and private, which no other process shares. "Together" is the sum of
-the proportional sizes of the parent and both workers: what the machine spends.
+Memory is counted as resident, in which pages of the mapped file count in every process that has
+touched them, and as private, which no other process shares. "Together" is the sum of proportional
+set sizes of the parent and both workers, the total that the machine spends.
 
     python benchmarks/gqa_loading.py [--questions 943000] [--json FILE]
 """
@@ -44,7 +44,7 @@ def main() -> None:
         file = write_questions(root, options.questions)
         os.environ["VL_LST_CACHE"] = str(root / "cache")
         figures: dict[str, float] = {"questions": options.questions, "file": file.stat().st_size}
-        # Fresh processes, so that neither load inherits the other's memory.
+        # Fresh processes, so that no load inherits the memory of another.
         spawned = multiprocessing.get_context("spawn")
         for load in ("first", "cached"):
             with spawned.Pool(1) as pool:
@@ -81,7 +81,7 @@ def write_questions(root: Path, count: int) -> Path:
 
 
 def load_once(root: Path) -> dict[str, float]:
-    """Load the split in this process, whose memory before and at its highest is told too."""
+    """Load the split in this process; return times, and memory before and at its peak."""
     import datasets  # noqa: F401  (what the library itself takes is no part of the figures)
 
     before = memory()["Rss"]
@@ -98,7 +98,7 @@ def load_once(root: Path) -> dict[str, float]:
 
 
 def load_with_workers(root: Path, sender: Connection) -> None:
-    """Load the split, fork workers that read all of it, and send what memory they take."""
+    """Load the split, fork workers that read all of it, and send their memory use."""
     examples = get_task("gqa").load(root, "train")
     figures: dict[str, float] = {}
     read_all(examples)
@@ -126,7 +126,7 @@ def load_with_workers(root: Path, sender: Connection) -> None:
 def work(
     examples: ExampleTable, queue: "multiprocessing.Queue[dict[str, int]]", barrier: Barrier
 ) -> None:
-    """Read all examples, and tell the memory while the other processes are alive too."""
+    """Read all examples and report memory while the other processes are alive."""
     read_all(examples)
     barrier.wait()
     queue.put(memory())
@@ -134,21 +134,21 @@ def work(
 
 
 def read_all(examples: ExampleTable) -> None:
-    """Touch every example once."""
+    """Read every example once."""
     for example in examples:
         if not example.id:
             raise SystemExit("an example came back empty")
 
 
 def memory() -> dict[str, int]:
-    """Return this process's memory in bytes, as the kernel counts it."""
+    """Return this process's memory in bytes, as reported by the kernel."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
     fields = (line.partition(":") for line in lines)
     return {name: int(rest.split()[0]) * 1024 for name, _, rest in fields}
 
 
 def private(measured: Mapping[str, int]) -> int:
-    """Return the part of the memory that no other process shares."""
+    """Return the memory that no other process shares."""
     return measured["Private_Clean"] + measured["Private_Dirty"]
 
 

@@ -1,8 +1,8 @@
-"""Time of scoring as many answers as GQA's balanced val split has, beside a plain per-item loop.
+"""Time to score as many answers as GQA's balanced val split has, compared with a plain loop.
 
 The plain loop keeps lists of scores and averages them at the end, as the official script does.
-Both get parsed objects; the time of scoring from files, which a user waits for, stands apart.
-Times are of the processor, the best of three in turn.
+Both get parsed objects; the time of scoring from files, which users see, is printed separately.
+Times are CPU times, the best of three in turns.
 
     python benchmarks/gqa_scoring.py [--questions 132062] [--json FILE]
 """

@@ -1,9 +1,9 @@
-"""Extractions killed at random instants, then finished, beside one that nothing disturbed.
+"""Kill extractions at random instants, finish them, and compare with an undisturbed one.
 
-Photographs are generated, a process extracts their features in two shards one after the other
-with a decoding worker, and is killed (SIGKILL) at a random instant; the same work is then done
-again until it ends, and the shards are joined. What is counted: kills that came before the end,
-and finished files whose bytes differ from the undisturbed ones (there must be none).
+A process extracts generated photographs in two shards with a decoding worker and is killed
+(SIGKILL) at a random instant. The same work then runs again until it finishes, and the shards are
+joined. Counts the kills that hit before the end, and the finished files that differ from the
+undisturbed ones, of which there must be none.
 
     python benchmarks/kills.py [--kills 50] [--images 60] [--seed 0] [--json FILE]
 """
@@ -25,7 +25,7 @@ from eval.outputs import write_json
 from feature_extraction.encoders.encoder import Encoder, build_encoder
 from feature_extraction.exchange.join import join_stores
 from feature_extraction.extract import extract
-from feature_extraction.images.decode import ImageFile, find_images
+from feature_extraction.images.finding import ImageFile, find_images
 from feature_extraction.store import writer
 from feature_extraction.store.shards import Shard
 from vl_lst.bundled import CLIP_FOLDER
@@ -35,14 +35,14 @@ BATCH = 4
 
 
 def main() -> None:
-    """Print how many kills hit and how many finished files differ; fail if any does."""
+    """Print the number of kills that hit and of files that differ; fail if any differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    # Forked children must not find a thread pool whose threads stayed with their parent.
+    # Forked children must not inherit a thread pool, whose threads exist only in the parent.
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def generate(folder: Path, images: int) -> list[ImageFile]:
-    """Write small pictures of noise, every tenth broken."""
+    """Write small noise images, every tenth of them broken."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     for number in range(images):
@@ -80,8 +80,8 @@ def kill_and_finish(
     """Kill an extraction at random instants, finish it each time.
 
     Returns:
-        Kills that came before the end, and finished files (shards, index and copy) that differ
-        from the undisturbed ones.
+        Number of kills that hit before the end, and number of finished files (shards, index and
+        copy) that differ from the undisturbed ones.
     """
     work(files, encoder, folder / "undisturbed")
     started = time.monotonic()
@@ -107,7 +107,7 @@ def kill_and_finish(
 
 
 def work(files: Sequence[ImageFile], encoder: Encoder, target: Path) -> None:
-    """Extract the shards, making each batch safe at once so that kills meet every step."""
+    """Extract the shards, committing every batch at once so that kills can hit every step."""
     writer.SECONDS_BETWEEN_COMMITS = 0.0
     for number in range(1, SHARDS + 1):
         shard = Shard(number, SHARDS)
@@ -115,7 +115,7 @@ def work(files: Sequence[ImageFile], encoder: Encoder, target: Path) -> None:
 
 
 def joined(target: Path) -> dict[str, bytes]:
-    """Join the shards both ways; return the content of every file by name."""
+    """Join the shards as index and as copy; return every file's content by name."""
     shards = sorted(target.glob("all.shard-*.h5"))
     join_stores(shards, target / "index.h5")
     join_stores(shards, target / "copy.h5", copy=True)

@@ -1,16 +1,16 @@
-"""Bytes saved for backward and time of a training step, at the size of t5-base.
+"""Memory saved for backward and time of a training step at t5-base size.
 
     python benchmarks/memory.py [--batch-size 16] [--steps 6] [--json OUT]
 
-The shapes are those at which the reference implementation was measured: 49 features of width 2048
-max-pooled to 36, 15 text tokens, 4 answer tokens, random weights, dropout on. The byte counts are
-exact on any machine; of the times only the ratios within one run mean something. What is compared:
+Uses the shapes at which the reference implementation was measured: 49 features of width 2048,
+max-pooled to 36, 15 text tokens, 4 answer tokens, random weights, dropout on. Byte counts are exact
+on any machine; of the times, only ratios within one run are meaningful. Compares:
 
-* the reference implementation's ladder, whose bytes were counted once and stand below;
-* the ladder here, with side blocks recomputed in the backward pass (the default) and kept;
-* full fine-tuning of the stock Hugging Face model with the image tokens in its encoder's input.
+* the reference implementation's ladder, whose bytes were counted once and are recorded below;
+* this package's ladder, with side blocks recomputed in the backward pass (the default) and kept;
+* full fine-tuning of the stock Hugging Face model with image tokens in its encoder's input.
 
-`vl-lst profile` compares the transfer methods of this package; the rival here is from outside.
+`vl-lst profile` compares the transfer methods of this package.
 """
 
 import argparse
@@ -35,18 +35,18 @@ from vl_lst.training.resources import saved_for_backward
 from vl_lst.training.saved_bytes import TOTAL
 
 REFERENCE_BYTES_AT_BATCH_16 = 330.6 * 2**20
-# The reference's t5-base has 100 more entries than the published one and is padded.
+# The reference's t5-base vocabulary has 100 more entries than the published one, plus padding.
 VOCABULARY = 32_200
 ROUNDS = 2
 
 
 def t5_base() -> T5ForConditionalGeneration:
-    """A randomly initialised model of t5-base's size."""
+    """Return a randomly initialised model of t5-base's size."""
     return random_backbone(backbone_config("t5-base", vocabulary=VOCABULARY))
 
 
 class FullFineTuning(nn.Module):
-    """The stock model, all of it training, image tokens behind the text in its encoder."""
+    """The stock model, fully trained, with image tokens after the text in its encoder."""
 
     device = torch.device("cpu")
 
@@ -58,7 +58,7 @@ class FullFineTuning(nn.Module):
         )
 
     def forward(self, batch: Batch, _loss_average: str) -> Tensor:
-        """Mean cross-entropy of the answers."""
+        """Return the mean cross-entropy of the answers."""
         text = self.t5.get_input_embeddings()(batch.prompt_ids_UT)
         inputs = torch.cat((text, self.visual(batch.features_BINF)), 1)
         loss: Tensor = self.t5(inputs_embeds=inputs, labels=batch.labels_BL).loss
@@ -66,7 +66,7 @@ class FullFineTuning(nn.Module):
 
 
 def ladder(t5: T5ForConditionalGeneration, workload: Workload, *, recompute: bool) -> nn.Module:
-    """A ladder with the paper's reduction of 4; only what trains requires grad."""
+    """Return a ladder with the paper's reduction of 4, with all other parameters frozen."""
     model, _ = attach_method(
         "lst",
         {"reduction": 4, "recompute": recompute},

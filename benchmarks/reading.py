@@ -1,18 +1,16 @@
-"""Images per second of reading features at random, beside other ways to keep them.
+"""Random read speed of the feature store, compared with other storage formats.
 
-A store of random numbers is written and read in shuffled order, warm from the page cache, image by
-image as a data loader does and in batches, in turns with
+A store of random numbers is read in shuffled order from the page cache, image by image and in
+batches, in turns with
 
-    memory map      the same numbers in one `.npy` file through `numpy.load(mmap_mode="r")`, by the
-                    same ids through a dictionary
-    file per image  one HDF5 file for each image, opened for every read, as older suites keep them
-    HDF5            the same store through h5py alone
-    page cache      `preadv` of as many bytes in order into one buffer: what the machine can copy
+    memory map      one `.npy` file read with `numpy.load(mmap_mode="r")` and a dictionary of ids
+    file per image  one HDF5 file per image, opened for every read
+    HDF5            the same store read with h5py alone
+    page cache      sequential `preadv` of as many bytes into one buffer, the upper bound
 
-and then through a `DataLoader` with 0, 2 and 8 workers, forked and spawned, the store beside the
-memory map. Each round times every way once; the figures are the medians of the rounds, and ratios
-are taken within a round. Whether all give the same numbers is checked as well, in workers for every
-image.
+Then store and memory map are read through a `DataLoader` with 0, 2 and 8 workers, forked and
+spawned. Every round times each way once; figures are medians over rounds, ratios are computed
+within a round. All ways must return the same numbers, which workers check for every image.
 
     python benchmarks/reading.py [--images 2000] [--tokens 49] [--channels 2048]
                                  [--workers 0 2 8] [--json FILE]
@@ -43,7 +41,7 @@ BLOCK_BYTES = 2**20
 
 
 def main() -> None:
-    """Print rates and ratios; fail if two ways give different numbers."""
+    """Print rates and ratios; fail if two ways return different numbers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--tokens", type=int, default=49)
@@ -73,7 +71,7 @@ def main() -> None:
 def prepare(
     folder: Path, images: int, tokens: int, channels: int
 ) -> dict[str, Callable[[], NDArray[np.float16] | None]]:
-    """Write the same features in every layout; return what reads each, and the last image read."""
+    """Write the features in every layout; return a reader for each, and the last image read."""
     generator = np.random.default_rng(0)
     features_NVC = generator.random((images, tokens, channels), np.float32).astype(np.float16)
     image_ids = [f"image{row:07}" for row in range(images)]
@@ -145,7 +143,7 @@ def prepare(
 def in_workers(
     folder: Path, images: int, counts: Sequence[int], rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Print rates through a `DataLoader`, and how the store compares with the memory map."""
+    """Print rates through a `DataLoader` for store and memory map, and their ratio."""
     rows = [int(row) for row in np.random.default_rng(1).permutation(images)]
     store, array_path = open_features(folder / "store.h5"), folder / "array.npy"
     ways = {"store": StoreRows(rows, store), "memory map": MapRows(rows, array_path)}
@@ -176,7 +174,7 @@ def copy_in_order(path: Path) -> None:
 
 
 def plain_spec(tokens: int, channels: int) -> FeatureSpec:
-    """Describe features that no tower made."""
+    """Return a spec for synthetic features."""
     return FeatureSpec(
         encoder="noise",
         weights="random",
@@ -197,7 +195,7 @@ def plain_spec(tokens: int, channels: int) -> FeatureSpec:
 
 
 def check_equal(ways: dict[str, Callable[[], NDArray[np.float16] | None]]) -> None:
-    """Read once in every way, which also warms the page cache, and compare the last image."""
+    """Read once in every way, warming the page cache, and compare the last image."""
     last = [found for read in ways.values() if (found := read()) is not None]
     if not all(np.array_equal(found, last[0]) for found in last):
         raise SystemExit("the ways of reading disagree")
@@ -206,7 +204,7 @@ def check_equal(ways: dict[str, Callable[[], NDArray[np.float16] | None]]) -> No
 def report(
     seconds: dict[str, list[float]], images: int, image_bytes: int
 ) -> dict[str, dict[str, float]]:
-    """Print a line per way, and the ratios that matter; return both."""
+    """Print and return rates and ratios."""
     print(f"{images:,} images of {image_bytes / 1024:.1f} KiB, random order, warm")
     rates = {way: images / statistics.median(times) for way, times in seconds.items()}
     for way, rate in rates.items():
@@ -227,7 +225,7 @@ def report(
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
-    """Median over rounds of how many times faster ours is."""
+    """Return the median over rounds of our speed relative to another way."""
     return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
 
 

@@ -4,15 +4,15 @@
 
 Every `NAME.safetensors` with its `NAME.json` in DIR is one fixture. The result is
 `{fixture: {"max_abs": {quantity: number}, "max_rel_grad": number, "trainable_equal": bool,
-"greedy_equal": bool, "beam_equal": bool}}`; a fixture that cannot be compared is
-`{"skipped": reason}`, and one of pruning has its own quantities. A quantity
-the fixture does not hold is null.
+"greedy_equal": bool, "beam_equal": bool}}`. A fixture that cannot be compared is
+`{"skipped": reason}`; pruning fixtures have their own quantities. A quantity that a fixture does
+not hold is null.
 
-Attention of the backbone runs unfused by default, and on two threads: that is the order of
-operations of the recorded run. Fused attention (`--attention sdpa`), which training uses, another
-number of threads or another kind of processor rounds differently, by up to a few times 1e-5. With
-`--precision float64` nearly all rounding is the recording's own, and the result hardly depends on
-the machine.
+By default, the backbone uses unfused attention and two threads, the order of operations of the
+recorded run. Fused attention (`--attention sdpa`, as in training), another number of threads or
+another processor rounds differently, by up to a few times 1e-5. With `--precision float64` the
+remaining difference is almost entirely the recording's own rounding and hardly depends on the
+machine.
 """
 
 import argparse
@@ -48,12 +48,12 @@ LOSS_AVERAGE = {"vqa": "examples", "nlvr": "examples", "caption": "tokens"}
 
 
 def image_count(tensors: Mapping[str, Tensor]) -> int:
-    """Return how many images each recorded example has."""
+    """Return the number of images per recorded example."""
     return int(tensors["in.img_order_ids"].max()) + 1 if "in.img_order_ids" in tensors else 1
 
 
 def fixture_batch(tensors: Mapping[str, Tensor]) -> Batch:
-    """The recorded inputs as a batch; the images of an example become a dimension of their own."""
+    """Return the recorded inputs as a batch, with a dimension for the images of an example."""
     features = tensors["in.vis_feats"]
     rows = features.shape[0]
     return Batch(
@@ -67,7 +67,7 @@ def fixture_batch(tensors: Mapping[str, Tensor]) -> Batch:
 
 
 def give_boxes(model: VisionLanguageModel[Any], tensors: Mapping[str, Tensor]) -> None:
-    """Let the visual embedding read the recorded boxes; features of this program have none."""
+    """Make the visual embedding read the recorded boxes, which features of this package lack."""
     boxes = tensors["in.boxes"]
     boxes_BIM4 = boxes.view(boxes.shape[0], image_count(tensors), -1, 4)
     boxes_BIM4 = boxes_BIM4[:, :, : model.visual.order_MD.shape[0]]
@@ -79,7 +79,7 @@ def give_boxes(model: VisionLanguageModel[Any], tensors: Mapping[str, Tensor]) -
 
 
 def ladder_outputs(model: LadderModel, batch: Batch) -> dict[str, Tensor]:
-    """Logits and last states of both networks."""
+    """Return logits and final states of both networks."""
     encoded = model.encode(batch)
     assert batch.labels_BL is not None
     decoder_ids = model.backbone.shift_right(batch.labels_BL)
@@ -98,7 +98,7 @@ def ladder_outputs(model: LadderModel, batch: Batch) -> dict[str, Tensor]:
 
 
 def rival_outputs(model: JointModel, batch: Batch) -> dict[str, Tensor]:
-    """Logits and last states of a backbone that reads text and image."""
+    """Return logits and final states of a backbone that reads text and image."""
     encoded = model.encode(batch)
     assert batch.labels_BL is not None
     states = model.decode(encoded, model.backbone.shift_right(batch.labels_BL))
@@ -111,7 +111,7 @@ def rival_outputs(model: JointModel, batch: Batch) -> dict[str, Tensor]:
         logits_BA = model.classify(batch)
         ours["cls_head_input"] = model.start_states(encoded)
         ours["cls_logit"] = logits_BA
-        # The reference takes the mean over the answers, this program their sum.
+        # The reference averages over answers, this package sums.
         ours["cls_loss"] = answer_loss(logits_BA, batch.scores_BA) / logits_BA.shape[1]
     return ours
 
@@ -119,7 +119,7 @@ def rival_outputs(model: JointModel, batch: Batch) -> dict[str, Tensor]:
 def compare_outputs(
     model: VisionLanguageModel[Any], batch: Batch, tensors: Mapping[str, Tensor], task: str
 ) -> dict[str, float | None]:
-    """Largest absolute difference of each recorded output; leaves gradients on the parameters."""
+    """Return the maximum absolute difference of each recorded output; fills in gradients."""
     if isinstance(model, LadderModel):
         ours = ladder_outputs(model, batch)
     else:
@@ -141,16 +141,16 @@ def compare_outputs(
 
 
 def largest_difference(ours: Tensor, recorded: Tensor | None) -> float | None:
-    """Largest absolute difference; `None` where nothing was recorded."""
+    """Return the maximum absolute difference; `None` if nothing was recorded."""
     return None if recorded is None else float((ours.detach() - recorded).abs().max())
 
 
 def compare_ladder_gradients(model: LadderModel, tensors: Mapping[str, Tensor]) -> float | None:
-    """Largest difference of a gradient relative to the largest entry of its parameter.
+    """Return the maximum difference of gradients, relative to each gradient's largest entry.
 
-    A parameter is what the optimiser sees: the gates of a stack are one vector, the rungs one
-    stacked weight. (A single gate's gradient is a difference of large sums, known to fewer digits
-    in the recording itself.)
+    Parameters are as the optimizer sees them: the gates of a stack are one vector, its rungs one
+    stacked weight. (The gradient of a single gate is a difference of large sums, of which the
+    recording itself has fewer digits.)
     """
     recorded = {k.removeprefix("grad."): v for k, v in tensors.items() if k.startswith("grad.")}
     if not recorded:
@@ -176,10 +176,10 @@ def compare_rival_gradients(
     tensors: Mapping[str, Tensor],
     rename: Callable[[str], str],
 ) -> float:
-    """The same for a rival; a gradient the reference did not record is not looked at.
+    """Return the same for a rival method; gradients that were not recorded are ignored.
 
-    A gradient that is zero but for rounding (a bias on the keys of an attention changes nothing)
-    has no size to be relative to and is compared as it is.
+    A gradient that is zero up to rounding, such as that of an attention key bias, is compared in
+    absolute terms.
     """
     largest = max(float(v.abs().max()) for k, v in tensors.items() if k.startswith("grad."))
     worst = 0.0
@@ -198,7 +198,7 @@ def compare_rival_gradients(
 
 
 def compare_ids(ours: Tensor, recorded: Tensor | None) -> bool | None:
-    """Whether two generations agree, whatever padding stands behind them."""
+    """Return whether two generations agree up to padding."""
     if recorded is None:
         return None
     width = max(ours.shape[1], recorded.shape[1])
@@ -207,7 +207,7 @@ def compare_ids(ours: Tensor, recorded: Tensor | None) -> bool | None:
 
 
 def compare_pruning(tensors: Mapping[str, Tensor], description: Any) -> dict[str, object]:
-    """Importances, kept rows and cut weights of a pruning fixture."""
+    """Return differences in importances, kept rows and pruned weights of a pruning fixture."""
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     config = T5Config(**description["config"])
     t5 = T5ForConditionalGeneration(config)
@@ -236,7 +236,7 @@ def compare_pruning(tensors: Mapping[str, Tensor], description: Any) -> dict[str
 
 
 def compare_fixture(path: Path, attention: str, precision: torch.dtype) -> dict[str, object]:
-    """All comparisons of one fixture."""
+    """Return all comparisons of a fixture."""
     description = json.loads(path.with_suffix(".json").read_text())
     if "keep_fisher" in description:
         return compare_pruning(load_file(path), description)
@@ -268,13 +268,13 @@ def compare_fixture(path: Path, attention: str, precision: torch.dtype) -> dict[
 def compare_rival(
     description: Any, state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], attention: str
 ) -> dict[str, object]:
-    """All comparisons of a fixture without a side network."""
+    """Return all comparisons of a fixture without a side network."""
     model, trainable = build_rival(description, state, attention=attention)
     batch = fixture_batch(tensors)
     give_boxes(model, tensors)
     generated = compare_generation(model, batch, tensors, description)
     max_abs = compare_outputs(model, batch, tensors, str(description.get("task")))
-    # Heads train here, while the reference leaves its answer head as it was at the start.
+    # Heads train here, while the reference leaves its answer head frozen.
     rename = rival_namer(description)
     names = {rename(name) for name in trainable if not name.startswith("classifiers.")}
     return {
@@ -288,7 +288,7 @@ def compare_rival(
 def compare_generation(
     model: VisionLanguageModel[Any], batch: Batch, tensors: Mapping[str, Tensor], description: Any
 ) -> dict[str, Any]:
-    """Greedy and beam search."""
+    """Compare greedy and beam search."""
     max_length = int(description.get("gen_info", {}).get("max_length", 20))
     greedy_ids = greedy_search(model, batch, max_length=max_length)
     beam_ids, beam_scores = beam_search(model, batch, max_length=max_length, beams=BEAMS)
@@ -301,7 +301,7 @@ def compare_generation(
 
 
 def main() -> None:
-    """Run every fixture of a folder."""
+    """Compare every fixture of a folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fixtures", type=Path, required=True, metavar="DIR")
     parser.add_argument("--json", type=Path, required=True, metavar="OUT")

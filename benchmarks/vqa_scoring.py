@@ -1,8 +1,8 @@
-"""Time of scoring as many answers as VQA v2's val2014 has, beside a plain per-item loop.
+"""Time to score as many answers as VQA v2's val2014 has, compared with a plain loop.
 
-The plain loop works as the official script does: it normalises every answer anew, writes it into
-the annotations (a copy here, made before the clock starts), and compares whole answer objects for
-each one left out.
+The plain loop works like the official script: it normalizes every answer each time, writes it into
+the annotations (a copy made before timing starts), and compares whole answer objects for each
+answer left out.
 
     python benchmarks/vqa_scoring.py [--questions 214354] [--json FILE]
 """
@@ -72,14 +72,14 @@ def main() -> None:
 
 
 def generate(questions: int) -> tuple[list[dict[str, Any]], dict[int, str]]:
-    """Return annotations in the official shape, and a prediction for each."""
+    """Return annotations in the official format, and one prediction each."""
     draw = random.Random(0)
     annotations = []
     predictions = {}
     for number in range(questions):
         question_id = 1000 * (number // 5) + number % 5
         question_type = draw.choice(list(QUESTION_TYPES))
-        # Numbered, so that most texts of this kind are new and have to be normalised.
+        # Numbered, so that most texts of this kind are distinct and must be normalized.
         rare = f"{draw.choice(RARE_ANSWERS)} {draw.randrange(1000)}"
         pool = [draw.choice(SIMPLE_ANSWERS), draw.choice(SIMPLE_ANSWERS), rare]
         people = draw.choices(pool, weights=(12, 2, 1), k=10)
@@ -101,7 +101,7 @@ def generate(questions: int) -> tuple[list[dict[str, Any]], dict[int, str]]:
 def plain_loop(
     predictions: Mapping[int, str], annotations: Sequence[Mapping[str, Any]]
 ) -> tuple[float, dict[int, float]]:
-    """Score question by question, remembering nothing; `annotations` are overwritten."""
+    """Score question by question without caching; overwrites `annotations`."""
     accuracies = []
     per_question = {}
     for annotation in annotations:

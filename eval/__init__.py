@@ -1,4 +1,4 @@
-"""Official metrics, one file per task: what the public evaluators say, to the last digit.
+"""Official metrics, one file per task, equal to the public evaluators to the last digit.
 
 This package imports neither torch nor any other package of the project.
 """

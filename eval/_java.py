@@ -1,8 +1,8 @@
-"""Java programs beside Python: bounded in time, silent, and never left behind.
+"""Java subprocesses with a time limit and without output or leftovers.
 
-Each runs in a session of its own, so that it is killed together with whatever it started, and in
-a temporary folder, so that a crash report of the virtual machine is not left in the user's. What
-it writes to standard error goes to a file: a pipe that nobody reads would block it when full.
+Each process runs in its own session, so that it is killed together with its children, and in a
+temporary folder, so that the virtual machine leaves no crash report in the user's folder. Standard
+error goes to a file, because the process would block on a full pipe.
 """
 
 import os
@@ -19,38 +19,42 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-__all__ = ["JavaDialogue", "JavaError", "library_folder", "run_java"]
+__all__ = ["JavaError", "JavaProcess", "library_folder", "run_java"]
 
 NO_JAVA = (
-    "needs Java, and there is no `java` on the PATH: install a Java runtime "
+    "requires Java, and there is no `java` on the PATH: install a Java runtime "
     "(Debian, Ubuntu: apt install default-jre-headless; conda: conda install openjdk) and try again"
 )
-LONGEST_QUOTE = 300
+MAX_QUOTE_CHARACTERS = 300
 
 
 class JavaError(Exception):
-    """A Java program gave no answer; the message says why, in words for the user."""
+    """A Java program gave no result; the message tells the user why."""
 
 
 def library_folder(package: str) -> Path:
-    """Return where pycocoevalcap keeps the jars of one of its packages ("meteor")."""
+    """Return the folder with the JAR files of a package of pycocoevalcap ("meteor").
+
+    Raises:
+        JavaError: The package is not installed.
+    """
     spec = find_spec(f"pycocoevalcap.{package}")
     if spec is None or not spec.submodule_search_locations:
         raise JavaError(
-            f"pycocoevalcap is not whole: it has no {package}; install it again "
+            f"pycocoevalcap is incomplete: it has no {package}; reinstall it "
             "(pip install --force-reinstall pycocoevalcap)"
         )
     return Path(spec.submodule_search_locations[0])
 
 
 def run_java(name: str, arguments: Sequence[str], *, folder: Path, time_limit: float) -> bytes:
-    """Run a Java program to its end and return what it wrote to standard output.
+    """Run a Java program until it exits and return its standard output.
 
     Args:
-        name: What to call it in messages.
-        arguments: What follows `java`.
-        folder: A temporary folder to run in.
-        time_limit: Seconds after which it is killed.
+        name: Name of the program, for messages.
+        arguments: Command-line arguments for `java`.
+        folder: Working directory, a temporary folder.
+        time_limit: Seconds after which the program is killed.
 
     Raises:
         JavaError: There is no Java, or the program failed, was killed or took too long.
@@ -60,24 +64,24 @@ def run_java(name: str, arguments: Sequence[str], *, folder: Path, time_limit: f
         try:
             code = process.wait(time_limit)
         except subprocess.TimeoutExpired:
-            raise JavaError(_too_long(name, time_limit)) from None
+            raise JavaError(_timeout_message(name, time_limit)) from None
         finally:
             _kill(process)
             process.wait()
         output.seek(0)
         text = output.read()
         if code != 0:
-            raise JavaError(_ending(name, code, _complaint(errors, text)))
+            raise JavaError(_describe_exit(name, code, _error_text(errors, text)))
         return text
 
 
-class JavaDialogue:
-    """A Java program that answers lines with lines, until the end of the `with` block.
+class JavaProcess:
+    """A running Java program that answers lines with lines; killed at the end of a `with` block.
 
     Args:
-        name: What to call it in messages.
-        arguments: What follows `java`.
-        time_limit: Seconds after which it is killed, counted from its start.
+        name: Name of the program, for messages.
+        arguments: Command-line arguments for `java`.
+        time_limit: Seconds after which the program is killed, counted from its start.
 
     Raises:
         JavaError: There is no Java, or it cannot be started.
@@ -106,19 +110,19 @@ class JavaDialogue:
 
     @property
     def process_id(self) -> int:
-        """Number of the process, for whoever wants to watch it."""
+        """The process ID."""
         return self._process.pid
 
-    def ask(self, lines: Sequence[str], *, answers: int) -> list[str]:
-        """Send lines and wait for the answers.
+    def request(self, lines: Sequence[str], *, num_answers: int) -> list[str]:
+        """Send lines to the program and return its answers.
 
         Args:
-            lines: Texts without line breaks. Together they may be of any length, but what the
-                program answers before it has read them all must fit into a pipe (4 KiB at least).
-            answers: How many lines will come back.
+            lines: Texts without line breaks, of any length. The answers that the program writes
+                before it has read all lines must fit into a pipe (at least 4 KiB).
+            num_answers: Number of lines to read.
 
         Raises:
-            JavaError: The program ended, was killed or took too long.
+            JavaError: The program exited, was killed or took too long.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -128,15 +132,15 @@ class JavaDialogue:
         except BrokenPipeError:
             raise self._ended(self._process.stdout.read()) from None
         received: list[bytes] = []
-        for _ in range(answers):
+        for _ in range(num_answers):
             received.append(self._process.stdout.readline())
             if not received[-1].endswith(b"\n"):
                 raise self._ended(b"".join(received))
         return [answer.decode(errors="replace").strip() for answer in received]
 
-    def misunderstood(self, answer: str) -> JavaError:
-        """Return an error about an answer that it should not have given."""
-        return JavaError(f"{self._name} answered {_quote(answer.encode())!r}, which is no score")
+    def invalid_answer(self, answer: str) -> JavaError:
+        """Return the error for an answer that is not a score."""
+        return JavaError(f"{self._name} answered {_quote(answer.encode())!r}, expected a score")
 
     def __enter__(self) -> Self:
         return self
@@ -162,13 +166,13 @@ class JavaDialogue:
         _kill(self._process)
 
     def _ended(self, output: bytes) -> JavaError:
-        # Its output has ended, so it either has too or never will.
+        # After its output ends, the process exits at once or not at all.
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         if self._expired.is_set():
-            return JavaError(_too_long(self._name, self._time_limit))
-        words = _complaint(self._errors, output)
-        return JavaError(_ending(self._name, self._process.returncode, words))
+            return JavaError(_timeout_message(self._name, self._time_limit))
+        reason = _error_text(self._errors, output)
+        return JavaError(_describe_exit(self._name, self._process.returncode, reason))
 
     def _discard_files(self) -> None:
         self._errors.close()
@@ -200,39 +204,39 @@ def _start(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and what it started, unless its end is known: its number may be another's."""
+    """Kill a process and its children, unless it has exited: its ID may be in use again."""
     if process.returncode is None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _too_long(name: str, time_limit: float) -> str:
+def _timeout_message(name: str, time_limit: float) -> str:
     return f"{name} did not finish within {time_limit:,.0f} seconds and was stopped"
 
 
-def _ending(name: str, code: int | None, words: str) -> str:
+def _describe_exit(name: str, code: int | None, reason: str) -> str:
     if code is None:
-        how = "stopped answering"
+        event = "stopped answering"
     elif code < 0:
-        how = f"was killed by {signal.Signals(-code).name}"
+        event = f"was killed by {signal.Signals(-code).name}"
         if -code == signal.SIGKILL:
-            how += ", as where memory runs out: free some and try again"
+            event += ", possibly because memory ran out: free some and try again"
     else:
-        how = f"ended early with exit code {code}"
-    return f"{name} {how}{words and f': {words}'}"
+        event = f"failed with exit code {code}"
+    return f"{name} {event}{reason and f': {reason}'}"
 
 
-def _complaint(errors: IO[bytes], output: bytes) -> str:
-    """What the program said went wrong; a virtual machine that cannot start says it on stdout."""
+def _error_text(errors: IO[bytes], output: bytes) -> str:
+    """Return the program's error message; a virtual machine that cannot start uses stdout."""
     errors.seek(0)
-    said = errors.read().splitlines()
-    lines = [*said, *output.splitlines()]
+    error_lines = errors.read().splitlines()
+    lines = [*error_lines, *output.splitlines()]
     for first, line in enumerate(lines):
         if re.search(b"error|exception|insufficient", line, re.IGNORECASE):
             return _quote(b" ".join(lines[first:]))
-    return _quote(b"".join(said[-1:]))
+    return _quote(b"".join(error_lines[-1:]))
 
 
 def _quote(text: bytes) -> str:
-    words = " ".join(text[: 4 * LONGEST_QUOTE].decode(errors="replace").split())
-    return words if len(words) <= LONGEST_QUOTE else f"{words[:LONGEST_QUOTE]}..."
+    words = " ".join(text[: 4 * MAX_QUOTE_CHARACTERS].decode(errors="replace").split())
+    return words if len(words) <= MAX_QUOTE_CHARACTERS else f"{words[:MAX_QUOTE_CHARACTERS]}..."

@@ -3,23 +3,23 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from eval._java import JavaDialogue, library_folder
+from eval._java import JavaProcess, library_folder
 
 __all__ = ["Meteor"]
 
 JAR = "meteor-1.5.jar"
-# Answers to so many requests fit into any pipe, so neither side ever waits for the other to read.
-REQUESTS_AT_ONCE = 16
+# The answers to this many requests fit into any pipe, so neither side waits for the other to read.
+REQUESTS_PER_BATCH = 16
 START_SECONDS = 300.0
-IMAGES_PER_SECOND = 50  # A twentieth of what is usual.
+IMAGES_PER_SECOND = 50  # A twentieth of the usual speed.
 
 
-class Meteor(JavaDialogue):
-    """The program, started; it reads its tables for some ten seconds before it answers.
+class Meteor(JavaProcess):
+    """A running METEOR program. It loads its tables for about ten seconds before it answers.
 
     Args:
-        images: How many images there will be to score.
-        time_limit: Seconds until it is killed; `None` for a generous limit.
+        images: Number of images that will be scored.
+        time_limit: Seconds after which it is killed; `None` for a generous limit.
 
     Raises:
         JavaError: There is no Java, or it cannot be started.
@@ -35,14 +35,14 @@ class Meteor(JavaDialogue):
     def score(
         self, captions: Sequence[str], references: Sequence[Sequence[str]]
     ) -> tuple[float, list[float]]:
-        """Return the score of all captions together and that of each.
+        """Return the score of the whole set and the score of each caption.
 
         Args:
-            captions: One tokenised caption per image.
-            references: The tokenised references of each image.
+            captions: One tokenized caption per image.
+            references: The tokenized references of each image.
 
         Raises:
-            JavaError: The program ended, was killed, took too long or said something else.
+            JavaError: The program exited, was killed, took too long or gave an invalid answer.
         """
         requests = [
             " ||| ".join(["SCORE", *texts, caption.replace("|||", "").replace("  ", " ")])
@@ -50,10 +50,11 @@ class Meteor(JavaDialogue):
         ]
         statistics: list[str] = []
         for batch in _batches(requests):
-            statistics += self.ask(batch, answers=len(batch))
+            statistics += self.request(batch, num_answers=len(batch))
         for answer in statistics:
             self._numbers(answer)
-        answers = self.ask([" ||| ".join(["EVAL", *statistics])], answers=len(requests) + 1)
+        evaluation = " ||| ".join(["EVAL", *statistics])
+        answers = self.request([evaluation], num_answers=len(requests) + 1)
         *each, overall = (self._numbers(answer)[0] for answer in answers)
         return overall, each
 
@@ -61,9 +62,9 @@ class Meteor(JavaDialogue):
         with suppress(ValueError):
             if numbers := [float(number) for number in answer.split()]:
                 return numbers
-        raise self.misunderstood(answer)
+        raise self.invalid_answer(answer)
 
 
 def _batches(requests: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(requests), REQUESTS_AT_ONCE):
-        yield requests[start : start + REQUESTS_AT_ONCE]
+    for start in range(0, len(requests), REQUESTS_PER_BATCH):
+        yield requests[start : start + REQUESTS_PER_BATCH]

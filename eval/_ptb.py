@@ -1,4 +1,4 @@
-"""The tokeniser of the COCO caption metrics: Stanford's PTBTokenizer, then without punctuation."""
+"""The tokenizer of the COCO caption metrics: Stanford's PTBTokenizer, with punctuation removed."""
 
 import re
 import tempfile
@@ -8,35 +8,34 @@ from pathlib import Path
 from eval._java import JavaError, library_folder, run_java
 from eval.errors import InputError
 
-__all__ = ["SHIFTING_SEPARATOR", "tokenise"]
+__all__ = ["SHIFTING_SEPARATOR", "tokenize"]
 
-NAME = "the Stanford tokeniser"
+NAME = "the Stanford tokenizer"
 JAR = "stanford-corenlp-3.4.1.jar"
 # Dropped from the tokens. Brackets come out in lower case ("-lrb-") and therefore stay.
 PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
-# What the tokeniser takes for the end of a line besides "\n", the one that is replaced officially:
-# each moves all later captions to the image before their own.
+# Characters other than "\n" that end a line for the tokenizer. The official code does not replace
+# them, so each shifts all later captions to the preceding image.
 SHIFTING_SEPARATOR = re.compile("[\r\x0b\x0c\u2028\u2029]")
-CAPTIONS_PER_SECOND = 1_000  # A twentieth of what is usual.
+CAPTIONS_PER_SECOND = 1_000  # A twentieth of the usual speed.
 START_SECONDS = 120.0
 
 
-def tokenise(
+def tokenize(
     captions: Sequence[str], *, time_limit: float | None = None, strict_official: bool = False
 ) -> list[str]:
     """Return each caption as lower-case tokens joined by spaces.
 
-    The end of a caption is tokenised in view of the beginning of the next, so the order matters
-    where a caption ends in an abbreviation; it is for the caller to give them as the official
-    code does.
+    The tokenizer looks ahead to the next caption, so the order matters if a caption ends in an
+    abbreviation. The caller must pass captions in the order of the official code.
 
     Args:
-        captions: Any texts; line separators in them count as spaces.
-        time_limit: Seconds the Java program may take; `None` for a generous limit.
-        strict_official: Let line separators shift captions, as they officially do.
+        captions: The captions. Line separators in them count as spaces.
+        time_limit: Time limit in seconds of the Java program; `None` for a generous limit.
+        strict_official: Whether line separators shift captions, as in the official code.
 
     Raises:
-        JavaError: There is no Java, or the program did not do its work.
+        JavaError: There is no Java, or the program failed.
         InputError: A caption is not valid Unicode.
     """
     lines = [caption.replace("\n", " ") for caption in captions]
@@ -51,7 +50,7 @@ def tokenise(
         except UnicodeEncodeError as error:
             wrong = next(line for line in lines if error.object[error.start] in line)
             raise InputError(
-                f"the caption {wrong!a:.200} is not valid Unicode; mend the file it comes from"
+                f"the caption {wrong!a:.200} is not valid Unicode; fix the file that contains it"
             ) from None
         jar = library_folder("tokenizer") / JAR
         program = ["-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
@@ -61,15 +60,15 @@ def tokenise(
             folder=Path(folder),
             time_limit=time_limit,
         )
-    tokenised = output.decode(errors="replace").split("\n")
+    tokenized = output.decode(errors="replace").split("\n")
     if strict_official:
-        del tokenised[len(lines) :]
-    if len(tokenised) != len(lines):
+        del tokenized[len(lines) :]
+    if len(tokenized) != len(lines):
         raise JavaError(
-            f"{NAME} gave {len(tokenised):,} lines for {len(lines):,} captions, so it cannot be "
-            f"known which belongs to which; the first is {tokenised[0]!r:.200}"
+            f"{NAME} returned {len(tokenized):,} lines for {len(lines):,} captions; the first is "
+            f"{tokenized[0]!r:.200}"
         )
-    return [_without_punctuation(line) for line in tokenised]
+    return [_without_punctuation(line) for line in tokenized]
 
 
 def _without_punctuation(line: str) -> str:

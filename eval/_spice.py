@@ -1,4 +1,4 @@
-"""SPICE 1.0, by its authors' Java program, where the parser's models are installed."""
+"""SPICE 1.0, by its authors' Java program. Requires the models of the Stanford parser."""
 
 import json
 import math
@@ -14,7 +14,7 @@ __all__ = ["spice"]
 JAR = "spice-1.0.jar"
 MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 START_SECONDS = 600.0
-IMAGES_PER_SECOND = 2  # A tenth of what is usual.
+IMAGES_PER_SECOND = 2  # A tenth of the usual speed.
 
 
 def spice(
@@ -23,25 +23,25 @@ def spice(
     *,
     time_limit: float | None = None,
 ) -> tuple[float, list[float]]:
-    """Return the mean F-score of scene graphs and that of each caption.
+    """Return the mean F-score over scene graphs and the F-score of each caption.
 
-    The official code also keeps parsed sentences in a database inside the installed package; here
-    there is none, so nothing is written there.
+    The official code also caches parsed sentences in a database inside the installed package. This
+    function does not.
 
     Args:
-        captions: One tokenised caption per image.
-        references: The tokenised references of each image.
-        time_limit: Seconds until the program is killed; `None` for a generous limit.
+        captions: One tokenized caption per image.
+        references: The tokenized references of each image.
+        time_limit: Seconds after which the program is killed; `None` for a generous limit.
 
     Raises:
-        JavaError: The models are not installed, or the program did not do its work.
+        JavaError: The models are not installed, or the program failed.
     """
     library = library_folder("spice")
     missing = [name for name in MODELS if not (library / "lib" / name).is_file()]
     if missing:
         raise JavaError(
-            f"needs the models of Stanford CoreNLP 3.6.0 (390 MB), and {missing[0]} is not in "
-            f"{library / 'lib'}; `python -m pycocoevalcap.spice.get_stanford_models` fetches them"
+            f"requires the models of Stanford CoreNLP 3.6.0 (390 MB), and {missing[0]} is not in "
+            f"{library / 'lib'}; run `python -m pycocoevalcap.spice.get_stanford_models`"
         )
     if time_limit is None:
         time_limit = START_SECONDS + len(captions) / IMAGES_PER_SECOND
@@ -54,7 +54,7 @@ def spice(
         questions.write_text(json.dumps(items), encoding="utf-8")
         run_java(
             "SPICE",
-            # The options and their order are those of the official call, less its cache.
+            # The options and their order are those of the official call, without its cache.
             ["-jar", "-Xmx8G", str(library / JAR), str(questions)]
             + ["-out", str(answers), "-subset", "-silent"],
             folder=Path(folder),
@@ -63,7 +63,7 @@ def spice(
         each = _read_scores(answers, len(captions))
     undefined = sum(map(math.isnan, each))
     if undefined:
-        raise JavaError(f"SPICE is not a number for {undefined:,} captions, and so is its mean")
+        raise JavaError(f"SPICE is not a number for {undefined:,} captions, so it has no mean")
     return sum(each) / len(each), each
 
 
@@ -73,4 +73,4 @@ def _read_scores(path: Path, images: int) -> list[float]:
         of_image = {item["image_id"]: float(item["scores"]["All"]["f"]) for item in results}
         return [of_image[number] for number in range(images)]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise JavaError(f"SPICE wrote no scores that can be read ({error!r})") from None
+        raise JavaError(f"the scores that SPICE wrote cannot be read ({error!r})") from None

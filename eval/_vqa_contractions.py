@@ -1,12 +1,12 @@
-"""Words whose apostrophes the VQA evaluator puts back ("dont" to "don't").
+"""Contractions whose apostrophes the VQA evaluator restores ("dont" to "don't").
 
-The official table maps each spelling with one apostrophe missing to the full contraction, so the
-contractions alone say everything, with these deviations from the rule:
+The official table maps each spelling with one missing apostrophe to the full contraction, so it
+follows from the contractions alone, with these exceptions:
 
-* "somebody'd" becomes "somebodyd": key and value changed places in the official table.
-* "I'm", "I've" and "I'd've" are listed there with a capital, which text made lower case can never
-  match, so they are absent here.
-* Contractions that nobody listed ("i'll", "she'd") are left as they are written.
+* "somebody'd" becomes "somebodyd": key and value are swapped in the official table.
+* "I'm", "I've" and "I'd've" are capitalized there and never match lowercase text, so they are
+  omitted here.
+* Contractions that the table does not list ("i'll", "she'd") stay unchanged.
 """
 
 __all__ = ["CONTRACTIONS"]

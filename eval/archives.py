@@ -1,8 +1,7 @@
-"""Zip files from elsewhere, opened without trusting them, and zip files of our own.
+"""Safe reading of untrusted zip archives, and reproducible writing of new ones.
 
-An archive is refused as a whole when any name in it leads outside (absolute, "..", a drive, a
-backslash), when it holds links or encrypted members, or when it would unpack to far more than text
-compresses to.
+An archive is refused if a name in it leads outside its folder (absolute path, "..", drive letter,
+backslash), if it contains links or encrypted members, or if it expands far more than text does.
 """
 
 import re
@@ -20,38 +19,38 @@ from eval.regular_files import open_regular
 
 __all__ = ["extract_members", "file_names", "write_zip"]
 
-# Annotations compress by ten to thirty; a bomb by a thousand.
-MOST_EXPANSION = 200
+# Annotations compress by a factor of ten to thirty, a zip bomb by a thousand.
+MAX_EXPANSION = 200
 ALWAYS_ALLOWED_BYTES = 1 << 26
 MAX_ARCHIVE_BYTES = 1 << 36
 BLOCK_BYTES = 1 << 20
 DRIVE = re.compile(r"[A-Za-z]:")
-# The earliest time a zip file can hold: equal contents give equal archives.
+# The earliest time that the format allows. A fixed time makes archives reproducible.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def file_names(archive: Path) -> list[str]:
-    """Return the names of the files in a zip archive, in its order.
+    """Return the names of the files in a zip archive, in order.
 
     Raises:
         InputError: There is no such archive.
-        FileFormatError: It is no zip archive, or not a harmless one.
+        FileFormatError: The file is not a zip archive, or not a safe one.
     """
     with _opened(archive) as opened:
         return [info.filename for info in opened.infolist() if not info.is_dir()]
 
 
 def extract_members(archive: Path, targets: Mapping[str, Path]) -> None:
-    """Write some files of a zip archive, each whole or not at all.
+    """Extract members of a zip archive, each atomically.
 
     Args:
         archive: The archive.
-        targets: {name in the archive: where it goes}.
+        targets: {name in the archive: output path}.
 
     Raises:
-        InputError: There is no such archive, or not enough space.
-        FileFormatError: It is no zip archive, not a harmless one, or damaged.
-        KeyError: It has no such member.
+        InputError: There is no such archive, or not enough disk space.
+        FileFormatError: The file is not a zip archive, not a safe one, or damaged.
+        KeyError: The archive has no such member.
     """
     with _opened(archive) as opened:
         for name, target in targets.items():
@@ -68,16 +67,20 @@ def extract_members(archive: Path, targets: Mapping[str, Path]) -> None:
             except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
                 raise FileFormatError(
                     f"{archive}: {name} in it cannot be unpacked ({error}): the archive is "
-                    "damaged. Delete it and get it again."
+                    "damaged. Delete it and download it again."
                 ) from None
 
 
 def write_zip(path: Path, files: Mapping[str, Path]) -> None:
-    """Write a zip archive atomically; the same contents always give the same bytes.
+    """Write a zip archive atomically. Equal contents give equal bytes.
 
     Args:
         path: The archive.
-        files: {name in the archive: the file}.
+        files: {name in the archive: path of the file}.
+
+    Raises:
+        InputError: A file is missing or is not a regular file.
+        OutputError: The archive cannot be written.
     """
     with (
         atomic_path(path) as temporary,
@@ -106,28 +109,28 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
             archive = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
             raise FileFormatError(
-                f"{path} is not a whole zip archive ({error}). Delete it and get it again."
+                f"{path} is not a complete zip archive ({error}). Delete it and download it again."
             ) from None
         with archive:
-            _require_harmless(path, archive.infolist())
+            _require_safe(path, archive.infolist())
             yield archive
 
 
-def _require_harmless(path: Path, members: list[zipfile.ZipInfo]) -> None:
+def _require_safe(path: Path, members: list[zipfile.ZipInfo]) -> None:
     for info in members:
         if fault := _fault(info):
             raise FileFormatError(
-                f"{path} is refused: {info.orig_filename!a:.80} in it {fault}. An official archive "
-                "has nothing of the kind; get it from its official address."
+                f"{path} is refused: {info.orig_filename!a:.80} in it {fault}. Official archives "
+                "contain nothing of the kind; download it from the official address."
             )
     names = [info.filename for info in members]
     if len(set(names)) < len(names):
-        raise FileFormatError(f"{path} is refused: it holds two files of the same name")
+        raise FileFormatError(f"{path} is refused: it contains two files of the same name")
     unpacked = sum(info.file_size for info in members)
-    if unpacked > max(ALWAYS_ALLOWED_BYTES, MOST_EXPANSION * path.stat().st_size):
+    if unpacked > max(ALWAYS_ALLOWED_BYTES, MAX_EXPANSION * path.stat().st_size):
         raise FileFormatError(
-            f"{path} is refused: its {path.stat().st_size:,} bytes claim to unpack to "
-            f"{unpacked:,}, more than annotations compress to"
+            f"{path} is refused: its {path.stat().st_size:,} bytes claim to expand to "
+            f"{unpacked:,}, far more than annotations do"
         )
 
 
@@ -149,5 +152,5 @@ def _require_space(needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
-            f"{folder} has {free:,} bytes free, and {needed:,} are needed; free some space"
+            f"{folder} has {free:,} bytes of free space, {needed:,} are needed; free some space"
         )

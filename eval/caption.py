@@ -1,16 +1,16 @@
 """COCO caption metrics exactly as the official evaluator computes them.
 
-The rules are those of coco-caption as packaged in pycocoevalcap 1.2: BLEU, ROUGE-L and CIDEr-D by
-its own scorers, tokens and METEOR by its jars. What is done otherwise:
+The rules are those of coco-caption as packaged in pycocoevalcap 1.2. BLEU, ROUGE-L and CIDEr-D use
+its scorers; tokenization and METEOR use its JAR files. The differences are:
 
-* Captions are tokenised in a folder of their own, and every line separator counts as a space;
-  officially all but the line feed move the captions that follow to other images.
-* Java programs run under a time limit, and what they print is kept for the error message. A metric
-  that cannot be computed is `None` and has a reason; the others are not lost.
+* Captions are tokenized in a temporary folder, and every line separator counts as a space.
+  Officially, all separators except the line feed shift the following captions to other images.
+* Java programs run with a time limit, and their output is kept for error messages. A metric that
+  cannot be computed is `None` and has a reason; the other metrics are still returned.
 * METEOR, which takes longest, runs while Python computes the others.
 
-CIDEr weighs words by how many of the evaluated images they are said of, so it depends on which
-images are evaluated, and is 0 for a single one.
+CIDEr weights a word by the number of evaluated images that it describes. It therefore depends on
+the set of evaluated images, and is 0 for a single image.
 """
 
 import logging
@@ -21,7 +21,7 @@ from functools import partial
 
 from eval._java import JavaError
 from eval._meteor import Meteor
-from eval._ptb import SHIFTING_SEPARATOR, tokenise
+from eval._ptb import SHIFTING_SEPARATOR, tokenize
 from eval._spice import spice
 from eval.errors import InputError
 from eval.submissions import first_five, require_predictions, require_same_ids
@@ -31,7 +31,7 @@ __all__ = ["METRICS", "CaptionScores", "score_captions"]
 BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
 METRICS = (*BLEU, "meteor", "rouge_l", "cider", "spice")
 
-# Overall, and of each image in order.
+# The score of the whole set, and the score of each image in order.
 Scores = tuple[float, Sequence[float]]
 
 log = logging.getLogger(__name__)
@@ -42,9 +42,10 @@ class CaptionScores:
     """Scores on the official script's scale: CIDEr in [0, 10], all others in [0, 1].
 
     Args:
-        metrics: All of `METRICS`, `None` for those that could not be computed.
-        per_image: {metric: {image id: score}} for those that could. BLEU and METEOR overall are
-            not the mean of the images, but computed from the sums of their counts.
+        metrics: Scores of the whole set for all of `METRICS`; `None` for those that could not be
+            computed.
+        per_image: {metric: {image ID: score}} for the metrics that are not `None`. BLEU and METEOR
+            of the whole set are computed from sums of counts, not as the mean over images.
         reasons: Why each metric that is `None` could not be computed, and how to get it.
     """
 
@@ -63,28 +64,28 @@ def score_captions(
     """Score one caption per image.
 
     Args:
-        captions: {image id: caption}.
-        references: {image id: what people said}, of all images to evaluate, in the official
-            file's order.
-        time_limit: Seconds each Java program may take; `None` for generous limits that grow with
-            the number of images.
-        strict_official: Let line separators in captions shift those behind them to other images,
-            as they officially do.
+        captions: {image ID: caption}.
+        references: {image ID: reference captions} for all images to evaluate, in the order of the
+            official file.
+        time_limit: Time limit in seconds of each Java program; `None` for generous limits that
+            grow with the number of images.
+        strict_official: Whether line separators in captions shift the following captions to other
+            images, as in the official code.
 
     Raises:
-        PredictionError: Captions are missing or there are some for other images.
-        InputError: A text is not valid Unicode, or no reference holds a word.
-        ValueError: There are no images, or one has no reference.
+        PredictionError: Captions are missing or belong to other images.
+        InputError: A text is not valid Unicode, or no reference contains a word.
+        ValueError: There are no images, or an image has no reference.
     """
     require_same_ids(references, require_predictions(captions))
     if not references or not all(references.values()):
-        raise ValueError("each image needs a reference caption, and there must be an image")
+        raise ValueError("expected at least one image, and a reference caption for each")
     if not strict_official:
-        _warn_of_separators(captions, references)
+        _warn_about_separators(captions, references)
     try:
-        found, reasons = _computed(captions, references, time_limit, strict_official)
+        found, reasons = _compute(captions, references, time_limit, strict_official)
     except JavaError as error:
-        # Without tokens there is nothing to count.
+        # All metrics require tokens.
         found, reasons = {}, dict.fromkeys(METRICS, str(error))
     return CaptionScores(
         metrics={name: found[name][0] if name in found else None for name in METRICS},
@@ -97,37 +98,37 @@ def score_captions(
     )
 
 
-def _computed(
+def _compute(
     captions: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
     time_limit: float | None,
     strict_official: bool,
 ) -> tuple[dict[str, Scores], dict[str, str]]:
-    tokenised = partial(tokenise, time_limit=time_limit, strict_official=strict_official)
+    tokenized = partial(tokenize, time_limit=time_limit, strict_official=strict_official)
     reasons: dict[str, str] = {}
-    # The order of closing matters: killing METEOR is what ends the thread that talks to it.
+    # METEOR must be killed before the thread that waits for it is joined.
     with (
         ThreadPoolExecutor(max_workers=1) as in_background,
         Meteor(len(references), time_limit=time_limit) as program,
     ):
-        tokens = iter(tokenised([text for texts in references.values() for text in texts]))
+        tokens = iter(tokenized([text for texts in references.values() for text in texts]))
         gold = [[next(tokens) for _ in texts] for texts in references.values()]
-        said = tokenised([captions[image] for image in references])
+        candidates = tokenized([captions[image] for image in references])
         _require_words(gold)
-        meteor = in_background.submit(program.score, said, gold)
-        found = _scores_in_python(said, gold)
+        meteor = in_background.submit(program.score, candidates, gold)
+        found = _scores_in_python(candidates, gold)
         try:
             found["meteor"] = meteor.result()
         except JavaError as error:
             reasons["meteor"] = str(error)
     try:
-        found["spice"] = spice(said, gold, time_limit=time_limit)
+        found["spice"] = spice(candidates, gold, time_limit=time_limit)
     except JavaError as error:
         reasons["spice"] = str(error)
     return found, reasons
 
 
-def _warn_of_separators(
+def _warn_about_separators(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> None:
     images = [
@@ -137,8 +138,8 @@ def _warn_of_separators(
     ]
     if images:
         log.warning(
-            "captions of %s images hold line separators (%s). They count as spaces here; the "
-            "official script would move the captions behind them to other images.",
+            "captions of %s images contain line separators (%s), which count as spaces; the "
+            "official script would shift the following captions to other images",
             f"{len(images):,}",
             first_five(images),
         )
@@ -147,19 +148,19 @@ def _warn_of_separators(
 def _require_words(gold: Sequence[Sequence[str]]) -> None:
     if not any(text.split() for texts in gold for text in texts):
         raise InputError(
-            f"none of the reference captions of {len(gold):,} images holds a word; are these the "
-            "right annotations?"
+            f"the reference captions of {len(gold):,} images contain no words; check that these "
+            "are the right annotations"
         )
 
 
-def _scores_in_python(said: Sequence[str], gold: Sequence[Sequence[str]]) -> dict[str, Scores]:
-    """The metrics that need no Java beyond the tokens, by the library's scorers."""
-    # Numpy and a debugger come with them, which nobody needs who scores something else.
+def _scores_in_python(captions: Sequence[str], gold: Sequence[Sequence[str]]) -> dict[str, Scores]:
+    """Return the metrics that need Java only for the tokens, by the library's scorers."""
+    # These modules import NumPy and a debugger, which other tasks do not need.
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    candidates = {number: [caption] for number, caption in enumerate(said)}
+    candidates = {number: [caption] for number, caption in enumerate(captions)}
     references = dict(enumerate(gold))
     overall, each = Bleu(len(BLEU)).compute_score(references, candidates, verbose=0)
     found: dict[str, Scores] = dict(zip(BLEU, zip(overall, each, strict=True), strict=True))

@@ -1,9 +1,9 @@
-"""What can be wrong with the files a user hands to an evaluator.
+"""Errors caused by user input.
 
     InputError
-    ├── FileFormatError      a file is not what its format says
+    ├── FileFormatError      a file does not follow its format
     ├── OutputError          a file cannot be written
-    └── PredictionError      predictions do not match the examples they answer
+    └── PredictionError      predictions do not match the examples
 
 Each message says what was found, what was expected and what to do. The command line prints it
 without a traceback and exits with code 1.
@@ -13,11 +13,11 @@ __all__ = ["FileFormatError", "InputError", "OutputError", "PredictionError"]
 
 
 class InputError(Exception):
-    """A problem with what the user gave or has, not with the program."""
+    """A problem with the user's arguments or files, not with the program."""
 
 
 class FileFormatError(InputError):
-    """A file cannot be read as its format demands."""
+    """A file does not follow its format."""
 
 
 class PredictionError(InputError):
@@ -25,4 +25,4 @@ class PredictionError(InputError):
 
 
 class OutputError(InputError):
-    """A file cannot be written where the user wants it."""
+    """A file cannot be written."""

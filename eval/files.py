@@ -1,4 +1,4 @@
-"""Texts and JSON read with messages a person can act on."""
+"""Reading of text and JSON files, with actionable error messages."""
 
 import codecs
 import gc
@@ -29,11 +29,11 @@ __all__ = [
     "unique_fields",
 ]
 
-# The largest official file that is parsed whole has 400 MB.
+# The largest official file that is parsed as a whole has 400 MB.
 MAX_TEXT_BYTES = 1 << 31
-# Records, recipes and the like have kilobytes, answer lists in them megabytes.
+# Records and recipes take kilobytes, the answer lists in them megabytes.
 MAX_RUN_FILE_BYTES = 1 << 26
-# What packed files begin with; no text does.
+# The first bytes of compressed files, with which no text begins.
 PACKED_FORMATS = {
     b"\x1f\x8b": "gzip",
     b"PK\x03\x04": "zip",
@@ -43,10 +43,10 @@ PACKED_FORMATS = {
     b"7z\xbc\xaf\x27\x1c": "7z",
 }
 MAX_MAGIC_BYTES = max(map(len, PACKED_FORMATS))
-# How JSON writes half a character; two of them make one.
+# An escaped surrogate, half of a character in JSON.
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-CONTEXT = 20
-# Files that were joined from several may hold more than the one at their beginning.
+CONTEXT_CHARACTERS = 20
+# Concatenated files may contain several, not only at the beginning.
 BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -59,18 +59,19 @@ def open_text(
     max_bytes: int = MAX_TEXT_BYTES,
     keep_byte_order_mark: bool = False,
 ) -> Iterator[TextIO]:
-    """Open a text file to read in the block; see `open_regular` for what is refused.
+    """Open a UTF-8 text file for reading; see `open_regular` for what is refused.
 
     Args:
         path: The file.
-        expected: What it should hold, for messages ("the official VQA v2 questions").
-        newline: As for `open`: a line feed keeps other separators in a line's text.
+        expected: Description of the expected content, for messages ("the official VQA v2
+            questions").
+        newline: As for `open`: with a line feed, other separators do not end a line.
         max_bytes: Size limit.
-        keep_byte_order_mark: Leave a byte-order mark in the text instead of skipping it.
+        keep_byte_order_mark: Whether to leave a byte-order mark in the text instead of skipping it.
 
     Raises:
         InputError: There is no such file, or it is not a regular file.
-        FileFormatError: It is too large, or not UTF-8; the message gives the place.
+        FileFormatError: The file is too large or not UTF-8; the message gives the position.
     """
     with open_regular(path, expected=expected, max_bytes=max_bytes) as binary:
         head = binary.peek(MAX_MAGIC_BYTES)
@@ -85,13 +86,13 @@ def open_text(
             yield io.TextIOWrapper(binary, encoding, newline=newline)
         except UnicodeDecodeError:
             raise FileFormatError(
-                f"{path}: {_first_wrong_byte(path, max_bytes)} is not UTF-8 text; expected "
+                f"{path}: {_first_invalid_byte(path, max_bytes)} is not UTF-8 text; expected "
                 f"{expected}"
             ) from None
 
 
 def has_byte_order_mark(path: Path, *, expected: str) -> bool:
-    """Whether a file begins with the byte-order mark of UTF-8.
+    """Return whether a file begins with the byte-order mark of UTF-8.
 
     Raises:
         InputError: There is no such file, or it is not a regular file.
@@ -101,7 +102,7 @@ def has_byte_order_mark(path: Path, *, expected: str) -> bool:
 
 
 def _wide_encoding(head: bytes) -> str | None:
-    """Name the encoding of more than a byte per letter that a text begins in, if it does."""
+    """Return "UTF-16" or "UTF-32" if a text is encoded so; otherwise `None`."""
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "UTF-32"
     zeros = [byte == 0 for byte in head[:2]]
@@ -110,11 +111,11 @@ def _wide_encoding(head: bytes) -> str | None:
 
 
 def _packed_format(head: bytes) -> str | None:
-    """Name the format of an archive or a compressed file, if a file begins as one."""
+    """Return the format of an archive or compressed file; otherwise `None`."""
     return next((name for magic, name in PACKED_FORMATS.items() if head.startswith(magic)), None)
 
 
-def _first_wrong_byte(path: Path, max_bytes: int) -> str:
+def _first_invalid_byte(path: Path, max_bytes: int) -> str:
     if is_shell_pipe(path):
         return "something in it"
     before = 0
@@ -133,12 +134,13 @@ def read_json(path: Path, *, expected: str, max_bytes: int = MAX_TEXT_BYTES) -> 
 
     Args:
         path: The file.
-        expected: What the file should hold, for the message ("the official VQA v2 questions").
+        expected: Description of the expected content, for messages ("the official VQA v2
+            questions").
         max_bytes: Size limit.
 
     Raises:
         InputError: There is no such file, or it cannot be read.
-        FileFormatError: The text is not JSON, ends too early or repeats a key in an object.
+        FileFormatError: The text is not JSON, is truncated, or repeats a key in an object.
     """
     with open_text(path, expected=expected, max_bytes=max_bytes) as file:
         text = file.read().lstrip(BYTE_ORDER_MARK)
@@ -150,11 +152,11 @@ def parse_json(text: str, path: Path, *, expected: str) -> Any:
 
     Args:
         text: The document.
-        path: The file it is from, for messages.
-        expected: What the file should hold, for messages.
+        path: The file that contains it, for messages.
+        expected: Description of the expected content, for messages.
 
     Raises:
-        FileFormatError: The text is not JSON, ends too early or repeats a key in an object; the
+        FileFormatError: The text is not JSON, is truncated, or repeats a key in an object; the
             message gives the position or the key.
     """
     try:
@@ -162,10 +164,10 @@ def parse_json(text: str, path: Path, *, expected: str) -> Any:
             value = json.loads(text, object_pairs_hook=unique_fields)
     except json.JSONDecodeError as error:
         at_end = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
-        truncated = " (the file seems cut short)" if at_end else ""
+        truncated = " (the file seems truncated)" if at_end else ""
         raise FileFormatError(
             f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: "
-            f"{error.msg}{truncated}; expected {expected}. Fetch or write the file again."
+            f"{error.msg}{truncated}; expected {expected}. Download or write the file again."
         ) from None
     except (RecursionError, ValueError) as error:
         raise FileFormatError(f"{path}: {explain_json_error(error)}; expected {expected}") from None
@@ -174,35 +176,35 @@ def parse_json(text: str, path: Path, *, expected: str) -> Any:
 
 
 def require_unicode(text: str, value: object, place: str, *, expected: str) -> None:
-    """Refuse JSON that holds half of a character, which could not be written again.
+    """Refuse JSON with lone surrogates, which cannot be written again.
 
     Args:
         text: The JSON.
-        value: What was parsed of it.
-        place: The file, and the line if there are several, for messages.
-        expected: What the file should hold, for messages.
+        value: The parsed JSON.
+        place: The file, and the line if it has several, for messages.
+        expected: Description of the expected content, for messages.
 
     Raises:
-        FileFormatError: A text in it is not valid Unicode.
+        FileFormatError: A string is not valid Unicode.
     """
     if SURROGATE.search(text) is None:
         return
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        start = max(0, error.start - CONTEXT)
-        wrong = str(error.object)[start : error.end + CONTEXT]
+        start = max(0, error.start - CONTEXT_CHARACTERS)
+        wrong = str(error.object)[start : error.end + CONTEXT_CHARACTERS]
         raise FileFormatError(
             f"{place}: the text {wrong!a:.60} is not valid Unicode; expected {expected}"
         ) from None
 
 
 class _RepeatedKeyError(ValueError):
-    """An object holds a key more than once, so its value is ambiguous."""
+    """An object contains a key more than once, so its value is ambiguous."""
 
 
 def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its fields; to be given to `json` as `object_pairs_hook`.
+    """Return the fields of a JSON object as a dictionary; an `object_pairs_hook` for `json`.
 
     Raises:
         ValueError: A key occurs more than once.
@@ -219,7 +221,7 @@ def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def explain_json_error(error: RecursionError | ValueError) -> str:
-    """Return why JSON cannot be read, for errors other than those of its syntax."""
+    """Return why JSON cannot be read, in words for a message."""
     if isinstance(error, RecursionError):
         return "lists nested too deeply"
     if isinstance(error, _RepeatedKeyError | json.JSONDecodeError):
@@ -229,7 +231,7 @@ def explain_json_error(error: RecursionError | ValueError) -> str:
 
 @contextmanager
 def garbage_collection_paused() -> Iterator[None]:
-    """Do not look for cycles in the block: JSON has none, and millions of objects take long."""
+    """Pause garbage collection: JSON has no cycles, and checking millions of objects is slow."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

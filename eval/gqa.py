@@ -2,15 +2,15 @@
 
 The rules (Hudson and Manning, arXiv 1902.09506, and the script of the data set's site):
 
-* An answer is right when it is the gold text to the letter: no case, space or article is forgiven.
-* All metrics run over the balanced questions; only consistency looks at unbalanced ones too.
-* Validity and plausibility compare with the choices file, but for questions whose detailed type
-  says "Common" with "color", "material" and "shape".
+* An answer is correct if it equals the gold answer exactly, including case, spaces and articles.
+* All metrics run over the balanced questions. Only consistency uses unbalanced ones too.
+* Validity and plausibility compare with the choices file. Questions with "Common" in their detailed
+  type compare with "color", "material" and "shape" instead.
 * The distribution is a chi-square of raw counts over the gold answers of each global group,
   weighted by the group's size and divided by 100. Lower is better.
 
-Where the official script prints 0 for what it could not compute, or stops, a metric here is `None`
-with a reason.
+A metric is `None` with a reason if the official script prints 0 because it cannot compute it, or
+stops.
 """
 
 from collections import Counter, defaultdict
@@ -30,25 +30,23 @@ __all__ = ["GqaScores", "TypeAccuracy", "reasoning_steps", "score_gqa"]
 Trait = TypeVar("Trait", str, int)
 
 OPEN_TYPE = "query"
-ANSWERS_ABOUT_COMMON = ("color", "material", "shape")
+COMMON_ANSWERS = ("color", "material", "shape")
 
 NO_CHOICES = (
-    "there is no choices file, which says what answers are valid and plausible; the evaluation "
-    "archive of the data set's site has train_choices.json and val_choices.json, and no other split"
+    "there is no choices file, which lists the valid and plausible answers; the evaluation archive "
+    "of the data set's site has train_choices.json and val_choices.json, but no other split"
 )
-NOTHING_OF_THIS_KIND = "no balanced question of this file is {kind}"
-NO_GROUP = (
-    "no balanced question belongs to a global group (groups.global), over which answers are counted"
-)
+NO_QUESTIONS = "no balanced question of this file is {kind}"
+NO_GROUP = "no balanced question has a global group (groups.global), over which answers are counted"
 
 
 @dataclass(frozen=True, slots=True)
 class TypeAccuracy:
-    """Accuracy over the questions of one kind.
+    """Accuracy over the questions of one type.
 
     Args:
-        accuracy: Percentage of right answers.
-        count: How many balanced questions there are.
+        accuracy: Percentage of correct answers.
+        count: Number of balanced questions.
     """
 
     accuracy: float
@@ -57,22 +55,24 @@ class TypeAccuracy:
 
 @dataclass(frozen=True, slots=True)
 class GqaScores:
-    """Percentages, unrounded; `None` where the given files do not allow a metric.
+    """GQA's metrics, in unrounded percent; `None` for metrics that the given files do not allow.
 
     Args:
-        accuracy: Right answers among the balanced questions.
-        binary: The same over questions that offer the answers (all but "query").
-        open: The same over "query" questions.
-        validity: Answers that could answer the question.
-        plausibility: Answers that make sense in the world.
-        consistency: Right answers to what a rightly answered question entails, averaged over the
-            entailing questions.
-        distribution: Chi-square between gold and predicted answers; no percentage, lower is better.
-        accuracy_per_structural_type: Over "verify", "query", "choose", "logical" and "compare".
-        accuracy_per_semantic_type: Over "obj", "attr", "cat", "rel" and "global".
-        accuracy_per_length: Over the number of words.
-        accuracy_per_steps: Over the number of reasoning steps.
-        per_question: Whether each answered question was answered right, balanced or not.
+        accuracy: Correct answers among the balanced questions.
+        binary: Accuracy over questions that offer the answers (all but "query").
+        open: Accuracy over "query" questions.
+        validity: Answers within the question's scope.
+        plausibility: Answers that make sense in the real world.
+        consistency: Correct answers to the questions that a correctly answered question entails,
+            averaged over the entailing questions.
+        distribution: Chi-square between gold and predicted answers. Not a percentage; lower is
+            better.
+        accuracy_per_structural_type: Accuracy by "verify", "query", "choose", "logical" and
+            "compare".
+        accuracy_per_semantic_type: Accuracy by "obj", "attr", "cat", "rel" and "global".
+        accuracy_per_length: Accuracy by number of words.
+        accuracy_per_steps: Accuracy by number of reasoning steps.
+        per_question: Whether each predicted answer is correct, including unbalanced questions.
         reasons: Why each metric that is `None` could not be computed.
     """
 
@@ -102,23 +102,24 @@ def score_gqa(
     """Score predictions against official questions.
 
     Args:
-        predictions: {question id: answer}, for every question or for every balanced one; only the
-            first allows consistency.
-        questions: (question id, official object) pairs, such as the items of an official file. They
-            are gone through once, so they may come from a stream.
-        choices: (question id, {"valid": [...], "plausible": [...]}) pairs, gone through once.
-        strict_official: Do as the official script where it forgives or misleads: ignore predictions
-            of other questions and gaps among the unbalanced, and call 0 what has no questions.
+        predictions: {question ID: answer} for all questions or all balanced questions. Consistency
+            requires all questions.
+        questions: (question ID, official object) pairs, such as the items of an official file.
+            Iterated once, so they may come from a stream.
+        choices: (question ID, {"valid": [...], "plausible": [...]}) pairs. Iterated once.
+        strict_official: Whether to be as lenient as the official script: ignore predictions for
+            other questions and missing predictions for unbalanced ones, and score 0 for metrics
+            without questions.
 
     Raises:
-        PredictionError: Predictions are missing or there are some for other questions.
+        PredictionError: Predictions are missing or belong to other questions.
         FileFormatError: There is no balanced question, or one has no choices.
     """
     require_predictions(predictions)
     allowed = None if choices is None else _Allowed(predictions, choices)
     tally = _Tally()
     for id_, question in questions:
-        tally.see(id_, question, predictions.get(id_), allowed)
+        tally.add(id_, question, predictions.get(id_), allowed)
     _require_predictions(tally, predictions, strict_official=strict_official)
     if not tally.balanced_ids:
         raise FileFormatError(
@@ -131,17 +132,17 @@ def score_gqa(
 
 
 def reasoning_steps(semantic: Iterable[Mapping[str, Any]]) -> int:
-    """Count the operations of a question's program, without those that only close it."""
+    """Count the operations of a question's program, without the closing ones."""
     steps = 0
     for each in semantic:
         text = f"{each['operation']}: {each['argument']}"
-        # One by one, since scoring spends much of its time here.
+        # Spelled out, since scoring spends much of its time here.
         steps += not ("exist" in text or "query: name" in text or "choose name" in text)
     return steps
 
 
 class _Allowed:
-    """Whether each prediction is among the valid and among the plausible answers."""
+    """A lookup of whether each prediction is valid and plausible."""
 
     def __init__(
         self,
@@ -161,7 +162,8 @@ class _Allowed:
         if missing := [id_ for id_ in ids if id_ not in self._of_id]:
             raise FileFormatError(
                 f"{len(missing):,} balanced questions have no entry in the choices file "
-                f"({first_five(missing)}); expected one for each. Is it the file of this split?"
+                f"({first_five(missing)}); expected one per question. Check that it is the file of "
+                "this split."
             )
 
 
@@ -170,17 +172,17 @@ class _Kind(NamedTuple):
     semantic: str
     length: int
     steps: int
-    right: bool
+    correct: bool
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What is remembered of the questions gone through."""
+    """Counts over the questions seen so far."""
 
     ids: list[str] = field(default_factory=list)
     balanced_ids: list[str] = field(default_factory=list)
-    right: dict[str, bool] = field(default_factory=dict)
-    # Of the balanced questions that were answered; a `_Kind` is made of a key once, at the end.
+    correct: dict[str, bool] = field(default_factory=dict)
+    # Balanced questions with a prediction, by the fields of `_Kind`. Plain tuples are faster.
     counts: defaultdict[tuple[str, str, int, int, bool], int] = field(
         default_factory=lambda: defaultdict(int)
     )
@@ -190,7 +192,7 @@ class _Tally:
     predicted: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     inferred: dict[str, list[str]] = field(default_factory=dict)
 
-    def see(
+    def add(
         self,
         id_: str,
         question: Mapping[str, Any],
@@ -198,9 +200,9 @@ class _Tally:
         allowed: _Allowed | None,
     ) -> None:
         self.ids.append(id_)
-        right = prediction == question["answer"]
+        correct = prediction == question["answer"]
         if prediction is not None:
-            self.right[id_] = right
+            self.correct[id_] = correct
         if not question["isBalanced"]:
             return
         self.balanced_ids.append(id_)
@@ -209,10 +211,10 @@ class _Tally:
         types = question["types"]
         length = len(question["question"].split())
         steps = reasoning_steps(question["semantic"])
-        self.counts[types["structural"], types["semantic"], length, steps, right] += 1
+        self.counts[types["structural"], types["semantic"], length, steps, correct] += 1
         if allowed is not None:
             if "Common" in types["detailed"]:
-                valid = plausible = prediction in ANSWERS_ABOUT_COMMON
+                valid = plausible = prediction in COMMON_ANSWERS
             else:
                 valid, plausible = allowed.of(id_)
             self.valid += valid
@@ -228,13 +230,13 @@ class _Tally:
 
     def accuracy_per(self, trait: Callable[[_Kind], Trait]) -> dict[Trait, TypeAccuracy]:
         totals: Counter[Trait] = Counter()
-        rights: Counter[Trait] = Counter()
+        num_correct: Counter[Trait] = Counter()
         for key, count in self.counts.items():
             kind = _Kind(*key)
             totals[trait(kind)] += count
-            rights[trait(kind)] += count * kind.right
+            num_correct[trait(kind)] += count * kind.correct
         return {
-            each: TypeAccuracy(rights[each] / totals[each] * 100, totals[each])
+            each: TypeAccuracy(num_correct[each] / totals[each] * 100, totals[each])
             for each in sorted(totals)
         }
 
@@ -242,19 +244,19 @@ class _Tally:
 def _require_predictions(
     tally: _Tally, predictions: Mapping[str, str], *, strict_official: bool
 ) -> None:
-    balanced_only = len(tally.right) == tally.answered()
+    balanced_only = len(tally.correct) == tally.answered()
     expected = tally.balanced_ids if balanced_only or strict_official else tally.ids
-    if not strict_official and len(expected) == len(tally.right) == len(predictions):
+    if not strict_official and len(expected) == len(tally.correct) == len(predictions):
         return
-    strays = {
-        id_.lstrip("0") for id_ in predictions if isinstance(id_, str) and id_ not in tally.right
+    unknown = {
+        id_.lstrip("0") for id_ in predictions if isinstance(id_, str) and id_ not in tally.correct
     }
-    lost = [id_ for id_ in expected if id_ not in tally.right and id_.lstrip("0") in strays]
+    lost = [id_ for id_ in expected if id_ not in tally.correct and id_.lstrip("0") in unknown]
     if lost:
         raise PredictionError(
-            f"{len(lost):,} questions have a prediction only under an id without its leading "
-            f"zeros ({first_five(lost)}): ids were turned into integers somewhere. GQA ids are "
-            "texts; keep them so from the questions file to the predictions file."
+            f"{len(lost):,} questions have a prediction only under an ID without its leading "
+            f"zeros ({first_five(lost)}), as if IDs were converted to integers. GQA IDs are "
+            "strings; keep them as strings from the questions file to the predictions file."
         )
     given: Collection[str] = predictions
     if strict_official:
@@ -263,61 +265,61 @@ def _require_predictions(
 
 
 def _scores(tally: _Tally, allowed: _Allowed | None, *, strict_official: bool) -> GqaScores:
-    nothing = 0.0 if strict_official else None
-    consistency, inconsistent = _consistency(tally, right_only=strict_official)
-    by_openness = tally.accuracy_per(lambda kind: kind.structural == OPEN_TYPE)
+    missing_score = 0.0 if strict_official else None
+    consistency, no_consistency = _consistency(tally, correct_only=strict_official)
+    by_open = tally.accuracy_per(lambda kind: kind.structural == OPEN_TYPE)
     scores = GqaScores(
         accuracy=tally.accuracy_per(lambda _: "all")["all"].accuracy,
-        binary=by_openness[False].accuracy if False in by_openness else nothing,
-        open=by_openness[True].accuracy if True in by_openness else nothing,
-        validity=nothing if allowed is None else tally.valid / tally.answered() * 100,
-        plausibility=nothing if allowed is None else tally.plausible / tally.answered() * 100,
+        binary=by_open[False].accuracy if False in by_open else missing_score,
+        open=by_open[True].accuracy if True in by_open else missing_score,
+        validity=missing_score if allowed is None else tally.valid / tally.answered() * 100,
+        plausibility=missing_score if allowed is None else tally.plausible / tally.answered() * 100,
         consistency=consistency,
         distribution=_distribution(tally),
         accuracy_per_structural_type=tally.accuracy_per(lambda kind: kind.structural),
         accuracy_per_semantic_type=tally.accuracy_per(lambda kind: kind.semantic),
         accuracy_per_length=tally.accuracy_per(lambda kind: kind.length),
         accuracy_per_steps=tally.accuracy_per(lambda kind: kind.steps),
-        per_question=tally.right,
+        per_question=tally.correct,
     )
     reasons = {
-        "binary": NOTHING_OF_THIS_KIND.format(kind="binary"),
-        "open": NOTHING_OF_THIS_KIND.format(kind='open (of the type "query")'),
+        "binary": NO_QUESTIONS.format(kind="binary"),
+        "open": NO_QUESTIONS.format(kind='open (of the type "query")'),
         "validity": NO_CHOICES,
         "plausibility": NO_CHOICES,
-        "consistency": inconsistent,
+        "consistency": no_consistency,
         "distribution": NO_GROUP,
     }
-    missing = {name: why for name, why in reasons.items() if getattr(scores, name) is None}
-    return replace(scores, reasons=missing)
+    reasons = {name: why for name, why in reasons.items() if getattr(scores, name) is None}
+    return replace(scores, reasons=reasons)
 
 
-def _consistency(tally: _Tally, *, right_only: bool) -> tuple[float | None, str]:
+def _consistency(tally: _Tally, *, correct_only: bool) -> tuple[float | None, str]:
     inferred = tally.inferred
-    if right_only:
-        inferred = {id_: ids for id_, ids in inferred.items() if tally.right[id_]}
+    if correct_only:
+        inferred = {id_: ids for id_, ids in inferred.items() if tally.correct[id_]}
     entailed = set(chain.from_iterable(inferred.values()))
-    if not entailed and not right_only:
-        return None, "no balanced question entails another (entailed), so there is none to agree"
-    unanswered = sorted(entailed.difference(tally.right))
+    if not entailed and not correct_only:
+        return None, "no balanced question entails another question (entailed)"
+    unanswered = sorted(entailed.difference(tally.correct))
     if absent := sorted(set(unanswered).difference(tally.ids)):
         return None, (
             f"{len(absent):,} of the {len(entailed):,} questions that balanced ones entail are not "
             f"in the questions file ({first_five(absent)}); score the split with all questions "
-            "(*_all_questions.json), with a prediction for each"
+            "(*_all_questions.json), and a prediction for each"
         )
     if unanswered:
         return None, (
             f"{len(unanswered):,} of the {len(entailed):,} questions that balanced ones entail "
             f"have no prediction ({first_five(unanswered)}); predict all questions of the file, "
-            "not the balanced ones alone"
+            "not only the balanced ones"
         )
     shares = [
-        sum(map(tally.right.__getitem__, ids)) / len(ids)
+        sum(map(tally.correct.__getitem__, ids)) / len(ids)
         for id_, ids in inferred.items()
-        if tally.right[id_]
+        if tally.correct[id_]
     ]
-    # From left to right; `sum` compensates rounding errors since Python 3.12.
+    # Unlike this, `sum` compensates rounding errors since Python 3.12.
     return (reduce(add, shares, 0.0) / len(shares) * 100 if shares else 0.0), ""
 
 

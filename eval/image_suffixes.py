@@ -1,4 +1,4 @@
-"""Suffixes of image files, which are no part of an image's id."""
+"""File name suffixes of images, which are not part of an image ID."""
 
 __all__ = ["COMMON_SUFFIXES", "HEIF_SUFFIXES", "IMAGE_SUFFIXES"]
 
@@ -6,6 +6,6 @@ COMMON_SUFFIXES = frozenset(
     ".avif .bmp .dib .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff"
     " .webp".split()
 )
-# Read only where `pillow-heif` is installed.
+# Require `pillow-heif`.
 HEIF_SUFFIXES = frozenset(".heic .heics .heif .heifs .hif".split())
 IMAGE_SUFFIXES = COMMON_SUFFIXES | HEIF_SUFFIXES

@@ -1,12 +1,12 @@
 """NLVR2's accuracy and consistency exactly as the official `metrics.py` computes them.
 
-Accuracy is the share of statements judged right; consistency is the share of sentences judged
-right beside every pair of images they were written for (Suhr et al., arXiv 1811.00491). Both are
-fractions. A sentence is known by its identifier without the pair, not by its text.
+Accuracy is the share of statements judged correctly. Consistency is the share of sentences judged
+correctly for every pair of images (Suhr et al., arXiv 1811.00491). Both are fractions. A sentence
+is identified by its identifier without the pair, not by its text.
 
-The official script looks past much that is wrong with a predictions file: a space after the comma
-makes an answer wrong, rows of other statements are ignored, later rows replace earlier ones. Here
-such lines are errors, unless `strict_official` asks for what the script makes of them.
+The official script silently accepts malformed predictions files: a space after the comma makes an
+answer wrong, rows of other statements are ignored, and later rows replace earlier ones. Here such
+lines are errors, unless `strict_official` is set.
 """
 
 from collections.abc import Mapping
@@ -20,17 +20,17 @@ from eval.submissions import first_five, require_predictions, require_same_ids
 __all__ = ["LABELS", "Nlvr2Scores", "read_label_lines", "score_nlvr2"]
 
 LABELS = ("True", "False")
-MOST_FAULTS_SHOWN = 5
+MAX_SHOWN_FAULTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Nlvr2Scores:
-    """Fractions, unrounded.
+    """NLVR2's metrics, as unrounded fractions.
 
     Args:
-        accuracy: Statements judged right.
-        consistency: Sentences judged right wherever they occur.
-        per_example: Whether each statement was judged right.
+        accuracy: Statements judged correctly.
+        consistency: Sentences judged correctly for all pairs of images.
+        per_example: Whether each statement was judged correctly.
     """
 
     accuracy: float
@@ -47,13 +47,13 @@ def score_nlvr2(
     """Score predictions against official labels.
 
     Args:
-        predictions: {identifier: answer}; "true" and "false" in any case may be right, all else is
-            wrong.
-        labels: {identifier: "True" or "False"}, identifiers being "split-set-pair-sentence".
-        strict_official: Ignore predictions of other statements, as the official script does.
+        predictions: {identifier: answer}. Answers are compared ignoring case.
+        labels: {identifier: "True" or "False"}, with identifiers "split-set-pair-sentence".
+        strict_official: Whether to ignore predictions for other statements, as the official script
+            does.
 
     Raises:
-        PredictionError: Predictions are missing or there are some for other statements.
+        PredictionError: Predictions are missing or belong to other statements.
         ValueError: There are no labels.
     """
     if not labels:
@@ -63,50 +63,50 @@ def score_nlvr2(
         _require_enough(predictions, labels)
     else:
         require_same_ids(labels, predictions)
-    right = {id_: predictions[id_].lower() == label.lower() for id_, label in labels.items()}
+    correct = {id_: predictions[id_].lower() == label.lower() for id_, label in labels.items()}
     consistent: dict[str, bool] = {}
-    for id_, each in right.items():
+    for id_, each in correct.items():
         sentence = _sentence_of(id_)
         consistent[sentence] = consistent.get(sentence, True) and each
     return Nlvr2Scores(
-        accuracy=sum(right.values()) / len(right),
+        accuracy=sum(correct.values()) / len(correct),
         consistency=sum(consistent.values()) / len(consistent),
-        per_example=right,
+        per_example=correct,
     )
 
 
 def read_label_lines(path: Path, *, strict_official: bool = False) -> dict[str, str]:
     """Read a predictions file: `identifier,True` or `identifier,False` on each line, no header.
 
-    A line may end after its comma where there is no answer, which is always wrong.
+    The label may be empty, which is always wrong.
 
     Args:
         path: The file.
-        strict_official: Take the lines for what the official script takes them.
+        strict_official: Whether to read malformed lines as the official script does.
 
     Raises:
         InputError: There is no such file.
-        FileFormatError: It is not text.
+        FileFormatError: The file is not text.
         PredictionError: The official script would misread lines, or stop at one.
     """
-    # The official script takes a byte-order mark for a part of the first identifier.
+    # The official script reads a byte-order mark as part of the first identifier.
     with open_text(
         path,
         expected="predictions, lines such as `dev-850-0-0,False`",
         keep_byte_order_mark=True,
     ) as file:
         lines = file.readlines()
-    return _as_the_script_reads(path, lines) if strict_official else _as_meant(path, lines)
+    return _parse_as_official(path, lines) if strict_official else _parse(path, lines)
 
 
-def _as_meant(path: Path, lines: list[str]) -> dict[str, str]:
+def _parse(path: Path, lines: list[str]) -> dict[str, str]:
     predictions: dict[str, str] = {}
     line_of: dict[str, int] = {}
     faults = []
     if lines and lines[0].startswith("\ufeff"):
         raise PredictionError(
-            f"{path} begins with a byte-order mark, which the official script takes for a part of "
-            "the first identifier; expected plain UTF-8. Save the file without the mark."
+            f"{path} begins with a byte-order mark, which the official script reads as part of the "
+            "first identifier; expected plain UTF-8. Save the file without the mark."
         )
     for number, line in enumerate(lines, 1):
         identifier, _, label = line.rstrip("\n").partition(",")
@@ -118,13 +118,13 @@ def _as_meant(path: Path, lines: list[str]) -> dict[str, str]:
         predictions[identifier] = label
         line_of.setdefault(identifier, number)
     if faults:
-        more = len(faults) - MOST_FAULTS_SHOWN
+        more = len(faults) - MAX_SHOWN_FAULTS
         raise PredictionError(
-            f"{path}: {'; '.join(faults[:MOST_FAULTS_SHOWN])}"
+            f"{path}: {'; '.join(faults[:MAX_SHOWN_FAULTS])}"
             f"{f'; {more:,} more such lines' if more > 0 else ''}. Expected one line "
-            "`identifier,True` or `identifier,False` for each statement, and nothing else; the "
-            "official script reads other lines wrongly without a word. Mend them, or ask for "
-            "its reading with --strict-official."
+            "`identifier,True` or `identifier,False` per statement, and nothing else; the official "
+            "script silently misreads other lines. Fix them, or read them as the official script "
+            "does with --strict-official."
         )
     return predictions
 
@@ -141,17 +141,17 @@ def _fault(line: str) -> str | None:
     if label in (*LABELS, ""):
         return None
     if label.capitalize() in LABELS:
-        return f"says {label!r} in the wrong case, not {label.capitalize()!r}"
-    return f"says {label!r:.40}, neither 'True' nor 'False'"
+        return f"has the label {label!r}, not {label.capitalize()!r}"
+    return f"has the label {label!r:.40}, neither 'True' nor 'False'"
 
 
-def _as_the_script_reads(path: Path, lines: list[str]) -> dict[str, str]:
+def _parse_as_official(path: Path, lines: list[str]) -> dict[str, str]:
     predictions = {}
     for number, line in enumerate(lines, 1):
         identifier, *columns = line.strip().split(",")
         if not columns:
             raise PredictionError(
-                f"{path}: line {number} has no comma, where the official script stops with an "
+                f"{path}: line {number} has no comma, so the official script stops with an "
                 "IndexError; expected `identifier,True` or `identifier,False`"
             )
         predictions[identifier] = columns[0]

@@ -1,8 +1,8 @@
-"""Files written whole or not at all, wherever their path leads.
+"""Atomic writing of output files.
 
 A path may name a regular file, a symbolic link to one, or something that must not be replaced: a
-pipe, a device, a descriptor such as `/dev/stdout`. `atomic_path` replaces the first, replaces what
-the second points to, and writes into the third.
+pipe, a device, or a descriptor such as `/dev/stdout`. `atomic_path` replaces a regular file and the
+target of a link, and writes into the others.
 """
 
 import errno
@@ -33,31 +33,31 @@ __all__ = [
 TEMPORARY_SUFFIX = ".vl-lst.tmp"
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
-# As many as Linux follows.
+# The limit of Linux.
 MAX_LINKS = 40
 
 
 def check_output(path: Path) -> None:
-    """Check that a file can be written at `path`, before the work that makes its content.
+    """Check that a file can be written at `path`, before its content is computed.
 
-    Creates nothing. Folders that do not exist yet are made by `atomic_path`.
+    Creates nothing. `atomic_path` creates missing folders.
 
     Raises:
-        OutputError: It is a folder, or cannot be created or written.
+        OutputError: The path is a folder, or the file cannot be created or written.
     """
-    with _explained(path):
+    with _explain_errors(path):
         kind = _existing_kind(path)
         if kind == stat.S_IFDIR:
-            raise OutputError(f"{path} is a folder: expected the name of a file to write")
+            raise OutputError(f"{path} is a folder: expected the path of a file to write")
         if kind == stat.S_IFSOCK:
-            raise OutputError(f"{path} is a socket: expected the name of a file to write")
+            raise OutputError(f"{path} is a socket: expected the path of a file to write")
         if not _is_replaceable(path):
             descriptor = _descriptor(path)
             if descriptor is None and not os.access(path, os.W_OK):
-                raise OutputError(f"cannot write {path}: no permission. Choose another place")
+                raise OutputError(f"cannot write {path}: no permission. Choose another path")
             if descriptor is not None and not _is_open_for_writing(descriptor):
                 raise OutputError(
-                    f"cannot write {path}: it is open for reading only. Choose another place"
+                    f"cannot write {path}: it is open for reading only. Choose another path"
                 )
             return
         folder = _target(path).parent
@@ -65,42 +65,42 @@ def check_output(path: Path) -> None:
             folder = folder.parent
         if not folder.is_dir():
             raise OutputError(
-                f"cannot write {path}: {folder} is a file, expected a folder. Choose another place"
+                f"cannot write {path}: {folder} is a file, expected a folder. Choose another path"
             )
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(
                 f"cannot write {path}: no permission to create files in {folder}. Choose another "
-                "place"
+                "path"
             )
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path whose content becomes that of `path` if the block raises nothing.
+    """Yield a temporary path whose content replaces that of `path` if the block succeeds.
 
-    A reader of a regular file sees the old file or the whole new one, whatever happens in between.
-    A symbolic link stays, and its target is replaced. A pipe, a device or a descriptor is opened
-    and written at the end of the block.
+    A reader of a regular file sees either the old file or the complete new one. A symbolic link is
+    kept, and its target is replaced. A pipe, a device or a descriptor is written at the end of the
+    block.
 
     Raises:
-        OutputError: The file cannot be written; a file that was there before is unchanged.
+        OutputError: The file cannot be written; an existing file is unchanged.
     """
     check_output(path)
     if not _is_replaceable(path):
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / "output"
             temporary.touch()
-            with _explained(path, temporary):
+            with _explain_errors(path, temporary):
                 yield temporary
                 _copy_into(temporary, path)
         return
     target = _target(path)
-    with _explained(path):
+    with _explain_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent)
+        _remove_stale(target.parent)
         handle, temporary = _create_temporary(target)
     try:
-        with _explained(path, temporary):
+        with _explain_errors(path, temporary):
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
@@ -116,7 +116,7 @@ def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
 
     Raises:
         OutputError: The file cannot be written.
-        ValueError: The value holds NaN or an infinity, which JSON does not have.
+        ValueError: The value contains NaN or an infinity, which JSON does not allow.
     """
     content = json_bytes(value, indent=indent)
     with atomic_path(path) as temporary:
@@ -124,23 +124,23 @@ def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
 
 
 def json_bytes(value: object, *, indent: int | None = 2) -> bytes:
-    """Return `value` as JSON in UTF-8, with a line feed at its end.
+    """Return `value` as JSON in UTF-8, with a trailing line feed.
 
     Raises:
-        ValueError: The value holds NaN or an infinity, which JSON does not have.
+        ValueError: The value contains NaN or an infinity, which JSON does not allow.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    # Names of files that are not UTF-8 hold lone surrogates: `\udcff`, which JSON writes alike.
+    # File names that are not UTF-8 contain lone surrogates, which JSON escapes as `\udcff`.
     return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def names_standard_output(path: Path) -> bool:
-    """Whether `path` is the standard output of this process, such as `/dev/stdout`."""
+    """Return whether `path` is the standard output of this process, such as `/dev/stdout`."""
     return _descriptor(path) == 1
 
 
 def _existing_kind(path: Path) -> int | None:
-    """File type of what `path` leads to (`stat.S_IFREG`, ...); `None` where nothing is there."""
+    """Return the file type of `path` (`stat.S_IFREG`, ...); `None` if it does not exist."""
     try:
         return stat.S_IFMT(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -156,10 +156,10 @@ def _target(path: Path) -> Path:
 
 
 def _descriptor(path: Path) -> int | None:
-    """Descriptor of this process that a path stands for; `None` where it stands for a file.
+    """Return the descriptor of this process that a path stands for; `None` for other files.
 
-    Resolving such a path does not help: with standard output redirected to a file,
-    `/dev/stdout` resolves to that file, and replacing it would lose what was printed so far.
+    Resolving the path is not enough: if standard output is redirected to a file, `/dev/stdout`
+    resolves to that file, and replacing it would lose earlier output.
     """
     own = re.compile(rf"/dev/fd|/proc/{os.getpid()}(/task/\d+)?/fd")
     for _ in range(MAX_LINKS):
@@ -185,21 +185,21 @@ def _copy_into(source: Path, path: Path) -> None:
 
 
 def _create_temporary(target: Path) -> tuple[int, Path]:
-    """Create an empty file that `_sweep` leaves alone for as long as its handle is open."""
+    """Create an empty file that `_remove_stale` keeps while its handle is open."""
     while True:
         handle, name = tempfile.mkstemp(
             prefix=f".{target.name[:40]}.", suffix=TEMPORARY_SUFFIX, dir=target.parent
         )
         _try_lock(handle)
-        # Another process may have swept it before it was locked.
+        # Another process may have removed it before it was locked.
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
         os.close(handle)
 
 
 @cache
-def _sweep(folder: Path) -> None:
-    """Remove what killed writers left in a folder; once in a process, as folders can be large."""
+def _remove_stale(folder: Path) -> None:
+    """Remove temporary files of killed writers, once per process since folders can be large."""
     for entry in os.scandir(folder):
         if entry.name.startswith(".") and entry.name.endswith(TEMPORARY_SUFFIX):
             try:
@@ -220,7 +220,7 @@ def _try_lock(handle: int) -> bool:
 
 
 def _mode(target: Path) -> int:
-    """Permissions of the file that is replaced, else those of a new file."""
+    """Return the permissions of the replaced file, or of a new file if there is none."""
     if target.exists():
         return stat.S_IMODE(target.stat().st_mode)
     umask = os.umask(0)
@@ -229,16 +229,16 @@ def _mode(target: Path) -> int:
 
 
 @contextmanager
-def _explained(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Raise what goes wrong with the file, or with its temporary, as an `OutputError`.
+def _explain_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Turn errors about a file, or its temporary file, into an `OutputError`.
 
     Raises:
-        OutputError: Names the path that the user knows.
+        OutputError: The message names `path`, not the temporary file.
     """
     try:
         yield
     except ValueError as error:
-        if temporary is not None:  # of the block that makes the content
+        if temporary is not None:  # raised by the block that computes the content
             raise
         raise OutputError(f"cannot write {str(path)!r}: {error}") from None
     except OSError as error:
@@ -248,7 +248,7 @@ def _explained(path: Path, temporary: Path | None = None) -> Iterator[None]:
         if error.errno in OUT_OF_SPACE:
             reason = "no space left on the device. Free some space and run the command again"
         elif error.errno in NO_PERMISSION:
-            reason = f"no permission ({error.strerror}). Choose another place"
+            reason = f"no permission ({error.strerror}). Choose another path"
         else:
-            reason = f"{error.strerror or error}. Choose another place"
+            reason = f"{error.strerror or error}. Choose another path"
         raise OutputError(f"cannot write {path}: {reason}") from error

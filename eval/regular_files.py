@@ -1,9 +1,9 @@
-"""Files opened such that nothing found in a folder can block the program or fill its memory.
+"""Safe opening of files: nothing in a folder can block the program or fill its memory.
 
-A folder from elsewhere may hold a named pipe, a device or a link to one under any name. Only
-regular files below a size limit are read. The exception is a pipe that the shell passes, as in
-`--predictions <(zcat results.json.gz)`: only the user can have named it, so it is read, up to
-the same limit.
+An untrusted folder may contain a named pipe, a device or a link to one under any name. Only regular
+files below a size limit are read. The exception is a pipe passed by the shell, as in
+`--predictions <(zcat results.json.gz)`: only the user can have named it, so it is read, up to the
+same limit.
 """
 
 import io
@@ -43,31 +43,35 @@ def file_kind(mode: int) -> str:
 
 
 def is_shell_pipe(path: Path) -> bool:
-    """Whether a path is how the shell names what it passes, which may be a pipe."""
+    """Return whether a path is one that the shell passes, which may be a pipe."""
     return SHELL_PIPE.fullmatch(str(path)) is not None
 
 
 def require_regular(path: Path, *, expected: str) -> None:
-    """Refuse a path that is not a regular file, so that it can be read more than once.
+    """Refuse a path that is not a regular file, which can be read more than once.
+
+    Args:
+        path: The file.
+        expected: Description of the expected content, for messages ("the record of a run").
 
     Raises:
-        InputError: There is no such file, it is not a regular file, or it may not be read.
+        InputError: There is no such file, it is not a regular file, or it is not readable.
     """
     _opened(path, expected, sys.maxsize, read_again=True).close()
 
 
 def require_regular_if_any(path: Path) -> None:
-    """Refuse a path to write or append to where something other than a regular file exists.
+    """Refuse an output path at which something other than a regular file exists.
 
     Raises:
-        InputError: There is a named pipe, a device or the like.
+        InputError: The path is a named pipe, a device or the like.
     """
     if path.exists() and (kind := _kind_of_file(path.stat().st_mode)) is not None:
         raise InputError(f"{path} is {kind}: expected a regular file or none. Remove it.")
 
 
 def _kind_of_file(mode: int) -> str | None:
-    """Return the kind of a special file, such as "a named pipe"; `None` of a regular file."""
+    """Return the kind of a special file, such as "a named pipe"; `None` for a regular file."""
     return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "a file of an unknown kind")
 
 
@@ -75,30 +79,30 @@ def _kind_of_file(mode: int) -> str | None:
 def open_regular(
     path: Path, *, expected: str, max_bytes: int, read_again: bool = False
 ) -> Iterator[io.BufferedReader]:
-    """Open a regular file to read its bytes in the block; links are followed.
+    """Open a regular file for reading in binary mode; links are followed.
 
     Args:
         path: The file.
-        expected: What it should hold, for messages ("the record of a run").
+        expected: Description of the expected content, for messages ("the record of a run").
         max_bytes: Size limit.
         read_again: Whether the content is read more than once, which a pipe does not allow.
 
     Raises:
-        InputError: There is no such file, it is not a regular file, or it may not be read.
-        FileFormatError: It is larger than the limit.
+        InputError: There is no such file, it is not a regular file, or it is not readable.
+        FileFormatError: The file is larger than the limit.
     """
     with _opened(path, expected, max_bytes, read_again) as file:
         yield io.BufferedReader(file, BLOCK_BYTES)
 
 
 def _opened(path: Path, expected: str, max_bytes: int, read_again: bool) -> "_BoundedFile":
-    passed = is_shell_pipe(path)
-    allows_pipe = passed and not read_again
-    # Without it, opening a named pipe that nobody writes to would never return.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | (0 if passed else os.O_NONBLOCK)
+    from_shell = is_shell_pipe(path)
+    allows_pipe = from_shell and not read_again
+    # Without O_NONBLOCK, opening a named pipe without a writer would block.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | (0 if from_shell else os.O_NONBLOCK)
     try:
-        # Opening some devices has effects, so they are recognised first; what is then opened may
-        # already be another file, so it is looked at again.
+        # Opening some devices has side effects, so the path is checked first. The opened file may
+        # be another one, so it is checked again.
         _require_regular(path, path.stat(), expected, max_bytes, allows_pipe)
         descriptor = os.open(path, flags)
     except FileNotFoundError:
@@ -108,9 +112,7 @@ def _opened(path: Path, expected: str, max_bytes: int, read_again: bool) -> "_Bo
             f"{path} cannot be read ({error.strerror}); expected {expected} there"
         ) from None
     except ValueError:
-        raise InputError(
-            f"{str(path)!a}: no file can have such a name; expected {expected}"
-        ) from None
+        raise InputError(f"{str(path)!a} is not a valid file name; expected {expected}") from None
     file = _BoundedFile(descriptor, path, expected, max_bytes)
     try:
         _require_regular(path, os.fstat(descriptor), expected, max_bytes, allows_pipe)
@@ -142,12 +144,12 @@ def _too_large(path: Path, found: str, expected: str, max_bytes: int) -> FileFor
 
 
 class _BoundedFile(io.FileIO):
-    """A file that gives no more than a number of bytes, whatever its size is said to be.
+    """A file with an upper limit on the bytes read, regardless of its reported size.
 
     Args:
-        descriptor: The open file; closed with this one.
-        path: For messages.
-        expected: For messages.
+        descriptor: Descriptor of the open file, which this object closes.
+        path: Path of the file, for messages.
+        expected: Description of the expected content, for messages.
         max_bytes: Size limit.
     """
 
@@ -159,13 +161,13 @@ class _BoundedFile(io.FileIO):
         self._read_bytes = 0
 
     def readinto(self, buffer: Any, /) -> int:
-        return self._counted(super().readinto(buffer))
+        return self._count(super().readinto(buffer))
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
             return self.readall()
         block = super().read(size)
-        self._counted(None if block is None else len(block))
+        self._count(None if block is None else len(block))
         return block
 
     def readall(self) -> bytes:
@@ -174,11 +176,11 @@ class _BoundedFile(io.FileIO):
             blocks.append(block)
         return b"".join(blocks)
 
-    def _counted(self, count: int | None) -> int:
-        # Some files of the kernel call themselves regular and wait for events.
+    def _count(self, count: int | None) -> int:
+        # Some kernel files are reported as regular but wait for events.
         if count is None:
             raise InputError(
-                f"{self._path} gives no content: expected a regular file with {self._expected}"
+                f"{self._path} returns no content: expected a regular file with {self._expected}"
             )
         self._read_bytes += count
         if self._read_bytes > self._max_bytes:

@@ -1,20 +1,22 @@
 """VQA v2 accuracy exactly as the official evaluator computes it, quirks included.
 
-The rules are those of `vqaEval.py` in GT-Vision-Lab/VQA (commit a013f00) run by CPython 2.7, the
-Python it was written for:
+The rules are those of `vqaEval.py` in GT-Vision-Lab/VQA (commit a013f00) under CPython 2.7, the
+version it was written for:
 
-* Nothing is normalised, not even case, when all human answers of a question are the same text.
-* Punctuation is judged on the original text, so one comma between digits turns every mark of that
-  answer from "a space" into "nothing"; at most 32 full stops are removed, and only those that no
-  digit follows.
-* Each human answer is left out in turn together with every answer object *equal* to it. Objects
-  with distinct `answer_id` never are; without ids, ten agreeing people leave nobody to agree with.
-* Digits are ASCII digits; `lower()` maps letter by letter; `round()` sends ties away from zero.
+* Nothing is normalised, not even case, if all human answers to a question are identical.
+* Punctuation is processed by looking at the original text: with one comma between digits, every
+  mark in the answer is removed instead of replaced by a space. At most 32 periods are removed, and
+  only those not followed by a digit.
+* Each human answer is left out in turn, together with all answer objects *equal* to it. Objects
+  with distinct `answer_id` are never equal; without IDs, ten identical answers leave none to agree.
+* Digits are ASCII digits, `lower()` maps letter by letter, and `round()` rounds ties away from
+  zero.
 
-Not reproduced from Python 2.7: that letters which got a lower case after Unicode 5.2 (Cherokee,
-Georgian Mtavruli, rare Latin) stay as they are, and that U+180E separates words.
+Two details of Python 2.7 are not reproduced: letters that got a lower case after Unicode 5.2
+(Cherokee, Georgian Mtavruli, rare Latin) stay unchanged there, and U+180E separates words.
 
-Unlike the official code nothing here changes its input, so annotations can be scored twice.
+Unlike the official code, these functions do not modify their input, so annotations can be scored
+again.
 """
 
 import operator
@@ -30,6 +32,7 @@ from eval._vqa_contractions import CONTRACTIONS
 from eval.submissions import require_predictions, require_same_ids
 
 __all__ = [
+    "MIN_AGREEING",
     "VqaScores",
     "answer_weights",
     "normalise_answer",
@@ -42,25 +45,26 @@ __all__ = [
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 COMMA_BETWEEN_DIGITS = re.compile("[0-9],[0-9]")
 PERIOD_WITHOUT_DIGIT_AFTER = re.compile(r"\.(?![0-9])")
-# The official call passes the flag re.UNICODE where `sub` takes a count.
-MOST_PERIODS_REMOVED = 32
+# The official call passes the flag re.UNICODE (32) as the argument `count`.
+MAX_REMOVED_PERIODS = 32
 NUMBER_WORDS = "zero one two three four five six seven eight nine ten".split()
 DIGITS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)} | {"none": "0"}
 ARTICLES = frozenset({"a", "an", "the"})
-ENOUGH_AGREEING = 3
+MIN_AGREEING = 3
 
 
 @dataclass(frozen=True, slots=True)
 class VqaScores:
-    """Percentages rounded as the official script rounds them.
+    """VQA's metrics, in percent, rounded as by the official script.
 
     Args:
         accuracy: Mean over all questions ("overall").
-        per_question_type: Mean over the questions that begin alike ("what color is the").
-        per_answer_type: Mean over "yes/no", "number" and "other".
-        per_question: Accuracy of each question, keyed by question id.
-        lenient_accuracy: What always normalising would give. Many re-implementations report this;
-            far from `accuracy` it says that answers lose points for their form alone.
+        per_question_type: Mean over the questions with the same beginning ("what color is the").
+        per_answer_type: Mean over the questions with "yes/no", "number" and "other" answers.
+        per_question: Accuracy of each question, by question ID.
+        lenient_accuracy: Accuracy if answers were always normalised, as in many
+            re-implementations. If it is much higher than `accuracy`, answers lose points for their
+            formatting.
     """
 
     accuracy: float
@@ -71,25 +75,25 @@ class VqaScores:
 
 
 def process_punctuation(text: str) -> str:
-    """Remove punctuation or replace it by spaces, as `processPunctuation` does."""
+    """Remove punctuation or replace it by spaces, as the official `processPunctuation` does."""
     comma_between_digits = COMMA_BETWEEN_DIGITS.search(text) is not None
     out = text
     for mark in PUNCTUATION:
         if mark in text:
             removed = comma_between_digits or f"{mark} " in text or f" {mark}" in text
             out = out.replace(mark, "" if removed else " ")
-    return PERIOD_WITHOUT_DIGIT_AFTER.sub("", out, count=MOST_PERIODS_REMOVED)
+    return PERIOD_WITHOUT_DIGIT_AFTER.sub("", out, count=MAX_REMOVED_PERIODS)
 
 
 def process_digits_and_articles(text: str) -> str:
-    """Lower the case, write small numbers as digits, drop articles, mend contractions."""
+    """Lowercase, convert number words to digits, drop articles, and restore contractions."""
     words = (DIGITS.get(word, word) for word in _lower(text).split())
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
 
 @lru_cache(maxsize=1 << 18)
 def normalise_answer(text: str) -> str:
-    """Return the text as the official evaluator compares it when the humans disagree."""
+    """Return the text in the form that the official evaluator compares if human answers differ."""
     return process_digits_and_articles(process_punctuation(text))
 
 
@@ -98,8 +102,8 @@ def vqa_accuracy(answer: str, human_answers: Sequence[str | Mapping[str, Any]]) 
 
     Args:
         answer: The predicted answer.
-        human_answers: What people said: the official answer objects, compared whole, or plain
-            texts, each counted as another person's.
+        human_answers: The human answers: official answer objects, which are compared as a whole,
+            or strings, each of a different person.
 
     Raises:
         ValueError: There is no human answer.
@@ -108,23 +112,23 @@ def vqa_accuracy(answer: str, human_answers: Sequence[str | Mapping[str, Any]]) 
         {"answer": human, "answer_id": number} if isinstance(human, str) else human
         for number, human in enumerate(human_answers)
     ]
-    return _Humans(objects).accuracy_of(answer)
+    return _HumanAnswers(objects).accuracy_of(answer)
 
 
 def answer_weights(answers: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
-    """Return the answers worth predicting and the official accuracy each would get.
+    """Return the answers that score, each with its official accuracy.
 
     Args:
         answers: The official answer objects of one question.
 
     Returns:
-        Distinct answers, normalised where the official evaluator would, the most frequent first;
-        answers that score nothing are left out.
+        Distinct answers in descending frequency, normalised if the official evaluator does so.
+        Answers with an accuracy of 0 are left out.
 
     Raises:
         ValueError: There is no human answer.
     """
-    humans = _Humans(answers)
+    humans = _HumanAnswers(answers)
     candidates = [text for text, _ in Counter(humans.compared).most_common()]
     weights = [(text, humans.accuracy_of(text)) for text in candidates]
     return [(text, weight) for text, weight in weights if weight > 0]
@@ -139,13 +143,13 @@ def score_vqa(
     """Score predictions against official annotations.
 
     Args:
-        predictions: {question id: answer}.
+        predictions: {question ID: answer}.
         annotations: The objects of the official file, with `question_id`, `question_type`,
-            `answer_type` and `answers`. They are not changed.
-        decimals: Digits after the point of each percentage, 2 in the official script.
+            `answer_type` and `answers`. They are not modified.
+        decimals: Number of decimals of each percentage. Default: 2, as in the official script.
 
     Raises:
-        PredictionError: Predictions are missing or there are some for other questions.
+        PredictionError: Predictions are missing or belong to other questions.
         ValueError: There are no annotations, or a question has no human answers.
     """
     require_predictions(predictions, text_ids=False)
@@ -160,7 +164,7 @@ def score_vqa(
     rounded = _Rounded(decimals)
     for annotation in annotations:
         answer = predictions[annotation["question_id"]]
-        humans = _Humans(annotation["answers"])
+        humans = _HumanAnswers(annotation["answers"])
         accuracy = humans.accuracy_of(answer)
         overall.append(accuracy)
         lenient.append(humans.lenient_accuracy_of(answer) if humans.unanimous else accuracy)
@@ -176,46 +180,46 @@ def score_vqa(
     )
 
 
-class _Humans:
-    """The human answers of one question, in the form predictions are compared with."""
+class _HumanAnswers:
+    """The human answers to one question, in the form that predictions are compared with."""
 
-    __slots__ = ("_alike", "compared", "unanimous")
+    __slots__ = ("_left_out", "compared", "unanimous")
 
     def __init__(self, answers: Sequence[Mapping[str, Any]]) -> None:
         if not answers:
-            raise ValueError("accuracy needs at least one human answer")
+            raise ValueError("expected at least one human answer")
         tidied = [_tidy(answer["answer"]) for answer in answers]
         self.unanimous = len(set(tidied)) == 1
         self.compared = tidied if self.unanimous else [normalise_answer(text) for text in tidied]
-        self._alike = _positions_left_out(answers, self.compared)
+        self._left_out = _positions_left_out(answers, self.compared)
 
     def accuracy_of(self, answer: str) -> float:
         tidied = _tidy(answer)
         return self._agreement(tidied if self.unanimous else normalise_answer(tidied))
 
     def lenient_accuracy_of(self, answer: str) -> float:
-        """Accuracy if unanimous answers were normalised like all others."""
+        """Return the accuracy if unanimous answers were normalised like all others."""
         same = normalise_answer(_tidy(answer)) == normalise_answer(self.compared[0])
         return self._agreement(self.compared[0]) if same else 0.0
 
     def _agreement(self, answer: str) -> float:
         hits = tuple([text == answer for text in self.compared])
-        if self._alike is None:
+        if self._left_out is None:
             return _leave_one_out(hits)
         total = sum(hits)
-        return _mean_capped(total - sum(hits[other] for other in group) for group in self._alike)
+        return _mean_capped(total - sum(hits[other] for other in group) for group in self._left_out)
 
 
 def _positions_left_out(
     answers: Sequence[Mapping[str, Any]], compared: Sequence[str]
 ) -> list[list[int]] | None:
-    """For each answer, the positions of the objects equal to it; `None` if all are distinct."""
+    """Return the positions of the objects equal to each answer; `None` if all are distinct."""
     try:
         if len({answer.get("answer_id") for answer in answers}) == len(answers):
             return None
-    except TypeError:  # An id that is a list or an object still compares, but slowly.
+    except TypeError:  # IDs that are lists or objects can only be compared one by one.
         pass
-    # The official code writes normalised answers back before it compares the objects.
+    # The official code normalises the answers in place before it compares the objects.
     objects = [{**answer, "answer": text} for answer, text in zip(answers, compared, strict=True)]
     return [
         [position for position, other in enumerate(objects) if other == left_out]
@@ -230,12 +234,12 @@ def _leave_one_out(hits: tuple[bool, ...]) -> float:
 
 
 def _mean_capped(agreeing: Iterable[int]) -> float:
-    capped = [min(1.0, count / ENOUGH_AGREEING) for count in agreeing]
+    capped = [min(1.0, count / MIN_AGREEING) for count in agreeing]
     return _plain_sum(capped) / len(capped)
 
 
 def _plain_sum(values: Iterable[float]) -> float:
-    """Sum from left to right; `sum` compensates rounding errors since Python 3.12."""
+    """Return the plain sum from left to right; `sum` compensates errors since Python 3.12."""
     return reduce(operator.add, values, 0.0)
 
 
@@ -245,14 +249,14 @@ def _tidy(text: str) -> str:
 
 
 def _lower(text: str) -> str:
-    """Lower the case letter by letter, as Python 2.7 did: no final sigma, one letter for one."""
+    """Lowercase letter by letter, as Python 2.7 does: no final sigma, one letter per letter."""
     if text.isascii():
         return text.lower()
     return "".join([letter.lower()[0] for letter in text])
 
 
 class _Rounded(dict[float, float]):
-    """Numbers rounded with ties away from zero, each computed once."""
+    """A cache of numbers rounded with ties away from zero."""
 
     def __init__(self, decimals: int) -> None:
         super().__init__()

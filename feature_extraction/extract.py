@@ -1,9 +1,9 @@
-"""Extraction as a whole: from a folder of photographs to one finished HDF5 file.
+"""Extract the features of a folder of photographs into one HDF5 file.
 
-    find -> what is pending -> pipeline -> partial store -> finished file
+    find images -> skip finished ones -> pipeline -> unfinished store -> finished file
 
-Interrupted however often, the finished file equals that of an undisturbed run with the same batch
-size byte for byte (`feature_extraction.pipeline`, `feature_extraction.store.writer`).
+Extraction can be interrupted at any point. The finished file is byte-identical to that of an
+uninterrupted run with the same batch size.
 """
 
 import time
@@ -13,30 +13,32 @@ from pathlib import Path
 
 from feature_extraction.encoders.encoder import Encoder
 from feature_extraction.errors import ImageError, StoreError
-from feature_extraction.images.decode import ImageFile, decode_image, find_images
+from feature_extraction.images.decode import decode_image
+from feature_extraction.images.finding import ImageFile, find_images
 from feature_extraction.names import near_names_hint
-from feature_extraction.pipeline import OnProgress, fill_store
+from feature_extraction.pipeline import fill_store
+from feature_extraction.progress import OnProgress
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store.outputs import check_output_file, remove_leftovers
 from feature_extraction.store.shards import Shard, ShardRecord, image_list_sha256
 from feature_extraction.store.store import FeatureStore
 from feature_extraction.store.writer import StoreWriter
 
-__all__ = ["ExtractionResult", "OnProgress", "extract"]
+__all__ = ["ExtractionResult", "extract"]
 
 SHOWN_IDS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractionResult:
-    """What an extraction did.
+    """The result of an extraction.
 
     Args:
         path: The finished store.
-        images: Images it lists.
-        extracted: Images this run put through the tower; the others were done before.
-        failures: Reason by id of each image that could not be read.
-        file_bytes: Size of the store.
+        images: Number of images in the store.
+        extracted: Number of images encoded by this run; the others were finished before.
+        failures: Reason for each image that cannot be decoded, by id.
+        file_bytes: Size of the store in bytes.
         seconds: Wall time of this run.
     """
 
@@ -49,7 +51,7 @@ class ExtractionResult:
 
     @property
     def images_per_second(self) -> float:
-        """Rate of this run; 0 when there was nothing to do."""
+        """Encoded images per second of this run; 0 if there were none."""
         return self.extracted / self.seconds if self.extracted else 0.0
 
 
@@ -63,26 +65,26 @@ def extract(
     shard: Shard | None = None,
     on_progress: OnProgress | None = None,
 ) -> ExtractionResult:
-    """Extract the features of a folder of photographs, or of a shard of it, into one HDF5 file.
+    """Extract the features of a folder of photographs into one HDF5 file.
 
-    An interrupted extraction goes on where it was. A finished one is left as it is, except that
-    images that could not be read are tried again: if any can be read now, it is completed.
+    An interrupted extraction is resumed. A finished file is not changed, unless images that could
+    not be decoded before can be decoded now: then they are added.
 
     Args:
-        images: The folder, or what `find_images` found in it.
-        out: The file to make; of a shard, what the joined file is to be called: the shard itself
-            goes beside it, to `shard.path(out)`.
-        encoder: The tower; its spec says how photographs are prepared.
-        batch_size: Images the tower sees at once; numbers can differ in their last bits with it.
-        workers: Processes that decode; 0 decodes in this one.
-        shard: Which part of the images to do; `None` does all.
+        images: The folder, or the result of `find_images` for it.
+        out: File to write. For a shard, the name of the joined file: the shard is written to
+            `shard.path(out)` in the same folder.
+        encoder: The encoder; its spec describes the preprocessing.
+        batch_size: Images per batch. The last bits of features can depend on it.
+        workers: Number of decoding processes; 0 decodes in this process.
+        shard: Part of the images to extract. Default: all.
         on_progress: Called after each batch.
 
     Raises:
         ImageError: There are no images, or two share an id.
-        StoreError: `out` cannot be written, was made with other settings or of other images.
-        EncoderError: The tower gives numbers that are not finite.
-        FeatureError: A decoding process died, or there are fewer images than shards.
+        StoreError: `out` cannot be written, or has other settings or other images.
+        EncoderError: Features are not finite.
+        FeatureError: A decoding process exited unexpectedly, or there are more shards than images.
     """
     started = time.monotonic()
     out = Path(out)
@@ -92,29 +94,29 @@ def extract(
     if shard is not None:
         out = shard.path(out)
         check_output_file(out)
-        record, files = _part_of(files, shard, batch_size)
+        record, files = _select_shard(files, shard, batch_size)
     previous = _previous_store(out, encoder.spec, files, record)
-    redone = set() if previous is None else _rows_to_redo(previous, files, encoder.spec)
+    retried = set() if previous is None else _rows_to_retry(previous, files, encoder.spec)
     extracted = 0
-    if previous is not None and not redone:
-        # Left behind by a run that was killed between its last two steps.
+    if previous is not None and not retried:
+        # A run that is killed between its last two steps leaves a folder behind.
         remove_leftovers(out)
         failures = previous.failures
     else:
         image_ids = [file.image_id for file in files]
-        with StoreWriter(out, encoder.spec, image_ids, record) as partial:
+        with StoreWriter(out, encoder.spec, image_ids, record) as writer:
             if previous is not None:
-                partial.copy_from(previous, skip=redone)
+                writer.copy_from(previous, skip=retried)
             extracted = fill_store(
-                partial,
+                writer,
                 files,
                 encoder,
                 batch_size=batch_size,
                 workers=workers,
                 on_progress=on_progress,
             )
-            partial.finish()
-        failures = {image_ids[row]: reason for row, reason in enumerate(partial.reasons) if reason}
+            writer.finish()
+        failures = {image_ids[row]: reason for row, reason in enumerate(writer.reasons) if reason}
     return ExtractionResult(
         path=out,
         images=len(files),
@@ -125,7 +127,7 @@ def extract(
     )
 
 
-def _part_of(
+def _select_shard(
     files: Sequence[ImageFile], shard: Shard, batch_size: int
 ) -> tuple[ShardRecord, list[ImageFile]]:
     rows = shard.rows(len(files), batch_size)
@@ -142,47 +144,47 @@ def _part_of(
 def _previous_store(
     out: Path, spec: FeatureSpec, files: Sequence[ImageFile], record: ShardRecord | None
 ) -> FeatureStore | None:
-    """Open the store an earlier run finished, and make sure it is the one asked for now."""
+    """Open the file of a finished run and check that it has the same settings and images."""
     if not out.exists():
         return None
     store = FeatureStore(out)
     differences = store.spec.differences(spec)
     if differences:
         raise StoreError(
-            f"{out} was made with other settings ({'; '.join(differences)}; here is the file, "
+            f"{out} was extracted with other settings ({'; '.join(differences)}; here is the file, "
             "there is this command). Choose another --out, or remove the file."
         )
-    wanted = [file.image_id for file in files]
-    if store.shard != record or (record is not None and list(store.listed_ids) != wanted):
+    expected = [file.image_id for file in files]
+    if store.shard != record or (record is not None and list(store.listed_ids) != expected):
         raise StoreError(
-            f"{out} was cut from the images in another way "
-            f"({_cut(store.shard, len(store.listed_ids))} there, {_cut(record, len(wanted))} now). "
-            "Extract all shards of the same images with the same --batch-size; remove the file to "
-            "make it anew."
+            f"{out} has another part of the images: found "
+            f"{_describe_part(store.shard, len(store.listed_ids))}, expected "
+            f"{_describe_part(record, len(expected))}. Extract all shards of the same images with "
+            "the same --batch-size, or remove the file to extract it again."
         )
-    if list(store.listed_ids) != wanted:
+    if list(store.listed_ids) != expected:
         listed = set(store.listed_ids)
-        new = [image_id for image_id in wanted if image_id not in listed]
-        gone = sorted(listed.difference(wanted))
+        new = [image_id for image_id in expected if image_id not in listed]
+        missing = sorted(listed.difference(expected))
         raise StoreError(
-            f"{out} lists {len(listed):,} images, the folder has {len(wanted):,}: "
-            f"{_some(new)} are new, {_some(gone)} are gone. Choose another --out, or remove "
-            f"the file.{near_names_hint(new, gone, place='the file')}"
+            f"{out} lists {len(listed):,} images, but the folder has {len(expected):,}: "
+            f"{_first_ids(new)} are new, {_first_ids(missing)} are missing. Choose another --out, "
+            f"or remove the file.{near_names_hint(new, missing, place='the file')}"
         )
     return store
 
 
-def _cut(record: ShardRecord | None, images: int) -> str:
+def _describe_part(record: ShardRecord | None, images: int) -> str:
     if record is None:
-        return f"all {images:,}"
+        return f"all {images:,} images"
     return (
-        f"{images:,} from number {record.start:,} on, of {record.images:,} whose names have the "
+        f"{images:,} images from row {record.start:,}, of {record.images:,} whose names have the "
         f"hash {record.image_ids_sha256[:12]}"
     )
 
 
-def _rows_to_redo(store: FeatureStore, files: Sequence[ImageFile], spec: FeatureSpec) -> set[int]:
-    """Find the images without features that can be decoded by now."""
+def _rows_to_retry(store: FeatureStore, files: Sequence[ImageFile], spec: FeatureSpec) -> set[int]:
+    """Return the rows of failed images that can be decoded now."""
     rows = set()
     for row, file in enumerate(files):
         if file.image_id in store:
@@ -196,7 +198,7 @@ def _rows_to_redo(store: FeatureStore, files: Sequence[ImageFile], spec: Feature
     return rows
 
 
-def _some(image_ids: Sequence[str]) -> str:
+def _first_ids(image_ids: Sequence[str]) -> str:
     more = ", ..." if len(image_ids) > SHOWN_IDS else ""
     shown = f" ({', '.join(image_ids[:SHOWN_IDS])}{more})" if image_ids else ""
     return f"{len(image_ids):,}{shown}"

@@ -1,19 +1,18 @@
-"""From pending images to a filled store, with the tower never waiting where that can be helped.
+"""The extraction pipeline: decode, encode and write batches concurrently.
 
-    decode, fit to the square (processes) -> tower (here) -> write, make safe (a thread)
+    decode, resize (worker processes) -> encode (this process) -> write, sync (a thread)
 
-While the tower is at a batch the next ones are decoded and the previous one is written. On CUDA a
-batch is given to the tower before the features of the one before it are fetched, and both copies,
-of squares to the device and of features from it, run beside the arithmetic.
+While one batch is encoded, the next batches are decoded and the previous one is written. On CUDA a
+batch is submitted before the features of the previous batch are copied back, so that the copies to
+and from the device overlap with the computation.
 
-Batches are cut at fixed rows of the sorted image list, failed images in their place as black
-squares, so a batch is the same whenever and however often the extraction is interrupted.
+Batches start at fixed rows of the sorted image list, and images that cannot be decoded are black
+squares in them. So a batch is the same however often the extraction is interrupted.
 """
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,37 +20,36 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feature_extraction.encoders.encoder import Encoder
-from feature_extraction.images.decode import ImageFile
-from feature_extraction.images.decoding_pool import SquareBatch, decoded_batches
+from feature_extraction.images.decoding_pool import DecodedBatch, decoded_batches
+from feature_extraction.images.finding import ImageFile
+from feature_extraction.progress import OnProgress
 from feature_extraction.store.background_writer import BackgroundWriter
 from feature_extraction.store.layout import Status
 from feature_extraction.store.writer import Batch, StoreWriter
 
-# N images of a batch, K squares of one image, S side of a square, V tokens, C channels
+# N images per batch, K squares per image, S square size, V tokens, C channels
 
-__all__ = ["OnProgress", "default_workers", "fill_store"]
+__all__ = ["default_workers", "fill_store"]
 
-MOST_WORKERS_BESIDE_CPU_TOWER = 4
-MOST_WORKERS = 16
-
-
-class OnProgress(Protocol):
-    """What is called as images are done."""
-
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+MAX_WORKERS_CPU_ENCODER = 4
+MAX_WORKERS = 16
 
 
 def default_workers(cores: int, device: torch.device) -> int:
-    """Say how many processes should decode for a tower on `device`.
+    """Return the default number of decoding processes.
 
-    A tower on the processor takes far longer for an image than decoding, and wants the cores; a
-    tower elsewhere leaves them to decoding.
+    An encoder on the CPU is much slower than decoding and needs most of the cores; an encoder on
+    another device leaves them for decoding.
+
+    Args:
+        cores: Number of usable CPU cores.
+        device: Device of the encoder.
     """
-    return min(cores, MOST_WORKERS_BESIDE_CPU_TOWER if device.type == "cpu" else MOST_WORKERS)
+    return min(cores, MAX_WORKERS_CPU_ENCODER if device.type == "cpu" else MAX_WORKERS)
 
 
 def fill_store(
-    partial: StoreWriter,
+    store: StoreWriter,
     files: Sequence[ImageFile],
     encoder: Encoder,
     *,
@@ -59,24 +57,27 @@ def fill_store(
     workers: int,
     on_progress: OnProgress | None,
 ) -> int:
-    """Put every pending image through the tower; return how many that were.
+    """Encode every pending image and write its features.
 
-    Whatever ends it, all batches the tower has finished are written first.
+    If an exception or an interrupt ends it, all encoded batches are written first.
 
     Args:
-        partial: The store under way, of these images.
-        files: All images, done or not.
-        encoder: The tower.
-        batch_size: Images the tower sees at once.
-        workers: Processes that decode; 0 decodes in this one.
+        store: Writer of the unfinished store of these images.
+        files: All images of the store.
+        encoder: The encoder.
+        batch_size: Images per batch.
+        workers: Number of decoding processes; 0 decodes in this process.
         on_progress: Called after each batch.
 
+    Returns:
+        Number of encoded images.
+
     Raises:
-        StoreError: There is no space left, or the store cannot be written.
-        EncoderError: The tower gives numbers that are not finite.
-        FeatureError: A decoding process died.
+        StoreError: No space is left, or the store cannot be written.
+        EncoderError: Features are not finite.
+        FeatureError: A decoding process exited unexpectedly.
     """
-    status = partial.status.copy()
+    status = store.status.copy()
     starts = [
         start
         for start in range(0, len(files), batch_size)
@@ -86,15 +87,15 @@ def fill_store(
     done = int((status != Status.PENDING).sum())
     failed = int((status == Status.FAILED).sum())
     with (
-        BackgroundWriter(partial) as writer,
+        BackgroundWriter(store) as writer,
         decoded_batches(
             files, starts, encoder.spec, batch_size=batch_size, workers=workers
-        ) as squares,
+        ) as batches,
     ):
-        for batch in _encoded(squares, files, encoder):
+        for batch in _encode_batches(batches, files, encoder):
             batch.features[[bool(reason) for reason in batch.reasons]] = 0
             rows = slice(batch.start, batch.start + len(batch.reasons))
-            # Of a batch that is done again for some images, the others stay as they were.
+            # If a batch is encoded again for some of its images, the others are not overwritten.
             for run in _runs(status[rows] == Status.PENDING):
                 reasons = batch.reasons[run]
                 writer.write(
@@ -115,90 +116,91 @@ def fill_store(
     return extracted
 
 
-def _runs(wanted_N: NDArray[np.bool_]) -> list[slice]:
-    """Cut the places that are wanted into runs of neighbours."""
-    edges = np.flatnonzero(np.diff(wanted_N.astype(np.int8), prepend=0, append=0))
+def _runs(mask_N: NDArray[np.bool_]) -> list[slice]:
+    """Return the runs of consecutive true values."""
+    edges = np.flatnonzero(np.diff(mask_N.astype(np.int8), prepend=0, append=0))
     return [slice(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
 
 
 @dataclass(frozen=True, slots=True)
-class _Encoded:
+class _EncodedBatch:
     start: int
     features: NDArray[np.float16]  # [N, V, C]
     image_size: NDArray[np.int32]  # [N, 2]
     reasons: list[str]
 
 
-def _encoded(
-    batches: Iterator[SquareBatch], files: Sequence[ImageFile], encoder: Encoder
-) -> Iterator[_Encoded]:
-    """Put batches through the tower; those that come out share no memory with those going in."""
+def _encode_batches(
+    batches: Iterator[DecodedBatch], files: Sequence[ImageFile], encoder: Encoder
+) -> Iterator[_EncodedBatch]:
+    """Encode batches; encoded batches share no memory with decoded ones."""
     if encoder.device.type == "cuda":
-        yield from _encoded_ahead(batches, files, encoder)
+        yield from _encode_ahead(batches, files, encoder)
         return
     for batch in batches:
         features_NVC = encoder.encode(torch.from_numpy(batch.pixels), _image_ids(batch, files))
-        yield _Encoded(batch.start, features_NVC, batch.image_size.copy(), batch.reasons)
+        yield _EncodedBatch(batch.start, features_NVC, batch.image_size.copy(), batch.reasons)
 
 
-def _encoded_ahead(
-    batches: Iterator[SquareBatch], files: Sequence[ImageFile], encoder: Encoder
-) -> Iterator[_Encoded]:
-    lane, under_way = _CudaLane(encoder), None
+def _encode_ahead(
+    batches: Iterator[DecodedBatch], files: Sequence[ImageFile], encoder: Encoder
+) -> Iterator[_EncodedBatch]:
+    """Encode batches on CUDA; submit each batch before the previous one is returned."""
+    pipeline, pending = _CudaPipeline(encoder), None
     for batch in batches:
-        following = lane.depart(batch, _image_ids(batch, files))
-        if under_way is not None:
-            yield under_way.arrive()
-        under_way = following
-    if under_way is not None:
-        yield under_way.arrive()
+        submitted = pipeline.submit(batch, _image_ids(batch, files))
+        if pending is not None:
+            yield pending.result()
+        pending = submitted
+    if pending is not None:
+        yield pending.result()
 
 
-def _image_ids(batch: SquareBatch, files: Sequence[ImageFile]) -> list[str]:
+def _image_ids(batch: DecodedBatch, files: Sequence[ImageFile]) -> list[str]:
     return [file.image_id for file in files[batch.start : batch.start + len(batch.reasons)]]
 
 
-class _CudaLane:
-    """The way through a tower on CUDA: a stream for each direction beside the tower's own."""
+class _CudaPipeline:
+    """An encoder on CUDA with one more stream per direction of copying."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._inward = torch.cuda.Stream(encoder.device)
-        self._outward = torch.cuda.Stream(encoder.device)
+        self._to_device = torch.cuda.Stream(encoder.device)
+        self._from_device = torch.cuda.Stream(encoder.device)
 
-    def depart(self, batch: SquareBatch, image_ids: Sequence[str]) -> "_Passage":
-        """Queue a batch's copy to the device, its arithmetic and its copy back."""
+    def submit(self, batch: DecodedBatch, image_ids: Sequence[str]) -> "_PendingBatch":
+        """Queue the copy of a batch to the device, its encoding, and the copy of its features."""
         device = self._encoder.device
-        tower = torch.cuda.current_stream(device)
-        # The copy into pinned memory is made at once: the batch may be overwritten after it.
+        compute = torch.cuda.current_stream(device)
+        # The copy to pinned memory is synchronous: afterwards the batch may be overwritten.
         pinned_NK3SS = torch.from_numpy(batch.pixels).pin_memory()
-        with torch.cuda.stream(self._inward):
+        with torch.cuda.stream(self._to_device):
             pixels_NK3SS = pinned_NK3SS.to(device, non_blocking=True)
-        tower.wait_stream(self._inward)
+        compute.wait_stream(self._to_device)
         features_NVC, finite_N = self._encoder.encode_on_device(pixels_NK3SS)
-        self._outward.wait_stream(tower)
-        with torch.cuda.stream(self._outward):
-            fetched_NVC, fetched_N = _fetch(features_NVC), _fetch(finite_N)
-            is_fetched = torch.cuda.Event()
-            is_fetched.record()
-        # Their memory must not be given away while another stream than their own uses it.
-        pixels_NK3SS.record_stream(tower)
-        features_NVC.record_stream(self._outward)
-        finite_N.record_stream(self._outward)
-        return _Passage(
+        self._from_device.wait_stream(compute)
+        with torch.cuda.stream(self._from_device):
+            host_NVC, host_finite_N = _copy_to_host(features_NVC), _copy_to_host(finite_N)
+            copied = torch.cuda.Event()
+            copied.record()
+        # Their memory must not be reused while a stream other than their own uses it.
+        pixels_NK3SS.record_stream(compute)
+        features_NVC.record_stream(self._from_device)
+        finite_N.record_stream(self._from_device)
+        return _PendingBatch(
             self._encoder, batch.start, batch.image_size.copy(), batch.reasons,
-            list(image_ids), fetched_NVC, fetched_N, is_fetched,
+            list(image_ids), host_NVC, host_finite_N, copied,
         )  # fmt: skip
 
 
-def _fetch(on_device: Tensor) -> Tensor:
+def _copy_to_host(on_device: Tensor) -> Tensor:
     host = torch.empty(on_device.shape, dtype=on_device.dtype, pin_memory=True)
     return host.copy_(on_device, non_blocking=True)
 
 
 @dataclass(frozen=True, slots=True)
-class _Passage:
-    """A batch under way on the device."""
+class _PendingBatch:
+    """A batch that CUDA has not finished yet."""
 
     encoder: Encoder
     start: int
@@ -207,10 +209,10 @@ class _Passage:
     image_ids: list[str]
     features: Tensor
     finite: Tensor
-    is_fetched: torch.cuda.Event
+    copied: torch.cuda.Event
 
-    def arrive(self) -> _Encoded:
-        """Wait for the batch."""
-        self.is_fetched.synchronize()
+    def result(self) -> _EncodedBatch:
+        """Wait for the batch and return it."""
+        self.copied.synchronize()
         self.encoder.check_finite(self.finite, self.image_ids)
-        return _Encoded(self.start, self.features.numpy(), self.image_size, self.reasons)
+        return _EncodedBatch(self.start, self.features.numpy(), self.image_size, self.reasons)

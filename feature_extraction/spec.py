@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from feature_extraction.choices import Layer, Precision, ResizeRule
 from feature_extraction.errors import StoreError
 
 __all__ = [
@@ -46,9 +47,6 @@ NOT_IN_DIGEST = ("encoder", "weights", "packages")
 
 PACKAGES = ("torch", "open_clip_torch", "pillow", "h5py")
 
-Layer = Literal["grid", "pooled"]
-ResizeRule = Literal["squash", "letterbox", "center-crop"]
-Precision = Literal["fp32", "bf16"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1)]
 Crops = Annotated[int, Field(ge=1, le=MAX_CROPS)]

@@ -1,7 +1,7 @@
-"""Tasks, one file each: official formats, splits, prompts, targets and which metric judges them.
+"""Tasks, one file each: data files, splits, prompts, targets and the metric.
 
-`get_task("vqa")` finds a task by the name of its file, so a new task needs no list to be edited.
-No module of this package imports torch.
+`get_task("vqa")` finds a task by its file name, so a new task needs no registration. No module of
+this package imports torch.
 """
 
 import importlib
@@ -9,9 +9,9 @@ import pkgutil
 
 from eval.errors import InputError
 from tasks._answers import MIN_ANSWER_COUNT, build_answer_list, load_answer_list
+from tasks._examples import Example, ExampleTable
 from tasks._own_data import load_own_examples, score_own_predictions, with_own_files
-from tasks._prompts import with_prompt_prefix
-from tasks._task import Example, ExampleTable, Head, Prepared, Score, Submission, Task
+from tasks._task import Head, Prepared, Score, Submission, Task
 
 __all__ = [
     "MIN_ANSWER_COUNT",
@@ -29,12 +29,11 @@ __all__ = [
     "score_own_predictions",
     "task_names",
     "with_own_files",
-    "with_prompt_prefix",
 ]
 
 
 def task_names() -> list[str]:
-    """Names of the tasks there are: the public modules of this package that define `TASK`."""
+    """Return the names of all tasks: the public modules of this package."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
@@ -45,6 +44,6 @@ def get_task(name: str) -> Task:
         InputError: There is no such task.
     """
     if name not in task_names():
-        raise InputError(f"no task {name!r:.60}; there are: {', '.join(task_names())}")
+        raise InputError(f"no task {name!r:.60}; available: {', '.join(task_names())}")
     task: Task = importlib.import_module(f"tasks.{name}").TASK
     return task

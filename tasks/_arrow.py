@@ -1,11 +1,12 @@
-"""Examples in an Arrow file that is written once and memory-mapped ever after.
+"""Examples in an Arrow file, which is written once and memory-mapped from then on.
 
-Workers share the pages of the file, so eight of them do not hold eight copies of the questions.
-The file lies in a cache folder (`$VL_LST_CACHE`, or `~/.cache/vl-lst`) under a name that depends on
-the contents of the files it was made from, so edited annotations never meet a stale cache.
+Workers share the pages of the file, so eight workers do not hold eight copies of the questions.
+The cache folder is `$VL_LST_CACHE`, or `~/.cache/vl-lst`. The file name contains a hash of the
+source files, so edited annotations never use a stale cache.
 """
 
 import atexit
+import copy
 import hashlib
 import logging
 import os
@@ -20,12 +21,12 @@ from typing import Any
 from eval.errors import FileFormatError, InputError
 from eval.outputs import atomic_path
 from eval.regular_files import open_regular, require_regular_if_any
-from tasks._task import Example
+from tasks._examples import Example
 
 __all__ = ["ArrowExamples", "cache_folder", "cached_examples"]
 
-# To be raised whenever the columns, or what the tasks put into them, change.
-SCHEMA_VERSION = 2
+# Increase whenever the columns, or the values that tasks write to them, change.
+SCHEMA_VERSION = 3
 EXAMPLES_PER_CHUNK = 10_000
 MAX_SOURCE_BYTES = 1 << 36
 
@@ -33,57 +34,79 @@ log = logging.getLogger(__name__)
 
 
 class ArrowExamples:
-    """The `ExampleTable` over one Arrow file; pickles as little more than the file's path."""
+    """An `ExampleTable` over one Arrow file; its pickle holds little more than the path.
+
+    Args:
+        path: The Arrow file.
+    """
 
     def __init__(self, path: Path) -> None:
         from datasets import Dataset
 
         self._rows: Any = Dataset.from_file(str(path))
+        self._prefix = ""
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Example:
-        return _example(self._rows[index])
+        return self._example(self._rows[index])
 
     def __iter__(self) -> Iterator[Example]:
         for batch in self._rows.data.to_batches():
-            yield from map(_example, batch.to_pylist())
+            yield from map(self._example, batch.to_pylist())
 
     def ids(self) -> list[str]:
-        """Ids of all examples, in order."""
+        """Return the IDs of all examples, in order."""
         ids: list[str] = self._rows.data.column("id").to_pylist()
         return ids
 
     def image_ids(self) -> list[str]:
-        """Distinct ids of the images the examples refer to, in order of first use."""
+        """Return the distinct image IDs of all examples, in order of first use."""
         import pyarrow.compute
 
         column = self._rows.data.column("image_ids")
         distinct: list[str] = pyarrow.compute.list_flatten(column).unique().to_pylist()
         return distinct
 
+    def with_prefix(self, prefix: str) -> "ArrowExamples":
+        """Return the same examples with a prefix before each prompt, replacing any other."""
+        examples = copy.copy(self)
+        examples._prefix = prefix
+        return examples
+
+    def _example(self, row: Mapping[str, Any]) -> Example:
+        return Example(
+            id=row["id"],
+            image_ids=tuple(row["image_ids"]),
+            prompt=self._prefix + row["text"],
+            targets=tuple(zip(row["answers"], row["weights"], strict=True)),
+            prefix=self._prefix,
+        )
+
 
 def cache_folder() -> Path:
-    """Where Arrow files go: `$VL_LST_CACHE`, or `~/.cache/vl-lst`."""
+    """Return the folder of the Arrow files: `$VL_LST_CACHE`, or `~/.cache/vl-lst`."""
     return Path(os.environ.get("VL_LST_CACHE") or Path.home() / ".cache" / "vl-lst")
 
 
 def cached_examples(
     name: str, sources: Sequence[Path], read: Callable[[], Iterable[Example]]
 ) -> ArrowExamples:
-    """Return the examples made from `sources`, building their Arrow file when there is none.
+    """Return the examples made from `sources`, writing their Arrow file if there is none.
 
-    Two processes may build at once: each writes a file of its own and the last to finish puts an
-    identical one in place. Where the cache folder cannot be written, a temporary one is used.
+    Several processes may write at once: each writes its own temporary file and moves it into
+    place, and the files are identical. If the cache folder is not writable, a temporary folder is
+    used.
 
     Args:
-        name: What the file is called before its key ("vqa-val2014").
+        name: First part of the file name ("vqa-val2014").
         sources: The files that determine the examples.
-        read: Called only when the file has to be built.
+        read: Returns the examples, without the task's prefix. Called only if the Arrow file has
+            to be written.
 
     Raises:
-        InputError: One of `sources` is missing, or something in it is wrong.
+        InputError: One of `sources` is missing or malformed.
     """
     file_name = f"{name}-{_content_key(sources)}.arrow"
     path = cache_folder() / file_name
@@ -92,20 +115,20 @@ def cached_examples(
         return examples
     if not _can_write(path.parent):
         path = _temporary_folder() / file_name
-        log.warning("cannot write to %s: keeping %s in %s", cache_folder(), name, path.parent)
+        log.warning("cannot write to %s: writing %s to %s", cache_folder(), name, path.parent)
     if not path.is_file() or path.parent == cache_folder():
         _write(path, read())
     return ArrowExamples(path)
 
 
 def _cached(path: Path) -> ArrowExamples | None:
-    """Open a file of the cache, `None` where it is damaged and must be made again."""
+    """Open a file of the cache; return `None` if it is damaged and must be written again."""
     import pyarrow
 
     try:
         return ArrowExamples(path)
     except (pyarrow.ArrowException, OSError) as error:
-        log.warning("%s is damaged (%s) and is made again", path, error)
+        log.warning("%s is damaged (%s): writing it again", path, error)
         return None
 
 
@@ -114,7 +137,7 @@ def _content_key(sources: Sequence[Path]) -> str:
     for source in sources:
         if not source.exists():
             raise InputError(
-                f"no file {source}: get it from the data set's site, or point --data-root elsewhere"
+                f"no file {source}: get it from the data set's site, or pass another --data-root"
             )
         with open_regular(
             source, expected="annotations", max_bytes=MAX_SOURCE_BYTES, read_again=True
@@ -146,7 +169,7 @@ def _write(path: Path, examples: Iterable[Example]) -> None:
         {
             "id": pyarrow.string(),
             "image_ids": pyarrow.list_(pyarrow.string()),
-            "prompt": pyarrow.string(),
+            "text": pyarrow.string(),
             "answers": pyarrow.list_(pyarrow.string()),
             "weights": pyarrow.list_(pyarrow.float64()),
         }
@@ -163,7 +186,7 @@ def _write(path: Path, examples: Iterable[Example]) -> None:
             except UnicodeEncodeError as error:
                 raise FileFormatError(
                     f"the text {error.object!a} is not valid Unicode; "
-                    "mend the annotation file it comes from"
+                    "fix the annotation file that contains it"
                 ) from None
             stream.write_batch(batch)
 
@@ -174,29 +197,29 @@ def _row(example: Example) -> dict[str, object]:
     return {
         "id": example.id,
         "image_ids": example.image_ids,
-        "prompt": example.prompt,
+        "text": example.text,
         "answers": [answer for answer, _ in example.targets],
         "weights": [weight for _, weight in example.targets],
     }
 
 
 def _problem(example: Example) -> str | None:
-    """Describe the first field of an example that has a wrong type; `None` if all are right."""
+    """Describe the first field that has a wrong type; return `None` if there is none."""
     if not isinstance(example.id, str):
-        return f"an id that is {_described(example.id)}: expected a text, such as str(id)"
+        return f"an id that is {_described(example.id)}: expected a string, such as str(id)"
     if not isinstance(example.prompt, str):
-        return f"the prompt {_described(example.prompt)}: expected a text"
+        return f"the prompt {_described(example.prompt)}: expected a string"
     if isinstance(example.image_ids, str) or not all(
         isinstance(image_id, str) for image_id in example.image_ids
     ):
-        return f"the image_ids {_described(example.image_ids)}: expected a tuple of texts"
+        return f"the image_ids {_described(example.image_ids)}: expected a tuple of strings"
     if not isinstance(example.targets, tuple | list):
         return f"the targets {_described(example.targets)}: expected (answer, weight) pairs"
     for target in example.targets:
         is_pair = isinstance(target, tuple | list) and len(target) == 2
         if not is_pair or not isinstance(target[0], str) or not _is_weight(target[1]):
             return (
-                f"the target {_described(target)}: expected an answer and its weight from 0 to 1, "
+                f"the target {_described(target)}: expected an answer and its weight in [0, 1], "
                 "such as ('yes', 1.0)"
             )
     return None
@@ -208,12 +231,3 @@ def _is_weight(value: object) -> bool:
 
 def _described(value: object) -> str:
     return f"{value!r:.60} ({type(value).__name__})"
-
-
-def _example(row: Mapping[str, Any]) -> Example:
-    return Example(
-        id=row["id"],
-        image_ids=tuple(row["image_ids"]),
-        prompt=row["prompt"],
-        targets=tuple(zip(row["answers"], row["weights"], strict=True)),
-    )

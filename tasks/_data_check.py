@@ -1,4 +1,4 @@
-"""Is what a task needs below a data root, and is it what was published?"""
+"""Checks that the data files of a task are present and have their published size."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ __all__ = ["FileState", "HasImages", "SplitState", "check_files", "check_split"]
 
 
 class HasImages(Protocol):
-    """What a feature store can say about images."""
+    """The part of a feature store that finds missing images."""
 
     def missing(self, image_ids: Iterable[str]) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """One file a task can use.
+    """The state of one data file.
 
     Args:
-        file: What is wanted.
-        found: The path of it or of what stands in for it; `None` where there is none.
-        size: Bytes found; of a folder, of all its files.
+        file: The data file.
+        found: Path of the file or of an alternative; `None` if there is none.
+        size: Size in bytes; of a folder, the sum of its files.
     """
 
     file: DataFile
@@ -36,15 +36,15 @@ class FileState:
 
 @dataclass(frozen=True, slots=True)
 class SplitState:
-    """One split of a task.
+    """The state of one split.
 
     Args:
-        split: Its name.
-        examples: How many examples it has; `None` where it cannot be loaded.
-        images: How many images these are about.
-        published: The size it should have; `None` where nobody says.
-        missing_images: Images without features; `None` where no features were given.
-        problem: Why it cannot be used, in a sentence; `None` where it can.
+        split: Name of the split.
+        examples: Number of examples; `None` if the split cannot be loaded.
+        images: Number of images; `None` if the split cannot be loaded.
+        published: Published size; `None` if there is none.
+        missing_images: IDs of images without features; `None` if no features were given.
+        problem: Why the split cannot be used, in one sentence; `None` if it can.
     """
 
     split: str
@@ -56,7 +56,7 @@ class SplitState:
 
     @property
     def is_published_size(self) -> bool:
-        """Whether examples and images are as many as published, as far as that is known."""
+        """Whether the numbers of examples and images are those published, as far as known."""
         return self.published is None or (
             self.published.examples == self.examples
             and self.published.images in (None, self.images)
@@ -64,36 +64,36 @@ class SplitState:
 
 
 def check_files(task: Task, data_root: Path) -> list[FileState]:
-    """Look for each file the task can use."""
+    """Return the state of each data file of a task."""
     states = []
     for file in task.files:
-        found = file.found(data_root)
+        found = file.find(data_root)
         states.append(FileState(file, found, None if found is None else _bytes_of(found)))
     return states
 
 
 def check_split(task: Task, data_root: Path, split: str, features: HasImages | None) -> SplitState:
-    """Load a split, count what is in it, and look for its images.
+    """Load a split, count its examples and images, and find images without features.
 
     Args:
         task: The task.
         data_root: Folder with the annotations.
-        split: The split.
-        features: Where its images should be; `None` looks for none.
+        split: Name of the split.
+        features: Features of the images; `None` skips that check.
 
     Raises:
         InputError: The task has no such split.
     """
     if split not in task.splits:
-        raise InputError(f"{task.name} has no split {split!r}; there are: {', '.join(task.splits)}")
+        raise task.unknown_split(split)
     published = task.sizes.get(split)
-    absent = [
+    missing_files = [
         file
         for file in task.files
-        if split in file.splits and not file.optional and file.found(data_root) is None
+        if split in file.splits and not file.optional and file.find(data_root) is None
     ]
-    if absent:
-        needed = ", ".join(f"{file.path} ({file.address})" for file in absent)
+    if missing_files:
+        needed = ", ".join(f"{file.path} ({file.address})" for file in missing_files)
         return SplitState(split, None, None, published, None, f"{split} needs {needed}")
     try:
         examples = task.load(data_root, split)

@@ -1,10 +1,10 @@
-"""Official files fetched over HTTP: whole or not at all, and from where the last attempt stopped.
+"""Resumable downloads of official files over HTTP.
 
-In the folder of downloads lie, for a file `NAME`,
+For each file `NAME` the download folder contains
 
-    NAME.part        what has arrived so far
-    NAME.part.json   of which version of the file, so that two are never mixed
-    NAME.json        size and SHA-256 of what arrived first, kept to compare with later on
+    NAME.part        the bytes received so far
+    NAME.part.json   the version of the file they belong to, so that versions are never mixed
+    NAME.json        size and SHA-256 of the first download, to compare later downloads with
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -30,27 +30,27 @@ from tasks._files import DataFile
 
 __all__ = ["BytesReport", "download_file", "fetch"]
 
-# Told the source's name, how many bytes have arrived and of how many, `None` if nobody says.
+# Progress callback: (file name, bytes received, total bytes or `None` if unknown).
 BytesReport = Callable[[str, int, int | None], None]
 
 FOLDER = ".downloads"
 BLOCK_BYTES = 1 << 18
 # The largest official file has about 1.5 GB.
-MOST_BYTES = 1 << 35
-SECONDS_OF_SILENCE = 60.0
-ATTEMPTS = 4
-SECONDS_BETWEEN_ATTEMPTS = 2.0
+MAX_BYTES = 1 << 35
+TIMEOUT_SECONDS = 60.0
+MAX_ATTEMPTS = 4
+RETRY_SECONDS = 2.0
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """Which version of a file the server has.
+    """The version of a file on a server.
 
     Args:
-        url: Its address.
-        validator: The server's strong ETag, or the time of its last change; `None` without both.
-        total: Bytes of the file, `None` where the server does not say.
+        url: Address of the file.
+        validator: Strong ETag or modification time; `None` if the server sends neither.
+        total: Size in bytes; `None` if the server does not send it.
     """
 
     url: str
@@ -59,7 +59,7 @@ class _Version:
 
 
 class _TransferError(Exception):
-    """A transfer broke off, and another attempt may go on."""
+    """A transfer failed, and another attempt may succeed."""
 
 
 def download_file(
@@ -71,35 +71,35 @@ def download_file(
     report: BytesReport = lambda name, done, total: None,
     others: Sequence[DataFile] = (),
 ) -> list[Path]:
-    """Fetch a file, and all others that are in the same archive.
+    """Download a file, and all other files in the same archive.
 
     Args:
-        file: What to fetch; it must have a source.
-        data_root: Folder it goes below.
-        mirror: Address of a folder to fetch from instead of the official host.
-        keep_archive: Keep the archive after unpacking.
-        report: Told how far the transfer is.
-        others: Further files that are wanted; those with the same source are written as well.
+        file: The file, which must have a source.
+        data_root: Folder that its path is relative to.
+        mirror: Address of a folder to download from instead of the official host.
+        keep_archive: Whether to keep the archive after unpacking it.
+        report: Progress callback.
+        others: Other files, which are written too if they have the same source.
 
     Returns:
-        The files that were written.
+        The written files.
 
     Raises:
-        InputError: The transfer failed, or there is no space.
-        FileFormatError: What arrived has another checksum or is not what it should be.
+        InputError: The transfer failed, or the disk is full.
+        FileFormatError: The download has another checksum or format.
     """
     source = file.source
     if source is None:
-        raise ValueError(f"{file.path} is not published anywhere")
+        raise ValueError(f"{file.path} has no public address")
     url = f"{mirror.rstrip('/')}/{source.name}" if mirror else source.url
     fetched = fetch(url, data_root / FOLDER, sha256=source.sha256, report=report)
-    wanted = [file, *(other for other in others if other.source == source and other != file)]
     if fetched.suffix != ".zip":
         target = data_root / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         fetched.replace(target)
         return [target]
-    targets = _targets(fetched, wanted, data_root)
+    same_source = [other for other in others if other.source == source and other != file]
+    targets = _targets(fetched, [file, *same_source], data_root)
     extract_members(fetched, targets)
     if not keep_archive:
         fetched.unlink()
@@ -107,24 +107,27 @@ def download_file(
 
 
 def _targets(archive: Path, files: Sequence[DataFile], data_root: Path) -> dict[str, Path]:
+    """Return {name in the archive: path} for the files."""
     names = file_names(archive)
     targets: dict[str, Path] = {}
     for file in files:
         last = file.path.rstrip("/").rpartition("/")[2]
         target = data_root / file.path
         if file.path.endswith("/"):
-            found = [name for name in names if name.split("/")[-2:-1] == [last]]
-            # What tools of some systems leave in archives begins with a dot.
-            found = [name for name in found if re.search(r"/[^./][^/]*\.json$", name)]
-            targets |= {name: target / name.rpartition("/")[2] for name in found}
+            # Some systems add hidden files, whose names begin with a dot.
+            pattern = re.compile(rf"(.*/)?{re.escape(last)}/([^./][^/]*\.json)")
+            found = {
+                name: target / match[2] for name in names if (match := pattern.fullmatch(name))
+            }
         else:
-            found = [name for name in names if name.rpartition("/")[2] == last]
-            targets |= dict.fromkeys(found[:1], target)
+            same_name = [name for name in names if name.rpartition("/")[2] == last]
+            found = dict.fromkeys(same_name[:1], target)
         if not found:
             raise FileFormatError(
-                f"{archive} has no {last} in it, but {', '.join(names[:10]) or 'nothing'}; the "
+                f"{archive} contains no {last}, but {', '.join(names[:10]) or 'nothing'}; the "
                 f"publisher may have changed it. Put {file.path} below the data root by hand."
             )
+        targets |= found
     return targets
 
 
@@ -133,73 +136,75 @@ def fetch(
     folder: Path,
     *,
     sha256: str | None = None,
-    attempts: int = ATTEMPTS,
-    pause: float = SECONDS_BETWEEN_ATTEMPTS,
+    max_attempts: int = MAX_ATTEMPTS,
+    retry_seconds: float = RETRY_SECONDS,
     report: BytesReport = lambda name, done, total: None,
 ) -> Path:
-    """Fetch one file, going on from what an earlier call left.
+    """Download one file, resuming an earlier call that was interrupted.
 
     Args:
-        url: Its address, http or https.
-        folder: Where it goes, under the last part of its address.
-        sha256: Of its content; without it, what arrived the first time is taken as right.
-        attempts: How often in a row a transfer may break off without a byte having arrived.
-        pause: Seconds between attempts.
-        report: Told how far the transfer is.
+        url: Address of the file, http or https.
+        folder: Output folder. The file is named after the last part of its address.
+        sha256: Expected SHA-256. Default: that of the first download.
+        max_attempts: Number of attempts in a row that may fail without receiving a byte.
+        retry_seconds: Seconds between attempts.
+        report: Progress callback.
 
     Raises:
-        InputError: The server does not have it, or it cannot be reached.
-        FileFormatError: It has another checksum.
+        InputError: The server cannot be reached or does not have the file.
+        FileFormatError: The file has another checksum.
     """
     name = url.rpartition("/")[2]
-    if not _is_address(url) or not re.fullmatch(r"[\w.-]+", name):
+    if not _is_valid_address(url) or not re.fullmatch(r"[\w.-]+", name):
         raise InputError(
-            f"{url!r:.300} is no address of a file to download; expected http or https"
+            f"{url!r:.300} is not the address of a file to download; expected http or https"
         )
     target, part = folder / name, folder / f"{name}.part"
     folder.mkdir(parents=True, exist_ok=True)
     for path in (target, part):
         require_regular_if_any(path)
-    if not target.exists():
-        _fetch_all(url, part, attempts, pause, report)
-        _verify(part, folder / f"{name}.json", url, sha256)
-        part.replace(target)
-        _version_file(part).unlink(missing_ok=True)
+    record = folder / f"{name}.json"
+    if target.exists():
+        _verify(target, record, url, sha256)
         return target
-    _verify(target, folder / f"{name}.json", url, sha256)
+    _transfer(url, part, max_attempts, retry_seconds, report)
+    _verify(part, record, url, sha256)
+    part.replace(target)
+    _version_file(part).unlink(missing_ok=True)
     return target
 
 
-def _is_address(url: str) -> bool:
-    """Whether a text has a scheme that can be fetched, a host, and a port that there can be."""
+def _is_valid_address(url: str) -> bool:
     if any(character <= " " for character in url):
         return False
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets without their other half, a port that is no number
+    except ValueError:  # an unmatched bracket or an invalid port
         return False
 
 
-def _fetch_all(url: str, part: Path, attempts: int, pause: float, report: BytesReport) -> None:
-    broken = 0
+def _transfer(
+    url: str, part: Path, max_attempts: int, retry_seconds: float, report: BytesReport
+) -> None:
+    failures = 0
     while True:
         before = _size(part)
         try:
-            _fetch_on(url, part, report)
+            _attempt(url, part, report)
             return
         except _TransferError as error:
-            broken = 1 if _size(part) > before else broken + 1
-            if broken >= attempts:
+            failures = 1 if _size(part) > before else failures + 1
+            if failures >= max_attempts:
                 raise InputError(
-                    f"{url}: {error}, after {attempts} attempts; {_size(part):,} bytes have "
-                    "arrived. Run the command again to go on from there, or fetch the file by hand."
+                    f"{url}: {error}, after {max_attempts} attempts; {_size(part):,} bytes were "
+                    "received. Run the command again to resume, or download the file by hand."
                 ) from None
-        time.sleep(pause)
+        time.sleep(retry_seconds)
 
 
-def _fetch_on(url: str, part: Path, report: BytesReport) -> None:
-    """Append to `part` what the server has beyond it, or start over where it must."""
+def _attempt(url: str, part: Path, report: BytesReport) -> None:
+    """Append the missing bytes to `part`, or start over if the server requires it."""
     known = _known_version(part, url)
     start = _size(part) if known else 0
     headers = {"User-Agent": "vl-lst", "Accept-Encoding": "identity"}
@@ -209,16 +214,16 @@ def _fetch_on(url: str, part: Path, report: BytesReport) -> None:
             headers["If-Range"] = known.validator
     try:
         request = urllib.request.Request(url, headers=headers)
-        with urllib.request.urlopen(request, timeout=SECONDS_OF_SILENCE) as response:
-            begins, total = _place(response)
-            if begins and (known is None or (begins, total) != (start, known.total)):
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+            offset, total = _offset_and_total(response)
+            if offset and (known is None or (offset, total) != (start, known.total)):
                 part.unlink()
                 raise _TransferError("the server sent another part or version of the file")
             version = _Version(url, _validator(response), total)
-            if not begins:
-                _write_version(part, version)
-            with part.open("ab" if begins else "wb") as file:
-                _copy(response, file, begins, version, report)
+            if not offset:
+                write_json(_version_file(part), asdict(version))
+            with part.open("ab" if offset else "wb") as file:
+                _copy(response, file, offset, version, report)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -227,26 +232,27 @@ def _fetch_on(url: str, part: Path, report: BytesReport) -> None:
             part.unlink(missing_ok=True)
             raise _TransferError("the server has a shorter file than before") from None
         if error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise _TransferError(f"the server answers {error.code} ({error.reason})") from None
+            raise _TransferError(f"the server responds {error.code} ({error.reason})") from None
         raise InputError(
-            f"{url}: the server answers {error.code} ({error.reason}). The file may have moved: "
-            "fetch it by hand, or name a server that has it with --mirror."
+            f"{url}: the server responds {error.code} ({error.reason}). The file may have moved: "
+            "download it by hand, or pass a server that has it with --mirror."
         ) from None
     except urllib.error.URLError as error:
         raise _TransferError(f"the server cannot be reached ({error.reason})") from None
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise _TransferError(f"the transfer broke off ({error or type(error).__name__})") from None
+        reason = str(error) or type(error).__name__
+        raise _TransferError(f"the transfer was interrupted ({reason})") from None
 
 
-def _place(response: Any) -> tuple[int, int | None]:
-    """Where what the server sends begins, and how long the whole file is."""
+def _offset_and_total(response: Any) -> tuple[int, int | None]:
+    """Return the offset of the response in the file, and the size of the file if known."""
     if response.status == http.HTTPStatus.PARTIAL_CONTENT:
         match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if match is None:
-            raise _TransferError("the server sent a part without saying which")
+            raise _TransferError("the server sent a part without a valid Content-Range")
         return int(match[1]), None if match[2] == "*" else int(match[2])
+    # A server that does not support ranges sends the whole file again.
     length = response.headers.get("Content-Length", "")
-    # A server that knows no ranges sends the whole file again.
     return 0, int(length) if length.isdecimal() else None
 
 
@@ -256,32 +262,27 @@ def _copy(response: Any, file: BinaryIO, done: int, version: _Version, report: B
         file.write(block)
         done += len(block)
         report(name, done, version.total)
-        if done > (MOST_BYTES if version.total is None else version.total):
-            raise InputError(f"{version.url}: the server sends more than it says; giving up")
+        if done > (MAX_BYTES if version.total is None else version.total):
+            raise InputError(f"{version.url}: the server sent more bytes than it announced")
     file.flush()
     os.fsync(file.fileno())
     if version.total is not None and done < version.total:
-        raise _TransferError(f"the transfer was cut short at {done:,} of {version.total:,} bytes")
+        raise _TransferError(f"the transfer ended at {done:,} of {version.total:,} bytes")
 
 
 def _validator(response: Any) -> str | None:
     tag: str | None = response.headers.get("ETag")
-    changed: str | None = response.headers.get("Last-Modified")
-    # A weak tag may stand for files that differ.
-    return tag if tag and not tag.startswith("W/") else changed
+    modified: str | None = response.headers.get("Last-Modified")
+    # Different files may have the same weak tag.
+    return tag if tag and not tag.startswith("W/") else modified
 
 
 def _version_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _write_version(part: Path, version: _Version) -> None:
-    document = {"url": version.url, "validator": version.validator, "total": version.total}
-    write_json(_version_file(part), document)
-
-
 def _known_version(part: Path, url: str) -> _Version | None:
-    """The version a part is of, `None` if there is no part, or nobody knows of what."""
+    """Return the version that a part belongs to; `None` if there is no part or it is unknown."""
     if not _size(part) or not _version_file(part).exists():
         return None
     try:
@@ -296,7 +297,8 @@ def _known_version(part: Path, url: str) -> _Version | None:
 
 
 def _verify(path: Path, record: Path, url: str, sha256: str | None) -> None:
-    with open_regular(path, expected="a download", max_bytes=MOST_BYTES, read_again=True) as file:
+    """Compare a download with the published checksum or the first download, which is recorded."""
+    with open_regular(path, expected="a download", max_bytes=MAX_BYTES, read_again=True) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     recorded = None
     if record.exists():
@@ -308,11 +310,11 @@ def _verify(path: Path, record: Path, url: str, sha256: str | None) -> None:
         size = _size(path)
         if path.suffix == ".part":
             path.unlink()
-        by = "the publisher says" if sha256 else f"the first download had ({record})"
+        source = "the publisher" if sha256 else f"the first download ({record})"
         raise FileFormatError(
-            f"{url}: the checksum does not match: {size:,} bytes with SHA-256 {found}; {by} "
-            f"{expected}. Delete {path if path.exists() else record} and download again, if you "
-            "trust the server."
+            f"{url}: the checksum does not match: found {size:,} bytes with SHA-256 {found}, "
+            f"expected {expected} from {source}. If you trust the server, delete "
+            f"{path if path.exists() else record} and download again."
         )
     if recorded is None:
         write_json(record, {"url": url, "bytes": _size(path), "sha256": found})

@@ -1,19 +1,19 @@
-"""A user's own examples in the shape of a task, one JSON object per line (JSONL).
+"""A user's own examples in the format of a task, one JSON object per line (JSONL).
 
     {"id": "kitchen-1", "images": ["kitchen.jpg"], "prompt": "what is red?", "answers": ["a cup"]}
 
-id       a text or an integer, different on each line
-images   the file names of the photographs, or the names without suffix, as the feature file has
-         them; as many as the task takes
-prompt   what to ask, without the task's prefix; no such field where the task has one prompt for all
-answers  what people say; left out, on all lines, where nobody knows
+id       string or integer, different on each line
+images   file names of the photographs, or image IDs of the feature file (names without suffix);
+         as many as the task takes
+prompt   question or statement, without the task's prefix; omitted for tasks that take no text
+answers  human answers; omitted on all lines if there are none
 
-`with_own_files` puts such files in the place of a task's official splits; the rest stays.
+`with_own_files` replaces the official splits of a task by such files.
 """
 
 import hashlib
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -25,12 +25,13 @@ from eval.errors import FileFormatError, InputError, PredictionError
 from eval.image_suffixes import IMAGE_SUFFIXES
 from eval.intervals import accuracy_in_context
 from eval.submissions import first_five, require_predictions, require_same_ids
+from tasks._arguments import as_path
 from tasks._arrow import cached_examples
-from tasks._calls import as_path
-from tasks._forms import FormLosses
+from tasks._examples import Example, ExampleTable
+from tasks._formatting import FormattingLosses, exact_match
 from tasks._records import Records, read_json_lines
 from tasks._results import ResultsFormat
-from tasks._task import Example, ExampleTable, Score, Task
+from tasks._task import Score, Task
 
 __all__ = ["load_own_examples", "score_own_predictions", "with_own_files"]
 
@@ -41,27 +42,28 @@ EXPECTED = 'examples, {"id": ..., "images": [...], "prompt": ..., "answers": [..
 def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
     """Return the task with a user's files as its splits.
 
-    Its `load` and `score` take no notice of the data root, predictions are a list of
-    `{"id", "answer"}`, there is no official answer list, submission or strict reading, and one
-    example suffices for an answer to be listed.
+    Its `load` and `score` ignore the data root, and predictions are a list of `{"id", "answer"}`.
+    It has no official answer list, submission or strict scoring. Answer lists keep all answers by
+    default.
 
     Args:
-        task: The task the examples have the shape of.
-        files: {split: JSONL file}; the first trains, the second validates.
+        task: The task whose format the examples have.
+        files: {split: JSONL file}. By default the first is for training and the second for
+            validation.
 
     Raises:
-        InputError: The task is no `Task`, or the files are not given by the names of their splits.
+        InputError: `task` is not a `Task`, or `files` is not a dictionary of splits and files.
     """
     _require_task(task)
     paths = _paths_of(files)
 
     def file_of(split: str) -> Path:
         if split not in paths:
-            raise InputError(f"no file was given for {split!r:.60}; there are: {', '.join(paths)}")
+            raise InputError(f"no file was given for {split!r:.60}; available: {', '.join(paths)}")
         return paths[split]
 
-    def load(data_root: Path, split: str) -> ExampleTable:
-        return load_own_examples(file_of(split), task)
+    def read_examples(data_root: Path, split: str) -> ExampleTable:
+        return _read_examples(file_of(split), task)
 
     def score(predictions: Mapping[str, str], data_root: Path, split: str) -> Score:
         return score_own_predictions(predictions, file_of(split), task)
@@ -69,13 +71,13 @@ def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
     return replace(
         task,
         splits=tuple(paths),
-        load=load,
+        read_examples=read_examples,
         score=score,
         read_predictions=partial(_read_predictions, task),
         write_predictions=partial(_write_predictions, task),
         score_strictly=None,
         answer_list=None,
-        # Own data often have few examples, so no answer is left out by default.
+        # Users' own data often have few examples.
         min_answer_count=1,
         predictions_suffix=".json",
         files=(),
@@ -86,16 +88,24 @@ def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
 
 
 def load_own_examples(path: str | Path, task: Task) -> ExampleTable:
-    """Load a JSONL file as examples of a task.
+    """Load a JSONL file as examples of a task, with its prefix before each prompt.
+
+    Args:
+        path: The JSONL file.
+        task: The task whose format the examples have.
 
     Raises:
         InputError: There is no such file.
-        FileFormatError: A line is not what it should be; the message gives its number.
+        FileFormatError: A line has another format; the message gives its number.
     """
     _require_task(task)
     path = as_path("the file of examples", path)
+    return _read_examples(path, task).with_prefix(task.prompt_prefix)
+
+
+def _read_examples(path: Path, task: Task) -> ExampleTable:
     if not path.exists():
-        raise InputError(f"no file {path}: expected {EXPECTED} there, one on each line")
+        raise InputError(f"no file {path}: expected {EXPECTED} there, one per line")
 
     def examples() -> Iterator[Example]:
         lines = _Lines(path, task)
@@ -108,22 +118,22 @@ def load_own_examples(path: str | Path, task: Task) -> ExampleTable:
                 targets=_targets(answers, task),
             )
 
-    # The prefix is part of the prompts: files cached with another do not stand for these.
+    # Prompts may already begin with the prefix, which is removed, so it affects what is cached.
     prefix = hashlib.sha256(task.prompt_prefix.encode()).hexdigest()[:8]
     return cached_examples(f"{task.name}-own-{prefix}", [path], examples)
 
 
 def score_own_predictions(predictions: Mapping[str, str], path: str | Path, task: Task) -> Score:
-    """Score predictions with the task's own metric, as far as a JSONL file's answers allow it.
+    """Score predictions against the answers of a JSONL file with the task's primary metric.
 
     Args:
-        predictions: {example id: answer}.
+        predictions: {example ID: answer}.
         path: The examples, with answers.
-        task: The task they have the shape of.
+        task: The task whose format the examples have.
 
     Raises:
-        InputError: The examples have no answers.
-        FileFormatError: A line is not what it should be.
+        InputError: There is no such file, or the examples have no answers.
+        FileFormatError: A line has another format; the message gives its number.
         PredictionError: Predictions are missing or extra.
     """
     _require_task(task)
@@ -132,25 +142,24 @@ def score_own_predictions(predictions: Mapping[str, str], path: str | Path, task
     require_same_ids(lines.ids, require_predictions(predictions))
     answers = {id_: lines.answers(position) for position, id_ in enumerate(lines.ids)}
     if not all(answers.values()):
-        raise InputError(f"{path} has no answers to score against; add them, or only predict")
+        raise InputError(f"{path} has no answers to score against; add answers, or only predict")
     if task.answers_are == "references":
         return _caption_score(predictions, answers, task)
-    # NLVR2's official script prints fractions, the others percentages.
-    best = 1.0 if task.answer_words else 100.0
-    right = agreement if task.answers_are == "people" else _is_right
-    # Any other answer than a task's words, such as a model may give, is wrong.
-    predictions = {id_: _normalised(text, task) or "" for id_, text in predictions.items()}
-    losses = FormLosses()
+    scale = task.metric.scale
+    accuracy = agreement if task.answers_are == "people" else exact_match
+    # Models may give other answers than the task's words; these are wrong.
+    predictions = {id_: _normalise(text, task) or "" for id_, text in predictions.items()}
+    losses = FormattingLosses()
     per_example = {}
     for id_, given in answers.items():
-        per_example[id_] = best * right(predictions[id_], given)
-        losses.see(predictions[id_], given, partial(_accuracy, right, given))
+        per_example[id_] = scale * accuracy(predictions[id_], given)
+        losses.add(predictions[id_], given, accuracy)
     metrics: dict[str, object] = {task.primary_metric: statistics.fmean(per_example.values())}
     if task.answers_are == "label":
         metrics |= accuracy_in_context(
-            [each == best for each in per_example.values()],
+            [each == scale for each in per_example.values()],
             [given[0] for given in answers.values()],
-            scale=best,
+            scale=scale,
         )
     return Score(
         metrics=metrics,
@@ -164,7 +173,7 @@ def score_own_predictions(predictions: Mapping[str, str], path: str | Path, task
 def _require_task(task: object) -> None:
     if not isinstance(task, Task):
         raise InputError(
-            f"the task is {task!r:.60} ({type(task).__name__}): expected a Task, such as "
+            f"task is {task!r:.60} ({type(task).__name__}): expected a Task, such as "
             "get_task('vqa')"
         )
 
@@ -172,24 +181,14 @@ def _require_task(task: object) -> None:
 def _paths_of(files: Any) -> dict[str, Path]:
     if not isinstance(files, Mapping) or not files or not all(map(_is_name, files)):
         raise InputError(
-            f"the files of examples are {files!r:.60}: expected a dictionary of splits and their "
-            "files, such as {'train': 'train.jsonl', 'val': 'val.jsonl'}"
+            f"the files of examples are {files!r:.60}: expected a dictionary of splits and files, "
+            "such as {'train': 'train.jsonl', 'val': 'val.jsonl'}"
         )
     return {split: as_path(f"the file of {split}", path) for split, path in files.items()}
 
 
 def _is_name(split: object) -> bool:
     return isinstance(split, str) and bool(split.strip())
-
-
-def _accuracy(
-    right: Callable[[str, list[str]], float], answers: list[str], prediction: str
-) -> float:
-    return right(prediction, answers)
-
-
-def _is_right(answer: str, answers: list[str]) -> float:
-    return float(answer == answers[0])
 
 
 def _caption_score(
@@ -220,13 +219,13 @@ def _targets(answers: list[str], task: Task) -> tuple[tuple[str, float], ...]:
 
 
 class _Lines:
-    """The lines of one file, checked as far as they are asked about."""
+    """The lines of one file. Each field is checked when it is read."""
 
     def __init__(self, path: Path, task: Task) -> None:
         self._task = task
         self._records = read_json_lines(path, expected=EXPECTED)
         if not len(self._records):
-            raise FileFormatError(f"{path}: no examples in it; expected at least one line")
+            raise FileFormatError(f"{path} contains no examples; expected at least one line")
         self._problem = self._records.problem
         self.ids = _text_ids(self._records)
         self._has_answers = "answers" in self._records.rows[0]
@@ -237,12 +236,12 @@ class _Lines:
             raise self._problem(
                 position,
                 f"has {len(images)} images; {self._task.name} takes "
-                f"{self._task.images_per_example} for each example",
+                f"{self._task.images_per_example} per example",
             )
         ids = tuple(map(_image_id, images))
         if "" in ids:
             raise self._problem(
-                position, f"has the image {images[ids.index('')]!r:.60}; expected a file's name"
+                position, f"has the image {images[ids.index('')]!r:.60}; expected a file name"
             )
         return ids
 
@@ -253,14 +252,14 @@ class _Lines:
             if given:
                 raise self._problem(
                     position,
-                    f"has a prompt; {self._task.name} has the same for all: leave it out",
+                    f"has a prompt; {self._task.name} takes none: leave the field out",
                 )
-            return prefix
+            return ""
         self._require(position, "prompt")
         prompt = self._records.field(position, "prompt", str)
         if not prompt.strip():
-            raise self._problem(position, "has an empty prompt; expected a text")
-        return prefix + prompt.removeprefix(prefix)
+            raise self._problem(position, "has an empty prompt; expected a question or statement")
+        return prompt.removeprefix(prefix)
 
     def answers(self, position: int) -> list[str]:
         given = "answers" in self._records.rows[position]
@@ -270,20 +269,20 @@ class _Lines:
         if given != self._has_answers:
             raise self._problem(
                 position,
-                f"has {'' if given else 'no '}answers, unlike line 1; expected them on all lines "
-                "or on none",
+                f"has {'' if given else 'no '}answers, unlike line 1; expected answers on all "
+                "lines or on none",
             )
         answers = self._texts(position, "answers")
         if not answers:
             raise self._problem(position, "has no answer in 'answers'; expected at least one")
         if self._task.answers_are == "label" and len(answers) > 1:
             raise self._problem(
-                position, f"has {len(answers)} answers; {self._task.name} knows one right answer"
+                position, f"has {len(answers)} answers; {self._task.name} takes one correct answer"
             )
         return [self._allowed(position, answer) for answer in answers]
 
     def _allowed(self, position: int, answer: str) -> str:
-        if (normalised := _normalised(answer, self._task)) is None:
+        if (normalised := _normalise(answer, self._task)) is None:
             raise self._problem(
                 position, f"has the answer {answer!r:.40}; expected {_listed_words(self._task)}"
             )
@@ -295,7 +294,7 @@ class _Lines:
         for value in values:
             if not isinstance(value, str) or not value.strip():
                 raise self._problem(
-                    position, f"has {value!r:.40} in {name!r}; expected texts that are not empty"
+                    position, f"has {value!r:.40} in {name!r}; expected non-empty strings"
                 )
         return values
 
@@ -305,24 +304,24 @@ class _Lines:
             raise self._problem(position, f"has no {name!r}; expected {EXPECTED}")
 
     def _require_no_other(self, position: int, absent: str) -> None:
-        """A field that nobody knows, where a known one is absent, is most likely a misspelling."""
+        """Refuse unknown fields if a known one is absent: most likely one is misspelled."""
         if others := [name for name in self._records.rows[position] if name not in FIELDS]:
             raise self._problem(
                 position, f"has no {absent!r}, but {first_five(others)}; expected {EXPECTED}"
             )
 
 
-def _normalised(answer: str, task: Task) -> str | None:
-    """Return the form in which answers are compared, of labels and predictions alike.
+def _normalise(answer: str, task: Task) -> str | None:
+    """Return the form in which answers are compared, for labels and predictions alike.
 
     Returns:
-        `None` where the task has a few words and this is none of them.
+        The answer; `None` if it is not one of the task's answer words.
     """
     text = answer.strip()
     words = task.answer_words
     if words is None:
         return text
-    # The official files write "True".
+    # The official files have "True".
     return text.lower() if text in (*words, *map(str.capitalize, words)) else None
 
 
@@ -333,8 +332,8 @@ def _listed_words(task: Task) -> str:
 def _read_predictions(task: Task, path: Path) -> dict[str, str]:
     predictions = RESULTS.read(path)
     for id_, answer in predictions.items():
-        # An empty text means that there is no answer.
-        if answer and _normalised(answer, task) is None:
+        # An empty string means that there is no answer.
+        if answer and _normalise(answer, task) is None:
             raise PredictionError(
                 f"{path}: the prediction of {id_!r:.60} is {answer!r:.40}; expected "
                 f"{_listed_words(task)}, or '' for no answer"
@@ -344,7 +343,7 @@ def _read_predictions(task: Task, path: Path) -> dict[str, str]:
 
 def _write_predictions(task: Task, predictions: Mapping[str, str], path: Path) -> None:
     if task.answer_words is not None:
-        predictions = {id_: _normalised(text, task) or "" for id_, text in predictions.items()}
+        predictions = {id_: _normalise(text, task) or "" for id_, text in predictions.items()}
     RESULTS.write(predictions, path)
 
 
@@ -361,17 +360,18 @@ def _text_ids(records: Records) -> list[str]:
     for position, id_ in enumerate(ids):
         if first_line.setdefault(id_, position) != position:
             raise records.problem(
-                position, f"has the id {id_!r:.60} of line {first_line[id_] + 1}; expected another"
+                position,
+                f"has the ID {id_!r:.60} of line {first_line[id_] + 1}; expected a different ID",
             )
         if not id_.strip():
-            raise records.problem(position, "has an empty id; expected a text or an integer")
+            raise records.problem(position, "has an empty ID; expected a string or an integer")
     return ids
 
 
 def _image_id(name: str) -> str:
-    # Folders as Windows writes them, too.
+    # Windows separates folders by backslashes.
     file = PurePosixPath(name.replace("\\", "/"))
-    # Other dots in a name ("v1.2") belong to it.
+    # Other suffixes ("v1.2") are part of the name.
     return file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name
 
 

@@ -1,4 +1,4 @@
-"""JSON objects in lists or lines, with errors that say which object of which file is wrong."""
+"""Lists and lines of JSON objects, read with errors that name the file and the object."""
 
 import json
 from collections import Counter
@@ -19,15 +19,21 @@ from eval.files import (
 )
 from eval.submissions import first_five
 
-__all__ = ["Records", "field_of", "read_json_lines", "read_records", "repeated_ids"]
+__all__ = [
+    "Records",
+    "begins_as_list",
+    "field_of",
+    "read_json_lines",
+    "read_records",
+    "repeated_ids",
+]
 
 Value = TypeVar("Value")
-# All that JSON has.
 KIND_NAMES: dict[type, str] = {
     int: "an integer",
     float: "a number",
     type(None): "null",
-    str: "a text",
+    str: "a string",
     bool: "true or false",
     list: "a list",
     dict: "an object",
@@ -36,13 +42,13 @@ KIND_NAMES: dict[type, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The objects of one list in a JSON file, or of the lines of a file.
+    """The objects of a list in a JSON file, or of a JSON Lines file.
 
     Args:
         path: The file.
-        name: The list's name in the file ("questions"); empty where the file is the list.
-        rows: Its elements, not yet known to be objects.
-        are_lines: Whether each stands on a line of its own.
+        name: Key of the list in the document ("questions"); empty if the document is the list.
+        rows: The elements, not yet checked to be objects.
+        are_lines: Whether the file is JSON Lines.
     """
 
     path: Path
@@ -54,37 +60,37 @@ class Records:
         return len(self.rows)
 
     def field(self, position: int, name: str, kind: type[Value]) -> Value:
-        """Return one field of one object.
+        """Return a field of the object at `position`.
 
         Raises:
-            FileFormatError: The field is missing or of another type.
+            FileFormatError: The field is missing or has another type than `kind`.
         """
         return field_of(self.rows[position], name, kind, partial(self.problem, position))
 
     def ids(self, name: str) -> list[int]:
-        """Return the integer ids of all objects.
+        """Return the integer IDs of all objects.
 
         Raises:
-            FileFormatError: One is missing, of another type, or occurs twice.
+            FileFormatError: An ID is missing, has another type, or occurs more than once.
         """
         ids = [self.field(position, name, int) for position in range(len(self))]
         self.require_distinct(name, ids)
         return ids
 
     def require_distinct(self, name: str, ids: Iterable[Hashable]) -> None:
-        """Check that no id occurs twice.
+        """Check that no ID occurs more than once.
 
         Raises:
-            FileFormatError: One does.
+            FileFormatError: An ID does.
         """
         if repeated := repeated_ids(ids):
             raise FileFormatError(
                 f"{self.path}: {len(repeated):,} values of {name} occur more than once "
-                f"({first_five(repeated)}); expected each once. Remove the repetitions."
+                f"({first_five(repeated)}); expected each once. Remove the duplicates."
             )
 
     def problem(self, position: int, message: str) -> FileFormatError:
-        """Return an error about one object."""
+        """Return an error about the object at `position`."""
         place = f"line {position + 1}" if self.are_lines else f"{self.name}[{position}]"
         return FileFormatError(f"{self.path}: {place} {message}")
 
@@ -92,43 +98,42 @@ class Records:
 def field_of(
     row: Any, name: str, kind: type[Value], problem: Callable[[str], FileFormatError]
 ) -> Value:
-    """Return one field of one object.
+    """Return a field of a JSON object.
 
     Args:
-        row: The object, not yet known to be one.
-        name: The field.
-        kind: The exact type it must have.
-        problem: Makes the error that says which object is wrong.
+        row: The object, not yet checked to be one.
+        name: Name of the field.
+        kind: The exact type the field must have.
+        problem: Turns a message into the error that names the object.
 
     Raises:
-        FileFormatError: The field is missing or of another type.
+        FileFormatError: The field is missing or has another type.
     """
     if not isinstance(row, dict):
-        raise problem(f"is {_kind_of(row)}; expected an object")
+        raise problem(f"is {_kind_name(row)}; expected an object")
     if name not in row:
         raise problem(f"has no {name!r}; expected {KIND_NAMES[kind]} there")
     value = row[name]
-    # Not isinstance: JSON's true is no integer.
+    # `isinstance` would accept JSON's true as an integer.
     if type(value) is not kind:
-        raise problem(f"has {name} {value!r:.80}, {_kind_of(value)}; expected {KIND_NAMES[kind]}")
+        raise problem(f"has {name} {value!r:.80}, {_kind_name(value)}; expected {KIND_NAMES[kind]}")
     return value
 
 
 def read_records(
     path: Path, *, expected: str, key: str | None = None, line_field: str | None = None
 ) -> Records:
-    """Read the list a JSON file is, or holds under `key`.
+    """Read a list of objects from a JSON file.
 
     Args:
         path: The file.
-        expected: What it should hold, for messages.
-        key: The list's name in the document, `None` where the document is the list.
-        line_field: Also take the list's objects on lines of their own (JSON Lines); a field each
-            has.
+        expected: Description of the expected content, for messages.
+        key: Key of the list in the document; `None` if the document is the list.
+        line_field: A field of each object. If given, JSON Lines files are read too.
 
     Raises:
         InputError: There is no such file.
-        FileFormatError: It is not JSON, or the list is not there.
+        FileFormatError: The file is not JSON, or the list is missing.
     """
     with open_text(path, expected=expected) as file:
         text = file.read().lstrip(BYTE_ORDER_MARK)
@@ -141,27 +146,27 @@ def read_records(
     document = parse_json(text, path, expected=expected)
     if key is not None:
         if not isinstance(document, dict) or key not in document:
-            raise FileFormatError(f"{path}: no {key!r} in it; expected {expected}")
+            raise FileFormatError(f"{path} has no {key!r}; expected {expected}")
         document = document[key]
     if not isinstance(document, list):
         raise FileFormatError(
-            f"{path}: {key or 'the document'} is {_kind_of(document)}; expected {expected}, a list"
+            f"{path}: {key or 'document'} is {_kind_name(document)}; expected a list, {expected}"
         )
     return Records(path, key or "", document)
 
 
 def read_json_lines(path: Path, *, expected: str) -> Records:
-    """Read a file with one JSON value on each line.
+    """Read a JSON Lines file.
 
     Args:
         path: The file.
-        expected: What it should hold, for messages.
+        expected: Description of the expected content, for messages.
 
     Raises:
         InputError: There is no such file.
-        FileFormatError: A line is empty, cut short or otherwise no JSON.
+        FileFormatError: A line is empty, truncated or otherwise not JSON.
     """
-    # Texts may hold other separators than line feeds, which JSON need not escape.
+    # Strings may contain line separators other than line feeds, which JSON need not escape.
     with open_text(path, expected=expected, newline="\n") as file:
         rows = [
             _parse_line(line, f"{path}: line {number}", expected)
@@ -170,8 +175,18 @@ def read_json_lines(path: Path, *, expected: str) -> Records:
     return Records(path, "", rows, are_lines=True)
 
 
+def begins_as_list(path: Path, *, expected: str) -> bool:
+    """Return whether a file begins like a JSON list.
+
+    Raises:
+        InputError: There is no such file, or it is not a text file.
+    """
+    with open_text(path, expected=expected) as file:
+        return file.read(64).lstrip().startswith("[")
+
+
 def _object_lines(text: str, field: str) -> list[str]:
-    """Return the lines of JSON Lines, or none where the text is one document."""
+    """Return the lines of JSON Lines; an empty list if the text is one document."""
     if not text.startswith("{"):
         return []
     lines = text.rstrip().split("\n")
@@ -185,7 +200,7 @@ def _object_lines(text: str, field: str) -> list[str]:
 def _parse_line(line: str, place: str, expected: str) -> Any:
     line = line.lstrip(BYTE_ORDER_MARK)
     if not line.strip():
-        raise FileFormatError(f"{place} is empty; expected {expected}, an object on each line")
+        raise FileFormatError(f"{place} is empty; expected {expected}, one object per line")
     try:
         value = json.loads(line, object_pairs_hook=unique_fields)
     except (RecursionError, ValueError) as error:
@@ -197,9 +212,9 @@ def _parse_line(line: str, place: str, expected: str) -> Any:
 
 
 def repeated_ids(ids: Iterable[Hashable]) -> list[Hashable]:
-    """Return the ids that occur more than once."""
+    """Return the IDs that occur more than once."""
     return [id_ for id_, count in Counter(ids).items() if count > 1]
 
 
-def _kind_of(value: object) -> str:
+def _kind_name(value: object) -> str:
     return KIND_NAMES[type(value)]

@@ -1,4 +1,4 @@
-"""Files for public test servers: written from predictions, and checked wherever they were made."""
+"""Submission files for public test servers: written from predictions, and checked."""
 
 import re
 import tempfile
@@ -9,9 +9,10 @@ from pathlib import Path
 
 from eval.archives import extract_members, file_names, write_zip
 from eval.errors import FileFormatError, InputError
-from eval.files import has_byte_order_mark, open_text
+from eval.files import has_byte_order_mark
 from eval.regular_files import require_regular
 from eval.submissions import require_same_ids
+from tasks._records import begins_as_list
 from tasks._task import Submission, Task
 
 __all__ = [
@@ -22,17 +23,17 @@ __all__ = [
     "write_submission",
 ]
 
-NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9-]+")
+FORBIDDEN_IN_NAMES = re.compile(r"[^A-Za-z0-9-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class SubmissionCheck:
-    """What was found in a submission that is in order.
+    """The result of checking a valid submission.
 
     Args:
-        answers: How many answers each split in it has.
-        server: Who takes it.
-        notes: What is no mistake but worth knowing.
+        answers: Number of answers for each split.
+        server: Name and address of the server.
+        notes: Remarks that are not errors.
     """
 
     answers: Mapping[str, int]
@@ -42,12 +43,12 @@ class SubmissionCheck:
 
 @dataclass(frozen=True, slots=True)
 class WrittenSubmission:
-    """What was written.
+    """A written submission.
 
     Args:
-        path: The file to hand in, or, while other splits are missing, the part for this one.
-        missing: Splits that must be predicted too before there is something to hand in.
-        check: What it holds.
+        path: The file to submit, or the part for one split while other splits are missing.
+        missing: Splits that must be predicted before the submission is complete.
+        check: The result of checking the file.
     """
 
     path: Path
@@ -64,53 +65,53 @@ def write_submission(
     *,
     name: str,
 ) -> WrittenSubmission:
-    """Write what the task's server takes, and check it.
+    """Write a submission in the format of the task's server, and check it.
 
-    Where the server wants several splits in one archive, the part for this one is written, and the
-    archive as soon as the parts for all are in the folder.
+    If the server takes several splits in one archive, the part for this split is written, and the
+    archive as soon as the folder contains all parts.
 
     Args:
         task: The task.
-        predictions: {example id: answer}, of the whole split.
+        predictions: {example ID: answer} for the whole split.
         data_root: Folder with the annotations.
-        split: The split that was predicted.
-        folder: Where the files go.
-        name: What the method is called; other characters than letters, digits and hyphens become
-            hyphens.
+        split: Name of the predicted split.
+        folder: Output folder.
+        name: Name of the method. Characters other than letters, digits and hyphens become hyphens.
 
     Raises:
         InputError: The task has no server.
         PredictionError: Predictions are missing or extra.
+        OutputError: A file cannot be written.
     """
     submission = submission_of(task)
-    called = NOT_IN_NAMES.sub("-", name).strip("-") or "results"
-    part = folder / submission.file_name.format(split=split, name=called)
+    method = FORBIDDEN_IN_NAMES.sub("-", name).strip("-") or "results"
+    part = folder / submission.file_name.format(split=split, name=method)
     task.write_predictions(predictions, part)
     check = check_submission(task, part, data_root, split)
     if submission.archive_name is None or split not in submission.splits:
         return WrittenSubmission(part, (), check)
     names = {
-        each: submission.file_name.format(split=each, name=called) for each in submission.splits
+        each: submission.file_name.format(split=each, name=method) for each in submission.splits
     }
     if missing := [each for each, file in names.items() if not (folder / file).exists()]:
         return WrittenSubmission(part, missing, check)
-    archive = folder / submission.archive_name.format(name=called)
+    archive = folder / submission.archive_name.format(name=method)
     write_zip(archive, {file: folder / file for file in names.values()})
     return WrittenSubmission(archive, (), check_submission(task, archive, data_root, split))
 
 
 def check_submission(task: Task, path: Path, data_root: Path, split: str) -> SubmissionCheck:
-    """Check the form of a submission, its ids and the number of its answers.
+    """Check the format of a submission, its IDs and the number of its answers.
 
     Args:
-        task: The task it is for.
-        path: A file of one split, or the archive with all the server takes.
+        task: The task.
+        path: A file for one split, or the archive with the files of all splits.
         data_root: Folder with the annotations.
-        split: The split it is for; of an archive, one of them.
+        split: The split of the file, or one of the splits of the archive.
 
     Raises:
         InputError: The task has no server, or there is no such file.
-        FileFormatError: It is not what the server takes.
+        FileFormatError: The file does not have the format of the server.
         PredictionError: Answers are missing, extra or repeated.
     """
     submission = submission_of(task)
@@ -118,32 +119,32 @@ def check_submission(task: Task, path: Path, data_root: Path, split: str) -> Sub
     if path.is_dir():
         raise InputError(f"{path} is a folder: expected {expected}")
     require_regular(path, expected=expected)
-    # The expected ids first: an unknown split, or one without its file, is the simplest mistake.
+    # An unknown split or a missing annotation file is reported first.
     task.load(data_root, split)
     if zipfile.is_zipfile(path) or path.suffix.lower() == ".zip":
         return _check_archive(task, submission, path, data_root, split)
     answers, notes = _check_part(task, path, data_root, split)
-    # The organisers' own files of VQA carry a version in front now and then.
+    # Some of VQA's official files begin with the version of the data set.
     if not _name_pattern(submission, split).fullmatch(path.name.removeprefix("v2_")):
         official = submission.file_name.format(split=split, name="<name>")
-        notes.append(f"the organisers call such a file {official}, not {path.name}")
+        notes.append(f"the official file name is {official}, not {path.name}")
     if split not in submission.splits:
-        notes.append(f"the server takes {' and '.join(submission.splits)}, not {split}")
+        notes.append(f"the server accepts {' and '.join(submission.splits)}, not {split}")
     elif submission.archive_name is not None:
         notes.append(
-            f"the server takes one archive of {' and '.join(submission.splits)}; this is a part"
+            f"the server accepts one archive of {' and '.join(submission.splits)}; this is a part"
         )
     return SubmissionCheck({split: answers}, submission.server, notes)
 
 
 def submission_of(task: Task) -> Submission:
-    """Return what the task's server takes.
+    """Return the submission format of a task.
 
     Raises:
-        InputError: The task has none.
+        InputError: The task has no server.
     """
     if task.submission is None:
-        raise InputError(f"{task.name} has no public test server known here")
+        raise InputError(f"no public test server of {task.name} is known")
     return task.submission
 
 
@@ -153,13 +154,13 @@ def _check_archive(
     names = file_names(path)
     if submission.archive_name is None:
         raise FileFormatError(
-            f"{path} is a zip archive; the server of {task.name} takes the file itself, "
+            f"{path} is a zip archive; the server of {task.name} accepts only the file itself, "
             f"{submission.file_name.format(split=split, name='<name>')}. Unpack it."
         )
     if split not in submission.splits:
         raise InputError(
-            f"an archive for the server of {task.name} is about {' and '.join(submission.splits)}, "
-            f"not {split}"
+            f"an archive for the server of {task.name} contains "
+            f"{' and '.join(submission.splits)}, not {split}"
         )
     chosen = {
         each: [name for name in names if _name_pattern(submission, each).fullmatch(name)]
@@ -168,18 +169,18 @@ def _check_archive(
     wanted = [submission.file_name.format(split=each, name="<name>") for each in chosen]
     if len(names) != len(wanted) or any(len(found) != 1 for found in chosen.values()):
         raise FileFormatError(
-            f"{path} holds {', '.join(names[:10]) or 'nothing'}; expected exactly "
-            f"{' and '.join(wanted)}, in no folder"
+            f"{path} contains {', '.join(names[:10]) or 'nothing'}; expected exactly "
+            f"{' and '.join(wanted)}, without folders"
         )
-    called = {
+    methods = {
         match["name"]
         for each, (name,) in chosen.items()
         if (match := _name_pattern(submission, each).fullmatch(name))
     }
-    if len(called) > 1:
+    if len(methods) > 1:
         raise FileFormatError(
-            f"{path}: its files are of methods with different names, {' and '.join(sorted(called))}"
-            "; expected the same in both"
+            f"{path}: the files name different methods, {' and '.join(sorted(methods))}; expected "
+            "the same name in all files"
         )
     answers, notes = {}, []
     with tempfile.TemporaryDirectory() as folder:
@@ -200,8 +201,8 @@ def _check_part(task: Task, path: Path, data_root: Path, split: str) -> tuple[in
     published = task.sizes.get(split)
     if published is not None and published.examples != len(expected):
         notes.append(
-            f"{split} has {len(expected):,} examples in {data_root} and {published.examples:,} "
-            "officially: a server wants them all"
+            f"{split} has {len(expected):,} examples in {data_root}, but {published.examples:,} "
+            "officially: the server requires all of them"
         )
     if empty := sum(not answer for answer in answers.values()):
         notes.append(f"{empty:,} answers of {split} are empty")
@@ -209,23 +210,22 @@ def _check_part(task: Task, path: Path, data_root: Path, split: str) -> tuple[in
 
 
 def _require_official_form(task: Task, path: Path) -> None:
-    """Refuse forms that are read here but not by test servers."""
+    """Refuse formats that `read_predictions` accepts but test servers do not."""
     if has_byte_order_mark(path, expected="a submission"):
         raise FileFormatError(
-            f"{path} begins with a byte-order mark, which servers do not read; expected plain "
+            f"{path} begins with a byte-order mark, which servers do not accept; expected plain "
             "UTF-8. Save the file without the mark."
         )
-    with open_text(path, expected="a submission") as file:
-        is_list = file.read(64).lstrip().startswith("[")
-    if task.predictions_suffix == ".json" and not is_list:
+    is_json = task.predictions_suffix == ".json"
+    if is_json and not begins_as_list(path, expected="a submission"):
         raise FileFormatError(
-            f"{path} is not a list; expected one list of all answers, as the server takes it, not "
-            "an object on each line"
+            f"{path} is not a JSON list; expected one list of all answers. The server does not "
+            "accept JSON Lines."
         )
 
 
 def _name_pattern(submission: Submission, split: str) -> re.Pattern[str]:
-    # Two marks no file name of ours holds, so that the rest can be escaped.
+    # Placeholders that survive escaping and occur in no file name.
     escaped = re.escape(submission.file_name.format(split="\x01", name="\x02"))
     pattern = escaped.replace(re.escape("\x01"), re.escape(split))
     return re.compile(pattern.replace(re.escape("\x02"), r"(?P<name>[^/]+)"))

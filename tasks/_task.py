@@ -1,4 +1,4 @@
-"""What a task is: the contract every file in this package fills."""
+"""The definition of a task: the contract that each task file of this package fulfils."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,77 +6,33 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from eval.errors import InputError
-from tasks._calls import PARAMETERS, CheckedCall
+from eval.metrics import Metric
+from tasks._arguments import PARAMETERS, CheckedCall
+from tasks._examples import ExampleTable
 from tasks._files import DataFile, SplitSize
 
-__all__ = [
-    "AnswerKind",
-    "Example",
-    "ExampleTable",
-    "Head",
-    "Prepared",
-    "Score",
-    "Submission",
-    "Task",
-]
+__all__ = ["AnswerKind", "Head", "Prepared", "Score", "Submission", "Task"]
 
 Head = Literal["classify", "generate"]
-# More than any official question or statement has. A batch is padded to its longest prompt, so this
-# bounds the memory that a single long one can cost: about four times that of usual questions.
+# Longer than any official question or statement. A batch is padded to its longest prompt, so this
+# bounds the memory that a single long prompt can cost: about four times that of usual questions.
 MAX_PROMPT_TOKENS = 128
-# Several people's answers to one question, the one right answer, or several texts to compare with.
+# Several people's answers to one question, a single correct answer, or several reference texts.
 AnswerKind = Literal["people", "label", "references"]
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """One question to the model.
-
-    Args:
-        id: Official id as text; predictions are joined on it.
-        image_ids: Ids in the feature store: two for NLVR2, one elsewhere.
-        prompt: The text for the encoder, task prefix included ("vqa: what is this?").
-        targets: (answer, weight in [0, 1]) pairs; empty where the split has no labels or no
-            answer of the example can be scored.
-    """
-
-    id: str
-    image_ids: tuple[str, ...]
-    prompt: str
-    targets: tuple[tuple[str, float], ...]
-
-
-class ExampleTable(Protocol):
-    """The examples of one split, in the order of the official file, memory-mapped (Arrow)."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Example: ...
-
-    def __iter__(self) -> Iterator[Example]: ...
-
-    def ids(self) -> list[str]:
-        """Ids of all examples, in order."""
-        ...
-
-    def image_ids(self) -> list[str]:
-        """Distinct ids of the images the examples refer to, in order of first use."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
 class Score:
-    """What an official evaluator says of predictions.
+    """The result of an official evaluation.
 
     Args:
-        metrics: Official names in snake case, on the official script's own scale; `None` where
-            the given files do not allow the metric.
-        examples: How many examples were scored.
-        per_example: The primary metric of each example, keyed by example id; empty where it is
-            `None`.
-        protocol: Which official rules were followed ("vqa_v2 official").
+        metrics: Metrics by their official names in snake case, on the official script's scale;
+            `None` for metrics that the given files do not allow.
+        examples: Number of scored examples.
+        per_example: Primary metric of each example, by example ID; empty if the metric is `None`.
+        protocol: Name of the official rules that were followed ("vqa_v2 official").
         reasons: Why each metric that is `None` could not be computed, and how to get it.
-        notes: Further sentences about the predictions.
+        notes: Remarks about the predictions, one sentence each.
     """
 
     metrics: Mapping[str, object]
@@ -89,15 +45,15 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What the public test server of a task takes.
+    """The submission format of a task's public test server.
 
     Args:
-        server: Who takes it, and where.
-        splits: The splits it takes predictions of.
-        file_name: The official name of the file of one split; "{split}" and "{name}" stand for the
-            split and for what the method is called.
-        archive_name: The zip archive that must hold a file of each of `splits`, with "{name}" too;
-            `None` where each file is handed in alone.
+        server: Name and address of the server.
+        splits: Splits it accepts predictions for.
+        file_name: Official file name for one split, in which "{split}" and "{name}" stand for the
+            split and the name of the method.
+        archive_name: Name of the zip archive with one file for each of `splits`, in which
+            "{name}" stands for the name of the method; `None` if files are submitted alone.
     """
 
     server: str
@@ -108,12 +64,12 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What became of one derived file.
+    """A derived file.
 
     Args:
-        path: The file.
-        written: Whether it was made now; if not, it was there.
-        note: What is in it, and how that compares with the published one.
+        path: Path of the file.
+        written: Whether the file was written now; if not, it already existed.
+        note: What it contains, and how that compares with the published file.
     """
 
     path: Path
@@ -121,7 +77,7 @@ class Prepared:
     note: str
 
 
-class LoadSplit(Protocol):
+class ReadExamples(Protocol):
     def __call__(self, data_root: Path, split: str) -> ExampleTable: ...
 
 
@@ -155,56 +111,59 @@ class PrepareFiles(Protocol):
 class Task:
     """Everything that distinguishes one task from another.
 
-    Its functions also take paths as texts, and refuse predictions other than {example id: answer}.
+    The functions check their arguments: paths may be strings, and predictions must be
+    {example ID: answer}.
 
     Args:
-        name: The name of the task's file.
-        prompt_prefix: What the paper's code puts before the text, with its space ("vqa: ").
-        splits: The splits `load` knows; the first trains, the second validates.
+        name: Name of the task's file.
+        prompt_prefix: Prefix of each prompt in the paper's code, with its trailing space
+            ("vqa: ").
+        splits: Splits that `load` accepts. By default the first is for training and the second
+            for validation.
         heads: Heads the task can be trained with; the first is the default.
-        load: (data_root, split) -> examples.
+        read_examples: (data_root, split) -> examples, without the prefix. `load` adds it.
         score: (predictions, data_root, split) -> official scores.
-        read_predictions: Read an official results file as {example id: answer}.
-        write_predictions: Write that file, as the public server takes it.
-        primary_metric: The entry of `Score.metrics` that chooses the best checkpoint.
-        primary_factor: What the primary metric is multiplied by before a mean is taken over tasks:
-            1 where it is a percentage, 100 where it is a share of one or CIDEr.
-        require_evaluator: Raises an `InputError` where the primary metric cannot be computed on
-            this machine; `None` where it can on any.
-        score_strictly: (predictions file, data_root, split) -> what the official script says of the
-            file, silent misreadings included; `None` where `score` never differs from it.
-        answer_list: The official file of the answer vocabulary below the data root, or `None`.
-        answer_words: All answers there are, where there are only a few.
-        min_answer_count: Training examples an answer needs to enter an answer list that is counted
-            from them, unless a recipe says otherwise; 1 leaves no answer out.
-        answers_are: What the answers of one example in a user's own file are.
-        files: The files below the data root.
-        sizes: The published size of each split.
-        submission: What the public test server takes.
-        prepare: (data_root, least count of a listed answer, or `None` for the usual one, whether
-            to replace what is there) -> what was made of the official files.
-        predictions_suffix: How the names of predictions files end, as their content is.
-        images_per_example: Two for NLVR2, one elsewhere.
-        takes_text: Whether people say something about the image, which follows the prefix.
-        batch_share: Examples a step among several tasks, as a share of VQA's (the paper's code).
-        loss_average: Over "examples" (each the mean of its tokens) or over "tokens" (captions).
-        max_prompt_tokens: Prompts are cut to this many tokens, prefix and end-of-sequence included,
-            unless a recipe says otherwise (the paper's code cuts to 20).
-        max_answer_tokens: Targets are cut to this many tokens, end-of-sequence included, and
-            generation stops there, unless a recipe says otherwise.
-        beams: Of the search for answers, as the paper's code sets it; 1 is greedy.
+        read_predictions: Reads an official results file as {example ID: answer}.
+        write_predictions: Writes such a file in the format of the public test server.
+        metric: Primary metric, which selects the best checkpoint.
+        require_evaluator: Raises an `InputError` if the primary metric cannot be computed on this
+            machine; `None` if it always can.
+        score_strictly: (predictions file, data_root, split) -> scores of the official script,
+            including what it silently misreads; `None` if they never differ from `score`.
+        answer_list: Path of the official answer list, relative to the data root; `None` if there
+            is none.
+        answer_words: All possible answers, if there are only a few.
+        min_answer_count: Default for the number of training examples that must have an answer for
+            it to enter an answer list; 1 keeps all answers.
+        answers_are: What the answers of an example in a user's own file are.
+        files: Files below the data root.
+        sizes: Published size of each split.
+        submission: Submission format of the public test server.
+        prepare: (data_root, minimum count of a listed answer or `None` for the default, whether
+            to overwrite) -> files derived from the official ones.
+        predictions_suffix: File name suffix of predictions files.
+        images_per_example: Number of images per example: two for NLVR2, one for the other tasks.
+        takes_text: Whether a prompt has a text after the prefix.
+        batch_share: Batch size relative to that of VQA when several tasks train together (from
+            the paper's code).
+        loss_average: Whether the loss averages over "examples" (each the mean of its tokens) or
+            over "tokens" (captions).
+        max_prompt_tokens: Default for the maximum number of prompt tokens, including prefix and
+            end-of-sequence token (20 in the paper's code).
+        max_answer_tokens: Default for the maximum number of answer tokens, including the
+            end-of-sequence token, in training and generation.
+        beams: Number of beams in generation, as in the paper's code; 1 is greedy search.
     """
 
     name: str
     prompt_prefix: str
     splits: Sequence[str]
     heads: Sequence[Head]
-    load: LoadSplit
+    read_examples: ReadExamples
     score: ScorePredictions
     read_predictions: ReadPredictions
     write_predictions: WritePredictions
-    primary_metric: str
-    primary_factor: float = 1.0
+    metric: Metric
     require_evaluator: RequireEvaluator | None = None
     score_strictly: ScoreFile | None = None
     answer_list: str | None = None
@@ -225,21 +184,38 @@ class Task:
     beams: int = 1
 
     def __post_init__(self) -> None:
-        """Wrap the task's functions so that their arguments are checked."""
+        """Wrap the task's functions so that they check their arguments."""
         for name, parameters in PARAMETERS.items():
             function = getattr(self, name)
             if function is not None and not isinstance(function, CheckedCall):
                 object.__setattr__(self, name, CheckedCall(function, parameters))
 
+    @property
+    def primary_metric(self) -> str:
+        """The name of the primary metric, a key of `Score.metrics`."""
+        return self.metric.name
+
+    def load(self, data_root: Path, split: str) -> ExampleTable:
+        """Load the examples of a split, with the task's prefix before each prompt.
+
+        Args:
+            data_root: Folder with the annotations.
+            split: Name of the split.
+
+        Raises:
+            InputError: The task has no such split, or a file is missing or malformed.
+        """
+        return self.read_examples(data_root, split).with_prefix(self.prompt_prefix)
+
     def unknown_split(self, split: str) -> InputError:
-        """Return the error about a split the task does not have."""
+        """Return the error for a split that the task does not have."""
         return InputError(
-            f"{self.name} has no split {split!r}; there are: {', '.join(self.splits)}"
+            f"{self.name} has no split {split!r}; available: {', '.join(self.splits)}"
         )
 
     def unlabelled_split(self, split: str) -> InputError:
-        """Return the error about scoring a split whose answers only the test server knows."""
+        """Return the error for scoring a split whose answers are not public."""
         return InputError(
-            f"the right answers of {self.name} {split} are not public: submit the predictions to "
-            "the official server, or score a split with answers"
+            f"the correct answers of {self.name} {split} are not public: submit the predictions to "
+            "the official server, or score a split with public answers"
         )

@@ -1,14 +1,10 @@
-"""COCO captions: say what one photograph shows.
+"""COCO captions: describe one photograph.
 
-Below the data root lie, under their official names:
+`FILES` lists the files below the data root, under their official names.
 
-    coco/annotations/captions_{train2014,val2014}.json
-    coco/annotations/image_info_{test2014,test2015}.json
-    coco/dataset_coco.json                                Karpathy's splits, if used
-
-A training split has one example per caption, whose id is the caption's ("id", Karpathy's
-"sentid"). Every other split has one example per image, whose id is the image's ("id", Karpathy's
-"cocoid"): a model says one thing about an image, and is judged by all its captions.
+A training split has one example per caption, whose ID is the caption's ("id", Karpathy's
+"sentid"). Every other split has one example per image, whose ID is the image's ("id", Karpathy's
+"cocoid"): a model generates one caption per image, which is compared with all its references.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,33 +15,55 @@ from tempfile import TemporaryDirectory
 from eval._java import JavaError, run_java
 from eval.caption import score_captions
 from eval.errors import FileFormatError, InputError
+from eval.metrics import Metric
 from eval.submissions import first_five
+from tasks import _karpathy
 from tasks._arrow import cached_examples
-from tasks._files import CAPTION_FILES, CAPTION_SIZES
+from tasks._examples import Example, ExampleTable
+from tasks._files import DataFile, Source, SplitSize
 from tasks._records import Records, read_records
 from tasks._results import ResultsFormat
-from tasks._task import Example, ExampleTable, Score, Submission, Task
+from tasks._task import Score, Submission, Task
 
-__all__ = ["TASK"]
+__all__ = ["FILES", "SIZES", "TASK"]
 
-# The whole prompt: the paper's code gives every image the same one.
-PROMPT = "caption: "
+# In the paper's code the prefix is the whole prompt.
+PROMPT = ""
 OFFICIAL_FILES = {
-    "train2014": "captions_train2014.json",
-    "val2014": "captions_val2014.json",
-    "test2014": "image_info_test2014.json",
-    "test2015": "image_info_test2015.json",
-}
-# Karpathy's split -> how its images are marked in his file.
-KARPATHY_MARKS = {
-    "karpathy_train": ("train", "restval"),
-    "karpathy_val": ("val",),
-    "karpathy_test": ("test",),
+    "train2014": "coco/annotations/captions_train2014.json",
+    "val2014": "coco/annotations/captions_val2014.json",
+    "test2014": "coco/annotations/image_info_test2014.json",
+    "test2015": "coco/annotations/image_info_test2015.json",
 }
 TRAINING_SPLITS = frozenset({"train2014", "karpathy_train"})
 UNCAPTIONED_SPLITS = frozenset({"test2014", "test2015"})
-PRIMARY_METRIC = "cider"
-JAVA_SECONDS = 60.0
+METRIC = Metric("cider", factor=100.0)
+JAVA_TIMEOUT_SECONDS = 60.0
+
+HOST = "http://images.cocodataset.org/annotations/"
+FILES = (
+    *(
+        DataFile(path=OFFICIAL_FILES[split], splits=(split,), source=Source(f"{HOST}{archive}.zip"))
+        for split, archive in (
+            ("train2014", "annotations_trainval2014"),
+            ("val2014", "annotations_trainval2014"),
+            ("test2014", "image_info_test2014"),
+            ("test2015", "image_info_test2015"),
+        )
+    ),
+    DataFile(path=_karpathy.FILE, splits=tuple(_karpathy.MARKS), source=_karpathy.SOURCE),
+)
+# Examples are captions in the training splits and images in the others.
+SIZES = {
+    "train2014": SplitSize(414_113, 82_783),
+    "val2014": SplitSize(40_504, 40_504),
+    "test2014": SplitSize(40_775, 40_775),
+    "test2015": SplitSize(81_434, 81_434),
+    "karpathy_train": SplitSize(566_747, 113_287),
+    "karpathy_val": SplitSize(5_000, 5_000),
+    "karpathy_test": SplitSize(5_000, 5_000),
+}
+
 RESULTS = ResultsFormat(
     id_field="image_id",
     answer_field="caption",
@@ -63,24 +81,24 @@ class _Image:
 
 def _source(data_root: Path, split: str) -> Path:
     if split in OFFICIAL_FILES:
-        return data_root / "coco" / "annotations" / OFFICIAL_FILES[split]
-    if split in KARPATHY_MARKS:
-        return data_root / "coco" / "dataset_coco.json"
+        return data_root / OFFICIAL_FILES[split]
+    if split in _karpathy.MARKS:
+        return data_root / _karpathy.FILE
     raise TASK.unknown_split(split)
 
 
 def _images(source: Path, split: str) -> list[_Image]:
-    if split in KARPATHY_MARKS:
-        images = _karpathy_images(source, KARPATHY_MARKS[split])
+    if split in _karpathy.MARKS:
+        images = _karpathy_images(source, _karpathy.MARKS[split])
     else:
         images = _official_images(source, captioned=split not in UNCAPTIONED_SPLITS)
     if not images:
-        raise FileFormatError(f"{source}: no images of {split} in it; expected at least one")
-    silent = [image.id for image in images if not image.captions]
-    if silent and split not in UNCAPTIONED_SPLITS:
+        raise FileFormatError(f"{source} contains no images of {split}; expected at least one")
+    uncaptioned = [image.id for image in images if not image.captions]
+    if uncaptioned and split not in UNCAPTIONED_SPLITS:
         raise FileFormatError(
-            f"{source}: {len(silent):,} images have no caption ({first_five(silent)}); expected "
-            "at least one for each"
+            f"{source}: {len(uncaptioned):,} images have no caption ({first_five(uncaptioned)}); "
+            "expected at least one per image"
         )
     return images
 
@@ -99,8 +117,8 @@ def _official_images(source: Path, *, captioned: bool) -> list[_Image]:
     ]
     if captions:
         raise FileFormatError(
-            f"{source}: there are captions of {len(captions):,} images that are not listed "
-            f"({first_five(captions)}); expected each in 'images'"
+            f"{source} contains captions of {len(captions):,} images that are not listed in "
+            f"'images' ({first_five(captions)}); expected all images there"
         )
     return images
 
@@ -130,11 +148,11 @@ def _karpathy_images(source: Path, marks: Sequence[str]) -> list[_Image]:
 
 def _karpathy_captions(records: Records, position: int) -> dict[int, str]:
     sentences = records.field(position, "sentences", list)
-    own = Records(records.path, f"{records.name}[{position}].sentences", sentences)
-    return {id_: own.field(n, "raw", str) for n, id_ in enumerate(own.ids("sentid"))}
+    of_image = Records(records.path, f"{records.name}[{position}].sentences", sentences)
+    return {id_: of_image.field(n, "raw", str) for n, id_ in enumerate(of_image.ids("sentid"))}
 
 
-def _load(data_root: Path, split: str) -> ExampleTable:
+def _read_examples(data_root: Path, split: str) -> ExampleTable:
     source = _source(data_root, split)
 
     def examples() -> Iterator[Example]:
@@ -157,7 +175,7 @@ def _score(
         raise TASK.unlabelled_split(split)
     if split in TRAINING_SPLITS:
         raise InputError(
-            f"caption {split} is for training: its examples are captions, not images; score "
+            f"caption {split} is a training split, whose examples are captions, not images; score "
             f"{' or '.join(name for name in TASK.splits if name not in TRAINING_SPLITS)}"
         )
     references = {str(image.id): list(image.captions.values()) for image in _images(source, split)}
@@ -165,7 +183,7 @@ def _score(
     return Score(
         metrics=scores.metrics,
         examples=len(references),
-        per_example=scores.per_image.get(PRIMARY_METRIC, {}),
+        per_example=scores.per_image.get(METRIC.name, {}),
         protocol="coco_captions official",
         reasons=scores.reasons,
     )
@@ -174,9 +192,9 @@ def _score(
 def _require_java() -> None:
     try:
         with TemporaryDirectory() as folder:
-            run_java("Java", ["-version"], folder=Path(folder), time_limit=JAVA_SECONDS)
+            run_java("Java", ["-version"], folder=Path(folder), time_limit=JAVA_TIMEOUT_SECONDS)
     except JavaError as error:
-        raise InputError(f"captions cannot be scored here; {PRIMARY_METRIC}: {error}") from None
+        raise InputError(f"captions cannot be scored here; {METRIC.name}: {error}") from None
 
 
 def _score_strictly(path: Path, data_root: Path, split: str) -> Score:
@@ -185,16 +203,15 @@ def _score_strictly(path: Path, data_root: Path, split: str) -> Score:
 
 TASK = Task(
     name="caption",
-    prompt_prefix=PROMPT,
-    splits=(*OFFICIAL_FILES, *KARPATHY_MARKS),
+    prompt_prefix="caption: ",
+    splits=(*OFFICIAL_FILES, *_karpathy.MARKS),
     heads=("generate",),
-    load=_load,
+    read_examples=_read_examples,
     score=_score,
     read_predictions=RESULTS.read,
     write_predictions=RESULTS.write,
     score_strictly=_score_strictly,
-    primary_metric=PRIMARY_METRIC,
-    primary_factor=100.0,
+    metric=METRIC,
     require_evaluator=_require_java,
     takes_text=False,
     batch_share=50 / 60,
@@ -202,8 +219,8 @@ TASK = Task(
     max_answer_tokens=40,
     beams=5,
     answers_are="references",
-    files=CAPTION_FILES,
-    sizes=CAPTION_SIZES,
+    files=FILES,
+    sizes=SIZES,
     submission=Submission(
         server="COCO (https://cocodataset.org/#captions-leaderboard)",
         splits=("val2014", "test2014"),

@@ -1,45 +1,39 @@
-"""GQA: compositional questions about one photograph, one answer each.
+"""GQA: compositional questions about one photograph, with one answer each.
 
-Below the data root lie, under their official names:
+`FILES` lists the files below the data root, under their official names. The splits train, val,
+testdev, test and challenge are the balanced ones ("val_balanced" is accepted too); train_all, ...
+hold all questions.
 
-    gqa/{train,val,testdev,test,challenge}_balanced_questions.json    splits train, val, ...
-    gqa/{train,val,testdev,test,challenge}_all_questions.json         splits train_all, val_all, ...
-    gqa/submission_all_questions.json                                 split submission_all
-    gqa/{train,val}_choices.json                                      optional
-    gqa/trainval_label2ans.json                                       1,842 answers, optional
-
-Instead of `train_all_questions.json` there may be the official folder `train_all_questions/` with
-its chunks `train_all_questions_0.json`, ...; so with all questions and choices. The official names
-of the balanced splits ("val_balanced") are understood too.
-
-Where the official file of a split is absent, LXMERT's is taken: `gqa/train.json`, `valid.json`,
-`testdev.json` or `submit.json` for train, val, testdev or submission_all. It says nothing but the
-answer, so that scores against it are accuracy alone. It is parsed whole; official files are read
-question by question.
+A large file may be an official folder of chunks instead: `train_all_questions/` with
+`train_all_questions_0.json`, ... If the official file of a split is missing, LXMERT's file is read.
+It contains only the answers, so accuracy is the only metric. It is parsed as a whole, while
+official files are read one question at a time.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eval.errors import FileFormatError, InputError
 from eval.gqa import TypeAccuracy, score_gqa
+from eval.metrics import Metric
 from eval.submissions import first_five, require_same_ids
+from tasks._answers import prepare_answer_list
 from tasks._arrow import cached_examples
 from tasks._entries import read_entries
-from tasks._files import GQA_FILES, GQA_SIZES
-from tasks._forms import FormLosses
-from tasks._prepare import answer_list
+from tasks._examples import Example, ExampleTable
+from tasks._files import LXMERT_LISTS, DataFile, Source, SplitSize
+from tasks._formatting import FormattingLosses
 from tasks._records import Records, field_of, read_records
 from tasks._results import ResultsFormat
-from tasks._task import Example, ExampleTable, Prepared, Score, Submission, Task
+from tasks._task import Prepared, Score, Submission, Task
 
-__all__ = ["TASK"]
+__all__ = ["FILES", "SIZES", "TASK"]
 
 Problem = Callable[[str], FileFormatError]
 
-PROMPT_PREFIX = "gqa: "
 TIERS = ("train", "val", "testdev", "test", "challenge")
 SPLITS = (*TIERS, *(f"{tier}_all" for tier in TIERS), "submission_all")
 OFFICIAL_NAMES = {f"{tier}_balanced": tier for tier in TIERS}
@@ -50,43 +44,91 @@ LXMERT_FILES = {
     "testdev": "testdev.json",
     "submission_all": "submit.json",
 }
-# How many answers LXMERT's list has: all of the balanced train and val questions.
+ANSWER_LIST = "gqa/trainval_label2ans.json"
+# Size of LXMERT's answer list: all answers of the balanced train and val questions.
 STANDARD_ANSWERS = 1_842
+
+QUESTIONS = Source("https://downloads.cs.stanford.edu/nlp/data/gqa/questions1.2.zip")
+FILES = (
+    *(
+        DataFile(
+            path=f"gqa/{tier}_balanced_questions.json",
+            splits=(tier,),
+            source=QUESTIONS,
+            alternatives=(f"gqa/{LXMERT_FILES[tier]}",) if tier in LXMERT_FILES else (),
+        )
+        for tier in TIERS
+    ),
+    *(
+        DataFile(
+            path=f"gqa/{tier}_all_questions{suffix}",
+            splits=(f"{tier}_all",),
+            source=QUESTIONS,
+            alternatives=(f"gqa/{tier}_all_questions{other_suffix}",),
+        )
+        for tier in TIERS
+        # The official archive has a folder of chunks for train, and a file for the others.
+        for suffix, other_suffix in [("/", ".json") if tier == "train" else (".json", "/")]
+    ),
+    DataFile(
+        path="gqa/submission_all_questions.json",
+        splits=("submission_all",),
+        source=QUESTIONS,
+        alternatives=(f"gqa/{LXMERT_FILES['submission_all']}",),
+    ),
+    *(
+        DataFile(
+            path=f"gqa/{tier}_choices.json",
+            splits=(tier, f"{tier}_all"),
+            source=Source("https://downloads.cs.stanford.edu/nlp/data/gqa/eval.zip"),
+            alternatives=(f"gqa/{tier}_choices/",),
+            optional="validity and plausibility",
+        )
+        for tier in ("train", "val")
+    ),
+    DataFile(
+        path=ANSWER_LIST,
+        splits=("train", "train_all"),
+        source=Source(f"{LXMERT_LISTS}{ANSWER_LIST}"),
+        optional=f"the standard list of {STANDARD_ANSWERS:,} answers",
+    ),
+)
+SIZES = {
+    "train": SplitSize(943_000, 72_140),
+    "val": SplitSize(132_062, 10_234),
+    "testdev": SplitSize(12_578, 398),
+    "test": SplitSize(95_336, 2_987),
+    "challenge": SplitSize(50_726, 1_590),
+    "train_all": SplitSize(14_305_356),
+    "val_all": SplitSize(2_011_853),
+    "testdev_all": SplitSize(172_174, 398),
+    "test_all": SplitSize(1_340_048),
+    "challenge_all": SplitSize(713_449, 1_590),
+    "submission_all": SplitSize(4_237_524),
+}
+
 INTEGER_ID = (
-    "GQA ids are texts, and many begin with a zero that an integer cannot keep: ids were turned "
-    "into integers somewhere. Keep them as texts from where the questions are read."
+    "GQA IDs are strings, and many begin with a zero that an integer cannot keep. Keep them as "
+    "strings from where the questions are read."
 )
 METRICS = (
-    "accuracy",
-    "binary",
-    "open",
-    "consistency",
-    "validity",
-    "plausibility",
-    "distribution",
-    "accuracy_per_structural_type",
-    "accuracy_per_semantic_type",
-    "accuracy_per_length",
-    "accuracy_per_steps",
+    *("accuracy", "binary", "open", "consistency", "validity", "plausibility", "distribution"),
+    *(f"accuracy_per_{kind}" for kind in ("structural_type", "semantic_type", "length", "steps")),
 )
 NO_ATTENTION = (
-    "it compares the regions a model attended to with the scene graphs, and a predictions file "
-    "holds answers alone"
-)
-ONLY_ANSWERS = (
-    "LXMERT's {file} says nothing of questions but their answers; put the official "
-    "{official} beside it"
+    "it compares the attended image regions with the scene graphs, and a predictions file contains "
+    "only answers"
 )
 
 
 class _Official:
-    """A split as the organisers publish it: questions by id, in one file or in chunks."""
+    """A split in the official format: questions by ID, in one file or in chunks."""
 
     def __init__(self, folder: Path, split: str) -> None:
         tier, _, rest = split.partition("_")
         self.has_answers = tier in TIERS_WITH_ANSWERS
-        # What validates is scored long after it is loaded: its faults are told at once.
-        self._checked_when_loaded = self.has_answers and tier != "train"
+        # A validation split is scored long after it is loaded, so its errors are raised at once.
+        self._is_checked_on_load = self.has_answers and tier != "train"
         self._questions = _whole_or_chunks(folder, f"{tier}_{rest or 'balanced'}_questions")
         self._choices = _whole_or_chunks(folder, f"{tier}_choices")
 
@@ -94,21 +136,21 @@ class _Official:
         return self._questions
 
     def examples(self) -> Iterator[Example]:
-        entries = self._scorable() if self._checked_when_loaded else self._all()
+        entries = self._scorable() if self._is_checked_on_load else self._all()
         for id_, row, problem in entries:
             yield Example(
                 id=id_,
                 image_ids=(field_of(row, "imageId", str, problem),),
-                prompt=PROMPT_PREFIX + field_of(row, "question", str, problem),
+                prompt=field_of(row, "question", str, problem),
                 targets=((field_of(row, "answer", str, problem), 1.0),) if self.has_answers else (),
             )
 
     def score(self, predictions: Mapping[str, str], *, strict_official: bool) -> Score:
         has_choices = all(path.exists() for path in self._choices)
-        losses = FormLosses()
+        losses = FormattingLosses()
         scores = score_gqa(
             predictions,
-            _watched(((id_, row) for id_, row, _ in self._scorable()), predictions, losses),
+            _counted(((id_, row) for id_, row, _ in self._scorable()), predictions, losses),
             self._listed_choices() if has_choices else None,
             strict_official=strict_official,
         )
@@ -118,7 +160,7 @@ class _Official:
                 "grounding": None,
             },
             examples=len(scores.per_question),
-            per_example={id_: 100.0 * right for id_, right in scores.per_question.items()},
+            per_example={id_: 100.0 * correct for id_, correct in scores.per_question.items()},
             protocol="gqa official script" if strict_official else "gqa official",
             reasons={**scores.reasons, "grounding": NO_ATTENTION},
             notes=losses.notes(),
@@ -142,7 +184,7 @@ class _Official:
 
 
 class _Lxmert:
-    """A split as LXMERT and VL-T5 keep it: a list of texts, images and answers."""
+    """A split in the format of LXMERT and VL-T5: a list of questions with image and answer."""
 
     def __init__(self, folder: Path, split: str) -> None:
         self.has_answers = split in TIERS_WITH_ANSWERS
@@ -158,29 +200,29 @@ class _Lxmert:
             yield Example(
                 id=id_,
                 image_ids=(records.field(position, "img_id", str),),
-                prompt=PROMPT_PREFIX + records.field(position, "sent", str),
+                prompt=records.field(position, "sent", str),
                 targets=((_only_answer(records, position), 1.0),) if self.has_answers else (),
             )
 
     def score(self, predictions: Mapping[str, str], *, strict_official: bool) -> Score:
         if strict_official:
             raise InputError(
-                f"the official script does not read {self._file}; put {self._official} beside it"
+                f"the official script cannot read {self._file}; add the official {self._official}"
             )
         records = self._records()
         ids = _lxmert_ids(records)
         require_same_ids(ids, predictions)
         gold = {id_: _only_answer(records, position) for position, id_ in enumerate(ids)}
-        right = {id_: predictions[id_] == answer for id_, answer in gold.items()}
-        losses = FormLosses()
+        correct = {id_: predictions[id_] == answer for id_, answer in gold.items()}
+        losses = FormattingLosses()
         for id_, answer in gold.items():
-            losses.see(predictions[id_], [answer], partial(_exact, answer))
+            losses.add(predictions[id_], [answer])
         nothing: dict[str, object] = dict.fromkeys((*METRICS, "grounding"))
-        reason = ONLY_ANSWERS.format(file=self._file.name, official=self._official)
+        reason = f"LXMERT's {self._file.name} has only answers; add the official {self._official}"
         return Score(
-            metrics={**nothing, "accuracy": sum(right.values()) / len(right) * 100},
-            examples=len(right),
-            per_example={id_: 100.0 * each for id_, each in right.items()},
+            metrics={**nothing, "accuracy": sum(correct.values()) / len(correct) * 100},
+            examples=len(correct),
+            per_example={id_: 100.0 * each for id_, each in correct.items()},
             protocol="gqa official, answers of LXMERT's file",
             reasons={name: reason for name in nothing if name != "accuracy"}
             | {"grounding": NO_ATTENTION},
@@ -188,9 +230,9 @@ class _Lxmert:
         )
 
     def _records(self) -> Records:
-        records = read_records(self._file, expected="the questions as LXMERT lists them")
+        records = read_records(self._file, expected="the questions in LXMERT's format")
         if not len(records):
-            raise FileFormatError(f"{self._file}: no questions in it; expected at least one")
+            raise FileFormatError(f"{self._file} contains no questions; expected at least one")
         return records
 
 
@@ -207,18 +249,13 @@ def _split(data_root: Path, split: str) -> _Official | _Lxmert:
     return official
 
 
-def _exact(answer: str, prediction: str) -> float:
-    return float(prediction == answer)
-
-
-def _watched(
-    questions: Iterator[tuple[str, Any]], predictions: Mapping[str, str], losses: FormLosses
+def _counted(
+    questions: Iterator[tuple[str, Any]], predictions: Mapping[str, str], losses: FormattingLosses
 ) -> Iterator[tuple[str, Any]]:
-    """Pass questions on, and count what the form of answers to balanced ones costs."""
+    """Yield the questions, counting the formatting losses of the balanced ones."""
     for id_, row in questions:
-        prediction = predictions.get(id_)
-        if prediction is not None and row["isBalanced"]:
-            losses.see(prediction, [row["answer"]], partial(_exact, row["answer"]))
+        if id_ in predictions and row["isBalanced"]:
+            losses.add(predictions[id_], [row["answer"]])
         yield id_, row
 
 
@@ -230,8 +267,8 @@ def _whole_or_chunks(folder: Path, stem: str) -> list[Path]:
     chunks = [folder / stem / f"{stem}_{number}.json" for number in range(count)]
     if absent := [chunk.name for chunk in chunks if not chunk.exists()]:
         raise InputError(
-            f"{folder / stem} holds {count} chunks but not {first_five(absent)}; expected them "
-            "numbered from 0 without a gap. Get the missing ones from the data set's site."
+            f"{folder / stem} contains {count} chunks but not {first_five(absent)}; expected "
+            "chunks numbered from 0 without gaps. Get the missing ones from the data set's site."
         )
     return chunks
 
@@ -242,11 +279,11 @@ def _entries(paths: Sequence[Path], expected: str) -> Iterator[tuple[str, Any, P
         for id_, row in read_entries(path, expected=expected):
             problem = partial(_problem, path, id_)
             if id_ in seen:
-                raise problem("occurs more than once; expected each id once")
+                raise problem("occurs more than once; expected each ID once")
             seen.add(id_)
             yield id_, row, problem
     if not seen:
-        raise FileFormatError(f"{paths[0]}: nothing in it; expected {expected}")
+        raise FileFormatError(f"{paths[0]} contains no entries; expected {expected}")
 
 
 def _problem(path: Path, id_: str, message: str) -> FileFormatError:
@@ -259,13 +296,10 @@ def _require_scorable(row: Any, problem: Problem) -> None:
     for name in ("structural", "semantic", "detailed"):
         field_of(types, name, str, problem)
     groups = field_of(row, "groups", dict, problem)
-    if "global" not in groups:
-        raise problem("has no 'global' in its groups; expected a text or null")
-    group = groups["global"]
-    if group is not None and not isinstance(group, str):
-        raise problem(f"has the global group {group!r:.80}; expected a text or null")
+    if not isinstance(groups.get("global", 0), str | None):
+        raise problem(f"has the groups {groups!r:.80}; expected 'global', a string or null")
     if set(map(type, field_of(row, "entailed", list, problem))) - {str}:
-        raise problem("entails something other than ids, which are texts. " + INTEGER_ID)
+        raise problem("has an 'entailed' that is no list of string IDs. " + INTEGER_ID)
     for operation in field_of(row, "semantic", list, problem):
         field_of(operation, "operation", str, problem)
         field_of(operation, "argument", str, problem)
@@ -304,12 +338,10 @@ def _only_answer(records: Records, position: int) -> str:
 def _metric(value: float | Mapping[object, TypeAccuracy] | None) -> object:
     if not isinstance(value, Mapping):
         return value
-    return {
-        str(kind): {"accuracy": each.accuracy, "count": each.count} for kind, each in value.items()
-    }
+    return {str(kind): asdict(each) for kind, each in value.items()}
 
 
-def _load(data_root: Path, split: str) -> ExampleTable:
+def _read_examples(data_root: Path, split: str) -> ExampleTable:
     source = _split(data_root, split)
     return cached_examples(f"gqa-{split}", source.sources(), source.examples)
 
@@ -329,11 +361,11 @@ def _score_strictly(path: Path, data_root: Path, split: str) -> Score:
 
 
 def _prepare(data_root: Path, *, min_count: int | None, overwrite: bool) -> Iterator[Prepared]:
-    yield answer_list(
+    yield prepare_answer_list(
         TASK,
         data_root,
         splits=("train", "val"),
-        min_count=TASK.min_answer_count if min_count is None else min_count,
+        min_count=min_count,
         standard_size=STANDARD_ANSWERS,
         overwrite=overwrite,
     )
@@ -341,21 +373,21 @@ def _prepare(data_root: Path, *, min_count: int | None, overwrite: bool) -> Iter
 
 TASK = Task(
     name="gqa",
-    prompt_prefix=PROMPT_PREFIX,
+    prompt_prefix="gqa: ",
     splits=SPLITS,
     heads=("classify", "generate"),
-    load=_load,
+    read_examples=_read_examples,
     score=_score,
     read_predictions=RESULTS.read,
     write_predictions=RESULTS.write,
     score_strictly=_score_strictly,
-    primary_metric="accuracy",
+    metric=Metric("accuracy", factor=1.0),
     batch_share=100 / 60,
-    answer_list="gqa/trainval_label2ans.json",
-    # LXMERT's list holds every answer.
+    answer_list=ANSWER_LIST,
+    # LXMERT's list contains every answer.
     min_answer_count=1,
-    files=GQA_FILES,
-    sizes=GQA_SIZES,
+    files=FILES,
+    sizes=SIZES,
     submission=Submission(
         server="EvalAI (https://cs.stanford.edu/people/dorarad/gqa/evaluate.html)",
         splits=("submission_all",),

@@ -1,16 +1,11 @@
-"""NLVR2: is a sentence true of a pair of photographs?
+"""NLVR2: whether a sentence is true of a pair of photographs.
 
-Below the data root lie, under their official names:
+`FILES` lists the files below the data root, under their official names. LXMERT's lists of
+statements are read too: `train.json` may be one, and `valid.json` and `test.json` replace missing
+`dev.json` and `test1.json`.
 
-    nlvr2/{train,dev,test1,test2}.json              one statement per line
-    nlvr2/balanced_{dev,test1,test2}.json           official subsets, optional; also in the
-    nlvr2/unbalanced_{dev,test1,test2}.json         folders nlvr2/balanced/ and nlvr2/unbalanced/
-
-LXMERT's lists of statements are understood as well: `train.json` may be one, and `valid.json` and
-`test.json` stand in for `dev.json` and `test1.json` where these are absent.
-
-Models answer "true" or "false"; predictions files say "True" or "False", and nothing for any other
-answer, which is wrong in both.
+Models answer "true" or "false". Predictions files contain "True" or "False", and an empty label for
+any other answer, which is always wrong.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,25 +13,57 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.errors import FileFormatError, InputError
-from eval.files import open_text
 from eval.intervals import accuracy_in_context
+from eval.metrics import Metric
 from eval.nlvr2 import LABELS, read_label_lines, score_nlvr2
 from eval.outputs import atomic_path
 from eval.submissions import first_five
 from tasks._arrow import cached_examples
-from tasks._files import NLVR2_FILES, NLVR2_SIZES
-from tasks._records import Records, read_json_lines, read_records
-from tasks._task import Example, ExampleTable, Score, Submission, Task
+from tasks._examples import Example, ExampleTable
+from tasks._files import DataFile, Source, SplitSize
+from tasks._records import Records, begins_as_list, read_json_lines, read_records
+from tasks._task import Score, Submission, Task
 
-__all__ = ["TASK"]
+__all__ = ["FILES", "SIZES", "TASK"]
 
-PROMPT_PREFIX = "nlvr: "
 SPLITS = ("train", "dev", "test1", "test2")
 LXMERT_FILES = {"dev": "valid.json", "test1": "test.json"}
 SUBSETS = ("balanced", "unbalanced")
+
+HOST = "https://raw.githubusercontent.com/lil-lab/nlvr/master/nlvr2/data/"
+FILES = (
+    *(
+        DataFile(
+            path=f"nlvr2/{split}.json",
+            splits=(split,),
+            source=Source(f"{HOST}{split}.json"),
+            alternatives=(f"nlvr2/{LXMERT_FILES[split]}",) if split in LXMERT_FILES else (),
+        )
+        for split in SPLITS
+    ),
+    *(
+        DataFile(
+            path=f"nlvr2/{subset}/{subset}_{split}.json",
+            splits=(split,),
+            source=Source(f"{HOST}{subset}/{subset}_{split}.json"),
+            alternatives=(f"nlvr2/{subset}_{split}.json",),
+            optional=f"scores of the {subset} subset",
+        )
+        for split in SPLITS[1:]
+        for subset in SUBSETS
+    ),
+)
+# Each pair has two images.
+SIZES = {
+    "train": SplitSize(86_373),
+    "dev": SplitSize(6_982, 2 * 4_051),
+    "test1": SplitSize(6_967, 2 * 4_041),
+    "test2": SplitSize(6_970, 2 * 4_074),
+}
+
 WORD_OF_LABEL = {label: label.lower() for label in LABELS}
 LABEL_OF_WORD = {word: label for label, word in WORD_OF_LABEL.items()}
-PARTS_OF_IDENTIFIER = 4
+NUM_IDENTIFIER_PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,32 +89,23 @@ def _split_file(data_root: Path, split: str) -> Path:
 
 
 def _read_statements(path: Path) -> list[_Statement]:
-    if _is_list(path):
-        records = read_records(path, expected="the statements as LXMERT lists them")
+    if begins_as_list(path, expected="NLVR2 statements"):
+        records = read_records(path, expected="the statements in LXMERT's format")
         read_one = _lxmert_statement
     else:
         records = read_json_lines(path, expected="the official NLVR2 statements")
         read_one = _official_statement
     statements = [read_one(records, position) for position in range(len(records))]
     if not statements:
-        raise FileFormatError(f"{path}: no statements in it; expected at least one")
+        raise FileFormatError(f"{path} contains no statements; expected at least one")
     records.require_distinct("identifier", [statement.id for statement in statements])
     unlabelled = [statement.id for statement in statements if statement.label is None]
     if 0 < len(unlabelled) < len(statements):
         raise FileFormatError(
             f"{path}: {len(unlabelled):,} of {len(statements):,} statements have no label "
-            f"({first_five(unlabelled)}); expected one for each, or for none"
+            f"({first_five(unlabelled)}); expected labels for all statements or for none"
         )
     return statements
-
-
-def _is_list(path: Path) -> bool:
-    try:
-        with open_text(path, expected="NLVR2 statements") as file:
-            return file.read(64).lstrip().startswith("[")
-    except InputError:
-        # The reader that is called next raises it again.
-        return False
 
 
 def _official_statement(records: Records, position: int) -> _Statement:
@@ -97,7 +115,7 @@ def _official_statement(records: Records, position: int) -> _Statement:
         label = records.field(position, "label", str)
         if label not in LABELS:
             raise records.problem(
-                position, f"has label {label!r:.40}; expected 'True' or 'False', in this case"
+                position, f"has label {label!r:.40}; expected 'True' or 'False', capitalized"
             )
     return _Statement(identifier, records.field(position, "sentence", str), label)
 
@@ -115,15 +133,16 @@ def _lxmert_statement(records: Records, position: int) -> _Statement:
 
 def _identifier(records: Records, position: int) -> str:
     identifier = records.field(position, "identifier", str)
-    if len(identifier.split("-")) != PARTS_OF_IDENTIFIER:
+    if len(identifier.split("-")) != NUM_IDENTIFIER_PARTS:
         raise records.problem(
             position,
-            f"has identifier {identifier!r:.60}; expected split-set-pair-sentence, as dev-850-0-0",
+            f"has identifier {identifier!r:.60}; expected split-set-pair-sentence, such as "
+            "dev-850-0-0",
         )
     return identifier
 
 
-def _load(data_root: Path, split: str) -> ExampleTable:
+def _read_examples(data_root: Path, split: str) -> ExampleTable:
     path = _split_file(data_root, split)
 
     def examples() -> Iterator[Example]:
@@ -132,7 +151,7 @@ def _load(data_root: Path, split: str) -> ExampleTable:
             yield Example(
                 id=statement.id,
                 image_ids=statement.image_ids(),
-                prompt=PROMPT_PREFIX + statement.sentence,
+                prompt=statement.sentence,
                 targets=() if label is None else ((WORD_OF_LABEL[label], 1.0),),
             )
 
@@ -158,7 +177,7 @@ def _score(
             reasons |= dict.fromkeys(
                 names,
                 f"there is no {subset}_{split}.json below {data_root / 'nlvr2'}; the data set's "
-                f"repository has it in nlvr2/data/{subset}, for all splits but train",
+                f"repository has it in nlvr2/data/{subset}, for all splits except train",
             )
             continue
         part = score_nlvr2({id_: predictions[id_] for id_ in subset_labels}, subset_labels)
@@ -166,7 +185,7 @@ def _score(
     return Score(
         metrics=metrics,
         examples=len(labels),
-        per_example={id_: float(right) for id_, right in scores.per_example.items()},
+        per_example={id_: float(correct) for id_, correct in scores.per_example.items()},
         protocol="nlvr2 official script" if strict_official else "nlvr2 official",
         reasons=reasons,
     )
@@ -176,8 +195,8 @@ def _labels_of(path: Path, statements: Sequence[_Statement]) -> dict[str, str]:
     labels = {each.id: each.label for each in statements if each.label is not None}
     if not labels:
         raise InputError(
-            f"{path} has no labels to score against; take a file with labels, which the data "
-            "set's repository has for all four splits"
+            f"{path} has no labels to score against; the data set's repository has a file with "
+            "labels for each of the four splits"
         )
     return labels
 
@@ -189,10 +208,10 @@ def _subset_labels(
     for path in (folder / name, folder / subset / name):
         if path.exists():
             subset_labels = _labels_of(path, _read_statements(path))
-            if strangers := [id_ for id_ in subset_labels if id_ not in labels]:
+            if unknown := [id_ for id_ in subset_labels if id_ not in labels]:
                 raise FileFormatError(
-                    f"{path}: {len(strangers):,} statements are not in the split itself "
-                    f"({first_five(strangers)}); expected a part of it"
+                    f"{path}: {len(unknown):,} statements are not in the split "
+                    f"({first_five(unknown)}); expected a subset of it"
                 )
             return subset_labels
     return None
@@ -203,7 +222,7 @@ def _read_predictions(path: Path) -> dict[str, str]:
 
 
 def _write_predictions(predictions: Mapping[str, str], path: Path) -> None:
-    # As the score does, which looks past case.
+    # Scoring ignores case too.
     labels = {id_: LABEL_OF_WORD.get(word.lower(), "") for id_, word in predictions.items()}
     lines = [f"{id_},{label}\n" for id_, label in labels.items()]
     with atomic_path(path) as temporary:
@@ -217,21 +236,20 @@ def _score_strictly(path: Path, data_root: Path, split: str) -> Score:
 
 TASK = Task(
     name="nlvr2",
-    prompt_prefix=PROMPT_PREFIX,
+    prompt_prefix="nlvr: ",
     splits=SPLITS,
     heads=("classify", "generate"),
-    load=_load,
+    read_examples=_read_examples,
     score=_score,
     read_predictions=_read_predictions,
     write_predictions=_write_predictions,
     score_strictly=_score_strictly,
-    primary_metric="accuracy",
-    primary_factor=100.0,
+    metric=Metric("accuracy", factor=100.0),
     predictions_suffix=".csv",
     batch_share=20 / 60,
     answer_words=tuple(LABEL_OF_WORD),
-    files=NLVR2_FILES,
-    sizes=NLVR2_SIZES,
+    files=FILES,
+    sizes=SIZES,
     submission=Submission(
         server="the organisers (https://lil.nlp.cornell.edu/nlvr)",
         splits=("dev", "test1", "test2"),

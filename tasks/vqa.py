@@ -1,15 +1,9 @@
-"""VQA v2: open questions about one photograph, ten human answers each.
+"""VQA v2: open-ended questions about one photograph, with ten human answers each.
 
-Below the data root lie, under their official names:
-
-    vqa/v2_OpenEnded_mscoco_{train2014,val2014,test2015,test-dev2015}_questions.json
-    vqa/v2_mscoco_{train2014,val2014}_annotations.json
-    vqa/{karpathy_train,karpathy_val,karpathy_test}.json    VL-T5's splits, if used
-    vqa/{nominival,minival}.json                            LXMERT's splits, if used
-    vqa/trainval_label2ans.json                             the usual 3,129 answers, optional
-
-The splits of VL-T5 and LXMERT choose among the official questions. Their answers come from the
-split's own file where every question has its human answers there, else from the official files.
+`FILES` lists the files below the data root, under their official names. The splits of VL-T5
+(`karpathy_*`) and LXMERT (`nominival`, `minival`) are subsets of the official questions. Their
+answers come from the split's own file if it contains the human answers of every question, else
+from the official annotations.
 """
 
 import json
@@ -20,20 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from eval.errors import FileFormatError
+from eval.metrics import Metric
 from eval.submissions import first_five, require_same_ids
 from eval.vqa import answer_weights, score_vqa
-from tasks._answers import MIN_ANSWER_COUNT
+from tasks import _karpathy
+from tasks._answers import MIN_ANSWER_COUNT, prepare_answer_list
 from tasks._arrow import cached_examples
-from tasks._files import VQA_FILES, VQA_SIZES
-from tasks._prepare import answer_list, karpathy_splits
+from tasks._examples import Example, ExampleTable
+from tasks._files import LXMERT_LISTS, DataFile, Source, SplitSize
 from tasks._records import Records, read_records
 from tasks._results import ResultsFormat
-from tasks._task import Example, ExampleTable, Prepared, Score, Submission, Task
+from tasks._task import Prepared, Score, Submission, Task
 
-__all__ = ["TASK"]
+__all__ = ["FILES", "SIZES", "TASK"]
 
-PROMPT_PREFIX = "vqa: "
-# Official split -> the COCO images its questions are about.
+# Official split -> the COCO split of its images.
 OFFICIAL_SPLITS = {
     "train2014": "train2014",
     "val2014": "val2014",
@@ -41,7 +36,8 @@ OFFICIAL_SPLITS = {
     "test-dev2015": "test2015",
 }
 ANNOTATED_SPLITS = frozenset({"train2014", "val2014"})
-# Derived split -> the official splits its questions are from.
+LXMERT_SPLITS = ("nominival", "minival")
+# Derived split -> the official splits that its questions come from.
 DERIVED_SPLITS = {
     "karpathy_train": ("train2014", "val2014"),
     "karpathy_val": ("val2014",),
@@ -49,9 +45,85 @@ DERIVED_SPLITS = {
     "nominival": ("val2014",),
     "minival": ("val2014",),
 }
-# How many answers LXMERT's list has, which nearly everyone uses.
+ANSWER_LIST = "vqa/trainval_label2ans.json"
+# Size of LXMERT's answer list, which most programs use.
 STANDARD_ANSWERS = 3_129
-# What an object must hold to be scored against.
+
+HOST = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa/"
+LXMERT_HOST = "https://nlp.cs.unc.edu/data/lxmert_data/vqa/"
+QUESTIONS = "vqa/v2_OpenEnded_mscoco_{}_questions.json"
+ANNOTATIONS = "vqa/v2_mscoco_{}_annotations.json"
+FILES = (
+    *(
+        DataFile(
+            path=QUESTIONS.format(split),
+            splits=(split,),
+            source=Source(f"{HOST}v2_Questions_{part}_mscoco.zip"),
+        )
+        for split, part in (
+            ("train2014", "Train"),
+            ("val2014", "Val"),
+            ("test2015", "Test"),
+            ("test-dev2015", "Test"),
+        )
+    ),
+    *(
+        DataFile(
+            path=ANNOTATIONS.format(split),
+            splits=splits,
+            source=Source(f"{HOST}v2_Annotations_{part}_mscoco.zip"),
+        )
+        for split, part, splits in (
+            ("train2014", "Train", ("train2014",)),
+            ("val2014", "Val", ("val2014", *LXMERT_SPLITS)),
+        )
+    ),
+    *(
+        DataFile(
+            path=f"vqa/{split}.json",
+            splits=(split,),
+            derived_from=(
+                *(QUESTIONS.format(official) for official in ("train2014", "val2014")),
+                *(ANNOTATIONS.format(official) for official in ("train2014", "val2014")),
+                _karpathy.FILE,
+            ),
+        )
+        for split in _karpathy.MARKS
+    ),
+    *(
+        DataFile(
+            path=f"vqa/{split}.json",
+            splits=(split,),
+            source=Source(f"{LXMERT_HOST}{split}.json"),
+        )
+        for split in LXMERT_SPLITS
+    ),
+    DataFile(
+        path=_karpathy.FILE,
+        splits=tuple(_karpathy.MARKS),
+        source=_karpathy.SOURCE,
+        optional="to make the Karpathy splits",
+    ),
+    DataFile(
+        path=ANSWER_LIST,
+        splits=("train2014", "karpathy_train", "nominival"),
+        source=Source(f"{LXMERT_LISTS}{ANSWER_LIST}"),
+        optional=f"the standard list of {STANDARD_ANSWERS:,} answers",
+    ),
+)
+SIZES = {
+    "train2014": SplitSize(443_757, 82_783),
+    "val2014": SplitSize(214_354, 40_504),
+    "test2015": SplitSize(447_793, 81_434),
+    "test-dev2015": SplitSize(107_394, 36_807),
+    "karpathy_train": SplitSize(605_102),
+    "karpathy_val": SplitSize(26_729),
+    "karpathy_test": SplitSize(26_280),
+    "nominival": SplitSize(188_360, 35_504),
+    "minival": SplitSize(25_994, 5_000),
+}
+
+# Fields that an object needs to be scored against.
 ANNOTATION_FIELDS = ("question_type", "answer_type", "answers")
 RESULTS = ResultsFormat(
     id_field="question_id",
@@ -69,12 +141,12 @@ class _Question:
 
 
 class _OfficialSplit:
-    """A split as the organisers publish it: questions in one file, answers in another."""
+    """A split in the official format: questions in one file, answers in another."""
 
-    def __init__(self, folder: Path, split: str) -> None:
+    def __init__(self, data_root: Path, split: str) -> None:
         self._images = OFFICIAL_SPLITS[split]
-        self._question_file = folder / f"v2_OpenEnded_mscoco_{split}_questions.json"
-        self._annotation_file = folder / f"v2_mscoco_{split}_annotations.json"
+        self._question_file = data_root / QUESTIONS.format(split)
+        self._annotation_file = data_root / ANNOTATIONS.format(split)
         self.has_answers = split in ANNOTATED_SPLITS
 
     def sources(self) -> list[Path]:
@@ -102,13 +174,13 @@ class _OfficialSplit:
 
 
 class _DerivedSplit:
-    """A choice among official questions, in the format VL-T5 and LXMERT share."""
+    """A subset of the official questions, in the format of VL-T5 and LXMERT."""
 
     has_answers = True
 
-    def __init__(self, folder: Path, split: str) -> None:
-        self._file = folder / f"{split}.json"
-        self._official = [_OfficialSplit(folder, name) for name in DERIVED_SPLITS[split]]
+    def __init__(self, data_root: Path, split: str) -> None:
+        self._file = data_root / "vqa" / f"{split}.json"
+        self._official = [_OfficialSplit(data_root, name) for name in DERIVED_SPLITS[split]]
 
     def sources(self) -> list[Path]:
         annotations = [official.sources()[-1] for official in self._official]
@@ -133,29 +205,28 @@ class _DerivedSplit:
             official |= split.annotations()
         if missing := [id_ for id_ in ids if id_ not in official]:
             raise FileFormatError(
-                f"{self._file}: {len(missing):,} questions are in none of "
-                f"{', '.join(str(split.sources()[-1]) for split in self._official)} "
-                f"({first_five(missing)}); expected questions of the official files"
+                f"{self._file}: {len(missing):,} questions ({first_five(missing)}) have no answers "
+                f"in {' or '.join(str(split.sources()[-1]) for split in self._official)}; expected "
+                "a subset of the official questions"
             )
         return {id_: official[id_] for id_ in ids}
 
     @cached_property
     def _records(self) -> Records:
-        return read_records(self._file, expected="the questions of the split, as VL-T5 lists them")
+        return read_records(self._file, expected="the questions of the split, in VL-T5's format")
 
 
 def _split(data_root: Path, split: str) -> _OfficialSplit | _DerivedSplit:
-    folder = data_root / "vqa"
     if split in OFFICIAL_SPLITS:
-        return _OfficialSplit(folder, split)
+        return _OfficialSplit(data_root, split)
     if split in DERIVED_SPLITS:
-        return _DerivedSplit(folder, split)
+        return _DerivedSplit(data_root, split)
     raise TASK.unknown_split(split)
 
 
 def _annotations_of(records: Records) -> dict[int, Mapping[str, Any]]:
     if not len(records):
-        raise FileFormatError(f"{records.path}: no annotations in it; expected at least one")
+        raise FileFormatError(f"{records.path} contains no annotations; expected at least one")
     annotations: dict[int, Mapping[str, Any]] = {}
     for position, id_ in enumerate(records.ids("question_id")):
         records.field(position, "question_type", str)
@@ -169,7 +240,7 @@ def _annotations_of(records: Records) -> dict[int, Mapping[str, Any]]:
             raise records.problem(
                 position,
                 f"(question {id_}) has answers {answers!r:.80}; "
-                "expected objects with a text 'answer', at least one",
+                "expected at least one object with a string 'answer', and no other values",
             )
         annotations[id_] = annotation
     return annotations
@@ -180,7 +251,7 @@ def _are_answer_objects(answers: list[Any]) -> bool:
     return kinds == {dict} and {type(each.get("answer")) for each in answers} == {str}
 
 
-def _load(data_root: Path, split: str) -> ExampleTable:
+def _read_examples(data_root: Path, split: str) -> ExampleTable:
     source = _split(data_root, split)
 
     def examples() -> Iterator[Example]:
@@ -193,7 +264,7 @@ def _load(data_root: Path, split: str) -> ExampleTable:
             yield Example(
                 id=str(question.id),
                 image_ids=(question.image,),
-                prompt=PROMPT_PREFIX + question.text,
+                prompt=question.text,
                 targets=tuple(answer_weights(annotation["answers"])) if annotation else (),
             )
 
@@ -208,9 +279,9 @@ def _require_same_questions(
     unasked = [id_ for id_ in annotations if id_ not in asked]
     if unanswered or unasked:
         raise FileFormatError(
-            f"{' and '.join(str(path) for path in sources)} do not belong together: "
-            f"{len(unanswered):,} questions have no annotation and {len(unasked):,} annotations no "
-            f"question ({first_five([*unanswered, *unasked])}); expected one for each"
+            f"{' and '.join(str(path) for path in sources)} do not match: {len(unanswered):,} "
+            f"questions have no annotation and {len(unasked):,} annotations have no question "
+            f"({first_five([*unanswered, *unasked])}); expected one annotation per question"
         )
 
 
@@ -237,21 +308,22 @@ def _score(predictions: Mapping[str, str], data_root: Path, split: str) -> Score
 
 
 def _prepare(data_root: Path, *, min_count: int | None, overwrite: bool) -> Iterator[Prepared]:
-    yield answer_list(
+    yield prepare_answer_list(
         TASK,
         data_root,
         splits=("train2014", "val2014"),
-        min_count=TASK.min_answer_count if min_count is None else min_count,
+        min_count=min_count,
         standard_size=STANDARD_ANSWERS,
         overwrite=overwrite,
     )
-    yield from karpathy_splits(data_root, partial(_asked, data_root), overwrite=overwrite)
+    read_questions = partial(_answered_questions, data_root)
+    yield from _karpathy.prepare_splits(data_root, read_questions, SIZES, overwrite=overwrite)
 
 
-def _asked(data_root: Path) -> Iterator[dict[str, Any]]:
-    """All questions with answers, as VL-T5 lists them."""
+def _answered_questions(data_root: Path) -> Iterator[dict[str, Any]]:
+    """Yield all questions with answers, in VL-T5's format."""
     for split in sorted(ANNOTATED_SPLITS):
-        source = _OfficialSplit(data_root / "vqa", split)
+        source = _OfficialSplit(data_root, split)
         questions, annotations = source.questions(), source.annotations()
         _require_same_questions(questions, annotations, source.sources())
         for question in questions:
@@ -261,39 +333,39 @@ def _asked(data_root: Path) -> Iterator[dict[str, Any]]:
                 "img_id": question.image,
                 "sent": question.text,
                 **{name: annotation[name] for name in ANNOTATION_FIELDS},
-                "answers": _as_texts(annotation["answers"], source.sources()[-1], question.id),
+                "answers": _compact(annotation["answers"], source.sources()[-1], question.id),
             }
 
 
-def _as_texts(answers: list[Any], path: Path, question: int) -> list[Any]:
-    """The answers without their numbers, where these are as `_annotations_of` gives them back."""
+def _compact(answers: list[Any], path: Path, question: int) -> list[Any]:
+    """Return the answers as strings if `_annotations_of` can restore their IDs."""
     if [answer.get("answer_id") for answer in answers] == list(range(1, len(answers) + 1)):
         return [answer["answer"] for answer in answers]
     try:
         json.dumps(answers, allow_nan=False)
     except ValueError:
         raise FileFormatError(
-            f"{path}: an answer to the question {question} holds NaN or an infinite number, which "
-            "JSON does not have; expected the official VQA v2 annotations. Fetch the file again."
+            f"{path}: an answer to question {question} holds NaN or an infinite number, which JSON "
+            "does not allow; expected the official VQA v2 annotations. Download the file again."
         ) from None
     return answers
 
 
 TASK = Task(
     name="vqa",
-    prompt_prefix=PROMPT_PREFIX,
+    prompt_prefix="vqa: ",
     splits=(*OFFICIAL_SPLITS, *DERIVED_SPLITS),
     heads=("classify", "generate"),
-    load=_load,
+    read_examples=_read_examples,
     score=_score,
     read_predictions=RESULTS.read,
     write_predictions=RESULTS.write,
-    primary_metric="accuracy",
-    answer_list="vqa/trainval_label2ans.json",
+    metric=Metric("accuracy", factor=1.0),
+    answer_list=ANSWER_LIST,
     min_answer_count=MIN_ANSWER_COUNT,
     answers_are="people",
-    files=VQA_FILES,
-    sizes=VQA_SIZES,
+    files=FILES,
+    sizes=SIZES,
     submission=Submission(
         server="EvalAI (https://visualqa.org/challenge.html)",
         splits=("test-dev2015", "test2015"),

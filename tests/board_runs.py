@@ -1,11 +1,11 @@
-"""Folders of runs for the leaderboard's tests, made up without training."""
+"""Run directories for tests of the leaderboard, written without training."""
 
 import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from eval.leaderboard.quantities import Metric
+from eval.metrics import Metric
 
 METRICS = {
     "vqa": Metric("accuracy", 1.0),
@@ -25,15 +25,15 @@ def made_record(
     options: dict[str, Any] | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """The record of a run.
+    """Return the record of a run.
 
     Args:
-        method: The method.
-        seed: The seed.
-        scores: The primary metric of each task, on its official scale.
-        saved: Bytes saved for backward.
-        options: Of the method.
-        changes: Other fields of the record; `recipe__training__epochs=3` reaches into it.
+        method: Method.
+        seed: Seed.
+        scores: Primary metric of each task, on its official scale.
+        saved: Bytes saved for the backward pass.
+        options: Options of the method.
+        changes: Other fields of the record; `recipe__training__epochs=3` sets a nested one.
     """
     scores = {"vqa": 60.0} if scores is None else scores
     tasks = list(scores)
@@ -85,15 +85,15 @@ def made_record(
     }
     for path, value in changes.items():
         *parents, last = path.split("__")
-        place = record
+        fields = record
         for name in parents:
-            place = place[name]
-        place[last] = value
+            fields = fields[name]
+        fields[last] = value
     return deepcopy(record)
 
 
 def write_run(folder: Path, name: str, **fields: Any) -> Path:
-    """Write a run's record and curves below `folder`; see `made_record`."""
+    """Write the record and the metrics of a run into `folder / name`; see `made_record`."""
     run = folder / name
     run.mkdir(parents=True)
     record = made_record(**fields)
@@ -105,3 +105,20 @@ def write_run(folder: Path, name: str, **fields: Any) -> Path:
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return run
+
+
+def write_card(run: Path, train: str, validation: str | None = None) -> None:
+    """Write a run's `model.json` with the digests of its examples' ids."""
+    task = {
+        "train_examples": 3,
+        "train_examples_sha256": train,
+        "validation_examples_sha256": validation,
+        "answers": None,
+    }
+    card = {
+        "schema_version": 2,
+        "backbone_fingerprint": "b" * 64,
+        "feature_spec": {},
+        "tasks": {"vqa": task},
+    }
+    (run / "model.json").write_text(json.dumps(card), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The decoding processes of an extraction: seen, changed and waited for from outside."""
+"""Find, change and wait for the decoding processes of an extraction."""
 
 import textwrap
 import time
@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 
-SECONDS_TO_END = 20.0
+MAX_SECONDS_TO_EXIT = 20.0
 
 
 def decoding_processes(parent: int) -> list[int]:
-    """Return the ids of those that a process has started and that are alive."""
+    """Return the ids of running decoding processes of a parent process."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            # The program's name, which may hold anything, is in brackets.
-            state, above, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+            # The name of the program is in brackets and may have any characters.
+            state, parent_id, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
             command = (folder / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
         if (
-            int(above) == parent
+            int(parent_id) == parent
             and state != "Z"
             and b"feature_extraction.images.decoding" in command
         ):
@@ -29,13 +29,13 @@ def decoding_processes(parent: int) -> list[int]:
 
 
 def wait_until_gone(processes: list[int]) -> None:
-    """Return when they have ended; fail when that takes too long."""
-    until = time.monotonic() + SECONDS_TO_END
-    left = list(processes)
-    while left:
-        assert time.monotonic() < until, f"still alive: {left}"
+    """Wait until processes have exited; fail after a time limit."""
+    deadline = time.monotonic() + MAX_SECONDS_TO_EXIT
+    running = list(processes)
+    while running:
+        assert time.monotonic() < deadline, f"still alive: {running}"
         time.sleep(0.05)
-        left = [number for number in left if _is_alive(number)]
+        running = [number for number in running if _is_alive(number)]
 
 
 def _is_alive(process: int) -> bool:
@@ -47,12 +47,12 @@ def _is_alive(process: int) -> bool:
 
 
 def change_decoding(code: str, folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Let decoding processes started from now on decode in another way.
+    """Replace `decode_image` in decoding processes that are started from now on.
 
     Args:
-        code: Defines `decode_image`; `original` is the one that it stands for.
-        folder: Where to put a file they run when they start.
-        patch: Undone, decoding is as it was.
+        code: Defines the new `decode_image`; `original` is the replaced function.
+        folder: Folder for a file that Python runs when it starts.
+        patch: Restores decoding when it is undone.
     """
     head = """\
         import os, signal, time

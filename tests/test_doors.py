@@ -1,31 +1,104 @@
-"""Which package may import which: read from the sources, and seen in fresh interpreters."""
+"""Which module may import which: read from the sources, and observed in fresh interpreters."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-OURS = {"eval", "tasks", "feature_extraction", "vl_lst"}
+PACKAGES = ("eval", "tasks", "feature_extraction", "vl_lst")
+OURS = set(PACKAGES)
 FORBIDDEN = {
     "eval": {"torch"} | OURS - {"eval"},
     "tasks": {"torch"} | OURS - {"tasks", "eval"},
     "feature_extraction": OURS - {"feature_extraction", "eval"},
+    "vl_lst": set(),
 }
+# Development only: nothing that users install may import these.
+DEVELOPMENT = {"unittest", "pytest", "tests", "benchmarks", "tools"}
 HEAVY = {"torch", "transformers", "open_clip", "h5py", "datasets", "accelerate"}
+# Rooms from top to bottom: each may import the rooms below it. Modules at the root of a package
+# that are not listed are below all of its rooms.
+ROOMS = {
+    "feature_extraction": "exchange extract pipeline encoders images store".split(),
+    "vl_lst": (
+        "__main__ cli demo run profiling training generation data runs recipes methods models "
+        "backbones"
+    ).split(),
+}
 
 
-def imported_packages(source: str) -> set[str]:
-    """Top-level names of all imports in a module, those inside functions included."""
+def module_files() -> dict[str, Path]:
+    """The file of each of our modules, by the module's full name."""
+    files = {}
+    for package in PACKAGES:
+        for file in (REPOSITORY / package).rglob("*.py"):
+            name = ".".join(file.relative_to(REPOSITORY).with_suffix("").parts)
+            files[name.removesuffix(".__init__")] = file
+    return files
+
+
+FILES = module_files()
+SOURCES = {name: file.read_text(encoding="utf-8") for name, file in FILES.items()}
+
+
+def imported_modules(source: str, known: Iterable[str] = ()) -> set[str]:
+    """Full names of what a module imports, also in functions and for type checking.
+
+    `from package import name` is `package.name` if that is a known module, otherwise `package`.
+    """
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names.add(node.module.partition(".")[0])
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import, expected a full name"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                names.add(inner if inner in known else str(node.module))
     return names
+
+
+def imported_packages(source: str) -> set[str]:
+    """Top-level names of all imports in a module."""
+    return {name.partition(".")[0] for name in imported_modules(source)}
+
+
+def import_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """For each module, those of the given modules that it imports."""
+    return {name: imported_modules(text, sources) & set(sources) for name, text in sources.items()}
+
+
+def find_circle(graph: Mapping[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, the first of them repeated at the end."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def upward_imports(
+    package: str, rooms: list[str], graph: Mapping[str, set[str]]
+) -> list[tuple[str, str]]:
+    """Imports within a package that do not go from a room to one below it."""
+
+    def height(module: str) -> int:
+        room = module.removeprefix(f"{package}.").partition(".")[0]
+        return len(rooms) - rooms.index(room) if room in rooms else 0
+
+    return [
+        (module, imported)
+        for module, all_imported in sorted(graph.items())
+        for imported in sorted(all_imported)
+        if module.startswith(f"{package}.") and imported.startswith(f"{package}.")
+        if height(imported) > height(module)
+    ]
 
 
 def loaded_by(statement: str, names: set[str]) -> set[str]:
@@ -37,13 +110,33 @@ def loaded_by(statement: str, names: set[str]) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_sources_import_only_what_their_package_may(package: str) -> None:
-    files = sorted((REPOSITORY / package).rglob("*.py"))
-    assert files
-    for file in files:
-        wrong = imported_packages(file.read_text(encoding="utf-8")) & FORBIDDEN[package]
-        assert not wrong, f"{file.relative_to(REPOSITORY)} imports {wrong}"
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_what_it_may(package: str) -> None:
+    modules = [name for name in SOURCES if name.partition(".")[0] == package]
+    assert modules
+    for name in modules:
+        wrong = imported_packages(SOURCES[name]) & (FORBIDDEN[package] | DEVELOPMENT)
+        assert not wrong, f"{name} imports {wrong}"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_imports_run_from_room_to_room_in_one_direction(package: str) -> None:
+    folders = {path.parent.name for path in (REPOSITORY / package).glob("*/__init__.py")}
+    assert folders <= set(ROOMS[package]), "a new room needs its place in ROOMS and CONTRIBUTING.md"
+    assert upward_imports(package, ROOMS[package], import_graph(SOURCES)) == []
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_the_guide_for_contributors_lists_the_rooms_in_order(package: str) -> None:
+    guide = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = guide.split(f"| room of `{package}/` |")[1].split("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines()[2:]]
+    listed = [room for cell in cells for room in re.findall(r"`(\w+)(?:/|\.py)`", cell)]
+    assert listed == [room for room in ROOMS[package] if room != "__main__"]
+
+
+def test_no_modules_import_each_other() -> None:
+    assert find_circle(import_graph(SOURCES)) == []
 
 
 @pytest.mark.parametrize(
@@ -64,7 +157,30 @@ def test_importing_loads_nothing_heavy_or_forbidden(statement: str, absent: set[
     assert loaded_by(statement, absent) == set()
 
 
-def test_the_checks_can_fail() -> None:
-    source = "def f():\n    import torch.nn\n    from tasks.vqa import TASK\n    from . import x\n"
-    assert imported_packages(source) == {"torch", "tasks"}
+def test_the_checks_of_packages_can_fail() -> None:
+    source = "def f():\n    import torch.nn\n    from tasks.vqa import TASK\nimport unittest.mock"
+    assert imported_packages(source) == {"torch", "tasks", "unittest"}
     assert loaded_by("import eval.vqa", {"eval", "torch"}) == {"eval"}
+
+
+def test_the_checks_of_rooms_can_fail() -> None:
+    graph = import_graph(
+        {
+            "house.roof.tiles": "from house.cellar import wine",
+            "house.cellar.wine": "def f():\n    from house.roof import tiles",
+            "house.errors": "import house.cellar.wine",
+        }
+    )
+    assert upward_imports("house", ["roof", "cellar"], graph) == [
+        ("house.cellar.wine", "house.roof.tiles"),
+        ("house.errors", "house.cellar.wine"),
+    ]
+    circle = find_circle(graph)
+    assert (len(circle), circle[0]) == (3, circle[-1])
+    assert set(circle) == {"house.roof.tiles", "house.cellar.wine"}
+
+
+def test_an_import_for_type_checking_closes_a_circle_too() -> None:
+    hidden = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from a import one\n"
+    assert find_circle(import_graph({"a.one": "import a.two", "a.two": hidden}))
+    assert not find_circle(import_graph({"a.one": "import a.two", "a.two": "import torch"}))

@@ -1,4 +1,4 @@
-"""Formulas keep the letters of their papers: a sentence's capital must not change a symbol."""
+"""Formulas in docstrings keep the case of their symbols, also at the start of a sentence."""
 
 import ast
 import re
@@ -9,10 +9,10 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCES = ("benchmarks", "eval", "feature_extraction", "tasks", "vl_lst")
-# `State + up(...)`, `G * state`, `Sigmoid(...)`: a formula as the first words.
+# A formula at the start: `State + up(...)`, `G * state`, `Sigmoid(...)`.
 BEGINS_WITH_FORMULA = re.compile(r"[A-Z]\w* [-+*/=@] \w|[A-Z]\w*\(")
 SYMBOL = re.compile(r"(?<![\w'])([A-Za-z])(?![\w'])")
-# Products and sums, but no lists of names with a dash between them.
+# Products and sums, but not lists of names separated by dashes.
 FORMULA = re.compile(r"\w [*@+] [\w(]|\(1 - \w\)")
 
 
@@ -23,7 +23,7 @@ def docstrings(path: Path) -> Iterator[str]:
 
 
 def is_spoiled(line: str) -> bool:
-    """Whether a formula begins with a capital of a sentence, or has one letter in both cases."""
+    """Return whether a formula starts with a capitalised symbol or mixes cases of one letter."""
     letters = set(SYMBOL.findall(line)) if FORMULA.search(line) else set()
     both = {letter for letter in letters if letter.islower() and letter.upper() in letters}
     return bool(BEGINS_WITH_FORMULA.match(line)) or bool(both - {"a"})

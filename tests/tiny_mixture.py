@@ -80,7 +80,7 @@ def score_captions_without_java(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr("eval.caption.Meteor", NoMeteor)
     patch.setattr("eval.caption.spice", NoMeteor().score)
-    patch.setattr("eval.caption.tokenise", split)
+    patch.setattr("eval.caption.tokenize", split)
     patch.setattr("tasks.caption.run_java", nothing)
 
 

@@ -1,4 +1,4 @@
-"""Image encoders of open_clip small enough to be made in a test."""
+"""Tiny models of open_clip."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ TIMM = {
 
 
 def write_open_clip(folder: Path, config: dict[str, object]) -> Path:
-    """Write a folder as open_clip does, with random weights in every tensor."""
+    """Write a folder in open_clip's format, with random numbers in every tensor."""
     folder.mkdir()
     generator = torch.Generator().manual_seed(3)
     state = open_clip.CLIP(**json.loads(json.dumps(config))).state_dict()

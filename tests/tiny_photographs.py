@@ -1,4 +1,4 @@
-"""Small pictures of noise, different from each other."""
+"""Small images of random pixels."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ __all__ = ["write_photographs"]
 
 
 def write_photographs(folder: Path, count: int) -> Path:
-    """Make a folder with `photo0.png` and so on."""
+    """Write `photo0.png`, `photo1.png`, ... into a new folder."""
     folder.mkdir()
     for number in range(count):
         pixels = np.random.default_rng(number).integers(0, 256, (40, 30, 3), np.uint8)

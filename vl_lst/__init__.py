@@ -1,20 +1,20 @@
 """Memory-efficient fine-tuning of a frozen CLIP-T5 on vision-and-language tasks.
 
-What is public stands in `__all__`; each name is imported when it is first used, so that scoring
-predictions needs no torch.
+Names in `__all__` are public. Each is imported on first use, so that scoring predictions needs no
+torch.
 """
 
 import importlib
 import logging
 from typing import Any
 
-# Where torchao is installed, transformers loads it, and what it registers with torch is out of
-# date by a release: torch's business with torchao, not the user's.
+# Transformers loads torchao if it is installed. That torchao registers with torch in an outdated
+# way is no concern of users.
 logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "FrozenBackbone": "vl_lst.backbones.backbone",
     "HeadConfig": "vl_lst.models.config",
     "JointBackbone": "vl_lst.models.joint",
@@ -47,9 +47,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'vl_lst' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""`vl-lst`, and `python -m vl_lst`, which is the same."""
+"""Entry point of `vl-lst` and of `python -m vl_lst`."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ STANDARD_ERROR = 2
 
 
 def main() -> int:
-    """Run the command line and return its exit code, also when interrupted while it loads."""
+    """Run the command line and return its exit code, also if interrupted during import."""
     _open_standard_streams()
     try:
         from vl_lst.cli import main as run
@@ -21,7 +21,7 @@ def main() -> int:
 
 
 def _open_standard_streams() -> None:
-    """Open closed standard streams, so that no other file receives what is printed."""
+    """Open closed standard streams, so that no other file gets their descriptors and output."""
     with suppress(OSError):
         while (handle := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
             os.set_inheritable(handle, True)

@@ -1,24 +1,25 @@
-"""A trained run: ask it about pictures, or evaluate it on a split.
+"""A trained run: answer questions about images, or evaluate on a split.
 
 run = load_run("runs/vqa")
 print(run.predict(image="cat.jpg", question="what animal is this?").answer)
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from eval.errors import InputError, OutputError
 from eval.outputs import check_output
+from eval.run_files import ModelCard
 from feature_extraction.encoders.encoder import Encoder, encode_image, encoder_from_spec
 from feature_extraction.store import open_features
+from feature_extraction.store.reader import FeatureReader
 from tasks import ExampleTable, Score, Task, with_own_files
-from tasks._calls import as_path
+from tasks._arguments import as_path
 from vl_lst.backbones.loading import DEMO
 from vl_lst.bundled import CLIP_FOLDER
 from vl_lst.data.batches import (
@@ -28,7 +29,7 @@ from vl_lst.data.batches import (
     load_in_order,
     prompt_fields,
 )
-from vl_lst.data.examples import has_labels, require_images, task_of
+from vl_lst.data.examples import has_labels, require_images
 from vl_lst.data.order import in_turn
 from vl_lst.data.text_limits import question_notes, split_notes
 from vl_lst.devices import choose_device
@@ -38,8 +39,16 @@ from vl_lst.models.batch import Batch
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel, build_model
+from vl_lst.run_arguments import ImageSource, image_list, require_question
 from vl_lst.runs.checkpoint import MODEL, load_checkpoint, load_parameters
-from vl_lst.runs.directory import ModelCard, RunDirectory
+from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.model_card import (
+    feature_spec_of,
+    require_same_backbone,
+    require_same_features,
+    require_same_tasks,
+)
+from vl_lst.runs.predictions import write_example_scores
 from vl_lst.runs.record import add_scores, read_record
 
 __all__ = ["Answer", "Evaluation", "Run", "load_run"]
@@ -47,21 +56,19 @@ __all__ = ["Answer", "Evaluation", "Run", "load_run"]
 log = logging.getLogger(__name__)
 
 BEST = "best"
-ImageSource = str | Path | Image.Image
-
-SHOWN_ANSWERS = 5
+NUM_RANKED_ANSWERS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a run says to one question.
+    """Answer to one question.
 
     Args:
         answer: The answer.
-        ranked: The answers with the highest scores, and these: in [0, 1], each the accuracy that
-            the model expects of that answer alone, so that they need not add up to one. `None` of a
-            model that generates.
-        notes: What of the question the model did not read, as sentences without a period.
+        ranked: (answer, score) pairs with the highest scores. A score in [0, 1] is the accuracy
+            that the model expects of that answer alone, so scores need not sum to one. `None` if
+            the model generates its answers.
+        notes: Parts of the question that the model did not read, as sentences without a period.
     """
 
     answer: str
@@ -71,17 +78,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a run says to the questions of a split.
+    """Predictions and scores of a split.
 
     Args:
-        predictions: Answer by example id.
-        score: Official scores; `None` where the split has no labels.
-        path: The predictions in the official results format.
-        unwritten: Why the predictions, or the scores in the run's record, could not be written;
-            `None` where both were.
-        trained_on: How many of the examples the run was trained on; `None` where its training
-            annotations are not at hand.
-        notes: What of the prompts the model did not read and which answers it cannot give, as
+        predictions: Answers by example id.
+        score: Official scores; `None` if the split has no labels.
+        path: Predictions file, in the official results format.
+        unwritten: Error that occurred when the predictions or their scores were written; `None` if
+            there was none.
+        trained_on: Number of the examples that the run was trained on; `None` if its training
+            annotations cannot be found.
+        notes: Parts of the prompts that the model did not read and answers that it cannot give, as
             sentences without a period.
     """
 
@@ -94,16 +101,16 @@ class Evaluation:
 
 
 class Run:
-    """A run's model, ready to answer; made by `load_run`.
+    """A trained model, ready to answer questions; created by `load_run`.
 
     Args:
-        directory: Where it lies.
-        recipe: Its settings.
-        card: What its model was built from.
-        built: The model, with the checkpoint's weights.
-        checkpoint: Which one.
-        step: The training step of that checkpoint.
-        device: Where it computes.
+        directory: Folder of the run.
+        recipe: Recipe of the run.
+        card: Model card of the run.
+        built: Model with the weights of the checkpoint.
+        checkpoint: Name of the checkpoint.
+        step: Training step of the checkpoint.
+        device: Device of the model.
     """
 
     def __init__(
@@ -127,15 +134,15 @@ class Run:
         self._encoder: Encoder | None = None
 
     def task(self, name: str | None = None, *, official: bool = False) -> Task:
-        """A task the run can answer, with the files it was trained on as its splits.
+        """Return a task with the settings of the run, and the files it was trained on as splits.
 
         Args:
-            name: Which one; `None` is the only one it was trained on. A run of one task may be
-                tried on another, which its head then answers.
-            official: With the official splits, also where it was trained on a user's own files.
+            name: Name of the task. Default: the only task that the run was trained on. Such a run
+                may also answer another task, with the head of its own.
+            official: Keep the official splits, even if the run was trained on the user's own files.
 
         Raises:
-            InputError: The run has several tasks and this is none of them.
+            InputError: The run was trained on several tasks, and `name` is not one of them.
         """
         known = self.recipe.tasks
         if len(known) == 1:
@@ -145,10 +152,10 @@ class Run:
                 f"the run was trained on {', '.join(known)}; found {name or 'no task'}, expected "
                 "one of them (--task)"
             )
-        return task_of(self.recipe, name, official=official)
+        return self.recipe.configured_task(name, official=official)
 
     def has_own_files(self, name: str | None = None) -> bool:
-        """Whether the run was trained on a user's own files in a task; see `task`."""
+        """Whether the run was trained on the user's own files of a task; see `task`."""
         return self.recipe.data.train_file.get(self.task(name).name) is not None
 
     def predict(
@@ -159,25 +166,26 @@ class Run:
         task_name: str | None = None,
         encoder_weights: str | Path | None = None,
     ) -> Answer:
-        """Answer a question about a photograph, prepared as in training.
+        """Answer a question about an image, which is preprocessed as in training.
 
         Args:
-            image: A file, or an image Pillow has opened; several where the task takes several.
-            question: As people ask it, without the task's prefix; none for captions.
-            task_name: Which of the run's tasks it is, where there are several.
-            encoder_weights: Where the vision tower's weights are, if the features were made with
-                weights from a file or folder.
+            image: Path of an image, or an image opened with Pillow; a sequence of them if the task
+                takes several.
+            question: Question without the task's prefix; `None` for captions.
+            task_name: Name of the task, if the run was trained on several.
+            encoder_weights: File or folder with the weights of the image encoder, if the features
+                were extracted with local weights.
 
         Raises:
-            InputError: The task takes another number of images, or a question is missing, empty,
-                or there is none to be asked.
-            ImageError: A photograph cannot be decoded.
-            EncoderError: The tower cannot be built as the features were made.
+            InputError: The number of images is wrong, or the question is missing, empty or not
+                allowed by the task.
+            ImageError: An image cannot be decoded.
+            EncoderError: The image encoder of the features cannot be built.
         """
-        images = _image_list(image)
+        images = image_list(image)
         task = self.task(task_name)
         if question is not None:
-            _require_text(question)
+            require_question(question)
         if (question is not None) != task.takes_text:
             found = "none" if question is None else f"{question!r:.60}"
             raise InputError(
@@ -186,7 +194,7 @@ class Run:
             )
         if len(images) != task.images_per_example:
             raise InputError(
-                f"{task.name} is about {task.images_per_example} image(s) at a time; "
+                f"{task.name} takes {task.images_per_example} image(s) at a time; "
                 f"found {len(images)}"
             )
         features_INF = self._features(images, encoder_weights)
@@ -198,7 +206,7 @@ class Run:
         )
         if not self._answerer.ranks(self._head(task)):
             return Answer(self._answerer.best(batch)[0], None, notes)
-        ranked = self._answerer.ranked(batch, SHOWN_ANSWERS)[0]
+        ranked = self._answerer.ranked(batch, NUM_RANKED_ANSWERS)[0]
         return Answer(ranked[0][0], ranked, notes)
 
     def evaluate(
@@ -210,22 +218,23 @@ class Run:
         features: str | Path | Sequence[str | Path] | None = None,
         report: ProgressReport = silent,
     ) -> Evaluation:
-        """Predict a split, write the predictions, and score them where labels are public.
+        """Predict a split, write the predictions, and score them if the labels are public.
 
         Args:
-            split: Of the task, which is `train` or `val` where the run was trained on a user's own
-                files; or the path of a further file of such examples.
-            task_name: See `task`.
-            data_root: Another folder of official annotations than the recipe's.
-            features: Other feature files than the recipe's.
-            report: Told how many examples are done.
+            split: Split of the task (`train` or `val` if the run was trained on the user's own
+                files), or path of another JSONL file of examples.
+            task_name: Name of the task; see `task`.
+            data_root: Folder of official annotations. Default: the recipe's.
+            features: Feature files. Default: the recipe's.
+            report: Progress callback.
 
         Raises:
-            InputError: The run has several tasks and `task_name` is none of them, or there is no
-                folder of annotations.
-            StoreError: The features were made otherwise than those of training, or are missing.
-            OutputError: The predictions cannot be written where they belong. What is only found
-                out at the end, such as a full disk, is in the result's `unwritten`.
+            InputError: The run was trained on several tasks and `task_name` is not one of them, or
+                there are no annotations.
+            StoreError: Features are missing, or were extracted with other settings than those of
+                training.
+            OutputError: The path of the predictions is not writable. An error that occurs only when
+                they are written, such as a full disk, is in the result's `unwritten`.
         """
         recipe = self.recipe
         task = self.task(task_name, official=data_root is not None)
@@ -244,28 +253,23 @@ class Run:
         check_output(path)
         root = recipe.data.folder if data_root is None else as_path("data_root", data_root)
         reader = open_features(features or recipe.features)
-        self._card.require_features(reader.spec)
+        require_same_features(self._card, reader.spec)
         examples = task.load(root, split)
         if not recipe.data.blind:
             require_images(reader, split, examples)
-        source: Features = BlankFeatures(reader) if recipe.data.blind else reader
-        batches = load_in_order(
-            Batches(task, examples, source, self._texts, answered_as=self._head(task)),
-            in_turn(len(examples), recipe.training.evaluation_batch_size),
-            workers=recipe.training.workers,
-            pin_memory=self._device.type == "cuda",
-        )
-        total = len(examples)
-        predictions = self._answerer.answer_all(batches, lambda done: report(done, total))
+        predictions = self._predict(task, examples, reader, report)
         unwritten = None
         try:
             task.write_predictions(predictions, path)
         except OutputError as error:
             unwritten = error
         score = task.score(predictions, root, split) if has_labels(examples) else None
-        if score is not None and self._checkpoint == BEST:
+        if score is not None:
             try:
-                add_scores(self.directory, task.name, split, score, best_step=self._step)
+                if self._checkpoint == BEST:
+                    add_scores(self.directory, task.name, split, score, best_step=self._step)
+                if unwritten is None:
+                    write_example_scores(path, task, score)
             except OutputError as error:
                 unwritten = error
         trained_on = None
@@ -274,6 +278,19 @@ class Run:
         head = self._head(task)
         notes = split_notes(recipe, task, examples, self._texts, self._card.answers[head], head)
         return Evaluation(predictions, score, path, unwritten, trained_on, notes)
+
+    def _predict(
+        self, task: Task, examples: ExampleTable, reader: FeatureReader, report: ProgressReport
+    ) -> dict[str, str]:
+        training, total = self.recipe.training, len(examples)
+        source: Features = BlankFeatures(reader) if self.recipe.data.blind else reader
+        batches = load_in_order(
+            Batches(task, examples, source, self._texts, answered_as=self._head(task)),
+            in_turn(total, training.evaluation_batch_size),
+            workers=training.workers,
+            pin_memory=self._device.type == "cuda",
+        )
+        return self._answerer.answer_all(batches, lambda done: report(done, total))
 
     def _head(self, task: Task) -> str:
         return task.name if task.name in self.recipe.tasks else self.recipe.tasks[0]
@@ -286,12 +303,12 @@ class Run:
             return None
         if not by_content:
             return len(set(trained.ids()) & set(examples.ids()))
-        # The ids in one file of a user's own say nothing of those in another.
+        # Ids in different files of the user's own are unrelated.
         known = {(example.image_ids, example.prompt) for example in trained}
         return sum((example.image_ids, example.prompt) in known for example in examples)
 
     def _features(self, images: Sequence[ImageSource], weights: str | Path | None) -> Tensor:
-        spec = self._card.spec()
+        spec = feature_spec_of(self._card)
         if self.recipe.data.blind:
             return torch.zeros(len(images), spec.tokens, spec.channels, dtype=torch.float16)
         if self._encoder is None:
@@ -302,62 +319,26 @@ class Run:
         return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
 
 
-def _require_text(question: object) -> None:
-    if not isinstance(question, str):
-        raise InputError(
-            f"the question is {question!r:.60} ({type(question).__name__}): expected a text"
-        )
-    if not question.strip():
-        raise InputError(f"the question is empty: found {question!r}, expected a text")
-    try:
-        question.encode()
-    except UnicodeEncodeError:
-        raise InputError(
-            f"the question is not valid Unicode: found {question!a:.60}, expected a text"
-        ) from None
-
-
-def _image_list(given: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:
-    """Return photographs as a list, in the order given.
-
-    Raises:
-        InputError: They have no order, or one is neither a file nor an image of Pillow.
-    """
-    images = [given] if isinstance(given, str | Path | Image.Image) else given
-    if not isinstance(images, Iterable) or isinstance(images, Set | Mapping):
-        raise InputError(
-            f"the images are a {type(given).__name__}: expected one image, or a list in the order "
-            "the task takes them"
-        )
-    images = list(images)
-    for image in images:
-        if not isinstance(image, str | Path | Image.Image):
-            raise InputError(
-                f"an image is a {type(image).__name__}: expected the path of a file, or an image "
-                "opened with Pillow (of an array: PIL.Image.fromarray)"
-            )
-    return images
-
-
 def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
     """Load a trained run.
 
     Args:
-        path: The folder `vl-lst train --out` wrote.
-        checkpoint: `best` by the validation scores, `last`, or, where several tasks were trained,
-            `best-TASK` by the score of one.
+        path: Folder written by `vl-lst train --out`.
+        checkpoint: Name of the checkpoint: `best` (by validation score), `last` or, if several
+            tasks were trained, `best-TASK` (by the score of one task).
 
     Raises:
-        CheckpointError: It is no run, the checkpoint is incomplete, or the backbone is another.
+        CheckpointError: The folder holds no run, the checkpoint is incomplete, or the backbone has
+            other weights.
     """
     directory = RunDirectory(as_path("the run's folder", path))
     recipe, card = directory.recipe(), directory.card()
     names = [BEST, "last", *(f"{BEST}-{task}" for task in recipe.tasks if len(recipe.tasks) > 1)]
     if checkpoint not in names:
         raise CheckpointError(f"no checkpoint {checkpoint!r}: expected one of: {', '.join(names)}")
-    card.require_tasks(recipe.tasks)
-    built = build_model(recipe, card.spec(), card.answers)
-    card.require_backbone(recipe.backbone.name, built.fingerprint)
+    require_same_tasks(card, recipe.tasks)
+    built = build_model(recipe, feature_spec_of(card), card.answers)
+    require_same_backbone(card, recipe.backbone.name, built.fingerprint)
     folder = directory.checkpoint(checkpoint)
     saved = load_checkpoint(folder, MODEL)
     load_parameters(built.trainable, saved.tensors[MODEL], source=folder)
@@ -366,8 +347,8 @@ def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
     device = choose_device(wanted if torch.cuda.is_available() else "auto")
     if device.type == "cpu" and (wanted == "cuda" or _was_trained_on_cuda(directory)):
         log.warning(
-            "the run was trained on CUDA, which cannot be used here: it runs on the CPU, more "
-            "slowly and with small numerical differences"
+            "the run was trained on CUDA, which is not available here: it runs on the CPU, which "
+            "is slower and causes small numerical differences"
         )
     built.model.to(device).eval()
     step = int(saved.state.get("step", 0))

@@ -1,7 +1,7 @@
-"""The leaderboard: finished runs, grouped by protocol, averaged over seeds, compared.
+"""The leaderboard: finished runs, grouped by protocol and averaged over seeds.
 
-`runs` finds the record.json files below a folder, and says why some do not count; `protocol` knows
-what makes runs comparable and what names a row; `board` makes the rows, with the `quantities` they
-compare and the Pareto `front`; `reported` is what papers say, which never mixes with what was
-measured; `tables` writes it all as Markdown, LaTeX, CSV and JSON.
+`runs` finds the `record.json` files in a folder and the reasons why some runs are left out;
+`protocol` defines which runs are comparable and what identifies a row; `board` builds the rows from
+the `quantities` they compare, with the Pareto `front`; `reported` holds results from papers, which
+are kept apart from measured ones; `tables` writes Markdown, LaTeX, CSV and JSON.
 """

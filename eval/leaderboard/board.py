@@ -1,38 +1,39 @@
-"""Rows and groups of the leaderboard: runs of one protocol, averaged over seeds."""
+"""Groups of the leaderboard (runs under one protocol) and their rows (averages over seeds)."""
 
 import json
 import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eval.leaderboard.front import pareto_front
 from eval.leaderboard.protocol import differing_settings, method_settings, protocol_of
-from eval.leaderboard.quantities import AVERAGE, COSTS, MEMORY, Cost, Metric, Statistic
+from eval.leaderboard.quantities import AVERAGE, COSTS, MEMORY, Cost, Statistic
 from eval.leaderboard.runs import FoundRuns, LeftOut, Run
+from eval.metrics import Metric
 
 __all__ = ["Board", "Group", "Row", "build_board"]
 
-LARGEST_SCORE = 1e6
-LONGEST_SETTING = 40
+MAX_SCORE = 1e6
+MAX_SETTING_LENGTH = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One method with its settings, over its seeds.
+    """A method with its settings, averaged over seeds.
 
     Args:
-        label: The method, and in brackets what tells it from its other rows.
-        method: The method.
-        settings: All its settings, as {field: JSON}.
-        runs: Its runs, by seed.
-        scores: Of each task, then of their average, in percent (CIDEr times 100).
-        costs: By key of `COSTS`; `None` where some run lacks it, or where runs were measured on
-            different devices or with different numbers of processes, if it depends on them.
-        on_front: Whether no other row has a better average for less memory.
-        devices: What its runs were measured on.
+        label: Method, followed by the settings in which its rows differ.
+        method: Method.
+        settings: All settings of the method, as {field: JSON}.
+        runs: Runs, sorted by seed.
+        scores: Score of each task, then their average, in percent (CIDEr times 100).
+        costs: Costs by the key of `COSTS`; `None` if a run lacks the value, or if it depends on
+            the device or the number of processes and these differ between runs.
+        on_front: Whether the row is on the Pareto front of the main score and memory.
+        devices: Devices of the runs.
     """
 
     label: str
@@ -47,41 +48,57 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows of one protocol, best average first.
+    """The rows under one protocol.
 
     Args:
-        tasks: What was trained.
-        splits: The split of each task the scores are of.
-        protocol: All that is equal, as {field: JSON}.
-        special: The fields of it in which it differs from other groups of the same tasks.
-        devices: What the runs were measured on.
-        rows: The rows.
+        tasks: Tasks of the runs.
+        splits: Scored split of each task.
+        protocol: Everything that the runs have in common, as {field: JSON}.
+        distinctive_fields: Fields of the protocol in which other groups of the same tasks differ.
+        devices: Devices of the runs.
+        rows: Rows, best average first.
     """
 
     tasks: tuple[str, ...]
     splits: Mapping[str, str]
     protocol: Mapping[str, str]
-    special: tuple[str, ...]
+    distinctive_fields: tuple[str, ...]
     devices: tuple[str, ...]
     rows: tuple[Row, ...]
 
     def is_comparable(self, cost: Cost) -> bool:
-        """Whether a cost of one row can be compared with that of another."""
+        """Return whether a cost can be compared between the rows."""
         return _is_comparable(cost, [run for row in self.rows for run in row.runs])
+
+    def front(self, cost: Cost, score: str) -> list[int]:
+        """Return the indices of the rows on the Pareto front; none if the cost is not comparable.
+
+        Args:
+            cost: Cost.
+            score: Name of the score, one of `columns`.
+        """
+        if not self.is_comparable(cost):
+            return []
+        return pareto_front(
+            [
+                (found.mean, row.scores[score].mean) if (found := row.costs[cost.key]) else None
+                for row in self.rows
+            ]
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The scores there are: the average where there are several tasks, then each task."""
+        """Names of the scores: the average of several tasks, then each task."""
         return (AVERAGE, *self.tasks) if len(self.tasks) > 1 else self.tasks
 
     @property
     def main_column(self) -> str:
-        """The score that rows are sorted by."""
+        """Name of the score that rows are sorted by."""
         return self.columns[0]
 
     @property
     def costs(self) -> tuple[Cost, ...]:
-        """The costs that were measured in any row."""
+        """Costs that at least one row has."""
         return tuple(
             cost for cost in COSTS if any(row.costs[cost.key] is not None for row in self.rows)
         )
@@ -89,7 +106,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Everything measured, and what was left out."""
+    """The leaderboard.
+
+    Args:
+        groups: Groups of comparable runs.
+        left_out: Runs that are not compared, with the reason.
+        metrics: Primary metric of each known task.
+    """
 
     groups: tuple[Group, ...]
     left_out: tuple[LeftOut, ...]
@@ -97,7 +120,7 @@ class Board:
 
     @property
     def runs(self) -> list[Run]:
-        """All runs that count, as they come in the tables."""
+        """All compared runs, in the order of the tables."""
         return [run for group in self.groups for row in group.rows for run in row.runs]
 
 
@@ -107,18 +130,17 @@ def build_board(
     """Group runs by protocol, average them over seeds, and compare them.
 
     Args:
-        found: The runs.
-        metrics: The primary metric of each task there is.
-        splits: The split whose scores are compared, for tasks where it is not the one that chose
-            the best checkpoint.
+        found: Runs.
+        metrics: Primary metric of each known task.
+        splits: Split to compare, by task. Default: the split that chose the best checkpoint.
     """
     left_out = list(found.left_out)
-    scored: dict[str, _Scored] = {}
+    scored: dict[str, _Scores] = {}
     by_protocol: defaultdict[str, list[Run]] = defaultdict(list)
     protocols: dict[str, dict[str, str]] = {}
     for run in found.runs:
         try:
-            scored[run.name] = _scored(run, metrics, splits or {})
+            scored[run.name] = _score(run, metrics, splits or {})
         except _UnusableError as error:
             left_out.append(LeftOut(run.name, str(error)))
             continue
@@ -128,18 +150,17 @@ def build_board(
         by_protocol[key].append(run)
     groups: list[Group] = []
     for key, runs in by_protocol.items():
-        seeds_of_rows, repeated = _seeds_of_rows(runs)
+        runs_by_row, repeated = _runs_by_row(runs)
         left_out.extend(repeated)
-        groups.append(
-            Group(
-                tasks=tuple(runs[0].record.tasks),
-                splits=scored[runs[0].name].splits,
-                protocol=protocols[key],
-                special=_special(protocols[key], protocols.values()),
-                devices=_devices(runs, runs),
-                rows=_rows(seeds_of_rows, scored),
-            )
+        group = Group(
+            tasks=tuple(runs[0].record.tasks),
+            splits=scored[runs[0].name].splits,
+            protocol=protocols[key],
+            distinctive_fields=_differing_fields(protocols[key], protocols.values()),
+            devices=_devices(runs, runs),
+            rows=_rows(runs_by_row, scored),
         )
+        groups.append(_with_front(group))
     groups.sort(
         key=lambda group: (
             -len(group.tasks),
@@ -152,39 +173,40 @@ def build_board(
 
 
 class _UnusableError(Exception):
-    """A run cannot be compared; the message says why."""
+    """A run cannot be compared, for the reason in the message."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
+class _Scores:
     splits: dict[str, str]
     percents: dict[str, float]
 
 
-def _scored(run: Run, metrics: Mapping[str, Metric], chosen: Mapping[str, str]) -> _Scored:
+def _score(run: Run, metrics: Mapping[str, Metric], chosen: Mapping[str, str]) -> _Scores:
     record = run.record
     splits: dict[str, str] = {}
     percents: dict[str, float] = {}
     for task in record.tasks:
         if task not in metrics:
-            raise _UnusableError(f"there is no task {task!r:.40}; there are: {', '.join(metrics)}")
+            raise _UnusableError(f"unknown task {task!r:.40}; known tasks: {', '.join(metrics)}")
         metric, of_task = metrics[task], record.scores.get(task, {})
         split = chosen.get(task) or record.validation_split(task)
         if split is None or split not in of_task:
+            found = f"scores of {', '.join(of_task)}" if of_task else "none"
             raise _UnusableError(
-                f"no scores of {task} {split or 'on its validation split'}; "
-                f"{_found(of_task)}. Make them with `vl-lst evaluate`."
+                f"no scores of {task} {split or 'on its validation split'}: found {found}. "
+                "Run `vl-lst evaluate` to add them."
             )
         value: Any = of_task[split].get(metric.name)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not abs(value) <= LARGEST_SCORE:
+        if not is_number or not abs(value) <= MAX_SCORE:
             raise _UnusableError(
                 f"{metric.name} of {task} {split} is {value!r:.40}; expected a number"
             )
         splits[task], percents[task] = split, value * metric.factor
     if len(record.tasks) > 1:
         percents[AVERAGE] = statistics.fmean(percents.values())
-    return _Scored(splits, percents)
+    return _Scores(splits, percents)
 
 
 def _is_comparable(cost: Cost, runs: Sequence[Run]) -> bool:
@@ -196,9 +218,9 @@ def _is_comparable(cost: Cost, runs: Sequence[Run]) -> bool:
 
 
 def _devices(runs: Iterable[Run], among: Iterable[Run]) -> tuple[str, ...]:
-    """Each device of runs, with the number of processes unless all runs of the group have one.
+    """Return the devices of runs, with the number of processes unless all of `among` have one.
 
-    Records of older versions do not have that number.
+    Records of older versions lack that number.
     """
     with_number = {run.record.num_processes for run in among} not in ({None}, {1})
     return tuple(
@@ -218,11 +240,7 @@ def _processes(run: Run) -> str:
     return "1 process" if number == 1 else f"{number} processes"
 
 
-def _found(of_task: Mapping[str, Any]) -> str:
-    return f"there are scores of {', '.join(of_task)}" if of_task else "there are none"
-
-
-def _special(
+def _differing_fields(
     protocol: Mapping[str, str], protocols: Iterable[Mapping[str, str]]
 ) -> tuple[str, ...]:
     return tuple(
@@ -230,8 +248,11 @@ def _special(
     )
 
 
-def _seeds_of_rows(runs: Sequence[Run]) -> tuple[list[list[Run]], list[LeftOut]]:
-    """Runs of the same settings, each seed once: twice, it would make the deviation too small."""
+def _runs_by_row(runs: Sequence[Run]) -> tuple[list[list[Run]], list[LeftOut]]:
+    """Return the runs of each row and those left out because they repeat a seed.
+
+    A repeated seed would make the standard deviation too small.
+    """
     rows: defaultdict[str, dict[int, Run]] = defaultdict(dict)
     repeated: list[LeftOut] = []
     for run in runs:
@@ -243,39 +264,39 @@ def _seeds_of_rows(runs: Sequence[Run]) -> tuple[list[list[Run]], list[LeftOut]]
     return [[seeds[seed] for seed in sorted(seeds)] for seeds in rows.values()], repeated
 
 
-def _rows(
-    seeds_of_rows: Sequence[Sequence[Run]], scored: Mapping[str, "_Scored"]
-) -> tuple[Row, ...]:
-    settings = [method_settings(runs[0]) for runs in seeds_of_rows]
-    costs = [{cost.key: _cost(cost, runs) for cost in COSTS} for runs in seeds_of_rows]
+def _rows(runs_by_row: Sequence[Sequence[Run]], scored: Mapping[str, "_Scores"]) -> tuple[Row, ...]:
+    settings = [method_settings(runs[0]) for runs in runs_by_row]
+    costs = [{cost.key: _cost(cost, runs) for cost in COSTS} for runs in runs_by_row]
     scores: list[dict[str, Statistic]] = []
-    for runs in seeds_of_rows:
+    for runs in runs_by_row:
         percents = [scored[run.name].percents for run in runs]
         scores.append(
             {name: Statistic.of([each[name] for each in percents]) for name in percents[0]}
         )
+    all_runs = [run for runs in runs_by_row for run in runs]
     main = AVERAGE if AVERAGE in scores[0] else next(iter(scores[0]))
-    points = [
-        (memory.mean, score[main].mean) if (memory := cost[MEMORY]) else None
-        for score, cost in zip(scores, costs, strict=True)
-    ]
-    everything = [run for runs in seeds_of_rows for run in runs]
-    memory_cost = next(cost for cost in COSTS if cost.key == MEMORY)
-    front = pareto_front(points) if _is_comparable(memory_cost, everything) else []
     rows = [
         Row(
-            label=_label(settings[place], settings),
+            label=_label(settings[index], settings),
             method=runs[0].record.method,
-            settings=settings[place],
+            settings=settings[index],
             runs=tuple(runs),
-            scores=scores[place],
-            costs=costs[place],
-            on_front=place in front,
-            devices=_devices(runs, everything),
+            scores=scores[index],
+            costs=costs[index],
+            on_front=False,
+            devices=_devices(runs, all_runs),
         )
-        for place, runs in enumerate(seeds_of_rows)
+        for index, runs in enumerate(runs_by_row)
     ]
     return tuple(sorted(rows, key=lambda row: (-row.scores[main].mean, row.label)))
+
+
+def _with_front(group: Group) -> Group:
+    """Return the group with its rows marked that are on the front of main score and memory."""
+    memory = next(cost for cost in COSTS if cost.key == MEMORY)
+    front = group.front(memory, group.main_column)
+    rows = (replace(row, on_front=index in front) for index, row in enumerate(group.rows))
+    return replace(group, rows=tuple(rows))
 
 
 def _cost(cost: Cost, runs: Sequence[Run]) -> Statistic | None:
@@ -287,16 +308,18 @@ def _cost(cost: Cost, runs: Sequence[Run]) -> Statistic | None:
 
 
 def _label(own: Mapping[str, str], settings: Sequence[Mapping[str, str]]) -> str:
-    """The method, with what tells the row from other rows of the same method."""
+    """Return the method, with the settings in which the row differs from others of the method."""
     same_method = [each for each in settings if each["method.name"] == own["method.name"]]
-    told = ", ".join(
-        f"{name}={_plain(own[name])}" for name in differing_settings(same_method) if name in own
+    differences = ", ".join(
+        f"{name}={_short_setting(own[name])}"
+        for name in differing_settings(same_method)
+        if name in own
     )
-    method = _plain(own["method.name"])
-    return f"{method} ({told})" if told else method
+    method = _short_setting(own["method.name"])
+    return f"{method} ({differences})" if differences else method
 
 
-def _plain(value: str) -> str:
-    read = json.loads(value)
-    text = read if isinstance(read, str) else value
-    return text if len(text) <= LONGEST_SETTING else f"{text[: LONGEST_SETTING - 1]}…"
+def _short_setting(value: str) -> str:
+    parsed = json.loads(value)
+    text = parsed if isinstance(parsed, str) else value
+    return text if len(text) <= MAX_SETTING_LENGTH else f"{text[: MAX_SETTING_LENGTH - 1]}…"

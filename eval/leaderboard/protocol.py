@@ -1,21 +1,10 @@
-"""What makes runs comparable, and what tells methods apart.
+"""Which runs are comparable, and which settings distinguish methods.
 
-Two runs are compared only where everything but the method and the seed is the same. So all fields
-of the recipe belong to the protocol, new ones too, except:
-
-* those of the METHOD, which name the row: its name, its options, the optimiser's settings, as each
-  method needs a learning rate of its own, how large the image order embedding begins, what
-  prompts begin with and how many of their tokens are read, which are among the things that tell the
-  paper's ladder from ours;
-* the SEED, over which rows are averaged;
-* those that say WHERE and HOW FAST, not what: where the features lie (how they were made is
-  compared), the number of workers, when checkpoints and log lines are written, the device, the
-  batch size of evaluation, and what the backbone is called (its weights are compared).
-
-To these come, from the record: the official rules the scores follow, how the features were made,
-the backbone's weights, the number of steps, which examples trained, which were scored, and
-variables of the environment that change the precision of arithmetic. Where
-the examples that were scored are known by their ids, the folder they lay in does not matter.
+Runs are comparable if everything but the method and the seed is the same: their recipes in all
+fields that are part of the protocol (see `eval.recipe_fields`) and, from their records, the
+official scoring rules, the features, the backbone's weights, the number of steps, the training
+examples, the scored examples, and environment variables that change numerical precision. If the
+scored examples are known by their ids, the data root does not matter.
 """
 
 import json
@@ -23,49 +12,35 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from eval.leaderboard.runs import Record, Run
+from eval.leaderboard.runs import Run
+from eval.recipe_fields import (
+    FORMER_VALUES,
+    METHOD_FIELDS,
+    NON_PROTOCOL_FIELDS,
+    flatten_fields,
+    is_within,
+)
+from eval.run_files import RunRecord
 
 __all__ = ["differing_settings", "method_settings", "protocol_of"]
 
-PROMPT_LIMIT = "data.max_prompt_tokens"
-# Of every run whose recipe does not have the field.
-FORMER_PROMPT_LIMIT = 20
 # One number for all tasks in earlier versions.
 ANSWER_COUNT = "data.min_answer_count"
-METHOD = (
-    "method",
-    "optimizer",
-    "visual.image_order_std",
-    "data.prompt_prefix",
-    PROMPT_LIMIT,
-)
-PATH_OF_METHOD = re.compile(r"^(method\.options|optimizer|visual|data)\.")
-SEED = "training.seed"
-WHERE_AND_HOW_FAST = (
-    "backbone.name",
-    "features",
-    "training.checkpoint_every_steps",
-    "training.device",
-    "training.evaluation_batch_size",
-    "training.log_every_steps",
-    "training.tensorboard",
-    "training.workers",
-)
-NOT_PROTOCOL = (*METHOD, SEED, *WHERE_AND_HOW_FAST)
+METHOD_SECTIONS = re.compile(r"^(method\.options|optimizer|visual|data)\.")
 
 
 def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
-    """Everything that must be equal for runs to be compared, as {field: value as JSON}.
+    """Return everything that comparable runs have in common, as {field: value as JSON}.
 
     Args:
         run: The run.
-        splits: The split of each task whose scores are compared.
+        splits: Split whose scores are compared, by task.
     """
     record = run.record
     fields = {
         name: value
         for name, value in _recipe_fields(record).items()
-        if not _is_within(name, NOT_PROTOCOL)
+        if not is_within(name, NON_PROTOCOL_FIELDS)
     }
     fields["backbone"] = record.backbone_fingerprint or record.backbone
     fields["features"] = record.feature_spec_sha256
@@ -88,42 +63,29 @@ def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
 
 
 def method_settings(run: Run) -> dict[str, str]:
-    """What belongs to the method, as {field: value as JSON}, without the sections' names."""
+    """Return the method's settings as {field without its section: value as JSON}."""
     fields = _recipe_fields(run.record) | {"method.name": run.record.method}
     return {
-        PATH_OF_METHOD.sub("", name): json.dumps(value, ensure_ascii=False)
+        METHOD_SECTIONS.sub("", name): json.dumps(value, ensure_ascii=False)
         for name, value in fields.items()
-        if _is_within(name, METHOD)
+        if is_within(name, METHOD_FIELDS)
     }
 
 
 def differing_settings(all_settings: Iterable[Mapping[str, str]]) -> list[str]:
-    """Names of the fields in which settings or protocols differ, in the order they occur."""
+    """Return the names of fields that differ between settings or protocols, in order."""
     listed = list(all_settings)
     names = dict.fromkeys(name for settings in listed for name in settings)
     return [name for name in names if len({settings.get(name) for settings in listed}) > 1]
 
 
-def _recipe_fields(record: Record) -> dict[str, Any]:
-    """Return all fields of a record's recipe, those of earlier versions in today's form."""
-    fields = _flat(record.recipe)
+def _recipe_fields(record: RunRecord) -> dict[str, Any]:
+    """Return the fields of a record's recipe, converting those of earlier versions."""
+    fields = flatten_fields(record.recipe)
     count = fields.pop(ANSWER_COUNT, None)
     for task in record.tasks:
         if count is not None:
             fields[f"{ANSWER_COUNT}.{task}"] = count
-        fields.setdefault(f"{PROMPT_LIMIT}.{task}", FORMER_PROMPT_LIMIT)
+        for name, value in FORMER_VALUES.items():
+            fields.setdefault(f"{name}.{task}", value)
     return fields
-
-
-def _is_within(name: str, sections: Iterable[str]) -> bool:
-    return any(name == section or name.startswith(f"{section}.") for section in sections)
-
-
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in fields.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -1,30 +1,17 @@
-"""What is compared: scores, and what they cost."""
+"""The quantities that the leaderboard compares: scores and costs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from eval.leaderboard.runs import Record
+from eval.run_files import RunRecord
 
-__all__ = ["AVERAGE", "COSTS", "MEMORY", "Cost", "Metric", "Statistic"]
+__all__ = ["AVERAGE", "COSTS", "MEMORY", "Cost", "Statistic"]
 
-# The mean of the tasks' scores, which stands beside them.
+# Name of the mean score over all tasks.
 AVERAGE = "average"
-# What scores are set against first.
+# Key of the cost that scores are first plotted against.
 MEMORY = "saved_for_backward"
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A task's primary metric.
-
-    Args:
-        name: The entry of a record's scores.
-        factor: What brings it to percent (captions' CIDEr: times 100).
-    """
-
-    name: str
-    factor: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +20,7 @@ class Statistic:
 
     Args:
         mean: Arithmetic mean.
-        deviation: Sample standard deviation (n - 1); `None` of a single run.
+        deviation: Sample standard deviation (n - 1); `None` for a single run.
     """
 
     mean: float
@@ -41,35 +28,34 @@ class Statistic:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Statistic":
-        """Summarise one value a seed."""
+        """Return the statistic of one value per seed."""
         return cls(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Something a method costs or does, one column of the table.
+    """A cost or the speed of a method: one column of the table.
 
     Args:
-        key: How machines call it.
-        label: How people call it.
+        key: Name in CSV and JSON.
+        label: Heading of the column.
         unit: `percent`, `bytes`, `seconds` or `rate`.
-        of: Reads it from a record; `None` where it was not measured.
-        is_axis: Whether scores are plotted against it; less of it is better.
-        on_device: Whether it depends on the device it was measured on, and on the number of
-            processes.
+        of: Returns the value from a record; `None` if it was not measured.
+        is_axis: Whether scores are plotted against it; lower is better.
+        on_device: Whether it depends on the device and on the number of processes.
         by_process: Whether it depends on the number of processes that share a batch.
     """
 
     key: str
     label: str
     unit: str
-    of: Callable[[Record], float | None]
+    of: Callable[[RunRecord], float | None]
     is_axis: bool = False
     on_device: bool = False
     by_process: bool = False
 
 
-def _saved(record: Record) -> float | None:
+def _saved(record: RunRecord) -> float | None:
     memory = record.memory_bytes
     parts = memory.saved_for_backward if memory else None
     return parts.get("total") if parts else None

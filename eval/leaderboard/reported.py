@@ -1,4 +1,4 @@
-"""Rows that papers report. Nothing here was measured by this project, and nothing mixes with it."""
+"""Results that papers report: quoted, not measured here, and kept apart from measured ones."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -7,7 +7,10 @@ from importlib.resources import files
 
 from eval.leaderboard.quantities import AVERAGE, Statistic
 
-__all__ = ["Reported", "ReportedResults", "reported_results"]
+__all__ = ["REPORTED_COST", "Reported", "ReportedResults", "reported_results"]
+
+# Key of the only cost that papers report.
+REPORTED_COST = "trainable_percent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +18,11 @@ class Reported:
     """One row of a paper's table.
 
     Args:
-        method: As the paper calls it.
-        backbone: The language model.
-        trainable_percent: Share of the parameters that trains.
-        scores: Of each task and of their `average`, in percent (CIDEr times 100).
-        source: The paper.
+        method: Name of the method in the paper.
+        backbone: Language model.
+        trainable_percent: Percentage of the parameters that are trained.
+        scores: Score of each task and their `average`, in percent (CIDEr times 100).
+        source: Paper.
     """
 
     method: str
@@ -29,7 +32,7 @@ class Reported:
     source: str
 
     def score(self, name: str, tasks: Collection[str]) -> Statistic | None:
-        """A score beside those of runs on `tasks`; an average only where it is over the same."""
+        """Return a score to compare with runs on `tasks`; an average only over the same tasks."""
         if name == AVERAGE and set(tasks) != self.scores.keys() - {AVERAGE}:
             return None
         return self.scores.get(name)
@@ -37,13 +40,13 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class ReportedResults:
-    """All of them.
+    """Results of several papers under one protocol.
 
     Args:
-        setting: What they were obtained in.
-        splits: The split of each task that they are of.
-        sources: The papers.
-        rows: What these report.
+        setting: Description of the protocol.
+        splits: Scored split of each task.
+        sources: Papers.
+        rows: Their results.
     """
 
     setting: str
@@ -53,17 +56,17 @@ class ReportedResults:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The scores each row has: the average, then each task."""
+        """Names of the scores: the average, then each task."""
         return (AVERAGE, *self.splits)
 
-    def beside(self, splits: Mapping[str, str]) -> tuple[Reported, ...]:
-        """The rows that may stand beside runs scored on `splits`: all, or none on other ones."""
+    def matching(self, splits: Mapping[str, str]) -> tuple[Reported, ...]:
+        """Return all rows if they are scored on the same splits as the runs, else none."""
         same = all(self.splits.get(task) == split for task, split in splits.items())
         return self.rows if same else ()
 
 
 def reported_results() -> ReportedResults:
-    """What papers on adapting a CLIP-T5 or CLIP-BART to the four tasks report."""
+    """Return what papers report for CLIP-T5 and CLIP-BART on the four tasks."""
     path = files("eval.leaderboard") / "reported_results.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     rows = tuple(

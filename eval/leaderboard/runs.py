@@ -1,120 +1,57 @@
-"""The runs below a folder: their `record.json`, and why some of them do not count."""
+"""Find the runs in a folder, and say why some of them do not count."""
 
 import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from eval.errors import InputError
-from eval.files import MAX_RUN_FILE_BYTES, read_json
+from eval.run_files import (
+    MODEL_FILE,
+    RECORD_FILE,
+    ModelCard,
+    RunRecord,
+    TaskCard,
+    first_problem,
+    read_run_file,
+)
 
-__all__ = ["FoundRuns", "LeftOut", "Memory", "Parameters", "Record", "Run", "find_runs"]
+__all__ = ["FoundRuns", "LeftOut", "Run", "find_runs"]
 
-RECORD = "record.json"
-CARD = "model.json"
-# Code that shows a record recurses into it; a recipe has six levels.
+# Code that displays a record recurses into it. A recipe has six levels.
 MAX_NESTING = 50
-
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-Amount = Annotated[float, Field(ge=0)]
-
-
-class _Part(BaseModel):
-    # What later versions add, and what does not matter here, is no reason to refuse a record.
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Git(_Part):
-    """The checkout a run's code came from."""
-
-    commit: str
-    dirty: bool
-    changed_during_run: bool = False
-
-
-class Parameters(_Part):
-    """How much of a model trains."""
-
-    trainable: Count
-    total: Count
-    percent_of_total: Annotated[float, Field(ge=0, le=100)]
-
-
-class Memory(_Part):
-    """Where memory goes while training, in bytes."""
-
-    parameters: Count | None = None
-    gradients: Count | None = None
-    optimizer_state: Count | None = None
-    saved_for_backward: dict[str, Count] | None = None
-    peak_allocated: Count | None = None
-    peak_reserved: Count | None = None
-
-
-class Record(_Part):
-    """What the leaderboard reads of `record.json`; `vl_lst.runs.record` says what it means."""
-
-    schema_version: Literal[1]
-    status: Literal["success", "failed", "cancelled"]
-    error: str | None = None
-    method: str
-    tasks: Annotated[list[str], Field(min_length=1)]
-    protocol: dict[str, str | None]
-    scores: dict[str, dict[str, dict[str, Any]]]
-    best_step: Count | None = None
-    steps: Count | None = None
-    total_steps: Count | None = None
-    parameters: Parameters | None = None
-    memory_bytes: Memory | None = None
-    examples_per_second: Amount | None = None
-    train_seconds: Amount | None = None
-    seed: Count
-    feature_spec_sha256: str | None = None
-    backbone: str
-    backbone_fingerprint: str | None = None
-    num_processes: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    git: Git | None = None
-    earlier_git: list[Git] = []
-    environment: dict[str, str] = {}
-    packages: dict[str, str | None] = {}
-    python: str | None = None
-    device: str | None = None
-    recipe: dict[str, Any]
-
-    def validation_split(self, task: str) -> str | None:
-        """The split that chose the task's best checkpoint, as the recipe has it."""
-        data = self.recipe.get("data")
-        named = data.get("validation_split") if isinstance(data, dict) else None
-        split = named.get(task) if isinstance(named, dict) else None
-        return split if isinstance(split, str) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run that counts.
+    """A run that counts.
 
     Args:
-        name: Its folder, relative to the one that was searched.
-        folder: Its folder.
-        record: What came of it.
-        train_digests: Digest of the ids of each task's training examples, where it is known.
-        validation_digests: The same of its validation examples.
+        name: Path of the run's folder, relative to the folder that was searched.
+        folder: Folder of the run.
+        record: Content of its `record.json`.
+        train_digests: Digest of the training examples' ids by task, if known.
+        validation_digests: Digest of the validation examples' ids by task, if known.
     """
 
     name: str
     folder: Path
-    record: Record
+    record: RunRecord
     train_digests: dict[str, str]
     validation_digests: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A run that does not count, and why."""
+    """A run that does not count.
+
+    Args:
+        name: As in `Run`.
+        reason: Why it does not count.
+    """
 
     name: str
     reason: str
@@ -122,33 +59,29 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class FoundRuns:
-    """All runs below a folder, in the order of their names."""
+    """All runs in a folder and its subfolders, sorted by name."""
 
     runs: tuple[Run, ...]
     left_out: tuple[LeftOut, ...]
 
 
 def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
-    """Read every `record.json` in a folder and below it.
+    """Read every `record.json` in a folder and its subfolders.
 
-    A run counts when it ended with success and its code was one clean checkout from start to end.
-    An installed package has no checkout (`git` is null) and counts too: its version says what the
-    code was.
+    A run counts if it succeeded and its code was one clean git checkout from start to end. Runs of
+    an installed package have no checkout (`git` is null) and count too: the package's version
+    identifies the code.
 
     Args:
-        folder: Where to look.
-        include_dirty: Also take runs whose code had been changed without a commit, or changed
-            while they trained.
+        folder: Folder to search.
+        include_dirty: Include runs whose code had uncommitted changes, or changed during training.
 
     Raises:
-        InputError: There is no such folder, or no run in it.
+        InputError: There is no such folder, or it contains no runs.
     """
     if not folder.is_dir():
         found = "is not a folder" if folder.exists() else "does not exist"
-        raise InputError(
-            f"{folder} {found}; expected a folder with runs in it, as `vl-lst train --out` makes "
-            "them"
-        )
+        raise InputError(f"{folder} {found}; expected a folder with runs of `vl-lst train --out`")
     runs: list[Run] = []
     left_out: list[LeftOut] = []
     unreadable: list[OSError] = []
@@ -177,27 +110,27 @@ def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
     ]
     if not runs and not left_out:
         raise InputError(
-            f"{folder} holds no run: found no {RECORD} in it or below it; expected run folders as "
-            "`vl-lst train --out` makes them. Train something first, or give another folder."
+            f"{folder} holds no run: found no {RECORD_FILE} in it or its subfolders; expected "
+            "run folders of `vl-lst train --out`. Train a model first, or choose another folder."
         )
     return FoundRuns(tuple(runs), tuple(left_out))
 
 
 def _record_files(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
     seen: set[str] = set()
-    # Runs may be links to another disk; each folder counts once, so links cannot go in circles.
+    # Runs may be links to another disk. Visiting each folder once ends cycles of links.
     for parent, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
         place = os.path.realpath(parent)
         if place in seen:
             folders.clear()
             continue
         seen.add(place)
-        # What begins with a dot is hidden, or was left half written.
+        # Hidden folders, and those that an interrupted process left incomplete.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if RECORD in files or RECORD in folders:
-            # A folder of this name is reported, not ignored.
-            yield Path(parent) / RECORD
-        folders[:] = [name for name in folders if name != RECORD]
+        if RECORD_FILE in files or RECORD_FILE in folders:
+            # A folder with this name is reported, not ignored.
+            yield Path(parent) / RECORD_FILE
+        folders[:] = [name for name in folders if name != RECORD_FILE]
 
 
 def _name(run: Path, searched: Path) -> str:
@@ -206,7 +139,7 @@ def _name(run: Path, searched: Path) -> str:
 
 
 def _printable(text: str) -> str:
-    """Text that can be written as UTF-8, whatever bytes a file name is made of."""
+    """Return text that can be written as UTF-8, whatever bytes a file name consists of."""
     return os.fsencode(text).decode("utf-8", "replace") if not _is_unicode(text) else text
 
 
@@ -218,21 +151,19 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _read_record(path: Path) -> Record:
-    content = read_json(path, expected="the record of a run", max_bytes=MAX_RUN_FILE_BYTES)
+def _read_record(path: Path) -> RunRecord:
+    content = read_run_file(path, expected="the record of a run")
     try:
-        # A lone surrogate, NaN or an infinity could not be written again.
+        # Lone surrogates, NaN and infinities could not be written to the leaderboard's files.
         json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
-        raise InputError("it holds text or a number that JSON does not allow") from None
+        raise InputError("it contains text or a number that JSON does not allow") from None
     if _is_deeper_than(content, MAX_NESTING):
         raise InputError(f"it is nested more than {MAX_NESTING} levels deep")
     try:
-        return Record.model_validate(content)
+        return RunRecord.read_leniently(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(map(str, first["loc"])) or "the record"
-        raise InputError(f"{field}: {first['msg']}") from None
+        raise InputError(first_problem(error)) from None
 
 
 def _is_deeper_than(content: object, levels: int) -> bool:
@@ -247,7 +178,7 @@ def _is_deeper_than(content: object, levels: int) -> bool:
     return bool(inside)
 
 
-def _reason_against(record: Record, *, include_dirty: bool) -> str | None:
+def _reason_against(record: RunRecord, *, include_dirty: bool) -> str | None:
     if record.status != "success":
         return f"{record.status}: {record.error}" if record.error else record.status
     if include_dirty:
@@ -255,32 +186,20 @@ def _reason_against(record: Record, *, include_dirty: bool) -> str | None:
     checkouts = [*record.earlier_git, *([record.git] if record.git else [])]
     commits = list(dict.fromkeys(checkout.commit[:12] for checkout in checkouts))
     if any(checkout.dirty for checkout in checkouts):
-        reason = "its code had been changed without a commit"
+        reason = "its code had uncommitted changes"
     elif len(commits) > 1:
-        reason = f"its sessions were trained with code of different commits ({', '.join(commits)})"
+        reason = f"its sessions ran code of different commits ({', '.join(commits)})"
     elif any(checkout.changed_during_run for checkout in checkouts):
-        reason = "its code was changed while it trained"
+        reason = "its code changed during training"
     else:
         return None
-    return f"{reason} (--include-dirty takes such runs as well)"
+    return f"{reason} (--include-dirty includes such runs)"
 
 
-def _task_cards(folder: Path) -> "dict[str, _TaskCard]":
-    """From the run's `model.json`; nothing where there is none or it is damaged."""
+def _task_cards(folder: Path) -> dict[str, TaskCard]:
+    """Return the tasks in a run's `model.json`; none if it is missing or damaged."""
     try:
-        content = read_json(
-            folder / CARD, expected="the card of a run's model", max_bytes=MAX_RUN_FILE_BYTES
-        )
-        card = _Card.model_validate(content)
+        content = read_run_file(folder / MODEL_FILE, expected="the model card of a run")
+        return ModelCard.read_leniently(content).tasks
     except (InputError, OSError, ValidationError):
         return {}
-    return card.tasks
-
-
-class _TaskCard(_Part):
-    train_examples_sha256: str
-    validation_examples_sha256: str | None = None
-
-
-class _Card(_Part):
-    tasks: dict[str, _TaskCard]

@@ -1,4 +1,4 @@
-"""The leaderboard as Markdown, LaTeX, CSV and JSON: one table of cells, four ways to write it."""
+"""The leaderboard as Markdown, LaTeX, CSV and JSON."""
 
 import csv
 import io
@@ -10,8 +10,9 @@ from typing import Any
 
 from eval.leaderboard.board import Board, Group
 from eval.leaderboard.quantities import AVERAGE, COSTS, Cost, Statistic
-from eval.leaderboard.reported import Reported, ReportedResults
-from eval.leaderboard.units import printable, score_text, setting_text, unit_text
+from eval.leaderboard.reported import REPORTED_COST, Reported, ReportedResults
+from eval.leaderboard.units import MISSING, number_text, score_text, setting_text, unit_text
+from eval.text import escape_controls
 
 __all__ = [
     "board_document",
@@ -23,11 +24,10 @@ __all__ = [
     "to_markdown",
 ]
 
-MISSING = "–"
 REPORTED = "reported"
 CSV_FIELDS = ("group", "kind", "method", "backbone", "runs", "seeds", "device", "source")
 
-LATEX_OF = {
+LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
     "}": r"\}",
@@ -50,36 +50,41 @@ LATEX_OF = {
 
 
 def group_caption(group: Group) -> str:
-    """What a group compares, such as `vqa on val2014, gqa on val`."""
+    """Return the tasks and splits of a group, such as `vqa on val2014, gqa on val`."""
     return ", ".join(f"{task} on {group.splits[task]}" for task in group.tasks)
 
 
 def group_title(group: Group) -> str:
-    """The caption, with what tells the group from others of the same tasks."""
-    told = ", ".join(
-        f"{name}: {setting_text(group.protocol.get(name, 'null'))}" for name in group.special
+    """Return the caption with the fields in which the group differs from others of its tasks."""
+    differences = ", ".join(
+        f"{name}: {setting_text(group.protocol.get(name, 'null'))}"
+        for name in group.distinctive_fields
     )
-    return f"{group_caption(group)} ({told})" if told else group_caption(group)
+    caption = group_caption(group)
+    return f"{caption} ({differences})" if differences else caption
 
 
 def cost_note(group: Group, costs: Sequence[Cost]) -> str | None:
-    """Say which costs in the columns of a group do not compare between its rows; `None` if all do.
+    """Return a note that names the costs that cannot be compared between the rows of a group.
 
     Args:
-        group: The group.
-        costs: The costs that have a column.
+        group: Group of rows.
+        costs: Costs with a column in the table.
+
+    Returns:
+        The note; `None` if all costs are comparable.
     """
-    apart = [cost.label for cost in costs if not group.is_comparable(cost)]
-    if not apart:
+    labels = [cost.label for cost in costs if not group.is_comparable(cost)]
+    if not labels:
         return None
     return (
-        f"{', '.join(apart)}: not comparable between rows, which were measured on "
+        f"{', '.join(labels)}: not comparable between rows, which were measured on "
         f"{'; '.join(group.devices)}."
     )
 
 
 def to_markdown(board: Board, reported: ReportedResults | None) -> str:
-    """Write one table per group; `*` marks the Pareto front."""
+    """Return one Markdown table per group; `*` marks the Pareto front."""
     parts = []
     for table in _tables(board, reported):
         header = "| " + " | ".join(map(_markdown, table.header)) + " |"
@@ -92,10 +97,10 @@ def to_markdown(board: Board, reported: ReportedResults | None) -> str:
 
 
 def to_latex(board: Board, reported: ReportedResults | None) -> str:
-    """Write one `table` with `booktabs` rules per group; the preamble needs that package."""
+    """Return one LaTeX `table` per group; the document must load the package `booktabs`."""
     parts = []
     for number, table in enumerate(_tables(board, reported)):
-        notes = [] if number else _notes(board, reported)  # long, so they are said once
+        notes = [] if number else _notes(board, reported)  # long, so only once
         caption = " ".join([f"{table.caption}.", *([table.note] if table.note else []), *notes])
         lines = [_latex_row(row) for row in table.rows]
         if table.reported_rows:
@@ -121,7 +126,7 @@ def to_latex(board: Board, reported: ReportedResults | None) -> str:
 
 
 def to_csv(board: Board, reported: ReportedResults | None) -> str:
-    """Write all groups as one table of plain numbers; what was not measured is empty."""
+    """Return all groups as one CSV table of plain numbers; cells without a value are empty."""
     tasks = list(dict.fromkeys(task for group in board.groups for task in group.tasks))
     scores = [AVERAGE, *tasks]
     costs = [cost.key for cost in COSTS]
@@ -164,18 +169,18 @@ def to_csv(board: Board, reported: ReportedResults | None) -> str:
 
 
 def board_document(board: Board, reported: ReportedResults | None) -> dict[str, Any]:
-    """Return the leaderboard as plain values for JSON; what was not measured is `None`."""
+    """Return the leaderboard as JSON values; values that were not measured are `None`."""
     groups = [
         {
             "tasks": list(group.tasks),
             "splits": dict(group.splits),
-            "protocol": _read_values(group.protocol),
+            "protocol": _parsed(group.protocol),
             "devices": list(group.devices),
             "rows": [
                 {
                     "label": row.label,
                     "method": row.method,
-                    "settings": _read_values(row.settings),
+                    "settings": _parsed(row.settings),
                     "runs": [
                         {
                             "name": run.name,
@@ -185,8 +190,8 @@ def board_document(board: Board, reported: ReportedResults | None) -> dict[str, 
                         }
                         for run in row.runs
                     ],
-                    "scores": {name: _pair(each) for name, each in row.scores.items()},
-                    "costs": {name: each and _pair(each) for name, each in row.costs.items()},
+                    "scores": {name: _statistic(each) for name, each in row.scores.items()},
+                    "costs": {name: each and _statistic(each) for name, each in row.costs.items()},
                     "on_front": row.on_front,
                 }
                 for row in group.rows
@@ -213,7 +218,7 @@ def board_document(board: Board, reported: ReportedResults | None) -> dict[str, 
                     "method": each.method,
                     "backbone": each.backbone,
                     "trainable_percent": each.trainable_percent,
-                    "scores": {name: _pair(score) for name, score in each.scores.items()},
+                    "scores": {name: _statistic(score) for name, score in each.scores.items()},
                     "source": each.source,
                 }
                 for each in reported.rows
@@ -234,6 +239,7 @@ class _Table:
 def _tables(board: Board, reported: ReportedResults | None) -> Iterable[_Table]:
     for group in board.groups:
         columns, costs = group.columns, group.costs
+        quoted = reported.matching(group.splits) if reported else ()
         rows = [
             [
                 f"{row.label}{' *' if row.on_front else ''}",
@@ -243,67 +249,66 @@ def _tables(board: Board, reported: ReportedResults | None) -> Iterable[_Table]:
             ]
             for row in group.rows
         ]
-        quoted = [
+        quoted_rows = [
             [
                 _reported_label(each),
                 MISSING,
                 *(score_text(each.score(name, group.tasks)) for name in columns),
-                *(
-                    unit_text(Statistic(each.trainable_percent, None), cost.unit)
-                    if cost.key == "trainable_percent"
-                    else MISSING
-                    for cost in costs
-                ),
+                *(_share(each) if cost.key == REPORTED_COST else MISSING for cost in costs),
             ]
-            for each in (reported.beside(group.splits) if reported else ())
+            for each in quoted
         ]
         header = ["method", "n", *columns, *(cost.label for cost in costs)]
         note = cost_note(group, costs)
-        yield _Table(group_title(group), header, rows + quoted, len(quoted), note)
-    if reported is not None and not any(reported.beside(g.splits) for g in board.groups):
+        yield _Table(group_title(group), header, rows + quoted_rows, len(quoted), note)
+    if reported is not None and not any(reported.matching(g.splits) for g in board.groups):
         yield _reported_table(reported)
 
 
 def _reported_table(reported: ReportedResults) -> _Table:
-    """What papers report, where it may stand beside none of the groups."""
+    """Return a table of the reported results, for boards without a group to add them to."""
     rows = [
         [
             _reported_label(each),
             *(score_text(each.scores[name]) for name in reported.columns),
-            unit_text(Statistic(each.trainable_percent, None), "percent"),
+            _share(each),
         ]
         for each in reported.rows
     ]
     header = ["method", *reported.columns, "Trainable"]
-    return _Table(f"What papers report, on {_on(reported.splits)}", header, rows, 0)
+    splits = ", ".join(f"{task} {split}" for task, split in reported.splits.items())
+    return _Table(f"Results reported by papers, on {splits}", header, rows, 0)
+
+
+def _share(row: Reported) -> str:
+    return number_text(row.trainable_percent, "percent")
 
 
 def _reported_label(row: Reported) -> str:
     return f"{row.method}, {row.backbone} ({REPORTED}: {row.source})"
 
 
-def _on(splits: Mapping[str, str]) -> str:
-    return ", ".join(f"{task} {split}" for task, split in splits.items())
-
-
 def _notes(board: Board, reported: ReportedResults | None) -> list[str]:
     notes = [
-        "Scores in percent, CIDEr times 100; mean ± sample standard deviation over n seeds. "
-        "* marks the Pareto front of score against saved bytes: what autograd keeps of a forward "
-        "pass for its backward pass."
+        "Scores in percent (CIDEr times 100): mean ± sample standard deviation over n seeds. "
+        "* marks the Pareto front of score against saved bytes, the memory that autograd saves for "
+        "the backward pass."
     ]
     if reported is not None:
-        notes.append(f"Rows marked '{REPORTED}' are quoted, not measured here: {reported.setting}")
+        notes.append(
+            f"Rows marked '{REPORTED}' are quoted from papers, not measured here. "
+            f"{reported.setting}"
+        )
     return notes
 
 
 def _markdown(text: str) -> str:
-    one_line = " ".join(printable(text).split())
+    one_line = " ".join(escape_controls(text).split())
     return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", one_line)
 
 
 def _latex(text: str) -> str:
-    return "".join(LATEX_OF.get(character, character) for character in printable(text))
+    return "".join(LATEX_ESCAPES.get(character, character) for character in escape_controls(text))
 
 
 def _latex_row(cells: Sequence[str]) -> str:
@@ -311,7 +316,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _csv(text: str) -> str:
-    """Spreadsheets take what begins like this for a formula."""
+    """Return a cell that spreadsheets do not take for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
 
 
@@ -325,9 +330,9 @@ def _numbers(statistics: Iterable[tuple[str, Statistic | None]]) -> dict[str, fl
     return numbers
 
 
-def _pair(statistic: Statistic) -> dict[str, float | None]:
+def _statistic(statistic: Statistic) -> dict[str, float | None]:
     return {"mean": statistic.mean, "std": statistic.deviation}
 
 
-def _read_values(fields: Any) -> dict[str, Any]:
+def _parsed(fields: Mapping[str, str]) -> dict[str, Any]:
     return {name: json.loads(value) for name, value in fields.items()}

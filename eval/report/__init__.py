@@ -1,5 +1,5 @@
-"""The leaderboard as one page of HTML that needs nothing else: no network, no other file.
+"""The leaderboard as one self-contained HTML page.
 
-`page` renders the templates and their style and script; `axes` and `plot` lay out scores against
-costs, `curves` what happened during training; `examples` is what the browser of examples shows.
+`page` renders the templates with their style sheet and scripts; `plot` and `axes` place scores
+against costs, `curves` reads training curves, and `examples` holds predictions to browse.
 """

@@ -1,4 +1,4 @@
-"""Axes: round ticks, and where values lie between the ends (0 to 1)."""
+"""Axes: round ticks, and the positions of values as fractions of an axis from 0 to 1."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,47 +6,48 @@ from dataclasses import dataclass
 
 __all__ = ["Axis", "linear_axis", "logarithmic_axis"]
 
-WANTED_TICKS = 5
-ROUND_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
-# Beyond so many decades, their ends alone are ticks enough.
-DECADES_WITH_STEPS = 3
-MOST_DECADES_LABELLED = 8
+DESIRED_TICKS = 5
+TICK_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+# An axis of at least this many decades has ticks at powers of ten only, not at 2 and 5 times them.
+MAX_SUBDIVIDED_DECADES = 3
+MAX_LABELLED_POWERS = 8
 PADDING = 0.06
+DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """An axis and what lies on it.
+    """An axis and the values on it.
 
     Args:
-        ticks: (position from 0 to 1, label) pairs.
-        positions: Of the values, from 0 to 1; `None` of those that are not known.
-        place: Position of any other value.
+        ticks: (position, label) pairs.
+        positions: Position of each value; `None` for unknown values.
+        position_of: Returns the position of any value.
     """
 
     ticks: tuple[tuple[float, str], ...]
     positions: tuple[float | None, ...]
-    place: Callable[[float], float]
+    position_of: Callable[[float], float]
 
 
 def linear_axis(
     values: Sequence[float | None],
-    write: Callable[[float], str],
+    format_tick: Callable[[float], str],
     *,
     from_zero: bool = False,
     binary: bool = False,
-    among: Sequence[float] = (),
+    extend_to: Sequence[float] = (),
 ) -> Axis:
-    """Lay values out evenly.
+    """Return a linear axis that spans all values.
 
     Args:
-        values: What lies on the axis.
-        write: Writes a tick's label.
-        from_zero: Begin at zero.
-        binary: Take ticks that are round in KiB, MiB or GiB.
-        among: Further values that must have a place.
+        values: Values to place; unknown ones are `None`.
+        format_tick: Returns the label of a tick.
+        from_zero: Start the axis at zero.
+        binary: Use ticks that are round in KiB, MiB or GiB.
+        extend_to: Further values that the axis must span.
     """
-    known = [value for value in (*values, *among) if value is not None]
+    known = [value for value in (*values, *extend_to) if value is not None]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     if from_zero:
         low = min(low, 0.0)
@@ -55,25 +56,21 @@ def linear_axis(
     margin = PADDING * (high - low)
     low, high = low - (0 if from_zero else margin), high + margin
     unit = 1024.0 ** max(0, math.floor(math.log(max(high, 1), 1024))) if binary else 1.0
-    step = unit * _round_step((high - low) / unit / WANTED_TICKS)
-
-    def place(value: float) -> float:
-        return (value - low) / (high - low)
-
+    step = unit * _tick_step((high - low) / unit / DESIRED_TICKS)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    ticks = tuple((place(n * step), write(n * step)) for n in range(first, last + 1))
-    return Axis(ticks, _positions(values, place), place)
+    ticks = [n * step for n in range(first, last + 1)]
+    return _axis(values, ticks, format_tick, lambda value: (value - low) / (high - low))
 
 
 def logarithmic_axis(
-    values: Sequence[float | None], write: Callable[[float], str], *, base: int = 10
+    values: Sequence[float | None], format_tick: Callable[[float], str], *, base: int = 10
 ) -> Axis | None:
-    """Lay values out by their logarithm; `None` where there are none or some are not positive.
+    """Return a logarithmic axis that spans all values; `None` unless all are positive.
 
     Args:
-        values: What lies on the axis.
-        write: Writes a tick's label.
-        base: Ticks are round in powers of it: 10, or 2 for bytes.
+        values: Values to place; unknown ones are `None`.
+        format_tick: Returns the label of a tick.
+        base: Base of the powers at which ticks lie: 10, or 2 for bytes.
     """
     known = [value for value in values if value is not None]
     if not known or min(known) <= 0:
@@ -81,26 +78,36 @@ def logarithmic_axis(
     low, high = math.log(min(known)), math.log(max(known))
     margin = PADDING * (high - low) or 1.0
     low, high = low - margin, high + margin
-
-    def place(value: float) -> float:
-        return (math.log(value) - low) / (high - low)
-
     first, last = math.floor(low / math.log(base)), math.ceil(high / math.log(base))
     powers = range(first, last + 1)
-    decades = (high - low) / math.log(10)
-    steps = (1, 2, 5) if base == 10 and decades < DECADES_WITH_STEPS else (1,)
-    every = max(1, math.ceil(len(powers) / MOST_DECADES_LABELLED))
-    rounds = [step * float(base) ** power for power in powers[::every] for step in steps]
-    ticks = tuple((place(value), write(value)) for value in rounds if 0 <= place(value) <= 1)
-    return Axis(ticks, _positions(values, place), place)
+    is_subdivided = base == 10 and (high - low) / math.log(10) < MAX_SUBDIVIDED_DECADES
+    stride = max(1, math.ceil(len(powers) / MAX_LABELLED_POWERS))
+    ticks = [
+        step * float(base) ** power
+        for power in powers[::stride]
+        for step in ((1, 2, 5) if is_subdivided else (1,))
+    ]
+    ticks = [tick for tick in ticks if low <= math.log(tick) <= high]
+    return _axis(values, ticks, format_tick, lambda value: (math.log(value) - low) / (high - low))
 
 
-def _round_step(least: float) -> float:
-    power = 10.0 ** math.floor(math.log10(least))
-    return power * next(step for step in ROUND_STEPS if step * power >= least * (1 - 1e-9))
+def _tick_step(minimum: float) -> float:
+    """Return the smallest round step that is not below `minimum`."""
+    power = 10.0 ** math.floor(math.log10(minimum))
+    return power * next(step for step in TICK_STEPS if step * power >= minimum * (1 - 1e-9))
 
 
-def _positions(
-    values: Sequence[float | None], place: Callable[[float], float]
-) -> tuple[float | None, ...]:
-    return tuple(None if value is None else round(place(value), 5) for value in values)
+def _axis(
+    values: Sequence[float | None],
+    ticks: Sequence[float],
+    format_tick: Callable[[float], str],
+    exact_position_of: Callable[[float], float],
+) -> Axis:
+    def position_of(value: float) -> float:
+        return round(exact_position_of(value), DIGITS)
+
+    return Axis(
+        tuple((position_of(tick), format_tick(tick)) for tick in ticks),
+        tuple(None if value is None else position_of(value) for value in values),
+        position_of,
+    )

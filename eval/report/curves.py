@@ -9,68 +9,49 @@ from statistics import fmean
 
 from eval.errors import InputError
 from eval.files import open_text
-from eval.leaderboard.quantities import Metric
+from eval.metrics import Metric
 from eval.report.axes import linear_axis
 
-__all__ = ["Curve", "Panel", "training_curves"]
+__all__ = ["Panel", "training_curves"]
 
 METRICS = "metrics.jsonl"
-# Of a run of a million steps with a line for each.
+# Enough for a run of a million steps with a line for each.
 MAX_METRICS_BYTES = 1 << 27
-# More points than a panel has pixels show nothing more.
-MOST_POINTS = 300
-LARGEST_VALUE = 1e30
-WIDTH, HEIGHT = 360, 200
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 30
+# A panel has about this many pixels across.
+MAX_POINTS = 300
+MAX_VALUE = 1e30
 
 Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """A line of a panel.
-
-    Args:
-        name: What it shows.
-        corners: Its points in pixels, as SVG takes them.
-        marks: (x, y, text) of points that say their value; only where there are few.
-    """
-
-    name: str
-    corners: str
-    marks: tuple[tuple[float, float, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Panel:
-    """One set of axes with curves.
+    """One curve with its axes; positions are fractions from 0 to 1 of the width and height.
 
     Args:
-        title: What is on the vertical axis.
-        curves: The lines.
-        x_ticks: (pixels from the left, label) pairs.
-        y_ticks: (pixels from the top, label) pairs.
+        title: What the curve shows.
+        points: (x, y) positions.
+        tooltips: Text for each point; empty for a curve without marks.
+        x_ticks: (position, label) pairs.
+        y_ticks: (position, label) pairs.
     """
 
     title: str
-    curves: tuple[Curve, ...]
+    points: Points
+    tooltips: tuple[str, ...]
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
 
-    width = WIDTH
-    height = HEIGHT
-    left, right, top, bottom = LEFT, RIGHT, TOP, BOTTOM
-
 
 def training_curves(run: Path, metrics: Mapping[str, Metric]) -> tuple[list[Panel], str]:
-    """Read a run's curves: the loss, and each task's metric on its validation split.
+    """Return the curves of a run: the loss, and the validation score of each task.
 
     Args:
-        run: The run's folder.
-        metrics: The primary metric of each task.
+        run: Run directory.
+        metrics: Primary metric of each task.
 
     Returns:
-        The panels, and what is missing or damaged, empty where nothing is.
+        The panels, and a note about what is missing or damaged; empty if nothing is.
     """
     losses: list[tuple[float, float]] = []
     scores: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -79,7 +60,7 @@ def training_curves(run: Path, metrics: Mapping[str, Metric]) -> tuple[list[Pane
     try:
         if not path.exists() and not path.is_symlink():
             return [], f"The run has no {METRICS}."
-        # A line feed alone ends a line: JSON allows other separators within texts.
+        # Only a line feed ends a line: JSON allows other separators in strings.
         with open_text(
             path, expected="losses and scores", newline="\n", max_bytes=MAX_METRICS_BYTES
         ) as file:
@@ -106,63 +87,35 @@ def training_curves(run: Path, metrics: Mapping[str, Metric]) -> tuple[list[Pane
             score = _number(values.get(metrics[task].name))
             if score is not None:
                 scores[task].append((step, score * metrics[task].factor))
-    panels = []
-    if losses:
-        panels.append(_panel("Training loss", {"loss": _thinned(losses)}))
-    if scores:
-        # One for each task: captions' scores are several times those of the others.
-        panels.extend(
-            _panel(f"{task}, {metrics[task].name}, percent", {task: points}, marked=True)
-            for task, points in scores.items()
-        )
+    panels = [_panel("Training loss", _thinned(losses))] if losses else []
+    # One panel per task: captioning scores are several times those of the other tasks.
+    panels.extend(
+        _panel(f"{task}, {metrics[task].name}, percent", points, marked_as=task)
+        for task, points in scores.items()
+    )
     return panels, note or ("" if panels else f"{METRICS} has no values.")
 
 
 def _number(value: object) -> float | None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(value) if abs(value) <= LARGEST_VALUE else None
+    return float(value) if abs(value) <= MAX_VALUE else None
 
 
 def _thinned(points: Points) -> Points:
-    size = -(-len(points) // MOST_POINTS)
+    """Return at most `MAX_POINTS` points: the means of equally many neighbours each."""
+    size = -(-len(points) // MAX_POINTS)
     parts = [points[start : start + size] for start in range(0, len(points), size)]
     return [(part[-1][0], fmean(value for _, value in part)) for part in parts]
 
 
-def _panel(title: str, lines: Mapping[str, Points], *, marked: bool = False) -> Panel:
-    steps = [step for points in lines.values() for step, _ in points]
-    values = [value for points in lines.values() for _, value in points]
-    x_axis = linear_axis(steps, lambda step: f"{step:,.0f}", from_zero=True)
-    y_axis = linear_axis(values, lambda value: f"{value:g}")
-
-    def across(step: float) -> float:
-        return round(LEFT + x_axis.place(step) * (WIDTH - LEFT - RIGHT), 1)
-
-    def down(value: float) -> float:
-        return round(TOP + (1 - y_axis.place(value)) * (HEIGHT - TOP - BOTTOM), 1)
-
-    curves = tuple(
-        Curve(
-            name,
-            " ".join(f"{across(step)},{down(value)}" for step, value in points),
-            tuple(
-                (across(step), down(value), f"{name}, step {step:,.0f}: {value:.2f}")
-                for step, value in points
-                if marked
-            ),
-        )
-        for name, points in lines.items()
-    )
+def _panel(title: str, points: Points, *, marked_as: str = "") -> Panel:
+    x_axis = linear_axis([x for x, _ in points], lambda step: f"{step:,.0f}", from_zero=True)
+    y_axis = linear_axis([y for _, y in points], lambda value: f"{value:g}")
     return Panel(
         title,
-        curves,
-        tuple(
-            (round(LEFT + place * (WIDTH - LEFT - RIGHT), 1), label)
-            for place, label in x_axis.ticks
-        ),
-        tuple(
-            (round(TOP + (1 - place) * (HEIGHT - TOP - BOTTOM), 1), label)
-            for place, label in y_axis.ticks
-        ),
+        [(x_axis.position_of(x), y_axis.position_of(y)) for x, y in points],
+        tuple(f"{marked_as}, step {x:,.0f}: {y:.2f}" for x, y in points if marked_as),
+        x_axis.ticks,
+        y_axis.ticks,
     )

@@ -1,4 +1,4 @@
-"""What the browser of examples shows: questions with predictions and what is right."""
+"""Examples on the page of a run: prompts, predictions and reference answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ Pictures = Mapping[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class ExampleCard:
-    """One example.
+    """One example with its prediction.
 
     Args:
-        id: Its official id.
-        prompt: What was asked; empty where there is one prompt for all.
-        prediction: What the model said.
-        truth: What people say, the best answer first.
-        right: Whether the metric gives at least half of what can be had; `None` where examples are
-            not right or wrong (captions).
-        image_ids: What it is about.
+        id: Official id.
+        prompt: Prompt without the task prefix; empty if all examples share one prompt.
+        prediction: Answer of the model.
+        references: Reference answers, best first.
+        is_right: Whether the prediction earns at least half of the maximum score; `None` for
+            captions, which are not graded singly.
+        image_ids: Ids of the images.
     """
 
     id: str
     prompt: str
     prediction: str
-    truth: Sequence[str]
-    right: bool | None
+    references: Sequence[str]
+    is_right: bool | None
     image_ids: Sequence[str]
 
 
@@ -36,11 +36,11 @@ class ExampleSheet:
     """Examples of one task and split from one run.
 
     Args:
-        task: The task.
-        split: The split.
-        total: How many examples the split has; `None` where that is not known.
-        cards: Some of them, in the order of the split.
-        note: What is missing, and how to get it; empty where nothing is.
+        task: Task name.
+        split: Split name.
+        total: Number of examples in the split; `None` if unknown.
+        cards: Selected examples, in the order of the split.
+        note: What is missing and how to get it; empty if nothing is.
     """
 
     task: str

@@ -1,8 +1,8 @@
-"""The page: one self-contained file of HTML.
+"""The leaderboard page: one self-contained HTML file.
 
-All text is escaped by the templates. The policy in the page's head allows its own style and script,
-by their digest, and pictures that are part of the page, and nothing else; so text from data could
-not run or load anything even if it were not escaped.
+The templates escape all text. In addition, the content security policy in the head of the page
+allows only its own style sheet and scripts, by their digests, and embedded images, so that text
+from data could not run or load anything even if it were not escaped.
 """
 
 import base64
@@ -10,45 +10,42 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jinja2
 import yaml
 from markupsafe import Markup
 
 from eval.leaderboard.board import Board, Group
-from eval.leaderboard.reported import Reported, ReportedResults
-from eval.leaderboard.runs import Git, Memory, Parameters, Record, Run
+from eval.leaderboard.reported import REPORTED_COST, Reported, ReportedResults
+from eval.leaderboard.runs import Run
 from eval.leaderboard.tables import group_caption, group_title
-from eval.leaderboard.units import (
-    number_text,
-    printable,
-    score_text,
-    setting_text,
-    unit_text,
-)
+from eval.leaderboard.units import number_text, score_text, setting_text, unit_text
 from eval.report.curves import Panel, training_curves
 from eval.report.examples import ExampleSheet, Pictures
-from eval.report.plot import Plot, scatter_plot
+from eval.report.plot import scatter_plot
+from eval.run_files import GitState, Memory, Parameters, RunRecord
+from eval.text import escape_controls
 
 __all__ = ["render_page"]
 
-FILES = jinja2.PackageLoader("eval.report")
+TEMPLATES = jinja2.PackageLoader("eval.report")
 
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """A group as the template shows it."""
+    """What the template shows of a group."""
 
     group: Group
     caption: str
-    special: Mapping[str, str]
+    distinctive_fields: Mapping[str, str]
     reported: Sequence[Reported]
-    plot: Plot | None
+    plot: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
 class _RunPage:
-    """A run as the template shows it."""
+    """What the template shows of a run."""
 
     anchor: str
     group: int
@@ -71,40 +68,46 @@ def render_page(
     sheets: Mapping[str, Sequence[ExampleSheet]] | None = None,
     pictures: Pictures | None = None,
 ) -> str:
-    """Render the leaderboard with a page for each run.
+    """Return the HTML of the leaderboard, with a section per run.
 
     Args:
-        board: What was measured.
-        title: What the page is about.
-        reported: What papers say; `None` leaves it out.
-        sheets: Examples by name of the run.
-        pictures: Of the examples.
+        board: Leaderboard.
+        title: Heading of the page.
+        reported: Results that papers report; `None` omits them.
+        sheets: Examples of each run, by the name of the run.
+        pictures: JPEG files of the examples' images, by image id.
     """
     anchors = _anchors(board.runs)
-    used = pictures or {}
-    places = {image_id: f"picture-{number}" for number, image_id in enumerate(used)}
+    pictures = pictures or {}
+    picture_anchors = {image_id: f"picture-{number}" for number, image_id in enumerate(pictures)}
     environment = jinja2.Environment(
-        loader=FILES,
+        loader=TEMPLATES,
         autoescape=True,
-        finalize=_visible,
+        finalize=_escape_if_text,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(score_text=score_text, unit_text=unit_text, group_title=group_title)
-    environment.filters["pretty"] = setting_text
+    environment.globals.update(
+        number_text=number_text,
+        score_text=score_text,
+        unit_text=unit_text,
+        group_title=group_title,
+        reported_cost=REPORTED_COST,
+    )
+    environment.filters.update(pretty=setting_text, percent=_percent)
     style, early, script = _source("page.css"), _source("early.js"), _source("page.js")
     sections = [_section(group, reported) for group in board.groups]
     return environment.get_template("page.html").render(
         title=title,
         board=board,
         sections=sections,
-        plots=[section.plot and section.plot.data for section in sections],
+        plots=[section.plot for section in sections],
         reported=reported,
         anchors=anchors,
         pages=_run_pages(board, anchors, sheets or {}),
-        pictures={places[image_id]: _data_address(used[image_id]) for image_id in used},
-        picture_places=places,
+        pictures={picture_anchors[key]: _data_url(jpeg) for key, jpeg in pictures.items()},
+        picture_anchors=picture_anchors,
         style=Markup(style),
         early=Markup(early),
         script=Markup(script),
@@ -116,26 +119,30 @@ def render_page(
     )
 
 
-def _visible(value: object) -> object:
-    """What a template prints, without characters that would hide or reorder others."""
+def _escape_if_text(value: object) -> object:
+    """Escape control characters in what a template prints, but not in its own markup."""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return printable(value)
+        return escape_controls(value)
     return value
 
 
+def _percent(share: float) -> str:
+    return f"{round(100 * share, 2)}%"
+
+
 def _section(group: Group, reported: ReportedResults | None) -> _Section:
-    rows = reported.beside(group.splits) if reported else ()
+    rows = reported.matching(group.splits) if reported else ()
     return _Section(
         group,
         group_caption(group),
-        {name: group.protocol.get(name, "null") for name in group.special},
+        {name: group.protocol.get(name, "null") for name in group.distinctive_fields},
         rows,
         scatter_plot(group, rows),
     )
 
 
 def _source(name: str) -> str:
-    source, _, _ = FILES.get_source(jinja2.Environment(), name)
+    source, _, _ = TEMPLATES.get_source(jinja2.Environment(), name)
     return f"\n{source}"
 
 
@@ -143,19 +150,19 @@ def _digest(source: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
 
 
-def _data_address(jpeg: bytes) -> str:
+def _data_url(jpeg: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def _anchors(runs: Sequence[Run]) -> dict[str, str]:
-    """An address within the page for each run, by name; readable where names allow it."""
+    """Return a unique, readable anchor for each run, by the name of the run."""
     anchors: dict[str, str] = {}
     for run in runs:
-        plain = "run-" + re.sub(r"[^A-Za-z0-9]+", "-", run.name).strip("-")
-        anchor, number = plain, 1
+        base = "run-" + re.sub(r"[^A-Za-z0-9]+", "-", run.name).strip("-")
+        anchor, number = base, 1
         while anchor in anchors.values():
             number += 1
-            anchor = f"{plain}-{number}"
+            anchor = f"{base}-{number}"
         anchors[run.name] = anchor
     return anchors
 
@@ -191,35 +198,35 @@ def _run_pages(
     return pages
 
 
-def _facts(record: Record) -> dict[str, str]:
-    """What is worth knowing at once; what is not known is left out."""
+def _facts(record: RunRecord) -> dict[str, str]:
+    """Return the main facts about a run, by their label; unknown ones are omitted."""
     memory = record.memory_bytes or Memory()
     facts = {
         "Backbone": record.backbone,
         "Trainable": _trainable(record.parameters),
-        "Steps": _of(record.steps, record.total_steps),
+        "Steps": _progress(record.steps, record.total_steps),
         "Best checkpoint": f"step {record.best_step:,}" if record.best_step else None,
-        "Training time": _known(record.train_seconds, "seconds"),
-        "Speed, examples/s": _known(record.examples_per_second, "rate"),
-        "Saved for backward": _parts(memory.saved_for_backward),
-        "CUDA peak": _known(memory.peak_allocated, "bytes"),
-        "Gradients": _known(memory.gradients, "bytes"),
-        "Optimiser state": _known(memory.optimizer_state, "bytes"),
+        "Training time": _number(record.train_seconds, "seconds"),
+        "Examples/s": _number(record.examples_per_second, "rate"),
+        "Saved for backward": _saved_bytes(memory.saved_for_backward),
+        "CUDA peak": _number(memory.peak_allocated, "bytes"),
+        "Gradients": _number(memory.gradients, "bytes"),
+        "Optimiser state": _number(memory.optimizer_state, "bytes"),
         "Seed": str(record.seed),
         "Device": record.device,
         "Processes": str(record.num_processes) if record.num_processes else None,
         "Code": _commit(record.git) if record.git else "installed package",
-        "Code of earlier sessions": ", ".join(map(_commit, record.earlier_git)),
+        "Code before resuming": ", ".join(map(_commit, record.earlier_git)),
         "Environment": ", ".join(f"{k}={v}" for k, v in record.environment.items()),
         "Python": record.python,
     }
     return {name: text for name, text in facts.items() if text}
 
 
-def _commit(git: Git) -> str:
-    changed = ", changed" if git.dirty else ""
-    during = ", changed while it trained" if git.changed_during_run else ""
-    return f"{git.commit[:12]}{changed}{during}"
+def _commit(git: GitState) -> str:
+    dirty = ", with uncommitted changes" if git.dirty else ""
+    changed = ", changed during training" if git.changed_during_run else ""
+    return f"{git.commit[:12]}{dirty}{changed}"
 
 
 def _trainable(parameters: Parameters | None) -> str | None:
@@ -229,17 +236,17 @@ def _trainable(parameters: Parameters | None) -> str | None:
     return f"{parameters.trainable:,} of {parameters.total:,} ({share})"
 
 
-def _known(value: float | None, unit: str) -> str | None:
+def _number(value: float | None, unit: str) -> str | None:
     return None if value is None else number_text(value, unit)
 
 
-def _of(steps: int | None, total: int | None) -> str | None:
+def _progress(steps: int | None, total: int | None) -> str | None:
     if steps is None or total is None:
         return None
     return f"{steps:,}" if steps == total else f"{steps:,} of {total:,}"
 
 
-def _parts(saved: Mapping[str, int] | None) -> str | None:
+def _saved_bytes(saved: Mapping[str, int] | None) -> str | None:
     if not saved or "total" not in saved:
         return None
     parts = [f"{name} {number_text(n, 'bytes')}" for name, n in saved.items() if name != "total"]
@@ -247,8 +254,8 @@ def _parts(saved: Mapping[str, int] | None) -> str | None:
     return f"{total} ({', '.join(parts)})" if parts else total
 
 
-def _scores(record: Record) -> list[tuple[str, str, dict[str, str]]]:
-    """(task, split, metrics that are numbers) of everything that was scored."""
+def _scores(record: RunRecord) -> list[tuple[str, str, dict[str, str]]]:
+    """Return (task, split, numeric metrics) for everything that was scored."""
     return [
         (
             task,

@@ -1,155 +1,67 @@
-"""Scores against costs: every choice of axes, laid out once, for the page and for its script.
+"""The plot of scores against costs, as data for the template and the script of the page.
 
-Positions go from 0 to 1, so that the script only has to stretch them to the width there is.
+Positions are fractions from 0 to 1 of the plot's width and height, so they hold at any size.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from eval.leaderboard.board import Group, Row
-from eval.leaderboard.front import pareto_front
 from eval.leaderboard.quantities import MEMORY, Cost, Statistic
-from eval.leaderboard.reported import Reported
+from eval.leaderboard.reported import REPORTED_COST, Reported
 from eval.leaderboard.units import number_text, score_text, unit_text
-from eval.report.axes import Axis, linear_axis, logarithmic_axis
+from eval.report.axes import linear_axis, logarithmic_axis
 
-__all__ = ["Plot", "Point", "scatter_plot"]
+__all__ = ["scatter_plot"]
 
-REPORTED_AXIS = "trainable_percent"
-# Costs that differ by more than this factor are first shown on a logarithmic axis.
+# Costs that differ by more than this factor are initially shown on a logarithmic axis.
 WIDE_RANGE = 30.0
-WIDTH, HEIGHT = 720, 400
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 28, 44
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A mark of the plot as it is drawn before any script runs.
+def scatter_plot(group: Group, reported: Sequence[Reported]) -> dict[str, Any] | None:
+    """Return the plot of a group as JSON values; `None` if no cost was measured.
 
-    Args:
-        label: The row's.
-        reported: Whether a paper reports it.
-        x: In pixels from the left.
-        y: In pixels from the top.
-    """
-
-    label: str
-    reported: bool
-    x: float
-    y: float
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """The plot of one group.
+    Marks are numbered: first the rows of the group, then those that papers report.
 
     Args:
-        data: What the script needs, as plain values.
-        points: Marks with a place on the first axes; `None` for those without.
-        x_ticks: (pixels from the left, label) pairs.
-        y_ticks: (pixels from the top, label) pairs.
-        front: Corners of the front's line, as SVG takes them.
-    """
+        group: Measured rows.
+        reported: Rows that papers report; never on a Pareto front.
 
-    data: dict[str, Any]
-    points: tuple[Point | None, ...]
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
-    front: str
+    Returns:
+        A dictionary with these entries:
 
-    @property
-    def drawing_order(self) -> list[int]:
-        """Places of all marks, those of reported rows first."""
-        places = range(len(self.points))
-        return sorted(places, key=lambda place: place < self.data["measured"])
-
-    width = WIDTH
-    height = HEIGHT
-    left, right, top, bottom = LEFT, RIGHT, TOP, BOTTOM
-
-
-def scatter_plot(group: Group, reported: Sequence[Reported]) -> Plot | None:
-    """Lay out a group's plot; `None` where no cost was measured.
-
-    Args:
-        group: The measured rows.
-        reported: What papers report; never on the front.
+        * `labels`: label of each mark;
+        * `num_measured`: number of marks that were measured;
+        * `x`, `y`: all costs and scores to choose from, memory and the main score first. Each has
+          `key`, `label`, the `texts` of all marks, and its scales: `measured` spans the measured
+          marks and `all` also the reported ones (`None` on a cost that they lack). A scale of
+          `x` is `linear` and `logarithmic` (`None` where impossible), with the name of the one to
+          show first in `default`. Every scale has `ticks`, as (position, label) pairs, and the
+          `positions` of the marks; those of `y` also have `spreads`, the ends of the error bars;
+        * `fronts`: numbers of the marks on the Pareto front, by cost and score.
     """
     costs = [cost for cost in group.costs if cost.is_axis]
     if not costs:
         return None
-    # Memory first: it is what this is about.
     costs.sort(key=lambda cost: cost.key != MEMORY)
-    x_axes = [_cost_axis(cost, group.rows, reported) for cost in costs]
-    y_axes = [_score_axis(name, group, reported) for name in group.columns]
-    fronts = {
-        cost.key: {name: _front(group, cost, name) for name in group.columns} for cost in costs
-    }
     labels = [row.label for row in group.rows]
     labels += [f"{each.method}, {each.backbone}" for each in reported]
-    data = {
+    return {
         "labels": labels,
-        "measured": len(group.rows),
-        "x": x_axes,
-        "y": y_axes,
-        "fronts": fronts,
-        "margins": {"left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
+        "num_measured": len(group.rows),
+        "x": [_cost_axis(cost, group.rows, reported) for cost in costs],
+        "y": [_score_axis(name, group, reported) for name in group.columns],
+        "fronts": {
+            cost.key: {name: group.front(cost, name) for name in group.columns} for cost in costs
+        },
     }
-    return _drawn(data)
-
-
-def _front(group: Group, cost: Cost, score: str) -> list[int]:
-    """Places of the rows on the front; none where rows were measured in different ways."""
-    if not group.is_comparable(cost):
-        return []
-    points = [
-        (found.mean, row.scores[score].mean) if (found := row.costs[cost.key]) else None
-        for row in group.rows
-    ]
-    return pareto_front(points)
-
-
-def _drawn(data: dict[str, Any]) -> Plot:
-    x, y = data["x"][0], data["y"][0]
-    scale, heights = x["measured"][x["measured"]["scale"]], y["measured"]
-
-    def across(position: float) -> float:
-        return round(LEFT + position * (WIDTH - LEFT - RIGHT), 1)
-
-    def down(position: float) -> float:
-        return round(TOP + (1 - position) * (HEIGHT - TOP - BOTTOM), 1)
-
-    points = tuple(
-        None
-        if place is None or height is None
-        else Point(label, number >= data["measured"], across(place), down(height))
-        for number, (label, place, height) in enumerate(
-            zip(data["labels"], scale["points"], heights["points"], strict=True)
-        )
-    )
-    corners: list[str] = []
-    for number in data["fronts"][x["key"]][y["key"]]:
-        point = points[number]
-        if point is not None:
-            # A step: nothing between two points of the front is known to be reached.
-            if corners:
-                corners.append(f"{point.x},{corners[-1].partition(',')[2]}")
-            corners.append(f"{point.x},{point.y}")
-    return Plot(
-        data,
-        points,
-        tuple((across(place), label) for place, label in scale["ticks"]),
-        tuple((down(place), label) for place, label in heights["ticks"]),
-        " ".join(corners),
-    )
 
 
 def _cost_axis(cost: Cost, rows: Sequence[Row], reported: Sequence[Reported]) -> dict[str, Any]:
     measured = [row.costs[cost.key] for row in rows]
     quoted = [
-        Statistic(each.trainable_percent, None) if cost.key == REPORTED_AXIS else None
+        Statistic(each.trainable_percent, None) if cost.key == REPORTED_COST else None
         for each in reported
     ]
     return {
@@ -157,22 +69,23 @@ def _cost_axis(cost: Cost, rows: Sequence[Row], reported: Sequence[Reported]) ->
         "label": cost.label,
         "texts": [unit_text(each, cost.unit) for each in (*measured, *quoted)],
         "measured": _cost_scales(cost, [*measured, *(None for _ in quoted)]),
-        # Null where it would be the same.
         "all": _cost_scales(cost, [*measured, *quoted]) if any(quoted) else None,
     }
 
 
 def _cost_scales(cost: Cost, statistics: Sequence[Statistic | None]) -> dict[str, Any]:
     values = [None if each is None else each.mean for each in statistics]
-    write = partial(number_text, unit=cost.unit, short=True)
+    format_tick = partial(number_text, unit=cost.unit, short=True)
     is_binary = cost.unit == "bytes"
-    logarithmic = logarithmic_axis(values, write, base=2 if is_binary else 10)
+    linear = linear_axis(values, format_tick, from_zero=True, binary=is_binary)
+    logarithmic = logarithmic_axis(values, format_tick, base=2 if is_binary else 10)
     known = [value for value in values if value]
     is_wide = logarithmic is not None and max(known) / min(known) > WIDE_RANGE
     return {
-        "linear": _plain(linear_axis(values, write, from_zero=True, binary=is_binary)),
-        "logarithmic": logarithmic and _plain(logarithmic),
-        "scale": "logarithmic" if is_wide else "linear",
+        "linear": {"ticks": linear.ticks, "positions": linear.positions},
+        "logarithmic": logarithmic
+        and {"ticks": logarithmic.ticks, "positions": logarithmic.positions},
+        "default": "logarithmic" if is_wide else "linear",
     }
 
 
@@ -189,20 +102,19 @@ def _score_axis(name: str, group: Group, reported: Sequence[Reported]) -> dict[s
 
 
 def _score_scale(statistics: Sequence[Statistic | None]) -> dict[str, Any]:
-    values = [None if each is None else each.mean for each in statistics]
-    ends = [
+    ranges = [
         None
         if each is None or each.deviation is None
         else (each.mean - each.deviation, each.mean + each.deviation)
         for each in statistics
     ]
     axis = linear_axis(
-        values, lambda value: f"{value:g}", among=[end for pair in ends if pair for end in pair]
+        [None if each is None else each.mean for each in statistics],
+        lambda value: f"{value:g}",
+        extend_to=[end for ends in ranges if ends for end in ends],
     )
-    spreads = [pair and [round(axis.place(end), 5) for end in pair] for pair in ends]
-    return {**_plain(axis), "spreads": spreads}
-
-
-def _plain(axis: Axis) -> dict[str, Any]:
-    ticks = [(round(place, 5), label) for place, label in axis.ticks]
-    return {"ticks": ticks, "points": axis.positions}
+    return {
+        "ticks": axis.ticks,
+        "positions": axis.positions,
+        "spreads": [ends and [axis.position_of(end) for end in ends] for ends in ranges],
+    }

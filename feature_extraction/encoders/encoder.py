@@ -1,4 +1,4 @@
-"""Frozen vision towers with their weights: images in, features out."""
+"""Frozen image encoders: images in, features out."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from feature_extraction.encoders.architecture import Architecture
 from feature_extraction.encoders.exact_float32 import exact_float32
-from feature_extraction.encoders.registry import Tower, find_tower, is_named, output_shape
+from feature_extraction.encoders.registry import find_architecture, is_known_name, output_shape
 from feature_extraction.encoders.table import ENCODERS, MAX_IMAGE_SIZE
 from feature_extraction.encoders.weights import FILE_PREFIX, RANDOM
 from feature_extraction.errors import EncoderError, ImageError
-from feature_extraction.images.decode import BACKGROUND, EXACT_PIXELS, decode_image
-from feature_extraction.images.preprocess import normalise, prepare
+from feature_extraction.images.colours import BACKGROUND
+from feature_extraction.images.decode import EXACT_PIXELS, decode_image
+from feature_extraction.images.preprocess import prepare
 from feature_extraction.spec import (
     IMPORTED,
     MAX_CROPS,
@@ -29,37 +31,41 @@ from feature_extraction.spec import (
     package_versions,
 )
 
-# B images, K squares of one image, V tokens, C channels, H x W cells of a square, S its side
+# B images, K squares per image, V tokens, C channels, H x W grid cells per square, S square size
 
 __all__ = [
-    "ENCODERS",
     "Encoder",
     "build_encoder",
     "encode_image",
     "encoder_from_spec",
+    "normalise",
 ]
 
 
 class Encoder:
-    """A frozen tower, ready to turn preprocessed images into features.
+    """A frozen image encoder that turns preprocessed images into features.
 
-    Made by `build_encoder` or `encoder_from_spec`.
+    Create one with `build_encoder` or `encoder_from_spec`.
 
     Args:
-        tower: The architecture.
-        visual: It, with its weights.
-        spec: What it is and how images come to it.
-        device: Where it runs.
+        architecture: Architecture of the network.
+        module: The network with its weights.
+        spec: Description of the encoder and its preprocessing.
+        device: Device to run on.
     """
 
     def __init__(
-        self, tower: Tower, visual: nn.Module, spec: FeatureSpec, device: torch.device
+        self,
+        architecture: Architecture,
+        module: nn.Module,
+        spec: FeatureSpec,
+        device: torch.device,
     ) -> None:
-        self._tower = tower
-        self._visual = visual.to(device).eval().requires_grad_(False)
+        self._architecture = architecture
+        self._module = module.to(device).eval().requires_grad_(False)
         self.spec = spec
         self.device = device
-        # Kept there: a copy to CUDA for each batch would wait for the batch before it.
+        # On the device: copying them to CUDA per batch would wait for the previous batch.
         self._mean_311, self._std_311 = (
             torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
             for values in (spec.mean, spec.std)
@@ -69,19 +75,18 @@ class Encoder:
     def encode(self, images_BK3SS: Tensor, image_ids: Sequence[str]) -> NDArray[np.float16]:
         """Return the features of a batch.
 
-        The tower sees the first squares of all images together, then the second ones, so that it
-        never has more than B at once.
+        The first squares of all images are one forward pass, the second squares the next, so that
+        the network never has more than B images at once.
 
         Args:
-            images_BK3SS: RGB in [0, 255], uint8, as `prepare` makes them; `[B, 3, S, S]` will do
-                where there is one square of each image.
-            image_ids: What to call each image in a message.
+            images_BK3SS: uint8 RGB from `prepare`; with one square per image also `[B, 3, S, S]`.
+            image_ids: Id of each image, for messages.
 
         Returns:
             float16 `[B, tokens, channels]`.
 
         Raises:
-            EncoderError: Features of an image are not finite, or too large for float16.
+            EncoderError: The features of an image are not finite in float16.
         """
         spec = self.spec
         shape = (len(image_ids), spec.squares, 3, spec.image_size, spec.image_size)
@@ -94,20 +99,20 @@ class Encoder:
 
     @torch.inference_mode()
     def encode_on_device(self, images_BK3SS: Tensor) -> tuple[Tensor, Tensor]:
-        """Begin to make the features of a batch; on CUDA it returns before they are made.
+        """Return the features of a batch on the device; on CUDA without waiting for them.
 
         Args:
-            images_BK3SS: As `prepare` makes them, on the tower's device.
+            images_BK3SS: uint8 RGB from `prepare`, on the encoder's device.
 
         Returns:
-            On that device float16 `[B, tokens, channels]`, and boolean `[B]`: whether those of an
+            float16 features `[B, tokens, channels]`, and bool `[B]`: whether the features of each
             image are finite.
         """
         is_bf16 = self.spec.precision == "bf16"
         with exact_float32(), torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16):
             maps_BCHW = [
-                self._tower.features(
-                    self._visual,
+                self._architecture.features(
+                    self._module,
                     normalise(images_B3SS, self._mean_311, self._std_311),
                     self.spec.layer,
                 )
@@ -118,22 +123,42 @@ class Encoder:
         return stored_BVC, stored_BVC.isfinite().flatten(1).all(dim=1)
 
     def check_finite(self, finite_B: Tensor, image_ids: Sequence[str]) -> None:
-        """Refuse a batch when the features of an image in it are not finite.
+        """Raise an error if the features of any image are not finite.
+
+        Args:
+            finite_B: bool, from `encode_on_device`.
+            image_ids: Id of each image.
 
         Raises:
-            EncoderError: With the image's name.
+            EncoderError: Features are not finite; the message names the first image.
         """
         wrong = [
             image_id
-            for image_id, finite in zip(image_ids, finite_B.tolist(), strict=True)
-            if not finite
+            for image_id, is_finite in zip(image_ids, finite_B.tolist(), strict=True)
+            if not is_finite
         ]
         if wrong:
             raise EncoderError(
                 f"the features of image {wrong[0]!r} ({len(wrong)} of {len(image_ids)} in its "
-                f"batch) are not finite in float16: the weights {self.spec.weights} of "
-                f"{self.spec.encoder} seem damaged, or are not this encoder's"
+                f"batch) are not finite in float16: the weights {self.spec.weights} may be damaged "
+                f"or belong to an encoder other than {self.spec.encoder}"
             )
+
+
+def normalise(pixels_B3SS: Tensor, mean_311: Tensor, std_311: Tensor) -> Tensor:
+    """Scale 8-bit RGB to [0, 1], subtract the mean and divide by the standard deviation.
+
+    Equals torchvision's ToTensor and Normalize.
+
+    Args:
+        pixels_B3SS: uint8 images.
+        mean_311: float32 mean per channel, on the images' device.
+        std_311: float32 standard deviation per channel, on the images' device.
+
+    Returns:
+        float32 `[B, 3, S, S]`.
+    """
+    return pixels_B3SS.float().div(255).sub_(mean_311).div_(std_311)
 
 
 def build_encoder(
@@ -148,49 +173,51 @@ def build_encoder(
     device: str = "auto",
     name: str | None = None,
 ) -> Encoder:
-    """Build a tower with its weights.
+    """Build an image encoder and load its weights.
 
     Args:
-        encoder: A name of the table, another model of open_clip, `timm:NAME`, `hf:OWNER/NAME`, or
-            a folder one of these libraries wrote; see `feature_extraction.encoders.registry`.
-        weights: A tag of the library's pretrained weights, a `.safetensors` file, or `random`
-            (seeded, for tests and timing); `None` takes the table's, or the tower's own.
-        image_size: Side in pixels; `None` takes 224 for a tower of the table, else the tower's own.
-        layer: `grid` or `pooled`.
-        resize: How photographs become squares.
-        crops: N for the features of the whole photograph and then of its N x N tiles, each as
-            large as the tower's images; 1 for those of the whole alone.
-        precision: Arithmetic of the tower.
-        device: `auto` takes CUDA where there is one; else a torch device.
-        name: What the spec calls the encoder; `None` takes `encoder`, of a folder the last part.
+        encoder: Row of the encoder table, model of open_clip, `timm:NAME`, `hf:OWNER/NAME`, or a
+            folder in the format of one of these libraries; see
+            `feature_extraction.encoders.registry`.
+        weights: Tag of the library's pretrained weights, `.safetensors` file, or `random` (seeded,
+            for tests and timing). Default: the encoder's own.
+        image_size: Image size in pixels. Default: 224 for an encoder of the table, otherwise the
+            encoder's own.
+        layer: `grid` for all cells of the last layer, `pooled` for one vector per image.
+        resize: How a photograph becomes a square; see `feature_extraction.images.preprocess`.
+        crops: 1 to encode only the whole photograph; N to encode also its N x N tiles, each at
+            `image_size`.
+        precision: `fp32`, or `bf16` for autocast to bfloat16.
+        device: torch device, or `auto` for CUDA if available, otherwise the CPU.
+        name: Name of the encoder in the spec. Default: `encoder`; for a folder its last component.
 
     Raises:
-        EncoderError: The tower is unknown, its weights do not fit or were trained with another
-            activation, or it cannot take such images.
+        EncoderError: The encoder is unknown, its weights do not fit or were trained with another
+            activation, or it cannot take images of this size.
     """
     _check_choice("layer", layer, get_args(Layer))
     _check_choice("resize", resize, get_args(ResizeRule))
     _check_choice("precision", precision, get_args(Precision))
     if not 1 <= crops <= MAX_CROPS:
         raise EncoderError(f"crops is {crops}, expected 1 to {MAX_CROPS}")
-    chosen_device = _device(device)
+    torch_device = _find_device(device)
     with _folder_in_errors(encoder):
-        tower = find_tower(encoder)
-        side = tower.image_size if image_size is None else image_size
+        architecture = find_architecture(encoder)
+        side = architecture.image_size if image_size is None else image_size
         if side > MAX_IMAGE_SIZE:
             raise EncoderError(
                 f"the image size is {side:,} pixels: expected at most {MAX_IMAGE_SIZE:,}. Use a "
                 "smaller --image-size."
             )
-        grid, channels = output_shape(tower, side, layer)
-        loaded = tower.load(side, layer, weights)
+        grid, channels = output_shape(architecture, side, layer)
+        loaded = architecture.load(side, layer, weights)
     mean, std = loaded.normalisation
     spec = FeatureSpec(
-        encoder=name or tower.name,
+        encoder=name or architecture.name,
         weights=loaded.weights,
-        architecture_sha256=tower.architecture_sha256,
+        architecture_sha256=architecture.architecture_sha256,
         weights_sha256=loaded.weights_sha256,
-        quick_gelu=tower.quick_gelu,
+        quick_gelu=architecture.quick_gelu,
         image_size=side,
         resize=resize,
         background=BACKGROUND,
@@ -202,44 +229,44 @@ def build_encoder(
         std=std,
         precision=precision,
         crops=crops,
-        packages=package_versions(tower.packages),
+        packages=package_versions(architecture.packages),
     )
-    return Encoder(tower, loaded.module, spec, chosen_device)
+    return Encoder(architecture, loaded.module, spec, torch_device)
 
 
 def encoder_from_spec(
     spec: FeatureSpec, weights: str | Path | None = None, *, device: str = "auto"
 ) -> Encoder:
-    """Build the very encoder a store was made with.
+    """Build the encoder that the features of a store were extracted with.
 
-    Of imported features nothing is known for certain but their shape: any weights are taken that
-    give it, by default those of the table.
+    Only the shape of imported features is certain, so any encoder with this shape is accepted for
+    them.
 
     Args:
-        spec: The store's.
-        weights: Where the weights are, when the spec says only what their file was called: that
-            `.safetensors` file, or the tower's folder.
-        device: `auto` takes CUDA where there is one; else a torch device.
+        spec: Spec of the store.
+        weights: `.safetensors` file of the weights, or folder of the encoder; required if the spec
+            has only the name of the file.
+        device: torch device, or `auto` for CUDA if available, otherwise the CPU.
 
     Raises:
-        EncoderError: Weights are needed and not given, or what was built is not what the spec
-            says, the weights' SHA-256 included.
+        EncoderError: `weights` is required, or the encoder differs from the spec, for example in
+            the SHA-256 of its weights.
     """
     encoder: str | Path = spec.encoder
     if weights is not None and Path(weights).is_dir():
-        # Absolute, so that no folder passes for a name.
+        # An absolute path cannot be mistaken for a name.
         encoder = Path(weights).resolve()
         weights = RANDOM if spec.weights == RANDOM else None
-    elif not is_named(spec.encoder):
+    elif not is_known_name(spec.encoder):
         raise EncoderError(
-            f"the features were made with the encoder {spec.encoder!r}, which is not in the "
-            f"table ({', '.join(ENCODERS)}) or a library; say which folder holds it"
+            f"the features were extracted with the encoder {spec.encoder!r}, which is not in "
+            f"the table ({', '.join(ENCODERS)}) or in a library: give its folder"
         )
     elif weights is None and spec.weights != IMPORTED:
         if spec.weights.startswith(FILE_PREFIX):
             raise EncoderError(
-                f"the features were made with {spec.encoder} and weights from the file "
-                f"{spec.weights.removeprefix(FILE_PREFIX)}; say where that file is"
+                f"the features were extracted with {spec.encoder} and weights from the file "
+                f"{spec.weights.removeprefix(FILE_PREFIX)}: give the path of this file"
             )
         weights = spec.weights
     built = build_encoder(
@@ -253,15 +280,15 @@ def encoder_from_spec(
         device=device,
         name=spec.encoder,
     )
-    wanted = spec
+    expected = spec
     if spec.weights == IMPORTED:
-        wanted = dataclasses.replace(built.spec, grid=spec.grid, channels=spec.channels)
-    differences = built.spec.differences(wanted)
+        expected = dataclasses.replace(built.spec, grid=spec.grid, channels=spec.channels)
+    differences = built.spec.differences(expected)
     if differences:
         raise EncoderError(
-            f"the encoder {encoder} with weights {built.spec.weights} is not the one the features "
-            f"were made with ({'; '.join(differences)}; here is what was found, there what the "
-            "features need). Give the weights they were made with, or extract them again."
+            f"the encoder {encoder} with weights {built.spec.weights} differs from the one the "
+            f"features were extracted with ({'; '.join(differences)}; here is this encoder, there "
+            "are the features). Give the same weights, or extract the features again."
         )
     return built
 
@@ -270,21 +297,21 @@ def encode_image(source: str | Path | Image.Image, encoder: Encoder) -> NDArray[
     """Return the features of one photograph, as extraction would store them.
 
     Args:
-        source: A file, or an image Pillow has opened.
-        encoder: The tower; its spec says how the photograph is prepared.
+        source: File, or Pillow image.
+        encoder: Encoder whose spec describes the preprocessing.
 
     Returns:
         float16 `[tokens, channels]`.
 
     Raises:
         ImageError: The photograph cannot be decoded.
-        EncoderError: Its features are not finite.
+        EncoderError: The features are not finite.
     """
     is_image = isinstance(source, Image.Image)
-    label = "given" if is_image else str(source)
-    picture = source if isinstance(source, Image.Image) else Path(source)
+    label = "from memory" if is_image else str(source)
+    photograph = source if isinstance(source, Image.Image) else Path(source)
     try:
-        decoded = decode_image(picture, encoder.spec.decoded_side)
+        decoded = decode_image(photograph, encoder.spec.decoded_side)
     except ImageError as error:
         raise ImageError(f"image {label}: {error}") from None
     squares_K3SS = torch.from_numpy(
@@ -296,12 +323,12 @@ def encode_image(source: str | Path | Image.Image, encoder: Encoder) -> NDArray[
 
 @contextmanager
 def _folder_in_errors(encoder: str | Path) -> Iterator[None]:
-    """Say which folder it is that something is wrong with, where a message does not."""
+    """Add the folder of the encoder to messages that do not name it."""
     try:
         yield
     except EncoderError as error:
-        is_named_in_it = str(encoder) in str(error)
-        if is_named_in_it or not Path(encoder).is_dir():
+        has_folder = str(encoder) in str(error)
+        if has_folder or not Path(encoder).is_dir():
             raise
         raise EncoderError(f"the encoder in {encoder}: {error}") from error
 
@@ -311,21 +338,21 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise EncoderError(f"{name} is {value!r}, expected one of: {', '.join(choices)}")
 
 
-def _device(name: str) -> torch.device:
+def _find_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         raise EncoderError(
-            f"the device {name!r:.80} cannot be used here: there is none of that name; take 'cpu' "
-            "or 'auto'"
+            f"the device {name!r:.80} cannot be used here: torch has no such device. Use 'cpu' or "
+            "'auto'."
         ) from None
     try:
         torch.empty(0, device=device)
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise EncoderError(
-            f"the device {name!r} cannot be used here ({reason}); take 'cpu' or 'auto'"
+            f"the device {name!r} cannot be used here ({reason}). Use 'cpu' or 'auto'."
         ) from None
     return device

@@ -14,15 +14,15 @@ HIGHEST = "highest"
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Compute convolutions and matrix products of float32 numbers in float32 in the block.
+    """Disable TF32 within the block: convolutions and matrix products run in full float32.
 
-    By default cuDNN rounds the factors of convolutions to TF32, which has a mantissa of 10 bits
-    instead of 23. The settings are those of the whole process; they are restored at the end.
+    By default cuDNN rounds the inputs of convolutions to TF32, which has a mantissa of 10 bits
+    instead of 23. The settings apply to the whole process and are restored after the block.
 
-    torch has two interfaces to them, and refuses operations while they contradict each other, so
-    both are set.
+    torch has two interfaces to these settings and raises errors while they contradict each other,
+    so both are set.
     """
-    # torch does not declare all of them.
+    # torch's type stubs lack some of these.
     backends: Any = torch.backends
     operations = (
         backends.cudnn.conv,
@@ -31,31 +31,31 @@ def exact_float32() -> Iterator[None]:
         backends.mkldnn.matmul,
     )
     precisions = [operation.fp32_precision for operation in operations]
-    before = _older_settings()
-    _set_older(HIGHEST, False)
+    previous = _legacy_settings()
+    _set_legacy(HIGHEST, False)
     for operation in operations:
         operation.fp32_precision = "ieee"
     try:
         yield
     finally:
-        _set_older(*before)
+        _set_legacy(*previous)
         for operation, precision in zip(operations, precisions, strict=True):
             operation.fp32_precision = precision
 
 
-def _older_settings() -> tuple[str, bool]:
-    """Return the arguments of `_set_older`, defaults where the newer interface overrides them."""
-    products, tf32_convolutions = HIGHEST, False
+def _legacy_settings() -> tuple[str, bool]:
+    """Return the arguments for `_set_legacy`; defaults if the newer interface overrides them."""
+    matmul_precision, allow_tf32 = HIGHEST, False
     with suppress(RuntimeError):
-        products = torch.get_float32_matmul_precision()
+        matmul_precision = torch.get_float32_matmul_precision()
     with suppress(RuntimeError):
-        tf32_convolutions = bool(torch.backends.cudnn.allow_tf32)
-    return products, tf32_convolutions
+        allow_tf32 = bool(torch.backends.cudnn.allow_tf32)
+    return matmul_precision, allow_tf32
 
 
-def _set_older(products: str, tf32_convolutions: bool) -> None:
+def _set_legacy(matmul_precision: str, allow_tf32: bool) -> None:
     with warnings.catch_warnings():
-        # Some versions of torch advise against the older interface.
+        # Some versions of torch warn that this interface is deprecated.
         warnings.simplefilter("ignore")
-        torch.set_float32_matmul_precision(products)
-        torch.backends.cudnn.allow_tf32 = tf32_convolutions
+        torch.set_float32_matmul_precision(matmul_precision)
+        torch.backends.cudnn.allow_tf32 = allow_tf32

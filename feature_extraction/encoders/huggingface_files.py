@@ -1,4 +1,4 @@
-"""What lies in the folder of a transformers checkpoint: preprocessing settings, and weights."""
+"""Preprocessing settings and weights of a transformers checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from feature_extraction.encoders.model_files import (
+from feature_extraction.encoders.checkpoint_files import (
     WEIGHTS_FILES,
     WEIGHTS_NAME,
     is_present,
@@ -38,37 +38,44 @@ VISION_PREFIX = "vision_model."
 
 
 def read_preprocessing(folder: Path) -> tuple[dict[str, Any], Path]:
-    """Read the settings of a checkpoint's image processor, and tell the file they are in.
+    """Read the settings of a checkpoint's image processor.
+
+    Returns:
+        The settings, and their file.
 
     Raises:
-        EncoderError: There are none.
+        EncoderError: There is no such file.
     """
     for path in (folder / name for name in PREPROCESSING_NAMES):
         if is_present(path):
             found = read_json_object(path)
             settings = found.get("image_processor", found)
             if not isinstance(settings, dict):
-                raise EncoderError(f"{path}: image_processor is no JSON object")
+                raise EncoderError(f"{path}: image_processor is not a JSON object")
             return settings, path
     raise EncoderError(
-        f"{folder} has no {PREPROCESSING_NAMES[0]}, which says mean, standard deviation and size "
-        "of the images the tower was trained on: copy it there from where the weights are from"
+        f"{folder} has no {PREPROCESSING_NAMES[0]}, which states the mean, standard deviation and "
+        "size of the training images. Copy it from the source of the weights."
     )
 
 
 def normalisation_of(preprocessing: Mapping[str, Any], source: Path) -> Normalisation:
     """Return the mean and standard deviation of an image processor.
 
+    Args:
+        preprocessing: Settings of the image processor.
+        source: Their file, for messages.
+
     Raises:
-        EncoderError: It does more to the pixels than to scale them to [0, 1] and normalise them.
+        EncoderError: The processor does not scale pixels to [0, 1].
     """
     factor = preprocessing.get("rescale_factor") or 1 / 255
     if not isinstance(factor, int | float):
         raise EncoderError(f"{source}: rescale_factor is {factor!r:.80}, expected a number")
     if preprocessing.get("do_rescale") is False or abs(factor * 255 - 1) > 1e-6:
         raise EncoderError(
-            f"{source} does not scale pixels to [0, 1] before it normalises them: such a tower "
-            "cannot be used"
+            f"{source} does not scale pixels to [0, 1] before it normalises them: expected "
+            "do_rescale with a rescale_factor of 1/255. This encoder cannot be used."
         )
     if preprocessing.get("do_normalize") is False:
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -77,32 +84,40 @@ def normalisation_of(preprocessing: Mapping[str, Any], source: Path) -> Normalis
 
 
 def image_size_of(preprocessing: Mapping[str, Any], config: Any, source: Path) -> int:
-    """Return the side of what the tower is given: after cropping, where images are cropped.
+    """Return the image size of an encoder in pixels, after any cropping.
+
+    Args:
+        preprocessing: Settings of the image processor.
+        config: Configuration of the model, for processors that do not state a size.
+        source: File of the settings, for messages.
 
     Raises:
-        EncoderError: It is not given squares.
+        EncoderError: The images are not square.
     """
     crop = preprocessing.get("crop_size")
     is_cropped = preprocessing.get("do_center_crop", crop is not None)
     size = crop if is_cropped else preprocessing.get("size")
     if isinstance(size, dict) and size.get("height") == size.get("width"):
-        # None for processors that know the shorter side only, and leave the rest to the model.
+        # None for processors that only have a `shortest_edge`.
         size = size.get("height")
     if size is None:
         size = getattr(config, "image_size", None)
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise EncoderError(f"{source} asks for images of {size}, expected a square")
+        raise EncoderError(f"{source} has the image size {size}, expected a square")
     return size
 
 
 def read_vision_state(source: str) -> tuple[str, dict[str, Tensor]]:
-    """Read the vision part of a file, a folder, or a repository.
+    """Read the weights of the vision part of a model.
+
+    Args:
+        source: File, folder, or `hub:` and a repository.
 
     Returns:
-        What a spec calls the weights, and the tensors by the names they have there.
+        Name of the weights in a spec, and tensors by their names in the source.
 
     Raises:
-        EncoderError: They are missing, damaged, not safetensors, or cannot be fetched.
+        EncoderError: The weights are missing, damaged, not safetensors, or cannot be downloaded.
     """
     if source.startswith(HUB_PREFIX):
         folder = fetch_from_hub(source.removeprefix(HUB_PREFIX), WEIGHTS_FILES)

@@ -9,34 +9,29 @@ zeros that ReLU encoders produce, which account for most of the savings
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import StoreError
+from feature_extraction.progress import OnProgress
 from feature_extraction.store.filters import ZSTD
 from feature_extraction.store.hdf5_writer import Hdf5Writer
 from feature_extraction.store.layout import HDF5_FORMAT, write_metadata
 from feature_extraction.store.outputs import atomic_output, check_output_file, remove_leftovers
 from feature_extraction.store.store import FeatureStore, has_same_content, metadata_of
 
-if TYPE_CHECKING:
-    from feature_extraction.extract import OnProgress  # needs torch, which this does not
-
 # V tokens, C channels
 
-__all__ = ["Compression", "compress_store"]
-
-Compression = Literal["zstd"]
+__all__ = ["compress_store"]
 
 # Higher levels take twice the time and make ReLU features no smaller.
 LEVEL = 1
 IMAGES_BETWEEN_REPORTS = 256
 
 
-def compress_store(path: Path, out: Path, *, on_progress: "OnProgress | None" = None) -> None:
+def compress_store(path: Path, out: Path, *, on_progress: OnProgress | None = None) -> None:
     """Write a compressed copy of a store.
 
     The copy gets its name once it is complete. After an interruption the same call starts again,
@@ -80,7 +75,7 @@ def _is_compressed(out: Path, store: FeatureStore) -> bool:
         return False
 
 
-def _write(store: FeatureStore, path: Path, on_progress: "OnProgress | None") -> None:
+def _write(store: FeatureStore, path: Path, on_progress: OnProgress | None) -> None:
     listed = store.listed_ids
     shape = (len(listed), store.tokens, store.channels)
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)

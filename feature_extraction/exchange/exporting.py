@@ -14,11 +14,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import h5py
 
+from feature_extraction.choices import ExportFormat
 from feature_extraction.errors import StoreError
+from feature_extraction.progress import OnProgress
 from feature_extraction.store.disk import read_small_text
 from feature_extraction.store.hdf5_writer import hdf5_bytes
 from feature_extraction.store.outputs import (
@@ -29,12 +31,7 @@ from feature_extraction.store.outputs import (
 )
 from feature_extraction.store.reader import FeatureReader
 
-if TYPE_CHECKING:
-    from feature_extraction.extract import OnProgress  # needs torch, which an export does not
-
-__all__ = ["ExportFormat", "ExportResult", "export_features"]
-
-ExportFormat = Literal["h5", "arrow"]
+__all__ = ["ExportResult", "export_features"]
 
 MANIFEST = "export.json"
 ARROW_FILE_BYTES = 2**28
@@ -62,7 +59,7 @@ def export_features(
     out: Path,
     export_format: ExportFormat,
     *,
-    on_progress: "OnProgress | None" = None,
+    on_progress: OnProgress | None = None,
 ) -> ExportResult:
     """Export the features of a store to a folder. Failed images are left out.
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -21,16 +20,15 @@ from feature_extraction.errors import FeatureFileError, StoreError, stored_reaso
 from feature_extraction.exchange.foreign.feature_file import HOW_TO_NAME_ROWS, FeatureFile
 from feature_extraction.exchange.foreign.find import find_features
 from feature_extraction.exchange.foreign.read import read_features, read_shape
-from feature_extraction.images.decode import BACKGROUND, EXACT_PIXELS
+from feature_extraction.images.colours import BACKGROUND
+from feature_extraction.images.decode import EXACT_PIXELS
 from feature_extraction.names import near_names_hint
+from feature_extraction.progress import OnProgress
 from feature_extraction.spec import IMPORTED, FeatureSpec, ResizeRule, grid_side
 from feature_extraction.store.layout import Status
 from feature_extraction.store.outputs import check_output_file, remove_leftovers
 from feature_extraction.store.store import FeatureStore
 from feature_extraction.store.writer import Batch, StoreWriter
-
-if TYPE_CHECKING:
-    from feature_extraction.extract import OnProgress  # needs torch, which an import does not
 
 # N images of a batch, V tokens, C channels
 
@@ -116,7 +114,7 @@ def import_features(
     encoder: str = IMPORTED,
     image_size: int = 224,
     resize: ResizeRule = "squash",
-    on_progress: "OnProgress | None" = None,
+    on_progress: OnProgress | None = None,
 ) -> ImportResult:
     """Import the features in a folder or file into a store.
 
@@ -195,7 +193,7 @@ def _fill(
     writer: StoreWriter,
     files: Sequence[FeatureFile],
     shape: tuple[int, int],
-    on_progress: "OnProgress | None",
+    on_progress: OnProgress | None,
 ) -> int:
     """Read every pending image, and return their number."""
     pending = np.flatnonzero(writer.status == Status.PENDING)

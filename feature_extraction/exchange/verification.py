@@ -12,19 +12,16 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from feature_extraction.encoders.encoder import Encoder, encode_image
 from feature_extraction.errors import StoreError
-from feature_extraction.images.decode import find_images
+from feature_extraction.images.finding import find_images
 from feature_extraction.names import near_names_hint
+from feature_extraction.progress import OnProgress
 from feature_extraction.spec import Precision
 from feature_extraction.store.reader import FeatureReader
-
-if TYPE_CHECKING:
-    from feature_extraction.extract import OnProgress
 
 # V tokens, C channels
 
@@ -101,7 +98,7 @@ def verify(
     encoder: Encoder,
     *,
     sample: int = 8,
-    on_progress: "OnProgress | None" = None,
+    on_progress: OnProgress | None = None,
 ) -> Verification:
     """Extract the features of a sample of photographs again, and compare them with a store.
 

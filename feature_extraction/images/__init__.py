@@ -1,1 +1,1 @@
-"""Image files: found, decoded, and prepared for an encoder."""
+"""Find, decode and preprocess image files."""

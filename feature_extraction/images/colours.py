@@ -1,4 +1,4 @@
-"""From every colour mode Pillow decodes to 8-bit RGB."""
+"""Convert every colour mode that Pillow decodes to 8-bit RGB."""
 
 from collections.abc import Callable
 
@@ -9,21 +9,22 @@ __all__ = ["BACKGROUND", "rgb_converter"]
 
 BACKGROUND = (255, 255, 255)
 
-DEEP_GREY = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
-WITH_ALPHA = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
+HIGH_BIT_DEPTH_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
+ALPHA_MODES = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
 
 
 def rgb_converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """Return what converts `image`, or any part cropped from it, to RGB.
+    """Return a function that converts `image`, or any crop of it, to RGB.
 
-    Deep grey is scaled by the smallest of these white points that holds its largest finite value: 1
-    (only floating point), 255, 65,535, the largest value itself. Modes `I;16` always have 65,535.
+    Greyscale images with more than 8 bits are divided by their white point. For `I;16` modes it is
+    65,535. For others it is the smallest of 1 (only floating point), 255, 65,535 and the largest
+    finite value of the image that is not less than this value.
     """
-    if image.mode in DEEP_GREY:
+    if image.mode in HIGH_BIT_DEPTH_MODES:
         white = _white_point(image)
-        return lambda part: _from_deep_grey(part, white)
-    if image.mode in WITH_ALPHA or "transparency" in image.info:
-        return _over_background
+        return lambda part: _scale_to_rgb(part, white)
+    if image.mode in ALPHA_MODES or "transparency" in image.info:
+        return _composite_over_background
     return lambda part: part.convert("RGB")
 
 
@@ -31,19 +32,19 @@ def _white_point(image: Image.Image) -> float:
     if image.mode.startswith("I;16"):
         return 65535
     values = np.asarray(image)
-    # A single infinite value would make all others black.
+    # With an infinite white point all other pixels would be black.
     largest = float(np.max(values, initial=0, where=np.isfinite(values)))
     candidates = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
     return next((white for white in candidates if largest <= white), largest)
 
 
-def _from_deep_grey(part: Image.Image, white: float) -> Image.Image:
+def _scale_to_rgb(part: Image.Image, white: float) -> Image.Image:
     values = np.nan_to_num(np.asarray(part, dtype=np.float32), posinf=white, neginf=0.0)
     grey = np.rint(np.clip(values / white, 0.0, 1.0) * 255.0).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")
 
 
-def _over_background(part: Image.Image) -> Image.Image:
+def _composite_over_background(part: Image.Image) -> Image.Image:
     coloured = part.convert("RGBA")
     picture = Image.new("RGB", part.size, BACKGROUND)
     picture.paste(coloured, mask=coloured.getchannel("A"))

@@ -1,4 +1,4 @@
-"""What decoders in C print by themselves, kept off standard error."""
+"""Discard messages that C libraries print while they decode."""
 
 import os
 import threading
@@ -7,30 +7,30 @@ from contextlib import contextmanager
 
 __all__ = ["discard_decoder_messages"]
 
-STANDARD_ERROR = 2
+STDERR = 2
 
-# Two blocks at once could restore the descriptor in the wrong order.
+# Two concurrent blocks could restore the descriptor in the wrong order.
 _lock = threading.Lock()
 
 
 @contextmanager
 def discard_decoder_messages() -> Iterator[None]:
-    """Discard what is written to the descriptor of standard error during the block.
+    """Redirect the file descriptor of standard error to the null device within the block.
 
-    libtiff prints a line for each fault it finds, under names such as `tempfile.tif`. The reason
-    why a file cannot be decoded is raised as an exception in any case.
+    libtiff prints a line per fault, with names such as `tempfile.tif`. If a file cannot be decoded,
+    the reason is raised as an exception in any case.
     """
     with _lock:
         try:
-            saved = os.dup(STANDARD_ERROR)
+            saved = os.dup(STDERR)
         except OSError:  # closed
             yield
             return
         try:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, STANDARD_ERROR)
-            os.close(nowhere)
+            null_device = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null_device, STDERR)
+            os.close(null_device)
             yield
         finally:
-            os.dup2(saved, STANDARD_ERROR)
+            os.dup2(saved, STDERR)
             os.close(saved)

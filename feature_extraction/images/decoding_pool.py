@@ -1,10 +1,10 @@
-"""Photographs decoded into the squares a tower sees: here, or in processes of their own.
+"""Decode photographs into batches of squares, in this process or in worker processes.
 
-Decoding processes (`feature_extraction.images.decoding_process`) write squares into memory they
-share with this one: a ring of slots, each large enough for a batch. That many batches are decoded
-ahead of the tower and no more, however many images there are.
+Worker processes (`feature_extraction.images.decoding_process`) write squares into shared memory: a
+ring of slots, each large enough for one batch. The number of slots limits how many batches are
+decoded ahead of the encoder, regardless of the number of images.
 
-A batch goes to whichever process is free; what comes out is in order all the same.
+Each batch goes to the next idle process; batches are returned in order.
 """
 
 import mmap
@@ -15,29 +15,31 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_extraction.images.decode import ImageFile
-from feature_extraction.images.decoding_process import DecodingProcess, Geometry, decode_into
+from feature_extraction.images.decoding_process import DecodingProcess, SlotLayout, decode_into
+from feature_extraction.images.finding import ImageFile
 from feature_extraction.spec import FeatureSpec
 
-# N images of a batch, K squares of one image, S side of a square
+# N images per batch, K squares per image, S square size
 
-__all__ = ["SquareBatch", "decoded_batches"]
+__all__ = ["DecodedBatch", "decoded_batches"]
+
+# Row of the first image, and the images of the batch.
+FileBatch = tuple[int, Sequence[ImageFile]]
 
 
-class SquareBatch(NamedTuple):
-    """A batch ready for the tower; valid until the next one is asked for.
+class DecodedBatch(NamedTuple):
+    """A batch of decoded images; its arrays are valid until the next batch is requested.
 
     Args:
-        start: Row of its first image in the image list.
-        pixels: uint8 `[N, K, 3, S, S]`; zeros where an image cannot be decoded.
-        image_size: int32 `[N, 2]`, height and width; zeros where it cannot.
-        reasons: Why it cannot; empty for those that can.
+        start: Row of the first image in the image list.
+        pixels: uint8 `[N, K, 3, S, S]`; zeros for images that cannot be decoded.
+        image_size: int32 `[N, 2]`, height and width; zeros for images that cannot be decoded.
+        reasons: Why each image cannot be decoded; empty for decoded images.
     """
 
     start: int
@@ -54,71 +56,65 @@ def decoded_batches(
     *,
     batch_size: int,
     workers: int,
-) -> Iterator[Iterator[SquareBatch]]:
-    """Decode batches of an image list, in order; processes end with the block.
+) -> Iterator[Iterator[DecodedBatch]]:
+    """Decode batches of an image list; worker processes end with the block.
 
     Args:
         files: The image list.
-        starts: Rows of the first image of each batch that is wanted.
-        spec: How photographs become squares.
-        batch_size: Images of a batch; the last of the list may be smaller.
-        workers: Processes that decode; 0 decodes in this one, when a batch is asked for.
+        starts: Row of the first image of each batch to decode.
+        spec: Spec with the preprocessing.
+        batch_size: Images per batch; the last batch of the list may be smaller.
+        workers: Number of decoding processes; 0 decodes in this process on request.
+
+    Yields:
+        The batches in the order of `starts`.
 
     Raises:
-        FeatureError: A decoding process died.
+        FeatureError: A decoding process exited unexpectedly.
     """
-    geometry = Geometry(batch_size=min(batch_size, len(files)), spec=spec)
-    wanted = _Wanted(files, starts, batch_size)
+    layout = SlotLayout(batch_size=min(batch_size, len(files)), spec=spec)
+    batches = ((start, files[start : start + batch_size]) for start in starts)
     processes = min(workers, len(starts))
     if processes == 0:
-        yield _decode_here(wanted, geometry)
+        yield _decode_in_this_process(batches, layout)
         return
     with ExitStack() as stack:
-        yield _decode_ahead(wanted, _Pool(geometry, processes, stack))
+        yield _decode_ahead(batches, _Pool(layout, processes, stack))
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    files: Sequence[ImageFile]
-    starts: Sequence[int]
-    batch_size: int
-
-    def __iter__(self) -> Iterator[tuple[int, Sequence[ImageFile]]]:
-        for start in self.starts:
-            yield start, self.files[start : start + self.batch_size]
-
-
-def _decode_here(wanted: _Wanted, geometry: Geometry) -> Iterator[SquareBatch]:
-    slot = geometry.slots(bytearray(geometry.slot_bytes))[0]
-    for start, files in wanted:
+def _decode_in_this_process(
+    batches: Iterator[FileBatch], layout: SlotLayout
+) -> Iterator[DecodedBatch]:
+    slot = layout.slots(bytearray(layout.slot_bytes))[0]
+    for start, files in batches:
         reasons = [
-            decode_into(slot, position, str(file.path), geometry.spec)
+            decode_into(slot, position, str(file.path), layout.spec)
             for position, file in enumerate(files)
         ]
-        yield SquareBatch(start, slot.pixels[: len(files)], slot.image_size[: len(files)], reasons)
+        yield DecodedBatch(start, slot.pixels[: len(files)], slot.image_size[: len(files)], reasons)
 
 
 class _Pool:
-    """Decoding processes, a thread that waits for each, and the memory they share.
+    """Decoding processes, one waiting thread per process, and their shared memory.
 
     Args:
-        geometry: Of a slot.
-        processes: How many.
-        stack: What it takes to end them is left here.
+        layout: Layout of the slots.
+        processes: Number of processes.
+        stack: Ends the processes and threads when it is closed.
     """
 
-    def __init__(self, geometry: Geometry, processes: int, stack: ExitStack) -> None:
-        # One slot is with the tower; each process has one it fills, and one that is ready.
+    def __init__(self, layout: SlotLayout, processes: int, stack: ExitStack) -> None:
+        # The encoder uses one slot; each process fills one and has another one ready.
         count = 2 * processes + 1
-        handle = _anonymous_memory(count * geometry.slot_bytes)
+        handle = _create_shared_memory(count * layout.slot_bytes)
         try:
-            self.slots = geometry.slots(mmap.mmap(handle, count * geometry.slot_bytes))
+            self.slots = layout.slots(mmap.mmap(handle, count * layout.slot_bytes))
             self._threads = ThreadPoolExecutor(processes, "decoding")
-            # Entered first, left last: the threads end because the processes have.
+            # Closed last: the threads end once the processes have ended.
             stack.callback(self._threads.shutdown, cancel_futures=True)
             self._idle: queue.SimpleQueue[DecodingProcess] = queue.SimpleQueue()
             for _ in range(processes):
-                process = DecodingProcess(geometry, handle)
+                process = DecodingProcess(layout, handle)
                 stack.callback(process.end)
                 self._idle.put(process)
         finally:
@@ -132,29 +128,28 @@ class _Pool:
         try:
             return process.decode(number, self.slots[number], files)
         finally:
-            # A dead one as well: whoever takes it next is told so, and does not wait for ever.
+            # Even if it has exited: the next request then fails instead of waiting for ever.
             self._idle.put(process)
 
 
-def _decode_ahead(wanted: _Wanted, pool: _Pool) -> Iterator[SquareBatch]:
+def _decode_ahead(batches: Iterator[FileBatch], pool: _Pool) -> Iterator[DecodedBatch]:
     free = deque(range(len(pool.slots)))
-    under_way: deque[tuple[int, int, int, Future[list[str]]]] = deque()
-    batches = iter(wanted)
+    pending: deque[tuple[int, int, int, Future[list[str]]]] = deque()
     while True:
         while free and (batch := next(batches, None)) is not None:
             start, files = batch
             number = free.popleft()
-            under_way.append((start, number, len(files), pool.submit(number, files)))
-        if not under_way:
+            pending.append((start, number, len(files), pool.submit(number, files)))
+        if not pending:
             return
-        start, number, count, reasons = under_way.popleft()
+        start, number, count, reasons = pending.popleft()
         slot = pool.slots[number]
-        yield SquareBatch(start, slot.pixels[:count], slot.image_size[:count], reasons.result())
+        yield DecodedBatch(start, slot.pixels[:count], slot.image_size[:count], reasons.result())
         free.append(number)
 
 
-def _anonymous_memory(size: int) -> int:
-    """Memory that other processes can be handed, and that is gone when the last of them is."""
+def _create_shared_memory(size: int) -> int:
+    """Create memory that can be passed to other processes and is freed with the last of them."""
     if hasattr(os, "memfd_create"):
         handle = os.memfd_create("squares")
     else:

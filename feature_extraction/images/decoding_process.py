@@ -1,12 +1,12 @@
-"""A process that decodes: what it does, and how the extraction talks to it.
+"""A worker process that decodes images, and the protocol between it and the extraction.
 
-    extraction -> process   one line per batch: the number of a slot, and paths
-    process -> extraction   one line per batch: why each image failed, empty where it did not
+    extraction -> worker   one line per batch: the number of a slot, and paths
+    worker -> extraction   one line per batch: why each image failed, empty for decoded images
 
 Lines are JSON and go through a socket; squares and sizes go through the memory of the slot. The
-process is started afresh, not forked: it holds neither the tower nor any lock or handle of the
-extraction's, it is safe whatever threads that has, and needs no torch. It ends when the extraction
-does, however that ends: the socket is then closed.
+worker is a new process, not a fork: it does not hold the encoder, locks or file descriptors of the
+extraction, is safe next to threads, and does not need torch. It exits when the extraction ends for
+any reason, because this closes the socket.
 """
 
 import contextlib
@@ -28,22 +28,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import FeatureError, ImageError, stored_reason
-from feature_extraction.images.decode import ImageFile, decode_image
+from feature_extraction.images.decode import decode_image
+from feature_extraction.images.finding import ImageFile
 from feature_extraction.images.preprocess import prepare
 from feature_extraction.spec import FeatureSpec
 
-# N images of a batch, K squares of one image, S side of a square
+# N images per batch, K squares per image, S square size
 
-__all__ = ["DecodingProcess", "Geometry", "Slot", "decode_into"]
+__all__ = ["DecodingProcess", "Slot", "SlotLayout", "decode_into"]
 
-UNDER_WAY = -1
+# Image size in a slot while the image is being decoded.
+IN_PROGRESS = -1
 
-# Libraries start threads for arithmetic that decoding does not do.
+# Libraries start threads for arithmetic that decoding does not need.
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
 class Slot(NamedTuple):
-    """Where a batch is put.
+    """Memory of one batch.
 
     Args:
         pixels: uint8 `[N, K, 3, S, S]`.
@@ -55,12 +57,12 @@ class Slot(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Geometry:
-    """What goes into a slot.
+class SlotLayout:
+    """Layout of a slot in shared memory.
 
     Args:
-        batch_size: Images.
-        spec: How photographs become squares.
+        batch_size: Images per slot.
+        spec: Spec with the number and size of squares.
     """
 
     batch_size: int
@@ -68,11 +70,11 @@ class Geometry:
 
     @property
     def slot_bytes(self) -> int:
-        """Memory of one slot."""
+        """Size of a slot in bytes."""
         return self._size_bytes + self.batch_size * math.prod(self._squares_shape)
 
     def slots(self, memory: bytearray | mmap.mmap) -> list[Slot]:
-        """Divide memory into as many slots as it has room for."""
+        """Divide memory into as many slots as fit."""
         return [
             self._slot(memory, start)
             for start in range(0, len(memory) - self.slot_bytes + 1, self.slot_bytes)
@@ -94,7 +96,7 @@ class Geometry:
 
 
 def decode_into(slot: Slot, position: int, path: str, spec: FeatureSpec) -> str:
-    """Decode one photograph into its place; return why it failed, nothing where it did not."""
+    """Decode one photograph into a slot; return why it failed, or an empty string."""
     reason, size = "", (0, 0)
     try:
         decoded = decode_image(Path(path), spec.decoded_side)
@@ -109,44 +111,47 @@ def decode_into(slot: Slot, position: int, path: str, spec: FeatureSpec) -> str:
 
 
 class DecodingProcess:
-    """The extraction's end.
+    """A worker process, as the extraction sees it.
 
     Args:
-        geometry: Of the slots.
-        memory: File descriptor of the memory they are in.
+        layout: Layout of the slots.
+        memory: File descriptor of the shared memory.
     """
 
-    def __init__(self, geometry: Geometry, memory: int) -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
+    def __init__(self, layout: SlotLayout, memory: int) -> None:
+        own_end, worker_end = socket.socketpair()
+        with own_end, worker_end:
             settings = {
-                "connection": theirs.fileno(),
+                "connection": worker_end.fileno(),
                 "memory": memory,
-                "batch_size": geometry.batch_size,
-                "spec": geometry.spec.to_json(),
+                "batch_size": layout.batch_size,
+                "spec": layout.spec.to_json(),
             }
-            # It must find what this process imports, where this process finds it.
+            # The worker must import the same modules as this process.
             paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", __name__, json.dumps(settings)],
                 env={**os.environ, **ONE_THREAD, "PYTHONPATH": paths},
                 stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), memory),
-                # Ctrl-C on a terminal is left to the extraction.
+                pass_fds=(worker_end.fileno(), memory),
+                # Only the extraction handles Ctrl-C.
                 process_group=0,
             )
-            self._stream = ours.makefile("rwb")
+            self._stream = own_end.makefile("rwb")
 
     def decode(self, number: int, slot: Slot, files: Sequence[ImageFile]) -> list[str]:
-        """Let it fill a slot; return why each image failed, empty for those that did not.
+        """Decode a batch into a slot.
 
         Args:
-            number: Which slot.
-            slot: The same, as this process sees it.
-            files: The batch.
+            number: Number of the slot.
+            slot: The slot.
+            files: Images of the batch.
+
+        Returns:
+            Why each image failed; empty for decoded images.
 
         Raises:
-            FeatureError: The process died.
+            FeatureError: The process exited unexpectedly.
         """
         slot.image_size[:] = 0
         request = json.dumps([number, [str(file.path) for file in files]])
@@ -157,41 +162,42 @@ class DecodingProcess:
         except OSError:
             reply = b""
         if not reply:
-            raise FeatureError(self._obituary(slot, files))
+            raise FeatureError(self._describe_exit(slot, files))
         reasons: list[str] = json.loads(reply)
         return reasons
 
     def end(self) -> None:
-        """End it at once: it holds nothing that would be lost."""
+        """Kill the process; it has no state that could be lost."""
         self._process.kill()
         self._process.wait()
-        # What could not be sent to it is of no use any more.
+        # A request that was not sent is no longer needed.
         with contextlib.suppress(OSError):
             self._stream.close()
 
-    def _obituary(self, slot: Slot, files: Sequence[ImageFile]) -> str:
+    def _describe_exit(self, slot: Slot, files: Sequence[ImageFile]) -> str:
         code = self._process.wait()
-        at = np.flatnonzero(slot.image_size[:, 0] == UNDER_WAY)
-        where = f" at {files[at[0]].path}" if at.size else ""
+        in_progress = np.flatnonzero(slot.image_size[:, 0] == IN_PROGRESS)
+        where = f" while it decoded {files[in_progress[0]].path}" if in_progress.size else ""
         if code >= 0:
-            how, why = f"exit code {code}", "; what it printed says why"
+            how, why = f"exit code {code}", ". Its output above says why"
         else:
-            how, why = f"killed by {signal.Signals(-code).name}", ", perhaps for lack of memory"
+            how = f"killed by {signal.Signals(-code).name}"
+            why = ", possibly because it ran out of memory"
         return (
-            f"a decoding process died ({how}){where}{why}. What is done is kept: run the same "
-            "command again, with fewer --workers or a smaller --batch-size."
+            f"a decoding process exited unexpectedly ({how}){where}{why}. Finished batches are "
+            "kept: run the same command again, with fewer --workers or a smaller --batch-size."
         )
 
 
 def main() -> None:
-    """Decode what is asked for until nobody is there to ask."""
+    """Serve decoding requests until the extraction closes the connection."""
     settings = json.loads(sys.argv[1])
     spec = FeatureSpec.from_json(settings["spec"])
-    geometry = Geometry(batch_size=settings["batch_size"], spec=spec)
-    slots = geometry.slots(mmap.mmap(settings["memory"], 0))
+    layout = SlotLayout(batch_size=settings["batch_size"], spec=spec)
+    slots = layout.slots(mmap.mmap(settings["memory"], 0))
     connection = socket.socket(fileno=settings["connection"])
-    news = select.poll()
-    news.register(connection, select.POLLIN)
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
     with (
         contextlib.suppress(ConnectionError),
         connection,
@@ -201,10 +207,10 @@ def main() -> None:
             number, paths = json.loads(line)
             slot, reasons = slots[number], []
             for position, path in enumerate(paths):
-                # There is one request at a time: news now can only be that the other end is gone.
-                if news.poll(0):
+                # There is one request at a time, so input now means that the extraction has ended.
+                if poller.poll(0):
                     return
-                slot.image_size[position] = UNDER_WAY
+                slot.image_size[position] = IN_PROGRESS
                 reasons.append(decode_into(slot, position, path, spec))
             stream.write(json.dumps(reasons).encode() + b"\n")
             stream.flush()

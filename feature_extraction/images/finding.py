@@ -1,8 +1,8 @@
-"""Photographs found below a folder, and what else was there.
+"""Find the photographs in a folder and its subfolders.
 
-A file counts as a photograph when its suffix, in any case, is one images have. Other files are left
-out; those that may be photographs are counted by suffix and reported. Texts, tables and similar
-files are left out silently.
+A file is a photograph if it has the suffix of an image, in any letter case. Other files are
+skipped. Those that may be photographs are counted by suffix and reported; text files, tables and
+similar files are not.
 """
 
 import importlib.util
@@ -34,7 +34,7 @@ HEIF_EXTRA = "pip install 'vl-lst[heif]'"
 ARCHIVE_SUFFIXES = frozenset(
     ".7z .bz2 .gz .lz4 .rar .tar .tbz .tbz2 .tgz .txz .tzst .xz .zip .zst".split()
 )
-# Files that are often found among photographs and are not reported as left out.
+# Files often found next to photographs, which are skipped without a report.
 SILENT_SUFFIXES = frozenset(
     ".arrow .cfg .csv .db .h5 .hdf5 .htm .html .ini .ipynb .json .jsonl .lock .log .md .md5 .npy"
     " .npz .parquet .pickle .pkl .pt .pth .py .rst .safetensors .sh .sha1 .sha256 .sqlite .toml"
@@ -53,12 +53,12 @@ SHOWN_KINDS = 5
 class ImageFile:
     """A photograph on disk.
 
-    There may be millions of them: what is the same for many is kept once.
+    There may be millions, so files of one folder share the objects `folder` and `suffix`.
 
     Args:
-        image_id: The file name without suffix, as the datasets have it.
-        folder: Where it is; files of one folder share the object.
-        suffix: Of the file name, with its dot.
+        image_id: File name without suffix, as in the official datasets.
+        folder: Folder of the file.
+        suffix: Suffix of the file name, with its dot.
     """
 
     image_id: str
@@ -67,16 +67,16 @@ class ImageFile:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Path of the file."""
         return self.folder / (self.image_id + self.suffix)
 
 
 class FoundImages(list[ImageFile]):
-    """Photographs of a folder, sorted by id, and what was left out.
+    """The photographs of a folder, sorted by id.
 
     Args:
         files: The photographs.
-        left_out: Number of files that may be photographs but were left out, by suffix.
+        left_out: Number of skipped files that may be photographs, by suffix.
     """
 
     def __init__(self, files: Iterable[ImageFile], left_out: Mapping[str, int]) -> None:
@@ -85,12 +85,12 @@ class FoundImages(list[ImageFile]):
 
     @property
     def note(self) -> str:
-        """What was left out, in one line; empty where nothing was."""
+        """Description of the skipped files in one line; empty if there are none."""
         return left_out_note(self.left_out)
 
 
 def left_out_note(left_out: Mapping[str, int]) -> str:
-    """Say in one line what was left out of a folder of photographs; empty where nothing was.
+    """Describe skipped files in one line; return an empty string if there are none.
 
     Args:
         left_out: Number of files by suffix.
@@ -98,22 +98,21 @@ def left_out_note(left_out: Mapping[str, int]) -> str:
     if not left_out:
         return ""
     kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-    told = [f"{count:,} {suffix}" for suffix, count in kinds[:SHOWN_KINDS]]
+    shown = [f"{count:,} {suffix}" for suffix, count in kinds[:SHOWN_KINDS]]
     if rest := sum(count for _, count in kinds[SHOWN_KINDS:]):
-        told.append(f"{rest:,} others")
-    return f"left out: {', '.join(told)}{_advice(left_out)}"
+        shown.append(f"{rest:,} others")
+    return f"left out: {', '.join(shown)}{_advice(left_out)}"
 
 
 def find_images(folder: Path) -> FoundImages:
-    """Find the photographs below `folder`, sorted by id.
+    """Find the photographs in a folder and its subfolders, sorted by id.
 
-    A file counts when its suffix, in any case, is one images have; those of HEIF only where the
-    package that reads them is installed. Names that start with a dot are skipped; links to folders
-    are followed, each folder once.
+    HEIF files are included only if the package that reads them is installed. Names that start with
+    a dot are skipped. Links to folders are followed; each folder is read once.
 
     Raises:
-        ImageError: There is no such folder, a folder in it cannot be read, there is no image in it,
-            two files share an id, or a name is not UTF-8.
+        ImageError: The folder does not exist, has no images, or has a subfolder that cannot be
+            read; or two files share an id, or a name is not UTF-8.
     """
     _check_folder(folder)
     suffixes = IMAGE_SUFFIXES if _is_heif_readable() else COMMON_SUFFIXES
@@ -128,7 +127,7 @@ def find_images(folder: Path) -> FoundImages:
             if not is_utf8(image_id):
                 raise ImageError(
                     f"the file name {os.fsencode(parent / name)!r} is not UTF-8, so it cannot be "
-                    "an image id; rename the file"
+                    "an image id: rename the file"
                 )
             files.append(ImageFile(image_id, parent, sys.intern(suffix)))
     files.sort(key=attrgetter("image_id"))
@@ -141,14 +140,14 @@ def find_images(folder: Path) -> FoundImages:
     found = FoundImages(files, left_out)
     if not files:
         raise ImageError(
-            f"no images in {folder} or below it; expected files that end in "
+            f"no images in {folder} or its subfolders: expected files that end in "
             f"{', '.join(sorted(suffixes))}" + (f"; {found.note}" if left_out else "")
         )
     return found
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """Go through the files below a folder in a fixed order, as `find_images` does.
+    """Yield all files in a folder and its subfolders, in the order of `find_images`.
 
     Raises:
         ImageError: A folder cannot be read.
@@ -159,7 +158,7 @@ def walk_files(folder: Path) -> Iterator[Path]:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a file name, as Python gives it, is text."""
+    """Whether a file name from the operating system is valid UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -171,20 +170,20 @@ def _check_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     if not folder.exists():
-        raise ImageError(f"{folder} does not exist; expected a folder of images")
+        raise ImageError(f"{folder} does not exist: expected a folder of images")
     if folder.suffix.lower() in ARCHIVE_SUFFIXES:
         raise ImageError(
-            f"{folder} is an archive, expected a folder of images. Unpack it, and give the folder."
+            f"{folder} is an archive: expected a folder of images. Unpack it, and give the folder."
         )
     raise ImageError(
-        f"{folder} is not a folder; expected a folder of images. Give the folder that holds the "
-        "images."
+        f"{folder} is not a folder: expected a folder of images. Give the folder that contains "
+        "the images."
     )
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     seen: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=_raise_unreadable, followlinks=True):
         identity = os.stat(parent)
         if (identity.st_dev, identity.st_ino) in seen:
             folders.clear()
@@ -195,7 +194,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
         yield Path(parent), [name for name in files if not name.startswith(".")]
 
 
-def _refuse(error: OSError) -> None:
+def _raise_unreadable(error: OSError) -> None:
     raise ImageError(
         f"the folder {error.filename} cannot be read ({error.strerror}), so its files would be "
         "missing. Make it readable, or move it elsewhere."
@@ -209,9 +208,9 @@ def _is_heif_readable() -> bool:
 def _count_left_out(left_out: Counter[str], name: str, suffix: str) -> None:
     if suffix.lower() in SILENT_SUFFIXES or name.lower() in SILENT_NAMES:
         return
-    # Files fetched from the web may be called x.jpg?width=300, each with another number.
-    before, mark, _ = suffix.partition("?")
-    kind = f"{before}?..." if mark else suffix or NO_SUFFIX
+    # Downloaded files may have names such as x.jpg?width=300, each with another number.
+    base, mark, _ = suffix.partition("?")
+    kind = f"{base}?..." if mark else suffix or NO_SUFFIX
     if len(kind) > MAX_SUFFIX_LENGTH or not is_utf8(kind) or not kind.isprintable():
         kind = OTHER_SUFFIXES
     if kind not in left_out and len(left_out) >= MAX_KINDS:

@@ -1,10 +1,9 @@
-"""PNG files without the metadata that Pillow refuses or that would fill the memory.
+"""Skip the metadata of PNG files that Pillow refuses or that would fill memory.
 
-Text and colour profiles of a PNG may be of any length, compressed or not; image generators store
-whole workflows in them. None of it is used here, except that small texts may hold an orientation. A
-file that has too much is read as if the chunks in question were not there; of other files nothing
-changes. Damaged metadata stops the decoder as well: such a file is read without any of it but an
-orientation whose checksum is right.
+Texts and colour profiles of a PNG may have any length, compressed or not; image generators store
+whole workflows in them. They are not used here, except that a small text may hold the orientation.
+Oversized chunks are skipped; a file without any is read as it is. Damaged metadata also stops the
+decoder: such a file is read without any metadata but an orientation with a valid checksum.
 """
 
 import io
@@ -17,42 +16,46 @@ from typing import IO
 __all__ = ["open_png"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Length and type before the content of a chunk, a checksum behind it.
+# Length and type before the content of a chunk, and the checksum after it.
 HEAD_BYTES, CHECKSUM_BYTES = 8, 4
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
 END = b"IEND"
-# Pillow refuses a compressed chunk that becomes larger than 1 MiB, and 64 MiB of text in all.
+# Pillow refuses a compressed chunk larger than 1 MiB after decompression, and more than 64 MiB of
+# text in total.
 MAX_CHUNK_BYTES = 2**20 - 1
 MAX_TEXT_BYTES = 2**24
-# These hold pixels,
-PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")
+# Ancillary chunks that affect the pixels.
+PIXEL_CHUNKS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")
 ORIENTATION = b"eXIf"
-# and these must stay however long they are.
+# Chunks that are never skipped for their length.
 KEPT = (b"fdAT", ORIENTATION)
-ANCILLARY = 0x20
+ANCILLARY_BIT = 0x20
 
 
-def open_png(path: Path, *, is_bare: bool = False) -> IO[bytes] | None:
-    """Open a PNG file without its overlong metadata; `None` where there is nothing to leave out.
+def open_png(path: Path, *, skip_all: bool = False) -> IO[bytes] | None:
+    """Open a PNG file as a stream without its oversized metadata.
 
     Args:
         path: The file.
-        is_bare: Leave out all metadata, not only what is too long.
+        skip_all: Skip all metadata, not only oversized chunks.
+
+    Returns:
+        The stream; `None` if the file is not a PNG or no chunk is skipped.
 
     Raises:
         OSError: The file cannot be read.
     """
-    # A buffer would read the whole file, of which only the heads of chunks are wanted.
+    # Unbuffered, because only the headers of chunks are needed.
     with path.open("rb", buffering=0) as file:
         if file.read(len(SIGNATURE)) != SIGNATURE:
             return None
-        skipped = _metadata_chunks(file) if is_bare else _overlong_chunks(file)
-    return io.BufferedReader(_WithoutParts(path, skipped)) if skipped else None
+        skipped = _metadata_chunks(file) if skip_all else _oversized_chunks(file)
+    return io.BufferedReader(_FileWithoutRanges(path, skipped)) if skipped else None
 
 
 def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, start and end of each chunk before the last; the file is at its content."""
+    """Yield type, start and end of each chunk before `IEND`; the file is at the chunk's content."""
     start = file.tell()
     end = os.fstat(file.fileno()).st_size
     while True:
@@ -60,7 +63,7 @@ def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
         after = start + HEAD_BYTES + length + CHECKSUM_BYTES
         if not kind.isalpha() or kind == END or after > end:
-            # Damaged or cut short, where it is not the end: the decoder says so.
+            # The end of the file, or damage that the decoder reports.
             return
         yield kind, start, after
         file.seek(after)
@@ -68,10 +71,10 @@ def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _metadata_chunks(file: IO[bytes]) -> list[tuple[int, int]]:
-    """Return start and end of each chunk that pixels do not need, in their order."""
+    """Return start and end of each chunk that does not affect the pixels, in order."""
     skipped: list[tuple[int, int]] = []
     for kind, start, after in _chunks(file):
-        if not kind[0] & ANCILLARY or kind in PIXELS:
+        if not kind[0] & ANCILLARY_BIT or kind in PIXEL_CHUNKS:
             continue
         length = after - start - HEAD_BYTES - CHECKSUM_BYTES
         if kind == ORIENTATION and length <= MAX_CHUNK_BYTES:
@@ -82,27 +85,27 @@ def _metadata_chunks(file: IO[bytes]) -> list[tuple[int, int]]:
     return skipped
 
 
-def _overlong_chunks(file: IO[bytes]) -> list[tuple[int, int]]:
-    """Return start and end of each chunk that must be left out, in their order."""
+def _oversized_chunks(file: IO[bytes]) -> list[tuple[int, int]]:
+    """Return start and end of each chunk that is too large, in order."""
     skipped: list[tuple[int, int]] = []
     text_bytes = 0
     for kind, start, after in _chunks(file):
         size = length = after - start - HEAD_BYTES - CHECKSUM_BYTES
-        # What is beyond the bound is left out without a look: it may be one bomb after another.
+        # Beyond the limit chunks are not decompressed: each may be a decompression bomb.
         if kind in COMPRESSED and length <= MAX_CHUNK_BYTES and text_bytes <= MAX_TEXT_BYTES:
-            size = _unpacked_bytes(kind, file.read(length))
+            size = _decompressed_size(kind, file.read(length))
         if kind in TEXTS:
             text_bytes += min(size, MAX_CHUNK_BYTES + 1)
-        is_too_long = size > MAX_CHUNK_BYTES
+        is_too_large = size > MAX_CHUNK_BYTES
         if kind in TEXTS or kind in COMPRESSED:
-            is_too_long = is_too_long or text_bytes > MAX_TEXT_BYTES
-        if is_too_long and kind[0] & ANCILLARY and kind not in KEPT:
+            is_too_large = is_too_large or text_bytes > MAX_TEXT_BYTES
+        if is_too_large and kind[0] & ANCILLARY_BIT and kind not in KEPT:
             skipped.append((start, after))
     return skipped
 
 
-def _unpacked_bytes(kind: bytes, content: bytes) -> int:
-    """Return the size of a chunk's content, decompressed as far as the limit where it is."""
+def _decompressed_size(kind: bytes, content: bytes) -> int:
+    """Return the size of a chunk's content after decompression, which stops above the limit."""
     _, _, rest = content.partition(b"\0")
     if kind == b"iTXt":
         if rest[:1] == b"\0":
@@ -117,12 +120,12 @@ def _unpacked_bytes(kind: bytes, content: bytes) -> int:
         return len(content)
 
 
-class _WithoutParts(io.RawIOBase):
-    """A file as it would be without some parts of it.
+class _FileWithoutRanges(io.RawIOBase):
+    """A file without some ranges of its bytes.
 
     Args:
         path: The file.
-        skipped: Start and end of each part, in their order.
+        skipped: Start and end of each range, in order.
     """
 
     def __init__(self, path: Path, skipped: list[tuple[int, int]]) -> None:

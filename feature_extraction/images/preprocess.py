@@ -1,41 +1,36 @@
-"""From a photograph of any shape to the squares a tower sees: one, or one and its tiles.
+"""Turn photographs of any shape into the squares that an encoder takes: one, or one and its tiles.
 
-`squash`       resized to the square without keeping the aspect ratio: the paper's rule
-`letterbox`    resized to fit inside, centred, the rest filled with the background colour
-`center-crop`  the largest centred square, resized
+`squash`       resize to the square and ignore the aspect ratio, as the paper does
+`letterbox`    resize to fit inside the square, centre, and fill the rest with the background colour
+`center-crop`  crop the largest centred square and resize it
 
-All resize bicubically with antialiasing, as Pillow does on 8-bit pixels. Tiles are cut from the
-square that the same rule makes with as many times the side. Pixels stay 8-bit until the tower's
-device, where `normalise` does what torchvision's ToTensor and Normalize do. Nothing here imports
-torch: decoding processes would need seconds and half a gigabyte each for it.
+All resizing is Pillow's antialiased bicubic resizing of 8-bit pixels. N x N tiles are cut from the
+square that the same rule makes with N times the side. Pixels stay 8-bit until they are on the
+encoder's device, where `feature_extraction.encoders.encoder` normalises them. This module does not
+import torch, which would cost each decoding process seconds and half a gigabyte.
 """
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from feature_extraction.images.decode import BACKGROUND, Decoded
+from feature_extraction.images.colours import BACKGROUND
+from feature_extraction.images.decode import Decoded
 from feature_extraction.spec import ResizeRule
 
-if TYPE_CHECKING:
-    from torch import Tensor
+# K squares per image, S square size
 
-
-# B images, K squares of one image, S side of a square
-
-__all__ = ["fit_square", "normalise", "prepare"]
+__all__ = ["fit_square", "prepare"]
 
 
 def prepare(decoded: Decoded, side: int, rule: ResizeRule, crops: int) -> NDArray[np.uint8]:
-    """Make all that a tower sees of one photograph.
+    """Return all squares of one photograph.
 
     Args:
         decoded: The photograph, decoded for squares of `crops * side` pixels.
-        side: Of each square, in pixels.
-        rule: How the photograph becomes a square; see this module's head.
-        crops: 1 for the whole photograph alone; N for that and then N x N tiles, row by row.
+        side: Side of each square in pixels.
+        rule: `squash`, `letterbox` or `center-crop`; see the top of this module.
+        crops: 1 for only the whole photograph; N for the whole and then N x N tiles, row by row.
 
     Returns:
         uint8 `[K, 3, S, S]`.
@@ -49,12 +44,12 @@ def prepare(decoded: Decoded, side: int, rule: ResizeRule, crops: int) -> NDArra
 
 
 def fit_square(decoded: Decoded, side: int, rule: ResizeRule) -> NDArray[np.uint8]:
-    """Make the square a tower sees.
+    """Return one square of the whole photograph.
 
     Args:
-        decoded: An RGB picture and the size of the photograph it was decoded from.
-        side: Of the square, in pixels.
-        rule: How; see this module's head.
+        decoded: The photograph.
+        side: Side of the square in pixels.
+        rule: `squash`, `letterbox` or `center-crop`; see the top of this module.
 
     Returns:
         uint8 `[3, side, side]`.
@@ -69,19 +64,8 @@ def fit_square(decoded: Decoded, side: int, rule: ResizeRule) -> NDArray[np.uint
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
-def normalise(pixels_B3SS: "Tensor", mean_311: "Tensor", std_311: "Tensor") -> "Tensor":
-    """Scale 8-bit RGB to [0, 1], subtract the mean and divide by the deviation, in float32.
-
-    Args:
-        pixels_B3SS: uint8.
-        mean_311: Of each channel, float32 on the pixels' device.
-        std_311: Of each channel, likewise.
-    """
-    return pixels_B3SS.float().div(255).sub_(mean_311).div_(std_311)
-
-
 def _letterbox(decoded: Decoded, side: int) -> Image.Image:
-    # The photograph's own shape counts: a reduced picture may have lost a fraction of a pixel.
+    # Downscaling may have lost a fraction of a pixel, so use the size of the photograph.
     longest = max(decoded.height, decoded.width)
     width = max(1, round(side * decoded.width / longest))
     height = max(1, round(side * decoded.height / longest))
@@ -92,7 +76,7 @@ def _letterbox(decoded: Decoded, side: int) -> Image.Image:
 
 
 def _center_crop(decoded: Decoded, side: int) -> Image.Image:
-    # Cropping while resizing keeps memory at the result's size, however thin the photograph.
+    # Cropping while resizing limits memory to the size of the result, even for thin photographs.
     image = decoded.image
     shortest = min(decoded.height, decoded.width)
     width = image.width * shortest / decoded.width

@@ -1,4 +1,4 @@
-"""Archives: what is harmful is refused as a whole, what is damaged leaves nothing behind."""
+"""Archives: unsafe ones are refused, and damaged ones leave no files."""
 
 import os
 import stat
@@ -19,9 +19,9 @@ def archive(tmp_path: Path) -> Path:
 def zipped(archive: Path, name: str, content: bytes = b"[]", mode: int = 0) -> None:
     info = zipfile.ZipInfo(name)
     info.external_attr = mode << 16
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
-        made.writestr("harmless.json", b"[]")
-        made.writestr(info, content, zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zip_file:
+        zip_file.writestr("harmless.json", b"[]")
+        zip_file.writestr(info, content, zipfile.ZIP_DEFLATED)
 
 
 @pytest.mark.parametrize(
@@ -47,23 +47,23 @@ def test_links_are_refused(archive: Path) -> None:
         file_names(archive)
 
 
-def test_bombs_are_refused_before_they_unpack(archive: Path) -> None:
+def test_zip_bombs_are_refused_before_unpacking(archive: Path) -> None:
     zipped(archive, "bomb.json", bytes(80 << 20))
-    with pytest.raises(FileFormatError, match="claim to unpack to 83,886,082"):
+    with pytest.raises(FileFormatError, match="claim to expand to 83,886,082"):
         extract_members(archive, {"bomb.json": archive.parent / "out.json"})
     assert list(archive.parent.iterdir()) == [archive]
 
 
-def test_two_members_of_one_name_are_refused(archive: Path) -> None:
-    with zipfile.ZipFile(archive, "w") as made:
-        made.writestr("a.json", b"1")
+def test_repeated_member_names_are_refused(archive: Path) -> None:
+    with zipfile.ZipFile(archive, "w") as zip_file:
+        zip_file.writestr("a.json", b"1")
         with pytest.warns(UserWarning, match="Duplicate"):
-            made.writestr("a.json", b"2")
+            zip_file.writestr("a.json", b"2")
     with pytest.raises(FileFormatError, match="two files of the same name"):
         file_names(archive)
 
 
-def test_damage_is_found_and_nothing_is_left(archive: Path) -> None:
+def test_a_damaged_member_leaves_no_file(archive: Path) -> None:
     zipped(archive, "a.json", bytes(range(256)) * 40)
     content = bytearray(archive.read_bytes())
     start = content.index(b"a.json", 60) + len(b"a.json")
@@ -74,11 +74,11 @@ def test_damage_is_found_and_nothing_is_left(archive: Path) -> None:
     assert list(archive.parent.iterdir()) == [archive]
 
 
-def test_what_is_no_archive_is_said(archive: Path) -> None:
+def test_files_other_than_archives_are_refused(archive: Path) -> None:
     with pytest.raises(InputError, match="no file"):
         file_names(archive)
     archive.write_bytes(b"<html>not found</html>")
-    with pytest.raises(FileFormatError, match="not a whole zip archive"):
+    with pytest.raises(FileFormatError, match="not a complete zip archive"):
         file_names(archive)
 
 
@@ -94,7 +94,7 @@ def test_equal_contents_give_equal_archives(archive: Path, tmp_path: Path) -> No
     assert (tmp_path / "deep" / "out.json").read_text() == "[1]"
 
 
-def test_a_pipe_does_not_go_into_an_archive(tmp_path: Path) -> None:
+def test_a_pipe_cannot_be_archived(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "part.json")
     with pytest.raises(InputError, match="is a named pipe"):
         write_zip(tmp_path / "all.zip", {"part.json": tmp_path / "part.json"})

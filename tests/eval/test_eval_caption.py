@@ -1,4 +1,4 @@
-"""The caption metrics give the official numbers, one image's caption never becomes another's."""
+"""The caption metrics give the official numbers and never mix up captions of different images."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ import pycocoevalcap
 import pytest
 
 from eval._meteor import Meteor
-from eval._ptb import tokenise
+from eval._ptb import tokenize
 from eval.caption import METRICS, score_captions
 from eval.errors import InputError, PredictionError
 
@@ -92,7 +92,7 @@ def test_official_numbers_on_real_captions(shared_data: Path, system: str) -> No
 def test_nothing_is_printed_or_left_behind(
     golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The library's own classes print, and write into the installed package."""
+    """The library's own classes print, and write to the installed package."""
     for folder in ("cwd", "tmp"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
@@ -106,7 +106,7 @@ def test_nothing_is_printed_or_left_behind(
 
 @needs_java
 @pytest.mark.usefixtures("one_meteor")
-def test_empty_captions_score_nothing_and_are_numbers(golden: Path) -> None:
+def test_empty_captions_score_zero(golden: Path) -> None:
     _, references = case(golden / "coco", "nasty", "plain")
     scores = score_captions(dict.fromkeys(references, ""), references)
     for name in ("bleu_1", "bleu_4", "meteor", "cider"):
@@ -117,35 +117,35 @@ def test_empty_captions_score_nothing_and_are_numbers(golden: Path) -> None:
 def test_tokens_are_the_official_ones(golden: Path) -> None:
     captions, references = case(golden / "coco", "nasty", "mixed")
     expected = read(golden / "coco/expected_nasty_mixed.json")
-    said = tokenise([captions[image] for image in references])
-    assert said == [expected["tokenized_results"][image][0] for image in references]
-    gold = tokenise([text for texts in references.values() for text in texts])
+    tokens = tokenize([captions[image] for image in references])
+    assert tokens == [expected["tokenized_results"][image][0] for image in references]
+    gold = tokenize([text for texts in references.values() for text in texts])
     assert gold == [text for texts in expected["tokenized_refs"].values() for text in texts]
 
 
 @needs_java
-def test_a_line_separator_does_not_move_other_captions() -> None:
+def test_a_line_separator_does_not_shift_other_captions() -> None:
     captions = [text for mark in SEPARATORS for text in (f"a man{mark}eats", "The dog.")]
-    assert tokenise(captions) == ["a man eats", "the dog"] * len(SEPARATORS)
+    assert tokenize(captions) == ["a man eats", "the dog"] * len(SEPARATORS)
 
 
 @needs_java
-def test_a_separator_at_either_end_and_no_words_at_all() -> None:
+def test_separators_at_the_ends_and_captions_without_words() -> None:
     captions = ["\u2028a cat", "a dog\r\n", "\n", "", "\x0b", "a cow", ""]
-    assert tokenise(captions) == ["a cat", "a dog", "", "", "", "a cow", ""]
-    assert tokenise(["", "", ""]) == ["", "", ""]
-    assert tokenise([""]) == [""]
+    assert tokenize(captions) == ["a cat", "a dog", "", "", "", "a cow", ""]
+    assert tokenize(["", "", ""]) == ["", "", ""]
+    assert tokenize([""]) == [""]
 
 
 @needs_java
 @pytest.mark.parametrize("mark", SEPARATORS)
-def test_strictly_official_tokens_shift(mark: str) -> None:
-    assert tokenise([f"a man{mark}eats", "the dog"], strict_official=True) == ["a man", "eats"]
+def test_strict_tokenization_shifts_captions(mark: str) -> None:
+    assert tokenize([f"a man{mark}eats", "the dog"], strict_official=True) == ["a man", "eats"]
 
 
 @needs_java
 @pytest.mark.usefixtures("one_meteor")
-def test_separators_are_reported_and_change_no_score(
+def test_separators_are_reported_and_do_not_change_scores(
     golden: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     captions, references = case(golden / "coco", "nasty", "plain")
@@ -156,7 +156,7 @@ def test_separators_are_reported_and_change_no_score(
         plain = score_captions(captions, references)
         assert caplog.text == ""
         assert score_captions(separated, references) == plain
-    assert "captions of 80 images hold line separators" in caplog.text
+    assert "captions of 80 images contain line separators" in caplog.text
     assert score_captions(separated, references, strict_official=True) != plain
 
 
@@ -172,14 +172,14 @@ def test_captions_of_other_images_are_counted_before_java_is_needed(
 def test_texts_that_cannot_be_scored_are_explained() -> None:
     with pytest.raises(InputError, match=r"'a \\ud83d dog' is not valid Unicode"):
         score_captions({"1": "a \ud83d dog"}, {"1": ["a dog"]})
-    with pytest.raises(InputError, match="none of the reference captions of 1 images holds a word"):
+    with pytest.raises(InputError, match="the reference captions of 1 images contain no words"):
         score_captions({"1": "a dog"}, {"1": ["...", ""]})
 
 
 def test_nothing_to_score_is_an_error() -> None:
-    with pytest.raises(ValueError, match="must be an image"):
+    with pytest.raises(ValueError, match="at least one image"):
         score_captions({}, {})
-    with pytest.raises(ValueError, match="needs a reference"):
+    with pytest.raises(ValueError, match="a reference caption for each"):
         score_captions({"1": "a"}, {"1": []})
 
 

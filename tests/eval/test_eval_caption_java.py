@@ -1,6 +1,6 @@
-"""Java may be absent, die, hang or talk nonsense: a score becomes a reason, and nothing hangs.
+"""If Java is missing, dies, hangs or answers nonsense, metrics get a reason and nothing hangs.
 
-A Python script called `java` plays the Java programs, so these tests need no Java.
+A Python script called `java` stands in for the Java programs, so these tests need no Java.
 """
 
 import json
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from eval._meteor import REQUESTS_AT_ONCE, Meteor
+from eval._meteor import REQUESTS_PER_BATCH, Meteor
 from eval.caption import METRICS, CaptionScores, score_captions
 
-IMAGES = 3 * REQUESTS_AT_ONCE
+IMAGES = 3 * REQUESTS_PER_BATCH
 SCRIPT = """#!{python}
 import os, signal, sys, time
 def say(text):
@@ -42,7 +42,7 @@ Fake = Callable[[str], None]
 
 @pytest.fixture
 def fake_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    """Put a script called `java` on the PATH, with a change to what it does."""
+    """Return a function that puts a modified script called `java` on the PATH."""
 
     def install(change: str) -> None:
         folder = tmp_path / "bin"
@@ -74,7 +74,7 @@ def require_reason_for_meteor(scores: CaptionScores, *words: str) -> None:
     assert all(word in scores.reasons["meteor"] for word in words), scores.reasons["meteor"]
 
 
-def test_all_metrics_where_java_answers(fake_java: Fake) -> None:
+def test_all_metrics_are_computed_if_java_works(fake_java: Fake) -> None:
     fake_java("")
     scores = score()
     assert list(scores.metrics) == list(METRICS)
@@ -83,35 +83,35 @@ def test_all_metrics_where_java_answers(fake_java: Fake) -> None:
     assert list(scores.reasons) == ["spice"]
 
 
-def test_without_java_one_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_java_the_reason_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     require_reason_for_all(score(), "no `java` on the PATH", "apt install default-jre-headless")
 
 
-def test_a_java_that_is_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_java_that_is_not_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "java").write_bytes(b"\x7fELF broken")
     (tmp_path / "java").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     require_reason_for_all(score(), "cannot be started")
 
 
-def test_a_machine_that_dies_at_start_is_quoted(fake_java: Fake) -> None:
-    """A virtual machine says on standard output why it cannot start."""
+def test_a_failing_virtual_machine_is_quoted(fake_java: Fake) -> None:
+    """A virtual machine that cannot start reports the reason on standard output."""
     fake_java("print('Error occurred during initialization of VM\\nToo small heap'); sys.exit(1)")
     require_reason_for_all(score(), "exit code 1", "initialization of VM Too small heap")
 
 
-def test_a_tokeniser_killed_by_someone(fake_java: Fake) -> None:
+def test_a_killed_tokenizer_is_reported(fake_java: Fake) -> None:
     fake_java("def tokenise(): os.kill(os.getpid(), signal.SIGKILL)")
-    require_reason_for_all(score(), "the Stanford tokeniser was killed by SIGKILL")
+    require_reason_for_all(score(), "the Stanford tokenizer was killed by SIGKILL")
 
 
-def test_a_tokeniser_that_loses_a_line_is_not_trusted(fake_java: Fake) -> None:
+def test_a_tokenizer_that_loses_a_line_is_refused(fake_java: Fake) -> None:
     fake_java("def tokenise(): say('a dog')")
     require_reason_for_all(score(), "2 lines for 96 captions", "'a dog'")
 
 
-def test_a_hanging_tokeniser_is_stopped_with_its_children(fake_java: Fake, tmp_path: Path) -> None:
+def test_a_hanging_tokenizer_is_killed_with_its_children(fake_java: Fake, tmp_path: Path) -> None:
     fake_java(
         "def tokenise():\n"
         "    child = os.fork()\n"
@@ -127,7 +127,7 @@ def test_a_hanging_tokeniser_is_stopped_with_its_children(fake_java: Fake, tmp_p
 def require_gone(process_id: int) -> None:
     for _ in range(100):
         status = Path(f"/proc/{process_id}/stat")
-        # A killed process without a parent may wait long for someone to collect it.
+        # A killed process without a parent may stay a zombie.
         if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
             return
         time.sleep(0.05)
@@ -138,8 +138,11 @@ def require_gone(process_id: int) -> None:
     ("change", "words"),
     [
         ("def converse(): sys.exit('no heap: Error 7')", ["exit code 1", "no heap: Error 7"]),
-        ("def answer(line): say('Error: specify SCORE')", ["'Error: specify SCORE'", "no score"]),
-        ("def answer(line): say('')", ["no score"]),
+        (
+            "def answer(line): say('Error: specify SCORE')",
+            ["'Error: specify SCORE'", "expected a score"],
+        ),
+        ("def answer(line): say('')", ["expected a score"]),
         ("def converse(): sys.stdin.close(); time.sleep(600)", ["within 1 seconds"]),
         ("def converse(): time.sleep(600)", ["METEOR did not finish within 1 seconds"]),
         ("def answer(line): time.sleep(0.2); say('1.0')", ["within 1 seconds"]),
@@ -151,7 +154,7 @@ def require_gone(process_id: int) -> None:
         ),
     ],
 )
-def test_without_meteor_the_other_metrics_remain(
+def test_a_failing_meteor_leaves_the_other_metrics(
     fake_java: Fake, change: str, words: list[str]
 ) -> None:
     fake_java(change)
@@ -164,20 +167,20 @@ def test_meteor_killed_between_two_answers(
     fake_java: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Victim(Meteor):
-        asked = 0
+        requests = 0
 
-        def ask(self, lines: list[str], *, answers: int) -> list[str]:
-            self.asked += 1
-            if self.asked == 2:
+        def request(self, lines: list[str], *, num_answers: int) -> list[str]:
+            self.requests += 1
+            if self.requests == 2:
                 os.kill(self.process_id, signal.SIGKILL)
-            return super().ask(lines, answers=answers)
+            return super().request(lines, num_answers=num_answers)
 
     fake_java("")
     monkeypatch.setattr("eval.caption.Meteor", Victim)
     require_reason_for_meteor(score(), "METEOR was killed by SIGKILL")
 
 
-def test_much_on_standard_error_blocks_nothing_and_is_not_shown(
+def test_long_standard_error_neither_blocks_nor_is_shown(
     fake_java: Fake, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fake_java("sys.stderr.write('Untokenizable\\n' * 100_000)")
@@ -185,14 +188,14 @@ def test_much_on_standard_error_blocks_nothing_and_is_not_shown(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_long_answer_and_long_questions_block_nothing(fake_java: Fake) -> None:
+def test_long_requests_and_answers_do_not_block(fake_java: Fake) -> None:
     fake_java("")
     references = {str(n): ["a dog runs " * 400, f"cat {n}"] for n in range(IMAGES)}
     assert score_captions({id_: "a dog" for id_ in references}, references).metrics["meteor"] == 0.5
 
 
 def spice_writes(scores: str) -> str:
-    """A fake SPICE that gives image n the F-score `scores`, an expression in n."""
+    """Return a fake SPICE that gives image n the F-score `scores`, an expression in n."""
     return (
         "def spice():\n"
         "    import json\n"
@@ -212,7 +215,7 @@ def spice_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eval._spice.library_folder", lambda _: tmp_path)
 
 
-def test_without_its_models_spice_is_none_and_says_how_to_get_them(fake_java: Fake) -> None:
+def test_without_its_models_spice_is_none_with_a_reason(fake_java: Fake) -> None:
     fake_java("")
     scores = score()
     assert scores.metrics["spice"] is None
@@ -220,7 +223,7 @@ def test_without_its_models_spice_is_none_and_says_how_to_get_them(fake_java: Fa
 
 
 @pytest.mark.usefixtures("spice_models")
-def test_spice_is_joined_by_image_whatever_the_order(fake_java: Fake) -> None:
+def test_spice_scores_are_matched_by_image(fake_java: Fake) -> None:
     fake_java(spice_writes(f"n / {IMAGES}"))
     scores = score()
     assert scores.reasons == {}
@@ -233,20 +236,22 @@ def test_spice_is_joined_by_image_whatever_the_order(fake_java: Fake) -> None:
     ("change", "reason"),
     [
         (spice_writes("float('nan') if n < 2 else 0.5"), "not a number for 2 captions"),
-        (spice_writes("'x'"), "no scores that can be read"),
-        ("def spice(): pass", "no scores that can be read"),
-        ("", "SPICE ended early with exit code 1: no SPICE here"),
+        (spice_writes("'x'"), "cannot be read"),
+        ("def spice(): pass", "cannot be read"),
+        ("", "SPICE failed with exit code 1: no SPICE here"),
         ("def spice(): time.sleep(600)", "SPICE did not finish within 1 seconds"),
     ],
 )
-def test_spice_that_fails_leaves_the_others(fake_java: Fake, change: str, reason: str) -> None:
+def test_a_failing_spice_leaves_the_other_metrics(
+    fake_java: Fake, change: str, reason: str
+) -> None:
     fake_java(change)
     scores = score(time_limit=1)
     assert [name for name, value in scores.metrics.items() if value is None] == ["spice"]
     assert reason in scores.reasons["spice"]
 
 
-def test_reasons_and_scores_are_json(fake_java: Fake) -> None:
+def test_reasons_and_scores_are_serializable(fake_java: Fake) -> None:
     fake_java("")
     scores = score()
     json.dumps([scores.metrics, scores.per_image, scores.reasons], allow_nan=False)

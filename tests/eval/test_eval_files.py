@@ -1,4 +1,4 @@
-"""Unreadable files are explained."""
+"""Error messages for unreadable files."""
 
 import bz2
 import gzip
@@ -16,14 +16,14 @@ from eval.files import has_byte_order_mark, read_json
     ("content", "message"),
     [
         (b'{"a": 1,\n "b" 2}', "line 2, column 6"),
-        (b'[{"a": 1}, {"a"', "cut short"),
-        (b'[{"a": 1}, {"answer": "on the ta', "cut short"),
+        (b'[{"a": 1}, {"a"', "truncated"),
+        (b'[{"a": 1}, {"answer": "on the ta', "truncated"),
         (b'{\n"\xff"', r"line 2 \(byte 3 of the file\) is not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b"9" * 5000, "a number too long"),
     ],
 )
-def test_what_is_not_json_is_explained(tmp_path: Path, content: bytes, message: str) -> None:
+def test_malformed_json_is_explained(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "questions.json"
     file.write_bytes(content)
     with pytest.raises(FileFormatError, match=message) as raised:
@@ -31,7 +31,7 @@ def test_what_is_not_json_is_explained(tmp_path: Path, content: bytes, message: 
     assert "expected questions" in str(raised.value)
 
 
-def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_distinguished(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no file .*: expected questions"):
         read_json(tmp_path / "none.json", expected="questions")
     with pytest.raises(InputError, match="is a folder"):
@@ -56,15 +56,13 @@ def test_other_unicode_encodings_are_named(tmp_path: Path, encoding: str) -> Non
     ("text", "key"),
     [('{"a": 1, "a": 1}', "a"), ('[{"id": 7, "answer": 1, "answer": 2}]', "answer")],
 )
-def test_a_key_that_occurs_twice_in_an_object_is_refused(
-    tmp_path: Path, text: str, key: str
-) -> None:
+def test_repeated_keys_are_refused(tmp_path: Path, text: str, key: str) -> None:
     (tmp_path / "scores.json").write_text(text)
     with pytest.raises(FileFormatError, match=f"the key '{key}' occurs more than once"):
         read_json(tmp_path / "scores.json", expected="scores")
 
 
-def test_half_a_character_is_refused_and_a_whole_one_is_not(tmp_path: Path) -> None:
+def test_lone_surrogates_are_refused_but_pairs_are_read(tmp_path: Path) -> None:
     file = tmp_path / "scores.json"
     file.write_text(r'{"a": "\ud83d\ude00"}')
     assert read_json(file, expected="scores") == {"a": "\U0001f600"}
@@ -77,7 +75,7 @@ def test_half_a_character_is_refused_and_a_whole_one_is_not(tmp_path: Path) -> N
     ("pack", "name"),
     [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")],
 )
-def test_a_packed_file_is_told_to_be_unpacked(
+def test_a_packed_file_is_reported(
     tmp_path: Path, pack: Callable[[bytes], bytes], name: str
 ) -> None:
     (tmp_path / "scores.json").write_bytes(pack(b'{"a": 1}'))
@@ -85,7 +83,7 @@ def test_a_packed_file_is_told_to_be_unpacked(
         read_json(tmp_path / "scores.json", expected="scores")
 
 
-def test_no_words_of_python_stand_in_the_message_about_a_long_number(tmp_path: Path) -> None:
+def test_a_long_number_is_reported_without_python_terms(tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text("9" * 5000)
     with pytest.raises(FileFormatError, match="of more than 4,300 digits; expected") as raised:
         read_json(tmp_path / "scores.json", expected="scores")

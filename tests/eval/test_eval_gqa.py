@@ -1,4 +1,4 @@
-"""GQA's metrics are the official script's; what the files do not allow is None, with a reason."""
+"""GQA's metrics equal the official script's; metrics that the files do not allow are `None`."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def read(golden: Path, name: str) -> Any:
 
 
 def case(golden: Path, name: str) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
-    """The official call's predictions, questions, and scores."""
+    """Return predictions, questions and scores of an official run."""
     expected = read(golden, f"expected_{name}.json")
     given = dict(zip(expected["argv"][::2], expected["argv"][1::2], strict=False))
     predictions = read(golden, given["--predictions"])
@@ -81,7 +81,7 @@ def test_official_consistency_is_reproduced(golden: Path, name: str) -> None:
         ("balancedonly", "37 of the 193 .* have no prediction .* predict all questions"),
     ],
 )
-def test_consistency_that_the_files_do_not_allow_is_none_and_never_zero(
+def test_consistency_is_none_if_the_files_do_not_allow_it(
     golden: Path, name: str, reason: str
 ) -> None:
     predictions, questions, _ = case(golden, name)
@@ -98,7 +98,7 @@ def test_without_choices_validity_and_plausibility_are_none(golden: Path) -> Non
     assert "choices" in scores.reasons["validity"]
 
 
-def test_what_no_question_tells_is_none_and_the_official_script_calls_it_zero() -> None:
+def test_metrics_without_questions_are_none_or_officially_zero() -> None:
     scores = score({"01": "yes"}, {"01": question()})
     assert (scores.accuracy, scores.binary) == (100.0, 100.0)
     assert set(scores.reasons) == {
@@ -115,26 +115,26 @@ def test_what_no_question_tells_is_none_and_the_official_script_calls_it_zero() 
 
 
 @pytest.mark.parametrize("answer", ["Yes", "yes ", "yes.", "a yes", ""])
-def test_an_answer_is_right_to_the_letter_or_wrong(answer: str) -> None:
+def test_answers_must_match_exactly(answer: str) -> None:
     assert score({"01": answer}, {"01": question()}).accuracy == 0.0
 
 
-def test_nothing_answered_right_is_consistent_by_no_percent() -> None:
+def test_consistency_is_zero_without_correct_answers() -> None:
     questions = {"01": question(entailed=["02"]), "02": question(balanced=False)}
     assert score({"01": "no", "02": "yes"}, questions).consistency == 0.0
     assert score({"01": "yes", "02": "yes"}, questions).consistency == 100.0
 
 
-def test_questions_about_what_is_common_have_choices_of_their_own() -> None:
+def test_common_questions_have_their_own_choices() -> None:
     questions = {"01": question("shape", types={"detailed": "twoCommon"})}
     choices = {"01": {"valid": ["wood"], "plausible": ["wood"]}}
-    asked = [
+    scores = [
         score({"01": answer}, questions, choices=choices.items()) for answer in ("color", "wood")
     ]
-    assert [(each.validity, each.plausibility) for each in asked] == [(100, 100), (0, 0)]
+    assert [(each.validity, each.plausibility) for each in scores] == [(100, 100), (0, 0)]
 
 
-def test_predictions_outside_the_gold_answers_do_not_count_in_the_distribution() -> None:
+def test_the_distribution_ignores_predictions_outside_the_gold_answers() -> None:
     questions = {
         f"0{n}": question(answer, group="color") for n, answer in enumerate(["red"] * 3 + ["blue"])
     }
@@ -146,7 +146,7 @@ def test_predictions_outside_the_gold_answers_do_not_count_in_the_distribution()
     ("operation", "argument", "steps"),
     [("exist", "?", 0), ("query", "name", 0), ("query", "color", 1), ("choose name", "a|b", 0)],
 )
-def test_closing_operations_are_no_steps(operation: str, argument: str, steps: int) -> None:
+def test_closing_operations_are_not_steps(operation: str, argument: str, steps: int) -> None:
     assert reasoning_steps([{"operation": operation, "argument": argument}]) == steps
 
 
@@ -169,15 +169,15 @@ def test_some_but_not_all_unbalanced_predictions_are_an_error_unless_strict(gold
     assert strict.accuracy == expected["accuracy"]
 
 
-def test_a_balanced_question_without_prediction_is_an_error_though_the_numbers_agree() -> None:
+def test_a_missing_balanced_prediction_is_an_error_even_if_counts_match() -> None:
     questions = {"1": question(), "2": question(), "3": question(balanced=False)}
     for strict_official in (True, False):
         with pytest.raises(PredictionError, match=r"1 have no prediction \(2\)"):
             score({"1": "yes", "3": "yes"}, questions, strict_official=strict_official)
 
 
-def test_ids_that_went_through_integers_are_recognised() -> None:
-    with pytest.raises(PredictionError, match=r"1 questions .* \(0042\): ids were turned into int"):
+def test_ids_converted_to_integers_are_recognised() -> None:
+    with pytest.raises(PredictionError, match=r"1 questions .* \(0042\), as if IDs were converted"):
         score({"42": "yes"}, {"0042": question()})
 
 
@@ -191,7 +191,7 @@ def test_questions_without_choices_are_counted() -> None:
         score({"01": "yes"}, {"01": question()}, choices=[])
 
 
-def test_no_balanced_question_is_an_error() -> None:
+def test_a_file_without_balanced_questions_is_an_error() -> None:
     with pytest.raises(FileFormatError, match="none of the 1 questions is balanced"):
         score({"01": "yes"}, {"01": question(balanced=False)})
 

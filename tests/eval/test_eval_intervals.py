@@ -1,4 +1,4 @@
-"""The interval of a share is Wilson's, and the majority answer's share is counted."""
+"""Wilson's interval, and the majority baseline."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_published_intervals_are_reproduced(
 
 
 @pytest.mark.parametrize("total", [1, 3, 600])
-def test_the_share_is_inside_and_sides_can_be_swapped(total: int) -> None:
+def test_the_interval_contains_the_proportion_and_is_symmetric(total: int) -> None:
     for right in range(total + 1):
         low, high = wilson_interval(right, total)
         assert 0 <= low <= right / total <= high <= 1
@@ -31,8 +31,8 @@ def test_the_share_is_inside_and_sides_can_be_swapped(total: int) -> None:
 
 
 @pytest.mark.parametrize(("right", "total"), [(0, 0), (2, 1), (-1, 5)])
-def test_what_is_no_share_is_refused(right: int, total: int) -> None:
-    with pytest.raises(ValueError, match="is no share"):
+def test_invalid_proportions_are_refused(right: int, total: int) -> None:
+    with pytest.raises(ValueError, match="is not a proportion"):
         wilson_interval(right, total)
 
 

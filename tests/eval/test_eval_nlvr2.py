@@ -1,4 +1,4 @@
-"""NLVR2's numbers are the official script's, and files it misreads are errors unless asked for."""
+"""NLVR2's metrics equal the official script's; files that it misreads are errors by default."""
 
 import json
 from pathlib import Path
@@ -42,23 +42,23 @@ NAMES = ["pred_acc75.csv", "pred_acc95_mixedcase.csv", "pred_all_true.csv", "pre
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_strict_reading_gives_the_official_numbers(official: Path, name: str) -> None:
+def test_strict_scoring_gives_the_official_numbers(official: Path, name: str) -> None:
     predictions = read_label_lines(official / name, strict_official=True)
     scores = score_nlvr2(predictions, labels_of(official / "dev.json"), strict_official=True)
-    wanted = expected(official, name)
-    assert (scores.accuracy, scores.consistency) == (wanted["accuracy"], wanted["consistency"])
+    numbers = expected(official, name)
+    assert (scores.accuracy, scores.consistency) == (numbers["accuracy"], numbers["consistency"])
 
 
 @pytest.mark.parametrize("name", ["pred_acc75.csv", "pred_all_true.csv"])
-def test_sound_files_need_no_strict_reading(official: Path, name: str) -> None:
+def test_valid_files_score_the_same_without_strict_scoring(official: Path, name: str) -> None:
     predictions = read_label_lines(official / name)
     scores = score_nlvr2(predictions, labels_of(official / "dev.json"))
-    wanted = expected(official, name)
-    assert (scores.accuracy, scores.consistency) == (wanted["accuracy"], wanted["consistency"])
+    numbers = expected(official, name)
+    assert (scores.accuracy, scores.consistency) == (numbers["accuracy"], numbers["consistency"])
 
 
 @pytest.mark.parametrize("name", ["pred_acc95_mixedcase.csv", "pred_quirks.csv"])
-def test_files_with_odd_lines_are_refused_naming_the_lines(official: Path, name: str) -> None:
+def test_malformed_lines_are_refused_and_named(official: Path, name: str) -> None:
     with pytest.raises(PredictionError, match=r"line \d+ .* more such lines.*--strict-official"):
         read_label_lines(official / name)
 
@@ -73,7 +73,7 @@ def test_official_numbers_of_the_subsets(official: Path, name: str, subset: str)
     assert 100 * scores.accuracy == pytest.approx(percent, abs=1e-12)
 
 
-def test_a_sentence_counts_once_and_only_when_right_everywhere() -> None:
+def test_a_sentence_is_consistent_only_if_always_correct() -> None:
     right = {id_: label.lower() for id_, label in LABELS.items()}
     assert score_nlvr2(right, LABELS).consistency == 1.0
     scores = score_nlvr2({**right, "dev-5-1-0": "true"}, LABELS)
@@ -106,7 +106,7 @@ def test_nothing_to_score_is_an_error() -> None:
         score_nlvr2({}, {})
 
 
-def test_lines_may_end_as_on_other_systems_and_may_lack_an_answer(file: Path) -> None:
+def test_windows_line_ends_and_empty_labels_are_read(file: Path) -> None:
     file.write_bytes(b"dev-5-0-0,True\r\ndev-5-1-0,False\ndev-5-0-1,")
     assert read_label_lines(file) == {"dev-5-0-0": "True", "dev-5-1-0": "False", "dev-5-0-1": ""}
 
@@ -117,16 +117,16 @@ def test_lines_may_end_as_on_other_systems_and_may_lack_an_answer(file: Path) ->
         ("dev-5-1-0, True", "line 2 has spaces"),
         ("dev-5-1-0 ,True", "line 2 has spaces"),
         ("", "line 2 is blank"),
-        ("identifier,prediction", "line 2 says 'prediction', neither"),
+        ("identifier,prediction", "line 2 has the label 'prediction', neither"),
         ("dev-5-1-0", "line 2 has 1 columns"),
         ("dev-5-1-0,True,0.9", "line 2 has 3 columns"),
         ("dev-5-0-0,False", "line 2 answers dev-5-0-0 again after line 1"),
-        ("dev-5-1-0,FALSE", "line 2 says 'FALSE' in the wrong case, not 'False'"),
-        ("dev-5-1-0,true", "line 2 says 'true' in the wrong case, not 'True'"),
-        ("dev-5-1-0,1", "line 2 says '1', neither"),
+        ("dev-5-1-0,FALSE", "line 2 has the label 'FALSE', not 'False'"),
+        ("dev-5-1-0,true", "line 2 has the label 'true', not 'True'"),
+        ("dev-5-1-0,1", "line 2 has the label '1', neither"),
     ],
 )
-def test_each_odd_line_is_named(file: Path, line: str, message: str) -> None:
+def test_each_malformed_line_is_explained(file: Path, line: str, message: str) -> None:
     file.write_text(f"dev-5-0-0,True\n{line}\ndev-5-0-1,False\n", encoding="utf-8")
     with pytest.raises(PredictionError, match=message):
         read_label_lines(file)
@@ -148,7 +148,7 @@ def test_missing_and_binary_files_are_explained(file: Path) -> None:
         read_label_lines(file)
 
 
-def test_a_byte_order_mark_is_refused_as_the_script_would_misread_it(file: Path) -> None:
+def test_a_byte_order_mark_is_refused(file: Path) -> None:
     file.write_text("dev-5-0-0,True\n", encoding="utf-8-sig")
     with pytest.raises(PredictionError, match="begins with a byte-order mark.*without the mark"):
         read_label_lines(file)

@@ -1,4 +1,4 @@
-"""Outputs are written whole or not at all, and what must not be replaced is written into."""
+"""Atomic outputs; special files are written instead of replaced."""
 
 import errno
 import json
@@ -17,10 +17,10 @@ from eval.errors import OutputError
 from eval.files import read_json
 from eval.outputs import TEMPORARY_SUFFIX, atomic_path, check_output, write_json
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="device nodes are made by root")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="creating device nodes requires root")
 
 
-def test_a_failed_write_keeps_the_old_file_and_no_other(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "scores.json"
     write_json(file, {"accuracy": 1})
 
@@ -35,19 +35,19 @@ def test_a_failed_write_keeps_the_old_file_and_no_other(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_json_never_holds_nan(tmp_path: Path) -> None:
+def test_json_never_contains_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "scores.json", {"accuracy": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_json_holds_names_that_are_not_utf8(tmp_path: Path) -> None:
+def test_json_escapes_names_that_are_not_utf8(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff.jpg")
     write_json(tmp_path / "failures.json", {name: "unreadable"})
     assert json.loads((tmp_path / "failures.json").read_bytes()) == {name: "unreadable"}
 
 
-def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+def test_a_link_is_kept_and_its_target_replaced(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "elsewhere").mkdir()
     target = tmp_path / "results" / "scores.json"
@@ -61,7 +61,7 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["scores.json"]
 
 
-def test_a_dangling_link_gets_its_target(tmp_path: Path) -> None:
+def test_the_target_of_a_dangling_link_is_created(tmp_path: Path) -> None:
     link = tmp_path / "link.json"
     link.symlink_to("later/scores.json")
     write_json(link, 1)
@@ -77,7 +77,7 @@ def test_permissions_of_the_replaced_file_are_kept(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_a_pipe_is_written_and_stays(tmp_path: Path) -> None:
+def test_a_pipe_is_written_and_kept(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     received: list[str] = []
@@ -91,7 +91,7 @@ def test_a_pipe_is_written_and_stays(tmp_path: Path) -> None:
 
 
 def make_device(path: Path, minor: int) -> None:
-    """Make a node of the kernel's memory devices: 3 discards, 7 is always full."""
+    """Create a memory device node: 3 is `/dev/null`, 7 is `/dev/full`."""
     os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, minor))
     try:
         path.write_bytes(b"")
@@ -101,7 +101,7 @@ def make_device(path: Path, minor: int) -> None:
 
 @needs_root
 @pytest.mark.parametrize("through_link", [False, True])
-def test_a_device_is_written_and_stays(tmp_path: Path, through_link: bool) -> None:
+def test_a_device_is_written_and_kept(tmp_path: Path, through_link: bool) -> None:
     device = path = tmp_path / "null"
     make_device(device, 3)
     if through_link:
@@ -113,14 +113,14 @@ def test_a_device_is_written_and_stays(tmp_path: Path, through_link: bool) -> No
 
 
 @needs_root
-def test_a_full_device_is_told_with_the_path_of_the_user(tmp_path: Path) -> None:
+def test_a_full_device_is_reported_with_the_user_s_path(tmp_path: Path) -> None:
     make_device(tmp_path / "full", 7)
     with pytest.raises(OutputError, match=r"cannot write .*/full: no space left on the device"):
         write_json(tmp_path / "full", {"accuracy": 1})
 
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
-def test_redirected_standard_output_keeps_what_was_printed(tmp_path: Path, name: str) -> None:
+def test_redirected_standard_output_keeps_earlier_output(tmp_path: Path, name: str) -> None:
     if not Path(name).exists():
         pytest.skip(f"no {name} on this system")
     code = (
@@ -133,14 +133,14 @@ def test_redirected_standard_output_keeps_what_was_printed(tmp_path: Path, name:
     assert out.read_text() == "before\n1\nafter\n"
 
 
-def test_what_cannot_be_written_is_refused_before_work_begins(tmp_path: Path) -> None:
+def test_unwritable_paths_are_refused_beforehand(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "loop").symlink_to("loop")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "socket"))
     listener.close()
     for path, message in {
-        tmp_path: "is a folder: expected the name of a file to write",
+        tmp_path: "is a folder: expected the path of a file to write",
         tmp_path / "file" / "x.json": "file is a file, expected a folder",
         tmp_path / "file" / "y" / "x.json": "file is a file, expected a folder",
         tmp_path / "loop": "Too many levels of symbolic links",
@@ -180,7 +180,7 @@ def test_messages_never_name_the_temporary_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_errors_about_other_files_are_not_taken_for_the_output(tmp_path: Path) -> None:
+def test_errors_about_other_files_are_not_attributed_to_the_output(tmp_path: Path) -> None:
     with (
         pytest.raises(FileNotFoundError, match=r"source\.json"),
         atomic_path(tmp_path / "copy.json") as temporary,
@@ -188,7 +188,7 @@ def test_errors_about_other_files_are_not_taken_for_the_output(tmp_path: Path) -
         shutil.copyfile(tmp_path / "source.json", temporary)
 
 
-def test_what_a_killed_writer_left_is_removed_and_a_live_one_kept(tmp_path: Path) -> None:
+def test_files_of_killed_writers_are_removed_and_live_ones_kept(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from eval.outputs import atomic_path\n"
         "with atomic_path(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
@@ -204,7 +204,7 @@ def test_what_a_killed_writer_left_is_removed_and_a_live_one_kept(tmp_path: Path
         assert live.exists()
 
 
-def test_a_descriptor_that_cannot_be_written_is_refused_before_work(tmp_path: Path) -> None:
+def test_an_unwritable_descriptor_is_refused_beforehand(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("kept")
     handle = os.open(tmp_path / "x", os.O_RDONLY)
     with pytest.raises(OutputError, match="open for reading only"):

@@ -1,4 +1,4 @@
-"""What folders hold under the name of a file can neither block a reader nor fill its memory."""
+"""Special and huge files can neither block a reader nor fill its memory."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ LIMIT = 1_000
 
 
 def character_device(path: Path) -> None:
-    """Make a node like /dev/zero, or a link to it where making nodes is not allowed."""
+    """Create a node like /dev/zero, or a link to it if creating nodes is not permitted."""
     try:
         os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))
     except PermissionError:
@@ -24,7 +24,7 @@ def character_device(path: Path) -> None:
 
 
 def bound_socket(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Sockets have short names.
+    # Socket paths have a low length limit.
     monkeypatch.chdir(path.parent)
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(path.name)
@@ -56,7 +56,7 @@ def read(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_what_is_no_regular_file_of_sensible_size_is_refused(kind: str, tmp_path: Path) -> None:
+def test_special_and_huge_files_are_refused(kind: str, tmp_path: Path) -> None:
     make, message = SPECIAL[kind]
     path = tmp_path / "record.json"
     make(path)
@@ -73,8 +73,8 @@ def test_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800"])
-def test_a_name_no_file_can_have_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="no file can have such a name"):
+def test_invalid_file_names_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="is not a valid file name"):
         read(Path(name))
 
 
@@ -83,8 +83,8 @@ def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
         read(tmp_path / ("a" * 300))
 
 
-def test_a_file_that_gives_more_than_its_size_says_is_refused(tmp_path: Path) -> None:
-    """A file may grow after it was looked at; some files of the kernel have no size at all."""
+def test_a_file_with_more_content_than_its_size_is_refused(tmp_path: Path) -> None:
+    """A file may grow after its size is checked; some kernel files have no size at all."""
     path = tmp_path / "record.json"
     path.write_bytes(b"x" * LIMIT)
     assert len(read(path)) == LIMIT
@@ -105,8 +105,8 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert read(tmp_path / "link") == b"content"
 
 
-def test_a_pipe_of_the_shell_is_read_once_and_up_to_the_limit() -> None:
-    """As in `--predictions <(zcat results.json.gz)`; a path below a folder never looks like it."""
+def test_a_shell_pipe_is_read_once_and_up_to_the_limit() -> None:
+    """As in `--predictions <(zcat results.json.gz)`."""
     for size, message in ((LIMIT, None), (LIMIT + 1, "more than 1,000 bytes")):
         reader, writer = os.pipe()
         try:
@@ -127,7 +127,7 @@ def test_a_pipe_of_the_shell_is_read_once_and_up_to_the_limit() -> None:
             os.close(reader)
 
 
-def test_a_link_in_a_folder_to_what_the_shell_passes_is_not_read(tmp_path: Path) -> None:
+def test_a_link_to_a_shell_pipe_is_refused(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     try:
         (tmp_path / "record.json").symlink_to(f"/proc/self/fd/{reader}")
@@ -138,7 +138,7 @@ def test_a_link_in_a_folder_to_what_the_shell_passes_is_not_read(tmp_path: Path)
         os.close(writer)
 
 
-def test_a_file_to_append_to_is_regular_or_absent(tmp_path: Path) -> None:
+def test_an_output_path_must_be_regular_or_absent(tmp_path: Path) -> None:
     require_regular_if_any(tmp_path / "log.txt")
     os.mkfifo(tmp_path / "log.txt")
     with pytest.raises(InputError, match="is a named pipe: expected a regular file or none"):

@@ -1,4 +1,4 @@
-"""Predictions that are not as tasks have them are told in one sentence."""
+"""Error messages for predictions that do not match the examples."""
 
 import numpy as np
 import pytest
@@ -12,43 +12,45 @@ from eval.vqa import score_vqa
 
 
 @pytest.mark.parametrize("number", [1, np.int64(1)])
-def test_ids_of_another_type_are_told_apart_from_other_examples(number: object) -> None:
-    with pytest.raises(PredictionError, match=r"of another type.*\(int.*expected '1' \(str\)"):
+def test_ids_of_another_type_are_reported_as_such(number: object) -> None:
+    with pytest.raises(PredictionError, match=r"the wrong type.*\(int.*expected '1' \(str\)"):
         require_same_ids(["1", "2"], {number: "yes", 2: "no"})
     with pytest.raises(PredictionError, match=r"found '1' \(str\), expected 1 \(int\)"):
         require_same_ids([1, 2], {"1": "yes", "2": "no"})
 
 
 def test_other_examples_are_still_counted() -> None:
-    with pytest.raises(PredictionError, match="1 have no prediction.*1 predictions are of other"):
+    with pytest.raises(
+        PredictionError, match="1 have no prediction.*1 predictions belong to other"
+    ):
         require_same_ids(["1", "2"], {"1": "yes", "3": "no"})
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({1: "yes"}, r"must be texts: found 1 \(int\), expected '1'. Convert them with str"),
-        ({None: "yes"}, "must be texts: found None"),
-        ({"1": None}, r"answer to '1' is None \(NoneType\): expected a text"),
-        ({"1": ["yes"]}, "expected a text"),
+        ({1: "yes"}, r"must be strings: found 1 \(int\), expected '1'. Convert them with str"),
+        ({None: "yes"}, "must be strings: found None"),
+        ({"1": None}, r"answer to '1' is None \(NoneType\): expected a string"),
+        ({"1": ["yes"]}, "expected a string"),
         ([{"id": "1", "answer": "yes"}], "predictions are a list: expected a dictionary"),
         (None, "predictions are a NoneType"),
     ],
 )
-def test_what_is_no_dictionary_of_texts_is_refused(given: object, message: str) -> None:
+def test_predictions_must_be_a_dictionary_of_strings(given: object, message: str) -> None:
     with pytest.raises(PredictionError, match=message) as caught:
         require_predictions(given)
     assert "\n" not in str(caught.value)
 
 
-def test_predictions_are_returned_as_they_are() -> None:
+def test_predictions_are_returned_unchanged() -> None:
     predictions = {"1": "yes", "2": ""}
     assert require_predictions(predictions) is predictions
 
 
 @pytest.mark.parametrize("given", ["ID-07 ", "id-7", "Id-07.jpg"])
-def test_ids_that_nearly_match_are_told(given: str) -> None:
-    with pytest.raises(PredictionError, match="1 ids differ only in letter case, spaces, zeros"):
+def test_similar_ids_are_reported(given: str) -> None:
+    with pytest.raises(PredictionError, match="1 IDs differ only in case, spaces, leading zeros"):
         require_same_ids(["id-07", "b"], {given: "yes", "b": "no"})
     with pytest.raises(PredictionError) as caught:
         require_same_ids(["id-07", "b"], {"id-8": "yes", "b": "no"})
@@ -56,7 +58,7 @@ def test_ids_that_nearly_match_are_told(given: str) -> None:
 
 
 @pytest.mark.parametrize("given", [None, [("a", "b")], {"test-1-0-0": None}])
-def test_each_evaluator_refuses_what_is_no_dictionary_of_texts(given: object) -> None:
+def test_each_evaluator_requires_a_dictionary_of_strings(given: object) -> None:
     labels = {"test-1-0-0": "True"}
     calls = [
         lambda: score_nlvr2(given, labels),
@@ -65,11 +67,11 @@ def test_each_evaluator_refuses_what_is_no_dictionary_of_texts(given: object) ->
         lambda: score_vqa(given, []),
     ]
     for call in calls:
-        with pytest.raises(PredictionError, match="expected a (dictionary|text)"):
+        with pytest.raises(PredictionError, match="expected a (dictionary|string)"):
             call()
 
 
-def test_absurd_ids_do_not_fill_the_message() -> None:
+def test_long_ids_are_shortened_in_messages() -> None:
     with pytest.raises(PredictionError) as raised:
         require_same_ids(["1" * 4000], {"2" * 4000: "yes"})
     assert len(str(raised.value)) < 400

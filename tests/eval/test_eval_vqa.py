@@ -1,4 +1,4 @@
-"""The VQA metric gives the official script's numbers, and its quirks are there on purpose."""
+"""The VQA metric gives the official script's numbers, including its quirks."""
 
 import copy
 import json
@@ -70,13 +70,13 @@ def test_every_normalisation_of_the_official_code(golden: Path) -> None:
         assert normalise_answer(each["in"]) == each["out"], each
 
 
-def test_texts_on_which_python_versions_differ_follow_python_2(golden: Path) -> None:
+def test_texts_are_normalised_as_in_python_2(golden: Path) -> None:
     for each in read(golden, "py2_py3_divergence.json"):
         assert normalise_answer(each["in"]) == each["out_py2_official"], each
 
 
-def test_scoring_changes_nothing_and_twice_gives_the_same(golden: Path) -> None:
-    """The official code overwrites the annotations: its second run gives 51.40, not 54.40."""
+def test_scoring_does_not_modify_its_input(golden: Path) -> None:
+    """The official code modifies the annotations: its second run gives 51.40, not 54.40."""
     predictions, annotations = case(golden, "fakeA")
     before = copy.deepcopy(annotations)
     first, second = (score_vqa(predictions, annotations) for _ in range(2))
@@ -98,9 +98,7 @@ def test_order_of_questions_and_of_predictions_does_not_matter(golden: Path) -> 
 @pytest.mark.parametrize(
     ("agreeing", "accuracy"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (9, 1.0)]
 )
-def test_leaving_one_out_makes_three_agreeing_people_worth_nine_tenths(
-    agreeing: int, accuracy: float
-) -> None:
+def test_three_agreeing_people_score_nine_tenths(agreeing: int, accuracy: float) -> None:
     answers = ["red"] * agreeing + ["blue"] * (10 - agreeing)
     assert vqa_accuracy("red", answers) == pytest.approx(accuracy, abs=1e-15)
 
@@ -114,25 +112,25 @@ def test_unanimous_answers_are_not_normalised(answer: str, human: str, accuracy:
     assert vqa_accuracy(answer, [human] * 9 + ["something else"]) == 1
 
 
-def test_white_space_around_unanimous_answers_is_forgiven() -> None:
+def test_whitespace_around_unanimous_answers_is_ignored() -> None:
     assert vqa_accuracy("yes\n", ["\tyes "] * 10) == 1
 
 
 def test_equal_answer_objects_leave_each_other_out() -> None:
     unnumbered = [{"answer": "cat", "answer_confidence": "yes"}] * 10
     assert vqa_accuracy("cat", unnumbered) == 0
-    told_apart = [{"answer": "cat", "answer_confidence": str(n)} for n in range(10)]
-    assert vqa_accuracy("cat", told_apart) == 1
+    distinct = [{"answer": "cat", "answer_confidence": str(n)} for n in range(10)]
+    assert vqa_accuracy("cat", distinct) == 1
     equal_once_normalised = [{"answer": text} for text in ["Cat", "cat", "cat.", "dog"]]
     assert vqa_accuracy("cat", equal_once_normalised) == pytest.approx(1 / 4)
 
 
-def test_an_answer_id_that_is_no_number_still_tells_people_apart() -> None:
+def test_answer_ids_need_not_be_numbers() -> None:
     humans = [{"answer": "cat", "answer_id": [n]} for n in range(10)]
     assert vqa_accuracy("cat", humans) == 1
 
 
-def test_one_answer_alone_scores_nothing_and_none_is_an_error() -> None:
+def test_a_single_human_answer_scores_zero_and_none_is_an_error() -> None:
     assert vqa_accuracy("cat", ["cat"]) == 0
     with pytest.raises(ValueError, match="at least one"):
         vqa_accuracy("cat", [])
@@ -141,13 +139,13 @@ def test_one_answer_alone_scores_nothing_and_none_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("text", "normalised"),
     [
-        ("1,000 red-blue", "1000 redblue"),  # a comma between digits deletes every mark
+        ("1,000 red-blue", "1000 redblue"),  # a comma between digits removes every mark
         ("1000 red-blue", "1000 red blue"),
-        ("." * 33 + "x", ".x"),  # only 32 full stops are removed
+        ("." * 33 + "x", ".x"),  # only 32 periods are removed
         (".5", ".5"),
         ("2.", "2"),
-        ("somebody'd", "somebodyd"),  # the official table has this one the wrong way round
-        ("im", "im"),  # listed with a capital only
+        ("somebody'd", "somebodyd"),  # swapped in the official table
+        ("im", "im"),  # listed only with a capital
         ("dont", "don't"),
         ("the a an", ""),
         ("None", "0"),
@@ -159,7 +157,7 @@ def test_quirks_of_normalisation(text: str, normalised: str) -> None:
 
 
 def test_ties_round_away_from_zero_as_in_python_2() -> None:
-    """17 right of 32 give 53.125, which Python 3 rounds to 53.12."""
+    """17 correct of 32 give 53.125, which Python 3 rounds to 53.12."""
     annotations = [
         {
             "question_id": n,
@@ -202,7 +200,7 @@ def test_a_weight_is_the_accuracy_of_predicting_that_answer(golden: Path) -> Non
             assert weight == vqa_accuracy(answer, each["answers"]) > 0
 
 
-def test_weights_of_an_ordinary_question() -> None:
+def test_weights_of_a_typical_question() -> None:
     answers = people(("umbrella", 3), ("an umbrella", 1), ("parasol", 3), ("stick", 2), ("Cane", 1))
     assert answer_weights(answers) == [
         ("umbrella", 1.0),

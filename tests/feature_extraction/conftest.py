@@ -1,4 +1,4 @@
-"""A tiny tower and generated photographs, so that every path runs in milliseconds."""
+"""Tiny encoders and generated photographs, so that tests run in milliseconds."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +10,13 @@ from PIL import Image
 from tiny_open_clip import RESNET, TIMM, TRANSFORMER, write_open_clip
 
 from feature_extraction.encoders.encoder import Encoder, build_encoder
-from feature_extraction.images.decode import ImageFile, find_images
+from feature_extraction.extract import extract
+from feature_extraction.images.finding import ImageFile, find_images
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Forked children must not find a thread pool whose threads stayed with their parent."""
+    """Forked processes must not inherit a thread pool, because its threads are not forked."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -24,17 +25,17 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def timm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_open_clip(tmp_path_factory.mktemp("towers") / "tiny-timm", TIMM)
+    return write_open_clip(tmp_path_factory.mktemp("encoders") / "tiny-timm", TIMM)
 
 
 @pytest.fixture(scope="session")
 def resnet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_open_clip(tmp_path_factory.mktemp("towers") / "tiny-resnet", RESNET)
+    return write_open_clip(tmp_path_factory.mktemp("encoders") / "tiny-resnet", RESNET)
 
 
 @pytest.fixture(scope="session")
 def transformer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_open_clip(tmp_path_factory.mktemp("towers") / "tiny-transformer", TRANSFORMER)
+    return write_open_clip(tmp_path_factory.mktemp("encoders") / "tiny-transformer", TRANSFORMER)
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +45,7 @@ def encoder(resnet_folder: Path) -> Encoder:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """Eleven small pictures of different shapes, two of them broken."""
+    """Eleven small images of different shapes, two of them broken."""
     folder = tmp_path / "photographs"
     (folder / "deeper").mkdir(parents=True)
     generator = np.random.default_rng(5)
@@ -55,6 +56,13 @@ def photographs(tmp_path: Path) -> Path:
     (folder / "photo3-empty.jpg").write_bytes(b"")
     (folder / "photo5-page.jpg").write_text("<html>not found</html>")
     return folder
+
+
+@pytest.fixture
+def uninterrupted(photographs: Path, encoder: Encoder, tmp_path: Path) -> bytes:
+    """The content of the file of an uninterrupted extraction with three images per batch."""
+    extract(photographs, tmp_path / "uninterrupted.h5", encoder, batch_size=3)
+    return (tmp_path / "uninterrupted.h5").read_bytes()
 
 
 @pytest.fixture

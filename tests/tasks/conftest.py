@@ -1,4 +1,4 @@
-"""Tests of tasks never touch the user's cache."""
+"""Keep the tests away from the user's cache."""
 
 from pathlib import Path
 

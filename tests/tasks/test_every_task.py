@@ -1,8 +1,8 @@
-"""What must hold for every task there is.
+"""Tests that every task must pass.
 
-A task is tried on `tests/fixtures/<task>/`: a data root in the official layout, and `suite.json`
-with the split to use and the primary metric's best and worst value there, and the program that
-its evaluator needs, if any.
+They run on `tests/fixtures/<task>/`: a data root in the official layout, with a `suite.json` of the
+split to use, the maximum and minimum of the primary metric, and the program that the evaluator
+requires, if any.
 """
 
 import json
@@ -38,7 +38,7 @@ def suite(root: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def evaluator(suite: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What scoring needs, or a skip; without METEOR, which takes ten seconds for each score."""
+    """Skip if scoring is impossible, and leave out METEOR, which takes ten seconds per score."""
     program = suite.get("scoring_needs")
     if program is not None and shutil.which(program) is None:
         pytest.skip(f"scoring needs {program}")
@@ -66,13 +66,13 @@ def perfect(task: Task, root: Path, suite: dict[str, Any]) -> dict[str, str]:
     return best
 
 
-def test_a_task_says_what_the_others_need_to_know(task: Task) -> None:
+def test_task_fields_are_consistent(task: Task) -> None:
     assert task.prompt_prefix.endswith(" ")
     assert len(task.splits) == len(set(task.splits)) >= 2
     assert task.heads
 
 
-def test_examples_are_whole(task: Task, root: Path, suite: dict[str, Any]) -> None:
+def test_examples_are_complete(task: Task, root: Path, suite: dict[str, Any]) -> None:
     examples = task.load(root, suite["split"])
     assert len(examples) > 0
     listed = [examples[index] for index in range(len(examples))]
@@ -125,7 +125,7 @@ def test_missing_and_extra_predictions_are_errors(
         task.score(perfect, root, suite["split"])
 
 
-def test_predictions_survive_their_file(
+def test_predictions_round_trip_through_their_file(
     task: Task, perfect: dict[str, str], tmp_path: Path
 ) -> None:
     task.write_predictions(perfect, tmp_path / "predictions")
@@ -164,7 +164,7 @@ def test_a_missing_file_is_named(task: Task, tmp_path: Path) -> None:
         task.load(tmp_path, task.splits[0])
 
 
-def test_paths_may_be_texts(
+def test_paths_may_be_strings(
     task: Task, root: Path, suite: dict[str, Any], perfect: dict[str, str], tmp_path: Path
 ) -> None:
     assert len(task.load(str(root), suite["split"])) == len(task.load(root, suite["split"]))
@@ -174,16 +174,16 @@ def test_paths_may_be_texts(
 
 
 @pytest.mark.parametrize("given", [None, 3, ["data"]])
-def test_what_is_no_path_is_one_sentence(task: Task, given: object) -> None:
+def test_invalid_paths_are_refused(task: Task, given: object) -> None:
     with pytest.raises(InputError, match="data_root is .* expected a path"):
         task.load(given, task.splits[0])
 
 
-def test_predictions_by_integer_ids_are_one_sentence(
+def test_predictions_with_integer_ids_are_refused(
     task: Task, root: Path, suite: dict[str, Any], perfect: dict[str, str]
 ) -> None:
     by_number = dict(enumerate(perfect.values()))
-    with pytest.raises(PredictionError, match="ids of predictions must be texts: found 0"):
+    with pytest.raises(PredictionError, match="IDs of predictions must be strings: found 0"):
         task.score(by_number, root, suite["split"])
     with pytest.raises(PredictionError, match="expected a dictionary"):
         task.score(list(perfect.values()), root, suite["split"])
@@ -192,6 +192,6 @@ def test_predictions_by_integer_ids_are_one_sentence(
 
 
 @pytest.mark.parametrize("split", ["nope", None, ""])
-def test_an_unknown_split_is_one_sentence(task: Task, root: Path, split: object) -> None:
+def test_invalid_splits_are_refused(task: Task, root: Path, split: object) -> None:
     with pytest.raises(InputError, match="has no split|split is None"):
         task.load(root, split)

@@ -1,4 +1,4 @@
-"""Answer lists: counted in one fixed order, or read from the usual file."""
+"""Answer lists: counted in a fixed order, or read from a file."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from tasks import Example, get_task, task_names, with_own_files
 from tasks._answers import (
     answer_coverage,
     build_answer_list,
-    coverage_text,
+    format_coverage,
     load_answer_list,
 )
 from tasks.vqa import TASK
@@ -22,17 +22,17 @@ def examples(*answers: str) -> list[Example]:
     return [Example(str(n), ("i",), "q", ((answer, 1.0),)) for n, answer in enumerate(answers)]
 
 
-def test_frequent_answers_come_first_and_ties_follow_the_alphabet() -> None:
+def test_answers_are_sorted_by_count_then_alphabetically() -> None:
     table = examples("b", "c", "a", "b", "c", "rare", "a", "b")
     assert build_answer_list(table, min_count=2) == ["b", "a", "c"]
 
 
-def test_an_example_counts_for_its_heaviest_answer_only() -> None:
+def test_an_example_counts_only_for_its_highest_weight_answer() -> None:
     example = Example("1", ("i",), "q", (("minor", 0.3), ("major", 1.0), ("other", 1.0)))
     assert build_answer_list([example], min_count=1) == ["major"]
 
 
-def test_nine_is_the_usual_minimum_and_too_few_is_an_error() -> None:
+def test_default_minimum_count_is_nine_and_too_few_is_an_error() -> None:
     assert build_answer_list(examples(*["yes"] * 9)) == ["yes"]
     with pytest.raises(InputError, match="at least 9 times among 8"):
         build_answer_list(examples(*["yes"] * 8))
@@ -60,15 +60,15 @@ def test_other_files_are_refused(tmp_path: Path, content: object, message: str) 
         load_answer_list(file)
 
 
-def test_each_task_knows_how_often_an_answer_must_occur_to_be_listed() -> None:
-    """`train` and `data prepare` count with the same number; one's own files keep all answers."""
+def test_each_task_has_a_default_minimum_count() -> None:
+    """`train` and `data prepare` use the same default; users' own files keep all answers."""
     counts = {name: get_task(name).min_answer_count for name in task_names()}
     assert (counts["vqa"], counts["gqa"]) == (9, 1)
     own = with_own_files(TASK, {"train": Path("a.jsonl"), "val": Path("b.jsonl")})
     assert own.min_answer_count == 1
 
 
-def test_coverage_is_of_the_best_answers_of_answered_examples() -> None:
+def test_coverage_counts_highest_weight_answers_of_answered_examples() -> None:
     table = [
         Example("1", ("i",), "q", (("a", 0.3), ("b", 1.0))),
         Example("2", ("i",), "q", (("a", 1.0), ("c", 1.0))),
@@ -78,4 +78,4 @@ def test_coverage_is_of_the_best_answers_of_answered_examples() -> None:
     ]
     assert answer_coverage(table, ["a", "c"]) == 50.0
     assert answer_coverage(table[2:3], ["a"]) is None
-    assert (coverage_text(99.96), coverage_text(100.0)) == ("99.9 %", "100.0 %")
+    assert (format_coverage(99.96), format_coverage(100.0)) == ("99.9 %", "100.0 %")

@@ -1,4 +1,4 @@
-"""The Arrow cache: built once, keyed by content, shared by workers, never in the way."""
+"""The Arrow cache: built once, keyed by content, shared by workers, and never fatal."""
 
 import logging
 import multiprocessing
@@ -35,7 +35,7 @@ def build(source: Path, count: int = 5) -> ArrowExamples:
     return cached_examples("vqa-val", [source], lambda: map(example, range(count)))
 
 
-def test_examples_come_back_as_they_went_in(source: Path) -> None:
+def test_examples_round_trip(source: Path) -> None:
     examples = build(source)
     expected = [example(number) for number in range(5)]
     assert [examples[number] for number in range(5)] == list(examples) == expected
@@ -46,14 +46,14 @@ def test_examples_come_back_as_they_went_in(source: Path) -> None:
         examples[5]
 
 
-def test_more_examples_than_one_chunk_holds(source: Path) -> None:
+def test_more_examples_than_one_chunk(source: Path) -> None:
     count = EXAMPLES_PER_CHUNK + 3
     examples = build(source, count)
     assert len(examples) == count
     assert examples[count - 1] == example(count - 1)
 
 
-def test_a_changed_source_is_read_again_and_the_same_is_not(source: Path, cache: Path) -> None:
+def test_only_a_changed_source_is_read_again(source: Path, cache: Path) -> None:
     assert len(build(source, 5)) == 5
     assert len(build(source, 6)) == 5
     source.write_text("second", encoding="utf-8")
@@ -61,7 +61,7 @@ def test_a_changed_source_is_read_again_and_the_same_is_not(source: Path, cache:
     assert len(list(cache.iterdir())) == 2
 
 
-def test_a_failed_build_leaves_nothing(source: Path, cache: Path) -> None:
+def test_a_failed_build_leaves_no_file(source: Path, cache: Path) -> None:
     def fail() -> Iterator[Example]:
         yield example(0)
         raise KeyError("bad record")
@@ -71,7 +71,7 @@ def test_a_failed_build_leaves_nothing(source: Path, cache: Path) -> None:
     assert list(cache.iterdir()) == []
 
 
-def test_an_unwritable_cache_is_noted_and_replaced(
+def test_an_unwritable_cache_is_logged_and_replaced(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("VL_LST_CACHE", str(source / "inside a file"))
@@ -88,7 +88,7 @@ def test_the_default_cache_is_in_the_home_folder(
     assert cache_folder() == tmp_path / ".cache" / "vl-lst"
 
 
-def test_pickling_takes_the_path_and_not_the_data(source: Path) -> None:
+def test_pickles_contain_the_path_instead_of_the_data(source: Path) -> None:
     examples = build(source, 2000)
     pickled = pickle.dumps(examples)
     assert len(pickled) < 10_000
@@ -116,7 +116,7 @@ def _build_in_child(source: Path, barrier: Barrier) -> None:
         assert examples[49] == example(49)
 
 
-def test_processes_that_build_at_once_do_not_spoil_the_file(source: Path, cache: Path) -> None:
+def test_concurrent_builds_do_not_corrupt_the_file(source: Path, cache: Path) -> None:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
     workers = [context.Process(target=_build_in_child, args=(source, barrier)) for _ in range(2)]
@@ -131,18 +131,18 @@ def test_processes_that_build_at_once_do_not_spoil_the_file(source: Path, cache:
 @pytest.mark.parametrize(
     "damage", [lambda data: data[: len(data) // 2], lambda _: b"", lambda data: b"x" + data]
 )
-def test_a_damaged_file_of_the_cache_is_made_again(
+def test_a_damaged_cache_file_is_rebuilt(
     source: Path, cache: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     build(source)
     (file,) = cache.iterdir()
-    whole = file.read_bytes()
-    file.write_bytes(damage(whole))
+    content = file.read_bytes()
+    file.write_bytes(damage(content))
     assert build(source).ids() == [example(number).id for number in range(5)]
-    assert file.read_bytes() == whole
+    assert file.read_bytes() == content
 
 
-def test_special_files_are_neither_sources_nor_caches(source: Path, cache: Path) -> None:
+def test_special_files_are_refused_as_sources_and_caches(source: Path, cache: Path) -> None:
     build(source)
     (file,) = cache.iterdir()
     file.unlink()
@@ -158,21 +158,21 @@ def test_special_files_are_neither_sources_nor_caches(source: Path, cache: Path)
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"targets": ("yes", "no")}, "the target 'yes' .*an answer and its weight from 0 to 1"),
+        ({"targets": ("yes", "no")}, "the target 'yes' .*an answer and its weight in"),
         ({"targets": ("no",)}, "the target 'no'"),
         ({"targets": "yes"}, "the targets 'yes'"),
         ({"targets": (("yes", 2.0),)}, "the target"),
         ({"targets": (("yes", None),)}, "the target"),
-        ({"id": 3}, r"an id that is 3 \(int\): expected a text"),
+        ({"id": 3}, r"an id that is 3 \(int\): expected a string"),
         ({"prompt": None}, "the prompt None"),
-        ({"image_ids": "image-1"}, "expected a tuple of texts"),
-        ({"image_ids": (1,)}, "expected a tuple of texts"),
+        ({"image_ids": "image-1"}, "expected a tuple of strings"),
+        ({"image_ids": (1,)}, "expected a tuple of strings"),
     ],
 )
-def test_what_a_task_puts_into_an_example_is_checked_once(
+def test_example_types_are_checked_on_writing(
     source: Path, cache: Path, wrong: dict[str, Any], message: str
 ) -> None:
-    """A text of two letters, for one, would pass for an answer and its weight."""
+    """For example, a string of two letters could pass for an answer and its weight."""
     examples = [replace(example(0), **wrong)]
     with pytest.raises(FileFormatError, match=message):
         cached_examples("vqa-val", [source], lambda: examples)

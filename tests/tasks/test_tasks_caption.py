@@ -1,4 +1,4 @@
-"""COCO captions: official files become examples, predictions reach the metric, errors are clear."""
+"""COCO captions: official files, examples, scores and error messages."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def edit(root: Path, name: str, change: Callable[[Any], object]) -> None:
 
 
 class Evaluator:
-    """Stands for the metric and keeps what it was given."""
+    """A stand-in for the metric that records its arguments."""
 
     def __init__(self) -> None:
         self.references: Mapping[str, Sequence[str]] = {}
@@ -60,7 +60,7 @@ def evaluator(monkeypatch: pytest.MonkeyPatch) -> Evaluator:
     return evaluator
 
 
-def test_training_has_an_example_for_each_caption() -> None:
+def test_training_splits_have_one_example_per_caption() -> None:
     examples = list(TASK.load(FIXTURE, "train2014"))
     assert [example.id for example in examples] == ["500", "502", "501", "503"]
     assert examples[2] == Example(
@@ -71,14 +71,14 @@ def test_training_has_an_example_for_each_caption() -> None:
     )
 
 
-def test_targets_are_stripped_and_otherwise_as_written() -> None:
+def test_targets_are_stripped_but_otherwise_unchanged() -> None:
     targets = [example.targets[0][0] for example in TASK.load(FIXTURE, "train2014")]
     assert targets[0] == "A tray of fruit on a table."
     assert targets[1] == "Oranges and bread in\nfour plastic boxes."
     assert targets[3] == "two giraffes stand near a tree"
 
 
-def test_validation_has_an_example_for_each_image() -> None:
+def test_validation_splits_have_one_example_per_image() -> None:
     examples = TASK.load(FIXTURE, "val2014")
     assert examples.ids() == ["42", "73", "74", "133"]
     assert examples[1].image_ids == ("COCO_val2014_000000000073",)
@@ -111,7 +111,7 @@ def test_karpathy_test_is_keyed_by_the_coco_id() -> None:
 
 
 @pytest.mark.parametrize(("split", "images"), [("val2014", 4), ("karpathy_test", 2)])
-def test_the_metric_gets_raw_captions_in_the_order_of_the_file(
+def test_the_metric_receives_raw_captions_in_file_order(
     evaluator: Evaluator, split: str, images: int
 ) -> None:
     examples = list(TASK.load(FIXTURE, split))
@@ -138,7 +138,7 @@ def test_strict_scoring_reaches_the_metric(evaluator: Evaluator, tmp_path: Path)
 
 
 def test_a_training_split_cannot_be_scored() -> None:
-    with pytest.raises(InputError, match="karpathy_train is for training.*karpathy_val"):
+    with pytest.raises(InputError, match="karpathy_train is a training split.*karpathy_val"):
         TASK.score({"902": "a cake"}, FIXTURE, "karpathy_train")
 
 
@@ -157,16 +157,19 @@ def first(table: str, name: str, value: object) -> Callable[[Any], object]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (first("images", "id", "42"), r"images\[0\] has id '42', a text"),
+        (first("images", "id", "42"), r"images\[0\] has id '42', a string"),
         (first("images", "id", 73), r"1 values of id occur more than once \(73\)"),
         (first("images", "file_name", None), r"images\[0\] has no 'file_name'"),
         (first("annotations", "id", 701), r"1 values of id occur more than once \(701\)"),
-        (first("annotations", "image_id", 5), r"captions of 1 images that are not listed \(5\)"),
+        (
+            first("annotations", "image_id", 5),
+            r"captions of 1 images that are not listed in 'images' \(5\)",
+        ),
         (first("annotations", "caption", 5), r"annotations\[0\] has caption 5, an integer"),
         (first("annotations", "caption", "\ud83d"), "not valid Unicode"),
         (lambda document: document["images"].pop(), r"captions of 1 images that are not.*\(133\)"),
         (lambda document: document["images"].clear(), "captions of 4 images that are not listed"),
-        (lambda document: document.pop("annotations"), "no 'annotations' in it"),
+        (lambda document: document.pop("annotations"), "has no 'annotations'"),
         (lambda document: document.update(images=[], annotations=[]), "no images of val2014"),
         (
             lambda document: document["images"].append({"id": 9, "file_name": "9.jpg"}),
@@ -174,7 +177,7 @@ def first(table: str, name: str, value: object) -> Callable[[Any], object]:
         ),
     ],
 )
-def test_one_clear_message_for_a_wrong_file(
+def test_malformed_files_are_explained(
     root: Path, cache: Path, change: Callable[[Any], object], message: str
 ) -> None:
     edit(root, VAL, change)
@@ -193,7 +196,7 @@ def test_one_clear_message_for_a_wrong_file(
         (lambda document: document.update(images=[]), "no images of karpathy_test"),
     ],
 )
-def test_one_clear_message_for_a_wrong_karpathy_file(
+def test_malformed_karpathy_files_are_explained(
     root: Path, change: Callable[[Any], object], message: str
 ) -> None:
     edit(root, KARPATHY, change)
@@ -201,7 +204,7 @@ def test_one_clear_message_for_a_wrong_karpathy_file(
         TASK.load(root, "karpathy_test")
 
 
-def test_what_the_paper_does_for_captions() -> None:
+def test_settings_are_those_of_the_paper() -> None:
     assert (TASK.heads, TASK.loss_average) == (("generate",), "tokens")
     assert TASK.max_answer_tokens == 40
 

@@ -1,8 +1,7 @@
-"""The tables of official files, and what a check of a data root says."""
+"""The lists of official files, and the check of a data root."""
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,17 +9,14 @@ import pytest
 from eval.errors import InputError
 from tasks import Task, get_task, task_names
 from tasks._data_check import check_files, check_split
-from tasks._files import CAPTION_FILES, CAPTION_SIZES, DataFile
+from tasks._files import DataFile
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 
 
 @pytest.fixture(params=task_names())
 def task(request: pytest.FixtureRequest) -> Task:
-    task = get_task(request.param)
-    if task.name == "caption":
-        return replace(task, files=CAPTION_FILES, sizes=CAPTION_SIZES)
-    return task
+    return get_task(request.param)
 
 
 class Store:
@@ -36,18 +32,18 @@ def test_every_split_has_a_file_and_a_size(task: Task) -> None:
     assert needed == set(task.splits) == set(task.sizes)
     paths = [file.path for file in task.files]
     assert len(set(paths)) == len(paths)
-    assert {path for file in task.files for path in file.made_of} <= set(paths)
+    assert {path for file in task.files for path in file.derived_from} <= set(paths)
 
 
-def test_addresses_are_of_files(task: Task) -> None:
+def test_addresses_name_files(task: Task) -> None:
     for file in task.files:
-        assert bool(file.made_of) == file.address.startswith("made by")
+        assert bool(file.derived_from) == file.address.startswith("made by")
         if file.source is not None:
             assert file.source.url.startswith(("https://", "http://images.cocodataset.org/"))
             assert file.source.name.endswith((".zip", ".json"))
 
 
-def test_fixtures_are_complete_where_they_load(task: Task) -> None:
+def test_fixtures_are_smaller_than_published(task: Task) -> None:
     for split in task.splits:
         state = check_split(task, FIXTURES / task.name, split, None)
         if state.problem is None:
@@ -66,7 +62,7 @@ def test_a_missing_file_is_named_with_its_address(tmp_path: Path) -> None:
     assert check_split(get_task("vqa"), root, "train2014", None).problem is None
 
 
-def test_a_damaged_file_is_a_problem_of_the_split(tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_as_a_problem_of_the_split(tmp_path: Path) -> None:
     root = tmp_path / "root"
     shutil.copytree(FIXTURES / "nlvr2", root)
     with (root / "nlvr2/dev.json").open("ab") as file:
@@ -79,26 +75,26 @@ def test_a_damaged_file_is_a_problem_of_the_split(tmp_path: Path) -> None:
 def test_images_without_features_are_counted() -> None:
     task, root = get_task("nlvr2"), FIXTURES / "nlvr2"
     images = task.load(root, "dev").image_ids()
-    whole = check_split(task, root, "dev", Store(*images))
-    assert (whole.missing_images, whole.problem) == ([], None)
-    less = check_split(task, root, "dev", Store(*images[1:]))
-    assert less.missing_images == images[:1]
-    assert less.problem is not None
-    assert less.problem.startswith(f"1 of the {len(images)} images of dev")
+    complete = check_split(task, root, "dev", Store(*images))
+    assert (complete.missing_images, complete.problem) == ([], None)
+    incomplete = check_split(task, root, "dev", Store(*images[1:]))
+    assert incomplete.missing_images == images[:1]
+    assert incomplete.problem is not None
+    assert incomplete.problem.startswith(f"1 of the {len(images)} images of dev")
 
 
-def test_stand_ins_and_folders_of_chunks_are_found(tmp_path: Path) -> None:
-    folder = DataFile(path="gqa/all/", splits=("all",), stand_ins=("gqa/all.json",))
-    assert folder.found(tmp_path) is None
+def test_alternatives_and_folders_of_chunks_are_found(tmp_path: Path) -> None:
+    folder = DataFile(path="gqa/all/", splits=("all",), alternatives=("gqa/all.json",))
+    assert folder.find(tmp_path) is None
     (tmp_path / "gqa" / "all").mkdir(parents=True)
-    assert folder.found(tmp_path) is None
+    assert folder.find(tmp_path) is None
     (tmp_path / "gqa" / "all.json").write_text("{}")
-    assert folder.found(tmp_path) == tmp_path / "gqa" / "all.json"
+    assert folder.find(tmp_path) == tmp_path / "gqa" / "all.json"
     (tmp_path / "gqa" / "all" / "all_0.json").write_text("{}")
-    assert folder.found(tmp_path) == tmp_path / "gqa" / "all"
+    assert folder.find(tmp_path) == tmp_path / "gqa" / "all"
 
 
-def test_sizes_of_files_are_told() -> None:
+def test_file_sizes_are_reported() -> None:
     root = FIXTURES / "vqa"
     states = {state.file.path: state for state in check_files(get_task("vqa"), root)}
     path = "vqa/v2_mscoco_val2014_annotations.json"
@@ -111,8 +107,8 @@ def test_an_unknown_split_is_an_error() -> None:
         check_split(get_task("vqa"), FIXTURES / "vqa", "nope", None)
 
 
-def test_only_what_prepare_makes_is_said_to_be_made_by_it() -> None:
+def test_only_derived_files_are_made_by_prepare() -> None:
     private = DataFile(path="mine/train.json", splits=("train",))
     assert private.address == "no public address"
-    made = DataFile(path="mine/train.json", splits=("train",), made_of=("mine/all.json",))
-    assert made.address == "made by `vl-lst data prepare`"
+    derived = DataFile(path="mine/train.json", splits=("train",), derived_from=("mine/all.json",))
+    assert derived.address == "made by `vl-lst data prepare`"

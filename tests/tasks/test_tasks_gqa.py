@@ -1,4 +1,4 @@
-"""GQA: official files become examples, predictions become official scores, bad files a message."""
+"""GQA: official files, examples, scores and error messages."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def answers(root: Path, split: str) -> dict[str, str]:
     return {example.id: example.targets[0][0] for example in examples}
 
 
-def test_an_example_holds_prompt_image_and_answer() -> None:
+def test_an_example_has_prompt_image_and_answer() -> None:
     example = TASK.load(FIXTURE, "train")[0]
     assert example.id == "0101"
     assert example.image_ids == ("2300009",)
@@ -47,7 +47,7 @@ def test_leading_zeros_of_ids_are_kept() -> None:
     assert TASK.load(FIXTURE, "train").ids() == ["0101", "0102", "000103"]
 
 
-def test_splits_are_balanced_unless_they_say_all() -> None:
+def test_splits_are_balanced_unless_named_all() -> None:
     balanced, everything = TASK.load(FIXTURE, "val").ids(), TASK.load(FIXTURE, "val_all").ids()
     assert (len(balanced), len(everything)) == (4, 6)
     assert set(balanced) < set(everything)
@@ -60,7 +60,7 @@ def test_a_split_without_answers_has_no_targets_and_no_score() -> None:
         TASK.score({"0301": "yes"}, FIXTURE, "test")
 
 
-def test_metrics_that_have_no_questions_or_files_are_none_with_a_reason() -> None:
+def test_metrics_without_questions_or_files_are_none_with_a_reason() -> None:
     score = TASK.score(answers(FIXTURE, "val"), FIXTURE, "val")
     assert score.metrics["accuracy"] == 100.0
     assert score.metrics["accuracy_per_steps"] == {
@@ -78,7 +78,7 @@ def test_metrics_that_have_no_questions_or_files_are_none_with_a_reason() -> Non
     )
 
 
-def test_consistency_looks_at_unbalanced_questions() -> None:
+def test_consistency_uses_unbalanced_questions() -> None:
     predictions = answers(FIXTURE, "val_all") | {"09": "yes"}
     score = TASK.score(predictions, FIXTURE, "val_all")
     assert score.metrics["accuracy"] == 100.0
@@ -86,13 +86,13 @@ def test_consistency_looks_at_unbalanced_questions() -> None:
     assert score.per_example["09"] == 0.0
 
 
-def test_balanced_predictions_alone_are_enough_for_all_but_consistency() -> None:
+def test_only_consistency_requires_unbalanced_predictions() -> None:
     score = TASK.score(answers(FIXTURE, "val"), FIXTURE, "val_all")
     missing = [name for name, value in score.metrics.items() if value is None]
     assert missing == ["consistency", "grounding"]
 
 
-def test_chunks_in_a_folder_are_one_split(root: Path) -> None:
+def test_a_folder_of_chunks_is_one_split(root: Path) -> None:
     file = root / "gqa" / "train_balanced_questions.json"
     questions = read(file)
     for number, (id_, each) in enumerate(questions.items()):
@@ -108,7 +108,7 @@ def test_chunks_in_a_folder_are_one_split(root: Path) -> None:
         TASK.load(root, "train_all")
 
 
-def test_the_lists_of_lxmert_are_taken_where_official_files_are_absent(root: Path) -> None:
+def test_lxmert_files_replace_missing_official_files(root: Path) -> None:
     examples = TASK.load(root, "testdev")
     assert examples.ids() == ["0401", "0402"]
     assert examples[0].prompt == "gqa: What is next to the tree?"
@@ -122,7 +122,7 @@ def test_the_lists_of_lxmert_are_taken_where_official_files_are_absent(root: Pat
     assert TASK.load(root, "testdev").ids() == TASK.load(root, "val").ids()
 
 
-def test_an_id_twice_in_a_list_of_lxmert_is_refused(root: Path) -> None:
+def test_repeated_ids_in_lxmert_files_are_refused(root: Path) -> None:
     questions = read(root / "gqa" / "testdev.json")
     write(root / "gqa" / "testdev.json", [*questions, questions[0]])
     with pytest.raises(FileFormatError, match=r"1 values of question_id .* \(0401\)"):
@@ -165,16 +165,16 @@ def first(name: str, value: object) -> Callable[[dict[str, Any]], object]:
         (first("question", None), r"the entry '0201' has no 'question'"),
         (first("answer", None), r"the entry '0201' has no 'answer'"),
         (lambda questions: questions.update({"0201": 7}), "the entry '0201' is an integer"),
-        (lambda questions: questions.clear(), "nothing in it"),
+        (lambda questions: questions.clear(), "contains no entries"),
     ],
 )
-def test_one_clear_message_for_a_wrong_question(
+def test_malformed_questions_are_explained(
     root: Path, cache: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     questions = read(root / "gqa" / VAL)
     change(questions)
     write(root / "gqa" / VAL, questions)
-    with pytest.raises(FileFormatError, match=rf"{VAL}: {message}"):
+    with pytest.raises(FileFormatError, match=rf"{VAL}:? {message}"):
         TASK.load(root, "val")
     assert list(cache.iterdir()) == []
 
@@ -185,15 +185,15 @@ def test_one_clear_message_for_a_wrong_question(
         (first("isBalanced", 1), "has isBalanced 1, an integer; expected true or false"),
         (first("types", None), "has no 'types'"),
         (first("types", {"structural": "verify", "detailed": "x"}), "has no 'semantic'"),
-        (first("groups", {"global": 3}), "has the global group 3"),
-        (first("entailed", [202]), "ids were turned into integers somewhere"),
+        (first("groups", {"global": 3}), r"has the groups \{\'global\': 3\}; expected"),
+        (first("entailed", [202]), "Keep them as strings"),
         (first("semantic", [{"operation": "select"}]), "has no 'argument'"),
     ],
 )
-def test_what_only_scoring_needs_is_checked_before_anything_is_predicted(
+def test_fields_for_scoring_are_checked_on_loading(
     root: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
-    """A long training must not end at its first validation; what only trains needs less."""
+    """A long training must not fail at its first validation; a training split needs less."""
     questions = read(root / "gqa" / VAL)
     predictions = answers(root, "val")
     change(questions)
@@ -216,34 +216,36 @@ def test_choices_of_another_split_are_refused(root: Path) -> None:
         TASK.score(answers(root, "val"), root, "val")
 
 
-def test_the_strict_reading_lets_the_last_prediction_win_and_others_pass(tmp_path: Path) -> None:
+def test_strict_scoring_takes_the_last_prediction_and_ignores_others(tmp_path: Path) -> None:
     right = [{"questionId": id_, "prediction": a} for id_, a in answers(FIXTURE, "val").items()]
     wrong = [{"questionId": each["questionId"], "prediction": "x"} for each in right]
-    stranger = [{"questionId": "77", "prediction": "x"}]
-    write(tmp_path / "results.json", [*wrong, *right, *stranger])
+    unknown = [{"questionId": "77", "prediction": "x"}]
+    write(tmp_path / "results.json", [*wrong, *right, *unknown])
     assert TASK.score_strictly is not None
     score = TASK.score_strictly(tmp_path / "results.json", FIXTURE, "val")
     assert score.metrics["accuracy"] == 100.0
-    with pytest.raises(InputError, match="the official script does not read"):
+    with pytest.raises(InputError, match="the official script cannot read"):
         TASK.score_strictly(tmp_path / "results.json", FIXTURE, "testdev")
 
 
 @pytest.mark.parametrize("split", ["val", "testdev"])
-def test_a_note_says_what_the_form_of_answers_costs(split: str, root: Path) -> None:
-    """In official files and in LXMERT's alike; the accuracy stays the official one."""
+def test_a_note_reports_points_lost_by_formatting(split: str, root: Path) -> None:
+    """Both for official and for LXMERT's files; the accuracy stays the official one."""
     right = {example.id: example.targets[0][0] for example in TASK.load(root, split)}
     assert not TASK.score(right, root, split).notes
     first = next(iter(right))
     score = TASK.score({**right, first: f" {right[first].upper()}."}, root, split)
     assert score.metrics["accuracy"] == pytest.approx(100 - 100 / len(right))
     (note,) = score.notes
-    assert note.startswith(f"1 of {len(right)} predictions differ from a right answer only in case")
+    assert note.startswith(
+        f"1 of {len(right)} predictions differ from a correct answer only in case"
+    )
     assert f"costs {100 / len(right):.2f} percentage points" in note
     wrong = TASK.score({**right, first: "something else"}, root, split)
     assert not wrong.notes
 
 
-def test_a_key_twice_in_a_question_is_refused(root: Path) -> None:
+def test_repeated_keys_in_a_question_are_refused(root: Path) -> None:
     file = root / "gqa" / VAL
     text = file.read_text().replace('"answer":', '"answer": "no", "answer":', 1)
     file.write_text(text)
@@ -259,12 +261,12 @@ def test_a_byte_order_mark_before_questions_is_skipped(root: Path) -> None:
 
 
 @pytest.mark.parametrize("groups", [{}, {"local": "a"}])
-def test_a_question_without_its_global_group_is_refused(
+def test_a_question_without_a_valid_global_group_is_refused(
     root: Path, groups: dict[str, object]
 ) -> None:
     predictions = answers(root, "val")
     questions = read(root / "gqa" / VAL)
     questions[next(iter(predictions))]["groups"] = groups
     write(root / "gqa" / VAL, questions)
-    with pytest.raises(FileFormatError, match="has no 'global' in its groups"):
+    with pytest.raises(FileFormatError, match="has the groups .* expected 'global'"):
         TASK.score(predictions, root, "val")

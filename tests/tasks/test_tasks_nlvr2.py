@@ -1,4 +1,4 @@
-"""NLVR2: statements become examples of two images, predictions CSV, bad files a message."""
+"""NLVR2: official files, examples, CSV predictions, scores and error messages."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def right(root: Path, split: str) -> dict[str, str]:
     return {example.id: example.targets[0][0] for example in TASK.load(root, split)}
 
 
-def test_an_example_holds_prompt_both_images_and_a_word() -> None:
+def test_an_example_has_prompt_both_images_and_answer_word() -> None:
     examples = TASK.load(FIXTURE, "dev")
     assert examples[0].id == "dev-5-0-0"
     assert examples[0].image_ids == ("dev-5-0-img0", "dev-5-0-img1")
@@ -57,7 +57,7 @@ def test_scores_are_fractions_with_both_subsets() -> None:
     assert (score.reasons, score.per_example["dev-5-1-0"]) == ({}, 0.0)
 
 
-def test_absent_subsets_are_none_with_a_reason(root: Path) -> None:
+def test_missing_subsets_are_none_with_a_reason(root: Path) -> None:
     (root / "nlvr2" / "balanced_dev.json").unlink()
     score = TASK.score(right(root, "dev"), root, "dev")
     assert set(score.reasons) == {"balanced_accuracy", "balanced_consistency"}
@@ -65,7 +65,7 @@ def test_absent_subsets_are_none_with_a_reason(root: Path) -> None:
     assert score.metrics["unbalanced_accuracy"] == 1.0
 
 
-def test_subsets_may_lie_in_their_official_folders(root: Path) -> None:
+def test_subsets_may_be_in_their_official_folders(root: Path) -> None:
     folder = root / "nlvr2" / "balanced"
     folder.mkdir()
     (root / "nlvr2" / "balanced_dev.json").rename(folder / "balanced_dev.json")
@@ -89,7 +89,7 @@ def test_statements_without_labels_have_no_targets_and_no_score(root: Path) -> N
         TASK.load(root, "dev")
 
 
-def test_the_list_of_lxmert_stands_in_for_an_absent_file(root: Path) -> None:
+def test_an_lxmert_file_replaces_a_missing_file(root: Path) -> None:
     examples = TASK.load(root, "test1")
     assert examples[0].image_ids == ("test1-5-0-img0", "test1-5-0-img1")
     assert examples[0].targets == (("true", 1.0),)
@@ -97,7 +97,7 @@ def test_the_list_of_lxmert_stands_in_for_an_absent_file(root: Path) -> None:
     assert TASK.load(root, "train")[0] == examples[0]
 
 
-def test_sentences_may_hold_line_separators(root: Path) -> None:
+def test_sentences_may_contain_line_separators(root: Path) -> None:
     rows = statements(root / "nlvr2" / "dev.json")
     rows[0]["sentence"] = "One\u2028kettle\u0085here."
     write_lines(root / "nlvr2" / "dev.json", rows)
@@ -107,14 +107,14 @@ def test_sentences_may_hold_line_separators(root: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("label", "true", "line 2 has label 'true'; expected 'True' or 'False', in this case"),
+        ("label", "true", "line 2 has label 'true'; expected 'True' or 'False', capitalized"),
         ("label", True, "line 2 has label True"),
         ("identifier", "dev-5-1", "line 2 has identifier 'dev-5-1'; expected split-set-pair"),
         ("identifier", "dev-5-0-0", r"1 values of identifier occur more than once \(dev-5-0-0\)"),
         ("sentence", None, "line 2 has sentence None"),
     ],
 )
-def test_one_clear_message_for_a_wrong_statement(
+def test_malformed_statements_are_explained(
     root: Path, field: str, value: object, message: str
 ) -> None:
     rows = statements(root / "nlvr2" / "dev.json")
@@ -127,7 +127,7 @@ def test_one_clear_message_for_a_wrong_statement(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "no statements in it"),
+        ("", "contains no statements"),
         ('{"identifier": "dev-1-0-0", "sentence": "x"}\n\n', "line 2 is empty"),
         ('{"identifier": "dev-1-', "line 1 is not valid JSON"),
         ("7\n", "line 1 is an integer"),
@@ -140,7 +140,7 @@ def test_other_files_are_refused(root: Path, content: str, message: str) -> None
         TASK.load(root, "dev")
 
 
-def test_predictions_are_written_in_the_official_words(tmp_path: Path) -> None:
+def test_predictions_are_written_with_official_labels(tmp_path: Path) -> None:
     file = tmp_path / "predictions.csv"
     answers = {"dev-5-0-0": "true", "dev-5-1-0": "false", "dev-5-0-1": "yes,\nno"}
     TASK.write_predictions(answers, file)
@@ -148,19 +148,19 @@ def test_predictions_are_written_in_the_official_words(tmp_path: Path) -> None:
     assert TASK.read_predictions(file) == {**answers, "dev-5-0-1": ""}
 
 
-def test_odd_files_need_the_strict_reading(tmp_path: Path) -> None:
+def test_malformed_files_require_strict_scoring(tmp_path: Path) -> None:
     file = tmp_path / "predictions.csv"
     TASK.write_predictions(right(FIXTURE, "dev"), file)
     text = file.read_text(encoding="utf-8").replace("dev-5-0-0,True", "dev-5-0-0, True")
     file.write_text("identifier,prediction\n" + text.replace("False", "FALSE"), encoding="utf-8")
-    with pytest.raises(PredictionError, match="line 1 says 'prediction'"):
+    with pytest.raises(PredictionError, match="line 1 has the label 'prediction'"):
         TASK.read_predictions(file)
     assert TASK.score_strictly is not None
     assert TASK.score_strictly(file, FIXTURE, "dev").metrics["accuracy"] == 0.8
 
 
 @pytest.mark.parametrize("layout", ["same", "split"])
-def test_real_statements_load_and_their_images_are_there(shared_data: Path, layout: str) -> None:
+def test_real_statements_load_and_their_images_exist(shared_data: Path, layout: str) -> None:
     root = shared_data / "data" / "nlvr_real" / layout
     examples = TASK.load(root, "dev")
     assert len(examples) == 600
@@ -171,7 +171,7 @@ def test_real_statements_load_and_their_images_are_there(shared_data: Path, layo
     assert score.metrics["accuracy"] == pytest.approx(share)
 
 
-def test_official_dev_statements_score_as_the_official_script_says(
+def test_official_dev_statements_score_like_the_official_script(
     shared_data: Path, tmp_path: Path
 ) -> None:
     official = shared_data / "reference" / "evaluators" / "nlvr2"
@@ -182,15 +182,15 @@ def test_official_dev_statements_score_as_the_official_script_says(
     predictions = TASK.read_predictions(official / "pred_acc75.csv")
     metrics = TASK.score(predictions, tmp_path, "dev").metrics
     expected = json.loads((official / "expected.json").read_text(encoding="utf-8"))
-    wanted = expected["results"]["pred_acc75.csv"]
+    scores = expected["results"]["pred_acc75.csv"]
     assert (metrics["accuracy"], metrics["consistency"]) == (
-        wanted["accuracy"],
-        wanted["consistency"],
+        scores["accuracy"],
+        scores["consistency"],
     )
 
 
-def test_answers_are_written_as_they_are_scored(root: Path) -> None:
-    """Case does not count in the score, so it may not in the file either."""
+def test_written_answers_keep_their_score(root: Path) -> None:
+    """Scoring ignores case, so writing must too."""
     predictions = {id_: word.capitalize() for id_, word in right(root, "dev").items()}
     assert TASK.score(predictions, root, "dev").metrics["accuracy"] == 1.0
     TASK.write_predictions(predictions, root / "p.csv")

@@ -1,9 +1,8 @@
-"""A user's own JSONL: every task shape loads and scores, every fault is named with its line."""
+"""A user's own JSONL files: loading, scoring, and errors that name the line."""
 
 import json
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,9 @@ from tasks import (
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "your_own_data.md"
 
 
-def task_of(name: str) -> Task:
-    task = get_task(name)
-    return replace(task, answers_are="references") if name == "caption" else task
-
-
 def line(**changes: Any) -> dict[str, Any]:
-    whole = {"id": "k1", "images": ["a/kitchen.JPG"], "prompt": "what is red?", "answers": ["cup"]}
-    return {name: value for name, value in {**whole, **changes}.items() if value is not None}
+    fields = {"id": "k1", "images": ["a/kitchen.JPG"], "prompt": "what is red?", "answers": ["cup"]}
+    return {name: value for name, value in {**fields, **changes}.items() if value is not None}
 
 
 @pytest.fixture
@@ -41,19 +35,19 @@ def write(file: Path, *lines: object) -> None:
     file.write_text("".join(json.dumps(each) + "\n" for each in lines), encoding="utf-8")
 
 
-def test_the_template_of_each_task_loads(file: Path) -> None:
-    """What the document shows is what the loader takes."""
+def test_the_documented_examples_of_each_task_load(file: Path) -> None:
+    """The examples of the documentation are valid."""
     text = DOCUMENT.read_text(encoding="utf-8")
     shown = dict(re.findall(r"## (\w+)\n.*?```json\n(.*?)```", text, re.DOTALL))
     assert sorted(shown) == task_names()
     for name, lines in shown.items():
         file.write_text(lines, encoding="utf-8")
-        examples = load_own_examples(file, task_of(name))
+        examples = load_own_examples(file, get_task(name))
         assert len(examples) >= 2
         assert all(example.targets for example in examples)
 
 
-def test_examples_are_in_the_form_of_the_task(file: Path) -> None:
+def test_examples_follow_the_format_of_the_task(file: Path) -> None:
     write(file, line(), line(id=2, images=["v1.2"], prompt="vqa: how many?", answers=["Two"]))
     first, second = load_own_examples(file, get_task("vqa"))
     assert (first.id, second.id) == ("k1", "2")
@@ -63,21 +57,21 @@ def test_examples_are_in_the_form_of_the_task(file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\\kitchen.jpg", "C:\\a\\kitchen.PNG", "a\\b/kitchen"])
-def test_folders_may_be_written_as_on_windows(file: Path, name: str) -> None:
+def test_windows_paths_are_understood(file: Path, name: str) -> None:
     write(file, line(images=[name]))
     assert load_own_examples(file, get_task("vqa"))[0].image_ids == ("kitchen",)
 
 
 @pytest.mark.parametrize("name", ["/", "\\"])
-def test_a_folder_is_no_image(file: Path, name: str) -> None:
+def test_a_folder_is_not_an_image(file: Path, name: str) -> None:
     write(file, line(images=[name]))
-    with pytest.raises(FileFormatError, match="line 1 has the image .* expected a file's name"):
+    with pytest.raises(FileFormatError, match="line 1 has the image .* expected a file name"):
         load_own_examples(file, get_task("vqa"))
 
 
 def test_captions_have_no_prompt(file: Path) -> None:
     write(file, line(prompt=None, answers=["a cup", "a red cup"]))
-    (example,) = load_own_examples(file, task_of("caption"))
+    (example,) = load_own_examples(file, get_task("caption"))
     assert example.prompt == "caption: "
     assert example.targets == (("a cup", 1.0), ("a red cup", 1.0))
 
@@ -89,7 +83,7 @@ def test_nlvr2_takes_two_images_and_the_official_labels(file: Path) -> None:
     assert example.targets == (("true", 1.0),)
 
 
-def test_a_file_without_answers_is_for_prediction_only(file: Path) -> None:
+def test_a_file_without_answers_can_only_be_predicted(file: Path) -> None:
     write(file, line(answers=None), line(id="k2", answers=None))
     examples = load_own_examples(file, get_task("gqa"))
     assert [example.targets for example in examples] == [(), ()]
@@ -100,9 +94,9 @@ def test_a_file_without_answers_is_for_prediction_only(file: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "second", "message"),
     [
-        ("vqa", line(), "line 2 has the id 'k1' of line 1"),
+        ("vqa", line(), "line 2 has the ID 'k1' of line 1"),
         ("vqa", line(id=1.5), "line 2 has id 1.5"),
-        ("vqa", line(id=" "), "line 2 has an empty id"),
+        ("vqa", line(id=" "), "line 2 has an empty ID"),
         ("vqa", line(id="k2", images="a.jpg"), "line 2 has images 'a.jpg'.*expected a list"),
         ("vqa", line(id="k2", images=["a", "b"]), "line 2 has 2 images; vqa takes 1"),
         ("vqa", line(id="k2", images=[7]), "line 2 has 7 in 'images'"),
@@ -115,26 +109,24 @@ def test_a_file_without_answers_is_for_prediction_only(file: Path) -> None:
         ("vqa", line(id="k2", answers=["a", ""]), "line 2 has '' in 'answers'"),
         ("vqa", line(id="k2", answers="cup"), "line 2 has answers 'cup'"),
         ("vqa", ["k2"], "line 2 is a list"),
-        ("gqa", line(id="k2", answers=["a", "b"]), "line 2 has 2 answers; gqa knows one"),
-        ("caption", line(id="k2"), "has a prompt; caption has the same for all"),
+        ("gqa", line(id="k2", answers=["a", "b"]), "line 2 has 2 answers; gqa takes one"),
+        ("caption", line(id="k2"), "has a prompt; caption takes none"),
     ],
 )
-def test_faults_are_named_with_their_line(
-    task: str, second: object, message: str, file: Path
-) -> None:
+def test_errors_name_the_line(task: str, second: object, message: str, file: Path) -> None:
     write(file, line(prompt=None) if task == "caption" else line(), second)
     with pytest.raises(FileFormatError, match=message):
-        load_own_examples(file, task_of(task))
+        load_own_examples(file, get_task(task))
 
 
-def test_a_misspelt_field_on_every_line_is_not_taken_for_no_answers(file: Path) -> None:
+def test_a_misspelled_field_on_every_line_is_an_error(file: Path) -> None:
     write(file, {**line(answers=None), "answer": "cup"})
     with pytest.raises(FileFormatError, match="line 1 has no 'answers', but answer"):
         load_own_examples(file, get_task("vqa"))
 
 
 @pytest.mark.parametrize("answer", ["TRUE", "yes", "1"])
-def test_other_words_than_true_and_false_are_refused(answer: str, file: Path) -> None:
+def test_answers_other_than_true_and_false_are_refused(answer: str, file: Path) -> None:
     write(file, line(images=["l", "r"], answers=[answer]))
     with pytest.raises(FileFormatError, match="expected 'true' or 'false'"):
         load_own_examples(file, get_task("nlvr2"))
@@ -144,7 +136,7 @@ def test_other_words_than_true_and_false_are_refused(answer: str, file: Path) ->
     ("content", "message"),
     [("", "no examples"), ('{"id": "k1"', "line 1 is not valid JSON"), ("\n", "line 1 is empty")],
 )
-def test_what_is_no_jsonl_is_said(content: str, message: str, file: Path) -> None:
+def test_files_other_than_jsonl_are_refused(content: str, message: str, file: Path) -> None:
     file.write_text(content)
     with pytest.raises(FileFormatError, match=message):
         load_own_examples(file, get_task("vqa"))
@@ -181,7 +173,7 @@ def test_scores_follow_the_rules_of_the_task(
         ("nlvr2", {"images": ["l", "r"], "answers": ["true"]}, 1.0),
     ],
 )
-def test_an_interval_and_the_majority_stand_beside_what_is_right_or_wrong(
+def test_exact_match_scores_include_interval_and_majority(
     task: str, given: dict[str, Any], best: float | None, file: Path
 ) -> None:
     write(file, *(line(id=f"k{n}", **given) for n in range(20)))
@@ -194,22 +186,22 @@ def test_an_interval_and_the_majority_stand_beside_what_is_right_or_wrong(
     assert score.metrics["accuracy_interval"] == pytest.approx([0.0, 0.1611 * best], abs=1e-2)
 
 
-def test_captions_are_scored_as_official_ones(file: Path) -> None:
+def test_captions_are_scored_by_the_official_metrics(file: Path) -> None:
     if shutil.which("java") is None:
         pytest.skip("scoring needs java")
     lines = [line(id=f"k{n}", prompt=None, answers=[text]) for n, text in enumerate("ab")]
     write(file, *lines)
-    score = score_own_predictions({"k0": "a", "k1": "b"}, file, task_of("caption"))
+    score = score_own_predictions({"k0": "a", "k1": "b"}, file, get_task("caption"))
     assert score.metrics["bleu_1"] == pytest.approx(1)
     assert score.per_example.keys() == {"k0", "k1"}
 
 
-def test_own_files_take_the_place_of_splits(file: Path, tmp_path: Path) -> None:
+def test_own_files_replace_the_splits(file: Path, tmp_path: Path) -> None:
     write(file, line(), line(id="k2"))
     task = with_own_files(get_task("vqa"), {"train": file, "val": file})
     assert task.splits == ("train", "val")
     assert task.load(tmp_path / "nowhere", "train").ids() == ["k1", "k2"]
-    with pytest.raises(InputError, match="'test'; there are: train, val"):
+    with pytest.raises(InputError, match="'test'; available: train, val"):
         task.load(tmp_path, "test")
     predictions = {"k1": "cup", "k2": "plate"}
     task.write_predictions(predictions, tmp_path / "predictions.json")
@@ -235,7 +227,7 @@ def predicted(path: Path, *answers: str) -> Path:
 
 @pytest.mark.parametrize("label", ["True", "true", " True "])
 @pytest.mark.parametrize("prediction", ["True", "true", " true\t"])
-def test_labels_and_predictions_of_nlvr2_are_read_alike(
+def test_labels_and_predictions_of_nlvr2_are_read_the_same_way(
     label: str, prediction: str, file: Path, tmp_path: Path
 ) -> None:
     task = own_nlvr2(file, label, "False")
@@ -244,7 +236,7 @@ def test_labels_and_predictions_of_nlvr2_are_read_alike(
 
 
 @pytest.mark.parametrize("answer", ["yes", "1", "TRUE", "True.", " ", "true false"])
-def test_a_prediction_that_is_neither_word_is_named(
+def test_a_prediction_that_is_neither_word_is_an_error(
     answer: str, file: Path, tmp_path: Path
 ) -> None:
     task = own_nlvr2(file, "True", "False")
@@ -252,7 +244,7 @@ def test_a_prediction_that_is_neither_word_is_named(
         task.read_predictions(predicted(tmp_path / "p.json", "True", answer))
 
 
-def test_other_answers_of_a_model_are_wrong_and_written_as_none(file: Path, tmp_path: Path) -> None:
+def test_other_answers_of_a_model_are_wrong_and_written_empty(file: Path, tmp_path: Path) -> None:
     task = own_nlvr2(file, "True", "False")
     answers = {"k0": "True", "k1": "a dog"}
     score = task.score(answers, tmp_path, "val")
@@ -264,7 +256,7 @@ def test_other_answers_of_a_model_are_wrong_and_written_as_none(file: Path, tmp_
 
 
 @pytest.mark.parametrize("label", ["cup", " cup", "cup\n"])
-def test_spaces_around_labels_and_predictions_count_alike(label: str, file: Path) -> None:
+def test_spaces_around_labels_and_predictions_are_ignored(label: str, file: Path) -> None:
     write(file, line(answers=[label]))
     for prediction in ("cup", "cup ", "\tcup"):
         score = score_own_predictions({"k1": prediction}, file, get_task("gqa"))
@@ -272,20 +264,20 @@ def test_spaces_around_labels_and_predictions_count_alike(label: str, file: Path
 
 
 @pytest.mark.parametrize("prediction", ["Cup", "cup.", "CUP .", "cup . "])
-def test_a_note_says_what_the_form_of_answers_costs(prediction: str, file: Path) -> None:
+def test_a_note_reports_points_lost_by_formatting(prediction: str, file: Path) -> None:
     write(file, line(), line(id="k2"), line(id="k3"), line(id="k4"))
     predictions = {"k1": prediction, "k2": "cup", "k3": "cups", "k4": "a cup"}
     score = score_own_predictions(predictions, file, get_task("gqa"))
     assert score.metrics["accuracy"] == 25.0, "the rules stay as they are"
     (note,) = score.notes
-    assert note.startswith("1 of 4 predictions differ from a right answer only in case, spaces")
+    assert note.startswith("1 of 4 predictions differ from a correct answer only in case, spaces")
     assert "costs 25.00 percentage points" in note
     right = dict.fromkeys(predictions, "cup")
     assert not score_own_predictions(right, file, get_task("gqa")).notes
 
 
-def test_the_note_follows_the_rules_of_people(file: Path) -> None:
-    """Ten people who agree are compared exactly, which is the official rule; others are not."""
+def test_the_note_follows_the_rules_for_several_people(file: Path) -> None:
+    """Ten identical answers are compared exactly, which is the official rule; others are not."""
     write(file, line(answers=["cup"] * 10), line(id="k2", answers=["cup"]))
     predictions = {"k1": "Cup.", "k2": "Cup."}
     score = score_own_predictions(predictions, file, get_task("vqa"))
@@ -308,36 +300,36 @@ def test_a_byte_order_mark_before_own_examples_is_skipped(file: Path) -> None:
         (r'{"id": "\ud800"}', "line 1.*not valid Unicode"),
     ],
 )
-def test_lines_that_contradict_themselves_are_named(text: str, message: str, file: Path) -> None:
+def test_ambiguous_lines_are_refused(text: str, message: str, file: Path) -> None:
     file.write_text(text)
     with pytest.raises(FileFormatError, match=message):
         load_own_examples(file, get_task("vqa"))
 
 
-def test_files_joined_from_several_hold_more_than_one_byte_order_mark(file: Path) -> None:
+def test_concatenated_files_may_contain_several_byte_order_marks(file: Path) -> None:
     mark = "\ufeff"
     file.write_text("".join(f"{mark}{json.dumps(line(id=id_))}\n" for id_ in ("k1", "k2")))
     assert load_own_examples(file, get_task("vqa")).ids() == ["k1", "k2"]
 
 
-def test_letters_in_another_form_of_unicode_are_counted_as_a_matter_of_form(file: Path) -> None:
+def test_unicode_normalization_counts_as_formatting(file: Path) -> None:
     write(file, line(answers=["caf\u00e9"]))
     (note,) = score_own_predictions({"k1": "cafe\u0301"}, file, get_task("gqa")).notes
-    assert note.startswith("1 of 1 predictions differ from a right answer only in case")
+    assert note.startswith("1 of 1 predictions differ from a correct answer only in case")
 
 
 @pytest.mark.parametrize("files", [None, 5, "own.jsonl", ["own.jsonl"], {}, {5: "a"}, {" ": "a"}])
-def test_files_are_given_by_the_names_of_their_splits(files: Any) -> None:
+def test_files_must_be_a_dictionary_of_splits(files: Any) -> None:
     with pytest.raises(InputError, match="files of examples are .*expected a dictionary of splits"):
         with_own_files(get_task("vqa"), files)
 
 
-def test_a_file_of_a_split_is_a_path() -> None:
+def test_the_file_of_a_split_must_be_a_path() -> None:
     with pytest.raises(InputError, match=r"the file of train is 5 \(int\): expected a path"):
         with_own_files(get_task("vqa"), {"train": 5})  # type: ignore[dict-item]
 
 
-def test_the_name_of_a_task_is_no_task(file: Path) -> None:
+def test_a_task_name_is_not_a_task(file: Path) -> None:
     write(file, line())
     name: Any = "vqa"
     for call in (
@@ -345,5 +337,5 @@ def test_the_name_of_a_task_is_no_task(file: Path) -> None:
         lambda: load_own_examples(file, name),
         lambda: score_own_predictions({"k1": "cup"}, file, name),
     ):
-        with pytest.raises(InputError, match=r"the task is 'vqa' \(str\): expected a Task"):
+        with pytest.raises(InputError, match=r"task is 'vqa' \(str\): expected a Task"):
             call()

@@ -1,4 +1,4 @@
-"""Derived files: the splits VL-T5 made, and lists of answers."""
+"""Derived files: VL-T5's Karpathy splits, and answer lists."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """VQA's fixture, with an invented Karpathy file for its images."""
+    """VQA's fixture, with a made-up Karpathy file for its images."""
     root = tmp_path / "root"
     shutil.copytree(FIXTURES / "vqa" / "vqa", root / "vqa")
     (root / "vqa" / "karpathy_test.json").unlink()
@@ -36,12 +36,12 @@ def root(tmp_path: Path) -> Path:
 
 
 def prepare(root: Path, name: str = "vqa", **options: Any) -> list[Prepared]:
-    make = get_task(name).prepare
-    assert make is not None
-    return list(make(root, **{"min_count": 1, "overwrite": False, **options}))
+    prepare_files = get_task(name).prepare
+    assert prepare_files is not None
+    return list(prepare_files(root, **{"min_count": 1, "overwrite": False, **options}))
 
 
-def test_karpathy_splits_divide_all_questions_and_keep_their_answers(root: Path) -> None:
+def test_karpathy_splits_partition_all_questions_with_their_answers(root: Path) -> None:
     assert all(each.written for each in prepare(root))
     task = get_task("vqa")
     official = {
@@ -60,7 +60,7 @@ def test_karpathy_splits_divide_all_questions_and_keep_their_answers(root: Path)
     }
 
 
-def test_a_derived_split_scores_as_its_official_questions_do(root: Path) -> None:
+def test_a_derived_split_scores_like_its_official_questions(root: Path) -> None:
     prepare(root)
     task = get_task("vqa")
     ids = task.load(root, "karpathy_test").ids()
@@ -71,7 +71,7 @@ def test_a_derived_split_scores_as_its_official_questions_do(root: Path) -> None
     assert part == {id_: every[id_] for id_ in ids}
 
 
-def test_what_is_there_is_kept_unless_told_otherwise(root: Path) -> None:
+def test_existing_files_are_kept_unless_overwritten(root: Path) -> None:
     prepare(root)
     file = root / "vqa" / "trainval_label2ans.json"
     kept = file.stat().st_mtime_ns
@@ -81,29 +81,29 @@ def test_what_is_there_is_kept_unless_told_otherwise(root: Path) -> None:
     assert all(each.written for each in prepare(root, overwrite=True))
 
 
-def test_answers_are_counted_and_their_inverse_written(root: Path) -> None:
+def test_the_answer_list_and_its_inverse_are_written(root: Path) -> None:
     first = prepare(root)[0]
     answers = json.loads((root / "vqa" / "trainval_label2ans.json").read_text())
     labels = json.loads((root / "vqa" / "trainval_ans2label.json").read_text())
     assert [labels[answer] for answer in answers] == list(range(len(answers)))
     assert first.note.startswith(f"{len(answers):,} answers, each of at least 1 examples")
-    assert "not the 3,129 of the usual list" in first.note
+    assert "not the 3,129 of the standard list" in first.note
 
 
-def test_too_high_a_count_says_so(root: Path) -> None:
+def test_too_high_a_minimum_count_is_an_error(root: Path) -> None:
     with pytest.raises(InputError, match="no answer occurs at least 999"):
         prepare(root, min_count=999)
 
 
-def test_the_usual_count_is_the_task_s_own_and_the_note_says_what_it_covers(
+def test_the_default_count_is_the_task_s_and_the_note_reports_coverage(
     root: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="no answer occurs at least 9"):
         prepare(root, min_count=None)
-    assert "100.0 % of whose answers are on the list" in prepare(root)[0].note
+    assert "covering 100.0 % of their answers" in prepare(root)[0].note
     shutil.copytree(FIXTURES / "gqa" / "gqa", tmp_path / "copy" / "gqa")
     (listed,) = prepare(tmp_path / "copy", "gqa", min_count=None)
-    assert "each of at least 1 examples of train and val, 100.0 % of" in listed.note
+    assert "each of at least 1 examples of train and val, covering 100.0 %" in listed.note
 
 
 def test_an_inverse_of_another_list_is_an_error(root: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_missing_karpathy_file_is_named_with_its_address(root: Path) -> None:
     assert (root / "vqa" / "trainval_label2ans.json").exists()
 
 
-def test_images_the_karpathy_file_does_not_list_are_counted(root: Path) -> None:
+def test_unlisted_images_are_counted(root: Path) -> None:
     file = root / "coco" / "dataset_coco.json"
     rows = json.loads(file.read_text())["images"]
     file.write_text(json.dumps({"images": rows[1:]}))
@@ -137,9 +137,9 @@ def test_an_unknown_mark_is_an_error(root: Path) -> None:
         prepare(root)
 
 
-def test_the_answers_of_gqa_are_listed(tmp_path: Path) -> None:
+def test_the_answer_list_of_gqa_is_complete(tmp_path: Path) -> None:
     shutil.copytree(FIXTURES / "gqa" / "gqa", tmp_path / "gqa")
-    (made,) = prepare(tmp_path, "gqa")
+    (prepared,) = prepare(tmp_path, "gqa")
     task = get_task("gqa")
     expected = {
         answer
@@ -147,11 +147,11 @@ def test_the_answers_of_gqa_are_listed(tmp_path: Path) -> None:
         for example in task.load(tmp_path, split)
         for answer, _ in example.targets
     }
-    assert set(json.loads(made.path.read_text())) == expected
+    assert set(json.loads(prepared.path.read_text())) == expected
 
 
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400"])
-def test_numbers_that_json_does_not_have_are_named(root: Path, number: str) -> None:
+def test_numbers_that_json_does_not_allow_are_refused(root: Path, number: str) -> None:
     path = root / "vqa" / "v2_mscoco_val2014_annotations.json"
     annotations = json.loads(path.read_text())
     answer = annotations["annotations"][0]["answers"][0]

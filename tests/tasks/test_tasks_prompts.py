@@ -1,11 +1,12 @@
-"""What a prompt begins with can be changed, and nothing else changes with it."""
+"""The prefix of the prompts belongs to the task and is kept apart from the texts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tasks import get_task, task_names, with_own_files, with_prompt_prefix
+from tasks import Example, get_task, with_own_files
 
 
 @pytest.fixture
@@ -21,26 +22,42 @@ def data_root(tmp_path: Path) -> Path:
 
 
 def test_only_the_prefix_changes(data_root: Path) -> None:
-    """A text that begins with the prefix itself keeps it: only the first is the task's."""
+    """A text that itself begins with the prefix keeps it."""
     task = get_task("gqa")
     before = task.load(data_root, "val")
-    after = with_prompt_prefix(task, "gpa: ").load(data_root, "val")
+    after = replace(task, prompt_prefix="gpa: ").load(data_root, "val")
     assert [example.prompt for example in after] == ["gpa: gqa: is it 1?", "gpa: gqa: is it 2?"]
     assert after[1].prompt == "gpa: gqa: is it 2?"
+    assert [example.text for example in after] == [example.text for example in before]
+    assert after[0].text == "gqa: is it 1?"
     assert [example.targets for example in after] == [example.targets for example in before]
     assert (after.ids(), after.image_ids(), len(after)) == (before.ids(), before.image_ids(), 2)
 
 
-@pytest.mark.parametrize("name", task_names())
-def test_the_tasks_own_prefix_leaves_it_as_it_is(name: str) -> None:
-    task = get_task(name)
-    assert with_prompt_prefix(task, task.prompt_prefix) is task
+def test_another_prefix_reads_the_same_cached_file(data_root: Path, cache: Path) -> None:
+    task = get_task("gqa")
+    task.load(data_root, "val")
+    (file,) = cache.iterdir()
+    assert task.prompt_prefix.encode() * 2 not in file.read_bytes()
+    written = file.stat().st_mtime_ns
+    replace(task, prompt_prefix="gpa: ").load(data_root, "val")
+    assert (list(cache.iterdir()), file.stat().st_mtime_ns) == ([file], written)
 
 
-def test_own_files_get_the_prefix_whatever_was_cached_before(tmp_path: Path) -> None:
+def test_an_example_without_a_prefix_is_all_text() -> None:
+    example = Example(id="1", image_ids=("i",), prompt="vqa: what?", targets=())
+    assert example.text == "vqa: what?"
+    assert replace(example, prefix="vqa: ").text == "what?"
+    assert replace(example, prefix="vqa: ") == example
+
+
+@pytest.mark.parametrize("prompt", ["is it red?", "gpa: is it red?"])
+def test_own_files_get_the_prefix_regardless_of_the_cache(tmp_path: Path, prompt: str) -> None:
+    """A prompt that already begins with the task's prefix does not get it twice."""
     file = tmp_path / "own.jsonl"
-    row = {"id": "k", "images": ["a.jpg"], "prompt": "is it red?", "answers": ["yes"]}
+    row = {"id": "k", "images": ["a.jpg"], "prompt": prompt, "answers": ["yes"]}
     file.write_text(json.dumps(row) + "\n", encoding="utf-8")
     for prefix in ("gqa: ", "gpa: "):
-        task = with_own_files(with_prompt_prefix(get_task("gqa"), prefix), {"val": file})
-        assert task.load(tmp_path, "val")[0].prompt == f"{prefix}is it red?"
+        task = with_own_files(replace(get_task("gqa"), prompt_prefix=prefix), {"val": file})
+        text = "is it red?" if prefix == "gpa: " else prompt
+        assert task.load(tmp_path, "val")[0].prompt == f"{prefix}{text}"

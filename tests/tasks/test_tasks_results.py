@@ -1,4 +1,4 @@
-"""Predictions files of the servers that take a JSON list: as they take it, and read with care."""
+"""Predictions files that are JSON lists: writing, reading and error messages."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from eval.errors import FileFormatError, InputError, PredictionError
 from tasks import Task, get_task
 
-# What each server takes as one answer, and an id of the wrong kind.
+# One answer in the format of each server, and an ID of the wrong type.
 OFFICIAL: dict[str, tuple[dict[str, Any], object]] = {
     "vqa": ({"question_id": 42, "answer": "yes"}, "42"),
     "gqa": ({"questionId": "0042", "prediction": "yes"}, 42),
@@ -46,7 +46,7 @@ def refused(task: Task, file: Path, results: object, error: type[InputError]) ->
     return str(raised.value)
 
 
-def test_predictions_are_written_as_the_server_takes_them(
+def test_predictions_are_written_in_the_server_format(
     task: Task, one: dict[str, Any], file: Path
 ) -> None:
     id_field, answer_field = one
@@ -55,20 +55,20 @@ def test_predictions_are_written_as_the_server_takes_them(
     assert json.loads(file.read_text(encoding="utf-8")) == [one, other]
 
 
-def test_an_id_of_another_kind_is_named(name: str, one: dict[str, Any], file: Path) -> None:
+def test_ids_of_another_type_are_refused(name: str, one: dict[str, Any], file: Path) -> None:
     id_field, _ = one
     wrong = OFFICIAL[name][1]
     message = refused(get_task(name), file, [one, {**one, id_field: wrong}], FileFormatError)
     assert f"[1] has {id_field} {wrong!r}, a" in message
 
 
-def test_an_answer_must_be_there_and_a_text(task: Task, one: dict[str, Any], file: Path) -> None:
+def test_an_answer_must_be_a_string(task: Task, one: dict[str, Any], file: Path) -> None:
     id_field, answer_field = one
     without = [{id_field: one[id_field]}]
     assert f"[0] has no {answer_field!r}" in refused(task, file, without, FileFormatError)
     for value, kind in ((None, "null"), (0.5, "a number"), (True, "true or false")):
         message = refused(task, file, [{**one, answer_field: value}], FileFormatError)
-        assert f"[0] has {answer_field} {value}, {kind}; expected a text" in message
+        assert f"[0] has {answer_field} {value}, {kind}; expected a string" in message
 
 
 def test_the_document_must_be_a_list_of_objects(
@@ -76,11 +76,11 @@ def test_the_document_must_be_a_list_of_objects(
 ) -> None:
     id_field, _ = one
     message = refused(task, file, {"42": "yes"}, FileFormatError)
-    assert f'the document is an object; expected predictions, [{{"{id_field}"' in message
-    assert "[0] is a text; expected an object" in refused(task, file, ["yes"], FileFormatError)
+    assert f'document is an object; expected a list, predictions, [{{"{id_field}"' in message
+    assert "[0] is a string; expected an object" in refused(task, file, ["yes"], FileFormatError)
 
 
-def test_two_answers_to_one_example_are_counted_and_named(
+def test_repeated_answers_are_counted_and_named(
     task: Task, one: dict[str, Any], file: Path
 ) -> None:
     id_field, answer_field = one
@@ -90,7 +90,7 @@ def test_two_answers_to_one_example_are_counted_and_named(
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])
-def test_objects_on_lines_of_their_own_are_read_like_the_list(
+def test_json_lines_are_read_like_a_list(
     task: Task, one: dict[str, Any], file: Path, ending: str
 ) -> None:
     id_field, answer_field = one
@@ -107,7 +107,7 @@ def test_objects_on_lines_of_their_own_are_read_like_the_list(
     ("second", "message"),
     [("{", "line 2 is not valid JSON"), ("", "line 2 is empty"), ("[]", "line 2 is a list")],
 )
-def test_faulty_lines_are_named(
+def test_malformed_lines_are_named(
     task: Task, one: dict[str, Any], file: Path, second: str, message: str
 ) -> None:
     file.write_text("\n".join([json.dumps(one), second, json.dumps(one)]), encoding="utf-8")
@@ -120,7 +120,7 @@ def test_a_byte_order_mark_is_skipped(task: Task, one: dict[str, Any], file: Pat
     assert len(task.read_predictions(file)) == 1
 
 
-def test_an_id_that_the_file_cannot_hold_is_named(tmp_path: Path) -> None:
+def test_an_id_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(PredictionError, match="prediction of 'a' cannot be written: .*integer"):
         get_task("vqa").write_predictions({"a": "yes"}, tmp_path / "predictions.json")
     assert not any(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Files for test servers: what is written passes the check, what is wrong is named."""
+"""Submissions: written files pass the check, and errors are explained."""
 
 import json
 import os
@@ -10,22 +10,10 @@ from pathlib import Path
 import pytest
 
 from eval.errors import FileFormatError, InputError, PredictionError
-from tasks import Submission, Task, get_task
+from tasks import Task, get_task
 from tasks._submission import check_submission, write_submission
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
-
-# What the server of caption challenges takes, whether or not the task says so yet.
-CAPTIONS = Submission(
-    server="COCO",
-    splits=("val2014", "test2014"),
-    file_name="captions_{split}_{name}_results.json",
-    archive_name="captions_{name}_results.zip",
-)
-
-
-def caption_task() -> Task:
-    return replace(get_task("caption"), submission=CAPTIONS)
 
 
 def answers(task: Task, root: Path, split: str, answer: str = "yes") -> dict[str, str]:
@@ -40,7 +28,7 @@ def answers(task: Task, root: Path, split: str, answer: str = "yes") -> dict[str
         ("nlvr2", "dev", "nlvr2_dev_my-run.csv", "true"),
     ],
 )
-def test_what_is_written_passes(
+def test_written_submissions_pass_the_check(
     name: str, split: str, file: str, answer: str, tmp_path: Path
 ) -> None:
     task, root = get_task(name), FIXTURES / name
@@ -53,11 +41,11 @@ def test_what_is_written_passes(
     assert check.answers == {split: len(predictions)}
     published = task.sizes[split].examples
     assert any(f"{published:,} officially" in note for note in check.notes)
-    assert not any("organisers call" in note for note in check.notes)
+    assert not any("official file name is" in note for note in check.notes)
 
 
-def test_captions_go_into_one_archive_once_both_splits_are_there(tmp_path: Path) -> None:
-    task, root = caption_task(), FIXTURES / "caption"
+def test_captions_are_archived_once_both_splits_are_written(tmp_path: Path) -> None:
+    task, root = get_task("caption"), FIXTURES / "caption"
     first, second = (
         write_submission(
             task, answers(task, root, split, "a dog"), root, split, tmp_path, name="lst"
@@ -79,10 +67,13 @@ def test_captions_go_into_one_archive_once_both_splits_are_there(tmp_path: Path)
     ("members", "message"),
     [
         (["captions_val2014_lst_results.json"], "expected exactly captions_val2014_<name>"),
-        (["a/captions_val2014_x_results.json", "captions_test2014_x_results.json"], "in no folder"),
+        (
+            ["a/captions_val2014_x_results.json", "captions_test2014_x_results.json"],
+            "without folders",
+        ),
         (
             ["captions_val2014_x_results.json", "captions_test2014_y_results.json"],
-            "different names, x and y",
+            "different methods, x and y",
         ),
     ],
 )
@@ -94,11 +85,11 @@ def test_archives_with_wrong_names_are_refused(
         for member in members:
             archive.writestr(member, "[]")
     with pytest.raises(FileFormatError, match=message):
-        check_submission(caption_task(), path, FIXTURES / "caption", "val2014")
+        check_submission(get_task("caption"), path, FIXTURES / "caption", "val2014")
 
 
-def test_an_archive_is_checked_inside(tmp_path: Path) -> None:
-    task, root = caption_task(), FIXTURES / "caption"
+def test_the_files_in_an_archive_are_checked(tmp_path: Path) -> None:
+    task, root = get_task("caption"), FIXTURES / "caption"
     path = tmp_path / "results.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for split in ("val2014", "test2014"):
@@ -117,18 +108,18 @@ def test_an_archive_is_checked_inside(tmp_path: Path) -> None:
         (
             lambda rows: [*rows, {"question_id": 1, "answer": "yes"}],
             PredictionError,
-            "1 predictions are of other examples",
+            "1 predictions belong to other examples",
         ),
         (
             lambda rows: [{**row, "question_id": str(row["question_id"])} for row in rows],
             FileFormatError,
             "expected an integer",
         ),
-        (lambda rows: [{**row, "answer": 1} for row in rows], FileFormatError, "expected a text"),
-        (lambda rows: {"results": rows}, FileFormatError, "a list"),
+        (lambda rows: [{**row, "answer": 1} for row in rows], FileFormatError, "expected a string"),
+        (lambda rows: {"results": rows}, FileFormatError, "a JSON list"),
     ],
 )
-def test_faults_of_vqa_files_are_named(
+def test_errors_in_vqa_files_are_explained(
     change: object, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     assert callable(change)
@@ -141,17 +132,17 @@ def test_faults_of_vqa_files_are_named(
         check_submission(task, path, root, "test-dev2015")
 
 
-def test_what_is_odd_but_no_mistake_is_noted(tmp_path: Path) -> None:
+def test_unusual_but_valid_submissions_get_notes(tmp_path: Path) -> None:
     task, root = get_task("vqa"), FIXTURES / "vqa"
     path = tmp_path / "mine.json"
     task.write_predictions(answers(task, root, "val2014", ""), path)
     notes = check_submission(task, path, root, "val2014").notes
     assert any("not mine.json" in note for note in notes)
     assert any("answers of val2014 are empty" in note for note in notes)
-    assert any("takes test-dev2015 and test2015, not val2014" in note for note in notes)
+    assert any("accepts test-dev2015 and test2015, not val2014" in note for note in notes)
 
 
-def test_archives_where_the_server_takes_a_file_are_refused(tmp_path: Path) -> None:
+def test_archives_are_refused_if_the_server_takes_a_file(tmp_path: Path) -> None:
     path = tmp_path / "results.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("results.json", "[]")
@@ -159,7 +150,7 @@ def test_archives_where_the_server_takes_a_file_are_refused(tmp_path: Path) -> N
         check_submission(get_task("vqa"), path, FIXTURES / "vqa", "test-dev2015")
 
 
-def test_a_task_without_a_server_says_so(tmp_path: Path) -> None:
+def test_a_task_without_a_server_is_an_error(tmp_path: Path) -> None:
     task = replace(get_task("vqa"), submission=None)
     with pytest.raises(InputError, match="no public test server"):
         check_submission(task, tmp_path / "x.json", FIXTURES / "vqa", "val2014")
@@ -178,8 +169,8 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["vqa", "gqa"])
-def test_forms_that_only_this_program_reads_are_not_in_order(name: str, tmp_path: Path) -> None:
-    """Predictions may have a mark in front or stand on lines; what a server gets may not."""
+def test_formats_that_servers_do_not_accept_are_refused(name: str, tmp_path: Path) -> None:
+    """Predictions may begin with a byte-order mark or be JSON Lines; submissions may not."""
     task, root = get_task(name), FIXTURES / name
     split = {"vqa": "test-dev2015", "gqa": "val"}[name]
     path = tmp_path / "results.json"
@@ -190,11 +181,11 @@ def test_forms_that_only_this_program_reads_are_not_in_order(name: str, tmp_path
     with pytest.raises(FileFormatError, match="begins with a byte-order mark"):
         check_submission(task, path, root, split)
     path.write_text("\n".join(map(json.dumps, json.loads(plain))), encoding="utf-8")
-    with pytest.raises(FileFormatError, match="is not a list; expected one list"):
+    with pytest.raises(FileFormatError, match="is not a JSON list; expected one list"):
         check_submission(task, path, root, split)
 
 
-def test_a_pipe_is_no_submission(tmp_path: Path) -> None:
+def test_a_pipe_is_not_a_submission(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "results.json")
     with pytest.raises(InputError):
         check_submission(get_task("gqa"), tmp_path / "results.json", FIXTURES / "gqa", "val")

@@ -1,4 +1,4 @@
-"""VQA: official files become examples, predictions become official scores, bad files a message."""
+"""VQA: official files, examples, scores and error messages."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def edit(file: Path, change: Callable[[Any], object]) -> None:
     file.write_text(json.dumps(document), encoding="utf-8")
 
 
-def test_an_example_holds_prompt_image_and_weighted_answers() -> None:
+def test_an_example_has_prompt_image_and_weighted_answers() -> None:
     example = TASK.load(FIXTURE, "val2014")[0]
     assert example.id == "42000"
     assert example.image_ids == ("COCO_val2014_000000000042",)
@@ -39,13 +39,13 @@ def test_an_example_holds_prompt_image_and_weighted_answers() -> None:
     )
 
 
-def test_targets_are_normalised_only_where_the_metric_normalises() -> None:
+def test_targets_are_normalised_only_if_the_metric_normalises() -> None:
     examples = TASK.load(FIXTURE, "val2014")
     assert examples[2].targets == (("2", 1.0), ("3", pytest.approx(0.9)))
     assert examples[4].targets == (("four", 1.0),)
 
 
-def test_test_dev_questions_point_at_test_images_and_have_no_targets() -> None:
+def test_test_dev_questions_have_test_images_and_no_targets() -> None:
     examples = TASK.load(FIXTURE, "test-dev2015")
     assert examples.image_ids() == ["COCO_test2015_000000000016"]
     assert [examples[n].targets for n in range(len(examples))] == [(), ()]
@@ -54,7 +54,7 @@ def test_test_dev_questions_point_at_test_images_and_have_no_targets() -> None:
 
 
 @pytest.mark.parametrize(("split", "ids"), [("karpathy_test", 2), ("minival", 3)])
-def test_derived_splits_are_scored_by_official_answers(split: str, ids: int) -> None:
+def test_derived_splits_are_scored_with_official_answers(split: str, ids: int) -> None:
     derived = TASK.load(FIXTURE, split)
     official = TASK.load(FIXTURE, "val2014")
     of_id = {official[n].id: official[n] for n in range(len(official))}
@@ -66,14 +66,14 @@ def test_derived_splits_are_scored_by_official_answers(split: str, ids: int) -> 
     assert list(score.per_example) == derived.ids()
 
 
-def test_a_karpathy_file_with_answers_needs_no_other(root: Path) -> None:
+def test_a_karpathy_file_with_answers_needs_no_annotations(root: Path) -> None:
     (root / "vqa" / ANNOTATIONS).unlink()
     assert len(TASK.load(root, "karpathy_test")) == 2
     with pytest.raises(InputError, match=ANNOTATIONS):
         TASK.load(root, "minival")
 
 
-def test_karpathy_answers_may_be_plain_texts(root: Path) -> None:
+def test_karpathy_answers_may_be_strings(root: Path) -> None:
     def plain(items: list[dict[str, Any]]) -> None:
         for item in items:
             item["answers"] = [answer["answer"] for answer in item["answers"]]
@@ -84,9 +84,9 @@ def test_karpathy_answers_may_be_plain_texts(root: Path) -> None:
     assert [after[n] for n in range(2)] == [before[n] for n in range(2)]
 
 
-def test_derived_questions_unknown_to_the_official_files_are_counted(root: Path) -> None:
+def test_derived_questions_without_official_answers_are_counted(root: Path) -> None:
     edit(root / "vqa" / "minival.json", lambda items: items[0].update(question_id=31))
-    with pytest.raises(FileFormatError, match=r"1 questions are in none of .* \(31\)"):
+    with pytest.raises(FileFormatError, match=r"1 questions \(31\) have no answers in"):
         TASK.load(root, "minival")
 
 
@@ -105,7 +105,7 @@ def test_scoring_does_not_need_the_questions_file(root: Path) -> None:
     assert TASK.score(predictions, root, "val2014").metrics["accuracy"] == pytest.approx(26.67)
 
 
-def test_a_questions_file_may_lack_everything_but_the_questions(root: Path) -> None:
+def test_a_questions_file_needs_only_the_questions(root: Path) -> None:
     edit(root / "vqa" / QUESTIONS, lambda document: [document.pop("info"), document.pop("license")])
     assert len(TASK.load(root, "val2014")) == 6
 
@@ -129,7 +129,7 @@ def first(name: str, value: object) -> Callable[[Any], object]:
         (
             QUESTIONS,
             first("question_id", "42000"),
-            r"questions\[0\] has question_id '42000', a text",
+            r"questions\[0\] has question_id '42000', a string",
         ),
         (QUESTIONS, first("question_id", True), r"questions\[0\] has question_id True"),
         (QUESTIONS, first("question", None), r"questions\[0\] has no 'question'"),
@@ -140,7 +140,7 @@ def first(name: str, value: object) -> Callable[[Any], object]:
             lambda document: document["questions"].pop(0),
             r"0 questions.*1 ann.*\(42000\)",
         ),
-        (QUESTIONS, lambda document: document.pop("questions"), "no 'questions' in it"),
+        (QUESTIONS, lambda document: document.pop("questions"), "has no 'questions'"),
         (QUESTIONS, lambda document: document.update(questions={}), "questions is an object"),
         (QUESTIONS, lambda document: document["questions"].append(7), r"\[6\] is an integer"),
         (QUESTIONS, first("question", "\ud83d"), "not valid Unicode"),
@@ -155,7 +155,7 @@ def first(name: str, value: object) -> Callable[[Any], object]:
         (ANNOTATIONS, first("answer_type", None), r"annotations\[0\] has no 'answer_type'"),
     ],
 )
-def test_one_clear_message_for_a_wrong_file(
+def test_malformed_files_are_explained(
     root: Path, cache: Path, file: str, change: Callable[[Any], object], message: str
 ) -> None:
     edit(root / "vqa" / file, change)
@@ -164,7 +164,7 @@ def test_one_clear_message_for_a_wrong_file(
     assert list(cache.iterdir()) == []
 
 
-def test_a_truncated_file_is_called_so(root: Path) -> None:
+def test_a_truncated_file_is_reported(root: Path) -> None:
     file = root / "vqa" / ANNOTATIONS
     file.write_text(file.read_text(encoding="utf-8")[:1000], encoding="utf-8")
     with pytest.raises(
@@ -173,7 +173,7 @@ def test_a_truncated_file_is_called_so(root: Path) -> None:
         TASK.load(root, "val2014")
 
 
-def test_a_file_nested_without_end_is_refused(root: Path) -> None:
+def test_a_deeply_nested_file_is_refused(root: Path) -> None:
     (root / "vqa" / ANNOTATIONS).write_text("[" * 100_000, encoding="utf-8")
     with pytest.raises(FileFormatError, match="nested too deeply"):
         TASK.load(root, "val2014")
@@ -187,6 +187,6 @@ def test_easy_vqa_loads(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("split", [["val2014"], 5, None, b"val2014"])
-def test_a_split_is_a_text(split: Any) -> None:
-    with pytest.raises(InputError, match="no split .*: expected the name of a split"):
+def test_a_split_must_be_a_string(split: Any) -> None:
+    with pytest.raises(InputError, match="split is .*: expected the name of a split"):
         TASK.load(FIXTURE, split)

@@ -1,4 +1,4 @@
-"""What people give to the public names in the first hour: taken, or refused in one sentence."""
+"""Arguments of the public API are accepted, or refused with one sentence."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +33,7 @@ def run(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return load_run(out)
 
 
-def test_a_bare_hugging_face_model_is_no_backbone(
+def test_a_bare_hugging_face_model_is_refused_as_a_backbone(
     make_backbone: Callable[..., FrozenBackbone],
 ) -> None:
     backbone = make_backbone()
@@ -50,19 +50,19 @@ def test_a_bare_hugging_face_model_is_no_backbone(
 
 
 @pytest.mark.parametrize("given", ["t5-base", None, torch.nn.Linear(2, 2)])
-def test_a_frozen_backbone_is_made_of_a_t5(given: object) -> None:
+def test_a_frozen_backbone_requires_a_t5(given: object) -> None:
     with pytest.raises(ModelError, match=r"expected a T5ForCond.*load_backbone\(NAME\)"):
         FrozenBackbone(given)
 
 
-def test_only_models_of_this_package_generate(
+def test_generate_requires_a_model_of_this_package(
     make_backbone: Callable[..., FrozenBackbone], make_batch: Callable[..., Batch]
 ) -> None:
     with pytest.raises(ModelError, match="is a T5For.*expected a model of this package"):
         vl_lst.generate(make_backbone().model, make_batch(), max_length=4)
 
 
-def test_a_batch_says_what_it_lacks(
+def test_an_incomplete_batch_is_refused(
     make_model: Callable[..., LadderModel], make_batch: Callable[..., Batch]
 ) -> None:
     model, batch = make_model(), make_batch()
@@ -74,7 +74,7 @@ def test_a_batch_says_what_it_lacks(
         make_model("classify")(replace(batch, scores_BA=None))
 
 
-def test_a_head_of_another_kind_is_refused() -> None:
+def test_an_unknown_kind_of_head_is_refused() -> None:
     with pytest.raises(ModelError, match="'classification': expected 'classify' or 'generate'"):
         HeadConfig(kind="classification")
     with pytest.raises(ModelError, match="expected how many there are"):
@@ -99,7 +99,7 @@ def test_a_head_of_another_kind_is_refused() -> None:
         ("dropout", 1.5),
     ],
 )
-def test_a_ladder_refuses_what_a_recipe_refuses(field: str, value: object) -> None:
+def test_a_ladder_config_validates_like_a_recipe(field: str, value: object) -> None:
     with pytest.raises(ModelError, match=f"{field} of a LadderConfig is .*: expected"):
         LadderConfig(**{field: value})  # type: ignore[arg-type]
 
@@ -115,13 +115,13 @@ def test_a_ladder_refuses_what_a_recipe_refuses(field: str, value: object) -> No
         ("image_order_std", float("nan")),
     ],
 )
-def test_sizes_of_images_are_whole_numbers(field: str, value: object) -> None:
+def test_a_visual_config_requires_valid_numbers(field: str, value: object) -> None:
     sizes: dict[str, Any] = {"channels": 8, "tokens": 9, "pooled_grid": 2, field: value}
     with pytest.raises(ModelError, match=f"{field} of a VisualConfig is .*: expected a"):
         VisualConfig(**sizes)
 
 
-def test_numbers_of_numpy_are_numbers() -> None:
+def test_numpy_numbers_are_accepted() -> None:
     assert LadderConfig(reduction=np.int64(2), dropout=np.float32(0.5)).reduction == 2
     assert VisualConfig(channels=np.int64(8), tokens=np.int64(9), pooled_grid=2).pooled_tokens == 4
 
@@ -141,7 +141,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
         (lambda batch: {"pair_index_B": None}, "one of pair_rows_P and pair_index_B"),
     ],
 )
-def test_a_batch_says_which_tensor_is_wrong(
+def test_a_batch_names_the_invalid_tensor(
     make_batch: Callable[..., Batch], change: Callable[[Batch], dict[str, Any]], message: str
 ) -> None:
     batch = make_batch()
@@ -149,14 +149,14 @@ def test_a_batch_says_which_tensor_is_wrong(
         replace(batch, **change(batch))
 
 
-def test_what_trains_has_a_row_for_each_example(
+def test_training_targets_need_one_row_per_example(
     make_model: Callable[..., LadderModel], make_batch: Callable[..., Batch]
 ) -> None:
     with pytest.raises(ModelError, match="weights_B of a batch has 3 rows: expected 4"):
         make_model()(replace(make_batch(), weights_B=torch.ones(3)))
 
 
-def test_a_model_takes_a_batch(make_model: Callable[..., LadderModel]) -> None:
+def test_a_model_requires_a_batch(make_model: Callable[..., LadderModel]) -> None:
     with pytest.raises(ModelError, match="was given a dict: expected a Batch"):
         make_model()({"input_ids": torch.ones(1, 2)})
 
@@ -165,7 +165,7 @@ def test_a_model_takes_a_batch(make_model: Callable[..., LadderModel]) -> None:
     "arguments",
     [{"max_length": 0}, {"max_length": None}, {"beams": 0}, {"beams": 2.0}, {"answers": ["yes"]}],
 )
-def test_arguments_of_generation_are_named(
+def test_invalid_arguments_of_generate_are_named(
     make_model: Callable[..., LadderModel],
     make_batch: Callable[..., Batch],
     arguments: dict[str, Any],
@@ -174,30 +174,30 @@ def test_arguments_of_generation_are_named(
         vl_lst.generate(make_model(), make_batch(), **{"max_length": 3, **arguments})
 
 
-def test_a_backbone_is_loaded_from_a_path_or_a_text(world: TinyWorld) -> None:
+def test_a_backbone_is_loaded_from_a_path_or_a_string(world: TinyWorld) -> None:
     loaded = vl_lst.load_backbone(world.backbone)
     assert loaded.fingerprint == vl_lst.load_backbone(str(world.backbone)).fingerprint
 
 
 @pytest.mark.parametrize("given", [None, 5, b"demo", ["demo"]])
-def test_what_names_no_backbone_is_one_sentence(given: object) -> None:
+def test_an_invalid_name_of_a_backbone_is_refused(given: object) -> None:
     with pytest.raises(ModelError, match=r"the backbone is a \w+: expected its name or folder"):
         vl_lst.load_backbone(given)
 
 
 @pytest.mark.parametrize("precision", ["FP32", "fp16", None, torch.bfloat16, 4])
-def test_the_precisions_of_a_backbone_are_listed(precision: object) -> None:
+def test_an_unknown_precision_is_reported_with_those_that_exist(precision: object) -> None:
     with pytest.raises(ModelError, match="precision of a backbone is .*: expected one of 'fp32'"):
         vl_lst.load_backbone("demo", precision=precision)
 
 
 @pytest.mark.parametrize("given", [None, 3])
-def test_what_is_no_run_is_one_sentence(given: object) -> None:
+def test_an_invalid_path_of_a_run_is_refused(given: object) -> None:
     with pytest.raises(InputError, match="the run's folder is .* expected a path"):
         load_run(given)
 
 
-def test_features_of_another_shape_are_one_sentence(
+def test_features_of_another_shape_are_refused(
     make_model: Callable[..., LadderModel], make_batch: Callable[..., Batch]
 ) -> None:
     batch = make_batch()
@@ -205,7 +205,7 @@ def test_features_of_another_shape_are_one_sentence(
         make_model()(replace(batch, features_BINF=batch.features_BINF[..., :4]))
 
 
-def test_a_run_takes_texts_for_paths(run: Run, world: TinyWorld) -> None:
+def test_a_run_accepts_strings_for_paths(run: Run, world: TinyWorld) -> None:
     features = [str(world.train_features), str(world.validation_features)]
     found = run.evaluate("val2014", data_root=str(world.root), features=features)
     assert found.predictions == run.evaluate("val2014").predictions
@@ -215,7 +215,7 @@ def test_a_run_takes_texts_for_paths(run: Run, world: TinyWorld) -> None:
     assert answer.answer
 
 
-def test_a_file_of_examples_may_be_a_text(run: Run, world: TinyWorld, tmp_path: Path) -> None:
+def test_a_file_of_examples_may_be_a_string(run: Run, world: TinyWorld, tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('{"id": 1, "images": ["COCO_val2014_000000000101"], "prompt": "is it red?"}\n')
     assert list(run.evaluate(str(path)).predictions) == ["1"]
@@ -233,23 +233,23 @@ def test_a_file_of_examples_may_be_a_text(run: Run, world: TinyWorld, tmp_path: 
         ([None], "an image is a NoneType"),
     ],
 )
-def test_images_that_are_none_are_one_sentence(run: Run, images: object, message: str) -> None:
+def test_invalid_images_are_refused(run: Run, images: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         run.predict(images, "is it red?")
 
 
-def test_a_generator_of_images_is_taken(run: Run, world: TinyWorld) -> None:
+def test_a_generator_of_images_is_accepted(run: Run, world: TinyWorld) -> None:
     picture = Image.open(world.image("red"))
     images = (image for image in [picture])
     assert run.predict(images, "is it red?", encoder_weights=world.tower).answer
 
 
-def test_a_question_is_a_text(run: Run, world: TinyWorld) -> None:
-    with pytest.raises(InputError, match=r"question is 3 \(int\): expected a text"):
+def test_a_question_must_be_a_string(run: Run, world: TinyWorld) -> None:
+    with pytest.raises(InputError, match=r"question is 3 \(int\): expected a string"):
         run.predict(world.image("red"), 3)
 
 
-def test_a_recipe_takes_what_python_has(world: TinyWorld) -> None:
+def test_a_recipe_accepts_python_values(world: TinyWorld) -> None:
     recipe = world.recipe(
         training__steps=np.int64(3),
         optimizer__lr=np.float32(0.5),

@@ -20,8 +20,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 from transformers.activations import ACT2FN
 
-from feature_extraction.encoders.library_calls import library_call
-from feature_extraction.encoders.model_files import (
+from feature_extraction.encoders.checkpoint_files import (
     MAX_JSON_BYTES,
     WEIGHTS_FILES,
     is_present,
@@ -30,6 +29,7 @@ from feature_extraction.encoders.model_files import (
     read_shapes,
     weights_in_folder,
 )
+from feature_extraction.encoders.library_guard import guard_library_call
 from feature_extraction.encoders.weights import fetch_from_hub
 from feature_extraction.errors import EncoderError, FeatureError
 from feature_extraction.store.disk import require_regular_file
@@ -188,7 +188,7 @@ def read_config(folder: Path) -> T5Config:
     def is_no_config(reason: str) -> ModelError:
         return ModelError(f"{path}: transformers cannot use it: {reason}")
 
-    with library_call(is_no_config):
+    with guard_library_call(is_no_config):
         return T5Config(**values)
 
 
@@ -210,7 +210,7 @@ def load_weights(folder: Path, config: T5Config, dtype: torch.dtype) -> T5ForCon
     for path in paths:
         state.update(read_safetensors(path))
     loading: Any = T5ForConditionalGeneration
-    with library_call(_cannot_use(folder)):
+    with guard_library_call(_cannot_use(folder)):
         # No folder is given, so transformers looks for no other file in it, such as adapters.
         model, report = loading.from_pretrained(
             None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
@@ -242,7 +242,7 @@ def load_tokenizer(folder: Path, config: T5Config) -> Any:
         raise ModelError(f"no {TOKENIZER_NAME} in {folder}: a backbone needs its tokenizer")
     with tempfile.TemporaryDirectory(prefix="vl-lst-tokenizer-") as temporary:
         _copy_tokenizer(folder, Path(temporary))
-        with library_call(_cannot_use(folder, "the tokenizer")):
+        with guard_library_call(_cannot_use(folder, "the tokenizer")):
             tokenizer: Any = AutoTokenizer.from_pretrained(
                 temporary, config=config, local_files_only=True, trust_remote_code=False
             )
@@ -302,7 +302,7 @@ def _plain_token(value: Any) -> Any:
 
 def _compare_shapes(paths: list[Path], config: T5Config, folder: Path) -> None:
     """Refuse tensors that are not those of the configuration, before any is read."""
-    with library_call(_cannot_use(folder)), torch.device("meta"):
+    with guard_library_call(_cannot_use(folder)), torch.device("meta"):
         expected = {
             name: tuple(tensor.shape)
             for name, tensor in T5ForConditionalGeneration(config).state_dict().items()

@@ -1,22 +1,24 @@
-"""The command line: `vl-lst COMMAND`, one file per command.
+"""The command line `vl-lst COMMAND`, with one file per command.
 
-Exit codes: 0 success, 1 a problem with what the user gave or has, 2 wrong usage, 130 interrupted.
-Commands import what they need inside their function, so that `vl-lst score` never loads torch.
+Exit codes: 0 for success, 1 for a problem with the user's input or machine, 2 for wrong usage, 130
+for an interruption. Commands import what they need inside their function, so that `vl-lst score`
+never loads torch.
 """
 
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Annotated
 
 import typer
+from typer.models import CommandInfo
 
 from vl_lst import __version__
-from vl_lst.cli._arguments import find_argument_problem
+from vl_lst.cli._arguments import disable_readability_checks, find_argument_problem
 from vl_lst.cli._console import complain, explain, prepare_streams, results, status
-from vl_lst.cli._kept_inputs import keep_inputs
-from vl_lst.cli._paths import leave_reading_to_commands
+from vl_lst.cli._input_protection import protect_inputs
 from vl_lst.cli.data import data
 from vl_lst.cli.demo import demo
 from vl_lst.cli.evaluate import evaluate
@@ -34,9 +36,15 @@ __all__ = ["app", "main"]
 WRONG_USAGE = 2
 INTERRUPTED = 130
 
+# Groups of commands in the help text.
+MODELS, COMPARISONS, DATA = "Train and evaluate", "Compare", "Data and features"
+
 app = typer.Typer(
     name="vl-lst",
-    help="Memory-efficient fine-tuning of a frozen CLIP-T5 on vision-and-language tasks.",
+    help="Fine-tune a frozen CLIP-T5 on vision-and-language tasks with little memory, and compare "
+    "methods for doing so.\n\n"
+    "Try it without any data: vl-lst demo\n\n"
+    "Every command has an example: vl-lst train --help",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -59,24 +67,42 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Options of the program itself."""
+    """Declare the options that belong to no command."""
 
 
-for command in (
-    demo,
-    extract_features,
-    train,
-    evaluate,
-    score,
-    predict,
-    profile,
-    leaderboard,
+for command, panel in (
+    (demo, MODELS),
+    (train, MODELS),
+    (evaluate, MODELS),
+    (predict, MODELS),
+    (score, MODELS),
+    (profile, COMPARISONS),
+    (leaderboard, COMPARISONS),
+    (extract_features, DATA),
 ):
-    app.command(command.__name__.replace("_", "-"))(command)
-app.add_typer(data)
-app.add_typer(features)
-leave_reading_to_commands(app)
-keep_inputs(app)
+    name = command.__name__.replace("_", "-")
+    app.command(name, rich_help_panel=panel)(command)
+app.add_typer(features, rich_help_panel=DATA)
+app.add_typer(data, rich_help_panel=DATA)
+
+
+def _all_commands(group: typer.Typer) -> Iterator[CommandInfo]:
+    yield from group.registered_commands
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            yield from _all_commands(inner.typer_instance)
+
+
+def _unwrap_help(command: CommandInfo) -> None:
+    """Join the lines of each paragraph of the help text, which Typer would print as they are."""
+    text = inspect.getdoc(command.callback) or ""
+    command.help = "\n\n".join(" ".join(each.split()) for each in text.split("\n\n"))
+
+
+for each in _all_commands(app):
+    disable_readability_checks(each)
+    protect_inputs(each)
+    _unwrap_help(each)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,8 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        # No word is needed when what reads standard output, such as `head`, has read enough, or
-        # where only a report went there, of whose failure there was one.
+        # No message is needed if the reader of standard output, such as `head`, closed it, or if
+        # only a report went there, whose failure was already printed.
         if not isinstance(error, BrokenPipeError) and not results.has_unwritten_report:
             complain(f"cannot write to standard output: {error.strerror or error}")
         _discard_standard_output()
@@ -125,6 +151,6 @@ def _run(arguments: list[str]) -> int:
 
 
 def _discard_standard_output() -> None:
-    """Discard what is still in the buffer, which the interpreter flushes once more at its end."""
+    """Discard buffered output, which the interpreter would flush again at exit."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,23 +1,22 @@
-"""What the help texts list: generated from the files and tables that decide it."""
+"""Names that help texts list, read from the files and tables that define them."""
 
-from typing import Any, get_args
+from typing import get_args
 
+from feature_extraction.choices import ResizeRule
 from feature_extraction.encoders.table import ENCODERS
 from tasks import task_names
 from vl_lst.backbones.t5_sizes import shape_names
 from vl_lst.choices import module_names
 
-__all__ = ["BACKBONES", "ENCODER_NAMES", "METHODS", "TASKS", "alternatives"]
+__all__ = ["BACKBONES", "ENCODER_NAMES", "METHODS", "REFERENCE_METHOD", "RESIZE_RULES", "TASKS"]
 
-# The method that others are compared with.
-FIRST = "lst"
+# The method that the others are compared with; it is listed first.
+REFERENCE_METHOD = "lst"
 
-METHODS = ", ".join(sorted(module_names("vl_lst.methods"), key=lambda name: name != FIRST))
+METHODS = ", ".join(
+    sorted(module_names("vl_lst.methods"), key=lambda name: name != REFERENCE_METHOD)
+)
 TASKS = ", ".join(task_names())
 ENCODER_NAMES = ", ".join(ENCODERS)
 BACKBONES = ", ".join(shape_names())
-
-
-def alternatives(literal: Any) -> str:
-    """Join the values of a `Literal` for a metavar, such as `fp32|bf16`."""
-    return "|".join(get_args(literal))
+RESIZE_RULES = ", ".join(get_args(ResizeRule))

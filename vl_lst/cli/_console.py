@@ -1,6 +1,6 @@
-"""What every command shares: where text goes, how progress shows, how machines read results.
+"""Output of every command: results, progress, notes and errors.
 
-Results go to standard output, everything else (progress, notes, errors) to standard error.
+Results go to standard output, everything else to standard error.
 """
 
 import io
@@ -27,6 +27,7 @@ from rich.progress import (
 from rich.text import Text
 
 from eval.outputs import NO_PERMISSION
+from eval.text import escape_controls
 from feature_extraction.store.disk import is_out_of_space
 from vl_lst.progress import ProgressReport, silent
 
@@ -41,86 +42,80 @@ __all__ = [
     "status",
 ]
 
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", help="Print nothing but the result and errors.")
-]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print only the result and errors.")]
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
+# With fewer columns, the cells of tables are empty.
+MIN_TERMINAL_SIZE = {"COLUMNS": 20, "LINES": 1}
 
 
-# With fewer columns tables show nothing of their cells.
-MIN_SIZE = {"COLUMNS": 20, "LINES": 1}
-
-
-def _ignore_useless_sizes() -> None:
-    """Remove a size of the terminal from the environment that nothing can be printed in."""
-    for name, least in MIN_SIZE.items():
+def _ignore_unusable_terminal_size() -> None:
+    """Remove a terminal size from the environment that is too small or not a number."""
+    for name, minimum in MIN_TERMINAL_SIZE.items():
         size = os.environ.get(name, "")
-        if size and not (size.isascii() and size.isdecimal() and int(size[:9]) >= least):
+        if size and not (size.isascii() and size.isdecimal() and int(size[:9]) >= minimum):
             del os.environ[name]
 
 
 class _Console(Console):
-    """A console that remembers the first failure to print and prints nothing afterwards.
+    """A console that keeps the first error of printing and prints nothing afterwards.
 
-    A full or closed stream must not lose what the command still has to write or to do.
+    A full or closed stream must not stop the command from writing its other outputs.
 
     Args:
-        stderr: Whether it prints to standard error.
+        stderr: Whether to print to standard error.
     """
 
     failure: OSError | None = None
-    # Of the running command; its exit code is 1 then.
+    # Whether the running command failed to write a report; its exit code is then 1.
     has_unwritten_report = False
 
     def __init__(self, *, stderr: bool = False) -> None:
-        # Names of files and answers may look like markup (`[/]`) or an emoji (`:cat:`).
+        # File names and answers may look like markup (`[/]`) or an emoji (`:cat:`).
         super().__init__(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print as `rich` does."""
+        """Print like `rich.console.Console.print`, unless an earlier call failed."""
         if self.failure is None:
             try:
                 super().print(*objects, **options)
             except OSError as error:
                 self.failure = error
-                # A capture takes what is left in the buffer, which would be printed later.
+                # A capture empties the buffer, which would be printed later.
                 with suppress(OSError), self.capture():
                     pass
 
     def on_broken_pipe(self) -> None:
-        """Raise the error that is being handled, in place of ending the program."""
+        """Raise an error instead of exiting, as rich would."""
         raise BrokenPipeError
 
 
-# Consoles read these sizes once.
-_ignore_useless_sizes()
+# Consoles read the terminal size once.
+_ignore_unusable_terminal_size()
 results = _Console()
 status = _Console(stderr=True)
 
 # A name may have 255 bytes. A longer word, such as a path of thousands, would hide the message.
 LONG_WORD = re.compile(r"\S{400,}")
 SHOWN_AT_START, SHOWN_AT_END = 160, 80
-# Those of a terminal, which a file name may hold.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def prepare_streams() -> None:
-    """Prepare standard output and error for what a command prints; done before each command.
+    """Prepare standard output and error for one command.
 
-    Characters that a stream cannot encode are printed as escapes, and a useless `COLUMNS`, such as
-    0, is ignored.
+    Characters that a stream cannot encode are printed as escapes, and an unusable `COLUMNS`, such
+    as 0, is ignored.
     """
     results.stderr = results.has_unwritten_report = False
     results.failure = status.failure = None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    _ignore_useless_sizes()
+    _ignore_unusable_terminal_size()
 
 
 class _PlainLines:
-    """Progress where there is no terminal: a line now and then, and one at the end."""
+    """Progress without a terminal: a line every ten seconds, and one at the end."""
 
     def __init__(self, description: str) -> None:
         self._description = description
@@ -131,7 +126,7 @@ class _PlainLines:
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         self._first = self._first or (now, done)
-        # What comes after the last step, such as evaluations, is told no more often than steps.
+        # Work after the last step, such as evaluation, is reported no more often than steps.
         ends, self._ended = done >= total and not self._ended, done >= total
         if not ends and now - self._last_line < SECONDS_BETWEEN_PLAIN_LINES:
             return
@@ -144,7 +139,7 @@ class _PlainLines:
 
 
 def _duration(seconds: float) -> str:
-    """Such as `2h 05m`, `3m 20s` or `45s`."""
+    """Format a duration, such as `2h 05m`, `3m 20s` or `45s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -153,7 +148,7 @@ def _duration(seconds: float) -> str:
 
 
 class _Bar:
-    """Progress on a terminal."""
+    """Progress bar on a terminal."""
 
     def __init__(self, bar: Progress, task: TaskID) -> None:
         self._bar = bar
@@ -165,7 +160,12 @@ class _Bar:
 
 @contextmanager
 def progress(description: str, *, quiet: bool) -> Iterator[ProgressReport]:
-    """Show progress under `description`: a bar on a terminal, plain lines elsewhere."""
+    """Show progress as a bar on a terminal, as plain lines elsewhere.
+
+    Args:
+        description: What is in progress, such as "extracting".
+        quiet: Whether to show nothing.
+    """
     if quiet:
         yield silent
         return
@@ -186,7 +186,7 @@ def progress(description: str, *, quiet: bool) -> Iterator[ProgressReport]:
 
 @contextmanager
 def notes(*, quiet: bool) -> Iterator[None]:
-    """Show what the library logs on standard error; with `quiet`, errors only."""
+    """Show the library's log messages on standard error; with `quiet`, only errors."""
     logger, handler = logging.getLogger("vl_lst"), _StatusHandler()
     handler.setLevel(logging.ERROR if quiet else logging.INFO)
     logger.addHandler(handler)
@@ -197,7 +197,7 @@ def notes(*, quiet: bool) -> Iterator[None]:
 
 
 class _StatusHandler(logging.Handler):
-    """Shows what `log.txt` keeps."""
+    """Prints log messages, except those meant only for `log.txt`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not getattr(record, "only_in_file", False):
@@ -212,8 +212,7 @@ def complain(message: str) -> None:
 
 def _printable(message: str) -> str:
     """Escape control characters, which names in a user's files may hold, and shorten long words."""
-    text = CONTROL.sub(lambda found: ascii(found[0])[1:-1], message)
-    return LONG_WORD.sub(lambda found: _shortened(found[0]), text)
+    return LONG_WORD.sub(lambda found: _shortened(found[0]), escape_controls(message))
 
 
 def _shortened(word: str) -> str:
@@ -222,7 +221,7 @@ def _shortened(word: str) -> str:
 
 
 def explain(error: Exception) -> str:
-    """Return the message of an error that the user can do something about."""
+    """Return the message of an error that the user can fix."""
     if not isinstance(error, OSError):
         return str(error)
     where = f" at {error.filename}" if error.filename else ""

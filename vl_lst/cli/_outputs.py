@@ -1,7 +1,7 @@
-"""Options that name what a command writes: checked while options are parsed, before any work.
+"""Options that name output files and folders, checked while options are parsed, before any work.
 
-`-` stands for standard output. A report may go there, and then what is meant for people goes to
-standard error; a folder, a feature file or a picture may not.
+`-` is standard output. A report may go there, and then everything meant for people goes to standard
+error; a folder, a feature file or a plot may not.
 """
 
 import os
@@ -19,9 +19,8 @@ from vl_lst.cli._console import complain, results
 
 __all__ = [
     "STANDARD_OUTPUT",
-    "Claim",
-    "FeatureFileOption",
     "JsonOption",
+    "OutputClaim",
     "binary_file",
     "claimed_outputs",
     "report_file",
@@ -30,26 +29,26 @@ __all__ = [
 ]
 
 STANDARD_OUTPUT = Path("-")
-# Where a command's context keeps which option writes which file.
-CLAIMED = "vl_lst.outputs"
+# Key in a command's context of its claims, by path.
+CLAIMS = "vl_lst.outputs"
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A place that an option of the running command writes.
+class OutputClaim:
+    """A path that an option of the running command writes.
 
     Args:
-        option: The option.
-        place: The path, with symbolic links followed; `-` is standard output.
-        is_report: Whether it is a file that the command layer itself writes.
-        is_text: Whether that file is text.
-        may_be_input: Whether it may be a file that the command reads.
-        holds_run: Whether it is the folder of a run.
-        holds: Names in it that the command writes, if it is another folder.
+        option: Name of the option.
+        path: Path with symbolic links resolved; `-` is standard output.
+        is_report: Whether the command line itself writes the file.
+        is_text: Whether the file is text.
+        may_be_input: Whether the file may also be an input of the command.
+        holds_run: Whether the path is a run directory.
+        holds: Names that the command writes in the folder, if it is not a run directory.
     """
 
     option: str
-    place: str
+    path: str
     is_report: bool = False
     is_text: bool = False
     may_be_input: bool = False
@@ -66,7 +65,7 @@ def report_file(
     """Check the path of a report, which may be standard output.
 
     Raises:
-        OutputError: It cannot be written, or another option of the command writes it.
+        OutputError: The path cannot be written, or another option of the command writes it.
     """
     if path is None or context.resilient_parsing:
         return path
@@ -82,7 +81,7 @@ def report_file(
 
 
 def binary_file(
-    what: str,
+    kind: str,
     *,
     is_checked: bool = True,
     may_be_input: bool = False,
@@ -92,11 +91,11 @@ def binary_file(
     """Return the callback of an option whose file or folder cannot be standard output.
 
     Args:
-        what: What it holds, for the message ("a feature file").
-        is_checked: Whether the path is checked as a file; not so where the command itself does it.
-        may_be_input: Whether it may be a file that the command reads.
-        holds_run: Whether it is the folder of a run.
-        holds: Names in it that the command writes, if it is another folder.
+        kind: Kind of output for the error message, such as "a feature file".
+        is_checked: Whether to check the path as a file; otherwise the command itself checks it.
+        may_be_input: See `OutputClaim`.
+        holds_run: See `OutputClaim`.
+        holds: See `OutputClaim`.
     """
 
     def check(
@@ -106,8 +105,8 @@ def binary_file(
             return path
         if path == STANDARD_OUTPUT or names_standard_output(path):
             raise OutputError(
-                f"{parameter.opts[0]} {path}: {what} cannot go to standard output. Give the name "
-                "of a place on disk."
+                f"{parameter.opts[0]} {path}: {kind} cannot go to standard output. Give a path on "
+                "disk."
             )
         if is_checked:
             check_output(path)
@@ -125,41 +124,32 @@ def binary_file(
     return check
 
 
-def claimed_outputs(context: typer.Context) -> list[Claim]:
-    """Return what the running command writes besides standard output."""
-    claimed: dict[str, Claim] = context.meta.get(CLAIMED, {})
-    return [claim for claim in claimed.values() if claim.place != str(STANDARD_OUTPUT)]
+def claimed_outputs(context: typer.Context) -> list[OutputClaim]:
+    """Return the outputs of the running command, standard output excepted."""
+    claims: dict[str, OutputClaim] = context.meta.get(CLAIMS, {})
+    return [claim for claim in claims.values() if claim.path != str(STANDARD_OUTPUT)]
 
 
 def _claim(
     context: typer.Context, parameter: typer.CallbackParam, path: Path, **properties: Any
 ) -> None:
-    """Note that an option writes `path`.
+    """Record that an option writes `path`.
 
     Raises:
         OutputError: Another option of the command writes it as well.
     """
-    claimed: dict[str, Claim] = context.meta.setdefault(CLAIMED, {})
+    claims: dict[str, OutputClaim] = context.meta.setdefault(CLAIMS, {})
     option = parameter.opts[0]
-    place = str(path) if path == STANDARD_OUTPUT else os.path.realpath(path)
-    if place in claimed:
-        shown = "standard output" if path == STANDARD_OUTPUT else place
+    real = str(path) if path == STANDARD_OUTPUT else os.path.realpath(path)
+    if real in claims:
+        shown = "standard output" if path == STANDARD_OUTPUT else real
         raise OutputError(
-            f"{claimed[place].option} and {option} both write {shown}. Choose another place for "
-            "one of them."
+            f"{claims[real].option} and {option} both write {shown}. Choose another path for one "
+            "of them."
         )
-    claimed[place] = Claim(option, place, **properties)
+    claims[real] = OutputClaim(option, real, **properties)
 
 
-FeatureFileOption = Annotated[
-    Path,
-    typer.Option(
-        "--out",
-        metavar="FILE.h5",
-        help="Feature file to make, or to finish.",
-        callback=binary_file("a feature file", is_checked=False),
-    ),
-]
 JsonOption = Annotated[
     Path | None,
     typer.Option(
@@ -172,12 +162,12 @@ JsonOption = Annotated[
 
 
 def write_report(path: Path, content: bytes) -> bool:
-    """Write a report where `report_file` allowed it; complain if it cannot be written.
+    """Write a report to a path that `report_file` checked; print an error if that fails.
 
-    The command continues, so that its other outputs and messages are not lost, and ends with 1.
+    After a failure the command continues, so that its other outputs are not lost, and exits with 1.
 
     Returns:
-        Whether it was written.
+        Whether the report was written.
     """
     try:
         if path == STANDARD_OUTPUT:
@@ -195,7 +185,7 @@ def write_report(path: Path, content: bytes) -> bool:
 def _write_standard_output(content: bytes) -> None:
     try:
         sys.stdout.flush()
-        # What stands in for standard output may take texts only.
+        # A replaced standard output may accept text only.
         binary = getattr(sys.stdout, "buffer", None)
         if binary is None:
             sys.stdout.write(content.decode())
@@ -209,6 +199,6 @@ def _write_standard_output(content: bytes) -> None:
 
 
 def write_json_report(path: Path | None, document: object) -> None:
-    """Write what `--json` asks for, if anything; see `write_report`."""
+    """Write the JSON report to the path given by `--json`, if any; see `write_report`."""
     if path is not None:
         write_report(path, json_bytes(document))

@@ -1,7 +1,8 @@
-"""How scores are shown to people and written for machines; `score` and `evaluate` share it."""
+"""Scores and submissions as `score` and `evaluate` print them and write them as JSON."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
@@ -9,16 +10,24 @@ from rich.text import Text
 from eval.errors import InputError
 from eval.intervals import CONFIDENCE
 from tasks import Score, Task
+from tasks._submission import SubmissionCheck, check_submission, write_submission
 from vl_lst.cli._console import results, status
 
-__all__ = ["print_score", "require_metrics", "score_document"]
+__all__ = [
+    "print_notes",
+    "print_score",
+    "report_submission_check",
+    "require_metrics",
+    "score_document",
+    "write_submission_file",
+]
 
-# Points between the official and the lenient score from which a note is worth its line.
-NOTEWORTHY_GAP = 2.0
+# Difference between lenient and official accuracy, in points, above which a note is printed.
+MIN_GAP_NOTED = 2.0
 
 
 def score_document(task: Task, split: str, score: Score) -> dict[str, object]:
-    """Return what `--json` writes; "reasons" and "notes" are in it only where there are any."""
+    """Return the JSON report of a score; it has "reasons" and "notes" only if there are any."""
     document: dict[str, object] = {
         "task": task.name,
         "split": split,
@@ -34,27 +43,31 @@ def score_document(task: Task, split: str, score: Score) -> dict[str, object]:
 
 
 def require_metrics(score: Score, names: Iterable[str]) -> None:
-    """Refuse a score that lacks one of these metrics.
+    """Check that a score has all of the metrics.
+
+    Args:
+        score: Score of a predictions file.
+        names: Names of metrics.
 
     Raises:
-        InputError: There is no such metric, or the given files do not allow it.
+        InputError: A metric is unknown or could not be computed.
     """
     for name in names:
         if name not in score.metrics:
-            raise InputError(f"no metric {name!r}; there are: {', '.join(score.metrics)}")
+            raise InputError(f"no metric {name!r}: expected one of {', '.join(score.metrics)}")
         if score.metrics[name] is None:
             reason = score.reasons.get(name, "the given files do not allow it")
             raise InputError(f"{name} cannot be computed: {reason}")
 
 
 def print_score(task: Task, split: str, score: Score, *, quiet: bool) -> None:
-    """Print a table of all metrics, and notes on what it lacks or what is odd about it.
+    """Print a table of all metrics, and notes on missing metrics and peculiarities.
 
     Args:
-        task: The task that was scored.
-        split: The split that was scored.
-        score: What the evaluator says.
-        quiet: Leave out the notes.
+        task: Task of the predictions.
+        split: Split of the predictions.
+        score: Score from the official evaluator.
+        quiet: Whether to leave out the notes.
     """
     table = Table(
         title=f"{task.name} {split}: {score.examples:,} examples",
@@ -72,19 +85,86 @@ def print_score(task: Task, split: str, score: Score, *, quiet: bool) -> None:
         metrics_of[reason].append(name)
     for reason, names in metrics_of.items():
         status.print(f"note: no {', '.join(names)}: {reason}", markup=False)
-    for note in score.notes:
-        status.print(f"note: {note}", markup=False)
+    print_notes(score.notes)
     official = score.metrics.get(task.primary_metric)
     lenient = score.metrics.get(f"lenient_{task.primary_metric}")
     if not isinstance(official, float) or not isinstance(lenient, float):
         return
-    if lenient - official > NOTEWORTHY_GAP:
+    if lenient - official > MIN_GAP_NOTED:
         status.print(
-            f"note: {lenient - official:.2f} points are lost to the form of answers alone (case, "
-            "articles, punctuation). The official rules do not forgive it everywhere; scores "
-            "computed by other code may be the lenient one.",
+            f"note: {lenient - official:.2f} points are lost to the form of answers alone "
+            "(case, articles, punctuation). The official rules do not normalise it everywhere; "
+            "other code may report the lenient score.",
             markup=False,
         )
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print notes on standard error."""
+    for note in notes:
+        status.print(f"note: {note}", markup=False)
+
+
+def report_submission_check(
+    task: Task, path: Path, data_root: Path, split: str, *, quiet: bool
+) -> dict[str, object]:
+    """Check a file for a public test server, print its contents, and return the JSON report.
+
+    Raises:
+        InputError: The server would not accept the file.
+    """
+    check = check_submission(task, path, data_root, split)
+    if not quiet:
+        print_notes(check.notes)
+    results.print(f"{path} is valid: {_contents(check)}", markup=False)
+    return {
+        "task": task.name,
+        "split": split,
+        "file": str(path),
+        "server": check.server,
+        "answers": dict(check.answers),
+        "notes": list(check.notes),
+    }
+
+
+def write_submission_file(
+    task: Task,
+    predictions: Mapping[str, str],
+    data_root: Path,
+    split: str,
+    run: Path,
+    *,
+    quiet: bool,
+) -> None:
+    """Write the file that the public test server accepts to RUN/submission, and print its path.
+
+    Args:
+        task: Task of the predictions.
+        predictions: Answers by example id.
+        data_root: Folder with the official annotation files.
+        split: Split of the predictions.
+        run: Run directory.
+        quiet: Whether to leave out notes.
+    """
+    written = write_submission(
+        task, predictions, data_root, split, run / "submission", name=run.resolve().name
+    )
+    if not written.missing:
+        if not quiet:
+            print_notes(written.check.notes)
+        results.print(f"submission: {written.path} ({_contents(written.check)})", markup=False)
+        return
+    results.print(f"part of a submission: {written.path}", markup=False)
+    status.print(
+        f"The server expects this together with {' and '.join(written.missing)}: evaluate that "
+        "split with --submission too, and both go into one archive.",
+        markup=False,
+    )
+
+
+def _contents(check: SubmissionCheck) -> str:
+    counts = " and ".join(f"{count:,} answers of {split}" for split, count in check.answers.items())
+    return f"{counts}, for {check.server}"
 
 
 def _rows(metrics: Mapping[str, object], indent: str = "") -> Iterator[tuple[str, str]]:

@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "data", "download", "prepare"]
 
-TaskOption = Annotated[str, typer.Option(help=f"The task, of {TASKS}.")]
+TaskOption = Annotated[str, typer.Option(help=f"Task: {TASKS}.")]
 RootOption = Annotated[
-    Path, typer.Option(metavar="DIR", help="Folder the official annotation files lie below.")
+    Path, typer.Option(metavar="DIR", help="Folder with the official annotations.")
 ]
 SplitsOption = Annotated[
-    list[str] | None, typer.Option("--split", help="Only for this split; may be repeated.")
+    list[str] | None,
+    typer.Option("--split", help="Download only the files of this split. May be repeated."),
 ]
 
-# Wider than any table here.
+# Wider than any table of these commands.
 UNLIMITED_WIDTH = 1000
 MEBIBYTE = 1 << 20
 
@@ -49,24 +50,27 @@ def check(
     split: Annotated[
         list[str] | None,
         typer.Option(
-            help="A split that must be usable; may be repeated. By default the two the task "
-            "trains and validates with."
+            help="Split to check. May be repeated. By default the splits for training and "
+            "validation."
         ),
     ] = None,
     features: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE.h5", help="Feature file that must have the images; repeatable."),
+        typer.Option(
+            metavar="FILE.h5", help="Feature file that must contain the images. May be repeated."
+        ),
     ] = None,
     more_features: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE.h5]...", help="Further feature files.", show_default=False),
+        typer.Argument(metavar="[FILE.h5]...", help="More feature files.", show_default=False),
     ] = None,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Say which files a task needs, whether they are there, and whether they are whole.
+    """Check that the annotation files of a task are present and complete.
 
-    Exit code 0 when all that the splits need is there, 1 otherwise.
+    Lists the files with their size, and the splits with their numbers of examples and images. The
+    exit code is 0 if everything that the splits require is present, 1 otherwise.
 
     Example: vl-lst data check --task vqa --data-root data --features train.h5 val.h5
     """
@@ -102,11 +106,11 @@ def check(
     write_json_report(json_file, _check_document(chosen, data_root, file_states, split_states))
     for state in split_states:
         if not state.problem and not state.is_published_size and not quiet:
-            status.print(f"note: {state.split} is not of the published size", markup=False)
+            status.print(f"note: {state.split} does not have the published size", markup=False)
     if problems:
         raise InputError("; ".join(problems))
     names = ", ".join(state.split for state in split_states)
-    results.print(f"{chosen.name}: all that is needed for {names} is there", markup=False)
+    results.print(f"{chosen.name} {names}: all required files are present", markup=False)
 
 
 @data.command()
@@ -118,33 +122,31 @@ def prepare(
         typer.Option(
             min=1,
             max=1_000_000_000,
-            help="Examples an answer must have to be listed: 9 for vqa, 1 for gqa by default.",
+            help="Minimum number of training examples per listed answer. By default 9 for vqa and "
+            "1 for gqa.",
         ),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make anew what is there, not only check it.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Make what is derived from the official files: Karpathy's splits of VQA, answer lists.
+    """Create the files derived from official ones: answer lists and Karpathy's splits of VQA.
 
-    What is there already is checked and kept.
+    Existing files are checked and kept.
 
     Example: vl-lst data prepare --task vqa --data-root data
     """
     from tasks import get_task
 
     chosen = get_task(task)
-    made = []
+    rows: list[dict[str, object]] = []
     if chosen.prepare is not None:
-        for each in chosen.prepare(data_root, min_count=min_count, overwrite=overwrite):
-            made.append(each)
-            done = "written" if each.written else "kept"
-            results.print(f"{done}: {each.path} ({each.note})", markup=False)
+        for file in chosen.prepare(data_root, min_count=min_count, overwrite=overwrite):
+            rows.append({"path": str(file.path), "written": file.written, "note": file.note})
+            done = "written" if file.written else "kept"
+            results.print(f"{done}: {file.path} ({file.note})", markup=False)
     elif not quiet:
-        status.print(f"{chosen.name} reads the official files as they are", markup=False)
-    rows = [{"path": str(m.path), "written": m.written, "note": m.note} for m in made]
+        status.print(f"{chosen.name} needs no derived files", markup=False)
     write_json_report(json_file, {"task": chosen.name, "files": rows})
 
 
@@ -156,7 +158,7 @@ def download(
     mirror: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Fetch the files from this folder of a server, not officially."
+            metavar="URL", help="Server folder to download from instead of the official hosts."
         ),
     ] = None,
     keep_archives: Annotated[
@@ -165,11 +167,11 @@ def download(
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Fetch what the official hosts offer without registration.
+    """Download the annotation files that are available without registration.
 
-    A transfer that broke off is continued by the same command, and a host that is down does not
-    keep the others from being asked. Files that are there stay as they
-    are; checksums are kept in DIR/.downloads and compared when a file is fetched again.
+    Existing files are kept. Run the same command again to resume an interrupted download. If a host
+    is down, the files of the other hosts are still downloaded. Checksums are stored in
+    DIR/.downloads and compared when a file is downloaded again.
 
     Example: vl-lst data download --task vqa --data-root data --split val2014
     """
@@ -178,20 +180,20 @@ def download(
     from tasks._download import download_file
 
     chosen = get_task(task)
-    if strangers := [name for name in split or [] if name not in chosen.splits]:
-        raise chosen.unknown_split(strangers[0])
-    asked = [file for file in chosen.files if not split or set(split) & set(file.splits)]
-    ingredients = {path for file in asked for path in file.made_of}
-    wanted = [
+    if unknown := [name for name in split or [] if name not in chosen.splits]:
+        raise chosen.unknown_split(unknown[0])
+    requested = [file for file in chosen.files if not split or set(split) & set(file.splits)]
+    inputs = {path for file in requested for path in file.derived_from}
+    available = [
         file
         for file in chosen.files
-        if file.source is not None and (file in asked or file.path in ingredients)
+        if file.source is not None and (file in requested or file.path in inputs)
     ]
-    absent = [file for file in wanted if file.found(data_root) is None]
+    missing = [file for file in available if file.find(data_root) is None]
     written: list[Path] = []
     problems: list[str] = []
-    # One file of each source stands for all that come with it.
-    for file in {file.source: file for file in absent}.values():
+    # Each source is downloaded once, with all its files.
+    for file in {file.source: file for file in missing}.values():
         try:
             with progress(f"downloading {file.path} (MiB)", quiet=quiet) as report:
                 written += download_file(
@@ -199,20 +201,20 @@ def download(
                     data_root,
                     mirror=mirror,
                     keep_archive=keep_archives,
-                    others=absent,
+                    others=missing,
                     report=partial(_report_mebibytes, report),
                 )
         except InputError as error:
             problems.append(str(error))
     for path in written:
         results.print(f"written: {path} ({_size(path.stat().st_size)})", markup=False)
-    if not quiet and len(absent) < len(wanted):
-        there = len(wanted) - len(absent)
-        status.print(f"{there} of {len(wanted)} files were there already", markup=False)
+    if not quiet and len(missing) < len(available):
+        existing = len(available) - len(missing)
+        status.print(f"{existing} of {len(available)} files already existed", markup=False)
     if not quiet:
-        for file in asked:
-            if file.source is None and file.found(data_root) is None:
-                status.print(f"not fetched: {file.path} ({file.address})", markup=False)
+        for file in requested:
+            if file.source is None and file.find(data_root) is None:
+                status.print(f"not downloaded: {file.path} ({file.address})", markup=False)
     write_json_report(
         json_file,
         {
@@ -226,13 +228,14 @@ def download(
 
 
 def _report_mebibytes(report: ProgressReport, name: str, done: int, total: int | None) -> None:
-    whole = -(-(done if total is None else total) // MEBIBYTE)
-    report(-(-done // MEBIBYTE), whole, name)
+    # Rounded up.
+    total_mebibytes = -(-(done if total is None else total) // MEBIBYTE)
+    report(-(-done // MEBIBYTE), total_mebibytes, name)
 
 
 def _print_table(table: Table) -> None:
     if not results.is_terminal:
-        # Where nothing wraps lines, an address stays whole and can be searched for.
+        # Outside a terminal lines are not wrapped, so that addresses can be searched for.
         options = results.options.update_width(UNLIMITED_WIDTH)
         table.width = Measurement.get(results, options, table).maximum
     results.print(table)
@@ -245,7 +248,7 @@ def _file_table(task: "Task", data_root: Path, states: Sequence["FileState"]) ->
     for state in states:
         file = state.file
         if state.found is None:
-            found = Text("not there") if file.optional else Text("missing", "red")
+            found = Text("absent") if file.optional else Text("missing", "red")
         else:
             exact = state.found == data_root / file.path
             found = Text("found" if exact else f"{state.found.relative_to(data_root)} instead")

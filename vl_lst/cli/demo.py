@@ -1,4 +1,4 @@
-"""`vl-lst demo`: the whole road on pictures made on the spot, with nothing to download."""
+"""`vl-lst demo`: the full pipeline on generated images, without downloads."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ from vl_lst.cli.leaderboard import build_page
 
 __all__ = ["demo"]
 
-# Of each task and run, on the page.
+# Number of examples per task and run on the page.
 EXAMPLES = 12
 MAX_SEED_DIGITS = 10
 PAGE = "leaderboard.html"
@@ -26,7 +26,7 @@ def demo(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Folder for everything the demo makes.",
+            help="Output folder.",
             callback=binary_file("a folder", is_checked=False, holds=DEMO_NAMES),
         ),
     ] = Path("demo-run"),
@@ -34,23 +34,23 @@ def demo(
         str,
         typer.Option(
             metavar="NAME[,NAME]...",
-            help=f"Methods to train under the same protocol, of {METHODS}; or `all`.",
+            help=f"Methods to train under one protocol: {METHODS}, or `all`.",
         ),
     ] = "lst",
     seeds: Annotated[
         str,
-        typer.Option(metavar="N[,N]...", help="Train each method with each of these seeds."),
+        typer.Option(metavar="N[,N]...", help="Seeds to train each method with."),
     ] = "0",
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Render shapes, extract features, train on four tasks, with LST and without the image, score.
+    """Run the full pipeline on generated images: extract features, train on four tasks, score.
 
-    Needs no network: the pictures are made on the spot, a small CLIP and T5 come along. Ends in
-    a few minutes on two CPU cores, or a few minutes for each two methods; interrupted, the same
-    command goes on where it was.
+    Trains each method and, for comparison, a ladder that does not see the image. Needs no network:
+    images are rendered, and a small CLIP and T5 are bundled. Takes a few minutes on two CPU cores
+    for one method. If it is interrupted, run the same command again to resume.
 
-    All methods side by side, over three seeds: vl-lst demo --methods all --seeds 0,1,2
+    Compare all methods over three seeds: vl-lst demo --methods all --seeds 0,1,2
 
     Example: vl-lst demo --out demo-run
     """
@@ -63,7 +63,7 @@ def demo(
     from vl_lst.demo.run import BLIND, LADDER, run_demo
     from vl_lst.methods import method_names
 
-    # The ladder first: its examples are the ones that are drawn.
+    # The ladder first: the gallery shows the examples of the first method.
     names = sorted(method_names(), key=lambda name: name != LADDER)
     chosen = names if methods == "all" else [name.strip() for name in methods.split(",")]
     drawn = _read_seeds(seeds)
@@ -77,7 +77,7 @@ def demo(
         table.add_column(f"{task.name}\n{metric}", justify="right")
     for name in (*chosen, BLIND):
         percents = [
-            [score * task.primary_factor for score in result.scores[task.name][name]]
+            [task.metric.percent(score) for score in result.scores[task.name][name]]
             for task in tasks
         ]
         label = f"{BLIND} (no image)" if name == BLIND else name
@@ -124,6 +124,6 @@ def _read_seeds(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and len(part) <= MAX_SEED_DIGITS for part in parts):
         raise typer.BadParameter(
-            f"--seeds {text:.80}: expected whole numbers with commas between, such as 0,1,2"
+            f"--seeds {text:.80}: expected comma-separated integers such as 0,1,2"
         )
     return [int(part) for part in parts]

@@ -1,4 +1,4 @@
-"""`vl-lst evaluate`: a trained run's predictions and official scores on a split."""
+"""`vl-lst evaluate`: predict a split with a trained run and score it."""
 
 import os
 from pathlib import Path
@@ -7,57 +7,65 @@ from typing import Annotated
 import typer
 
 from vl_lst.cli._console import QuietOption, notes, progress, results, status
-from vl_lst.cli._kept_inputs import keep_inputs_of_recipe
+from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, write_json_report
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder `vl-lst train` wrote.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run directory written by `vl-lst train`.")
+    ],
     more_features: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE.h5]...", help="Further feature files.", show_default=False),
+        typer.Argument(metavar="FILE.h5", help="More feature files.", show_default=False),
     ] = None,
     split: Annotated[
         str | None,
         typer.Option(
-            help="The split to predict, such as val2014; train or val of a run that was trained on "
-            "your own files."
+            metavar="SPLIT",
+            help="Split to predict, such as val2014, or `train` or `val` if the run was trained on "
+            "your own files.",
         ),
     ] = None,
     file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.jsonl", help="Instead of a split, a further file of your own examples."
+            metavar="FILE.jsonl", help="Another file of your own examples, instead of --split."
         ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="The task; by default the only one the run was trained on.")
-    ] = None,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder with the annotations; as in training by default."),
-    ] = None,
-    features: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE.h5",
-            help="Feature file; several after another, or repeated; as in training by default.",
-        ),
+        str | None,
+        typer.Option(metavar="TASK", help="Task to predict, if the run was trained on several."),
     ] = None,
     checkpoint: Annotated[
         str,
         typer.Option(
             metavar="best|last|best-TASK",
-            help="The best by validation score (of several tasks, their mean), the last, or the "
-            "best of one of several tasks.",
+            help="Checkpoint with the best validation score (averaged over the tasks), the last "
+            "one, or the best for one of several tasks.",
         ),
     ] = "best",
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder with the official annotation files. Default: that of training.",
+        ),
+    ] = None,
+    features: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.h5",
+            help="Feature file. Pass several, or repeat the option. Default: as in training.",
+        ),
+    ] = None,
     submission: Annotated[
         bool,
         typer.Option(
-            "--submission", help="Also write what the public test server takes, in RUN/submission."
+            "--submission",
+            help="Also write the file that the public test server accepts to RUN/submission.",
         ),
     ] = False,
     json_file: JsonOption = None,
@@ -65,7 +73,7 @@ def evaluate(
 ) -> None:
     """Predict a split with a trained run and score it as the official evaluator does.
 
-    Predictions go to RUN/predictions, in the task's official results format.
+    Predictions are written to RUN/predictions in the task's official results format.
 
     Example: vl-lst evaluate runs/vqa --split val2014 --json scores.json
     """
@@ -74,22 +82,26 @@ def evaluate(
     from eval.errors import InputError
     from eval.outputs import check_output
     from tasks._submission import submission_of
-    from vl_lst.cli._scores import print_score, score_document
-    from vl_lst.cli._submissions import print_written
+    from vl_lst.cli._scores import (
+        print_notes,
+        print_score,
+        score_document,
+        write_submission_file,
+    )
     from vl_lst.launch import require_one_process
     from vl_lst.run import load_run
 
     require_one_process(os.environ, "a split is evaluated in one process")
     with notes(quiet=quiet):
         loaded = load_run(run, checkpoint=checkpoint)
-    keep_inputs_of_recipe(loaded.recipe.model_dump(mode="json"))
+    protect_recipe_inputs(loaded.recipe.model_dump(mode="json"))
     official = data_root is not None
     chosen = loaded.task(task, official=official)
     if submission:
         if file is not None or (loaded.has_own_files(task) and not official):
             raise InputError(
-                "--submission: test servers take answers to the official examples, and these are "
-                "your own; leave it out, or give --data-root and an official --split"
+                "--submission: test servers accept answers to official examples only, and these "
+                "examples are your own. Leave it out, or give --data-root and an official --split."
             )
         submission_of(chosen)
         check_output(run / "submission" / "file")
@@ -107,13 +119,12 @@ def evaluate(
     if evaluation.trained_on and not quiet:
         status.print(
             f"note: the run was trained on {evaluation.trained_on:,} of the "
-            f"{len(evaluation.predictions):,} examples of {split}; such a score says little about "
-            "examples it has not seen",
+            f"{len(evaluation.predictions):,} examples of {split}; the score says little about "
+            "unseen examples",
             markup=False,
         )
     if not quiet:
-        for note in evaluation.notes:
-            status.print(f"note: {note}", markup=False)
+        print_notes(evaluation.notes)
     if evaluation.score is None:
         document: dict[str, object] = {
             "task": chosen.name,
@@ -131,7 +142,7 @@ def evaluate(
         raise evaluation.unwritten
     results.print(f"predictions: {evaluation.path}", markup=False)
     if submission:
-        print_written(
+        write_submission_file(
             chosen,
             evaluation.predictions,
             data_root or loaded.recipe.data.folder,

@@ -1,4 +1,4 @@
-"""`vl-lst leaderboard`: finished runs compared, as one page of HTML and as tables."""
+"""`vl-lst leaderboard`: compare finished runs on an HTML page and in tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,21 +15,25 @@ if TYPE_CHECKING:
 
 __all__ = ["build_page", "leaderboard"]
 
-MOST_MISSING_SHOWN = 3
-NARROWEST_METHOD = 16
-# A terminal with fewer columns shows the average of several tasks and not each of them.
-WIDE = 120
+COMPARISON, EXAMPLES = "Comparison", "Examples on the page"
+MAX_MISSING_SHOWN = 3
+MIN_METHOD_WIDTH = 16
+# A narrower terminal shows only the average of several tasks.
+MIN_WIDTH_FOR_ALL_TASKS = 120
 
 
 def leaderboard(
     runs_dir: Annotated[
         Path,
-        typer.Argument(metavar="RUNS_DIR", help="Folder with runs in it, in folders of any depth."),
+        typer.Argument(
+            metavar="RUNS_DIR", help="Folder with run directories, also in nested folders."
+        ),
     ],
     out: Annotated[
         Path,
-        typer.Option(metavar="FILE.html", help="Where the page goes.", callback=report_file),
+        typer.Option(metavar="FILE.html", help="HTML page to write.", callback=report_file),
     ] = Path("leaderboard.html"),
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Leaderboard",
     markdown: Annotated[
         Path | None,
         typer.Option(
@@ -40,7 +44,7 @@ def leaderboard(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Also write the tables as LaTeX, for booktabs.",
+            help="Also write the tables as LaTeX (requires the package booktabs).",
             callback=report_file,
         ),
     ] = None,
@@ -54,39 +58,53 @@ def leaderboard(
         list[str] | None,
         typer.Option(
             metavar="TASK=SPLIT",
-            help="Compare scores of this split, such as vqa=karpathy_test, not of the one that "
-            "chose the best checkpoint; repeatable.",
+            help="Split to compare for a task, such as vqa=karpathy_test; may be repeated. "
+            "Default: the split that chose the best checkpoint.",
+            rich_help_panel=COMPARISON,
         ),
     ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of photographs, shown small beside examples."),
-    ] = None,
-    examples: Annotated[
-        int,
-        typer.Option(min=0, max=10_000, help="Most examples of each task on the page of a run."),
-    ] = 24,
-    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Leaderboard",
-    reported: Annotated[
-        bool,
-        typer.Option(
-            "--reported/--no-reported", help="Show rows that papers report, marked as such."
-        ),
-    ] = True,
     include_dirty: Annotated[
         bool,
         typer.Option(
-            "--include-dirty", help="Also take runs whose code had been changed without a commit."
+            "--include-dirty",
+            help="Also include runs trained with uncommitted or changing code.",
+            rich_help_panel=COMPARISON,
         ),
     ] = False,
+    reported: Annotated[
+        bool,
+        typer.Option(
+            "--reported/--no-reported",
+            help="Include results reported by papers, marked as such.",
+            rich_help_panel=COMPARISON,
+        ),
+    ] = True,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder with the images of the examples, to show as thumbnails.",
+            rich_help_panel=EXAMPLES,
+        ),
+    ] = None,
+    examples: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=10_000,
+            help="Maximum number of examples per run and task.",
+            rich_help_panel=EXAMPLES,
+        ),
+    ] = 24,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Compare finished runs: scores over seeds, memory, parameters and speed.
 
-    Runs are compared where all but the method and the seed is the same. The page needs no network
-    and no other file. Runs that failed, were cancelled, come from changed code or have no scores
-    are left out, and named.
+    Writes one self-contained HTML page that opens offline, and prints a table per group of
+    comparable runs. Runs are comparable if they differ in nothing but the method and the seed.
+    Runs that failed, were cancelled, lack scores or were trained with uncommitted code are left
+    out and listed with the reason.
 
     Example: vl-lst leaderboard runs --out leaderboard.html --images coco --markdown table.md
     """
@@ -97,7 +115,7 @@ def leaderboard(
     quoted = reported_results() if reported else None
     board, page = build_page(
         runs_dir,
-        splits=_chosen_splits(split or [], task_names()),
+        splits=_parse_splits(split or [], task_names()),
         images=images,
         examples=examples,
         title=title,
@@ -126,50 +144,46 @@ def build_page(
     include_dirty: bool,
     quiet: bool,
 ) -> "tuple[Board, bytes]":
-    """Return the runs compared, and the page of HTML about them; see the options of the command.
+    """Return the compared runs and their HTML page; see the options of the command.
 
     Raises:
         InputError: No run in the folder can be compared.
     """
     from eval.leaderboard.board import build_board
-    from eval.leaderboard.quantities import Metric
     from eval.leaderboard.runs import find_runs
-    from eval.leaderboard.units import printable
     from eval.report.page import render_page
+    from eval.text import escape_controls
     from tasks import get_task, task_names
     from vl_lst.cli._example_sheets import example_sheets, thumbnails
 
-    metrics = {
-        task.name: Metric(task.primary_metric, task.primary_factor)
-        for task in map(get_task, task_names())
-    }
+    metrics = {name: get_task(name).metric for name in task_names()}
     board = build_board(find_runs(runs_dir, include_dirty=include_dirty), metrics, splits)
     if not quiet:
         for each in board.left_out:
-            status.print(f"left out {printable(f'{each.name}: {each.reason}')}", markup=False)
+            status.print(f"left out {escape_controls(f'{each.name}: {each.reason}')}", markup=False)
     _require_runs(board, runs_dir)
     sheets = {}
-    with progress("gathering examples", quiet=quiet) as report:
+    with progress("collecting examples", quiet=quiet) as report:
         placed = [(group, run) for group in board.groups for row in group.rows for run in row.runs]
         for done, (group, run) in enumerate(placed, start=1):
             if examples:
                 sheets[run.name] = example_sheets(run, group.splits, examples)
-            report(done, len(placed), printable(run.name))
+            report(done, len(placed), escape_controls(run.name))
     pictures: dict[str, bytes] = {}
     if images is not None:
-        with progress("reading pictures", quiet=quiet) as report:
-            of_all = [sheet for of_run in sheets.values() for sheet in of_run]
-            pictures, missing = thumbnails(images, of_all, report)
-        for image_id in list(missing)[:MOST_MISSING_SHOWN]:
-            status.print(f"no picture of {image_id}: {missing[image_id]}", markup=False)
-        if len(missing) > MOST_MISSING_SHOWN:
-            status.print(f"no picture of {len(missing) - MOST_MISSING_SHOWN:,} more")
+        with progress("reading images", quiet=quiet) as report:
+            all_sheets = [sheet for of_run in sheets.values() for sheet in of_run]
+            pictures, missing = thumbnails(images, all_sheets, report)
+        for image_id in list(missing)[:MAX_MISSING_SHOWN]:
+            status.print(f"no thumbnail of {image_id}: {missing[image_id]}", markup=False)
+        if len(missing) > MAX_MISSING_SHOWN:
+            status.print(f"no thumbnails of {len(missing) - MAX_MISSING_SHOWN:,} more images")
     page = render_page(board, title=title, reported=quoted, sheets=sheets, pictures=pictures)
-    # A lone surrogate in someone's prediction is no reason to fail.
+    # A prediction may hold a lone surrogate, which UTF-8 cannot encode.
     return board, page.encode("utf-8", "replace")
 
 
-def _chosen_splits(given: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:
+def _parse_splits(given: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:
     splits = {}
     for text in given:
         task, equals, split = text.partition("=")
@@ -189,7 +203,7 @@ def _require_runs(board: "Board", runs_dir: Path) -> None:
         shown = "; ".join(f"{each.name}: {each.reason}" for each in board.left_out[:3])
         raise InputError(
             f"none of the {len(board.left_out):,} run(s) in {runs_dir} can be compared ({shown}); "
-            "expected at least one that ended with success, from committed code, with scores"
+            "expected at least one successful run, from committed code, with scores"
         )
 
 
@@ -198,24 +212,25 @@ def _print_group(group: "Group") -> None:
     from rich.text import Text
 
     from eval.leaderboard.tables import cost_note, group_title
-    from eval.leaderboard.units import printable, score_text, unit_text
+    from eval.leaderboard.units import score_text, unit_text
+    from eval.text import escape_controls
 
-    front = any(row.on_front for row in group.rows)
-    caption = "* on the Pareto front" if front else None
-    table = Table(title=Text(printable(group_title(group))), caption=caption)
-    table.add_column("method", overflow="fold", min_width=NARROWEST_METHOD)
-    # What does not depend on the device; the page has the rest.
+    has_front = any(row.on_front for row in group.rows)
+    caption = "* on the Pareto front" if has_front else None
+    table = Table(title=Text(escape_controls(group_title(group))), caption=caption)
+    table.add_column("method", overflow="fold", min_width=MIN_METHOD_WIDTH)
+    # Only costs that do not depend on the device; the page shows all.
     costs = [cost for cost in group.costs if cost.is_axis and not cost.on_device]
-    columns = group.columns if results.width >= WIDE else group.columns[:1]
+    columns = group.columns if results.width >= MIN_WIDTH_FOR_ALL_TASKS else group.columns[:1]
     for name in ("n", *columns, *(cost.label for cost in costs)):
         table.add_column(Text(name), justify="right", no_wrap=True)
     for row in group.rows:
         table.add_row(
-            Text(f"{printable(row.label)}{' *' if row.on_front else ''}"),
+            Text(f"{escape_controls(row.label)}{' *' if row.on_front else ''}"),
             str(len(row.runs)),
             *(score_text(row.scores[name]) for name in columns),
             *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
         )
     results.print(table)
     if (note := cost_note(group, costs)) is not None:
-        results.print(printable(note), markup=False)
+        results.print(escape_controls(note), markup=False)

@@ -1,4 +1,4 @@
-"""`vl-lst predict`: one question about the user's own photograph."""
+"""`vl-lst predict`: answer a question about a photograph."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,41 +6,44 @@ from typing import Annotated
 import typer
 
 from vl_lst.cli._console import QuietOption, notes, results, status
-from vl_lst.cli._kept_inputs import keep_inputs_of_recipe
+from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, write_json_report
 
 __all__ = ["predict"]
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder `vl-lst train` wrote.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run directory written by `vl-lst train`.")
+    ],
     image: Annotated[
         list[Path],
-        typer.Option(metavar="FILE", help="Photograph; repeated for tasks about two."),
+        typer.Option(metavar="FILE", help="Photograph; repeat for tasks with two images."),
     ],
     question: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="The question, in plain words; none for a caption."),
+        typer.Option(metavar="TEXT", help="Question or statement; leave out for a caption."),
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="Which of the run's tasks, where it was trained on several."),
+        typer.Option(metavar="TASK", help="Task to predict, if the run was trained on several."),
     ] = None,
     encoder_weights: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Weights of the vision tower (a folder's path for a tower of one's own), where "
-            "the features were made with weights from a file.",
+            help="Weights of the image encoder, if the features were extracted with weights from a "
+            "file: the .safetensors file, or the encoder's folder.",
         ),
     ] = None,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Answer a question about a photograph, prepared exactly as in training.
+    """Answer a question about a photograph.
 
-    A run that classifies also prints the answers with the highest scores: each, from 0 to 1, is the
-    accuracy that the model expects of that answer alone, so that they need not add up to one.
+    The photograph is preprocessed exactly as in training. A run that classifies also prints its
+    five best answers. Each score, from 0 to 1, is the accuracy that the model expects of that
+    answer alone, so scores need not sum to 1.
 
     Example: vl-lst predict runs/vqa --image cat.jpg --question "what animal is this?"
     """
@@ -48,7 +51,7 @@ def predict(
 
     with notes(quiet=quiet):
         loaded = load_run(run)
-    keep_inputs_of_recipe(loaded.recipe.model_dump(mode="json"))
+    protect_recipe_inputs(loaded.recipe.model_dump(mode="json"))
     if not quiet:
         status.print("encoding the photograph", markup=False)
     answer = loaded.predict(image, question, task_name=task, encoder_weights=encoder_weights)

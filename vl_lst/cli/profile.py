@@ -1,145 +1,148 @@
-"""`vl-lst profile`: what transfer methods cost in memory and time."""
+"""`vl-lst profile`: the memory and time that transfer methods need."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
 from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName
-from vl_lst.cli._choices import BACKBONES, METHODS, alternatives
+from vl_lst.cli._choices import BACKBONES, METHODS
+from vl_lst.cli._compared_methods import read_contenders, read_profile_recipe, require_choice
 from vl_lst.cli._console import QuietOption, progress, results
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
-from vl_lst.cli._profiling import one_of, read_contenders, read_profile_recipe
 
 __all__ = ["profile"]
 
 DEFAULT_STEPS = 6
 DEFAULT_GRID = 6
-ARITHMETIC: tuple[ArithmeticPrecision, ...] = get_args(ArithmeticPrecision)
-WEIGHTS: tuple[BackbonePrecision, ...] = get_args(BackbonePrecision)
-DEVICES: tuple[DeviceName, ...] = get_args(DeviceName)
+PRECISIONS: tuple[ArithmeticPrecision, ...] = get_args(ArithmeticPrecision)
+BACKBONE_PRECISIONS: tuple[BackbonePrecision, ...] = get_args(BackbonePrecision)
+model_option = partial(typer.Option, rich_help_panel="Backbone and methods")
+batch_option = partial(typer.Option, rich_help_panel="Shape of a batch")
+measurement_option = partial(typer.Option, rich_help_panel="Measurement")
 
 
 def profile(
     backbone: Annotated[
         str | None,
-        typer.Option(
+        model_option(
             metavar="NAME|PATH|demo",
-            help=f"{BACKBONES}; a folder; demo. Default: the recipe's.",
-        ),
-    ] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            metavar="METHOD[,METHOD]...|all",
-            help=f"Transfer methods, of {METHODS}; times are compared with the first. `all`: all "
-            "of them. Default: the recipe's, else all.",
+            help=f"Hugging Face model ID ({BACKBONES}), a local directory, or `demo` (bundled). "
+            "Default: the recipe's.",
         ),
     ] = None,
     random_weights: Annotated[
         bool,
-        typer.Option("--random-weights", help="Draw the backbone's weights: needs no download."),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Build without data and estimate bytes, in seconds for any size; no steps.",
+        model_option(
+            "--random-weights", help="Initialise the backbone at random, without a download."
         ),
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, max=65_536, help="Examples a step.")] = 16,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar=alternatives(ArithmeticPrecision),
-            help="Of the arithmetic. Default: the recipe's, fp32.",
-        ),
-    ] = None,
     backbone_precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar=alternatives(BackbonePrecision),
-            help="How the backbone is held. Default: the recipe's, fp32.",
-        ),
-    ] = None,
-    text_tokens: Annotated[int, typer.Option(min=1, max=8_192, help="Of each prompt.")] = 15,
-    answer_tokens: Annotated[int, typer.Option(min=1, max=8_192, help="Of each answer.")] = 4,
-    images: Annotated[int, typer.Option(min=1, max=100, help="Of each example.")] = 1,
-    image_tokens: Annotated[
-        int, typer.Option(min=1, max=65_536, help="Feature vectors of each image.")
-    ] = 49,
-    channels: Annotated[
-        int, typer.Option(min=1, max=65_536, help="Width of a feature vector.")
-    ] = 2048,
-    grid: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=256,
-            help="Side of the grid they are max-pooled to, 0 to keep them. Default: the "
-            "recipe's, 6.",
-        ),
+        BackbonePrecision | None,
+        model_option(help="Precision of the backbone's weights. Default: the recipe's, else fp32."),
     ] = None,
     vocabulary: Annotated[
         int | None,
-        typer.Option(min=3, max=10_000_000, help="Token ids of a backbone with random weights."),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(metavar=alternatives(DeviceName), help="Where to run.")
-    ] = "auto",
-    shared_device: Annotated[
-        bool,
-        typer.Option("--shared-device", help="Measure although other processes use the GPU."),
-    ] = False,
-    steps: Annotated[
-        int,
-        typer.Option(
-            min=0, max=1_000_000, help="Steps to take the median of, for each method; 0: no times."
+        model_option(
+            min=3, max=10_000_000, help="Vocabulary size of a backbone with random weights."
         ),
-    ] = DEFAULT_STEPS,
+    ] = None,
+    methods: Annotated[
+        str | None,
+        model_option(
+            metavar="METHOD[,METHOD]...|all",
+            help=f"Transfer methods, of {METHODS}; or `all`. Times are relative to the first. "
+            "Default: the recipe's, else all.",
+        ),
+    ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
+        model_option(
             metavar="FILE|NAME",
-            help="Take backbone, method with its options, precisions and grid from a recipe. "
-            "Default: each method has the options of the recipe that `train` takes for it.",
+            help="Recipe for the backbone, the method and its options, precisions and grid. "
+            "Default: each method's options are those that `vl-lst train` uses.",
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
+        model_option(
             "--set",
             metavar="METHOD.OPTION=VALUE",
-            help="Change an option of a method, such as lst.reduction=8; may be repeated.",
+            help="Override an option of a method, such as lst.reduction=8; may be repeated.",
         ),
     ] = None,
+    batch_size: Annotated[int, batch_option(min=1, max=65_536, help="Examples per step.")] = 16,
+    text_tokens: Annotated[int, batch_option(min=1, max=8_192, help="Tokens per prompt.")] = 15,
+    answer_tokens: Annotated[int, batch_option(min=1, max=8_192, help="Tokens per answer.")] = 4,
+    images: Annotated[int, batch_option(min=1, max=100, help="Images per example.")] = 1,
+    image_tokens: Annotated[
+        int, batch_option(min=1, max=65_536, help="Feature vectors per image.")
+    ] = 49,
+    channels: Annotated[
+        int, batch_option(min=1, max=65_536, help="Channels of a feature vector.")
+    ] = 2048,
+    grid: Annotated[
+        int | None,
+        batch_option(
+            min=0,
+            max=256,
+            help="Side of the grid that features are max-pooled to; 0 for no pooling. Default: "
+            "the recipe's, else 6.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        measurement_option(
+            "--dry-run", help="Estimate bytes in seconds, for any size, without running a step."
+        ),
+    ] = False,
+    steps: Annotated[
+        int,
+        measurement_option(
+            min=0,
+            max=1_000_000,
+            help="Timed steps per method, of which the median is reported; 0 for no times.",
+        ),
+    ] = DEFAULT_STEPS,
+    precision: Annotated[
+        ArithmeticPrecision | None,
+        measurement_option(help="Precision of the computation. Default: the recipe's, else fp32."),
+    ] = None,
+    device: Annotated[DeviceName, measurement_option(help="Device to run on.")] = "auto",
+    shared_device: Annotated[
+        bool,
+        measurement_option("--shared-device", help="Measure even if other processes use the GPU."),
+    ] = False,
     plot: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Draw memory against trainable share, as .svg, .png or .pdf.",
-            callback=binary_file("a picture"),
+            help="Plot memory against the share of trainable parameters, as .svg, .png or .pdf.",
+            callback=binary_file("a plot"),
         ),
     ] = None,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure what transfer methods cost: parameters, bytes, and seconds of a training step.
+    """Measure what transfer methods cost: parameters, bytes, and seconds per training step.
 
-    Bytes saved for backward are exact on any device. Peak memory is measured on CUDA, on a device
-    that nobody else uses. Methods take turns in one run, so that their times compare.
+    Bytes saved for the backward pass are exact on any device. Peak memory is measured on CUDA, on a
+    device that no other process uses. Methods alternate within one run, so their times can be
+    compared.
 
     Example: vl-lst profile --backbone t5-base --random-weights --methods lst,full,lora --json
     cost.json --plot cost.svg
 
-    In seconds, without running: vl-lst profile --backbone t5-3b --dry-run --backbone-precision int8
+    Without running: vl-lst profile --backbone t5-3b --dry-run --backbone-precision int8
     """
     if dry_run and (device != "auto" or shared_device or steps != DEFAULT_STEPS):
         raise typer.BadParameter(
-            "--dry-run makes no steps on any device: leave out --device, --shared-device, --steps"
+            "--dry-run runs no steps: leave out --device, --shared-device and --steps"
         )
     if vocabulary is not None and not (random_weights or dry_run):
-        raise typer.BadParameter("--vocabulary is for --random-weights: weights have their own")
+        raise typer.BadParameter("--vocabulary requires --random-weights or --dry-run")
+    from eval.recipe_fields import get_field
     from vl_lst.devices import choose_device
     from vl_lst.profiling.device import refuse_shared_device
     from vl_lst.profiling.measure import ProfileSettings, profile_methods
@@ -152,31 +155,32 @@ def profile(
         settings_lines,
     )
     from vl_lst.profiling.workload import Workload
-    from vl_lst.recipes.fields import dig
 
     given = read_profile_recipe(recipe)
-    name = backbone or dig(given, ("backbone", "name"))
+    name = backbone or get_field(given, ("backbone", "name"))
     if name is None:
-        raise typer.BadParameter("give --backbone, such as t5-base; the recipe, if any, has none")
+        raise typer.BadParameter("give --backbone, such as t5-base, or a recipe that names one")
     if plot is not None:
         require_plot_format(plot)
     contenders = read_contenders(methods, given, settings or [], source=recipe, backbone=name)
-    where = choose_device("cpu" if dry_run else one_of("--device", device, DEVICES))
+    where = choose_device("cpu" if dry_run else device)
     if not shared_device:
         refuse_shared_device(where)
-    own_grid = (given.get("visual") or {}).get("pooled_grid", DEFAULT_GRID)
-    side = own_grid if grid is None else grid
+    if grid is None:
+        grid = (given.get("visual") or {}).get("pooled_grid", DEFAULT_GRID)
     wanted = ProfileSettings(
         backbone=name,
         random_weights=random_weights,
         vocabulary=vocabulary,
-        backbone_precision=one_of(
-            "--backbone-precision",
-            backbone_precision or dig(given, ("backbone", "precision")) or "fp32",
-            WEIGHTS,
+        backbone_precision=require_choice(
+            "backbone.precision",
+            backbone_precision or get_field(given, ("backbone", "precision")) or "fp32",
+            BACKBONE_PRECISIONS,
         ),
-        precision=one_of(
-            "--precision", precision or dig(given, ("training", "precision")) or "fp32", ARITHMETIC
+        precision=require_choice(
+            "training.precision",
+            precision or get_field(given, ("training", "precision")) or "fp32",
+            PRECISIONS,
         ),
         workload=Workload(
             batch_size=batch_size,
@@ -185,7 +189,7 @@ def profile(
             images=images,
             image_tokens=image_tokens,
             channels=channels,
-            pooled_grid=side or None,
+            pooled_grid=grid or None,
         ),
         steps=steps,
         estimate=dry_run,

@@ -1,4 +1,4 @@
-"""`vl-lst score`: official scores of a predictions file, without a model."""
+"""`vl-lst score`: score a predictions file as the official evaluator does."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,73 +13,82 @@ __all__ = ["score"]
 
 
 def score(
-    task: Annotated[str, typer.Option(help=f"The task, of {TASKS}.")],
+    task: Annotated[str, typer.Option(metavar="TASK", help=f"Task: one of {TASKS}.")],
     data_root: Annotated[
         Path | None,
-        typer.Option(help="Folder with the official annotation files, in vqa/ for vqa."),
+        typer.Option(
+            metavar="DIR",
+            help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/.",
+        ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="The split that was predicted, such as val2014.")
+        str | None, typer.Option(metavar="SPLIT", help="Split of the predictions, such as val2014.")
     ] = None,
     file: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.jsonl",
-            help="Your own examples that were predicted, instead of --data-root and --split.",
+            help="Your own examples, instead of --data-root and --split.",
         ),
     ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help='Predictions, in the official results format; of --file, [{"id", "answer"}, ...].',
+            help="Predictions in the task's official results format; for --file, "
+            '[{"id", "answer"}, ...].',
         ),
     ] = None,
     check_submission: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Instead of scoring, check a file made for the task's public test server.",
+            help="Check a file for the task's public test server instead of scoring.",
         ),
     ] = None,
     strict_official: Annotated[
         bool,
         typer.Option(
             "--strict-official",
-            help="Give what the official script gives, also where it misreads the file in silence.",
+            help="Reproduce the official script even where it silently misreads the file.",
         ),
     ] = False,
     require: Annotated[
         list[str] | None,
         typer.Option(
             metavar="METRIC",
-            help="Fail unless this metric can be computed, such as consistency; repeatable.",
+            help="Exit with 1 if this metric cannot be computed, such as consistency; may be "
+            "repeated.",
         ),
     ] = None,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Score a predictions file as the official evaluator does. Needs no GPU and no model.
+    """Score a predictions file as the official evaluator does, without a model or a GPU.
 
-    What the official script would misread in silence is an error, unless --strict-official asks
-    for its reading. A metric that the given files do not allow is left out, and the reason said.
+    A file that the official script would silently misread is an error, unless --strict-official is
+    given. A metric that the files do not allow is left out, with the reason.
 
     Example: vl-lst score --task vqa --data-root data --split val2014 --predictions results.json
     """
     if (predictions is None) == (check_submission is None):
         raise typer.BadParameter("give either --predictions or --check-submission")
     if file is None and (data_root is None or split is None):
-        raise typer.BadParameter("give --data-root and --split, or --file with your own examples")
+        raise typer.BadParameter("give --data-root and --split, or --file")
     if file is not None and (data_root is not None or split is not None):
         raise typer.BadParameter("give either --file, or --data-root and --split")
     if file is not None and (check_submission is not None or strict_official):
         raise typer.BadParameter(
-            "--check-submission and --strict-official are for official splits: leave --file out"
+            "--check-submission and --strict-official need an official split: leave out --file"
         )
     from eval.errors import InputError
     from tasks import get_task, with_own_files
-    from vl_lst.cli._scores import print_score, require_metrics, score_document
-    from vl_lst.cli._submissions import print_check
+    from vl_lst.cli._scores import (
+        print_score,
+        report_submission_check,
+        require_metrics,
+        score_document,
+    )
 
     chosen = get_task(task)
     if file is not None:
@@ -88,7 +97,7 @@ def score(
     assert data_root is not None
     assert split is not None
     if check_submission is not None:
-        document = print_check(chosen, check_submission, data_root, split, quiet=quiet)
+        document = report_submission_check(chosen, check_submission, data_root, split, quiet=quiet)
         write_json_report(json_file, document)
         return
     assert predictions is not None
@@ -98,7 +107,8 @@ def score(
         scores = chosen.score_strictly(predictions, data_root, split)
     else:
         raise InputError(
-            f"{chosen.name} has no other way of reading predictions: leave out --strict-official"
+            f"no strict reading for {chosen.name}, whose predictions are read in "
+            "one way only: leave out --strict-official"
         )
     require_metrics(scores, require or [])
     print_score(chosen, split, scores, quiet=quiet)

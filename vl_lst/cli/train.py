@@ -1,24 +1,33 @@
 """`vl-lst train`: annotations and features in, a run directory out."""
 
 import os
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tasks import Head
 from vl_lst.choices import BackbonePrecision
-from vl_lst.cli._choices import METHODS, TASKS, alternatives
+from vl_lst.cli._choices import METHODS, TASKS
 from vl_lst.cli._console import QuietOption, notes, progress, results
-from vl_lst.cli._kept_inputs import keep_inputs_of_recipe
+from vl_lst.cli._distributed import report_error_once
+from vl_lst.cli._features import DEMO_ENCODER
+from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
-from vl_lst.cli._processes import one_message
 from vl_lst.launch import read_launch
+
+if TYPE_CHECKING:
+    from vl_lst.recipes import Recipe
 
 __all__ = ["train"]
 
 DEFAULT_ENCODER = "RN101"
+data_option = partial(typer.Option, rich_help_panel="Data")
+features_option = partial(typer.Option, rich_help_panel="Image features")
+model_option = partial(typer.Option, rich_help_panel="Model and settings")
 
 
 def train(
@@ -27,112 +36,116 @@ def train(
         typer.Option(
             "--out",
             metavar="RUN",
-            help="Folder of the run.",
+            help="Run directory.",
             callback=binary_file("a run", is_checked=False, holds_run=True),
         ),
     ],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume the run in RUN from its last checkpoint.")
+    ] = False,
     task: Annotated[
         str | None,
-        typer.Option(
-            metavar="TASK[,TASK]...",
-            help=f"The task, of {TASKS}; several are trained together.",
+        data_option(
+            metavar="TASK[,TASK]...", help=f"Task, one of {TASKS}. Several are trained together."
         ),
     ] = None,
     data_root: Annotated[
         Path | None,
-        typer.Option(
+        data_option(
             metavar="DIR",
             help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/.",
         ),
     ] = None,
     train_file: Annotated[
         Path | None,
-        typer.Option(
+        data_option(
             metavar="FILE.jsonl",
-            help="Examples of your own to train on, in place of the official ones; of several "
-            "tasks, --set data.train_file.TASK=FILE.jsonl.",
+            help="Your own training examples, instead of --data-root. With several tasks: --set "
+            "data.train_file.TASK=FILE.jsonl.",
         ),
     ] = None,
     val_file: Annotated[
         Path | None,
-        typer.Option(
+        data_option(
             metavar="FILE.jsonl",
-            help="Examples of your own to validate on; of several tasks, "
-            "--set data.validation_file.TASK=FILE.jsonl.",
-        ),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of photographs, in place of --features: extracts into RUN/features.h5 "
-            "before training.",
-        ),
-    ] = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Vision tower for --images, as `extract-features` takes it. Default: "
-            f"{DEFAULT_ENCODER}; demo with that backbone."
+            help="Your own validation examples. With several tasks: --set "
+            "data.validation_file.TASK=FILE.jsonl.",
         ),
     ] = None,
     features: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE.h5", help="Feature file; several after another, or repeated."),
+        features_option(
+            metavar="FILE.h5", help="Feature file. Pass several, or repeat the option."
+        ),
     ] = None,
     more_features: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE.h5]...", help="Further feature files.", show_default=False),
+        typer.Argument(metavar="FILE.h5", help="More feature files.", show_default=False),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        features_option(
+            metavar="DIR",
+            help="Folder of photographs, instead of --features: extract features into "
+            "RUN/features.h5 before training.",
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        features_option(
+            metavar="NAME",
+            help="Image encoder for --images, as for `vl-lst extract-features`. Default: "
+            f"{DEFAULT_ENCODER}, or `demo` with the backbone `demo`.",
+        ),
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(
+        model_option(
             metavar="NAME|PATH|demo",
-            help="Hugging Face name such as t5-base, a folder, or the one that comes along.",
+            help="Hugging Face model ID such as t5-base, a local directory, or `demo` (bundled).",
         ),
     ] = None,
     backbone_precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar=alternatives(BackbonePrecision),
-            help="How the frozen backbone is held; int8 and nf4 fit larger ones on the same GPU.",
+        BackbonePrecision | None,
+        model_option(
+            help="Precision of the frozen backbone's weights. int8 and nf4 fit larger backbones on "
+            "the same GPU. Default: the recipe's, fp32."
         ),
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help=f"Transfer method, of {METHODS}. Default: lst."),
+        model_option(metavar="METHOD", help=f"Transfer method, one of {METHODS}. Default: lst."),
     ] = None,
     head: Annotated[
-        str | None,
-        typer.Option(
-            metavar=alternatives(Head),
-            help="Choose from a list of answers, or write; captions are always written.",
+        Head | None,
+        model_option(
+            help="`classify` picks from an answer list; `generate` writes free text. Captions "
+            "always use `generate`."
         ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
+        model_option(
             metavar="FILE|NAME",
-            help="Recipe: a YAML file or the name of one that comes along. Default: the "
-            "method's, or its smaller one with the backbone demo; the run's own with --resume.",
+            help="YAML file, or name of a bundled recipe such as lst-paper. Default: the method's "
+            "recipe (a smaller one for the backbone `demo`); with --resume, the run's own.",
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change a field of the recipe; may be repeated."
+        model_option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a field of the recipe, such as optimizer.lr=1e-3; may be repeated.",
         ),
     ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the run in RUN, exactly where it stopped."),
-    ] = False,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a transfer method on a task, or on several together with a head for each.
+    """Train a transfer method on one task, or on several tasks with one head each.
 
-    Killed at any moment, the same command with --resume goes on and ends with the same weights.
+    Training can be interrupted at any point. Run the same command with --resume to continue; the
+    final weights are identical to those of an uninterrupted run.
 
     Example: vl-lst train --task vqa --data-root data --features train.h5 val.h5 --backbone t5-base
     --method lst --out runs/vqa --set training.epochs=10
@@ -144,22 +157,14 @@ def train(
     if images is not None and files:
         raise typer.BadParameter("give either --features or --images")
     if encoder is not None and images is None:
-        raise typer.BadParameter("--encoder is for --images: give the folder of photographs too")
+        raise typer.BadParameter("--encoder requires --images, the folder of photographs")
     launch = read_launch(os.environ)
     if images is not None and launch.num_processes > 1:
         raise typer.BadParameter(
-            "--images works in one process: run `vl-lst extract-features` first, and give "
+            "--images works in one process only: run `vl-lst extract-features` first and give "
             "--features"
         )
-    from vl_lst.cli._own_images import extracted_into_run, features_file
-    from vl_lst.errors import CheckpointError
-    from vl_lst.recipes import (
-        fitting_recipe,
-        parse_override,
-        read_recipe_file,
-        resolve_recipe,
-    )
-    from vl_lst.runs.directory import RunDirectory
+    from vl_lst.cli._run_features import extracted_into_run, features_file
     from vl_lst.runs.git import git_state
     from vl_lst.training.session import train as train_run
 
@@ -177,40 +182,68 @@ def train(
         "method.name": method,
         "head": head,
     }
+    options = [(name, value) for name, value in given.items() if value is not None]
     quiet = quiet or not launch.is_first
-    with one_message(launch), notes(quiet=quiet), ExitStack() as stack:
-        saved = RunDirectory(out).recipe_file
-        changes = [*map(parse_override, settings or [])]
-        named = {"method.name": method, "backbone.name": backbone} | dict(changes)
-        fitting = fitting_recipe(named["method.name"], named["backbone.name"])
-        base = recipe or (str(saved) if resume and saved.exists() else fitting)
-        options = [(name, value) for name, value in given.items() if value is not None]
-        if resume and not (saved.exists() or recipe or options or changes):
-            raise CheckpointError(
-                f"{out} holds no run to resume. Give the folder of one, or --task and the other "
-                "options to start one there."
-            )
-        resolved = resolve_recipe(read_recipe_file(base), [*options, *changes])
-        keep_inputs_of_recipe(resolved.model_dump(mode="json"))
+    with report_error_once(launch), notes(quiet=quiet), ExitStack() as stack:
+        resolved = _resolve(out, recipe, options, settings or [], resume=resume)
+        protect_recipe_inputs(resolved.model_dump(mode="json"))
         if images is not None:
-            # Extraction may take hours, in which the code may change.
+            # The code may change during an extraction of hours.
             checkout = git_state()
-            tower = encoder or ("demo" if resolved.backbone.name == "demo" else DEFAULT_ENCODER)
+            default = DEMO_ENCODER if resolved.backbone.name == "demo" else DEFAULT_ENCODER
             stack.enter_context(
-                extracted_into_run(resolved, images, tower, out, resume=resume, quiet=quiet)
+                extracted_into_run(
+                    resolved, images, encoder or default, out, resume=resume, quiet=quiet
+                )
             )
         with progress(f"training {resolved.task}", quiet=quiet) as report:
             record = train_run(resolved, out, resume=resume, report=report, checkout=checkout)
-    if not launch.is_first:
-        return
-    for name, scores in record.scores.items():
-        for split, metrics in scores.items():
+    if launch.is_first:
+        _print_scores(record.scores, record.best_step)
+        if len(record.scores) > 1:
+            results.print(
+                f"mean of the primary metrics in percent: {record.mean_score:.2f}", markup=False
+            )
+        results.print(f"run: {out}", markup=False)
+        write_json_report(json_file, record.model_dump(mode="json"))
+
+
+def _resolve(
+    out: Path,
+    recipe: str | None,
+    options: Sequence[tuple[str, Any]],
+    settings: Sequence[str],
+    *,
+    resume: bool,
+) -> "Recipe":
+    """Return the recipe with the fields that options and `--set` override.
+
+    Raises:
+        RecipeError: The recipe or a setting is not valid.
+        CheckpointError: There is nothing to resume.
+    """
+    from vl_lst.errors import CheckpointError
+    from vl_lst.recipes import default_recipe, parse_override, read_recipe_file, resolve_recipe
+    from vl_lst.runs.directory import RunDirectory
+
+    saved = RunDirectory(out).recipe_file
+    changes = [*options, *map(parse_override, settings)]
+    if resume and not (saved.exists() or recipe or changes):
+        raise CheckpointError(
+            f"{out} holds no run to resume. Give the folder of a run, or --task and the other "
+            "options to start one there."
+        )
+    named = dict(changes)
+    fitting = default_recipe(named.get("method.name"), named.get("backbone.name"))
+    base = recipe or (str(saved) if resume and saved.exists() else fitting)
+    return resolve_recipe(read_recipe_file(base), changes)
+
+
+def _print_scores(
+    scores: Mapping[str, Mapping[str, Mapping[str, object]]], best_step: int | None
+) -> None:
+    for name, splits in scores.items():
+        for split, metrics in splits.items():
             numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
             text = ", ".join(f"{metric} {value:.4g}" for metric, value in numbers.items())
-            results.print(f"{name} {split}: {text} (step {record.best_step})", markup=False)
-    if len(record.scores) > 1:
-        results.print(
-            f"mean of the primary metrics in percent: {record.mean_score:.2f}", markup=False
-        )
-    results.print(f"run: {out}", markup=False)
-    write_json_report(json_file, record.model_dump(mode="json"))
+            results.print(f"{name} {split}: {text} (step {best_step})", markup=False)

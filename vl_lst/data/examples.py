@@ -1,7 +1,6 @@
 """The examples and features of a run, checked before anything long begins."""
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,9 @@ from eval.submissions import first_five
 from feature_extraction.errors import StoreError
 from feature_extraction.names import near_names_hint
 from feature_extraction.store.reader import FeatureReader
-from tasks import ExampleTable, Task, get_task, with_prompt_prefix
+from tasks import ExampleTable, Task
 from tasks._answers import build_answer_list, load_answer_list
 from vl_lst.recipes import Recipe
-from vl_lst.recipes.per_task import with_given_files
 
 __all__ = [
     "answer_list_file",
@@ -24,36 +22,8 @@ __all__ = [
     "read_answers",
     "require_images",
     "require_labels",
-    "task_of",
     "usable_rows",
 ]
-
-
-def task_of(recipe: Recipe, name: str, *, official: bool = False) -> Task:
-    """A task as a run knows it: with its prefix and limits, and the user's own files as splits.
-
-    Args:
-        recipe: The run's.
-        name: Of the task; one that the run was not trained on has its own prefix, and the limits
-            of the task whose head answers it.
-        official: Leave the official splits in their place.
-
-    Raises:
-        InputError: There is no such task.
-    """
-    data = recipe.data
-    task = get_task(name)
-    task = with_prompt_prefix(task, data.prompt_prefix.get(name, task.prompt_prefix))
-    limits_of = name if name in recipe.tasks else recipe.tasks[0]
-    task = replace(
-        task,
-        max_prompt_tokens=data.max_prompt_tokens[limits_of],
-        # What may be generated must be there to learn from.
-        max_answer_tokens=max(task.max_answer_tokens, recipe.generation.max_length[limits_of]),
-    )
-    if official:
-        return task
-    return with_given_files(task, data.train_file.get(name), data.validation_file.get(name))
 
 
 def has_labels(examples: ExampleTable) -> bool:

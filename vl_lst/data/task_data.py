@@ -24,7 +24,6 @@ from vl_lst.data.examples import (
     read_answers,
     require_images,
     require_labels,
-    task_of,
     usable_rows,
 )
 from vl_lst.recipes import Recipe
@@ -76,7 +75,7 @@ def load_examples(recipe: Recipe, name: str, reader: FeatureReader) -> TaskExamp
             validation metric cannot be computed on this machine.
         StoreError: Images have no features.
     """
-    task, data = task_of(recipe, name), recipe.data
+    task, data = recipe.configured_task(name), recipe.data
     if task.require_evaluator is not None:
         task.require_evaluator()
     loaded = []

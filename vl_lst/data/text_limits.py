@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks import ExampleTable, Task
-from tasks._answers import answer_coverage, coverage_text
+from tasks._answers import answer_coverage, format_coverage
 from vl_lst.backbones.texts import Texts
 from vl_lst.data.examples import answer_list_file
 from vl_lst.data.task_data import TaskExamples
@@ -113,7 +113,7 @@ def count_losses(
             losses.longest = max(losses.longest, tokens)
             if tokens > limit:
                 losses.cut += count
-            if text and prefix is not None and (ids == bare or _is_space(text, prefix)):
+            if text and prefix is not None and (ids == bare or text.strip() == prefix.strip()):
                 losses.blank += count
             elif texts.unk_token_id is not None and texts.unk_token_id in ids:
                 losses.unknown += count
@@ -229,7 +229,7 @@ def split_notes(
     coverage = None if answers is None else answer_coverage(examples, answers)
     if coverage is not None and coverage < LOW_COVERAGE:
         notes.append(
-            f"the run's answer list holds {coverage_text(coverage)} of the right answers; the "
+            f"the run's answer list holds {format_coverage(coverage)} of the right answers; the "
             "others cannot be given"
         )
     return tuple(note for note in notes if note is not None)
@@ -299,8 +299,8 @@ def _log_coverage(recipe: Recipe, each: TaskExamples, answers: Sequence[str]) ->
         name,
         f"{len(answers):,} answers",
         source,
-        coverage_text(train),
-        coverage_text(validation),
+        format_coverage(train),
+        format_coverage(validation),
         f". The others can never be given: {remedy}, or {freedom}" if is_low else "",
         extra={"only_in_file": each.task.answer_words is not None and not is_low},
     )
@@ -322,10 +322,6 @@ def _distinct(texts: Iterable[str]) -> Iterator[Counter[str]]:
             counts = Counter()
     if counts:
         yield counts
-
-
-def _is_space(text: str, prefix: str) -> bool:
-    return not text.removeprefix(prefix).strip()
 
 
 def _such_as(text: str | None) -> str:

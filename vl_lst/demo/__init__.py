@@ -1,6 +1,6 @@
-"""The embedded default: a shapes world and a small CLIP and T5 pretrained on it.
+"""The bundled demo: a shapes world, and a small CLIP and T5 pretrained on it.
 
-Nothing here is fetched: pictures and questions are made from seeds, and the pretrained weights
-lie in `assets/` (see `vl_lst.bundled`), made by `python -m vl_lst.demo.pretrain_clip` and
-`python -m vl_lst.demo.pretrain_t5`.
+Nothing is downloaded. Images and questions are generated from seeds. The pretrained weights in
+`assets/` (see `vl_lst.bundled`) were made with `python -m tools.pretrain_clip` and
+`python -m tools.pretrain_t5` from the repository.
 """

@@ -1,4 +1,4 @@
-"""Choosing questions so that their texts alone do not give their answers away."""
+"""Choose questions whose text alone does not give the answer away."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -9,21 +9,21 @@ __all__ = ["Askable", "choose_balanced", "pick_weighted"]
 
 
 class Askable(Protocol):
-    """What choosing has to know of a question."""
+    """The properties of a question that balancing needs."""
 
     @property
     def kind(self) -> str:
-        """What it asks for; answers are balanced within a kind."""
+        """Question type; answers are balanced within each kind."""
         ...
 
     @property
     def subject(self) -> str:
-        """What it is about; no picture is asked twice about one subject in the same kind."""
+        """Topic; a picture gets at most one question per kind and subject."""
         ...
 
     @property
     def answer(self) -> str:
-        """The right answer."""
+        """Correct answer."""
         ...
 
 
@@ -37,17 +37,20 @@ def choose_balanced(
     kind_weights: Mapping[str, float],
     rng: Random,
 ) -> list[list[AnyQuestion]]:
-    """Choose questions so that within a kind of question no answer leads by much.
+    """Choose questions so that answers are balanced within each kind of question.
 
-    Pictures are taken in order. Each question is the candidate whose answer has been given least
-    often so far, within the wording's subject where the answer is yes or no: "is there a circle"
-    is answered yes as often as no, so the text alone gives nothing away.
+    Pictures are processed in order. Each step picks the candidate whose answer is least frequent
+    so far, counted both within its kind and within its kind and subject. "Is there a circle?", for
+    example, is answered yes as often as no, so the text alone does not predict the answer.
 
     Args:
-        pictures: The questions each picture has an answer to; gone through once.
-        per_picture: At most so many questions are chosen for each.
-        kind_weights: How often each kind is asked, where it can be.
-        rng: Decides between candidates that are equally good.
+        pictures: Candidate questions per picture; iterated once.
+        per_picture: Maximum number of questions per picture.
+        kind_weights: Relative frequency of each kind, among the kinds a picture offers.
+        rng: Breaks ties between equally good candidates.
+
+    Returns:
+        The chosen questions per picture, in order.
     """
     tallies: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     chosen = []
@@ -72,7 +75,7 @@ def choose_balanced(
 
 
 def pick_weighted(weights: Mapping[str, float], among: Collection[str], rng: Random) -> str:
-    """Choose one of the keys of `weights` that are `among` some, each as often as it weighs."""
+    """Draw one of the keys of `weights` that are in `among`, with probability by weight."""
     weighted = [(kind, weight) for kind, weight in weights.items() if kind in among]
     at = rng.random() * sum(weight for _, weight in weighted)
     for kind, weight in weighted:
@@ -87,7 +90,7 @@ def _keys(question: Askable) -> tuple[tuple[str, str], ...]:
 
 
 def _lead(question: Askable, tallies: Mapping[tuple[str, str], Counter[str]]) -> float:
-    """By how much the question's answer is ahead of the average of its rivals."""
+    """Return how far the count of the question's answer exceeds the average answer's."""
     lead = 0.0
     for key in _keys(question):
         tally = tallies[key]

@@ -1,4 +1,4 @@
-"""English about scenes: noun phrases, positions, counts, relations, whole captions."""
+"""English descriptions of scenes: noun phrases, positions, counts, relations, captions."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ __all__ = [
     "RELATION_WORDS",
     "caption",
     "count_phrase",
-    "listed",
+    "join_phrases",
     "noun_phrase",
     "position",
     "with_article",
@@ -30,7 +30,7 @@ RELATION_WORDS: dict[Relation, str] = {
     "below": "below",
 }
 
-# Every word `caption` can use; a text tower that knows these can read all captions.
+# Every word that `caption` can use: the vocabulary of the text encoder.
 CAPTION_WORDS = tuple(
     sorted(
         {
@@ -46,14 +46,14 @@ CAPTION_WORDS = tuple(
 
 
 def position(item: SceneObject) -> str:
-    """Say in which ninth of the picture an object's centre lies: "top left", "center", ..."""
+    """Return the cell of a 3 x 3 grid that holds an object's centre: "top left", "center", ..."""
     row = ("top", "", "bottom")[min(2, int(item.y * 3))]
     column = ("left", "", "right")[min(2, int(item.x * 3))]
     return f"{row} {column}".strip() or "center"
 
 
 def noun_phrase(item: SceneObject, *, size: bool = False) -> str:
-    """Name an object without article: "red circle", or "small red circle"."""
+    """Return an object's name without an article: "red circle", or "small red circle"."""
     return f"{item.size} {item.colour} {item.shape}" if size else f"{item.colour} {item.shape}"
 
 
@@ -63,42 +63,42 @@ def with_article(noun: str) -> str:
 
 
 def count_phrase(number: int, shape: str, *, colour: str = "") -> str:
-    """Say how many of a shape there are: "two red circles", "no stars", "one shape"."""
+    """Return a count and a noun: "two red circles", "no stars", "one shape"."""
     noun = shape if number == 1 else PLURALS[shape]
     return " ".join(word for word in (NUMBER_WORDS[number], colour, noun) if word)
 
 
-def listed(phrases: Sequence[str]) -> str:
-    """Join phrases as English does: "x", "x and y", "x, y and z"."""
+def join_phrases(phrases: Sequence[str]) -> str:
+    """Join phrases into a list: "x", "x and y", "x, y and z"."""
     if len(phrases) == 1:
         return phrases[0]
     return f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
-def caption(scene: Scene, rng: Random, *, most_objects: int = 3) -> str:
-    """Describe a scene in one of several ways, all true.
+def caption(scene: Scene, rng: Random, *, max_objects: int = 3) -> str:
+    """Return a true description of a scene, in one of several styles.
 
     Args:
         scene: A scene with at least one object.
-        rng: Chooses the way and the objects.
-        most_objects: Longer descriptions name at most so many objects.
+        rng: Chooses the style and the objects.
+        max_objects: Maximum number of objects that a description names.
     """
     items = _shuffled(scene.objects, rng)
-    way = rng.random()
-    if way < 0.15:
+    style = rng.random()
+    if style < 0.15:
         return _by_count(scene, rng)
-    if way < 0.35:
+    if style < 0.35:
         related = _by_relation(items, rng)
         if related:
             return related
-    if way < 0.55:
+    if style < 0.55:
         named = [with_article(noun_phrase(item, size=rng.random() < 0.3)) for item in items]
-        return listed(named[:most_objects])
+        return join_phrases(named[:max_objects])
     size = rng.random() < 0.5
     named = [
         f"{with_article(noun_phrase(item, size=size))} in the {position(item)}" for item in items
     ]
-    return listed(named[: 1 + int(rng.random() * most_objects)])
+    return join_phrases(named[: 1 + int(rng.random() * max_objects)])
 
 
 def _by_count(scene: Scene, rng: Random) -> str:
@@ -106,9 +106,11 @@ def _by_count(scene: Scene, rng: Random) -> str:
         return count_phrase(len(scene.objects), "shape")
     if rng.random() < 0.3:
         colours = Counter(item.colour for item in scene.objects)
-        return listed([count_phrase(n, "shape", colour=colour) for colour, n in colours.items()])
+        return join_phrases(
+            [count_phrase(n, "shape", colour=colour) for colour, n in colours.items()]
+        )
     shapes = Counter(item.shape for item in scene.objects)
-    return listed([count_phrase(n, shape) for shape, n in shapes.items()])
+    return join_phrases([count_phrase(n, shape) for shape, n in shapes.items()])
 
 
 def _by_relation(items: Sequence[SceneObject], rng: Random) -> str | None:

@@ -13,19 +13,19 @@ from vl_lst.demo.vqa import INFO, LICENSE
 __all__ = ["captions_split", "write_coco"]
 
 CAPTIONS_PER_IMAGE = 5
-# One-object pictures run out of different things to say.
-TRIES = 20
+# Pictures of one object have few distinct captions.
+MAX_TRIES = 20
 LICENSE_ID = 1
 
 
 def write_coco(data_root: Path, split: Split) -> None:
-    """Write a split's official captions into `coco/annotations/`."""
+    """Write a split's captions to `coco/annotations/` in the official format."""
     path = data_root / "coco" / "annotations" / f"captions_{split.name}.json"
     write_json(path, captions_split(split), indent=None)
 
 
 def captions_split(split: Split) -> dict[str, Any]:
-    """Return a split's official captions document: five captions for each picture of VQA's."""
+    """Return a split's captions document: five captions per picture of the VQA split."""
     rng = Random(f"captions {split.name}")
     images, annotations = [], []
     for number in range(split.images):
@@ -55,11 +55,11 @@ def captions_split(split: Split) -> dict[str, Any]:
 
 
 def _captions(scene: Scene, rng: Random) -> list[str]:
-    """Five captions, as different as a few tries make them, written as people do."""
+    """Return five captions, distinct where `MAX_TRIES` attempts allow it."""
     texts: list[str] = []
-    for attempt in range(TRIES):
+    for attempt in range(MAX_TRIES):
         text = caption(scene, rng)
-        if text not in texts or attempt >= TRIES - CAPTIONS_PER_IMAGE:
+        if text not in texts or attempt >= MAX_TRIES - CAPTIONS_PER_IMAGE:
             texts.append(text)
         if len(texts) == CAPTIONS_PER_IMAGE:
             break

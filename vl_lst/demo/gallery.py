@@ -1,4 +1,4 @@
-"""A picture of pictures: what was asked, what was answered, what is right."""
+"""A contact sheet of example pictures with questions, predictions and answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ LINE = 18
 LINES = 4
 GAP = 3
 FONT_SIZE = 14
-PAPER, INK, PALE, RIGHT, WRONG = "white", "#222222", "#6b7280", "#1a7f37", "#b42318"
+BACKGROUND, FOREGROUND, MUTED, RIGHT, WRONG = "white", "#222222", "#6b7280", "#1a7f37", "#b42318"
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One picture of the gallery.
+    """One example of the gallery.
 
     Args:
-        images: Files of its pictures; several share the place of one.
-        question: What was asked; nothing where a caption was wanted.
-        prediction: What the model answered.
-        truth: The right answer, or one of many.
-        graded: Whether an answer other than the truth is wrong.
+        images: Image files, drawn side by side.
+        question: Question text; empty for captions.
+        prediction: The model's answer.
+        truth: The correct answer, or one of several.
+        graded: Whether a prediction that differs from `truth` is wrong.
     """
 
     images: tuple[Path, ...]
@@ -42,10 +42,10 @@ class Card:
 
 
 def draw_gallery(cards: Sequence[Card], path: Path) -> None:
-    """Draw cards row by row and write them as a PNG file."""
+    """Draw cards row by row and write the sheet as a PNG file."""
     rows = -(-len(cards) // COLUMNS)
     cell_width, cell_height = SIDE + 2 * MARGIN, SIDE + 2 * MARGIN + LINES * LINE
-    sheet = Image.new("RGB", (COLUMNS * cell_width, rows * cell_height), PAPER)
+    sheet = Image.new("RGB", (COLUMNS * cell_width, rows * cell_height), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(FONT_SIZE)
     for number, card in enumerate(cards):
@@ -66,20 +66,18 @@ def draw_gallery(cards: Sequence[Card], path: Path) -> None:
 
 
 def _lines(card: Card, font: _Font) -> list[tuple[str, str]]:
-    """What stands below the picture, and in which colour."""
-    texts = [(card.question, INK)] if card.question else []
+    """Return the lines of text below a picture, each with its colour."""
+    texts = [(card.question, FOREGROUND)] if card.question else []
     if not card.graded:
-        texts += [(card.prediction, INK), (f"people: {card.truth}", PALE)]
+        texts += [(card.prediction, FOREGROUND), (f"people: {card.truth}", MUTED)]
     elif card.prediction == card.truth:
         texts.append((card.prediction, RIGHT))
     else:
         texts.append((f"{card.prediction} (right: {card.truth})", WRONG))
-    return [
-        (line, colour) for text, colour in texts for line in _wrapped(text, font, SIDE + MARGIN)
-    ]
+    return [(line, colour) for text, colour in texts for line in _wrap(text, font, SIDE + MARGIN)]
 
 
-def _wrapped(text: str, font: _Font, width: int) -> list[str]:
+def _wrap(text: str, font: _Font, width: int) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -1,7 +1,7 @@
-"""The benchmark's statements about pairs of pictures in the format of NLVR2.
+"""The demo's statements about pairs of pictures in the format of NLVR2.
 
-Each sentence is true of exactly two of the four pairs of its set, so that a sentence without its
-pictures is as often true as false, and whoever does not look is consistent about none.
+Each sentence is true for exactly two of the four pairs of its set, so the text alone predicts
+nothing and a blind model has a consistency of zero.
 """
 
 import json
@@ -18,8 +18,8 @@ from vl_lst.demo.statements import Statement, statements_about
 
 __all__ = ["statements_split", "write_nlvr2"]
 
-# Shares of the kinds of sentences. What can be answered by looking up one thing in one picture
-# prevails, as in the other tasks.
+# Relative frequencies of the kinds of sentences. Sentences about a single property of one picture
+# dominate, as in the other tasks.
 KIND_WEIGHTS = {
     "either": 80,
     "one side": 8,
@@ -28,12 +28,12 @@ KIND_WEIGHTS = {
     "count": 2,
     "compare": 2,
 }
-PEOPLE = 12
+NUM_PEOPLE = 12
 EXTRA_VALIDATIONS = 4
 
 
 def write_nlvr2(data_root: Path, split: PairSplit) -> None:
-    """Write a split's official statements, and the balanced and unbalanced parts of "dev"."""
+    """Write a split's statements in the official format, and the subsets of "dev"."""
     folder = data_root / "nlvr2"
     rows = statements_split(split)
     _write_lines(folder / f"{split.name}.json", rows)
@@ -43,7 +43,7 @@ def write_nlvr2(data_root: Path, split: PairSplit) -> None:
 
 
 def statements_split(split: PairSplit) -> list[dict[str, Any]]:
-    """Return the lines of a split's official file."""
+    """Return the rows of a split's official file."""
     rng = Random(f"statements {split.name}")
     rows = []
     for set_number in range(split.sets):
@@ -88,7 +88,7 @@ def _row(
 ) -> dict[str, Any]:
     set_number, pair_number, sentence_number = numbers
     left, right = split.stems(set_number, pair_number)
-    writer, first, *others = sorted(map(str, range(PEOPLE)), key=lambda _: rng.random())[
+    writer, first, *others = sorted(map(str, range(NUM_PEOPLE)), key=lambda _: rng.random())[
         : 2 + EXTRA_VALIDATIONS
     ]
     row: dict[str, Any] = {
@@ -110,7 +110,7 @@ def _row(
 
 
 def _subsets(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Part statements by whether their pair of pictures is as often right as wrong."""
+    """Split rows by whether their pair of pictures has as many true as false statements."""
     leads: Counter[str] = Counter()
     for row in rows:
         leads[_pair_of(row)] += 1 if row["label"] == "True" else -1

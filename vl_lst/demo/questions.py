@@ -1,7 +1,7 @@
-"""Questions about scenes and their answers, in the manner of VQA.
+"""VQA-style questions about scenes, with their answers.
 
-`questions_about` lists every question that a scene answers without doubt, each in one of several
-wordings; the benchmark chooses among them so that answers are balanced (`vl_lst.demo.balance`).
+`questions_about` returns every question that a scene answers unambiguously, each in one of several
+wordings. `vl_lst.demo.balance` chooses among them so that answers are balanced.
 """
 
 from collections import Counter
@@ -30,8 +30,8 @@ OPPOSITES: dict[Relation, Relation] = {
     "below": "above",
 }
 
-# Centres this far from the middle of the picture lie on one side of it without doubt.
-CLEARLY_ASIDE = 0.1
+# Minimum distance from the centre, as a fraction of the side, for a side to be unambiguous.
+MIN_DISTANCE_FROM_CENTRE = 0.1
 
 PRESENT = (
     "Is there {a}?",
@@ -109,10 +109,10 @@ class Question:
     """One question about a picture.
 
     Args:
-        kind: What it asks for ("colour", "count", ...); answers are balanced within a kind.
-        text: The question.
+        kind: Question type ("colour", "count", ...); answers are balanced within each kind.
+        text: Question text.
         answer: One of `ANSWERS`.
-        subject: What it is about ("red circle"); the same subject is not asked about twice.
+        subject: Topic ("red circle"); a picture gets at most one question per kind and subject.
     """
 
     kind: str
@@ -122,18 +122,18 @@ class Question:
 
     @property
     def answer_type(self) -> str:
-        """VQA's kind of answer: "yes/no", "number" or "other"."""
+        """VQA's answer type: "yes/no", "number" or "other"."""
         if self.answer in ("yes", "no"):
             return "yes/no"
         return "number" if self.answer.isdigit() else "other"
 
 
 def questions_about(scene: Scene, rng: Random) -> list[Question]:
-    """Return questions of every kind the scene has an answer to.
+    """Return every question that the scene answers.
 
     Args:
-        scene: What the picture shows.
-        rng: Chooses wordings, and what to ask about among the things that are not there.
+        scene: The scene.
+        rng: Chooses wordings, and absent objects to ask about.
     """
     return [
         *_existence(scene, rng),
@@ -150,7 +150,7 @@ def _existence(scene: Scene, rng: Random) -> Iterator[Question]:
     shapes = {item.shape for item in scene.objects}
     colours = {item.colour for item in scene.objects}
     pairs = {noun_phrase(item) for item in scene.objects}
-    # What is not there shares a word with what is, or else one glance would do.
+    # Absent objects share a word with present ones; otherwise the questions would be too easy.
     near = [
         noun
         for item in scene.objects
@@ -221,7 +221,7 @@ def _places(scene: Scene, rng: Random) -> Iterator[Question]:
     for item in _unique(scene.objects, "shape"):
         noun = item.shape
         yield Question("size", pick(rng, SIZE_OF).format(noun=noun), item.size, f"{noun} size")
-        if abs(item.x - 0.5) >= CLEARLY_ASIDE:
+        if abs(item.x - 0.5) >= MIN_DISTANCE_FROM_CENTRE:
             side = "left" if item.x < 0.5 else "right"
             yield Question("side", pick(rng, SIDE_OF).format(noun=noun), side, f"{noun} side")
 

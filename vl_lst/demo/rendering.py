@@ -1,4 +1,4 @@
-"""Pictures of scenes, drawn with Pillow: no fonts, no files, the same pixels on every machine."""
+"""Render scenes with Pillow: no fonts, no files, the same pixels on every machine."""
 
 from functools import cache
 from math import ceil, cos, floor, pi, radians, sin
@@ -15,9 +15,9 @@ Outline = tuple[tuple[float, float], ...]
 
 
 def render(scene: Scene, size: int) -> Image.Image:
-    """Draw a scene as an RGB picture of `size` x `size` pixels.
+    """Return a scene as an RGB image of `size` x `size` pixels.
 
-    Edges are smoothed by drawing each shape's mask four times larger than needed.
+    Edges are antialiased: each shape's mask is drawn at four times the size and reduced.
     """
     image = _background(scene, size)
     for item in scene.objects:
@@ -56,7 +56,7 @@ def _draw(image: Image.Image, item: SceneObject, size: int) -> None:
 
 @cache
 def _outline(shape: str) -> Outline:
-    """Corners of a shape in the square from -1 to 1, y downwards."""
+    """Return the corners of a shape in the square from -1 to 1, y downwards."""
     if shape == "circle":
         return tuple((cos(2 * pi * k / 40), sin(2 * pi * k / 40)) for k in range(40))
     if shape in ("square", "rectangle"):

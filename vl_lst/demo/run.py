@@ -1,4 +1,4 @@
-"""The whole road on the shapes world: pictures, features, training, official scores."""
+"""The full pipeline on the shapes world: images, features, training, official scores."""
 
 import os
 import time
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.run_files import RunRecord
 from feature_extraction.cores import usable_cores
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
@@ -22,10 +23,9 @@ from vl_lst.errors import RecipeError
 from vl_lst.launch import require_one_process
 from vl_lst.methods import get_method
 from vl_lst.progress import ProgressReport
-from vl_lst.recipes import Recipe, fitting_recipe, read_recipe_file, resolve_recipe
+from vl_lst.recipes import Recipe, default_recipe, read_recipe_file, resolve_recipe
 from vl_lst.runs.directory import RunDirectory, make_folder
 from vl_lst.runs.lock import exclusive_folder
-from vl_lst.runs.record import RunRecord
 from vl_lst.training.together import train_together
 
 __all__ = ["BLIND", "LADDER", "TASKS", "DemoResult", "run_demo"]
@@ -33,15 +33,15 @@ __all__ = ["BLIND", "LADDER", "TASKS", "DemoResult", "run_demo"]
 TASKS = ("vqa", "gqa", "nlvr2", "caption")
 LADDER, BLIND = "lst", "blind"
 FIRST_SEED = 0
-EXTRACTION_BATCH = 50
-CARDS_OF_A_TASK = 4
-# As much as two cores learn in minutes. Few image tokens make a step cheap. Pairs of pictures take
-# longest to be understood, by number of steps, so they come in small batches. Captions of a few
-# words need no beams, and METEOR's Java takes as long as many a step, so it runs once, at the end.
-CHANGES: tuple[tuple[str, Any], ...] = (
+EXTRACTION_BATCH_SIZE = 50
+CARDS_PER_TASK = 4
+# Sized for a few minutes on two cores. Few image tokens make a step cheap. NLVR2 needs the most
+# steps, so its batches are small. Short captions need no beams. METEOR's Java process takes as long
+# as many steps, so validation runs only twice.
+DEMO_SETTINGS: tuple[tuple[str, Any], ...] = (
     ("task", ",".join(TASKS)),
     ("visual.pooled_grid", 3),
-    # None of the world's prompts is longer.
+    # No prompt of the shapes world is longer.
     ("data.max_prompt_tokens", 20),
     ("training.epochs", None),
     ("training.steps", 2000),
@@ -54,17 +54,16 @@ CHANGES: tuple[tuple[str, Any], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the demo found.
+    """Results of the demo.
 
     Args:
-        scores: The primary metric on the official script's scale by task, then by what was
-            trained: each method, and `blind`, the ladder with all image features zero; a number
-            for each seed.
+        scores: Primary metric on the official script's scale, by task and then by trained model:
+            each method, and `blind`, the ladder with all image features zero. One number per seed.
         seconds: Wall time of this call.
-        pictures: Folder of the pictures that were rendered.
-        runs: Folder of the runs, each under its name.
-        first_run: That of the first method and seed.
-        gallery: A picture of some examples with its answers.
+        pictures: Folder of the rendered images.
+        runs: Folder that holds the run directories.
+        first_run: Run directory of the first method and seed.
+        gallery: PNG file of examples with the first run's answers.
     """
 
     scores: dict[str, dict[str, list[float]]]
@@ -81,21 +80,21 @@ def run_demo(
     methods: Sequence[str] = (LADDER,),
     seeds: Sequence[int] = (FIRST_SEED,),
 ) -> DemoResult:
-    """Render, extract, train all tasks with each method and without the image, score.
+    """Render images, extract features, train every method and a blind ladder, and score them.
 
-    Interrupted and called again with the same folder, it goes on where it was.
+    If it is interrupted, the next call with the same folder resumes.
 
     Args:
-        out: Folder for everything that is made.
+        out: Output folder.
         stage: Opens the progress report of a stage, given its description.
         methods: Names of the methods to train.
-        seeds: Each method is trained with each.
+        seeds: Seeds to train each method with.
 
     Raises:
-        RecipeError: There is no such method, a method or a seed stands there twice, or the
-            folder's runs are of another version.
-        CheckpointError: The folder cannot be made, or another process works in it.
-        LaunchError: This is one of several processes that a launcher started.
+        RecipeError: A method is unknown, a method or seed is repeated, or the folder's runs were
+            made by another version.
+        CheckpointError: The folder cannot be created, or another process is using it.
+        LaunchError: A launcher started this as one of several processes.
     """
     require_one_process(os.environ)
     for name in methods:
@@ -115,7 +114,7 @@ def _run_in(
 ) -> DemoResult:
     started = time.monotonic()
     data, features, runs = out / "data", out / "features.h5", out / "runs"
-    # Seed by seed, so that an interrupted comparison has all methods with the same seeds.
+    # Seed by seed, so that an interrupted comparison still has every method for the same seeds.
     trained = {
         _run_name(name, seed): (_recipe(name, seed, data, features), runs / _run_name(name, seed))
         for seed in seeds
@@ -130,7 +129,7 @@ def _run_in(
             pictures,
             features,
             encoder,
-            batch_size=EXTRACTION_BATCH,
+            batch_size=EXTRACTION_BATCH_SIZE,
             workers=default_workers(usable_cores(), encoder.device),
             on_progress=report,
         )
@@ -152,20 +151,22 @@ def _run_in(
 
 def _require_distinct(kind: str, given: Sequence[object]) -> None:
     if len(set(given)) < len(given):
-        raise RecipeError(f"the {kind} {', '.join(map(str, given))} hold one twice; name each once")
+        raise RecipeError(
+            f"the {kind} {', '.join(map(str, given))} repeat a value; give each one once"
+        )
 
 
 def _run_name(name: str, seed: int) -> str:
-    """Of its folder."""
+    """Return the name of a run's folder."""
     return name if seed == FIRST_SEED else f"{name}-seed-{seed}"
 
 
 def _recipe(name: str, seed: int, data: Path, features: Path) -> Recipe:
     method = LADDER if name == BLIND else name
     return resolve_recipe(
-        read_recipe_file(fitting_recipe(method, DEMO)),
+        read_recipe_file(default_recipe(method, DEMO)),
         [
-            *CHANGES,
+            *DEMO_SETTINGS,
             ("method.name", method),
             ("data.root", str(data)),
             ("data.blind", name == BLIND),
@@ -183,21 +184,21 @@ def _primary(task: Task, record: RunRecord) -> float:
 
 
 def _cards(data: Path, recipe: Recipe, folder: Path) -> list[Card]:
-    """Examples spread over each task's split, each of another picture."""
+    """Return examples spread over each task's split, each about a different picture."""
     cards = []
     for place, name in enumerate(TASKS):
         task, split = get_task(name), recipe.data.validation_split[name]
         predictions = task.read_predictions(RunDirectory(folder).predictions_file(task, split))
         examples = task.load(data, split)
-        step = len(examples) // CARDS_OF_A_TASK
-        for number in range(CARDS_OF_A_TASK):
-            # Each task begins elsewhere, and not always with the first question about a picture.
+        step = len(examples) // CARDS_PER_TASK
+        for number in range(CARDS_PER_TASK):
+            # Start at a different place per task, and not always at a picture's first question.
             start = number * step + place * step // len(TASKS)
             example = examples[start + number % max(1, step // len(TASKS))]
             cards.append(
                 Card(
                     images=tuple(picture_path(data, image) for image in example.image_ids),
-                    question=example.prompt.removeprefix(task.prompt_prefix),
+                    question=example.text,
                     prediction=predictions[example.id],
                     truth=max(example.targets, key=lambda target: target[1])[0],
                     graded=task.takes_text,

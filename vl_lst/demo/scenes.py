@@ -1,9 +1,9 @@
-"""Scenes of the shapes world: what is in a picture, decided by one integer.
+"""Scenes of the shapes world: the content of a picture, generated from one integer.
 
-A scene is a handful of coloured shapes on a background. Coordinates are fractions of the picture's
-side, x to the right and y downwards, so a scene has no resolution; `vl_lst.demo.rendering` draws
-it at any. Only `random.Random(seed).random()` is drawn from, whose sequence Python keeps from
-version to version.
+A scene is a few coloured shapes on a background. Coordinates are fractions of the picture's side,
+x to the right and y downwards, so a scene has no resolution; `vl_lst.demo.rendering` draws it at
+any size. The only source of randomness is `random.Random(seed).random()`, whose sequence is stable
+across Python versions.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ T = TypeVar("T")
 SHAPES = ("circle", "square", "rectangle", "triangle", "star", "cross", "diamond", "heart")
 SIZES = ("small", "large")
 
-# Each name covers the segment between its two shades, so that no single shade stands for a colour.
+# A colour is sampled between its two shades, so that a name is not tied to a single RGB value.
 COLOURS: dict[str, tuple[Rgb, Rgb]] = {
     "red": ((255, 0, 0), (222, 38, 44)),
     "green": ((0, 255, 0), (40, 150, 56)),
@@ -51,31 +51,31 @@ COLOURS: dict[str, tuple[Rgb, Rgb]] = {
     "pink": ((255, 105, 180), (250, 150, 190)),
 }
 
-# What the benchmark's pictures show and its questions name. The encoders know all of the above;
-# a side network that has two minutes to learn what a word looks like learns fewer.
+# A colour is sampled between its two shades, so a name is not tied to a single RGB value.
+# side network that trains for two minutes can only ground fewer words.
 BENCHMARK_SHAPES = ("circle", "square", "triangle", "star")
 BENCHMARK_COLOURS = ("red", "green", "blue", "yellow", "black", "pink")
 
-# Half extents as fractions of the picture. The gap between the two keeps "small" and "large"
-# answerable; crowded pictures have no room for the largest.
+# Half extents as fractions of the picture. The gap keeps "small" and "large" unambiguous; only a
+# single object has room for the largest.
 SMALL_RADIUS = (0.055, 0.085)
 LARGE_RADIUS = (0.125, 0.17)
 LARGE_RADIUS_ALONE = (0.125, 0.27)
 
-# Two objects stand left and right of (above and below) each other only if their centres are at
-# least this far apart, a fraction of the picture.
-CLEARLY_APART = 0.12
+# Minimum distance between two centres along an axis, as a fraction of the picture, for a spatial
+# relation to hold.
+MIN_SEPARATION = 0.12
 
-LEAST_CONTRAST = 85.0
+MIN_CONTRAST = 85.0
 PLACEMENT_TRIES = 40
 BACKGROUND_TRIES = 20
-SHARE_ATTRIBUTE = 0.3
-UPRIGHT = 0.6
-LARGEST_TILT = 18.0
+SHARED_ATTRIBUTE_PROBABILITY = 0.3
+UPRIGHT_PROBABILITY = 0.6
+MAX_TILT = 18.0
 
 
 class Purpose(Enum):
-    """What scenes are made for. Each purpose has its own range of seeds, so no two share one."""
+    """Purpose of a scene. Seed ranges of different purposes are disjoint."""
 
     BENCHMARK_TRAIN = 1
     BENCHMARK_VAL = 2
@@ -91,10 +91,10 @@ SEEDS_PER_PURPOSE = 2**40
 
 
 def scene_seed(purpose: Purpose, index: int) -> int:
-    """Return the seed of the `index`-th scene of a purpose; ranges of purposes are disjoint.
+    """Return the seed of the `index`-th scene of a purpose.
 
     Raises:
-        ValueError: The index lies outside the purpose's range.
+        ValueError: The index is out of range.
     """
     if not 0 <= index < SEEDS_PER_PURPOSE:
         raise ValueError(f"scene index {index} is not in [0, {SEEDS_PER_PURPOSE})")
@@ -109,7 +109,7 @@ class SceneObject:
         shape: One of `SHAPES`.
         colour: A key of `COLOURS`.
         size: One of `SIZES`.
-        rgb: The very shade it is drawn in.
+        rgb: RGB value it is drawn in.
         x: Centre, fraction of the picture's width from its left edge.
         y: Centre, fraction of the picture's height from its top edge.
         radius: Half of its longer side, a fraction of the picture's side.
@@ -130,12 +130,12 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What one picture shows.
+    """The content of one picture.
 
     Args:
-        seed: The number it was made from.
-        objects: From back to front; they hardly overlap.
-        background: Colour of the top and of the bottom edge; equal for a plain background.
+        seed: Seed it was generated from.
+        objects: Objects from back to front; they barely overlap.
+        background: RGB of the top and bottom edges; equal for a plain background.
     """
 
     seed: int
@@ -144,19 +144,19 @@ class Scene:
 
 
 def pick(rng: Random, choices: Sequence[T]) -> T:
-    """Choose one of `choices` with a single draw of `rng.random()`."""
+    """Return one of `choices`, using a single draw of `rng.random()`."""
     return choices[int(rng.random() * len(choices))]
 
 
 def holds(relation: Relation, a: SceneObject, b: SceneObject) -> bool:
-    """Tell whether `a` stands clearly left of, right of, above or below `b`."""
+    """Return whether `a` is clearly left of, right of, above or below `b`."""
     if relation == "left of":
-        return b.x - a.x >= CLEARLY_APART
+        return b.x - a.x >= MIN_SEPARATION
     if relation == "right of":
-        return a.x - b.x >= CLEARLY_APART
+        return a.x - b.x >= MIN_SEPARATION
     if relation == "above":
-        return b.y - a.y >= CLEARLY_APART
-    return a.y - b.y >= CLEARLY_APART
+        return b.y - a.y >= MIN_SEPARATION
+    return a.y - b.y >= MIN_SEPARATION
 
 
 def sample_scene(
@@ -166,14 +166,13 @@ def sample_scene(
     shapes: Sequence[str] = SHAPES,
     colours: Sequence[str] = tuple(COLOURS),
 ) -> Scene:
-    """Make the scene of a seed.
+    """Generate the scene of a seed.
 
     Args:
-        seed: From `scene_seed`.
-        counts: Numbers of objects to choose from, each entry as likely as the others. A picture
-            that has no room left ends with fewer.
-        shapes: What its objects may be.
-        colours: What colours they may have.
+        seed: Seed from `scene_seed`.
+        counts: Numbers of objects, sampled uniformly. A picture without enough room gets fewer.
+        shapes: Allowed shapes.
+        colours: Allowed colours.
     """
     rng = Random(seed)
     wanted = pick(rng, counts)
@@ -194,10 +193,10 @@ def _place(
     alone: bool,
 ) -> SceneObject | None:
     shape, colour, size = pick(rng, shapes), pick(rng, colours), pick(rng, SIZES)
-    # Pictures where everything differs would make counting and "the same" trivial.
-    if others and rng.random() < SHARE_ATTRIBUTE:
+    # Without shared attributes, questions about counts and "the same" would be trivial.
+    if others and rng.random() < SHARED_ATTRIBUTE_PROBABILITY:
         shape = pick(rng, others).shape
-    if others and rng.random() < SHARE_ATTRIBUTE:
+    if others and rng.random() < SHARED_ATTRIBUTE_PROBABILITY:
         colour = pick(rng, others).colour
     large = LARGE_RADIUS_ALONE if alone else LARGE_RADIUS
     radius = _between(rng, *(SMALL_RADIUS if size == "small" else large))
@@ -205,7 +204,7 @@ def _place(
     if shape == "rectangle":
         longer = _between(rng, 1.45, 2.3)
         aspect = longer if rng.random() < 0.5 else 1 / longer
-    tilt = 0.0 if rng.random() < UPRIGHT else _between(rng, -LARGEST_TILT, LARGEST_TILT)
+    tilt = 0.0 if rng.random() < UPRIGHT_PROBABILITY else _between(rng, -MAX_TILT, MAX_TILT)
     rgb = _shade(rng, colour)
     for _ in range(PLACEMENT_TRIES):
         x, y = _between(rng, radius, 1 - radius), _between(rng, radius, 1 - radius)
@@ -221,14 +220,14 @@ def _background(rng: Random, objects: Sequence[SceneObject]) -> tuple[Rgb, Rgb]:
         top = _any_rgb(rng, darkest, brightest)
         gradient = rng.random() < 0.2
         bottom = _any_rgb(rng, darkest, brightest) if gradient else top
-        if all(dist(o.rgb, edge) >= LEAST_CONTRAST for o in objects for edge in (top, bottom)):
+        if all(dist(o.rgb, edge) >= MIN_CONTRAST for o in objects for edge in (top, bottom)):
             return top, bottom
     return (255, 255, 255), (255, 255, 255)
 
 
 def _shade(rng: Random, colour: str) -> Rgb:
     one, other = COLOURS[colour]
-    # Squared, so that the first shade, the colour at its purest, is the more common one.
+    # Squared, so that shades near the first, purest one are more common.
     share = rng.random() ** 2
     red, green, blue = (round(a + share * (b - a)) for a, b in zip(one, other, strict=True))
     return red, green, blue

@@ -1,7 +1,6 @@
-"""How large the benchmark of the shapes world is, and where each of its pictures lies.
+"""Splits of the shapes world: their sizes and the paths of their pictures.
 
-VQA, GQA and captions are about the same pictures, whose features are needed once; NLVR2 has
-pictures of its own, in pairs.
+VQA, GQA and captions share pictures, so features are extracted once. NLVR2 has its own, in pairs.
 """
 
 from dataclasses import dataclass
@@ -28,12 +27,12 @@ __all__ = [
 ]
 
 PICTURE_SIZE = 128
-# Mostly one object: the demo has to learn to look within a minute or two.
+# Mostly one object: the demo has only a minute or two to learn to use the image.
 OBJECT_COUNTS = (1, 1, 1, 2)
-# Statements about pairs also count and compare, so some pictures need more to be counted.
+# Statements about pairs also count and compare, so some pictures need more objects.
 PAIR_OBJECT_COUNTS = (1, 1, 1, 1, 2)
-# Pairs show even fewer things, so that many a statement is true of some pairs of a set and false of
-# others, as where NLVR2's sets are each of one kind of thing.
+# Pairs use even fewer shapes and colours, so that many statements are true for some pairs of a set
+# and false for others. NLVR2's sets, each about one kind of object, have the same effect.
 PAIR_SHAPES = BENCHMARK_SHAPES[:3]
 PAIR_COLOURS = BENCHMARK_COLOURS[:3]
 PAIRS_PER_SET = 4
@@ -42,14 +41,14 @@ SETS_PER_DIRECTORY = 10
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One part of the benchmark of VQA, GQA and captions.
+    """A split of VQA, GQA and captions.
 
     Args:
-        name: COCO's name of it, also the folder of its pictures.
-        purpose: The range its scenes' seeds are from.
+        name: COCO's name of the split, also its image folder.
+        purpose: Seed range of its scenes.
         images: Number of pictures.
-        questions_per_image: At most so many questions of VQA about each.
-        first_image_id: Id of its first picture.
+        questions_per_image: Maximum number of VQA questions per picture.
+        first_image_id: Id of the first picture.
     """
 
     name: str
@@ -60,7 +59,7 @@ class Split:
 
     @property
     def gqa_name(self) -> str:
-        """GQA's name of it: COCO's without the year."""
+        """GQA's name of the split: COCO's without the year."""
         return self.name.removesuffix("2014")
 
     def scene(self, number: int) -> Scene:
@@ -79,16 +78,16 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class PairSplit:
-    """One part of the benchmark of NLVR2.
+    """A split of NLVR2.
 
-    Four pairs of pictures make a set; a sentence is judged beside every pair of its set.
+    A set is four pairs of pictures; each of its sentences is labelled for every pair.
 
     Args:
-        name: NLVR2's name of it, also the folder of its pictures.
-        purpose: The range its scenes' seeds are from.
+        name: NLVR2's name of the split, also its image folder.
+        purpose: Seed range of its scenes.
         sets: Number of sets.
-        sentences_per_set: At most so many sentences about each.
-        in_directories: Whether pictures lie in numbered folders, as those of NLVR2's "train" do.
+        sentences_per_set: Maximum number of sentences per set.
+        in_directories: Whether pictures are in numbered folders, as in NLVR2's "train".
     """
 
     name: str
@@ -128,19 +127,19 @@ PAIR_SPLITS = (
 
 
 def directory_of(set_number: int) -> int:
-    """Return the folder in which NLVR2 keeps the training pictures of a set."""
+    """Return the number of the folder that holds the training pictures of a set."""
     return set_number // SETS_PER_DIRECTORY
 
 
 def picture_path(data_root: Path, image_id: str) -> Path:
-    """Return the file of a picture, given its id as examples of any of the tasks have it.
+    """Return the path of a picture.
 
     Args:
-        data_root: Where the world was written.
-        image_id: The stem of the picture's file, an entry of `Example.image_ids`.
+        data_root: Data root of the shapes world.
+        image_id: Stem of the picture's file, an entry of `Example.image_ids`.
 
     Raises:
-        ValueError: There is no such picture in the world.
+        ValueError: The shapes world has no such picture.
     """
     images = data_root / "images"
     for split in SPLITS:

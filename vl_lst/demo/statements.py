@@ -1,4 +1,4 @@
-"""Statements about two pictures side by side, true or false, in the manner of NLVR2."""
+"""NLVR2-style statements about two pictures, true or false."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from vl_lst.demo.scenes import Scene, pick
 
 __all__ = ["Statement", "statements_about"]
 
-Judgement = Callable[[Scene, Scene], bool]
+Predicate = Callable[[Scene, Scene], bool]
 
-# What a picture contains is said in words that the demo's T5 has read.
+# These wordings occur in the pretraining text of the demo's T5.
 CONTAINS = (
     "The {side} image contains {a}.",
     "The {side} image shows {a}.",
@@ -54,7 +54,7 @@ AS_MANY = (
 )
 IN_ALL = ("There are exactly {number} shapes in the two images together.",)
 SIDES = ("left", "right")
-LARGEST_TOTAL = len(NUMBER_WORDS) - 1
+MAX_TOTAL = len(NUMBER_WORDS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +62,20 @@ class Statement:
     """One sentence about a pair of pictures.
 
     Args:
-        kind: What it is about ("left or right", "both", ...).
-        subject: What is looked for ("red circle").
+        kind: Type of statement ("one side", "both", ...).
+        subject: Topic ("red shape").
         text: The sentence.
-        holds: Whether it is true of a left and a right scene.
+        holds: Returns whether it is true for a left and a right scene.
     """
 
     kind: str
     subject: str
     text: str
-    holds: Judgement
+    holds: Predicate
 
 
 def statements_about(pairs: Iterable[tuple[Scene, Scene]], rng: Random) -> list[Statement]:
-    """Return statements worth making about some pairs: about things that one or another shows.
+    """Return candidate statements about the colours in these pairs, about counts and comparisons.
 
     Args:
         pairs: Left and right scenes.
@@ -83,8 +83,8 @@ def statements_about(pairs: Iterable[tuple[Scene, Scene]], rng: Random) -> list[
     """
     colours = {item.colour for pair in pairs for scene in pair for item in scene.objects}
     made: list[Statement] = []
-    # Colours alone: to find a thing that a sentence names, a model must learn of each name by
-    # itself what it looks like, for which the demo has no time with many.
+    # Colours only: the model must ground every noun separately, and the demo has no time to learn
+    # many of them.
     for colour in sorted(colours):
         made += _presence(f"{colour} shape", _Contains(colour), rng)
     return [*made, *_counts(rng), *_comparisons(rng)]
@@ -92,7 +92,7 @@ def statements_about(pairs: Iterable[tuple[Scene, Scene]], rng: Random) -> list[
 
 @dataclass(frozen=True, slots=True)
 class _Contains:
-    """Whether a scene has an object of a colour."""
+    """Predicate: whether a scene has an object of a colour."""
 
     colour: str
 
@@ -101,7 +101,7 @@ class _Contains:
 
 
 def _presence(noun: str, contains: _Contains, rng: Random) -> Iterator[Statement]:
-    def state(kind: str, wording: str, holds: Judgement, side: int = 0) -> Statement:
+    def state(kind: str, wording: str, holds: Predicate, side: int = 0) -> Statement:
         text = wording.format(
             a=with_article(noun), noun=noun, side=SIDES[side], other=SIDES[1 - side]
         )
@@ -117,7 +117,7 @@ def _presence(noun: str, contains: _Contains, rng: Random) -> Iterator[Statement
             side,
         )
     yield state("both", pick(rng, BOTH), lambda left, right: contains(left) and contains(right))
-    # What is easiest to learn is said in every way there is.
+    # The easiest statements use every wording.
     for wording in EITHER:
         yield state("either", wording, lambda left, right: contains(left) or contains(right))
     for wording in NEITHER:
@@ -155,7 +155,7 @@ def _comparisons(rng: Random) -> Iterator[Statement]:
     yield Statement(
         "compare", "shapes", pick(rng, AS_MANY), lambda left, right: size(left) == size(right)
     )
-    for total in range(2, LARGEST_TOTAL + 1):
+    for total in range(2, MAX_TOTAL + 1):
         text = pick(rng, IN_ALL).format(number=NUMBER_WORDS[total])
         yield Statement(
             "compare", "shapes", text, lambda *pair, wanted=total: sum(map(size, pair)) == wanted

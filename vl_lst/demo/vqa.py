@@ -1,4 +1,4 @@
-"""The benchmark's questions in the format of VQA v2."""
+"""The demo's questions in the format of VQA v2."""
 
 from pathlib import Path
 from random import Random
@@ -12,10 +12,10 @@ from vl_lst.demo.splits import Split
 
 __all__ = ["INFO", "LICENSE", "ten_answers", "vqa_split", "write_vqa"]
 
-PEOPLE = 10
+NUM_PEOPLE = 10
 
-# Shares of the kinds of questions. What can be answered by looking up one thing prevails: the
-# demo has to learn it within a minute or two.
+# Relative frequencies of the kinds of questions. Questions about a single attribute dominate: the
+# demo has only a minute or two to learn them.
 KIND_WEIGHTS = {
     "present": 9,
     "absent": 5,
@@ -28,7 +28,7 @@ KIND_WEIGHTS = {
     "relation": 2,
 }
 
-# People take these for one another now and then.
+# Answers that annotators sometimes give instead.
 CONFUSED_WITH = {
     "teal": "green",
     "purple": "pink",
@@ -44,9 +44,9 @@ CONFUSED_WITH = {
     **{str(n): str(n + 1) for n in range(1, 7)},
 }
 NUMBER_SPELLED = {"1": "one", "2": "two", "3": "three", "4": "four", "5": "five", "6": "six"}
-DISPUTED = 0.2
+DISAGREEMENT_PROBABILITY = 0.2
 
-# Beginnings of questions that VQA v2 counts as types of their own, as far as they occur here.
+# The question types of VQA v2 (prefixes of the question) that occur here.
 QUESTION_TYPES = (
     "are the",
     "can you",
@@ -80,7 +80,7 @@ LICENSE = {"url": "https://www.apache.org/licenses/LICENSE-2.0", "name": "Apache
 
 
 def write_vqa(data_root: Path, split: Split) -> None:
-    """Write a split's official questions and annotations into `vqa/`."""
+    """Write a split's questions and annotations to `vqa/` in the official format."""
     questions, annotations = vqa_split(split)
     folder = data_root / "vqa"
     write_json(folder / f"v2_OpenEnded_mscoco_{split.name}_questions.json", questions, indent=None)
@@ -127,12 +127,12 @@ def vqa_split(split: Split) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def ten_answers(answer: str, rng: Random) -> list[dict[str, Any]]:
-    """Return what ten people answer: mostly the same, in a minority of cases not all of them.
+    """Return the answers of ten simulated annotators, who sometimes disagree.
 
-    At least six always give `answer` itself, so that it is the most common one.
+    At least six give `answer` itself, so it is always the most common one.
     """
     others: list[str] = []
-    if rng.random() < DISPUTED:
+    if rng.random() < DISAGREEMENT_PROBABILITY:
         alternatives = [
             CONFUSED_WITH.get(answer, ""),
             NUMBER_SPELLED.get(answer, ""),
@@ -140,7 +140,7 @@ def ten_answers(answer: str, rng: Random) -> list[dict[str, Any]]:
         ]
         known = [other for other in alternatives if other] or ["not sure"]
         others = [pick(rng, known) for _ in range(1 + int(rng.random() * 4))]
-    given = sorted([*others, *[answer] * (PEOPLE - len(others))], key=lambda _: rng.random())
+    given = sorted([*others, *[answer] * (NUM_PEOPLE - len(others))], key=lambda _: rng.random())
     return [
         {
             "answer": text,

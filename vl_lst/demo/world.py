@@ -1,4 +1,4 @@
-"""The benchmark of the shapes world: pictures on disk, annotations in the official formats."""
+"""Write the shapes world: images on disk, annotations in the official formats."""
 
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -8,7 +8,7 @@ from PIL import Image
 
 from eval.outputs import atomic_path
 from vl_lst.demo.coco import write_coco
-from vl_lst.demo.gqa import write_gqa
+from vl_lst.demo.gqa.writer import write_gqa
 from vl_lst.demo.nlvr2 import write_nlvr2
 from vl_lst.demo.rendering import render
 from vl_lst.demo.scenes import Scene
@@ -25,7 +25,7 @@ from vl_lst.demo.vqa import write_vqa
 __all__ = ["PAIR_SPLITS", "SPLITS", "PairSplit", "Split", "WorldProgress", "write_world"]
 
 JPEG_QUALITY = 92
-# Shapes compress well at any level; higher ones only take longer.
+# Shapes compress well at any level; higher levels only take longer.
 PNG_LEVEL = 1
 
 WorldProgress = Callable[[int, int, str], None]
@@ -38,16 +38,16 @@ def write_world(
     pair_splits: tuple[PairSplit, ...] = PAIR_SPLITS,
     report: WorldProgress = lambda done, total, note: None,
 ) -> None:
-    """Write pictures and the annotations of all tasks; the same files each time.
+    """Write the images and the annotations of all tasks; the files are always the same.
 
-    `folder` becomes a data root: pictures in `images/`, annotations in `vqa/`, `gqa/`, `nlvr2/`
-    and `coco/annotations/`. `vl_lst.demo.splits.picture_path` finds a picture by its id.
+    `folder` becomes a data root: images in `images/`, annotations in `vqa/`, `gqa/`, `nlvr2/` and
+    `coco/annotations/`. `vl_lst.demo.splits.picture_path` returns the path of an image.
 
     Args:
-        folder: Created where it does not exist; files of the same names are replaced.
-        splits: What to write for VQA, GQA and captions.
-        pair_splits: What to write for NLVR2.
-        report: Called with the number of pictures done, their total and the split's name.
+        folder: Data root; created if it does not exist. Existing files are replaced.
+        splits: Splits of VQA, GQA and captions.
+        pair_splits: Splits of NLVR2.
+        report: Called with the number of images written, the total and the split's name.
     """
     pictures = [*_pictures(splits), *_pairs(pair_splits)]
     for done, (name, image_id, scene) in enumerate(pictures, start=1):

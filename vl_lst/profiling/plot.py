@@ -1,4 +1,4 @@
-"""Memory against trainable share, a point for each method, as in the paper's figure 1."""
+"""A figure for papers: memory against trainable parameters, one point per method."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +15,8 @@ LADDER = "lst"
 INK, MUTED, ACCENT, GRID = "#1f2328", "#59636e", "#0f766e", "#d8dee4"
 
 
-class _Place(NamedTuple):
-    """Of a label beside its point, in points."""
+class _Placement(NamedTuple):
+    """Position of a label: its offset from the mark in points, and its alignment."""
 
     right: int
     up: int
@@ -24,22 +24,22 @@ class _Place(NamedTuple):
     vertical: str
 
 
-LABEL_PLACES = (
-    _Place(0, 7, "center", "bottom"),
-    _Place(0, -7, "center", "top"),
-    _Place(8, 0, "left", "center"),
-    _Place(-8, 0, "right", "center"),
-    _Place(6, 8, "left", "bottom"),
-    _Place(-6, -8, "right", "top"),
-    _Place(0, 18, "center", "bottom"),
+PLACEMENTS = (
+    _Placement(0, 7, "center", "bottom"),
+    _Placement(0, -7, "center", "top"),
+    _Placement(8, 0, "left", "center"),
+    _Placement(-8, 0, "right", "center"),
+    _Placement(6, 8, "left", "bottom"),
+    _Placement(-6, -8, "right", "top"),
+    _Placement(0, 18, "center", "bottom"),
 )
 
 
 def require_plot_format(path: Path) -> str:
-    """The format a file's suffix stands for.
+    """Return the format that the suffix of a file stands for.
 
     Raises:
-        InputError: It is none of `PLOT_FORMATS`.
+        InputError: The suffix is none of `PLOT_FORMATS`.
     """
     kind = path.suffix.removeprefix(".").lower()
     if kind not in PLOT_FORMATS:
@@ -51,24 +51,24 @@ def require_plot_format(path: Path) -> str:
 
 
 def plot_profiles(profiles: Sequence[MethodProfile], settings: ProfileSettings, path: Path) -> None:
-    """Draw and write the figure.
+    """Draw the figure and write it to a file.
 
-    Its height is the peak on CUDA where that was measured, else weights, gradients, optimiser state
-    and what is saved for backward together.
+    The memory of a method is its CUDA peak if that was measured for all methods, else the sum of
+    weights, gradients, optimiser state and the memory saved for the backward pass.
 
     Args:
-        profiles: From `profile_methods`.
-        settings: They were measured with.
-        path: Its suffix says in which of `PLOT_FORMATS`.
+        profiles: Results of `profile_methods`.
+        settings: Settings that they were measured with.
+        path: File to write; its suffix selects one of `PLOT_FORMATS`.
 
     Raises:
-        InputError: In none of them.
+        InputError: The suffix is none of them.
     """
     kind = require_plot_format(path)
     import matplotlib
     from matplotlib.figure import Figure
 
-    # Text stays text, and the same numbers give the same file.
+    # Keep text as text in SVG, and make the bytes depend on the numbers alone.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vl-lst"}):
         figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained")
         axes = figure.subplots()
@@ -83,7 +83,7 @@ def plot_profiles(profiles: Sequence[MethodProfile], settings: ProfileSettings, 
 def _draw(
     axes: Any, profiles: Sequence[MethodProfile], settings: ProfileSettings
 ) -> dict[str, tuple[float, float]]:
-    """Everything but the points' labels; returns where the point of each method is."""
+    """Draw everything except the labels; return the coordinates of each method."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     peaks = all(profile.peak_allocated is not None for profile in profiles)
@@ -92,10 +92,8 @@ def _draw(
         ((profile.peak_allocated if peaks else None) or profile.training_bytes) / 2**30
         for profile in profiles
     ]
-    ladders = [profile.method == LADDER for profile in profiles]
-    axes.scatter(
-        shares, heights, s=46, zorder=3, color=[ACCENT if ladder else MUTED for ladder in ladders]
-    )
+    colors = [ACCENT if profile.method == LADDER else MUTED for profile in profiles]
+    axes.scatter(shares, heights, s=46, zorder=3, color=colors)
     axes.set_xscale("log")
     axes.set_xlim(min(shares) / 2, max(*shares, 50) * 2)
     axes.set_ylim(0, max(heights) * 1.15)
@@ -105,9 +103,9 @@ def _draw(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=MUTED)
-    axes.set_xlabel("parameters that train, % of all", color=INK)
-    what = "peak memory of a training step" if peaks else "weights, gradients, Adam, saved states"
-    axes.set_ylabel(f"{what}, GiB", color=INK)
+    axes.set_xlabel("trainable parameters, % of all", color=INK)
+    memory = "peak memory" if peaks else "weights, gradients, Adam states, saved for backward"
+    axes.set_ylabel(f"{memory}, GiB", color=INK)
     precision = f"backbone {settings.backbone_precision}, arithmetic {settings.precision}"
     how = "estimated" if settings.estimate else f"measured on {settings.device.type}"
     axes.set_title(
@@ -121,7 +119,7 @@ def _draw(
 
 
 def _label(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
-    """Write each method's name beside its point, where it covers neither point nor name."""
+    """Label each point with its method, where the label covers no point and no other label."""
     from matplotlib.transforms import Bbox
 
     scale = axes.figure.dpi / 72
@@ -130,20 +128,20 @@ def _label(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
         Bbox.from_bounds(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale) for x, y in centres
     ]
     for method, point in points.items():
-        ladder = method == LADDER
-        for place in LABEL_PLACES:
+        is_ladder = method == LADDER
+        for placement in PLACEMENTS:
             label = axes.annotate(
                 method,
                 point,
-                xytext=(place.right, place.up),
+                xytext=(placement.right, placement.up),
                 textcoords="offset points",
-                ha=place.horizontal,
-                va=place.vertical,
-                color=ACCENT if ladder else INK,
-                fontweight="bold" if ladder else "normal",
+                ha=placement.horizontal,
+                va=placement.vertical,
+                color=ACCENT if is_ladder else INK,
+                fontweight="bold" if is_ladder else "normal",
             )
             box = label.get_window_extent()
-            if place is LABEL_PLACES[-1] or not any(box.overlaps(other) for other in taken):
+            if placement is PLACEMENTS[-1] or not any(box.overlaps(other) for other in taken):
                 taken.append(box)
                 break
             label.remove()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, T5Config, T5ForConditionalGeneration
 
-from feature_extraction.encoders.library_calls import library_call
+from feature_extraction.encoders.library_guard import guard_library_call
 from vl_lst.backbones.folder import (
     CONFIG_NAME,
     GENERATION_NAME,
@@ -58,7 +58,7 @@ def random_backbone(
     def cannot_build(reason: str) -> ModelError:
         return ModelError(f"cannot build a T5 of these sizes: {reason}")
 
-    with library_call(cannot_build):
+    with guard_library_call(cannot_build):
         model: T5ForConditionalGeneration = AutoModelForSeq2SeqLM.from_config(
             config, dtype=dtype, trust_remote_code=False
         )

@@ -1,16 +1,16 @@
-"""Recipes: all that determines a training run, as YAML; shipped ones lie beside this file."""
+"""Recipes: all settings of a training run, as YAML; bundled ones are in this folder."""
 
-from vl_lst.recipes.reading import fitting_recipe, read_recipe_file, shipped_recipes
+from vl_lst.recipes.reading import bundled_recipes, default_recipe, read_recipe_file
 from vl_lst.recipes.resolving import dump_recipe, load_recipe, parse_override, resolve_recipe
 from vl_lst.recipes.schema import Recipe
 
 __all__ = [
     "Recipe",
+    "bundled_recipes",
+    "default_recipe",
     "dump_recipe",
-    "fitting_recipe",
     "load_recipe",
     "parse_override",
     "read_recipe_file",
     "resolve_recipe",
-    "shipped_recipes",
 ]

@@ -1,4 +1,4 @@
-"""From a recipe to a model, with exactly the method's parameters ready to train."""
+"""Build the model of a recipe, with exactly the method's parameters trainable."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,20 +21,20 @@ from vl_lst.recipes.schema import Recipe
 
 __all__ = ["BuiltModel", "attach_method", "build_model"]
 
-# Room for two images per example, needed or not: checkpoints of all tasks had it at first.
-LEAST_MAX_IMAGES = 2
+# Checkpoints of every task have embeddings for at least two images per example.
+MIN_IMAGE_POSITIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltModel:
-    """A model and what belongs to it.
+    """A model with its trainable parameters and tokenizer.
 
     Args:
-        model: With everything frozen but `trainable`.
-        trainable: What the method trains, by name; a checkpoint holds these and no others.
-        texts: The backbone's tokenizer.
-        fingerprint: SHA-256 of the backbone's weights, before they are quantised.
-        precision: Of the backbone.
+        model: Model in which all parameters but `trainable` are frozen.
+        trainable: Trainable parameters by name; a checkpoint contains exactly these.
+        texts: Tokenizer of the backbone.
+        fingerprint: SHA-256 of the backbone's weights before quantisation.
+        precision: Precision of the backbone.
     """
 
     model: VisionLanguageModel[Any]
@@ -44,35 +44,37 @@ class BuiltModel:
     precision: BackbonePrecision
 
     def quantise_backbone(self) -> None:
-        """Quantise the backbone, if `precision` says so; once nothing needs its own weights more.
+        """Quantise the backbone if `precision` is int8 or nf4.
 
-        To be called after the method's `initialise`, which may cut the side network out of them.
+        Call this after the method's `initialise`, which may copy weights of the backbone.
         """
         if self.precision in ("int8", "nf4"):
             quantise(self.model.backbone.model, self.precision)
 
     def parameter_bytes(self) -> int:
-        """Bytes the parameters and buffers of the whole model take."""
+        """Return the bytes of all parameters and buffers of the model."""
         return model_bytes(self.model)
 
     def parameter_count(self) -> int:
-        """Parameters of the whole model, those shared between layers once."""
+        """Return the number of parameters of the model, counting shared ones once."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def trainable_count(self) -> int:
-        """Parameters that train."""
+        """Return the number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.trainable.values())
 
 
 def build_model(
     recipe: Recipe, spec: FeatureSpec, answers: Mapping[str, Sequence[str] | None]
 ) -> BuiltModel:
-    """Load the backbone and attach the method; initial weights depend on the seed alone.
+    """Load the backbone and attach the method.
+
+    Initial weights depend only on the recipe's seed.
 
     Args:
-        recipe: Settings.
-        spec: Of the features the model will see.
-        answers: The list each task's answers are from; `None` where it may generate any.
+        recipe: Recipe of the run.
+        spec: Spec of the features that the model will read.
+        answers: Answer list of each task; `None` for a task that may generate any answer.
 
     Raises:
         ModelError: The backbone cannot be loaded, or does not fit the settings.
@@ -90,7 +92,7 @@ def build_model(
             tokens=spec.tokens,
             grids=spec.squares,
             pooled_grid=recipe.visual.pooled_grid,
-            max_images=max(LEAST_MAX_IMAGES, *map(_images_per_example, recipe.tasks)),
+            max_images=max(MIN_IMAGE_POSITIONS, *map(_images_per_example, recipe.tasks)),
             image_order_std=recipe.visual.image_order_std,
         ),
         heads={
@@ -118,22 +120,22 @@ def attach_method(
     heads: Mapping[str, HeadConfig],
     precision: BackbonePrecision,
 ) -> tuple[VisionLanguageModel[Any], dict[str, nn.Parameter]]:
-    """Build the model of a method, with everything frozen but what the method trains.
+    """Build the model of a method, and freeze all parameters but those that the method trains.
 
     Args:
-        name: Of the method.
-        options: Its own settings, as a recipe has them.
-        backbone: What it builds around; not yet quantised.
-        visual: How image features become tokens.
-        heads: Of each task.
-        precision: In which the backbone will be held.
+        name: Name of the method.
+        options: Options of the method, as in a recipe.
+        backbone: Backbone to build on, not yet quantised.
+        visual: Settings of the visual embedding.
+        heads: Settings of each task's head.
+        precision: Precision in which the backbone will be kept.
 
     Returns:
-        The model, and what trains, by name.
+        The model, and its trainable parameters by name.
 
     Raises:
-        ModelError: The backbone is to be quantised, and the method needs gradients through it; or
-            what the method declares cannot train.
+        ModelError: The backbone will be quantised but the method needs gradients through it, or the
+            method declares parameters that cannot train.
     """
     method = get_method(name)
     model = method.attach(
@@ -142,8 +144,8 @@ def attach_method(
     if precision in ("int8", "nf4") and not isinstance(model.backbone, FrozenBackbone):
         raise ModelError(
             f"backbone.precision is {precision}, but the method {name} backpropagates through the "
-            "backbone, and quantised weights have no exact gradient; take fp32 or bf16, or a "
-            "method that leaves the backbone alone, such as lst"
+            "backbone, and quantised weights have no exact gradient. Use fp32 or bf16, or a method "
+            "that does not change the backbone, such as lst."
         )
     model.requires_grad_(False)
     trainable = method.trainable(model)
@@ -156,13 +158,17 @@ def attach_method(
 def _require_trainable(
     method: str, model: VisionLanguageModel[Any], trainable: Mapping[str, nn.Parameter]
 ) -> None:
-    """Refuse a declaration that would silently train something else than it says."""
+    """Refuse a declaration of trainable parameters that does not match what would train.
+
+    Raises:
+        ModelError: A declared parameter does not exist or cannot train, or a head is missing.
+    """
     known = dict(model.named_parameters())
     frozen = "backbone." if isinstance(model.backbone, FrozenBackbone) else None
     problem: str | None = None
     for name, parameter in trainable.items():
         if known.get(name) is not parameter:
-            problem = f"{name!r}, which is no parameter of the model by that name"
+            problem = f"{name!r}, which is no parameter of the model with that name"
         elif frozen and name.startswith(frozen):
             problem = f"{name!r}, which belongs to a backbone that runs without gradients"
         elif parameter.dtype != torch.float32:

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from vl_lst.recipes.fields import dig, set_field
+from eval.recipe_fields import FORMER_VALUES, get_field
+from vl_lst.recipes.fields import set_field
 
 __all__ = ["keep_former_values"]
 
-# What earlier versions computed with where a field is now, for every task.
-FORMER_VALUES = {"data.max_prompt_tokens": 20}
-# Fields that each recipe a run wrote holds, empty ones too. Nobody writes all of them by hand.
+# Fields that every recipe written by a run contains, even if empty. Nobody writes all of them by
+# hand.
 ALWAYS_WRITTEN = (
     ("head",),
     ("data", "blind"),
@@ -21,23 +21,22 @@ ALWAYS_WRITTEN = (
 
 
 def keep_former_values(fields: dict[str, Any]) -> None:
-    """Fill in fields that the recipe of an earlier version's run lacks.
+    """Fill in fields that are missing in the recipe of an earlier version's run.
 
-    A run writes every field. One that its recipe lacks is younger than the run, which computed
-    with the former value and not with today's default. A recipe that somebody wrote gets today's
-    default.
+    A run writes every field, so a missing one is newer than the run, which used the former value
+    and not today's default. A recipe written by hand gets today's default.
 
     Args:
-        fields: A recipe as read from a file, changed in place.
+        fields: Recipe as read from a file, changed in place.
     """
-    if not all(_holds(fields, path) for path in ALWAYS_WRITTEN):
+    if not all(_has_field(fields, path) for path in ALWAYS_WRITTEN):
         return
     for field, value in FORMER_VALUES.items():
         path = field.split(".")
-        if dig(fields, path) is None:
+        if get_field(fields, path) is None:
             set_field(fields, path, value)
 
 
-def _holds(fields: Any, path: tuple[str, ...]) -> bool:
-    section = dig(fields, path[:-1])
+def _has_field(fields: Any, path: tuple[str, ...]) -> bool:
+    section = get_field(fields, path[:-1])
     return isinstance(section, dict) and path[-1] in section

@@ -1,18 +1,19 @@
-"""Fields that hold a value for each task: one value for all is spread, a missing one filled in."""
+"""Recipe fields with one value per task: expand a single value, fill in missing ones."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from tasks import Task, get_task, with_own_files
+from eval.recipe_fields import get_field
+from tasks import Task, get_task
 from vl_lst.errors import RecipeError
-from vl_lst.recipes.fields import dig, set_field
+from vl_lst.recipes.fields import set_field
+from vl_lst.task_settings import configure_task
 
-__all__ = ["chosen_tasks", "complete_task_fields", "spread_task_fields", "with_given_files"]
+__all__ = ["complete_task_fields", "expand_task_fields", "parse_tasks"]
 
 HEAD = "head"
 BATCH_SIZE = "training.batch_size"
-# What each task has where a recipe says nothing; the batch size must be said.
+# Each task's default, if a recipe sets none. The batch size has no default.
 DEFAULTS: dict[str, Callable[[Task], object]] = {
     "data.train_split": lambda task: task.splits[0],
     "data.validation_split": lambda task: task.splits[1],
@@ -30,12 +31,12 @@ SPLITS = ("data.train_split", "data.validation_split")
 FILES = ("data.train_file", "data.validation_file")
 
 
-def chosen_tasks(fields: dict[str, Any]) -> list[Task]:
-    """The tasks a recipe names, written back as `vqa,gqa`.
+def parse_tasks(fields: dict[str, Any]) -> list[Task]:
+    """Return the tasks that a recipe names, and write them back as `vqa,gqa`.
 
     Raises:
         InputError: There is no such task.
-        RecipeError: None is named, or one twice.
+        RecipeError: No task is named, or one is named twice.
     """
     value = fields.get("task")
     if value is None:
@@ -53,35 +54,37 @@ def chosen_tasks(fields: dict[str, Any]) -> list[Task]:
     return tasks
 
 
-def spread_task_fields(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
-    """Turn one value for all tasks into a value for each; leave out tasks that do not train."""
+def expand_task_fields(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
+    """Turn one value for all tasks into one value per task; drop tasks that do not train."""
     names = {task.name for task in tasks}
     for field in (*DEFAULTS, BATCH_SIZE):
         path = field.split(".")
-        value = dig(fields, path)
+        value = get_field(fields, path)
         if value is None:
             continue
         if not isinstance(value, dict):
-            value = {task.name: _share(field, value, task, tasks) for task in tasks}
+            value = {task.name: _value_for(task, field, value, tasks) for task in tasks}
         for name in value.keys() - names:
-            get_task(name)  # a slip of the pen must not go unnoticed
+            get_task(name)  # raises if the name is misspelt
         set_field(fields, path, {name: value[name] for name in value if name in names})
 
 
 def complete_task_fields(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
-    """Fill in the tasks' own values where the recipe has none.
+    """Fill in the tasks' defaults for missing values.
 
     Raises:
-        RecipeError: A task has no such split or head, a task's batch size is missing, or one of
-            the two files of a user's own.
+        RecipeError: A task has no such split or head, its batch size is missing, or only one of
+            its two own files is given.
     """
-    tasks = [_with_given_files(fields, task) for task in tasks]
+    for task in tasks:
+        _require_both_files(fields, task)
+    tasks = [configure_task(fields, task.name) for task in tasks]
     for field, default in DEFAULTS.items():
         path = field.split(".")
         for task in tasks:
-            if dig(fields, (*path, task.name)) is None:
+            if get_field(fields, (*path, task.name)) is None:
                 set_field(fields, (*path, task.name), default(task))
-    sizes = dig(fields, BATCH_SIZE.split("."))
+    sizes = get_field(fields, BATCH_SIZE.split("."))
     for task in tasks:
         for field in SPLITS:
             _require_choice(fields, field, task, task.splits)
@@ -91,32 +94,24 @@ def complete_task_fields(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
             raise RecipeError(f"{where}: missing; set it in the recipe or with --set {where}=...")
 
 
-def with_given_files(task: Task, train: Path | None, validation: Path | None) -> Task:
-    """Return the task with a user's files as its splits `train` and `val`, where there are any."""
-    if train is None or validation is None:
-        return task
-    return with_own_files(task, {"train": train, "val": validation})
-
-
-def _with_given_files(fields: dict[str, Any], task: Task) -> Task:
-    train, validation = (dig(fields, (*field.split("."), task.name)) for field in FILES)
-    if (train is None) != (validation is None):
-        found, missing = FILES if validation is None else FILES[::-1]
+def _require_both_files(fields: dict[str, Any], task: Task) -> None:
+    is_missing = [get_field(fields, (*field.split("."), task.name)) is None for field in FILES]
+    if any(is_missing) and not all(is_missing):
+        missing, found = FILES if is_missing[0] else FILES[::-1]
         raise RecipeError(
             f"{missing}.{task.name}: missing, while {found}.{task.name} is given; expected both "
             "(--train-file and --val-file), or neither for the official files"
         )
-    return with_given_files(task, train and Path(str(train)), validation and Path(str(validation)))
 
 
-def _share(field: str, value: object, task: Task, tasks: Sequence[Task]) -> object:
-    """What a value that is given for all tasks means for one."""
+def _value_for(task: Task, field: str, value: object, tasks: Sequence[Task]) -> object:
+    """Return a task's part of a value that is given for all tasks."""
     if len(tasks) == 1:
         return value
     if field in FILES:
         raise RecipeError(
-            f"{field}: found one file for {len(tasks)} tasks, whose examples differ in form; "
-            f"expected one for each, such as --set {field}.{task.name}=FILE"
+            f"{field}: found one file for {len(tasks)} tasks, whose formats differ; expected one "
+            f"file per task, such as --set {field}.{task.name}=FILE"
         )
     if field == BATCH_SIZE and type(value) is int and value > 0:
         return max(1, round(value * task.batch_share))
@@ -126,7 +121,7 @@ def _share(field: str, value: object, task: Task, tasks: Sequence[Task]) -> obje
 
 
 def _require_choice(fields: Any, field: str, task: Task, choices: Sequence[str]) -> None:
-    value = dig(fields, (*field.split("."), task.name))
+    value = get_field(fields, (*field.split("."), task.name))
     if value not in choices:
         raise RecipeError(
             f"{field}.{task.name}: found {value!r:.80}; expected one of: {', '.join(choices)}"

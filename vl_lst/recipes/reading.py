@@ -1,4 +1,4 @@
-"""Reading recipe files: YAML, but with numbers as people write them and without surprises."""
+"""Read recipe files: strict YAML that also accepts numbers such as 1e-3."""
 
 import re
 from collections.abc import Hashable
@@ -10,35 +10,36 @@ import yaml
 
 from eval.errors import InputError
 from eval.files import open_text
+from eval.recipe_fields import get_field
 from vl_lst.errors import RecipeError
-from vl_lst.recipes.fields import clear_other_length, dig
+from vl_lst.recipes.fields import clear_other_length
 
-__all__ = ["fitting_recipe", "parse_yaml", "read_recipe_file", "shipped_recipes"]
+__all__ = ["bundled_recipes", "default_recipe", "parse_yaml", "read_recipe_file"]
 
 SUFFIX = ".yaml"
 DEFAULT = "lst"
-# The paper's settings are for T5-base; the small backbone that comes along has its own.
+# The paper's settings are for T5-base; the bundled backbone has its own.
 DEMO = "demo"
 EXTENDS = "extends"
 METHOD = "method"
-# YAML 1.1 reads 1e-3 and 2E5 as text, since they lack a point.
 TAGS = "tag:yaml.org,2002:"
 PLAIN = ("null", "seq", "map")
 MEANT_AS_TEXT = (f"{TAGS}timestamp", f"{TAGS}value")
-# No field takes a larger one, and JSON could not hold some that YAML writes in other bases.
-LARGEST_NUMBER = 1e300
+# No field needs a larger one, and JSON cannot represent some that YAML can.
+MAX_NUMBER = 1e300
 MAX_BYTES = 1 << 24
-POINTLESS_FLOAT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+")
+# YAML 1.1 reads 1e-3 and 2E5 as text, since they have no decimal point.
+FLOAT_WITHOUT_POINT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+")
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML of what JSON has too: each key a text that stands once, and no references."""
+    """Loader of the part of YAML that JSON has too: unique keys of type string, no aliases."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.constructor.ConstructorError(
-                problem="a reference (*name) to another part is not allowed here",
+                problem="an alias (*name) is not allowed here",
                 problem_mark=event.start_mark,
             )
         return super().compose_node(parent, index)
@@ -47,44 +48,44 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if key.tag != f"{TAGS}str":
-                raise _problem(f"a key must be a text, found {_described(key)}", key)
+                raise _error(f"a key must be a string, found {_describe(key)}", key)
             if key.value in seen:
-                raise _problem(f"the key {key.value!r:.60} occurs twice", key)
+                raise _error(f"the key {key.value!r:.60} occurs twice", key)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_plain_scalar(self, node: Any) -> Any:
-        """Construct a number or a truth value that a tag may claim for any text."""
+        """Construct a number or a boolean; an explicit tag may claim any text to be one."""
         try:
             value = yaml.SafeLoader.yaml_constructors[node.tag](self, node)
         except (ArithmeticError, LookupError, ValueError):
-            raise _problem(f"{node.value!r:.40} cannot be read as {_kind(node)}", node) from None
-        if not isinstance(value, bool) and not abs(value) <= LARGEST_NUMBER:
-            raise _problem(f"{node.value!r:.40} is out of range, expected a finite number", node)
+            raise _error(f"{node.value!r:.40} cannot be read as {_kind(node)}", node) from None
+        if not isinstance(value, bool) and not abs(value) <= MAX_NUMBER:
+            raise _error(f"{node.value!r:.40} is out of range, expected a finite number", node)
         return value
 
     def construct_text(self, node: Any) -> str:
-        """Construct a text that can be written as UTF-8."""
+        """Construct a string that can be encoded as UTF-8."""
         text: str = self.construct_scalar(node)
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise _problem(f"{text!a:.40} is not valid Unicode", node) from None
+            raise _error(f"{text!a:.40} is not valid Unicode", node) from None
         return text
 
     def construct_undefined(self, node: Any) -> Any:
-        """Refuse dates, bytes, sets and objects, which no field takes."""
-        raise _problem(
-            f"{_described(node)} is not allowed here, expected texts, numbers, lists and mappings",
+        """Refuse dates, bytes, sets and objects, which no field accepts."""
+        raise _error(
+            f"{_describe(node)} is not allowed here, expected strings, numbers, lists and mappings",
             node,
         )
 
 
-def _problem(text: str, node: Any) -> yaml.constructor.ConstructorError:
+def _error(text: str, node: Any) -> yaml.constructor.ConstructorError:
     return yaml.constructor.ConstructorError(problem=text, problem_mark=node.start_mark)
 
 
-def _described(node: Any) -> str:
+def _describe(node: Any) -> str:
     content = f" {node.value!r:.40}" if isinstance(node, yaml.ScalarNode) else ""
     return f"{_kind(node)}{content}"
 
@@ -99,23 +100,23 @@ _Loader.yaml_constructors = {
     f"{TAGS}str": _Loader.construct_text,
     None: _Loader.construct_undefined,
 }
-# Dates and equals signs are texts like others.
+# Dates and `=` are plain strings.
 _Loader.yaml_implicit_resolvers = {
     start: [(tag, pattern) for tag, pattern in resolvers if tag not in MEANT_AS_TEXT]
     for start, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(f"{TAGS}float", POINTLESS_FLOAT, list("-+0123456789"))
+_Loader.add_implicit_resolver(f"{TAGS}float", FLOAT_WITHOUT_POINT, list("-+0123456789"))
 
 
 def parse_yaml(text: str, *, source: str) -> Any:
     """Parse YAML.
 
     Args:
-        text: The YAML.
-        source: Where it is from, for messages.
+        text: YAML document.
+        source: Name of its file or option, for messages.
 
     Raises:
-        RecipeError: It is not valid YAML.
+        RecipeError: The text is not valid YAML.
     """
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
@@ -128,40 +129,40 @@ def parse_yaml(text: str, *, source: str) -> Any:
         raise RecipeError(f"{source}: not valid YAML: {error}") from None
 
 
-def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
+def bundled_recipes() -> list[str]:
+    """Return the names of the recipes bundled with the package."""
     folder = resources.files(__package__)
     return sorted(
         entry.name.removesuffix(SUFFIX) for entry in folder.iterdir() if entry.name.endswith(SUFFIX)
     )
 
 
-def fitting_recipe(method: str | None, backbone: str | None) -> str:
-    """Name of the shipped recipe for a method on a backbone.
+def default_recipe(method: str | None, backbone: str | None) -> str:
+    """Return the name of the bundled recipe for a method and a backbone.
 
     Args:
-        method: Name of the method; one without a recipe of its own gets that of the ladder.
-        backbone: `demo` has its own recipes, all other backbones share the paper's.
+        method: Name of the method; one without its own recipe gets that of the ladder.
+        backbone: Name of the backbone. `demo` has its own recipes, all others share the paper's.
     """
-    small = backbone == DEMO
-    wanted = f"{DEMO}-{method}" if small else method
-    default = DEMO if small else DEFAULT
-    return wanted if wanted is not None and wanted in shipped_recipes() else default
+    is_demo = backbone == DEMO
+    wanted = f"{DEMO}-{method}" if is_demo else method
+    default = DEMO if is_demo else DEFAULT
+    return wanted if wanted is not None and wanted in bundled_recipes() else default
 
 
 def read_recipe_file(name: str | Path) -> dict[str, Any]:
-    """Read a recipe, not yet validated.
+    """Read a recipe without validating its fields.
 
-    With `extends: NAME` it holds only what differs from the shipped recipe of that name.
+    A file with `extends: NAME` contains only the differences from the bundled recipe of that name.
 
     Args:
-        name: A file, or the name of a shipped recipe such as `lst`.
+        name: Path of a file, or name of a bundled recipe such as `lst`.
 
     Raises:
         RecipeError: There is no such recipe, or it is not a YAML mapping.
     """
     path = Path(name)
-    if str(name) in shipped_recipes() and not path.is_file():
+    if str(name) in bundled_recipes() and not path.is_file():
         text = (resources.files(__package__) / f"{name}{SUFFIX}").read_text(encoding="utf-8")
     elif path.exists():
         try:
@@ -171,8 +172,8 @@ def read_recipe_file(name: str | Path) -> dict[str, Any]:
             raise RecipeError(str(error)) from None
     else:
         raise RecipeError(
-            f"no recipe {str(name)!r}: expected a YAML file, or one of the recipes that come "
-            f"with the package: {', '.join(shipped_recipes())}"
+            f"no recipe {str(name)!r}: expected a YAML file, or one of the bundled recipes: "
+            f"{', '.join(bundled_recipes())}"
         )
     recipe = parse_yaml(text, source=str(name))
     if not isinstance(recipe, dict):
@@ -183,20 +184,20 @@ def read_recipe_file(name: str | Path) -> dict[str, Any]:
     if EXTENDS not in recipe:
         return recipe
     base = recipe.pop(EXTENDS)
-    if not isinstance(base, str) or base not in shipped_recipes() or base == str(name):
+    if not isinstance(base, str) or base not in bundled_recipes() or base == str(name):
         raise RecipeError(
-            f"{name}: {EXTENDS}: found {base!r:.80}; expected another of the recipes that come "
-            f"with the package: {', '.join(shipped_recipes())}"
+            f"{name}: {EXTENDS}: found {base!r:.80}; expected another of the bundled recipes: "
+            f"{', '.join(bundled_recipes())}"
         )
-    extended = _extended(read_recipe_file(base), recipe)
-    clear_other_length(extended, lambda path: dig(recipe, path))
+    extended = _extend(read_recipe_file(base), recipe)
+    clear_other_length(extended, lambda path: get_field(recipe, path))
     return extended
 
 
-def _extended(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The base with some fields changed; a method takes the place of the other as a whole."""
+def _extend(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe with some fields changed; the `method` section is replaced as a whole."""
     merged = dict(base)
     for key, value in changes.items():
         both = isinstance(value, dict) and isinstance(base.get(key), dict) and key != METHOD
-        merged[key] = _extended(base[key], value) if both else value
+        merged[key] = _extend(base[key], value) if both else value
     return merged

@@ -1,4 +1,4 @@
-"""From a recipe file, overrides and the tasks' own defaults to one validated recipe."""
+"""Combine a recipe file, overrides and the tasks' defaults into one validated recipe."""
 
 import difflib
 import json
@@ -12,11 +12,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from eval.outputs import atomic_path
+from eval.recipe_fields import get_field
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
-from vl_lst.recipes.fields import clear_other_length, dig, set_field
+from vl_lst.recipes.fields import clear_other_length, set_field
 from vl_lst.recipes.former import keep_former_values
-from vl_lst.recipes.per_task import chosen_tasks, complete_task_fields, spread_task_fields
+from vl_lst.recipes.per_task import complete_task_fields, expand_task_fields, parse_tasks
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
 
@@ -25,13 +26,13 @@ __all__ = ["dump_recipe", "load_recipe", "parse_override", "resolve_recipe"]
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[int | str, ...]
 
-MOST_SHOWN = 5
+MAX_PROBLEMS_SHOWN = 5
 OPTIONS = ("method", "options")
 METHOD_NAME = ["method", "name"]
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Split `optimizer.lr=1e-3` into the field's path and its value, read as YAML.
+    """Split `optimizer.lr=1e-3` into the path of a field and its value, parsed as YAML.
 
     Raises:
         RecipeError: There is no `=`, or the value is not YAML.
@@ -45,22 +46,23 @@ def parse_override(text: str) -> tuple[str, Any]:
 def resolve_recipe(
     recipe: Mapping[str, Any], overrides: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()
 ) -> Recipe:
-    """Validate a recipe after changing some of its fields and filling in the tasks' defaults.
+    """Apply overrides to a recipe, fill in the tasks' defaults, and validate the result.
 
-    Paths become absolute, so that the result means the same from any folder. Overrides that give
-    `training.steps` alone replace the recipe's `training.epochs`, and the other way round.
+    Paths become absolute, so the result does not depend on the working directory. An override of
+    `training.steps` alone replaces the recipe's `training.epochs`, and vice versa.
 
     Args:
-        recipe: As read from a file.
-        overrides: (path of a field, value) pairs, or a dictionary of them; later ones win.
+        recipe: Fields as read from a file.
+        overrides: (path of a field, value) pairs, or a dictionary of them; later pairs win.
 
     Raises:
         RecipeError: A field is unknown, missing or out of range.
+        InputError: There is no such task.
     """
     if not isinstance(recipe, Mapping):
         raise RecipeError(
-            f"the recipe is a {type(recipe).__name__}: expected its fields, such as those that "
-            "read_recipe_file('lst') returns"
+            f"the recipe is a {type(recipe).__name__}: expected its fields as a dictionary, such "
+            "as read_recipe_file('lst') returns"
         )
     fields = json.loads(json.dumps(recipe, default=_plain))
     keep_former_values(fields)
@@ -73,21 +75,21 @@ def resolve_recipe(
     for path, value in changes:
         if path == ["task"]:
             fields["task"] = value
-    tasks = chosen_tasks(fields)
-    spread_task_fields(fields, tasks)
+    tasks = parse_tasks(fields)
+    expand_task_fields(fields, tasks)
     for path, value in changes:
         if path != ["task"]:
-            if path == METHOD_NAME and value != dig(fields, METHOD_NAME):
-                set_field(fields, OPTIONS, {})  # those of another method
+            if path == METHOD_NAME and value != get_field(fields, METHOD_NAME):
+                set_field(fields, OPTIONS, {})  # drop options of the other method
             set_field(fields, path, value)
-            # A value for all tasks must be spread before the next change, which may be for one.
-            spread_task_fields(fields, tasks)
+            # Expand a value for all tasks before the next change, which may be for one task.
+            expand_task_fields(fields, tasks)
     given = {tuple(path): value for path, value in changes}
     clear_other_length(fields, lambda path: given.get(tuple(path)))
     complete_task_fields(fields, tasks)
-    name = dig(fields, METHOD_NAME)
+    name = get_field(fields, METHOD_NAME)
     if isinstance(name, str):
-        given = dig(fields, OPTIONS)
+        given = get_field(fields, OPTIONS)
         options = {} if given is None else given
         method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
         set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
@@ -96,19 +98,19 @@ def resolve_recipe(
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a resolved recipe back."""
+    """Read a resolved recipe that `dump_recipe` wrote."""
     return resolve_recipe(read_recipe_file(path))
 
 
 def dump_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe such that `load_recipe` gives it back."""
+    """Write a resolved recipe as YAML."""
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def _plain(value: object) -> object:
-    """Return what JSON has for a value given in Python: numbers of NumPy, generators, paths."""
+    """Convert a Python value to one that JSON can represent: NumPy numbers, iterators, paths."""
     if isinstance(value, np.generic):
         return value.item()
     return list(value) if isinstance(value, Iterator) else str(value)
@@ -140,13 +142,13 @@ def _absolute(paths: Mapping[str, Path | None]) -> dict[str, Path | None]:
 
 def _validate(model: type[Model], fields: Any, prefix: Location = ()) -> Model:
     try:
-        # JSON mode is strict about types and still reads lists as tuples and text as paths.
+        # Strict validation of JSON still accepts lists as tuples and strings as paths.
         return model.model_validate_json(json.dumps(fields, default=str), strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=True)
-    lines = [_explain(model, detail, prefix) for detail in details[:MOST_SHOWN]]
-    if len(details) > MOST_SHOWN:
-        lines.append(f"... and {len(details) - MOST_SHOWN} more")
+    lines = [_explain(model, detail, prefix) for detail in details[:MAX_PROBLEMS_SHOWN]]
+    if len(details) > MAX_PROBLEMS_SHOWN:
+        lines.append(f"... and {len(details) - MAX_PROBLEMS_SHOWN} more")
     raise RecipeError("the recipe is not valid:\n" + "\n".join(f"  {line}" for line in lines))
 
 
@@ -156,7 +158,7 @@ def _explain(model: type[BaseModel], detail: ErrorDetails, prefix: Location) -> 
     if detail["type"] == "extra_forbidden":
         return f"{path}: no such field{_suggestion(model, location, prefix)}"
     if detail["type"] == "json_invalid":
-        return "a text in it is not valid Unicode; rename files whose names are not UTF-8"
+        return "a string in it is not valid Unicode; rename files whose names are not UTF-8"
     if detail["type"] == "missing":
         return f"{path}: missing; set it in the recipe or with --set {path}=..."
     message = detail["msg"].removeprefix("Value error, ")
@@ -172,9 +174,9 @@ def _suggestion(model: type[BaseModel], location: Location, prefix: Location) ->
     siblings = [path[-1] for path in known if list(path[:-1]) == parents]
     if nearest := difflib.get_close_matches(unknown, siblings, n=1):
         return f"; did you mean {'.'.join([*map(str, prefix), *parents, nearest[0]])}?"
-    elsewhere = [path for path in known if path[-1] == unknown]
-    if elsewhere:
-        return f"; did you mean {'.'.join([*map(str, prefix), *elsewhere[0]])}?"
+    same_name = [path for path in known if path[-1] == unknown]
+    if same_name:
+        return f"; did you mean {'.'.join([*map(str, prefix), *same_name[0]])}?"
     return f"; there are: {', '.join(siblings)}"
 
 

@@ -1,8 +1,8 @@
 """The fields of a recipe, with their ranges.
 
-Every field is read somewhere in this package; a test sees to it. What a file leaves out has the
-default written here, except for fields that depend on the task: those hold a value for each task
-that trains, and `resolve_recipe` fills them in. One value stands for all tasks:
+A test checks that the package reads every field. Fields that a file leaves out have the defaults
+below. Fields that depend on the task have one value per trained task, and `resolve_recipe` fills in
+missing ones. A single value is used for all tasks:
 
     head: generate          # the same as  head: {vqa: generate, caption: generate}
 """
@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from feature_extraction.images.finding import is_utf8
-from tasks import Head
+from tasks import Head, Task
 from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName
+from vl_lst.task_settings import configure_task
 
 __all__ = [
     "BackboneSection",
@@ -34,7 +35,7 @@ def _refuse_float16(value: object) -> object:
     if str(value).lower() in ("fp16", "float16", "half"):
         raise ValueError(
             "T5's activations overflow to infinity in float16 (it was trained in bfloat16), so "
-            "training would end in NaN; take bf16, which needs as little memory, or fp32"
+            "training would end in NaN; use bf16, which needs as little memory, or fp32"
         )
     return value
 
@@ -43,7 +44,7 @@ Precision = Annotated[ArithmeticPrecision, BeforeValidator(_refuse_float16)]
 WeightPrecision = Annotated[BackbonePrecision, BeforeValidator(_refuse_float16)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
-# Far above what makes sense, far below what overflows or fills the memory of any machine.
+# Far above useful values, far below those that overflow or exhaust memory.
 MAX_COUNT = 10**9
 MAX_EPOCHS = 10**6
 MAX_BATCH_SIZE = 10**6
@@ -55,10 +56,10 @@ Length = Annotated[int, Field(ge=1, le=10_000)]
 
 
 def _refuse_blank(value: object) -> object:
-    """Refuse texts that name nothing, and characters that no file name can hold."""
+    """Refuse blank strings, and characters that no file name can contain."""
     if isinstance(value, str):
         if not value.strip():
-            raise ValueError("expected a name, not an empty text")
+            raise ValueError("expected a name, not a blank string")
         if "\0" in value or not is_utf8(value):
             raise ValueError("expected a name without null characters, in valid Unicode")
     return value
@@ -73,25 +74,24 @@ class _Section(BaseModel):
 
 
 class DataSection(_Section):
-    """What is learned from.
+    """Training and validation data.
 
     Args:
-        root: Folder with the official annotation files; `None` where every task has its own files.
-        train_file: A user's own training examples of each task (JSONL, see `tasks.with_own_files`);
-            `None` takes the official files.
-        validation_file: The validation examples that go with them.
-        train_split: Split of each task that trains; the task's first unless said otherwise.
-        validation_split: Split that chooses the best checkpoint; the task's second.
-        prompt_prefix: What stands before the text of each prompt; the task's own ("vqa: ") unless
-            said otherwise.
-        answer_list: File with the answers to choose from (`label2ans`). `None` takes the task's
-            own words or its own file below the root, or, where there is neither, counts the
-            training answers.
-        min_answer_count: Training examples an answer must have to be counted into the list; the
-            task's own unless said otherwise (9 for VQA, 1 elsewhere and for a user's own files).
-        max_prompt_tokens: Prompts are cut to this many tokens, prefix and end-of-sequence included.
-            A batch is padded to its longest prompt, so memory grows with the longest only.
-        blind: Replace all image features by zeros: what questions alone give away.
+        root: Folder with the official annotation files; `None` if every task has its own files.
+        train_file: The user's own training examples of each task (JSONL, see
+            `tasks.with_own_files`); `None` uses the official files.
+        validation_file: The user's own validation examples; given if and only if `train_file` is.
+        train_split: Training split of each task. Default: the task's first split.
+        validation_split: Split that selects the best checkpoint. Default: the task's second split.
+        prompt_prefix: Prefix of each prompt. Default: the task's own, such as "vqa: ".
+        answer_list: File with the answers to choose from (`label2ans`). `None` uses the task's
+            words or its official file below `root`, if it has one, else the training answers.
+        min_answer_count: Minimum number of training examples of an answer on a list made from the
+            training answers. Default: 9 for VQA, 1 for other tasks and for the user's own files.
+        max_prompt_tokens: Maximum length of a prompt in tokens, prefix and end-of-sequence token
+            included; longer ones are truncated. Default: the task's own. Batches are padded to
+            their longest prompt, so a high limit costs memory only if prompts are long.
+        blind: Replace all image features with zeros, to measure what the questions alone reveal.
     """
 
     root: File | None = None
@@ -112,13 +112,13 @@ class DataSection(_Section):
             raise ValueError(
                 f"found neither a data root nor files for {', '.join(official)}; expected "
                 "--data-root DIR (data.root) with the official annotations, or --train-file and "
-                "--val-file (data.train_file, data.validation_file) with examples of your own"
+                "--val-file (data.train_file, data.validation_file) with your own examples"
             )
         return self
 
     @property
     def folder(self) -> Path:
-        """`root`, or any folder where no task looks into it."""
+        """`root`, or the working directory if no task reads official files."""
         return self.root or Path()
 
 
@@ -126,10 +126,10 @@ class BackboneSection(_Section):
     """The frozen language model.
 
     Args:
-        name: `demo`, a folder, or a name on the Hugging Face hub such as `t5-base`.
-        precision: Of its weights and activations. `int8` and `nf4` quantise the weights, with
-            activations in bf16, for methods that never backpropagate through the backbone; what
-            trains stays in float32.
+        name: Hugging Face model ID such as `t5-base`, a local directory, or `demo` (bundled).
+        precision: Precision of weights and activations. `int8` and `nf4` quantise the weights and
+            keep activations in bf16; they require a method that does not backpropagate through the
+            backbone. Trainable parameters are always float32.
     """
 
     name: Name
@@ -137,12 +137,12 @@ class BackboneSection(_Section):
 
 
 class VisualSection(_Section):
-    """How image features become tokens.
+    """The visual embedding, which turns image features into tokens.
 
     Args:
-        pooled_grid: Side of the grid the features are max-pooled to; `None` leaves them as stored.
-        image_order_std: Initial scale of the embedding that tells the images of an example apart;
-            1.0 in the paper's code, where it drowns the features.
+        pooled_grid: Side of the grid that features are max-pooled to; `None` does not pool.
+        image_order_std: Initial standard deviation of the embedding that distinguishes the images
+            of an example. The paper's code uses 1.0, which is as large as the features.
     """
 
     pooled_grid: int | None = Field(default=6, ge=1, le=1_000)
@@ -153,8 +153,8 @@ class MethodSection(_Section):
     """The transfer method.
 
     Args:
-        name: A file of `vl_lst/methods`.
-        options: Its own settings.
+        name: Name of a module in `vl_lst/methods`.
+        options: Options of the method.
     """
 
     name: Name
@@ -165,15 +165,15 @@ class OptimizerSection(_Section):
     """AdamW with linear warm-up and linear decay.
 
     Args:
-        lr: Learning rate at the end of the warm-up.
-        weight_decay: Decoupled.
-        decay: What it applies to: `weights` spares biases, norms, gates and position biases, whose
-            size means something by itself; `reference` spares only biases and position biases, and
-            so pulls norms to zero and gates to one half, as the paper's code does.
-        betas: Decay rates of the two moments.
-        eps: Added to the denominator.
-        warmup_share: Share of all steps in which the learning rate rises.
-        clip_norm: Largest norm of all gradients together; `None` does not clip.
+        lr: Peak learning rate, reached at the end of the warm-up.
+        weight_decay: Decoupled weight decay.
+        decay: Parameters that weight decay applies to. `weights` excludes biases, norms, gates and
+            position biases. `reference`, as in the paper's code, excludes only biases and position
+            biases, so it pulls norms towards zero and gates towards one half.
+        betas: Decay rates of the first and second moments.
+        eps: Term added to the denominator.
+        warmup_share: Fraction of all steps used for the warm-up.
+        clip_norm: Maximum norm of all gradients together; `None` disables clipping.
     """
 
     lr: float = Field(gt=0, le=MAX_REAL)
@@ -186,25 +186,26 @@ class OptimizerSection(_Section):
 
 
 class TrainingSection(_Section):
-    """How long, how much at once, and where.
+    """Length, batches and device of training.
 
     Args:
-        epochs: Passes over the training examples; `None` where `steps` is given.
-        steps: Optimiser steps; `None` where `epochs` is given. An override that gives one of the
-            two replaces the other.
-        batch_size: Examples a step, over all processes. One number for several tasks is VQA's; the
-            others get their share of it as in the paper's code (`Task.batch_share`).
-        evaluation_batch_size: Examples at once while evaluating, for each process.
-        workers: Processes that read features and tokenise, at most one for each core; 0 does it in
+        epochs: Number of passes over the training examples; `None` if `steps` is given.
+        steps: Number of optimizer steps; `None` if `epochs` is given. Overriding one of the two
+            replaces the other.
+        batch_size: Examples per step, over all processes. One number for several tasks applies to
+            VQA, and the others get their share of it as in the paper's code (`Task.batch_share`).
+        evaluation_batch_size: Examples per batch and process in evaluation.
+        workers: Number of processes that read features and tokenize, at most one per core; 0 uses
             the main process.
-        evaluate_every: Epochs between two evaluations; the end is always evaluated. An epoch is a
-            pass over the examples of every task.
-        checkpoint_every_steps: Steps between two checkpoints; `None` saves after evaluations only.
-        log_every_steps: Steps that one line of `metrics.jsonl` averages over.
-        precision: Of the arithmetic; weights that train are always float32.
-        device: `auto` takes CUDA where there is one.
-        seed: Of initial weights, order, sampled answers and dropout.
-        tensorboard: Also write event files for TensorBoard.
+        evaluate_every: Number of epochs between evaluations; training always ends with one. An
+            epoch is a pass over the examples of every task.
+        checkpoint_every_steps: Number of steps between checkpoints; `None` saves one only after
+            each evaluation.
+        log_every_steps: Number of steps averaged in a line of `metrics.jsonl`.
+        precision: Precision of computation; trainable parameters are always float32.
+        device: Device to train on; `auto` uses CUDA if available.
+        seed: Seed for initial weights, example order, answer sampling and dropout.
+        tensorboard: Also write TensorBoard event files.
     """
 
     epochs: int | None = Field(default=None, ge=1, le=MAX_EPOCHS)
@@ -231,14 +232,14 @@ class TrainingSection(_Section):
 
 
 class GenerationSection(_Section):
-    """How answers are generated.
+    """Generation of answers.
 
     Args:
-        beams: 1 is greedy search; the task's own unless said otherwise.
-        max_length: Most tokens of an answer, end-of-sequence included; the task's own unless said
-            otherwise. More than the task's own also lets longer answers train.
-        constrain_to_answers: Generate nothing that is not on the task's answer list (see
-            `data.answer_list`). Captions stay free.
+        beams: Number of beams; 1 is greedy search. Default: the task's own.
+        max_length: Maximum length of an answer in tokens, end-of-sequence token included. Default:
+            the task's own. A higher limit also applies to training answers.
+        constrain_to_answers: Generate only answers on the task's answer list (see
+            `data.answer_list`). Captions are never constrained.
     """
 
     beams: Mapping[str, Beams]
@@ -247,20 +248,20 @@ class GenerationSection(_Section):
 
 
 class Recipe(_Section):
-    """Everything that determines a run.
+    """All settings of a run.
 
     Args:
-        task: A file of `tasks`, or several with commas between.
-        data: Annotations.
+        task: Name of a module in `tasks`, or several separated by commas.
+        data: Training and validation data.
         features: Feature files of all images.
         backbone: The frozen language model.
-        visual: How image features become tokens.
+        visual: The visual embedding.
         method: The transfer method.
-        head: `classify` over an answer list, or `generate`; the task's first unless said otherwise.
-            One value for several tasks is meant for those that have such a head.
+        head: `classify` picks from an answer list; `generate` writes free text. Default: the task's
+            first head. One value for several tasks applies to those that have such a head.
         optimizer: AdamW and its schedule.
-        training: Length, batches, device.
-        generation: Search settings.
+        training: Length, batches and device of training.
+        generation: Generation of answers.
     """
 
     task: str
@@ -276,5 +277,9 @@ class Recipe(_Section):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that train."""
+        """Names of the trained tasks."""
         return tuple(self.task.split(","))
+
+    def configured_task(self, name: str, *, official: bool = False) -> Task:
+        """Return a task with the run's settings; see `vl_lst.task_settings.configure_task`."""
+        return configure_task(self.model_dump(mode="json"), name, official=official)

@@ -1,13 +1,14 @@
-"""Checkpoints: folders that are replaced whole, and checked whole before anything is read.
+"""Checkpoints: folders that are replaced atomically and verified before they are read.
 
     checkpoints/last/   model.safetensors  training_state.safetensors  manifest.json
     checkpoints/best/   model.safetensors                              manifest.json
 
-`model.safetensors` holds exactly what trains. The manifest is written last and lists each file
-with its size and SHA-256, so an incomplete folder is never taken for a checkpoint.
+`model.safetensors` holds exactly the trainable parameters. The manifest is written last and lists
+each file with its size and SHA-256, so an incomplete folder is never taken for a checkpoint.
 
-A new checkpoint is written beside the old one and then takes its name by two renames. Killed
-between them, `last` is missing and both neighbours are there; `find_checkpoint` knows.
+A new checkpoint is written to a hidden folder (`.last.new`) and replaces the old one by two
+renames. If the process is killed between them, `last` is missing and `.last.new` and `.last.old`
+are complete; `find_checkpoint` then returns the new one.
 """
 
 import errno
@@ -27,8 +28,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from eval.errors import FileFormatError, InputError
-from eval.files import MAX_RUN_FILE_BYTES, read_json
 from eval.regular_files import open_regular
+from eval.run_files import read_run_file
 from vl_lst.errors import CheckpointError
 
 __all__ = [
@@ -47,7 +48,7 @@ TRAINING_STATE = "training_state"
 SUFFIX = ".safetensors"
 MANIFEST = "manifest.json"
 MAX_TENSORS_BYTES = 1 << 42
-# How often a checkpoint may be replaced while it is read.
+# How often reading starts again because training has replaced the checkpoint.
 MAX_REPLACEMENTS = 5
 
 
@@ -68,11 +69,11 @@ class _Manifest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a checkpoint holds.
+    """Content of a checkpoint.
 
     Args:
         tensors: Tensors by file (`MODEL`, `TRAINING_STATE`) and name.
-        state: Counters and the like, as JSON holds them.
+        state: Counters and other values that JSON can represent.
     """
 
     tensors: Mapping[str, Mapping[str, Tensor]]
@@ -80,18 +81,18 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, replacing the one of that name if there is one.
+    """Save a checkpoint, replacing an existing one.
 
-    At any moment, killed or out of space, either the old or the new one can be found whole.
+    If the process is killed or the disk is full, the old or the new checkpoint is still complete.
 
     Args:
-        folder: Such as `RUN/checkpoints/last`.
-        checkpoint: What to write.
+        folder: Folder of the checkpoint, such as `RUN/checkpoints/last`.
+        checkpoint: Content to save.
 
     Raises:
-        CheckpointError: It could not be written; what was there before is still there.
+        CheckpointError: The checkpoint cannot be written; an existing one is unchanged.
     """
-    new, old = _neighbours(folder)
+    new, old = _new_and_old(folder)
     try:
         if not folder.exists() and (complete := find_checkpoint(folder)) is not None:
             complete.rename(folder)
@@ -107,59 +108,62 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     except (OSError, SafetensorError) as error:
         _remove(new, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        # safetensors puts the system's words into a sentence of its own.
+        # safetensors wraps the message of the operating system in its own.
         if (no_space := os.strerror(errno.ENOSPC)) in str(reason):
             reason = no_space
         raise CheckpointError(
-            f"the checkpoint {folder} could not be written ({reason}); the one before it is "
-            "intact. Free some space if that is what is lacking, then run the same command again "
-            "with --resume."
+            f"cannot write the checkpoint {folder}: {reason}. The previous checkpoint is intact. "
+            "Free some disk space if it is full, then run the same command again with --resume."
         ) from error
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """Where the checkpoint of this name lies: under it, or beside it after an untimely end.
+    """Return the folder in which a checkpoint is complete.
+
+    Args:
+        folder: Folder of the checkpoint, such as `RUN/checkpoints/last`.
 
     Returns:
-        The folder to load, or `None` where there is no checkpoint.
+        `folder` itself; a hidden folder beside it if the process that saved the checkpoint was
+        killed; or `None` if there is no checkpoint.
     """
     if folder.exists():
         return folder
-    for neighbour in _neighbours(folder):
+    for candidate in _new_and_old(folder):
         try:
-            _checked_manifest(neighbour)
+            _checked_manifest(candidate)
         except CheckpointError:
             continue
-        return neighbour
+        return candidate
     return None
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Give a checkpoint its name, if a killed process did not, and remove its leftovers.
+    """Finish what a killed process left undone: rename its checkpoint, remove its other folders.
 
     Args:
-        folder: Such as `RUN/checkpoints/last`; a checkpoint that has been loaded.
+        folder: Folder of the checkpoint, such as `RUN/checkpoints/last`.
     """
     found = find_checkpoint(folder)
     if found is None:
         return
     if found != folder:
         found.rename(folder)
-    for neighbour in _neighbours(folder):
-        _remove(neighbour, ignore_errors=True)
+    for leftover in _new_and_old(folder):
+        _remove(leftover, ignore_errors=True)
 
 
 def load_checkpoint(folder: Path, *names: str) -> Checkpoint:
-    """Read a checkpoint, after checking that it is complete.
+    """Load a checkpoint after verifying that it is complete.
 
-    If training replaces it during the call, the new one is read.
+    If training replaces it during the call, the new one is loaded.
 
     Args:
-        folder: Such as `RUN/checkpoints/best`.
-        names: The files wanted (`MODEL`, `TRAINING_STATE`).
+        folder: Folder of the checkpoint, such as `RUN/checkpoints/best`.
+        names: Files to load (`MODEL`, `TRAINING_STATE`).
 
     Raises:
-        CheckpointError: There is none, it is incomplete, or its files were changed.
+        CheckpointError: The checkpoint is missing or incomplete, or its files have changed.
     """
     for _ in range(MAX_REPLACEMENTS):
         before = _identity(folder)
@@ -175,7 +179,7 @@ def load_checkpoint(folder: Path, *names: str) -> Checkpoint:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """What tells a folder from another of the same name that replaced it."""
+    """Return values that change when another folder takes the name of this one."""
     try:
         found = folder.stat()
     except FileNotFoundError:
@@ -187,17 +191,17 @@ def _load(folder: Path, *names: str) -> Checkpoint:
     found = find_checkpoint(folder)
     if found is None:
         raise CheckpointError(
-            f"no checkpoint {folder}: training writes it; it has not come that far, or the folder "
-            "was moved. Continue it with `vl-lst train --resume --out RUN`."
+            f"no checkpoint {folder}: training has not saved it yet, or the folder was moved. "
+            "Resume training with `vl-lst train --resume --out RUN`."
         )
     manifest = _checked_manifest(found)
     tensors = {}
     for name in names:
         if name + SUFFIX not in manifest.files:
             raise CheckpointError(
-                f"{found} holds {', '.join(manifest.files)}; expected {name}{SUFFIX} as well"
+                f"{found} contains {', '.join(manifest.files)}; expected {name}{SUFFIX} as well"
             )
-        with _safetensors_problems(found):
+        with _damage_explained(found):
             tensors[name] = load_file(found / (name + SUFFIX))
     return Checkpoint(tensors, manifest.state)
 
@@ -205,29 +209,35 @@ def _load(folder: Path, *names: str) -> Checkpoint:
 def load_parameters(
     parameters: Mapping[str, Tensor], saved: Mapping[str, Tensor], *, source: Path
 ) -> None:
-    """Copy saved tensors into parameters of the same names and shapes.
+    """Copy saved tensors into parameters with the same names and shapes.
+
+    Args:
+        parameters: Parameters to overwrite, by name.
+        saved: Tensors of a checkpoint, by name.
+        source: Folder of the checkpoint, for messages.
 
     Raises:
-        CheckpointError: The names or shapes differ: the checkpoint is of another model.
+        CheckpointError: Names or shapes differ, so the checkpoint belongs to another model.
     """
     missing = sorted(parameters.keys() - saved.keys())
     extra = sorted(saved.keys() - parameters.keys())
     if missing or extra:
         raise CheckpointError(
-            f"{source} is not of this model: it lacks {len(missing)} of its parameters "
-            f"({', '.join(missing[:3])}) and has {len(extra)} others ({', '.join(extra[:3])})"
+            f"{source} belongs to another model: {len(missing)} parameters are missing "
+            f"({', '.join(missing[:3])}) and {len(extra)} are unknown ({', '.join(extra[:3])})"
         )
     for name, parameter in parameters.items():
         if parameter.shape != saved[name].shape:
             raise CheckpointError(
-                f"{source} is not of this model: {name} is {list(saved[name].shape)}, expected "
-                f"{list(parameter.shape)}"
+                f"{source} belongs to another model: {name} has the shape "
+                f"{list(saved[name].shape)}, expected {list(parameter.shape)}"
             )
     for name, parameter in parameters.items():
         parameter.data.copy_(saved[name])
 
 
-def _neighbours(folder: Path) -> tuple[Path, Path]:
+def _new_and_old(folder: Path) -> tuple[Path, Path]:
+    """Return the hidden folders for a checkpoint being written and for the one it replaces."""
     return folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
 
 
@@ -258,17 +268,17 @@ def _describe(path: Path) -> _File:
 def _checked_manifest(folder: Path) -> _Manifest:
     path = folder / MANIFEST
     try:
-        path.stat()  # names the file where there is none
-        content = read_json(
-            path, expected="the manifest of a checkpoint", max_bytes=MAX_RUN_FILE_BYTES
-        )
+        path.stat()  # its error names the file
+        content = read_run_file(path, expected="the manifest of a checkpoint")
         manifest = _Manifest.model_validate(content)
         for name, expected in manifest.files.items():
             size = (folder / name).stat().st_size
             if size != expected.bytes:
                 raise _incomplete(folder, f"{name} has {size:,} of {expected.bytes:,} bytes")
             if _describe(folder / name) != expected:
-                raise _incomplete(folder, f"{name} was changed or damaged (its SHA-256 differs)")
+                raise _incomplete(
+                    folder, f"{name} has been changed or damaged (its SHA-256 differs)"
+                )
     except OSError as error:
         missing = Path(str(error.filename)).name
         raise _incomplete(folder, f"{missing}: {error.strerror}") from None
@@ -281,13 +291,13 @@ def _checked_manifest(folder: Path) -> _Manifest:
 
 def _incomplete(folder: Path, what: str) -> CheckpointError:
     return CheckpointError(
-        f"the checkpoint {folder} is not complete: {what}. Copy the whole folder again from where "
-        "it came from; or remove it and train again."
+        f"the checkpoint {folder} is not complete: {what}. Copy the whole folder again from its "
+        "source, or remove it and train again."
     )
 
 
 @contextmanager
-def _safetensors_problems(folder: Path) -> Iterator[None]:
+def _damage_explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:

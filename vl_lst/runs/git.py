@@ -1,4 +1,4 @@
-"""Which code a run was trained with."""
+"""The git checkout that a run's code comes from."""
 
 import hashlib
 import logging
@@ -6,48 +6,30 @@ import os
 import subprocess
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from eval.run_files import GitState
 
-__all__ = ["GitState", "git_state"]
+__all__ = ["git_state"]
 
 log = logging.getLogger(__name__)
 
 CODE_FOLDERS = ("eval", "tasks", "feature_extraction", "vl_lst")
-# Of the whole checkout and as git writes it, whatever the user's configuration says.
+# Diff the whole checkout in git's own format, whatever the user's configuration says.
 DIFF_OPTIONS = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-relative")
 NEW_MODULES = ("--others", "--exclude-standard", "-z")
 
 
-class GitState(BaseModel):
-    """The checkout the code ran from, when a session of training started.
-
-    Args:
-        commit: Its hash.
-        dirty: Whether tracked files had been changed, or modules added without a commit.
-        diff_sha256: SHA-256 of those changes and modules; `None` if there were none.
-        changed_during_run: Whether any of these was different when the session ended.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    commit: str
-    dirty: bool
-    diff_sha256: str | None = None
-    changed_during_run: bool = False
-
-
 def git_state(source: Path | None = None) -> GitState | None:
-    """Return the state of the checkout that the code runs from.
+    """Return the state of the git checkout that the code runs from.
 
     Args:
-        source: A file of the code; this one by default.
+        source: File of the code; this one by default.
 
     Returns:
-        The state, or `None` if no checkout tracks the file or git cannot read it, which is logged.
+        The state; `None` if no checkout tracks the file or, with a warning, if git fails.
     """
     file = source or Path(__file__).resolve()
     folders = [file.parent] if source else [file.parents[2] / name for name in CODE_FOLDERS]
-    # GIT_DIR and its like, as in a hook, would name another repository.
+    # In a git hook, GIT_DIR and similar variables name another repository.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
 
     def git(*arguments: str) -> bytes:
@@ -60,15 +42,15 @@ def git_state(source: Path | None = None) -> GitState | None:
         ).stdout.strip()
 
     try:
-        # Only if this very file is tracked: an installed package may lie inside some repository.
+        # An installed package may lie inside an unrelated repository.
         git("ls-files", "--error-unmatch", file.name)
         commit = git("rev-parse", "HEAD").decode()
         changes = hashlib.sha256(git("diff", "HEAD", *DIFF_OPTIONS))
         is_dirty = changes.digest() != hashlib.sha256().digest()
-        # A module runs whether or not git knows it, such as a new method's.
+        # A new module, such as that of a new method, runs before git tracks it.
         for name in git("ls-files", *NEW_MODULES, "--", *map(str, folders)).split(b"\0"):
             path = file.parent / os.fsdecode(name)
-            # Not what editors leave, such as the broken link `.#module.py`.
+            # Skip files of editors, such as the broken link `.#module.py`.
             if path.suffix == ".py" and path.stem.isidentifier() and path.is_file():
                 is_dirty = True
                 changes.update(b"\0" + name + b"\0" + path.read_bytes())
@@ -76,8 +58,8 @@ def git_state(source: Path | None = None) -> GitState | None:
         is_untracked = isinstance(error, subprocess.CalledProcessError) and error.returncode == 1
         if not is_untracked and any((parent / ".git").exists() for parent in file.parents):
             log.warning(
-                "git cannot read the checkout of the code, so the record does not name its commit: "
-                "%s",
+                "git cannot read the checkout of the code, so the record will not contain the "
+                "commit: %s",
                 _reason(error),
             )
         return None

@@ -1,4 +1,4 @@
-"""Locks on a run's folder: one process trains in it, and records are updated one at a time."""
+"""Locks on a run's folder: one process trains in it, and one at a time updates its record."""
 
 import errno
 import json
@@ -19,31 +19,31 @@ FOLDER_LOCK = ".lock"
 RECORD_LOCK = ".record.lock"
 MAX_HOLDER_BYTES = 4096
 
-# Folders this process holds, and the thread that does: to open a POSIX lock's file again would
-# release the lock.
+# Folders that this process has locked, and the thread that did. Opening and closing the file of a
+# POSIX lock again would release the lock.
 _held: dict[str, int] = {}
 _record_threads = threading.RLock()
 
 
 @contextmanager
 def exclusive_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes from working in a folder during the block.
+    """Lock a folder against other processes during the block.
 
-    Blocks of the same thread may nest. A killed process leaves no lock, only its file, whose name
-    begins with a dot.
+    Blocks of the same thread may nest. A process that is killed releases the lock and leaves only
+    its file, a hidden one.
 
     Args:
         folder: An existing folder.
 
     Raises:
-        CheckpointError: Another process, or thread of this one, works in it, or something else
-            is at the place of the lock's file.
-        LockError: The file system has no locks.
+        CheckpointError: Another process or thread uses the folder, or the path of the lock file is
+            a folder or a link.
+        LockError: The file system does not support locks.
     """
     place = os.path.realpath(folder)
     if place in _held:
         if _held[place] != threading.get_ident():
-            raise CheckpointError(f"{folder} is in use: another thread of this process works in it")
+            raise CheckpointError(f"{folder} is in use by another thread of this process")
         yield
         return
     path = folder / FOLDER_LOCK
@@ -63,11 +63,11 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def record_lock(folder: Path) -> Iterator[None]:
-    """Wait until no other process updates the record of a run, and keep it so during the block.
+    """Lock the record of a run during the block, waiting for other processes.
 
     Raises:
-        CheckpointError: Something else is at the place of the lock's file.
-        LockError: The file system has no locks.
+        CheckpointError: The path of the lock file is a folder or a link.
+        LockError: The file system does not support locks.
     """
     with _record_threads, _locked(folder / RECORD_LOCK, wait=True):
         yield
@@ -75,7 +75,7 @@ def record_lock(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path, *, wait: bool) -> Iterator[int]:
-    """Hold the lock of a file that exists as long as a process holds or awaits it."""
+    """Lock a file that exists only while a process holds the lock or waits for it."""
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -84,14 +84,14 @@ def _locked(path: Path, *, wait: bool) -> Iterator[int]:
                 raise
             found = "a folder" if error.errno == errno.EISDIR else "a link"
             raise CheckpointError(
-                f"{path} is {found}: expected a file, or nothing. Remove it."
+                f"{path} is {found}: expected a regular file or none. Remove it."
             ) from None
         try:
             lock_file(handle, path, wait=wait)
         except BaseException:
             os.close(handle)
             raise
-        # The holder before removes the file: then this is the lock of a file nobody else finds.
+        # The previous holder removes the file, and then nobody else finds the one locked here.
         if _is_same_file(handle, path):
             break
         os.close(handle)
@@ -116,17 +116,17 @@ def _write_holder(handle: int) -> None:
         "host": socket.gethostname(),
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    # For messages of other processes only, so a full disk does not matter here.
+    # Only messages of other processes need this, so a full disk is no reason to fail.
     with suppress(OSError):
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(holder).encode(), 0)
 
 
 def _read_holder(path: Path) -> str:
-    """Name the process that holds the lock, as far as its file says."""
-    unknown = "another process works in it"
+    """Return a description of the process that holds the lock, from its file."""
+    unknown = "another process uses it"
     try:
-        # Without waiting, whatever kind of file it is.
+        # A named pipe must not block.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             holder = json.loads(os.read(handle, MAX_HOLDER_BYTES))

@@ -1,8 +1,7 @@
 """`metrics.jsonl`: one line per log step and per evaluation, without times.
 
-The file of an interrupted and resumed run equals, byte for byte, the one of an undisturbed run;
-so what differs from run to run (times, speed, memory) is shown as progress, written to `log.txt`
-and to TensorBoard, and summed up in `record.json`, but is not in this file.
+The file of a resumed run is byte-identical to that of an uninterrupted one. Times, speed and memory
+therefore go to the progress bar, `log.txt`, TensorBoard and `record.json`, but not to this file.
 """
 
 import json
@@ -17,17 +16,17 @@ __all__ = ["MetricsLog"]
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl`, and to TensorBoard if asked.
+    """Writer of `metrics.jsonl` and, optionally, TensorBoard event files.
 
     Args:
-        path: The file; `None`, in all processes but the first, writes nothing.
-        keep_bytes: What a resumed run keeps of it; lines behind that were written after the
-            checkpoint and will be written again.
-        tensorboard: Folder for event files, or `None`.
+        path: File to append to; `None`, in all processes but the first, writes nothing.
+        keep_bytes: Number of bytes that a resumed run keeps. Later lines were written after the
+            last checkpoint and will be written again.
+        tensorboard: Folder for event files; `None` writes none.
 
     Raises:
-        CheckpointError: The file is shorter than the checkpoint says.
-        TrainingError: TensorBoard is asked for and not installed.
+        CheckpointError: The file is shorter than `keep_bytes`.
+        TrainingError: TensorBoard is not installed.
     """
 
     def __init__(
@@ -40,8 +39,8 @@ class MetricsLog:
         size = path.stat().st_size if path.exists() else 0
         if size < keep_bytes:
             raise CheckpointError(
-                f"{path} has {size:,} bytes, and had {keep_bytes:,} when the checkpoint was made; "
-                "restore it, or start again in another folder"
+                f"{path} has {size:,} bytes; expected the {keep_bytes:,} that it had when the "
+                "checkpoint was saved. Restore it, or start again in another folder."
             )
         if tensorboard is not None:
             self._events = _event_writer(tensorboard)
@@ -54,9 +53,9 @@ class MetricsLog:
         """Append a line.
 
         Args:
-            step: Steps done.
-            values: Names and values of the line; TensorBoard puts the `task` before the names.
-            speed: Times and the like, for TensorBoard alone.
+            step: Number of steps done.
+            values: Names and values of the line; TensorBoard prefixes the names with the `task`.
+            speed: Names and values for TensorBoard only.
         """
         if self._file is None:
             return
@@ -70,7 +69,7 @@ class MetricsLog:
                     self._events.add_scalar(task + name, value, step)
 
     def sync(self) -> int:
-        """Bring the file to the disk and return its size, which a checkpoint remembers."""
+        """Flush the file to disk and return its size in bytes, which a checkpoint stores."""
         if self._file is None:
             return 0
         os.fsync(self._file.fileno())
@@ -92,7 +91,7 @@ def _event_writer(folder: Path) -> Any:
     except ImportError:
         raise TrainingError(
             "training.tensorboard is set, but TensorBoard is not installed: "
-            "pip install 'vl-lst[tensorboard]', or leave it out; metrics.jsonl has the same values"
+            "pip install 'vl-lst[tensorboard]', or unset it; metrics.jsonl has the same values"
         ) from None
     writer: Any = SummaryWriter  # untyped
     return writer(str(folder))

@@ -1,4 +1,4 @@
-"""What a run must remember to go on exactly: counters, moments of AdamW, random generators."""
+"""State for resuming a run exactly: counters, optimizer state, random number generators."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,8 +7,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
+from eval.run_files import GitState, first_problem
 from vl_lst.errors import CheckpointError
-from vl_lst.runs.git import GitState
 
 __all__ = [
     "Best",
@@ -21,11 +21,11 @@ __all__ = [
 
 
 class Best(BaseModel):
-    """The highest score so far.
+    """Best validation score so far.
 
     Args:
-        score: In percent.
-        step: Steps done when it was reached.
+        score: Score in percent.
+        step: Number of steps done when it was reached.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -35,22 +35,23 @@ class Best(BaseModel):
 
 
 class Counters(BaseModel):
-    """How far a run is; stands in the manifest of its checkpoints.
+    """Progress of a run, as the manifest of its checkpoints stores it.
 
     Args:
-        step: Steps done.
-        processes: How many processes train.
+        step: Number of steps done.
+        processes: Number of processes that train together.
         metrics_bytes: Size of `metrics.jsonl` at that step.
-        window_losses: Sum of each task's losses since the last line of it.
-        window_steps: Numbers of those losses.
-        best: The best mean of the tasks' primary metrics.
-        best_metrics: All metrics of each task then.
-        protocols: Which official rules they follow.
-        best_of_task: The best of each task by itself.
-        seconds: Spent in training steps.
-        examples: Seen in training steps.
-        saved_for_backward: Bytes by part, measured on the first batch of each task.
-        checkouts: Of the code, in the order in which sessions trained with them.
+        window_losses: Sum of each task's losses since the last line of `metrics.jsonl`.
+        window_steps: Number of those losses, by task.
+        best: Best mean of the tasks' primary metrics.
+        best_metrics: All metrics of each task at that step.
+        protocols: Official scoring rules, by task.
+        best_of_task: Best score of each task on its own.
+        seconds: Time spent in training steps.
+        examples: Number of examples trained on.
+        saved_for_backward: Bytes saved for the backward pass by part, measured on the first batch
+            of each task.
+        checkouts: Git checkouts that sessions have trained with, in order.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -71,22 +72,26 @@ class Counters(BaseModel):
 
     @classmethod
     def from_manifest(cls, state: Mapping[str, Any], *, processes: int) -> "Counters":
-        """Read the counters of a checkpoint.
+        """Return the counters of a checkpoint.
+
+        Args:
+            state: State in the checkpoint's manifest.
+            processes: Number of processes of this session.
 
         Raises:
-            CheckpointError: They are damaged, or another number of processes wrote them.
+            CheckpointError: The counters are damaged, or the number of processes has changed.
         """
         try:
             counters = cls.model_validate(state)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
             raise CheckpointError(
-                f"the manifest of the checkpoint is damaged: {first['loc']}: {first['msg']}"
+                f"the manifest of the checkpoint is damaged: {first_problem(error)}"
             ) from None
         if counters.processes != processes:
             raise CheckpointError(
-                f"the run was trained by {counters.processes} processes and is to go on with "
-                f"{processes}; batches and random numbers would differ. Start it as before."
+                f"the number of processes is {processes}; expected {counters.processes} as before, "
+                "since batches and random numbers depend on it. Resume with "
+                f"{counters.processes}."
             )
         return counters
 
@@ -94,7 +99,7 @@ class Counters(BaseModel):
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, trainable: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
-    """The optimiser's state by `NAME.MOMENT`."""
+    """Return the state of the optimizer as {`PARAMETER.MOMENT`: tensor}."""
     return {
         f"{name}.{moment}": value
         for name, parameter in trainable.items()
@@ -107,21 +112,23 @@ def restore_optimizer(
     trainable: Mapping[str, nn.Parameter],
     saved: Mapping[str, Tensor],
 ) -> None:
-    """Give the optimiser the state `optimizer_tensors` returned.
+    """Load state that `optimizer_tensors` returned into an optimizer.
 
     Raises:
-        CheckpointError: It has state for other parameters.
+        CheckpointError: The state belongs to other parameters.
     """
     for key, value in saved.items():
         name, _, moment = key.rpartition(".")
         parameter = trainable.get(name)
         if parameter is None or value.shape not in (parameter.shape, torch.Size(())):
-            raise CheckpointError(f"the training state of the checkpoint does not fit: {key}")
+            raise CheckpointError(
+                f"the training state of the checkpoint does not fit the model: {key}"
+            )
         optimizer.state[parameter][moment] = value.to(parameter.device, copy=True)
 
 
 def random_state(device: torch.device) -> list[Tensor]:
-    """States of the generators that dropout draws from: the CPU's, and a CUDA device's."""
+    """Return the states of the generators that dropout uses: the CPU's and a CUDA device's."""
     states = [torch.get_rng_state()]
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
@@ -129,15 +136,15 @@ def random_state(device: torch.device) -> list[Tensor]:
 
 
 def restore_random_state(states: Sequence[Tensor], device: torch.device) -> None:
-    """Set the generators to what `random_state` returned.
+    """Set the generators to the states that `random_state` returned.
 
     Raises:
-        CheckpointError: The states are of another kind of device.
+        CheckpointError: The states belong to another type of device.
     """
     if len(states) != (2 if device.type == "cuda" else 1):
         raise CheckpointError(
-            f"the run was trained on another kind of device than {device.type}, so it cannot go "
-            "on exactly; start it as before"
+            f"the device is {device.type}, but the run was trained on another type of device, so "
+            "it cannot be resumed exactly. Use the same type of device."
         )
     torch.set_rng_state(states[0])
     if device.type == "cuda":

@@ -1,16 +1,15 @@
-"""What a session of training knows of its run, as the record of the run."""
+"""The record of a run, from the current state of its training session."""
 
 import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping
 
+from eval.run_files import GitState, Memory, ModelCard, Parameters, RunRecord, Status
 from vl_lst.devices import device_name
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
-from vl_lst.runs.directory import ModelCard
-from vl_lst.runs.git import GitState
-from vl_lst.runs.record import Memory, Parameters, RunRecord, Status
+from vl_lst.runs.model_card import feature_spec_of
 from vl_lst.training.trainer import Trainer
 
 __all__ = ["describe_run", "numeric_environment"]
@@ -30,7 +29,7 @@ PACKAGES = (
     "transformers",
 )
 
-# Variables that make libraries compute less precisely than a recipe's "fp32" says.
+# Environment variables with which libraries compute less precisely than fp32.
 NUMERIC_VARIABLES = (
     "NVIDIA_TF32_OVERRIDE",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
@@ -51,20 +50,21 @@ def describe_run(
     trainer: Trainer | None = None,
     answer_coverage: Mapping[str, float] | None = None,
 ) -> RunRecord:
-    """Describe a run as far as it has come.
+    """Return the record of a run, with `None` for what is not known yet.
 
     Args:
-        recipe: Settings.
-        status: How it ended.
-        git: The code's checkout.
-        num_processes: Processes that train it.
-        error: The message it ended with.
-        card: What the model was built from, once that is known.
-        built: The model, once there is one.
-        trainer: Once there is one.
-        answer_coverage: Of each task with an answer list, once that is known.
+        recipe: Recipe of the run.
+        status: How the session ended.
+        git: Git checkout of the code.
+        num_processes: Number of processes that train together.
+        error: Error message of a session that failed.
+        card: Model card, once known.
+        built: Model, once built.
+        trainer: Trainer, once created.
+        answer_coverage: Answer coverage of each task with an answer list, once known.
     """
     record = RunRecord(
+        schema_version=1,
         status=status,
         error=error,
         method=recipe.method.name,
@@ -73,7 +73,9 @@ def describe_run(
         scores={},
         answer_coverage=dict(answer_coverage or {}),
         seed=recipe.training.seed,
+        feature_spec_sha256=feature_spec_of(card).digest if card else None,
         backbone=recipe.backbone.name,
+        backbone_fingerprint=card.backbone_fingerprint if card else None,
         num_processes=num_processes,
         git=git,
         environment=numeric_environment(os.environ),
@@ -81,49 +83,57 @@ def describe_run(
         python=platform.python_version(),
         recipe=recipe.model_dump(mode="json"),
     )
-    if card is not None:
-        record.feature_spec_sha256 = card.spec().digest
-        record.backbone_fingerprint = card.backbone_fingerprint
-    if built is not None:
-        trainable, total = built.trainable_count(), built.parameter_count()
-        record.parameters = Parameters(
-            trainable=trainable, total=total, percent_of_total=100 * trainable / total
-        )
-        record.device = device_name(built.model.device)
-    if built is not None and trainer is not None:
-        counters = trainer.counters
-        record.protocol |= counters.protocols
-        record.scores = {
-            task: {recipe.data.validation_split[task]: metrics}
-            for task, metrics in counters.best_metrics.items()
+    if built is None:
+        return record
+    trainable, total = built.trainable_count(), built.parameter_count()
+    parameters = Parameters(
+        trainable=trainable, total=total, percent_of_total=100 * trainable / total
+    )
+    record = record.model_copy(
+        update={"parameters": parameters, "device": device_name(built.model.device)}
+    )
+    return record if trainer is None else _with_results(record, recipe, built, trainer)
+
+
+def _with_results(
+    record: RunRecord, recipe: Recipe, built: BuiltModel, trainer: Trainer
+) -> RunRecord:
+    """Return the record with what training has measured so far."""
+    counters, stopwatch = trainer.counters, trainer.stopwatch
+    current = record.git and record.git.model_copy(update={"changed_during_run": False})
+    saved_for_backward = max(
+        counters.saved_for_backward.values(), key=lambda parts: parts["total"], default=None
+    )
+    memory = Memory(
+        parameters=built.parameter_bytes(),
+        gradients=sum(parameter.nbytes for parameter in built.trainable.values()),
+        optimizer_state=trainer.optimizer_bytes() or None,
+        saved_for_backward=saved_for_backward,
+        peak_allocated=trainer.peak_memory.allocated,
+        peak_reserved=trainer.peak_memory.reserved,
+    )
+    return record.model_copy(
+        update={
+            "protocol": record.protocol | counters.protocols,
+            "scores": {
+                task: {recipe.data.validation_split[task]: metrics}
+                for task, metrics in counters.best_metrics.items()
+            },
+            "mean_score": counters.best and counters.best.score,
+            "best_step": counters.best and counters.best.step,
+            "best_step_of_task": {n: best.step for n, best in counters.best_of_task.items()},
+            "steps": counters.step,
+            "total_steps": trainer.schedule.total_steps,
+            "memory_bytes": memory,
+            "examples_per_second": stopwatch.examples_per_second if stopwatch.examples else None,
+            "train_seconds": stopwatch.seconds if stopwatch.examples else None,
+            "earlier_git": [state for state in counters.checkouts if state != current],
         }
-        if counters.best is not None:
-            record.best_step, record.mean_score = counters.best.step, counters.best.score
-        current = git and git.model_copy(update={"changed_during_run": False})
-        record.earlier_git = [state for state in counters.checkouts if state != current]
-        record.best_step_of_task = {n: best.step for n, best in counters.best_of_task.items()}
-        record.steps = counters.step
-        record.total_steps = trainer.schedule.total_steps
-        if trainer.stopwatch.examples:
-            record.examples_per_second = trainer.stopwatch.examples_per_second
-            record.train_seconds = trainer.stopwatch.seconds
-        record.memory_bytes = Memory(
-            parameters=built.parameter_bytes(),
-            gradients=sum(p.nbytes for p in built.trainable.values()),
-            optimizer_state=trainer.optimizer_bytes() or None,
-            saved_for_backward=max(
-                counters.saved_for_backward.values(),
-                key=lambda parts: parts["total"],
-                default=None,
-            ),
-            peak_allocated=trainer.peak_memory.allocated,
-            peak_reserved=trainer.peak_memory.reserved,
-        )
-    return record
+    )
 
 
 def numeric_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that change the precision libraries compute with, and their values."""
+    """Return the variables that change numerical precision, with their values."""
     return {name: environment[name] for name in NUMERIC_VARIABLES if environment.get(name)}
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from eval.run_files import RunRecord
     from vl_lst.recipes import Recipe
-    from vl_lst.runs.record import RunRecord
 
 __all__ = ["Message", "begin", "train_one"]
 

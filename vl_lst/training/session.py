@@ -11,9 +11,10 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from eval.errors import InputError
+from eval.run_files import GitState, ModelCard, RunRecord, Status, TaskCard
 from feature_extraction.store import open_features
 from feature_extraction.store.disk import is_out_of_space
-from tasks._calls import as_path
+from tasks._arguments import as_path
 from vl_lst.data.examples import ids_digest
 from vl_lst.data.task_data import TaskData, batch_task, load_examples, text_samples
 from vl_lst.data.text_limits import log_texts
@@ -30,15 +31,11 @@ from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel, build_model
 from vl_lst.runs.checkpoint import find_checkpoint, remove_leftovers
-from vl_lst.runs.directory import ModelCard, RunDirectory, TaskCard, make_folder
-from vl_lst.runs.git import GitState, git_state
+from vl_lst.runs.directory import RunDirectory, make_folder
+from vl_lst.runs.git import git_state
 from vl_lst.runs.lock import exclusive_folder
-from vl_lst.runs.record import (
-    RunRecord,
-    Status,
-    read_record,
-    update_record,
-)
+from vl_lst.runs.log_file import log_to_file
+from vl_lst.runs.record import read_record, update_record
 from vl_lst.training.description import describe_run, numeric_environment
 from vl_lst.training.initialisation import initialise
 from vl_lst.training.processes import (
@@ -105,8 +102,8 @@ def train(
             if accelerator.is_main_process:
                 make_folder(directory.path)
                 stack.enter_context(exclusive_folder(directory.path))
-                directory.begin(recipe, resume=resume)
-                stack.enter_context(directory.logging())
+                directory.prepare(recipe, resume=resume)
+                stack.enter_context(log_to_file(directory.log_file))
         if ignored:
             log.warning(
                 "ignoring settings of accelerate in the environment: %s. The recipe decides; "
@@ -200,7 +197,7 @@ class _Session:
             },
         )
         if self.accelerator.is_main_process:
-            self.directory.settle_card(self.card)
+            self.directory.ensure_card(self.card)
         texts = self.built.texts
         if self.accelerator.is_main_process:
             self.answer_coverage = log_texts(recipe, examples, texts)

@@ -12,12 +12,12 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from queue import Empty
 
+from eval.run_files import RunRecord
 from feature_extraction.cores import usable_cores
 from vl_lst.errors import TrainingError
 from vl_lst.launch import require_one_process
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
-from vl_lst.runs.record import RunRecord
 from vl_lst.training.run_process import Message, begin, train_one
 
 __all__ = ["train_together"]

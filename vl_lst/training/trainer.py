@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from eval.run_files import GitState
 from vl_lst.backbones.backbone import IGNORED
 from vl_lst.data.batches import MixedBatches, load_in_order
 from vl_lst.data.order import Portion, Schedule, StepOrder
@@ -32,8 +33,8 @@ from vl_lst.runs.checkpoint import (
     save_checkpoint,
 )
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.runs.git import GitState
 from vl_lst.runs.metrics import MetricsLog
+from vl_lst.runs.predictions import write_example_scores
 from vl_lst.runs.state import (
     Best,
     Counters,
@@ -322,6 +323,7 @@ class Trainer:
             path = self._directory.predictions_file(task, self._recipe.data.validation_split[name])
             path.parent.mkdir(exist_ok=True)
             task.write_predictions(found.predictions, path)
+            write_example_scores(path, task, found.score)
 
     def _save(self, metrics: MetricsLog) -> None:
         self._settle()

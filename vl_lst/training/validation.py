@@ -108,7 +108,7 @@ def percent(task: Task, score: Score) -> float:
     """A task's primary metric on a scale that goes with the other tasks'."""
     value = score.metrics[task.primary_metric]
     assert isinstance(value, int | float), "the validator has seen to it"
-    return value * task.primary_factor
+    return task.metric.percent(value)
 
 
 def mean_percent(data: Mapping[str, TaskData], validated: Mapping[str, Validated]) -> float:

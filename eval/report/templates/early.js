@@ -1,3 +1,3 @@
 "use strict";
-// Before anything is laid out: pages of runs are long, and only one is shown at a time.
+// Set before the first layout, so that what the main script hides never appears.
 document.documentElement.classList.add("script");

@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
+from feature_extraction.choices import ExportFormat
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange import exporting
-from feature_extraction.exchange.exporting import ExportFormat, export_features
+from feature_extraction.exchange.exporting import export_features
 from feature_extraction.exchange.importing import import_features, imported_spec
 from feature_extraction.store import outputs
 from feature_extraction.store.store import FeatureStore

@@ -8,7 +8,7 @@ import pytest
 from feature_extraction.encoders.encoder import Encoder
 from feature_extraction.errors import FeatureError, StoreError
 from feature_extraction.extract import extract
-from feature_extraction.images.decode import ImageFile
+from feature_extraction.images.finding import ImageFile
 from feature_extraction.store.shards import Shard
 from feature_extraction.store.store import FeatureStore
 
@@ -77,7 +77,7 @@ class TestExtraction:
 
         assert work(files) == 6
         assert work(files) == 0
-        with pytest.raises(StoreError, match="cut from the images in another way"):
+        with pytest.raises(StoreError, match="has another part of the images"):
             work(files[:-1])
         with pytest.raises(StoreError, match="same --batch-size"):
             work(files, batch_size=32)

@@ -1,4 +1,4 @@
-"""The pretrained weights that ship are complete, small, and load as any other weights do."""
+"""Bundled weights are complete, small, and load like any other weights."""
 
 import math
 
@@ -7,21 +7,21 @@ import torch
 from PIL import Image
 
 from feature_extraction.encoders.encoder import build_encoder, encode_image
+from tools.pretrain_t5 import make_batch
 from vl_lst.backbones.loading import DEMO, load_backbone
 from vl_lst.bundled import ASSETS, CLIP_FOLDER
-from vl_lst.demo.pretrain_t5 import make_batch
 from vl_lst.demo.scenes import Purpose
 
 MOST_BYTES = 12 * 10**6
 
 
-def test_they_stay_small() -> None:
+def test_assets_stay_small() -> None:
     files = [path for path in ASSETS.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".json", ".safetensors"}
     assert sum(path.stat().st_size for path in files) <= MOST_BYTES
 
 
-def test_the_tower_gives_a_grid_that_tells_colours_apart() -> None:
+def test_the_image_encoder_separates_colours() -> None:
     encoder = build_encoder(str(CLIP_FOLDER), name=DEMO)
     grids = []
     for colour in ("red", "blue"):
@@ -33,8 +33,8 @@ def test_the_tower_gives_a_grid_that_tells_colours_apart() -> None:
     assert distance[3, 3] > 5 * distance[0, 0]
 
 
-def test_the_backbone_knows_the_worlds_language() -> None:
-    """Far better than chance at filling gaps in sentences it was not pretrained on."""
+def test_the_backbone_models_text_of_the_shapes_world() -> None:
+    """Span filling on held-out sentences is far better than chance."""
     loaded = load_backbone(DEMO)
     batch = make_batch(
         0,

@@ -1,4 +1,4 @@
-"""Captions of the shapes world: official fields, five different and true ones for a picture."""
+"""Captions of the shapes world: official fields, five distinct true captions per picture."""
 
 from dataclasses import replace
 
@@ -19,12 +19,12 @@ def test_documents_have_the_official_fields() -> None:
     assert (image["height"], image["width"]) == (128, 128)
 
 
-def test_ids_of_captions_are_unique_over_the_splits() -> None:
+def test_caption_ids_are_unique_across_splits() -> None:
     ids = [each["id"] for split in SPLITS for each in captions_split(split)["annotations"]]
     assert len(set(ids)) == len(ids) == 5 * sum(split.images for split in SPLITS)
 
 
-def test_they_are_about_the_pictures_of_vqa() -> None:
+def test_captions_are_about_the_pictures_of_vqa() -> None:
     questions, _ = vqa_split(SPLIT)
     pictured = {image["id"] for image in captions_split(SPLIT)["images"]}
     assert {question["image_id"] for question in questions["questions"]} <= pictured

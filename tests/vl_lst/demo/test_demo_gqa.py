@@ -1,4 +1,4 @@
-"""GQA of the shapes world: official fields, sound entailment, no way to answer without looking."""
+"""GQA of the shapes world: official fields, sound entailment, not answerable without the image."""
 
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from eval.gqa import reasoning_steps
-from vl_lst.demo.gqa import GqaDocuments, gqa_split
+from vl_lst.demo.gqa.writer import GqaDocuments, gqa_split
 from vl_lst.demo.splits import SPLITS
 
 STRUCTURAL = {"verify", "query", "choose", "logical", "compare"}
@@ -50,17 +50,17 @@ def test_only_open_questions_belong_to_a_global_group(val: GqaDocuments) -> None
         assert (question["groups"]["global"] is not None) == is_open
 
 
-def test_ids_are_unique_over_the_splits(train: GqaDocuments, val: GqaDocuments) -> None:
+def test_ids_are_unique_across_splits(train: GqaDocuments, val: GqaDocuments) -> None:
     assert not train.all.keys() & val.all.keys()
 
 
-def test_balanced_questions_are_the_balanced_part_of_all(val: GqaDocuments) -> None:
+def test_balanced_questions_are_a_subset_of_all_questions(val: GqaDocuments) -> None:
     assert val.balanced == {id_: each for id_, each in val.all.items() if each["isBalanced"]}
     assert len(val.balanced) < len(val.all)
     assert max(Counter(each["imageId"] for each in val.balanced.values()).values()) == 6
 
 
-def test_annotated_words_speak_of_their_object(val: GqaDocuments) -> None:
+def test_annotated_spans_name_their_object(val: GqaDocuments) -> None:
     found = 0
     for question in val.all.values():
         words = question["question"].lower().rstrip("?").replace(",", "").split()
@@ -73,7 +73,7 @@ def test_annotated_words_speak_of_their_object(val: GqaDocuments) -> None:
     assert found > 1000
 
 
-def test_what_is_entailed_follows(train: GqaDocuments) -> None:
+def test_entailment_is_consistent(train: GqaDocuments) -> None:
     """One answer to one question never entails different answers to another."""
     implied: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for question in train.all.values():
@@ -86,8 +86,8 @@ def test_what_is_entailed_follows(train: GqaDocuments) -> None:
     assert all(len(answers) == 1 for answers in implied.values())
 
 
-def test_consistency_means_something(val: GqaDocuments) -> None:
-    """Most balanced questions entail others, also such as only the file of all questions has."""
+def test_most_balanced_questions_entail_others(val: GqaDocuments) -> None:
+    """Some entailed questions are only in the file of all questions."""
     entailing = [
         [other for other in question["entailed"] if other != id_]
         for id_, question in val.balanced.items()
@@ -96,17 +96,15 @@ def test_consistency_means_something(val: GqaDocuments) -> None:
     assert any(other not in val.balanced for others in entailing for other in others)
 
 
-def test_choices_hold_the_answer(val: GqaDocuments) -> None:
+def test_choices_contain_the_answer(val: GqaDocuments) -> None:
     assert val.choices.keys() == val.all.keys()
     for id_, choice in val.choices.items():
         assert val.all[id_]["answer"] in choice["plausible"]
         assert set(choice["plausible"]) <= set(choice["valid"])
 
 
-def test_a_predictor_that_sees_only_questions_stays_far_below_one_that_looks(
-    train: GqaDocuments, val: GqaDocuments
-) -> None:
-    """Vision must be necessary: the most common answer to each question text scores at most 50."""
+def test_a_blind_predictor_scores_low(train: GqaDocuments, val: GqaDocuments) -> None:
+    """Vision is necessary: the most common answer to each question text scores at most 50."""
     texts: dict[str, Counter[str]] = defaultdict(Counter)
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
     for question in train.balanced.values():
@@ -119,6 +117,6 @@ def test_a_predictor_that_sees_only_questions_stays_far_below_one_that_looks(
     assert sum(hits) / len(hits) < 0.5
 
 
-def test_yes_is_said_as_often_as_no(val: GqaDocuments) -> None:
+def test_yes_is_as_frequent_as_no(val: GqaDocuments) -> None:
     given = Counter(question["answer"] for question in val.balanced.values())
     assert abs(given["yes"] - given["no"]) < 0.08 * (given["yes"] + given["no"])

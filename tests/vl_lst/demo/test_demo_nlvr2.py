@@ -1,4 +1,4 @@
-"""NLVR2 of the shapes world: official lines, true labels, and nothing to gain without looking."""
+"""NLVR2 of the shapes world: official rows, true labels, not answerable without the images."""
 
 import json
 from collections import Counter, defaultdict
@@ -30,7 +30,7 @@ def _scene(*objects: tuple[str, str]) -> Scene:
     return Scene(0, items, ((255, 255, 255), (255, 255, 255)))
 
 
-def test_statements_mean_what_they_say() -> None:
+def test_labels_match_the_scenes() -> None:
     left, right = _scene(("red", "star")), _scene(("red", "star"), ("blue", "cross"))
     judged = {
         statement.text: statement.holds(left, right)
@@ -69,7 +69,7 @@ def test_statements_mean_what_they_say() -> None:
     }
 
 
-def test_lines_have_the_official_fields(rows: Rows) -> None:
+def test_rows_have_the_official_fields(rows: Rows) -> None:
     shared = {
         *("validation", "sentence", "left_url", "writer", "label", "right_url", "synset"),
         *("query", "identifier"),
@@ -84,8 +84,8 @@ def test_lines_have_the_official_fields(rows: Rows) -> None:
     assert row["left_url"] == "https://example.com/dev-0-1-img0.png"
 
 
-def test_a_sentence_is_true_of_half_of_its_pairs(rows: Rows) -> None:
-    """So whoever sees only sentences is right half the time, and consistent about none."""
+def test_a_sentence_is_true_for_half_of_its_pairs(rows: Rows) -> None:
+    """A blind model has 50 % accuracy and a consistency of zero."""
     for name, lines in rows.items():
         labels: dict[str, Counter[str]] = defaultdict(Counter)
         for row in lines:
@@ -99,7 +99,7 @@ def test_a_sentence_is_true_of_half_of_its_pairs(rows: Rows) -> None:
     assert (blind.accuracy, blind.consistency) == (0.5, 0.0)
 
 
-def test_subsets_part_pairs_by_how_often_they_are_right(tmp_path: Path, rows: Rows) -> None:
+def test_subsets_split_pairs_by_their_share_of_true_statements(tmp_path: Path, rows: Rows) -> None:
     write_nlvr2(tmp_path, PAIR_SPLITS[1])
     parts = {}
     for subset in ("balanced", "unbalanced"):

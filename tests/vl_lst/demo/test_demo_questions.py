@@ -1,4 +1,4 @@
-"""Questions about scenes have one answer each, whoever asks them."""
+"""Each question about a scene has one answer, whatever the random generator."""
 
 from random import Random
 

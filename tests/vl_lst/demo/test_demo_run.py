@@ -1,4 +1,4 @@
-"""The demo's road from pictures to scores, on a handful of pictures."""
+"""The demo from images to scores, on a few images."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -22,14 +22,14 @@ def stage(_description: str) -> AbstractContextManager[Any]:
 
 
 @pytest.mark.slow
-def test_it_scores_every_task_with_and_without_the_image_and_goes_on_where_it_was(
+def test_every_task_is_scored_with_and_without_the_image_and_an_interrupted_demo_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     splits = tuple(replace(split, images=12, questions_per_image=4) for split in world.SPLITS)
     pairs = tuple(replace(split, sets=2, sentences_per_set=2) for split in world.PAIR_SPLITS)
     small = partial(world.write_world, splits=splits, pair_splits=pairs)
     monkeypatch.setattr(run, "write_world", small)
-    monkeypatch.setattr(run, "CHANGES", (*run.CHANGES, ("training.steps", 8)))
+    monkeypatch.setattr(run, "DEMO_SETTINGS", (*run.DEMO_SETTINGS, ("training.steps", 8)))
     first = run.run_demo(tmp_path, stage)
     assert set(first.scores) == set(run.TASKS)
     for scores in first.scores.values():
@@ -61,10 +61,10 @@ def test_the_runs_of_an_earlier_version_are_resumed(tmp_path: Path) -> None:
         (["lst", "lts"], "no method 'lts'"),
         (["blind"], "no method 'blind'"),
         ([""], "no method ''"),
-        (["lst", "full", "lst"], "lst, full, lst hold one twice"),
+        (["lst", "full", "lst"], "lst, full, lst repeat a value"),
     ],
 )
-def test_wrong_methods_are_refused_before_anything_is_made(
+def test_unknown_methods_are_refused_before_work_begins(
     tmp_path: Path, methods: list[str], words: str
 ) -> None:
     with pytest.raises(RecipeError, match=words):
@@ -72,13 +72,13 @@ def test_wrong_methods_are_refused_before_anything_is_made(
     assert not (tmp_path / "demo").exists()
 
 
-def test_a_seed_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="the seeds 0, 1, 0 hold one twice"):
+def test_a_repeated_seed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="the seeds 0, 1, 0 repeat a value"):
         run.run_demo(tmp_path / "demo", stage, seeds=(0, 1, 0))
     assert not (tmp_path / "demo").exists()
 
 
-def test_a_gallery_has_a_cell_for_each_card(tmp_path: Path) -> None:
+def test_a_gallery_has_one_cell_per_card(tmp_path: Path) -> None:
     image = tmp_path / "shape.png"
     Image.new("RGB", (10, 10), "red").save(image)
     cards = [

@@ -1,4 +1,4 @@
-"""The shapes world is the same everywhere and keeps its purposes apart."""
+"""The shapes world is deterministic, and purposes do not share scenes."""
 
 import hashlib
 from random import Random
@@ -12,13 +12,13 @@ from vl_lst.demo.scenes import COLOURS, SHAPES, Purpose, holds, sample_scene, sc
 SCENES = [sample_scene(scene_seed(Purpose.BENCHMARK_TRAIN, n), counts=(1, 3, 6)) for n in range(60)]
 
 
-def test_a_seed_makes_the_same_scene_again() -> None:
+def test_a_seed_determines_the_scene() -> None:
     again = [sample_scene(scene.seed, counts=(1, 3, 6)) for scene in SCENES]
     assert again == SCENES
 
 
 def test_purposes_never_share_a_scene() -> None:
-    """Pretraining must not have seen the benchmark's pictures."""
+    """Pretraining must not see the benchmark's pictures."""
     ranges = [(scene_seed(p, 0), scene_seed(p, 2**40 - 1)) for p in Purpose]
     ordered = sorted(ranges)
     assert all(a[1] < b[0] for a, b in zip(ordered, ordered[1:], strict=False))
@@ -28,12 +28,12 @@ def test_purposes_never_share_a_scene() -> None:
     assert sum(map(len, drawn)) == len(set().union(*drawn))
 
 
-def test_an_index_outside_a_purposes_range_is_refused() -> None:
+def test_an_index_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="scene index"):
         scene_seed(Purpose.PRETRAIN_T5, 2**40)
 
 
-def test_objects_lie_inside_and_hardly_overlap() -> None:
+def test_objects_are_inside_the_picture_and_barely_overlap() -> None:
     for scene in SCENES:
         for number, a in enumerate(scene.objects):
             assert a.radius <= a.x <= 1 - a.radius
@@ -58,7 +58,7 @@ def test_a_picture_shows_each_object_in_its_colour() -> None:
             assert image.getpixel((int(item.x * 128), int(item.y * 128))) == item.rgb
 
 
-def test_rendering_is_the_same_in_every_run() -> None:
+def test_rendering_is_deterministic() -> None:
     one, other = (
         hashlib.sha256(b"".join(render(s, 64).tobytes() for s in SCENES)).hexdigest()
         for _ in range(2)
@@ -72,7 +72,7 @@ def test_every_shape_and_colour_occurs() -> None:
     assert {item.colour for item in objects} == set(COLOURS)
 
 
-def test_captions_use_only_the_words_the_text_tower_knows() -> None:
+def test_captions_use_only_words_of_the_text_encoder() -> None:
     rng = Random(0)
     used = {
         word

@@ -1,4 +1,4 @@
-"""VQA of the shapes world: official documents, right answers, no way to answer without looking."""
+"""VQA of the shapes world: official documents, correct answers, not answerable without images."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ def documents() -> Documents:
 
 
 def test_the_documents_never_change() -> None:
-    """Scores are comparable from version to version only over the same questions."""
+    """Scores of different versions are comparable only on the same questions."""
     text = json.dumps([vqa_split(replace(split, images=50)) for split in SPLITS])
     assert (
         hashlib.sha256(text.encode()).hexdigest()
@@ -45,7 +45,7 @@ def test_documents_have_what_the_official_evaluator_reads() -> None:
         assert {a["answer_confidence"] for a in annotation["answers"]} <= {"yes", "maybe", "no"}
 
 
-def test_most_people_agree_and_a_minority_of_questions_is_disputed() -> None:
+def test_most_annotators_agree_and_a_minority_of_questions_is_disputed() -> None:
     rng = Random(0)
     disputed = 0
     for answer in ANSWERS * 10:
@@ -56,10 +56,10 @@ def test_most_people_agree_and_a_minority_of_questions_is_disputed() -> None:
     assert 0.1 < disputed / (10 * len(ANSWERS)) < 0.3
 
 
-def test_a_predictor_that_sees_only_questions_stays_far_below_one_that_looks(
+def test_a_blind_predictor_scores_low(
     documents: Documents,
 ) -> None:
-    """Vision must be necessary: the most common answer to each question text scores at most 50."""
+    """Vision is necessary: the most common answer to each question text scores at most 50."""
     texts: dict[str, Counter[str]] = defaultdict(Counter)
     beginnings: dict[str, Counter[str]] = defaultdict(Counter)
     for question, annotation in zip(*documents["train2014"], strict=True):
@@ -74,7 +74,7 @@ def test_a_predictor_that_sees_only_questions_stays_far_below_one_that_looks(
     assert sum(hits) / len(hits) < 0.5
 
 
-def test_yes_is_said_as_often_as_no(documents: Documents) -> None:
+def test_yes_is_as_frequent_as_no(documents: Documents) -> None:
     for _, annotations in documents.values():
         given = Counter(a["multiple_choice_answer"] for a in annotations)
         assert abs(given["yes"] - given["no"]) < 0.05 * (given["yes"] + given["no"])

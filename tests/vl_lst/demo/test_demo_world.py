@@ -1,4 +1,4 @@
-"""The benchmark on disk: official places, the same bytes each time, read by every task."""
+"""The shapes world on disk: official paths, deterministic bytes, readable by every task."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from feature_extraction.images.decode import find_images
+from feature_extraction.images.finding import find_images
 from tasks import get_task
 from vl_lst.demo.scenes import Purpose
 from vl_lst.demo.splits import PAIR_SPLITS, SPLITS, picture_path
@@ -56,7 +56,7 @@ def test_files_are_where_the_official_ones_are(root: Path) -> None:
     ]
 
 
-def test_pictures_are_what_their_names_say(root: Path) -> None:
+def test_pictures_match_their_names(root: Path) -> None:
     for name, format_ in (
         ("train2014/COCO_train2014_000000000001.jpg", "JPEG"),
         ("val2014/COCO_val2014_000000100001.jpg", "JPEG"),
@@ -85,7 +85,7 @@ def test_the_splits_share_no_image() -> None:
     assert train.first_image_id + train.images <= val.first_image_id
 
 
-def test_every_task_reads_its_files_and_the_pictures_are_there(root: Path) -> None:
+def test_every_task_reads_its_files_and_the_pictures_exist(root: Path) -> None:
     for name, splits in SPLITS_OF_TASK.items():
         for split in splits:
             examples = get_task(name).load(root, split)
@@ -94,12 +94,12 @@ def test_every_task_reads_its_files_and_the_pictures_are_there(root: Path) -> No
                 assert picture_path(root, image_id).is_file()
 
 
-def test_a_picture_of_another_world_is_refused() -> None:
+def test_an_unknown_picture_is_refused() -> None:
     with pytest.raises(ValueError, match="no picture 'COCO_test2015_1'"):
         picture_path(Path(), "COCO_test2015_1")
 
 
-def test_right_answers_score_the_maximum(root: Path) -> None:
+def test_correct_answers_score_the_maximum(root: Path) -> None:
     for name, split, best in (
         ("vqa", "val2014", 100),
         ("gqa", "val_all", 100),
@@ -112,7 +112,7 @@ def test_right_answers_score_the_maximum(root: Path) -> None:
         }
         score = task.score(right, root, split)
         assert score.metrics[task.primary_metric] == best
-        # Nothing that predictions can be judged by is missing.
+        # No metric is missing.
         assert not set(score.reasons) - {"grounding"}
         if "consistency" in score.metrics:
             assert score.metrics["consistency"] == best

@@ -85,16 +85,16 @@ def test_json_that_is_no_object_is_named(folder: Path, name: str, content: str |
 )
 def test_weights_that_are_no_safetensors_are_named(folder: Path, content: bytes) -> None:
     (folder / WEIGHTS).write_bytes(content)
-    assert f"{WEIGHTS} is damaged or cut short" in refusal(folder)
+    assert f"{WEIGHTS} is damaged or truncated" in refusal(folder)
 
 
 def test_weights_that_are_cut_short_or_lacking_are_named(folder: Path) -> None:
     whole = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(whole[:-1])
-    assert f"{WEIGHTS} is damaged or cut short" in refusal(folder)
+    assert f"{WEIGHTS} is damaged or truncated" in refusal(folder)
     (folder / WEIGHTS).unlink()
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    assert "pytorch_model.bin in its folder can run any code when read" in refusal(folder)
+    assert "Its folder has pytorch_model.bin, which can run any code when read" in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_an_empty_name_is_not_the_current_folder(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["~/t5", "C:\\t5", "a/b/c", "t5/", "../nowhere"])
 def test_what_cannot_be_a_name_on_the_hub_is_not_looked_up(name: str) -> None:
-    with pytest.raises(ModelError, match="no folder on .*cannot be a name on the hub") as raised:
+    with pytest.raises(ModelError, match="not a folder on .*not a valid name on the hub") as raised:
         load_backbone(name)
     assert "Repo id" not in str(raised.value)
 

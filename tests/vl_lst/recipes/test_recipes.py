@@ -1,85 +1,66 @@
-"""Recipes: what is read, what is refused and in which words, and that nothing is idle."""
+"""Reading and validating recipes, error messages, and that every field is used."""
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from pydantic import BaseModel
+from resolved_recipes import refusal, resolve
 
 from eval.errors import InputError
-from tasks import get_task
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method, method_names
 from vl_lst.recipes import (
     Recipe,
+    bundled_recipes,
+    default_recipe,
     dump_recipe,
-    fitting_recipe,
     load_recipe,
     parse_override,
     read_recipe_file,
-    resolve_recipe,
-    shipped_recipes,
 )
 
-# A new method may do with the ladder's settings.
-SHIPPED_METHODS = ("adapter", "bitfit", "dora", "full", "ia3", "lora", "lst", "prompt", "side")
+# New methods may use the ladder's recipe.
+METHODS_WITH_RECIPES = ("adapter", "bitfit", "dora", "full", "ia3", "lora", "lst", "prompt", "side")
 PACKAGE = Path(__file__).resolve().parents[3] / "vl_lst"
-GIVEN: list[tuple[str, Any]] = [
-    ("task", "vqa"),
-    ("data.root", "data"),
-    ("features", ["train.h5"]),
-    ("backbone.name", "demo"),
-]
 
 
-def resolve(name: str | Path = "lst", *overrides: str) -> Recipe:
-    return resolve_recipe(read_recipe_file(name), [*GIVEN, *map(parse_override, overrides)])
-
-
-def refusal(*overrides: str) -> str:
-    with pytest.raises(RecipeError) as caught:
-        resolve("lst", *overrides)
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("name", shipped_recipes())
-def test_every_shipped_recipe_is_valid(name: str) -> None:
+@pytest.mark.parametrize("name", bundled_recipes())
+def test_every_bundled_recipe_is_valid(name: str) -> None:
     method = name.removeprefix("demo").removeprefix("-").removesuffix("-paper") or "lst"
     assert resolve(name).method.name == method
 
 
-@pytest.mark.parametrize("name", SHIPPED_METHODS)
-def test_every_shipped_method_has_a_recipe_for_both_kinds_of_backbone(name: str) -> None:
-    assert fitting_recipe(name, "t5-base") == name
-    assert fitting_recipe(name, "demo") == ("demo" if name == "lst" else f"demo-{name}")
+@pytest.mark.parametrize("name", METHODS_WITH_RECIPES)
+def test_every_method_has_a_recipe_for_both_kinds_of_backbone(name: str) -> None:
+    assert default_recipe(name, "t5-base") == name
+    assert default_recipe(name, "demo") == ("demo" if name == "lst" else f"demo-{name}")
 
 
-def test_a_method_without_a_recipe_gets_the_ladders() -> None:
-    assert fitting_recipe("toy", "t5-base") == fitting_recipe(None, None) == "lst"
-    assert fitting_recipe("toy", "demo") == fitting_recipe(None, "demo") == "demo"
+def test_a_method_without_a_recipe_gets_that_of_the_ladder() -> None:
+    assert default_recipe("toy", "t5-base") == default_recipe(None, None) == "lst"
+    assert default_recipe("toy", "demo") == default_recipe(None, "demo") == "demo"
 
 
 @pytest.mark.parametrize(
     ("name", "rate"),
     [("full", 1e-4), ("adapter", 3e-4), ("lora", 3e-4), ("bitfit", 3e-3), ("prompt", 3e-3)],
 )
-def test_the_rivals_have_the_settings_of_the_paper(name: str, rate: float) -> None:
-    """They are the method's defaults, and all but two are those of the ladder."""
+def test_other_methods_have_the_settings_of_the_paper(name: str, rate: float) -> None:
+    """They are the method's defaults, and all but two equal those of the ladder."""
     recipe, ladder = resolve(name), resolve("lst")
     assert (recipe.optimizer.lr, recipe.optimizer.weight_decay) == (rate, 1e-2)
     assert recipe.training == ladder.training
     assert recipe.method.options == get_method(name).options().model_dump()
 
 
-def test_options_of_another_method_do_not_stay_behind() -> None:
+def test_changing_the_method_drops_the_other_method_s_options() -> None:
     recipe = resolve("lst", "method.name=lora", "method.options.rank=3")
     assert (recipe.method.name, recipe.method.options["rank"]) == ("lora", 3)
     assert resolve("lst", "method.name=lst").method == resolve("lst").method
 
 
-def test_an_extended_recipe_holds_only_what_differs(tmp_path: Path) -> None:
+def test_a_recipe_that_extends_another_contains_only_differences(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("extends: lora\noptimizer: {lr: 5e-5}\n")
     recipe, base = resolve(path), resolve("lora")
@@ -90,7 +71,7 @@ def test_an_extended_recipe_holds_only_what_differs(tmp_path: Path) -> None:
         read_recipe_file(path)
 
 
-def test_steps_or_epochs_given_alone_replace_what_the_recipe_has(tmp_path: Path) -> None:
+def test_steps_or_epochs_given_alone_replace_the_other(tmp_path: Path) -> None:
     training = resolve("lst", "training.steps=100").training
     assert (training.steps, training.epochs) == (100, None)
     training = resolve("demo", "training.epochs=3").training
@@ -105,7 +86,7 @@ def test_steps_or_epochs_given_alone_replace_what_the_recipe_has(tmp_path: Path)
         resolve(path)
 
 
-def test_the_lst_recipe_holds_the_settings_of_the_paper() -> None:
+def test_the_lst_recipe_has_the_settings_of_the_paper() -> None:
     recipe = resolve("lst")
     optimizer = recipe.optimizer
     assert (optimizer.lr, optimizer.weight_decay, optimizer.clip_norm) == (3e-3, 3e-2, 5.0)
@@ -115,7 +96,7 @@ def test_the_lst_recipe_holds_the_settings_of_the_paper() -> None:
     assert (recipe.head, recipe.generation.beams) == ({"vqa": "generate"}, {"vqa": 1})
 
 
-def test_the_recipe_of_the_papers_code_keeps_what_is_done_better_since() -> None:
+def test_the_recipe_of_the_papers_code_lacks_our_improvements() -> None:
     paper, ours = resolve("lst-paper"), resolve("lst")
     options, better = paper.method.options, ours.method.options
     assert (options["image_rungs"], better["image_rungs"]) == ("attenuate", "pass")
@@ -141,13 +122,13 @@ def test_the_task_fills_in_splits_head_and_answer_length() -> None:
     assert (recipe.head, recipe.generation.max_length) == ({"vqa": "classify"}, {"vqa": 10})
 
 
-def test_a_resolved_recipe_is_enough_to_run_again(tmp_path: Path) -> None:
+def test_a_resolved_recipe_survives_a_round_trip(tmp_path: Path) -> None:
     recipe = resolve("lst", "optimizer.lr=1e-5", "training.seed=7", "optimizer.clip_norm=null")
     dump_recipe(recipe, tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
 
 
-def test_paths_no_longer_depend_on_the_folder_the_command_ran_in(
+def test_paths_in_a_resolved_recipe_are_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -157,11 +138,11 @@ def test_paths_no_longer_depend_on_the_folder_the_command_ran_in(
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "0.001", "1.0e-3", "+1e-3"])
-def test_numbers_are_read_as_people_write_them(text: str) -> None:
+def test_numbers_may_lack_a_decimal_point(text: str) -> None:
     assert resolve("lst", f"optimizer.lr={text}").optimizer.lr == 1e-3
 
 
-def test_an_unknown_field_is_named_with_the_nearest_one() -> None:
+def test_an_unknown_field_is_reported_with_the_nearest_one() -> None:
     message = refusal("optimizer.weight_decy=0.1")
     assert "optimizer.weight_decy: no such field; did you mean optimizer.weight_decay?" in message
     assert "did you mean optimizer.lr?" in refusal("lr=1e-3")
@@ -196,12 +177,12 @@ def test_an_unknown_field_is_named_with_the_nearest_one() -> None:
         ("training.epochs=null", ["training", "epochs is None and steps is None"]),
     ],
 )
-def test_values_out_of_range_say_field_found_and_allowed(override: str, words: list[str]) -> None:
+def test_invalid_values_are_reported_with_field_and_range(override: str, words: list[str]) -> None:
     message = refusal(*override.split(" & "))
     assert all(word in message for word in words), message
 
 
-def test_an_unknown_task_says_which_there_are() -> None:
+def test_an_unknown_task_is_reported_with_those_that_exist() -> None:
     with pytest.raises(InputError, match="'vqq'.*vqa"):
         resolve("lst", "task=vqq")
 
@@ -215,7 +196,7 @@ def test_float16_is_refused_with_the_reason(field: str, name: str) -> None:
     assert "bf16" in message
 
 
-def test_several_problems_are_told_at_once() -> None:
+def test_several_problems_are_reported_at_once() -> None:
     message = refusal("optimizer.lr=0", "training.seed=-1", "optimizer.typo=1")
     assert message.count("\n") == 3
 
@@ -231,12 +212,12 @@ def test_a_malformed_override_is_refused(text: str) -> None:
     [
         ("optimizer: {lr: 1\n", "line 2"),
         ("optimizer: {lr: 1, lr: 2}", "twice"),
-        ("a: &x 1\nb: *x", "reference"),
+        ("a: &x 1\nb: *x", "alias"),
         ("- 1\n- 2", "mapping"),
         ("!!python/object/apply:os.system ['true']", "line 1"),
     ],
 )
-def test_files_that_are_no_recipes_are_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_files_that_are_not_recipes_are_refused(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(RecipeError, match=words) as caught:
@@ -244,7 +225,7 @@ def test_files_that_are_no_recipes_are_refused(tmp_path: Path, text: str, words:
     assert str(path) in str(caught.value)
 
 
-def test_an_unknown_recipe_says_which_there_are() -> None:
+def test_an_unknown_recipe_is_reported_with_those_that_exist() -> None:
     with pytest.raises(RecipeError, match="adapter, bitfit, demo, .*lst"):
         read_recipe_file("nothing")
 
@@ -259,12 +240,12 @@ def fields(model: type[BaseModel]) -> list[str]:
     return found
 
 
-def test_every_field_is_read_by_the_program() -> None:
-    """A field that nothing reads would promise something the program does not do."""
+def test_the_package_reads_every_field() -> None:
+    """A field that nothing reads would promise something that the package does not do."""
     rooms = ("training", "generation", "data", "runs", "recipes")
     files = [path for room in rooms for path in sorted((PACKAGE / room).glob("*.py"))]
     source = "".join(path.read_text() for path in files)
-    # Where a whole section is handed on, it goes by one of these names.
+    # Names of variables for whole sections.
     handed_on = {"optimizer": "settings", "generation": "settings", "training": "training"}
     for name in fields(Recipe):
         section, _, field = name.rpartition(".")
@@ -275,158 +256,11 @@ def test_every_field_is_read_by_the_program() -> None:
 
 
 @pytest.mark.parametrize("name", method_names())
-def test_every_option_of_a_method_is_read(name: str) -> None:
+def test_the_package_reads_every_option_of_a_method(name: str) -> None:
     methods = PACKAGE / "methods"
-    # What methods share stands in private files; DoRA and side-tuning have another's options.
+    # Methods share code in private files; DoRA and side-tuning have the options of others.
     shared = [*methods.glob("_*.py"), methods / "lst.py", methods / "lora.py"]
     files = [*(PACKAGE / "models").rglob("*.py"), *shared, methods / f"{name}.py"]
     source = "".join(path.read_text() for path in files)
     for option in get_method(name).options.model_fields:
         assert re.search(rf"(config|options|settings)\.{option}\b", source), option
-
-
-def mixture(*overrides: str) -> Recipe:
-    return resolve("lst", "task=vqa,gqa,nlvr2,caption", *overrides)
-
-
-def test_several_tasks_have_the_papers_batch_sizes_and_search() -> None:
-    recipe = mixture()
-    assert recipe.tasks == ("vqa", "gqa", "nlvr2", "caption")
-    assert recipe.training.batch_size == {"vqa": 300, "gqa": 500, "nlvr2": 100, "caption": 250}
-    assert recipe.generation.beams == {"vqa": 1, "gqa": 1, "nlvr2": 1, "caption": 5}
-    assert recipe.generation.max_length["caption"] == 40
-    assert resolve("lst", "task=nlvr2").training.batch_size == {"nlvr2": 300}
-
-
-def test_one_value_is_meant_for_all_tasks_that_can_have_it() -> None:
-    assert mixture("head=classify").head == {
-        "vqa": "classify",
-        "gqa": "classify",
-        "nlvr2": "classify",
-        "caption": "generate",
-    }
-    with pytest.raises(RecipeError, match=r"head.caption: found 'classify'; expected.*generate"):
-        resolve("lst", "task=caption", "head=classify")
-
-
-def test_values_of_single_tasks_may_be_set_after_one_for_all() -> None:
-    recipe = mixture("head=classify", "head.gqa=generate", "training.batch_size.caption=7")
-    assert (recipe.head["vqa"], recipe.head["gqa"]) == ("classify", "generate")
-    assert recipe.training.batch_size == {"vqa": 300, "gqa": 500, "nlvr2": 100, "caption": 7}
-    assert mixture("training.batch_size=60").training.batch_size["nlvr2"] == 20
-    splits = mixture("data.validation_split.nlvr2=test1").data.validation_split
-    assert splits == {"vqa": "val2014", "gqa": "val", "nlvr2": "test1", "caption": "val2014"}
-
-
-def test_a_resolved_mixture_resolves_to_itself(tmp_path: Path) -> None:
-    recipe = mixture("head=classify", "training.batch_size=24", "generation.beams.vqa=3")
-    dump_recipe(recipe, tmp_path / "recipe.yaml")
-    assert load_recipe(tmp_path / "recipe.yaml") == recipe
-    assert resolve(tmp_path / "recipe.yaml", "task=gqa").training.batch_size == {"gqa": 40}
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (["task=vqa,vqa"], ["task", "vqa,vqa", "once"]),
-        (["task=3"], ["task", "found 3"]),
-        (["task=null"], ["task: missing"]),
-        (["training.batch_size={vqa: 8}"], ["training.batch_size.gqa: missing"]),
-        (["training.batch_size.nlvr2=0"], ["training.batch_size.nlvr2", "found 0"]),
-        (["data.train_split=train2014"], ["data.train_split.gqa", "'train2014'", "train, val"]),
-        (["head=write"], ["head.vqa", "'write'"]),
-    ],
-)
-def test_what_is_wrong_with_one_task_is_named(overrides: list[str], words: list[str]) -> None:
-    with pytest.raises(RecipeError) as caught:
-        mixture(*overrides)
-    assert all(word in str(caught.value) for word in words), caught.value
-
-
-def test_a_value_for_an_unknown_task_is_refused() -> None:
-    with pytest.raises(InputError, match="'gpa'"):
-        mixture("training.batch_size.gpa=3")
-
-
-def test_own_files_take_the_place_of_the_data_root_and_its_splits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    own = ["data.root=null", "data.train_file=a.jsonl", "data.validation_file=b.jsonl"]
-    recipe = resolve("lst", *own)
-    assert recipe.data.root is None
-    assert recipe.data.train_file == {"vqa": tmp_path / "a.jsonl"}
-    assert recipe.data.validation_file == {"vqa": tmp_path / "b.jsonl"}
-    assert recipe.data.train_split == {"vqa": "train"}
-    assert recipe.data.validation_split == {"vqa": "val"}
-    dump_recipe(recipe, tmp_path / "recipe.yaml")
-    assert load_recipe(tmp_path / "recipe.yaml") == recipe
-    mixed = mixture("data.train_file.gqa=a.jsonl", "data.validation_file.gqa=b.jsonl")
-    assert mixed.data.train_file["vqa"] is None
-    assert mixed.data.validation_split["vqa"] == "val2014"
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (["data.root=null"], ["neither a data root nor files for vqa", "--train-file"]),
-        (["data.train_file=a"], ["data.validation_file.vqa: missing", "--val-file"]),
-        (["data.validation_file=a"], ["data.train_file.vqa: missing", "--train-file"]),
-        (["data.train_file=3", "data.validation_file=b"], ["data.train_file.vqa: found 3"]),
-        (["task=vqa,gqa", "data.train_file=a"], ["one file for 2 tasks", "data.train_file.vqa="]),
-    ],
-)
-def test_what_is_wrong_with_own_files_is_named(overrides: list[str], words: list[str]) -> None:
-    message = refusal(*overrides)
-    assert all(word in message for word in words), message
-
-
-def test_only_the_papers_recipe_cuts_prompts_to_twenty_tokens() -> None:
-    limit = get_task("vqa").max_prompt_tokens
-    assert limit >= 100
-    for name in shipped_recipes():
-        expected = 20 if name == "lst-paper" else limit
-        assert resolve(name).data.max_prompt_tokens == {"vqa": expected}, name
-    assert mixture("data.max_prompt_tokens.gqa=30").data.max_prompt_tokens == {
-        **dict.fromkeys(("vqa", "nlvr2", "caption"), limit),
-        "gqa": 30,
-    }
-    assert "data.max_prompt_tokens.vqa: found 0" in refusal("data.max_prompt_tokens=0")
-
-
-def test_each_task_has_its_own_least_count_of_an_answer() -> None:
-    """GQA's list holds every answer, and few examples of one's own must not be left without."""
-    assert mixture().data.min_answer_count == {"vqa": 9, "gqa": 1, "nlvr2": 1, "caption": 1}
-    assert mixture("data.min_answer_count=4").data.min_answer_count["gqa"] == 4
-    own = ["data.train_file.vqa=a.jsonl", "data.validation_file.vqa=b.jsonl"]
-    assert mixture(*own).data.min_answer_count["vqa"] == 1
-
-
-@pytest.fixture
-def former(tmp_path: Path) -> Path:
-    """The recipe that a run of an earlier version wrote."""
-    path = tmp_path / "recipe.yaml"
-    dump_recipe(mixture("head=classify"), path)
-    saved = yaml.safe_load(path.read_text())
-    del saved["data"]["max_prompt_tokens"]
-    saved["data"]["min_answer_count"] = 9
-    path.write_text(yaml.safe_dump(saved))
-    return path
-
-
-def test_the_recipe_of_an_earlier_run_means_what_it_meant(former: Path) -> None:
-    """Its model was trained with prompts cut to 20 tokens; it is resumed and asked with such."""
-    for recipe in (load_recipe(former), resolve_recipe(read_recipe_file(former))):
-        assert set(recipe.data.max_prompt_tokens.values()) == {20}
-        assert set(recipe.data.min_answer_count.values()) == {9}
-    changed = resolve(former, "data.max_prompt_tokens.vqa=40")
-    assert changed.data.max_prompt_tokens == {"vqa": 40}, "a given value wins"
-
-
-@pytest.mark.parametrize("absent", ["head", "training.tensorboard", "data.blind"])
-def test_a_recipe_that_somebody_wrote_has_todays_prompt_limit(former: Path, absent: str) -> None:
-    written = read_recipe_file(former)
-    section, _, name = absent.rpartition(".")
-    del (written[section] if section else written)[name]
-    limits = resolve_recipe(written).data.max_prompt_tokens
-    assert set(limits.values()) == {get_task("vqa").max_prompt_tokens}

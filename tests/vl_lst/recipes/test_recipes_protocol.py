@@ -1,4 +1,4 @@
-"""What the shipped recipes train can be compared: they differ in the method alone."""
+"""Runs of the bundled recipes are comparable: they differ only in the method."""
 
 from pathlib import Path
 
@@ -6,20 +6,21 @@ import pytest
 from board_runs import made_record
 
 from eval.leaderboard.protocol import protocol_of
-from eval.leaderboard.runs import Record, Run
-from vl_lst.recipes import read_recipe_file, resolve_recipe, shipped_recipes
+from eval.leaderboard.runs import Run
+from eval.run_files import RunRecord
+from vl_lst.recipes import bundled_recipes, read_recipe_file, resolve_recipe
 
-DEMO = [name for name in shipped_recipes() if name.startswith("demo")]
-PAPER = [name for name in shipped_recipes() if name not in DEMO]
+DEMO = [name for name in bundled_recipes() if name.startswith("demo")]
+PAPER = [name for name in bundled_recipes() if name not in DEMO]
 GIVEN = [("task", "vqa"), ("data.root", "data"), ("features", ["a.h5"]), ("backbone.name", "t5")]
 
 
 @pytest.mark.parametrize("names", [PAPER, DEMO], ids=["paper", "demo"])
-def test_all_recipes_for_a_kind_of_backbone_are_of_one_protocol(names: list[str]) -> None:
+def test_all_recipes_for_a_kind_of_backbone_have_the_same_protocol(names: list[str]) -> None:
     protocols = {}
     for name in names:
         recipe = resolve_recipe(read_recipe_file(name), GIVEN).model_dump(mode="json")
-        record = Record.model_validate(made_record(recipe=recipe))
+        record = RunRecord.model_validate(made_record(recipe=recipe))
         protocols[name] = protocol_of(Run(name, Path(name), record, {}, {}), {"vqa": "val2014"})
     first = protocols[names[0]]
     assert protocols == dict.fromkeys(names, first)

@@ -59,7 +59,7 @@ def test_the_record_holds_the_scores_of_each_task_and_their_mean(
     for name in TASKS:
         task = get_task(name)
         metrics = record.scores[name][recipe.data.validation_split[name]]
-        primary.append(metrics[task.primary_metric] * task.primary_factor)
+        primary.append(task.metric.percent(metrics[task.primary_metric]))
         assert record.protocol[name]
     assert record.mean_score == pytest.approx(fmean(primary))
     assert record.best_step in (14, 28)
@@ -68,7 +68,7 @@ def test_the_record_holds_the_scores_of_each_task_and_their_mean(
 
 
 def test_nlvr2_and_captions_count_like_percentages() -> None:
-    factors = {name: get_task(name).primary_factor for name in TASKS}
+    factors = {name: get_task(name).metric.factor for name in TASKS}
     assert factors == {"vqa": 1, "gqa": 1, "nlvr2": 100, "caption": 100}
 
 
@@ -171,7 +171,7 @@ def test_without_java_captions_do_not_begin_to_train(
 
     monkeypatch.setattr("tasks.caption.run_java", run_java)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="cider: needs Java.*install"):
+    with pytest.raises(InputError, match="cider: requires Java.*install"):
         train(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 

@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 from tiny_run import TinyWorld
 
 from eval.errors import InputError
+from eval.run_files import RunRecord
 from feature_extraction.errors import StoreError
 from vl_lst.errors import CheckpointError, RecipeError, TrainingError
 from vl_lst.models.ladder.model import LadderModel
 from vl_lst.runs.checkpoint import MODEL, load_checkpoint
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.runs.record import RunRecord, read_record
+from vl_lst.runs.record import read_record
 from vl_lst.training.session import train
 
 
@@ -42,6 +43,7 @@ def test_the_run_directory_holds_what_the_design_says(finished: Path) -> None:
         "metrics.jsonl",
         "model.json",
         "predictions/vqa-val2014.json",
+        "predictions/vqa-val2014.scores.json",
         "recipe.yaml",
         "record.json",
     ]
@@ -281,7 +283,7 @@ def test_a_log_that_is_a_pipe_is_refused_before_training(
     world: TinyWorld, tmp_path: Path, name: str
 ) -> None:
     out = tmp_path / "run"
-    RunDirectory(out).begin(world.recipe(), resume=False)
+    RunDirectory(out).prepare(world.recipe(), resume=False)
     os.mkfifo(out / name)
     with pytest.raises(InputError, match="is a named pipe: expected a regular file or none"):
         train(world.recipe(), out, resume=True)

@@ -16,16 +16,16 @@ from tiny_mixture import add_tasks, mixture_recipe, score_captions_without_java
 from tiny_run import COLOURS, TinyWorld, tiny_world
 
 from eval.errors import InputError
+from eval.run_files import RunRecord
 from tasks import Example, get_task
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.backbones.texts import Texts
-from vl_lst.data.examples import task_of
 from vl_lst.data.task_data import batch_task, load_examples, text_samples
 from vl_lst.data.text_limits import count_losses, list_losses, split_notes
 from vl_lst.recipes import Recipe
 from vl_lst.run import load_run
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.runs.record import RunRecord, read_record
+from vl_lst.runs.record import read_record
 from vl_lst.training.session import train
 
 DEFAULT_LIMIT = get_task("vqa").max_prompt_tokens
@@ -253,7 +253,7 @@ def test_answers_that_can_never_be_generated_whole_are_counted(
 
 def test_a_larger_limit_of_generation_lets_longer_answers_train(world: TinyWorld) -> None:
     usual, raised = (
-        task_of(world.recipe(generation__max_length=limit), "vqa").max_answer_tokens
+        world.recipe(generation__max_length=limit).configured_task("vqa").max_answer_tokens
         for limit in (5, 30)
     )
     assert (usual, raised) == (get_task("vqa").max_answer_tokens, 30)

@@ -1,0 +1,11 @@
+"""Values that settings of features are chosen from; light to import, since help texts list them."""
+
+from typing import Literal
+
+__all__ = ["Compression", "ExportFormat", "Layer", "Precision", "ResizeRule"]
+
+Layer = Literal["grid", "pooled"]
+ResizeRule = Literal["squash", "letterbox", "center-crop"]
+Precision = Literal["fp32", "bf16"]
+Compression = Literal["none", "zstd"]
+ExportFormat = Literal["h5", "arrow"]

@@ -1,0 +1,55 @@
+"""Examples, and tables of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+__all__ = ["Example", "ExampleTable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question to a model.
+
+    Args:
+        id: Official ID, as text. Predictions are matched to examples by it.
+        image_ids: IDs in the feature store: two for NLVR2, one for the other tasks.
+        prompt: Text for the encoder. `Task.load` puts the task's prefix before it
+            ("vqa: what is this?"); a task's own reader leaves it out.
+        targets: (answer, weight in [0, 1]) pairs. Empty if the split has no labels or no answer
+            can score.
+        prefix: The part of `prompt` that is the task's prefix.
+    """
+
+    id: str
+    image_ids: tuple[str, ...]
+    prompt: str
+    targets: tuple[tuple[str, float], ...]
+    prefix: str = field(default="", compare=False)
+
+    @property
+    def text(self) -> str:
+        """The prompt without the task's prefix."""
+        return self.prompt[len(self.prefix) :]
+
+
+class ExampleTable(Protocol):
+    """The examples of one split, in the order of the official file."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+    def __iter__(self) -> Iterator[Example]: ...
+
+    def ids(self) -> list[str]:
+        """Return the IDs of all examples, in order."""
+        ...
+
+    def image_ids(self) -> list[str]:
+        """Return the distinct image IDs of all examples, in order of first use."""
+        ...
+
+    def with_prefix(self, prefix: str) -> "ExampleTable":
+        """Return the same examples with a prefix before each prompt, replacing any other."""
+        ...

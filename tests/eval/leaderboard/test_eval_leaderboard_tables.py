@@ -1,0 +1,126 @@
+"""The leaderboard as Markdown, LaTeX, CSV and JSON."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from board_runs import METRICS, write_run
+
+from eval.leaderboard.board import Board, build_board
+from eval.leaderboard.quantities import Statistic
+from eval.leaderboard.reported import reported_results
+from eval.leaderboard.runs import find_runs
+from eval.leaderboard.tables import board_document, to_csv, to_latex, to_markdown
+from eval.leaderboard.units import number_text, score_text
+
+NASTY = r"=a|b_{c}\d %&#$^~<script>*`"
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    for seed, accuracy in enumerate((60.0, 62.0)):
+        write_run(tmp_path, f"s{seed}", seed=seed, scores={"vqa": accuracy})
+    write_run(tmp_path, "nasty", method=NASTY, saved=None, scores={"vqa": 50.0})
+    return build_board(find_runs(tmp_path), METRICS)
+
+
+def test_markdown_has_one_line_per_row_and_is_escaped(board: Board) -> None:
+    text = to_markdown(board, None)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert rows[2].startswith(r"| lst \* | 2 | 61.00 ± 1.41 | 7.50 % | 1,000 bytes |")
+    # Bars in names are escaped.
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {len(rows[0].split("|")) - 1}
+    assert "<script>" not in text
+
+
+def test_latex_special_characters_are_escaped(board: Board) -> None:
+    text = to_latex(board, None)
+    assert r"\toprule" in text
+    assert r"lst * & 2 & 61.00 $\pm$ 1.41 & 7.50 \% & 1,000 bytes" in text
+    expected = (
+        r"=a\textbar{}b\_\{c\}\textbackslash{}d \%\&\#\$\textasciicircum{}\textasciitilde{}"
+        r"\textless{}script\textgreater{}*`"
+    )
+    assert expected in text
+
+
+def test_csv_has_plain_numbers_and_no_formulas(board: Board) -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(board, None))))
+    assert [row["method"] for row in rows] == ["lst", f"'{NASTY}"]
+    assert float(rows[0]["vqa_mean"]) == 61.0
+    assert float(rows[0]["vqa_std"]) == pytest.approx(2**0.5)
+    assert rows[0]["seeds"] == "0 1"
+    assert rows[1]["vqa_std"] == ""
+    assert rows[1]["saved_for_backward_mean"] == ""
+
+
+def test_json_has_null_for_unknown_values(board: Board) -> None:
+    document = json.loads(json.dumps(board_document(board, None), allow_nan=False))
+    measured, nasty = document["groups"][0]["rows"]
+    assert measured["scores"]["vqa"] == {"mean": 61.0, "std": pytest.approx(2**0.5)}
+    assert nasty["costs"]["saved_for_backward"] is None
+    assert nasty["method"] == NASTY
+    assert measured["settings"]["lr"] == 1e-3
+    assert "reported" not in document
+
+
+def test_every_format_shows_how_groups_of_the_same_tasks_differ(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", recipe__data__blind=True)
+    both = build_board(find_runs(tmp_path), METRICS)
+    titles = [f"vqa on val2014 (data.blind: {blind})" for blind in ("false", "true")]
+    assert [row["group"] for row in csv.DictReader(io.StringIO(to_csv(both, None)))] == titles
+    for text in (to_markdown(both, None).replace("\\", ""), to_latex(both, None)):
+        assert all(title in text for title in titles)
+
+
+def test_tables_name_the_costs_that_are_not_comparable(tmp_path: Path, board: Board) -> None:
+    for name, number in {"lst": 1, "lora": 2}.items():
+        write_run(tmp_path / "mixed", name, method=name, num_processes=number)
+    mixed = build_board(find_runs(tmp_path / "mixed"), METRICS)
+    note = "Saved bytes, Examples/s, Time: not comparable between rows, which were measured on"
+    for write, device in ((to_markdown, r"cpu: x86\_64"), (to_latex, r"cpu: x86\_64")):
+        assert f"{note} {device}, 1 process; {device}, 2 processes." in write(mixed, None)
+        assert "not comparable" not in write(board, None)
+
+
+def test_reported_rows_are_marked_in_every_format(board: Board) -> None:
+    reported = reported_results()
+    lines = to_markdown(board, reported).splitlines()
+    assert len([line for line in lines if "(reported: " in line]) == len(reported.rows)
+    assert to_latex(board, reported).count("(reported: ") == len(reported.rows)
+    rows = list(csv.DictReader(io.StringIO(to_csv(board, reported))))
+    assert [row["kind"] for row in rows].count("reported") == len(reported.rows)
+    assert all(row["on_front"] == "" for row in rows if row["kind"] == "reported")
+    document = board_document(board, reported)
+    assert len(document["reported"]["rows"]) == len(reported.rows)
+    assert len(document["groups"][0]["rows"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0, "bytes", "0 bytes"),
+        (1023, "bytes", "1,023 bytes"),
+        (1536, "bytes", "1.5 KiB"),
+        (37.9 * 2**20, "bytes", "37.9 MiB"),
+        (7.456, "percent", "7.46 %"),
+        (0.0012, "percent", "0.0012 %"),
+        (59.6, "seconds", "59.6 s"),
+        (61, "seconds", "1 min 01 s"),
+        (7260, "seconds", "2 h 01 min"),
+        (1234.5, "rate", "1,234"),
+        (3.456, "rate", "3.46"),
+    ],
+)
+def test_numbers_have_their_unit(value: float, unit: str, text: str) -> None:
+    assert number_text(value, unit) == text
+
+
+def test_scores_have_two_decimals() -> None:
+    assert score_text(Statistic(64.054, 0.306)) == "64.05 ± 0.31"
+    assert score_text(Statistic(64.0, None)) == "64.00"
+    assert score_text(None) == "–"

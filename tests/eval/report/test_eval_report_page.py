@@ -1,0 +1,179 @@
+"""The page is complete and safe, and names what is missing."""
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board_runs import METRICS, SPLITS, write_run
+
+from eval.leaderboard.board import build_board
+from eval.leaderboard.reported import reported_results
+from eval.leaderboard.runs import find_runs
+from eval.report.curves import training_curves
+from eval.report.examples import ExampleCard, ExampleSheet
+from eval.report.page import render_page
+
+ATTACK = '</script><script>alert(1)</script>"><img src=x onerror=alert(2)>'
+
+
+class Elements(HTMLParser):
+    """All elements of a page with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def plots_of(page: str) -> Any:
+    (found,) = re.findall(r'id="plots">(.*?)</script>', page, re.DOTALL)
+    return json.loads(found)
+
+
+def page_of(folder: Path, **arguments: object) -> str:
+    board = build_board(find_runs(folder), METRICS)
+    return render_page(board, title="Leaderboard", **arguments)  # type: ignore[arg-type]
+
+
+def test_text_from_data_is_never_markup(tmp_path: Path) -> None:
+    write_run(
+        tmp_path,
+        "a",
+        method=ATTACK,
+        backbone=ATTACK,
+        device=ATTACK,
+        packages={ATTACK: ATTACK},
+        recipe__data__root=ATTACK,
+    )
+    write_run(tmp_path, "b", status="failed", error=ATTACK)
+    card = ExampleCard(ATTACK, ATTACK, ATTACK, [ATTACK], False, [ATTACK])
+    sheet = ExampleSheet("vqa", "val2014", 1, [card], ATTACK)
+    page = page_of(tmp_path, sheets={"a": [sheet]}, pictures={ATTACK: b"\xff\xd8"})
+    elements = Elements(page)
+    assert "alert(1)" in page
+    assert [attributes.get("type") for tag, attributes in elements.found if tag == "script"] == [
+        None,
+        "application/json",
+        None,
+    ]
+    assert not any(tag == "img" for tag, _ in elements.found)
+    assert not any(name.startswith("on") for _, attributes in elements.found for name in attributes)
+    plots = plots_of(page)
+    assert plots[0]["labels"] == [f"{ATTACK[:39]}…"]
+
+
+def test_the_page_allows_only_its_own_style_and_scripts_and_loads_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    page = page_of(tmp_path, reported=reported_results(), pictures={"x": b"\xff\xd8"})
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', page)
+    policy = policy.replace("&#39;", "'")
+    for tag, count in (("style", 1), ("script", 2)):
+        sources = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digests = [base64.b64encode(hashlib.sha256(each.encode()).digest()) for each in sources]
+        assert len(digests) == count
+        allowed = " ".join(f"'sha256-{digest.decode()}'" for digest in digests)
+        assert f"{tag}-src {allowed};" in policy
+    assert "default-src 'none'" in policy
+    elements = Elements(page)
+    for tag, attributes in elements.found:
+        assert "style" not in attributes, "the policy forbids it"
+        for name in ("src", "href", "action", "xlink:href"):
+            address = attributes.get(name) or "#"
+            assert address.startswith(("#", "data:image/jpeg;base64,")), (tag, address)
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_reported_rows_are_marked_and_optional(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", scores={"vqa": 1.0, "gqa": 1.0, "nlvr2": 0.5, "caption": 1.0})
+    other_splits = reported_results()
+    page = page_of(tmp_path, reported=other_splits)
+    assert page.count('<span class="badge">reported</span>') == 1 + len(other_splits.rows)
+    assert page.index('<tbody class="reported">') > page.index('id="reported"')
+    reported = replace(other_splits, splits=SPLITS)
+    page = page_of(tmp_path, reported=reported)
+    assert page.index('<tbody class="reported">') < page.index('id="reported"')
+    table = page.partition('<tbody class="reported">')[2].partition("</tbody>")[0]
+    assert table.count('<span class="badge">reported</span>') == len(reported.rows)
+    plots = plots_of(page)
+    assert plots[0]["num_measured"] == 1
+    fronts = [front for of_x in plots[0]["fronts"].values() for front in of_x.values()]
+    assert all(front == [0] for front in fronts)
+    assert "VL-PET" not in page_of(tmp_path)
+
+
+def test_control_characters_are_escaped(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", device="\x1b[31mred \u202edevice", backbone="nul\x00")
+    page = page_of(tmp_path)
+    assert r"\x1b[31mred \u202edevice" in page
+    assert not set("\x00\x1b\u202e") & set(page)
+
+
+def test_runs_without_costs_have_a_table_but_no_plot(tmp_path: Path) -> None:
+    write_run(
+        tmp_path, "a", parameters=None, memory_bytes=None, train_seconds=None, git=None, device=None
+    )
+    page = page_of(tmp_path)
+    assert '<figure class="plot"' not in page
+    assert "installed package" in page
+
+
+def test_anchors_of_runs_with_similar_names_differ(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a/b", "a b", "a_b", "é")):
+        write_run(tmp_path, name, seed=seed)
+    anchors = re.findall(r'<article class="run" id="([^"]+)"', page_of(tmp_path))
+    assert sorted(anchors) == ["run-", "run-a-b", "run-a-b-2", "run-a-b-3"]
+
+
+def test_left_out_runs_are_listed_with_the_reason(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", status="failed", error="the loss is nan")
+    page = page_of(tmp_path)
+    assert "1 left out" in page
+    assert "failed: the loss is nan" in page
+
+
+def test_curves_show_losses_and_scores_in_percent(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "a", scores={"vqa": 1.0, "nlvr2": 0.5})
+    panels, note = training_curves(run, METRICS)
+    assert note == ""
+    titles = [panel.title for panel in panels]
+    assert titles == ["Training loss", "vqa, accuracy, percent", "nlvr2, accuracy, percent"]
+    assert len(panels[0].points) == 4
+    texts = [text for panel in panels for text in panel.tooltips]
+    assert texts == ["vqa, step 20: 0.50", "nlvr2, step 20: 50.00"]
+
+
+@pytest.mark.parametrize("damage", ['{"step": 25, "lo', "[]", "null", '{"loss": 1}', "[" * 99_999])
+def test_curves_end_before_a_damaged_line(tmp_path: Path, damage: str) -> None:
+    run = write_run(tmp_path, "a")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(f"{damage}\n")
+    panels, note = training_curves(run, METRICS)
+    assert len(panels) == 2
+    assert "Line 6 of metrics.jsonl is damaged" in note
+
+
+def test_missing_and_unusable_values_give_no_curves(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "a")
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": NaN}\n{"step": true, "loss": 1}\n')
+    assert training_curves(run, METRICS) == ([], "metrics.jsonl has no values.")
+    (run / "metrics.jsonl").unlink()
+    assert training_curves(run, METRICS) == ([], "The run has no metrics.jsonl.")
+
+
+def test_long_curves_are_thinned_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "a")
+    lines = "".join(f'{{"step": {step}, "loss": {step % 2}}}\n' for step in range(10_000))
+    (run / "metrics.jsonl").write_text(lines)
+    (panel,), _ = training_curves(run, METRICS)
+    assert len(panel.points) <= 300

@@ -1,0 +1,34 @@
+"""Sizes in bytes and control characters, as text for people."""
+
+import pytest
+
+from eval.text import escape_controls, format_bytes
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (1000.4, "1,000 bytes"),
+        (1023, "1,023 bytes"),
+        (1024, "1.0 KiB"),
+        (2**20 - 1, "1.0 MiB"),
+        (2**20, "1.0 MiB"),
+        (5 * 2**30, "5.0 GiB"),
+        (3 * 2**80, "3,145,728.0 EiB"),
+    ],
+)
+def test_sizes_have_a_fitting_unit(size: float, text: str) -> None:
+    assert format_bytes(size) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 bytes"), (16 * 2**10, "16 KiB"), (2.5 * 2**20, "2.5 MiB")]
+)
+def test_short_sizes_have_no_trailing_zeros(size: float, text: str) -> None:
+    assert format_bytes(size, short=True) == text
+
+
+def test_control_characters_are_escaped_but_not_line_feeds_and_tabs() -> None:
+    assert escape_controls("a\x1b[31m\rb\u202ec\x9f\n\td") == r"a\x1b[31m\rb\u202ec\x9f" + "\n\td"

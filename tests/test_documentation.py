@@ -1,0 +1,48 @@
+"""Links between the documents lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DOCUMENTS = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
+
+
+def anchors(text: str) -> set[str]:
+    """Anchors of the headings of a Markdown text, as GitHub makes them."""
+    without_code = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", without_code, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+def broken_links(document: Path, text: str) -> list[str]:
+    """Links of a Markdown text to missing files or headings."""
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = document.parent / name if name else document
+        if not path.exists() or (anchor and anchor not in anchors(path.read_text("utf-8"))):
+            broken.append(target)
+    return broken
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_links_lead_to_files_and_headings(document: Path) -> None:
+    assert broken_links(document, document.read_text(encoding="utf-8")) == []
+
+
+def test_every_guide_is_in_the_index() -> None:
+    index = (REPOSITORY / "docs" / "README.md").read_text(encoding="utf-8")
+    guides = {path.name for path in (REPOSITORY / "docs").glob("*.md")} - {"README.md"}
+    assert [name for name in guides if f"({name})" not in index] == []
+
+
+def test_the_check_of_links_can_fail() -> None:
+    text = (
+        "[a](docs/none.md) [b](README.md#no-such-heading) [c](https://example.org) [d](README.md)"
+    )
+    found = broken_links(REPOSITORY / "README.md", text)
+    assert found == ["docs/none.md", "README.md#no-such-heading"]

@@ -1,0 +1,68 @@
+"""`vl-lst demo`: the scores that it prints and writes."""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vl_lst.cli import main
+from vl_lst.demo import run
+from vl_lst.methods import method_names
+
+ACCURACY = {"vqa": 70.0, "gqa": 60.0, "nlvr2": 0.5, "caption": 3.0}
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[int]]]:
+    """Methods and seeds passed to the demo, whose scores rise by a tenth per seed."""
+    made: list[tuple[list[str], list[int]]] = []
+
+    def train_nothing(out: Path, _stage: Any, methods: list[str], seeds: list[int]) -> Any:
+        made.append((methods, seeds))
+        scores = {
+            task: {
+                name: [value * (1 + seed / 10) for seed in seeds] for name in (*methods, "blind")
+            }
+            for task, value in ACCURACY.items()
+        }
+        return run.DemoResult(scores, 1.25, out, out, out / methods[0], out / "examples.png")
+
+    monkeypatch.setattr(run, "run_demo", train_nothing)
+    monkeypatch.setattr(
+        importlib.import_module("vl_lst.cli.demo"),
+        "build_page",
+        lambda *_arguments, **_options: (None, b"a page"),
+    )
+    return made
+
+
+def test_several_seeds_are_a_mean_with_its_deviation(
+    calls: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = tmp_path / "demo.json"
+    assert main(["demo", "--out", str(tmp_path), "--seeds", "0,2", "--json", str(document)]) == 0
+    assert calls == [(["lst"], [0, 2])]
+    result = json.loads(document.read_text())
+    assert result["tasks"]["vqa"] == {"lst": 77.0, "blind": 77.0}
+    assert result["standard_deviations"]["vqa"]["lst"] == pytest.approx(7 * 2**0.5)
+    assert (result["seeds"], result["seconds"]) == ([0, 2], 1.2)
+    assert "77.00 ± 9.90" in capsys.readouterr().out
+
+
+def test_one_seed_has_no_deviation(calls: list[Any], tmp_path: Path) -> None:
+    document = tmp_path / "demo.json"
+    arguments = ["demo", "--out", str(tmp_path), "--methods", "all", "--json", str(document)]
+    assert main(arguments) == 0
+    ((methods, seeds),) = calls
+    assert methods[0] == "lst", "the picture shows its examples"
+    assert sorted(methods) == method_names()
+    assert seeds == [0]
+    assert set(json.loads(document.read_text())["standard_deviations"]["gqa"].values()) == {None}
+
+
+@pytest.mark.parametrize("seeds", ["", "a", "0,", "-1", "0;1"])
+def test_seeds_are_whole_numbers(calls: list[Any], seeds: str, tmp_path: Path) -> None:
+    assert main(["demo", "--out", str(tmp_path), "--seeds", seeds]) == 2
+    assert not calls

@@ -1,0 +1,162 @@
+"""`vl-lst evaluate` as a user calls it."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from tiny_run import TinyWorld
+
+from feature_extraction.encoders.encoder import build_encoder
+from feature_extraction.extract import extract
+from vl_lst.cli import main
+from vl_lst.generation.answering import Answerer
+from vl_lst.training.session import train
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_it_writes_predictions_and_official_scores(
+    world: TinyWorld, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = tmp_path / "scores.json"
+    assert main(["evaluate", str(run), "--split", "val2014", "--json", str(scores)]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    document = json.loads(scores.read_text())
+    assert document.keys() == {"task", "split", "protocol", "metrics", "per_example"}
+    record = json.loads((run / "record.json").read_text())
+    assert document["metrics"] == record["scores"]["vqa"]["val2014"]
+
+    # The same file, scored without a model, gives the same scores.
+    predictions = run / "predictions" / "vqa-val2014.json"
+    again = tmp_path / "again.json"
+    arguments = ["score", "--task", "vqa", "--data-root", str(world.root), "--split", "val2014"]
+    assert main([*arguments, "--predictions", str(predictions), "--json", str(again)]) == 0
+    assert json.loads(again.read_text()) == document
+
+
+def test_a_predictions_folder_that_is_a_file_is_reported_before_work_begins(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(run / "predictions")
+    (run / "predictions").write_text("")
+    monkeypatch.setattr(Answerer, "answer_all", lambda *_: pytest.fail("nothing may be answered"))
+    assert main(["evaluate", str(run), "--split", "val2014"]) == 1
+    error = capsys.readouterr().err
+    assert f"cannot write {run}/predictions/vqa-val2014.json" in error
+
+
+def test_scores_are_printed_even_if_the_disk_is_full_at_the_end(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = (run / "record.json").read_bytes()
+    monkeypatch.setattr(os, "fsync", fail)
+    assert main(["evaluate", str(run), "--split", "val2014", "--json", "-"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["metrics"]["accuracy"] is not None
+    assert f"cannot write {run}" in captured.err
+    assert "no space left on the device" in captured.err
+    assert (run / "record.json").read_bytes() == before
+
+
+def test_scores_on_examples_it_trained_on_are_marked(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(run), "--split", "train2014", "--checkpoint", "last"]) == 0
+    assert "trained on 36 of the 36 examples of train2014" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--split", "val2014"]) == 0
+    assert "trained on" not in capsys.readouterr().err
+    assert "train2014" not in json.loads((run / "record.json").read_text())["scores"]["vqa"]
+
+
+def test_a_split_without_labels_gets_predictions_only(
+    world: TinyWorld, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = tmp_path / "test2015.h5"
+    extract(world.root / "images" / "test2015", features, build_encoder(world.tower, device="cpu"))
+    scores = tmp_path / "scores.json"
+    arguments = ["evaluate", str(run), "--split", "test2015", "--features", str(features)]
+    assert main([*arguments, "--json", str(scores)]) == 0
+    assert "no public labels: predictions only" in capsys.readouterr().err
+    assert json.loads(scores.read_text())["metrics"] == {"accuracy": None}
+    predictions = json.loads((run / "predictions" / "vqa-test2015.json").read_text())
+    assert [entry["question_id"] for entry in predictions] == [9000]
+
+
+def test_several_processes_are_refused(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["evaluate", str(run), "--split", "val2014"]) == 1
+    assert "evaluated in one process, but WORLD_SIZE is 2" in capsys.readouterr().err
+
+
+def test_features_with_other_settings_are_refused(
+    world: TinyWorld, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.h5"
+    encoder = build_encoder(world.tower, image_size=96, resize="letterbox", device="cpu")
+    extract(world.root / "images" / "val2014", other, encoder)
+    written = run / "predictions" / "vqa-val2014.json"
+    before = written.stat()
+    assert main(["evaluate", str(run), "--split", "val2014", "--features", str(other)]) == 1
+    message = capsys.readouterr().err
+    assert "image_size: 96 here, 64 there" in message
+    assert "resize: letterbox here, squash there" in message
+    assert written.stat() == before
+
+
+def test_missing_images_are_counted(
+    world: TinyWorld, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = str(world.train_features)
+    assert main(["evaluate", str(run), "--split", "val2014", "--features", features]) == 1
+    assert "6 of the 6 images of val2014 have no features" in capsys.readouterr().err
+
+
+def test_an_incomplete_checkpoint_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "checkpoints" / "best" / "model.safetensors").unlink()
+    assert main(["evaluate", str(run), "--split", "val2014"]) == 1
+    assert "is not complete: model.safetensors" in capsys.readouterr().err
+
+
+def test_another_backbone_is_refused(
+    world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone = shutil.copytree(world.backbone, tmp_path / "t5")
+    train(world.recipe(backbone__name=str(backbone), training__epochs=1), tmp_path / "run")
+    weights = load_file(backbone / "model.safetensors")
+    weights["shared.weight"] += 1
+    save_file(weights, backbone / "model.safetensors", {"format": "pt"})
+    assert main(["evaluate", str(tmp_path / "run"), "--split", "val2014"]) == 1
+    assert "other weights than the one the run was trained with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["empty", "missing", "broken card"])
+def test_a_folder_that_is_not_a_run_is_refused(
+    run: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if damage == "broken card":
+        (run / "model.json").write_text('{"answers": 3}')
+    else:
+        (run / "model.json" if damage == "missing" else run / "recipe.yaml").unlink()
+    assert main(["evaluate", str(run), "--split", "val2014"]) == 1
+    assert str(run) in capsys.readouterr().err
+
+
+def test_an_unknown_split_lists_the_splits(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), "--split", "validation"]) == 1
+    assert "val2014" in capsys.readouterr().err

@@ -1,0 +1,111 @@
+"""Examples on the leaderboard page, from official files and from own data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board_runs import SPLITS, write_run
+from PIL import Image
+
+from eval.leaderboard.runs import Run, find_runs
+from eval.report.examples import ExampleCard, ExampleSheet
+from vl_lst.cli._example_sheets import example_sheets, thumbnails
+from vl_lst.progress import silent
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VL_LST_CACHE", str(tmp_path / "cache"))
+
+
+def run_with(folder: Path, name: str, predictions: object, **fields: Any) -> Run:
+    run = write_run(folder, "run", **fields)
+    (run / "predictions").mkdir()
+    (run / "predictions" / name).write_text(json.dumps(predictions))
+    (found,) = find_runs(folder).runs
+    return found
+
+
+def test_captions_are_shown_with_their_references_and_not_graded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is Java needed."""
+    monkeypatch.setenv("PATH", "")
+    annotations = tmp_path / "data" / "coco" / "annotations"
+    annotations.mkdir(parents=True)
+    captions = {
+        "images": [{"id": 7, "file_name": "COCO_val2014_000000000007.jpg"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "caption": "a dog"},
+            {"id": 2, "image_id": 7, "caption": "a wet dog"},
+        ],
+    }
+    (annotations / "captions_val2014.json").write_text(json.dumps(captions))
+    run = run_with(
+        tmp_path / "runs",
+        "caption-val2014.json",
+        [{"image_id": 7, "caption": "a cat"}],
+        scores={"caption": 1.0},
+        recipe__data__root=str(tmp_path / "data"),
+    )
+    (sheet,) = example_sheets(run, SPLITS, 5)
+    (card,) = sheet.cards
+    assert (card.prompt, card.prediction, card.is_right) == ("", "a cat", None)
+    assert list(card.references) == ["a dog", "a wet dog"]
+
+
+def test_examples_of_own_data(tmp_path: Path) -> None:
+    lines = [
+        {"id": f"q{n}", "images": [f"p{n}.jpg"], "prompt": f"what is {n}?", "answers": ["a"]}
+        for n in range(30)
+    ]
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("train", "val")}
+    for path in files.values():
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = run_with(
+        tmp_path / "runs",
+        "vqa-val.json",
+        [{"id": f"q{n}", "answer": "a" if n >= 3 else "b"} for n in range(30)],
+        recipe__data__root=None,
+        recipe__data__train_file={"vqa": str(files["train"])},
+        recipe__data__validation_file={"vqa": str(files["val"])},
+    )
+    (sheet,) = example_sheets(run, {"vqa": "val"}, 10)
+    assert sheet.total == 30
+    # All three wrong ones; the others spread over the split, in its order.
+    assert [card.id for card in sheet.cards if not card.is_right] == ["q0", "q1", "q2"]
+    assert [card.id for card in sheet.cards if card.is_right] == [
+        *("q3", "q6", "q10", "q14", "q18", "q22", "q26")
+    ]
+    assert sheet.cards[0].prompt == "what is 0?"
+    assert list(sheet.cards[0].image_ids) == ["p0"]
+
+
+@pytest.mark.parametrize("root", [None, 3, "", "nowhere"])
+def test_an_unusable_data_root_is_reported(tmp_path: Path, root: object) -> None:
+    run = run_with(tmp_path, "vqa-val2014.json", [], recipe__data__root=root)
+    (sheet,) = example_sheets(run, SPLITS, 5)
+    assert not sheet.cards
+    assert sheet.note.startswith("The examples cannot be shown: ")
+
+
+def test_thumbnails_are_small(tmp_path: Path) -> None:
+    Image.effect_noise((900, 600), 50).save(tmp_path / "a.png")
+    card = ExampleCard("1", "what?", "a", ["a"], True, ["a"])
+    pictures, missing = thumbnails(tmp_path, [ExampleSheet("vqa", "val", 1, [card])], silent)
+    assert not missing
+    assert len(pictures["a"]) < 30_000
+    assert pictures["a"].startswith(b"\xff\xd8")
+
+
+def test_a_missing_image_names_the_suffixes_that_were_left_out(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "p1.png")
+    (tmp_path / "p2.jxl").write_bytes(b"x")
+    cards = [
+        ExampleCard(
+            id="1", prompt="", prediction="", references=[], is_right=None, image_ids=["p2"]
+        )
+    ]
+    _, missing = thumbnails(tmp_path, [ExampleSheet("vqa", "val", cards=cards)], silent)
+    assert missing["p2"].endswith("; left out: 1 .jxl.")

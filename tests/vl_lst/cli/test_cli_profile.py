@@ -1,0 +1,213 @@
+"""`vl-lst profile` as a user calls it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vl_lst.cli import main
+from vl_lst.cli._compared_methods import read_contenders
+from vl_lst.methods import method_names
+from vl_lst.profiling.measure import Contender
+from vl_lst.recipes import default_recipe, read_recipe_file, resolve_recipe
+
+DEMO = ["profile", "--backbone", "demo", "--batch-size", "2", "--channels", "8", "--quiet"]
+
+
+def test_profile_prints_tables_and_writes_json_and_the_plot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document, figure = tmp_path / "cost.json", tmp_path / "cost.svg"
+    arguments = [*DEMO, "--methods", "lst,full", "--steps", "2", "--device", "cpu"]
+    arguments += ["--set", "lst.reduction=2", "--json", str(document), "--plot", str(figure)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "saved for backward, by part" in printed.out
+    assert "seconds of a step" in printed.out
+    assert max(map(len, printed.out.splitlines())) <= 80
+    assert not printed.err
+    result = json.loads(document.read_text())
+    ladder, full = result["methods"]
+    assert ladder["options"]["reduction"] == 2
+    assert ladder["ratio"] == 1
+    assert full["ratio"] == pytest.approx(full["seconds"]["step"] / ladder["seconds"]["step"])
+    assert ladder["saved_bytes"]["total"] < full["saved_bytes"]["total"]
+    assert full["trainable_percent"] == 100
+    assert ladder["peak_allocated"] is None
+    assert result["workload"]["channels"] == 8
+    assert "reset after 2 warm-up steps" in result["definition"]["peak_allocated"]
+    drawn = figure.read_text()
+    assert ">lst<" in drawn
+    assert ">full<" in drawn
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
+def test_the_same_numbers_give_the_same_plot(tmp_path: Path, suffix: str) -> None:
+    arguments = [*DEMO, "--methods", "lst,side,full", "--dry-run", "--plot"]
+    files = [tmp_path / f"{name}.{suffix}" for name in "ab"]
+    for file in files:
+        assert main([*arguments, str(file)]) == 0
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_dry_run_of_the_largest_backbone_takes_seconds_and_no_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = tmp_path / "cost.json"
+    arguments = ["profile", "--backbone", "t5-3b", "--dry-run", "--methods", "lst", "--quiet"]
+    assert main([*arguments, "--backbone-precision", "nf4", "--json", str(document)]) == 0
+    result = json.loads(document.read_text())
+    (ladder,) = result["methods"]
+    assert ladder["total"] > 2_851_598_336
+    assert ladder["training_bytes"] < 12 * 2**30
+    assert result["device"] is None
+    assert "estimate" in result["definition"]
+    assert "seconds of a step" not in capsys.readouterr().out
+
+
+def test_a_recipe_sets_backbone_method_and_options(tmp_path: Path) -> None:
+    document = tmp_path / "cost.json"
+    arguments = ["profile", "--recipe", "demo", "--dry-run", "--quiet", "--json", str(document)]
+    assert main(arguments) == 0
+    result = json.loads(document.read_text())
+    assert result["backbone"] == "demo"
+    (method,) = result["methods"]
+    assert method["method"] == "lst"
+    assert method["options"]["recompute"] is False
+
+
+@pytest.mark.parametrize("backbone", ["demo", "t5-small"])
+def test_methods_have_the_settings_that_train_uses(backbone: str) -> None:
+    contenders = read_contenders("all", {}, [], source=None, backbone=backbone)
+    assert sorted(each.method for each in contenders) == method_names()
+    for each in contenders:
+        recipe = default_recipe(each.method, backbone)
+        trained = resolve_recipe(
+            read_recipe_file(recipe),
+            [("task", "vqa"), ("data.root", "/data"), ("features", ["a.h5"])]
+            + ([] if backbone == "demo" else [("backbone.name", backbone)]),
+        )
+        assert each.recipe == recipe
+        assert each.resolved() == Contender(each.method, trained.method.options).resolved()
+
+
+def test_settings_and_their_recipe_are_printed_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = tmp_path / "cost.json"
+    arguments = [*DEMO, "--methods", "lora,bitfit", "--dry-run", "--json", str(document)]
+    assert main(arguments) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for profile in json.loads(document.read_text())["methods"]:
+        name, recipe = profile["method"], f"demo-{profile['method']}"
+        options = read_recipe_file(recipe)["method"].get("options", {})
+        assert profile["recipe"] == recipe
+        assert profile["options"].items() >= options.items()
+        assert f"{name} (recipe {recipe}): " in printed
+    assert "rank=32" in printed
+
+
+def test_options_take_precedence_over_the_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document, recipe = tmp_path / "cost.json", tmp_path / "own.yaml"
+    recipe.write_text("extends: demo-lora\nmethod:\n  name: lora\n  options:\n    rank: 5\n")
+    arguments = [*DEMO, "--recipe", str(recipe), "--methods", "lora,dora", "--dry-run"]
+    assert main([*arguments, "--set", "dora.rank=7", "--json", str(document)]) == 0
+    lora, dora = json.loads(document.read_text())["methods"]
+    assert (lora["options"]["rank"], lora["recipe"]) == (5, str(recipe))
+    assert (dora["options"]["rank"], dora["recipe"]) == (7, "demo-dora")
+
+
+def test_a_recipe_may_leave_out_the_grid(tmp_path: Path) -> None:
+    recipe, document = tmp_path / "recipe.yaml", tmp_path / "cost.json"
+    recipe.write_text("visual:\n  image_order_std: 1.0\nmethod:\n  name: lst\n")
+    arguments = [*DEMO, "--recipe", str(recipe), "--dry-run", "--json", str(document)]
+    assert main(arguments) == 0
+    assert json.loads(document.read_text())["workload"]["pooled_grid"] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "lst,lts"], "no method 'lts'"),
+        (["--methods", "lst,lst"], "expected each method once"),
+        (["--methods", "lst", "--set", "lst.reduction=x"], "lst.reduction: found 'x'"),
+        (["--methods", "lst", "--set", "lst.initialisation=principal"], "lst: rungs is normalised"),
+        (["--methods", "lst", "--set", "full.x=1"], "expected METHOD.OPTION=VALUE"),
+        (["--methods", "full", "--backbone-precision", "int8"], "set backbone.precision to fp32"),
+        (["--backbone", "/no/such/folder"], "cannot load the backbone '/no/such/folder'"),
+        (["--backbone", "/no/such/folder", "--dry-run"], "no configuration of a backbone"),
+        (["--image-tokens", "50"], "cannot pool 50 feature vectors"),
+        (["--plot", "cost.gif"], "expected one of .svg, .png, .pdf"),
+    ],
+)
+def test_invalid_settings_are_one_message(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*DEMO, *arguments]) == 1
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("error:") == 1
+    assert not printed.out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("visual: [1]", "visual: found [1]; expected a mapping"),
+        ("visual: {pooled_grid: x}", "visual.pooled_grid: found 'x'; expected a whole number"),
+        ("visual: {pooled_grid: -1}", "visual.pooled_grid: found -1; expected a whole number"),
+        ("method: lst", "method: found 'lst'; expected a mapping"),
+        ("method: {name: [lst]}", "method.name: found ['lst']; expected a text"),
+        ("method: {name: lst, options: [1]}", "method.options: found [1]; expected a mapping"),
+        ("backbone: {name: 5}", "backbone.name: found 5; expected a text"),
+        ("training: 5", "training: found 5; expected a mapping"),
+        (
+            "{backbone: {name: demo}, training: {precision: fp16}}",
+            "training.precision: found 'fp16'; expected one of fp32, bf16",
+        ),
+    ],
+)
+def test_wrong_types_in_a_recipe_are_one_message(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    assert main(["profile", "--dry-run", "--recipe", str(recipe), "--quiet"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_batch_too_large_for_any_device_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    large = ["--batch-size", "65536", "--images", "100", "--image-tokens", "65536", "--grid", "0"]
+    assert main([*DEMO, "--methods", "lst", *large]) == 1
+    assert "the features of a batch have" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--dry-run", "--steps", "3"],
+        ["--dry-run", "--device", "cuda"],
+        ["--vocabulary", "100"],
+        ["--batch-size", "0"],
+        ["--precision", "fp16"],
+        ["--backbone-precision", "int4"],
+        ["--device", "tpu"],
+    ],
+)
+def test_options_that_contradict_or_do_not_exist_are_wrong_usage(
+    arguments: list[str],
+) -> None:
+    assert main([*DEMO, *arguments]) == 2
+
+
+def test_a_backbone_is_required() -> None:
+    assert main(["profile"]) == 2
+
+
+def test_examples_of_three_images_can_be_profiled(tmp_path: Path) -> None:
+    document = tmp_path / "cost.json"
+    arguments = [*DEMO, "--methods", "lst", "--set", "lst.reduction=2", "--steps", "1"]
+    assert main([*arguments, "--device", "cpu", "--images", "3", "--json", str(document)]) == 0
+    assert json.loads(document.read_text())["workload"]["images"] == 3

@@ -1,0 +1,128 @@
+"""The methods that `vl-lst profile` compares, from its options and a recipe."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vl_lst.cli._choices import REFERENCE_METHOD
+from vl_lst.errors import RecipeError
+
+if TYPE_CHECKING:
+    from vl_lst.profiling.measure import Contender
+
+__all__ = ["read_contenders", "read_profile_recipe", "require_choice"]
+
+ALL = "all"
+RECIPE_FIELDS: Mapping[str, Mapping[str, type]] = {
+    "backbone": {"name": str, "precision": str},
+    "visual": {"pooled_grid": int},
+    "method": {"name": str, "options": dict},
+    "training": {"precision": str},
+}
+TYPE_NAMES = {str: "a text", int: "a whole number above zero", dict: "a mapping"}
+Choice = TypeVar("Choice", bound=str)
+
+
+def read_profile_recipe(name: str | None) -> dict[str, Any]:
+    """Read a recipe, which may be incomplete, and check the fields that profiling uses.
+
+    Args:
+        name: Recipe file or name of a bundled recipe; `None` gives an empty recipe.
+
+    Raises:
+        RecipeError: There is no such recipe, or a field has the wrong type.
+    """
+    from vl_lst.recipes import read_recipe_file
+
+    recipe = {} if name is None else read_recipe_file(name)
+    for section, fields in RECIPE_FIELDS.items():
+        found = recipe.get(section)
+        if found is None:
+            continue
+        _require_type(name, section, found, dict)
+        for field, kind in fields.items():
+            if found.get(field) is not None:
+                _require_type(name, f"{section}.{field}", found[field], kind)
+    return recipe
+
+
+def _require_type(recipe: str | None, field: str, value: object, kind: type) -> None:
+    # Not isinstance, because bool is a subclass of int.
+    if type(value) is not kind or (isinstance(value, int) and value < 1):
+        raise RecipeError(f"{recipe}: {field}: found {value!r:.80}; expected {TYPE_NAMES[kind]}")
+
+
+def require_choice(name: str, value: object, choices: Sequence[Choice]) -> Choice:
+    """Return `value` if it is one of the choices.
+
+    Args:
+        name: Name of the setting, for the error message.
+        value: Value of an option or a recipe field.
+        choices: Allowed values.
+
+    Raises:
+        RecipeError: The value is none of the choices.
+    """
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise RecipeError(f"{name}: found {value!r:.80}; expected one of {', '.join(choices)}")
+
+
+def read_contenders(
+    methods: str | None,
+    recipe: Mapping[str, Any],
+    settings: Sequence[str],
+    *,
+    source: str | None,
+    backbone: str,
+) -> "list[Contender]":
+    """Return the methods to compare, each with the settings that `vl-lst train` would use.
+
+    Args:
+        methods: Comma-separated names, or `all`; `None` is the recipe's method, or all methods.
+        recipe: Fields of a recipe, which may be empty; its options apply to its own method.
+        settings: Overrides `METHOD.OPTION=VALUE`, which take precedence over the recipe.
+        source: Name or file of the recipe, if any.
+        backbone: Name of the backbone, which decides the bundled recipe of the other methods.
+
+    Raises:
+        RecipeError: A method is unknown or given twice, or a setting is for none of the methods.
+    """
+    from eval.recipe_fields import get_field
+    from vl_lst.methods import get_method, method_names
+    from vl_lst.profiling.measure import Contender
+    from vl_lst.recipes import default_recipe, parse_override, read_recipe_file
+    from vl_lst.recipes.fields import set_field
+
+    own = get_field(recipe, ("method", "name"))
+    if methods is None:
+        methods = own or ALL
+    names = (
+        sorted(method_names(), key=lambda name: name != REFERENCE_METHOD)
+        if methods == ALL
+        else [name.strip() for name in methods.split(",")]
+    )
+    if len(set(names)) < len(names):
+        raise RecipeError(
+            f"a method is given twice: found {', '.join(names)}, expected each method once"
+        )
+    options: dict[str, dict[str, Any]] = {}
+    sources: dict[str, str | None] = {}
+    for name in names:
+        get_method(name)
+        sources[name] = source if name == own else default_recipe(name, backbone)
+        fields = recipe if name == own else read_recipe_file(str(sources[name]))
+        # A method without a recipe of its own trains with the ladder's and its own defaults.
+        if get_field(fields, ("method", "name")) != name:
+            sources[name], fields = None, {}
+        options[name] = dict(get_field(fields, ("method", "options")) or {})
+    for setting in settings:
+        path, value = parse_override(setting)
+        method, *place = path.split(".")
+        if method not in options or not place:
+            raise RecipeError(
+                f"--set {setting}: expected METHOD.OPTION=VALUE with one of the methods "
+                f"{', '.join(names)}, such as --set {names[0]}.OPTION=VALUE"
+            )
+        set_field(options[method], place, value)
+    return [Contender(name, chosen, sources[name]) for name, chosen in options.items()]

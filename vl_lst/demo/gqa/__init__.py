@@ -1,0 +1,1 @@
+"""Questions about the shapes world in the format of GQA, with functional programs."""

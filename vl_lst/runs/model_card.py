@@ -1,0 +1,87 @@
+"""Checks that data and weights are those a model was built from, as `model.json` says."""
+
+import json
+from collections.abc import Collection
+
+from eval.run_files import ModelCard, TaskCard
+from feature_extraction.errors import StoreError
+from feature_extraction.spec import FeatureSpec
+from vl_lst.errors import CheckpointError
+
+__all__ = [
+    "feature_spec_of",
+    "require_same_backbone",
+    "require_same_features",
+    "require_same_model",
+    "require_same_tasks",
+]
+
+
+def feature_spec_of(card: ModelCard) -> FeatureSpec:
+    """Return the spec of the features that a model was trained on."""
+    return FeatureSpec.from_json(json.dumps(card.feature_spec))
+
+
+def require_same_features(card: ModelCard, found: FeatureSpec) -> None:
+    """Refuse features that were extracted with other settings.
+
+    Raises:
+        StoreError: The specs differ; the message lists all differences.
+    """
+    differences = found.differences(feature_spec_of(card))
+    if differences:
+        raise StoreError(
+            "the features were extracted with other settings than those of the run: "
+            f"{'; '.join(differences)} (here: the given file, there: the run). Extract the "
+            "features again with the run's settings, or train a new run on them."
+        )
+
+
+def require_same_tasks(card: ModelCard, tasks: Collection[str]) -> None:
+    """Refuse a model card whose tasks are not those of the run's recipe.
+
+    Raises:
+        CheckpointError: The tasks differ.
+    """
+    if card.tasks.keys() != set(tasks):
+        raise CheckpointError(
+            f"the run's model.json belongs to another run: found the tasks {', '.join(card.tasks)},"
+            f" expected {', '.join(tasks)}. Copy the run again."
+        )
+
+
+def require_same_backbone(card: ModelCard, name: str, fingerprint: str) -> None:
+    """Refuse a backbone with other weights.
+
+    Raises:
+        CheckpointError: The fingerprints differ.
+    """
+    if fingerprint != card.backbone_fingerprint:
+        raise CheckpointError(
+            f"the backbone {name} has other weights than the one the run was trained with: found "
+            f"SHA-256 {fingerprint[:12]}, expected {card.backbone_fingerprint[:12]}. Restore the "
+            "original weights."
+        )
+
+
+def require_same_model(saved: ModelCard, found: ModelCard) -> None:
+    """Refuse to resume a run whose data, features or backbone have changed.
+
+    Args:
+        saved: Model card in the run's folder.
+        found: Model card of the model that was built now.
+
+    Raises:
+        CheckpointError: Backbone, tasks, training or validation examples, or answers differ.
+        StoreError: The features differ.
+    """
+    require_same_tasks(saved, found.tasks)
+    require_same_features(saved, feature_spec_of(found))
+    require_same_backbone(saved, "of this recipe", found.backbone_fingerprint)
+    for task, before in saved.tasks.items():
+        for name in TaskCard.model_fields:
+            if getattr(before, name) != getattr(found.tasks[task], name):
+                raise CheckpointError(
+                    f"the data of {task} have changed since the run started ({name} differs), so "
+                    "it cannot be resumed exactly. Restore them, or choose another --out."
+                )
