@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from eval.outputs import OUT_OF_SPACE
 from eval.regular_files import file_kind
 from feature_extraction.errors import FeatureError, LockError, StoreError
 from feature_extraction.sizes import format_bytes
@@ -28,7 +29,6 @@ __all__ = [
     "write_error",
 ]
 
-OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Errors of file systems without locks, such as NFS without a lock daemon.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 # Setting this variable to 1 turns locks off.

@@ -367,11 +367,9 @@ class StoreWriter:
         try:
             yield
         except OSError as error:
-            done = int((self.status != Status.PENDING).sum())
-            kept = (
-                f"{done:,} of {len(self._image_ids):,} images are done and kept in {self._folder}."
-            )
-            raise write_error(self._out, error, kept) from error
+            done, images = int((self.status != Status.PENDING).sum()), len(self.status)
+            kept = f"{done:,} of {images:,} images are done and kept in {self._folder}."
+            raise write_error(self._out, error, kept if done else "") from error
 
 
 def _parse(model: type[Line], line: bytes) -> Line | None:

@@ -1,4 +1,4 @@
-"""Shards of one small extraction, and what they hold when they are read as one."""
+"""Shards of one small extraction, and a check of what they contain when read as one."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ FEATURES[3] = 0  # image3 failed
 def write(
     path: Path, rows: range, shard: tuple[int, int] | None = None, spec: FeatureSpec = SPEC
 ) -> Path:
-    """Write the images of `rows`, as shard `(number, count)` of all where that is given."""
+    """Write the images of `rows`, optionally as shard `(number, count)` of all images."""
     record = None
     if shard is not None:
         record = ShardRecord(
@@ -30,20 +30,20 @@ def write(
             images=len(IDS),
             image_ids_sha256=image_list_sha256(IDS),
         )
-    with StoreWriter(path, spec, [IDS[row] for row in rows], record) as partial:
+    with StoreWriter(path, spec, [IDS[row] for row in rows], record) as writer:
         batch = Batch(
             start=0,
             features=FEATURES[rows.start : rows.stop],
             image_size=np.array([(0, 0) if row == 3 else (row, row + 1) for row in rows], np.int32),
             reasons=["it is empty" if row == 3 else "" for row in rows],
         )
-        partial.write(batch)
-        partial.finish()
+        writer.write(batch)
+        writer.finish()
     return path
 
 
 def write_shards(folder: Path) -> list[Path]:
-    """Write all images in three shards."""
+    """Write all images as three shards."""
     cuts = [range(0, 2), range(2, 5), range(5, 7)]
     return [
         write(folder / f"val.shard-{number}-of-3.h5", rows, (number, 3))

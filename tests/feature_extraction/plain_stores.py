@@ -1,4 +1,4 @@
-"""Stores of random numbers, written in a moment."""
+"""Small stores with random features."""
 
 from pathlib import Path
 
@@ -34,11 +34,11 @@ def features_of(count: int, seed: int = 0) -> np.ndarray:
 
 
 def write_store(path: Path, image_ids: list[str], spec: FeatureSpec = SPEC, seed: int = 0) -> Path:
-    """Write a store in which the image called `bad`, if any, failed."""
+    """Write a store. An image called `bad` has failed."""
     reasons = ["it is broken, é" if image_id == "bad" else "" for image_id in image_ids]
     sizes = np.arange(2 * len(image_ids), dtype=np.int32).reshape(-1, 2)
-    with StoreWriter(path, spec, image_ids) as partial:
+    with StoreWriter(path, spec, image_ids) as writer:
         features = features_of(len(image_ids), seed)
-        partial.write(Batch(start=0, features=features, image_size=sizes, reasons=reasons))
-        partial.finish()
+        writer.write(Batch(start=0, features=features, image_size=sizes, reasons=reasons))
+        writer.finish()
     return path

@@ -40,7 +40,7 @@ exporting.export_features(
 
 
 def write_store(path: Path, image_ids: list[str]) -> FeatureStore:
-    """Write a store in which the image called `bad`, if any, failed."""
+    """Write a store. An image called `bad` has failed."""
     values = np.random.default_rng(0).normal(size=(len(image_ids), 6, 10)).astype(np.float16)
     with StoreWriter(path, SPEC, image_ids) as writer:
         writer.write(

@@ -216,7 +216,7 @@ class TestDamage:
         with pytest.raises(StoreError, match="copy it again"):
             FeatureStore(path)
 
-    def test_flipped_bytes_end_in_numbers_or_a_store_error(self, path: Path) -> None:
+    def test_flipped_bytes_give_values_or_a_store_error(self, path: Path) -> None:
         original, generator = path.read_bytes(), np.random.default_rng(4)
         metadata = [*range(1024), *range(len(original) - 6000, len(original))]
         for _ in range(60):
@@ -335,7 +335,7 @@ def without_features(path: Path) -> Iterator[h5py.File]:
         ((4, 6, 11), (1, 6, 11), "incomplete"),
     ],
 )
-def test_absurd_shapes_are_refused(
+def test_impossible_shapes_are_refused(
     path: Path,
     without_features: h5py.File,
     shape: tuple[int, ...],

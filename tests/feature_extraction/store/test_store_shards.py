@@ -67,7 +67,7 @@ class TestExtraction:
         assert listed == list(whole.listed_ids)
         assert whole.shard is None
 
-    def test_a_finished_shard_is_left_alone_and_a_new_folder_is_noticed(
+    def test_a_finished_shard_is_unchanged_and_a_changed_folder_is_detected(
         self, files: list[ImageFile], encoder: Encoder, tmp_path: Path
     ) -> None:
         def work(found: list[ImageFile], batch_size: int = 3) -> int:
