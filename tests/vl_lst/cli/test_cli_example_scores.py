@@ -23,7 +23,7 @@ def run(trained: Path, world: TinyWorld, tmp_path: Path) -> Run:
 def verdicts(run: Run) -> list[bool | None]:
     (sheet,) = example_sheets(run, SPLITS, 100)
     assert not sheet.note
-    return [card.right for card in sheet.cards]
+    return [card.is_right for card in sheet.cards]
 
 
 def change_scores(run: Run, value: float) -> Path:
