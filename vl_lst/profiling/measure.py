@@ -19,7 +19,7 @@ from vl_lst.devices import arithmetic
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig
-from vl_lst.profiling.estimate import WithoutData
+from vl_lst.profiling.estimate import DatalessMode
 from vl_lst.profiling.shapes import backbone_config, random_backbone
 from vl_lst.profiling.steps import (
     LOSS_AVERAGE,
@@ -179,7 +179,7 @@ class _Bench:
     def __init__(self, settings: ProfileSettings) -> None:
         self._settings = settings
         self._visual = settings.workload.visual()
-        self._dataless = WithoutData() if settings.estimate else None
+        self._dataless = DatalessMode() if settings.estimate else None
         # Methods change the backbone they are attached to, so each gets a copy of this one; without
         # data it is as soon built anew.
         self._backbone = None if self._dataless else self._load_backbone()
