@@ -17,7 +17,7 @@ from feature_extraction.cores import usable_cores
 from feature_extraction.store.store import FeatureReader
 from tasks import Example, ExampleTable, Task
 from vl_lst.backbones.backbone import IGNORED
-from vl_lst.backbones.texts import Texts
+from vl_lst.backbones.tokenizer import CachingTokenizer as Texts
 from vl_lst.data.order import ExampleKey, StepKeys, uniform
 from vl_lst.models.batch import Batch, unique_rows
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from feature_extraction.store.store import FeatureReader
 from tasks import ExampleTable, Task
-from vl_lst.backbones.texts import Texts
+from vl_lst.backbones.tokenizer import CachingTokenizer as Texts
 from vl_lst.data.batches import (
     AnswerScores,
     Batches,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tasks import ExampleTable, Task
 from tasks._answers import answer_coverage, coverage_text
-from vl_lst.backbones.texts import Texts
+from vl_lst.backbones.tokenizer import CachingTokenizer as Texts
 from vl_lst.data.examples import answer_list_file
 from vl_lst.data.task_data import TaskExamples
 from vl_lst.recipes import Recipe

@@ -12,7 +12,7 @@ from tasks import get_task
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
-from vl_lst.backbones.texts import Texts
+from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.errors import ModelError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig, VisualConfig
@@ -39,7 +39,7 @@ class BuiltModel:
 
     model: VisionLanguageModel[Any]
     trainable: dict[str, nn.Parameter]
-    texts: Texts
+    texts: CachingTokenizer
     fingerprint: str
     precision: BackbonePrecision
 
@@ -102,7 +102,9 @@ def build_model(
         },
         precision=precision,
     )
-    return BuiltModel(model, trainable, Texts(loaded.tokenizer), loaded.fingerprint, precision)
+    return BuiltModel(
+        model, trainable, CachingTokenizer(loaded.tokenizer), loaded.fingerprint, precision
+    )
 
 
 def _images_per_example(task: str) -> int:

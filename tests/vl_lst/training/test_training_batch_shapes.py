@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tasks import Example, Task, get_task, task_names
 from vl_lst.backbones.backbone import IGNORED
-from vl_lst.backbones.texts import Texts
+from vl_lst.backbones.tokenizer import CachingTokenizer as Texts
 from vl_lst.data.batches import AnswerScores, Batches, SampledAnswers, Targets
 from vl_lst.models.batch import Batch
 

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from feature_extraction.store.store import open_features
 from tasks import Example, get_task
 from vl_lst.backbones.backbone import IGNORED
-from vl_lst.backbones.texts import Texts
+from vl_lst.backbones.tokenizer import CachingTokenizer as Texts
 from vl_lst.data.batches import (
     AnswerScores,
     Batches,

@@ -18,7 +18,7 @@ from tiny_run import COLOURS, TinyWorld, tiny_world
 from eval.errors import InputError
 from tasks import Example, get_task
 from vl_lst.backbones.loading import load_backbone
-from vl_lst.backbones.texts import Texts
+from vl_lst.backbones.tokenizer import CachingTokenizer as Texts
 from vl_lst.data.examples import task_of
 from vl_lst.data.task_data import batch_task, load_examples, text_samples
 from vl_lst.data.text_limits import count_losses, list_losses, split_notes

@@ -1,4 +1,4 @@
-"""Texts to token ids and back, each distinct text tokenised once.
+"""Tokenizer that caches the token ids of each text.
 
 R texts, X tokens.
 """
@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Texts", "pad_rows"]
+__all__ = ["CachingTokenizer", "pad_rows"]
 
 # Questions repeat: VQA v2's 440,000 training questions are 150,000 distinct ones.
 CACHED_TEXTS = 2**17
 
 
-class Texts:
-    """A tokenizer with a memory; pickles without what it remembers.
+class CachingTokenizer:
+    """Hugging Face tokenizer with a cache; pickles without the cache.
 
     Args:
-        tokenizer: A Hugging Face tokenizer with padding and end-of-sequence tokens.
+        tokenizer: Hugging Face tokenizer with padding and end-of-sequence tokens.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -28,25 +28,25 @@ class Texts:
         self.pad_token_id = int(tokenizer.pad_token_id)
         self.eos_token_id = int(tokenizer.eos_token_id)
         self.unk_token_id: int | None = getattr(tokenizer, "unk_token_id", None)
-        self._remembered = lru_cache(CACHED_TEXTS)(self._tokenise)
+        self._cached = lru_cache(CACHED_TEXTS)(self._tokenise)
 
-    def encode(self, text: str, most_tokens: int) -> tuple[int, ...]:
-        """Token ids of a text, cut to `most_tokens` of which the last is end-of-sequence."""
-        return (*self._remembered(text)[: most_tokens - 1], self.eos_token_id)
+    def encode(self, text: str, max_tokens: int) -> tuple[int, ...]:
+        """Return the token ids of a text, at most `max_tokens`, ending with end-of-sequence."""
+        return (*self._cached(text)[: max_tokens - 1], self.eos_token_id)
 
-    def encode_all(self, texts: Sequence[str], most_tokens: int, *, padding: int) -> Tensor:
-        """Token ids [R, X] of several texts, `padding` behind each."""
-        return pad_rows([self.encode(text, most_tokens) for text in texts], padding=padding)
+    def encode_all(self, texts: Sequence[str], max_tokens: int, *, padding: int) -> Tensor:
+        """Return the token ids [R, X] of several texts, padded on the right with `padding`."""
+        return pad_rows([self.encode(text, max_tokens) for text in texts], padding=padding)
 
     def tokenise_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of several texts at once, uncut, without end-of-sequence, not remembered."""
+        """Return the token ids of several texts, untruncated, uncached, without end-of-sequence."""
         ids: list[list[int]] = self._tokenizer(
             list(texts), add_special_tokens=False, verbose=False
         ).input_ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of generated token ids, special tokens left out."""
+        """Return the text of generated token ids, without special tokens."""
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         return text.strip()
 
@@ -57,12 +57,12 @@ class Texts:
         self.__init__(state["_tokenizer"])  # type: ignore[misc]
 
     def _tokenise(self, text: str) -> tuple[int, ...]:
-        # Not verbose: it would warn of lengths that are cut here, or that T5 has no limit for.
+        # Without `verbose=False` it warns about lengths that are truncated above.
         ids = self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         return tuple(ids)
 
 
 def pad_rows(rows: Sequence[Sequence[int]], *, padding: int) -> Tensor:
-    """Stack rows [R, X] of different lengths, `padding` behind the shorter ones."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows])
+    """Stack rows of different lengths into [R, X], padded on the right with `padding`."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows])
