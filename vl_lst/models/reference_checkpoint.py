@@ -17,7 +17,7 @@ from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.errors import CheckpointError
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
 from vl_lst.models.ladder.model import LadderModel
-from vl_lst.models.ladder.rungs import Rungs
+from vl_lst.models.ladder.rungs import LinearRungs
 from vl_lst.models.ladder.side_block import SideBlock
 
 __all__ = [
@@ -96,7 +96,7 @@ def _stack_pieces(model: LadderModel, stack: str) -> Iterator[ReferencePiece]:
         yield ReferencePiece(
             f"{ours}.first_rung.{kind}", None, f"{stack}.side_first_downsample.{kind}"
         )
-        for row, layer in enumerate(side.layers if isinstance(side.rungs, Rungs) else ()):
+        for row, layer in enumerate(side.layers if isinstance(side.rungs, LinearRungs) else ()):
             yield ReferencePiece(
                 f"{ours}.rungs.{kind}",
                 slice(row, row + 1),

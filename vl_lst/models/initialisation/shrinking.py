@@ -24,7 +24,7 @@ from torch import Tensor
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.models.initialisation.pruning import PrunedBackbone, initialise_side_network
 from vl_lst.models.ladder.model import LadderModel
-from vl_lst.models.ladder.rungs import Rungs
+from vl_lst.models.ladder.rungs import LinearRungs
 
 __all__ = [
     "Basis",
@@ -177,8 +177,8 @@ def initialise_coherently(
     pruned = shrink_backbone(state, bases, config, reduction, importance)
     written = initialise_side_network(model, pruned)
     for stack, side in (("encoder", model.side.encoder), ("decoder", model.side.decoder)):
-        places: dict[str, torch.nn.Linear | Rungs] = {"first_rung": side.first_rung}
-        if isinstance(side.rungs, Rungs):
+        places: dict[str, torch.nn.Linear | LinearRungs] = {"first_rung": side.first_rung}
+        if isinstance(side.rungs, LinearRungs):
             places["rungs"] = side.rungs
         for place, module in places.items():
             module.weight.copy_(bases[stack].projection_RD)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vl_lst.backbones.backbone import BackboneCache, EncoderTaps, FrozenBackbone
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
+from vl_lst.models.ladder.rungs import RungBuilder
 from vl_lst.models.ladder.side_network import LadderSideNetwork, SideCache
 from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel
 
@@ -91,8 +92,10 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
     Args:
         backbone: Runs without autograd; reads text only.
         visual: How image features become tokens of the side network.
-        ladder: The side network.
-        head: See `VisionLanguageModel`.
+        ladder: Settings of the side network.
+        head: See `VisionLanguageModel.add_heads`.
+        build_rungs: Builds the rungs and gates of each stack; by default those that `ladder`
+            describes.
     """
 
     backbone: FrozenBackbone
@@ -105,9 +108,10 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
         visual: VisualConfig,
         ladder: LadderConfig,
         head: HeadConfig | Mapping[str, HeadConfig],
+        build_rungs: RungBuilder | None = None,
     ) -> None:
         super().__init__(backbone, visual=visual)
-        self.side = LadderSideNetwork(backbone, ladder)
+        self.side = LadderSideNetwork(backbone, ladder, build_rungs)
         self.add_heads(head, width=self.side.shape.width)
 
     def trainable(self) -> dict[str, nn.Parameter]:
