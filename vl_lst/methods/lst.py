@@ -1,6 +1,7 @@
 """Ladder Side-Tuning (Sung, Cho and Bansal 2022, arXiv 2206.06522)."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, Self
 
@@ -22,6 +23,7 @@ from vl_lst.models.initialisation.shrinking import (
     selected_bases,
 )
 from vl_lst.models.ladder.model import LadderModel
+from vl_lst.models.ladder.rungs import Gates, Rungs, StackSizes, build_rungs
 from vl_lst.models.vision_language_model import VisionLanguageModel
 
 __all__ = ["METHOD", "LadderOptions", "LadderSideTuning"]
@@ -80,8 +82,17 @@ class LadderSideTuning(Method):
         """Build the side network beside `backbone`."""
         assert isinstance(options, LadderOptions)
         backbone.train_with_dropout(options.backbone_dropout)
-        ladder = LadderConfig(**options.model_dump(include=set(LadderConfig.model_fields)))
-        return LadderModel(backbone, visual=visual, ladder=ladder, head=heads)
+        return LadderModel(
+            backbone,
+            visual=visual,
+            ladder=LadderConfig(**options.model_dump(include=set(LadderConfig.model_fields))),
+            head=heads,
+            build_rungs=partial(self.build_rungs, options=options),
+        )
+
+    def build_rungs(self, sizes: StackSizes, options: LadderSettings) -> tuple[Rungs, Gates]:
+        """Build the rungs and gates of one stack; a variant of the ladder returns its own."""
+        return build_rungs(sizes, options)
 
     def initialise(
         self,

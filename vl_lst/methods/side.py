@@ -4,6 +4,7 @@ All it reads of the backbone is the embedding and, to generate, the output layer
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,13 +66,6 @@ class _NoGates(Gates):
         return states_BQR
 
 
-def _no_rungs(sizes: StackSizes) -> tuple[Rungs, Gates]:
-    # Advances the random generator as a ladder does, so that both methods start with the same
-    # blocks at the same seed.
-    LinearRungs(sizes)
-    return _NoRungs(), _NoGates()
-
-
 class SideTuning(LadderSideTuning):
     """Side network that reads no layer of the backbone."""
 
@@ -92,8 +86,15 @@ class SideTuning(LadderSideTuning):
             # Without rungs, the embeddings need no common scale with them.
             ladder=LadderConfig(**options.model_dump(), rungs="linear"),
             head=heads,
-            build_rungs=_no_rungs,
+            build_rungs=partial(self.build_rungs, options=options),
         )
+
+    def build_rungs(self, sizes: StackSizes, options: BaseModel) -> tuple[Rungs, Gates]:
+        """Build neither rungs nor gates."""
+        # Advances the random generator as a ladder does, so that both methods start with the same
+        # blocks at the same seed.
+        LinearRungs(sizes)
+        return _NoRungs(), _NoGates()
 
     def initialise(
         self,
