@@ -81,7 +81,7 @@ class LadderSideTuning(Method):
     ) -> LadderModel:
         """Build the side network beside `backbone`."""
         assert isinstance(options, LadderOptions)
-        backbone.train_with_dropout(options.backbone_dropout)
+        backbone.enable_dropout(options.backbone_dropout)
         return LadderModel(
             backbone,
             visual=visual,

@@ -1,4 +1,4 @@
-"""Settings of the parts of a model; a recipe fills them, a checkpoint's recipe rebuilds them."""
+"""Settings of the parts of a model."""
 
 from dataclasses import dataclass
 from math import inf
@@ -24,18 +24,21 @@ Layers = tuple[Annotated[int, Field(ge=0)], ...] | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisualConfig:
-    """How image features become tokens.
+    """Settings of the visual embedding.
 
     Args:
-        channels: Width of one feature vector (2048 for the RN101 grid).
-        tokens: Feature vectors per image as stored (49).
-        grids: Grids they are of, one after the other: more than one where features were made of
-            several crops of each image.
-        pooled_grid: Side of the square grid that each stored grid is max-pooled to; 6 turns
-            7x7 = 49 into 36 tokens as in the paper. `None` keeps the tokens as they are.
-        max_images: Images one example may hold (2 for NLVR2).
-        image_order_std: Initial scale of the embedding that tells images apart. It is the same
-            vector on all tokens of an image: at the reference's 1.0 it drowns their features.
+        channels: Width of a feature vector (2048 for the RN101 grid).
+        tokens: Stored feature vectors per image (49 for a 7x7 grid).
+        grids: Number of square grids among them, one after the other; more than 1 if features come
+            from several crops per image.
+        pooled_grid: Side of the square grid to which each stored grid is max-pooled; 6 turns
+            7x7 = 49 into 36 tokens, as in the paper. `None` disables pooling.
+        max_images: Maximum number of images per example (2 for NLVR2).
+        image_order_std: Initial standard deviation of the image-order embedding, one vector per
+            image that is added to all its tokens. At the reference's 1.0 it dominates the features.
+
+    Raises:
+        ModelError: A value is out of range, or the features cannot be pooled.
     """
 
     channels: int
@@ -70,11 +73,14 @@ class VisualConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadConfig:
-    """What turns a decoder's states into answers.
+    """Settings of a head, which turns decoder states into answers.
 
     Args:
-        kind: "classify" over a closed list of answers, or "generate" with the vocabulary.
-        answers: Length of the answer list; 0 when generating.
+        kind: `classify` picks from a closed answer list; `generate` writes free text.
+        answers: Length of the answer list; 0 for `generate`.
+
+    Raises:
+        ModelError: The kind does not exist, or the length does not fit it.
     """
 
     kind: Literal["classify", "generate"]
@@ -85,12 +91,12 @@ class HeadConfig:
             raise ModelError(f"the head is {self.kind!r:.60}: expected 'classify' or 'generate'")
         if not isinstance(self.answers, int):
             raise ModelError(
-                f"answers of a head is {self.answers!r:.60}: expected how many there are"
+                f"answers of a head is {self.answers!r:.60}: expected the number of answers"
             )
         if (self.kind == "classify") != (self.answers > 0):
             raise ModelError(
-                f"a head that is to {self.kind} got {self.answers} answers: classifying needs "
-                "at least one, generating none"
+                f"a head to {self.kind} was given {self.answers} answers: expected at least 1 "
+                "for classify, 0 for generate"
             )
 
 

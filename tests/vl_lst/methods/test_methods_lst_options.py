@@ -99,7 +99,7 @@ def test_equal_prompts_do_not_share_dropout(make_backbone, make_batch, monkeypat
 
 def test_unsharing_prompts_changes_nothing(make_model, make_batch) -> None:
     model, batch = make_model(), make_batch()
-    unshared = batch.unshared()
+    unshared = batch.unshare()
     assert len(unshared.prompt_ids_UT) == len(batch)
     torch.testing.assert_close(model(unshared), model(batch))
-    assert replace(batch, pair_rows_P=None, pair_index_B=None).unshared().pair_rows_P is None
+    assert replace(batch, pair_rows_P=None, pair_index_B=None).unshare().pair_rows_P is None

@@ -172,7 +172,7 @@ def test_principal_directions_are_orthonormal_and_hold_most_of_the_states(make_m
 
 def test_fisher_and_principal_leave_the_backbone_as_it_was(make_backbone) -> None:
     backbone = make_backbone()
-    backbone.train_with_dropout(0.5)
+    backbone.enable_dropout(0.5)
     backbone.train()
     before = {name: p.clone() for name, p in backbone.model.state_dict().items()}
     first, second = (fisher_importance(backbone, texts(2)) for _ in range(2))

@@ -291,6 +291,6 @@ def test_custom_gates_see_the_backbone_state_and_the_side_state(
         trainable = model.trainable()
         assert "side.decoder.gates.down.weight" in trainable
         gradients.append([parameter.grad for parameter in trainable.values()])
-        torch.testing.assert_close(model(batch.unshared()), loss)
+        torch.testing.assert_close(model(batch.unshare()), loss)
     for recomputed, saved in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, saved)
