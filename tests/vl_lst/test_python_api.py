@@ -77,7 +77,7 @@ def test_a_batch_says_what_it_lacks(
 def test_a_head_of_another_kind_is_refused() -> None:
     with pytest.raises(ModelError, match="'classification': expected 'classify' or 'generate'"):
         HeadConfig(kind="classification")
-    with pytest.raises(ModelError, match="expected how many there are"):
+    with pytest.raises(ModelError, match="expected the number of answers"):
         HeadConfig(kind="classify", answers=["yes", "no"])
 
 

@@ -53,7 +53,9 @@ class VisualConfig:
             require_whole(f"{name} of a VisualConfig", getattr(self, name), minimum=1)
         if self.pooled_grid is not None:
             require_whole("pooled_grid of a VisualConfig", self.pooled_grid, minimum=1)
-        require_number("image_order_std of a VisualConfig", self.image_order_std, below=inf)
+        require_number(
+            "image_order_std of a VisualConfig", self.image_order_std, minimum=0, below=inf
+        )
         side = round((self.tokens / self.grids) ** 0.5)
         if self.pooled_grid is not None and (
             side * side * self.grids != self.tokens or side < self.pooled_grid

@@ -74,10 +74,10 @@ def first_norm(model: JointModel) -> nn.Parameter:
     ("choose", "words"),
     [
         (lambda model: iter(()), "yields nothing"),
-        (lambda model: iter(["shared.weight"]), "yields something that is no parameter"),
+        (lambda model: iter(["shared.weight"]), "yields something that is not a parameter"),
         (
             lambda model: iter([nn.Parameter(torch.ones(1))]),
-            "yields something that is no parameter",
+            "yields something that is not a parameter",
         ),
     ],
 )
