@@ -1,5 +1,7 @@
 """The number of trainable parameters on T5-base equals the paper's."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
@@ -21,29 +23,26 @@ COUNTS = {
 T5_BASE = T5Config(vocab_size=32200, d_model=768, d_ff=3072, d_kv=64, num_heads=12, num_layers=12)
 
 
-@pytest.mark.parametrize("name", COUNTS)
-def test_trainable_parameters_equal_the_papers(name: str) -> None:
+def build(name: str) -> Any:
+    """Build a model on the meta device."""
     method = get_method(name)
     with torch.device("meta"):
-        model = method.attach(
+        return method.attach(
             FrozenBackbone(T5ForConditionalGeneration(T5_BASE)),
             method.options(),
             visual=VisualConfig(channels=2048, tokens=49),
             heads={"vqa": HeadConfig(kind="generate")},
         )
-    trainable = sum(parameter.numel() for parameter in method.trainable(model).values())
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_trainable_parameters_equal_the_papers(name: str) -> None:
+    model = build(name)
+    trainable = sum(p.numel() for p in get_method(name).trainable(model).values())
     total = sum(parameter.numel() for parameter in model.parameters())
     assert (trainable, round(100 * trainable / total, 2)) == COUNTS[name]
 
 
 @pytest.mark.parametrize("name", ["dora", "ia3", "side"])
 def test_methods_beyond_the_paper_build_on_the_meta_device(name: str) -> None:
-    method = get_method(name)
-    with torch.device("meta"):
-        model = method.attach(
-            FrozenBackbone(T5ForConditionalGeneration(T5_BASE)),
-            method.options(),
-            visual=VisualConfig(channels=2048, tokens=49),
-            heads={"vqa": HeadConfig(kind="generate")},
-        )
-    assert all(parameter.is_meta for parameter in model.parameters())
+    assert all(parameter.is_meta for parameter in build(name).parameters())

@@ -6,7 +6,7 @@ L answer tokens, K layers with a rung, X rung width, D backbone width, R side wi
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,16 @@ def _selected_layers(chosen: Sequence[int] | None, depth: int, stack: str) -> tu
 
 
 class _SideStack(nn.Module):
-    """Common part of the side encoder and the side decoder."""
+    """Common part of the side encoder and the side decoder.
+
+    Args:
+        backbone: Backbone that is tapped; only its sizes are used.
+        shape: Sizes of the side network.
+        config: Settings.
+        build: Builds the rungs and gates.
+    """
+
+    is_decoder: ClassVar[bool]
 
     def __init__(
         self,
@@ -70,16 +79,18 @@ class _SideStack(nn.Module):
         shape: SideShape,
         config: LadderConfig,
         build: RungBuilder,
-        *,
-        decoder: bool,
     ) -> None:
         super().__init__()
-        depth = backbone.decoder_depth if decoder else backbone.encoder_depth
-        chosen = config.decoder_layers if decoder else config.encoder_layers
-        self.layers = _selected_layers(chosen, depth, "decoder" if decoder else "encoder")
+        if self.is_decoder:
+            depth = backbone.decoder_depth
+            self.layers = _selected_layers(config.decoder_layers, depth, "decoder")
+        else:
+            depth = backbone.encoder_depth
+            self.layers = _selected_layers(config.encoder_layers, depth, "encoder")
         self.recompute = config.recompute
         self.after_block = config.rung_place == "after_block"
         self.normalises = config.rungs == "normalised"
+        self.projects_image = config.image_rungs == "projection"
         self.epsilon = shape.epsilon
         self.first_rung = nn.Linear(backbone.width, shape.width)
         self.rungs, self.gates = build(
@@ -91,9 +102,9 @@ class _SideStack(nn.Module):
             shape.heads,
             buckets=int(backbone.config.relative_attention_num_buckets),
             max_distance=int(backbone.config.relative_attention_max_distance),
-            bidirectional=not decoder,
+            bidirectional=not self.is_decoder,
         )
-        self.blocks = nn.ModuleList(SideBlock(shape, decoder=decoder) for _ in self.layers)
+        self.blocks = nn.ModuleList(SideBlock(shape, decoder=self.is_decoder) for _ in self.layers)
         self.final_norm = RootMeanSquareNorm(shape.width, eps=shape.epsilon)
         self.dropout = nn.Dropout(shape.dropout)
 
@@ -109,7 +120,7 @@ class _SideStack(nn.Module):
             return F.rms_norm(states_D, states_D.shape[-1:], eps=self.epsilon)
         return states_D
 
-    def climb(
+    def apply_layer(
         self,
         row: int,
         states_BQR: Tensor,
@@ -119,7 +130,7 @@ class _SideStack(nn.Module):
         memory_mask_B11S: Tensor | None = None,
         cache: KeyValues | None = None,
     ) -> Tensor:
-        """Mix a rung into the residual stream, before or after the block of its layer.
+        """Apply the block of a layer and mix its rung into the residual stream before or after it.
 
         Args:
             row: Index into `layers`.
@@ -136,8 +147,8 @@ class _SideStack(nn.Module):
             if self.after_block:
                 mixed: Tensor = self.gates(layer, rung, block(states, *rest))
                 return mixed
-            climbed: Tensor = block(self.gates(layer, rung, states), *rest)
-            return climbed
+            applied: Tensor = block(self.gates(layer, rung, states), *rest)
+            return applied
 
         arguments = (states_BQR, rung_BTX, bias_BHQS, memory, memory_mask_B11S)
         if self.recompute and torch.is_grad_enabled():
@@ -147,20 +158,9 @@ class _SideStack(nn.Module):
 
 
 class SideEncoder(_SideStack):
-    """Encoder for text and image tokens; the backbone sees the text only.
+    """Encoder for text and image tokens; the backbone sees the text only."""
 
-    Args:
-        backbone: Backbone that is tapped; only its sizes are used.
-        shape: Sizes of the side network.
-        config: Settings.
-        build: Builds the rungs and gates.
-    """
-
-    def __init__(
-        self, backbone: FrozenBackbone, shape: SideShape, config: LadderConfig, build: RungBuilder
-    ) -> None:
-        super().__init__(backbone, shape, config, build, decoder=False)
-        self.projects_image = config.image_rungs == "projection"
+    is_decoder = False
 
     def forward(
         self, taps: EncoderTaps, prompt_index_B: Tensor, image_tokens_BVD: Tensor
@@ -193,24 +193,14 @@ class SideEncoder(_SideStack):
             rung_BTX = rungs_KUTX[row].index_select(0, prompt_index_B)
             if image_rungs_KBVX is not None:
                 rung_BTX = torch.cat((rung_BTX, image_rungs_KBVX[row]), 1)
-            states_BSR = self.climb(row, states_BSR, rung_BTX, bias_BHSS)
+            states_BSR = self.apply_layer(row, states_BSR, rung_BTX, bias_BHSS)
         return self.dropout(self.final_norm(states_BSR)), mask_BS
 
 
 class SideDecoder(_SideStack):
-    """Decoder for answer tokens that attends to the side encoder.
+    """Decoder for answer tokens that attends to the side encoder."""
 
-    Args:
-        backbone: Backbone that is tapped; only its sizes are used.
-        shape: Sizes of the side network.
-        config: Settings.
-        build: Builds the rungs and gates.
-    """
-
-    def __init__(
-        self, backbone: FrozenBackbone, shape: SideShape, config: LadderConfig, build: RungBuilder
-    ) -> None:
-        super().__init__(backbone, shape, config, build, decoder=True)
+    is_decoder = True
 
     def forward(
         self,
@@ -245,9 +235,9 @@ class SideDecoder(_SideStack):
             rung_BLX = rungs_KPLX[row]
             if pair_index_B is not None:
                 rung_BLX = rung_BLX.index_select(0, pair_index_B)
-            memory = memory_BSR if cache is None else cache.memories[row]
-            past_keys = None if cache is None else cache.selves[row]
-            states_BLR = self.climb(
+            memory = memory_BSR if cache is None else cache.cross_attention[row]
+            past_keys = None if cache is None else cache.self_attention[row]
+            states_BLR = self.apply_layer(
                 row, states_BLR, rung_BLX, bias_1HLS, memory, mask_B11S, past_keys
             )
         normed_BLR: Tensor = self.dropout(self.final_norm(states_BLR))
@@ -263,28 +253,28 @@ class SideCache:
     """Keys and values of the side decoder while generating, a pair per block.
 
     Args:
-        memories: Keys and values of the side encoder's states; constant.
-        selves: Keys and values of the tokens so far; extended with each token.
+        cross_attention: Keys and values of the side encoder's states; constant.
+        self_attention: Keys and values of the tokens so far; extended with each token.
     """
 
-    def __init__(self, memories: list[KeyValues], selves: list[KeyValues]) -> None:
-        self.memories = memories
-        self.selves = selves
+    def __init__(self, cross_attention: list[KeyValues], self_attention: list[KeyValues]) -> None:
+        self.cross_attention = cross_attention
+        self.self_attention = self_attention
 
     @property
     def length(self) -> int:
         """Number of tokens so far."""
-        return self.selves[0].filled
+        return self.self_attention[0].filled
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows of the batch, in this order; a row may occur several times."""
         self.reorder(rows)
-        for entry in self.memories:
+        for entry in self.cross_attention:
             entry.select(rows)
 
     def reorder(self, rows: Tensor) -> None:
         """Do the same as `select` if every row stays within its example, as in beam search."""
-        for entry in self.selves:
+        for entry in self.self_attention:
             entry.select(rows)
 
 
