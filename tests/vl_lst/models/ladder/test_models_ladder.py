@@ -182,6 +182,11 @@ def test_unique_rows_maps_every_row() -> None:
     assert torch.equal(rows[first][index], rows)
 
 
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(ModelError, match="no field 'reducton': expected one of reduction, enc"):
+        LadderConfig(reducton=4)  # type: ignore[call-arg]
+
+
 def test_defaults_are_the_papers() -> None:
     config = LadderConfig()
     assert (config.reduction, config.gate_temperature) == (4, 0.1)
