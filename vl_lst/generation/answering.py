@@ -122,7 +122,7 @@ class Answerer:
             fitting = [ids for ids in encoded if len(ids) <= max_length]
             if not fitting:
                 raise InputError(
-                    f"no answer on the list of {task} has at most {max_length} tokens; increase "
+                    f"no answer on the list of {task} has at most {max_length} tokens; raise "
                     f"generation.max_length.{task} or remove generation.constrain_to_answers"
                 )
             vocabulary = len(self._model.backbone.vocabulary_weight)
