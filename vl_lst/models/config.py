@@ -56,9 +56,8 @@ class VisualConfig:
         require_number(
             "image_order_std of a VisualConfig", self.image_order_std, minimum=0, below=inf
         )
-        side = round((self.tokens / self.grids) ** 0.5)
         if self.pooled_grid is not None and (
-            side * side * self.grids != self.tokens or side < self.pooled_grid
+            self.grid**2 * self.grids != self.tokens or self.grid < self.pooled_grid
         ):
             grids = f" of {self.grids} crops" if self.grids > 1 else ""
             raise ModelError(
@@ -68,8 +67,13 @@ class VisualConfig:
             )
 
     @property
+    def grid(self) -> int:
+        """Side of a stored grid, if the tokens form square grids."""
+        return round((self.tokens / self.grids) ** 0.5)
+
+    @property
     def pooled_tokens(self) -> int:
-        """Tokens per image after pooling."""
+        """Number of tokens per image after pooling."""
         return self.tokens if self.pooled_grid is None else self.grids * self.pooled_grid**2
 
 
@@ -155,9 +159,9 @@ class LadderSettings(SideSettings):
 
 
 class LadderConfig(LadderSettings):
-    """Ladder settings given from Python: strict about types, and invalid ones are a `ModelError`.
+    """Ladder settings for use from Python: types are strict, and errors are `ModelError`s.
 
-    Args are those of `SideSettings` and `LadderSettings`.
+    The arguments are those of `SideSettings` and `LadderSettings`.
 
     Raises:
         ModelError: A field does not exist or has an invalid value.

@@ -18,21 +18,21 @@ BOX_NUMBERS = 5  # x1, x2, y1, y2 and the area
 ORDER_SEED = 20220613
 
 
-def pool_grid(features_BINF: Tensor, grid: int, grids: int = 1) -> Tensor:
-    """Max-pool square grids of feature vectors: [B, I, N, F] to [B, I, grids*grid*grid, F].
+def pool_grid(features_BINF: Tensor, grid: int, pooled_grid: int) -> Tensor:
+    """Max-pool square grids of feature vectors: [B, I, N, F] to [B, I, M, F].
 
     Windows overlap if the sides do not divide (7 to 6: windows of 2x2 at stride 1).
 
     Args:
-        features_BINF: Features as stored.
-        grid: Side of each pooled grid.
-        grids: Number of grids among the N vectors of an image, one after the other.
+        features_BINF: Features as stored; N may hold several grids, one after the other.
+        grid: Side of each grid.
+        pooled_grid: Side of each pooled grid.
     """
     batch, images, tokens, channels = features_BINF.shape
-    side = round((tokens / grids) ** 0.5)
-    grid_XFss = features_BINF.reshape(-1, side, side, channels).permute(0, 3, 1, 2)
-    pooled_XFgg = F.adaptive_max_pool2d(grid_XFss, (grid, grid))
-    return pooled_XFgg.flatten(2).transpose(1, 2).reshape(batch, images, grids * grid**2, channels)
+    grid_XFgg = features_BINF.reshape(-1, grid, grid, channels).permute(0, 3, 1, 2)
+    pooled_XFpp = F.adaptive_max_pool2d(grid_XFgg, (pooled_grid, pooled_grid))
+    pooled = tokens // grid**2 * pooled_grid**2
+    return pooled_XFpp.flatten(2).transpose(1, 2).reshape(batch, images, pooled, channels)
 
 
 class VisualEmbedding(nn.Module):
@@ -55,8 +55,8 @@ class VisualEmbedding(nn.Module):
 
     def __init__(self, config: VisualConfig, *, width: int, epsilon: float) -> None:
         super().__init__()
+        self.grid = config.grid
         self.pooled_grid = config.pooled_grid
-        self.grids = config.grids
         self.stored_shape = torch.Size((config.tokens, config.channels))
         self.feature_projection = nn.Linear(config.channels, width)
         self.feature_norm = RootMeanSquareNorm(width, eps=epsilon)
@@ -95,7 +95,7 @@ class VisualEmbedding(nn.Module):
                 f"{list(self.stored_shape)} (tokens, channels), as the model was built for"
             )
         if self.pooled_grid is not None:
-            features_BINF = pool_grid(features_BINF, self.pooled_grid, self.grids)
+            features_BINF = pool_grid(features_BINF, self.grid, self.pooled_grid)
         dtype = self.feature_projection.weight.dtype
         tokens_BIMD: Tensor = self.feature_norm(self.feature_projection(features_BINF.to(dtype)))
         if boxes_BIM4 is None:

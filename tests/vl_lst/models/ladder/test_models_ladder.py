@@ -127,15 +127,15 @@ def test_a_grid_that_is_not_square_cannot_be_pooled() -> None:
 
 def test_pooling_takes_the_maximum_of_overlapping_windows() -> None:
     grid = torch.arange(49.0).view(1, 1, 49, 1)
-    assert pool_grid(grid, 6).flatten().tolist() == [
+    assert pool_grid(grid, 7, 6).flatten().tolist() == [
         float((row + 1) * 7 + column + 1) for row in range(6) for column in range(6)
     ]
 
 
 def test_the_grid_of_each_crop_is_pooled_separately() -> None:
     features = torch.randn(2, 2, 5 * 49, 3)
-    each = [pool_grid(crop, 6) for crop in features.split(49, dim=2)]
-    assert torch.equal(pool_grid(features, 6, grids=5), torch.cat(each, 2))
+    each = [pool_grid(crop, 7, 6) for crop in features.split(49, dim=2)]
+    assert torch.equal(pool_grid(features, 7, 6), torch.cat(each, 2))
     config = VisualConfig(channels=3, tokens=5 * 49, grids=5)
     assert config.pooled_tokens == 5 * 36
     embedded = VisualEmbedding(config, width=8, epsilon=1e-6)(features)
