@@ -15,6 +15,7 @@ logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 __version__ = "0.1.0"
 
 _MODULES = {
+    "Batch": "vl_lst.models.batch",
     "FrozenBackbone": "vl_lst.backbones.backbone",
     "HeadConfig": "vl_lst.models.config",
     "JointBackbone": "vl_lst.models.joint",
@@ -30,6 +31,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Batch",
     "FrozenBackbone",
     "HeadConfig",
     "JointBackbone",

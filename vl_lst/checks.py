@@ -1,4 +1,4 @@
-"""Checks of what models are given from Python; recipes check the same when they are validated."""
+"""Checks of arguments given from Python; recipes are validated with pydantic instead."""
 
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -12,60 +12,53 @@ __all__ = ["require_choice", "require_number", "require_tensor", "require_whole"
 
 
 def require_whole(name: str, value: Any, *, minimum: int) -> None:
-    """Refuse what is not a whole number of at least `minimum`.
+    """Check that a value is a whole number of at least `minimum`.
 
     Raises:
-        ModelError: It is something else.
+        ModelError: It is not.
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < minimum:
         raise _wrong(name, value, f"a whole number of at least {minimum}")
 
 
-def require_number(
-    name: str, value: Any, *, above: float | None = None, minimum: float = 0.0, below: float
-) -> None:
-    """Refuse what is not a number in a range.
+def require_number(name: str, value: Any, *, minimum: float, below: float) -> None:
+    """Check that a value is a number in a range.
 
     Args:
-        name: What it is, for the message.
-        value: What was given.
-        above: Exclusive lower bound, instead of `minimum`.
+        name: Name of the value for the message.
+        value: Value to check.
         minimum: Inclusive lower bound.
         below: Exclusive upper bound.
 
     Raises:
-        ModelError: It is something else.
+        ModelError: It is not.
     """
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if above is None:
-        in_range, bounds = is_number and minimum <= value < below, f"at least {minimum:g}"
-    else:
-        in_range, bounds = is_number and above < value < below, f"more than {above:g}"
-    if not in_range:
-        raise _wrong(name, value, f"a number of {bounds} and less than {below:g}")
+    if not (is_number and minimum <= value < below):
+        raise _wrong(name, value, f"a number of at least {minimum:g} and less than {below:g}")
 
 
 def require_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Refuse what is none of a few words.
+    """Check that a value is one of `choices`.
 
     Raises:
-        ModelError: It is something else.
+        ModelError: It is not.
     """
     if value not in choices:
         raise _wrong(name, value, f"one of {', '.join(map(repr, choices))}")
 
 
 def require_tensor(name: str, value: Any, *, dimensions: int, is_floating: bool) -> None:
-    """Refuse what is not a tensor of so many dimensions.
+    """Check that a value is a tensor with this number of dimensions.
 
     Args:
-        name: What it is, for the message.
-        value: What was given.
-        dimensions: How many there must be.
-        is_floating: Whether its numbers are floating-point numbers or whole ones.
+        name: Name of the value for the message.
+        value: Value to check.
+        dimensions: Expected number of dimensions.
+        is_floating: Whether to expect floating-point numbers or integers.
 
     Raises:
-        ModelError: It is something else.
+        ModelError: It is not.
     """
     kind = "floating-point" if is_floating else "whole"
     expected = f"a tensor of {kind} numbers with {dimensions} dimensions"

@@ -204,9 +204,9 @@ class Run:
         batch = Batch(
             features_BINF=features_INF[None], example_ids=("",), task=self._head(task), **prompt
         )
-        if not self._answerer.ranks(self._head(task)):
-            return Answer(self._answerer.best(batch)[0], None, notes)
-        ranked = self._answerer.ranked(batch, NUM_RANKED_ANSWERS)[0]
+        if not self._answerer.is_ranked(self._head(task)):
+            return Answer(self._answerer.answer(batch)[0], None, notes)
+        ranked = self._answerer.rank(batch, NUM_RANKED_ANSWERS)[0]
         return Answer(ranked[0][0], ranked, notes)
 
     def evaluate(

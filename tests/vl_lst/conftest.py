@@ -17,7 +17,7 @@ ANSWERS = 5
 
 
 def small_backbone(*, gated: bool = False, seed: int = 0) -> FrozenBackbone:
-    """A random T5, v1.1 where `gated`, with encoder and decoder of different depths."""
+    """Return a random T5 (v1.1 if `gated`) with encoder and decoder of different depths."""
     torch.manual_seed(seed)
     config = T5Config(
         d_model=32,
@@ -37,7 +37,7 @@ def small_backbone(*, gated: bool = False, seed: int = 0) -> FrozenBackbone:
 def small_model(
     head: str = "generate", *, gated: bool = False, seed: int = 0, **ladder: object
 ) -> LadderModel:
-    """A ladder beside a small random backbone, its trainable parameters ready to train."""
+    """Return a ladder beside a small random backbone."""
     backbone = small_backbone(gated=gated, seed=seed)
     options = {"reduction": 4, "dropout": 0.0, **ladder}
     model = LadderModel(
@@ -50,7 +50,7 @@ def small_model(
 
 
 def small_batch(rows: int = 4, *, images: int = 1, seed: int = 1) -> Batch:
-    """A batch in which two examples share a prompt, and prompts and answers differ in length."""
+    """Return a batch in which two examples share a prompt and texts differ in length."""
     generator = torch.Generator().manual_seed(seed)
     prompts = torch.randint(2, VOCABULARY, (rows, 6), generator=generator)
     prompts[1] = prompts[0]

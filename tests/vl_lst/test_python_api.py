@@ -77,7 +77,7 @@ def test_an_incomplete_batch_is_refused(
 def test_an_unknown_kind_of_head_is_refused() -> None:
     with pytest.raises(ModelError, match="'classification': expected 'classify' or 'generate'"):
         HeadConfig(kind="classification")
-    with pytest.raises(ModelError, match="expected how many there are"):
+    with pytest.raises(ModelError, match="expected the number of answers"):
         HeadConfig(kind="classify", answers=["yes", "no"])
 
 

@@ -1,1 +1,1 @@
-"""Pretrained backbones: loading, quantisation, tokenizers."""
+"""Pretrained backbones: loading, quantisation, tokenizer."""

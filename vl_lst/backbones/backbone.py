@@ -1,4 +1,4 @@
-"""The pretrained encoder-decoder; frozen, it runs without autograd and is tapped at its blocks.
+"""Pretrained encoder-decoder; frozen, it runs without autograd and its blocks can be tapped.
 
 U unique prompts, P unique (prompt, answer) pairs, T text tokens, L answer tokens, D backbone
 width, K tapped blocks.
@@ -18,19 +18,19 @@ from vl_lst.errors import ModelError
 
 __all__ = ["IGNORED", "Backbone", "BackboneCache", "DecoderTaps", "EncoderTaps", "FrozenBackbone"]
 
-# Label of positions that have no loss.
+# Label of positions without a loss.
 IGNORED = -100
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderTaps:
-    """What the encoder shows to the side network; nothing in it requires grad.
+    """Encoder states for the side network; none requires grad.
 
     Args:
         embedding_UTD: Token embeddings.
         blocks_KUTD: Residual stream after each tapped block, before any norm.
-        final_UTD: Output after the final norm; the backbone's own decoder attends to it.
-        mask_UT: True where a token is not padding.
+        final_UTD: Output after the final norm, to which the backbone's decoder attends.
+        mask_UT: False for padding.
     """
 
     embedding_UTD: Tensor
@@ -41,12 +41,12 @@ class EncoderTaps:
 
 @dataclass(frozen=True, slots=True)
 class DecoderTaps:
-    """What the decoder shows to the side network; nothing in it requires grad.
+    """Decoder states for the side network; none requires grad.
 
     Args:
         embedding_PLD: Token embeddings.
         blocks_KPLD: Residual stream after each tapped block, before any norm.
-        final_PLD: Output after the final norm; the side network does not use it.
+        final_PLD: Output after the final norm; unused by the side network.
     """
 
     embedding_PLD: Tensor
@@ -55,29 +55,29 @@ class DecoderTaps:
 
 
 class BackboneCache:
-    """Keys and values of the backbone's decoder while generating."""
+    """Keys and values of the backbone's decoder during generation."""
 
     def __init__(self) -> None:
         self.entries = EncoderDecoderCache(DynamicCache(), DynamicCache())
 
     def select(self, rows: Tensor) -> None:
-        """Keep these rows of the batch, in this order; a row may be taken several times."""
+        """Keep these rows of the batch, in this order; a row may occur several times."""
         self.reorder(rows)
         self.entries.cross_attention_cache.batch_select_indices(rows)
 
     def reorder(self, rows: Tensor) -> None:
-        """Like `select`, where each row stays within its example: the prompt's part is the same."""
+        """Do the same as `select` if every row stays within its example, as in beam search."""
         self.entries.self_attention_cache.batch_select_indices(rows)
 
 
 class Backbone(nn.Module):
-    """A stock Hugging Face T5 and what others need to know of it.
+    """A stock Hugging Face T5 and its properties.
 
     Args:
         model: Any `T5ForConditionalGeneration` (v1.0, v1.1, Flan).
 
     Raises:
-        ModelError: It is no such model, or in float16, in which T5 overflows.
+        ModelError: The model is of another type, or in float16, in which T5 overflows.
     """
 
     def __init__(self, model: T5ForConditionalGeneration) -> None:
@@ -96,11 +96,11 @@ class Backbone(nn.Module):
         self.config: Any = model.config
 
     def set_dropout(self, probability: float) -> None:
-        """Drop with this probability wherever T5 does, as far as the model is in training mode."""
+        """Set the probability of every dropout; it applies in training mode."""
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = probability
-            elif isinstance(module, T5Attention):  # hands the number itself to its kernel
+            elif isinstance(module, T5Attention):  # passes the number to its attention kernel
                 module.dropout = probability
 
     @property
@@ -120,7 +120,7 @@ class Backbone(nn.Module):
 
     @property
     def pad_token_id(self) -> int:
-        """Token id of padding."""
+        """Token id for padding."""
         return int(self.config.pad_token_id)
 
     @property
@@ -130,7 +130,7 @@ class Backbone(nn.Module):
 
     @property
     def start_token_id(self) -> int:
-        """Token id the decoder begins with; T5 uses its padding for it."""
+        """Token id that starts the decoder; T5's is its padding token."""
         for source in (self.model.generation_config, self.config):
             chosen = getattr(source, "decoder_start_token_id", None)
             if chosen is not None:
@@ -139,24 +139,24 @@ class Backbone(nn.Module):
 
     @property
     def vocabulary_weight(self) -> Tensor:
-        """Weight [V, D] of the output layer; the embedding table itself where the two are tied."""
+        """Weight [V, D] of the output layer; the embedding table if the two are tied."""
         weight: Tensor = self.model.get_output_embeddings().weight
         return weight
 
     @property
     def vocabulary_bias(self) -> Tensor | None:
-        """Bias [V] of the output layer, where a method has given it one."""
+        """Bias [V] of the output layer, which only a method can add; T5 has none."""
         bias: Tensor | None = self.model.get_output_embeddings().bias
         return bias
 
     @property
     def vocabulary_scale(self) -> float:
-        """Factor on states before the output layer: d_model**-0.5 for T5 v1.0, 1 for v1.1."""
+        """Factor for states before the output layer: d_model**-0.5 for T5 v1.0, 1 for v1.1."""
         scaled = getattr(self.config, "scale_decoder_outputs", self.config.tie_word_embeddings)
         return float(self.config.d_model**-0.5) if scaled else 1.0
 
     def shift_right(self, labels_BL: Tensor) -> Tensor:
-        """Decoder inputs for these labels: the start token first, padding for `IGNORED`."""
+        """Return the decoder inputs for labels: start token first, padding instead of `IGNORED`."""
         shifted_BL = labels_BL.roll(1, dims=1)
         shifted_BL = shifted_BL.masked_fill(shifted_BL == IGNORED, self.pad_token_id)
         shifted_BL[:, 0] = self.start_token_id
@@ -164,11 +164,10 @@ class Backbone(nn.Module):
 
 
 class FrozenBackbone(Backbone):
-    """A backbone that never trains and leaves no trace in autograd.
+    """Backbone that never trains and is invisible to autograd.
 
-    Works through the model's public interface and forward hooks on its blocks. Dropout is off
-    unless `train_with_dropout` is called, so equal text gives equal states, and the image never
-    enters: states depend on the text alone.
+    Uses the model's public interface and forward hooks on its blocks. It never sees the image, and
+    dropout is off unless `enable_dropout` is called, so its states depend on the text alone.
 
     Args:
         model: See `Backbone`.
@@ -177,30 +176,30 @@ class FrozenBackbone(Backbone):
     def __init__(self, model: T5ForConditionalGeneration) -> None:
         super().__init__(model)
         model.eval().requires_grad_(False)
-        self.noisy = False
+        self.has_dropout = False
 
     def train(self, mode: bool = True) -> "FrozenBackbone":
-        """Do nothing, unless there is dropout: the backbone stays in evaluation mode."""
-        if self.noisy:
+        """Set the mode if dropout is enabled; otherwise the backbone stays in evaluation mode."""
+        if self.has_dropout:
             self.model.train(mode)
         return self
 
-    def train_with_dropout(self, probability: float) -> None:
-        """While training, drop in the frozen backbone too, wherever T5 does, as the reference does.
+    def enable_dropout(self, probability: float) -> None:
+        """Apply dropout in the frozen backbone in training mode, as the reference does.
 
         Args:
-            probability: 0 leaves the backbone deterministic.
+            probability: Dropout probability; 0 keeps the backbone deterministic.
         """
-        self.noisy = probability > 0
+        self.has_dropout = probability > 0
         self.set_dropout(probability)
 
     @torch.no_grad()
     def encode(self, ids_UT: Tensor, layers: Sequence[int]) -> EncoderTaps:
-        """Run the encoder over text.
+        """Run the encoder on text.
 
         Args:
-            ids_UT: Token ids, padded with the config's pad token.
-            layers: Blocks to tap, ascending.
+            ids_UT: Token ids, padded with `pad_token_id`.
+            layers: Blocks to tap, ascending and counted from 0.
         """
         mask_UT = ids_UT != self.pad_token_id
         encoder = self.model.get_encoder()
@@ -222,14 +221,14 @@ class FrozenBackbone(Backbone):
         encoder_mask_PT: Tensor,
         cache: BackboneCache | None = None,
     ) -> DecoderTaps:
-        """Run the decoder over answer tokens (the newest ones only where a cache holds the rest).
+        """Run the decoder on answer tokens; with a cache, on the new tokens only.
 
         Args:
-            ids_PL: Decoder input ids, beginning with the start token.
-            layers: Blocks to tap, ascending.
-            encoder_states_PTD: `EncoderTaps.final_UTD`, one row for each row of `ids_PL`.
+            ids_PL: Decoder input ids, which start with the start token.
+            layers: Blocks to tap, ascending and counted from 0.
+            encoder_states_PTD: `EncoderTaps.final_UTD`, one row per row of `ids_PL`.
             encoder_mask_PT: `EncoderTaps.mask_UT`, likewise.
-            cache: Grows by the tokens of `ids_PL`.
+            cache: Keys and values of earlier tokens; extended by those of `ids_PL`.
         """
         decoder = self.model.get_decoder()
         embedding_PLD = self.model.get_input_embeddings()(ids_PL)
@@ -247,7 +246,7 @@ class FrozenBackbone(Backbone):
 
 @contextmanager
 def _record(blocks: nn.ModuleList, layers: Sequence[int], like_NTD: Tensor) -> Iterator[Tensor]:
-    """Yield a [K, ...] tensor that fills with the outputs of the blocks in `layers`."""
+    """Yield a [K, ...] tensor that receives the outputs of the blocks in `layers`."""
     states_KNTD = like_NTD.new_empty((len(layers), *like_NTD.shape))
 
     def write_to(row: int) -> Callable[[nn.Module, Any, Any], None]:
@@ -268,4 +267,6 @@ def _record(blocks: nn.ModuleList, layers: Sequence[int], like_NTD: Tensor) -> I
 
 def _forbid_grad(*states: Tensor) -> None:
     if any(tensor.requires_grad for tensor in states):
-        raise RuntimeError("a state of the frozen backbone requires grad: it must never train")
+        raise RuntimeError(
+            "a state of the frozen backbone requires grad: expected none, since it never trains"
+        )

@@ -1,10 +1,9 @@
-"""The folder of a T5, checked before anything of it is used.
+"""Loading a T5 from a folder that may be malicious or damaged.
 
-A folder, or a repository of the hub, may come from anywhere. Its JSON files are read here with
-limits; of `config.json` only the fields below are used, and the shapes of its weights are compared
-with what these describe before memory is taken. The tokenizer is loaded from a copy of its known
-files, without whatever else a file or the folder may name. So no file can run code, fetch
-something, or name a file elsewhere.
+JSON files are read with size limits. Of `config.json`, only the fields below are used, and the
+shapes of the weights are compared with them before memory is allocated. The tokenizer is loaded
+from a filtered copy of its known files. As a result, no file can run code, download anything, or
+refer to a file elsewhere.
 """
 
 import json
@@ -55,17 +54,17 @@ TOKENIZER_JSON_NAMES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-# Vocabularies, of which a tokenizer reads what its class asks for.
+# Vocabulary files; which of them is read depends on the tokenizer's class.
 VOCABULARY_NAMES = (TOKENIZER_NAME, SENTENCEPIECE_NAME, "vocab.txt", "vocab.json", "merges.txt")
-# Of a tokenizer's configuration: code, templates, and names of files or models elsewhere.
-UNWANTED = ("auto_map", "chat_template", "init_inputs", "name_or_path", "processor_class")
-UNWANTED_ENDINGS = ("_file", "_files", "_path")
+# Removed from a tokenizer's configuration: code, templates, references to other files and models.
+REMOVED_FIELDS = ("auto_map", "chat_template", "init_inputs", "name_or_path", "processor_class")
+REMOVED_SUFFIXES = ("_file", "_files", "_path")
 
-# Fields of a token in a tokenizer's configuration.
+# Fields that a token in a tokenizer's configuration may have.
 TOKEN_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special", "__type")
 
 FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
-# One tensor by three names, of which a file holds at least one.
+# Names of one tensor; a file contains at least one of them.
 EMBEDDING_NAMES = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 OUTPUT_NAME = "lm_head.weight"
 
@@ -75,7 +74,7 @@ TokenId = Annotated[int, Field(ge=0)]
 
 
 class _T5Fields(BaseModel):
-    """What is used of a `config.json`; names and defaults are those of transformers' `T5Config`."""
+    """Fields of `config.json` that are used, with the names and defaults of `T5Config`."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -100,7 +99,7 @@ class _T5Fields(BaseModel):
     decoder_start_token_id: TokenId | None = None
 
     @model_validator(mode="after")
-    def _fields_that_fit(self) -> Self:
+    def _require_consistent_fields(self) -> Self:
         if self.relative_attention_num_buckets >= 2 * self.relative_attention_max_distance:
             raise ValueError(
                 f"relative_attention_max_distance is {self.relative_attention_max_distance}, "
@@ -122,7 +121,7 @@ class _T5Fields(BaseModel):
 
 @contextmanager
 def model_errors(problem: str) -> Iterator[None]:
-    """Turn errors of reading a model's files into `ModelError`s that begin with `problem`."""
+    """Convert errors from reading a model's files to `ModelError`s that start with `problem`."""
     try:
         yield
     except FeatureError as error:
@@ -130,19 +129,19 @@ def model_errors(problem: str) -> Iterator[None]:
 
 
 def backbone_folder(name: str, files: tuple[str, ...] = ()) -> Path:
-    """Find the folder of a backbone, fetched from the hub unless it is one.
+    """Return the folder of a backbone, after downloading it from the Hugging Face Hub if needed.
 
     Args:
-        name: A folder, or a name on the hub; `OWNER/NAME@REVISION` takes another revision.
-        files: Names or patterns of the files needed; by default all that loading reads.
+        name: Local folder or model ID; `OWNER/NAME@REVISION` selects a revision.
+        files: Names or patterns of the files needed; default: all files that loading reads.
 
     Raises:
-        EncoderError: There is neither.
-        ModelError: It is a file, or the name is empty.
+        EncoderError: There is no such folder or model.
+        ModelError: The name is empty or that of a file.
     """
     if not name.strip():
         raise ModelError(
-            "the name of the backbone is empty: expected a folder or a name on the hub"
+            "the name of the backbone is empty: expected a folder or a Hugging Face model ID"
         )
     if Path(name).is_dir():
         return Path(name)
@@ -162,12 +161,12 @@ def read_config(folder: Path) -> T5Config:
     """Read the configuration of a T5.
 
     Args:
-        folder: Holds `config.json`, and perhaps `generation_config.json`, of which the first token
-            of the decoder is taken.
+        folder: Folder with `config.json`, and optionally `generation_config.json`, which may set
+            the start token of the decoder.
 
     Raises:
-        EncoderError: A file is missing or no JSON object.
-        ModelError: It is no T5, or a field is missing or out of range.
+        EncoderError: A file is missing or not a JSON object.
+        ModelError: The model is not a T5, or a field is missing or out of range.
     """
     path = folder / CONFIG_NAME
     content = read_json_object(path)
@@ -193,16 +192,16 @@ def read_config(folder: Path) -> T5Config:
 
 
 def load_weights(folder: Path, config: T5Config, dtype: torch.dtype) -> T5ForConditionalGeneration:
-    """Build a T5 with the weights of its folder.
+    """Load a T5 with the weights in a folder.
 
     Args:
-        folder: Holds `model.safetensors`, or its parts and their index.
-        config: From `read_config`.
-        dtype: Of the weights in memory.
+        folder: Folder with `model.safetensors`, or its shards and their index.
+        config: Configuration from `read_config`.
+        dtype: Data type of the weights in memory.
 
     Raises:
-        EncoderError: A file is missing, damaged, or no safetensors.
-        ModelError: The tensors are not those of such a T5, or are not finite.
+        EncoderError: A file is missing, damaged or not in safetensors format.
+        ModelError: The tensors do not fit the configuration, or are not finite.
     """
     paths = weights_in_folder(folder)
     _compare_shapes(paths, config, folder)
@@ -211,32 +210,32 @@ def load_weights(folder: Path, config: T5Config, dtype: torch.dtype) -> T5ForCon
         state.update(read_safetensors(path))
     loading: Any = T5ForConditionalGeneration
     with guard_library_call(_cannot_use(folder)):
-        # No folder is given, so transformers looks for no other file in it, such as adapters.
+        # Without a folder, transformers cannot look for other files in it, such as adapters.
         model, report = loading.from_pretrained(
             None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
         )
     if missing := sorted(report["missing_keys"]):
-        raise ModelError(_lacking(folder, missing))
+        raise _missing_tensors(folder, missing)
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise ModelError(
-                f"the weights in {folder} are damaged: {name} has numbers that are not finite. "
-                "Fetch or write them again"
+                f"the weights in {folder} are damaged: {name} has values that are not finite. "
+                "Download or save them again"
             )
     loaded: T5ForConditionalGeneration = model
     return loaded
 
 
 def load_tokenizer(folder: Path, config: T5Config) -> Any:
-    """Load the tokenizer of a folder.
+    """Load the tokenizer in a folder.
 
     Args:
-        folder: Holds `tokenizer.json`, or `spiece.model` where sentencepiece is installed.
-        config: Of the model it is for.
+        folder: Folder with `tokenizer.json`, or with `spiece.model` if sentencepiece is installed.
+        config: Configuration of the model.
 
     Raises:
-        EncoderError: A file is not a regular file, or not a JSON object.
-        ModelError: There is no tokenizer, it cannot be loaded, or its tokens are not the model's.
+        EncoderError: A file is not a regular file or not a JSON object.
+        ModelError: The tokenizer is missing, cannot be loaded, or does not fit the model.
     """
     if not any(is_present(folder / name) for name in VOCABULARY_NAMES):
         raise ModelError(f"no {TOKENIZER_NAME} in {folder}: a backbone needs its tokenizer")
@@ -271,7 +270,7 @@ def _copy_tokenizer(folder: Path, target: Path) -> None:
             kept = {
                 key: _plain_tokens(value)
                 for key, value in content.items()
-                if key not in UNWANTED and not key.endswith(UNWANTED_ENDINGS)
+                if key not in REMOVED_FIELDS and not key.endswith(REMOVED_SUFFIXES)
             }
             (target / name).write_text(json.dumps(kept), encoding="utf-8")
     for name in VOCABULARY_NAMES:
@@ -285,7 +284,7 @@ def _copy_tokenizer(folder: Path, target: Path) -> None:
 
 
 def _plain_tokens(value: Any) -> Any:
-    """Leave out fields that a token does not have, which the tokenizer library would print."""
+    """Remove unknown fields of tokens, about which the tokenizer library would print warnings."""
     if isinstance(value, list):
         return list(map(_plain_token, value))
     value = _plain_token(value)
@@ -301,7 +300,7 @@ def _plain_token(value: Any) -> Any:
 
 
 def _compare_shapes(paths: list[Path], config: T5Config, folder: Path) -> None:
-    """Refuse tensors that are not those of the configuration, before any is read."""
+    """Refuse tensors that do not fit the configuration, before any is read."""
     with guard_library_call(_cannot_use(folder)), torch.device("meta"):
         expected = {
             name: tuple(tensor.shape)
@@ -321,11 +320,11 @@ def _compare_shapes(paths: list[Path], config: T5Config, folder: Path) -> None:
                 )
     optional = {OUTPUT_NAME, *EMBEDDING_NAMES} if found & set(EMBEDDING_NAMES) else set()
     if missing := sorted(set(expected) - found - optional):
-        raise ModelError(_lacking(folder, missing))
+        raise _missing_tensors(folder, missing)
 
 
-def _lacking(folder: Path, missing: list[str]) -> str:
-    return (
+def _missing_tensors(folder: Path, missing: list[str]) -> ModelError:
+    return ModelError(
         f"the weights in {folder} lack {len(missing)} tensors, such as {missing[0]!r}: the file is "
         "incomplete or belongs to another model"
     )
@@ -339,7 +338,7 @@ def _describe(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
-        return f"{first['loc'][0]} is missing: it is not the configuration of a T5"
+        return f"{first['loc'][0]} is missing: expected the configuration of a T5"
     if not first["loc"]:
         return message
     expected = message.replace("Input should be", "expected", 1)

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 DEMO = "demo"
-# Of what is not quantised; the activations follow it.
+# Precision of the activations and of weights that are not quantised.
 DTYPES: dict[BackbonePrecision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
@@ -41,12 +41,12 @@ DTYPES: dict[BackbonePrecision, torch.dtype] = {
 
 @dataclass(frozen=True, slots=True)
 class LoadedBackbone:
-    """A frozen backbone and what belongs to it.
+    """A frozen backbone with its tokenizer.
 
     Args:
-        backbone: The model.
-        tokenizer: Its Hugging Face tokenizer.
-        fingerprint: SHA-256 of its weights; a run refuses to go on with another backbone.
+        backbone: Frozen model.
+        tokenizer: Hugging Face tokenizer.
+        fingerprint: SHA-256 of the weights; a run cannot be resumed with another backbone.
     """
 
     backbone: FrozenBackbone
@@ -58,26 +58,26 @@ def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") ->
     """Load a T5 (v1.0, v1.1, Flan) and its tokenizer.
 
     Args:
-        name: `demo`, a folder in Hugging Face's layout with safetensors weights, or a name on the
-            hub such as `t5-base`.
-        precision: Of the frozen weights and their activations; quantised ones (`int8`, `nf4`) have
-            activations in bfloat16, see `vl_lst.backbones.quantization.quantise`.
+        name: Hugging Face model ID such as `t5-base`, a local folder with safetensors weights, or
+            `demo` (bundled).
+        precision: Precision of the frozen weights and their activations. With quantised weights
+            (`int8`, `nf4`), activations are bfloat16; see `quantise`.
 
     Raises:
-        ModelError: There is no such model, it is not a T5, or a file of it is damaged or unsafe
-            to read; the message names the file.
+        ModelError: The model does not exist or is not a T5, or one of its files is damaged or
+            unsafe to read; the message names the file.
     """
     if not isinstance(name, str | Path):
         raise ModelError(
-            f"the backbone is a {type(name).__name__}: expected its name or folder, as a text or a "
+            f"the backbone is a {type(name).__name__}: expected its name or folder, as a str or "
             "pathlib.Path"
         )
     require_choice("precision of a backbone", precision, tuple(DTYPES))
     name = str(name)
     problem = f"cannot load the backbone {name!r:.200}"
     expected = (
-        f"expected `{DEMO}`, a folder holding a Hugging Face T5 (config.json, tokenizer.json, "
-        "model.safetensors), or a name on the hub such as t5-base"
+        f"expected `{DEMO}`, a folder with a Hugging Face T5 (config.json, tokenizer.json, "
+        "model.safetensors), or a Hugging Face model ID such as t5-base"
     )
     with model_errors(f"{problem}, {expected}"):
         folder = T5_FOLDER if name == DEMO else backbone_folder(name)
@@ -91,12 +91,12 @@ def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") ->
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of all parameters, in order of their names."""
+    """Return the SHA-256 of the names, shapes and bytes of all parameters, sorted by name."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         for tensor in inner_tensors(parameter.detach()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            # A quantised weight has one scale for all, which as a scalar has no bytes to view.
+            # A scalar, such as a quantised weight's second scale, cannot be viewed as bytes.
             flat = tensor.cpu().contiguous().view(-1)
             digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -1,8 +1,8 @@
-"""The frozen backbone in fewer bits, and how many bytes a model's tensors really hold.
+"""Quantisation of the frozen backbone, and the number of bytes a model's tensors hold.
 
-Only linear layers inside the blocks are quantised. The embedding table and the output layer, which
-are one tensor in T5 v1.0, stay in bfloat16, as do norms and position biases: they are a small
-share, and the side network's loss goes through the output layer.
+Only the linear layers of the blocks are quantised. The embedding table and the output layer, which
+are one tensor in T5 v1.0, stay in bfloat16, as do norms and position biases: they are a small share
+of the weights, and the side network's loss depends on the output layer.
 """
 
 from collections.abc import Iterator
@@ -16,23 +16,23 @@ from vl_lst.errors import ModelError
 
 __all__ = ["BackbonePrecision", "bytes_to_save", "inner_tensors", "model_bytes", "quantise"]
 
-# Weights share a scale in blocks of this many (Dettmers et al. 2023, arXiv 2305.14314, section 3).
+# Weights per block, which share a scale (Dettmers et al. 2023, arXiv 2305.14314, section 3).
 NF4_BLOCK = 64
-# ... and the scales of this many blocks share one, and are themselves kept in 8 bits.
-NF4_SCALES_AT_ONCE = 256
+# Maximum number of block scales that share a second scale; block scales have 8 bits.
+MAX_NF4_SCALES = 256
 
 
 def quantise(model: nn.Module, precision: Literal["int8", "nf4"]) -> None:
-    """Replace the weights of the linear layers in a T5's blocks by quantised ones, in place.
+    """Quantise the linear layers in the blocks of a T5, in place.
 
     Args:
-        model: A Hugging Face `T5ForConditionalGeneration`, frozen.
-        precision: `int8`: 8 bits and a scale for each output channel. `nf4`: 4 bits from a table of
-            normal quantiles, a scale for each 64 weights, the scales in 8 bits (QLoRA, arXiv
-            2305.14314). Both are turned back into the activations' precision where they are used.
+        model: Frozen Hugging Face `T5ForConditionalGeneration`.
+        precision: `int8` has 8 bits per weight and one scale per output channel. `nf4` has 4 bits
+            from a table of normal quantiles and one 8-bit scale per 64 weights (QLoRA, arXiv
+            2305.14314). Both are dequantised to the activations' precision when used.
 
     Raises:
-        ModelError: torchao is not installed, or the shapes do not divide into blocks.
+        ModelError: torchao is not installed, or a weight does not divide into blocks.
     """
     layers = _linear_layers(model)
     torchao = _torchao()
@@ -49,25 +49,25 @@ def quantise(model: nn.Module, precision: Literal["int8", "nf4"]) -> None:
 
 
 def bytes_to_save(model: nn.Module, precision: Literal["int8", "nf4"]) -> int:
-    """Bytes that `quantise` would save; works on models without data.
+    """Return the number of bytes that `quantise` would save; the model may be without data.
 
     Args:
-        model: See `quantise`; not yet quantised.
+        model: See `quantise`; not quantised yet.
         precision: See `quantise`.
 
     Raises:
-        ModelError: The shapes do not divide into blocks.
+        ModelError: A weight does not divide into blocks.
     """
     saved = 0
     for layer in _linear_layers(model):
         weight = layer.weight
         count, size = weight.numel(), weight.element_size()
         if precision == "int8":
-            # Codes; for each output channel a scale in float32 and a zero point.
+            # Codes, and per output channel a float32 scale and a zero point.
             quantised = count + weight.shape[0] * (4 + 1)
         else:
             scales = count // NF4_BLOCK
-            # Two codes a byte; scales in 8 bits, their scales; their mean and the table of codes.
+            # Two codes per byte, 8-bit scales, second scales, their mean and the table of codes.
             quantised = count // 2 + scales + size * (scales // _scales_together(weight) + 1 + 16)
         saved += weight.nbytes - quantised
     return saved
@@ -79,18 +79,18 @@ def _linear_layers(model: nn.Module) -> list[nn.Linear]:
 
 
 def _scales_together(weight: Tensor) -> int:
-    """Blocks of a weight whose scales share one: as many as divide them all."""
+    """Return how many block scales share a second scale: the largest divisor of their number."""
     blocks, rest = divmod(weight.numel(), NF4_BLOCK)
     if rest:
         raise ModelError(
-            f"cannot hold a weight of {tuple(weight.shape)} in nf4: expected a multiple of "
-            f"{NF4_BLOCK} numbers; take int8"
+            f"cannot quantise a weight of shape {tuple(weight.shape)} to nf4: expected a multiple "
+            f"of {NF4_BLOCK} numbers; use int8"
         )
-    return next(n for n in range(min(blocks, NF4_SCALES_AT_ONCE), 0, -1) if not blocks % n)
+    return next(n for n in range(min(blocks, MAX_NF4_SCALES), 0, -1) if not blocks % n)
 
 
 def inner_tensors(tensor: Tensor) -> Iterator[Tensor]:
-    """The tensors that hold a parameter's data: itself, or codes and scales if quantised."""
+    """Yield the tensors that hold a parameter's data: itself, or codes and scales if quantised."""
     if not is_traceable_wrapper_subclass(tensor):
         yield tensor
         return
@@ -100,16 +100,16 @@ def inner_tensors(tensor: Tensor) -> Iterator[Tensor]:
 
 
 def model_bytes(model: nn.Module) -> int:
-    """Bytes of all parameters and buffers; of a quantised one, codes and scales.
+    """Return the bytes of all parameters and buffers; quantised ones count as codes and scales.
 
-    Tensors that share a storage take it once; of a larger storage, only what they take counts.
+    Views of the same part of a storage count once; parts of a storage without a view do not count.
     """
     views: dict[int, set[tuple[int, int]]] = {}
     sizes: dict[int, int] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         for inner in inner_tensors(tensor):
             storage = inner.untyped_storage()
-            # The storage object: tensors without data have no address to tell them apart.
+            # Identifies the storage: tensors without data have no address.
             sizes[storage._cdata] = storage.nbytes()
             place = (int(inner.storage_offset()) * inner.element_size(), inner.nbytes)
             views.setdefault(storage._cdata, set()).add(place)
@@ -124,6 +124,6 @@ def _torchao() -> Any:
     except ImportError as error:
         raise ModelError(
             "backbone.precision int8 and nf4 need the package torchao, which cannot be imported "
-            f"({error}); run `pip install torchao`, or take bf16"
+            f"({error}); run `pip install torchao`, or use bf16"
         ) from error
     return torchao.quantization

@@ -1,8 +1,8 @@
-"""Sizes of the published T5 models, by name; light to import."""
+"""Sizes of the published T5 models by name; imports nothing heavy."""
 
 __all__ = ["T5_SHAPES", "T5_V1_1_SHAPES", "VOCABULARY", "shape_names"]
 
-# d_model, d_kv, d_ff, num_layers (of each stack), num_heads
+# d_model, d_kv, d_ff, num_layers (per stack), num_heads
 T5_SHAPES = {
     "t5-small": (512, 64, 2048, 6, 8),
     "t5-base": (768, 64, 3072, 12, 12),
@@ -19,7 +19,7 @@ VOCABULARY = 32_128
 
 
 def shape_names() -> list[str]:
-    """Backbones whose sizes are known here."""
+    """Return the names of the backbones with known sizes."""
     return [
         *T5_SHAPES,
         *(f"google/t5-v1_1-{size}" for size in T5_V1_1_SHAPES),

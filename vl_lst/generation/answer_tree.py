@@ -1,4 +1,4 @@
-"""A closed list of answers as a prefix tree of token ids, to generate nothing else.
+"""Constrained generation: a closed answer list as a prefix tree of token ids.
 
 B rows, V vocabulary, E edges of the tree.
 """
@@ -11,16 +11,16 @@ from torch import Tensor
 __all__ = ["AnswerTree"]
 
 ROOT = 0
-NOWHERE = 1
+DEAD_END = 1
 
 
 class AnswerTree:
-    """Which tokens may follow which beginnings; rows of a search stand at its nodes.
+    """Prefix tree of answers; each row of a search is at one of its nodes.
 
     Args:
-        answers: Token ids of each answer, end of sequence included, none without a token.
+        answers: Token ids of each answer, including end-of-sequence; none may be empty.
         vocabulary: V.
-        device: Where the search runs.
+        device: Device of the search.
     """
 
     def __init__(
@@ -49,22 +49,22 @@ class AnswerTree:
         self._first = counts.cumsum(0) - counts
 
     def start(self, rows: int) -> Tensor:
-        """Nodes [B] of rows that have no token yet."""
+        """Return the nodes [B] of rows without a token."""
         return torch.full((rows,), ROOT, device=self._key_E.device)
 
     def follow(self, nodes_B: Tensor, tokens_B: Tensor) -> Tensor:
-        """Nodes [B] after these tokens; where none may follow, one from which none does."""
+        """Return the nodes [B] after these tokens; a dead end if a token is not allowed."""
         keys_B = nodes_B * self._vocabulary + tokens_B
         edge_B = torch.searchsorted(self._key_E, keys_B).clamp(max=len(self._key_E) - 1)
-        return torch.where(self._key_E[edge_B] == keys_B, self._target_E[edge_B], NOWHERE)
+        return torch.where(self._key_E[edge_B] == keys_B, self._target_E[edge_B], DEAD_END)
 
     def forbid(self, scores_BV: Tensor, nodes_B: Tensor) -> Tensor:
-        """The scores [B, V] with minus infinity for tokens that may not follow."""
+        """Return the scores [B, V] with minus infinity for tokens that are not allowed."""
         count_B = self._count[nodes_B]
         row_E = torch.arange(len(nodes_B), device=nodes_B.device).repeat_interleave(count_B)
-        place_E = torch.arange(len(row_E), device=nodes_B.device)
+        position_E = torch.arange(len(row_E), device=nodes_B.device)
         before_B = count_B.cumsum(0) - count_B
-        edge_E = place_E + (self._first[nodes_B] - before_B).repeat_interleave(count_B)
+        edge_E = position_E + (self._first[nodes_B] - before_B).repeat_interleave(count_B)
         allowed_BV = torch.full_like(scores_BV, -torch.inf)
         allowed_BV[row_E, self._token_E[edge_E]] = 0
         return scores_BV + allowed_BV

@@ -1,4 +1,4 @@
-"""From batches to answers.
+"""Answers for batches of examples.
 
 B examples, A answers.
 """
@@ -20,16 +20,16 @@ __all__ = ["Answerer"]
 
 
 class Answerer:
-    """Answers examples with a model, by the head of the batch's task.
+    """Answers examples with the head of their batch's task.
 
     Args:
-        built: The model; put into evaluation mode while it answers.
-        recipe: How it generates, and at which precision.
-        answers: The list each task's answers are from; `None` where it may generate any.
-        device: Where the model is.
+        built: Model, which is in evaluation mode while it answers.
+        recipe: Recipe with the settings for generation and the precision.
+        answers: Answer list of each task; `None` if its answers are free text.
+        device: Device of the model.
 
     Raises:
-        InputError: No answer on the list of a task fits into what may be generated.
+        InputError: All answers on the list of a task are longer than `generation.max_length`.
     """
 
     def __init__(
@@ -40,28 +40,28 @@ class Answerer:
         device: torch.device,
     ) -> None:
         self._model = built.model
-        self._texts = built.texts
+        self._tokenizer = built.texts
         self._recipe = recipe
         self._answers = answers
         self._device = device
         self._trees: dict[str, AnswerTree] = {}
         for task in recipe.tasks:
-            # Before training, since a list of which nothing fits is refused.
-            if not self.ranks(task):
+            # Built before training, so that an unusable list is refused early.
+            if not self.is_ranked(task):
                 self._tree(task)
 
-    def ranks(self, task: str) -> bool:
-        """Whether the task classifies, so that all answers have a score."""
+    def is_ranked(self, task: str) -> bool:
+        """Return whether the task classifies, so that every answer has a score."""
         return self._recipe.head[task] == "classify"
 
     @torch.no_grad()
-    def best(self, batch: Batch) -> list[str]:
-        """The answer to each example."""
-        if self.ranks(batch.task):
-            return [ranked[0][0] for ranked in self.ranked(batch, 1)]
+    def answer(self, batch: Batch) -> list[str]:
+        """Return the best answer to each example."""
+        if self.is_ranked(batch.task):
+            return [ranked[0][0] for ranked in self.rank(batch, 1)]
         settings, tree = self._recipe.generation, self._tree(batch.task)
         with self._evaluating(batch) as moved:
-            # The start token takes a place of its own.
+            # The start token counts too.
             ids_BL = generate(
                 self._model,
                 moved,
@@ -69,19 +69,22 @@ class Answerer:
                 beams=settings.beams[batch.task],
                 answers=tree,
             )
-        return [self._texts.decode(ids) for ids in ids_BL[:, 1:].tolist()]
+        return [self._tokenizer.decode(ids) for ids in ids_BL[:, 1:].tolist()]
 
     @torch.no_grad()
-    def ranked(self, batch: Batch, count: int) -> list[list[tuple[str, float]]]:
-        """Return the best answers to each example with their scores, of a task that classifies.
+    def rank(self, batch: Batch, count: int) -> list[list[tuple[str, float]]]:
+        """Return the best answers to each example of a classification task, with scores.
 
-        The loss judges each answer alone. A score is a sigmoid in [0, 1]: the accuracy that the
-        model expects of that answer. Scores are no distribution over answers and need not add up
-        to one.
+        Answers are scored independently: a score is a sigmoid in [0, 1], the accuracy that the
+        model expects of that answer. The scores of an example need not sum to one.
+
+        Args:
+            batch: Examples.
+            count: Maximum number of answers per example.
         """
         answers = self._answers[batch.task]
-        if answers is None or not self.ranks(batch.task):
-            raise RuntimeError(f"{batch.task} generates: it has no answer list to rank")
+        if answers is None or not self.is_ranked(batch.task):
+            raise RuntimeError(f"{batch.task} has no answer list to rank: it generates")
         with self._evaluating(batch) as moved:
             logits_BA = self._model.classify(moved).float()
         best = logits_BA.topk(min(count, len(answers)), dim=1)
@@ -95,32 +98,32 @@ class Answerer:
     def answer_all(
         self, batches: Iterable[Batch], on_batch: Callable[[int], None] = lambda done: None
     ) -> dict[str, str]:
-        """Answers by example id.
+        """Return the answers of several batches by example ID.
 
         Args:
-            batches: To answer.
-            on_batch: Told after each batch how many examples are done.
+            batches: Examples.
+            on_batch: Called after each batch with the number of examples answered so far.
         """
         answers: dict[str, str] = {}
         for batch in batches:
-            answers.update(zip(batch.example_ids, self.best(batch), strict=True))
+            answers.update(zip(batch.example_ids, self.answer(batch), strict=True))
             on_batch(len(answers))
         return answers
 
     def _tree(self, task: str) -> AnswerTree | None:
-        """What the task may generate; answers that would be cut are left out."""
+        """Return the tree of a task's answers, without those that are too long to generate."""
         answers = self._answers[task]
         if answers is None:
             return None
         if task not in self._trees:
-            most = self._recipe.generation.max_length[task]
-            # One token more than fits would show that something is missing.
-            coded = [self._texts.encode(answer, most + 1) for answer in answers]
-            fitting = [ids for ids in coded if len(ids) <= most]
+            max_length = self._recipe.generation.max_length[task]
+            # With one more token, an answer that is too long shows.
+            encoded = [self._tokenizer.encode(answer, max_length + 1) for answer in answers]
+            fitting = [ids for ids in encoded if len(ids) <= max_length]
             if not fitting:
                 raise InputError(
-                    f"no answer on the list of {task} has at most {most} tokens; raise "
-                    f"generation.max_length.{task} or leave out generation.constrain_to_answers"
+                    f"no answer on the list of {task} has at most {max_length} tokens; raise "
+                    f"generation.max_length.{task} or remove generation.constrain_to_answers"
                 )
             vocabulary = len(self._model.backbone.vocabulary_weight)
             self._trees[task] = AnswerTree(fitting, vocabulary=vocabulary, device=self._device)

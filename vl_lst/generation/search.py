@@ -1,4 +1,4 @@
-"""Greedy and beam search, with the keys and values of earlier tokens cached.
+"""Greedy and beam search with cached keys and values.
 
 B examples, K beams, V vocabulary, L tokens.
 """
@@ -26,23 +26,25 @@ def generate(
     beams: int = 1,
     answers: AnswerTree | None = None,
 ) -> Tensor:
-    """Answer token ids [B, L], the start token first, padded behind the end of sequence.
+    """Generate answers.
 
     Args:
-        model: In evaluation mode.
-        batch: Labels are not looked at.
-        max_length: Most tokens, the start token included.
-        beams: 1 is greedy search.
-        answers: What may be generated, none of it longer than `max_length` allows; `None` allows
-            anything.
+        model: Model in evaluation mode.
+        batch: Examples; labels are ignored.
+        max_length: Maximum number of tokens, including the start token.
+        beams: Number of beams; 1 means greedy search.
+        answers: Allowed answers, none longer than `max_length`; `None` allows any.
+
+    Returns:
+        Token ids [B, L], which start with the start token and are padded after end-of-sequence.
 
     Raises:
-        ModelError: The model is another package's, or an argument is something else.
+        ModelError: An argument has the wrong type or value.
     """
     if not isinstance(model, VisionLanguageModel):
         raise ModelError(
-            f"the model that is to generate is a {type(model).__name__}: expected a model of this "
-            "package with image and text, such as LadderModel"
+            f"the model to generate with is a {type(model).__name__}: expected a model of this "
+            "package, such as LadderModel"
         )
     require_whole("max_length", max_length, minimum=1)
     require_whole("beams", beams, minimum=1)
@@ -53,8 +55,8 @@ def generate(
     return beam_search(model, batch, max_length=max_length, beams=beams, answers=answers)[0]
 
 
-class _Walk:
-    """Where each row stands in the tree of answers; without a tree, all is allowed."""
+class _AnswerConstraint:
+    """Position of each row in the tree of answers; without a tree, every token is allowed."""
 
     def __init__(self, answers: AnswerTree | None, rows: int) -> None:
         self._answers = answers
@@ -80,30 +82,30 @@ def greedy_search(
     max_length: int,
     answers: AnswerTree | None = None,
 ) -> Tensor:
-    """The likeliest token at every step: ids [B, L]. Finished examples leave the computation."""
+    """Generate the most likely token at each step: ids [B, L]. Finished examples are dropped."""
     backbone = model.backbone
     state = model.start_decoding(model.encode(batch), max_length)
     device = batch.prompt_index_B.device
     ids_BL = torch.full((len(batch), max_length), backbone.pad_token_id, device=device)
     ids_BL[:, 0] = backbone.start_token_id
     open_rows = torch.arange(len(batch), device=device)
-    walk = _Walk(answers, len(batch))
+    constraint = _AnswerConstraint(answers, len(batch))
     for position in range(1, max_length):
-        tokens = walk.forbid(state.next_logits(ids_BL[open_rows, position - 1])).argmax(-1)
+        tokens = constraint.forbid(state.next_logits(ids_BL[open_rows, position - 1])).argmax(-1)
         ids_BL[open_rows, position] = tokens
-        walk.follow(tokens)
-        going_on = torch.nonzero(tokens != backbone.eos_token_id)[:, 0]
-        if len(going_on) == 0:
+        constraint.follow(tokens)
+        unfinished = torch.nonzero(tokens != backbone.eos_token_id)[:, 0]
+        if len(unfinished) == 0:
             return ids_BL[:, : position + 1]
-        if len(going_on) < len(open_rows):
-            open_rows = open_rows[going_on]
-            state.select(going_on)
-            walk.select(going_on)
+        if len(unfinished) < len(open_rows):
+            open_rows = open_rows[unfinished]
+            state.select(unfinished)
+            constraint.select(unfinished)
     return ids_BL
 
 
 class _Hypotheses:
-    """The K best finished answers of each example."""
+    """K best finished answers of each example."""
 
     def __init__(self, rows: int, beams: int, max_length: int, pad: int, device: str) -> None:
         self.scores_BK = torch.full((rows, beams), -torch.inf, device=device)
@@ -111,16 +113,16 @@ class _Hypotheses:
         self.lengths_BK = torch.zeros(rows, beams, dtype=torch.long, device=device)
 
     def add(self, rows: Tensor, scores_bK: Tensor, ids_bKL: Tensor, length: int) -> None:
-        """Offer answers of `length` tokens to these examples; -inf offers nothing."""
+        """Add answers of `length` tokens to these examples if they are better; -inf adds none."""
         scores = torch.cat((self.scores_BK[rows], scores_bK), 1)
         ids = torch.cat((self.ids_BKL[rows], ids_bKL), 1)
         lengths = torch.cat(
             (self.lengths_BK[rows], torch.full_like(self.lengths_BK[rows], length)), 1
         )
-        best, place = scores.topk(scores_bK.shape[1], dim=1)
+        best, index = scores.topk(scores_bK.shape[1], dim=1)
         self.scores_BK[rows] = best
-        self.ids_BKL[rows] = ids.gather(1, place[:, :, None].expand_as(ids_bKL))
-        self.lengths_BK[rows] = lengths.gather(1, place)
+        self.ids_BKL[rows] = ids.gather(1, index[:, :, None].expand_as(ids_bKL))
+        self.lengths_BK[rows] = lengths.gather(1, index)
 
 
 @torch.no_grad()
@@ -132,13 +134,12 @@ def beam_search(
     beams: int,
     answers: AnswerTree | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Ids [B, L] and scores [B] of the best answers by mean log-probability.
+    """Generate with beam search; return ids [B, L] and scores [B] of the best answers.
 
-    Follows transformers 4.2.1, with which the published numbers were made: of the 2K best
-    continuations an end of sequence counts only among the first K; a score is the sum of
-    log-probabilities divided by the number of tokens, the start token counted and the end not; an
-    example is done when no open beam can still beat its K finished answers. Examples that are done
-    leave the computation.
+    Follows transformers 4.2.1, which produced the published numbers. Of the 2K best continuations,
+    an end of sequence counts only among the first K. A score is the sum of log-probabilities
+    divided by the number of tokens, counting the start token but not the end. An example is
+    finished when no open beam can beat its K finished answers; finished examples are dropped.
     """
     backbone = model.backbone
     rows = len(batch)
@@ -147,32 +148,32 @@ def beam_search(
     state = model.start_decoding(model.encode(batch), max_length)
     state.select(torch.arange(rows, device=device).repeat_interleave(beams))
 
-    walk = _Walk(answers, rows * beams)
+    constraint = _AnswerConstraint(answers, rows * beams)
     open_rows = torch.arange(rows, device=device)
     ids_bKL = torch.full((rows, beams, max_length), backbone.pad_token_id, device=device)
     ids_bKL[:, :, 0] = backbone.start_token_id
     sums_bK = torch.zeros(rows, beams, device=device)
-    sums_bK[:, 1:] = -1e9  # all beams begin alike: only the first may be continued
+    sums_bK[:, 1:] = -1e9  # all beams start equal: only the first may be continued
     length = 1
     while length < max_length:
         logits = state.next_logits(ids_bKL[:, :, length - 1].flatten()).float()
         vocabulary = logits.shape[-1]
-        scores = walk.forbid(logits.log_softmax(-1))
+        scores = constraint.forbid(logits.log_softmax(-1))
         candidates = scores.view(-1, beams, vocabulary) + sums_bK[:, :, None]
-        best_b2K, place_b2K = candidates.flatten(1).topk(2 * beams, dim=1)
-        beam_b2K, token_b2K = place_b2K // vocabulary, place_b2K % vocabulary
+        best_b2K, index_b2K = candidates.flatten(1).topk(2 * beams, dim=1)
+        beam_b2K, token_b2K = index_b2K // vocabulary, index_b2K % vocabulary
         ends_b2K = token_b2K == backbone.eos_token_id
 
         ending_bK = torch.where(ends_b2K, best_b2K / length, -torch.inf)[:, :beams]
         source = beam_b2K[:, :beams, None].expand(-1, -1, max_length)
         finished.add(open_rows, ending_bK, ids_bKL.gather(1, source), length)
 
-        # A stable sort brings the candidates that go on to the front, best first.
-        going_on_bK = ends_b2K.int().sort(dim=1, stable=True).indices[:, :beams]
-        sums_bK = best_b2K.gather(1, going_on_bK)
-        beam_bK = beam_b2K.gather(1, going_on_bK)
+        # A stable sort moves the unfinished candidates to the front, best first.
+        unfinished_bK = ends_b2K.int().sort(dim=1, stable=True).indices[:, :beams]
+        sums_bK = best_b2K.gather(1, unfinished_bK)
+        beam_bK = beam_b2K.gather(1, unfinished_bK)
         ids_bKL = ids_bKL.gather(1, beam_bK[:, :, None].expand(-1, -1, max_length))
-        ids_bKL[:, :, length] = token_b2K.gather(1, going_on_bK)
+        ids_bKL[:, :, length] = token_b2K.gather(1, unfinished_bK)
 
         worst_kept_b = finished.scores_BK[open_rows].min(dim=1).values
         open_b = torch.nonzero(worst_kept_b < best_b2K[:, 0] / length)[:, 0]
@@ -181,8 +182,8 @@ def beam_search(
             open_rows = open_b
             break
         rows_bK = (open_b[:, None] * beams + beam_bK[open_b]).flatten()
-        walk.select(rows_bK)
-        walk.follow(token_b2K.gather(1, going_on_bK)[open_b].flatten())
+        constraint.select(rows_bK)
+        constraint.follow(token_b2K.gather(1, unfinished_bK)[open_b].flatten())
         if len(open_b) < len(open_rows):
             state.select(rows_bK)
         else:
@@ -194,10 +195,10 @@ def beam_search(
 
 
 def _best(finished: _Hypotheses, eos: int, max_length: int) -> tuple[Tensor, Tensor]:
-    scores_B, place_B = finished.scores_BK.max(dim=1)
-    row_B = torch.arange(len(place_B), device=place_B.device)
-    ids_BL = finished.ids_BKL[row_B, place_B]
-    lengths_B = finished.lengths_BK[row_B, place_B]
+    scores_B, index_B = finished.scores_BK.max(dim=1)
+    row_B = torch.arange(len(index_B), device=index_B.device)
+    ids_BL = finished.ids_BKL[row_B, index_B]
+    lengths_B = finished.lengths_BK[row_B, index_B]
     fits = lengths_B < max_length
     ids_BL[row_B[fits], lengths_B[fits]] = eos
     longest = int(torch.clamp(lengths_B + 1, max=max_length).max())

@@ -1,6 +1,7 @@
-"""Transfer methods, one file each: what a method adds to the frozen backbone, and what it trains.
+"""Transfer methods, one file each; a file's name is the name of its method.
 
-`get_method("lst")` finds a method by the name of its file, so a new one needs no list to be edited.
+A method defines what is added to the frozen backbone and what trains. `get_method("lst")` imports
+`lst.py`, so there is no list of methods to edit.
 """
 
 import importlib
@@ -21,10 +22,10 @@ __all__ = ["Method", "get_method", "method_names"]
 
 
 class Method(ABC):
-    """What a file in this folder offers."""
+    """Interface of a transfer method."""
 
     options: type[BaseModel]
-    """The method's own settings, as they stand under `method.options` in a recipe."""
+    """Options of the method, which a recipe has under `method.options`."""
 
     @abstractmethod
     def attach(
@@ -35,33 +36,42 @@ class Method(ABC):
         visual: VisualConfig,
         heads: Mapping[str, HeadConfig],
     ) -> VisionLanguageModel[Any]:
-        """Build the model around `backbone`, with a head for each task."""
+        """Build the model around `backbone`.
 
-    # Most methods know nothing better, and leave it at that.
+        Called when training starts and again whenever a run is loaded.
+
+        Args:
+            backbone: Pretrained backbone, not quantised yet.
+            options: Options of the method.
+            visual: Settings of the visual embedding.
+            heads: Settings of one head per task name.
+        """
+
+    # Not abstract: most methods keep the initial weights of `attach`.
     def initialise(  # noqa: B027
         self,
         model: VisionLanguageModel[Any],
         options: BaseModel,
         samples: Iterable[tuple[Tensor, Tensor]],
     ) -> None:
-        """Give the model better initial weights than its own, if the method knows any.
+        """Set better initial weights than those of `attach`, if the method has any.
 
         Called once, before the first step of a run, in the main process.
 
         Args:
-            model: As `attach` returned it, on the device that trains.
-            options: The method's own settings.
-            samples: Training examples in random order without end, as pairs of prompt ids [1, T]
-                and label ids [1, L] on that device; made only as they are taken.
+            model: Output of `attach`, on the training device.
+            options: Options of the method.
+            samples: Infinite iterator over training examples in random order, as pairs of prompt
+                ids [1, T] and label ids [1, L] on the training device; computed lazily.
         """
 
     @abstractmethod
     def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
-        """Exactly the parameters that train, by name; a checkpoint holds these and no others."""
+        """Return exactly the parameters that train, by name; a checkpoint holds only these."""
 
 
 def method_names() -> list[str]:
-    """Names of the methods there are."""
+    """Return the names of all methods."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
@@ -69,8 +79,8 @@ def get_method(name: str) -> Method:
     """Return the method defined in `methods/<name>.py`.
 
     Raises:
-        RecipeError: There is no such method.
-        ModelError: Its file cannot be imported, or does not define a method.
+        RecipeError: The method does not exist.
+        ModelError: Its file cannot be imported or does not define a method.
     """
     if name not in method_names():
         raise RecipeError(f"no method {name!r}; there are: {', '.join(method_names())}")

@@ -1,6 +1,6 @@
-"""What methods that change the backbone itself have in common.
+"""Base class of methods that change the backbone.
 
-Such a method says what it puts into the backbone and which of its parameters train; the visual
+Such a method defines what it inserts into the backbone and which parameters train; the visual
 embedding and the heads train in every method.
 """
 
@@ -22,10 +22,10 @@ __all__ = ["JointMethod", "JointOptions"]
 
 
 class JointOptions(BaseModel):
-    """Settings of every method that changes the backbone itself.
+    """Options of every method that changes the backbone.
 
     Args:
-        dropout: Probability within the backbone while training, as in the paper's code.
+        dropout: Dropout probability in the backbone while training; 0.1 as in the paper's code.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,21 +37,24 @@ Options = TypeVar("Options", bound=JointOptions)
 
 
 class JointMethod(Method, Generic[Options]):
-    """Image tokens enter the backbone's encoder, and something within the backbone trains."""
+    """Method whose backbone's encoder reads image tokens and whose backbone trains in part."""
 
     options: type[BaseModel] = JointOptions
 
     def insert(self, model: JointModel, options: Options) -> None:
-        """Put what the method adds into the model; as it is, nothing.
+        """Insert what the method adds; by default, nothing.
+
+        Runs again whenever a run is loaded: whatever it computes from frozen weights must come out
+        the same each time.
 
         Args:
-            model: The backbone with a visual embedding and heads.
-            options: The method's own settings.
+            model: Backbone with a visual embedding and heads.
+            options: Options of the method.
         """
 
     @abstractmethod
     def tuned(self, model: JointModel) -> Iterable[nn.Parameter]:
-        """What trains besides the visual embedding and the heads."""
+        """Return the parameters that train besides the visual embedding and the heads."""
 
     def attach(
         self,
@@ -61,7 +64,7 @@ class JointMethod(Method, Generic[Options]):
         visual: VisualConfig,
         heads: Mapping[str, HeadConfig],
     ) -> JointModel:
-        """Let image tokens into the backbone's encoder, and insert what the method adds."""
+        """Build a model whose encoder reads image tokens, and insert what the method adds."""
         settings = cast(Options, options)
         joint = JointBackbone(backbone.model, dropout=settings.dropout)
         model = JointModel(joint, visual=visual, head=heads)
@@ -69,14 +72,14 @@ class JointMethod(Method, Generic[Options]):
         return model
 
     def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
-        """Visual embedding, heads and what the method tunes, as far as the heads use it."""
+        """Return the visual embedding, the heads and the tuned parameters that the heads use."""
         assert isinstance(model, JointModel)
         tuned = list(self.tuned(model))
         known = {id(parameter) for parameter in model.parameters()}
         if not tuned or any(id(parameter) not in known for parameter in tuned):
             raise ModelError(
                 f"`tuned` of {type(self).__name__} yields "
-                f"{'something that is no parameter of the model' if tuned else 'nothing'}; "
+                f"{'something that is not a parameter of the model' if tuned else 'nothing'}; "
                 "expected the parameters that the method trains, each registered with a module"
             )
         chosen = {
@@ -84,12 +87,12 @@ class JointMethod(Method, Generic[Options]):
             for parameters in (model.visual.parameters(), model.classifiers.parameters(), tuned)
             for parameter in parameters
         }
-        chosen -= {id(parameter) for parameter in _idle(model)}
+        chosen -= {id(parameter) for parameter in _unused(model)}
         return {name: p for name, p in model.named_parameters() if id(p) in chosen}
 
 
-def _idle(model: JointModel) -> Iterator[nn.Parameter]:
-    """Parameters of the output layer in a model that only classifies."""
+def _unused(model: JointModel) -> Iterator[nn.Parameter]:
+    """Yield the untied parameters of the output layer if the model only classifies."""
     if model.generates:
         return
     embedding = model.backbone.model.get_input_embeddings()

@@ -1,4 +1,4 @@
-"""Methods that the library `peft` puts into a backbone."""
+"""Base class of methods from the library `peft`."""
 
 from collections.abc import Iterator
 from typing import TypeVar
@@ -18,25 +18,25 @@ Options = TypeVar("Options", bound=JointOptions)
 
 
 class PeftMethod(JointMethod[Options]):
-    """Layers are wrapped by `peft`; whatever it adds to them trains."""
+    """Method in which `peft` wraps layers; what it adds to them trains."""
 
     def tuned(self, model: JointModel) -> Iterator[nn.Parameter]:
-        """What `peft` has added."""
+        """Yield the parameters that `peft` added."""
         return _added(model)
 
 
 def attention_projections(model: JointModel, *names: str) -> list[str]:
-    """Where the projections of these names (q, k, v, o) of every attention stand in the T5."""
+    """Return the module names of these projections (q, k, v or o) in every attention."""
     return [
-        f"{place}.{name}"
-        for place, module in model.backbone.model.named_modules()
+        f"{attention}.{name}"
+        for attention, module in model.backbone.model.named_modules()
         if isinstance(module, T5Attention)
         for name in names
     ]
 
 
 def inject(model: JointModel, config: PeftConfig) -> None:
-    """Let `peft` wrap the layers that `config` names; what it adds trains in float32."""
+    """Wrap the layers that `config` names with `peft`; what it adds is float32."""
     inject_adapter_in_model(config, model.backbone.model)
     for parameter in _added(model):
         parameter.data = parameter.data.to(torch.float32)

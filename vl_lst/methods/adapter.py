@@ -1,6 +1,6 @@
 """Adapters (Houlsby et al. 2019, arXiv 1902.00751): a bottleneck after every sublayer.
 
-Between a sublayer and its dropout and residual, without a norm, as in the paper's code.
+As in the paper's code, it comes before the sublayer's dropout and residual and has no norm.
 """
 
 from collections.abc import Iterator
@@ -25,23 +25,23 @@ SUBLAYERS = (T5Attention, T5DenseActDense, T5DenseGatedActDense)
 
 
 class AdapterOptions(JointOptions):
-    """Settings of adapters.
+    """Options of adapters.
 
     Args:
-        reduction: The bottleneck is this many times narrower than the backbone.
+        reduction: Ratio of the backbone's width to the bottleneck's.
     """
 
     reduction: int = Field(4, ge=1, le=10_000)
 
 
 class Adapter(nn.Module):
-    """The bottleneck `h + up(gelu(down(h)))` around states h.
+    """Bottleneck with a residual: `h + up(gelu(down(h)))`.
 
-    The way up begins at zero, so that the backbone is undisturbed at the start.
+    `up` starts at zero, so the initial output is that of the backbone.
 
     Args:
-        width: Of the states.
-        bottleneck: Width in between.
+        width: Width of the states h.
+        bottleneck: Width of the bottleneck.
     """
 
     def __init__(self, width: int, bottleneck: int) -> None:
@@ -53,31 +53,31 @@ class Adapter(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, states: Tensor) -> Tensor:
-        """States of the same shape."""
+        """Return states of the same shape and precision."""
         narrow = self.activation(self.down(states.to(self.down.weight.dtype)))
         added: Tensor = self.up(narrow).to(states.dtype)
         return states + added
 
 
 class Adapters(JointMethod[AdapterOptions]):
-    """Small networks are put between the backbone's sublayers, and train."""
+    """Frozen backbone with small trainable networks after its sublayers."""
 
     options = AdapterOptions
 
     def insert(self, model: JointModel, options: AdapterOptions) -> None:
-        """Put an adapter behind every attention and feed-forward layer."""
+        """Insert an adapter after every attention and feed-forward layer."""
         width = model.backbone.width
         if width % options.reduction:
             raise ModelError(
                 f"the reduction {options.reduction} does not divide the backbone's width of "
-                f"{width}; choose a divisor of it"
+                f"{width}; choose a divisor of that width"
             )
         for sublayer in _sublayers(model):
             sublayer.add_module(NAME, Adapter(width, width // options.reduction))
             sublayer.register_forward_hook(_adapt)
 
     def tuned(self, model: JointModel) -> Iterator[nn.Parameter]:
-        """The adapters."""
+        """Yield the parameters of the adapters."""
         for sublayer in _sublayers(model):
             yield from sublayer.get_submodule(NAME).parameters()
 
@@ -88,7 +88,7 @@ def _sublayers(model: JointModel) -> list[nn.Module]:
 
 def _adapt(sublayer: nn.Module, _inputs: Any, output: Any) -> Any:
     adapter = sublayer.get_submodule(NAME)
-    if isinstance(output, tuple):  # an attention returns more than its states
+    if isinstance(output, tuple):  # an attention returns its states first
         return adapter(output[0]), *output[1:]
     return adapter(output)
 

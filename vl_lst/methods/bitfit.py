@@ -1,7 +1,7 @@
 """BitFit (Ben Zaken et al. 2021, arXiv 2106.10199): only biases train.
 
-T5 has no biases, so the paper's code gives it some, which begin at zero: one for every linear
-layer, norm and the output layer, and one for the norms of the visual embedding.
+T5 has no biases, so as in the paper's code, this adds biases of zeros to every linear layer, every
+norm, the output layer and the norms of the visual embedding.
 """
 
 from collections.abc import Iterator
@@ -21,28 +21,28 @@ ADDED = "added_bias"
 
 
 class BitFit(JointMethod[JointOptions]):
-    """A bias is added wherever T5 lacks one, and trains."""
+    """Frozen backbone with a trainable bias wherever T5 lacks one."""
 
     def insert(self, model: JointModel, options: JointOptions) -> None:
-        """Give every layer a bias of zeros."""
-        for module, width in _shifted(model):
+        """Add a bias of zeros to every layer."""
+        for module, width in _biased_layers(model):
             bias = nn.Parameter(module.weight.new_zeros(width, dtype=torch.float32))
             module.register_parameter(ADDED, bias)
-            # After the layer, so that a layer of another precision may keep its own.
-            module.register_forward_hook(_shift)
+            # Added to the output, so that the layer may have another precision.
+            module.register_forward_hook(_add_bias)
         head = model.backbone.model.get_output_embeddings()
         zeros = head.weight.new_zeros(head.weight.shape[0], dtype=torch.float32)
         head.bias = nn.Parameter(zeros)
 
     def tuned(self, model: JointModel) -> Iterator[nn.Parameter]:
-        """The added biases."""
-        for module, _ in _shifted(model):
+        """Yield the added biases."""
+        for module, _ in _biased_layers(model):
             yield module.get_parameter(ADDED)
         yield model.backbone.model.get_output_embeddings().bias
 
 
-def _shifted(model: JointModel) -> Iterator[tuple[Any, int]]:
-    """Layers that get a bias and the width of what they return, the output layer apart."""
+def _biased_layers(model: JointModel) -> Iterator[tuple[Any, int]]:
+    """Yield the layers that get a bias, except the output layer, and their output widths."""
     output_layer = model.backbone.model.get_output_embeddings()
     for module in model.backbone.modules():
         if isinstance(module, nn.Linear) and module is not output_layer:
@@ -54,7 +54,7 @@ def _shifted(model: JointModel) -> Iterator[tuple[Any, int]]:
             yield module, module.weight.shape[0]
 
 
-def _shift(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+def _add_bias(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
     return output + module.get_parameter(ADDED).to(output.dtype)
 
 

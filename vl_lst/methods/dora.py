@@ -1,6 +1,6 @@
-"""DoRA (Liu et al. 2024, arXiv 2402.09353): LoRA on directions, while sizes train by themselves.
+"""DoRA (Liu et al. 2024, arXiv 2402.09353): LoRA on weight directions; magnitudes train too.
 
-The paper this package follows has no DoRA; it gets LoRA's settings.
+The LST paper has no DoRA; this uses its settings for LoRA.
 """
 
 from vl_lst.methods.lora import LowRankAdaptation

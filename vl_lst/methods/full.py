@@ -13,21 +13,21 @@ __all__ = ["METHOD", "FullFineTuning"]
 
 
 class FullFineTuning(JointMethod[JointOptions]):
-    """The backbone trains as a whole, its embedding and output layer included."""
+    """Method that trains the whole backbone, including its embedding and output layer."""
 
     def insert(self, model: JointModel, options: JointOptions) -> None:
-        """Insert nothing; a backbone whose weights lack the precision to train is refused."""
+        """Insert nothing; refuse a backbone that is not float32."""
         dtypes = {parameter.dtype for parameter in model.backbone.parameters()}
         if dtypes != {torch.float32}:
             found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
             raise ModelError(
-                f"full fine-tuning trains the backbone's own weights, which are {found} here; "
-                "expected float32, in which small updates are not rounded away: set "
+                f"full fine-tuning trains the backbone's weights, which are {found} here; expected "
+                "float32, since lower precisions round small updates to zero: set "
                 "backbone.precision to fp32 (training.precision may be bf16)"
             )
 
     def tuned(self, model: JointModel) -> Iterable[nn.Parameter]:
-        """Everything in the backbone."""
+        """Return all parameters of the backbone."""
         return model.backbone.parameters()
 
 

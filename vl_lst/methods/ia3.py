@@ -1,7 +1,7 @@
 """(IA)3 (Liu et al. 2022, arXiv 2205.05638): keys, values and inner activations are rescaled.
 
-The paper this package follows has no (IA)3; what is rescaled is as its own authors do in T5. The
-scales begin at one.
+The LST paper has no (IA)3; this rescales what the authors of (IA)3 rescale in T5. Factors start at
+one.
 """
 
 from peft import IA3Config
@@ -15,13 +15,13 @@ __all__ = ["METHOD", "Rescaling"]
 
 
 class Rescaling(PeftMethod[JointOptions]):
-    """One factor a channel is learned for keys, values and feed-forward layers."""
+    """Frozen backbone with learned factors for keys, values and feed-forward activations."""
 
     def insert(self, model: JointModel, options: JointOptions) -> None:
-        """Wrap k and v of every attention, and the second layer of every feed-forward one."""
+        """Wrap k and v of every attention and wo of every feed-forward layer."""
         feed_forward = [
-            f"{place}.wo"
-            for place, module in model.backbone.model.named_modules()
+            f"{name}.wo"
+            for name, module in model.backbone.model.named_modules()
             if isinstance(module, T5DenseActDense | T5DenseGatedActDense)
         ]
         attention = attention_projections(model, "k", "v")

@@ -11,11 +11,13 @@ __all__ = ["METHOD", "LoraOptions", "LowRankAdaptation"]
 
 
 class LoraOptions(JointOptions):
-    """Settings of LoRA; A begins random and B at zero, as published.
+    """Options of LoRA, in which a weight W becomes `W + (alpha / r) B A`.
+
+    A is initialised randomly and B with zeros, as published.
 
     Args:
-        rank: r, the rank of the product B A; a weight W becomes `W + (alpha / r) B A`.
-        alpha: See `rank`.
+        rank: r, the rank of B A.
+        alpha: Scale of B A.
     """
 
     rank: int = Field(150, ge=1, le=16_384)
@@ -23,10 +25,11 @@ class LoraOptions(JointOptions):
 
 
 class LowRankAdaptation(PeftMethod[LoraOptions]):
-    """A product of two thin matrices is added to weights of the backbone, and trains.
+    """Frozen backbone with trainable low-rank updates of its q and v projections.
 
     Args:
-        decomposed: Weights are split into size and direction, and the sizes train too (DoRA).
+        decomposed: Whether to split weights into magnitude and direction and train the magnitudes
+            too (DoRA).
     """
 
     options = LoraOptions
@@ -38,7 +41,7 @@ class LowRankAdaptation(PeftMethod[LoraOptions]):
         """Wrap q and v of every attention."""
         config = LoraConfig(
             r=options.rank,
-            # Only the quotient counts; peft takes it as it is, its annotation notwithstanding.
+            # Annotated as an integer, but peft only divides it by the rank.
             lora_alpha=options.alpha,  # type: ignore[arg-type]
             lora_dropout=options.dropout,
             use_dora=self._decomposed,

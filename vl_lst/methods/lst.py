@@ -1,15 +1,16 @@
 """Ladder Side-Tuning (Sung, Cho and Bansal 2022, arXiv 2206.06522)."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.methods import Method
-from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
+from vl_lst.models.config import HeadConfig, LadderConfig, LadderSettings, VisualConfig
 from vl_lst.models.initialisation.pruning import (
     fisher_importance,
     initialise_side_network,
@@ -22,6 +23,7 @@ from vl_lst.models.initialisation.shrinking import (
     selected_bases,
 )
 from vl_lst.models.ladder.model import LadderModel
+from vl_lst.models.ladder.rungs import Gates, Rungs, StackSizes, build_rungs
 from vl_lst.models.vision_language_model import VisionLanguageModel
 
 __all__ = ["METHOD", "LadderOptions", "LadderSideTuning"]
@@ -30,57 +32,42 @@ Initialisation = Literal[
     "random", "magnitude", "fisher", "coherent_magnitude", "coherent_fisher", "principal"
 ]
 COHERENT = ("coherent_magnitude", "coherent_fisher", "principal")
-# What concerns more than the side network's own structure.
-ELSEWHERE = {"initialisation", "initialisation_samples", "backbone_dropout"}
 
 
-class LadderOptions(BaseModel):
-    """Settings of the ladder; see `vl_lst.models.config.LadderConfig` for those not listed here.
+class LadderOptions(LadderSettings):
+    """Options of Ladder Side-Tuning; those not listed here are in `LadderSettings`.
 
     Args:
-        initialisation: How the side network begins. `random`; or with side blocks cut out of the
-            backbone as the paper's code does it, each weight keeping rows of its own choice, by
-            the size of the weights (`magnitude`) or by how much they matter for the training texts
-            (`fisher`); or with one choice for all that reads and writes a residual stream, so that
-            the side network is a smaller version of the backbone: of channels by size
-            (`coherent_magnitude`) or by what matters for the training texts (`coherent_fisher`),
-            or of the directions in which the backbone's states vary most (`principal`).
-        initialisation_samples: Training examples that `fisher`, `coherent_fisher` and `principal`
-            look at.
-        backbone_dropout: Probability with which the frozen backbone drops while training, as in the
-            paper's code. Then its states are noisy, and equal prompts are no longer computed once.
+        initialisation: Initial weights of the side network. `random` draws them. The others derive
+            them from the backbone. As in the paper's code, `magnitude` and `fisher` let each weight
+            of a side block keep its own choice of channels, by the size of the backbone's weights
+            or by their Fisher information on training texts. The rest make one choice per residual
+            stream, so that the side network is a smaller version of the backbone: its channels by
+            size (`coherent_magnitude`) or by Fisher information (`coherent_fisher`), or the
+            directions in which the backbone's states vary most (`principal`).
+        initialisation_samples: Number of training examples for `fisher`, `coherent_fisher` and
+            `principal`.
+        backbone_dropout: Dropout probability in the frozen backbone while training, as in the
+            paper's code. Above 0, its states are noisy and equal prompts are computed separately.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    reduction: int = Field(4, ge=1, le=10_000)
-    encoder_layers: tuple[int, ...] | None = None
-    decoder_layers: tuple[int, ...] | None = None
-    rungs: Literal["linear", "normalised", "pool"] = "normalised"
-    rung_place: Literal["before_block", "after_block"] = "before_block"
-    image_rungs: Literal["attenuate", "pass", "projection"] = "pass"
-    gates: Literal["scalar", "channel"] = "scalar"
-    gate_temperature: float = Field(0.1, gt=0, le=1e6)
-    gate_start: float = Field(0.9, gt=0, lt=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    recompute: bool = True
     initialisation: Initialisation = "random"
     initialisation_samples: int = Field(1024, ge=1, le=1_000_000)
     backbone_dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _rungs_that_can_be_set(self) -> Self:
+    def _require_linear_rungs(self) -> Self:
         if self.rungs != "linear" and self.initialisation in COHERENT:
             raise ValueError(
-                f"rungs is {self.rungs} and initialisation is {self.initialisation}, which lets "
-                "rungs select of the backbone's states as they are; expected rungs to be linear, "
+                f"rungs is {self.rungs} and initialisation is {self.initialisation}, which needs "
+                "rungs that read the backbone's states unchanged; expected rungs to be linear, "
                 "or initialisation to be random, magnitude or fisher"
             )
         return self
 
 
 class LadderSideTuning(Method):
-    """The backbone stays as it is; a side network beside it trains."""
+    """Side network beside an unchanged backbone; the side network trains."""
 
     options: type[BaseModel] = LadderOptions
 
@@ -94,9 +81,18 @@ class LadderSideTuning(Method):
     ) -> LadderModel:
         """Build the side network beside `backbone`."""
         assert isinstance(options, LadderOptions)
-        backbone.train_with_dropout(options.backbone_dropout)
-        settings = options.model_dump(exclude=ELSEWHERE)
-        return LadderModel(backbone, visual=visual, ladder=LadderConfig(**settings), head=heads)
+        backbone.enable_dropout(options.backbone_dropout)
+        return LadderModel(
+            backbone,
+            visual=visual,
+            ladder=LadderConfig(**options.model_dump(include=set(LadderConfig.model_fields))),
+            head=heads,
+            build_rungs=partial(self.build_rungs, options=options),
+        )
+
+    def build_rungs(self, sizes: StackSizes, options: LadderSettings) -> tuple[Rungs, Gates]:
+        """Build the rungs and gates of one stack; a variant of the ladder returns its own."""
+        return build_rungs(sizes, options)
 
     def initialise(
         self,
@@ -104,7 +100,7 @@ class LadderSideTuning(Method):
         options: BaseModel,
         samples: Iterable[tuple[Tensor, Tensor]],
     ) -> None:
-        """Begin with the backbone's weights, if the options say so."""
+        """Derive initial weights from the backbone, if the options say so."""
         assert isinstance(options, LadderOptions)
         assert isinstance(model, LadderModel)
         kind, reduction = options.initialisation, options.reduction
@@ -125,7 +121,7 @@ class LadderSideTuning(Method):
             initialise_side_network(model, prune_backbone(state, importance, config, reduction))
 
     def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
-        """Visual embedding, side network and head; never the backbone."""
+        """Return the visual embedding, the side network and the heads; never the backbone."""
         assert isinstance(model, LadderModel)
         return model.trainable()
 

@@ -15,11 +15,11 @@ __all__ = ["METHOD", "Prefix", "PromptOptions", "PromptTuning"]
 
 
 class PromptOptions(JointOptions):
-    """Settings of prompt tuning.
+    """Options of prompt tuning.
 
     Args:
-        tokens: Learned tokens before every prompt.
-        middle_width: Width of the layer they are computed through.
+        tokens: Number of learned tokens before every prompt.
+        middle_width: Hidden width of the network that computes them.
     """
 
     tokens: int = Field(40, ge=1, le=10_000)
@@ -27,11 +27,11 @@ class PromptOptions(JointOptions):
 
 
 class Prefix(nn.Module):
-    """Learned tokens: an embedding seen through a small network, which eases training.
+    """Learned tokens, computed by a small network from an embedding, which helps training.
 
     Args:
         tokens: P.
-        middle_width: Of the hidden layer.
+        middle_width: Hidden width of the network.
         width: D.
     """
 
@@ -43,23 +43,23 @@ class Prefix(nn.Module):
         )
 
     def forward(self) -> Tensor:
-        """The tokens [P, D]."""
+        """Return the tokens [P, D]."""
         prefix_PD: Tensor = self.layers(self.embedding.weight)
         return prefix_PD
 
 
 class PromptTuning(JointMethod[PromptOptions]):
-    """Tokens are learned that stand before the prompt; the backbone stays as it is."""
+    """Frozen backbone with learned tokens before every prompt."""
 
     options = PromptOptions
 
     def insert(self, model: JointModel, options: PromptOptions) -> None:
-        """Put the learned tokens before every prompt."""
+        """Add the learned tokens."""
         model.prefix = Prefix(options.tokens, options.middle_width, model.backbone.width)
 
     def tuned(self, model: JointModel) -> Iterable[nn.Parameter]:
-        """The prefix."""
-        assert model.prefix is not None, "inserted above"
+        """Return the parameters of the learned tokens."""
+        assert model.prefix is not None
         return model.prefix.parameters()
 
 

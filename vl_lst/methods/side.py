@@ -1,42 +1,32 @@
-"""Side-tuning: the ladder's side network without its rungs, to show what these are worth.
+"""Side-tuning: the ladder's side network without rungs, to measure what the rungs contribute.
 
-What it knows of the backbone is the embedding it shares and, when it writes, the output layer.
+All it reads of the backbone is the embedding and, to generate, the output layer.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from pydantic import BaseModel
+from torch import Tensor
 
 from vl_lst.backbones.backbone import BackboneCache, DecoderTaps, EncoderTaps, FrozenBackbone
 from vl_lst.methods.lst import LadderSideTuning
-from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
+from vl_lst.models.config import HeadConfig, LadderConfig, SideSettings, VisualConfig
 from vl_lst.models.ladder.model import LadderModel
+from vl_lst.models.ladder.rungs import Gates, LinearRungs, Rungs, StackSizes
 from vl_lst.models.vision_language_model import VisionLanguageModel
 
-__all__ = ["METHOD", "SideOptions", "SideTuning"]
+__all__ = ["METHOD", "SideTuning"]
 
 
-class SideOptions(BaseModel):
-    """Settings of the side network; see `vl_lst.models.config.LadderConfig`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    reduction: int = Field(4, ge=1, le=10_000)
-    encoder_layers: tuple[int, ...] | None = None
-    decoder_layers: tuple[int, ...] | None = None
-    dropout: float = Field(0.1, ge=0, lt=1)
-    recompute: bool = True
-
-
-class _UnreadBackbone(FrozenBackbone):
-    """Embeds text and leaves it at that: nobody reads what the layers would make of it."""
+class _EmbeddingBackbone(FrozenBackbone):
+    """Backbone that only embeds its input; no block runs, since nothing reads their states."""
 
     @torch.no_grad()
     def encode(self, ids_UT: Tensor, layers: Sequence[int]) -> EncoderTaps:
-        """Embed prompts; what the blocks and the final norm would give is zero."""
+        """Embed prompts, with zeros for the states of the blocks and of the final norm."""
         embedding_UTD, zeros_KUTD = self._embed(ids_UT, layers)
         mask_UT = ids_UT != self.pad_token_id
         return EncoderTaps(embedding_UTD, zeros_KUTD, zeros_KUTD[0], mask_UT)
@@ -51,7 +41,7 @@ class _UnreadBackbone(FrozenBackbone):
         encoder_mask_PT: Tensor,
         cache: BackboneCache | None = None,
     ) -> DecoderTaps:
-        """Embed answers; the rest as in `encode`."""
+        """Embed answers, with zeros as in `encode`."""
         embedding_PLD, zeros_KPLD = self._embed(ids_PL, layers)
         return DecoderTaps(embedding_PLD, zeros_KPLD, zeros_KPLD[0])
 
@@ -60,34 +50,26 @@ class _UnreadBackbone(FrozenBackbone):
         return embedding_NTD, embedding_NTD.new_zeros(()).expand(len(layers), *embedding_NTD.shape)
 
 
-class _NoRungs(nn.Module):
-    """Hands the side network zeros.
-
-    Args:
-        side_width: R.
-    """
-
-    def __init__(self, side_width: int) -> None:
-        super().__init__()
-        self._side_width = side_width
+class _NoRungs(Rungs):
+    """Rungs of width zero."""
 
     def forward(self, taps_KNTD: Tensor) -> Tensor:
-        """Zeros [K, N, T, R]."""
-        return taps_KNTD.new_zeros(()).expand(*taps_KNTD.shape[:-1], self._side_width)
+        """Return an empty tensor [K, N, T, 0]."""
+        return taps_KNTD[..., :0]
 
 
-class _OpenGates(nn.Module):
-    """Lets all of the side network's own state pass."""
+class _NoGates(Gates):
+    """Gates that let the side network's own states pass unchanged."""
 
-    def forward(self, layer: int) -> Tensor:
-        """Gate of any layer, one number."""
-        return torch.ones(())
+    def forward(self, layer: int, rung_BTX: Tensor, states_BQR: Tensor) -> Tensor:
+        """Return the side network's own states."""
+        return states_BQR
 
 
 class SideTuning(LadderSideTuning):
-    """A side network that sees nothing of the backbone's layers."""
+    """Side network that reads no layer of the backbone."""
 
-    options: type[BaseModel] = SideOptions
+    options: type[BaseModel] = SideSettings
 
     def attach(
         self,
@@ -97,15 +79,22 @@ class SideTuning(LadderSideTuning):
         visual: VisualConfig,
         heads: Mapping[str, HeadConfig],
     ) -> LadderModel:
-        """Build the side network beside `backbone` and take its rungs and gates away."""
-        unread = _UnreadBackbone(backbone.model)
-        # Without rungs there is nothing whose scale the embeddings would have to fit.
-        config = LadderConfig(**options.model_dump(), rungs="linear")
-        model = LadderModel(unread, visual=visual, ladder=config, head=heads)
-        for stack in (model.side.encoder, model.side.decoder):
-            stack.add_module("rungs", _NoRungs(model.side.shape.width))
-            stack.add_module("gates", _OpenGates())
-        return model
+        """Build a side network without rungs beside `backbone`."""
+        return LadderModel(
+            _EmbeddingBackbone(backbone.model),
+            visual=visual,
+            # Without rungs, the embeddings need no common scale with them.
+            ladder=LadderConfig(**options.model_dump(), rungs="linear"),
+            head=heads,
+            build_rungs=partial(self.build_rungs, options=options),
+        )
+
+    def build_rungs(self, sizes: StackSizes, options: BaseModel) -> tuple[Rungs, Gates]:
+        """Build neither rungs nor gates."""
+        # Advances the random generator as a ladder does, so that both methods start with the same
+        # blocks at the same seed.
+        LinearRungs(sizes)
+        return _NoRungs(), _NoGates()
 
     def initialise(
         self,
@@ -113,7 +102,7 @@ class SideTuning(LadderSideTuning):
         options: BaseModel,
         samples: Iterable[tuple[Tensor, Tensor]],
     ) -> None:
-        """Do nothing: without rungs there is no basis to share with the backbone."""
+        """Do nothing: side-tuning has no `initialisation` option."""
 
 
 METHOD = SideTuning()

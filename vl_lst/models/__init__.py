@@ -1,1 +1,1 @@
-"""Models that answer: visual embedding, side network, heads and losses."""
+"""Vision-and-language models: visual embedding, side network, heads and losses."""

@@ -1,4 +1,4 @@
-"""What goes into a model: a batch in which equal texts are held, and computed, once.
+"""Input of a model: a batch in which equal texts are stored, and computed, once.
 
 B examples, U unique prompts, P unique (prompt, answer) pairs, I images, N feature vectors, M of
 them after pooling, F channels, T text tokens, L answer tokens, A answers.
@@ -33,19 +33,24 @@ REQUIRED = ("features_BINF", "prompt_ids_UT", "prompt_index_B")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Examples ready for a model.
+    """Examples as tensors.
 
     Args:
         features_BINF: Image features as stored.
         prompt_ids_UT: Token ids of the distinct prompts, padded.
-        prompt_index_B: Which of them each example has.
-        labels_BL: Token ids of the answers, `losses.IGNORED` behind each; when generating.
-        pair_rows_P: An example for each distinct (prompt, answer) pair.
-        pair_index_B: Which pair each example has.
+        prompt_index_B: Index of each example's prompt.
+        labels_BL: Token ids of the answers, padded with `IGNORED` (-100); needed to train a
+            generation head.
+        pair_rows_P: Index of one example for each distinct (prompt, answer) pair; `None` if every
+            example is a pair of its own.
+        pair_index_B: Index of each example's pair; given together with `pair_rows_P`.
         weights_B: Weight of each example's loss.
-        scores_BA: Soft score of each answer of the list; when classifying.
-        example_ids: Ids, for messages and predictions.
-        task: Whose head answers, in a model with a head for each of several tasks.
+        scores_BA: Soft score of each answer in the list; needed to train a classification head.
+        example_ids: IDs for messages and predictions.
+        task: Name of the task whose head is used.
+
+    Raises:
+        ModelError: A tensor has another number of dimensions, type or number of rows.
     """
 
     features_BINF: Tensor
@@ -71,10 +76,10 @@ class Batch:
             raise ModelError("a batch has one of pair_rows_P and pair_index_B: expected both")
 
     def require_rows(self, *names: str) -> None:
-        """Check that fields, where they are set, have a row for each example.
+        """Check that fields, unless they are `None`, have one row per example.
 
         Raises:
-            ModelError: One has another number of rows.
+            ModelError: A field has another number of rows.
         """
         for name in names:
             value = getattr(self, name)
@@ -88,15 +93,15 @@ class Batch:
         return self.features_BINF.shape[0]
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
+        """Copy the batch to a device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """The same batch in page-locked memory, for copies to a GPU that overlap with work."""
+        """Copy the batch to page-locked memory, from which copies to a GPU are asynchronous."""
         return self._map(Tensor.pin_memory)
 
-    def unshared(self) -> "Batch":
-        """The same examples, each with a prompt and an answer of its own though they are equal."""
+    def unshare(self) -> "Batch":
+        """Return the same examples with a prompt and a pair per example, even if equal."""
         rows = torch.arange(len(self), device=self.prompt_index_B.device)
         return replace(
             self,
@@ -116,17 +121,21 @@ class Batch:
 
 
 def unique_rows(rows_BX: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the distinct rows first stand, in order of appearance [U], and which each row is [B].
+    """Find the distinct rows of a matrix.
 
     Args:
-        rows_BX: Integers; compared over all of X.
+        rows_BX: Integers.
+
+    Returns:
+        The index of the first occurrence of each distinct row [U], in order of appearance, and for
+        every row its index among the distinct ones [B].
     """
-    place: dict[tuple[int, ...], int] = {}
+    position: dict[tuple[int, ...], int] = {}
     first: list[int] = []
     index: list[int] = []
     for row, key in enumerate(map(tuple, rows_BX.tolist())):
-        if key not in place:
-            place[key] = len(first)
+        if key not in position:
+            position[key] = len(first)
             first.append(row)
-        index.append(place[key])
+        index.append(position[key])
     return torch.tensor(first), torch.tensor(index)

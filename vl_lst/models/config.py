@@ -1,42 +1,45 @@
-"""Settings of the parts of a model; a recipe fills them, a checkpoint's recipe rebuilds them."""
+"""Settings of the parts of a model."""
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 
 from feature_extraction.spec import grid_side
-from vl_lst.checks import require_choice, require_number, require_whole
+from vl_lst.checks import require_number, require_whole
 from vl_lst.errors import ModelError
 
-__all__ = ["HeadConfig", "LadderConfig", "VisualConfig"]
+__all__ = ["HeadConfig", "LadderConfig", "LadderSettings", "SideSettings", "VisualConfig"]
 
-
-Rungs = Literal["linear", "normalised", "pool"]
-RungPlace = Literal["before_block", "after_block"]
-ImageRungs = Literal["attenuate", "pass", "projection"]
-Gates = Literal["scalar", "channel"]
-CHOICES: dict[str, tuple[str, ...]] = {
-    "rungs": get_args(Rungs),
-    "rung_place": get_args(RungPlace),
-    "image_rungs": get_args(ImageRungs),
-    "gates": get_args(Gates),
-}
+Layers = tuple[Annotated[int, Field(ge=0)], ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisualConfig:
-    """How image features become tokens.
+    """Settings of the visual embedding.
 
     Args:
-        channels: Width of one feature vector (2048 for the RN101 grid).
-        tokens: Feature vectors per image as stored (49).
-        grids: Grids they are of, one after the other: more than one where features were made of
-            several crops of each image.
-        pooled_grid: Side of the square grid that each stored grid is max-pooled to; 6 turns
-            7x7 = 49 into 36 tokens as in the paper. `None` keeps the tokens as they are.
-        max_images: Images one example may hold (2 for NLVR2).
-        image_order_std: Initial scale of the embedding that tells images apart. It is the same
-            vector on all tokens of an image: at the reference's 1.0 it drowns their features.
+        channels: Width of a feature vector (2048 for the RN101 grid).
+        tokens: Stored feature vectors per image (49 for a 7x7 grid).
+        grids: Number of square grids among them, one after the other; more than 1 if features come
+            from several crops per image.
+        pooled_grid: Side of the square grid to which each stored grid is max-pooled; 6 turns
+            7x7 = 49 into 36 tokens, as in the paper. `None` disables pooling.
+        max_images: Maximum number of images per example (2 for NLVR2).
+        image_order_std: Initial standard deviation of the image-order embedding, one vector per
+            image that is added to all its tokens. At the reference's 1.0 it dominates the features.
+
+    Raises:
+        ModelError: A value is out of range, or the features cannot be pooled.
     """
 
     channels: int
@@ -51,9 +54,10 @@ class VisualConfig:
             require_whole(f"{name} of a VisualConfig", getattr(self, name), minimum=1)
         if self.pooled_grid is not None:
             require_whole("pooled_grid of a VisualConfig", self.pooled_grid, minimum=1)
-        require_number("image_order_std of a VisualConfig", self.image_order_std, below=inf)
-        side = grid_side(self.tokens, self.grids)
-        if self.pooled_grid is not None and (side is None or side < self.pooled_grid):
+        require_number(
+            "image_order_std of a VisualConfig", self.image_order_std, minimum=0, below=inf
+        )
+        if self.pooled_grid is not None and (self.grid is None or self.grid < self.pooled_grid):
             grids = f" of {self.grids} crops" if self.grids > 1 else ""
             raise ModelError(
                 f"cannot pool {self.tokens} feature vectors per image{grids} to a grid of "
@@ -62,18 +66,26 @@ class VisualConfig:
             )
 
     @property
+    def grid(self) -> int | None:
+        """Side of each stored grid; `None` if the tokens do not form square grids."""
+        return grid_side(self.tokens, self.grids)
+
+    @property
     def pooled_tokens(self) -> int:
-        """Tokens per image after pooling."""
+        """Number of tokens per image after pooling."""
         return self.tokens if self.pooled_grid is None else self.grids * self.pooled_grid**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadConfig:
-    """What turns a decoder's states into answers.
+    """Settings of a head, which turns decoder states into answers.
 
     Args:
-        kind: "classify" over a closed list of answers, or "generate" with the vocabulary.
-        answers: Length of the answer list; 0 when generating.
+        kind: `classify` picks from a closed answer list; `generate` writes free text.
+        answers: Length of the answer list; 0 for `generate`.
+
+    Raises:
+        ModelError: The kind does not exist, or the length does not fit it.
     """
 
     kind: Literal["classify", "generate"]
@@ -84,75 +96,99 @@ class HeadConfig:
             raise ModelError(f"the head is {self.kind!r:.60}: expected 'classify' or 'generate'")
         if not isinstance(self.answers, int):
             raise ModelError(
-                f"answers of a head is {self.answers!r:.60}: expected how many there are"
+                f"answers of a head is {self.answers!r:.60}: expected the number of answers"
             )
         if (self.kind == "classify") != (self.answers > 0):
             raise ModelError(
-                f"a head that is to {self.kind} got {self.answers} answers: classifying needs "
-                "at least one, generating none"
+                f"a head to {self.kind} was given {self.answers} answers: expected at least 1 "
+                "for classify, 0 for generate"
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LadderConfig:
-    """A ladder side network (arXiv 2206.06522, section 3).
+class SideSettings(BaseModel):
+    """Settings of a side network, with or without rungs.
 
     Args:
-        reduction: The side network is this many times narrower than the backbone; must divide
-            its d_model, d_kv and d_ff.
-        encoder_layers: Backbone encoder layers that get a side block and a rung, counted from 0
-            and ascending; `None` means all.
-        decoder_layers: The same for the decoder.
-        rungs: `linear` projects each layer's states with weights of its own, as in the paper.
-            `normalised` brings them, and the embeddings, to a root mean square of 1 first, as a T5
-            block does with what it reads. `pool` takes the mean of adjacent channels, which trains
-            nothing and keeps no backbone state for backward.
-        rung_place: Whether a layer's rung joins the residual stream before that layer's side block,
-            as in the paper, or after it. The backbone's state there is what the block has still to
-            compute, or what it has just computed a smaller version of.
-        image_rungs: What image tokens meet where text tokens meet a rung; the backbone has no
-            state of them. `attenuate` multiplies them by the gate, as in the paper's code, so that
-            they fade from layer to layer. With `pass` they go by untouched. With `projection` they
-            meet their own embedding, projected by that layer's rung.
-        gates: `scalar`, one number a layer as in the paper, or `channel`, one for each channel.
-        gate_temperature: T in a gate's `g = sigmoid(alpha / T)`; 0.1 as in the paper's code.
-        gate_start: Share of its own state that the side network keeps at each layer at first. At
-            0.5, as in the paper's code, what text tokens learn from the image is halved at every
-            layer.
-        dropout: Probability, in the places where T5 has it, within the side network only.
-        recompute: Keep only each side block's input for the backward pass and compute the rest
-            again; trades about a fifth of the side network's time for most of its memory.
+        reduction: Ratio of the backbone's width to the side network's; must divide the backbone's
+            `d_model`, `d_kv` and `d_ff`.
+        encoder_layers: Backbone encoder layers that get a side block, ascending and counted from 0;
+            `None` means all.
+        decoder_layers: Backbone decoder layers that get a side block, likewise.
+        dropout: Dropout probability within the side network, in the places where T5 has it.
+        recompute: Save only the input of each side block for the backward pass and recompute the
+            rest; trades about a fifth of the side network's time for most of its memory.
     """
 
-    reduction: int = 4
-    encoder_layers: tuple[int, ...] | None = None
-    decoder_layers: tuple[int, ...] | None = None
-    rungs: Rungs = "normalised"
-    rung_place: RungPlace = "before_block"
-    image_rungs: ImageRungs = "pass"
-    gates: Gates = "scalar"
-    gate_temperature: float = 0.1
-    gate_start: float = 0.9
-    dropout: float = 0.1
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reduction: int = Field(4, ge=1, le=10_000)
+    encoder_layers: Layers = None
+    decoder_layers: Layers = None
+    dropout: float = Field(0.1, ge=0, lt=1)
     recompute: bool = True
 
-    def __post_init__(self) -> None:
-        require_whole("reduction of a LadderConfig", self.reduction, minimum=1)
-        for name in ("encoder_layers", "decoder_layers"):
-            layers = getattr(self, name)
-            if layers is None:
-                continue
-            if not isinstance(layers, tuple | list):
+
+class LadderSettings(SideSettings):
+    """Settings of a ladder side network (arXiv 2206.06522, section 3).
+
+    Args:
+        rungs: `linear` projects each layer's states with its own weights, as in the paper.
+            `normalised` first scales the states and the embeddings to a root mean square of 1, as a
+            T5 block does with its input. `pool` averages adjacent channels, which trains nothing
+            and saves no backbone state for the backward pass.
+        rung_place: Whether a layer's rung joins the residual stream before that layer's side block,
+            as in the paper, or after it. Before it, the rung holds what the block is about to
+            compute; after it, a larger version of what the block has just computed.
+        image_rungs: What image tokens are mixed with, since the backbone has no state for them.
+            `attenuate` multiplies them by the gate, as in the paper's code, so they fade from layer
+            to layer. `pass` leaves them unchanged. `projection` mixes them with their own
+            embedding, projected by that layer's rung.
+        gates: `scalar`, one number per layer as in the paper, or `channel`, one per channel.
+        gate_temperature: T in a gate's `g = sigmoid(alpha / T)`; 0.1 as in the paper's code.
+        gate_start: Initial share of its own state that the side network keeps at each layer. At
+            0.5, as in the paper's code, each layer halves what text tokens learn from the image.
+    """
+
+    rungs: Literal["linear", "normalised", "pool"] = "normalised"
+    rung_place: Literal["before_block", "after_block"] = "before_block"
+    image_rungs: Literal["attenuate", "pass", "projection"] = "pass"
+    gates: Literal["scalar", "channel"] = "scalar"
+    gate_temperature: float = Field(0.1, gt=0, le=1e6)
+    gate_start: float = Field(0.9, gt=0, lt=1)
+
+
+class LadderConfig(LadderSettings):
+    """Ladder settings for use from Python: types are strict, and errors are `ModelError`s.
+
+    The arguments are those of `SideSettings` and `LadderSettings`.
+
+    Raises:
+        ModelError: A field does not exist or has an invalid value.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _raise_model_error(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler({name: _plain(value) for name, value in values.items()})
+        except ValidationError as error:
+            detail = error.errors(include_url=False)[0]
+            name = detail["loc"][0]
+            if detail["type"] == "extra_forbidden":
+                fields = ", ".join(cls.model_fields)
                 raise ModelError(
-                    f"{name} of a LadderConfig is {layers!r:.60}: expected numbers of layers such "
-                    "as (0, 2), or None for all"
-                )
-            for layer in layers:
-                require_whole(f"a layer in {name} of a LadderConfig", layer, minimum=0)
-        for name, choices in CHOICES.items():
-            require_choice(f"{name} of a LadderConfig", getattr(self, name), choices)
-        require_number(
-            "gate_temperature of a LadderConfig", self.gate_temperature, above=0, below=inf
-        )
-        require_number("gate_start of a LadderConfig", self.gate_start, above=0, below=1)
-        require_number("dropout of a LadderConfig", self.dropout, below=1)
+                    f"a LadderConfig has no field {name!r}: expected one of {fields}"
+                ) from None
+            expected = detail["msg"].replace("Input should be", "expected", 1)
+            raise ModelError(
+                f"{name} of a LadderConfig is {values[name]!r:.60}: {expected}"
+            ) from None
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy as one of Python, and a list as a tuple."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,4 +1,4 @@
-"""A backbone that reads text and image together: what the ladder's rivals train.
+"""Backbone that reads text and image together, which the ladder's rivals train.
 
 B examples, T text tokens, V image tokens, P prefix tokens, S = P + T + V, L answer tokens,
 D backbone width.
@@ -22,11 +22,11 @@ __all__ = ["EncodedPairs", "JointBackbone", "JointDecoding", "JointModel"]
 
 
 class JointBackbone(Backbone):
-    """A stock Hugging Face T5 through which gradients flow, whichever of its weights train.
+    """A stock Hugging Face T5 with gradients.
 
     Args:
         model: See `Backbone`.
-        dropout: Probability in training, everywhere T5 has dropout.
+        dropout: Dropout probability while training.
     """
 
     def __init__(self, model: T5ForConditionalGeneration, *, dropout: float) -> None:
@@ -34,17 +34,17 @@ class JointBackbone(Backbone):
         self.set_dropout(dropout)
 
     def embed(self, ids_BT: Tensor) -> Tensor:
-        """Token embeddings [B, T, D]."""
+        """Return the token embeddings [B, T, D]."""
         embedded_BTD: Tensor = self.model.get_input_embeddings()(ids_BT)
         return embedded_BTD
 
     def encode(self, embedding_BSD: Tensor, mask_BS: Tensor, *, text: int) -> Tensor:
-        """Encoder states [B, S, D] after the final norm.
+        """Return the encoder states [B, S, D] after the final norm.
 
         Args:
-            embedding_BSD: Text first, then whatever has no place in the order of the text.
-            mask_BS: Which of them are not padding.
-            text: How many of the S have a relative position.
+            embedding_BSD: Embeddings, text first.
+            mask_BS: False for padding.
+            text: Number of text tokens; only these have relative positions.
         """
         encoder = self.model.get_encoder()
         with _positions_among_first(encoder, text):
@@ -60,13 +60,13 @@ class JointBackbone(Backbone):
         encoder_mask_BS: Tensor,
         cache: BackboneCache | None = None,
     ) -> Tensor:
-        """Decoder states [B, L, D] after the final norm.
+        """Return the decoder states [B, L, D] after the final norm.
 
         Args:
-            ids_BL: Decoder inputs (the newest ones only where a cache holds the rest).
-            encoder_states_BSD: From `encode`.
-            encoder_mask_BS: Which of them are not padding.
-            cache: Grows by the tokens of `ids_BL`.
+            ids_BL: Decoder input ids; with a cache, only the new ones.
+            encoder_states_BSD: Output of `encode`.
+            encoder_mask_BS: False for padding.
+            cache: Keys and values of earlier tokens; extended by those of `ids_BL`.
         """
         states_BLD: Tensor = self.model.get_decoder()(
             inputs_embeds=self.embed(ids_BL),
@@ -80,18 +80,18 @@ class JointBackbone(Backbone):
 
 @contextmanager
 def _positions_among_first(encoder: Any, text: int) -> Iterator[None]:
-    """Give pairs of the first `text` tokens their relative position bias, all other pairs none.
+    """Limit the relative position bias to pairs among the first `text` tokens.
 
-    T5 looks the bias of every pair up in one table, in its first layer, for all layers. A hook on
-    that table blanks the pairs with an image token, as the reference does.
+    T5 looks up the bias of all pairs once, in its first layer. A hook on that table sets pairs with
+    an image token to zero, as the reference does.
     """
 
-    def blank(_table: nn.Module, _inputs: Any, bias_SSH: Tensor) -> Tensor:
+    def zero_others(_table: nn.Module, _inputs: Any, bias_SSH: Tensor) -> Tensor:
         others = bias_SSH.shape[0] - text
         return nn.functional.pad(bias_SSH[:text, :text], (0, 0, 0, others, 0, others))
 
     table = encoder.block[0].layer[0].SelfAttention.relative_attention_bias
-    handle = table.register_forward_hook(blank)
+    handle = table.register_forward_hook(zero_others)
     try:
         yield
     finally:
@@ -100,11 +100,11 @@ def _positions_among_first(encoder: Any, text: int) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPairs:
-    """The encoder's view of prompts with their images.
+    """Encoder states of prompts with their images.
 
     Args:
-        states_BSD: Text first, then the image.
-        mask_BS: Which of them are not padding.
+        states_BSD: States, text first.
+        mask_BS: False for padding.
     """
 
     states_BSD: Tensor
@@ -112,11 +112,11 @@ class EncodedPairs:
 
 
 class JointDecoding(DecodingState):
-    """The decoder's cache, and what it attends to.
+    """Cache of the decoder and the encoder states to which it attends.
 
     Args:
-        model: The model that generates.
-        encoded: What it generates from, a row for each answer to come.
+        model: Model that generates.
+        encoded: Encoder states, one row per answer.
     """
 
     def __init__(self, model: "JointModel", encoded: EncodedPairs) -> None:
@@ -142,14 +142,14 @@ class JointDecoding(DecodingState):
 
 
 class JointModel(VisionLanguageModel[EncodedPairs]):
-    """Image tokens enter the backbone's own encoder behind the text (VL-T5).
+    """Model whose backbone's encoder reads image tokens after the text (VL-T5).
 
-    What the encoder says of a prompt depends on the image, so equal prompts share no work.
+    The encoder states of a prompt depend on the image, so equal prompts share no computation.
 
     Args:
-        backbone: Reads text and image.
-        visual: How image features become tokens.
-        head: See `VisionLanguageModel`.
+        backbone: Backbone for text and image.
+        visual: Settings of the visual embedding.
+        head: See `VisionLanguageModel.add_heads`.
     """
 
     backbone: JointBackbone
@@ -164,11 +164,11 @@ class JointModel(VisionLanguageModel[EncodedPairs]):
     ) -> None:
         super().__init__(backbone, visual=visual)
         self.prefix: nn.Module | None = None
-        """Called without arguments for tokens [P, D] that stand before every prompt."""
+        """Module without inputs whose output [P, D] is put before every prompt."""
         self.add_heads(head, width=backbone.width)
 
     def encode(self, batch: Batch) -> EncodedPairs:
-        """Run the encoder over prefix, text and image."""
+        """Run the encoder on prefix, text and image."""
         ids_UT, index_B = batch.prompt_ids_UT, batch.prompt_index_B
         text_BTD = self.backbone.embed(ids_UT).index_select(0, index_B)
         mask_BT = (ids_UT != self.backbone.pad_token_id).index_select(0, index_B)
@@ -192,18 +192,18 @@ class JointModel(VisionLanguageModel[EncodedPairs]):
         pair_rows_P: Tensor | None = None,
         pair_index_B: Tensor | None = None,
     ) -> Tensor:
-        """Decoder states [B, L, D] for known answers; examples share nothing."""
+        """Return the decoder states [B, L, D] for given answers; the pair arguments are unused."""
         return self.backbone.decode(decoder_ids_BL, encoded.states_BSD, encoded.mask_BS)
 
     def start_states(self, encoded: EncodedPairs) -> Tensor:
-        """Decoder states [B, D] at the start token."""
+        """Return the decoder states [B, D] at the start token."""
         rows, start = len(encoded.mask_BS), self.backbone.start_token_id
         return self.decode(encoded, torch.full((rows, 1), start, device=self.device))[:, 0]
 
     def start_decoding(self, encoded: EncodedPairs, capacity: int) -> JointDecoding:
-        """An empty cache; it grows as it is filled."""
+        """Start with an empty cache, which grows without limit."""
         return JointDecoding(self, encoded)
 
     def vocabulary_states(self, states_BLR: Tensor) -> Tensor:
-        """Decoder states scaled as the output layer expects: [B, L, D]."""
+        """Return the decoder states [B, L, D], scaled for the output layer."""
         return states_BLR * self.backbone.vocabulary_scale

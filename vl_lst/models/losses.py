@@ -18,11 +18,11 @@ LOGITS_BYTES_AT_ONCE = 64 * 2**20
 
 
 class _VocabularyLosses(torch.autograd.Function):
-    """Cross-entropy of each token, whose logits live for a few tokens at a time.
+    """Cross-entropy of each token that computes the logits of a few tokens at a time.
 
-    The output layer is frozen, so all the backward pass needs is d loss / d state, one vector of
-    width D a token, which scales with the incoming gradient: it is computed while the logits are
-    at hand, and kept in their place.
+    The output layer is frozen, so the backward pass only needs d loss / d state, one vector of
+    width D per token, times the incoming gradient. The forward pass computes it and saves it
+    instead of the logits.
     """
 
     @staticmethod
@@ -53,16 +53,16 @@ class _VocabularyLosses(torch.autograd.Function):
 def vocabulary_losses(
     states_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, bias_V: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy [N] of each token under logits = states @ weight.T + bias.
+    """Return the cross-entropy [N] of each token for logits = states @ weight.T + bias.
 
-    Logits are never kept. Where the output layer trains, its gradient depends on that of each
-    token, so they are computed again in the backward pass.
+    Logits are never saved. If the output layer trains, its gradient depends on the incoming
+    gradient of each token, so the backward pass recomputes the logits.
 
     Args:
-        states_ND: States, already scaled.
-        weight_VD: Output layer.
+        states_ND: Scaled states.
+        weight_VD: Weight of the output layer.
         targets_N: Token ids; `IGNORED` gives a loss of zero.
-        bias_V: Of the output layer.
+        bias_V: Bias of the output layer.
     """
     weight_VD = weight_VD.to(states_ND.dtype)
     if bias_V is None and not weight_VD.requires_grad:
@@ -102,14 +102,14 @@ def _cross_entropy(
 def average_token_losses(
     losses_BL: Tensor, targets_BL: Tensor, weights_B: Tensor, *, over: str
 ) -> Tensor:
-    """One number from token losses.
+    """Average token losses to a scalar.
 
     Args:
         losses_BL: Loss of each token.
         targets_BL: Token ids with `IGNORED`.
         weights_B: Weight of each example (VQA: the soft score of its sampled answer).
-        over: "examples" takes the mean of each example's tokens, times its weight, then the mean
-            of the batch (VL-T5's way for answers); "tokens" the mean over all tokens (captions).
+        over: `examples` averages the tokens of each example, multiplies by its weight and averages
+            the batch, as VL-T5 does for answers; `tokens` averages all tokens (captions).
     """
     valid_BL = targets_BL != IGNORED
     if over == "tokens":
@@ -119,9 +119,9 @@ def average_token_losses(
 
 
 def answer_loss(logits_BA: Tensor, scores_BA: Tensor) -> Tensor:
-    """Binary cross-entropy against soft scores, summed over answers, mean over the batch.
+    """Return the binary cross-entropy with soft scores, summed over answers, mean over the batch.
 
-    LXMERT's loss for VQA and GQA: answers are judged one by one, so several may be right.
+    LXMERT's loss for VQA and GQA: answers are independent, so several may be right.
     """
     summed = F.binary_cross_entropy_with_logits(logits_BA.float(), scores_BA, reduction="sum")
     return summed / logits_BA.shape[0]

@@ -1,4 +1,4 @@
-"""T5's norm: scale by the root mean square, no mean, no bias."""
+"""T5's norm: division by the root mean square, without mean and bias."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,9 +9,9 @@ __all__ = ["RootMeanSquareNorm"]
 class RootMeanSquareNorm(nn.RMSNorm):
     """`nn.RMSNorm` that stays fused under autocast.
 
-    The weight is kept in float32; torch's fused kernel wants it in the states' own precision.
+    Its weight is float32, but torch's fused kernel needs the precision of the states.
     """
 
     def forward(self, states: Tensor) -> Tensor:
-        """Norm the last dimension."""
+        """Normalise the last dimension."""
         return F.rms_norm(states, self.normalized_shape, self.weight.to(states.dtype), self.eps)

@@ -1,8 +1,7 @@
-"""Checkpoints in the naming of the reference implementation (Ladder-Side-Tuning/VL-T5).
+"""Checkpoints with the tensor names of the reference implementation (Ladder-Side-Tuning/VL-T5).
 
-The reference keeps q, k and v apart, a module for each rung and a scalar for each gate; here they
-are fused or stacked. `reference_pieces` says, once, how the two namings correspond; reading and
-writing both follow it.
+The reference has separate q, k and v, a module per rung and a scalar per gate; here they are fused
+or stacked. `reference_pieces` maps the names; reading and writing both use it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.errors import CheckpointError
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
 from vl_lst.models.ladder.model import LadderModel
-from vl_lst.models.ladder.rungs import Rungs
+from vl_lst.models.ladder.rungs import LinearRungs
 from vl_lst.models.ladder.side_block import SideBlock
 
 __all__ = [
@@ -34,13 +33,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ReferencePiece:
-    """Where one tensor of the reference stands in one of ours.
+    """Part of a parameter that is a tensor of the reference.
 
     Args:
-        name: Our parameter.
-        rows: Slice of its first dimension; `None` where the tensor is the whole parameter.
-        reference: The reference's name.
-        unstacked: Whether the slice is one row that the reference keeps without that dimension.
+        name: Name of the parameter.
+        rows: Slice of its first dimension; `None` if the tensor is the whole parameter.
+        reference: Name of the tensor in the reference.
+        unstacked: Whether the slice is one row and the reference lacks the first dimension.
     """
 
     name: str
@@ -49,7 +48,7 @@ class ReferencePiece:
     unstacked: bool = False
 
     def read(self, ours: Tensor) -> Tensor:
-        """The reference's tensor, cut out of ours (a view)."""
+        """Return the reference's tensor as a view of the parameter."""
         if self.rows is None:
             return ours
         part = ours[self.rows]
@@ -57,7 +56,7 @@ class ReferencePiece:
 
 
 def reference_pieces(model: LadderModel) -> list[ReferencePiece]:
-    """How every parameter outside the backbone is named in the reference."""
+    """Return the mapping of all parameters outside the backbone."""
     return [
         *visual_pieces(),
         *_stack_pieces(model, "encoder"),
@@ -69,7 +68,7 @@ def reference_pieces(model: LadderModel) -> list[ReferencePiece]:
 
 
 def visual_pieces() -> Iterator[ReferencePiece]:
-    """How the visual embedding's parameters are named in the reference."""
+    """Yield the mapping of the visual embedding's parameters."""
     prefix = "encoder.visual_embedding"
     for ours, theirs in (
         ("feature_projection.weight", "feat_embedding.0.weight"),
@@ -96,7 +95,7 @@ def _stack_pieces(model: LadderModel, stack: str) -> Iterator[ReferencePiece]:
         yield ReferencePiece(
             f"{ours}.first_rung.{kind}", None, f"{stack}.side_first_downsample.{kind}"
         )
-        for row, layer in enumerate(side.layers if isinstance(side.rungs, Rungs) else ()):
+        for row, layer in enumerate(side.layers if isinstance(side.rungs, LinearRungs) else ()):
             yield ReferencePiece(
                 f"{ours}.rungs.{kind}",
                 slice(row, row + 1),
@@ -156,13 +155,13 @@ def _fused(
 
 
 def reference_names(model: LadderModel) -> set[str]:
-    """The trainable set in the reference's names."""
+    """Return the reference's names of the trainable parameters."""
     trainable = model.trainable()
     return {piece.reference for piece in reference_pieces(model) if piece.name in trainable}
 
 
 def to_reference(model: LadderModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename and cut tensors (parameters or their gradients) keyed by our names."""
+    """Split and rename parameters, or their gradients, to the reference's tensors."""
     return {
         piece.reference: piece.read(tensors[piece.name])
         for piece in reference_pieces(model)
@@ -177,13 +176,14 @@ def from_reference(
     """Build a generating model from a reference state dict.
 
     Args:
-        state: Tensors under the reference's names (a `.pth` converted to safetensors). The four
-            aliases of `shared.weight` may be absent.
-        config: The reference's configuration, with its `side_config`.
-        attention: The backbone's: "sdpa" is fused, "eager" has the reference's order of operations.
+        state: Tensors by the reference's names (a `.pth` converted to safetensors). The aliases of
+            `shared.weight` may be absent.
+        config: Configuration of the reference, including its `side_config`.
+        attention: Attention of the backbone: `sdpa` is fused, `eager` has the reference's order of
+            operations.
 
     Raises:
-        CheckpointError: A tensor is missing, left over, or of another shape.
+        CheckpointError: A tensor is missing or has another shape.
     """
     side = config["side_config"]
     backbone = backbone_from_reference(state, config, attention)
@@ -207,12 +207,12 @@ def from_reference(
     parameters = dict(model.named_parameters())
     for piece in reference_pieces(model):
         if piece.reference not in state:
-            raise CheckpointError(f"the reference checkpoint has no tensor {piece.reference!r}")
+            raise CheckpointError(f"the reference checkpoint lacks the tensor {piece.reference!r}")
         target, source = piece.read(parameters[piece.name]), state[piece.reference]
         if target.shape != source.shape:
             raise CheckpointError(
                 f"{piece.reference} has shape {tuple(source.shape)} in the checkpoint, expected "
-                f"{tuple(target.shape)}: does the configuration belong to it?"
+                f"{tuple(target.shape)}; check that the configuration belongs to the checkpoint"
             )
         target.copy_(source)
     # The reference takes image position j's vector from embedding row vocabulary - 1 - j.
@@ -222,7 +222,7 @@ def from_reference(
 
 
 def visual_config(config: Mapping[str, Any]) -> VisualConfig:
-    """The visual embedding's settings in a configuration of the reference."""
+    """Return the visual embedding's settings from a configuration of the reference."""
     return VisualConfig(
         channels=int(config["feat_dim"]),
         tokens=49 if config["downsample"] else int(config["n_boxes"]),
@@ -238,7 +238,7 @@ def _layers(layers: list[int] | None) -> tuple[int, ...] | None:
 def backbone_from_reference(
     state: Mapping[str, Tensor], config: Mapping[str, Any], attention: str
 ) -> FrozenBackbone:
-    """Build the backbone alone from a reference state dict; see `from_reference`."""
+    """Build the backbone from a reference state dict; see `from_reference`."""
     known = T5Config().to_dict()
     t5_config = T5Config(**{key: value for key, value in config.items() if key in known})
     t5_config._attn_implementation = attention
@@ -249,7 +249,7 @@ def backbone_from_reference(
     if missing:
         raise CheckpointError(
             f"the reference checkpoint lacks {len(missing)} backbone tensors, such as "
-            f"{missing[0]!r}: does the configuration belong to it?"
+            f"{missing[0]!r}; check that the configuration belongs to the checkpoint"
         )
     t5.load_state_dict({name: state.get(name, state["shared.weight"]) for name in wanted})
     return FrozenBackbone(t5)

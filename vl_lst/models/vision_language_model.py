@@ -1,4 +1,4 @@
-"""What every model of this package is, whatever its transfer method: text and images to answers.
+"""Base class of all models: text and images in, answers out.
 
 B examples, P unique (prompt, answer) pairs, L answer tokens, R width of a decoder state, D backbone
 width, V vocabulary, A answers.
@@ -25,30 +25,30 @@ Encoded = TypeVar("Encoded")
 
 
 class DecodingState(ABC):
-    """Everything that grows, or shrinks to fewer rows, while answers are generated."""
+    """State of a model while it generates answers."""
 
     @abstractmethod
     def next_logits(self, tokens_B: Tensor) -> Tensor:
-        """Logits [B, V] of the token after `tokens_B`, which are read and remembered."""
+        """Read the next tokens and return the logits [B, V] of the tokens after them."""
 
     @abstractmethod
     def select(self, rows: Tensor) -> None:
-        """Keep these rows, in this order; a row may be taken several times."""
+        """Keep these rows, in this order; a row may occur several times."""
 
     @abstractmethod
     def reorder(self, rows: Tensor) -> None:
-        """Like `select`, where each row stays within its example, as beams do."""
+        """Do the same as `select` if every row stays within its example, as in beam search."""
 
 
 class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
-    """A backbone, a visual embedding and heads; a subclass says how the image meets the text.
+    """Backbone, visual embedding and heads; subclasses define how image and text are combined.
 
     Args:
-        backbone: The pretrained encoder-decoder.
-        visual: How image features become tokens.
+        backbone: Pretrained encoder-decoder.
+        visual: Settings of the visual embedding.
 
     Raises:
-        ModelError: The backbone is none of the kind this model is built on.
+        ModelError: The backbone is not an instance of `backbone_kind`.
     """
 
     backbone_kind: ClassVar[type[Backbone]] = Backbone
@@ -74,12 +74,11 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         self.generates = False
 
     def add_heads(self, head: HeadConfig | Mapping[str, HeadConfig], *, width: int) -> None:
-        """Put heads on the decoder's states.
+        """Add heads on the decoder states.
 
         Args:
-            head: Classification over an answer list, or generation; or one head for each task, by
-                name, of which `Batch.task` says whose turn it is. Tasks that generate share the
-                backbone's output layer.
+            head: Settings of the head, or of one head per task name, selected by `Batch.task`.
+                Tasks that generate share the backbone's output layer.
             width: R.
         """
         heads = {DEFAULT_TASK: head} if isinstance(head, HeadConfig) else head
@@ -90,12 +89,12 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
 
     @property
     def device(self) -> torch.device:
-        """Where the part that always trains lives."""
+        """Device of the visual embedding, which trains in every method."""
         return self.visual.feature_projection.weight.device
 
     @abstractmethod
     def encode(self, batch: Batch) -> Encoded:
-        """Read prompts and images."""
+        """Encode prompts and images."""
 
     @abstractmethod
     def decode(
@@ -105,34 +104,34 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         pair_rows_P: Tensor | None,
         pair_index_B: Tensor | None,
     ) -> Tensor:
-        """Decoder states [B, L, R] for known answers.
+        """Return the decoder states [B, L, R] for given answers.
 
         Args:
-            encoded: From `encode`.
+            encoded: Output of `encode`.
             decoder_ids_BL: Start token, then the answer without its last token.
-            pair_rows_P: An example for each distinct (prompt, answer) pair; `None`: all differ.
-            pair_index_B: Which pair each example has.
+            pair_rows_P: See `Batch`.
+            pair_index_B: See `Batch`.
         """
 
     @abstractmethod
     def start_states(self, encoded: Encoded) -> Tensor:
-        """Decoder states [B, R] at the start token, on which the classifier stands."""
+        """Return the decoder states [B, R] at the start token, which the classifier reads."""
 
     @abstractmethod
     def start_decoding(self, encoded: Encoded, capacity: int) -> DecodingState:
-        """Begin to generate.
+        """Return the initial state for generating answers.
 
         Args:
-            encoded: What to generate from, a row for each answer to come.
-            capacity: Most tokens an answer can have, the start token included.
+            encoded: Output of `encode`, one row per answer.
+            capacity: Maximum number of tokens per answer, including the start token.
         """
 
     @abstractmethod
     def vocabulary_states(self, states_BLR: Tensor) -> Tensor:
-        """States at the backbone's width, scaled as its output layer expects: [B, L, D]."""
+        """Return states at the backbone's width [B, L, D], scaled for its output layer."""
 
     def logits(self, states_BLR: Tensor) -> Tensor:
-        """Logits [B, L, V] over the vocabulary; training does not need them whole."""
+        """Return the logits [B, L, V] over the vocabulary; training never stores all of them."""
         states_BLD = self.vocabulary_states(states_BLR)
         weight_VD, bias_V = self.backbone.vocabulary_weight, self.backbone.vocabulary_bias
         dtype = states_BLD.dtype
@@ -141,17 +140,19 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         )
 
     def classify(self, batch: Batch) -> Tensor:
-        """Logits [B, A] over the answer list of the batch's task."""
+        """Return the logits [B, A] over the answer list of the batch's task."""
         if batch.task not in self.classifiers:
-            raise RuntimeError(f"{batch.task} generates: it has no answer list to classify over")
+            raise RuntimeError(
+                f"the head of {batch.task} generates: expected a classification head"
+            )
         classifier = self.classifiers[batch.task]
         logits_BA: Tensor = classifier(self.start_states(self.encode(batch)))
         return logits_BA
 
     def token_losses(self, batch: Batch) -> Tensor:
-        """Cross-entropy [B, L] of each answer token; zero where the label is `IGNORED`."""
+        """Return the cross-entropy [B, L] of each answer token; zero for the label `IGNORED`."""
         if batch.labels_BL is None:
-            raise ModelError("the batch has no labels (labels_BL) to take a loss against")
+            raise ModelError("the batch has no labels (labels_BL) for the loss")
         encoded = self.encode(batch)
         states_BLR = self.decode(
             encoded,
@@ -168,22 +169,28 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         return losses_N.view_as(batch.labels_BL)
 
     def forward(self, batch: Batch, loss_average: str = "examples") -> Tensor:
-        """Training loss of a batch.
+        """Return the training loss of a batch.
 
         Args:
-            batch: With `scores_BA` to classify, with `labels_BL` and `weights_B` to generate.
+            batch: Batch with `scores_BA` for a classification head, or with `labels_BL` and
+                `weights_B` for a generation head.
             loss_average: See `losses.average_token_losses`.
+
+        Raises:
+            ModelError: The batch lacks what the head needs.
         """
         if not isinstance(batch, Batch):
             raise ModelError(f"the model was given a {type(batch).__name__}: expected a Batch")
-        # What only training reads may be of other examples while generating.
+        # Not checked in `Batch`: generation ignores these fields, so they may have other rows.
         batch.require_rows("labels_BL", "pair_index_B", "weights_B", "scores_BA")
         if batch.task in self.classifiers:
             if batch.scores_BA is None:
-                raise ModelError("the batch has no soft scores (scores_BA) to classify against")
+                raise ModelError(
+                    "the batch has no soft scores (scores_BA) for the classification loss"
+                )
             return answer_loss(self.classify(batch), batch.scores_BA)
         if batch.labels_BL is None:
-            raise ModelError("the batch has no labels (labels_BL) to generate against")
+            raise ModelError("the batch has no labels (labels_BL) for the loss")
         if batch.weights_B is None:
             raise ModelError(
                 "the batch has labels but no weights (weights_B): expected the weight of each "

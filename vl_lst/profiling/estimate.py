@@ -3,23 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import masking_utils
+from transformers import PreTrainedModel
 
-__all__ = ["WithoutData"]
+__all__ = ["DatalessMode"]
 
 
-class _NothingPadded(TorchDispatchMode):
-    """Answers what a model asks of values that do not exist: all of them are true.
-
-    T5 asks whether any token is padding, the loss which labels count; in a batch without padding
-    these are none, and all.
-    """
+class _AllNonzero(TorchDispatchMode):
+    """Let `nonzero` return every index: in a batch without padding, every label has a loss."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -27,19 +22,17 @@ class _NothingPadded(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default:
-            return True
         if func is torch.ops.aten.nonzero.default:
             (tensor,) = args
             return tensor.new_empty((tensor.numel(), tensor.ndim), dtype=torch.long)
         return func(*args, **(kwargs or {}))
 
 
-class WithoutData:
-    """A place where tensors have shape, type and storages that are told apart, but no data.
+class DatalessMode:
+    """Context in which tensors have a shape, a type and their own storage, but no data.
 
-    Models are built on the meta device, then made to believe that they are on the CPU: operations
-    choose their kernels as there, so what autograd saves is what it would save there.
+    Models are built on the meta device and then made to look like CPU models: each operation picks
+    its CPU kernel, so autograd saves what it would save there.
     """
 
     def __init__(self) -> None:
@@ -47,27 +40,26 @@ class WithoutData:
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """Modules made in this context are on the meta device."""
+        """Create modules on the meta device."""
         with torch.device("meta"):
             yield
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Batches are made, and adopted models run, in this context."""
-        # Transformers keeps a mask that masks nothing where it takes a tensor for one of a trace
-        # that shall also serve other values; here it is to ask.
-        asking = mock.patch.object(masking_utils, "is_tracing", return_value=False)
-        with asking, self._mode, _NothingPadded():
+        """Create batches and run adopted models; no batch may have padding."""
+        with self._mode, _AllNonzero():
             yield
 
     def adopt(self, model: nn.Module) -> None:
         """Make a model that was built on the meta device ready to run, in place.
 
         Args:
-            model: Its parameters and buffers are replaced; shared ones stay shared.
+            model: Model whose parameters and buffers are replaced; shared ones stay shared.
         """
         adopted: dict[int, Tensor] = {}
         for module in model.modules():
+            if isinstance(module, PreTrainedModel):
+                module.register_forward_pre_hook(_drop_padding_masks, with_kwargs=True)
             for name, parameter in module._parameters.items():
                 if parameter is not None:
                     if id(parameter) not in adopted:
@@ -83,3 +75,15 @@ class WithoutData:
 
     def _on_cpu(self, tensor: Tensor) -> Tensor:
         return FakeTensor(self._mode, tensor.detach().to("meta"), torch.device("cpu"))
+
+
+def _drop_padding_masks(
+    _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Pass no padding mask to a Hugging Face model.
+
+    It drops a mask without padding itself, but only if it can read the mask's values.
+    """
+    return args, {
+        name: None if name.endswith("attention_mask") else value for name, value in kwargs.items()
+    }

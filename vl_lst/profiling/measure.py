@@ -19,7 +19,7 @@ from vl_lst.devices import arithmetic
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig
-from vl_lst.profiling.estimate import WithoutData
+from vl_lst.profiling.estimate import DatalessMode
 from vl_lst.profiling.shapes import backbone_config, random_backbone
 from vl_lst.profiling.steps import (
     LOSS_AVERAGE,
@@ -177,7 +177,7 @@ class _Profiler:
     def __init__(self, settings: ProfileSettings) -> None:
         self._settings = settings
         self._visual = settings.workload.visual()
-        self._dataless = WithoutData() if settings.estimate else None
+        self._dataless = DatalessMode() if settings.estimate else None
         # Each method changes the backbone that it is attached to, so it gets a copy. Without data,
         # building another one is as fast.
         self._backbone = None if self._dataless else self._load_backbone()

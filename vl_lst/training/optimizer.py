@@ -8,7 +8,7 @@ from torch import nn
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from vl_lst.models.ladder.relative_bias import RelativePositionBias
-from vl_lst.models.ladder.rungs import Gates
+from vl_lst.models.ladder.rungs import LearnedGates
 from vl_lst.recipes.schema import OptimizerSection
 
 __all__ = ["build_optimizer", "decayed_names", "learning_rate", "optimizer_bytes"]
@@ -20,7 +20,7 @@ UNDECAYED_MODULES = (
     nn.GroupNorm,
     nn.modules.batchnorm._BatchNorm,
     RelativePositionBias,
-    Gates,
+    LearnedGates,
 )
 
 

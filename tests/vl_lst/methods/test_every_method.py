@@ -1,4 +1,4 @@
-"""What holds for every transfer method; a new file in `vl_lst/methods` is tested by it too."""
+"""Properties of every transfer method, including new files in `vl_lst/methods` and the guide's."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from guide_methods import guide_methods
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
@@ -14,7 +15,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.generation.search import beam_search, greedy_search
-from vl_lst.methods import get_method, method_names
+from vl_lst.methods import Method, get_method, method_names
 from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.joint import JointBackbone, JointModel
@@ -27,23 +28,28 @@ from vl_lst.runs.checkpoint import (
 )
 from vl_lst.training.saved_bytes import bytes_saved_for_backward
 
-METHODS = method_names()
+GUIDE_METHODS = guide_methods()
+METHODS = [*method_names(), *GUIDE_METHODS]
 HEADS = {
     "generate": HeadConfig(kind="generate"),
     "classify": HeadConfig(kind="classify", answers=5),
 }
-# What these add is zero, or one where it multiplies, until it has been trained.
-UNDISTURBED = ("full", "bitfit", "adapter", "lora", "dora", "ia3")
+# What these add starts at zero, or at one if it multiplies.
+UNDISTURBED = ("full", "bitfit", "adapter", "lora", "dora", "ia3", "RescaledNorms")
 VISUAL = VisualConfig(channels=8, tokens=9, pooled_grid=2)
 
 Attached = tuple[Any, dict[str, nn.Parameter]]
 
 
+def method_named(name: str) -> Method:
+    return GUIDE_METHODS.get(name) or get_method(name)
+
+
 def attach(
     name: str, backbone: FrozenBackbone, head: str = "generate", visual: VisualConfig = VISUAL
 ) -> Attached:
-    """A model and what trains in it, as training builds them, without dropout."""
-    method = get_method(name)
+    """Build a model and its trainable parameters as training does, without dropout."""
+    method = method_named(name)
     known = method.options.model_fields
     options = method.options.model_validate({"dropout": 0.0} if "dropout" in known else {})
     torch.manual_seed(3)
@@ -56,7 +62,7 @@ def attach(
 
 
 def disturb(trainable: dict[str, nn.Parameter]) -> None:
-    """Leave the initial values, where much may still be zero."""
+    """Move away from the initial values, many of which may be zero."""
     with torch.no_grad():
         for parameter in trainable.values():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -64,7 +70,7 @@ def disturb(trainable: dict[str, nn.Parameter]) -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", METHODS)
-def test_declared_parameters_alone_get_gradients_and_change(
+def test_only_declared_parameters_get_gradients_and_change(
     make_backbone: Callable[..., FrozenBackbone],
     make_batch: Callable[..., Batch],
     name: str,
@@ -75,7 +81,7 @@ def test_declared_parameters_alone_get_gradients_and_change(
     optimizer = torch.optim.AdamW(trainable.values(), lr=1e-2, weight_decay=0.0)
     batch = make_batch()
     model.train()
-    for _ in range(3):  # what meets a factor of zero gets its first gradient in the second
+    for _ in range(3):  # behind a factor of zero, the first nonzero gradient comes in step two
         optimizer.zero_grad()
         model(batch).backward()
         with_gradient = {key for key, p in model.named_parameters() if p.grad is not None}
@@ -83,9 +89,9 @@ def test_declared_parameters_alone_get_gradients_and_change(
         optimizer.step()
     changed = {k for k, p in model.named_parameters() if not torch.equal(p, before[k])}
     if head == "generate":
-        # Grid features have boxes of zero, so nothing depends on this weight.
+        # The boxes of grid features are zeros, so nothing depends on this weight.
         assert changed == set(trainable) - {"visual.box_projection.weight"}
-    else:  # a decoder that sees one token has nothing to choose between
+    else:  # a decoder with one token has constant attention weights
         assert changed <= set(trainable)
         assert {key for key in trainable if key.startswith("classifiers.")} <= changed
 
@@ -103,7 +109,7 @@ def test_visual_embedding_and_heads_always_train(
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", METHODS)
-def test_a_checkpoint_holds_what_trains_and_brings_the_answers_back(
+def test_a_checkpoint_holds_what_trains_and_restores_the_outputs(
     make_backbone: Callable[..., FrozenBackbone],
     make_batch: Callable[..., Batch],
     tmp_path: Path,
@@ -130,7 +136,7 @@ def outputs(model: Any, batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize("name", UNDISTURBED)
-def test_it_starts_at_the_backbones_output(
+def test_training_starts_at_the_backbones_output(
     make_backbone: Callable[..., FrozenBackbone], make_batch: Callable[..., Batch], name: str
 ) -> None:
     model, _ = attach(name, make_backbone())
@@ -143,7 +149,7 @@ def test_it_starts_at_the_backbones_output(
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_search_with_caches_finds_what_plain_passes_find(
+def test_cached_search_equals_uncached_passes(
     make_backbone: Callable[..., FrozenBackbone], make_batch: Callable[..., Batch], name: str
 ) -> None:
     model, trainable = attach(name, make_backbone())
@@ -168,7 +174,7 @@ def test_search_with_caches_finds_what_plain_passes_find(
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", METHODS)
-def test_two_images_are_seen_and_told_apart(
+def test_two_images_matter_and_are_distinguished(
     make_backbone: Callable[..., FrozenBackbone],
     make_batch: Callable[..., Batch],
     name: str,
@@ -190,7 +196,7 @@ def test_two_images_are_seen_and_told_apart(
 def test_tasks_that_classify_and_generate_share_one_model(
     make_backbone: Callable[..., FrozenBackbone], make_batch: Callable[..., Batch], name: str
 ) -> None:
-    method = get_method(name)
+    method = method_named(name)
     heads = {"vqa": HEADS["classify"], "caption": HEADS["generate"]}
     model = method.attach(make_backbone(), method.options(), visual=VISUAL, heads=heads).eval()
     batch = make_batch()
@@ -201,10 +207,10 @@ def test_tasks_that_classify_and_generate_share_one_model(
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_v1_1_backbones_fit_too(
+def test_v1_1_backbones_are_supported(
     make_backbone: Callable[..., FrozenBackbone], make_batch: Callable[..., Batch], name: str
 ) -> None:
-    """They have a gated feed-forward layer and an output layer of their own."""
+    """They have a gated feed-forward layer and an untied output layer."""
     for head in HEADS:
         model, trainable = attach(name, make_backbone(gated=True), head)
         model(make_batch()).backward()
@@ -234,10 +240,10 @@ def test_a_bfloat16_backbone_trains_what_is_added_in_float32(
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_dropout_is_off_when_it_answers(
+def test_dropout_is_off_in_evaluation(
     make_backbone: Callable[..., FrozenBackbone], make_batch: Callable[..., Batch], name: str
 ) -> None:
-    method = get_method(name)
+    method = method_named(name)
     heads = {DEFAULT_TASK: HEADS["generate"]}
     options = method.options.model_validate({"dropout": 0.5})
     model = method.attach(make_backbone(), options, visual=VISUAL, heads=heads)
@@ -248,8 +254,8 @@ def test_dropout_is_off_when_it_answers(
     assert torch.equal(outputs(model, batch), outputs(model, batch))
 
 
-def test_the_ladder_keeps_least_for_the_backward_pass() -> None:
-    """At T5-base's widths and the paper's lengths; fewer layers keep the order and save time."""
+def test_the_ladder_saves_the_fewest_bytes_for_the_backward_pass() -> None:
+    """Uses T5-base's widths and the paper's lengths; two layers are enough for the order."""
     config = T5Config(vocab_size=300, d_model=768, d_ff=3072, d_kv=64, num_heads=12, num_layers=2)
     rows = 2
     batch = Batch(
@@ -262,7 +268,7 @@ def test_the_ladder_keeps_least_for_the_backward_pass() -> None:
     saved = {}
     for name in ("lst", "bitfit", "lora", "full"):
         backbone = FrozenBackbone(T5ForConditionalGeneration(config))
-        method = get_method(name)
+        method = method_named(name)
         model = method.attach(
             backbone,
             method.options(),

@@ -1,7 +1,5 @@
-"""A method that declares what cannot be meant is refused in one sentence, whoever wrote it."""
+"""A method with an invalid declaration is refused with one message."""
 
-import importlib.util
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from guide_methods import guide_methods
 from torch import nn
 
 import vl_lst.methods
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.errors import ModelError
-from vl_lst.methods import get_method
+from vl_lst.methods import Method, get_method
 from vl_lst.methods._joint import JointMethod, JointOptions
 from vl_lst.methods.lst import LadderSideTuning
 from vl_lst.models.batch import DEFAULT_TASK, Batch
@@ -24,13 +23,12 @@ from vl_lst.models.joint import JointModel
 from vl_lst.recipes.building import attach_method
 
 VISUAL = VisualConfig(channels=8, tokens=9, pooled_grid=2)
-GUIDE = Path(__file__).resolve().parents[3] / "docs" / "adding_a_method.md"
 Made = Callable[[object], None]
 
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> Made:
-    """Puts a method named `toy` where files of methods are found."""
+    """Return a function that installs a method under the name `toy`."""
 
     def make(method: object) -> None:
         module = ModuleType("vl_lst.methods.toy")
@@ -47,7 +45,7 @@ def attach(backbone: FrozenBackbone) -> tuple[Any, dict[str, nn.Parameter]]:
 
 
 class Tunes(JointMethod[JointOptions]):
-    """Trains what it is given."""
+    """Method that trains the parameters it is given."""
 
     def __init__(self, choose: Callable[[JointModel], Iterator[Any]]) -> None:
         self._choose = choose
@@ -57,7 +55,7 @@ class Tunes(JointMethod[JointOptions]):
 
 
 class Declares(LadderSideTuning):
-    """A ladder that declares something else."""
+    """Ladder that changes its declaration."""
 
     def __init__(self, change: Callable[[Any, dict[str, nn.Parameter]], None]) -> None:
         self._change = change
@@ -76,14 +74,14 @@ def first_norm(model: JointModel) -> nn.Parameter:
     ("choose", "words"),
     [
         (lambda model: iter(()), "yields nothing"),
-        (lambda model: iter(["shared.weight"]), "yields something that is no parameter"),
+        (lambda model: iter(["shared.weight"]), "yields something that is not a parameter"),
         (
             lambda model: iter([nn.Parameter(torch.ones(1))]),
-            "yields something that is no parameter",
+            "yields something that is not a parameter",
         ),
     ],
 )
-def test_tuning_nothing_or_a_stranger_is_refused(
+def test_tuning_nothing_or_a_foreign_parameter_is_refused(
     toy: Made, make_backbone: Callable[..., FrozenBackbone], choose: Any, words: str
 ) -> None:
     toy(Tunes(choose))
@@ -111,7 +109,7 @@ def test_weights_that_would_train_in_bfloat16_are_refused(
         (lambda m, d: d.pop("visual.features.weight", None) or d.clear(), "visual embedding"),
     ],
 )
-def test_declaring_what_does_not_train_is_refused(
+def test_declaring_what_cannot_train_is_refused(
     toy: Made, make_backbone: Callable[..., FrozenBackbone], change: Any, words: str
 ) -> None:
     toy(Declares(change))
@@ -137,22 +135,17 @@ def test_a_file_that_cannot_be_imported_is_named(
         get_method("toy")
 
 
-def test_the_guides_example_is_a_method(
+@pytest.mark.parametrize("method", guide_methods().values(), ids=guide_methods())
+def test_the_guides_examples_declare_what_trains(
     toy: Made,
-    tmp_path: Path,
     make_backbone: Callable[..., FrozenBackbone],
     make_batch: Callable[..., Batch],
+    method: Method,
 ) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    (tmp_path / "rescale.py").write_text(code)
-    spec = importlib.util.spec_from_file_location("rescale", tmp_path / "rescale.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    toy(module.METHOD)
+    toy(method)
     model, trainable = attach(make_backbone())
     model(make_batch()).backward()
     reached = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert reached == set(trainable)
-    assert any(name.endswith("rescale.factor") for name in trainable)
+    added = ("rescale.factor", "gates.score.weight")
+    assert any(name.endswith(added) for name in trainable)

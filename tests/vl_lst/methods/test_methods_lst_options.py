@@ -1,4 +1,4 @@
-"""The ladder's own options: what they refuse, how the side network begins, the backbone's noise."""
+"""Options of Ladder Side-Tuning: invalid values, initialisation, dropout in the backbone."""
 
 from dataclasses import replace
 from typing import Any, get_args
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from vl_lst.methods.lst import METHOD, Initialisation, LadderOptions
-from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
+from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.ladder.model import LadderModel
 
 
@@ -25,47 +25,41 @@ def attach(make_backbone: Any, **options: object) -> tuple[LadderModel, LadderOp
     return model, chosen
 
 
-def samples(most: int) -> Any:
-    for number in range(most):
+def samples(available: int) -> Any:
+    for number in range(available):
         yield torch.tensor([[5, 9 + number, 1]]), torch.tensor([[7, 1]])
-    raise AssertionError("more samples were taken than asked for")
-
-
-def test_defaults_are_those_of_the_model() -> None:
-    options, config = LadderOptions.model_validate({}), LadderConfig()
-    for name in LadderConfig.__dataclass_fields__:
-        assert getattr(options, name) == getattr(config, name), name
+    raise AssertionError("more samples were taken than initialisation_samples")
 
 
 @pytest.mark.parametrize("kind", get_args(Initialisation))
-def test_every_initialisation_gives_another_beginning(make_backbone, make_batch, kind) -> None:
-    begun: dict[str, Tensor] = {}
+def test_every_initialisation_gives_other_weights(make_backbone, make_batch, kind) -> None:
+    initial: dict[str, Tensor] = {}
     for other in {kind, *get_args(Initialisation)}:
         model, options = attach(
             make_backbone, initialisation=other, initialisation_samples=3, rungs="linear"
         )
         METHOD.initialise(model, options, samples(4))
-        begun[other] = torch.cat([p.detach().flatten() for p in model.trainable().values()])
+        initial[other] = torch.cat([p.detach().flatten() for p in model.trainable().values()])
         assert torch.isfinite(model(make_batch()))
-    assert not any(torch.equal(begun[kind], begun[o]) for o in begun if o != kind)
+    assert not any(torch.equal(initial[kind], initial[o]) for o in initial if o != kind)
 
 
 @pytest.mark.parametrize("kind", ["random", "magnitude", "coherent_magnitude"])
-def test_what_needs_no_texts_takes_none(make_backbone, kind) -> None:
+def test_initialisations_without_texts_take_no_samples(make_backbone, kind) -> None:
     model, options = attach(make_backbone, initialisation=kind, rungs="linear")
     METHOD.initialise(model, options, samples(0))
 
 
 @pytest.mark.parametrize("rungs", ["pool", "normalised"])
 @pytest.mark.parametrize("kind", ["coherent_magnitude", "coherent_fisher", "principal"])
-def test_rungs_that_cannot_select_refuse_a_start_that_lets_them(kind: str, rungs: str) -> None:
+def test_coherent_initialisations_require_linear_rungs(kind: str, rungs: str) -> None:
     with pytest.raises(
         ValidationError, match=f"rungs is {rungs} and initialisation is {kind}.*expected rungs"
     ):
         LadderOptions.model_validate({"rungs": rungs, "initialisation": kind})
 
 
-def test_the_backbone_is_noisy_only_in_training_and_only_if_asked(make_backbone) -> None:
+def test_backbone_dropout_applies_only_in_training_and_if_set(make_backbone) -> None:
     ids = torch.randint(2, 60, (1, 6))
 
     def differs(model: LadderModel) -> bool:
@@ -82,7 +76,7 @@ def test_the_backbone_is_noisy_only_in_training_and_only_if_asked(make_backbone)
     assert torch.equal(noisy.backbone.encode(ids, [0]).final_UTD, expected)
 
 
-def test_equal_prompts_do_not_share_their_noise(make_backbone, make_batch, monkeypatch) -> None:
+def test_equal_prompts_do_not_share_dropout(make_backbone, make_batch, monkeypatch) -> None:
     model, _ = attach(make_backbone, backbone_dropout=0.3)
     batch = make_batch()
     seen: list[int] = []
@@ -103,9 +97,9 @@ def test_equal_prompts_do_not_share_their_noise(make_backbone, make_batch, monke
     assert seen[2:] == [len(batch.prompt_ids_UT), len(batch.pair_rows_P)]
 
 
-def test_examples_apart_are_the_same_examples(make_model, make_batch) -> None:
+def test_unsharing_prompts_changes_nothing(make_model, make_batch) -> None:
     model, batch = make_model(), make_batch()
-    apart = batch.unshared()
-    assert len(apart.prompt_ids_UT) == len(batch)
-    torch.testing.assert_close(model(apart), model(batch))
-    assert replace(batch, pair_rows_P=None, pair_index_B=None).unshared().pair_rows_P is None
+    unshared = batch.unshare()
+    assert len(unshared.prompt_ids_UT) == len(batch)
+    torch.testing.assert_close(model(unshared), model(batch))
+    assert replace(batch, pair_rows_P=None, pair_index_B=None).unshare().pair_rows_P is None

@@ -1,4 +1,4 @@
-"""Side-tuning is the ladder without rungs, and pays nothing for the layers of the backbone."""
+"""Side-tuning is the ladder without rungs and runs no layer of the backbone."""
 
 from collections.abc import Callable
 
@@ -23,18 +23,33 @@ def attach(name: str, backbone: FrozenBackbone, **options_of_method: str) -> Lad
     return model.eval()
 
 
-def test_it_computes_what_a_ladder_with_closed_rungs_does(
+def test_it_equals_a_ladder_whose_gates_ignore_the_rungs(
     make_backbone: Callable[..., FrozenBackbone], make_batch: Callable[..., Batch]
 ) -> None:
     side, ladder = attach("side", make_backbone()), attach("lst", make_backbone(), rungs="linear")
     ladder.load_state_dict(side.state_dict(), strict=False)
     for stack in (ladder.side.encoder, ladder.side.decoder):
-        stack.gates.alpha.data.fill_(float("inf"))  # all of the side network's own state
+        stack.gates.alpha.data.fill_(float("inf"))  # g = 1
     batch = make_batch()
     torch.testing.assert_close(side(batch), ladder(batch), rtol=0, atol=0)
     assert torch.equal(
         greedy_search(side, batch, max_length=5), greedy_search(ladder, batch, max_length=5)
     )
+
+
+def test_its_blocks_start_like_the_ladders(make_backbone: Callable[..., FrozenBackbone]) -> None:
+    """A comparison at one seed differs in the rungs alone."""
+    backbone, started = make_backbone(), []
+    for name in ("side", "lst"):
+        torch.manual_seed(7)
+        started.append(dict(attach(name, backbone).named_parameters()))
+    side, ladder = started
+    assert set(ladder) - set(side) == {
+        f"side.{stack}.{part}"
+        for stack in ("encoder", "decoder")
+        for part in ("rungs.weight", "rungs.bias", "gates.alpha")
+    }
+    assert all(torch.equal(parameter, ladder[name]) for name, parameter in side.items())
 
 
 def test_no_layer_of_the_backbone_runs(

@@ -1,4 +1,4 @@
-"""A backbone that reads text and image together."""
+"""The model whose backbone reads text and image together."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +25,7 @@ def model(make_backbone: Callable[..., FrozenBackbone]) -> JointModel:
     return joint.eval()
 
 
-def test_text_alone_is_read_as_the_stock_model_reads_it(
+def test_text_without_images_equals_the_stock_model(
     model: JointModel, make_backbone: Callable[..., FrozenBackbone]
 ) -> None:
     ids, mask = torch.randint(2, 60, (3, 7)), torch.ones(3, 7, dtype=torch.bool)
@@ -34,8 +34,8 @@ def test_text_alone_is_read_as_the_stock_model_reads_it(
     torch.testing.assert_close(states, stock)
 
 
-def test_image_tokens_have_no_place_in_the_order_of_the_text(model: JointModel) -> None:
-    """Exchanging two of them exchanges their states and changes nothing else."""
+def test_image_tokens_have_no_relative_position(model: JointModel) -> None:
+    """Swapping two of them swaps their states and changes nothing else."""
     embedding = torch.randn(2, 9, 32)
     order = [0, 1, 2, 3, 4, 5, 8, 7, 6]
     mask = torch.ones(2, 9, dtype=torch.bool)
@@ -53,18 +53,18 @@ def test_padding_a_prompt_changes_nothing(model: JointModel, make_batch) -> None
     torch.testing.assert_close(model(batch), model(replace(batch, prompt_ids_UT=wider)))
 
 
-def test_equal_prompts_give_each_example_its_own_row(model: JointModel, make_batch) -> None:
+def test_equal_prompts_give_each_example_a_row(model: JointModel, make_batch) -> None:
     batch = make_batch()
     assert len(batch.prompt_ids_UT) < len(batch)
-    apart = replace(
+    unshared = replace(
         batch,
         prompt_ids_UT=batch.prompt_ids_UT[batch.prompt_index_B],
         prompt_index_B=torch.arange(len(batch)),
     )
-    torch.testing.assert_close(model.token_losses(batch), model.token_losses(apart))
+    torch.testing.assert_close(model.token_losses(batch), model.token_losses(unshared))
 
 
-def test_hooks_are_gone_after_a_call_that_fails(model: JointModel) -> None:
+def test_joint_hooks_are_removed_after_a_failed_call(model: JointModel) -> None:
     with pytest.raises(RuntimeError):
         model.backbone.encode(torch.randn(1, 3, 5), torch.ones(1, 3, dtype=torch.bool), text=3)
     assert not any(module._forward_hooks for module in model.modules())
@@ -100,7 +100,7 @@ def test_losses_of_an_output_layer_that_trains_equal_cross_entropy(monkeypatch) 
         torch.testing.assert_close(one, other)
 
 
-def test_logits_are_not_kept_where_the_output_layer_trains() -> None:
+def test_logits_are_not_saved_if_the_output_layer_trains() -> None:
     states, layer = torch.randn(10, 6, requires_grad=True), nn.Linear(6, 5000)
     targets = torch.randint(0, 5000, (10,))
     saved = bytes_saved_for_backward(

@@ -1,8 +1,8 @@
 """The model's numbers equal those recorded from the reference implementation.
 
-They were recorded in float32, and how that rounds depends on the processor. Computed in float64 the
-same model shows how far the recording itself is from exact numbers; in float32 it may differ from
-the recording by that and 1e-5.
+The recording is in float32, whose rounding depends on the processor. The same model in float64
+shows the recording's own rounding error; in float32, it may differ from the recording by that error
+plus 1e-5.
 """
 
 import json
@@ -18,14 +18,14 @@ RIVALS = ("g_full", "g_adapter", "g_lora", "g_bitfit", "g_prompt")
 CLASSIFIER = "e_vqa_classifier_full"
 
 
-# The recording of LoRA amplifies its rounding: its attentions are sharp.
+# The recording of LoRA has sharp attention, which amplifies rounding errors.
 ROUNDING = {"g_lora": 2e-4}
-MOST_ROUNDING = 2.5e-5
+MAX_ROUNDING = 2.5e-5
 SIDE_STATES = {"enc_side_last_hidden", "dec_side_last_hidden"}
 BACKBONE_STATES = {"enc_backbone_last_hidden", "dec_backbone_last_hidden"}
 
 
-def compared_in(precision: str, golden: Path, folder: Path) -> dict[str, dict]:
+def compare(precision: str, golden: Path, folder: Path) -> dict[str, dict]:
     out = folder / f"{precision}.json"
     script = REPOSITORY / "benchmarks" / "reference_parity.py"
     chosen = ["--fixtures", golden / "lst", "--json", out, "--precision", precision]
@@ -35,12 +35,12 @@ def compared_in(precision: str, golden: Path, folder: Path) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def parity(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
-    return compared_in("float32", golden, tmp_path_factory.mktemp("parity"))
+    return compare("float32", golden, tmp_path_factory.mktemp("parity"))
 
 
 @pytest.fixture(scope="module")
 def exact(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
-    return compared_in("float64", golden, tmp_path_factory.mktemp("exact"))
+    return compare("float64", golden, tmp_path_factory.mktemp("exact"))
 
 
 @pytest.mark.parametrize("fixture", [*LADDERS, *RIVALS, CLASSIFIER])
@@ -55,7 +55,7 @@ def test_outputs_agree(parity: dict[str, dict], exact: dict[str, dict], fixture:
     if fixture == CLASSIFIER:
         wanted |= {"cls_head_input", "cls_logit", "cls_loss"}
     assert wanted <= set(found)
-    assert max(rounding.values()) <= ROUNDING.get(fixture, MOST_ROUNDING)
+    assert max(rounding.values()) <= ROUNDING.get(fixture, MAX_ROUNDING)
     for name, difference in found.items():
         assert difference <= 1e-5 + rounding[name], name
 

@@ -1,1 +1,1 @@
-"""Initial weights of the side network, cut out of the backbone."""
+"""Initial weights of the side network, derived from the backbone."""

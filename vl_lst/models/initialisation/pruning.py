@@ -1,10 +1,10 @@
-"""Side-network weights cut out of the backbone, as the reference cuts them.
+"""Side-network weights pruned from the backbone, as in the reference ("pruning v2").
 
-The reference ("pruning v2") keeps 1/r of the output rows of each weight, by the L1 norm of the
-rows of an importance: the weight itself (magnitude) or its summed squared gradient on text
-(Fisher). What a weight keeps decides which input columns the next one keeps, along one chain that
-runs from the embedding through the encoder into the decoder and is never reset. Each writer of
-the residual stream thus chooses channels of its own; the chain is reproduced here as it is.
+The reference keeps 1/r of the output rows of each weight, by the L1 norm of the rows of an
+importance: the weight itself (magnitude) or its summed squared gradient on text (Fisher). The rows
+that one weight keeps are the input columns of the next, in one chain from the embedding through the
+encoder into the decoder that is never reset. Hence each writer of the residual stream keeps
+different channels; this module reproduces that.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,11 +29,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class PrunedBackbone:
-    """A backbone cut down to the side network's sizes.
+    """Backbone weights at the side network's sizes.
 
     Args:
-        weights: Tensors by their name in the backbone.
-        kept: Rows kept at each step of the chain, in the order in which they are stored.
+        weights: Tensors by their names in the backbone.
+        kept: Rows kept at each step of the chain, in storage order.
     """
 
     weights: dict[str, Tensor] = field(default_factory=dict)
@@ -41,22 +41,22 @@ class PrunedBackbone:
 
 
 def magnitude_importance(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each weight is its own importance, in float32; only absolute values will matter."""
+    """Return each weight as its own importance, in float32; only absolute values matter."""
     return {name: tensor.float() for name, tensor in state.items()}
 
 
 def fisher_importance(
     backbone: FrozenBackbone, samples: Iterable[tuple[Tensor, Tensor]]
 ) -> dict[str, Tensor]:
-    """Empirical Fisher information: squared gradients, summed over samples.
+    """Return the empirical Fisher information: squared gradients, summed over samples.
 
     Args:
-        backbone: Reads text alone, with dropout off; frozen again when this returns.
+        backbone: Backbone, which reads text alone; dropout is off, and it stays frozen.
         samples: Pairs of prompt ids [1, T] and label ids [1, L], unpadded, on its device.
 
     Returns:
-        A float32 tensor for each weight, of its shape. In bfloat16, which has 8 bits of precision,
-        a sum stays where it is after some hundred additions.
+        A float32 tensor per weight, of the weight's shape. In bfloat16, with its 8 bits of
+        precision, a sum would stop growing after some hundred samples.
     """
     model = backbone.model
     parameters: dict[str, Tensor] = dict(model.named_parameters())
@@ -82,7 +82,7 @@ def fisher_importance(
 
 
 class _Chain:
-    """The running list of kept channels, and everything cut by it so far."""
+    """Channels kept by the last weight, and all weights pruned so far."""
 
     def __init__(
         self, state: Mapping[str, Tensor], importance: Mapping[str, Tensor], reduction: int
@@ -96,23 +96,23 @@ class _Chain:
 
     def _choose(self, step: str, importance: Tensor) -> list[int]:
         rows = importance.shape[0]
-        # The same reduction kernel as the reference: another summation order rounds differently
-        # and can flip a borderline row, and everything downstream of it.
+        # The same reduction kernel as the reference: another summation order rounds differently,
+        # which can change a borderline row and all later weights.
         scores = torch.norm(importance, p=1, dim=1)
         kept = max(int(rows - round((1 - 1 / self._reduction) * rows)), 1)
         dropped = torch.argsort(scores)[: rows - kept].tolist()
-        # The reference stores rows in the iteration order of a CPython set; for q, k and v that
-        # order decides in which head a row lands.
+        # The reference stores rows in the iteration order of a CPython set; for q, k and v, that
+        # order determines the head of each row.
         order = list(set(range(rows)) - set(dropped))
         self.result.kept[step] = order
         return order
 
     def norm(self, name: str) -> None:
-        """Cut a norm by the current channels."""
+        """Prune a norm to the current channels."""
         self.result.weights[name] = self._state[name][self.channels]
 
     def linear(self, step: str, names: tuple[str, ...]) -> None:
-        """Cut weights by the current channels, then keep rows by the product of importances."""
+        """Prune columns to the current channels, then rows by the product of importances."""
         product = torch.ones(())
         for name in names:
             product = product * self._importance[name][:, self.channels]
@@ -125,12 +125,12 @@ class _Chain:
 def prune_backbone(
     state: Mapping[str, Tensor], importance: Mapping[str, Tensor], config: Any, reduction: int
 ) -> PrunedBackbone:
-    """Cut a T5's weights to 1/`reduction` of their rows and columns.
+    """Prune a T5's weights to 1/`reduction` of their rows and columns.
 
     Args:
-        state: The backbone's state dict.
-        importance: A float32 tensor for each weight, of its shape.
-        config: The backbone's configuration.
+        state: State dict of the backbone.
+        importance: A float32 tensor per weight, of the weight's shape.
+        config: Configuration of the backbone.
         reduction: r.
     """
     chain = _Chain(state, importance, reduction)
@@ -138,9 +138,9 @@ def prune_backbone(
         attentions = ["SelfAttention"] + (["EncDecAttention"] if stack == "decoder" else [])
         for layer in range(depth):
             block = f"{stack}.block.{layer}.layer"
-            for place, attention in enumerate(attentions):
-                prefix = f"{block}.{place}.{attention}"
-                chain.norm(f"{block}.{place}.layer_norm.weight")
+            for position, attention in enumerate(attentions):
+                prefix = f"{block}.{position}.{attention}"
+                chain.norm(f"{block}.{position}.layer_norm.weight")
                 chain.linear(f"{prefix}.qkv", tuple(f"{prefix}.{part}.weight" for part in "qkv"))
                 chain.linear(f"{prefix}.o", (f"{prefix}.o.weight",))
             last = f"{block}.{len(attentions)}"
@@ -157,7 +157,7 @@ def prune_backbone(
 
 
 def _backbone_name(reference: str, first_layer: int) -> str | None:
-    """The backbone tensor that a side tensor starts from; `None` where it stays random."""
+    """Return the backbone tensor that initialises a side tensor; `None` if it stays random."""
     stack, _, rest = reference.partition(".")
     if rest == "final_side_layer_norm.weight":
         return f"{stack}.final_layer_norm.weight"
@@ -170,10 +170,10 @@ def _backbone_name(reference: str, first_layer: int) -> str | None:
 
 @torch.no_grad()
 def initialise_side_network(model: LadderModel, pruned: PrunedBackbone) -> list[str]:
-    """Write pruned weights into the side blocks; rungs, gates and up-projection stay as they are.
+    """Copy pruned weights into the side blocks; rungs, gates and up-projection are unchanged.
 
     Returns:
-        Our names of the parameters that were written.
+        Names of the parameters that were written.
     """
     parameters = dict(model.named_parameters())
     written = []

@@ -1,15 +1,15 @@
-"""A side network that begins as a smaller version of the backbone, in one basis throughout.
+"""Initialisation of the side network as a smaller version of the backbone, in a consistent basis.
 
-A residual stream is a sum: every block reads what all blocks before it wrote. A narrow network
-can stand in for a wide one only if all its parts mean the same by "channel number 5". Here each
-stack gets one `Basis`, which says how its narrow residual stream lies in the wide one, and
-everything that reads or writes that stream is expressed in it: rungs, blocks and the projection
-back. Norms come first in a T5 block, so their weights are folded into what reads them (as in
-SliceGPT, Ashkboos et al. 2024, arXiv 2401.15024, section 3).
+A residual stream is a sum: every block reads what all earlier blocks wrote. A narrow network can
+replace a wide one only if "channel 5" means the same in all its parts. Here each stack gets one
+`Basis`, which maps its wide residual stream to a narrow one, and everything that reads or writes
+that stream is expressed in it: rungs, blocks and the projection back. T5 norms come before the
+weights that read their output, so they are folded into these weights (as in SliceGPT, Ashkboos et
+al. 2024, arXiv 2401.15024, section 3).
 
-Heads stay as many; within each, the same rows are kept of queries and keys, and the same of values
-and outputs. No weight is scaled to make up for what was cut: it brings the network no closer to the
-backbone.
+The number of heads stays the same. Within each head, queries and keys keep the same rows, and so do
+values and outputs. No weight is rescaled to compensate for what was removed: that brings the
+network no closer to the backbone.
 
 D backbone width, R side width, H heads, C head width, X inner width.
 """
@@ -24,7 +24,7 @@ from torch import Tensor
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.models.initialisation.pruning import PrunedBackbone, initialise_side_network
 from vl_lst.models.ladder.model import LadderModel
-from vl_lst.models.ladder.rungs import Rungs
+from vl_lst.models.ladder.rungs import LinearRungs
 
 __all__ = [
     "Basis",
@@ -39,11 +39,11 @@ STACKS = ("encoder", "decoder")
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """How a narrow residual stream lies in a wide one.
+    """Projection of a wide residual stream to a narrow one.
 
     Args:
-        projection_RD: Orthonormal rows: narrow = projection @ wide, and its transpose leads back.
-        norm: Root mean square of the narrow stream where that of the wide one is 1.
+        projection_RD: Orthonormal rows: narrow = projection @ wide; the transpose maps back.
+        norm: Root mean square of the narrow stream if that of the wide one is 1.
     """
 
     projection_RD: Tensor
@@ -53,36 +53,39 @@ class Basis:
 def selected_bases(
     state: Mapping[str, Tensor], importance: Mapping[str, Tensor], config: Any, reduction: int
 ) -> dict[str, Basis]:
-    """Keep the channels that matter most to all weights of a stack together.
+    """Select the channels with the highest importance for all weights of a stack together.
 
-    Each weight that reads or writes the residual stream gives a channel its share of the weight's
-    whole importance; the shares are added up. The decoder's cross-attention reads its keys and
-    values from the encoder's stream.
+    The score of a channel is its share in the importance of each weight that reads or writes the
+    residual stream, summed over these weights. Keys and values of the decoder's cross-attention
+    count for the encoder's stream.
 
     Args:
-        state: The backbone's state dict.
-        importance: A tensor per weight, of its shape; see `models.initialisation.pruning`.
-        config: The backbone's configuration.
+        state: State dict of the backbone.
+        importance: A tensor per weight, of the weight's shape; see `pruning`.
+        config: Configuration of the backbone.
         reduction: r = D / R.
+
+    Returns:
+        The bases of `encoder` and `decoder`.
     """
     width = int(config.d_model)
     scores = {stack: torch.zeros(width) for stack in STACKS}
 
-    def vote(stack: str, name: str, channel_dimension: int) -> None:
+    def add_shares(stack: str, name: str, channel_dimension: int) -> None:
         sizes = importance[name].float().abs().sum(1 - channel_dimension)
         scores[stack] += (sizes / sizes.sum().clamp(min=torch.finfo().tiny)).cpu()
 
     for stack in STACKS:
-        vote(stack, "shared.weight", 1)
+        add_shares(stack, "shared.weight", 1)
         for layer in _layers(stack, config):
             for attention in layer.attentions:
-                vote(stack, f"{attention}.q.weight", 1)
+                add_shares(stack, f"{attention}.q.weight", 1)
                 for part in "kv":
-                    vote(_memory_of(stack, attention), f"{attention}.{part}.weight", 1)
-                vote(stack, f"{attention}.o.weight", 0)
+                    add_shares(_memory_of(stack, attention), f"{attention}.{part}.weight", 1)
+                add_shares(stack, f"{attention}.o.weight", 0)
             for name in layer.inner(state):
-                vote(stack, name, 1)
-            vote(stack, layer.outer, 0)
+                add_shares(stack, name, 1)
+            add_shares(stack, layer.outer, 0)
     kept = {stack: scores[stack].topk(width // reduction).indices.sort().values for stack in STACKS}
     return {stack: Basis(torch.eye(width)[rows], 1.0) for stack, rows in kept.items()}
 
@@ -91,12 +94,15 @@ def selected_bases(
 def principal_bases(
     backbone: FrozenBackbone, samples: Iterable[tuple[Tensor, Tensor]], reduction: int
 ) -> dict[str, Basis]:
-    """Take the directions in which the backbone's own states vary most (SliceGPT, section 3.2).
+    """Compute the principal directions of the backbone's states (SliceGPT, section 3.2).
 
     Args:
-        backbone: Reads the texts.
+        backbone: Backbone that reads the texts.
         samples: Pairs of prompt ids [1, T] and label ids [1, L], unpadded.
         reduction: r = D / R.
+
+    Returns:
+        The bases of `encoder` and `decoder`.
     """
     width, device = backbone.width, backbone.vocabulary_weight.device
     moments = {
@@ -104,22 +110,22 @@ def principal_bases(
     }
     tokens = dict.fromkeys(STACKS, 0)
 
-    def count(stack: str, embedding_NTD: Tensor, blocks_KNTD: Tensor) -> None:
+    def add_moments(stack: str, embedding_NTD: Tensor, blocks_KNTD: Tensor) -> None:
         states_XD = torch.cat((embedding_NTD[None], blocks_KNTD)).flatten(0, 2).double()
         normed_XD = torch.nn.functional.rms_norm(states_XD, (width,))
         moments[stack] += normed_XD.T @ normed_XD
         tokens[stack] += len(normed_XD)
 
     for prompt_ids, label_ids in samples:
-        read = backbone.encode(prompt_ids, range(backbone.encoder_depth))
-        count("encoder", read.embedding_UTD, read.blocks_KUTD)
-        written = backbone.decode(
+        encoded = backbone.encode(prompt_ids, range(backbone.encoder_depth))
+        add_moments("encoder", encoded.embedding_UTD, encoded.blocks_KUTD)
+        decoded = backbone.decode(
             backbone.shift_right(label_ids),
             range(backbone.decoder_depth),
-            encoder_states_PTD=read.final_UTD,
-            encoder_mask_PT=read.mask_UT,
+            encoder_states_PTD=encoded.final_UTD,
+            encoder_mask_PT=encoded.mask_UT,
         )
-        count("decoder", written.embedding_PLD, written.blocks_KPLD)
+        add_moments("decoder", decoded.embedding_PLD, decoded.blocks_KPLD)
     bases = {}
     for stack in STACKS:
         sizes_D, directions_DD = torch.linalg.eigh(moments[stack] / tokens[stack])
@@ -136,14 +142,15 @@ def shrink_backbone(
     reduction: int,
     importance: Mapping[str, Tensor] | None = None,
 ) -> PrunedBackbone:
-    """Express a T5's blocks in narrow bases, and cut heads and feed-forward layers to 1/reduction.
+    """Express a T5's blocks in narrow bases, with 1/reduction of the head and inner widths.
 
     Args:
-        state: The backbone's state dict.
-        bases: Of the residual stream of `encoder` and `decoder`.
-        config: The backbone's configuration.
+        state: State dict of the backbone.
+        bases: Bases of the residual streams of `encoder` and `decoder`.
+        config: Configuration of the backbone.
         reduction: r.
-        importance: By which rows are kept; `None` goes by the size of the narrowed weights.
+        importance: Importance by which rows are kept; `None` uses the size of the projected
+            weights.
     """
     shrinker = _Shrinker(state, bases, int(config.num_heads), reduction, importance)
     for stack in STACKS:
@@ -161,11 +168,11 @@ def shrink_backbone(
 def initialise_coherently(
     model: LadderModel, bases: Mapping[str, Basis], importance: Mapping[str, Tensor] | None = None
 ) -> list[str]:
-    """Write the shrunk backbone into blocks, rungs and up-projection; gates stay as they are.
+    """Copy the shrunk backbone into blocks, rungs and up-projection; gates are unchanged.
 
     Args:
-        model: What rungs it has should be learned projections: pooled ones have their own basis.
-        bases: From `selected_bases` or `principal_bases`.
+        model: Model with learned rungs; pooled rungs have a basis of their own.
+        bases: Output of `selected_bases` or `principal_bases`.
         importance: See `shrink_backbone`.
 
     Returns:
@@ -177,13 +184,13 @@ def initialise_coherently(
     pruned = shrink_backbone(state, bases, config, reduction, importance)
     written = initialise_side_network(model, pruned)
     for stack, side in (("encoder", model.side.encoder), ("decoder", model.side.decoder)):
-        places: dict[str, torch.nn.Linear | Rungs] = {"first_rung": side.first_rung}
-        if isinstance(side.rungs, Rungs):
-            places["rungs"] = side.rungs
-        for place, module in places.items():
+        projections: dict[str, torch.nn.Linear | LinearRungs] = {"first_rung": side.first_rung}
+        if isinstance(side.rungs, LinearRungs):
+            projections["rungs"] = side.rungs
+        for name, module in projections.items():
             module.weight.copy_(bases[stack].projection_RD)
             module.bias.zero_()
-            written += [f"side.{stack}.{place}.{kind}" for kind in ("weight", "bias")]
+            written += [f"side.{stack}.{name}.{kind}" for kind in ("weight", "bias")]
     final_D = state["decoder.final_layer_norm.weight"]
     model.side.upsample.weight.copy_((bases["decoder"].projection_RD.to(final_D) * final_D).T)
     model.side.upsample.bias.zero_()
@@ -198,7 +205,7 @@ class _Layer:
     dense: str
 
     def inner(self, state: Mapping[str, Tensor]) -> list[str]:
-        """T5 v1.0 has one inner projection, v1.1 two."""
+        """Return the inner projections: one in T5 v1.0, two in v1.1."""
         names = [f"{self.dense}.{part}.weight" for part in ("wi", "wi_0", "wi_1")]
         return [name for name in names if name in state]
 
@@ -210,10 +217,10 @@ class _Layer:
 def _layers(stack: str, config: Any) -> Iterator[_Layer]:
     depth = config.num_layers if stack == "encoder" else config.num_decoder_layers
     kinds = ("SelfAttention", "EncDecAttention")[: 1 + STACKS.index(stack)]
-    for number in range(depth):
-        block = f"{stack}.block.{number}.layer"
+    for layer in range(depth):
+        block = f"{stack}.block.{layer}.layer"
         yield _Layer(
-            tuple(f"{block}.{place}.{kind}" for place, kind in enumerate(kinds)),
+            tuple(f"{block}.{number}.{kind}" for number, kind in enumerate(kinds)),
             f"{block}.{len(kinds)}.DenseReluDense",
         )
 
@@ -227,7 +234,7 @@ def _memory_of(stack: str, attention: str) -> str:
 
 
 class _Shrinker:
-    """Everything shrunk so far, by its name in the backbone."""
+    """Weights shrunk so far, by their names in the backbone."""
 
     def __init__(
         self,
@@ -245,7 +252,7 @@ class _Shrinker:
         self.weights: dict[str, Tensor] = {}
 
     def norm(self, stack: str, name: str) -> None:
-        """A norm whose weights its readers have taken over."""
+        """Add a norm whose weights are folded into the weights that read its output."""
         basis = self._bases[stack]
         self.weights[name] = torch.full((len(basis.projection_RD),), basis.norm)
 
@@ -295,7 +302,7 @@ class _Shrinker:
         return self._bases[stack].projection_RD.to(self._state[name]) @ self._state[name]
 
     def _rows(self, name: str, narrowed: Tensor, summed: int) -> Tensor:
-        """How much each inner unit matters."""
+        """Return the importance of each inner unit."""
         judged = narrowed if self._importance is None else self._importance[name].float()
         return judged.abs().sum(summed)
 

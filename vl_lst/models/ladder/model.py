@@ -1,4 +1,4 @@
-"""A frozen backbone, a visual embedding, a ladder side network and a head: one model.
+"""Ladder Side-Tuning model: frozen backbone, visual embedding, ladder side network and heads.
 
 B examples, U unique prompts, P unique (prompt, answer) pairs, T text tokens, S text and image
 tokens, L answer tokens, D backbone width, R side width, V vocabulary, A answers.
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vl_lst.backbones.backbone import BackboneCache, EncoderTaps, FrozenBackbone
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
+from vl_lst.models.ladder.rungs import RungBuilder
 from vl_lst.models.ladder.side_network import LadderSideNetwork, SideCache
 from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel
 
@@ -21,13 +22,13 @@ __all__ = ["EncodedExamples", "LadderDecoding", "LadderModel"]
 
 @dataclass(frozen=True, slots=True)
 class EncodedExamples:
-    """Both encoders' view of a batch.
+    """States of both encoders.
 
     Args:
-        side_BSR: The side encoder's states.
-        side_mask_BS: Which of them are not padding.
-        taps: The backbone encoder's, of the unique prompts.
-        prompt_index_B: Which prompt each example has.
+        side_BSR: States of the side encoder.
+        side_mask_BS: False for padding.
+        taps: States of the backbone's encoder for the unique prompts.
+        prompt_index_B: Index of each example's prompt.
     """
 
     side_BSR: Tensor
@@ -36,18 +37,22 @@ class EncodedExamples:
     prompt_index_B: Tensor
 
     def backbone_memory(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What the backbone's decoder attends to, and its mask, for these examples (or all)."""
+        """Return the states to which the backbone's decoder attends, and their mask.
+
+        Args:
+            rows: Examples; `None` means all.
+        """
         index = self.prompt_index_B if rows is None else self.prompt_index_B.index_select(0, rows)
         return self.taps.final_UTD.index_select(0, index), self.taps.mask_UT.index_select(0, index)
 
 
 class LadderDecoding(DecodingState):
-    """The caches of both networks, and what their decoders attend to.
+    """Caches of both decoders and the encoder states to which they attend.
 
     Args:
-        model: The model that generates.
-        encoded: What it generates from, a row for each answer to come.
-        capacity: Most tokens an answer can have, the start token included.
+        model: Model that generates.
+        encoded: Encoder states, one row per answer.
+        capacity: Maximum number of tokens per answer, including the start token.
     """
 
     def __init__(self, model: "LadderModel", encoded: EncodedExamples, capacity: int) -> None:
@@ -89,10 +94,12 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
     """Ladder Side-Tuning of a frozen encoder-decoder for vision and language.
 
     Args:
-        backbone: Runs without autograd; reads text only.
-        visual: How image features become tokens of the side network.
-        ladder: The side network.
-        head: See `VisionLanguageModel`.
+        backbone: Frozen backbone; it reads text only.
+        visual: Settings of the visual embedding.
+        ladder: Settings of the side network.
+        head: See `VisionLanguageModel.add_heads`.
+        build_rungs: Builds the rungs and gates of each stack; by default those that `ladder`
+            describes.
     """
 
     backbone: FrozenBackbone
@@ -105,13 +112,14 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
         visual: VisualConfig,
         ladder: LadderConfig,
         head: HeadConfig | Mapping[str, HeadConfig],
+        build_rungs: RungBuilder | None = None,
     ) -> None:
         super().__init__(backbone, visual=visual)
-        self.side = LadderSideNetwork(backbone, ladder)
+        self.side = LadderSideNetwork(backbone, ladder, build_rungs)
         self.add_heads(head, width=self.side.shape.width)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """What trains, by name: everything but the backbone, and only what the heads use."""
+        """Return the trainable parameters by name: all outside the backbone that the heads use."""
         unused = () if self.generates else tuple(self.side.upsample.parameters())
         return {
             name: parameter
@@ -120,7 +128,7 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
         }
 
     def start_decoding(self, encoded: EncodedExamples, capacity: int) -> LadderDecoding:
-        """Empty caches on both networks."""
+        """Start with empty caches in both networks."""
         return LadderDecoding(self, encoded, capacity)
 
     def encode(self, batch: Batch) -> EncodedExamples:
@@ -137,7 +145,7 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
         pair_rows_P: Tensor | None,
         pair_index_B: Tensor | None,
     ) -> Tensor:
-        """States [B, L, R] of the side decoder for known answers."""
+        """Return the side decoder states [B, L, R] for given answers."""
         ids_PL = decoder_ids_BL if pair_rows_P is None else decoder_ids_BL[pair_rows_P]
         memory_PTD, memory_mask_PT = encoded.backbone_memory(pair_rows_P)
         taps = self.backbone.decode(
@@ -152,12 +160,12 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
         return states_BLR
 
     def vocabulary_states(self, states_BLR: Tensor) -> Tensor:
-        """Side states at the backbone's width, scaled as its output layer expects: [B, L, D]."""
+        """Return side states at the backbone's width [B, L, D], scaled for its output layer."""
         widened: Tensor = self.side.upsample(states_BLR)
         return widened * self.backbone.vocabulary_scale
 
     def start_states(self, encoded: EncodedExamples) -> Tensor:
-        """Side decoder states [B, R] at the start token; the backbone's part runs once a prompt."""
+        """Return the side decoder states [B, R] at the start token."""
         prompts = encoded.taps.final_UTD.shape[0]
         device = encoded.prompt_index_B.device
         start = self.backbone.start_token_id
@@ -173,8 +181,8 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
         return states_B1R[:, 0]
 
     def forward(self, batch: Batch, loss_average: str = "examples") -> Tensor:
-        """Training loss of a batch; see `VisionLanguageModel.forward`."""
-        if self.training and self.backbone.noisy:
-            # Each example has noise of its own, though another has the same text.
-            batch = batch.unshared()
+        """Return the training loss of a batch; see `VisionLanguageModel.forward`."""
+        if self.training and self.backbone.has_dropout:
+            # Examples with equal texts need different dropout masks.
+            batch = batch.unshare()
         return super().forward(batch, loss_average)

@@ -11,17 +11,17 @@ __all__ = ["RelativePositionBias", "relative_position_bucket"]
 def relative_position_bucket(
     offset: Tensor, *, bidirectional: bool, buckets: int, max_distance: int
 ) -> Tensor:
-    """Bucket of each key-minus-query offset.
+    """Return the bucket of each key-minus-query offset.
 
     Half of the buckets hold one offset each; the rest widen logarithmically up to `max_distance`,
-    beyond which all offsets share the last. Bidirectional attention spends half of all buckets on
+    from which on all offsets share the last. Bidirectional attention uses half of all buckets for
     keys after the query; causal attention has no such keys.
 
     Args:
         offset: Integer tensor of any shape.
         bidirectional: Whether keys may come after the query.
         buckets: Number of buckets.
-        max_distance: Offset from which on all share one bucket.
+        max_distance: Distance from which on all offsets share one bucket.
     """
     if bidirectional:
         buckets //= 2
@@ -31,19 +31,19 @@ def relative_position_bucket(
         after = torch.zeros_like(offset)
         distance = (-offset).clamp(min=0)
     exact = buckets // 2
-    # Same order of float32 operations as T5, so that borderline offsets fall on the same side.
+    # Same order of float32 operations as T5, so that rounding at bucket borders is the same.
     widening = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact)
     far = (exact + (widening * (buckets - exact)).long()).clamp(max=buckets - 1)
     return after + torch.where(distance < exact, distance, far)
 
 
 class RelativePositionBias(nn.Module):
-    """A learned number for each head and bucket of offsets.
+    """Learned bias per attention head and bucket of offsets.
 
     Args:
-        heads: Attention heads.
+        heads: Number of attention heads.
         buckets: Number of buckets.
-        max_distance: Offset from which on all share one bucket.
+        max_distance: Distance from which on all offsets share one bucket.
         bidirectional: True in an encoder, False in a decoder.
     """
 
@@ -54,7 +54,7 @@ class RelativePositionBias(nn.Module):
         self.bidirectional = bidirectional
 
     def forward(self, queries: int, keys: int) -> Tensor:
-        """Bias [1, heads, queries, keys]; the queries are the last ones of the keys."""
+        """Return the bias [1, heads, queries, keys]; the queries are at the last key positions."""
         device = self.table.device
         query = torch.arange(keys - queries, keys, device=device)
         offset = torch.arange(keys, device=device)[None, :] - query[:, None]

@@ -1,111 +1,188 @@
-"""How a backbone's state reaches the side network: its projection, and the gate that mixes it in.
+"""Rungs and gates: how backbone states enter the side network.
 
-K rungs, N rows, T text tokens, V image tokens, Q tokens of the side network, D backbone width,
-R side width.
+K layers with a rung, N rows, T text tokens, V image tokens, Q tokens of the side network, X rung
+width, D backbone width, R side width.
 """
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Gates", "PooledRungs", "Rungs", "mix"]
+from vl_lst.models.config import LadderSettings
+
+__all__ = [
+    "Gates",
+    "LearnedGates",
+    "LinearRungs",
+    "PooledRungs",
+    "RungBuilder",
+    "Rungs",
+    "StackSizes",
+    "build_rungs",
+]
 
 
-class Rungs(nn.Module):
-    """Learned projections of backbone states to the side width, all layers in one batched product.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackSizes:
+    """Sizes for which the rungs and gates of one stack are built.
 
     Args:
-        count: K.
+        layers: Backbone layers that have a side block; K of them, ascending and counted from 0.
+        depth: Number of layers of the backbone's stack.
         width: D.
         side_width: R.
     """
 
-    def __init__(self, count: int, width: int, side_width: int) -> None:
+    layers: tuple[int, ...]
+    depth: int
+    width: int
+    side_width: int
+
+
+class Rungs(nn.Module, ABC):
+    """Projection of the backbone's states, for all layers of a stack in one call.
+
+    Called once per forward pass on the distinct texts of a batch, so it cannot see the side
+    network's states; the gates do.
+    """
+
+    @abstractmethod
+    def forward(self, taps_KNTD: Tensor) -> Tensor:
+        """Project each layer's states: [K, N, T, D] to [K, N, T, X]."""
+
+    def project_image(self, tokens_NVD: Tensor, layers: int) -> Tensor:
+        """Project image tokens with the rung of every layer: [N, V, D] to [K, N, V, X].
+
+        Called only with `image_rungs="projection"`.
+
+        Args:
+            tokens_NVD: Image tokens.
+            layers: K.
+        """
+        rungs_KNVX: Tensor = self(tokens_NVD.expand(layers, -1, -1, -1))
+        return rungs_KNVX
+
+
+class Gates(nn.Module, ABC):
+    """Mixing of a rung into the side network's states, one layer at a time."""
+
+    @abstractmethod
+    def forward(self, layer: int, rung_BTX: Tensor, states_BQR: Tensor) -> Tensor:
+        """Return the mixed states [B, Q, R].
+
+        Args:
+            layer: Number of the backbone layer, from 0.
+            rung_BTX: What `Rungs` returned for that layer, one row per example. T <= Q: the rungs
+                belong to the first T states, text tokens; the others are image tokens, which have
+                rungs only with `image_rungs="projection"`.
+            states_BQR: The side network's own states.
+        """
+
+
+RungBuilder: TypeAlias = Callable[[StackSizes], tuple[Rungs, Gates]]
+
+
+class LinearRungs(Rungs):
+    """Learned projections to the side width, all layers in one batched product (X = R).
+
+    Args:
+        sizes: Sizes of the stack.
+    """
+
+    def __init__(self, sizes: StackSizes) -> None:
         super().__init__()
+        count, width, side_width = len(sizes.layers), sizes.width, sizes.side_width
         bound = width**-0.5
         self.weight = nn.Parameter(torch.empty(count, side_width, width).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(count, side_width).uniform_(-bound, bound))
 
     def forward(self, taps_KNTD: Tensor) -> Tensor:
-        """Project each layer's states with its own projection: [K, N, T, D] to [K, N, T, R]."""
+        """Project each layer's states with its own weights: [K, N, T, D] to [K, N, T, R]."""
         count, rows, tokens, width = taps_KNTD.shape
         flat = taps_KNTD.reshape(count, rows * tokens, width).to(self.weight.dtype)
         rungs: Tensor = torch.baddbmm(self.bias[:, None], flat, self.weight.transpose(1, 2))
         return rungs.view(count, rows, tokens, -1)
 
-    def of_each_layer(self, states_NVD: Tensor) -> Tensor:
-        """Project the same states with every layer's projection: [N, V, D] to [K, N, V, R]."""
-        rungs_NVX = F.linear(states_NVD, self.weight.flatten(0, 1), self.bias.flatten())
+    def project_image(self, tokens_NVD: Tensor, layers: int) -> Tensor:
+        """Project image tokens with every layer's weights: [N, V, D] to [K, N, V, R]."""
+        rungs_NVX = F.linear(tokens_NVD, self.weight.flatten(0, 1), self.bias.flatten())
         rungs_NVKR: Tensor = rungs_NVX.unflatten(-1, self.bias.shape)
         return rungs_NVKR.permute(2, 0, 1, 3)
 
 
-class PooledRungs(nn.Module):
-    """Means of adjacent channels: nothing to train, so no backbone state is kept for backward.
+class PooledRungs(Rungs):
+    """Means of adjacent channels (X = R): nothing trains, no state is saved for the backward pass.
 
     Args:
-        count: K.
-        width: D.
-        side_width: R; must divide D.
+        sizes: Sizes of the stack; R must divide D.
     """
 
-    def __init__(self, count: int, width: int, side_width: int) -> None:
+    def __init__(self, sizes: StackSizes) -> None:
         super().__init__()
-        self.count = count
-        self.group = width // side_width
+        self.group = sizes.width // sizes.side_width
 
     def forward(self, taps_KNTD: Tensor) -> Tensor:
         """Pool [K, N, T, D] to [K, N, T, R]."""
         groups: Tensor = taps_KNTD.unflatten(-1, (-1, self.group))
         return groups.mean(-1, dtype=torch.float32)
 
-    def of_each_layer(self, states_NVD: Tensor) -> Tensor:
-        """Pool the same states for every layer: [N, V, D] to [K, N, V, R]."""
-        pooled_1NVR: Tensor = self(states_NVD[None])
-        return pooled_1NVR.expand(self.count, -1, -1, -1)
+    def project_image(self, tokens_NVD: Tensor, layers: int) -> Tensor:
+        """Pool image tokens once for all layers: [N, V, D] to [K, N, V, R]."""
+        pooled_1NVR: Tensor = self(tokens_NVD[None])
+        return pooled_1NVR.expand(layers, -1, -1, -1)
 
 
-class Gates(nn.Module):
-    """How much of its own state the side network keeps at each layer; the rung has the rest.
-
-    Each gate is `g = sigmoid(alpha / T)`, where T is the temperature.
+class LearnedGates(Gates):
+    """One gate `g = sigmoid(alpha / T)` per layer, where T is the temperature (LST, section 3.2).
 
     Args:
-        depth: Backbone layers. Each has a gate, as in the reference; a dropped layer's is unused.
-        channels: 1 for one number a layer, R for one a channel.
+        depth: Number of backbone layers. Each has a gate, as in the reference; the gates of layers
+            without a side block are unused.
+        channels: 1 for one number per layer, R for one per channel.
         temperature: T.
-        start: Value of g at the beginning.
+        start: Initial value of g.
+        attenuate: Whether image tokens without a rung are multiplied by the gate, as in the
+            reference, where their rungs are zeros; otherwise they pass unchanged.
     """
 
-    def __init__(self, depth: int, channels: int, *, temperature: float, start: float) -> None:
+    def __init__(
+        self, depth: int, channels: int, *, temperature: float, start: float, attenuate: bool
+    ) -> None:
         super().__init__()
         self.temperature = temperature
+        self.attenuate = attenuate
         alpha = temperature * math.log(start / (1 - start))
         self.alpha = nn.Parameter(torch.full((depth, channels), alpha))
 
-    def forward(self, layer: int) -> Tensor:
-        """Return g, [1] or [R], of a backbone layer."""
+    def value(self, layer: int) -> Tensor:
+        """Return g of a backbone layer: [1] or [R]."""
         return torch.sigmoid(self.alpha[layer] / self.temperature)
 
+    def forward(self, layer: int, rung_BTX: Tensor, states_BQR: Tensor) -> Tensor:
+        """Return `g * states + (1 - g) * rung`."""
+        gate, tokens = self.value(layer), rung_BTX.shape[1]
+        if self.attenuate:
+            rung_BTX = F.pad(rung_BTX, (0, 0, 0, states_BQR.shape[1] - tokens))
+        elif tokens < states_BQR.shape[1]:
+            mixed_BTR = gate * states_BQR[:, :tokens] + (1 - gate) * rung_BTX
+            return torch.cat((mixed_BTR, states_BQR[:, tokens:]), 1)
+        return gate * states_BQR + (1 - gate) * rung_BTX
 
-def mix(states_BQR: Tensor, rung_BTR: Tensor, gate: Tensor, *, attenuate: bool) -> Tensor:
-    """Return `g * y + (1 - g) * rung` for the first T of Q states `y` (LST, section 3.2).
 
-    The states behind them are image tokens, of which the backbone has nothing to offer.
-
-    Args:
-        states_BQR: y, the side network's own states.
-        rung_BTR: The backbone's states, projected; T <= Q.
-        gate: g, the share of the side network's own states.
-        attenuate: Whether the states behind meet rungs of zeros, as in the reference, and so are
-            multiplied by the gate; otherwise they pass as they are.
-    """
-    tokens = rung_BTR.shape[1]
-    if attenuate:
-        rung_BTR = F.pad(rung_BTR, (0, 0, 0, states_BQR.shape[1] - tokens))
-    elif tokens < states_BQR.shape[1]:
-        mixed_BTR = gate * states_BQR[:, :tokens] + (1 - gate) * rung_BTR
-        return torch.cat((mixed_BTR, states_BQR[:, tokens:]), 1)
-    return gate * states_BQR + (1 - gate) * rung_BTR
+def build_rungs(sizes: StackSizes, settings: LadderSettings) -> tuple[Rungs, Gates]:
+    """Build the rungs and gates that the ladder's settings describe."""
+    rungs = (PooledRungs if settings.rungs == "pool" else LinearRungs)(sizes)
+    gates = LearnedGates(
+        sizes.depth,
+        sizes.side_width if settings.gates == "channel" else 1,
+        temperature=settings.gate_temperature,
+        start=settings.gate_start,
+        attenuate=settings.image_rungs == "attenuate",
+    )
+    return rungs, gates

@@ -1,6 +1,6 @@
 """One T5 block of the side network, with fused projections and fused attention.
 
-B batch, Q queries, S keys, H heads, C head width, R side width.
+B batch, Q queries, S keys, H heads, C head width, E = H*C, R side width.
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ __all__ = ["CrossAttention", "FeedForward", "KeyValues", "SelfAttention", "SideB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SideShape:
-    """Sizes of a side network: the backbone's, divided by the reduction; heads stay as many.
+    """Sizes of a side network: the backbone's, divided by the reduction, with as many heads.
 
     Args:
-        width: R, the residual stream.
+        width: R, the width of the residual stream.
         heads: H.
         head_width: C.
         inner_width: Hidden width of the feed-forward layer.
         gated: Whether that layer is T5 v1.1's gated GELU instead of v1.0's ReLU.
-        epsilon: Of the norms.
-        dropout: Probability.
+        epsilon: Epsilon of the norms.
+        dropout: Dropout probability.
     """
 
     width: int
@@ -38,7 +38,7 @@ class SideShape:
 
 
 class KeyValues:
-    """Keys and values of one attention while generating: [B, H, capacity, C], filled in turn."""
+    """Keys and values [B, H, capacity, C] of one attention, of which the first `filled` are set."""
 
     def __init__(self, keys_BHSC: Tensor, values_BHSC: Tensor, *, filled: int) -> None:
         self._keys_BHSC = keys_BHSC
@@ -46,7 +46,7 @@ class KeyValues:
         self.filled = filled
 
     def append(self, keys_BHQC: Tensor, values_BHQC: Tensor) -> None:
-        """Write the next keys and values behind those there are."""
+        """Write the next keys and values after the existing ones."""
         end = self.filled + keys_BHQC.shape[2]
         self._keys_BHSC[:, :, self.filled : end] = keys_BHQC
         self._values_BHSC[:, :, self.filled : end] = values_BHQC
@@ -58,44 +58,62 @@ class KeyValues:
         self._values_BHSC = self._values_BHSC.index_select(0, rows)
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """Keys and values written so far."""
+        """Return the keys and values written so far."""
         return self._keys_BHSC[:, :, : self.filled], self._values_BHSC[:, :, : self.filled]
-
-
-def _split_heads(states_BSE: Tensor, heads: int) -> Tensor:
-    batch, length, width = states_BSE.shape
-    return states_BSE.view(batch, length, heads, width // heads).transpose(1, 2)
-
-
-def _merge_heads(states_BHQC: Tensor) -> Tensor:
-    batch, heads, queries, head_width = states_BHQC.shape
-    return states_BHQC.transpose(1, 2).reshape(batch, queries, heads * head_width)
 
 
 def _initial(rows: int, columns: int, std: float) -> nn.Parameter:
     return nn.Parameter(torch.randn(rows, columns) * std)
 
 
-class SelfAttention(nn.Module):
-    """T5 self-attention: no scale, no biases, an additive position bias.
+class _Attention(nn.Module):
+    """Common part of T5's attentions, which have no scale and no biases."""
+
+    o: nn.Parameter
+
+    def __init__(self, shape: SideShape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.dropout = shape.dropout
+
+    def _split(self, states_BSE: Tensor) -> Tensor:
+        """Split the last dimension into heads: [B, S, E] to [B, H, S, C]."""
+        batch, length, width = states_BSE.shape
+        return states_BSE.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+
+    def _attend(
+        self, queries_BHQC: Tensor, keys_BHSC: Tensor, values_BHSC: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Attend, merge the heads and project them: [B, Q, R]."""
+        attended_BHQC = F.scaled_dot_product_attention(
+            queries_BHQC,
+            keys_BHSC,
+            values_BHSC,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            scale=1.0,
+        )
+        return F.linear(attended_BHQC.transpose(1, 2).flatten(2), self.o)
+
+
+class SelfAttention(_Attention):
+    """T5 self-attention with an additive position bias.
 
     Args:
         shape: Sizes.
     """
 
     def __init__(self, shape: SideShape) -> None:
-        super().__init__()
+        super().__init__(shape)
         inner = shape.heads * shape.head_width
-        self.heads = shape.heads
-        self.dropout = shape.dropout
-        # T5's initial scales: the missing 1/sqrt(C) of the scores is folded into the queries.
+        # T5's initial scales; the queries' includes the 1/sqrt(C) that the scores lack.
         keys_and_values = _initial(2 * inner, shape.width, shape.width**-0.5)
         queries = _initial(inner, shape.width, (shape.width * shape.head_width) ** -0.5)
         self.qkv = nn.Parameter(torch.cat((queries.detach(), keys_and_values.detach())))
         self.o = _initial(shape.width, inner, inner**-0.5)
 
     def empty_cache(self, like_BSR: Tensor, capacity: int) -> KeyValues:
-        """Room for the keys and values of `capacity` tokens a row."""
+        """Return an empty cache for `capacity` tokens per row."""
         size = (like_BSR.shape[0], self.heads, capacity, self.o.shape[1] // self.heads)
         return KeyValues(like_BSR.new_empty(size), like_BSR.new_empty(size), filled=0)
 
@@ -107,46 +125,34 @@ class SelfAttention(nn.Module):
         Args:
             states_BQR: Normed states.
             bias_BHQS: Position bias plus mask, broadcastable.
-            cache: Earlier keys and values; grows by those of `states_BQR`.
+            cache: Earlier keys and values; extended by those of `states_BQR`.
         """
         queries, keys, values = (
-            _split_heads(part, self.heads) for part in F.linear(states_BQR, self.qkv).chunk(3, -1)
+            self._split(part) for part in F.linear(states_BQR, self.qkv).chunk(3, -1)
         )
         if cache is not None:
             cache.append(keys, values)
             keys, values = cache.read()
-        attended = F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=bias_BHQS.to(queries.dtype),
-            dropout_p=self.dropout if self.training else 0.0,
-            scale=1.0,
-        )
-        return F.linear(_merge_heads(attended), self.o)
+        return self._attend(queries, keys, values, bias_BHQS.to(queries.dtype))
 
 
-class CrossAttention(nn.Module):
-    """T5 attention from the decoder to the encoder: no scale, no biases, no position bias.
+class CrossAttention(_Attention):
+    """T5 attention from the decoder to the encoder, without a position bias.
 
     Args:
         shape: Sizes.
     """
 
     def __init__(self, shape: SideShape) -> None:
-        super().__init__()
+        super().__init__(shape)
         inner = shape.heads * shape.head_width
-        self.heads = shape.heads
-        self.dropout = shape.dropout
         self.q = _initial(inner, shape.width, (shape.width * shape.head_width) ** -0.5)
         self.kv = _initial(2 * inner, shape.width, shape.width**-0.5)
         self.o = _initial(shape.width, inner, inner**-0.5)
 
     def project(self, memory_BSR: Tensor) -> KeyValues:
-        """Keys and values of the encoder's states, to be used for every token generated."""
-        keys, values = (
-            _split_heads(part, self.heads) for part in F.linear(memory_BSR, self.kv).chunk(2, -1)
-        )
+        """Return keys and values of the encoder's states, which all generated tokens share."""
+        keys, values = (self._split(part) for part in F.linear(memory_BSR, self.kv).chunk(2, -1))
         return KeyValues(keys, values, filled=keys.shape[2])
 
     def forward(self, states_BQR: Tensor, memory: Tensor | KeyValues, mask_B11S: Tensor) -> Tensor:
@@ -154,21 +160,13 @@ class CrossAttention(nn.Module):
 
         Args:
             states_BQR: Normed states.
-            memory: The encoder's states [B, S, R], or what `project` made of them.
-            mask_B11S: Boolean, True where the encoder's state may be looked at.
+            memory: States of the encoder [B, S, R], or the output of `project`.
+            mask_B11S: True where the encoder's state may be attended to.
         """
         if isinstance(memory, Tensor):
             memory = self.project(memory)
-        keys, values = memory.read()
-        attended = F.scaled_dot_product_attention(
-            _split_heads(F.linear(states_BQR, self.q), self.heads),
-            keys,
-            values,
-            attn_mask=mask_B11S,
-            dropout_p=self.dropout if self.training else 0.0,
-            scale=1.0,
-        )
-        return F.linear(_merge_heads(attended), self.o)
+        queries = self._split(F.linear(states_BQR, self.q))
+        return self._attend(queries, *memory.read(), mask_B11S)
 
 
 class FeedForward(nn.Module):
@@ -187,7 +185,7 @@ class FeedForward(nn.Module):
         self.wo = _initial(shape.width, shape.inner_width, shape.inner_width**-0.5)
 
     def forward(self, states_BQR: Tensor) -> Tensor:
-        """Transform each state alone; [B, Q, R] in and out."""
+        """Transform each state separately; [B, Q, R] in and out."""
         inner = F.linear(states_BQR, self.wi)
         if self.gated:
             activated, linear = inner.chunk(2, -1)
@@ -198,7 +196,7 @@ class FeedForward(nn.Module):
 
 
 class SideBlock(nn.Module):
-    """A pre-norm T5 block at the side network's width.
+    """Pre-norm T5 block at the side network's width.
 
     Args:
         shape: Sizes.
@@ -218,13 +216,14 @@ class SideBlock(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
 
     def new_cache(self, memory_BSR: Tensor, capacity: int) -> tuple[KeyValues, KeyValues]:
-        """What a decoder's block remembers while generating.
+        """Return the keys and values of the encoder's states and an empty self-attention cache.
 
-        Returns:
-            Keys and values of the encoder's states, and room for those of `capacity` tokens.
+        Args:
+            memory_BSR: States of the side encoder.
+            capacity: Number of tokens for which the cache has room.
         """
         if self.cross_attention is None:
-            raise RuntimeError("only a decoder's block generates")
+            raise RuntimeError("an encoder block has no cache: expected a decoder block")
         memory = self.cross_attention.project(memory_BSR)
         return memory, self.self_attention.empty_cache(memory_BSR, capacity)
 
@@ -240,10 +239,10 @@ class SideBlock(nn.Module):
 
         Args:
             states_BQR: Residual stream.
-            bias_BHQS: Self-attention's position bias plus mask, broadcastable.
-            memory: States of the side encoder, or their projections, in a decoder.
-            memory_mask_B11S: Which of them may be looked at.
-            cache: Earlier self-attention keys and values while generating.
+            bias_BHQS: Position bias plus mask of the self-attention, broadcastable.
+            memory: States of the side encoder, or their projections; in a decoder only.
+            memory_mask_B11S: True where `memory` may be attended to.
+            cache: Self-attention keys and values of earlier tokens, while generating.
         """
         attended = self.self_attention(self.self_attention_norm(states_BQR), bias_BHQS, cache)
         states_BQR = states_BQR + self.dropout(attended)

@@ -1,11 +1,12 @@
-"""The ladder: a narrow encoder-decoder that climbs along the frozen one (arXiv 2206.06522).
+"""The ladder: a narrow encoder-decoder beside the frozen one (arXiv 2206.06522).
 
 B batch, U unique prompts, P unique (prompt, answer) pairs, T text tokens, V image tokens, S = T+V,
-L answer tokens, K rungs, D backbone width, R side width.
+L answer tokens, K layers with a rung, X rung width, D backbone width, R side width.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,30 +17,18 @@ from vl_lst.backbones.backbone import DecoderTaps, EncoderTaps, FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.models.config import LadderConfig
 from vl_lst.models.ladder.relative_bias import RelativePositionBias
-from vl_lst.models.ladder.rungs import Gates, PooledRungs, Rungs, mix
+from vl_lst.models.ladder.rungs import RungBuilder, StackSizes, build_rungs
 from vl_lst.models.ladder.side_block import KeyValues, SideBlock, SideShape
 from vl_lst.models.norm import RootMeanSquareNorm
 
-__all__ = [
-    "LadderSideNetwork",
-    "SideCache",
-    "SideDecoder",
-    "SideEncoder",
-    "kept_layers",
-    "side_shape",
-]
+__all__ = ["LadderSideNetwork", "SideCache", "SideDecoder", "SideEncoder"]
 
-# The additive masks of the reference implementation; large enough that a masked key gets
-# exactly no weight in float32, small enough not to overflow in bfloat16.
+# The additive mask of the reference implementation: large enough that a masked key gets exactly
+# zero weight in float32, small enough not to overflow in bfloat16.
 MASKED = -1e4
 
 
-def side_shape(backbone: FrozenBackbone, config: LadderConfig) -> SideShape:
-    """Sizes of the side network beside `backbone`.
-
-    Raises:
-        ModelError: The reduction does not divide one of the backbone's sizes.
-    """
+def _side_shape(backbone: FrozenBackbone, config: LadderConfig) -> SideShape:
     sizes = {name: int(getattr(backbone.config, name)) for name in ("d_model", "d_kv", "d_ff")}
     for name, size in sizes.items():
         if size % config.reduction:
@@ -58,7 +47,7 @@ def side_shape(backbone: FrozenBackbone, config: LadderConfig) -> SideShape:
     )
 
 
-def kept_layers(chosen: Sequence[int] | None, depth: int, stack: str) -> tuple[int, ...]:
+def _selected_layers(chosen: Sequence[int] | None, depth: int, stack: str) -> tuple[int, ...]:
     layers = tuple(range(depth)) if chosen is None else tuple(chosen)
     if (
         not layers
@@ -73,87 +62,95 @@ def kept_layers(chosen: Sequence[int] | None, depth: int, stack: str) -> tuple[i
 
 
 class _SideStack(nn.Module):
-    """What the side encoder and the side decoder have in common."""
+    """Common part of the side encoder and the side decoder.
+
+    Args:
+        backbone: Backbone that is tapped; only its sizes are used.
+        shape: Sizes of the side network.
+        config: Settings.
+        build: Builds the rungs and gates.
+    """
+
+    is_decoder: ClassVar[bool]
 
     def __init__(
         self,
         backbone: FrozenBackbone,
         shape: SideShape,
         config: LadderConfig,
-        layers: tuple[int, ...],
-        *,
-        depth: int,
-        decoder: bool,
+        build: RungBuilder,
     ) -> None:
         super().__init__()
-        self.layers = layers
+        if self.is_decoder:
+            depth = backbone.decoder_depth
+            self.layers = _selected_layers(config.decoder_layers, depth, "decoder")
+        else:
+            depth = backbone.encoder_depth
+            self.layers = _selected_layers(config.encoder_layers, depth, "encoder")
         self.recompute = config.recompute
-        self.attenuate = config.image_rungs == "attenuate"
         self.after_block = config.rung_place == "after_block"
-        self.first_rung = nn.Linear(backbone.width, shape.width)
         self.normalises = config.rungs == "normalised"
+        self.projects_image = config.image_rungs == "projection"
         self.epsilon = shape.epsilon
-        kind: type[Rungs | PooledRungs] = PooledRungs if config.rungs == "pool" else Rungs
-        self.rungs = kind(len(layers), backbone.width, shape.width)
-        self.gates = Gates(
-            depth,
-            shape.width if config.gates == "channel" else 1,
-            temperature=config.gate_temperature,
-            start=config.gate_start,
+        self.first_rung = nn.Linear(backbone.width, shape.width)
+        self.rungs, self.gates = build(
+            StackSizes(
+                layers=self.layers, depth=depth, width=backbone.width, side_width=shape.width
+            )
         )
         self.position_bias = RelativePositionBias(
             shape.heads,
             buckets=int(backbone.config.relative_attention_num_buckets),
             max_distance=int(backbone.config.relative_attention_max_distance),
-            bidirectional=not decoder,
+            bidirectional=not self.is_decoder,
         )
-        self.blocks = nn.ModuleList(SideBlock(shape, decoder=decoder) for _ in layers)
+        self.blocks = nn.ModuleList(SideBlock(shape, decoder=self.is_decoder) for _ in self.layers)
         self.final_norm = RootMeanSquareNorm(shape.width, eps=shape.epsilon)
         self.dropout = nn.Dropout(shape.dropout)
 
     def side_blocks(self) -> Iterator[SideBlock]:
-        """The blocks of the kept layers, in order."""
+        """Yield the blocks in order."""
         for block in self.blocks:
             assert isinstance(block, SideBlock)
             yield block
 
-    def as_read(self, states_D: Tensor) -> Tensor:
-        """States [..., D] of the backbone as all rungs read them: at one scale, or as they are."""
+    def scale(self, states_D: Tensor) -> Tensor:
+        """Return backbone states [..., D] as rungs read them: normalised if the settings say so."""
         if self.normalises:
             return F.rms_norm(states_D, states_D.shape[-1:], eps=self.epsilon)
         return states_D
 
-    def climb(
+    def apply_layer(
         self,
         row: int,
         states_BQR: Tensor,
-        rung_BTR: Tensor,
+        rung_BTX: Tensor,
         bias_BHQS: Tensor,
         memory: Tensor | KeyValues | None = None,
         memory_mask_B11S: Tensor | None = None,
         cache: KeyValues | None = None,
     ) -> Tensor:
-        """Mix a rung into the residual stream, before or after the block of that layer.
+        """Apply the block of a layer and mix its rung into the residual stream before or after it.
 
         Args:
-            row: Which of the kept layers.
+            row: Index into `layers`.
             states_BQR: Residual stream.
-            rung_BTR: The backbone's state, projected; T <= Q.
+            rung_BTX: The layer's rung, one row per example; T <= Q.
             bias_BHQS: Position bias plus mask of the self-attention.
-            memory: The side encoder's states, or their projections, in a decoder.
-            memory_mask_B11S: Which of them may be looked at.
-            cache: Earlier keys and values while generating.
+            memory: States of the side encoder, or their projections; in a decoder only.
+            memory_mask_B11S: True where `memory` may be attended to.
+            cache: Self-attention keys and values of earlier tokens, while generating.
         """
-        block = self.blocks[row]
+        block, layer = self.blocks[row], self.layers[row]
 
-        def step(states: Tensor, rung: Tensor, gate: Tensor, *rest: Any) -> Tensor:
+        def step(states: Tensor, rung: Tensor, *rest: Any) -> Tensor:
             if self.after_block:
-                return mix(block(states, *rest), rung, gate, attenuate=self.attenuate)
-            climbed: Tensor = block(mix(states, rung, gate, attenuate=self.attenuate), *rest)
-            return climbed
+                mixed: Tensor = self.gates(layer, rung, block(states, *rest))
+                return mixed
+            applied: Tensor = block(self.gates(layer, rung, states), *rest)
+            return applied
 
-        gate = self.gates(self.layers[row])
-        arguments = (states_BQR, rung_BTR, gate, bias_BHQS, memory, memory_mask_B11S)
+        arguments = (states_BQR, rung_BTX, bias_BHQS, memory, memory_mask_B11S)
         if self.recompute and torch.is_grad_enabled():
             recomputed: Tensor = checkpoint(step, *arguments, use_reentrant=False)
             return recomputed
@@ -161,33 +158,28 @@ class _SideStack(nn.Module):
 
 
 class SideEncoder(_SideStack):
-    """Reads text beside the backbone, and the image tokens, which the backbone never sees."""
+    """Encoder for text and image tokens; the backbone sees the text only."""
 
-    def __init__(self, backbone: FrozenBackbone, shape: SideShape, config: LadderConfig) -> None:
-        layers = kept_layers(config.encoder_layers, backbone.encoder_depth, "encoder")
-        super().__init__(
-            backbone, shape, config, layers, depth=backbone.encoder_depth, decoder=False
-        )
-        self.projects_image = config.image_rungs == "projection"
+    is_decoder = False
 
     def forward(
         self, taps: EncoderTaps, prompt_index_B: Tensor, image_tokens_BVD: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """States [B, S, R] after the final norm, text first, and their mask [B, S].
+        """Return the states [B, S, R] after the final norm, text first, and their mask [B, S].
 
         Args:
-            taps: Of the unique prompts.
-            prompt_index_B: Which prompt each example has.
-            image_tokens_BVD: The visual embedding.
+            taps: Backbone states of the unique prompts.
+            prompt_index_B: Index of each example's prompt.
+            image_tokens_BVD: Output of the visual embedding.
         """
-        embedding_UTD = self.as_read(taps.embedding_UTD).to(image_tokens_BVD.dtype)
+        embedding_UTD = self.scale(taps.embedding_UTD).to(image_tokens_BVD.dtype)
         text_UTR = self.first_rung(self.dropout(embedding_UTD))
         image_tokens_BVD = self.dropout(image_tokens_BVD)
         image_BVR = self.first_rung(image_tokens_BVD)
         states_BSR = torch.cat((text_UTR.index_select(0, prompt_index_B), image_BVR), 1)
-        rungs_KUTR = self.rungs(self.as_read(taps.blocks_KUTD))
-        image_rungs_KBVR = (
-            self.rungs.of_each_layer(self.as_read(image_tokens_BVD))
+        rungs_KUTX = self.rungs(self.scale(taps.blocks_KUTD))
+        image_rungs_KBVX = (
+            self.rungs.project_image(self.scale(image_tokens_BVD), len(self.layers))
             if self.projects_image
             else None
         )
@@ -198,21 +190,17 @@ class SideEncoder(_SideStack):
         bias_1HSS = F.pad(self.position_bias(text, text), (0, image, 0, image))
         bias_BHSS = bias_1HSS + (~mask_BS)[:, None, None] * MASKED
         for row in range(len(self.blocks)):
-            rung_BTR = rungs_KUTR[row].index_select(0, prompt_index_B)
-            if image_rungs_KBVR is not None:
-                rung_BTR = torch.cat((rung_BTR, image_rungs_KBVR[row]), 1)
-            states_BSR = self.climb(row, states_BSR, rung_BTR, bias_BHSS)
+            rung_BTX = rungs_KUTX[row].index_select(0, prompt_index_B)
+            if image_rungs_KBVX is not None:
+                rung_BTX = torch.cat((rung_BTX, image_rungs_KBVX[row]), 1)
+            states_BSR = self.apply_layer(row, states_BSR, rung_BTX, bias_BHSS)
         return self.dropout(self.final_norm(states_BSR)), mask_BS
 
 
 class SideDecoder(_SideStack):
-    """Reads the answer beside the backbone's decoder and attends to the side encoder."""
+    """Decoder for answer tokens that attends to the side encoder."""
 
-    def __init__(self, backbone: FrozenBackbone, shape: SideShape, config: LadderConfig) -> None:
-        layers = kept_layers(config.decoder_layers, backbone.decoder_depth, "decoder")
-        super().__init__(
-            backbone, shape, config, layers, depth=backbone.decoder_depth, decoder=True
-        )
+    is_decoder = True
 
     def forward(
         self,
@@ -222,18 +210,18 @@ class SideDecoder(_SideStack):
         memory_mask_BS: Tensor,
         cache: "SideCache | None" = None,
     ) -> Tensor:
-        """States [B, L, R] after the final norm.
+        """Return the states [B, L, R] after the final norm.
 
         Args:
-            taps: Of the unique (prompt, answer) pairs.
-            pair_index_B: Which pair each example has; `None` where pairs and examples are the same.
-            memory_BSR: The side encoder's states.
-            memory_mask_BS: Their mask.
-            cache: While generating: holds what came before and grows by the tokens of `taps`.
+            taps: Backbone states of the unique (prompt, answer) pairs.
+            pair_index_B: Index of each example's pair; `None` if `taps` has one row per example.
+            memory_BSR: States of the side encoder.
+            memory_mask_BS: True where these are not padding.
+            cache: Keys and values of earlier tokens, while generating; extended by those of `taps`.
         """
         dtype = memory_BSR.dtype
-        states_BLR = self.first_rung(self.dropout(self.as_read(taps.embedding_PLD).to(dtype)))
-        rungs_KPLR = self.rungs(self.as_read(taps.blocks_KPLD))
+        states_BLR = self.first_rung(self.dropout(self.scale(taps.embedding_PLD).to(dtype)))
+        rungs_KPLX = self.rungs(self.scale(taps.blocks_KPLD))
         if pair_index_B is not None:
             states_BLR = states_BLR.index_select(0, pair_index_B)
         length = states_BLR.shape[1]
@@ -244,49 +232,49 @@ class SideDecoder(_SideStack):
             bias_1HLS = bias_1HLS + later.triu(past + 1) * MASKED
         mask_B11S = memory_mask_BS[:, None, None]
         for row in range(len(self.blocks)):
-            rung_BLR = rungs_KPLR[row]
+            rung_BLX = rungs_KPLX[row]
             if pair_index_B is not None:
-                rung_BLR = rung_BLR.index_select(0, pair_index_B)
-            memory = memory_BSR if cache is None else cache.memories[row]
-            past_keys = None if cache is None else cache.selves[row]
-            states_BLR = self.climb(
-                row, states_BLR, rung_BLR, bias_1HLS, memory, mask_B11S, past_keys
+                rung_BLX = rung_BLX.index_select(0, pair_index_B)
+            memory = memory_BSR if cache is None else cache.cross_attention[row]
+            past_keys = None if cache is None else cache.self_attention[row]
+            states_BLR = self.apply_layer(
+                row, states_BLR, rung_BLX, bias_1HLS, memory, mask_B11S, past_keys
             )
         normed_BLR: Tensor = self.dropout(self.final_norm(states_BLR))
         return normed_BLR
 
     def new_cache(self, memory_BSR: Tensor, capacity: int) -> "SideCache":
-        """An empty cache for up to `capacity` tokens, with the encoder's states projected once."""
+        """Return an empty cache for `capacity` tokens, with the encoder's states projected."""
         caches = [block.new_cache(memory_BSR, capacity) for block in self.side_blocks()]
         return SideCache([memory for memory, _ in caches], [own for _, own in caches])
 
 
 class SideCache:
-    """Keys and values of the side decoder while generating, a pair for each block.
+    """Keys and values of the side decoder while generating, a pair per block.
 
     Args:
-        memories: Of the side encoder's states; constant.
-        selves: Of the tokens so far; they grow.
+        cross_attention: Keys and values of the side encoder's states; constant.
+        self_attention: Keys and values of the tokens so far; extended with each token.
     """
 
-    def __init__(self, memories: list[KeyValues], selves: list[KeyValues]) -> None:
-        self.memories = memories
-        self.selves = selves
+    def __init__(self, cross_attention: list[KeyValues], self_attention: list[KeyValues]) -> None:
+        self.cross_attention = cross_attention
+        self.self_attention = self_attention
 
     @property
     def length(self) -> int:
-        """Tokens so far."""
-        return self.selves[0].filled
+        """Number of tokens so far."""
+        return self.self_attention[0].filled
 
     def select(self, rows: Tensor) -> None:
-        """Keep these rows of the batch, in this order; a row may be taken several times."""
+        """Keep these rows of the batch, in this order; a row may occur several times."""
         self.reorder(rows)
-        for entry in self.memories:
+        for entry in self.cross_attention:
             entry.select(rows)
 
     def reorder(self, rows: Tensor) -> None:
-        """Like `select`, where each row stays within its example: the image's part is the same."""
-        for entry in self.selves:
+        """Do the same as `select` if every row stays within its example, as in beam search."""
+        for entry in self.self_attention:
             entry.select(rows)
 
 
@@ -294,16 +282,20 @@ class LadderSideNetwork(nn.Module):
     """Side encoder, side decoder and the projection back to the backbone's width.
 
     Args:
-        backbone: Whose taps it will read; only its sizes are used.
+        backbone: Backbone that is tapped; only its sizes are used.
         config: Settings.
+        build: Builds the rungs and gates of each stack; by default those that `config` describes.
 
     Raises:
         ModelError: The reduction or the layers do not fit the backbone.
     """
 
-    def __init__(self, backbone: FrozenBackbone, config: LadderConfig) -> None:
+    def __init__(
+        self, backbone: FrozenBackbone, config: LadderConfig, build: RungBuilder | None = None
+    ) -> None:
         super().__init__()
-        self.shape = side_shape(backbone, config)
-        self.encoder = SideEncoder(backbone, self.shape, config)
-        self.decoder = SideDecoder(backbone, self.shape, config)
+        build = build or partial(build_rungs, settings=config)
+        self.shape = _side_shape(backbone, config)
+        self.encoder = SideEncoder(backbone, self.shape, config, build)
+        self.decoder = SideDecoder(backbone, self.shape, config, build)
         self.upsample = nn.Linear(self.shape.width, backbone.width)

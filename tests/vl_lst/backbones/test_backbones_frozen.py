@@ -1,4 +1,4 @@
-"""The backbone leaves no trace in autograd and knows nothing of the image."""
+"""The frozen backbone is invisible to autograd."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from vl_lst.errors import ModelError
 from vl_lst.training.saved_bytes import bytes_saved_for_backward
 
 
-def test_no_tap_requires_grad_even_if_someone_unfreezes_the_weights(make_backbone) -> None:
+def test_no_tap_requires_grad_even_if_the_weights_do(make_backbone) -> None:
     backbone = make_backbone()
     backbone.model.requires_grad_(True)
     ids = torch.randint(2, 60, (2, 5))
@@ -33,7 +33,7 @@ def test_nothing_of_the_backbone_is_saved_for_backward(make_model, make_batch) -
 
 
 @pytest.mark.parametrize("gated", [False, True], ids=["v1.0", "v1.1"])
-def test_taps_are_the_stock_models_hidden_states(make_backbone, gated: bool) -> None:
+def test_taps_equal_the_stock_models_hidden_states(make_backbone, gated: bool) -> None:
     backbone = make_backbone(gated=gated)
     ids = torch.randint(2, 60, (3, 7))
     ids[0, 4:] = 0
@@ -44,7 +44,7 @@ def test_taps_are_the_stock_models_hidden_states(make_backbone, gated: bool) -> 
     torch.testing.assert_close(taps.final_UTD, stock.last_hidden_state)
 
 
-def test_hooks_are_gone_after_a_call_that_fails(make_backbone) -> None:
+def test_hooks_are_removed_after_a_failed_call(make_backbone) -> None:
     backbone = make_backbone()
     with pytest.raises(IndexError):
         backbone.encode(torch.full((1, 3), 10_000), [0])

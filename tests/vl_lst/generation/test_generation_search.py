@@ -1,4 +1,4 @@
-"""Search with caches finds what search without them finds."""
+"""Cached search equals search without caches."""
 
 from dataclasses import replace
 
@@ -8,18 +8,18 @@ import torch
 from vl_lst.generation.search import beam_search, generate, greedy_search
 
 
-def without_caches(model, batch, ids_BL: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities [B, L, V] of the next token after each prefix, from one plain pass."""
+def uncached_log_probabilities(model, batch, ids_BL: torch.Tensor) -> torch.Tensor:
+    """Return the log-probabilities [B, L, V] of the next token after each prefix."""
     rows = torch.arange(len(batch))
     states = model.decode(model.encode(batch), ids_BL, rows, rows)
     return model.logits(states).log_softmax(-1)
 
 
 @pytest.mark.parametrize("gated", [False, True], ids=["v1.0", "v1.1"])
-def test_greedy_search_takes_the_likeliest_token(make_model, make_batch, gated) -> None:
+def test_greedy_search_takes_the_most_likely_token(make_model, make_batch, gated) -> None:
     model, batch = make_model(gated=gated), make_batch()
     ids = greedy_search(model, batch, max_length=8)
-    best = without_caches(model, batch, ids).argmax(-1)
+    best = uncached_log_probabilities(model, batch, ids).argmax(-1)
     for row in range(len(batch)):
         for position in range(1, ids.shape[1]):
             assert ids[row, position] == best[row, position - 1]
@@ -28,8 +28,8 @@ def test_greedy_search_takes_the_likeliest_token(make_model, make_batch, gated) 
                 break
 
 
-def test_finished_examples_do_not_disturb_the_others(make_model, make_batch, monkeypatch) -> None:
-    """Whatever token ends an answer, each example gets what it gets alone."""
+def test_finished_examples_do_not_affect_others(make_model, make_batch, monkeypatch) -> None:
+    """Each example gets the answer it gets alone."""
     model, batch = make_model(), make_batch()
     free = greedy_search(model, batch, max_length=10)
     monkeypatch.setattr(model.backbone.config, "eos_token_id", int(free[0, 3]))
@@ -52,7 +52,7 @@ def test_beam_scores_are_mean_log_probabilities(make_model, make_batch, monkeypa
         monkeypatch.setattr(model.backbone.config, "eos_token_id", likely)
     ids, scores = beam_search(model, batch, max_length=6, beams=3)
     eos = model.backbone.eos_token_id
-    logs = without_caches(model, batch, ids)
+    logs = uncached_log_probabilities(model, batch, ids)
     for row in range(len(batch)):
         answer = ids[row].tolist()
         ended = eos in answer[1:]
@@ -62,14 +62,14 @@ def test_beam_scores_are_mean_log_probabilities(make_model, make_batch, monkeypa
         torch.testing.assert_close(scores[row], total / length, rtol=1e-4, atol=1e-4)
 
 
-def test_more_beams_never_find_a_worse_answer_than_their_first(make_model, make_batch) -> None:
+def test_more_beams_never_find_a_worse_answer(make_model, make_batch) -> None:
     model, batch = make_model(seed=5), make_batch()
     _, one = beam_search(model, batch, max_length=6, beams=1)
     _, five = beam_search(model, batch, max_length=6, beams=5)
     assert bool((five >= one - 1e-5).all())
 
 
-def test_generate_chooses_the_search_by_the_number_of_beams(make_model, make_batch) -> None:
+def test_generate_selects_the_search_by_the_number_of_beams(make_model, make_batch) -> None:
     model, batch = make_model(), make_batch()
     greedy = generate(model, batch, max_length=6)
     assert torch.equal(greedy, greedy_search(model, batch, max_length=6))

@@ -1,4 +1,4 @@
-"""Properties of the ladder model that hold whatever its weights."""
+"""Properties of the ladder model that hold for any weights."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from vl_lst.models.visual import VisualEmbedding, pool_grid
 from vl_lst.training.saved_bytes import bytes_saved_for_backward
 
 
-def without_sharing(batch: Batch) -> Batch:
+def unshare_texts(batch: Batch) -> Batch:
     rows = torch.arange(len(batch))
     return replace(
         batch,
@@ -38,9 +38,9 @@ def test_sharing_equal_prompts_changes_nothing(make_model, make_batch, head: str
     batch = make_batch()
     assert len(batch.prompt_ids_UT) < len(batch)
     shared = gradients(make_model(head), batch)
-    apart = gradients(make_model(head), without_sharing(batch))
+    unshared = gradients(make_model(head), unshare_texts(batch))
     for name, gradient in shared.items():
-        torch.testing.assert_close(gradient, apart[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(gradient, unshared[name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("head", ["generate", "classify"])
@@ -54,20 +54,22 @@ def test_every_trainable_parameter_gets_a_gradient(make_model, make_batch, head,
 
 @pytest.mark.parametrize("head", ["generate", "classify"])
 def test_the_answer_depends_on_the_image(make_model, make_batch, head: str) -> None:
-    """The reference's classifier reads the frozen backbone and never sees the image."""
+    """In the reference, the classifier reads the frozen backbone, which does not see the image."""
     model, batch = make_model(head), make_batch()
     other = replace(batch, features_BINF=batch.features_BINF + 1)
     assert not torch.allclose(model(batch), model(other))
 
 
-def test_recomputing_gives_the_same_gradients_for_fewer_bytes(make_model, make_batch) -> None:
+def test_recomputing_saves_bytes_and_keeps_the_gradients(make_model, make_batch) -> None:
     batch = make_batch()
-    lean, plain = make_model(recompute=True), make_model(recompute=False)
+    recomputing, saving = make_model(recompute=True), make_model(recompute=False)
     for (name, one), other in zip(
-        gradients(lean, batch).items(), gradients(plain, batch).values(), strict=True
+        gradients(recomputing, batch).items(), gradients(saving, batch).values(), strict=True
     ):
         torch.testing.assert_close(one, other, msg=name)
-    saved = [bytes_saved_for_backward(m, lambda m=m: m(batch))["total"] for m in (lean, plain)]
+    saved = [
+        bytes_saved_for_backward(m, lambda m=m: m(batch))["total"] for m in (recomputing, saving)
+    ]
     assert saved[0] < 0.5 * saved[1]
 
 
@@ -77,18 +79,18 @@ def test_padding_a_prompt_changes_nothing(make_model, make_batch) -> None:
     torch.testing.assert_close(model(batch), model(replace(batch, prompt_ids_UT=wider)))
 
 
-def test_a_token_does_not_see_the_tokens_after_it(make_model, make_batch) -> None:
+def test_a_token_does_not_attend_to_later_tokens(make_model, make_batch) -> None:
     model, batch = make_model(), make_batch()
     changed = batch.labels_BL.clone()
     changed[:, -1] = 7
     one, other = (
         model.token_losses(batch),
-        model.token_losses(replace(without_sharing(batch), labels_BL=changed)),
+        model.token_losses(replace(unshare_texts(batch), labels_BL=changed)),
     )
     torch.testing.assert_close(one[:, :-1], other[:, :-1], rtol=1e-4, atol=1e-5)
 
 
-def test_two_images_are_told_apart_by_their_order(make_model, make_batch) -> None:
+def test_image_order_distinguishes_two_images(make_model, make_batch) -> None:
     model, batch = make_model(), make_batch(images=2)
     swapped = replace(batch, features_BINF=batch.features_BINF.flip(1))
     tokens, others = model.visual(batch.features_BINF), model.visual(swapped.features_BINF)
@@ -113,7 +115,7 @@ def test_dropped_layers_have_no_rung_and_no_block(make_model, make_batch) -> Non
         ({"decoder_layers": (1, 0)}, "not ascending, distinct layers"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(make_model, ladder, message) -> None:
+def test_settings_that_do_not_fit_the_backbone_are_refused(make_model, ladder, message) -> None:
     with pytest.raises(ModelError, match=message):
         make_model(**ladder)
 
@@ -125,15 +127,15 @@ def test_a_grid_that_is_not_square_cannot_be_pooled() -> None:
 
 def test_pooling_takes_the_maximum_of_overlapping_windows() -> None:
     grid = torch.arange(49.0).view(1, 1, 49, 1)
-    assert pool_grid(grid, 6).flatten().tolist() == [
+    assert pool_grid(grid, 7, 6).flatten().tolist() == [
         float((row + 1) * 7 + column + 1) for row in range(6) for column in range(6)
     ]
 
 
-def test_the_grid_of_each_crop_is_pooled_apart() -> None:
+def test_the_grid_of_each_crop_is_pooled_separately() -> None:
     features = torch.randn(2, 2, 5 * 49, 3)
-    each = [pool_grid(crop, 6) for crop in features.split(49, dim=2)]
-    assert torch.equal(pool_grid(features, 6, grids=5), torch.cat(each, 2))
+    each = [pool_grid(crop, 7, 6) for crop in features.split(49, dim=2)]
+    assert torch.equal(pool_grid(features, 7, 6), torch.cat(each, 2))
     config = VisualConfig(channels=3, tokens=5 * 49, grids=5)
     assert config.pooled_tokens == 5 * 36
     embedded = VisualEmbedding(config, width=8, epsilon=1e-6)(features)
@@ -142,7 +144,7 @@ def test_the_grid_of_each_crop_is_pooled_apart() -> None:
         VisualConfig(channels=3, tokens=5 * 25, grids=5)
 
 
-def test_vocabulary_losses_equal_cross_entropy_without_keeping_logits(monkeypatch) -> None:
+def test_vocabulary_losses_equal_cross_entropy_without_saving_logits(monkeypatch) -> None:
     monkeypatch.setattr("vl_lst.models.losses.LOGITS_BYTES_AT_ONCE", 4 * 11 * 3)
     states = torch.randn(10, 6, requires_grad=True)
     weight, targets = torch.randn(11, 6), torch.randint(0, 11, (10,))
@@ -173,11 +175,16 @@ def test_buckets_are_those_of_t5() -> None:
             assert torch.equal(ours, stock)
 
 
-def test_unique_rows_points_back_at_every_row() -> None:
+def test_unique_rows_maps_every_row() -> None:
     rows = torch.tensor([[1, 2], [3, 4], [1, 2], [0, 0]])
     first, index = unique_rows(rows)
     assert first.tolist() == [0, 1, 3]
     assert torch.equal(rows[first][index], rows)
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(ModelError, match="no field 'reducton': expected one of reduction, enc"):
+        LadderConfig(reducton=4)  # type: ignore[call-arg]
 
 
 def test_defaults_are_the_papers() -> None:

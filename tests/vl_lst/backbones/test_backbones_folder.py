@@ -1,4 +1,4 @@
-"""A backbone's folder may come from anywhere: nothing in it runs, and damage is one message."""
+"""Backbones in malicious or damaged folders: nothing runs, and damage is one message."""
 
 import json
 import os
@@ -29,7 +29,7 @@ JSON_FILES = (
     "tokenizer_config.json",
 )
 WEIGHTS = "model.safetensors"
-# Large enough for the parser to give up, or for a walk over it that recurses.
+# Too deep for the parser, or for a recursive function.
 DEEP = "[" * 100_000
 LYING_HEADER = (2**40).to_bytes(8, "little") + b"{}"
 BEYOND_THE_END = json.dumps(
@@ -68,7 +68,7 @@ def refusal(folder: Path) -> str:
 
 @pytest.mark.parametrize("content", ["null", "[]", '""', "7", "", "{", '{"a": NaN}', DEEP, b"\xff"])
 @pytest.mark.parametrize("name", JSON_FILES)
-def test_json_that_is_no_object_is_named(folder: Path, name: str, content: str | bytes) -> None:
+def test_json_that_is_not_an_object_is_named(folder: Path, name: str, content: str | bytes) -> None:
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert name in refusal(folder)
 
@@ -83,12 +83,12 @@ def test_json_that_is_no_object_is_named(folder: Path, name: str, content: str |
         len(BEYOND_THE_END).to_bytes(8, "little") + BEYOND_THE_END,
     ],
 )
-def test_weights_that_are_no_safetensors_are_named(folder: Path, content: bytes) -> None:
+def test_weights_that_are_not_safetensors_are_named(folder: Path, content: bytes) -> None:
     (folder / WEIGHTS).write_bytes(content)
     assert f"{WEIGHTS} is damaged or truncated" in refusal(folder)
 
 
-def test_weights_that_are_cut_short_or_lacking_are_named(folder: Path) -> None:
+def test_truncated_or_missing_weights_are_named(folder: Path) -> None:
     whole = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(whole[:-1])
     assert f"{WEIGHTS} is damaged or truncated" in refusal(folder)
@@ -129,19 +129,19 @@ def test_weights_that_are_cut_short_or_lacking_are_named(folder: Path) -> None:
         ({"model_type": ["t5"]}, "expected a T5"),
     ],
 )
-def test_sizes_that_are_no_t5s_are_named(
+def test_invalid_config_fields_are_named(
     folder: Path, fields: dict[str, object], message: str
 ) -> None:
     change(folder / "config.json", **fields)
     assert re.search(message, refusal(folder))
 
 
-def test_a_field_that_is_lacking_is_named(folder: Path) -> None:
+def test_a_missing_config_field_is_named(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "t5"}')
     assert "vocab_size is missing" in refusal(folder)
 
 
-def test_the_first_token_of_answers_is_checked_too(folder: Path) -> None:
+def test_the_decoders_start_token_is_checked(folder: Path) -> None:
     change(folder / "generation_config.json", decoder_start_token_id=2)
     change(folder / "config.json", decoder_start_token_id=0)
     assert load_backbone(str(folder)).backbone.start_token_id == 2
@@ -160,7 +160,7 @@ def test_the_first_token_of_answers_is_checked_too(folder: Path) -> None:
         (lambda s: s["shared.weight"].fill_(torch.inf), "not finite"),
     ],
 )
-def test_tensors_that_are_not_the_models_are_named(
+def test_tensors_that_do_not_fit_the_config_are_named(
     folder: Path, changed: Callable[[dict[str, torch.Tensor]], object], message: str
 ) -> None:
     change_weights(folder, changed)
@@ -168,7 +168,7 @@ def test_tensors_that_are_not_the_models_are_named(
 
 
 @pytest.mark.parametrize("parts", [{}, [], {"a": 3}, {"a": "../t5/model.safetensors"}, {"a": "b"}])
-def test_an_index_that_lists_no_files_of_the_folder(folder: Path, parts: Any) -> None:
+def test_an_index_that_lists_files_elsewhere_is_refused(folder: Path, parts: Any) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
     refusal(folder)
 
@@ -190,21 +190,21 @@ def test_an_index_that_lists_no_files_of_the_folder(folder: Path, parts: Any) ->
         ("tokenizer.json", {"pre_tokenizer": {"type": "Sorcery"}}),
     ],
 )
-def test_a_tokenizer_that_is_not_the_models(
+def test_a_tokenizer_that_does_not_fit_the_model_is_refused(
     folder: Path, name: str, fields: dict[str, object]
 ) -> None:
     change(folder / name, **fields)
     assert "tokenizer" in refusal(folder)
 
 
-def test_a_folder_without_a_tokenizer(folder: Path) -> None:
+def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     assert "no tokenizer.json" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", [*JSON_FILES, WEIGHTS])
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
-def test_what_is_no_regular_file_is_not_opened(folder: Path, name: str, kind: str) -> None:
+def test_special_files_are_not_opened(folder: Path, name: str, kind: str) -> None:
     path = folder / name
     path.unlink(missing_ok=True)
     if kind == "pipe":
@@ -220,7 +220,7 @@ def test_what_is_no_regular_file_is_not_opened(folder: Path, name: str, kind: st
 
 @pytest.mark.parametrize("name", [*JSON_FILES, WEIGHTS, "spiece.model"])
 @pytest.mark.parametrize("target", ["/nonexistent/blob", "itself"])
-def test_a_link_that_leads_nowhere_is_no_absent_file(folder: Path, name: str, target: str) -> None:
+def test_a_broken_link_is_not_a_missing_file(folder: Path, name: str, target: str) -> None:
     path = folder / name
     path.unlink(missing_ok=True)
     path.symlink_to(name if target == "itself" else target)
@@ -235,7 +235,7 @@ def test_a_link_that_leads_nowhere_is_no_absent_file(folder: Path, name: str, ta
         {"additional_special_tokens": [{"content": "<pad>", "__type": "AddedToken", "strange": 1}]},
     ],
 )
-def test_the_tokenizer_library_prints_nothing_of_unknown_fields(
+def test_unknown_token_fields_print_no_warnings(
     folder: Path, fields: dict[str, object], capfd: pytest.CaptureFixture[str]
 ) -> None:
     change(folder / "tokenizer_config.json", **fields)
@@ -244,7 +244,7 @@ def test_the_tokenizer_library_prints_nothing_of_unknown_fields(
     assert "strange" not in printed.out + printed.err
 
 
-def test_files_that_are_absurdly_large_are_not_read(folder: Path) -> None:
+def test_oversized_files_are_not_read(folder: Path) -> None:
     with (folder / "tokenizer_config.json").open("r+b") as file:
         file.truncate(2**40)
     assert "tokenizer_config.json has 1.0 TiB" in refusal(folder)
@@ -252,7 +252,7 @@ def test_files_that_are_absurdly_large_are_not_read(folder: Path) -> None:
 
 @pytest.fixture
 def hostile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that tries every way to run something, fetch something, or ask the user."""
+    """Return a folder that tries every way to run code, download files or prompt the user."""
     marker = folder / "marker"
     (folder / "evil.py").write_text(
         f"open({str(marker)!r}, 'w').write('ran')\n"
@@ -300,7 +300,7 @@ def assert_nothing_ran(folder: Path) -> None:
     assert not any("evil" in name for name in sys.modules)
 
 
-def test_nothing_in_a_folder_runs_or_is_fetched(
+def test_nothing_in_a_folder_runs_or_is_downloaded(
     hostile: Path, sound: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     loaded = load_backbone(str(hostile))
@@ -333,7 +333,7 @@ def test_an_unknown_class_is_refused_without_a_prompt(
         ({"model_type": "bert"}, "is a bert: expected a T5"),
     ],
 )
-def test_a_profile_reads_a_configuration_with_the_same_checks(
+def test_profiling_checks_the_configuration_too(
     folder: Path, fields: dict[str, object], message: str
 ) -> None:
     change(folder / "config.json", **fields)
@@ -341,7 +341,7 @@ def test_a_profile_reads_a_configuration_with_the_same_checks(
         backbone_config(str(folder))
 
 
-def test_a_profile_does_not_begin_to_build_what_memory_cannot_hold(folder: Path) -> None:
+def test_profiling_refuses_a_model_that_is_too_large(folder: Path) -> None:
     change(folder / "config.json", d_model=2**17, d_ff=2**20, num_layers=512)
     with pytest.raises(ModelError, match="cannot build a T5 of these sizes"):
         random_backbone(backbone_config(str(folder)))
@@ -354,18 +354,18 @@ def test_an_empty_name_is_not_the_current_folder(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["~/t5", "C:\\t5", "a/b/c", "t5/", "../nowhere"])
-def test_what_cannot_be_a_name_on_the_hub_is_not_looked_up(name: str) -> None:
+def test_invalid_model_ids_are_not_looked_up(name: str) -> None:
     with pytest.raises(ModelError, match="not a folder on .*not a valid name on the hub") as raised:
         load_backbone(name)
     assert "Repo id" not in str(raised.value)
 
 
-def test_a_file_is_no_backbone(folder: Path) -> None:
+def test_a_file_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"config\.json is a file: expected the folder"):
         load_backbone(str(folder / "config.json"))
 
 
-def test_of_a_repository_only_known_files_are_fetched(
+def test_only_known_files_of_a_repository_are_downloaded(
     sound: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -383,7 +383,7 @@ def test_of_a_repository_only_known_files_are_fetched(
     assert asked == ["config.json", "generation_config.json"]
 
 
-def test_weights_in_parts_and_in_half_precision_are_the_same(folder: Path, sound: Path) -> None:
+def test_sharded_weights_are_the_same(folder: Path, sound: Path) -> None:
     state = load_file(folder / WEIGHTS)
     names = sorted(state)
     parts = {"model-1-of-2.safetensors": names[::2], "model-2-of-2.safetensors": names[1::2]}

@@ -1,4 +1,4 @@
-"""A search that is held to a list of answers finds the best of them and nothing else."""
+"""Search that is constrained to an answer list finds the best answer on it."""
 
 import pytest
 import torch
@@ -15,36 +15,36 @@ def tree() -> AnswerTree:
     return AnswerTree(ANSWERS, vocabulary=VOCABULARY, device=torch.device("cpu"))
 
 
-def allowed(made: AnswerTree, beginning: tuple[int, ...]) -> set[int]:
-    nodes = made.start(2)
-    for token in beginning:
-        nodes = made.follow(nodes, torch.tensor([token, token]))
-    rows = made.forbid(torch.zeros(2, VOCABULARY), nodes)
+def allowed_tokens(answers: AnswerTree, prefix: tuple[int, ...]) -> set[int]:
+    nodes = answers.start(2)
+    for token in prefix:
+        nodes = answers.follow(nodes, torch.tensor([token, token]))
+    rows = answers.forbid(torch.zeros(2, VOCABULARY), nodes)
     assert torch.equal(rows[0], rows[1])
     return set(torch.nonzero(rows[0] == 0)[:, 0].tolist())
 
 
-def test_what_may_follow_a_beginning() -> None:
-    made = tree()
-    assert allowed(made, ()) == {5, 12, EOS}
-    assert allowed(made, (5,)) == {EOS, 9}
-    assert allowed(made, (5, 9)) == {EOS, 7}
-    assert allowed(made, (12,)) == {EOS}
-    assert allowed(made, (12, EOS)) == set(), "an answer has ended"
-    assert allowed(made, (13,)) == set(), "no answer begins so"
-    assert allowed(made, (13, 5)) == set()
+def test_tokens_allowed_after_a_prefix() -> None:
+    answers = tree()
+    assert allowed_tokens(answers, ()) == {5, 12, EOS}
+    assert allowed_tokens(answers, (5,)) == {EOS, 9}
+    assert allowed_tokens(answers, (5, 9)) == {EOS, 7}
+    assert allowed_tokens(answers, (12,)) == {EOS}
+    assert allowed_tokens(answers, (12, EOS)) == set(), "the answer has ended"
+    assert allowed_tokens(answers, (13,)) == set(), "no answer has this prefix"
+    assert allowed_tokens(answers, (13, 5)) == set()
 
 
-def test_rows_at_different_nodes_are_told_apart() -> None:
-    made = tree()
-    nodes = made.follow(made.start(3), torch.tensor([12, 5, 63]))
-    scores = made.forbid(torch.arange(3.0)[:, None].repeat(1, VOCABULARY), nodes)
+def test_rows_at_different_nodes_have_different_constraints() -> None:
+    answers = tree()
+    nodes = answers.follow(answers.start(3), torch.tensor([12, 5, 63]))
+    scores = answers.forbid(torch.arange(3.0)[:, None].repeat(1, VOCABULARY), nodes)
     assert torch.nonzero(scores.isfinite()).tolist() == [[0, EOS], [1, EOS], [1, 9]]
     assert scores[1, 9] == 1
 
 
 @pytest.mark.parametrize("beams", [1, 2, 5])
-def test_nothing_but_the_listed_answers_is_generated(make_model, make_batch, beams: int) -> None:
+def test_only_listed_answers_are_generated(make_model, make_batch, beams: int) -> None:
     model, batch = make_model(seed=3), make_batch(rows=6)
     ids = generate(model, batch, max_length=5, beams=beams, answers=tree())
     for row in ids[:, 1:].tolist():
@@ -53,8 +53,8 @@ def test_nothing_but_the_listed_answers_is_generated(make_model, make_batch, bea
         assert not any(row[end + 1 :])
 
 
-def test_enough_beams_find_the_best_of_all_answers(make_model, make_batch) -> None:
-    """Its score is that of beam search: the mean over the tokens, the end's place not counted."""
+def test_enough_beams_find_the_best_answer(make_model, make_batch) -> None:
+    """Scores are those of beam search: the end counts in the sum but not in the length."""
     model, batch = make_model(seed=4), make_batch()
     rows = torch.arange(len(batch))
     scores = []

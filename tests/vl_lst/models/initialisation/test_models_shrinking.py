@@ -1,4 +1,4 @@
-"""A side network begins as a smaller version of the backbone, and at the same size as itself."""
+"""Coherent initialisation makes a smaller version of the backbone; at full width, a copy."""
 
 from collections.abc import Mapping
 
@@ -39,8 +39,8 @@ def bases_of(
     return selected_bases(state, importance, backbone.config, reduction), fisher
 
 
-def begun(make_model, kind: str, reduction: int, **options: object) -> LadderModel:
-    """A model whose side network was cut out of a backbone with norms that are not all one."""
+def initialised(make_model, kind: str, reduction: int, **options: object) -> LadderModel:
+    """Return a model initialised from a backbone whose norms are not all one."""
     model = make_model(reduction=reduction, rungs="linear", **options)
     generator = torch.Generator().manual_seed(4)
     for name, parameter in model.backbone.named_parameters():
@@ -52,8 +52,8 @@ def begun(make_model, kind: str, reduction: int, **options: object) -> LadderMod
     return model
 
 
-def blind(batch: Batch) -> Batch:
-    """The batch as the backbone sees it: without a single image."""
+def without_images(batch: Batch) -> Batch:
+    """Return the batch without images, as the backbone sees it."""
     return Batch(
         features_BINF=batch.features_BINF[:, :0],
         prompt_ids_UT=batch.prompt_ids_UT,
@@ -84,11 +84,11 @@ def side_logits(model: LadderModel, batch: Batch) -> Tensor:
 
 @pytest.mark.parametrize("gated", [False, True], ids=["v1.0", "v1.1"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_at_full_width_it_is_the_backbone(make_model, make_batch, kind, gated) -> None:
-    """With the rungs after the blocks at any gate; with them before, where none is let in."""
-    batch = blind(make_batch())
-    after = begun(make_model, kind, 1, gated=gated, rung_place="after_block")
-    before = begun(make_model, kind, 1, gated=gated)
+def test_at_full_width_it_equals_the_backbone(make_model, make_batch, kind, gated) -> None:
+    """After the blocks, rungs change nothing at any gate; before them, only with closed gates."""
+    batch = without_images(make_batch())
+    after = initialised(make_model, kind, 1, gated=gated, rung_place="after_block")
+    before = initialised(make_model, kind, 1, gated=gated)
     for stack in (before.side.encoder, before.side.decoder):
         stack.gates.alpha.data.fill_(5.0)
     for model in (after, before):
@@ -97,9 +97,9 @@ def test_at_full_width_it_is_the_backbone(make_model, make_batch, kind, gated) -
         )
 
 
-def test_at_full_width_it_writes_what_the_backbone_writes(make_model, make_batch) -> None:
-    batch = blind(make_batch())
-    model = begun(make_model, "magnitude", 1, rung_place="after_block")
+def test_at_full_width_it_generates_what_the_backbone_generates(make_model, make_batch) -> None:
+    batch = without_images(make_batch())
+    model = initialised(make_model, "magnitude", 1, rung_place="after_block")
     prompts = batch.prompt_ids_UT[batch.prompt_index_B]
     stock = model.backbone.model.generate(
         prompts, attention_mask=(prompts != 0).long(), max_length=8, do_sample=False, num_beams=1
@@ -111,8 +111,8 @@ def test_at_full_width_it_writes_what_the_backbone_writes(make_model, make_batch
 
 
 @pytest.mark.parametrize("kind", ["magnitude", "fisher"])
-def test_every_rung_is_the_same_channels_of_the_backbone(make_model, make_batch, kind) -> None:
-    model, batch = begun(make_model, kind, 2), make_batch()
+def test_every_rung_selects_the_same_channels(make_model, make_batch, kind) -> None:
+    model, batch = initialised(make_model, kind, 2), make_batch()
     bases, _ = bases_of(model.backbone, kind, 2)
     taps = model.backbone.encode(batch.prompt_ids_UT, model.side.encoder.layers)
     kept = bases["encoder"].projection_RD.argmax(1)
@@ -122,14 +122,14 @@ def test_every_rung_is_the_same_channels_of_the_backbone(make_model, make_batch,
     torch.testing.assert_close(
         model.side.encoder.first_rung(taps.embedding_UTD), taps.embedding_UTD[..., kept]
     )
-    written = model.side.upsample.weight.abs().sum(1).nonzero()[:, 0]
-    assert torch.equal(written, bases["decoder"].projection_RD.argmax(1))
+    upsampled = model.side.upsample.weight.abs().sum(1).nonzero()[:, 0]
+    assert torch.equal(upsampled, bases["decoder"].projection_RD.argmax(1))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_weights_of_a_stack_share_one_basis(make_model, kind) -> None:
-    """Each weight is the backbone's in the basis, cut to rows of the head they come from."""
-    model = begun(make_model, kind, 2)
+    """Each weight is the backbone's in the basis, with rows selected within each head."""
+    model = initialised(make_model, kind, 2)
     bases, importance = bases_of(model.backbone, kind, 2)
     state, config = model.backbone.model.state_dict(), model.backbone.config
     pruned = shrink_backbone(state, bases, config, 2, importance)
@@ -155,8 +155,8 @@ def test_all_weights_of_a_stack_share_one_basis(make_model, kind) -> None:
             assert torch.equal(rows // width, torch.arange(heads).repeat_interleave(width // 2))
 
 
-def test_principal_directions_are_orthonormal_and_hold_most_of_the_states(make_model) -> None:
-    model = begun(make_model, "principal", 4)
+def test_principal_directions_are_orthonormal_and_hold_the_most_variance(make_model) -> None:
+    model = initialised(make_model, "principal", 4)
     for basis in principal_bases(model.backbone, texts(), 4).values():
         projection = basis.projection_RD
         torch.testing.assert_close(projection @ projection.T, torch.eye(8), rtol=1e-4, atol=1e-5)
@@ -170,9 +170,9 @@ def test_principal_directions_are_orthonormal_and_hold_most_of_the_states(make_m
     assert energy("principal") > 1.2 * energy("magnitude")
 
 
-def test_fisher_and_principal_leave_the_backbone_as_it_was(make_backbone) -> None:
+def test_fisher_and_principal_do_not_change_the_backbone(make_backbone) -> None:
     backbone = make_backbone()
-    backbone.train_with_dropout(0.5)
+    backbone.enable_dropout(0.5)
     backbone.train()
     before = {name: p.clone() for name, p in backbone.model.state_dict().items()}
     first, second = (fisher_importance(backbone, texts(2)) for _ in range(2))
@@ -185,7 +185,7 @@ def test_fisher_and_principal_leave_the_backbone_as_it_was(make_backbone) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_dropped_layers_and_classifiers_begin_as_well(make_model, make_batch, kind) -> None:
+def test_dropped_layers_and_classifiers_are_supported(make_model, make_batch, kind) -> None:
     model = make_model(
         "classify", reduction=2, rungs="linear", encoder_layers=(1,), decoder_layers=(0,)
     )
@@ -199,8 +199,8 @@ def test_dropped_layers_and_classifiers_begin_as_well(make_model, make_batch, ki
     assert torch.isfinite(model(make_batch()))
 
 
-def test_fisher_information_adds_up_in_float32_whatever_the_backbone(make_backbone) -> None:
-    """A sum in bfloat16 stagnates at 256 times what is added."""
+def test_fisher_information_accumulates_in_float32(make_backbone) -> None:
+    """A bfloat16 sum stops growing at 256 times what is added."""
     backbone = make_backbone()
     backbone.model.to(torch.bfloat16)
     (pair,) = texts(1)
@@ -211,6 +211,6 @@ def test_fisher_information_adds_up_in_float32_whatever_the_backbone(make_backbo
         torch.testing.assert_close(often[name], added * 1024, rtol=1e-4, atol=0, msg=name)
 
 
-def test_magnitudes_are_compared_in_float32() -> None:
+def test_magnitudes_are_float32() -> None:
     state = {"weight": torch.ones(2, 3, dtype=torch.bfloat16)}
     assert magnitude_importance(state)["weight"].dtype == torch.float32

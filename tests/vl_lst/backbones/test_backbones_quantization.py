@@ -1,4 +1,4 @@
-"""A quantised backbone stays close, is as small as it says, and is refused where it cannot be."""
+"""A quantised backbone: error, size, and what is refused."""
 
 import copy
 import sys
@@ -39,24 +39,26 @@ def all_bytes(model: nn.Module) -> int:
     return sum(held_bytes(parameter) for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(("precision", "most"), [("bf16", 0.01), ("int8", 0.02), ("nf4", 0.15)])
-def test_states_of_a_pretrained_backbone_stay_close(precision: str, most: float) -> None:
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("bf16", 0.01), ("int8", 0.02), ("nf4", 0.15)]
+)
+def test_states_of_a_quantised_backbone_are_close(precision: str, tolerance: float) -> None:
     ids_UT = torch.randint(3, 600, (8, 15), generator=torch.Generator().manual_seed(0))
     folder = str(T5_FOLDER)
     exact = load_backbone(folder).backbone.encode(ids_UT, [0]).final_UTD
     other = load_backbone(folder, precision=precision).backbone.encode(ids_UT, [0]).final_UTD  # type: ignore[arg-type]
     assert other.dtype == torch.bfloat16
-    assert 0 < float((other.float() - exact).norm() / exact.norm()) < most
+    assert 0 < float((other.float() - exact).norm() / exact.norm()) < tolerance
 
 
 @pytest.mark.parametrize(("precision", "share"), [("int8", 0.55), ("nf4", 0.3)])
-def test_weights_of_blocks_shrink_and_the_embedding_stays(precision: str, share: float) -> None:
+def test_block_weights_shrink_and_the_embedding_does_not(precision: str, share: float) -> None:
     model = small_t5()
     before, table = all_bytes(model), model.get_input_embeddings().weight.clone()
     expected = bytes_to_save(model, precision)  # type: ignore[arg-type]
     count = sum(parameter.numel() for parameter in model.parameters())
     quantise(model, precision)  # type: ignore[arg-type]
-    assert before - all_bytes(model) == expected, "the estimate is what quantising saves"
+    assert before - all_bytes(model) == expected, "the estimate equals what quantising saves"
     assert sum(parameter.numel() for parameter in model.parameters()) == count
     layer = model.encoder.block[0].layer[0].SelfAttention.q.weight
     assert held_bytes(layer) < share * 2 * layer.numel()
@@ -72,11 +74,11 @@ def test_the_same_weights_have_the_same_fingerprint(precision: str) -> None:
 
 
 def test_a_weight_that_does_not_divide_into_blocks_is_refused() -> None:
-    with pytest.raises(ModelError, match="multiple of 64 numbers; take int8"):
+    with pytest.raises(ModelError, match="multiple of 64 numbers; use int8"):
         quantise(small_t5(width=18), "nf4")
 
 
-def test_without_torchao_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_torchao_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(ModelError, match="pip install torchao"):
         quantise(small_t5(), "int8")
@@ -121,8 +123,8 @@ def test_the_ladder_trains_in_float32_beside_a_quantised_backbone(precision: str
     assert all(parameter.dtype == torch.float32 for parameter in trainable.values())
 
 
-def test_a_models_bytes_are_those_of_all_tensors_with_shared_storages_once() -> None:
-    """As of a method whose frozen factors are buffers, one for all layers or a slice of it."""
+def test_model_bytes_count_shared_storage_once() -> None:
+    """A method may share one frozen buffer, or slices of it, between layers."""
     model = nn.Module()
     model.first, model.second = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
     model.second.weight = model.first.weight
@@ -132,7 +134,7 @@ def test_a_models_bytes_are_those_of_all_tensors_with_shared_storages_once() -> 
     model.second.register_buffer("factor", factors.view(4, 8))
     assert model_bytes(model) == 64 + 128
     model.second.register_buffer("part", factors[2:5])
-    assert model_bytes(model) == 64 + 128, "a part of what is there already"
+    assert model_bytes(model) == 64 + 128, "a part of a storage that is counted already"
     model.first.register_buffer("row", torch.zeros(100, 4)[3])
-    assert model_bytes(model) == 64 + 128 + 16, "of a larger storage, what is taken"
+    assert model_bytes(model) == 64 + 128 + 16, "only the used part of a larger storage"
     assert model_bytes(model.to("meta")) > 0

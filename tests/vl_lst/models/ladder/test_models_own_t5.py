@@ -1,0 +1,25 @@
+"""The example in the guide: a ladder around any T5 in memory."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, T5ForConditionalGeneration
+
+from vl_lst.bundled import T5_FOLDER
+from vl_lst.models.ladder.model import LadderModel
+
+GUIDE = Path(__file__).resolve().parents[4] / "docs" / "backbones.md"
+
+
+def test_the_guides_example_trains_and_generates(capsys) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    t5 = T5ForConditionalGeneration.from_pretrained(T5_FOLDER)
+    before = {name: parameter.clone() for name, parameter in t5.state_dict().items()}
+    names: dict[str, Any] = {"t5": t5, "tokenizer": AutoTokenizer.from_pretrained(T5_FOLDER)}
+    exec(code, names)
+    assert capsys.readouterr().out.startswith("['")
+    model: LadderModel = names["model"]
+    assert all(parameter.grad is not None for parameter in model.trainable().values())
+    assert all(torch.equal(value, before[name]) for name, value in t5.state_dict().items())
