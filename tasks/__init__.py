@@ -44,6 +44,6 @@ def get_task(name: str) -> Task:
         InputError: There is no such task.
     """
     if name not in task_names():
-        raise InputError(f"no task {name!r:.60}; available: {', '.join(task_names())}")
+        raise InputError(f"no task {name!r:.60}: expected one of: {', '.join(task_names())}")
     task: Task = importlib.import_module(f"tasks.{name}").TASK
     return task

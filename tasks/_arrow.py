@@ -137,7 +137,8 @@ def _content_key(sources: Sequence[Path]) -> str:
     for source in sources:
         if not source.exists():
             raise InputError(
-                f"no file {source}: get it from the data set's site, or pass another --data-root"
+                f"no file {source}: get it from the data set's site (`vl-lst data check` lists the "
+                "addresses), or pass another --data-root"
             )
         with open_regular(
             source, expected="annotations", max_bytes=MAX_SOURCE_BYTES, read_again=True

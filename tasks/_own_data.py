@@ -59,7 +59,9 @@ def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
 
     def file_of(split: str) -> Path:
         if split not in paths:
-            raise InputError(f"no file was given for {split!r:.60}; available: {', '.join(paths)}")
+            raise InputError(
+                f"no file was given for {split!r:.60}: expected one of: {', '.join(paths)}"
+            )
         return paths[split]
 
     def read_examples(data_root: Path, split: str) -> ExampleTable:

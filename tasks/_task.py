@@ -210,7 +210,7 @@ class Task:
     def unknown_split(self, split: str) -> InputError:
         """Return the error for a split that the task does not have."""
         return InputError(
-            f"{self.name} has no split {split!r}; available: {', '.join(self.splits)}"
+            f"{self.name} has no split {split!r}: expected one of: {', '.join(self.splits)}"
         )
 
     def unlabelled_split(self, split: str) -> InputError:

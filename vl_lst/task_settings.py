@@ -37,7 +37,7 @@ def configure_task(recipe: Mapping[str, Any], name: str, *, official: bool = Fal
     task = replace(
         task,
         max_prompt_tokens=max_prompt_tokens or task.max_prompt_tokens,
-        # Answers that may be generated must not be cut in training.
+        # Answers that may be generated must not be truncated in training.
         max_answer_tokens=max(task.max_answer_tokens, max_answer_tokens or 0),
     )
     train_file = _value(recipe, "data.train_file", name, str)

@@ -201,7 +201,7 @@ def test_own_files_replace_the_splits(file: Path, tmp_path: Path) -> None:
     task = with_own_files(get_task("vqa"), {"train": file, "val": file})
     assert task.splits == ("train", "val")
     assert task.load(tmp_path / "nowhere", "train").ids() == ["k1", "k2"]
-    with pytest.raises(InputError, match="'test'; available: train, val"):
+    with pytest.raises(InputError, match="'test': expected one of: train, val"):
         task.load(tmp_path, "test")
     predictions = {"k1": "cup", "k2": "plate"}
     task.write_predictions(predictions, tmp_path / "predictions.json")

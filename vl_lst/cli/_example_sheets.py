@@ -47,7 +47,7 @@ def thumbnails(
     """Return small JPEG versions of the images of examples.
 
     Args:
-        folder: Folder with the images, also in nested folders.
+        folder: Folder with the images, at any depth.
         sheets: Examples.
         report: Called with the number of finished images.
 

@@ -61,7 +61,7 @@ def require_metrics(score: Score, names: Iterable[str]) -> None:
 
 
 def print_score(task: Task, split: str, score: Score, *, quiet: bool) -> None:
-    """Print a table of all metrics, and notes on missing metrics and peculiarities.
+    """Print a table of all metrics, and notes on missing metrics and formatting.
 
     Args:
         task: Task of the predictions.

@@ -11,6 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from eval.text import format_bytes
 from vl_lst.cli._choices import TASKS
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._outputs import JsonOption, write_json_report
@@ -22,13 +23,21 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "data", "download", "prepare"]
 
-TaskOption = Annotated[str, typer.Option(help=f"Task: {TASKS}.")]
+TaskOption = Annotated[str, typer.Option(metavar="TASK", help=f"Task, one of {TASKS}.")]
 RootOption = Annotated[
-    Path, typer.Option(metavar="DIR", help="Folder with the official annotations.")
+    Path,
+    typer.Option(
+        metavar="DIR",
+        help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/.",
+    ),
 ]
 SplitsOption = Annotated[
     list[str] | None,
-    typer.Option("--split", help="Download only the files of this split. May be repeated."),
+    typer.Option(
+        "--split",
+        metavar="SPLIT",
+        help="Download only the files of this split; may be repeated. Default: all files.",
+    ),
 ]
 
 # Wider than any table of these commands.
@@ -37,7 +46,8 @@ MEBIBYTE = 1 << 20
 
 data = typer.Typer(
     name="data",
-    help="Check, prepare and download the official annotations.",
+    help="Check, prepare and download the official annotations.\n\n"
+    "Example: vl-lst data check --task vqa --data-root data",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -50,19 +60,21 @@ def check(
     split: Annotated[
         list[str] | None,
         typer.Option(
-            help="Split to check. May be repeated. By default the splits for training and "
-            "validation."
+            metavar="SPLIT",
+            help="Split to check; may be repeated. Default: the task's splits for training and "
+            "validation.",
         ),
     ] = None,
     features: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE.h5", help="Feature file that must contain the images. May be repeated."
+            metavar="FILE.h5",
+            help="Feature file that must contain the images. Pass several, or repeat the option.",
         ),
     ] = None,
     more_features: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE.h5]...", help="More feature files.", show_default=False),
+        typer.Argument(metavar="FILE.h5", help="More feature files.", show_default=False),
     ] = None,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
@@ -122,7 +134,7 @@ def prepare(
         typer.Option(
             min=1,
             max=1_000_000_000,
-            help="Minimum number of training examples per listed answer. By default 9 for vqa and "
+            help="Minimum number of training examples of a listed answer. Default: 9 for vqa, "
             "1 for gqa.",
         ),
     ] = None,
@@ -207,7 +219,7 @@ def download(
         except InputError as error:
             problems.append(str(error))
     for path in written:
-        results.print(f"written: {path} ({_size(path.stat().st_size)})", markup=False)
+        results.print(f"written: {path} ({format_bytes(path.stat().st_size)})", markup=False)
     if not quiet and len(missing) < len(available):
         existing = len(available) - len(missing)
         status.print(f"{existing} of {len(available)} files already existed", markup=False)
@@ -253,7 +265,7 @@ def _file_table(task: "Task", data_root: Path, states: Sequence["FileState"]) ->
             exact = state.found == data_root / file.path
             found = Text("found" if exact else f"{state.found.relative_to(data_root)} instead")
         needed = f"optional: {file.optional}" if file.optional else ", ".join(file.splits)
-        size = "" if state.size is None else _size(state.size)
+        size = "" if state.size is None else format_bytes(state.size)
         table.add_row(Text(file.path), found, size, Text(needed), Text(file.address))
     return table
 
@@ -273,10 +285,6 @@ def _split_table(states: Sequence["SplitState"]) -> Table:
             _number(None if state.missing_images is None else len(state.missing_images)),
         )
     return table
-
-
-def _size(size: int) -> str:
-    return f"{size:,} B" if size < MEBIBYTE else f"{size / MEBIBYTE:,.1f} MiB"
 
 
 def _number(value: int | None) -> str:

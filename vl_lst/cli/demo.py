@@ -66,9 +66,9 @@ def demo(
     # The ladder first: the gallery shows the examples of the first method.
     names = sorted(method_names(), key=lambda name: name != LADDER)
     chosen = names if methods == "all" else [name.strip() for name in methods.split(",")]
-    drawn = _read_seeds(seeds)
+    seed_list = _read_seeds(seeds)
     keep_freed_memory()
-    result = run_demo(out, partial(progress, quiet=quiet), chosen, drawn)
+    result = run_demo(out, partial(progress, quiet=quiet), chosen, seed_list)
     table = Table(title="shapes world, official metrics on the validation splits")
     table.add_column("method")
     tasks = [get_task(name) for name in result.scores]
@@ -114,7 +114,7 @@ def demo(
     document = {
         "tasks": means,
         "standard_deviations": deviations,
-        "seeds": drawn,
+        "seeds": seed_list,
         "seconds": round(result.seconds, 1),
     }
     write_json_report(json_file, document)

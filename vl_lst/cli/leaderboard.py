@@ -25,15 +25,15 @@ MIN_WIDTH_FOR_ALL_TASKS = 120
 def leaderboard(
     runs_dir: Annotated[
         Path,
-        typer.Argument(
-            metavar="RUNS_DIR", help="Folder with run directories, also in nested folders."
-        ),
+        typer.Argument(metavar="RUNS_DIR", help="Folder with run directories, at any depth."),
     ],
     out: Annotated[
         Path,
         typer.Option(metavar="FILE.html", help="HTML page to write.", callback=report_file),
     ] = Path("leaderboard.html"),
-    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Leaderboard",
+    title: Annotated[
+        str, typer.Option(metavar="TEXT", help="Heading of the page.")
+    ] = "Leaderboard",
     markdown: Annotated[
         Path | None,
         typer.Option(

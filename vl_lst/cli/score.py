@@ -13,7 +13,7 @@ __all__ = ["score"]
 
 
 def score(
-    task: Annotated[str, typer.Option(metavar="TASK", help=f"Task: one of {TASKS}.")],
+    task: Annotated[str, typer.Option(metavar="TASK", help=f"Task, one of {TASKS}.")],
     data_root: Annotated[
         Path | None,
         typer.Option(

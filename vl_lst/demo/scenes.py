@@ -51,8 +51,8 @@ COLOURS: dict[str, tuple[Rgb, Rgb]] = {
     "pink": ((255, 105, 180), (250, 150, 190)),
 }
 
-# A colour is sampled between its two shades, so a name is not tied to a single RGB value.
-# side network that trains for two minutes can only ground fewer words.
+# Shapes and colours of the benchmark: fewer than those above, on which CLIP and T5 are pretrained,
+# because a side network that trains for two minutes can learn to ground only a few words.
 BENCHMARK_SHAPES = ("circle", "square", "triangle", "star")
 BENCHMARK_COLOURS = ("red", "green", "blue", "yellow", "black", "pink")
 

@@ -83,7 +83,7 @@ def get_method(name: str) -> Method:
         ModelError: Its file cannot be imported or does not define a method.
     """
     if name not in method_names():
-        raise RecipeError(f"no method {name!r}; there are: {', '.join(method_names())}")
+        raise RecipeError(f"no method {name!r}: expected one of: {', '.join(method_names())}")
     file = f"vl_lst/methods/{name}.py"
     try:
         module = importlib.import_module(f"{__name__}.{name}")

@@ -89,8 +89,8 @@ def resolve_recipe(
     complete_task_fields(fields, tasks)
     name = get_field(fields, METHOD_NAME)
     if isinstance(name, str):
-        given = get_field(fields, OPTIONS)
-        options = {} if given is None else given
+        found = get_field(fields, OPTIONS)
+        options = {} if found is None else found
         method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
         set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
     resolved = _validate(Recipe, fields)
@@ -177,7 +177,7 @@ def _suggestion(model: type[BaseModel], location: Location, prefix: Location) ->
     same_name = [path for path in known if path[-1] == unknown]
     if same_name:
         return f"; did you mean {'.'.join([*map(str, prefix), *same_name[0]])}?"
-    return f"; there are: {', '.join(siblings)}"
+    return f"; expected one of: {', '.join(siblings)}"
 
 
 def _field_paths(

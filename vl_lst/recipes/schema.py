@@ -106,7 +106,7 @@ class DataSection(_Section):
     blind: bool = False
 
     @model_validator(mode="after")
-    def _something_to_learn_from(self) -> "DataSection":
+    def _require_examples(self) -> "DataSection":
         official = [task for task, path in self.train_file.items() if path is None]
         if official and self.root is None:
             raise ValueError(
@@ -222,7 +222,7 @@ class TrainingSection(_Section):
     tensorboard: bool = False
 
     @model_validator(mode="after")
-    def _one_length(self) -> "TrainingSection":
+    def _require_one_length(self) -> "TrainingSection":
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
                 f"epochs is {self.epochs} and steps is {self.steps}; expected exactly one of them "

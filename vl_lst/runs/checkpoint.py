@@ -124,7 +124,7 @@ def find_checkpoint(folder: Path) -> Path | None:
         folder: Folder of the checkpoint, such as `RUN/checkpoints/last`.
 
     Returns:
-        `folder` itself; a hidden folder beside it if the process that saved the checkpoint was
+        `folder` itself; a hidden folder next to it if the process that saved the checkpoint was
         killed; or `None` if there is no checkpoint.
     """
     if folder.exists():

@@ -85,8 +85,8 @@ class RunDirectory:
             if self._has_model():
                 return
         elif self.recipe_file.exists():
-            # A run that failed before it had a model, as over a typo in the data root, may be
-            # started again.
+            # A run that failed before it had a model, for example because of a typo in the data
+            # root, may be started again.
             if self._has_model():
                 raise CheckpointError(
                     f"{self.path} already holds a run, which will not be overwritten: pass "

@@ -167,7 +167,7 @@ def test_parts_of_a_step_are_timed() -> None:
 
 def test_unknown_methods_and_options_are_refused_before_building() -> None:
     nowhere = replace(ON_CPU, backbone="/nowhere")
-    with pytest.raises(RecipeError, match="no method 'lts'; there are: .*lst"):
+    with pytest.raises(RecipeError, match="no method 'lts': expected one of: .*lst"):
         profile_methods([Contender("lts")], nowhere)
     with pytest.raises(RecipeError, match=r"lst.reduction: found 0; .* has the options reduction"):
         profile_methods([Contender("lst", {"reduction": 0})], nowhere)
