@@ -198,11 +198,15 @@ def _object_lines(text: str, field: str) -> list[str]:
 
 
 def _parse_line(line: str, place: str, expected: str) -> Any:
-    line = line.lstrip(BYTE_ORDER_MARK)
+    line = line.lstrip(BYTE_ORDER_MARK).rstrip("\n")
     if not line.strip():
         raise FileFormatError(f"{place} is empty; expected {expected}, one object per line")
     try:
         value = json.loads(line, object_pairs_hook=unique_fields)
+    except json.JSONDecodeError as error:
+        raise FileFormatError(
+            f"{place} is not valid JSON at column {error.colno}: {error.msg}; expected {expected}"
+        ) from None
     except (RecursionError, ValueError) as error:
         raise FileFormatError(
             f"{place} is not valid JSON ({explain_json_error(error)}); expected {expected}"

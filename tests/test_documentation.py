@@ -1,4 +1,4 @@
-"""Links between the documents lead somewhere."""
+"""Links and paths in the documents lead somewhere."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,10 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENTS = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
+# Paths such as `vl_lst/methods/lst.py`.
+CODE_PATHS = re.compile(
+    r"(?<![\w/.-])(?:benchmarks|eval|feature_extraction|tasks|tests|tools|vl_lst)/[\w./-]*"
+)
 
 
 def anchors(text: str) -> set[str]:
@@ -32,6 +36,14 @@ def broken_links(document: Path, text: str) -> list[str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_links_lead_to_files_and_headings(document: Path) -> None:
     assert broken_links(document, document.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_paths_of_the_repository_exist(document: Path) -> None:
+    paths = CODE_PATHS.findall(document.read_text(encoding="utf-8"))
+    invented = re.compile(r"NAME|/colors\.py")  # the guides' examples
+    missing = [path for path in paths if not (REPOSITORY / path.rstrip(".")).exists()]
+    assert [path for path in missing if not invented.search(path)] == []
 
 
 def test_every_guide_is_in_the_index() -> None:

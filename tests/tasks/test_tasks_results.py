@@ -105,7 +105,11 @@ def test_json_lines_are_read_like_a_list(
 
 @pytest.mark.parametrize(
     ("second", "message"),
-    [("{", "line 2 is not valid JSON"), ("", "line 2 is empty"), ("[]", "line 2 is a list")],
+    [
+        ("{", "line 2 is not valid JSON at column 2: "),
+        ("", "line 2 is empty"),
+        ("[]", "line 2 is a list"),
+    ],
 )
 def test_malformed_lines_are_named(
     task: Task, one: dict[str, Any], file: Path, second: str, message: str
