@@ -113,10 +113,10 @@ def run(recipe: Recipe, folder: Path) -> RunRecord:
         same = Recipe.model_validate_json(directory.recipe().model_dump_json()) == recipe
         if record is not None and record.status == "success" and same:
             return record
-    return train(recipe, folder, resume=True, report=_while_somebody_waits)
+    return train(recipe, folder, resume=True, report=_stop_if_orphaned)
 
 
-def _while_somebody_waits(_done: int, _total: int, _note: str = "") -> None:
+def _stop_if_orphaned(_done: int, _total: int, _note: str = "") -> None:
     """Exit when the parent process has been killed, which would not stop its children."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
@@ -181,13 +181,13 @@ def prepare(arguments: argparse.Namespace) -> tuple[Path, tuple[Path, ...]]:
     root: Path | None = arguments.data_root
     images: Path | None = arguments.images
     if arguments.features:
-        assert root is not None, "the parser has seen to it"
+        assert root is not None, "checked by the parser"
         return root, tuple(arguments.features)
     if root is None:
         root = arguments.out / "shapes"
         images = root / "images"
         write_world(root)
-    assert images is not None, "the parser has seen to it"
+    assert images is not None, "checked by the parser"
     features = arguments.out / "features.h5"
     extract(
         images, features, build_encoder(str(CLIP_FOLDER), name=DEMO), batch_size=EXTRACTION_BATCH
@@ -218,10 +218,14 @@ def parse_arguments() -> argparse.Namespace:
         if arguments.out is None:
             parser.error("--out DIR is missing")
         if (arguments.data_root is None) != (not arguments.features and arguments.images is None):
-            parser.error("--data-root goes with --features or --images, and they with it")
+            parser.error(
+                "--data-root requires --features or --images, and they require --data-root"
+            )
         unknown = set(chosen(arguments.variants)) - set(variants())
         if unknown:
-            parser.error(f"no variant {', '.join(sorted(unknown))}; there are: {names_shown()}")
+            parser.error(
+                f"no variant {', '.join(sorted(unknown))}; expected one of: {variant_names()}"
+            )
     return arguments
 
 
@@ -230,8 +234,8 @@ def chosen(text: str | None) -> list[str]:
     return list(variants()) if text is None else [name.strip() for name in text.split(";")]
 
 
-def names_shown() -> str:
-    """Return all names, comma-separated."""
+def variant_names() -> str:
+    """Return the names of all variants, separated by semicolons."""
     return "; ".join(variants())
 
 

@@ -97,9 +97,9 @@ def main() -> None:
     print(f"\n{'':24}" + "".join(f"{precision:>8}" for precision in PRECISIONS))
     exact = results["seconds"]["fp32"]
     ratios = "".join(f"{results['seconds'][p] / exact:>8.2f}" for p in PRECISIONS)
-    print(f"{'time of a step':24}{ratios}   of fp32, {arguments.backbone}")
+    print(f"{'time per step':24}{ratios}   relative to fp32, {arguments.backbone}")
     errors = "".join(f"{results['state_errors'][p]:>8.4f}" for p in PRECISIONS)
-    print(f"{'states off by':24}{errors}   of their size, {DEMO}")
+    print(f"{'error of states':24}{errors}   relative, {DEMO}")
     if arguments.json:
         write_json(arguments.json, results)
 

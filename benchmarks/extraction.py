@@ -286,7 +286,7 @@ def report(
     for name, value in ratios.items():
         print(f"{name:40} {value:6.3f}")
     for name, seconds in stages.items():
-        print(f"{name:10} {1000 * seconds:10.2f} ms an image")
+        print(f"{name:10} {1000 * seconds:10.2f} ms per image")
     if options.json:
         write_json(
             options.json,

@@ -58,7 +58,7 @@ def main() -> None:
             print(f"{count:9,} images  {sum(peaks[count].values()) / 2**20:8.1f} MiB ({parts})")
     few, many = (sum(peaks[count].values()) for count in options.counts)
     per_image = (many - few) / (options.counts[1] - options.counts[0])
-    print(f"difference {(many - few) / 2**20:.1f} MiB, {per_image:.0f} bytes an image")
+    print(f"difference {(many - few) / 2**20:.1f} MiB, {per_image:.0f} bytes per image")
     if options.json:
         write_json(options.json, {"peak_bytes": peaks, "bytes_per_image": per_image})
 
@@ -105,10 +105,10 @@ def measure(folder: Path, workers: int, batch_size: int) -> dict[str, int]:
 
 def tiny_encoder(folder: Path) -> Encoder:
     """Build an encoder of one layer with one patch per image."""
-    (folder / "tower").mkdir()
+    (folder / "encoder").mkdir()
     config = json.dumps({"model_cfg": TINY_TOWER, "preprocess_cfg": {}})
-    (folder / "tower" / "open_clip_config.json").write_text(config)
-    return build_encoder(folder / "tower", weights="random", layer="pooled", device="cpu")
+    (folder / "encoder" / "open_clip_config.json").write_text(config)
+    return build_encoder(folder / "encoder", weights="random", layer="pooled", device="cpu")
 
 
 def children() -> list[int]:

@@ -82,7 +82,7 @@ def write_questions(root: Path, count: int) -> Path:
 
 def load_once(root: Path) -> dict[str, float]:
     """Load the split in this process; return times, and memory before and at its peak."""
-    import datasets  # noqa: F401  (what the library itself takes is no part of the figures)
+    import datasets  # noqa: F401  (its own memory is not counted)
 
     before = memory()["Rss"]
     started = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Kill extractions at random instants, finish them, and compare with an undisturbed one.
+"""Kill extractions at random instants, finish them, and compare them with uninterrupted ones.
 
 A process extracts generated photographs in two shards with a decoding worker and is killed
 (SIGKILL) at a random instant. The same work then runs again until it finishes, and the shards are
-joined. Counts the kills that hit before the end, and the finished files that differ from the
-undisturbed ones, of which there must be none.
+joined. Counts the kills that hit before the end, and the finished files that differ from those of
+an uninterrupted run, of which there must be none.
 
     python benchmarks/kills.py [--kills 50] [--images 60] [--seed 0] [--json FILE]
 """
@@ -77,17 +77,17 @@ def generate(folder: Path, images: int) -> list[ImageFile]:
 def kill_and_finish(
     files: Sequence[ImageFile], encoder: Encoder, folder: Path, *, kills: int, seed: int
 ) -> tuple[int, int]:
-    """Kill an extraction at random instants, finish it each time.
+    """Kill an extraction at random instants and finish it, once per kill.
 
     Returns:
         Number of kills that hit before the end, and number of finished files (shards, index and
-        copy) that differ from the undisturbed ones.
+        copy) that differ from those of an uninterrupted run.
     """
-    work(files, encoder, folder / "undisturbed")
+    work(files, encoder, folder / "uninterrupted")
     started = time.monotonic()
     work(files, encoder, folder / "timed")
     longest = time.monotonic() - started
-    wanted = joined(folder / "undisturbed")
+    wanted = joined(folder / "uninterrupted")
     generator, hit, different = random.Random(seed), 0, 0
     for _ in range(kills):
         target = folder / "killed"

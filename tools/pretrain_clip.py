@@ -144,7 +144,7 @@ def make_batch(index: int, *, purpose: Purpose, batch_size: int, seed: int) -> C
         for number in range(first + group * share, first + (group + 1) * share):
             scene = sample_scene(scene_seed(purpose, number), counts=OBJECT_COUNTS)
             rng = Random(f"{seed} {scene.seed}")
-            images.append(np.asarray(_worn(render(scene, size), rng)))
+            images.append(np.asarray(_augment(render(scene, size), rng)))
             objects.extend((len(captions), _phrase(o)) for o in scene.objects)
             centres.extend((o.x, o.y) for o in scene.objects)
             captions.append(caption_ids(caption(scene, rng)))
@@ -249,8 +249,8 @@ def _batches(options: Options, purpose: Purpose, count: int) -> Iterator[ClipBat
     return ordered_batches(make, count=count, workers=options.workers)
 
 
-def _worn(image: Image.Image, rng: Random) -> Image.Image:
-    """Augment: blur some pictures and JPEG-compress some."""
+def _augment(image: Image.Image, rng: Random) -> Image.Image:
+    """Blur some pictures and JPEG-compress some."""
     if rng.random() < BLUR_PROBABILITY:
         image = image.filter(ImageFilter.GaussianBlur(image.width / 128 * (0.3 + rng.random())))
     if rng.random() < JPEG_PROBABILITY:

@@ -53,7 +53,7 @@ BALANCED_PER_IMAGE = 6
 QUESTIONS_PER_IMAGE = 14
 
 # Ids have eight digits in shuffled order; one in ten begins with a zero, as official ids do.
-NUMBER_OF_IDS = 10**8
+NUM_IDS = 10**8
 SCATTER = 7_654_321
 MAX_QUESTIONS = 100
 
@@ -96,7 +96,7 @@ def gqa_split(split: Split) -> GqaDocuments:
     """Return a split's official GQA documents."""
     questions: dict[str, dict[str, Any]] = {}
     asked_of: dict[str, GqaQuestion] = {}
-    for number, asked in enumerate(_asked(split)):
+    for number, asked in enumerate(_choose_questions(split)):
         for each in asked:
             questions[each.id] = _official(each, asked, split.stem(number))
             asked_of[each.id] = each.question
@@ -107,7 +107,7 @@ def gqa_split(split: Split) -> GqaDocuments:
     )
 
 
-def _asked(split: Split) -> Iterator[list[_Asked]]:
+def _choose_questions(split: Split) -> Iterator[list[_Asked]]:
     """Yield the questions of each picture: balanced ones first, then entailed ones, then others."""
     rng = Random(f"gqa {split.name}")
     candidates = [_candidates(split, number, rng) for number in range(split.images)]
@@ -132,7 +132,7 @@ def _asked(split: Split) -> Iterator[list[_Asked]]:
 
 
 def _question_id(number: int) -> str:
-    return f"{number * SCATTER % NUMBER_OF_IDS:08d}"
+    return f"{number * SCATTER % NUM_IDS:08d}"
 
 
 def _candidates(split: Split, number: int, rng: Random) -> list[GqaQuestion]:
