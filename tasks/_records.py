@@ -150,7 +150,8 @@ def read_records(
         document = document[key]
     if not isinstance(document, list):
         raise FileFormatError(
-            f"{path}: {key or 'document'} is {_kind_name(document)}; expected a list, {expected}"
+            f"{path}: {key or 'the document'} is {_kind_name(document)}; expected a list with "
+            f"{expected}"
         )
     return Records(path, key or "", document)
 

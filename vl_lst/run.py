@@ -194,8 +194,8 @@ class Run:
             )
         if len(images) != task.images_per_example:
             raise InputError(
-                f"{task.name} takes {task.images_per_example} image(s) at a time; "
-                f"found {len(images)}"
+                f"wrong number of images for {task.name}: found {len(images)}, expected "
+                f"{task.images_per_example}"
             )
         features_INF = self._features(images, encoder_weights)
         text = task.prompt_prefix + (question or "")

@@ -76,7 +76,9 @@ def test_the_document_must_be_a_list_of_objects(
 ) -> None:
     id_field, _ = one
     message = refused(task, file, {"42": "yes"}, FileFormatError)
-    assert f'document is an object; expected a list, predictions, [{{"{id_field}"' in message
+    assert (
+        f'the document is an object; expected a list with predictions, [{{"{id_field}"' in message
+    )
     assert "[0] is a string; expected an object" in refused(task, file, ["yes"], FileFormatError)
 
 
