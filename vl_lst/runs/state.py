@@ -88,10 +88,12 @@ class Counters(BaseModel):
                 f"the manifest of the checkpoint is damaged: {first_problem(error)}"
             ) from None
         if counters.processes != processes:
+            command = f"torchrun --nproc-per-node {counters.processes} -m vl_lst train"
+            advice = "without torchrun" if counters.processes == 1 else f"as with `{command}`"
             raise CheckpointError(
                 f"the number of processes is {processes}; expected {counters.processes} as before, "
-                "since batches and random numbers depend on it. Resume with "
-                f"{counters.processes}."
+                "since batches and random numbers depend on it. Resume with that number, "
+                f"{advice}."
             )
         return counters
 
