@@ -128,7 +128,7 @@ class Run:
         self._card = card
         self._checkpoint = checkpoint
         self._step = step
-        self._texts = built.texts
+        self._tokenizer = built.tokenizer
         self._device = device
         self._answerer = Answerer(built, recipe, card.answers, device)
         self._encoder: Encoder | None = None
@@ -199,8 +199,8 @@ class Run:
             )
         features_INF = self._features(images, encoder_weights)
         text = task.prompt_prefix + (question or "")
-        prompt = prompt_fields([text], self._texts, max_tokens=task.max_prompt_tokens)
-        notes = question_notes(text, task, self._texts)
+        prompt = prompt_fields([text], self._tokenizer, max_tokens=task.max_prompt_tokens)
+        notes = question_notes(text, task, self._tokenizer)
         batch = Batch(
             features_BINF=features_INF[None], example_ids=("",), task=self._head(task), **prompt
         )
@@ -276,7 +276,7 @@ class Run:
         if task.name in recipe.tasks:
             trained_on = self._trained_on(task.name, examples, by_content=by_content)
         head = self._head(task)
-        notes = split_notes(recipe, task, examples, self._texts, self._card.answers[head], head)
+        notes = split_notes(recipe, task, examples, self._tokenizer, self._card.answers[head], head)
         return Evaluation(predictions, score, path, unwritten, trained_on, notes)
 
     def _predict(
@@ -285,7 +285,7 @@ class Run:
         training, total = self.recipe.training, len(examples)
         source: Features = BlankFeatures(reader) if self.recipe.data.blind else reader
         batches = load_in_order(
-            Batches(task, examples, source, self._texts, answered_as=self._head(task)),
+            Batches(task, examples, source, self._tokenizer, answered_as=self._head(task)),
             sequential_batches(total, training.evaluation_batch_size),
             workers=training.workers,
             pin_memory=self._device.type == "cuda",

@@ -40,7 +40,7 @@ class Answerer:
         device: torch.device,
     ) -> None:
         self._model = built.model
-        self._tokenizer = built.texts
+        self._tokenizer = built.tokenizer
         self._recipe = recipe
         self._answers = answers
         self._device = device

@@ -125,7 +125,7 @@ class _Session:
             data, built, card = self._prepare()
         require_same_inputs(accelerator, card.model_dump_json())
         if find_checkpoint(directory.last) is None:
-            samples = sample_texts(data, built.texts, seed=recipe.training.seed)
+            samples = sample_texts(data, built.tokenizer, seed=recipe.training.seed)
             initialise(recipe, built, samples, accelerator)
         built.quantise_backbone()
         trainer = Trainer(
@@ -192,9 +192,9 @@ class _Session:
         )
         if self.accelerator.is_main_process:
             self.directory.ensure_card(card)
-            recorder.answer_coverage = log_text_issues(recipe, examples, built.texts)
+            recorder.answer_coverage = log_text_issues(recipe, examples, built.tokenizer)
         data = {
-            name: build_task_data(recipe, each, reader, built.texts)
+            name: build_task_data(recipe, each, reader, built.tokenizer)
             for name, each in examples.items()
         }
         return data, built, card
