@@ -16,7 +16,7 @@ from vl_lst.data.examples import TaskExamples, rows_with_answers
 from vl_lst.data.targets import AnswerScores, SampledAnswers, Targets
 from vl_lst.recipes import Recipe
 
-__all__ = ["TaskData", "build_task_data", "sample_texts"]
+__all__ = ["TaskData", "build_task_data", "sample_examples"]
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _generative_rows(examples: TaskExamples) -> NDArray[np.int64]:
     return rows
 
 
-def sample_texts(
+def sample_examples(
     data: Mapping[str, TaskData], tokenizer: CachingTokenizer, *, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield prompt ids [1, T] and label ids [1, L] of random training examples, without end.

@@ -14,7 +14,7 @@ from eval.run_files import GitState, ModelCard, RunRecord, TaskCard
 from feature_extraction.store import open_features
 from tasks._arguments import as_path
 from vl_lst.data.examples import ids_digest, load_examples
-from vl_lst.data.task_data import TaskData, build_task_data, sample_texts
+from vl_lst.data.task_data import TaskData, build_task_data, sample_examples
 from vl_lst.data.text_warnings import log_text_issues
 from vl_lst.devices import choose_device
 from vl_lst.errors import CheckpointError, RecipeError
@@ -125,7 +125,7 @@ class _Session:
             data, built, card = self._prepare()
         require_same_inputs(accelerator, card.model_dump_json())
         if find_checkpoint(directory.last) is None:
-            samples = sample_texts(data, built.tokenizer, seed=recipe.training.seed)
+            samples = sample_examples(data, built.tokenizer, seed=recipe.training.seed)
             initialise(recipe, built, samples, accelerator)
         built.quantise_backbone()
         trainer = Trainer(
