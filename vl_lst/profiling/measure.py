@@ -20,13 +20,13 @@ from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig
 from vl_lst.profiling.estimate import DatalessMode
-from vl_lst.profiling.shapes import backbone_config, random_backbone
 from vl_lst.profiling.steps import (
     LOSS_AVERAGE,
     MeasuredSteps,
     StepSeconds,
     measure_steps,
 )
+from vl_lst.profiling.t5_models import backbone_config, random_backbone
 from vl_lst.profiling.workload import Workload
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes.building import attach_method
@@ -82,7 +82,7 @@ class ProfileSettings:
     """Settings of a profile.
 
     Args:
-        backbone: Name of the backbone; see `vl_lst.profiling.shapes.backbone_config`.
+        backbone: Name of the backbone; see `vl_lst.profiling.t5_models.backbone_config`.
         random_weights: Whether to initialise the backbone at random instead of loading it.
         vocabulary: Vocabulary size of a random backbone; `None` takes the published one.
         backbone_precision: Precision of the backbone's weights.

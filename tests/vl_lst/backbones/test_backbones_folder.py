@@ -18,7 +18,7 @@ from tiny_run import write_backbone
 from feature_extraction.encoders import weights
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.errors import ModelError
-from vl_lst.profiling.shapes import backbone_config, random_backbone
+from vl_lst.profiling.t5_models import backbone_config, random_backbone
 
 JSON_FILES = (
     "config.json",
