@@ -180,7 +180,7 @@ def initialise_coherently(
     """
     state = model.backbone.model.state_dict()
     config = model.backbone.config
-    reduction = model.backbone.width // model.side.shape.width
+    reduction = model.backbone.width // model.side.sizes.width
     pruned = shrink_backbone(state, bases, config, reduction, importance)
     written = initialise_side_network(model, pruned)
     for stack, side in (("encoder", model.side.encoder), ("decoder", model.side.decoder)):

@@ -116,7 +116,7 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
     ) -> None:
         super().__init__(backbone, visual=visual)
         self.side = LadderSideNetwork(backbone, ladder, build_rungs)
-        self.add_heads(head, width=self.side.shape.width)
+        self.add_heads(head, width=self.side.sizes.width)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by name: all outside the backbone that the heads use."""
