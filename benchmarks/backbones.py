@@ -19,12 +19,12 @@ from eval.outputs import write_json
 from vl_lst.backbones.loading import DEMO, load_backbone
 from vl_lst.backbones.quantization import BackbonePrecision
 from vl_lst.backbones.t5_sizes import t5_names
-from vl_lst.profiling.measure import Contender, ProfileSettings, profile_methods
+from vl_lst.profiling.measure import ComparedMethod, ProfileSettings, profile_methods
 from vl_lst.profiling.workload import Workload
 from vl_lst.training.saved_bytes import TOTAL
 
 PRECISIONS: tuple[BackbonePrecision, ...] = ("fp32", "bf16", "int8", "nf4")
-LADDER = Contender("lst")
+LADDER = ComparedMethod("lst")
 # Measured in turns, so that other load on the machine affects every precision.
 TURNS = 2
 PROMPTS, TOKENS = 64, 15

@@ -1,4 +1,4 @@
-"""T5 models by name, without weights, in their published sizes."""
+"""Configurations of T5 models by name, and models with random weights."""
 
 import difflib
 from pathlib import Path
@@ -28,7 +28,7 @@ MIN_SIMILARITY = 0.85
 
 
 def backbone_config(name: str, *, vocabulary: int | None = None) -> Any:
-    """Return the configuration of a T5, without network access for the names in `t5_names`.
+    """Return the configuration of a T5, without network access for those of `t5_names`.
 
     Args:
         name: Hugging Face model ID such as `t5-base`, a local directory, or `demo` (bundled).

@@ -1,4 +1,4 @@
-"""Named shapes are those of the published models."""
+"""Configurations by name have the sizes of the published models."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ PUBLISHED = {
 }
 
 
-def test_every_shape_has_the_published_number_of_parameters() -> None:
+def test_every_size_has_the_published_number_of_parameters() -> None:
     assert set(t5_names()) == set(PUBLISHED)
     for name, count in PUBLISHED.items():
         with torch.device("meta"):
