@@ -49,7 +49,7 @@ class AnswerTree:
         self._first = counts.cumsum(0) - counts
 
     def start(self, rows: int) -> Tensor:
-        """Return the nodes [B] of rows without a token."""
+        """Return the nodes [B] of rows that have no token yet."""
         return torch.full((rows,), ROOT, device=self._key_E.device)
 
     def follow(self, nodes_B: Tensor, tokens_B: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from vl_lst.backbones.quantization import (
     quantise,
 )
 from vl_lst.choices import ArithmeticPrecision
-from vl_lst.devices import arithmetic
+from vl_lst.devices import autocast
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig
@@ -262,7 +262,7 @@ class _Profiler:
         self, method: ComparedMethod, model: Any, trainable: Mapping[str, nn.Parameter]
     ) -> MethodProfile:
         settings = self._settings
-        with self._running(), arithmetic(settings.precision, settings.device):
+        with self._running(), autocast(settings.precision, settings.device):
             saved = saved_bytes_by_part(model, self._batch, LOSS_AVERAGE)
         return MethodProfile(
             method=method.name,

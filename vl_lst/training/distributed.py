@@ -1,4 +1,4 @@
-"""Processes that train one model together: how they start and share it."""
+"""Processes that train one model together: start, shared model, and equal inputs."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -84,7 +84,7 @@ def join_processes(
         has_unused_parameters: Whether a step may leave parameters without gradients.
 
     Raises:
-        LaunchError: The processes do not find each other, or there are more than CUDA devices.
+        LaunchError: The processes cannot connect, or there are more of them than CUDA devices.
         TrainingError: The calling program has set up accelerate with other settings.
     """
     if launch.num_processes > 1 and not torch.distributed.is_initialized():

@@ -1,4 +1,8 @@
-"""A session of training: from a recipe and a folder to a finished run and its record."""
+"""A training session: from a recipe and a folder to a finished run and its record.
+
+`train` joins the processes and locks the folder, runs the stages of `_Session.run`, and writes the
+record however they end.
+"""
 
 import json
 import logging
@@ -111,7 +115,7 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """The stages of a session, in the order in which they run."""
+    """Stages of a session between locking the folder and writing the record."""
 
     recipe: Recipe
     directory: RunDirectory
@@ -119,6 +123,14 @@ class _Session:
     recorder: RunRecorder
 
     def run(self, resume: bool, report: ProgressReport) -> None:
+        """Run the stages in order.
+
+        1. Load the data and build the model; all processes must have the same.
+        2. In a new run, let the method compute initial weights.
+        3. Quantise the backbone.
+        4. Create the trainer, which restores the last checkpoint.
+        5. Train.
+        """
         recipe, directory, accelerator = self.recipe, self.directory, self.accelerator
         with fail_together(accelerator):
             self._require_resumable(resume)
