@@ -29,7 +29,7 @@ def choose_device(name: DeviceName) -> torch.device:
 def autocast(
     precision: ArithmeticPrecision, device: torch.device
 ) -> AbstractContextManager[object]:
-    """Return a context in which forward passes compute at `precision`; parameters keep their own."""
+    """Return a context in which forward passes compute at `precision`; parameters keep theirs."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 

@@ -150,6 +150,7 @@ def profile(
     from vl_lst.profiling.report import (
         bytes_table,
         parts_tables,
+        profile_document,
         seconds_table,
         settings_lines,
     )
