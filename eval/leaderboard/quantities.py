@@ -43,7 +43,7 @@ class Cost:
         of: Returns the value from a record; `None` if it was not measured.
         is_axis: Whether scores are plotted against it; if so, lower is better.
         depends_on_device: Whether it depends on the device and the number of processes.
-        depends_on_processes: Whether it depends on the number of processes, but not on the device.
+        depends_on_processes: Whether it depends on the number of processes that share a batch.
     """
 
     key: str

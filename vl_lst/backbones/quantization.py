@@ -1,4 +1,4 @@
-"""Quantisation of the frozen backbone, and the number of bytes a model's tensors hold.
+"""Quantisation of the frozen backbone, and the size of a model in bytes.
 
 Only the linear layers of the blocks are quantised. The embedding table and the output layer, which
 are one tensor in T5 v1.0, stay in bfloat16, as do norms and position biases: they are a small share

@@ -1,4 +1,4 @@
-"""Sizes of the published T5 models by name; imports nothing heavy."""
+"""Sizes of the published T5 models by name; imports nothing slow."""
 
 __all__ = ["T5_SIZES", "T5_V1_1_SIZES", "VOCABULARY", "t5_names"]
 

@@ -1,4 +1,4 @@
-"""Order of the examples: a function of the seed and the step only.
+"""Order of the training examples, which depends on the seed and the step only.
 
 Each step trains on a batch of one task. An epoch is a random permutation of all batches of all
 tasks, so tasks occur in proportion to their numbers of batches (the paper's multi-task sampling).
@@ -39,7 +39,7 @@ def uniform_from_key(*key: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """Share of one task in an epoch.
+    """Portion of an epoch that trains one task.
 
     Args:
         examples: Number of training examples.
@@ -60,7 +60,7 @@ class Schedule:
     """Number of steps of a run.
 
     Args:
-        portions: Share of each task in an epoch, by name.
+        portions: Portion of each task in an epoch, by name.
         epochs: Number of epochs; `None` if `steps` is given.
         steps: Number of steps; `None` if `epochs` is given.
     """
@@ -94,12 +94,12 @@ class StepOrder(Sampler[StepKeys]):
 
     Args:
         rows: Rows of each task's table to train on.
-        schedule: Number of steps, and share of each task.
+        schedule: Number of steps, and portion of each task.
         seed: Seed for the permutations.
         start: First step, counted from 0.
         rank: Rank of the process.
         num_processes: Number of processes that share each step. A batch that does not divide evenly
-            is filled up with the first examples of the epoch, so that all get equally many.
+            is padded with the first examples of the epoch, so that all get equally many.
     """
 
     def __init__(

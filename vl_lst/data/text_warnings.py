@@ -1,4 +1,4 @@
-"""Warnings about prompts and answers that a model cannot read or give."""
+"""Warnings about prompts that a model cannot read in full, and answers that it cannot give."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,7 +80,7 @@ def split_notes(
     answers: Sequence[str] | None,
     head: str,
 ) -> tuple[str, ...]:
-    """Describe what a trained model does not read of a split, and which answers it cannot give.
+    """Describe which parts of a split a trained model does not read, and which answers it cannot give.
 
     Args:
         recipe: Recipe of the run.

@@ -1,6 +1,6 @@
 """Answers to batches of examples.
 
-B examples, A answers.
+B examples, L answer tokens, A answers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
-"""Backbone that reads text and image together, which the ladder's rivals train.
+"""Model whose backbone reads text and image together, for all methods that change the backbone.
 
-B examples, T text tokens, V image tokens, P prefix tokens, S = P + T + V, L answer tokens,
-D backbone width.
+B examples, U unique prompts, T text tokens, V image tokens, P prefix tokens, S = P + T + V,
+L answer tokens, H attention heads, D backbone width; R, the width of decoder states, is D.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ __all__ = ["JointBackbone", "JointDecoding", "JointEncoding", "JointModel"]
 
 
 class JointBackbone(Backbone):
-    """A stock Hugging Face T5 with gradients.
+    """Backbone with gradients, whose encoder reads text and image tokens.
 
     Args:
         model: See `Backbone`.
@@ -100,7 +100,7 @@ def _positions_among_first(encoder: Any, text: int) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class JointEncoding:
-    """Encoder states of prompts with their images.
+    """Encoder states of examples: prompts with their images.
 
     Args:
         states_BSD: States, text first.
@@ -112,7 +112,7 @@ class JointEncoding:
 
 
 class JointDecoding(DecodingState):
-    """Cache of the decoder and the encoder states to which it attends.
+    """Decoder cache, and the encoder states to which the decoder attends.
 
     Args:
         model: Model that generates.
@@ -164,7 +164,7 @@ class JointModel(VisionLanguageModel[JointEncoding]):
     ) -> None:
         super().__init__(backbone, visual=visual)
         self.prefix: nn.Module | None = None
-        """Module without inputs whose output [P, D] is put before every prompt."""
+        """Module without inputs whose output [P, D] is prepended to every prompt."""
         self.add_heads(head, width=backbone.width)
 
     def encode(self, batch: Batch) -> JointEncoding:
@@ -201,7 +201,7 @@ class JointModel(VisionLanguageModel[JointEncoding]):
         return self.decode(encoded, torch.full((rows, 1), start, device=self.device))[:, 0]
 
     def start_decoding(self, encoded: JointEncoding, capacity: int) -> JointDecoding:
-        """Start with an empty cache, which grows without limit."""
+        """Return a state with an empty cache, which grows without limit."""
         return JointDecoding(self, encoded)
 
     def vocabulary_states(self, states_BLR: Tensor) -> Tensor:

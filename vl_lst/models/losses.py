@@ -1,6 +1,6 @@
 """Losses over the vocabulary and over answer lists.
 
-N tokens, V vocabulary, D width, B batch, A answers.
+B examples, L answer tokens, N tokens, n of them at a time, V vocabulary, D width, A answers.
 """
 
 from typing import Any

@@ -11,7 +11,8 @@ The number of heads stays the same. Within each head, queries and keys keep the 
 values and outputs. No weight is rescaled to compensate for what was removed: that brings the
 network no closer to the backbone.
 
-D backbone width, R side width, H heads, C head width, X inner width.
+U prompts, P (prompt, answer) pairs, N either of these, T prompt tokens, L answer tokens, K layers,
+D backbone width, R side width, H heads, C head width, X inner width or number of states.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -234,7 +235,7 @@ def _memory_of(stack: str, attention: str) -> str:
 
 
 class _Shrinker:
-    """Weights shrunk so far, by their names in the backbone."""
+    """Shrinking of one sublayer after another; `weights` has the names of the backbone."""
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ class LadderEncoding:
 
 
 class LadderDecoding(DecodingState):
-    """Caches of both decoders and the encoder states to which they attend.
+    """Caches of both decoders, and the encoder states to which they attend.
 
     Args:
         model: Model that generates.
@@ -98,8 +98,8 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
         visual: Settings of the visual embedding.
         ladder: Settings of the side network.
         head: See `VisionLanguageModel.add_heads`.
-        build_rungs: Builds the rungs and gates of each stack; by default those that `ladder`
-            describes.
+        build_rungs: Function that builds the rungs and gates of each stack. Default: those that
+            `ladder` describes.
     """
 
     backbone: FrozenBackbone
@@ -128,7 +128,7 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
         }
 
     def start_decoding(self, encoded: LadderEncoding, capacity: int) -> LadderDecoding:
-        """Start with empty caches in both networks."""
+        """Return a state with empty caches of both decoders."""
         return LadderDecoding(self, encoded, capacity)
 
     def encode(self, batch: Batch) -> LadderEncoding:

@@ -1,6 +1,6 @@
 """One T5 block of the side network, with fused projections and fused attention.
 
-B batch, Q queries, S keys, H heads, C head width, E = H*C, R side width.
+B examples, Q queries, S keys, H heads, C head width, E = H*C, R side width.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """The ladder: a narrow encoder-decoder beside the frozen one (arXiv 2206.06522).
 
-B batch, U unique prompts, P unique (prompt, answer) pairs, T text tokens, V image tokens, S = T+V,
-L answer tokens, K layers with a rung, X rung width, D backbone width, R side width.
+B examples, U unique prompts, P unique (prompt, answer) pairs, T text tokens, V image tokens,
+S = T + V, L answer tokens, Q tokens of the stack, K layers with a rung, H heads, X rung width,
+D backbone width, R side width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -68,7 +69,7 @@ class _SideStack(nn.Module):
         backbone: Backbone that is tapped; only its sizes are used.
         sizes: Sizes of the side network.
         config: Settings.
-        build: Builds the rungs and gates.
+        build: Function that builds the rungs and gates.
     """
 
     is_decoder: ClassVar[bool]
@@ -117,7 +118,7 @@ class _SideStack(nn.Module):
             yield block
 
     def scale(self, states_D: Tensor) -> Tensor:
-        """Return backbone states [..., D] as rungs read them: normalised if the settings say so."""
+        """Return backbone states [..., D] as rungs read them: normalised if `rungs` says so."""
         if self.normalises:
             return F.rms_norm(states_D, states_D.shape[-1:], eps=self.epsilon)
         return states_D
@@ -132,7 +133,7 @@ class _SideStack(nn.Module):
         memory_mask_B11S: Tensor | None = None,
         cache: KeyValues | None = None,
     ) -> Tensor:
-        """Apply the block of a layer and mix its rung into the residual stream before or after it.
+        """Apply the block of a layer, and mix the rung into the residual stream before or after it.
 
         Args:
             row: Index into `layers`.
@@ -252,7 +253,7 @@ class SideDecoder(_SideStack):
 
 
 class SideCache:
-    """Keys and values of the side decoder while generating, a pair per block.
+    """Keys and values of the side decoder while generating, two entries per block.
 
     Args:
         cross_attention: Keys and values of the side encoder's states; constant.
@@ -286,7 +287,8 @@ class LadderSideNetwork(nn.Module):
     Args:
         backbone: Backbone that is tapped; only its sizes are used.
         config: Settings.
-        build: Builds the rungs and gates of each stack; by default those that `config` describes.
+        build: Function that builds the rungs and gates of each stack. Default: those that `config`
+            describes.
 
     Raises:
         ModelError: The reduction or the layers do not fit the backbone.
