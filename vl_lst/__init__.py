@@ -8,8 +8,8 @@ import importlib
 import logging
 from typing import Any
 
-# Transformers imports torchao if it is installed, which logs a deprecation warning that users cannot
-# act on.
+# Transformers imports torchao if it is installed, which then logs a deprecation warning that users
+# cannot act on.
 logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"

@@ -166,8 +166,8 @@ class Backbone(nn.Module):
 class FrozenBackbone(Backbone):
     """Backbone that never trains and is invisible to autograd.
 
-    It uses the model's public interface and forward hooks on its blocks. It never sees the image, and
-    dropout is off unless `enable_dropout` is called, so its states depend on the text alone.
+    It uses the model's public interface and forward hooks on its blocks. It never sees the image,
+    and dropout is off unless `enable_dropout` is called, so its states depend on the text alone.
 
     Args:
         model: See `Backbone`.

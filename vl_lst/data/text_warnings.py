@@ -80,7 +80,7 @@ def split_notes(
     answers: Sequence[str] | None,
     head: str,
 ) -> tuple[str, ...]:
-    """Describe which parts of a split a trained model does not read, and which answers it cannot give.
+    """Describe what a trained model does not read in a split, and which answers it cannot give.
 
     Args:
         recipe: Recipe of the run.

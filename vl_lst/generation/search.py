@@ -1,6 +1,6 @@
 """Greedy and beam search with cached keys and values.
 
-B examples, b unfinished examples, K beams, V vocabulary, L tokens.
+B examples, b unfinished examples, K beams, L tokens.
 """
 
 from typing import Any

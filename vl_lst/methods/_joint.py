@@ -37,7 +37,7 @@ Options = TypeVar("Options", bound=JointOptions)
 
 
 class JointMethod(Method, Generic[Options]):
-    """Method whose backbone reads image tokens and trains, at least in part."""
+    """Method that backpropagates through a backbone that reads image tokens."""
 
     options: type[BaseModel] = JointOptions
 

@@ -26,7 +26,7 @@ __all__ = ["METHOD", "SideTuning"]
 
 
 class _EmbeddingBackbone(FrozenBackbone):
-    """Backbone that only embeds its input; no block runs, since nothing reads the blocks' states."""
+    """Backbone that only embeds its input; no block runs, since nothing reads block states."""
 
     @torch.no_grad()
     def encode(self, ids_UT: Tensor, layers: Sequence[int]) -> EncoderTaps:

@@ -78,9 +78,9 @@ class Gates(nn.Module, ABC):
 
         Args:
             layer: Number of the backbone layer, from 0.
-            rung_BTX: Output of `Rungs` for that layer, one row per example. T <= Q: the rung belongs
-                to the first T states, which are those of text tokens. Image tokens follow; they
-                have rungs only with `image_rungs="projection"`.
+            rung_BTX: Output of `Rungs` for that layer, one row per example. T <= Q: the rung is for
+                the first T states, which are those of text tokens. Image tokens follow; they have
+                rungs only with `image_rungs="projection"`.
             states_BQR: The side network's own states.
         """
 
