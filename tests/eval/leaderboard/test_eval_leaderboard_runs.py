@@ -1,4 +1,4 @@
-"""Finding runs, and why some do not count."""
+"""Finding runs, and the reasons why some are left out."""
 
 import json
 import os

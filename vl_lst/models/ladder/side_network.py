@@ -1,8 +1,8 @@
 """The ladder: a narrow encoder-decoder beside the frozen one (arXiv 2206.06522).
 
-B examples, U unique prompts, P unique (prompt, answer) pairs, T text tokens, V image tokens,
-S = T + V, L answer tokens, Q tokens of the stack, K layers with a rung, H heads, X rung width,
-D backbone width, R side width.
+B examples, U unique prompts, P unique (prompt, answer) pairs, T text tokens, V image
+tokens, S = T + V, L answer tokens, Q tokens of the stack, K layers with a rung, H heads, X rung
+width, D backbone width, R side width.
 """
 
 from collections.abc import Iterator, Sequence
