@@ -125,7 +125,7 @@ def test_truncated_or_missing_weights_are_named(folder: Path) -> None:
         ({"eos_token_id": [1, 2]}, "eos_token_id: found"),
         ({"eos_token_id": 1000}, "eos_token_id is 1000, beyond the vocab_size 20"),
         ({"model_type": "bert"}, "is a bert: expected a T5"),
-        ({"model_type": None}, "is a None: expected a T5"),
+        ({"model_type": None}, "has no model_type: expected a T5"),
         ({"model_type": ["t5"]}, "expected a T5"),
     ],
 )
