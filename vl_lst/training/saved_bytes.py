@@ -110,7 +110,7 @@ def bytes_saved_for_backward(
     Returns:
         Bytes by part, `elsewhere` for what was saved outside all parts, and the `total`.
     """
-    # Storages are told apart by their objects, not by data addresses: tensors without data (see
+    # Storages are identified by their objects, not by data addresses: fake tensors (see
     # `vl_lst.profiling.estimate`) have no address.
     model_storages = [
         inner.untyped_storage()
