@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 NEVER_IN_FULL = "can never be generated in full"
 # Percentage below which an answer list is probably too short or that of another dataset.
-LOW_COVERAGE = 90.0
+MIN_COVERAGE = 90.0
 
 
 def log_text_issues(
@@ -101,7 +101,7 @@ def split_notes(
             issues = answer_list_issues(answers, task, tokenizer, limit=limit)
             notes.append(issues.describe("listed answers", consequence=NEVER_IN_FULL))
     coverage = None if answers is None else answer_coverage(examples, answers)
-    if coverage is not None and coverage < LOW_COVERAGE:
+    if coverage is not None and coverage < MIN_COVERAGE:
         notes.append(
             f"the run's answer list covers {format_coverage(coverage)} of the correct answers; the "
             "model cannot give the others"
@@ -155,7 +155,7 @@ def _log_coverage(recipe: Recipe, loaded: TaskExamples, answers: Sequence[str]) 
     train, validation = (answer_coverage(table, answers) for _, table in _splits(recipe, loaded))
     assert train is not None, "a training split has labels"
     assert validation is not None, "a validation split has labels"
-    is_low = min(train, validation) < LOW_COVERAGE
+    is_low = min(train, validation) < MIN_COVERAGE
     log.log(
         logging.WARNING if is_low else logging.INFO,
         "%s: the answer list (%s; %s) covers %s of the training answers and %s of the validation "

@@ -62,8 +62,8 @@ class _AnswerConstraint:
         self._answers = answers
         self._nodes = torch.zeros(0) if answers is None else answers.start(rows)
 
-    def forbid(self, scores: Tensor) -> Tensor:
-        return scores if self._answers is None else self._answers.forbid(scores, self._nodes)
+    def mask_scores(self, scores: Tensor) -> Tensor:
+        return scores if self._answers is None else self._answers.mask_scores(scores, self._nodes)
 
     def follow(self, tokens: Tensor) -> None:
         if self._answers is not None:
@@ -91,7 +91,9 @@ def greedy_search(
     open_rows = torch.arange(len(batch), device=device)
     constraint = _AnswerConstraint(answers, len(batch))
     for position in range(1, max_length):
-        tokens = constraint.forbid(state.next_logits(ids_BL[open_rows, position - 1])).argmax(-1)
+        tokens = constraint.mask_scores(state.next_logits(ids_BL[open_rows, position - 1])).argmax(
+            -1
+        )
         ids_BL[open_rows, position] = tokens
         constraint.follow(tokens)
         unfinished = torch.nonzero(tokens != backbone.eos_token_id)[:, 0]
@@ -159,7 +161,7 @@ def beam_search(
         # Score every continuation of every beam.
         logits = state.next_logits(ids_bKL[:, :, length - 1].flatten()).float()
         vocabulary = logits.shape[-1]
-        scores = constraint.forbid(logits.log_softmax(-1))
+        scores = constraint.mask_scores(logits.log_softmax(-1))
         candidates = scores.view(-1, beams, vocabulary) + sums_bK[:, :, None]
         best_b2K, index_b2K = candidates.flatten(1).topk(2 * beams, dim=1)
         beam_b2K, token_b2K = index_b2K // vocabulary, index_b2K % vocabulary

@@ -272,10 +272,13 @@ class _Shrinker:
         }
         writer_X = self._writer(f"{name}.o.weight", stack)
         size = {
-            part: self._rows(f"{name}.{part}.weight", weight, 1) for part, weight in readers.items()
+            part: self._unit_importance(f"{name}.{part}.weight", weight, 1)
+            for part, weight in readers.items()
         }
         matching = self._within_heads(size["q"] * size["k"])
-        passing = self._within_heads(size["v"] * self._rows(f"{name}.o.weight", writer_X, 0))
+        passing = self._within_heads(
+            size["v"] * self._unit_importance(f"{name}.o.weight", writer_X, 0)
+        )
         for part, rows in (("q", matching), ("k", matching), ("v", passing)):
             self.weights[f"{name}.{part}.weight"] = readers[part][rows]
         self.weights[f"{name}.o.weight"] = writer_X[:, passing]
@@ -286,9 +289,9 @@ class _Shrinker:
         norm = _norm_before(layer.dense)
         readers = {name: self._reader(name, stack, norm) for name in layer.inner(self._state)}
         writer = self._writer(layer.outer, stack)
-        size_X = self._rows(layer.outer, writer, 0)
+        size_X = self._unit_importance(layer.outer, writer, 0)
         for name, reader in readers.items():
-            size_X = size_X * self._rows(name, reader, 1)
+            size_X = size_X * self._unit_importance(name, reader, 1)
         kept = size_X.topk(len(size_X) // self._reduction).indices.sort().values
         for name, reader in readers.items():
             self.weights[name] = reader[kept]
@@ -296,18 +299,21 @@ class _Shrinker:
         self.norm(stack, norm)
 
     def _reader(self, name: str, stack: str, norm: str) -> Tensor:
+        """Return a weight that reads the residual stream, in its basis and with the norm folded in."""
         projection_RD = self._bases[stack].projection_RD.to(self._state[name])
         return (self._state[name] * self._state[norm]) @ projection_RD.T
 
     def _writer(self, name: str, stack: str) -> Tensor:
+        """Return a weight that writes to the residual stream, in its basis."""
         return self._bases[stack].projection_RD.to(self._state[name]) @ self._state[name]
 
-    def _rows(self, name: str, narrowed: Tensor, summed: int) -> Tensor:
-        """Return the importance of each inner unit."""
-        judged = narrowed if self._importance is None else self._importance[name].float()
-        return judged.abs().sum(summed)
+    def _unit_importance(self, name: str, narrowed: Tensor, summed: int) -> Tensor:
+        """Return the importance of each inner unit of a weight, summed over its other dimension."""
+        importance = narrowed if self._importance is None else self._importance[name].float()
+        return importance.abs().sum(summed)
 
     def _within_heads(self, size_X: Tensor) -> Tensor:
+        """Return the rows to keep: the most important ones of each head."""
         size_HC = size_X.view(self._heads, -1)
         width = size_HC.shape[1]
         kept_HC = size_HC.topk(width // self._reduction, dim=1).indices.sort(dim=1).values
