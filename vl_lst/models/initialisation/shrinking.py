@@ -299,7 +299,7 @@ class _Shrinker:
         self.norm(stack, norm)
 
     def _reader(self, name: str, stack: str, norm: str) -> Tensor:
-        """Return a weight that reads the residual stream, in its basis and with the norm folded in."""
+        """Return a weight that reads the residual stream, in its basis, with the norm folded in."""
         projection_RD = self._bases[stack].projection_RD.to(self._state[name])
         return (self._state[name] * self._state[norm]) @ projection_RD.T
 
