@@ -42,17 +42,17 @@ class Portion:
     """Portion of an epoch that trains one task.
 
     Args:
-        examples: Number of training examples.
+        num_examples: Number of training examples.
         batch_size: Examples per step; the last batch of an epoch may be smaller.
     """
 
-    examples: int
+    num_examples: int
     batch_size: int
 
     @property
     def steps(self) -> int:
         """Number of steps per epoch."""
-        return math.ceil(self.examples / self.batch_size)
+        return math.ceil(self.num_examples / self.batch_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,17 +155,17 @@ class StepOrder(Sampler[StepKeys]):
 
 
 def sequential_batches(
-    examples: int, batch_size: int, *, rank: int = 0, num_processes: int = 1
+    num_examples: int, batch_size: int, *, rank: int = 0, num_processes: int = 1
 ) -> list[list[ExampleKey]]:
     """Return the keys of one process's batches for one pass in the order of the table.
 
     Args:
-        examples: Number of examples.
+        num_examples: Number of examples.
         batch_size: Examples per batch.
         rank: Rank of the process.
         num_processes: Number of processes; each example goes to one of them.
     """
-    rows = range(rank, examples, num_processes)
+    rows = range(rank, num_examples, num_processes)
     return [
         [(0, row) for row in rows[first : first + batch_size]]
         for first in range(0, len(rows), batch_size)
