@@ -18,13 +18,13 @@ from torch import Tensor
 from eval.outputs import write_json
 from vl_lst.backbones.loading import DEMO, load_backbone
 from vl_lst.backbones.quantization import BackbonePrecision
-from vl_lst.backbones.t5_sizes import shape_names
-from vl_lst.profiling.measure import Contender, ProfileSettings, profile_methods
+from vl_lst.backbones.t5_sizes import t5_names
+from vl_lst.profiling.measure import ComparedMethod, ProfileSettings, profile_methods
 from vl_lst.profiling.workload import Workload
 from vl_lst.training.saved_bytes import TOTAL
 
 PRECISIONS: tuple[BackbonePrecision, ...] = ("fp32", "bf16", "int8", "nf4")
-LADDER = Contender("lst")
+LADDER = ComparedMethod("lst")
 # Measured in turns, so that other load on the machine affects every precision.
 TURNS = 2
 PROMPTS, TOKENS = 64, 15
@@ -33,7 +33,7 @@ PROMPTS, TOKENS = 64, 15
 def estimated_bytes(workload: Workload) -> dict[str, dict[str, int]]:
     """Return estimated bytes of each backbone with its ladder, in each precision."""
     rows = {}
-    for name in shape_names():
+    for name in t5_names():
         row: dict[str, int] = {}
         for precision in PRECISIONS:
             settings = ProfileSettings(

@@ -28,7 +28,7 @@ from vl_lst.generation.search import generate
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig
 from vl_lst.models.vision_language_model import VisionLanguageModel
-from vl_lst.profiling.shapes import backbone_config, random_backbone
+from vl_lst.profiling.t5_models import backbone_config, random_backbone
 from vl_lst.profiling.workload import Workload
 from vl_lst.recipes.building import attach_method
 

@@ -26,8 +26,8 @@ from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig
 from vl_lst.models.visual import VisualEmbedding
-from vl_lst.profiling.shapes import backbone_config, random_backbone
 from vl_lst.profiling.steps import StepSeconds, measure_steps
+from vl_lst.profiling.t5_models import backbone_config, random_backbone
 from vl_lst.profiling.workload import Workload
 from vl_lst.recipes.building import attach_method
 from vl_lst.recipes.schema import OptimizerSection

@@ -16,7 +16,7 @@ METRICS = {
 SPLITS = {"vqa": "val2014", "gqa": "val", "nlvr2": "dev", "caption": "val2014"}
 
 
-def made_record(
+def make_record(
     *,
     method: str = "lst",
     seed: int = 0,
@@ -93,10 +93,10 @@ def made_record(
 
 
 def write_run(folder: Path, name: str, **fields: Any) -> Path:
-    """Write the record and the metrics of a run into `folder / name`; see `made_record`."""
+    """Write the record and the metrics of a run into `folder / name`; see `make_record`."""
     run = folder / name
     run.mkdir(parents=True)
-    record = made_record(**fields)
+    record = make_record(**fields)
     (run / "record.json").write_text(json.dumps(record), encoding="utf-8")
     lines = [{"step": step, "loss": 2.0 / step} for step in (5, 10, 15, 20)]
     lines += [

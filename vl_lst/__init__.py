@@ -8,8 +8,8 @@ import importlib
 import logging
 from typing import Any
 
-# Transformers loads torchao if it is installed. That torchao registers with torch in an outdated
-# way is no concern of users.
+# Transformers imports torchao if it is installed, which then logs a deprecation warning that users
+# cannot act on.
 logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Where the pretrained models that are bundled with the package lie."""
+"""Paths of the pretrained models that are bundled with the package."""
 
 from pathlib import Path
 

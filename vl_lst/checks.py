@@ -8,10 +8,10 @@ from torch import Tensor
 
 from vl_lst.errors import ModelError
 
-__all__ = ["require_choice", "require_number", "require_tensor", "require_whole"]
+__all__ = ["require_choice", "require_integer", "require_number", "require_tensor"]
 
 
-def require_whole(name: str, value: Any, *, minimum: int) -> None:
+def require_integer(name: str, value: Any, *, minimum: int) -> None:
     """Check that a value is a whole number of at least `minimum`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Choices of settings. Imports nothing slow, because help texts list them."""
+"""Values of settings that are choices. Imports nothing slow, because help texts list them."""
 
 import importlib.util
 import pkgutil

@@ -1,4 +1,4 @@
-"""Devices: choice, name, and precision of arithmetic."""
+"""Devices: choice, name, and autocast."""
 
 import platform
 from contextlib import AbstractContextManager
@@ -8,7 +8,7 @@ import torch
 from vl_lst.choices import ArithmeticPrecision, DeviceName
 from vl_lst.errors import TrainingError
 
-__all__ = ["arithmetic", "choose_device", "device_name"]
+__all__ = ["autocast", "choose_device", "device_name"]
 
 
 def choose_device(name: DeviceName) -> torch.device:
@@ -26,7 +26,7 @@ def choose_device(name: DeviceName) -> torch.device:
     return torch.device(name)
 
 
-def arithmetic(
+def autocast(
     precision: ArithmeticPrecision, device: torch.device
 ) -> AbstractContextManager[object]:
     """Return a context in which forward passes compute at `precision`; parameters keep theirs."""

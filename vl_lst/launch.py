@@ -23,12 +23,12 @@ __all__ = [
     "MAX_WAIT",
     "Launch",
     "connect",
-    "is_error_reported",
     "join_process_group",
     "read_launch",
     "refuse_separate_processes",
     "report_error",
     "require_one_process",
+    "wait_for_error_report",
 ]
 
 # Maximum time that a process waits for the others, for example while one of them scores. Below
@@ -256,8 +256,8 @@ def report_error(launch: Launch, message: str) -> None:
         connect(launch).set(REPORTED, "1")
 
 
-def is_error_reported(launch: Launch) -> bool:
-    """Wait up to `MAX_REPORT` for the first process to print its error; return whether it has.
+def wait_for_error_report(launch: Launch) -> bool:
+    """Wait for the first process to print its error, up to `MAX_REPORT`; return whether it has.
 
     When a process exits, torchrun ends the others, even one that is about to print the error.
 

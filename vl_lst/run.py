@@ -1,4 +1,4 @@
-"""A trained run: answer questions about images, or evaluate on a split.
+"""A trained run, which answers questions about images or is evaluated on a split.
 
 run = load_run("runs/vqa")
 print(run.predict(image="cat.jpg", question="what animal is this?").answer)
@@ -84,9 +84,8 @@ class Evaluation:
         predictions: Answers by example id.
         score: Official scores; `None` if the split has no labels.
         path: Predictions file, in the official results format.
-        unwritten: Error that occurred when the predictions or their scores were written; `None` if
-            there was none.
-        trained_on: Number of the examples that the run was trained on; `None` if its training
+        write_error: Error from writing the predictions or their scores; `None` if there was none.
+        num_trained_on: Number of these examples that the run was trained on; `None` if its training
             annotations cannot be found.
         notes: Parts of the prompts that the model did not read and answers that it cannot give, as
             sentences without a period.
@@ -95,8 +94,8 @@ class Evaluation:
     predictions: dict[str, str]
     score: Score | None
     path: Path
-    unwritten: OutputError | None
-    trained_on: int | None
+    write_error: OutputError | None
+    num_trained_on: int | None
     notes: tuple[str, ...] = ()
 
 
@@ -128,7 +127,7 @@ class Run:
         self._card = card
         self._checkpoint = checkpoint
         self._step = step
-        self._texts = built.texts
+        self._tokenizer = built.tokenizer
         self._device = device
         self._answerer = Answerer(built, recipe, card.answers, device)
         self._encoder: Encoder | None = None
@@ -138,8 +137,9 @@ class Run:
 
         Args:
             name: Name of the task. Default: the only task that the run was trained on. Such a run
-                may also answer another task, with the head of its own.
-            official: Keep the official splits, even if the run was trained on the user's own files.
+                can also answer another task, with the head of its own task.
+            official: Whether to keep the official splits even if the run was trained on the user's
+                own files.
 
         Raises:
             InputError: The run was trained on several tasks, and `name` is not one of them.
@@ -155,7 +155,7 @@ class Run:
         return self.recipe.configured_task(name, official=official)
 
     def has_own_files(self, name: str | None = None) -> bool:
-        """Whether the run was trained on the user's own files of a task; see `task`."""
+        """Return whether the run was trained on the user's own files of a task; see `task`."""
         return self.recipe.data.train_file.get(self.task(name).name) is not None
 
     def predict(
@@ -199,8 +199,8 @@ class Run:
             )
         features_INF = self._features(images, encoder_weights)
         text = task.prompt_prefix + (question or "")
-        prompt = prompt_fields([text], self._texts, max_tokens=task.max_prompt_tokens)
-        notes = question_notes(text, task, self._texts)
+        prompt = prompt_fields([text], self._tokenizer, max_tokens=task.max_prompt_tokens)
+        notes = question_notes(text, task, self._tokenizer)
         batch = Batch(
             features_BINF=features_INF[None], example_ids=("",), task=self._head(task), **prompt
         )
@@ -231,10 +231,10 @@ class Run:
         Raises:
             InputError: The run was trained on several tasks and `task_name` is not one of them, or
                 there are no annotations.
-            StoreError: Features are missing, or were extracted with other settings than those of
+            StoreError: Features are missing, or were extracted with settings other than those of
                 training.
-            OutputError: The path of the predictions is not writable. An error that occurs only when
-                they are written, such as a full disk, is in the result's `unwritten`.
+            OutputError: The path of the predictions is not writable. An error while writing them,
+                such as a full disk, is not raised but returned as `write_error`.
         """
         recipe = self.recipe
         task = self.task(task_name, official=data_root is not None)
@@ -258,26 +258,26 @@ class Run:
         if not recipe.data.blind:
             require_images(reader, split, examples)
         predictions = self._predict(task, examples, reader, report)
-        unwritten = None
+        write_error = None
         try:
             task.write_predictions(predictions, path)
         except OutputError as error:
-            unwritten = error
+            write_error = error
         score = task.score(predictions, root, split) if has_labels(examples) else None
         if score is not None:
             try:
                 if self._checkpoint == BEST:
                     add_scores(self.directory, task.name, split, score, best_step=self._step)
-                if unwritten is None:
+                if write_error is None:
                     write_example_scores(path, task, score)
             except OutputError as error:
-                unwritten = error
-        trained_on = None
+                write_error = error
+        num_trained_on = None
         if task.name in recipe.tasks:
-            trained_on = self._trained_on(task.name, examples, by_content=by_content)
+            num_trained_on = self._count_trained_on(task.name, examples, by_content=by_content)
         head = self._head(task)
-        notes = split_notes(recipe, task, examples, self._texts, self._card.answers[head], head)
-        return Evaluation(predictions, score, path, unwritten, trained_on, notes)
+        notes = split_notes(recipe, task, examples, self._tokenizer, self._card.answers[head], head)
+        return Evaluation(predictions, score, path, write_error, num_trained_on, notes)
 
     def _predict(
         self, task: Task, examples: ExampleTable, reader: FeatureReader, report: ProgressReport
@@ -285,7 +285,7 @@ class Run:
         training, total = self.recipe.training, len(examples)
         source: Features = BlankFeatures(reader) if self.recipe.data.blind else reader
         batches = load_in_order(
-            Batches(task, examples, source, self._texts, answered_as=self._head(task)),
+            Batches(task, examples, source, self._tokenizer, answered_as=self._head(task)),
             sequential_batches(total, training.evaluation_batch_size),
             workers=training.workers,
             pin_memory=self._device.type == "cuda",
@@ -295,7 +295,9 @@ class Run:
     def _head(self, task: Task) -> str:
         return task.name if task.name in self.recipe.tasks else self.recipe.tasks[0]
 
-    def _trained_on(self, name: str, examples: ExampleTable, *, by_content: bool) -> int | None:
+    def _count_trained_on(
+        self, name: str, examples: ExampleTable, *, by_content: bool
+    ) -> int | None:
         data = self.recipe.data
         try:
             trained = self.task(name).load(data.folder, data.train_split[name])
@@ -303,7 +305,7 @@ class Run:
             return None
         if not by_content:
             return len(set(trained.ids()) & set(examples.ids()))
-        # Ids in different files of the user's own are unrelated.
+        # Ids in different files of a user are unrelated.
         known = {(example.image_ids, example.prompt) for example in trained}
         return sum((example.image_ids, example.prompt) in known for example in examples)
 

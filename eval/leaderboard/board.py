@@ -1,4 +1,4 @@
-"""Groups of the leaderboard (runs under one protocol) and their rows (averages over seeds)."""
+"""Groups (runs under one protocol) and rows (averages over seeds) of the leaderboard."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from typing import Any
 from eval.leaderboard.front import pareto_front
 from eval.leaderboard.protocol import differing_settings, method_settings, protocol_of
 from eval.leaderboard.quantities import AVERAGE, COSTS, MEMORY, Cost, Statistic
-from eval.leaderboard.runs import FoundRuns, LeftOut, Run
+from eval.leaderboard.runs import FoundRuns, LeftOutRun, Run
 from eval.metrics import Metric
 
 __all__ = ["Board", "Group", "Row", "build_board"]
@@ -32,7 +32,7 @@ class Row:
         scores: Score of each task, then their average, in percent (CIDEr times 100).
         costs: Costs by the key of `COSTS`; `None` if a run lacks the value, or if it depends on
             the device or the number of processes and these differ between runs.
-        on_front: Whether the row is on the Pareto front of the main score and memory.
+        is_on_front: Whether the row is on the Pareto front of the main score and memory.
         devices: Devices of the runs.
     """
 
@@ -42,7 +42,7 @@ class Row:
     runs: tuple[Run, ...]
     scores: Mapping[str, Statistic]
     costs: Mapping[str, Statistic | None]
-    on_front: bool
+    is_on_front: bool
     devices: tuple[str, ...]
 
 
@@ -115,7 +115,7 @@ class Board:
     """
 
     groups: tuple[Group, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[LeftOutRun, ...]
     metrics: Mapping[str, Metric]
 
     @property
@@ -142,7 +142,7 @@ def build_board(
         try:
             scored[run.name] = _score(run, metrics, splits or {})
         except _UnusableError as error:
-            left_out.append(LeftOut(run.name, str(error)))
+            left_out.append(LeftOutRun(run.name, str(error)))
             continue
         protocol = protocol_of(run, scored[run.name].splits)
         key = str(sorted(protocol.items()))
@@ -212,9 +212,9 @@ def _score(run: Run, metrics: Mapping[str, Metric], chosen: Mapping[str, str]) -
 def _is_comparable(cost: Cost, runs: Sequence[Run]) -> bool:
     same_device = len({run.record.device for run in runs}) <= 1
     same_processes = len({run.record.num_processes for run in runs}) <= 1
-    if cost.on_device:
+    if cost.depends_on_device:
         return same_device and same_processes
-    return same_processes or not cost.by_process
+    return same_processes or not cost.depends_on_processes
 
 
 def _devices(runs: Iterable[Run], among: Iterable[Run]) -> tuple[str, ...]:
@@ -248,19 +248,19 @@ def _differing_fields(
     )
 
 
-def _runs_by_row(runs: Sequence[Run]) -> tuple[list[list[Run]], list[LeftOut]]:
+def _runs_by_row(runs: Sequence[Run]) -> tuple[list[list[Run]], list[LeftOutRun]]:
     """Return the runs of each row and those left out because they repeat a seed.
 
     A repeated seed would make the standard deviation too small.
     """
     rows: defaultdict[str, dict[int, Run]] = defaultdict(dict)
-    repeated: list[LeftOut] = []
+    repeated: list[LeftOutRun] = []
     for run in runs:
         seeds = rows[str(sorted(method_settings(run).items()))]
         first = seeds.setdefault(run.record.seed, run)
         if first is not run:
             reason = f"repeats {first.name}: same settings, seed {run.record.seed}"
-            repeated.append(LeftOut(run.name, reason))
+            repeated.append(LeftOutRun(run.name, reason))
     return [[seeds[seed] for seed in sorted(seeds)] for seeds in rows.values()], repeated
 
 
@@ -283,7 +283,7 @@ def _rows(runs_by_row: Sequence[Sequence[Run]], scored: Mapping[str, "_Scores"])
             runs=tuple(runs),
             scores=scores[index],
             costs=costs[index],
-            on_front=False,
+            is_on_front=False,
             devices=_devices(runs, all_runs),
         )
         for index, runs in enumerate(runs_by_row)
@@ -295,7 +295,7 @@ def _with_front(group: Group) -> Group:
     """Return the group with its rows marked that are on the front of main score and memory."""
     memory = next(cost for cost in COSTS if cost.key == MEMORY)
     front = group.front(memory, group.main_column)
-    rows = (replace(row, on_front=index in front) for index, row in enumerate(group.rows))
+    rows = (replace(row, is_on_front=index in front) for index, row in enumerate(group.rows))
     return replace(group, rows=tuple(rows))
 
 

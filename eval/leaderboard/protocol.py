@@ -24,7 +24,7 @@ from eval.run_files import RunRecord
 
 __all__ = ["differing_settings", "method_settings", "protocol_of"]
 
-# One number for all tasks in earlier versions.
+# Earlier versions had one number for all tasks.
 ANSWER_COUNT = "data.min_answer_count"
 METHOD_SECTIONS = re.compile(r"^(method\.options|optimizer|visual|data)\.")
 

@@ -10,7 +10,7 @@ __all__ = ["AVERAGE", "COSTS", "MEMORY", "Cost", "Statistic"]
 
 # Name of the mean score over all tasks.
 AVERAGE = "average"
-# Key of the cost that scores are first plotted against.
+# Key of the cost that scores are initially plotted against.
 MEMORY = "saved_for_backward"
 
 
@@ -41,9 +41,9 @@ class Cost:
         label: Heading of the column.
         unit: `percent`, `bytes`, `seconds` or `rate`.
         of: Returns the value from a record; `None` if it was not measured.
-        is_axis: Whether scores are plotted against it; lower is better.
-        on_device: Whether it depends on the device and on the number of processes.
-        by_process: Whether it depends on the number of processes that share a batch.
+        is_axis: Whether scores are plotted against it; if so, lower is better.
+        depends_on_device: Whether it depends on the device and the number of processes.
+        depends_on_processes: Whether it depends on the number of processes that share a batch.
     """
 
     key: str
@@ -51,8 +51,8 @@ class Cost:
     unit: str
     of: Callable[[RunRecord], float | None]
     is_axis: bool = False
-    on_device: bool = False
-    by_process: bool = False
+    depends_on_device: bool = False
+    depends_on_processes: bool = False
 
 
 def _saved(record: RunRecord) -> float | None:
@@ -69,14 +69,14 @@ COSTS = (
         lambda record: record.parameters.percent_of_total if record.parameters else None,
         is_axis=True,
     ),
-    Cost(MEMORY, "Saved bytes", "bytes", _saved, is_axis=True, by_process=True),
+    Cost(MEMORY, "Saved bytes", "bytes", _saved, is_axis=True, depends_on_processes=True),
     Cost(
         "peak_allocated",
         "CUDA peak",
         "bytes",
         lambda record: record.memory_bytes.peak_allocated if record.memory_bytes else None,
         is_axis=True,
-        on_device=True,
+        depends_on_device=True,
     ),
     Cost(
         "gradients",
@@ -95,7 +95,7 @@ COSTS = (
         "Examples/s",
         "rate",
         lambda record: record.examples_per_second,
-        on_device=True,
+        depends_on_device=True,
     ),
     Cost(
         "train_seconds",
@@ -103,6 +103,6 @@ COSTS = (
         "seconds",
         lambda record: record.train_seconds,
         is_axis=True,
-        on_device=True,
+        depends_on_device=True,
     ),
 )

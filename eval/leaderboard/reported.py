@@ -1,4 +1,4 @@
-"""Results that papers report: quoted, not measured here, and kept apart from measured ones."""
+"""Results that papers report, kept apart from results measured here."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -7,14 +7,14 @@ from importlib.resources import files
 
 from eval.leaderboard.quantities import AVERAGE, Statistic
 
-__all__ = ["REPORTED_COST", "Reported", "ReportedResults", "reported_results"]
+__all__ = ["REPORTED_COST", "ReportedResults", "ReportedRow", "reported_results"]
 
 # Key of the only cost that papers report.
 REPORTED_COST = "trainable_percent"
 
 
 @dataclass(frozen=True, slots=True)
-class Reported:
+class ReportedRow:
     """One row of a paper's table.
 
     Args:
@@ -52,14 +52,14 @@ class ReportedResults:
     setting: str
     splits: Mapping[str, str]
     sources: tuple[str, ...]
-    rows: tuple[Reported, ...]
+    rows: tuple[ReportedRow, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the scores: the average, then each task."""
         return (AVERAGE, *self.splits)
 
-    def matching(self, splits: Mapping[str, str]) -> tuple[Reported, ...]:
+    def matching(self, splits: Mapping[str, str]) -> tuple[ReportedRow, ...]:
         """Return all rows if they are scored on the same splits as the runs, else none."""
         same = all(self.splits.get(task) == split for task, split in splits.items())
         return self.rows if same else ()
@@ -70,7 +70,7 @@ def reported_results() -> ReportedResults:
     path = files("eval.leaderboard") / "reported_results.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     rows = tuple(
-        Reported(
+        ReportedRow(
             method=row["method"],
             backbone=row["backbone"],
             trainable_percent=row["trainable_percent"],

@@ -1,4 +1,4 @@
-"""Find the runs in a folder, and say why some of them do not count."""
+"""The runs in a folder, and the reasons why some of them are left out."""
 
 import json
 import os
@@ -19,15 +19,15 @@ from eval.run_files import (
     read_run_file,
 )
 
-__all__ = ["FoundRuns", "LeftOut", "Run", "find_runs"]
+__all__ = ["FoundRuns", "LeftOutRun", "Run", "find_runs"]
 
-# Code that displays a record recurses into it. A recipe has six levels.
+# Code that displays a record is recursive. A recipe has six levels.
 MAX_NESTING = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that counts.
+    """A run that can be compared.
 
     Args:
         name: Path of the run's folder, relative to the folder that was searched.
@@ -45,12 +45,12 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A run that does not count.
+class LeftOutRun:
+    """A run that is left out of the comparison.
 
     Args:
         name: As in `Run`.
-        reason: Why it does not count.
+        reason: Why it is left out.
     """
 
     name: str
@@ -59,18 +59,23 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class FoundRuns:
-    """All runs in a folder and its subfolders, sorted by name."""
+    """All runs in a folder and its subfolders, sorted by name.
+
+    Args:
+        runs: Runs to compare.
+        left_out: Runs that are left out.
+    """
 
     runs: tuple[Run, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[LeftOutRun, ...]
 
 
 def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
     """Read every `record.json` in a folder and its subfolders.
 
-    A run counts if it succeeded and its code was one clean git checkout from start to end. Runs of
-    an installed package have no checkout (`git` is null) and count too: the package's version
-    identifies the code.
+    A run is compared if it succeeded and its code was one clean git checkout from start to end.
+    Runs of an installed package have no checkout (`git` is null) and are compared too: the
+    package's version identifies the code.
 
     Args:
         folder: Folder to search.
@@ -83,14 +88,14 @@ def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
         found = "is not a folder" if folder.exists() else "does not exist"
         raise InputError(f"{folder} {found}; expected a folder with runs of `vl-lst train --out`")
     runs: list[Run] = []
-    left_out: list[LeftOut] = []
+    left_out: list[LeftOutRun] = []
     unreadable: list[OSError] = []
     for path in _record_files(folder, unreadable.append):
         name = _name(path.parent, folder)
         try:
             record = _read_record(path)
         except (InputError, OSError) as error:
-            left_out.append(LeftOut(name, _printable(f"unreadable record: {error}")))
+            left_out.append(LeftOutRun(name, _printable(f"unreadable record: {error}")))
             continue
         reason = _reason_against(record, include_dirty=include_dirty)
         if reason is None:
@@ -103,9 +108,9 @@ def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
             }
             runs.append(Run(name, path.parent, record, train, validation))
         else:
-            left_out.append(LeftOut(name, reason))
+            left_out.append(LeftOutRun(name, reason))
     left_out += [
-        LeftOut(_name(Path(error.filename), folder), f"unreadable folder: {error.strerror}")
+        LeftOutRun(_name(Path(error.filename), folder), f"unreadable folder: {error.strerror}")
         for error in unreadable
     ]
     if not runs and not left_out:

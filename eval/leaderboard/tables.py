@@ -10,7 +10,7 @@ from typing import Any
 
 from eval.leaderboard.board import Board, Group
 from eval.leaderboard.quantities import AVERAGE, COSTS, Cost, Statistic
-from eval.leaderboard.reported import REPORTED_COST, Reported, ReportedResults
+from eval.leaderboard.reported import REPORTED_COST, ReportedResults, ReportedRow
 from eval.leaderboard.units import MISSING, number_text, score_text, setting_text, unit_text
 from eval.text import escape_controls
 
@@ -150,7 +150,7 @@ def to_csv(board: Board, reported: ReportedResults | None) -> str:
                     "runs": len(row.runs),
                     "seeds": " ".join(str(run.record.seed) for run in row.runs),
                     "device": _csv("; ".join(row.devices)),
-                    "on_front": int(row.on_front),
+                    "on_front": int(row.is_on_front),
                     **_numbers(statistics.items()),
                 }
             )
@@ -192,7 +192,7 @@ def board_document(board: Board, reported: ReportedResults | None) -> dict[str, 
                     ],
                     "scores": {name: _statistic(each) for name, each in row.scores.items()},
                     "costs": {name: each and _statistic(each) for name, each in row.costs.items()},
-                    "on_front": row.on_front,
+                    "on_front": row.is_on_front,
                 }
                 for row in group.rows
             ],
@@ -242,7 +242,7 @@ def _tables(board: Board, reported: ReportedResults | None) -> Iterable[_Table]:
         quoted = reported.matching(group.splits) if reported else ()
         rows = [
             [
-                f"{row.label}{' *' if row.on_front else ''}",
+                f"{row.label}{' *' if row.is_on_front else ''}",
                 str(len(row.runs)),
                 *(score_text(row.scores[name]) for name in columns),
                 *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
@@ -280,11 +280,11 @@ def _reported_table(reported: ReportedResults) -> _Table:
     return _Table(f"Results reported by papers, on {splits}", header, rows, 0)
 
 
-def _share(row: Reported) -> str:
+def _share(row: ReportedRow) -> str:
     return number_text(row.trainable_percent, "percent")
 
 
-def _reported_label(row: Reported) -> str:
+def _reported_label(row: ReportedRow) -> str:
     return f"{row.method}, {row.backbone} ({REPORTED}: {row.source})"
 
 

@@ -45,7 +45,7 @@ def number_text(value: float, unit: str, *, short: bool = False) -> str:
     Args:
         value: Number.
         unit: `percent`, `bytes`, `seconds` or `rate`, as in `Cost.unit`.
-        short: Omit trailing zeros, as on the ticks of an axis.
+        short: Whether to omit trailing zeros, as on the ticks of an axis.
     """
     if unit == "percent":
         is_tiny = 0 < value < MIN_PERCENT_WITH_TWO_DECIMALS

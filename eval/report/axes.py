@@ -1,4 +1,4 @@
-"""Axes: round ticks, and the positions of values as fractions of an axis from 0 to 1."""
+"""Axes with round ticks, and positions of values as fractions of an axis from 0 to 1."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -43,8 +43,8 @@ def linear_axis(
     Args:
         values: Values to place; unknown ones are `None`.
         format_tick: Returns the label of a tick.
-        from_zero: Start the axis at zero.
-        binary: Use ticks that are round in KiB, MiB or GiB.
+        from_zero: Whether to start the axis at zero.
+        binary: Whether to use ticks that are round in KiB, MiB or GiB.
         extend_to: Further values that the axis must span.
     """
     known = [value for value in (*values, *extend_to) if value is not None]

@@ -15,7 +15,7 @@ from eval.report.axes import linear_axis
 __all__ = ["Panel", "training_curves"]
 
 METRICS = "metrics.jsonl"
-# Enough for a run of a million steps with a line for each.
+# Enough for a million steps with one line each.
 MAX_METRICS_BYTES = 1 << 27
 # A panel has about this many pixels across.
 MAX_POINTS = 300
@@ -103,7 +103,7 @@ def _number(value: object) -> float | None:
 
 
 def _thinned(points: Points) -> Points:
-    """Return at most `MAX_POINTS` points: the means of equally many neighbours each."""
+    """Return at most `MAX_POINTS` points, each the mean of equally many neighbours."""
     size = -(-len(points) // MAX_POINTS)
     parts = [points[start : start + size] for start in range(0, len(points), size)]
     return [(part[-1][0], fmean(value for _, value in part)) for part in parts]

@@ -17,7 +17,7 @@ import yaml
 from markupsafe import Markup
 
 from eval.leaderboard.board import Board, Group
-from eval.leaderboard.reported import REPORTED_COST, Reported, ReportedResults
+from eval.leaderboard.reported import REPORTED_COST, ReportedResults, ReportedRow
 from eval.leaderboard.runs import Run
 from eval.leaderboard.tables import group_caption, group_title
 from eval.leaderboard.units import number_text, score_text, setting_text, unit_text
@@ -34,18 +34,18 @@ TEMPLATES = jinja2.PackageLoader("eval.report")
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """What the template shows of a group."""
+    """A group as the template shows it."""
 
     group: Group
     caption: str
     distinctive_fields: Mapping[str, str]
-    reported: Sequence[Reported]
+    reported: Sequence[ReportedRow]
     plot: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
 class _RunPage:
-    """What the template shows of a run."""
+    """A run as the template shows it."""
 
     anchor: str
     group: int

@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.leaderboard.board import Group, Row
 from eval.leaderboard.quantities import MEMORY, Cost, Statistic
-from eval.leaderboard.reported import REPORTED_COST, Reported
+from eval.leaderboard.reported import REPORTED_COST, ReportedRow
 from eval.leaderboard.units import number_text, score_text, unit_text
 from eval.report.axes import linear_axis, logarithmic_axis
 
@@ -19,7 +19,7 @@ __all__ = ["scatter_plot"]
 WIDE_RANGE = 30.0
 
 
-def scatter_plot(group: Group, reported: Sequence[Reported]) -> dict[str, Any] | None:
+def scatter_plot(group: Group, reported: Sequence[ReportedRow]) -> dict[str, Any] | None:
     """Return the plot of a group as JSON values; `None` if no cost was measured.
 
     Marks are numbered: first the rows of the group, then those that papers report.
@@ -58,7 +58,7 @@ def scatter_plot(group: Group, reported: Sequence[Reported]) -> dict[str, Any] |
     }
 
 
-def _cost_axis(cost: Cost, rows: Sequence[Row], reported: Sequence[Reported]) -> dict[str, Any]:
+def _cost_axis(cost: Cost, rows: Sequence[Row], reported: Sequence[ReportedRow]) -> dict[str, Any]:
     measured = [row.costs[cost.key] for row in rows]
     quoted = [
         Statistic(each.trainable_percent, None) if cost.key == REPORTED_COST else None
@@ -89,7 +89,7 @@ def _cost_scales(cost: Cost, statistics: Sequence[Statistic | None]) -> dict[str
     }
 
 
-def _score_axis(name: str, group: Group, reported: Sequence[Reported]) -> dict[str, Any]:
+def _score_axis(name: str, group: Group, reported: Sequence[ReportedRow]) -> dict[str, Any]:
     measured = [row.scores[name] for row in group.rows]
     quoted = [each.score(name, group.tasks) for each in reported]
     return {

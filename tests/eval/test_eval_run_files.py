@@ -1,7 +1,7 @@
 """One schema for a run's files: strict for writers, lenient for readers."""
 
 import pytest
-from board_runs import made_record
+from board_runs import make_record
 from pydantic import ValidationError
 
 from eval.run_files import GitState, ModelCard, RunRecord, TaskCard, first_problem
@@ -15,18 +15,18 @@ CARD = {
 
 
 def test_a_writer_must_know_every_field() -> None:
-    later = made_record(energy_joules=5)
+    later = make_record(energy_joules=5)
     with pytest.raises(ValidationError, match="energy_joules"):
         RunRecord.model_validate(later)
     with pytest.raises(ValidationError, match=r"git\.branch"):
-        RunRecord.model_validate(made_record(git__branch="main"))
+        RunRecord.model_validate(make_record(git__branch="main"))
     with pytest.raises(ValidationError, match="extra"):
         ModelCard.model_validate(CARD | {"extra": 1})
 
 
 def test_a_reader_ignores_fields_of_later_versions_at_any_depth() -> None:
-    later = made_record(energy_joules=5, git__branch="main", memory_bytes__swap=3)
-    assert RunRecord.read_leniently(later) == RunRecord.read_leniently(made_record())
+    later = make_record(energy_joules=5, git__branch="main", memory_bytes__swap=3)
+    assert RunRecord.read_leniently(later) == RunRecord.read_leniently(make_record())
     tasks = {"vqa": CARD["tasks"]["vqa"] | {"shards": 2}}  # type: ignore[index]
     assert ModelCard.read_leniently(CARD | {"tasks": tasks}) == ModelCard.model_validate(CARD)
 
@@ -46,13 +46,13 @@ def test_a_reader_converts_no_types_and_names_the_field(
     changes: dict[str, object], problem: str
 ) -> None:
     with pytest.raises(ValidationError) as caught:
-        RunRecord.read_leniently(made_record(**changes))
+        RunRecord.read_leniently(make_record(**changes))
     assert first_problem(caught.value).startswith(problem)
 
 
 def test_records_of_the_first_version_can_be_read() -> None:
     """They lack what was added since: processes, environment, earlier checkouts, mean score."""
-    record = made_record()
+    record = make_record()
     for name in ("error", "best_step", "train_seconds"):
         del record[name]
     found = RunRecord.read_leniently(record)
@@ -65,7 +65,7 @@ def test_records_of_the_first_version_can_be_read() -> None:
 
 def test_the_order_of_fields_in_the_files_stays() -> None:
     """Programs and people compare these files line by line."""
-    record = RunRecord.read_leniently(made_record()).model_dump(mode="json")
+    record = RunRecord.read_leniently(make_record()).model_dump(mode="json")
     assert list(record)[:9] == [
         *("schema_version", "status", "error", "method", "tasks", "protocol", "scores"),
         *("mean_score", "best_step"),

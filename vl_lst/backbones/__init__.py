@@ -1,1 +1,5 @@
-"""Pretrained backbones: loading, quantisation, tokenizer."""
+"""Pretrained backbones.
+
+`backbone` wraps a T5, frozen or not; `loading` loads one with its `tokenizer`, from a `folder` that
+need not be trusted; `quantization` shrinks its weights; `t5_sizes` lists published models.
+"""

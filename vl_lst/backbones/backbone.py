@@ -1,7 +1,7 @@
 """Pretrained encoder-decoder; frozen, it runs without autograd and its blocks can be tapped.
 
-U unique prompts, P unique (prompt, answer) pairs, T text tokens, L answer tokens, D backbone
-width, K tapped blocks.
+B examples, U unique prompts, P unique (prompt, answer) pairs, N either of these, T text tokens,
+L answer tokens, D backbone width, K tapped blocks, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -166,8 +166,8 @@ class Backbone(nn.Module):
 class FrozenBackbone(Backbone):
     """Backbone that never trains and is invisible to autograd.
 
-    Uses the model's public interface and forward hooks on its blocks. It never sees the image, and
-    dropout is off unless `enable_dropout` is called, so its states depend on the text alone.
+    It uses the model's public interface and forward hooks on its blocks. It never sees the image,
+    and dropout is off unless `enable_dropout` is called, so its states depend on the text alone.
 
     Args:
         model: See `Backbone`.
@@ -246,7 +246,7 @@ class FrozenBackbone(Backbone):
 
 @contextmanager
 def _record(blocks: nn.ModuleList, layers: Sequence[int], like_NTD: Tensor) -> Iterator[Tensor]:
-    """Yield a [K, ...] tensor that receives the outputs of the blocks in `layers`."""
+    """Yield a tensor [K, N, T, D] that receives the outputs of the blocks in `layers`."""
     states_KNTD = like_NTD.new_empty((len(layers), *like_NTD.shape))
 
     def write_to(row: int) -> Callable[[nn.Module, Any, Any], None]:

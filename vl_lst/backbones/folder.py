@@ -172,7 +172,8 @@ def read_config(folder: Path) -> T5Config:
     content = read_json_object(path)
     kind = content.get("model_type")
     if kind != "t5":
-        raise ModelError(f"{path} is a {kind!s:.60}: expected a T5 (v1.0, v1.1, Flan)")
+        found = "has no model_type" if kind is None else f"is a {kind!s:.60}"
+        raise ModelError(f"{path} {found}: expected a T5 (v1.0, v1.1, Flan)")
     generation = folder / GENERATION_NAME
     if is_present(generation):
         start = read_json_object(generation).get("decoder_start_token_id")
@@ -184,10 +185,10 @@ def read_config(folder: Path) -> T5Config:
         raise ModelError(f"{path}: {_describe(error)}") from None
     values = fields.model_dump(exclude_none=True, exclude={"model_type"})
 
-    def is_no_config(reason: str) -> ModelError:
+    def config_error(reason: str) -> ModelError:
         return ModelError(f"{path}: transformers cannot use it: {reason}")
 
-    with guard_library_call(is_no_config):
+    with guard_library_call(config_error):
         return T5Config(**values)
 
 
@@ -300,7 +301,7 @@ def _plain_token(value: Any) -> Any:
 
 
 def _compare_shapes(paths: list[Path], config: T5Config, folder: Path) -> None:
-    """Refuse tensors that do not fit the configuration, before any is read."""
+    """Refuse tensors that do not fit the configuration, before reading any of them."""
     with guard_library_call(_cannot_use(folder)), torch.device("meta"):
         expected = {
             name: tuple(tensor.shape)

@@ -1,4 +1,4 @@
-"""Backbones and tokenizers by name: the embedded default, a local folder, the Hugging Face hub."""
+"""Backbones and tokenizers by name: bundled, from a local folder, or from the Hugging Face Hub."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Quantisation of the frozen backbone, and the number of bytes a model's tensors hold.
+"""Quantisation of the frozen backbone, and the size of a model in bytes.
 
 Only the linear layers of the blocks are quantised. The embedding table and the output layer, which
 are one tensor in T5 v1.0, stay in bfloat16, as do norms and position biases: they are a small share
@@ -14,7 +14,13 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from vl_lst.choices import BackbonePrecision
 from vl_lst.errors import ModelError
 
-__all__ = ["BackbonePrecision", "bytes_to_save", "inner_tensors", "model_bytes", "quantise"]
+__all__ = [
+    "BackbonePrecision",
+    "bytes_freed_by_quantisation",
+    "inner_tensors",
+    "model_bytes",
+    "quantise",
+]
 
 # Weights per block, which share a scale (Dettmers et al. 2023, arXiv 2305.14314, section 3).
 NF4_BLOCK = 64
@@ -43,13 +49,12 @@ def quantise(model: nn.Module, precision: Literal["int8", "nf4"]) -> None:
         )
         return
     for layer in layers:
-        together = _scales_together(layer.weight)
-        packed = torchao.to_nf4(layer.weight.detach(), NF4_BLOCK, together)
+        packed = torchao.to_nf4(layer.weight.detach(), NF4_BLOCK, _scales_per_group(layer.weight))
         layer.weight = nn.Parameter(packed, requires_grad=False)
 
 
-def bytes_to_save(model: nn.Module, precision: Literal["int8", "nf4"]) -> int:
-    """Return the number of bytes that `quantise` would save; the model may be without data.
+def bytes_freed_by_quantisation(model: nn.Module, precision: Literal["int8", "nf4"]) -> int:
+    """Return the number of bytes that `quantise` would free; works on models without data.
 
     Args:
         model: See `quantise`; not quantised yet.
@@ -58,7 +63,7 @@ def bytes_to_save(model: nn.Module, precision: Literal["int8", "nf4"]) -> int:
     Raises:
         ModelError: A weight does not divide into blocks.
     """
-    saved = 0
+    freed = 0
     for layer in _linear_layers(model):
         weight = layer.weight
         count, size = weight.numel(), weight.element_size()
@@ -68,9 +73,9 @@ def bytes_to_save(model: nn.Module, precision: Literal["int8", "nf4"]) -> int:
         else:
             scales = count // NF4_BLOCK
             # Two codes per byte, 8-bit scales, second scales, their mean and the table of codes.
-            quantised = count // 2 + scales + size * (scales // _scales_together(weight) + 1 + 16)
-        saved += weight.nbytes - quantised
-    return saved
+            quantised = count // 2 + scales + size * (scales // _scales_per_group(weight) + 1 + 16)
+        freed += weight.nbytes - quantised
+    return freed
 
 
 def _linear_layers(model: nn.Module) -> list[nn.Linear]:
@@ -78,8 +83,8 @@ def _linear_layers(model: nn.Module) -> list[nn.Linear]:
     return [m for m in model.modules() if isinstance(m, nn.Linear) and m is not output_layer]
 
 
-def _scales_together(weight: Tensor) -> int:
-    """Return how many block scales share a second scale: the largest divisor of their number."""
+def _scales_per_group(weight: Tensor) -> int:
+    """Return the number of block scales that share a second scale: the largest that divides all."""
     blocks, rest = divmod(weight.numel(), NF4_BLOCK)
     if rest:
         raise ModelError(

@@ -17,7 +17,7 @@ CACHED_TEXTS = 2**17
 
 
 class CachingTokenizer:
-    """Hugging Face tokenizer with a cache; pickles without the cache.
+    """Hugging Face tokenizer with a cache, which is not pickled.
 
     Args:
         tokenizer: Hugging Face tokenizer with padding and end-of-sequence tokens.

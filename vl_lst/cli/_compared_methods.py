@@ -7,9 +7,9 @@ from vl_lst.cli._choices import REFERENCE_METHOD
 from vl_lst.errors import RecipeError
 
 if TYPE_CHECKING:
-    from vl_lst.profiling.measure import Contender
+    from vl_lst.profiling.measure import ComparedMethod
 
-__all__ = ["read_contenders", "read_profile_recipe", "require_choice"]
+__all__ = ["read_compared_methods", "read_profile_recipe", "require_choice"]
 
 ALL = "all"
 RECIPE_FIELDS: Mapping[str, Mapping[str, type]] = {
@@ -68,14 +68,14 @@ def require_choice(name: str, value: object, choices: Sequence[Choice]) -> Choic
     raise RecipeError(f"{name}: found {value!r:.80}; expected one of {', '.join(choices)}")
 
 
-def read_contenders(
+def read_compared_methods(
     methods: str | None,
     recipe: Mapping[str, Any],
     settings: Sequence[str],
     *,
     source: str | None,
     backbone: str,
-) -> "list[Contender]":
+) -> "list[ComparedMethod]":
     """Return the methods to compare, each with the settings that `vl-lst train` would use.
 
     Args:
@@ -90,7 +90,7 @@ def read_contenders(
     """
     from eval.recipe_fields import get_field
     from vl_lst.methods import get_method, method_names
-    from vl_lst.profiling.measure import Contender
+    from vl_lst.profiling.measure import ComparedMethod
     from vl_lst.recipes import default_recipe, parse_override, read_recipe_file
     from vl_lst.recipes.fields import set_field
 
@@ -125,4 +125,4 @@ def read_contenders(
                 f"{', '.join(names)}, such as --set {names[0]}.OPTION=VALUE"
             )
         set_field(options[method], place, value)
-    return [Contender(name, chosen, sources[name]) for name, chosen in options.items()]
+    return [ComparedMethod(name, chosen, sources[name]) for name, chosen in options.items()]

@@ -13,10 +13,10 @@ from vl_lst.launch import (
     MAX_WAIT,
     Launch,
     connect,
-    is_error_reported,
     join_process_group,
     read_launch,
     report_error,
+    wait_for_error_report,
 )
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def report_error_once(launch: Launch) -> Iterator[None]:
         if launch.is_first:
             complain(message)
             report_error(launch, message)
-        elif not _is_logged(error) and not is_error_reported(launch):
+        elif not _is_logged(error) and not wait_for_error_report(launch):
             complain(f"process {launch.rank} of {launch.num_processes}: {message}")
         raise typer.Exit(1) from None
 

@@ -116,9 +116,9 @@ def evaluate(
             features=[*(features or []), *(more_features or [])] or None,
             report=report,
         )
-    if evaluation.trained_on and not quiet:
+    if evaluation.num_trained_on and not quiet:
         status.print(
-            f"note: the run was trained on {evaluation.trained_on:,} of the "
+            f"note: the run was trained on {evaluation.num_trained_on:,} of the "
             f"{len(evaluation.predictions):,} examples of {split}; the score says little about "
             "unseen examples",
             markup=False,
@@ -138,8 +138,8 @@ def evaluate(
         document = score_document(chosen, split, evaluation.score)
         print_score(chosen, split, evaluation.score, quiet=quiet)
     write_json_report(json_file, document)
-    if evaluation.unwritten is not None:
-        raise evaluation.unwritten
+    if evaluation.write_error is not None:
+        raise evaluation.write_error
     results.print(f"predictions: {evaluation.path}", markup=False)
     if submission:
         write_submission_file(

@@ -215,18 +215,18 @@ def _print_group(group: "Group") -> None:
     from eval.leaderboard.units import score_text, unit_text
     from eval.text import escape_controls
 
-    has_front = any(row.on_front for row in group.rows)
+    has_front = any(row.is_on_front for row in group.rows)
     caption = "* on the Pareto front" if has_front else None
     table = Table(title=Text(escape_controls(group_title(group))), caption=caption)
     table.add_column("method", overflow="fold", min_width=MIN_METHOD_WIDTH)
     # Only costs that do not depend on the device; the page shows all.
-    costs = [cost for cost in group.costs if cost.is_axis and not cost.on_device]
+    costs = [cost for cost in group.costs if cost.is_axis and not cost.depends_on_device]
     columns = group.columns if results.width >= MIN_WIDTH_FOR_ALL_TASKS else group.columns[:1]
     for name in ("n", *columns, *(cost.label for cost in costs)):
         table.add_column(Text(name), justify="right", no_wrap=True)
     for row in group.rows:
         table.add_row(
-            Text(f"{escape_controls(row.label)}{' *' if row.on_front else ''}"),
+            Text(f"{escape_controls(row.label)}{' *' if row.is_on_front else ''}"),
             str(len(row.runs)),
             *(score_text(row.scores[name]) for name in columns),
             *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),

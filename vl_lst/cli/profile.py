@@ -8,7 +8,7 @@ import typer
 
 from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName
 from vl_lst.cli._choices import BACKBONES, METHODS
-from vl_lst.cli._compared_methods import read_contenders, read_profile_recipe, require_choice
+from vl_lst.cli._compared_methods import read_compared_methods, read_profile_recipe, require_choice
 from vl_lst.cli._console import QuietOption, progress, results
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 
@@ -149,8 +149,8 @@ def profile(
     from vl_lst.profiling.plot import plot_profiles, require_plot_format
     from vl_lst.profiling.report import (
         bytes_table,
-        document,
         parts_tables,
+        profile_document,
         seconds_table,
         settings_lines,
     )
@@ -162,7 +162,7 @@ def profile(
         raise typer.BadParameter("give --backbone, such as t5-base, or a recipe that names one")
     if plot is not None:
         require_plot_format(plot)
-    contenders = read_contenders(methods, given, settings or [], source=recipe, backbone=name)
+    compared = read_compared_methods(methods, given, settings or [], source=recipe, backbone=name)
     where = choose_device("cpu" if dry_run else device)
     if not shared_device:
         refuse_shared_device(where)
@@ -196,7 +196,7 @@ def profile(
         device=where,
     )
     with progress("profiling", quiet=quiet) as report:
-        profiles = profile_methods(contenders, wanted, report)
+        profiles = profile_methods(compared, wanted, report)
     results.print(bytes_table(profiles, wanted))
     for table in parts_tables(profiles):
         results.print(table)
@@ -204,6 +204,6 @@ def profile(
         results.print(times)
     for line in settings_lines(profiles):
         results.print(line, markup=False)
-    write_json_report(json_file, document(profiles, wanted))
+    write_json_report(json_file, profile_document(profiles, wanted))
     if plot is not None:
         plot_profiles(profiles, wanted, plot)

@@ -12,8 +12,8 @@ __all__ = ["answer_list_file", "load_answers"]
 def load_answers(recipe: Recipe, task: Task, train: ExampleTable) -> list[str] | None:
     """Return the answer list of a task; `None` if the model may generate any answer.
 
-    The list is, in this order: the recipe's file, the task's own words, the task's official file
-    below the data root, or counted from the training examples.
+    The first of these that exists: the recipe's file, the task's own words, the task's official
+    file in the data root, the list counted from the training examples.
 
     Args:
         recipe: Recipe of the run.

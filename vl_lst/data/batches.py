@@ -1,6 +1,6 @@
 """Model batches of examples and their image features, collated in workers.
 
-B examples, U distinct prompts, I images per example, N feature vectors per image, F channels,
+B examples, U unique prompts, I images per example, N feature vectors per image, F channels,
 T prompt tokens.
 """
 

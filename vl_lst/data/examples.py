@@ -1,4 +1,4 @@
-"""Examples of a run, checked before training or prediction starts."""
+"""Examples of a run, checked before training or prediction."""
 
 import hashlib
 from dataclasses import dataclass
@@ -102,7 +102,7 @@ def require_images(reader: FeatureReader, split: str, examples: ExampleTable) ->
     """Require that all images of a split have features.
 
     Args:
-        reader: The features.
+        reader: Image features.
         split: Name of the split, for the message.
         examples: Examples of the split.
 

@@ -1,4 +1,4 @@
-"""Order of the examples: a function of the seed and the step only.
+"""Order of the training examples, which depends on the seed and the step only.
 
 Each step trains on a batch of one task. An epoch is a random permutation of all batches of all
 tasks, so tasks occur in proportion to their numbers of batches (the paper's multi-task sampling).
@@ -39,20 +39,20 @@ def uniform_from_key(*key: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """Share of one task in an epoch.
+    """Portion of an epoch that trains one task.
 
     Args:
-        examples: Number of training examples.
+        num_examples: Number of training examples.
         batch_size: Examples per step; the last batch of an epoch may be smaller.
     """
 
-    examples: int
+    num_examples: int
     batch_size: int
 
     @property
     def steps(self) -> int:
         """Number of steps per epoch."""
-        return math.ceil(self.examples / self.batch_size)
+        return math.ceil(self.num_examples / self.batch_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Schedule:
     """Number of steps of a run.
 
     Args:
-        portions: Share of each task in an epoch, by name.
+        portions: Portion of each task in an epoch, by name.
         epochs: Number of epochs; `None` if `steps` is given.
         steps: Number of steps; `None` if `epochs` is given.
     """
@@ -94,12 +94,12 @@ class StepOrder(Sampler[StepKeys]):
 
     Args:
         rows: Rows of each task's table to train on.
-        schedule: Number of steps, and share of each task.
+        schedule: Number of steps, and portion of each task.
         seed: Seed for the permutations.
         start: First step, counted from 0.
         rank: Rank of the process.
         num_processes: Number of processes that share each step. A batch that does not divide evenly
-            is filled up with the first examples of the epoch, so that all get equally many.
+            is padded with the first examples of the epoch, so that all get equally many.
     """
 
     def __init__(
@@ -155,17 +155,17 @@ class StepOrder(Sampler[StepKeys]):
 
 
 def sequential_batches(
-    examples: int, batch_size: int, *, rank: int = 0, num_processes: int = 1
+    num_examples: int, batch_size: int, *, rank: int = 0, num_processes: int = 1
 ) -> list[list[ExampleKey]]:
     """Return the keys of one process's batches for one pass in the order of the table.
 
     Args:
-        examples: Number of examples.
+        num_examples: Number of examples.
         batch_size: Examples per batch.
         rank: Rank of the process.
         num_processes: Number of processes; each example goes to one of them.
     """
-    rows = range(rank, examples, num_processes)
+    rows = range(rank, num_examples, num_processes)
     return [
         [(0, row) for row in rows[first : first + batch_size]]
         for first in range(0, len(rows), batch_size)

@@ -1,6 +1,6 @@
 """Training targets: soft scores over an answer list, or sampled answers.
 
-B examples, P distinct (prompt, answer) pairs, L answer tokens, A answers.
+B examples, P unique (prompt, answer) pairs, L answer tokens, A answers.
 """
 
 from collections.abc import Sequence
@@ -29,16 +29,16 @@ class Targets(Protocol):
         Args:
             examples: The B examples of the batch.
             keys: Their keys.
-            prompt_index_B: Index of each example's prompt among the batch's distinct prompts.
+            prompt_index_B: Index of each example's prompt among the batch's unique prompts.
         """
         ...
 
 
 class AnswerScores:
-    """Soft scores over a list of answers.
+    """Soft scores over an answer list.
 
-    An example without an answer on the list has scores of 0: all listed answers are wrong for it,
-    from which a model learns too.
+    An example without an answer on the list has scores of 0. A model learns from it too, since all
+    listed answers are wrong.
 
     Args:
         answers: Answer list.
@@ -81,7 +81,7 @@ class SampledAnswers:
     def fields(
         self, examples: Sequence[Example], keys: Sequence[ExampleKey], prompt_index_B: Tensor
     ) -> dict[str, Tensor]:
-        """Return labels [B, L], weights [B], and the distinct (prompt, answer) pairs."""
+        """Return labels [B, L], weights [B], and the unique (prompt, answer) pairs."""
         sampled = [self.sample(example, key) for example, key in zip(examples, keys, strict=True)]
         labels_BL = self._tokenizer.encode_all(
             [answer for answer, _ in sampled], self._max_tokens, padding=IGNORED

@@ -1,4 +1,7 @@
-"""Training and validation batches of a task."""
+"""Training and validation batches of a task.
+
+T prompt tokens, L answer tokens.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -16,14 +19,14 @@ from vl_lst.data.examples import TaskExamples, rows_with_answers
 from vl_lst.data.targets import AnswerScores, SampledAnswers, Targets
 from vl_lst.recipes import Recipe
 
-__all__ = ["TaskData", "build_task_data", "sample_texts"]
+__all__ = ["TaskData", "build_task_data", "sample_examples"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """Examples of a task, and the batches made of them.
+    """Examples of a task and their batches.
 
     Args:
         examples: The examples.
@@ -85,10 +88,10 @@ def _generative_rows(examples: TaskExamples) -> NDArray[np.int64]:
     return rows
 
 
-def sample_texts(
+def sample_examples(
     data: Mapping[str, TaskData], tokenizer: CachingTokenizer, *, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield prompt ids [1, T] and label ids [1, L] of random training examples, without end.
+    """Yield prompt ids [1, T] and label ids [1, L] of random training examples, indefinitely.
 
     Examples of all tasks are equally likely; answers are sampled in proportion to their weight.
 

@@ -21,7 +21,7 @@ __all__ = [
 
 # Maximum number of distinct texts to tokenise at once.
 CHUNK_SIZE = 2**17
-MAX_QUOTED = 60
+MAX_QUOTED_LENGTH = 60
 
 
 @dataclass(slots=True)
@@ -183,5 +183,5 @@ def _count_distinct(texts: Iterable[str]) -> Iterator[Counter[str]]:
 def _such_as(text: str | None) -> str:
     if text is None:
         return ""
-    shown = text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
+    shown = text if len(text) <= MAX_QUOTED_LENGTH else f"{text[:MAX_QUOTED_LENGTH]}..."
     return f", such as {shown!r}"

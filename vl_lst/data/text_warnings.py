@@ -1,4 +1,4 @@
-"""Warnings about prompts and answers that a model cannot read or give."""
+"""Warnings about prompts that a model cannot read in full, and answers that it cannot give."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 NEVER_IN_FULL = "can never be generated in full"
 # Percentage below which an answer list is probably too short or that of another dataset.
-LOW_COVERAGE = 90.0
+MIN_COVERAGE = 90.0
 
 
 def log_text_issues(
@@ -80,7 +80,7 @@ def split_notes(
     answers: Sequence[str] | None,
     head: str,
 ) -> tuple[str, ...]:
-    """Describe what a trained model does not read of a split, and which answers it cannot give.
+    """Describe what a trained model does not read in a split, and which answers it cannot give.
 
     Args:
         recipe: Recipe of the run.
@@ -101,7 +101,7 @@ def split_notes(
             issues = answer_list_issues(answers, task, tokenizer, limit=limit)
             notes.append(issues.describe("listed answers", consequence=NEVER_IN_FULL))
     coverage = None if answers is None else answer_coverage(examples, answers)
-    if coverage is not None and coverage < LOW_COVERAGE:
+    if coverage is not None and coverage < MIN_COVERAGE:
         notes.append(
             f"the run's answer list covers {format_coverage(coverage)} of the correct answers; the "
             "model cannot give the others"
@@ -109,10 +109,10 @@ def split_notes(
     return tuple(note for note in notes if note is not None)
 
 
-def _log_prompts(recipe: Recipe, each: TaskExamples, tokenizer: CachingTokenizer) -> None:
-    for split, examples in _splits(recipe, each):
-        issues = prompt_issues(_prompts(examples), each.task, tokenizer)
-        where = f"{each.task.name} {split}"
+def _log_prompts(recipe: Recipe, loaded: TaskExamples, tokenizer: CachingTokenizer) -> None:
+    for split, examples in _splits(recipe, loaded):
+        issues = prompt_issues(_prompts(examples), loaded.task, tokenizer)
+        where = f"{loaded.task.name} {split}"
         found = issues.describe("prompts", consequence="are truncated")
         if found is None:
             log.info(
@@ -121,20 +121,20 @@ def _log_prompts(recipe: Recipe, each: TaskExamples, tokenizer: CachingTokenizer
                 extra={"only_in_file": True},
             )
             continue
-        advice = f". To read them whole, raise data.max_prompt_tokens.{each.task.name}"
+        advice = f". To read them whole, raise data.max_prompt_tokens.{loaded.task.name}"
         log.warning("%s: %s%s", where, found, advice if issues.too_long else "")
 
 
-def _log_answers(recipe: Recipe, each: TaskExamples, tokenizer: CachingTokenizer) -> None:
-    task, limit = each.task, recipe.generation.max_length[each.task.name]
+def _log_answers(recipe: Recipe, loaded: TaskExamples, tokenizer: CachingTokenizer) -> None:
+    task, limit = loaded.task, recipe.generation.max_length[loaded.task.name]
     counted: list[tuple[str, str, TextIssues]] = []
-    for split, examples in _splits(recipe, each):
+    for split, examples in _splits(recipe, loaded):
         # Validation captions are references; a prediction need not equal one of them.
-        if task.answers_are != "references" or examples is each.train:
+        if task.answers_are != "references" or examples is loaded.train:
             issues = answer_issues(correct_answers(examples), task, tokenizer, limit=limit)
             counted.append((f"{task.name} {split}", "answers", issues))
-    if each.answers is not None:
-        issues = answer_list_issues(each.answers, task, tokenizer, limit=limit)
+    if loaded.answers is not None:
+        issues = answer_list_issues(loaded.answers, task, tokenizer, limit=limit)
         counted.append((task.name, "listed answers", issues))
     for where, noun, issues in counted:
         found = issues.describe(noun, consequence=NEVER_IN_FULL)
@@ -143,19 +143,19 @@ def _log_answers(recipe: Recipe, each: TaskExamples, tokenizer: CachingTokenizer
             log.warning("%s: %s%s", where, found, advice)
 
 
-def _log_coverage(recipe: Recipe, each: TaskExamples, answers: Sequence[str]) -> float:
+def _log_coverage(recipe: Recipe, loaded: TaskExamples, answers: Sequence[str]) -> float:
     """Log how many answers an answer list covers; return the percentage of the training split."""
-    name = each.task.name
-    source, remedy = _answer_list_source(recipe, each.task)
+    name = loaded.task.name
+    source, remedy = _answer_list_source(recipe, loaded.task)
     alternative = (
         "generate answers (--head generate)"
         if recipe.head[name] == "classify"
         else "leave out generation.constrain_to_answers"
     )
-    train, validation = (answer_coverage(table, answers) for _, table in _splits(recipe, each))
+    train, validation = (answer_coverage(table, answers) for _, table in _splits(recipe, loaded))
     assert train is not None, "a training split has labels"
     assert validation is not None, "a validation split has labels"
-    is_low = min(train, validation) < LOW_COVERAGE
+    is_low = min(train, validation) < MIN_COVERAGE
     log.log(
         logging.WARNING if is_low else logging.INFO,
         "%s: the answer list (%s; %s) covers %s of the training answers and %s of the validation "
@@ -166,7 +166,7 @@ def _log_coverage(recipe: Recipe, each: TaskExamples, answers: Sequence[str]) ->
         format_coverage(train),
         format_coverage(validation),
         f". The model can never give the others: {remedy}, or {alternative}" if is_low else "",
-        extra={"only_in_file": each.task.answer_words is not None and not is_low},
+        extra={"only_in_file": loaded.task.answer_words is not None and not is_low},
     )
     return train
 
@@ -184,9 +184,12 @@ def _answer_list_source(recipe: Recipe, task: Task) -> tuple[str, str]:
     return source, "add examples"
 
 
-def _splits(recipe: Recipe, each: TaskExamples) -> list[tuple[str, ExampleTable]]:
-    data, name = recipe.data, each.task.name
-    return [(data.train_split[name], each.train), (data.validation_split[name], each.validation)]
+def _splits(recipe: Recipe, loaded: TaskExamples) -> list[tuple[str, ExampleTable]]:
+    data, name = recipe.data, loaded.task.name
+    return [
+        (data.train_split[name], loaded.train),
+        (data.validation_split[name], loaded.validation),
+    ]
 
 
 def _prompts(examples: ExampleTable) -> Iterator[str]:

@@ -49,7 +49,7 @@ class AnswerTree:
         self._first = counts.cumsum(0) - counts
 
     def start(self, rows: int) -> Tensor:
-        """Return the nodes [B] of rows without a token."""
+        """Return the nodes [B] of rows that have no token yet."""
         return torch.full((rows,), ROOT, device=self._key_E.device)
 
     def follow(self, nodes_B: Tensor, tokens_B: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class AnswerTree:
         edge_B = torch.searchsorted(self._key_E, keys_B).clamp(max=len(self._key_E) - 1)
         return torch.where(self._key_E[edge_B] == keys_B, self._target_E[edge_B], DEAD_END)
 
-    def forbid(self, scores_BV: Tensor, nodes_B: Tensor) -> Tensor:
+    def mask_scores(self, scores_BV: Tensor, nodes_B: Tensor) -> Tensor:
         """Return the scores [B, V] with minus infinity for tokens that are not allowed."""
         count_B = self._count[nodes_B]
         row_E = torch.arange(len(nodes_B), device=nodes_B.device).repeat_interleave(count_B)

@@ -1,6 +1,6 @@
-"""Answers for batches of examples.
+"""Answers to batches of examples.
 
-B examples, A answers.
+B examples, L answer tokens, A answers.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from eval.errors import InputError
-from vl_lst.devices import arithmetic
+from vl_lst.devices import autocast
 from vl_lst.generation.answer_tree import AnswerTree
 from vl_lst.generation.search import generate
 from vl_lst.models.batch import Batch
@@ -20,7 +20,7 @@ __all__ = ["Answerer"]
 
 
 class Answerer:
-    """Answers examples with the head of their batch's task.
+    """Predictor of answers, with the head of each batch's task.
 
     Args:
         built: Model, which is in evaluation mode while it answers.
@@ -40,13 +40,13 @@ class Answerer:
         device: torch.device,
     ) -> None:
         self._model = built.model
-        self._tokenizer = built.texts
+        self._tokenizer = built.tokenizer
         self._recipe = recipe
         self._answers = answers
         self._device = device
         self._trees: dict[str, AnswerTree] = {}
         for task in recipe.tasks:
-            # Built before training, so that an unusable list is refused early.
+            # Built now, so that an unusable list is refused before training.
             if not self.is_ranked(task):
                 self._tree(task)
 
@@ -117,7 +117,7 @@ class Answerer:
             return None
         if task not in self._trees:
             max_length = self._recipe.generation.max_length[task]
-            # With one more token, an answer that is too long shows.
+            # With a limit of one more token, an answer that is too long is recognised.
             encoded = [self._tokenizer.encode(answer, max_length + 1) for answer in answers]
             fitting = [ids for ids in encoded if len(ids) <= max_length]
             if not fitting:
@@ -134,7 +134,7 @@ class Answerer:
         was_training = self._model.training
         self._model.eval()
         try:
-            with arithmetic(self._recipe.training.precision, self._device):
+            with autocast(self._recipe.training.precision, self._device):
                 yield batch.to(self._device)
         finally:
             self._model.train(was_training)

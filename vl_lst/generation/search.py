@@ -1,6 +1,6 @@
 """Greedy and beam search with cached keys and values.
 
-B examples, K beams, V vocabulary, L tokens.
+B examples, b unfinished examples, K beams, L tokens.
 """
 
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vl_lst.checks import require_whole
+from vl_lst.checks import require_integer
 from vl_lst.errors import ModelError
 from vl_lst.generation.answer_tree import AnswerTree
 from vl_lst.models.batch import Batch
@@ -46,8 +46,8 @@ def generate(
             f"the model to generate with is a {type(model).__name__}: expected a model of this "
             "package, such as LadderModel"
         )
-    require_whole("max_length", max_length, minimum=1)
-    require_whole("beams", beams, minimum=1)
+    require_integer("max_length", max_length, minimum=1)
+    require_integer("beams", beams, minimum=1)
     if answers is not None and not isinstance(answers, AnswerTree):
         raise ModelError(f"answers is a {type(answers).__name__}: expected an AnswerTree")
     if beams == 1:
@@ -56,14 +56,14 @@ def generate(
 
 
 class _AnswerConstraint:
-    """Position of each row in the tree of answers; without a tree, every token is allowed."""
+    """Node of each row in the answer tree; without a tree, every token is allowed."""
 
     def __init__(self, answers: AnswerTree | None, rows: int) -> None:
         self._answers = answers
         self._nodes = torch.zeros(0) if answers is None else answers.start(rows)
 
-    def forbid(self, scores: Tensor) -> Tensor:
-        return scores if self._answers is None else self._answers.forbid(scores, self._nodes)
+    def mask_scores(self, scores: Tensor) -> Tensor:
+        return scores if self._answers is None else self._answers.mask_scores(scores, self._nodes)
 
     def follow(self, tokens: Tensor) -> None:
         if self._answers is not None:
@@ -82,7 +82,7 @@ def greedy_search(
     max_length: int,
     answers: AnswerTree | None = None,
 ) -> Tensor:
-    """Generate the most likely token at each step: ids [B, L]. Finished examples are dropped."""
+    """Return ids [B, L] of the most likely token at each step; finished examples are dropped."""
     backbone = model.backbone
     state = model.start_decoding(model.encode(batch), max_length)
     device = batch.prompt_index_B.device
@@ -91,7 +91,9 @@ def greedy_search(
     open_rows = torch.arange(len(batch), device=device)
     constraint = _AnswerConstraint(answers, len(batch))
     for position in range(1, max_length):
-        tokens = constraint.forbid(state.next_logits(ids_BL[open_rows, position - 1])).argmax(-1)
+        tokens = constraint.mask_scores(state.next_logits(ids_BL[open_rows, position - 1])).argmax(
+            -1
+        )
         ids_BL[open_rows, position] = tokens
         constraint.follow(tokens)
         unfinished = torch.nonzero(tokens != backbone.eos_token_id)[:, 0]
@@ -156,25 +158,28 @@ def beam_search(
     sums_bK[:, 1:] = -1e9  # all beams start equal: only the first may be continued
     length = 1
     while length < max_length:
+        # Score every continuation of every beam.
         logits = state.next_logits(ids_bKL[:, :, length - 1].flatten()).float()
         vocabulary = logits.shape[-1]
-        scores = constraint.forbid(logits.log_softmax(-1))
+        scores = constraint.mask_scores(logits.log_softmax(-1))
         candidates = scores.view(-1, beams, vocabulary) + sums_bK[:, :, None]
         best_b2K, index_b2K = candidates.flatten(1).topk(2 * beams, dim=1)
         beam_b2K, token_b2K = index_b2K // vocabulary, index_b2K % vocabulary
         ends_b2K = token_b2K == backbone.eos_token_id
 
+        # Store the answers that end here.
         ending_bK = torch.where(ends_b2K, best_b2K / length, -torch.inf)[:, :beams]
         source = beam_b2K[:, :beams, None].expand(-1, -1, max_length)
         finished.add(open_rows, ending_bK, ids_bKL.gather(1, source), length)
 
-        # A stable sort moves the unfinished candidates to the front, best first.
+        # Continue the K best unfinished candidates; the stable sort keeps them best first.
         unfinished_bK = ends_b2K.int().sort(dim=1, stable=True).indices[:, :beams]
         sums_bK = best_b2K.gather(1, unfinished_bK)
         beam_bK = beam_b2K.gather(1, unfinished_bK)
         ids_bKL = ids_bKL.gather(1, beam_bK[:, :, None].expand(-1, -1, max_length))
         ids_bKL[:, :, length] = token_b2K.gather(1, unfinished_bK)
 
+        # Drop examples whose finished answers no beam can beat.
         worst_kept_b = finished.scores_BK[open_rows].min(dim=1).values
         open_b = torch.nonzero(worst_kept_b < best_b2K[:, 0] / length)[:, 0]
         length += 1
@@ -189,7 +194,7 @@ def beam_search(
         else:
             state.reorder(rows_bK)
         open_rows, ids_bKL, sums_bK = open_rows[open_b], ids_bKL[open_b], sums_bK[open_b]
-    if len(open_rows):
+    if len(open_rows):  # cut off at the maximum length
         finished.add(open_rows, sums_bK / length, ids_bKL, length)
     return _best(finished, backbone.eos_token_id, max_length)
 

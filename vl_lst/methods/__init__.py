@@ -2,6 +2,8 @@
 
 A method defines what is added to the frozen backbone and what trains. `get_method("lst")` imports
 `lst.py`, so there is no list of methods to edit.
+
+T prompt tokens, L answer tokens.
 """
 
 import importlib
@@ -25,7 +27,7 @@ class Method(ABC):
     """Interface of a transfer method."""
 
     options: type[BaseModel]
-    """Options of the method, which a recipe has under `method.options`."""
+    """Options of the method, set under `method.options` in a recipe."""
 
     @abstractmethod
     def attach(
@@ -47,16 +49,17 @@ class Method(ABC):
             heads: Settings of one head per task name.
         """
 
-    # Not abstract: most methods keep the initial weights of `attach`.
+    # Optional, hence not abstract.
     def initialise(  # noqa: B027
         self,
         model: VisionLanguageModel[Any],
         options: BaseModel,
         samples: Iterable[tuple[Tensor, Tensor]],
     ) -> None:
-        """Set better initial weights than those of `attach`, if the method has any.
+        """Compute initial weights that need the pretrained weights or training examples.
 
-        Called once, before the first step of a run, in the main process.
+        Called once, before the first step of a run, in the first process. By default, the weights
+        that `attach` has set stay.
 
         Args:
             model: Output of `attach`, on the training device.
@@ -67,7 +70,7 @@ class Method(ABC):
 
     @abstractmethod
     def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
-        """Return exactly the parameters that train, by name; a checkpoint holds only these."""
+        """Return exactly the parameters that train, by name; checkpoints contain only these."""
 
 
 def method_names() -> list[str]:

@@ -37,15 +37,15 @@ Options = TypeVar("Options", bound=JointOptions)
 
 
 class JointMethod(Method, Generic[Options]):
-    """Method whose backbone's encoder reads image tokens and whose backbone trains in part."""
+    """Method that backpropagates through a backbone that reads image tokens."""
 
     options: type[BaseModel] = JointOptions
 
     def insert(self, model: JointModel, options: Options) -> None:
-        """Insert what the method adds; by default, nothing.
+        """Insert the method's modules; by default, none.
 
-        Runs again whenever a run is loaded: whatever it computes from frozen weights must come out
-        the same each time.
+        Called again whenever a run is loaded: what it computes from frozen weights must be the
+        same each time.
 
         Args:
             model: Backbone with a visual embedding and heads.
@@ -64,7 +64,7 @@ class JointMethod(Method, Generic[Options]):
         visual: VisualConfig,
         heads: Mapping[str, HeadConfig],
     ) -> JointModel:
-        """Build a model whose encoder reads image tokens, and insert what the method adds."""
+        """Build a model whose encoder reads image tokens, and insert the method's modules."""
         settings = cast(Options, options)
         joint = JointBackbone(backbone.model, dropout=settings.dropout)
         model = JointModel(joint, visual=visual, head=heads)

@@ -18,7 +18,7 @@ Options = TypeVar("Options", bound=JointOptions)
 
 
 class PeftMethod(JointMethod[Options]):
-    """Method in which `peft` wraps layers; what it adds to them trains."""
+    """Method in which `peft` wraps layers and the parameters that it adds train."""
 
     def tuned(self, model: JointModel) -> Iterator[nn.Parameter]:
         """Yield the parameters that `peft` added."""
@@ -36,7 +36,7 @@ def attention_projections(model: JointModel, *names: str) -> list[str]:
 
 
 def inject(model: JointModel, config: PeftConfig) -> None:
-    """Wrap the layers that `config` names with `peft`; what it adds is float32."""
+    """Wrap the layers that `config` names with `peft`; the added parameters are float32."""
     inject_adapter_in_model(config, model.backbone.model)
     for parameter in _added(model):
         parameter.data = parameter.data.to(torch.float32)

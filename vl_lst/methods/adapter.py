@@ -1,6 +1,6 @@
 """Adapters (Houlsby et al. 2019, arXiv 1902.00751): a bottleneck after every sublayer.
 
-As in the paper's code, it comes before the sublayer's dropout and residual and has no norm.
+As in the LST paper's code, it comes before the sublayer's dropout and residual and has no norm.
 """
 
 from collections.abc import Iterator

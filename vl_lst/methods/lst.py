@@ -67,7 +67,7 @@ class LadderOptions(LadderSettings):
 
 
 class LadderSideTuning(Method):
-    """Side network beside an unchanged backbone; the side network trains."""
+    """Trainable side network beside an unchanged backbone."""
 
     options: type[BaseModel] = LadderOptions
 
@@ -91,7 +91,7 @@ class LadderSideTuning(Method):
         )
 
     def build_rungs(self, sizes: StackSizes, options: LadderSettings) -> tuple[Rungs, Gates]:
-        """Build the rungs and gates of one stack; a variant of the ladder returns its own."""
+        """Build the rungs and gates of one stack; variants of the ladder override this."""
         return build_rungs(sizes, options)
 
     def initialise(
@@ -100,7 +100,7 @@ class LadderSideTuning(Method):
         options: BaseModel,
         samples: Iterable[tuple[Tensor, Tensor]],
     ) -> None:
-        """Derive initial weights from the backbone, if the options say so."""
+        """Derive initial weights from the backbone, unless `initialisation` is `random`."""
         assert isinstance(options, LadderOptions)
         assert isinstance(model, LadderModel)
         kind, reduction = options.initialisation, options.reduction

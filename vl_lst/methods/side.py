@@ -1,6 +1,10 @@
 """Side-tuning: the ladder's side network without rungs, to measure what the rungs contribute.
 
-All it reads of the backbone is the embedding and, to generate, the output layer.
+It reads only the backbone's embedding and, to generate, the output layer.
+
+U unique prompts, P unique (prompt, answer) pairs, N either of these, B examples, T text tokens,
+L answer tokens, Q tokens of the side network, K layers, X rung width, D backbone width, R side
+width.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +26,7 @@ __all__ = ["METHOD", "SideTuning"]
 
 
 class _EmbeddingBackbone(FrozenBackbone):
-    """Backbone that only embeds its input; no block runs, since nothing reads their states."""
+    """Backbone that only embeds its input; no block runs, since nothing reads block states."""
 
     @torch.no_grad()
     def encode(self, ids_UT: Tensor, layers: Sequence[int]) -> EncoderTaps:
@@ -83,7 +87,7 @@ class SideTuning(LadderSideTuning):
         return LadderModel(
             _EmbeddingBackbone(backbone.model),
             visual=visual,
-            # Without rungs, the embeddings need no common scale with them.
+            # Nothing is normalised: without rungs, the embeddings need no common scale with them.
             ladder=LadderConfig(**options.model_dump(), rungs="linear"),
             head=heads,
             build_rungs=partial(self.build_rungs, options=options),

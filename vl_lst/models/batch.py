@@ -1,7 +1,7 @@
-"""Input of a model: a batch in which equal texts are stored, and computed, once.
+"""Input of a model: a batch in which equal texts are stored and computed once.
 
-B examples, U unique prompts, P unique (prompt, answer) pairs, I images, N feature vectors, M of
-them after pooling, F channels, T text tokens, L answer tokens, A answers.
+B examples, U unique prompts, P unique (prompt, answer) pairs, I images, N feature vectors,
+F channels, T text tokens, L answer tokens, A answers, X any number of columns.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from vl_lst.errors import ModelError
 __all__ = ["DEFAULT_TASK", "Batch", "unique_rows"]
 
 DEFAULT_TASK = "task"
-# Field -> number of dimensions, and whether its numbers are floating-point numbers.
+# Number of dimensions of each field, and whether its numbers are floating-point numbers.
 TENSORS = {
     "features_BINF": (4, True),
     "prompt_ids_UT": (2, False),
@@ -37,11 +37,11 @@ class Batch:
 
     Args:
         features_BINF: Image features as stored.
-        prompt_ids_UT: Token ids of the distinct prompts, padded.
+        prompt_ids_UT: Token ids of the unique prompts, padded.
         prompt_index_B: Index of each example's prompt.
         labels_BL: Token ids of the answers, padded with `IGNORED` (-100); needed to train a
             generation head.
-        pair_rows_P: Index of one example for each distinct (prompt, answer) pair; `None` if every
+        pair_rows_P: Index of one example for each unique (prompt, answer) pair; `None` if every
             example is a pair of its own.
         pair_index_B: Index of each example's pair; given together with `pair_rows_P`.
         weights_B: Weight of each example's loss.
@@ -101,7 +101,7 @@ class Batch:
         return self._map(Tensor.pin_memory)
 
     def unshare(self) -> "Batch":
-        """Return the same examples with a prompt and a pair per example, even if equal."""
+        """Return the same examples without sharing: one prompt and one pair per example."""
         rows = torch.arange(len(self), device=self.prompt_index_B.device)
         return replace(
             self,
@@ -121,14 +121,14 @@ class Batch:
 
 
 def unique_rows(rows_BX: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the distinct rows of a matrix.
+    """Find the unique rows of a matrix.
 
     Args:
-        rows_BX: Integers.
+        rows_BX: Matrix of integers.
 
     Returns:
-        The index of the first occurrence of each distinct row [U], in order of appearance, and for
-        every row its index among the distinct ones [B].
+        The index of the first occurrence of each unique row [U], in order of appearance, and the
+        index of every row among the unique ones [B].
     """
     position: dict[tuple[int, ...], int] = {}
     first: list[int] = []

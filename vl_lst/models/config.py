@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from feature_extraction.spec import grid_side
-from vl_lst.checks import require_number, require_whole
+from vl_lst.checks import require_integer, require_number
 from vl_lst.errors import ModelError
 
 __all__ = ["HeadConfig", "LadderConfig", "LadderSettings", "SideSettings", "VisualConfig"]
@@ -51,9 +51,9 @@ class VisualConfig:
 
     def __post_init__(self) -> None:
         for name in ("channels", "tokens", "grids", "max_images"):
-            require_whole(f"{name} of a VisualConfig", getattr(self, name), minimum=1)
+            require_integer(f"{name} of a VisualConfig", getattr(self, name), minimum=1)
         if self.pooled_grid is not None:
-            require_whole("pooled_grid of a VisualConfig", self.pooled_grid, minimum=1)
+            require_integer("pooled_grid of a VisualConfig", self.pooled_grid, minimum=1)
         require_number(
             "image_order_std of a VisualConfig", self.image_order_std, minimum=0, below=inf
         )

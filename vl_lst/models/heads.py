@@ -1,6 +1,6 @@
 """Heads of a decoder.
 
-B batch, R width of the decoder states, A answers.
+B examples, R width of the decoder states, A answers.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""Backbone that reads text and image together, which the ladder's rivals train.
+"""Model whose backbone reads text and image together, for all methods that change the backbone.
 
-B examples, T text tokens, V image tokens, P prefix tokens, S = P + T + V, L answer tokens,
-D backbone width.
+B examples, U unique prompts, T text tokens, V image tokens, P prefix tokens, S = P + T + V,
+L answer tokens, H attention heads, D backbone width; R, the width of decoder states, is D.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,11 +18,11 @@ from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel
 
-__all__ = ["EncodedPairs", "JointBackbone", "JointDecoding", "JointModel"]
+__all__ = ["JointBackbone", "JointDecoding", "JointEncoding", "JointModel"]
 
 
 class JointBackbone(Backbone):
-    """A stock Hugging Face T5 with gradients.
+    """Backbone with gradients, whose encoder reads text and image tokens.
 
     Args:
         model: See `Backbone`.
@@ -99,8 +99,8 @@ def _positions_among_first(encoder: Any, text: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedPairs:
-    """Encoder states of prompts with their images.
+class JointEncoding:
+    """Encoder states of examples: prompts with their images.
 
     Args:
         states_BSD: States, text first.
@@ -112,14 +112,14 @@ class EncodedPairs:
 
 
 class JointDecoding(DecodingState):
-    """Cache of the decoder and the encoder states to which it attends.
+    """Decoder cache, and the encoder states to which the decoder attends.
 
     Args:
         model: Model that generates.
         encoded: Encoder states, one row per answer.
     """
 
-    def __init__(self, model: "JointModel", encoded: EncodedPairs) -> None:
+    def __init__(self, model: "JointModel", encoded: JointEncoding) -> None:
         self._model = model
         self._encoded = encoded
         self._cache = BackboneCache()
@@ -131,7 +131,7 @@ class JointDecoding(DecodingState):
         return self._model.logits(states_B1D)[:, 0]
 
     def select(self, rows: Tensor) -> None:
-        self._encoded = EncodedPairs(
+        self._encoded = JointEncoding(
             self._encoded.states_BSD.index_select(0, rows),
             self._encoded.mask_BS.index_select(0, rows),
         )
@@ -141,7 +141,7 @@ class JointDecoding(DecodingState):
         self._cache.reorder(rows)
 
 
-class JointModel(VisionLanguageModel[EncodedPairs]):
+class JointModel(VisionLanguageModel[JointEncoding]):
     """Model whose backbone's encoder reads image tokens after the text (VL-T5).
 
     The encoder states of a prompt depend on the image, so equal prompts share no computation.
@@ -164,10 +164,10 @@ class JointModel(VisionLanguageModel[EncodedPairs]):
     ) -> None:
         super().__init__(backbone, visual=visual)
         self.prefix: nn.Module | None = None
-        """Module without inputs whose output [P, D] is put before every prompt."""
+        """Module without inputs whose output [P, D] is prepended to every prompt."""
         self.add_heads(head, width=backbone.width)
 
-    def encode(self, batch: Batch) -> EncodedPairs:
+    def encode(self, batch: Batch) -> JointEncoding:
         """Run the encoder on prefix, text and image."""
         ids_UT, index_B = batch.prompt_ids_UT, batch.prompt_index_B
         text_BTD = self.backbone.embed(ids_UT).index_select(0, index_B)
@@ -183,11 +183,11 @@ class JointModel(VisionLanguageModel[EncodedPairs]):
             mask_BS := nn.functional.pad(mask_BT, (0, image_BVD.shape[1]), value=True),
             text=text_BTD.shape[1],
         )
-        return EncodedPairs(states_BSD, mask_BS)
+        return JointEncoding(states_BSD, mask_BS)
 
     def decode(
         self,
-        encoded: EncodedPairs,
+        encoded: JointEncoding,
         decoder_ids_BL: Tensor,
         pair_rows_P: Tensor | None = None,
         pair_index_B: Tensor | None = None,
@@ -195,13 +195,13 @@ class JointModel(VisionLanguageModel[EncodedPairs]):
         """Return the decoder states [B, L, D] for given answers; the pair arguments are unused."""
         return self.backbone.decode(decoder_ids_BL, encoded.states_BSD, encoded.mask_BS)
 
-    def start_states(self, encoded: EncodedPairs) -> Tensor:
+    def start_states(self, encoded: JointEncoding) -> Tensor:
         """Return the decoder states [B, D] at the start token."""
         rows, start = len(encoded.mask_BS), self.backbone.start_token_id
         return self.decode(encoded, torch.full((rows, 1), start, device=self.device))[:, 0]
 
-    def start_decoding(self, encoded: EncodedPairs, capacity: int) -> JointDecoding:
-        """Start with an empty cache, which grows without limit."""
+    def start_decoding(self, encoded: JointEncoding, capacity: int) -> JointDecoding:
+        """Return a state with an empty cache, which grows without limit."""
         return JointDecoding(self, encoded)
 
     def vocabulary_states(self, states_BLR: Tensor) -> Tensor:

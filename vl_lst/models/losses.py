@@ -1,6 +1,6 @@
 """Losses over the vocabulary and over answer lists.
 
-N tokens, V vocabulary, D width, B batch, A answers.
+B examples, L answer tokens, N tokens, n of them at a time, V vocabulary, D width, A answers.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from vl_lst.backbones.backbone import IGNORED
 
 __all__ = ["answer_loss", "average_token_losses", "vocabulary_losses"]
 
-LOGITS_BYTES_AT_ONCE = 64 * 2**20
+MAX_LOGITS_BYTES = 64 * 2**20
 
 
 class _VocabularyLosses(torch.autograd.Function):
@@ -88,7 +88,7 @@ def vocabulary_losses(
 
 
 def _tokens_at_once(weight_VD: Tensor) -> int:
-    return max(1, LOGITS_BYTES_AT_ONCE // (4 * weight_VD.shape[0]))
+    return max(1, MAX_LOGITS_BYTES // (4 * weight_VD.shape[0]))
 
 
 def _cross_entropy(

@@ -132,7 +132,7 @@ def _block_pieces(block: SideBlock, ours: str, theirs: str) -> Iterator[Referenc
             f"{ours}.cross_attention_norm.weight", None, f"{theirs}.1.layer_norm.weight"
         )
     feed_forward = f"{theirs}.{last}.DenseReluDense"
-    if block.feed_forward.gated:
+    if block.feed_forward.is_gated:
         yield from _fused(
             f"{ours}.feed_forward.wi", feed_forward, ("wi_0", "wi_1"), block.feed_forward.wi
         )

@@ -1,7 +1,7 @@
 """Base class of all models: text and images in, answers out.
 
 B examples, P unique (prompt, answer) pairs, L answer tokens, R width of a decoder state, D backbone
-width, V vocabulary, A answers.
+width, V vocabulary, N = B * L, A answers.
 """
 
 from abc import ABC, abstractmethod

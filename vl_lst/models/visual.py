@@ -1,7 +1,7 @@
 """VL-T5's visual embedding: image features as tokens of the backbone's width.
 
-B batch, I images, N stored tokens, M pooled tokens, V = I*M image tokens, F feature channels,
-D backbone width.
+B examples, I images, N stored tokens, M pooled tokens, V = I * M image tokens, F feature channels,
+X grids of all images, g and p sides of a stored and a pooled grid, D backbone width.
 """
 
 import torch

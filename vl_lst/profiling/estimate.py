@@ -1,4 +1,4 @@
-"""Models without data: built and run in seconds, whatever their size, to count their bytes."""
+"""Models of fake tensors: built and run in seconds, whatever their size, to count their bytes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ __all__ = ["DatalessMode"]
 
 
 class _AllNonzero(TorchDispatchMode):
-    """Let `nonzero` return every index: in a batch without padding, every label has a loss."""
+    """Make `nonzero` return every index: in a batch without padding, every label has a loss."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -29,10 +29,10 @@ class _AllNonzero(TorchDispatchMode):
 
 
 class DatalessMode:
-    """Context in which tensors have a shape, a type and their own storage, but no data.
+    """Contexts of fake tensors, which have a shape, a dtype and their own storage, but no data.
 
-    Models are built on the meta device and then made to look like CPU models: each operation picks
-    its CPU kernel, so autograd saves what it would save there.
+    Models are built on the meta device and then converted to fake CPU tensors: each operation
+    selects its CPU kernel, so autograd saves what it would save on the CPU.
     """
 
     def __init__(self) -> None:
@@ -80,9 +80,9 @@ class DatalessMode:
 def _drop_padding_masks(
     _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Pass no padding mask to a Hugging Face model.
+    """Remove padding masks from the arguments of a Hugging Face model.
 
-    It drops a mask without padding itself, but only if it can read the mask's values.
+    The model itself drops a mask without padding, but only if it can read the mask's values.
     """
     return args, {
         name: None if name.endswith("attention_mask") else value for name, value in kwargs.items()

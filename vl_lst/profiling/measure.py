@@ -13,20 +13,25 @@ from transformers import T5ForConditionalGeneration
 
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.backbones.loading import DTYPES, load_backbone
-from vl_lst.backbones.quantization import BackbonePrecision, bytes_to_save, model_bytes, quantise
+from vl_lst.backbones.quantization import (
+    BackbonePrecision,
+    bytes_freed_by_quantisation,
+    model_bytes,
+    quantise,
+)
 from vl_lst.choices import ArithmeticPrecision
-from vl_lst.devices import arithmetic
+from vl_lst.devices import autocast
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig
 from vl_lst.profiling.estimate import DatalessMode
-from vl_lst.profiling.shapes import backbone_config, random_backbone
 from vl_lst.profiling.steps import (
     LOSS_AVERAGE,
     MeasuredSteps,
     StepSeconds,
     measure_steps,
 )
+from vl_lst.profiling.t5_models import backbone_config, random_backbone
 from vl_lst.profiling.workload import Workload
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes.building import attach_method
@@ -34,7 +39,7 @@ from vl_lst.recipes.schema import OptimizerSection
 from vl_lst.training.optimizer import build_optimizer, optimizer_bytes
 from vl_lst.training.saved_bytes import TOTAL, saved_bytes_by_part
 
-__all__ = ["Contender", "MethodProfile", "ProfileSettings", "profile_methods"]
+__all__ = ["ComparedMethod", "MethodProfile", "ProfileSettings", "profile_methods"]
 
 # Number of rounds in which the methods take turns, so that other load on the machine affects all.
 ROUNDS = 2
@@ -42,17 +47,17 @@ SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
-    """A method to measure, and its options.
+class ComparedMethod:
+    """A method to measure, with its options.
 
     Args:
-        method: Name of the method.
-        options: Options of the method; the others have their defaults.
+        name: Name of the method.
+        options: Options of the method; those not given have their defaults.
         recipe: Source of the options, for the report: a recipe file, or the name of a bundled
             recipe; `None` without a recipe.
     """
 
-    method: str
+    name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     recipe: str | None = None
 
@@ -62,18 +67,18 @@ class Contender:
         Raises:
             RecipeError: There is no such method, or an option is not valid.
         """
-        kind = get_method(self.method).options
+        kind = get_method(self.name).options
         try:
             return kind.model_validate(dict(self.options)).model_dump(mode="json")
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             reason = first["msg"].removeprefix("Value error, ")
             if not first["loc"]:  # options that contradict each other
-                raise RecipeError(f"{self.method}: {reason}") from None
-            name = ".".join(map(str, first["loc"]))
+                raise RecipeError(f"{self.name}: {reason}") from None
+            option = ".".join(map(str, first["loc"]))
             raise RecipeError(
-                f"{self.method}.{name}: found {first['input']!r:.80}; {reason}. The method "
-                f"{self.method} has the options {', '.join(kind.model_fields)}"
+                f"{self.name}.{option}: found {first['input']!r:.80}; {reason}. The method "
+                f"{self.name} has the options {', '.join(kind.model_fields)}"
             ) from None
 
 
@@ -82,7 +87,7 @@ class ProfileSettings:
     """Settings of a profile.
 
     Args:
-        backbone: Name of the backbone; see `vl_lst.profiling.shapes.backbone_config`.
+        backbone: Name of the backbone; see `vl_lst.profiling.t5_models.backbone_config`.
         random_weights: Whether to initialise the backbone at random instead of loading it.
         vocabulary: Vocabulary size of a random backbone; `None` takes the published one.
         backbone_precision: Precision of the backbone's weights.
@@ -113,7 +118,7 @@ class MethodProfile:
     Args:
         method: Name of the method.
         options: All options of the method.
-        recipe: Source of the options; see `Contender.recipe`.
+        recipe: Source of the options; see `ComparedMethod.recipe`.
         trainable: Number of trainable parameters.
         total: Number of parameters, with the backbone; shared parameters count once.
         parameter_bytes: Size of all parameters and buffers; shared storages count once.
@@ -153,12 +158,12 @@ class MethodProfile:
 
 
 def profile_methods(
-    contenders: Sequence[Contender], settings: ProfileSettings, report: ProgressReport = silent
+    methods: Sequence[ComparedMethod], settings: ProfileSettings, report: ProgressReport = silent
 ) -> list[MethodProfile]:
     """Measure methods on the same backbone, batch and device, one model at a time.
 
     Args:
-        contenders: Methods to measure, in the order of the result.
+        methods: Methods to measure, in the order of the result.
         settings: Settings of the profile.
         report: Progress callback.
 
@@ -166,9 +171,9 @@ def profile_methods(
         RecipeError: A method or an option does not exist.
         ModelError: The backbone cannot be loaded, or does not fit a method or the batch.
     """
-    for contender in contenders:
-        contender.resolved()
-    return _Profiler(settings).run(contenders, report)
+    for method in methods:
+        method.resolved()
+    return _Profiler(settings).run(methods, report)
 
 
 class _Profiler:
@@ -186,18 +191,18 @@ class _Profiler:
         with self._running():
             self._batch = settings.workload.batch(config.vocab_size).to(settings.device)
 
-    def run(self, contenders: Sequence[Contender], report: ProgressReport) -> list[MethodProfile]:
+    def run(self, methods: Sequence[ComparedMethod], report: ProgressReport) -> list[MethodProfile]:
         steps = 0 if self._settings.estimate else self._settings.steps
         rounds = max(1, min(ROUNDS, steps))
-        done, turns = 0, len(contenders) * rounds
+        done, turns = 0, len(methods) * rounds
         profiles: list[MethodProfile] = []
-        seconds: list[list[StepSeconds]] = [[] for _ in contenders]
+        seconds: list[list[StepSeconds]] = [[] for _ in methods]
         for turn in range(rounds):
-            for place, contender in enumerate(contenders):
-                report(done, turns, contender.method)
-                model, trainable = self._build(contender)
+            for place, method in enumerate(methods):
+                report(done, turns, method.name)
+                model, trainable = self._build(method)
                 if turn == 0:
-                    profiles.append(self._count(contender, model, trainable))
+                    profiles.append(self._count(method, model, trainable))
                 if steps:
                     num_steps = steps // rounds + (turn < steps % rounds)
                     measured = self._measure_steps(model, trainable, num_steps)
@@ -228,15 +233,15 @@ class _Profiler:
     def _config(self) -> Any:
         return backbone_config(self._settings.backbone, vocabulary=self._settings.vocabulary)
 
-    def _build(self, contender: Contender) -> tuple[Any, dict[str, nn.Parameter]]:
+    def _build(self, method: ComparedMethod) -> tuple[Any, dict[str, nn.Parameter]]:
         precision = self._settings.backbone_precision
         dataless, pristine = self._dataless, self._backbone
         with dataless.building() if dataless else nullcontext():
             own = self._load_backbone() if pristine is None else copy.deepcopy(pristine)
             torch.manual_seed(SEED)
             model, trainable = attach_method(
-                contender.method,
-                contender.options,
+                method.name,
+                method.options,
                 FrozenBackbone(own),
                 visual=self._visual,
                 heads={self._batch.task: HeadConfig(kind="generate")},
@@ -254,15 +259,15 @@ class _Profiler:
         return self._dataless.running() if self._dataless else nullcontext()
 
     def _count(
-        self, contender: Contender, model: Any, trainable: Mapping[str, nn.Parameter]
+        self, method: ComparedMethod, model: Any, trainable: Mapping[str, nn.Parameter]
     ) -> MethodProfile:
         settings = self._settings
-        with self._running(), arithmetic(settings.precision, settings.device):
+        with self._running(), autocast(settings.precision, settings.device):
             saved = saved_bytes_by_part(model, self._batch, LOSS_AVERAGE)
         return MethodProfile(
-            method=contender.method,
-            options=contender.resolved(),
-            recipe=contender.recipe,
+            method=method.name,
+            options=method.resolved(),
+            recipe=method.recipe,
             trainable=sum(parameter.numel() for parameter in trainable.values()),
             total=sum(parameter.numel() for parameter in model.parameters()),
             parameter_bytes=self._parameter_bytes(model),
@@ -274,7 +279,7 @@ class _Profiler:
         held = model_bytes(model)
         precision = self._settings.backbone_precision
         if self._settings.estimate and precision in ("int8", "nf4"):
-            held -= bytes_to_save(model.backbone.model, precision)
+            held -= bytes_freed_by_quantisation(model.backbone.model, precision)
         return held
 
     def _optimizer_bytes(self, model: nn.Module, trainable: Mapping[str, nn.Parameter]) -> int:

@@ -86,10 +86,10 @@ def _draw(
     """Draw everything except the labels; return the coordinates of each method."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    peaks = all(profile.peak_allocated is not None for profile in profiles)
+    has_peaks = all(profile.peak_allocated is not None for profile in profiles)
     shares = [profile.trainable_percent for profile in profiles]
     heights = [
-        ((profile.peak_allocated if peaks else None) or profile.training_bytes) / 2**30
+        ((profile.peak_allocated if has_peaks else None) or profile.training_bytes) / 2**30
         for profile in profiles
     ]
     colors = [ACCENT if profile.method == LADDER else MUTED for profile in profiles]
@@ -104,7 +104,7 @@ def _draw(
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=MUTED)
     axes.set_xlabel("trainable parameters, % of all", color=INK)
-    memory = "peak memory" if peaks else "weights, gradients, Adam states, saved for backward"
+    memory = "peak memory" if has_peaks else "weights, gradients, Adam states, saved for backward"
     axes.set_ylabel(f"{memory}, GiB", color=INK)
     precision = f"backbone {settings.backbone_precision}, arithmetic {settings.precision}"
     how = "estimated" if settings.estimate else f"measured on {settings.device.type}"

@@ -16,7 +16,7 @@ from vl_lst.profiling.measure import MethodProfile, ProfileSettings
 from vl_lst.training.resources import WARM_UP_STEPS
 from vl_lst.training.saved_bytes import TOTAL, UNATTRIBUTED
 
-__all__ = ["bytes_table", "document", "parts_tables", "seconds_table", "settings_lines"]
+__all__ = ["bytes_table", "parts_tables", "profile_document", "seconds_table", "settings_lines"]
 
 DEFINITION = {
     "options": "all options of the method: those of the recipe that `vl-lst train` uses for this "
@@ -47,7 +47,9 @@ TERMINAL_WIDTH = 80
 PACKAGES = ("vl-lst", "torch", "transformers", "peft", "torchao")
 
 
-def document(profiles: Sequence[MethodProfile], settings: ProfileSettings) -> dict[str, Any]:
+def profile_document(
+    profiles: Sequence[MethodProfile], settings: ProfileSettings
+) -> dict[str, Any]:
     """Return a profile, its settings and definitions as a JSON document.
 
     Args:
@@ -90,7 +92,7 @@ def bytes_table(profiles: Sequence[MethodProfile], settings: ProfileSettings) ->
     """
     how = "estimated for" if settings.estimate else f"measured on {settings.device.type},"
     rows = settings.workload.batch_size
-    peaks = any(profile.peak_allocated is not None for profile in profiles)
+    has_peaks = any(profile.peak_allocated is not None for profile in profiles)
     numbers = (
         "trainable",
         "%",
@@ -99,7 +101,7 @@ def bytes_table(profiles: Sequence[MethodProfile], settings: ProfileSettings) ->
         "Adam",
         "saved",
         "sum",
-        *["peak"][: int(peaks)],
+        *["peak"][: int(has_peaks)],
     )
     title = f"{settings.backbone} in {settings.backbone_precision}, {how} batch {rows}; MiB"
     table = _table(title, "method", numbers)
@@ -114,7 +116,7 @@ def bytes_table(profiles: Sequence[MethodProfile], settings: ProfileSettings) ->
             _mebibytes(profile.saved_bytes[TOTAL]),
             _mebibytes(profile.training_bytes),
         ]
-        table.add_row(*cells, *([_mebibytes(profile.peak_allocated)] if peaks else []))
+        table.add_row(*cells, *([_mebibytes(profile.peak_allocated)] if has_peaks else []))
     return table
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vl_lst.choices import ArithmeticPrecision
-from vl_lst.devices import arithmetic
+from vl_lst.devices import autocast
 from vl_lst.models.batch import Batch
 from vl_lst.recipes.schema import OptimizerSection
 from vl_lst.training.optimizer import build_optimizer, optimizer_bytes
@@ -89,7 +89,7 @@ def measure_steps(
     peak, seconds = PeakMemory(device), []
     for _ in range(WARM_UP_STEPS + steps):
         started = _now(device)
-        with arithmetic(precision, device):
+        with autocast(precision, device):
             loss = model(batch, LOSS_AVERAGE)
         forward = _now(device)
         loss.backward()

@@ -32,14 +32,14 @@ class BuiltModel:
     Args:
         model: Model in which all parameters but `trainable` are frozen.
         trainable: Trainable parameters by name; a checkpoint contains exactly these.
-        texts: Tokenizer of the backbone.
+        tokenizer: Tokenizer of the backbone.
         fingerprint: SHA-256 of the backbone's weights before quantisation.
         precision: Precision of the backbone.
     """
 
     model: VisionLanguageModel[Any]
     trainable: dict[str, nn.Parameter]
-    texts: CachingTokenizer
+    tokenizer: CachingTokenizer
     fingerprint: str
     precision: BackbonePrecision
 

@@ -12,7 +12,7 @@ from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.metrics import MetricsLog
 from vl_lst.runs.predictions import write_example_scores
 from vl_lst.runs.state import Best, Counters
-from vl_lst.training.validation import Validated, mean_percent, percent
+from vl_lst.training.validation import ValidationResult, mean_percent, percent
 
 __all__ = ["BestCheckpoints"]
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestCheckpoints:
-    """Keeps the best checkpoint so far and, if several tasks train, the best one per task.
+    """Best checkpoint so far and, if several tasks train, the best one per task.
 
     Only the first process uses it.
 
@@ -41,35 +41,35 @@ class BestCheckpoints:
     counters: Counters
     on_best: Callable[[], None]
 
-    def update(self, validated: Mapping[str, Validated], metrics: MetricsLog) -> None:
-        """Write the scores of an evaluation, and the checkpoints that it makes the best ones.
+    def update(self, results: Mapping[str, ValidationResult], metrics: MetricsLog) -> None:
+        """Write the scores of a validation, and the checkpoints that it makes the best.
 
         Args:
-            validated: Scores and predictions of each task.
+            results: Scores and predictions of each task.
             metrics: Open metrics file.
         """
         counters = self.counters
-        for name, result in validated.items():
+        for name, result in results.items():
             self._write_scores(name, result, metrics)
             score = percent(self.data[name].examples.task, result.score)
             latest = Best(score=score, step=counters.step)
-            if len(validated) > 1 and _is_better(latest, counters.best_of_task.get(name)):
+            if len(results) > 1 and _is_better(latest, counters.best_of_task.get(name)):
                 counters.best_of_task[name] = latest
                 self._save(f"best-{name}", {name: result})
-        latest = Best(score=mean_percent(self.data, validated), step=counters.step)
-        if len(validated) > 1:
+        latest = Best(score=mean_percent(self.data, results), step=counters.step)
+        if len(results) > 1:
             metrics.write(counters.step, {"mean_percent": latest.score})
         if _is_better(latest, counters.best):
             counters.best = latest
             counters.best_metrics = {
-                name: dict(result.score.metrics) for name, result in validated.items()
+                name: dict(result.score.metrics) for name, result in results.items()
             }
-            counters.protocols = {name: each.score.protocol for name, each in validated.items()}
-            self._save("best", validated)
-            self._save_predictions(validated)
+            counters.protocols = {name: each.score.protocol for name, each in results.items()}
+            self._save("best", results)
+            self._save_predictions(results)
             self.on_best()
 
-    def _write_scores(self, name: str, result: Validated, metrics: MetricsLog) -> None:
+    def _write_scores(self, name: str, result: ValidationResult, metrics: MetricsLog) -> None:
         step, values = self.counters.step, result.score.metrics
         split = self.recipe.data.validation_split[name]
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
@@ -77,15 +77,15 @@ class BestCheckpoints:
         metric = self.data[name].examples.task.primary_metric
         log.info("step %d: %s %s %s %.4g", step, name, split, metric, values[metric])
 
-    def _save(self, name: str, validated: Mapping[str, Validated]) -> None:
-        metrics = {task: dict(result.score.metrics) for task, result in validated.items()}
+    def _save(self, name: str, results: Mapping[str, ValidationResult]) -> None:
+        metrics = {task: dict(result.score.metrics) for task, result in results.items()}
         state = {"step": self.counters.step, "metrics": metrics}
         save_checkpoint(
             self.directory.checkpoint(name), Checkpoint({MODEL: self.built.trainable}, state)
         )
 
-    def _save_predictions(self, validated: Mapping[str, Validated]) -> None:
-        for name, result in validated.items():
+    def _save_predictions(self, results: Mapping[str, ValidationResult]) -> None:
+        for name, result in results.items():
             task = self.data[name].examples.task
             path = self.directory.predictions_file(task, self.recipe.data.validation_split[name])
             path.parent.mkdir(exist_ok=True)

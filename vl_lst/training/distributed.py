@@ -1,4 +1,4 @@
-"""Processes that train one model together: how they start and share it."""
+"""Processes that train one model together: start, shared model, and equal inputs."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -22,10 +22,17 @@ __all__ = [
 ]
 
 # Prefixes of the variables that accelerate reads.
-PREFIXES = ("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_", "MEGATRON_LM_", "FP8_", "FORK_LAUNCHED")
+ACCELERATE_PREFIXES = (
+    "ACCELERATE_",
+    "FSDP_",
+    "PARALLELISM_CONFIG_",
+    "MEGATRON_LM_",
+    "FP8_",
+    "FORK_LAUNCHED",
+)
 # Values that leave a setting off or at its default.
-NEUTRAL = frozenset({"", "0", "1", "no", "false", "none", "default"})
-TOPOLOGY = (
+DEFAULT_VALUES = frozenset({"", "0", "1", "no", "false", "none", "default"})
+TOPOLOGY_VARIABLES = (
     "WORLD_SIZE",
     "RANK",
     "LOCAL_RANK",
@@ -35,7 +42,7 @@ TOPOLOGY = (
     "MV2_COMM_WORLD_SIZE",
 )
 # Variables that do not change what is computed.
-HARMLESS = frozenset({"ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE"})
+HARMLESS_VARIABLES = frozenset({"ACCELERATE_CPU_AFFINITY", "ACCELERATE_DEBUG_MODE"})
 
 
 @contextmanager
@@ -52,7 +59,7 @@ def launch_environment(launch: Launch) -> Iterator[None]:
     hidden = {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(PREFIXES) or name in TOPOLOGY
+        if name.startswith(ACCELERATE_PREFIXES) or name in TOPOLOGY_VARIABLES
     }
     shown: dict[str, str] = {}
     if launch.num_processes > 1:
@@ -68,7 +75,7 @@ def launch_environment(launch: Launch) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in (*shown, *TOPOLOGY):
+        for name in (*shown, *TOPOLOGY_VARIABLES):
             os.environ.pop(name, None)
         os.environ.update(hidden)
 
@@ -84,7 +91,7 @@ def join_processes(
         has_unused_parameters: Whether a step may leave parameters without gradients.
 
     Raises:
-        LaunchError: The processes do not find each other, or there are more than CUDA devices.
+        LaunchError: The processes cannot connect, or there are more of them than CUDA devices.
         TrainingError: The calling program has set up accelerate with other settings.
     """
     if launch.num_processes > 1 and not torch.distributed.is_initialized():
@@ -156,11 +163,11 @@ def ignored_settings(environment: Mapping[str, str], device: torch.device) -> li
         environment: `os.environ`.
         device: Training device.
     """
-    granted = {"ACCELERATE_USE_CPU"} if device.type == "cpu" else set()
+    respected = {"ACCELERATE_USE_CPU"} if device.type == "cpu" else set()
     return sorted(
         f"{name}={value}"
         for name, value in environment.items()
-        if name.startswith(PREFIXES)
-        and name not in HARMLESS | granted
-        and value.strip().lower() not in NEUTRAL
+        if name.startswith(ACCELERATE_PREFIXES)
+        and name not in HARMLESS_VARIABLES | respected
+        and value.strip().lower() not in DEFAULT_VALUES
     )

@@ -1,4 +1,4 @@
-"""Failures of training: in all processes at once, and with a message that says what to do."""
+"""Training failures: raised in all processes, with a message that says what to do."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Initial weights that a method computes: once, on the training device, the same everywhere."""
+"""Initial weights that a method computes once, on the training device, for all processes."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""The last checkpoint of a run: everything that an exact resume needs."""
+"""The last checkpoint of a run, with everything that an exact resume needs."""
 
 import logging
 from collections.abc import Sequence

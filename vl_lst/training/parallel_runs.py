@@ -1,6 +1,6 @@
-"""Several runs at the same time, each in its own process with its share of the cores.
+"""Several runs trained at the same time, each in its own process with its share of the cores.
 
-A small model gains less from a second core than a second run does.
+For small models, a second run makes better use of a second core than a second thread does.
 """
 
 import multiprocessing

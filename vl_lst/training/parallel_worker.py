@@ -1,4 +1,4 @@
-"""The work of one process of `train_in_parallel`.
+"""Worker process of `train_in_parallel`.
 
 This module imports nothing slow: a process that is interrupted before `prepare_process` has run
 would print a traceback.

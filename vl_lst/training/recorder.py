@@ -1,4 +1,4 @@
-"""The record of a run, written however a session of training ends."""
+"""The record of a run, written however a training session ends."""
 
 import logging
 from collections.abc import Iterator
@@ -37,9 +37,9 @@ class RunRecorder:
         recipe: Settings of the run.
         directory: Run directory.
         accelerator: The processes; only the first one writes.
-        checkout: State of the code when the program started; `None` takes its state now.
-        card: What the model is built from. The session sets this and the following attributes as
-            soon as it has them.
+        checkout: State of the code when the program started. Default: its state now.
+        card: Model card of the run. The session sets this and the following attributes as soon as
+            they are known.
         built: The model.
         trainer: The trainer.
         answer_coverage: Percentage of training answers on each task's answer list.

@@ -1,4 +1,4 @@
-"""Memory in use and time spent in training, for progress lines and the record."""
+"""Memory and time of training, for progress lines and the record."""
 
 import gc
 import os

@@ -23,7 +23,7 @@ __all__ = [
     "saved_bytes_by_part",
 ]
 
-# Keys beside the names of the parts; records and profiles have them.
+# Keys in records and profiles, in addition to the names of the parts.
 TOTAL = "total"
 UNATTRIBUTED = "elsewhere"
 
@@ -38,7 +38,7 @@ def saved_bytes_by_part(model: nn.Module, batch: Batch, loss_average: str) -> di
     Args:
         model: Model of any transfer method.
         batch: Batch on the model's device.
-        loss_average: What the loss is averaged over, `examples` or `tokens`.
+        loss_average: Unit that the loss is averaged over, `examples` or `tokens`.
 
     Returns:
         Bytes by the name of the part (see `model_parts`), parts without any left out; `elsewhere`
@@ -81,9 +81,9 @@ def model_parts(model: nn.Module) -> dict[str, list[nn.Module]]:
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class _SavedTensor:
-    """A tensor that autograd holds, and the part that saved it.
+    """A tensor that autograd has saved, and the part of the model that saved it.
 
-    Autograd owns the only strong reference, so a weak one tells whether it still holds the tensor.
+    Autograd owns the only strong reference, so a weak one shows whether the tensor is still saved.
     """
 
     tensor: Tensor
@@ -110,7 +110,7 @@ def bytes_saved_for_backward(
     Returns:
         Bytes by part, `elsewhere` for what was saved outside all parts, and the `total`.
     """
-    # Storages are told apart by their objects, not by data addresses: tensors without data (see
+    # Storages are identified by their objects, not by data addresses: fake tensors (see
     # `vl_lst.profiling.estimate`) have no address.
     model_storages = [
         inner.untyped_storage()

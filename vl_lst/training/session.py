@@ -1,4 +1,8 @@
-"""A session of training: from a recipe and a folder to a finished run and its record."""
+"""A training session: from a recipe and a folder to a finished run and its record.
+
+`train` joins the processes and locks the folder, runs the stages of `_Session.run`, and writes the
+record however they end.
+"""
 
 import json
 import logging
@@ -14,7 +18,7 @@ from eval.run_files import GitState, ModelCard, RunRecord, TaskCard
 from feature_extraction.store import open_features
 from tasks._arguments import as_path
 from vl_lst.data.examples import ids_digest, load_examples
-from vl_lst.data.task_data import TaskData, build_task_data, sample_texts
+from vl_lst.data.task_data import TaskData, build_task_data, sample_examples
 from vl_lst.data.text_warnings import log_text_issues
 from vl_lst.devices import choose_device
 from vl_lst.errors import CheckpointError, RecipeError
@@ -111,7 +115,7 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """The stages of a session, in the order in which they run."""
+    """Stages of a session between locking the folder and writing the record."""
 
     recipe: Recipe
     directory: RunDirectory
@@ -119,13 +123,21 @@ class _Session:
     recorder: RunRecorder
 
     def run(self, resume: bool, report: ProgressReport) -> None:
+        """Run the stages in order.
+
+        1. Load the data and build the model; all processes must have the same.
+        2. In a new run, let the method compute initial weights.
+        3. Quantise the backbone.
+        4. Create the trainer, which restores the last checkpoint.
+        5. Train.
+        """
         recipe, directory, accelerator = self.recipe, self.directory, self.accelerator
         with fail_together(accelerator):
             self._require_resumable(resume)
             data, built, card = self._prepare()
         require_same_inputs(accelerator, card.model_dump_json())
         if find_checkpoint(directory.last) is None:
-            samples = sample_texts(data, built.texts, seed=recipe.training.seed)
+            samples = sample_examples(data, built.tokenizer, seed=recipe.training.seed)
             initialise(recipe, built, samples, accelerator)
         built.quantise_backbone()
         trainer = Trainer(
@@ -192,9 +204,9 @@ class _Session:
         )
         if self.accelerator.is_main_process:
             self.directory.ensure_card(card)
-            recorder.answer_coverage = log_text_issues(recipe, examples, built.texts)
+            recorder.answer_coverage = log_text_issues(recipe, examples, built.tokenizer)
         data = {
-            name: build_task_data(recipe, each, reader, built.texts)
+            name: build_task_data(recipe, each, reader, built.tokenizer)
             for name, each in examples.items()
         }
         return data, built, card

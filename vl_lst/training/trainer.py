@@ -15,7 +15,7 @@ from vl_lst.backbones.backbone import IGNORED
 from vl_lst.data.batches import MixedBatches, load_in_order
 from vl_lst.data.order import Portion, Schedule, StepOrder
 from vl_lst.data.task_data import TaskData
-from vl_lst.devices import arithmetic
+from vl_lst.devices import autocast
 from vl_lst.generation.answering import Answerer
 from vl_lst.models.batch import Batch
 from vl_lst.progress import ProgressReport
@@ -28,7 +28,7 @@ from vl_lst.training.best_checkpoint import BestCheckpoints
 from vl_lst.training.distributed import distribute
 from vl_lst.training.failures import fail_together
 from vl_lst.training.last_checkpoint import load_last_checkpoint, save_last_checkpoint
-from vl_lst.training.losses import LossWindow, StepResult
+from vl_lst.training.loss_window import LossWindow, StepResult
 from vl_lst.training.optimizer import build_optimizer, learning_rate, optimizer_bytes
 from vl_lst.training.resources import PeakMemory, Stopwatch, memory_in_use
 from vl_lst.training.saved_bytes import saved_bytes_by_part
@@ -113,6 +113,8 @@ class Trainer:
     def train(self) -> None:
         """Train to the end of the schedule.
 
+        After each step, in this order and if due: log, evaluate, save the last checkpoint.
+
         Raises:
             TrainingError: A loss or gradient is not finite.
             CheckpointError: A checkpoint cannot be written.
@@ -145,12 +147,13 @@ class Trainer:
             metrics.close()
 
     def _train_step(self, batch: Batch) -> None:
+        """Run one step: learning rate, forward, backward, clipping, update, statistics."""
         counters, accelerator = self.counters, self._accelerator
         settings, trainable = self._recipe.optimizer, self._built.trainable
         loss_average = self._data[batch.task].examples.task.loss_average
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(counters.step, self.schedule.total_steps, settings)
-        with arithmetic(self._recipe.training.precision, self._device):
+        with autocast(self._recipe.training.precision, self._device):
             if batch.task not in counters.saved_for_backward:
                 counters.saved_for_backward[batch.task] = self._saved_bytes(batch, loss_average)
             loss = self._model(batch, loss_average)
@@ -243,10 +246,10 @@ class Trainer:
     def _evaluate(self, metrics: MetricsLog) -> None:
         self._losses.read_pending()
         step, total = self.counters.step, self.schedule.total_steps
-        validated = self._validator.validate(lambda note: self._report(step, total, note))
+        results = self._validator.validate(lambda note: self._report(step, total, note))
         with fail_together(self._accelerator):
             if self._accelerator.is_main_process:
-                self._best.update(validated, metrics)
+                self._best.update(results, metrics)
         self.stopwatch.skip()
         self.peak_memory.skip()
 

@@ -1,4 +1,4 @@
-"""Validation: predictions of all processes, scored by the official rules."""
+"""Validation: all processes predict, and the first scores by the official rules."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -17,13 +17,13 @@ from vl_lst.generation.answering import Answerer
 from vl_lst.recipes import Recipe
 from vl_lst.training.failures import fail_together
 
-__all__ = ["Validated", "Validator", "mean_percent", "percent"]
+__all__ = ["ValidationResult", "Validator", "mean_percent", "percent"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Validated:
+class ValidationResult:
     """Result of one task's validation split.
 
     Args:
@@ -37,7 +37,7 @@ class Validated:
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """Predicts the validation split of each task and scores the predictions.
+    """Prediction and scoring of each task's validation split.
 
     Args:
         recipe: Settings of the run.
@@ -51,8 +51,8 @@ class Validator:
     answerer: Answerer
     accelerator: Accelerator
 
-    def validate(self, report: Callable[[str], None]) -> dict[str, Validated]:
-        """Return the predictions and score of each task; in processes other than the first, none.
+    def validate(self, report: Callable[[str], None]) -> dict[str, ValidationResult]:
+        """Return the predictions and score of each task; an empty dict except in the first process.
 
         Args:
             report: Callback for progress notes.
@@ -60,7 +60,7 @@ class Validator:
         Raises:
             TrainingError: A primary metric cannot be computed.
         """
-        validated = {}
+        results = {}
         for name, data in self.data.items():
             answers = self._answers(name, data, report)
             with fail_together(self.accelerator):
@@ -69,8 +69,8 @@ class Validator:
                     task = data.examples.task
                     score = task.score(answers, self.recipe.data.folder, split)
                     _require_primary(task, split, score)
-                    validated[name] = Validated(score, answers)
-        return validated
+                    results[name] = ValidationResult(score, answers)
+        return results
 
     def _answers(self, name: str, data: TaskData, report: Callable[[str], None]) -> dict[str, str]:
         num_processes = self.accelerator.num_processes
@@ -94,7 +94,7 @@ class Validator:
                 f"evaluating {name} {split}: {min(done * num_processes, total):,}/{total:,}"
             ),
         )
-        # By id, so that an example counts once.
+        # By id, so that each example counts once.
         return dict(gather_object(list(answers.items())))
 
 
@@ -105,10 +105,10 @@ def percent(task: Task, score: Score) -> float:
     return task.metric.percent(value)
 
 
-def mean_percent(data: Mapping[str, TaskData], validated: Mapping[str, Validated]) -> float:
+def mean_percent(data: Mapping[str, TaskData], results: Mapping[str, ValidationResult]) -> float:
     """Return the mean primary metric in percent, which the best checkpoint maximises."""
     return fmean(
-        percent(data[name].examples.task, result.score) for name, result in validated.items()
+        percent(data[name].examples.task, result.score) for name, result in results.items()
     )
 
 

@@ -10,28 +10,28 @@
   // Text anchor, share of the text that lies left of it, and its offset from the mark (x, y).
   const LABEL_PLACES = [["start", 0, 11, 0], ["end", 1, -11, 0], ["middle", 0.5, 0, -15], ["middle", 0.5, 0, 15]];
 
-  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+  const queryAll = (selector, within = document) => [...within.querySelectorAll(selector)];
   const percent = (share) => `${100 * share}%`;
 
-  function make(name, attributes, text) {
+  function createSvg(name, attributes, text) {
     const element = document.createElementNS(SVG, name);
-    set(element, attributes);
+    setAttributes(element, attributes);
     if (text !== undefined) element.textContent = text;
     return element;
   }
 
-  function set(element, attributes) {
+  function setAttributes(element, attributes) {
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   }
 
-  // A plot; `scatter_plot` in plot.py describes its data.
-  function plot(figure) {
+  // Make a plot interactive and return its function `draw`; see `scatter_plot` in plot.py for the data.
+  function setUpPlot(figure) {
     const data = plots[Number(figure.dataset.plot)];
     const chart = figure.querySelector(".chart");
     const svg = chart.querySelector("svg");
     const control = (role) => figure.querySelector(`[data-role=${role}]`);
-    const points = all(".point", svg).sort((a, b) => a.dataset.row - b.dataset.row);
-    const rows = new Map(all(".board tbody tr", figure.closest(".group")).map((row) => [Number(row.dataset.row), row]));
+    const points = queryAll(".point", svg).sort((a, b) => a.dataset.row - b.dataset.row);
+    const rows = new Map(queryAll(".board tbody tr", figure.closest(".group")).map((row) => [Number(row.dataset.row), row]));
 
     // Reported rows extend the axes only while they are shown.
     const extent = (x) => (x.all && !document.body.classList.contains("hide-reported") ? "all" : "measured");
@@ -52,12 +52,12 @@
         const across = scale.positions[row];
         const up = scores.positions[row];
         const isShown = across !== null && up !== null;
-        set(point, { visibility: isShown ? "visible" : "hidden", tabindex: isShown ? 0 : -1 });
+        setAttributes(point, { visibility: isShown ? "visible" : "hidden", tabindex: isShown ? 0 : -1 });
         point.classList.toggle("on-front", front.includes(row));
         if (!isShown) return;
         const [low, high] = scores.spreads[row] || [up, up];
-        set(point, { x: percent(across), y: percent(1 - up), "aria-label": `${data.labels[row]}: ${y.texts[row]}, ${x.label} ${x.texts[row]}` });
-        set(point.querySelector(".spread"), { y1: percent(up - low), y2: percent(up - high) });
+        setAttributes(point, { x: percent(across), y: percent(1 - up), "aria-label": `${data.labels[row]}: ${y.texts[row]}, ${x.label} ${x.texts[row]}` });
+        setAttributes(point.querySelector(".spread"), { y1: percent(up - low), y2: percent(up - high) });
       });
       drawLabels(scale.positions, scores.positions);
       // The front as steps: no method is known between two of its points.
@@ -72,8 +72,8 @@
       // Label only some ticks on a narrow page.
       const stride = Math.ceil(xTicks.length / Math.max(1, Math.floor(chart.clientWidth / TICK_WIDTH)));
       const tick = (line, place, label) => {
-        const group = make("g", {});
-        group.append(make("line", line), make("text", place, label));
+        const group = createSvg("g", {});
+        group.append(createSvg("line", line), createSvg("text", place, label));
         return group;
       };
       svg.querySelector(".ticks-x").replaceChildren(...xTicks.map(([position, label], number) => {
@@ -113,14 +113,14 @@
         const box = { x1, x2: x1 + length, y: y + dy };
         const overlaps = (other) => Math.abs(other.y - box.y) < LABEL_HEIGHT && other.x1 < box.x2 && other.x2 > box.x1;
         if (x1 < 0 || box.x2 > chart.clientWidth + 14 || taken.some(overlaps)) continue;
-        set(text, { x: dx, y: dy + 4, "text-anchor": anchor, visibility: "inherit" });
+        setAttributes(text, { x: dx, y: dy + 4, "text-anchor": anchor, visibility: "inherit" });
         taken.push(box);
         return true;
       }
       return false;
     }
 
-    // Highlight a mark and its row in the table; the same again removes the highlight.
+    // Highlight a mark and its row in the table, or remove the highlight if they have it.
     function choose(row, scroll) {
       const isChosen = !points[row]?.classList.contains("chosen");
       points.forEach((point, number) => point.classList.toggle("chosen", number === row && isChosen));
@@ -175,8 +175,8 @@
   }
 
   // Sort a table by the column whose header is clicked; cells without a value stay last.
-  function sortable(table) {
-    const headers = all("thead th", table);
+  function setUpSorting(table) {
+    const headers = queryAll("thead th", table);
     headers.forEach((header, column) => {
       header.querySelector("button").addEventListener("click", () => {
         const current = header.getAttribute("aria-sort");
@@ -202,14 +202,14 @@
   }
 
   // Filter and search examples, one page at a time.
-  function browser(sheet) {
-    const cards = all(".card", sheet);
+  function setUpExamples(sheet) {
+    const cards = queryAll(".card", sheet);
     if (!cards.length) return;
-    const choices = all("[data-show]", sheet);
+    const choices = queryAll("[data-show]", sheet);
     const search = sheet.querySelector("[data-role=search]");
-    const steps = all("[data-step]", sheet);
+    const steps = queryAll("[data-step]", sheet);
     const texts = cards.map((card) =>
-      all(".prompt, .prediction, .reference, .id", card).map((part) => part.textContent).join("\n").toLowerCase(),
+      queryAll(".prompt, .prediction, .reference, .id", card).map((part) => part.textContent).join("\n").toLowerCase(),
     );
     let show = "all";
     let page = 0;
@@ -256,14 +256,14 @@
   }
 
   // Show the page of a run for `#run-...`, and the leaderboard for anything else.
-  const draws = all(".plot").map(plot);
+  const redraws = queryAll(".plot").map(setUpPlot);
   const title = document.title;
   function route(event) {
     const name = location.hash.slice(1);
     const target = name && document.getElementById(name);
     const isRun = Boolean(target && target.matches("article.run"));
     tip.hidden = true;
-    all("article.run").forEach((run) => run.classList.toggle("open", run === target));
+    queryAll("article.run").forEach((run) => run.classList.toggle("open", run === target));
     root.classList.toggle("in-run", isRun);
     document.title = isRun ? `${target.querySelector("h2").textContent} · ${title}` : title;
     if (!event) return;
@@ -275,13 +275,13 @@
     }
   }
 
-  all(".group table.board").forEach(sortable);
-  all(".sheet").forEach(browser);
+  queryAll(".group table.board").forEach(setUpSorting);
+  queryAll(".sheet").forEach(setUpExamples);
   const reported = document.getElementById("show-reported");
   if (reported) {
     const toggle = () => {
       document.body.classList.toggle("hide-reported", !reported.checked);
-      draws.forEach((draw) => draw());
+      redraws.forEach((draw) => draw());
     };
     reported.addEventListener("change", toggle);
     toggle();

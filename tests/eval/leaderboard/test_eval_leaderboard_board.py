@@ -147,7 +147,7 @@ def test_a_cost_that_one_seed_lacks_is_missing_not_zero(tmp_path: Path) -> None:
     write_run(tmp_path, "b", seed=1, saved=None)
     (group,) = board_of(tmp_path).groups
     assert group.rows[0].costs["saved_for_backward"] is None
-    assert not group.rows[0].on_front
+    assert not group.rows[0].is_on_front
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_rows_on_the_front_are_marked(tmp_path: Path) -> None:
     write_run(tmp_path, "b", method="lora", saved=900, scores={"vqa": 59.0})
     write_run(tmp_path, "c", method="full", saved=1000, scores={"vqa": 61.0})
     rows = board_of(tmp_path).groups[0].rows
-    assert [(row.label, row.on_front) for row in rows] == [
+    assert [(row.label, row.is_on_front) for row in rows] == [
         ("full", True),
         ("lst", True),
         ("lora", False),
@@ -285,7 +285,7 @@ def test_costs_that_depend_on_the_number_of_processes_have_no_front_over_differe
     for name, number in (("lst", 1), ("full", 2)):
         write_run(tmp_path, name, method=name, num_processes=number)
     (group,) = board_of(tmp_path).groups
-    assert not any(row.on_front for row in group.rows)
+    assert not any(row.is_on_front for row in group.rows)
     plot = scatter_plot(group, ())
     assert plot is not None
     fronts = {key for key, of_score in plot["fronts"].items() if of_score["vqa"]}
@@ -297,7 +297,7 @@ def test_the_number_of_processes_is_not_shown_for_single_process_runs(tmp_path: 
         write_run(tmp_path, f"s{seed}", seed=seed, num_processes=1)
     (group,) = board_of(tmp_path).groups
     assert group.devices == ("cpu: x86_64",)
-    assert group.rows[0].on_front
+    assert group.rows[0].is_on_front
 
 
 def test_different_arithmetic_precision_is_a_different_protocol(tmp_path: Path) -> None:

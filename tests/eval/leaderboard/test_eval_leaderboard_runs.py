@@ -1,11 +1,11 @@
-"""Finding runs, and why some do not count."""
+"""Finding runs, and the reasons why some are left out."""
 
 import json
 import os
 from pathlib import Path
 
 import pytest
-from board_runs import made_record, write_card, write_run
+from board_runs import make_record, write_card, write_run
 
 from eval.errors import InputError
 from eval.leaderboard.protocol import method_settings, protocol_of
@@ -65,14 +65,14 @@ def test_runs_of_several_checkouts_are_left_out_with_the_reason(tmp_path: Path) 
         b"null",
         b"\xff\xfe",
         b"[" * 100_000,
-        json.dumps(made_record(schema_version=2)).encode(),
-        json.dumps(made_record(seed="0")).encode(),
-        json.dumps(made_record(seed=10**30)).encode(),
-        json.dumps(made_record(tasks=[])).encode(),
-        json.dumps(made_record(recipe=[])).encode(),
-        json.dumps(made_record(train_seconds=float("nan"))).encode(),
-        json.dumps(made_record(recipe__note=float("inf"))).encode(),
-        json.dumps(made_record(method="\ud800")).encode(),
+        json.dumps(make_record(schema_version=2)).encode(),
+        json.dumps(make_record(seed="0")).encode(),
+        json.dumps(make_record(seed=10**30)).encode(),
+        json.dumps(make_record(tasks=[])).encode(),
+        json.dumps(make_record(recipe=[])).encode(),
+        json.dumps(make_record(train_seconds=float("nan"))).encode(),
+        json.dumps(make_record(recipe__note=float("inf"))).encode(),
+        json.dumps(make_record(method="\ud800")).encode(),
         json.dumps({}).encode(),
     ],
 )

@@ -15,7 +15,7 @@ from eval.leaderboard.runs import find_runs
 from eval.report.examples import ExampleCard, ExampleSheet
 from eval.report.page import render_page
 
-# Waits until the page is as expected: the script responds to a click a moment later.
+# Retries until the page is as expected, because the script responds to a click with a delay.
 expect = pytest.importorskip("playwright.sync_api").expect
 
 LONG_NAME = "x" * 40
@@ -78,12 +78,12 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class Opened:
+class OpenPage:
     """An open page, with its problems and requests."""
 
     def __init__(self, browser: Any, file: Path, anchor: str = "", **options: Any) -> None:
         self.context = browser.new_context(**options)
-        # Generous, for busy machines.
+        # Long, because the machine may be busy.
         self.context.set_default_timeout(TIMEOUT_MS)
         self.page = self.context.new_page()
         self.problems: list[str] = []
@@ -106,21 +106,21 @@ class Opened:
 
 
 @pytest.fixture
-def opened(browser: Any, page_file: Path) -> Iterator[Opened]:
-    found = Opened(browser, page_file)
+def opened(browser: Any, page_file: Path) -> Iterator[OpenPage]:
+    found = OpenPage(browser, page_file)
     yield found
     assert found.problems == []
     assert [url for url in found.requests if not url.startswith(("file:", "data:"))] == []
     found.context.close()
 
 
-def test_every_row_has_a_mark(opened: Opened) -> None:
+def test_every_row_has_a_mark(opened: OpenPage) -> None:
     assert opened.shown_points() == len(opened.methods()) == 4
     front = opened.page.locator(".board tr.on-front").count()
     assert opened.page.locator(".point.on-front").count() == front
 
 
-def test_tables_sort_in_both_directions_and_show_it(opened: Opened) -> None:
+def test_tables_sort_in_both_directions_and_show_it(opened: OpenPage) -> None:
     by_score = opened.methods()
     header = opened.page.locator(".board th", has_text="Saved bytes")
     header.get_by_role("button").click()
@@ -132,7 +132,7 @@ def test_tables_sort_in_both_directions_and_show_it(opened: Opened) -> None:
     assert opened.methods() == by_score
 
 
-def test_axes_can_be_chosen_and_reported_rows_hidden(opened: Opened) -> None:
+def test_axes_can_be_chosen_and_reported_rows_hidden(opened: OpenPage) -> None:
     mark = opened.page.locator('.point[aria-label^="lst: "]')
     opened.page.locator("[data-role=x]").select_option(label="Trainable")
     assert opened.shown_points() == 4 + len(reported_results().rows)
@@ -149,7 +149,7 @@ def test_axes_can_be_chosen_and_reported_rows_hidden(opened: Opened) -> None:
 
 @pytest.mark.parametrize("width", [360, 1200])
 def test_marks_and_their_labels_are_inside_the_plot_at_any_width(
-    opened: Opened, width: int
+    opened: OpenPage, width: int
 ) -> None:
     opened.page.set_viewport_size({"width": width, "height": 740})
     chart = opened.page.locator(".plot .chart").bounding_box()
@@ -165,7 +165,7 @@ def test_marks_and_their_labels_are_inside_the_plot_at_any_width(
         assert 0 <= box["x"] <= box["x"] + box["width"] <= width
 
 
-def test_marks_show_their_values_and_highlight_their_row_by_keyboard(opened: Opened) -> None:
+def test_marks_show_their_values_and_highlight_their_row_by_keyboard(opened: OpenPage) -> None:
     mark = opened.page.locator('.point[aria-label^="lst: "]')
     mark.focus()
     tip = opened.page.locator("#tip")
@@ -177,7 +177,7 @@ def test_marks_show_their_values_and_highlight_their_row_by_keyboard(opened: Ope
     expect(tip).to_be_hidden()
 
 
-def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: Opened) -> None:
+def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: OpenPage) -> None:
     row = opened.page.locator(".board tr", has=opened.page.locator(".name", has_text="lst"))
     row.first.get_by_role("link", name="seed 0").click()
     assert opened.page.url.endswith("#run-lst-0")
@@ -209,7 +209,7 @@ def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: Opened) ->
 
 @pytest.mark.parametrize("anchor", ["", "#run-lst-0"])
 def test_the_page_fits_a_phone(browser: Any, page_file: Path, anchor: str) -> None:
-    opened = Opened(browser, page_file, anchor, viewport=PHONE)
+    opened = OpenPage(browser, page_file, anchor, viewport=PHONE)
     assert opened.width() == PHONE["width"]
     for details in opened.page.locator("details > summary").all():
         if details.is_visible():
@@ -220,7 +220,7 @@ def test_the_page_fits_a_phone(browser: Any, page_file: Path, anchor: str) -> No
 
 def test_dark_mode_and_print_have_their_own_colours(browser: Any, page_file: Path) -> None:
     def colours(**media: Any) -> tuple[str, str]:
-        opened = Opened(browser, page_file)
+        opened = OpenPage(browser, page_file)
         opened.page.emulate_media(**media)
         style = "getComputedStyle(document.body)"
         found = opened.page.evaluate(f"[{style}.backgroundColor, {style}.color]")
@@ -234,7 +234,7 @@ def test_dark_mode_and_print_have_their_own_colours(browser: Any, page_file: Pat
 
 
 def test_the_page_can_be_read_without_scripts(browser: Any, page_file: Path) -> None:
-    opened = Opened(browser, page_file, java_script_enabled=False)
+    opened = OpenPage(browser, page_file, java_script_enabled=False)
     assert opened.page.locator(".point:not([visibility=hidden])").count() == 4
     assert opened.page.locator(".front").bounding_box()["width"] > 100
     expect(opened.page.locator(".controls").first).to_be_hidden()

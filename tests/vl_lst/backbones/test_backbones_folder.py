@@ -18,7 +18,7 @@ from tiny_run import write_backbone
 from feature_extraction.encoders import weights
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.errors import ModelError
-from vl_lst.profiling.shapes import backbone_config, random_backbone
+from vl_lst.profiling.t5_models import backbone_config, random_backbone
 
 JSON_FILES = (
     "config.json",
@@ -125,7 +125,7 @@ def test_truncated_or_missing_weights_are_named(folder: Path) -> None:
         ({"eos_token_id": [1, 2]}, "eos_token_id: found"),
         ({"eos_token_id": 1000}, "eos_token_id is 1000, beyond the vocab_size 20"),
         ({"model_type": "bert"}, "is a bert: expected a T5"),
-        ({"model_type": None}, "is a None: expected a T5"),
+        ({"model_type": None}, "has no model_type: expected a T5"),
         ({"model_type": ["t5"]}, "expected a T5"),
     ],
 )

@@ -10,7 +10,12 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.backbones.loading import load_backbone
-from vl_lst.backbones.quantization import bytes_to_save, inner_tensors, model_bytes, quantise
+from vl_lst.backbones.quantization import (
+    bytes_freed_by_quantisation,
+    inner_tensors,
+    model_bytes,
+    quantise,
+)
 from vl_lst.bundled import T5_FOLDER
 from vl_lst.errors import ModelError
 from vl_lst.models.config import HeadConfig, VisualConfig
@@ -55,7 +60,7 @@ def test_states_of_a_quantised_backbone_are_close(precision: str, tolerance: flo
 def test_block_weights_shrink_and_the_embedding_does_not(precision: str, share: float) -> None:
     model = small_t5()
     before, table = all_bytes(model), model.get_input_embeddings().weight.clone()
-    expected = bytes_to_save(model, precision)  # type: ignore[arg-type]
+    expected = bytes_freed_by_quantisation(model, precision)  # type: ignore[arg-type]
     count = sum(parameter.numel() for parameter in model.parameters())
     quantise(model, precision)  # type: ignore[arg-type]
     assert before - all_bytes(model) == expected, "the estimate equals what quantising saves"

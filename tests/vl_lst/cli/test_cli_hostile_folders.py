@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from board_runs import made_record, write_run
+from board_runs import make_record, write_run
 
 from vl_lst.cli import main
 
@@ -39,9 +39,9 @@ def test_a_bad_record_is_left_out_with_the_reason(
         unix.bind("record.json")
     with paths["huge"].open("wb") as file:
         file.truncate(1 << 40)
-    paths["utf16"].write_text(json.dumps(made_record()), encoding="utf-16")
+    paths["utf16"].write_text(json.dumps(make_record()), encoding="utf-16")
     paths["twice"].write_text('{"status": "failed", "status": "success"}')
-    deep = made_record(recipe__note=json.loads("[" * 300 + "]" * 300))
+    deep = make_record(recipe__note=json.loads("[" * 300 + "]" * 300))
     paths["deep"].write_text(json.dumps(deep))
     write_run(runs, "zz-last", seed=1)
     page, errors = board_of(runs, capsys)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from vl_lst.cli import main
-from vl_lst.cli._compared_methods import read_contenders
+from vl_lst.cli._compared_methods import read_compared_methods
 from vl_lst.methods import method_names
-from vl_lst.profiling.measure import Contender
+from vl_lst.profiling.measure import ComparedMethod
 from vl_lst.recipes import default_recipe, read_recipe_file, resolve_recipe
 
 DEMO = ["profile", "--backbone", "demo", "--batch-size", "2", "--channels", "8", "--quiet"]
@@ -78,17 +78,17 @@ def test_a_recipe_sets_backbone_method_and_options(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backbone", ["demo", "t5-small"])
 def test_methods_have_the_settings_that_train_uses(backbone: str) -> None:
-    contenders = read_contenders("all", {}, [], source=None, backbone=backbone)
-    assert sorted(each.method for each in contenders) == method_names()
-    for each in contenders:
-        recipe = default_recipe(each.method, backbone)
+    compared = read_compared_methods("all", {}, [], source=None, backbone=backbone)
+    assert sorted(each.name for each in compared) == method_names()
+    for each in compared:
+        recipe = default_recipe(each.name, backbone)
         trained = resolve_recipe(
             read_recipe_file(recipe),
             [("task", "vqa"), ("data.root", "/data"), ("features", ["a.h5"])]
             + ([] if backbone == "demo" else [("backbone.name", backbone)]),
         )
         assert each.recipe == recipe
-        assert each.resolved() == Contender(each.method, trained.method.options).resolved()
+        assert each.resolved() == ComparedMethod(each.name, trained.method.options).resolved()
 
 
 def test_settings_and_their_recipe_are_printed_and_written(

@@ -26,7 +26,7 @@ def steps(**options: Any) -> list[list[ExampleKey]]:
     return [keys for _, keys in StepOrder({"a": ROWS}, SCHEDULE, **options)]
 
 
-def test_lengths() -> None:
+def test_a_schedule_counts_steps_and_epochs() -> None:
     assert (SCHEDULE.steps_per_epoch, SCHEDULE.total_steps) == (3, 9)
     assert Schedule(portions=SCHEDULE.portions, steps=5).total_steps == 5
     assert (MIXTURE.steps_per_epoch, MIXTURE.total_steps) == (9, 18)

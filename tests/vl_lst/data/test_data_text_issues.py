@@ -21,7 +21,7 @@ from tasks import Example, get_task
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.data.examples import load_examples
-from vl_lst.data.task_data import build_task_data, sample_texts
+from vl_lst.data.task_data import build_task_data, sample_examples
 from vl_lst.data.text_issues import answer_list_issues, count_text_issues
 from vl_lst.data.text_warnings import split_notes
 from vl_lst.recipes import Recipe
@@ -144,7 +144,7 @@ def test_prompts_are_truncated_at_the_default_limit(world: TinyWorld, tmp_path: 
     prompts = [data.train[[(0, row)]].prompt_ids_UT for row in range(3)]
     assert [ids.shape[1] for ids in prompts] == [43, 8, DEFAULT_LIMIT]
     assert data.validation[[(0, 2)]].prompt_ids_UT.shape[1] == DEFAULT_LIMIT
-    samples = sample_texts({"vqa": data}, tokenizer, seed=0)
+    samples = sample_examples({"vqa": data}, tokenizer, seed=0)
     lengths = {next(samples)[0].shape[1] for _ in range(100)}
     assert lengths == {8, 43, DEFAULT_LIMIT}, "Fisher information uses the same prompts as training"
 

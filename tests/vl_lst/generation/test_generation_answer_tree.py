@@ -19,7 +19,7 @@ def allowed_tokens(answers: AnswerTree, prefix: tuple[int, ...]) -> set[int]:
     nodes = answers.start(2)
     for token in prefix:
         nodes = answers.follow(nodes, torch.tensor([token, token]))
-    rows = answers.forbid(torch.zeros(2, VOCABULARY), nodes)
+    rows = answers.mask_scores(torch.zeros(2, VOCABULARY), nodes)
     assert torch.equal(rows[0], rows[1])
     return set(torch.nonzero(rows[0] == 0)[:, 0].tolist())
 
@@ -38,7 +38,7 @@ def test_tokens_allowed_after_a_prefix() -> None:
 def test_rows_at_different_nodes_have_different_constraints() -> None:
     answers = tree()
     nodes = answers.follow(answers.start(3), torch.tensor([12, 5, 63]))
-    scores = answers.forbid(torch.arange(3.0)[:, None].repeat(1, VOCABULARY), nodes)
+    scores = answers.mask_scores(torch.arange(3.0)[:, None].repeat(1, VOCABULARY), nodes)
     assert torch.nonzero(scores.isfinite()).tolist() == [[0, EOS], [1, EOS], [1, 9]]
     assert scores[1, 9] == 1
 

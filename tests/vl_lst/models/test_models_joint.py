@@ -83,7 +83,7 @@ def test_dropout_is_set_everywhere_and_trains_with_the_model(
 
 
 def test_losses_of_an_output_layer_that_trains_equal_cross_entropy(monkeypatch) -> None:
-    monkeypatch.setattr("vl_lst.models.losses.LOGITS_BYTES_AT_ONCE", 4 * 11 * 3)
+    monkeypatch.setattr("vl_lst.models.losses.MAX_LOGITS_BYTES", 4 * 11 * 3)
     states = torch.randn(10, 6, requires_grad=True)
     weight = nn.Parameter(torch.randn(11, 6))
     bias = nn.Parameter(torch.randn(11))

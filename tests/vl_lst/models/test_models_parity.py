@@ -14,10 +14,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LADDERS = ("a_vqa_r4", "b_vqa_r8_drop", "c_nlvr_r4", "d_caption_r4")
-RIVALS = ("g_full", "g_adapter", "g_lora", "g_bitfit", "g_prompt")
+BASELINES = ("g_full", "g_adapter", "g_lora", "g_bitfit", "g_prompt")
 CLASSIFIER = "e_vqa_classifier_full"
-
-
 # The recording of LoRA has sharp attention, which amplifies rounding errors.
 ROUNDING = {"g_lora": 2e-4}
 MAX_ROUNDING = 2.5e-5
@@ -43,7 +41,7 @@ def exact(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, d
     return compare("float64", golden, tmp_path_factory.mktemp("exact"))
 
 
-@pytest.mark.parametrize("fixture", [*LADDERS, *RIVALS, CLASSIFIER])
+@pytest.mark.parametrize("fixture", [*LADDERS, *BASELINES, CLASSIFIER])
 def test_outputs_agree(parity: dict[str, dict], exact: dict[str, dict], fixture: str) -> None:
     found, rounding = (
         {name: d for name, d in each[fixture]["max_abs"].items() if d is not None}
@@ -60,7 +58,7 @@ def test_outputs_agree(parity: dict[str, dict], exact: dict[str, dict], fixture:
         assert difference <= 1e-5 + rounding[name], name
 
 
-@pytest.mark.parametrize("fixture", [*LADDERS, *RIVALS, CLASSIFIER])
+@pytest.mark.parametrize("fixture", [*LADDERS, *BASELINES, CLASSIFIER])
 def test_gradients_agree_to_1e_4_of_their_size(
     parity: dict[str, dict], exact: dict[str, dict], fixture: str
 ) -> None:
@@ -68,12 +66,12 @@ def test_gradients_agree_to_1e_4_of_their_size(
     assert exact[fixture]["max_rel_grad"] <= (6e-4 if fixture in ROUNDING else 2e-5)
 
 
-@pytest.mark.parametrize("fixture", [*LADDERS, *RIVALS, CLASSIFIER])
+@pytest.mark.parametrize("fixture", [*LADDERS, *BASELINES, CLASSIFIER])
 def test_the_same_parameters_train(parity: dict[str, dict], fixture: str) -> None:
     assert parity[fixture]["trainable_equal"] is True
 
 
-@pytest.mark.parametrize("fixture", [*LADDERS, *RIVALS])
+@pytest.mark.parametrize("fixture", [*LADDERS, *BASELINES])
 def test_greedy_and_beam_search_find_the_same_ids(parity: dict[str, dict], fixture: str) -> None:
     assert parity[fixture]["greedy_equal"] is True
     assert parity[fixture]["beam_equal"] is True

@@ -15,14 +15,14 @@ from vl_lst.backbones.loading import load_backbone
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.methods import method_names
 from vl_lst.models.config import HeadConfig
-from vl_lst.profiling.measure import Contender, ProfileSettings, profile_methods
+from vl_lst.profiling.measure import ComparedMethod, ProfileSettings, profile_methods
 from vl_lst.profiling.workload import Workload
 from vl_lst.recipes.building import attach_method
 from vl_lst.training.saved_bytes import saved_bytes_by_part
 
 TINY = Workload(batch_size=2, image_tokens=9, channels=8, pooled_grid=2)
 ON_CPU = ProfileSettings(backbone="demo", workload=TINY, steps=0)
-PLAIN = Contender("lst", {"reduction": 4, "recompute": False})
+PLAIN = ComparedMethod("lst", {"reduction": 4, "recompute": False})
 
 
 def saved_by_walking_the_graph(loss: Tensor, excluded: set[int]) -> int:
@@ -46,11 +46,11 @@ def saved_by_walking_the_graph(loss: Tensor, excluded: set[int]) -> int:
     return sum(storage.nbytes() for place, storage in storages.items() if place not in excluded)
 
 
-@pytest.mark.parametrize("contender", [PLAIN, Contender("full"), Contender("bitfit")])
-def test_saved_bytes_equal_those_held_by_the_graph(contender: Contender) -> None:
+@pytest.mark.parametrize("method", [PLAIN, ComparedMethod("full"), ComparedMethod("bitfit")])
+def test_saved_bytes_equal_those_held_by_the_graph(method: ComparedMethod) -> None:
     model, _ = attach_method(
-        contender.method,
-        contender.options,
+        method.name,
+        method.options,
         FrozenBackbone(load_backbone("demo").backbone.model),
         visual=TINY.visual(),
         # A generative head recomputes its logits; reading them from the graph would do so too.
@@ -66,7 +66,7 @@ def test_saved_bytes_equal_those_held_by_the_graph(contender: Contender) -> None
 
 def test_parameters_gradients_and_moments_by_hand() -> None:
     """AdamW has two moments and a step count of four bytes per trainable tensor."""
-    profile, full = profile_methods([PLAIN, Contender("full")], ON_CPU)
+    profile, full = profile_methods([PLAIN, ComparedMethod("full")], ON_CPU)
     backbone = load_backbone("demo").backbone
     frozen = sum(parameter.numel() for parameter in backbone.parameters())
     model, trainable = attach_method(
@@ -95,7 +95,7 @@ def test_parameters_gradients_and_moments_by_hand() -> None:
 
 
 def test_parts_add_up_and_the_ladder_saves_nothing_in_the_backbone() -> None:
-    ladder, full = profile_methods([PLAIN, Contender("full")], ON_CPU)
+    ladder, full = profile_methods([PLAIN, ComparedMethod("full")], ON_CPU)
     for profile in (ladder, full):
         assert sum(profile.saved_bytes.values()) == 2 * profile.saved_bytes["total"]
     assert set(ladder.saved_bytes) == {
@@ -113,24 +113,24 @@ def test_parts_add_up_and_the_ladder_saves_nothing_in_the_backbone() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_estimate_equals_the_cpu_count_for_every_method(precision: Any) -> None:
-    contenders = [Contender(name) for name in method_names()]
+    methods = [ComparedMethod(name) for name in method_names()]
     # Not all default options fit the sizes of the bundled backbone.
     options = {"lst": {"reduction": 4}, "side": {"reduction": 4}}
-    contenders = [replace(c, options=options.get(c.method, {})) for c in contenders]
+    methods = [replace(each, options=options.get(each.name, {})) for each in methods]
     settings = replace(ON_CPU, precision=precision)
-    measured = profile_methods(contenders, settings)
-    estimated = profile_methods(contenders, replace(settings, estimate=True))
+    measured = profile_methods(methods, settings)
+    estimated = profile_methods(methods, replace(settings, estimate=True))
     for real, guess in zip(measured, estimated, strict=True):
         assert guess == real, real.method
 
 
 @pytest.mark.slow
 def test_an_estimate_equals_the_cpu_count_at_t5_small_size() -> None:
-    contenders = [Contender("lst"), Contender("full")]
+    methods = [ComparedMethod("lst"), ComparedMethod("full")]
     workload = Workload(batch_size=2)
     settings = ProfileSettings(backbone="t5-small", random_weights=True, workload=workload, steps=0)
-    measured = profile_methods(contenders, settings)
-    assert profile_methods(contenders, replace(settings, estimate=True)) == measured
+    measured = profile_methods(methods, settings)
+    assert profile_methods(methods, replace(settings, estimate=True)) == measured
 
 
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
@@ -146,9 +146,9 @@ def test_an_estimate_includes_the_size_of_quantised_weights(precision: Any) -> N
 @pytest.mark.slow
 def test_the_order_of_methods_at_the_shapes_of_the_reference() -> None:
     """The reference implementation saves 330.6, 629.1, 832.3 and 919.9 MiB."""
-    contenders = [Contender(name) for name in ("lst", "bitfit", "lora", "full")]
+    methods = [ComparedMethod(name) for name in ("lst", "bitfit", "lora", "full")]
     settings = ProfileSettings(backbone="t5-base", vocabulary=32_200, estimate=True)
-    profiles = profile_methods(contenders, settings)
+    profiles = profile_methods(methods, settings)
     saved = [profile.saved_bytes["total"] / 2**20 for profile in profiles]
     assert saved == sorted(saved)
     assert saved[1:] == pytest.approx([629.1, 832.3, 919.9], rel=0.03)
@@ -168,9 +168,9 @@ def test_parts_of_a_step_are_timed() -> None:
 def test_unknown_methods_and_options_are_refused_before_building() -> None:
     nowhere = replace(ON_CPU, backbone="/nowhere")
     with pytest.raises(RecipeError, match="no method 'lts': expected one of: .*lst"):
-        profile_methods([Contender("lts")], nowhere)
+        profile_methods([ComparedMethod("lts")], nowhere)
     with pytest.raises(RecipeError, match=r"lst.reduction: found 0; .* has the options reduction"):
-        profile_methods([Contender("lst", {"reduction": 0})], nowhere)
+        profile_methods([ComparedMethod("lst", {"reduction": 0})], nowhere)
 
 
 def test_features_that_do_not_fit_the_grid_are_refused() -> None:
@@ -202,6 +202,8 @@ def test_shared_frozen_buffers_of_a_method_count_once(
     monkeypatch.setattr(vl_lst.methods, "__path__", [*vl_lst.methods.__path__, str(tmp_path)])
     monkeypatch.delitem(sys.modules, "vl_lst.methods.frozen_factors", raising=False)
     settings = replace(ON_CPU, estimate=estimate)
-    plain, more = profile_methods([PLAIN, Contender("frozen_factors", PLAIN.options)], settings)
+    plain, more = profile_methods(
+        [PLAIN, ComparedMethod("frozen_factors", PLAIN.options)], settings
+    )
     assert more.parameter_bytes == plain.parameter_bytes + 4 * 700
     assert more.total == plain.total

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from board_runs import made_record
+from board_runs import make_record
 
 from eval.leaderboard.protocol import protocol_of
 from eval.leaderboard.runs import Run
@@ -20,7 +20,7 @@ def test_all_recipes_for_a_kind_of_backbone_have_the_same_protocol(names: list[s
     protocols = {}
     for name in names:
         recipe = resolve_recipe(read_recipe_file(name), GIVEN).model_dump(mode="json")
-        record = RunRecord.model_validate(made_record(recipe=recipe))
+        record = RunRecord.model_validate(make_record(recipe=recipe))
         protocols[name] = protocol_of(Run(name, Path(name), record, {}, {}), {"vqa": "val2014"})
     first = protocols[names[0]]
     assert protocols == dict.fromkeys(names, first)

@@ -71,7 +71,7 @@ def test_scores_that_cannot_be_written_are_reported(
     make(finished / "predictions" / "vqa-train2014.scores.json")
     evaluation = load_run(finished).evaluate("train2014")
     assert evaluation.score is not None
-    assert f"vqa-train2014.scores.json is {kind}" in str(evaluation.unwritten)
+    assert f"vqa-train2014.scores.json is {kind}" in str(evaluation.write_error)
 
 
 def test_scores_of_other_predictions_are_ignored(predictions: Path) -> None:

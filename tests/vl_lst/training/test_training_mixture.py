@@ -107,7 +107,7 @@ def test_every_task_can_be_evaluated_and_predicted(
         evaluation = run.evaluate(split, task_name=name)
         assert evaluation.score is not None
         assert evaluation.score.metrics == record.scores[name][split]
-        assert evaluation.trained_on == 0
+        assert evaluation.num_trained_on == 0
         assert get_task(name).read_predictions(evaluation.path).keys() == (
             evaluation.predictions.keys()
         )

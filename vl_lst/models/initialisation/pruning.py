@@ -5,6 +5,8 @@ importance: the weight itself (magnitude) or its summed squared gradient on text
 that one weight keeps are the input columns of the next, in one chain from the embedding through the
 encoder into the decoder that is never reset. Hence each writer of the residual stream keeps
 different channels; this module reproduces that.
+
+T prompt tokens, L answer tokens.
 """
 
 from collections.abc import Iterable, Mapping
@@ -82,7 +84,7 @@ def fisher_importance(
 
 
 class _Chain:
-    """Channels kept by the last weight, and all weights pruned so far."""
+    """Pruning of one weight after another, each with the channels that the last one kept."""
 
     def __init__(
         self, state: Mapping[str, Tensor], importance: Mapping[str, Tensor], reduction: int

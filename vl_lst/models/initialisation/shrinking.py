@@ -11,7 +11,8 @@ The number of heads stays the same. Within each head, queries and keys keep the 
 values and outputs. No weight is rescaled to compensate for what was removed: that brings the
 network no closer to the backbone.
 
-D backbone width, R side width, H heads, C head width, X inner width.
+U prompts, P (prompt, answer) pairs, N either of these, T prompt tokens, L answer tokens, K layers,
+D backbone width, R side width, H heads, C head width, X inner width or number of states.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -180,7 +181,7 @@ def initialise_coherently(
     """
     state = model.backbone.model.state_dict()
     config = model.backbone.config
-    reduction = model.backbone.width // model.side.shape.width
+    reduction = model.backbone.width // model.side.sizes.width
     pruned = shrink_backbone(state, bases, config, reduction, importance)
     written = initialise_side_network(model, pruned)
     for stack, side in (("encoder", model.side.encoder), ("decoder", model.side.decoder)):
@@ -234,7 +235,7 @@ def _memory_of(stack: str, attention: str) -> str:
 
 
 class _Shrinker:
-    """Weights shrunk so far, by their names in the backbone."""
+    """Shrinking of one sublayer after another; `weights` has the names of the backbone."""
 
     def __init__(
         self,
@@ -271,10 +272,13 @@ class _Shrinker:
         }
         writer_X = self._writer(f"{name}.o.weight", stack)
         size = {
-            part: self._rows(f"{name}.{part}.weight", weight, 1) for part, weight in readers.items()
+            part: self._unit_importance(f"{name}.{part}.weight", weight, 1)
+            for part, weight in readers.items()
         }
         matching = self._within_heads(size["q"] * size["k"])
-        passing = self._within_heads(size["v"] * self._rows(f"{name}.o.weight", writer_X, 0))
+        passing = self._within_heads(
+            size["v"] * self._unit_importance(f"{name}.o.weight", writer_X, 0)
+        )
         for part, rows in (("q", matching), ("k", matching), ("v", passing)):
             self.weights[f"{name}.{part}.weight"] = readers[part][rows]
         self.weights[f"{name}.o.weight"] = writer_X[:, passing]
@@ -285,9 +289,9 @@ class _Shrinker:
         norm = _norm_before(layer.dense)
         readers = {name: self._reader(name, stack, norm) for name in layer.inner(self._state)}
         writer = self._writer(layer.outer, stack)
-        size_X = self._rows(layer.outer, writer, 0)
+        size_X = self._unit_importance(layer.outer, writer, 0)
         for name, reader in readers.items():
-            size_X = size_X * self._rows(name, reader, 1)
+            size_X = size_X * self._unit_importance(name, reader, 1)
         kept = size_X.topk(len(size_X) // self._reduction).indices.sort().values
         for name, reader in readers.items():
             self.weights[name] = reader[kept]
@@ -295,18 +299,21 @@ class _Shrinker:
         self.norm(stack, norm)
 
     def _reader(self, name: str, stack: str, norm: str) -> Tensor:
+        """Return a weight that reads the residual stream, in its basis, with the norm folded in."""
         projection_RD = self._bases[stack].projection_RD.to(self._state[name])
         return (self._state[name] * self._state[norm]) @ projection_RD.T
 
     def _writer(self, name: str, stack: str) -> Tensor:
+        """Return a weight that writes to the residual stream, in its basis."""
         return self._bases[stack].projection_RD.to(self._state[name]) @ self._state[name]
 
-    def _rows(self, name: str, narrowed: Tensor, summed: int) -> Tensor:
-        """Return the importance of each inner unit."""
-        judged = narrowed if self._importance is None else self._importance[name].float()
-        return judged.abs().sum(summed)
+    def _unit_importance(self, name: str, narrowed: Tensor, summed: int) -> Tensor:
+        """Return the importance of each inner unit of a weight, summed over its other dimension."""
+        importance = narrowed if self._importance is None else self._importance[name].float()
+        return importance.abs().sum(summed)
 
     def _within_heads(self, size_X: Tensor) -> Tensor:
+        """Return the rows to keep: the most important ones of each head."""
         size_HC = size_X.view(self._heads, -1)
         width = size_HC.shape[1]
         kept_HC = size_HC.topk(width // self._reduction, dim=1).indices.sort(dim=1).values

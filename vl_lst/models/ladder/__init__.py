@@ -1,1 +1,5 @@
-"""The ladder side network (LST, arXiv 2206.06522)."""
+"""The ladder (LST, arXiv 2206.06522): a narrow encoder-decoder next to the frozen backbone.
+
+`model` combines the backbone with the `side_network`, whose layers each mix a rung into the side
+state through a gate (`rungs`) and apply a `side_block` with a `relative_bias`.
+"""

@@ -17,11 +17,11 @@ from vl_lst.models.ladder.rungs import RungBuilder
 from vl_lst.models.ladder.side_network import LadderSideNetwork, SideCache
 from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel
 
-__all__ = ["EncodedExamples", "LadderDecoding", "LadderModel"]
+__all__ = ["LadderDecoding", "LadderEncoding", "LadderModel"]
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedExamples:
+class LadderEncoding:
     """States of both encoders.
 
     Args:
@@ -47,7 +47,7 @@ class EncodedExamples:
 
 
 class LadderDecoding(DecodingState):
-    """Caches of both decoders and the encoder states to which they attend.
+    """Caches of both decoders, and the encoder states to which they attend.
 
     Args:
         model: Model that generates.
@@ -55,7 +55,7 @@ class LadderDecoding(DecodingState):
         capacity: Maximum number of tokens per answer, including the start token.
     """
 
-    def __init__(self, model: "LadderModel", encoded: EncodedExamples, capacity: int) -> None:
+    def __init__(self, model: "LadderModel", encoded: LadderEncoding, capacity: int) -> None:
         self._model = model
         self._side_BSR = encoded.side_BSR
         self._side_mask_BS = encoded.side_mask_BS
@@ -90,7 +90,7 @@ class LadderDecoding(DecodingState):
         self._side_cache.reorder(rows)
 
 
-class LadderModel(VisionLanguageModel[EncodedExamples]):
+class LadderModel(VisionLanguageModel[LadderEncoding]):
     """Ladder Side-Tuning of a frozen encoder-decoder for vision and language.
 
     Args:
@@ -98,8 +98,8 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
         visual: Settings of the visual embedding.
         ladder: Settings of the side network.
         head: See `VisionLanguageModel.add_heads`.
-        build_rungs: Builds the rungs and gates of each stack; by default those that `ladder`
-            describes.
+        build_rungs: Function that builds the rungs and gates of each stack. Default: those that
+            `ladder` describes.
     """
 
     backbone: FrozenBackbone
@@ -116,7 +116,7 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
     ) -> None:
         super().__init__(backbone, visual=visual)
         self.side = LadderSideNetwork(backbone, ladder, build_rungs)
-        self.add_heads(head, width=self.side.shape.width)
+        self.add_heads(head, width=self.side.sizes.width)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by name: all outside the backbone that the heads use."""
@@ -127,20 +127,20 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
             if not name.startswith("backbone.") and all(parameter is not other for other in unused)
         }
 
-    def start_decoding(self, encoded: EncodedExamples, capacity: int) -> LadderDecoding:
-        """Start with empty caches in both networks."""
+    def start_decoding(self, encoded: LadderEncoding, capacity: int) -> LadderDecoding:
+        """Return a state with empty caches of both decoders."""
         return LadderDecoding(self, encoded, capacity)
 
-    def encode(self, batch: Batch) -> EncodedExamples:
+    def encode(self, batch: Batch) -> LadderEncoding:
         """Run both encoders."""
         taps = self.backbone.encode(batch.prompt_ids_UT, self.side.encoder.layers)
         image_tokens_BVD = self.visual(batch.features_BINF)
         side_BSR, mask_BS = self.side.encoder(taps, batch.prompt_index_B, image_tokens_BVD)
-        return EncodedExamples(side_BSR, mask_BS, taps, batch.prompt_index_B)
+        return LadderEncoding(side_BSR, mask_BS, taps, batch.prompt_index_B)
 
     def decode(
         self,
-        encoded: EncodedExamples,
+        encoded: LadderEncoding,
         decoder_ids_BL: Tensor,
         pair_rows_P: Tensor | None,
         pair_index_B: Tensor | None,
@@ -164,7 +164,7 @@ class LadderModel(VisionLanguageModel[EncodedExamples]):
         widened: Tensor = self.side.upsample(states_BLR)
         return widened * self.backbone.vocabulary_scale
 
-    def start_states(self, encoded: EncodedExamples) -> Tensor:
+    def start_states(self, encoded: LadderEncoding) -> Tensor:
         """Return the side decoder states [B, R] at the start token."""
         prompts = encoded.taps.final_UTD.shape[0]
         device = encoded.prompt_index_B.device

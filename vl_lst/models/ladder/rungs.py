@@ -1,7 +1,7 @@
 """Rungs and gates: how backbone states enter the side network.
 
-K layers with a rung, N rows, T text tokens, V image tokens, Q tokens of the side network, X rung
-width, D backbone width, R side width.
+K layers with a rung, N unique texts, B examples, T text tokens, V image tokens, Q tokens of the
+side network, X rung width, D backbone width, R side width.
 """
 
 import math
@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackSizes:
-    """Sizes for which the rungs and gates of one stack are built.
+    """Sizes of one stack, for which its rungs and gates are built.
 
     Args:
         layers: Backbone layers that have a side block; K of them, ascending and counted from 0.
@@ -48,8 +48,8 @@ class StackSizes:
 class Rungs(nn.Module, ABC):
     """Projection of the backbone's states, for all layers of a stack in one call.
 
-    Called once per forward pass on the distinct texts of a batch, so it cannot see the side
-    network's states; the gates do.
+    Called once per forward pass on the unique texts of a batch, so rungs cannot see the side
+    network's states; gates can.
     """
 
     @abstractmethod
@@ -70,7 +70,7 @@ class Rungs(nn.Module, ABC):
 
 
 class Gates(nn.Module, ABC):
-    """Mixing of a rung into the side network's states, one layer at a time."""
+    """Mixture of a rung with the side network's states, one layer per call."""
 
     @abstractmethod
     def forward(self, layer: int, rung_BTX: Tensor, states_BQR: Tensor) -> Tensor:
@@ -78,8 +78,8 @@ class Gates(nn.Module, ABC):
 
         Args:
             layer: Number of the backbone layer, from 0.
-            rung_BTX: What `Rungs` returned for that layer, one row per example. T <= Q: the rungs
-                belong to the first T states, text tokens; the others are image tokens, which have
+            rung_BTX: Output of `Rungs` for that layer, one row per example. T <= Q: the rung is for
+                the first T states, which are those of text tokens. Image tokens follow; they have
                 rungs only with `image_rungs="projection"`.
             states_BQR: The side network's own states.
         """
@@ -147,7 +147,7 @@ class LearnedGates(Gates):
         channels: 1 for one number per layer, R for one per channel.
         temperature: T.
         start: Initial value of g.
-        attenuate: Whether image tokens without a rung are multiplied by the gate, as in the
+        attenuate: Whether to multiply image tokens without a rung by the gate, as in the
             reference, where their rungs are zeros; otherwise they pass unchanged.
     """
 

@@ -1,6 +1,6 @@
 """One T5 block of the side network, with fused projections and fused attention.
 
-B batch, Q queries, S keys, H heads, C head width, E = H*C, R side width.
+B examples, Q queries, S keys, H heads, C head width, E = H*C, R side width.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from vl_lst.models.norm import RootMeanSquareNorm
 
-__all__ = ["CrossAttention", "FeedForward", "KeyValues", "SelfAttention", "SideBlock", "SideShape"]
+__all__ = ["CrossAttention", "FeedForward", "KeyValues", "SelfAttention", "SideBlock", "SideSizes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SideShape:
+class SideSizes:
     """Sizes of a side network: the backbone's, divided by the reduction, with as many heads.
 
     Args:
@@ -23,7 +23,7 @@ class SideShape:
         heads: H.
         head_width: C.
         inner_width: Hidden width of the feed-forward layer.
-        gated: Whether that layer is T5 v1.1's gated GELU instead of v1.0's ReLU.
+        is_gated: Whether that layer is T5 v1.1's gated GELU instead of v1.0's ReLU.
         epsilon: Epsilon of the norms.
         dropout: Dropout probability.
     """
@@ -32,25 +32,25 @@ class SideShape:
     heads: int
     head_width: int
     inner_width: int
-    gated: bool
+    is_gated: bool
     epsilon: float
     dropout: float
 
 
 class KeyValues:
-    """Keys and values [B, H, capacity, C] of one attention, of which the first `filled` are set."""
+    """Keys and values [B, H, capacity, C] of one attention, of which the first `length` are set."""
 
-    def __init__(self, keys_BHSC: Tensor, values_BHSC: Tensor, *, filled: int) -> None:
+    def __init__(self, keys_BHSC: Tensor, values_BHSC: Tensor, *, length: int) -> None:
         self._keys_BHSC = keys_BHSC
         self._values_BHSC = values_BHSC
-        self.filled = filled
+        self.length = length
 
     def append(self, keys_BHQC: Tensor, values_BHQC: Tensor) -> None:
         """Write the next keys and values after the existing ones."""
-        end = self.filled + keys_BHQC.shape[2]
-        self._keys_BHSC[:, :, self.filled : end] = keys_BHQC
-        self._values_BHSC[:, :, self.filled : end] = values_BHQC
-        self.filled = end
+        end = self.length + keys_BHQC.shape[2]
+        self._keys_BHSC[:, :, self.length : end] = keys_BHQC
+        self._values_BHSC[:, :, self.length : end] = values_BHQC
+        self.length = end
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows of the batch, in this order."""
@@ -59,7 +59,7 @@ class KeyValues:
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Return the keys and values written so far."""
-        return self._keys_BHSC[:, :, : self.filled], self._values_BHSC[:, :, : self.filled]
+        return self._keys_BHSC[:, :, : self.length], self._values_BHSC[:, :, : self.length]
 
 
 def _initial(rows: int, columns: int, std: float) -> nn.Parameter:
@@ -71,10 +71,10 @@ class _Attention(nn.Module):
 
     o: nn.Parameter
 
-    def __init__(self, shape: SideShape) -> None:
+    def __init__(self, sizes: SideSizes) -> None:
         super().__init__()
-        self.heads = shape.heads
-        self.dropout = shape.dropout
+        self.heads = sizes.heads
+        self.dropout = sizes.dropout
 
     def _split(self, states_BSE: Tensor) -> Tensor:
         """Split the last dimension into heads: [B, S, E] to [B, H, S, C]."""
@@ -100,22 +100,22 @@ class SelfAttention(_Attention):
     """T5 self-attention with an additive position bias.
 
     Args:
-        shape: Sizes.
+        sizes: Sizes.
     """
 
-    def __init__(self, shape: SideShape) -> None:
-        super().__init__(shape)
-        inner = shape.heads * shape.head_width
+    def __init__(self, sizes: SideSizes) -> None:
+        super().__init__(sizes)
+        inner = sizes.heads * sizes.head_width
         # T5's initial scales; the queries' includes the 1/sqrt(C) that the scores lack.
-        keys_and_values = _initial(2 * inner, shape.width, shape.width**-0.5)
-        queries = _initial(inner, shape.width, (shape.width * shape.head_width) ** -0.5)
+        keys_and_values = _initial(2 * inner, sizes.width, sizes.width**-0.5)
+        queries = _initial(inner, sizes.width, (sizes.width * sizes.head_width) ** -0.5)
         self.qkv = nn.Parameter(torch.cat((queries.detach(), keys_and_values.detach())))
-        self.o = _initial(shape.width, inner, inner**-0.5)
+        self.o = _initial(sizes.width, inner, inner**-0.5)
 
     def empty_cache(self, like_BSR: Tensor, capacity: int) -> KeyValues:
         """Return an empty cache for `capacity` tokens per row."""
         size = (like_BSR.shape[0], self.heads, capacity, self.o.shape[1] // self.heads)
-        return KeyValues(like_BSR.new_empty(size), like_BSR.new_empty(size), filled=0)
+        return KeyValues(like_BSR.new_empty(size), like_BSR.new_empty(size), length=0)
 
     def forward(
         self, states_BQR: Tensor, bias_BHQS: Tensor, cache: KeyValues | None = None
@@ -140,20 +140,20 @@ class CrossAttention(_Attention):
     """T5 attention from the decoder to the encoder, without a position bias.
 
     Args:
-        shape: Sizes.
+        sizes: Sizes.
     """
 
-    def __init__(self, shape: SideShape) -> None:
-        super().__init__(shape)
-        inner = shape.heads * shape.head_width
-        self.q = _initial(inner, shape.width, (shape.width * shape.head_width) ** -0.5)
-        self.kv = _initial(2 * inner, shape.width, shape.width**-0.5)
-        self.o = _initial(shape.width, inner, inner**-0.5)
+    def __init__(self, sizes: SideSizes) -> None:
+        super().__init__(sizes)
+        inner = sizes.heads * sizes.head_width
+        self.q = _initial(inner, sizes.width, (sizes.width * sizes.head_width) ** -0.5)
+        self.kv = _initial(2 * inner, sizes.width, sizes.width**-0.5)
+        self.o = _initial(sizes.width, inner, inner**-0.5)
 
     def project(self, memory_BSR: Tensor) -> KeyValues:
         """Return keys and values of the encoder's states, which all generated tokens share."""
         keys, values = (self._split(part) for part in F.linear(memory_BSR, self.kv).chunk(2, -1))
-        return KeyValues(keys, values, filled=keys.shape[2])
+        return KeyValues(keys, values, length=keys.shape[2])
 
     def forward(self, states_BQR: Tensor, memory: Tensor | KeyValues, mask_B11S: Tensor) -> Tensor:
         """Attend to the encoder; [B, Q, R] in and out.
@@ -173,21 +173,21 @@ class FeedForward(nn.Module):
     """T5's feed-forward layer: ReLU (v1.0) or gated GELU (v1.1), no biases.
 
     Args:
-        shape: Sizes.
+        sizes: Sizes.
     """
 
-    def __init__(self, shape: SideShape) -> None:
+    def __init__(self, sizes: SideSizes) -> None:
         super().__init__()
-        branches = 2 if shape.gated else 1
-        self.gated = shape.gated
-        self.dropout = nn.Dropout(shape.dropout)
-        self.wi = _initial(branches * shape.inner_width, shape.width, shape.width**-0.5)
-        self.wo = _initial(shape.width, shape.inner_width, shape.inner_width**-0.5)
+        branches = 2 if sizes.is_gated else 1
+        self.is_gated = sizes.is_gated
+        self.dropout = nn.Dropout(sizes.dropout)
+        self.wi = _initial(branches * sizes.inner_width, sizes.width, sizes.width**-0.5)
+        self.wo = _initial(sizes.width, sizes.inner_width, sizes.inner_width**-0.5)
 
     def forward(self, states_BQR: Tensor) -> Tensor:
         """Transform each state separately; [B, Q, R] in and out."""
         inner = F.linear(states_BQR, self.wi)
-        if self.gated:
+        if self.is_gated:
             activated, linear = inner.chunk(2, -1)
             inner = F.gelu(activated, approximate="tanh") * linear
         else:
@@ -199,21 +199,21 @@ class SideBlock(nn.Module):
     """Pre-norm T5 block at the side network's width.
 
     Args:
-        shape: Sizes.
-        decoder: Whether the block also attends to the side encoder.
+        sizes: Sizes.
+        is_decoder: Whether the block also attends to the side encoder.
     """
 
-    def __init__(self, shape: SideShape, *, decoder: bool) -> None:
+    def __init__(self, sizes: SideSizes, *, is_decoder: bool) -> None:
         super().__init__()
-        self.self_attention_norm = RootMeanSquareNorm(shape.width, eps=shape.epsilon)
-        self.self_attention = SelfAttention(shape)
+        self.self_attention_norm = RootMeanSquareNorm(sizes.width, eps=sizes.epsilon)
+        self.self_attention = SelfAttention(sizes)
         self.cross_attention_norm = (
-            RootMeanSquareNorm(shape.width, eps=shape.epsilon) if decoder else None
+            RootMeanSquareNorm(sizes.width, eps=sizes.epsilon) if is_decoder else None
         )
-        self.cross_attention = CrossAttention(shape) if decoder else None
-        self.feed_forward_norm = RootMeanSquareNorm(shape.width, eps=shape.epsilon)
-        self.feed_forward = FeedForward(shape)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.cross_attention = CrossAttention(sizes) if is_decoder else None
+        self.feed_forward_norm = RootMeanSquareNorm(sizes.width, eps=sizes.epsilon)
+        self.feed_forward = FeedForward(sizes)
+        self.dropout = nn.Dropout(sizes.dropout)
 
     def new_cache(self, memory_BSR: Tensor, capacity: int) -> tuple[KeyValues, KeyValues]:
         """Return the keys and values of the encoder's states and an empty self-attention cache.

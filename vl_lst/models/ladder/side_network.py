@@ -1,7 +1,8 @@
 """The ladder: a narrow encoder-decoder beside the frozen one (arXiv 2206.06522).
 
-B batch, U unique prompts, P unique (prompt, answer) pairs, T text tokens, V image tokens, S = T+V,
-L answer tokens, K layers with a rung, X rung width, D backbone width, R side width.
+B examples, U unique prompts, P unique (prompt, answer) pairs, T text tokens, V image
+tokens, S = T + V, L answer tokens, Q tokens of the stack, K layers with a rung, H heads, X rung
+width, D backbone width, R side width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from vl_lst.errors import ModelError
 from vl_lst.models.config import LadderConfig
 from vl_lst.models.ladder.relative_bias import RelativePositionBias
 from vl_lst.models.ladder.rungs import RungBuilder, StackSizes, build_rungs
-from vl_lst.models.ladder.side_block import KeyValues, SideBlock, SideShape
+from vl_lst.models.ladder.side_block import KeyValues, SideBlock, SideSizes
 from vl_lst.models.norm import RootMeanSquareNorm
 
 __all__ = ["LadderSideNetwork", "SideCache", "SideDecoder", "SideEncoder"]
@@ -28,7 +29,7 @@ __all__ = ["LadderSideNetwork", "SideCache", "SideDecoder", "SideEncoder"]
 MASKED = -1e4
 
 
-def _side_shape(backbone: FrozenBackbone, config: LadderConfig) -> SideShape:
+def _side_sizes(backbone: FrozenBackbone, config: LadderConfig) -> SideSizes:
     sizes = {name: int(getattr(backbone.config, name)) for name in ("d_model", "d_kv", "d_ff")}
     for name, size in sizes.items():
         if size % config.reduction:
@@ -36,12 +37,12 @@ def _side_shape(backbone: FrozenBackbone, config: LadderConfig) -> SideShape:
                 f"the reduction {config.reduction} does not divide the backbone's {name} of "
                 f"{size}; choose a divisor of {', '.join(f'{n}={s}' for n, s in sizes.items())}"
             )
-    return SideShape(
+    return SideSizes(
         width=sizes["d_model"] // config.reduction,
         heads=int(backbone.config.num_heads),
         head_width=sizes["d_kv"] // config.reduction,
         inner_width=sizes["d_ff"] // config.reduction,
-        gated=bool(backbone.config.is_gated_act),
+        is_gated=bool(backbone.config.is_gated_act),
         epsilon=float(backbone.config.layer_norm_epsilon),
         dropout=config.dropout,
     )
@@ -66,9 +67,9 @@ class _SideStack(nn.Module):
 
     Args:
         backbone: Backbone that is tapped; only its sizes are used.
-        shape: Sizes of the side network.
+        sizes: Sizes of the side network.
         config: Settings.
-        build: Builds the rungs and gates.
+        build: Function that builds the rungs and gates.
     """
 
     is_decoder: ClassVar[bool]
@@ -76,7 +77,7 @@ class _SideStack(nn.Module):
     def __init__(
         self,
         backbone: FrozenBackbone,
-        shape: SideShape,
+        sizes: SideSizes,
         config: LadderConfig,
         build: RungBuilder,
     ) -> None:
@@ -88,25 +89,27 @@ class _SideStack(nn.Module):
             depth = backbone.encoder_depth
             self.layers = _selected_layers(config.encoder_layers, depth, "encoder")
         self.recompute = config.recompute
-        self.after_block = config.rung_place == "after_block"
+        self.mixes_after_block = config.rung_place == "after_block"
         self.normalises = config.rungs == "normalised"
         self.projects_image = config.image_rungs == "projection"
-        self.epsilon = shape.epsilon
-        self.first_rung = nn.Linear(backbone.width, shape.width)
+        self.epsilon = sizes.epsilon
+        self.first_rung = nn.Linear(backbone.width, sizes.width)
         self.rungs, self.gates = build(
             StackSizes(
-                layers=self.layers, depth=depth, width=backbone.width, side_width=shape.width
+                layers=self.layers, depth=depth, width=backbone.width, side_width=sizes.width
             )
         )
         self.position_bias = RelativePositionBias(
-            shape.heads,
+            sizes.heads,
             buckets=int(backbone.config.relative_attention_num_buckets),
             max_distance=int(backbone.config.relative_attention_max_distance),
             bidirectional=not self.is_decoder,
         )
-        self.blocks = nn.ModuleList(SideBlock(shape, decoder=self.is_decoder) for _ in self.layers)
-        self.final_norm = RootMeanSquareNorm(shape.width, eps=shape.epsilon)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.blocks = nn.ModuleList(
+            SideBlock(sizes, is_decoder=self.is_decoder) for _ in self.layers
+        )
+        self.final_norm = RootMeanSquareNorm(sizes.width, eps=sizes.epsilon)
+        self.dropout = nn.Dropout(sizes.dropout)
 
     def side_blocks(self) -> Iterator[SideBlock]:
         """Yield the blocks in order."""
@@ -115,7 +118,7 @@ class _SideStack(nn.Module):
             yield block
 
     def scale(self, states_D: Tensor) -> Tensor:
-        """Return backbone states [..., D] as rungs read them: normalised if the settings say so."""
+        """Return backbone states [..., D] as rungs read them: normalised if `rungs` says so."""
         if self.normalises:
             return F.rms_norm(states_D, states_D.shape[-1:], eps=self.epsilon)
         return states_D
@@ -130,7 +133,7 @@ class _SideStack(nn.Module):
         memory_mask_B11S: Tensor | None = None,
         cache: KeyValues | None = None,
     ) -> Tensor:
-        """Apply the block of a layer and mix its rung into the residual stream before or after it.
+        """Apply the block of a layer, and mix the rung into the residual stream before or after it.
 
         Args:
             row: Index into `layers`.
@@ -144,7 +147,7 @@ class _SideStack(nn.Module):
         block, layer = self.blocks[row], self.layers[row]
 
         def step(states: Tensor, rung: Tensor, *rest: Any) -> Tensor:
-            if self.after_block:
+            if self.mixes_after_block:
                 mixed: Tensor = self.gates(layer, rung, block(states, *rest))
                 return mixed
             applied: Tensor = block(self.gates(layer, rung, states), *rest)
@@ -250,7 +253,7 @@ class SideDecoder(_SideStack):
 
 
 class SideCache:
-    """Keys and values of the side decoder while generating, a pair per block.
+    """Keys and values of the side decoder while generating, two entries per block.
 
     Args:
         cross_attention: Keys and values of the side encoder's states; constant.
@@ -264,7 +267,7 @@ class SideCache:
     @property
     def length(self) -> int:
         """Number of tokens so far."""
-        return self.self_attention[0].filled
+        return self.self_attention[0].length
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows of the batch, in this order; a row may occur several times."""
@@ -284,7 +287,8 @@ class LadderSideNetwork(nn.Module):
     Args:
         backbone: Backbone that is tapped; only its sizes are used.
         config: Settings.
-        build: Builds the rungs and gates of each stack; by default those that `config` describes.
+        build: Function that builds the rungs and gates of each stack. Default: those that `config`
+            describes.
 
     Raises:
         ModelError: The reduction or the layers do not fit the backbone.
@@ -295,7 +299,7 @@ class LadderSideNetwork(nn.Module):
     ) -> None:
         super().__init__()
         build = build or partial(build_rungs, settings=config)
-        self.shape = _side_shape(backbone, config)
-        self.encoder = SideEncoder(backbone, self.shape, config, build)
-        self.decoder = SideDecoder(backbone, self.shape, config, build)
-        self.upsample = nn.Linear(self.shape.width, backbone.width)
+        self.sizes = _side_sizes(backbone, config)
+        self.encoder = SideEncoder(backbone, self.sizes, config, build)
+        self.decoder = SideDecoder(backbone, self.sizes, config, build)
+        self.upsample = nn.Linear(self.sizes.width, backbone.width)

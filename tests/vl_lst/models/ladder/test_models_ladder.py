@@ -145,7 +145,7 @@ def test_the_grid_of_each_crop_is_pooled_separately() -> None:
 
 
 def test_vocabulary_losses_equal_cross_entropy_without_saving_logits(monkeypatch) -> None:
-    monkeypatch.setattr("vl_lst.models.losses.LOGITS_BYTES_AT_ONCE", 4 * 11 * 3)
+    monkeypatch.setattr("vl_lst.models.losses.MAX_LOGITS_BYTES", 4 * 11 * 3)
     states = torch.randn(10, 6, requires_grad=True)
     weight, targets = torch.randn(11, 6), torch.randint(0, 11, (10,))
     targets[3] = -100

@@ -1,4 +1,4 @@
-"""Named shapes are those of the published models."""
+"""Configurations by name have the sizes of the published models."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import BertConfig
 
-from vl_lst.backbones.t5_sizes import shape_names
+from vl_lst.backbones.t5_sizes import t5_names
 from vl_lst.errors import ModelError
-from vl_lst.profiling.shapes import backbone_config, random_backbone
+from vl_lst.profiling.t5_models import backbone_config, random_backbone
 
 # From the checkpoints' own index files and model cards.
 PUBLISHED = {
@@ -27,8 +27,8 @@ PUBLISHED = {
 }
 
 
-def test_every_shape_has_the_published_number_of_parameters() -> None:
-    assert set(shape_names()) == set(PUBLISHED)
+def test_every_size_has_the_published_number_of_parameters() -> None:
+    assert set(t5_names()) == set(PUBLISHED)
     for name, count in PUBLISHED.items():
         with torch.device("meta"):
             model = random_backbone(backbone_config(name))

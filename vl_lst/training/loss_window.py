@@ -1,4 +1,4 @@
-"""Losses of training steps: checked to be finite, and averaged between lines of metrics."""
+"""Losses of training steps: checked to be finite, and averaged per line of metrics."""
 
 import math
 from dataclasses import dataclass

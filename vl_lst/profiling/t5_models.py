@@ -1,4 +1,4 @@
-"""T5 models by name, without weights, in their published sizes."""
+"""Configurations of T5 models by name, and models with random weights."""
 
 import difflib
 from pathlib import Path
@@ -17,7 +17,7 @@ from vl_lst.backbones.folder import (
     read_config,
 )
 from vl_lst.backbones.loading import DEMO
-from vl_lst.backbones.t5_sizes import T5_SHAPES, T5_V1_1_SHAPES, VOCABULARY, shape_names
+from vl_lst.backbones.t5_sizes import T5_SIZES, T5_V1_1_SIZES, VOCABULARY, t5_names
 from vl_lst.bundled import T5_FOLDER
 from vl_lst.errors import ModelError
 
@@ -28,7 +28,7 @@ MIN_SIMILARITY = 0.85
 
 
 def backbone_config(name: str, *, vocabulary: int | None = None) -> Any:
-    """Return the configuration of a T5, without network access for the names in `shape_names`.
+    """Return the configuration of a T5, without network access for those of `t5_names`.
 
     Args:
         name: Hugging Face model ID such as `t5-base`, a local directory, or `demo` (bundled).
@@ -73,10 +73,10 @@ def random_backbone(
 
 def _named_config(name: str) -> Any:
     family, _, size = name.rpartition("-")
-    if name in T5_SHAPES:
-        shape, is_v1_1 = T5_SHAPES[name], False
-    elif family in ("google/t5-v1_1", "google/flan-t5") and size in T5_V1_1_SHAPES:
-        shape, is_v1_1 = T5_V1_1_SHAPES[size], True
+    if name in T5_SIZES:
+        shape, is_v1_1 = T5_SIZES[name], False
+    elif family in ("google/t5-v1_1", "google/flan-t5") and size in T5_V1_1_SIZES:
+        shape, is_v1_1 = T5_V1_1_SIZES[size], True
     else:
         return None
     width, head_width, inner_width, layers, heads = shape
@@ -97,12 +97,12 @@ def _named_config(name: str) -> Any:
 
 def _config_from(name: str) -> Any:
     # Before asking the hub, which takes half a minute to fail without a network.
-    nearest = difflib.get_close_matches(name, shape_names(), n=1, cutoff=MIN_SIMILARITY)
+    nearest = difflib.get_close_matches(name, t5_names(), n=1, cutoff=MIN_SIMILARITY)
     if nearest and not Path(name).exists():
         raise ModelError(f"no backbone {name!r}; did you mean {nearest[0]}?")
     expected = (
         f"expected `{DEMO}`, a folder with a config.json, a Hugging Face model ID, or one of "
-        f"{', '.join(shape_names())}"
+        f"{', '.join(t5_names())}"
     )
     with model_errors(f"no configuration of a backbone {name!r}, {expected}"):
         folder = (
