@@ -1,6 +1,7 @@
 """Examples of a run, checked before training or prediction."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from eval.submissions import first_five
 from feature_extraction.errors import StoreError
 from feature_extraction.names import near_names_hint
 from feature_extraction.store.reader import FeatureReader
-from tasks import ExampleTable, Task
+from tasks import Example, ExampleTable, Task
 from vl_lst.data.answer_lists import load_answers
 from vl_lst.recipes import Recipe
 
@@ -20,6 +21,7 @@ __all__ = [
     "has_labels",
     "ids_digest",
     "load_examples",
+    "require_answers",
     "require_images",
     "require_labels",
     "rows_with_answers",
@@ -135,14 +137,22 @@ def rows_with_answers(examples: ExampleTable) -> NDArray[np.int64]:
     Raises:
         InputError: No example has one.
     """
-    rows = [
-        row
-        for row, example in enumerate(examples)
-        if any(weight > 0 for _, weight in example.targets)
-    ]
-    if not rows:
+    require_answers(examples)
+    return np.array([row for row, example in enumerate(examples) if _has_answer(example)])
+
+
+def require_answers(examples: Iterable[Example]) -> None:
+    """Refuse training examples without any answer; reads only up to the first answer.
+
+    Raises:
+        InputError: No example has an answer with a weight above zero.
+    """
+    if not any(map(_has_answer, examples)):
         raise InputError("no training example has an answer with a weight above zero")
-    return np.array(rows)
+
+
+def _has_answer(example: Example) -> bool:
+    return any(weight > 0 for _, weight in example.targets)
 
 
 def ids_digest(examples: ExampleTable) -> str:

@@ -6,6 +6,7 @@ T prompt tokens, L answer tokens.
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from feature_extraction.store.reader import FeatureReader
 from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.data.batches import Batches, BlankFeatures, Features
-from vl_lst.data.examples import TaskExamples, rows_with_answers
+from vl_lst.data.examples import TaskExamples, require_answers, rows_with_answers
 from vl_lst.data.targets import AnswerScores, SampledAnswers, Targets
 from vl_lst.recipes import Recipe
 
@@ -99,9 +100,13 @@ def sample_examples(
         data: Data of each task, by name.
         tokenizer: Tokenizer of the backbone.
         seed: Seed for the samples.
+
+    Raises:
+        InputError: No example has an answer with a weight above zero.
     """
     generator = np.random.default_rng(seed)
     tasks = list(data.values())
+    require_answers(chain.from_iterable(task.examples.train for task in tasks))
     shares = np.array([len(task.rows) for task in tasks]) / sum(len(task.rows) for task in tasks)
     while True:
         chosen = tasks[generator.choice(len(tasks), p=shares)]
