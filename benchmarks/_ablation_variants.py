@@ -90,5 +90,5 @@ def variants() -> dict[str, Variant]:
         table[f"all - {name}"] = everything | {field: PAPER[field] for field in changes}
     table |= {f"all, {name}": everything | changes for name, changes in CHOICES.items()}
     ladders = {name: Variant(name, "lst", changes) for name, changes in table.items()}
-    rivals = {name: Variant(name, name, {}) for name in method_names() if name != "lst"}
-    return ladders | rivals
+    baselines = {name: Variant(name, name, {}) for name in method_names() if name != "lst"}
+    return ladders | baselines

@@ -112,9 +112,9 @@ def main() -> None:
                 name: median(each) for name, each in rates.items()
             }
     for search_name, rates_of in results.items():
-        rival = rates_of["stock T5, text alone"]
+        baseline = rates_of["stock T5, text alone"]
         for name, rate in rates_of.items():
-            print(f"{search_name:8}{name:24}{rate:>9.1f} tokens/s{rate / rival:>8.0%} of stock")
+            print(f"{search_name:8}{name:24}{rate:>9.1f} tokens/s{rate / baseline:>8.0%} of stock")
     for beams, rate in REFERENCE_TOKENS_PER_SECOND.items():
         print(f"reference implementation, beam {beams}, another machine: {rate:.0f} tokens/s")
     if arguments.json:

@@ -115,7 +115,7 @@ def main() -> None:
     for name, each in seconds.items():
         results[name]["seconds"] = StepSeconds.median(each).step
 
-    rival = results["full fine-tuning"]
+    baseline = results["full fine-tuning"]
     reference = REFERENCE_BYTES_AT_BATCH_16 * arguments.batch_size / 16
     print(
         f"{'':22}{'trainable':>13}{'saved MiB':>11}{'of full':>9}"
@@ -125,8 +125,8 @@ def main() -> None:
         saved = result["saved_bytes"][TOTAL]
         print(
             f"{name:22}{result['trainable']:>13,}{saved / 2**20:>11.1f}"
-            f"{saved / rival['saved_bytes'][TOTAL]:>9.1%}{saved / reference:>14.1%}"
-            f"{result['seconds'] / rival['seconds']:>14.1%}"
+            f"{saved / baseline['saved_bytes'][TOTAL]:>9.1%}{saved / reference:>14.1%}"
+            f"{result['seconds'] / baseline['seconds']:>14.1%}"
         )
     for part, saved in results["ladder, recomputed"]["saved_bytes"].items():
         print(f"  {part:24}{saved / 2**20:>10.2f} MiB")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _reference_rivals import MODES, build_rival, order_gradient, rival_namer
+from _reference_baselines import MODES, baseline_namer, build_baseline, order_gradient
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
@@ -97,7 +97,7 @@ def ladder_outputs(model: LadderModel, batch: Batch) -> dict[str, Tensor]:
     }
 
 
-def rival_outputs(model: JointModel, batch: Batch) -> dict[str, Tensor]:
+def baseline_outputs(model: JointModel, batch: Batch) -> dict[str, Tensor]:
     """Return logits and final states of a backbone that reads text and image."""
     encoded = model.encode(batch)
     assert batch.labels_BL is not None
@@ -124,7 +124,7 @@ def compare_outputs(
         ours = ladder_outputs(model, batch)
     else:
         assert isinstance(model, JointModel)
-        ours = rival_outputs(model, batch)
+        ours = baseline_outputs(model, batch)
     labels = batch.labels_BL
     assert labels is not None
     assert batch.weights_B is not None
@@ -170,13 +170,13 @@ def compare_ladder_gradients(model: LadderModel, tensors: Mapping[str, Tensor]) 
     return max(d / scales[n] if scales[n] else d for n, d in differences.items())
 
 
-def compare_rival_gradients(
+def compare_baseline_gradients(
     model: JointModel,
     trainable: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     rename: Callable[[str], str],
 ) -> float:
-    """Return the same for a rival method; gradients that were not recorded are ignored.
+    """Return the same for a baseline method; gradients that were not recorded are ignored.
 
     A gradient that is zero up to rounding, such as that of an attention key bias, is compared in
     absolute terms.
@@ -251,7 +251,7 @@ def compare_fixture(path: Path, attention: str, precision: torch.dtype) -> dict[
         return {"skipped": "the fixture has no images; tasks of text alone are not there yet"}
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     if mode != "lst":
-        return compare_rival(description, state, tensors, attention)
+        return compare_baseline(description, state, tensors, attention)
     model = from_reference(state, description["config"], attention=attention).eval().to(precision)
     batch = fixture_batch(tensors)
     give_boxes(model, tensors)
@@ -265,21 +265,21 @@ def compare_fixture(path: Path, attention: str, precision: torch.dtype) -> dict[
     }
 
 
-def compare_rival(
+def compare_baseline(
     description: Any, state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], attention: str
 ) -> dict[str, object]:
     """Return all comparisons of a fixture without a side network."""
-    model, trainable = build_rival(description, state, attention=attention)
+    model, trainable = build_baseline(description, state, attention=attention)
     batch = fixture_batch(tensors)
     give_boxes(model, tensors)
     generated = compare_generation(model, batch, tensors, description)
     max_abs = compare_outputs(model, batch, tensors, str(description.get("task")))
     # Heads train here, while the reference leaves its answer head frozen.
-    rename = rival_namer(description)
+    rename = baseline_namer(description)
     names = {rename(name) for name in trainable if not name.startswith("classifiers.")}
     return {
         "max_abs": max_abs | generated.pop("max_abs"),
-        "max_rel_grad": compare_rival_gradients(model, trainable, tensors, rename),
+        "max_rel_grad": compare_baseline_gradients(model, trainable, tensors, rename),
         "trainable_equal": names == set(description["trainable"]),
         **generated,
     }

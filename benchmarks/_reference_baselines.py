@@ -1,4 +1,4 @@
-"""Rival methods as the reference implementation names and stores them."""
+"""Baseline methods as the reference implementation names and stores them."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from vl_lst.models.reference_checkpoint import (
     visual_pieces,
 )
 
-__all__ = ["MODES", "build_rival", "order_gradient", "rival_namer"]
+__all__ = ["MODES", "baseline_namer", "build_baseline", "order_gradient"]
 
 # Options of each mode, by their names in the reference's configuration.
 MODES: dict[str, dict[str, str]] = {
@@ -45,7 +45,7 @@ RENAMES = (
 RECORDED_TASK = re.compile(r"(?:adapters|prompts|lora_[AB]s)\.(\w+)")
 
 
-def rival_namer(description: Any) -> Callable[[str], str]:
+def baseline_namer(description: Any) -> Callable[[str], str]:
     """Return the function that maps our parameter names to the reference's, for a fixture."""
     trainable = " ".join(description["trainable"])
     found = RECORDED_TASK.search(trainable)
@@ -65,12 +65,12 @@ def rival_namer(description: Any) -> Callable[[str], str]:
 
 
 @torch.no_grad()
-def build_rival(
+def build_baseline(
     description: Any, state: Mapping[str, Tensor], *, attention: str
 ) -> tuple[JointModel, dict[str, nn.Parameter]]:
     """Return a model with the recorded weights, and its trainable parameters by our names."""
     config, mode = description["config"], description["mode"]
-    rename = rival_namer(description)
+    rename = baseline_namer(description)
     answers = len(state["answer_head.3.bias"]) if config["classifier"] else 0
     # The fixture records both heads' outputs of one model.
     heads = {"generating": HeadConfig(kind="generate")}
