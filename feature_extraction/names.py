@@ -1,7 +1,7 @@
 """Image ids: deriving them from file names, and explaining near misses.
 
-Ids are compared exactly. If ids are missing, `near_names` tells whether they exist under names that
-differ in only one respect, such as the image suffix. This is only used in messages.
+Ids are compared exactly. For missing ids, `near_names` finds existing names that differ in only one
+respect, such as the image suffix. The result is used only in messages.
 """
 
 import re
@@ -93,8 +93,8 @@ def _without_separators(name: str) -> str:
 
 PREFIX = "the prefix of a number"
 
-# Differences between two names, the most harmless first: a description, and a function that maps
-# such names to the same text.
+# Differences between two names, from harmless to risky: a description, and a function that maps
+# names with only this difference to the same string.
 KINDS: dict[str, Callable[[str], str]] = {
     "the image suffix": _without_suffix,
     "spaces at the ends": str.strip,
@@ -117,7 +117,7 @@ class NearNames:
 
     Args:
         kind: Description of the difference.
-        count: Number of missing names that differ from exactly one present name only in this.
+        count: Number of missing names with exactly one present name that differs only in this.
         missing: First of these names.
         present: Its counterpart.
     """

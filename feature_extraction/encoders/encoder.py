@@ -287,8 +287,8 @@ def encoder_from_spec(
     if differences:
         raise EncoderError(
             f"the encoder {encoder} with weights {built.spec.weights} differs from the one the "
-            f"features were extracted with ({'; '.join(differences)}; here is this encoder, there "
-            "are the features). Give the same weights, or extract the features again."
+            f"features were extracted with ({'; '.join(differences)}). Give the same weights, or "
+            "extract the features again."
         )
     return built
 

@@ -244,15 +244,18 @@ def _previous_store(
     image_ids = [file.image_id for file in files]
     hint = ""
     if store.listed_ids != tuple(image_ids):
-        differences.append(f"{len(store.listed_ids):,} images here, {len(files):,} others there")
-        here = set(store.listed_ids)
+        differences.append(
+            f"images: found {len(store.listed_ids):,}, expected {len(files):,} (the lists of "
+            "names differ)"
+        )
+        listed = set(store.listed_ids)
         hint = near_names_hint(
-            here.difference(image_ids), set(image_ids) - here, place="the source"
+            listed.difference(image_ids), set(image_ids) - listed, place="the source"
         )
     if differences:
         raise StoreError(
-            f"{out} was made from something else ({'; '.join(differences)}; here is the file, "
-            f"there is this command). Choose another --out, or remove the file.{hint}"
+            f"{out} was imported from another source or with other settings "
+            f"({'; '.join(differences)}). Choose another --out, or remove the file.{hint}"
         )
     return store
 

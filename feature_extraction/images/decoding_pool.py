@@ -39,7 +39,7 @@ class DecodedBatch(NamedTuple):
         start: Row of the first image in the image list.
         pixels: uint8 `[N, K, 3, S, S]`; zeros for images that cannot be decoded.
         image_size: int32 `[N, 2]`, height and width; zeros for images that cannot be decoded.
-        reasons: Why each image cannot be decoded; empty for decoded images.
+        reasons: Reason for each image that cannot be decoded; empty for decoded images.
     """
 
     start: int
@@ -110,7 +110,7 @@ class _Pool:
         try:
             self.slots = layout.slots(mmap.mmap(handle, count * layout.slot_bytes))
             self._threads = ThreadPoolExecutor(processes, "decoding")
-            # Closed last: the threads end once the processes have ended.
+            # Closed last: the threads end after the processes have ended.
             stack.callback(self._threads.shutdown, cancel_futures=True)
             self._idle: queue.SimpleQueue[DecodingProcess] = queue.SimpleQueue()
             for _ in range(processes):
@@ -128,7 +128,7 @@ class _Pool:
         try:
             return process.decode(number, self.slots[number], files)
         finally:
-            # Even if it has exited: the next request then fails instead of waiting for ever.
+            # Even if it has exited: the next request then fails instead of waiting forever.
             self._idle.put(process)
 
 

@@ -125,7 +125,7 @@ def _decode_gzip(stored: memoryview, size: int) -> bytes:
     except zlib.error as error:
         raise StoreError(f"an image cannot be decompressed ({error}); it is damaged") from None
     if not decoder.eof:
-        raise StoreError("an image decompresses to more than its size, or is cut short; refused")
+        raise StoreError("an image decompresses to more than its size, or is truncated; refused")
     return decoded
 
 

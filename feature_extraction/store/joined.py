@@ -33,10 +33,10 @@ class JoinedStore:
         self._stores = tuple(stores)
         self._store_of: dict[str, FeatureStore] = {}
         for store in stores:
-            differences = first.spec.differences(store.spec)
+            differences = store.spec.differences(first.spec)
             if differences:
                 raise StoreError(
-                    f"{first.path} and {store.path} were made with different settings "
+                    f"{store.path} was made with other settings than {first.path} "
                     f"({'; '.join(differences)}). Features can be used together only if their "
                     "settings are the same: extract one of them again."
                 )

@@ -74,7 +74,7 @@ def _open_indexed(index: Path, spec: FeatureSpec, entry: IndexEntry) -> FeatureS
             f"{index} is an index, and one of the files it joins cannot be used: {reason}. Keep "
             "joined files in the folder of their index when you move it."
         ) from None
-    differences = spec.differences(store.spec)
+    differences = store.spec.differences(spec)
     if store.listed_ids != entry.image_ids:
         differences.append("other images")
     elif store.status.tobytes() != entry.status.tobytes():

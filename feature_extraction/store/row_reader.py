@@ -32,7 +32,7 @@ NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 NOT_IN_MEMORY = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 # Compression can enlarge a chunk, but not to twice its size.
 MAX_EXPANSION = 2
-CUT_SHORT = "it was cut short while in use"
+TRUNCATED = "it was truncated while in use"
 
 
 class RowReader(Protocol):
@@ -67,7 +67,7 @@ def open_row_reader(path: Path, features: h5py.Dataset) -> RowReader:
             path, stamp, filters, features.shape[1:], _chunk_positions(features, stamp[0])
         )
     if offset + _image_bytes(features) * features.shape[0] > stamp[0]:
-        raise StoreError("/features extends beyond the end of the file; the file was cut short")
+        raise StoreError("/features extends beyond the end of the file; the file was truncated")
     return _BlockRows(path, stamp, offset, features.shape)
 
 
@@ -107,7 +107,7 @@ def _chunk_positions(features: h5py.Dataset, file_bytes: int) -> NDArray[np.uint
             "the file; refused"
         )
     if offset_N.max() > file_bytes or (offset_N + size_N).max() > file_bytes:
-        raise StoreError("images lie beyond the end of the file; the file was cut short")
+        raise StoreError("images lie beyond the end of the file; the file was truncated")
     return positions_N3
 
 
@@ -188,7 +188,7 @@ class _OpenFile:
         while rest:
             count = os.preadv(self._handle, [rest], offset)
             if count == 0:
-                raise StoreError(CUT_SHORT)
+                raise StoreError(TRUNCATED)
             rest, offset = rest[count:], offset + count
 
 
@@ -219,7 +219,7 @@ class _OpenBlock(_OpenFile):
             return False
         try:
             if os.preadv(self._handle, self._last_byte, offset, NO_WAIT) == 0:
-                raise StoreError(CUT_SHORT)
+                raise StoreError(TRUNCATED)
         except OSError as error:
             if error.errno in NOT_IN_MEMORY:
                 return False

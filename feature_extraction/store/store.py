@@ -173,7 +173,7 @@ class FeatureStore:
         except KeyError:
             if isinstance(image_ids, str):
                 raise StoreError(
-                    f"the images to read are the text {image_ids!r:.60}: expected a list of ids"
+                    f"the images to read are the string {image_ids!r:.60}: expected a list of ids"
                 ) from None
             rows = [self._row_of(image_id) for image_id in image_ids]
         features_NVC = np.empty((len(rows), self._tokens, self._channels), np.float16)
@@ -313,6 +313,6 @@ def _read_error(path: Path, error: Exception) -> StoreError:
             "or choose another file."
         )
     return StoreError(
-        f"{path} cannot be read as an HDF5 feature store ({error}). It is damaged, cut short or "
+        f"{path} cannot be read as an HDF5 feature store ({error}). It is damaged, truncated or "
         f"something else: copy it again from its source, or make it again: {HOW_TO_EXTRACT}"
     )

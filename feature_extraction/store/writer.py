@@ -314,21 +314,22 @@ class StoreWriter:
         differences = found.spec.differences(wanted.spec)
         if found.spec.to_json() != wanted.spec.to_json() and not differences:
             differences = [
-                f"{name}: {version} here, {wanted.spec.packages.get(name)} there"
+                f"{name}: found {version}, expected {wanted.spec.packages.get(name)}"
                 for name, version in found.spec.packages.items()
                 if version != wanted.spec.packages.get(name)
             ]
         if found.image_ids_sha256 != wanted.image_ids_sha256:
             differences.append(
-                f"images: {found.images} here, {wanted.images} there, or other names"
+                f"images: found {found.images:,}, expected {wanted.images:,} (the lists of names "
+                "differ)"
             )
         elif found.shard != wanted.shard:
             differences.append("shard: the whole image list has changed")
         if differences:
             raise StoreError(
                 f"{self._folder} holds an unfinished extraction with other settings "
-                f"({'; '.join(differences)}; here is the folder, there is this command). Finish it "
-                "with its settings, remove the folder, or choose another --out."
+                f"({'; '.join(differences)}). Finish it with its settings, remove the folder, or "
+                "choose another --out."
             )
 
     def _check_journal_size(self) -> None:

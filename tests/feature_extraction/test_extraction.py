@@ -140,7 +140,7 @@ class TestBeforeDecoding:
     ) -> None:
         extract(files, tmp_path / "out.h5", encoder)
         other = build_encoder(resnet_folder, image_size=96, device="cpu")
-        with pytest.raises(StoreError, match="image_size: 64 here, 96 there"):
+        with pytest.raises(StoreError, match="image_size: found 64, expected 96"):
             extract(files, tmp_path / "out.h5", other)
 
     def test_a_store_with_other_images(
@@ -215,9 +215,9 @@ class TestSecondRun:
         with writer.StoreWriter(tmp_path / "out.h5", encoder.spec, ids):
             pass
         other = build_encoder(resnet_folder, resize="letterbox", device="cpu")
-        with pytest.raises(StoreError, match="resize: squash here, letterbox there"):
+        with pytest.raises(StoreError, match="resize: found squash, expected letterbox"):
             extract(files, tmp_path / "out.h5", other)
-        with pytest.raises(StoreError, match="images: 11 here, 10 there"):
+        with pytest.raises(StoreError, match="images: found 11, expected 10"):
             extract(files[1:], tmp_path / "out.h5", encoder)
 
 

@@ -45,10 +45,10 @@ def test_names_and_package_versions_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "line"),
     [
-        ("image_size", 288, "image_size: 224 here, 288 there"),
-        ("weights_sha256", "c" * 64, "weights_sha256: bbbbbbbbbbbb… here, cccccccccccc… there"),
-        ("precision", "bf16", "precision: fp32 here, bf16 there"),
-        ("resize", "letterbox", "resize: squash here, letterbox there"),
+        ("image_size", 288, "image_size: found 224, expected 288"),
+        ("weights_sha256", "c" * 64, "weights_sha256: found bbbbbbbbbbbb…, expected cccccccccccc…"),
+        ("precision", "bf16", "precision: found fp32, expected bf16"),
+        ("resize", "letterbox", "resize: found squash, expected letterbox"),
     ],
 )
 def test_fields_that_determine_the_values_count_and_are_named(
@@ -97,8 +97,8 @@ def test_crops_count_and_are_written_as_version_2() -> None:
     assert (fields["version"], fields["crops"]) == (2, 3)
     assert FeatureSpec.from_json(cropped.to_json()) == cropped
     assert cropped.digest != SPEC.digest
-    assert SPEC.differences(cropped) == ["crops: 1 here, 3 there"]
-    assert cropped.differences(SPEC) == ["crops: 3 here, 1 there"]
+    assert SPEC.differences(cropped) == ["crops: found 1, expected 3"]
+    assert cropped.differences(SPEC) == ["crops: found 3, expected 1"]
     assert (cropped.squares, cropped.tokens) == (10, 10 * 49)
     assert (SPEC.squares, SPEC.tokens) == (1, 49)
     assert pickle.loads(pickle.dumps(cropped)) == cropped

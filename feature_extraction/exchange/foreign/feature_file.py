@@ -196,7 +196,7 @@ def describe_damage(path: Path, error: Exception, place: str | None = None) -> s
     if os.access(path, os.F_OK) and not os.access(path, os.R_OK):
         return f"{place or path} cannot be read: permission denied. Change its permissions."
     reason = getattr(error, "strerror", None) or error
-    return f"{place or path} is damaged or cut short: {reason}"
+    return f"{place or path} is damaged or truncated: {reason}"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Features in HDF5 files of other programs; checked before reading, without following links."""
+"""Features in HDF5 files of other programs: checked before they are read, links not followed."""
 
 import math
 from collections.abc import Iterator
@@ -104,7 +104,7 @@ def _has_group(file: h5py.File, name: str) -> bool:
 
 
 def _list_entries(file: h5py.File, names: list[str]) -> Entries:
-    """List the entries of a file; the first shows whether they are images or groups of images."""
+    """List the entries of a file; the first decides if they are images or groups of images."""
     if _has_group(file, FEATURES) and not _has(file[FEATURES], FEATURES):
         inner = _names_in(Path(file.filename), file[FEATURES])
         return Entries([f"{FEATURES}/{name}" for name in inner], are_groups=False)
@@ -348,7 +348,7 @@ def read_names(path: Path, opened: h5py.File, rows: int) -> list[str]:
         rows: Expected number of names.
 
     Raises:
-        StoreError: Their number differs, they are neither texts nor integers, or they are stored
+        StoreError: Their number differs, they are neither strings nor integers, or they are stored
             elsewhere.
     """
     name = next(name for name in ID_NAMES if _has(opened, name))
@@ -372,7 +372,7 @@ def read_names(path: Path, opened: h5py.File, rows: int) -> list[str]:
         numbers: NDArray[Any] = dataset[:]
         return [str(number) for number in numbers.tolist()]
     if h5py.check_string_dtype(dataset.dtype) is None:
-        raise refusal(path, f"/{name} is {dataset.dtype}, expected texts or integers")
+        raise refusal(path, f"/{name} is {dataset.dtype}, expected strings or integers")
     try:
         return list(read_rows_of_text(dataset, range(rows)))
     except UnicodeDecodeError as error:

@@ -139,7 +139,7 @@ def read_names(path: Path) -> list[str]:
     """Read image names from a metadata file.
 
     Raises:
-        StoreError: There is no column of names, or its values are neither texts nor integers.
+        StoreError: There is no column of names, or its values are neither strings nor integers.
     """
     import pyarrow.parquet
 
@@ -161,7 +161,7 @@ def _read_name_column(path: Path, name: str) -> list[str]:
     for row, value in enumerate(values):
         if type(value) not in (str, int):
             raise refusal(
-                path, f"row {row:,} of the column {name} is {value!r:.60}, expected a text"
+                path, f"row {row:,} of the column {name} is {value!r:.60}, expected a string"
             )
     return [str(value) for value in values]
 

@@ -130,7 +130,7 @@ class TestVerification:
     def test_other_settings_are_named(self, shards: list[Path], tmp_path: Path) -> None:
         shards[0].unlink()
         write(shards[0], range(0, 2), (1, 3), dataclasses.replace(SPEC, precision="bf16"))
-        with pytest.raises(StoreError, match="precision: bf16 here, fp32 there"):
+        with pytest.raises(StoreError, match="precision: found fp32, expected bf16"):
             join_stores(shards, tmp_path / "val.h5")
 
     def test_shards_of_different_divisions_and_whole_files_do_not_mix(
@@ -181,11 +181,11 @@ class TestAfterwards:
         with pytest.raises(StoreError, match=r"shard-2-of-3.h5.*No such file"):
             reader["image2"]
 
-    def test_a_shard_cut_short_while_reading(self, index: Path, shards: list[Path]) -> None:
+    def test_a_shard_truncated_while_reading(self, index: Path, shards: list[Path]) -> None:
         reader = open_features(index)
         assert np.array_equal(reader["image4"], FEATURES[4])
         os.truncate(shards[1], 64)
-        with pytest.raises(StoreError, match="cut short while in use"):
+        with pytest.raises(StoreError, match="truncated while in use"):
             reader["image4"]
 
     @pytest.mark.parametrize("change", ["images", "settings", "status"])

@@ -64,7 +64,7 @@ def replace_first(name: str) -> str:
         (record_of(GOOD, version=2), "version"),
         (record_of(GOOD, more=1), "more"),
         ("[" * 100000, "cannot be read: index: Invalid JSON"),
-        (np.int32(3), "not a text"),
+        (np.int32(3), "not a string"),
     ],
 )
 @pytest.mark.timeout(60)

@@ -196,7 +196,7 @@ class TestSeveralFiles:
     def test_other_settings_are_named(self, path: Path, tmp_path: Path) -> None:
         other = dataclasses.replace(SPEC, image_size=96)
         write_store(tmp_path / "other.h5", ["x"], spec=other)
-        with pytest.raises(StoreError, match="image_size: 64 here, 96 there"):
+        with pytest.raises(StoreError, match="image_size: found 96, expected 64"):
             open_features([path, tmp_path / "other.h5"])
 
     def test_an_image_in_two_files_is_named(self, path: Path, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ class TestSeveralFiles:
 
 class TestDamage:
     @pytest.mark.parametrize("kept", [0, 10, 3000, 4500, -2000, -1])
-    def test_a_file_cut_short_is_refused(self, path: Path, kept: int) -> None:
+    def test_a_file_truncated_is_refused(self, path: Path, kept: int) -> None:
         path.write_bytes(path.read_bytes()[:kept])
         with pytest.raises(StoreError, match="copy it again"):
             FeatureStore(path)
@@ -352,7 +352,7 @@ def test_impossible_shapes_are_refused(
     ("spec", "message"),
     [
         (None, "'spec'.*missing"),
-        (np.int32(3), "not a text"),
+        (np.int32(3), "not a string"),
         ("{}", "its version is None"),
         (dataclasses.replace(SPEC, channels=11).to_json(), "do not use the file"),
     ],

@@ -141,7 +141,7 @@ def test_damage_to_names_in_parquet_names_the_file(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4:120] = bytes(116)
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"x\.parquet is damaged or cut short"):
+    with pytest.raises(StoreError, match=r"x\.parquet is damaged or truncated"):
         find_features(path)
 
 
