@@ -1,8 +1,8 @@
 """Image encoders of transformers: folders in its format, and repositories on the hub.
 
 `grid` is `last_hidden_state` without class, distillation and register tokens; `pooled` is
-`pooler_output`. Only the vision part is built of a model of images and text, such as CLIP or
-SigLIP. Code of a checkpoint is never run.
+`pooler_output`. Of a vision-language model such as CLIP or SigLIP, only the vision part is built.
+Code of a checkpoint is never run.
 
 Mean, standard deviation and image size come from `preprocessor_config.json`. Resizing follows the
 rules of this package (`feature_extraction.images.preprocess`).
@@ -68,11 +68,11 @@ OTHER_MODEL = "backbone"
 
 @dataclass(frozen=True, kw_only=True)
 class HuggingFaceArchitecture(Architecture):
-    """The vision part of a model of transformers.
+    """The vision part of a transformers model.
 
     Args:
         config: Configuration object of transformers.
-        fields: The same configuration as it is in `config.json`.
+        fields: The same configuration, as read from `config.json`.
     """
 
     config: Any
@@ -217,7 +217,7 @@ class HuggingFaceArchitecture(Architecture):
         missing = [
             key
             for key in info["missing_keys"]
-            # The grid layer does not use a pooler, which a checkpoint need not have.
+            # The grid layer does not use the pooler, so the checkpoint does not need one.
             if layer == "pooled" or not key.startswith(POOLER_PREFIX)
         ]
         unexpected = [key for key in info["unexpected_keys"] if _is_layer(key, layers, prefixes)]

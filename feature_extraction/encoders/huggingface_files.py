@@ -19,7 +19,7 @@ from feature_extraction.encoders.weights import (
     HUB_PREFIX,
     Normalisation,
     fetch_from_hub,
-    three_numbers,
+    parse_channel_values,
 )
 from feature_extraction.errors import EncoderError
 
@@ -64,7 +64,7 @@ def normalisation_of(preprocessing: Mapping[str, Any], source: Path) -> Normalis
 
     Args:
         preprocessing: Settings of the image processor.
-        source: Their file, for messages.
+        source: File of the settings, for messages.
 
     Raises:
         EncoderError: The processor does not scale pixels to [0, 1].
@@ -80,7 +80,7 @@ def normalisation_of(preprocessing: Mapping[str, Any], source: Path) -> Normalis
     if preprocessing.get("do_normalize") is False:
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     mean, std = preprocessing.get("image_mean"), preprocessing.get("image_std")
-    return three_numbers(mean, str(source)), three_numbers(std, str(source))
+    return parse_channel_values(mean, str(source)), parse_channel_values(std, str(source))
 
 
 def image_size_of(preprocessing: Mapping[str, Any], config: Any, source: Path) -> int:
@@ -114,7 +114,7 @@ def read_vision_state(source: str) -> tuple[str, dict[str, Tensor]]:
         source: File, folder, or `hub:` and a repository.
 
     Returns:
-        Name of the weights in a spec, and tensors by their names in the source.
+        Name of the weights in a spec, and tensors by name.
 
     Raises:
         EncoderError: The weights are missing, damaged, not safetensors, or cannot be downloaded.

@@ -1,8 +1,8 @@
-"""Image encoders of open_clip: models of its list, and folders in its format.
+"""Image encoders of open_clip: built-in models, and folders in its format.
 
 Features come from the encoder's own `forward_intermediates`. `grid` is the output of `layer4` of a
 ResNet, and the patch tokens of a transformer's last block after its final normalisation (`ln_post`;
-`norm` for models of timm). The transformers of CoCa normalise only the output of their attention
+`norm` for timm models). The transformers of CoCa normalise only the output of their attention
 pool, so their patch tokens are not normalised.
 """
 
@@ -49,7 +49,7 @@ WEIGHTS_NAME = "open_clip_model.safetensors"
 DEFAULT_IMAGE_SIZE = 224
 RESNET_STRIDE = 32
 
-# open_clip builds an image tower together with a text tower: this is the smallest, and is dropped.
+# open_clip builds an image tower only together with a text tower; this tiny one is discarded.
 SMALLEST_TEXT_TOWER = {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
 
 
@@ -67,7 +67,7 @@ class OpenClipArchitecture(Architecture):
 
     @classmethod
     def from_name(cls, model: str, name: str, weights: str | None = None) -> Self:
-        """Return a model of open_clip's list.
+        """Return a built-in model of open_clip.
 
         Args:
             model: Name of the model in open_clip.

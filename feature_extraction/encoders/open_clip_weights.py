@@ -15,7 +15,7 @@ from feature_extraction.encoders.checkpoint_files import (
     read_safetensors,
 )
 from feature_extraction.encoders.library_guard import guard_library_call
-from feature_extraction.encoders.weights import Normalisation, mismatch_error, three_numbers
+from feature_extraction.encoders.weights import Normalisation, mismatch_error, parse_channel_values
 from feature_extraction.errors import EncoderError
 
 __all__ = [
@@ -72,7 +72,7 @@ def normalisation_of(preprocess: Mapping[str, Any]) -> Normalisation:
     """Return the mean and standard deviation of a preprocessing configuration of open_clip."""
     mean = preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN)
     std = preprocess.get("std", open_clip.OPENAI_DATASET_STD)
-    return three_numbers(mean, CONFIG_NAME), three_numbers(std, CONFIG_NAME)
+    return parse_channel_values(mean, CONFIG_NAME), parse_channel_values(std, CONFIG_NAME)
 
 
 def tags_of(model: str | None) -> list[str]:

@@ -50,7 +50,7 @@ def write_error(path: Path, error: OSError, kept: str = "") -> StoreError:
     Args:
         path: The file or folder, as the user named it.
         error: Error of the operating system.
-        kept: Sentence about unfinished work that was kept, if any.
+        kept: Sentence about the unfinished work that was kept; empty if there is none.
     """
     reason = error.strerror or str(error)
     advice = "Choose a place you can write to, or another name."
@@ -152,7 +152,7 @@ def require_regular_file(
         error: Class of the error to raise.
 
     Raises:
-        FeatureError: Of the given class, with what was found.
+        FeatureError: The path is refused; an error of the class `error`.
     """
     try:
         found = path.stat()

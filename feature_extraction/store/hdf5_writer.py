@@ -1,13 +1,13 @@
-"""Writing HDF5 files such that a full disk raises an error instead of crashing the process.
+"""Write HDF5 files so that a full disk raises an error instead of crashing the process.
 
 HDF5 does not survive a failed write: its state is damaged, and it crashes the process later, at the
 latest when Python exits. An exception in one of its callbacks, such as Ctrl-C, counts as a failed
-write. Therefore
+write. Therefore:
 
-* small files are created in memory, and their bytes are written to disk (`hdf5_bytes`);
-* files whose features are written without HDF5 are laid out in a sparse file in memory, and copied
-  (`memory_file`);
-* for other files, HDF5 writes through a file object that records the first error instead of raising
+* Small files are created in memory, and their bytes are written to disk (`hdf5_bytes`).
+* Files whose features are written without HDF5 are laid out in a sparse file in memory, and copied
+  (`memory_file`).
+* For other files, HDF5 writes through a file object that records the first error instead of raising
   it, in a separate thread that Python never interrupts (`Hdf5Writer`).
 """
 
@@ -79,7 +79,7 @@ def hdf5_in(handle: int, name: Path, **options: Any) -> Iterator[h5py.File]:
     Raises:
         OSError: The path cannot be created.
     """
-    # HDF5's own lock would fail on file systems without locks, and no one else writes there.
+    # HDF5's own lock would fail on file systems without locks, and no other process writes there.
     with h5py.File(name, "w", locking=False, **options) as file:
         # Nothing has been written yet.
         os.dup2(handle, file.id.get_vfd_handle())

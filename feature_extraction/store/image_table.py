@@ -1,4 +1,4 @@
-"""The table of images in a feature file: ids, status, sizes, and reasons of failures."""
+"""The table of images in a feature file: ids, status, sizes, and failure reasons."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class ImageTable:
 
     Args:
         image_ids: Ids of all images, in file order.
-        status: uint8 `[images]`, a `Status` each.
+        status: uint8 `[images]`; values of `Status`.
         image_size: int32 `[images, 2]`, height and width in pixels; zeros if the image failed.
         failures: Reason by id for each image that failed.
     """

@@ -4,9 +4,9 @@
     /features            virtual float16 [images, tokens, channels] for other programs
     everything else      as in any store (`feature_extraction.store.layout`), for all images
 
-The files are in the folder of the index or below, and are named relative to it, so that the folder
-can be moved. This package never opens the virtual dataset: HDF5 returns NaN for missing files, and
-a damaged description of such a dataset can crash the process.
+The files are in the folder of the index or below, and their names are relative to it, so that the
+folder can be moved. This package never opens the virtual dataset: HDF5 returns NaN for missing
+files, and a damaged description of such a dataset can crash the process.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ class IndexEntry:
     Args:
         name: Path relative to the folder of the index, with forward slashes.
         image_ids: Ids of its images, in order.
-        status: uint8 `[images]`, a `Status` each.
+        status: uint8 `[images]`; values of `Status`.
     """
 
     name: str
@@ -114,7 +114,7 @@ def read_index(file: h5py.File) -> list[IndexEntry] | None:
     Everything is checked before it is read. Neither other files nor the virtual dataset are opened.
 
     Raises:
-        StoreError: The index is damaged, or different from what `write_index` writes.
+        StoreError: The index is damaged, or was not written by `write_index`.
     """
     text = read_text_attribute(file, INDEX_ATTRIBUTE, MAX_RECORD_LENGTH)
     if text is None:
@@ -151,10 +151,10 @@ def check_entry_name(name: str) -> None:
         not 1 <= len(name) <= MAX_NAME_LENGTH
         or PurePosixPath(name).is_absolute()
         or not {"", ".", ".."}.isdisjoint(parts)
-        # HDF5 would replace a percent sign and what follows it.
+        # HDF5 expands % sequences in file names.
         or any(character in "%\\" or not character.isprintable() for character in name)
     ):
         raise StoreError(
-            f"the index lists the file {name[:MAX_NAME_LENGTH]!r}, expected a plain name in its "
-            "own folder or below (no '..', no '%', not absolute); refused"
+            f"the index lists the file {name[:MAX_NAME_LENGTH]!r}, expected a relative path "
+            "in the folder of the index or below, without '..' or '%'; refused"
         )

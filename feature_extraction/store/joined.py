@@ -49,7 +49,7 @@ class JoinedStore:
 
     @property
     def spec(self) -> FeatureSpec:
-        """How the features were made."""
+        """Settings of the features."""
         return self._stores[0].spec
 
     @property
@@ -106,7 +106,7 @@ class JoinedStore:
         return self._owner(image_id).image_size(image_id)
 
     def missing(self, image_ids: Iterable[str]) -> list[str]:
-        """Return the `image_ids` without features, each once, in the given order."""
+        """Return the `image_ids` without features, in the given order and without repeats."""
         return [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self]
 
     def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:

@@ -1,8 +1,8 @@
-"""Reading the features of single images without HDF5.
+"""Read the features of single images without HDF5.
 
-HDF5 is asked once for the position of the images in the file. After that, images are read directly,
-which is faster and leaves no state that forked processes would share. Uncompressed features are one
-block; for compressed ones there is a table with the position of each image.
+HDF5 is used only once, to find the position of the images in the file. Images are then read
+directly, which is faster and leaves no state that forked processes would share. Uncompressed
+features are one block; for compressed features there is a table with the position of each image.
 """
 
 import errno
@@ -24,7 +24,7 @@ from feature_extraction.store.layout import PAGE_BYTES
 
 __all__ = ["RowReader", "open_row_reader"]
 
-# Up to this size, an image takes about one disk access whichever way it is read.
+# Up to this size, an image takes about one disk access, through a memory map or not.
 SMALL_BYTES = 2**14
 # Linux only; elsewhere each image is read with its own system call.
 NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
@@ -56,9 +56,9 @@ def open_row_reader(path: Path, features: h5py.Dataset) -> RowReader:
         features: The open dataset `/features` of this file.
 
     Raises:
-        StoreError: Features are missing, or lie beyond the end of the file.
+        StoreError: Features are missing, or extend beyond the end of the file.
     """
-    # Taken from the path, not from the open file: a file replaced in between counts as changed.
+    # Taken from the path, not from the open file, to notice a file that was replaced in between.
     stamp = _stamp(path)
     offset = _block_offset(features)
     if offset is None:
@@ -107,7 +107,7 @@ def _chunk_positions(features: h5py.Dataset, file_bytes: int) -> NDArray[np.uint
             "the file; refused"
         )
     if offset_N.max() > file_bytes or (offset_N + size_N).max() > file_bytes:
-        raise StoreError("images lie beyond the end of the file; the file was truncated")
+        raise StoreError("images extend beyond the end of the file; the file was truncated")
     return positions_N3
 
 

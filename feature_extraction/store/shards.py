@@ -1,4 +1,4 @@
-"""Shards: parts of one extraction, each done by its own process into its own file.
+"""Shards: parts of one extraction, each written by a separate process to a separate file.
 
 Shards are cut from the sorted image list, at multiples of the batch size if there are enough
 images. The encoder then sees the same batches as in an undivided run, so the features are
@@ -27,10 +27,10 @@ Positive = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One part of an extraction that several processes share.
+    """One part of an extraction that is divided among several processes.
 
     Args:
-        number: Number of the shard, counted from 1.
+        number: 1-based number of the shard.
         count: Number of shards.
     """
 
@@ -77,10 +77,10 @@ class Shard:
 
 
 class ShardRecord(BaseModel):
-    """Record in a shard's file that `vl-lst features join` uses to check that shards fit together.
+    """Metadata in a shard's file, with which `vl-lst features join` checks that shards match.
 
     Args:
-        number: Number of the shard, counted from 1.
+        number: 1-based number of the shard.
         count: Number of shards.
         start: Row of the shard's first image in the whole list.
         images: Number of images in the whole list.

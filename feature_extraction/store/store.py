@@ -1,7 +1,7 @@
 """One feature file, read by image id in any process.
 
-A file is checked before anything is read from it (`feature_extraction.store.layout`). Images count
-as present once their extraction is done; failed images are listed with their reasons.
+A file is checked before anything is read from it (`feature_extraction.store.layout`). Only images
+with the status `DONE` have features; failed images are listed with their reasons.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ from feature_extraction.store.shards import ShardRecord, read_shard_record
 
 __all__ = ["FeatureStore", "has_same_content", "metadata_of", "open_hdf5"]
 
-COMPARED_BYTES = 2**24
+COMPARE_BLOCK_BYTES = 2**24
 READ_ERRORS = (StoreError, OSError, RuntimeError, ValueError, KeyError, TypeError)
 
 
@@ -55,8 +55,8 @@ class FeatureStore:
         if (self._tokens, self._channels) != (self._spec.tokens, self._spec.channels):
             raise StoreError(
                 f"{self._path}: /features holds {self._tokens} tokens of {self._channels} values, "
-                f"its spec says {self._spec.tokens} of {self._spec.channels}; do not use the file, "
-                f"extract again: {HOW_TO_EXTRACT}"
+                f"but its spec has {self._spec.tokens} of {self._spec.channels}. Do not use the "
+                f"file; extract the features again: {HOW_TO_EXTRACT}"
             )
         repeated = repeated_ids(table.image_ids)
         if repeated:
@@ -72,12 +72,12 @@ class FeatureStore:
 
     @property
     def spec(self) -> FeatureSpec:
-        """How the features were made."""
+        """Settings of the features."""
         return self._spec
 
     @property
     def shard(self) -> ShardRecord | None:
-        """The part of a larger extraction that this is; `None` for a complete one."""
+        """Which part of a larger extraction the file holds; `None` for a complete one."""
         return self._shard
 
     @property
@@ -117,7 +117,7 @@ class FeatureStore:
 
     @property
     def status(self) -> NDArray[np.uint8]:
-        """`Status` of each of `listed_ids`, uint8 `[images]`."""
+        """Status of each of `listed_ids`, uint8 `[images]`; values of `Status`."""
         return self._table.status
 
     def __len__(self) -> int:
@@ -156,7 +156,7 @@ class FeatureStore:
         return int(height), int(width)
 
     def missing(self, image_ids: Iterable[str]) -> list[str]:
-        """Return the `image_ids` without features, each once, in the given order."""
+        """Return the `image_ids` without features, in the given order and without repeats."""
         return [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self._row]
 
     def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
@@ -258,7 +258,7 @@ def has_same_content(store: FeatureStore, parts: Sequence[FeatureStore]) -> bool
         or store.failures != {key: why for part in parts for key, why in part.failures.items()}
     ):
         return False
-    step = max(1, COMPARED_BYTES // (2 * store.tokens * store.channels))
+    step = max(1, COMPARE_BLOCK_BYTES // (2 * store.tokens * store.channels))
     for part in parts:
         present = list(part)
         for start in range(0, len(present), step):
@@ -314,5 +314,6 @@ def _read_error(path: Path, error: Exception) -> StoreError:
         )
     return StoreError(
         f"{path} cannot be read as an HDF5 feature store ({error}). It is damaged, truncated or "
-        f"something else: copy it again from its source, or make it again: {HOW_TO_EXTRACT}"
+        f"another kind of file: copy it again from its source, or extract the features again: "
+        f"{HOW_TO_EXTRACT}"
     )
