@@ -34,8 +34,8 @@ from feature_extraction.encoders.weights import (
     HUB_PREFIX,
     fetch_from_hub,
     mismatch_error,
-    state_sha256,
     parse_channel_values,
+    state_sha256,
 )
 from feature_extraction.errors import EncoderError
 from feature_extraction.spec import Layer

@@ -22,10 +22,10 @@ __all__ = [
     "Normalisation",
     "fetch_from_hub",
     "mismatch_error",
+    "parse_channel_values",
     "require_similar_size",
     "seeded",
     "state_sha256",
-    "parse_channel_values",
 ]
 
 RANDOM = "random"

@@ -1,4 +1,4 @@
-"""Compressing a store image by image, into a file that other programs can read as well.
+"""Compress a store image by image, into a file that other programs can read as well.
 
 Each image is one Zstandard frame in one chunk, marked with the HDF5 filter registered for it
 (32015). This package reads it without HDF5; other programs need that filter, for example from
@@ -34,8 +34,8 @@ IMAGES_BETWEEN_REPORTS = 256
 def compress_store(path: Path, out: Path, *, on_progress: OnProgress | None = None) -> None:
     """Write a compressed copy of a store.
 
-    The copy gets its name once it is complete. After an interruption the same call starts again,
-    or finds the complete copy; the result is byte-identical.
+    The copy appears at `out` only when it is complete. After an interruption, repeat the call: it
+    starts from scratch unless the copy is complete. The result is byte-identical.
 
     Args:
         path: A finished store.
@@ -107,7 +107,7 @@ def _write_frame(_: h5py.File, features: h5py.h5d.DatasetID, row: int, frame: by
 
 
 def _frames(store: FeatureStore) -> Iterator[bytes]:
-    # Imported here because most stores are not compressed.
+    # Imported here because most users do not compress stores.
     from pyarrow import Codec
 
     codec = Codec("zstd", LEVEL)

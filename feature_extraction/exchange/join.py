@@ -1,4 +1,4 @@
-"""Joining shards into one feature file: an index next to them, or a self-contained copy."""
+"""Join shards into one feature file: an index next to them, or a self-contained copy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,8 +45,8 @@ class JoinResult:
 def join_stores(paths: Sequence[Path], out: Path, *, copy: bool = False) -> JoinResult:
     """Join the shards of one extraction, or several stores with equal specs, into one file.
 
-    Shards are sorted by number; other stores stay in the given order. After an interruption, the
-    same call makes the same file, or finds it complete.
+    Shards are sorted by number; other stores keep the given order. After an interruption, the same
+    call resumes a copy or writes the index again; the file is byte-identical.
 
     Args:
         paths: All shards of one extraction, or stores that are not shards.
@@ -128,7 +128,7 @@ def _check_complete(stores: Sequence[FeatureStore], records: Sequence[ShardRecor
         described = [_describe_missing(stores[0], number) for number in missing]
         raise StoreError(
             f"{len(missing)} of {first.count} shards are missing: {abbreviate(described)}. Pass "
-            "all of them, once each has been extracted."
+            "all of them, after each has been extracted."
         )
     stop, before = 0, "the beginning"
     for store in stores:
@@ -143,7 +143,7 @@ def _check_complete(stores: Sequence[FeatureStore], records: Sequence[ShardRecor
     if stop != first.images or image_list_sha256(listed) != first.image_ids_sha256:
         raise StoreError(
             f"the shards list {stop:,} images, but were made for {first.images:,}, or for other "
-            "names: some are missing or do not belong. Extract the shards again."
+            "names: some are missing or do not belong to them. Extract the shards again."
         )
 
 

@@ -48,8 +48,8 @@ ROWS_NAMES = (
     "image_embedding",
     "img_emb",
 )
-# The same with a split before or a number after them; NumPy's default name of an array; and the
-# names of encoder outputs in transformers.
+# The same names with a split before or a number after them, NumPy's default name of an array, and
+# the names of encoder outputs in transformers.
 MANY_IMAGES = re.compile(
     r"((all|train|val|valid|test|dev|image|img|vis|visual|vision|clip|coco)[-_.]?)*"
     r"(features?|feats?|embeddings?|embeds?|embs?|vectors)([-_.]?\d+)*"
@@ -163,7 +163,7 @@ HOW_TO_NAME_ROWS = (
 
 
 def features_name(names: Iterable[str]) -> str | None:
-    """Return the name that is most likely that of the features of many images, if any.
+    """Return the name most likely to hold the features of many images; `None` if none does.
 
     Args:
         names: Names of a file's datasets, arrays or columns.
@@ -192,7 +192,7 @@ def describe_damage(path: Path, error: Exception, place: str | None = None) -> s
         error: Error of a library.
         place: The file and the position in it; default: the file.
     """
-    # Libraries report this in other words, or as a missing file.
+    # Libraries word this differently, or report a missing file.
     if os.access(path, os.F_OK) and not os.access(path, os.R_OK):
         return f"{place or path} cannot be read: permission denied. Change its permissions."
     reason = getattr(error, "strerror", None) or error
@@ -201,7 +201,7 @@ def describe_damage(path: Path, error: Exception, place: str | None = None) -> s
 
 @contextmanager
 def explain_damage(path: Path) -> Iterator[None]:
-    """Raise errors of libraries about a damaged file in the block as a `StoreError`.
+    """Raise library errors about a damaged file in the block as a `StoreError`.
 
     Raises:
         StoreError: See `describe_damage`.

@@ -1,4 +1,4 @@
-"""Finding the images that have features in a file or folder of another program."""
+"""Find the images that have features in a file or folder of another program."""
 
 import json
 import re
@@ -53,7 +53,7 @@ LAYOUTS = (
 
 @dataclass(frozen=True, slots=True)
 class FoundFeatures:
-    """Images with features, and the number of files that were left out.
+    """Images with features, and counts of the files that were left out.
 
     Args:
         files: Location of each image's features, sorted by id or in row order.
@@ -326,7 +326,7 @@ def _check_ids(source: Path, files: Sequence[FeatureFile]) -> None:
     """Refuse names that cannot be image ids, and ids that occur twice.
 
     Raises:
-        StoreError: With the names and where they were found.
+        StoreError: A name is refused; the message states where it was found.
     """
     file_of: dict[str, FeatureFile] = {}
     for file in files:

@@ -1,4 +1,4 @@
-"""Arrays in NumPy's format: headers and names, checked before they are read."""
+"""Arrays in NumPy's format: read headers and names after checking them."""
 
 from pathlib import Path
 from typing import IO, Any, Literal

@@ -54,7 +54,7 @@ class ParquetColumns:
 
 
 class ParquetColumn:
-    """A column of features that is read sequentially, with few rows in memory.
+    """A column of features that is read sequentially, a few rows at a time.
 
     Args:
         columns: The file.

@@ -1,4 +1,4 @@
-"""Reading the features of one image from a file of another program.
+"""Read the features of one image from a file of another program.
 
 Supported layouts:
 
@@ -129,7 +129,7 @@ def _open_npz(file: FeatureFile) -> Iterator[StoredArray]:
             token_shape(file, shape)
 
             def read() -> NDArray[Any]:
-                # Read only what is declared, whatever the archive holds.
+                # Read only the declared size, even if the archive holds more.
                 data = opened.read(math.prod(shape) * dtype.itemsize)
                 return np.frombuffer(data, dtype).reshape(shape, order=order)
 
