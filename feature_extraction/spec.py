@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from eval.run_files import first_problem
 from feature_extraction.choices import Layer, Precision, ResizeRule
 from feature_extraction.errors import StoreError
 
@@ -155,9 +156,7 @@ class FeatureSpec:
         try:
             return _ADAPTER.validate_json(_without_version(text))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "spec"
-            problem = f"{where}: {first['msg']}"
+            problem = first_problem(error)
         except ValueError as error:
             problem = str(error)
         raise StoreError(

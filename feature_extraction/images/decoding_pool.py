@@ -10,7 +10,6 @@ Each batch goes to the next idle process; batches are returned in order.
 import mmap
 import os
 import queue
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from feature_extraction.images.decoding_process import DecodingProcess, SlotLayout, decode_into
 from feature_extraction.images.finding import ImageFile
 from feature_extraction.spec import FeatureSpec
+from feature_extraction.store.disk import create_memory_file
 
 # N images per batch, K squares per image, S square size
 
@@ -106,8 +106,9 @@ class _Pool:
     def __init__(self, layout: SlotLayout, processes: int, stack: ExitStack) -> None:
         # The encoder uses one slot; each process fills one and has another one ready.
         count = 2 * processes + 1
-        handle = _create_shared_memory(count * layout.slot_bytes)
+        handle = create_memory_file("squares")
         try:
+            os.ftruncate(handle, count * layout.slot_bytes)
             self.slots = layout.slots(mmap.mmap(handle, count * layout.slot_bytes))
             self._threads = ThreadPoolExecutor(processes, "decoding")
             # Closed last: the threads end after the processes have ended.
@@ -146,14 +147,3 @@ def _decode_ahead(batches: Iterator[FileBatch], pool: _Pool) -> Iterator[Decoded
         slot = pool.slots[number]
         yield DecodedBatch(start, slot.pixels[:count], slot.image_size[:count], reasons.result())
         free.append(number)
-
-
-def _create_shared_memory(size: int) -> int:
-    """Create memory that can be passed to other processes and is freed with the last of them."""
-    if hasattr(os, "memfd_create"):
-        handle = os.memfd_create("squares")
-    else:
-        with tempfile.TemporaryFile() as file:
-            handle = os.dup(file.fileno())
-    os.ftruncate(handle, size)
-    return handle

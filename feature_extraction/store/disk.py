@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from feature_extraction.sizes import format_bytes
 
 __all__ = [
     "copy_range",
+    "create_memory_file",
     "explain_write_errors",
     "is_out_of_space",
     "lock_file",
@@ -104,6 +106,21 @@ def lock_file(handle: int, path: Path, *, wait: bool = False) -> None:
             "processes could write there at once. Choose a folder on a local disk; or, if no other "
             f"process writes there, set {WITHOUT_LOCKS}=1 and run the same command again."
         ) from None
+
+
+def create_memory_file(name: str) -> int:
+    """Create an empty file in memory, and return its descriptor.
+
+    The file can be shared with other processes, and is freed when the last one closes it. On
+    systems without such files (macOS) it is an unlinked temporary file.
+
+    Args:
+        name: Name of the file, shown only by debugging tools.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def write_at(handle: int, data: memoryview, offset: int) -> None:

@@ -14,7 +14,6 @@ write. Therefore:
 import errno
 import os
 import resource
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import h5py
 
-from feature_extraction.store.disk import write_at
+from feature_extraction.store.disk import create_memory_file, write_at
 
 __all__ = ["Hdf5Writer", "check_size_limit", "hdf5_bytes", "hdf5_in", "memory_file"]
 
@@ -51,15 +50,8 @@ def hdf5_bytes(fill: Callable[[h5py.File], None], **options: Any) -> bytes:
 
 @contextmanager
 def memory_file() -> Iterator[int]:
-    """Yield the descriptor of an empty, sparse file in memory.
-
-    On systems without such files (macOS) it is a temporary file.
-    """
-    if hasattr(os, "memfd_create"):
-        handle = os.memfd_create("hdf5")
-    else:
-        with tempfile.TemporaryFile() as file:
-            handle = os.dup(file.fileno())
+    """Yield the descriptor of an empty, sparse file in memory, and close it after the block."""
+    handle = create_memory_file("hdf5")
     try:
         yield handle
     finally:

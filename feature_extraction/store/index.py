@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from eval.run_files import first_problem
 from feature_extraction.errors import StoreError
 from feature_extraction.store.hdf5_text import read_text_attribute, write_text_attribute
 from feature_extraction.store.hdf5_writer import hdf5_bytes
@@ -122,11 +123,9 @@ def read_index(file: h5py.File) -> list[IndexEntry] | None:
     try:
         record = _Record.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or INDEX_ATTRIBUTE
         raise StoreError(
-            f"the attribute {INDEX_ATTRIBUTE!r} cannot be read: {where}: "
-            f"{first['msg']}. Join the files again."
+            f"the attribute {INDEX_ATTRIBUTE!r} cannot be read: {first_problem(error)}. Join the "
+            "files again."
         ) from None
     for each in record.files:
         check_entry_name(each.name)

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_extraction.errors import HOW_TO_EXTRACT, StoreError
-from feature_extraction.names import near_names_hint
+from feature_extraction.errors import StoreError
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store.image_table import repeated_ids
-from feature_extraction.store.store import FeatureStore
+from feature_extraction.store.store import FeatureStore, no_features_error
 
 # N requested images, V tokens, C channels
 
@@ -124,10 +123,4 @@ class JoinedStore:
         store = self._store_of.get(image_id)
         if store is not None:
             return store
-        reason = self.failures.get(image_id)
-        found = f"could not be read during extraction: {reason}" if reason else "is in none of them"
-        hint = "" if reason else near_names_hint([image_id], self)
-        raise StoreError(
-            f"{self._name}: image {image_id!r} {found}. Extract the features of the folder that "
-            f"holds it: {HOW_TO_EXTRACT}.{hint}"
-        )
+        raise no_features_error(self, self._name, image_id)

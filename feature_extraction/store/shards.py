@@ -15,6 +15,7 @@ from typing import Annotated, Self
 import h5py
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from eval.run_files import first_problem
 from feature_extraction.errors import FeatureError, StoreError
 from feature_extraction.store.hdf5_text import read_text_attribute
 
@@ -116,7 +117,7 @@ def read_shard_record(file: h5py.File) -> ShardRecord | None:
     try:
         return ShardRecord.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
         raise StoreError(
-            f"the attribute 'shard' cannot be read: {first['msg']}. Extract the shard again."
+            f"the attribute {SHARD_ATTRIBUTE!r} cannot be read: {first_problem(error)}. Extract "
+            "the shard again."
         ) from None

@@ -19,12 +19,13 @@ from feature_extraction.store.filters import compression_name, read_filters
 from feature_extraction.store.image_table import read_image_table, repeated_ids
 from feature_extraction.store.layout import Metadata, Status, check_layout, read_spec
 from feature_extraction.store.outputs import partial_folder
+from feature_extraction.store.reader import FeatureReader
 from feature_extraction.store.row_reader import open_row_reader
 from feature_extraction.store.shards import ShardRecord, read_shard_record
 
 # N requested images, V tokens, C channels
 
-__all__ = ["FeatureStore", "has_same_content", "metadata_of", "open_hdf5"]
+__all__ = ["FeatureStore", "has_same_content", "metadata_of", "no_features_error", "open_hdf5"]
 
 COMPARE_BLOCK_BYTES = 2**24
 READ_ERRORS = (StoreError, OSError, RuntimeError, ValueError, KeyError, TypeError)
@@ -217,13 +218,24 @@ class FeatureStore:
         row = self._row.get(image_id)
         if row is not None:
             return row
-        reason = self._table.failures.get(image_id)
-        found = f"could not be read during extraction: {reason}" if reason else "is not in it"
-        hint = "" if reason else near_names_hint([image_id], self)
-        raise StoreError(
-            f"{self._path}: image {image_id!r} {found}. Extract the features of the folder that "
-            f"holds it: {HOW_TO_EXTRACT}.{hint}"
-        )
+        raise no_features_error(self, str(self._path), image_id)
+
+
+def no_features_error(store: FeatureReader, name: str, image_id: str) -> StoreError:
+    """Return the error to raise when an image has no features in a store.
+
+    Args:
+        store: The store.
+        name: Name of the store in the message.
+        image_id: Id of the image.
+    """
+    reason = store.failures.get(image_id)
+    found = f"could not be read during extraction: {reason}" if reason else "is missing"
+    hint = "" if reason else near_names_hint([image_id], store)
+    return StoreError(
+        f"{name}: image {image_id!r} {found}. Extract the features of the folder that holds it: "
+        f"{HOW_TO_EXTRACT}.{hint}"
+    )
 
 
 def metadata_of(stores: Sequence[FeatureStore], shard: ShardRecord | None = None) -> Metadata:

@@ -75,7 +75,7 @@ class TestIndex:
             writer.finish()
         reader = open_features([tmp_path / "val.h5", more])
         assert np.array_equal(reader.read(["x", IDS[6]]), FEATURES[[0, 6]])
-        with pytest.raises(StoreError, match=r"val\.h5, .*more\.h5: image 'y' is in none of them"):
+        with pytest.raises(StoreError, match=r"val\.h5, .*more\.h5: image 'y' is missing"):
             reader["y"]
 
 

@@ -71,7 +71,7 @@ class TestReading:
         store = FeatureStore(path)
         with pytest.raises(StoreError, match="'bad'.*it is broken"):
             store["bad"]
-        with pytest.raises(StoreError, match="'x' is not in it.*extract-features"):
+        with pytest.raises(StoreError, match="'x' is missing.*extract-features"):
             store.read(["a", "x"])
 
     def test_pending_rows_are_never_returned(self, path: Path) -> None:
