@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 # Version 2 added `crops`. A spec without crops is still written as version 1, so that its text and
-# digest stay the same, and programs from before crops read it and refuse the others.
+# digest stay the same; older programs read it, and refuse version 2.
 SCHEMA_VERSION = 2
 VERSION_WITHOUT_CROPS = 1
 

@@ -228,7 +228,7 @@ class OpenClipArchitecture(Architecture):
             self._check_activation(weights, bool(described.get("quick_gelu")))
 
     def _no_default_weights(self) -> str:
-        advice = "Choose some with --weights, or give a .safetensors file."
+        advice = "Choose one with --weights, or give a .safetensors file."
         if matching := matching_tags(self.model, self.config):
             return f"{self.name} has several pretrained weights: {', '.join(matching)}. {advice}"
         if others := tags_of(self.model):

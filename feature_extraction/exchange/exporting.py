@@ -149,9 +149,7 @@ def _check_same(folder: Path, manifest: str) -> None:
         found = ""
     if found != manifest:
         holds = "an export of other features" if found else "something else"
-        raise StoreError(
-            f"{folder} holds {holds}. Choose another --out, or move it out of the way."
-        )
+        raise StoreError(f"{folder} holds {holds}. Choose another --out, or move the folder.")
 
 
 def _write_h5(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> None:

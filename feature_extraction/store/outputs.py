@@ -193,8 +193,8 @@ def atomic_output(out: Path, name: str = "whole") -> Iterator[Path]:
     with explain_write_errors(out), locked_folder(folder, busy):
         if others := {entry.name for entry in folder.iterdir()} - {LOCK, name}:
             raise StoreError(
-                f"{folder} holds other unfinished work ({min(others)}), such as an extraction "
-                "under way. Finish it, or remove the folder."
+                f"{folder} holds other unfinished work ({min(others)}), such as an unfinished "
+                "extraction. Finish it, or remove the folder."
             )
         temporary = folder / name
         kind = _own_kind(temporary)
@@ -213,7 +213,7 @@ def atomic_output(out: Path, name: str = "whole") -> Iterator[Path]:
 
 
 def move_into_place(temporary: Path, target: Path) -> None:
-    """Rename a complete file or folder so that it survives a power failure as a whole."""
+    """Sync a complete file or folder to disk, and rename it atomically."""
     for path in (*temporary.rglob("*"), temporary):
         sync_path(path)
     os.replace(temporary, target)

@@ -53,9 +53,9 @@ class Shard:
             )
         return cls(int(match[1]), int(match[2]))
 
-    def path(self, whole: Path) -> Path:
+    def path(self, joined: Path) -> Path:
         """Return the path of this shard's file: `val.shard-3-of-8.h5` next to `val.h5`."""
-        return whole.with_name(f"{whole.stem}.shard-{self.number}-of-{self.count}{whole.suffix}")
+        return joined.with_name(f"{joined.stem}.shard-{self.number}-of-{self.count}{joined.suffix}")
 
     def rows(self, images: int, batch_size: int) -> range:
         """Return the rows of the whole image list that belong to this shard.

@@ -98,7 +98,7 @@ class TestResult:
         extract(photographs, tmp_path / "out.h5", encoder, batch_size=BATCH, workers=2)
         assert (tmp_path / "out.h5").read_bytes() == uninterrupted
 
-    def test_the_callers_random_numbers_are_left_alone(
+    def test_the_callers_random_state_is_unchanged(
         self, photographs: Path, encoder: Encoder, tmp_path: Path
     ) -> None:
         before = torch.random.get_rng_state()
@@ -249,7 +249,7 @@ def kill_at_call(number: int, *, before: bool) -> None:
 
 
 class TestKilled:
-    """Whenever it is killed, the finished file is identical to that of an uninterrupted run."""
+    """After a kill at any time, the finished file is identical to that of an uninterrupted run."""
 
     @pytest.mark.parametrize("before", [True, False])
     def test_at_every_step_that_changes_files(

@@ -36,7 +36,7 @@ def test_json_round_trip_is_canonical() -> None:
     assert pickle.loads(pickle.dumps(SPEC)) == SPEC
 
 
-def test_names_and_package_versions_do_not_count() -> None:
+def test_names_and_package_versions_are_not_in_the_digest() -> None:
     renamed = dataclasses.replace(SPEC, encoder="mine", weights="file:x", packages={"torch": "0"})
     assert renamed.digest == SPEC.digest
     assert SPEC.differences(renamed) == []
@@ -51,7 +51,7 @@ def test_names_and_package_versions_do_not_count() -> None:
         ("resize", "letterbox", "resize: found squash, expected letterbox"),
     ],
 )
-def test_fields_that_determine_the_values_count_and_are_named(
+def test_fields_that_determine_the_values_change_the_digest_and_are_named(
     field: str, value: object, line: str
 ) -> None:
     other = dataclasses.replace(SPEC, **{field: value})
@@ -91,7 +91,7 @@ def test_a_spec_without_crops_is_written_as_version_1() -> None:
     assert FeatureSpec.from_json(spec.to_json()).crops == 1
 
 
-def test_crops_count_and_are_written_as_version_2() -> None:
+def test_crops_change_the_digest_and_are_written_as_version_2() -> None:
     cropped = dataclasses.replace(SPEC, crops=3)
     fields = json.loads(cropped.to_json())
     assert (fields["version"], fields["crops"]) == (2, 3)

@@ -196,7 +196,7 @@ def _has(group: h5py.Group, name: str) -> bool:
 
 
 def _is_own(group: h5py.Group, name: str) -> bool:
-    """Whether a group contains this name itself, not a link to elsewhere."""
+    """Whether a group contains this name itself, not a link."""
     return bool(group.id.links.get_info(name.encode()).type == h5l.TYPE_HARD)
 
 
@@ -224,7 +224,7 @@ def get_member(path: Path, group: h5py.Group, name: str) -> Any:
 
     Raises:
         FeatureFileError: There is no such member.
-        StoreError: It is a link to elsewhere.
+        StoreError: It is a link.
     """
     # `in` and [] follow links, so the kind of link is checked first.
     encoded = name.encode()

@@ -99,8 +99,8 @@ def test_train_and_validation_imports_are_read_as_one(source: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("odd", [0, 11, IMAGES - 1])
-def test_a_different_shape_is_named_wherever_it_is(source: Path, tmp_path: Path, odd: int) -> None:
-    """Even if it is the first: the most frequent shape counts."""
+def test_a_different_shape_is_named_in_any_position(source: Path, tmp_path: Path, odd: int) -> None:
+    """Even in the first image: the most frequent shape is expected."""
     (path,) = source.rglob(f"{image_id(odd)}.h5")
     with h5py.File(path, "w") as file:
         file[f"{image_id(odd)}/features"] = np.zeros((TOKENS + 1, CHANNELS), np.float32)
@@ -149,7 +149,7 @@ def test_the_store_can_be_in_its_source_folder(source: Path) -> None:
     assert import_features(source, source / "out.h5").imported == 0
 
 
-def test_unreadable_files_are_reported_at_once(tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_immediately(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"")
     with pytest.raises(StoreError, match="none of the sampled files can be read.*a.npy"):
         import_features(tmp_path, tmp_path / "out.h5")

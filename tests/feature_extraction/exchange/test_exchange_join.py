@@ -26,9 +26,7 @@ def shards(tmp_path: Path) -> list[Path]:
 
 
 class TestIndex:
-    def test_it_reads_as_one_whatever_the_given_order(
-        self, shards: list[Path], tmp_path: Path
-    ) -> None:
+    def test_it_reads_as_one_in_any_given_order(self, shards: list[Path], tmp_path: Path) -> None:
         result = join_stores([shards[2], shards[0], shards[1]], tmp_path / "val.h5")
         assert_reads_as_one(tmp_path / "val.h5")
         assert result.files == tuple(shards)

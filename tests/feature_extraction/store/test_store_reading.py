@@ -231,7 +231,9 @@ class TestDamage:
             except StoreError:
                 continue
 
-    def test_missing_unfinished_and_folders_are_distinguished(self, tmp_path: Path) -> None:
+    def test_missing_and_unfinished_files_and_folders_are_distinguished(
+        self, tmp_path: Path
+    ) -> None:
         with pytest.raises(StoreError, match="does not exist"):
             FeatureStore(tmp_path / "none.h5")
         (tmp_path / "half.h5.partial").mkdir()

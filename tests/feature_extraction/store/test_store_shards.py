@@ -36,7 +36,7 @@ class TestDivision:
 
 
 class TestNames:
-    def test_a_shard_is_counted_from_one(self) -> None:
+    def test_shard_numbers_start_at_1(self) -> None:
         assert Shard.parse("8/8") == Shard(8, 8)
         for wrong in ("0/8", "9/8", "8", "1/", "-1/8", "1/8/2", "a/b", "1 / 8", "²/3"):
             with pytest.raises(FeatureError, match="from 1"):

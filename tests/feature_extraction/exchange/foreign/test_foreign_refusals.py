@@ -1,4 +1,4 @@
-"""Features that cannot be imported: the message says what was found and what to do."""
+"""Features that cannot be imported: the message states what was found and what to do."""
 
 import pickle
 import tarfile
