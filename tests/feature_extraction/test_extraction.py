@@ -7,11 +7,13 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from kill_at_call import kill_at_call
 from PIL import Image
 
 from feature_extraction.encoders.encoder import Encoder, build_encoder, encode_image
@@ -224,23 +226,9 @@ class TestSecondRun:
 SYSTEM_CALLS = ("pwrite", "write", "fsync", "truncate", "replace", "open")
 
 
-def kill_at_call(number: int, *, before: bool) -> None:
-    """Make this process kill itself at its n-th system call that changes files."""
-    count = 0
-
-    def counted(original: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
-            nonlocal count
-            count += 1
-            if count == number and before:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = original(*args, **kwargs)
-            if count == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-
-        return call
-
+def kill_at_change(number: int, *, before: bool) -> None:
+    """Make this process kill itself at its n-th call that changes files."""
+    counted: Callable[[Any], Any] = kill_at_call(number, before=before)
     for name in SYSTEM_CALLS:
         setattr(writer.os, name, counted(getattr(os, name)))
     writer.shutil.rmtree = counted(shutil.rmtree)
@@ -264,7 +252,7 @@ class TestKilled:
         for number in range(1, 200):
 
             def work(number: int = number) -> None:
-                kill_at_call(number, before=before)
+                kill_at_change(number, before=before)
                 extract(files, out, encoder, batch_size=BATCH)
 
             code = in_child(work)

@@ -79,7 +79,7 @@ class TestReading:
             file["status"][0] = 0
         store = FeatureStore(path)
         assert store.missing(["a"]) == ["a"]
-        with pytest.raises(StoreError, match="not in it"):
+        with pytest.raises(StoreError, match="is missing"):
             store["a"]
 
 
