@@ -38,8 +38,8 @@ def find_architecture(encoder: str | Path) -> Architecture:
     """Return the architecture of an encoder.
 
     Args:
-        encoder: Name or folder in one of the forms listed at the top of this module; the first
-            form that matches is used.
+        encoder: Name or folder in one of the forms listed in the module docstring; the first form
+            that matches is used.
 
     Raises:
         EncoderError: There is no such encoder.

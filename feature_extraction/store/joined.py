@@ -20,7 +20,7 @@ class JoinedStore:
 
     Args:
         stores: At least one store.
-        name: Name of the whole in messages; default: the files.
+        name: Name of the joined store in messages. Default: the paths of its files.
 
     Raises:
         StoreError: Their specs differ, or an image is in more than one.

@@ -33,7 +33,7 @@ def open_features(paths: str | Path | Sequence[str | Path]) -> FeatureReader:
         )
     several = [paths] if isinstance(paths, str | Path) else list(paths)
     if not several:
-        raise StoreError(f"no feature file was given; make one: {HOW_TO_EXTRACT}")
+        raise StoreError(f"no feature file was given. Make one: {HOW_TO_EXTRACT}")
     stores = [store for path in several for store in _open_stores(Path(path))]
     if len(stores) == 1:
         return stores[0]
