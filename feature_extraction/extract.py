@@ -178,8 +178,8 @@ def _describe_part(record: ShardRecord | None, images: int) -> str:
     if record is None:
         return f"all {images:,} images"
     return (
-        f"{images:,} images from row {record.start:,}, of {record.images:,} whose names have the "
-        f"hash {record.image_ids_sha256[:12]}"
+        f"{images:,} of {record.images:,} images from row {record.start:,} (hash of all names: "
+        f"{record.image_ids_sha256[:12]})"
     )
 
 

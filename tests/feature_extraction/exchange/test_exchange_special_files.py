@@ -164,8 +164,8 @@ def test_other_objects_than_paths_are_refused(given: object) -> None:
         open_features(given)
 
 
-def test_a_text_is_refused_as_a_list_of_images(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="text 'abc': expected a list of ids"):
+def test_a_string_is_refused_as_a_list_of_images(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="string 'abc': expected a list of ids"):
         FeatureStore(write_store(tmp_path)).read("abc")
 
 

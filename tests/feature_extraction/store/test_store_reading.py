@@ -356,7 +356,7 @@ def test_impossible_shapes_are_refused(
         (None, "'spec'.*missing"),
         (np.int32(3), "not a string"),
         ("{}", "its version is None"),
-        (dataclasses.replace(SPEC, channels=11).to_json(), "do not use the file"),
+        (dataclasses.replace(SPEC, channels=11).to_json(), "Do not use the file"),
     ],
 )
 def test_a_wrong_spec_is_refused(path: Path, spec: object, message: str) -> None:

@@ -77,7 +77,7 @@ class TestExtraction:
 
         assert work(files) == 6
         assert work(files) == 0
-        with pytest.raises(StoreError, match="has another part of the images"):
+        with pytest.raises(StoreError, match="holds another part of the images"):
             work(files[:-1])
         with pytest.raises(StoreError, match="same --batch-size"):
             work(files, batch_size=32)

@@ -131,7 +131,7 @@ def metadata_only(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (of_objects, "objects are pickled, so they are refused"),
+        (of_objects, "objects are pickled and therefore refused"),
         (
             pickled,
             r"1 .pkl: pickles can run any code.*so they are refused.*numpy.save",
