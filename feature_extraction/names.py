@@ -1,7 +1,7 @@
 """Image ids: deriving them from file names, and explaining near misses.
 
-Ids are compared exactly. For missing ids, `near_names` finds existing names that differ in only one
-respect, such as the image suffix. The result is used only in messages.
+Ids are compared exactly. For missing ids, `find_near_names` finds existing names that differ in
+only one respect, such as the image suffix. The result is used only in messages.
 """
 
 import re
@@ -16,8 +16,8 @@ from eval.image_suffixes import IMAGE_SUFFIXES
 __all__ = [
     "NearNames",
     "abbreviate",
+    "find_near_names",
     "image_id_of",
-    "near_names",
     "near_names_hint",
 ]
 
@@ -128,7 +128,7 @@ class NearNames:
     present: str
 
 
-def near_names(missing: Iterable[str], present: Iterable[str]) -> NearNames | None:
+def find_near_names(missing: Iterable[str], present: Iterable[str]) -> NearNames | None:
     """Return the difference that explains most of the missing names; `None` if there is none.
 
     Args:
@@ -167,7 +167,7 @@ def near_names_hint(
     Returns:
         One or two sentences with a leading space, to append to a message.
     """
-    near = near_names(missing, present)
+    near = find_near_names(missing, present)
     if near is None:
         return ""
     # Names that look the same, such as with composed accents, are shown escaped.

@@ -23,8 +23,8 @@ from feature_extraction.encoders.checkpoint_files import check_numbers, read_jso
 from feature_extraction.encoders.huggingface_files import (
     PREPROCESSING_NAMES,
     VISION_PREFIX,
-    image_size_of,
-    normalisation_of,
+    parse_image_size,
+    parse_normalisation,
     read_preprocessing,
     read_vision_state,
 )
@@ -114,9 +114,9 @@ class HuggingFaceArchitecture(Architecture):
         preprocessing, source = read_preprocessing(folder)
         return cls(
             name=name,
-            image_size=image_size_of(preprocessing, config, source),
+            image_size=parse_image_size(preprocessing, config, source),
             default_weights=weights,
-            normalisation=normalisation_of(preprocessing, source),
+            normalisation=parse_normalisation(preprocessing, source),
             quick_gelu=getattr(config, "hidden_act", None) == "quick_gelu",
             packages=("transformers",),
             config=config,

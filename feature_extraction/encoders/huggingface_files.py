@@ -26,8 +26,8 @@ from feature_extraction.errors import EncoderError
 __all__ = [
     "PREPROCESSING_NAMES",
     "VISION_PREFIX",
-    "image_size_of",
-    "normalisation_of",
+    "parse_image_size",
+    "parse_normalisation",
     "read_preprocessing",
     "read_vision_state",
 ]
@@ -59,7 +59,7 @@ def read_preprocessing(folder: Path) -> tuple[dict[str, Any], Path]:
     )
 
 
-def normalisation_of(preprocessing: Mapping[str, Any], source: Path) -> Normalisation:
+def parse_normalisation(preprocessing: Mapping[str, Any], source: Path) -> Normalisation:
     """Return the mean and standard deviation of an image processor.
 
     Args:
@@ -83,7 +83,7 @@ def normalisation_of(preprocessing: Mapping[str, Any], source: Path) -> Normalis
     return parse_channel_values(mean, str(source)), parse_channel_values(std, str(source))
 
 
-def image_size_of(preprocessing: Mapping[str, Any], config: Any, source: Path) -> int:
+def parse_image_size(preprocessing: Mapping[str, Any], config: Any, source: Path) -> int:
     """Return the image size of an encoder in pixels, after any cropping.
 
     Args:

@@ -20,7 +20,7 @@ from feature_extraction.store.filters import ZSTD
 from feature_extraction.store.hdf5_writer import Hdf5Writer
 from feature_extraction.store.layout import HDF5_FORMAT, write_metadata
 from feature_extraction.store.outputs import atomic_output, check_output_file, remove_leftovers
-from feature_extraction.store.store import FeatureStore, has_same_content, metadata_of
+from feature_extraction.store.store import FeatureStore, combine_metadata, has_same_content
 
 # V tokens, C channels
 
@@ -90,7 +90,7 @@ def _write(store: FeatureStore, path: Path, on_progress: OnProgress | None) -> N
             writer.do(_write_frame, features, row, frame)
             if on_progress is not None and (row + 1) % IMAGES_BETWEEN_REPORTS == 0:
                 on_progress(row + 1, len(listed))
-        writer.do(write_metadata, metadata_of([store], store.shard))
+        writer.do(write_metadata, combine_metadata([store], store.shard))
     if on_progress is not None:
         on_progress(len(listed), len(listed))
 

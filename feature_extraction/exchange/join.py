@@ -17,7 +17,7 @@ from feature_extraction.store.outputs import (
     resolve_link,
 )
 from feature_extraction.store.shards import ShardRecord, image_list_sha256
-from feature_extraction.store.store import FeatureStore, has_same_content, metadata_of
+from feature_extraction.store.store import FeatureStore, combine_metadata, has_same_content
 from feature_extraction.store.writer import StoreWriter
 
 __all__ = ["JoinResult", "join_stores"]
@@ -158,7 +158,7 @@ def _describe_missing(store: FeatureStore, number: int) -> str:
 def _write_index(stores: Sequence[FeatureStore], out: Path) -> None:
     files = {_relative_name(store.path, out): len(store.listed_ids) for store in stores}
     with atomic_output(out) as temporary:
-        write_index(temporary, files, metadata_of(stores))
+        write_index(temporary, files, combine_metadata(stores))
 
 
 def _relative_name(path: Path, out: Path) -> str:

@@ -135,7 +135,7 @@ def verify(
     chosen = _choose_sample(present, sample)
     differences = []
     for done, image_id in enumerate(chosen, 1):
-        differences.append(_difference(store, image_id, path_of[image_id], encoder))
+        differences.append(_compare(store, image_id, path_of[image_id], encoder))
         if on_progress is not None:
             on_progress(done, len(chosen))
     return Verification(
@@ -150,7 +150,7 @@ def _choose_sample(image_ids: Iterable[str], size: int) -> list[str]:
     return heapq.nsmallest(size, image_ids, key=lambda i: hashlib.sha256(i.encode()).digest())
 
 
-def _difference(store: FeatureReader, image_id: str, path: Path, encoder: Encoder) -> Difference:
+def _compare(store: FeatureReader, image_id: str, path: Path, encoder: Encoder) -> Difference:
     stored_VC = store[image_id].astype(np.float64)
     computed_VC = encode_image(path, encoder).astype(np.float64)
     difference_VC = np.abs(stored_VC - computed_VC)

@@ -13,7 +13,13 @@ from feature_extraction.names import abbreviate
 from feature_extraction.store.hdf5_text import read_rows_of_text
 from feature_extraction.store.layout import Status
 
-__all__ = ["MAX_ID_LENGTH", "ImageTable", "read_image_ids", "read_image_table", "repeated_ids"]
+__all__ = [
+    "MAX_ID_LENGTH",
+    "ImageTable",
+    "describe_repeated_ids",
+    "read_image_ids",
+    "read_image_table",
+]
 
 MAX_ID_LENGTH = 2**12
 
@@ -65,7 +71,7 @@ def read_image_ids(file: h5py.File) -> tuple[str, ...]:
     return image_ids
 
 
-def repeated_ids(image_ids: Sequence[str]) -> str:
+def describe_repeated_ids(image_ids: Sequence[str]) -> str:
     """Return the first ids that occur more than once, for a message; empty if there are none."""
     if len(set(image_ids)) == len(image_ids):
         return ""

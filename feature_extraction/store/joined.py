@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from feature_extraction.errors import StoreError
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store.image_table import repeated_ids
+from feature_extraction.store.image_table import describe_repeated_ids
 from feature_extraction.store.store import FeatureStore, no_features_error
 
 # N requested images, V tokens, C channels
@@ -40,7 +40,7 @@ class JoinedStore:
                     "settings are the same: extract one of them again."
                 )
             self._store_of.update(dict.fromkeys(store, store))
-        repeated = repeated_ids(self.listed_ids)
+        repeated = describe_repeated_ids(self.listed_ids)
         if repeated:
             raise StoreError(
                 f"{self._name} share images: {repeated}. Pass the features of each image once."

@@ -133,7 +133,7 @@ class _BlockRows:
         self._file: _OpenBlock | None = None
 
     def read(self, row: int) -> NDArray[np.float16]:
-        file = self._file or self._opened()
+        file = self._file or self._open()
         features_VC = np.empty(self._shape_NVC[1:], np.float16)
         if self._image_bytes > SMALL_BYTES and self._is_in_memory(file, (row,)):
             features_VC[:] = file.mapped_NVC[row]
@@ -142,14 +142,14 @@ class _BlockRows:
         return features_VC
 
     def read_into(self, rows: Sequence[int], features_NVC: NDArray[np.float16]) -> None:
-        file = self._file or self._opened()
+        file = self._file or self._open()
         if self._is_in_memory(file, rows):
             file.mapped_NVC.take(rows, axis=0, out=features_NVC, mode="clip")
             return
         for position, row in enumerate(rows):
             file.fetch(self._offset + row * self._image_bytes, features_NVC[position])
 
-    def _opened(self) -> "_OpenBlock":
+    def _open(self) -> "_OpenBlock":
         # Memory maps and positioned reads have no state: a forked child can keep using them.
         self._file = _OpenBlock(self._path, self._stamp, self._offset, self._shape_NVC)
         return self._file

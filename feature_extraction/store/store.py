@@ -16,7 +16,7 @@ from feature_extraction.errors import HOW_TO_EXTRACT, StoreError
 from feature_extraction.names import abbreviate, near_names_hint
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store.filters import compression_name, read_filters
-from feature_extraction.store.image_table import read_image_table, repeated_ids
+from feature_extraction.store.image_table import describe_repeated_ids, read_image_table
 from feature_extraction.store.layout import Metadata, Status, check_layout, read_spec
 from feature_extraction.store.outputs import partial_folder
 from feature_extraction.store.reader import FeatureReader
@@ -25,7 +25,7 @@ from feature_extraction.store.shards import ShardRecord, read_shard_record
 
 # N requested images, V tokens, C channels
 
-__all__ = ["FeatureStore", "has_same_content", "metadata_of", "no_features_error", "open_hdf5"]
+__all__ = ["FeatureStore", "combine_metadata", "has_same_content", "no_features_error", "open_hdf5"]
 
 COMPARE_BLOCK_BYTES = 2**24
 READ_ERRORS = (StoreError, OSError, RuntimeError, ValueError, KeyError, TypeError)
@@ -59,7 +59,7 @@ class FeatureStore:
                 f"but its spec has {self._spec.tokens} of {self._spec.channels}. Do not use the "
                 f"file; extract the features again: {HOW_TO_EXTRACT}"
             )
-        repeated = repeated_ids(table.image_ids)
+        repeated = describe_repeated_ids(table.image_ids)
         if repeated:
             raise StoreError(f"{self._path}: image ids occur more than once: {repeated}")
         self._table = table
@@ -238,7 +238,7 @@ def no_features_error(store: FeatureReader, name: str, image_id: str) -> StoreEr
     )
 
 
-def metadata_of(stores: Sequence[FeatureStore], shard: ShardRecord | None = None) -> Metadata:
+def combine_metadata(stores: Sequence[FeatureStore], shard: ShardRecord | None = None) -> Metadata:
     """Return the metadata of a file that would hold the images of several stores in order.
 
     Args:

@@ -28,11 +28,11 @@ __all__ = [
     "StoredArray",
     "describe_damage",
     "explain_damage",
-    "features_name",
+    "find_features_name",
+    "find_rows_name",
     "is_name_of_many",
+    "parse_token_shape",
     "refusal",
-    "rows_name",
-    "token_shape",
 ]
 
 FEATURES = "features"
@@ -132,7 +132,7 @@ class StoredArray:
     image_size: tuple[int, int] = UNKNOWN_SIZE
 
 
-def token_shape(file: FeatureFile, shape: tuple[int, ...]) -> tuple[int, int]:
+def parse_token_shape(file: FeatureFile, shape: tuple[int, ...]) -> tuple[int, int]:
     """Return the tokens and channels of an array of the given shape.
 
     Raises:
@@ -162,7 +162,7 @@ HOW_TO_NAME_ROWS = (
 )
 
 
-def features_name(names: Iterable[str]) -> str | None:
+def find_features_name(names: Iterable[str]) -> str | None:
     """Return the name most likely to hold the features of many images; `None` if none does.
 
     Args:
@@ -173,10 +173,10 @@ def features_name(names: Iterable[str]) -> str | None:
     return common or next(filter(is_name_of_many, known), None)
 
 
-def rows_name(names: Iterable[str]) -> str | None:
-    """Return `features_name(names)` if there is a list of image names as well, else `None`."""
+def find_rows_name(names: Iterable[str]) -> str | None:
+    """Return `find_features_name(names)` if there is a list of image names as well, else `None`."""
     known = list(names)
-    return features_name(known) if any(name in known for name in ID_NAMES) else None
+    return find_features_name(known) if any(name in known for name in ID_NAMES) else None
 
 
 def is_name_of_many(name: str) -> bool:

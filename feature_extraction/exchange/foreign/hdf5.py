@@ -22,9 +22,9 @@ from feature_extraction.exchange.foreign.feature_file import (
     FeatureFile,
     StoredArray,
     describe_damage,
+    find_rows_name,
+    parse_token_shape,
     refusal,
-    rows_name,
-    token_shape,
 )
 from feature_extraction.store.hdf5_text import read_rows_of_text
 from feature_extraction.store.layout import PAGE_BYTES
@@ -69,13 +69,15 @@ def list_hdf5(path: Path) -> Entries | None:
     try:
         with h5py.File(path, "r", locking=False) as file:
             names, attributes = _names_in(path, file), set(file.attrs)
-            if rows_name(names) is None and (FEATURES not in names or _has_group(file, FEATURES)):
+            if find_rows_name(names) is None and (
+                FEATURES not in names or _has_group(file, FEATURES)
+            ):
                 return _list_entries(file, names)
     except PermissionError as error:
         raise StoreError(describe_damage(path, error)) from None
     except DAMAGE_ERRORS as error:
         raise StoreError(f"{path} cannot be read as HDF5 ({error}): it is damaged") from None
-    if "spec" not in attributes and rows_name(names):
+    if "spec" not in attributes and find_rows_name(names):
         return None
     raise StoreError(
         f"{path} is already a feature store, or its rows have no names: expected /{FEATURES} and "
@@ -142,7 +144,7 @@ def open_image(file: FeatureFile) -> Iterator[StoredArray]:
     with h5py.File(file.path, "r", rdcc_nbytes=0, locking=False) as opened:
         group, dataset = _find_dataset(file, opened)
         check_dataset(file.path, dataset)
-        token_shape(file, dataset.shape)
+        parse_token_shape(file, dataset.shape)
         if dataset.chunks and any(
             chunk > length for chunk, length in zip(dataset.chunks, dataset.shape, strict=True)
         ):
@@ -297,7 +299,7 @@ def check_rows(path: Path, opened: h5py.File) -> h5py.Dataset:
         FeatureFileError: Parts of it are missing.
         StoreError: It is not such a dataset, or is not safe to read.
     """
-    name = rows_name(_names_in(path, opened)) or FEATURES
+    name = find_rows_name(_names_in(path, opened)) or FEATURES
     dataset = get_member(path, opened, name)
     if not isinstance(dataset, h5py.Dataset):
         raise refusal(path, f"/{name} is a {type(dataset).__name__}")

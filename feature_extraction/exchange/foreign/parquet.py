@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from feature_extraction.exchange.foreign.feature_file import (
     FEATURES,
     ID_NAMES,
-    features_name,
+    find_features_name,
     refusal,
 )
 from feature_extraction.store.layout import MAX_VALUES_PER_IMAGE
@@ -91,7 +91,7 @@ def find_features_column(path: Path) -> str | None:
     """Return the name of the column that may hold features; `None` if there is none."""
     import pyarrow.parquet
 
-    return features_name(pyarrow.parquet.read_schema(path).names)
+    return find_features_name(pyarrow.parquet.read_schema(path).names)
 
 
 def read_columns(path: Path) -> ParquetColumns:
@@ -105,7 +105,7 @@ def read_columns(path: Path) -> ParquetColumns:
 
     with pyarrow.parquet.ParquetFile(path) as opened:
         schema, rows = opened.schema_arrow, opened.metadata.num_rows
-    features = features_name(schema.names)
+    features = find_features_name(schema.names)
     names = next((name for name in ID_NAMES if name in schema.names), None)
     if features is None or names is None:
         raise refusal(

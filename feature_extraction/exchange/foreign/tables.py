@@ -33,7 +33,7 @@ from feature_extraction.exchange.foreign.feature_file import (
     FeatureFile,
     StoredArray,
     explain_damage,
-    features_name,
+    find_features_name,
     refusal,
 )
 from feature_extraction.exchange.foreign.hdf5 import check_rows, read_names
@@ -243,6 +243,6 @@ def open_row(file: FeatureFile) -> Iterator[StoredArray]:
 
 def _find_features(path: Path, names: Iterable[str]) -> str:
     names = list(names)
-    if (name := features_name(names)) is not None:
+    if (name := find_features_name(names)) is not None:
         return name
     raise refusal(path, f"it holds {abbreviate(names, 3)}, expected {FEATURES} and image_ids")
