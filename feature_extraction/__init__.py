@@ -1,1 +1,1 @@
-"""Extraction of image features into HDF5 files that record how they were made."""
+"""Extract image features into HDF5 files that record how they were extracted."""

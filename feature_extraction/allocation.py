@@ -1,4 +1,4 @@
-"""Memory allocation between the operations of an encoder on the CPU."""
+"""Memory allocation on the CPU."""
 
 import ctypes
 
@@ -13,9 +13,9 @@ MAX_INT = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Keep freed memory in this process for the next tensors.
 
-    By default, glibc maps tensors of more than 32 MiB again each time, such as the output of the
-    first layers for a batch, and the kernel clears every page at its first access. That takes about
-    as long as the arithmetic (`benchmarks/extraction.py`, with and without `--give-back`).
+    By default, glibc maps new memory for every tensor larger than 32 MiB, such as the output of an
+    encoder's first layers, and the kernel clears each page at its first access. That takes about as
+    long as the arithmetic (`benchmarks/extraction.py`, with and without `--give-back`).
 
     Returns:
         Whether the option could be set; `False` on systems without glibc.

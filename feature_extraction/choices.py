@@ -1,4 +1,4 @@
-"""Values that settings of features are chosen from; light to import, since help texts list them."""
+"""Allowed values of feature settings. Cheap to import, because help texts list them."""
 
 from typing import Literal
 

@@ -5,9 +5,9 @@
     ├── EncoderError     an encoder is unknown, or its weights cannot be loaded
     ├── FeatureFileError the features of one image cannot be read during an import
     ├── LockError        the file system does not support locks
-    └── StoreError       a feature store is missing, damaged, or does not fit its use
+    └── StoreError       a feature store is missing, damaged, or has other settings
 
-Each message says what was found, what was expected and what to do.
+Each message states what was found, what was expected and what to do.
 """
 
 __all__ = [
@@ -60,4 +60,4 @@ class LockError(FeatureError):
 
 
 class StoreError(FeatureError):
-    """A feature store is missing, damaged, or was made with other settings."""
+    """A feature store is missing, damaged, or has other settings than expected."""

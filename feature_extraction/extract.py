@@ -26,7 +26,7 @@ from feature_extraction.store.writer import StoreWriter
 
 __all__ = ["ExtractionResult", "extract"]
 
-SHOWN_IDS = 5
+MAX_SHOWN_IDS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class ExtractionResult:
         path: The finished store.
         images: Number of images in the store.
         extracted: Number of images encoded by this run; the others were finished before.
-        failures: Reason for each image that cannot be decoded, by id.
+        failures: Reason by id for each image that cannot be decoded.
         file_bytes: Size of the store in bytes.
         seconds: Wall time of this run.
     """
@@ -99,7 +99,7 @@ def extract(
     retried = set() if previous is None else _rows_to_retry(previous, files, encoder.spec)
     extracted = 0
     if previous is not None and not retried:
-        # A run that is killed between its last two steps leaves a folder behind.
+        # A run that was killed between its last two steps has left its folder behind.
         remove_leftovers(out)
         failures = previous.failures
     else:
@@ -144,20 +144,20 @@ def _select_shard(
 def _previous_store(
     out: Path, spec: FeatureSpec, files: Sequence[ImageFile], record: ShardRecord | None
 ) -> FeatureStore | None:
-    """Open the file of a finished run and check that it has the same settings and images."""
+    """Open the finished file, if any, and check that it has the same settings and images."""
     if not out.exists():
         return None
     store = FeatureStore(out)
     differences = store.spec.differences(spec)
     if differences:
         raise StoreError(
-            f"{out} was extracted with other settings ({'; '.join(differences)}; here is the file, "
-            "there is this command). Choose another --out, or remove the file."
+            f"{out} was extracted with other settings ({'; '.join(differences)}). "
+            "Choose another --out, or remove the file."
         )
     expected = [file.image_id for file in files]
     if store.shard != record or (record is not None and list(store.listed_ids) != expected):
         raise StoreError(
-            f"{out} has another part of the images: found "
+            f"{out} holds another part of the images: found "
             f"{_describe_part(store.shard, len(store.listed_ids))}, expected "
             f"{_describe_part(record, len(expected))}. Extract all shards of the same images with "
             "the same --batch-size, or remove the file to extract it again."
@@ -178,8 +178,8 @@ def _describe_part(record: ShardRecord | None, images: int) -> str:
     if record is None:
         return f"all {images:,} images"
     return (
-        f"{images:,} images from row {record.start:,}, of {record.images:,} whose names have the "
-        f"hash {record.image_ids_sha256[:12]}"
+        f"{images:,} of {record.images:,} images from row {record.start:,} (hash of all names: "
+        f"{record.image_ids_sha256[:12]})"
     )
 
 
@@ -199,6 +199,6 @@ def _rows_to_retry(store: FeatureStore, files: Sequence[ImageFile], spec: Featur
 
 
 def _first_ids(image_ids: Sequence[str]) -> str:
-    more = ", ..." if len(image_ids) > SHOWN_IDS else ""
-    shown = f" ({', '.join(image_ids[:SHOWN_IDS])}{more})" if image_ids else ""
+    more = ", ..." if len(image_ids) > MAX_SHOWN_IDS else ""
+    shown = f" ({', '.join(image_ids[:MAX_SHOWN_IDS])}{more})" if image_ids else ""
     return f"{len(image_ids):,}{shown}"

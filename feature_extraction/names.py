@@ -1,7 +1,7 @@
 """Image ids: deriving them from file names, and explaining near misses.
 
-Ids are compared exactly. If ids are missing, `near_names` tells whether they exist under names that
-differ in only one respect, such as the image suffix. This is only used in messages.
+Ids are compared exactly. For missing ids, `find_near_names` finds existing names that differ in
+only one respect, such as the image suffix. The result is used only in messages.
 """
 
 import re
@@ -16,8 +16,8 @@ from eval.image_suffixes import IMAGE_SUFFIXES
 __all__ = [
     "NearNames",
     "abbreviate",
+    "find_near_names",
     "image_id_of",
-    "near_names",
     "near_names_hint",
 ]
 
@@ -93,8 +93,8 @@ def _without_separators(name: str) -> str:
 
 PREFIX = "the prefix of a number"
 
-# Differences between two names, the most harmless first: a description, and a function that maps
-# such names to the same text.
+# Differences between two names, from harmless to risky: a description, and a function that maps
+# names with only this difference to the same string.
 KINDS: dict[str, Callable[[str], str]] = {
     "the image suffix": _without_suffix,
     "spaces at the ends": str.strip,
@@ -117,7 +117,7 @@ class NearNames:
 
     Args:
         kind: Description of the difference.
-        count: Number of missing names that differ from exactly one present name only in this.
+        count: Number of missing names with exactly one present name that differs only in this.
         missing: First of these names.
         present: Its counterpart.
     """
@@ -128,7 +128,7 @@ class NearNames:
     present: str
 
 
-def near_names(missing: Iterable[str], present: Iterable[str]) -> NearNames | None:
+def find_near_names(missing: Iterable[str], present: Iterable[str]) -> NearNames | None:
     """Return the difference that explains most of the missing names; `None` if there is none.
 
     Args:
@@ -167,7 +167,7 @@ def near_names_hint(
     Returns:
         One or two sentences with a leading space, to append to a message.
     """
-    near = near_names(missing, present)
+    near = find_near_names(missing, present)
     if near is None:
         return ""
     # Names that look the same, such as with composed accents, are shown escaped.

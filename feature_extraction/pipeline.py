@@ -59,7 +59,7 @@ def fill_store(
 ) -> int:
     """Encode every pending image and write its features.
 
-    If an exception or an interrupt ends it, all encoded batches are written first.
+    After an exception or an interrupt, batches that are already encoded are still written.
 
     Args:
         store: Writer of the unfinished store of these images.
@@ -95,7 +95,7 @@ def fill_store(
         for batch in _encode_batches(batches, files, encoder):
             batch.features[[bool(reason) for reason in batch.reasons]] = 0
             rows = slice(batch.start, batch.start + len(batch.reasons))
-            # If a batch is encoded again for some of its images, the others are not overwritten.
+            # A batch may be encoded again for some of its images; do not overwrite the others.
             for run in _runs(status[rows] == Status.PENDING):
                 reasons = batch.reasons[run]
                 writer.write(
@@ -133,7 +133,7 @@ class _EncodedBatch:
 def _encode_batches(
     batches: Iterator[DecodedBatch], files: Sequence[ImageFile], encoder: Encoder
 ) -> Iterator[_EncodedBatch]:
-    """Encode batches; encoded batches share no memory with decoded ones."""
+    """Encode batches; the results share no memory with the decoded batches."""
     if encoder.device.type == "cuda":
         yield from _encode_ahead(batches, files, encoder)
         return
@@ -161,7 +161,7 @@ def _image_ids(batch: DecodedBatch, files: Sequence[ImageFile]) -> list[str]:
 
 
 class _CudaPipeline:
-    """An encoder on CUDA with one more stream per direction of copying."""
+    """An encoder on CUDA, with a separate stream for each copy direction."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -183,7 +183,7 @@ class _CudaPipeline:
             host_NVC, host_finite_N = _copy_to_host(features_NVC), _copy_to_host(finite_N)
             copied = torch.cuda.Event()
             copied.record()
-        # Their memory must not be reused while a stream other than their own uses it.
+        # The allocator must not reuse this memory while another stream uses it.
         pixels_NK3SS.record_stream(compute)
         features_NVC.record_stream(self._from_device)
         finite_N.record_stream(self._from_device)

@@ -6,6 +6,13 @@ __all__ = ["OnProgress"]
 
 
 class OnProgress(Protocol):
-    """Progress callback: number of finished items, of all items, and a note such as the rate."""
+    """Progress callback protocol."""
 
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Report progress.
+
+        Args:
+            done: Number of finished items.
+            total: Number of all items.
+            note: Additional text, such as the rate.
+        """

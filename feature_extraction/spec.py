@@ -1,4 +1,4 @@
-"""The settings behind a store's features: everything that determines their values.
+"""The settings of a store's features: everything that determines their values.
 
 A spec is stored in the HDF5 file as JSON. Two stores can be used together, and a checkpoint can
 read a store, if their digests are equal.
@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from eval.run_files import first_problem
 from feature_extraction.choices import Layer, Precision, ResizeRule
 from feature_extraction.errors import StoreError
 
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 # Version 2 added `crops`. A spec without crops is still written as version 1, so that its text and
-# digest stay the same, and programs from before crops read it and refuse the others.
+# digest stay the same; older programs read it, and refuse version 2.
 SCHEMA_VERSION = 2
 VERSION_WITHOUT_CROPS = 1
 
@@ -41,8 +42,8 @@ MAX_CROPS = 8
 # Weights tag of features made by other programs, for which only the shape is certain.
 IMPORTED = "imported"
 
-# Names only: hashes identify the encoder and its weights, and a store must stay usable after a
-# package upgrade.
+# The hashes identify the encoder and its weights, so names do not matter; and a store must stay
+# usable after a package upgrade.
 NOT_IN_DIGEST = ("encoder", "weights", "packages")
 
 PACKAGES = ("torch", "open_clip_torch", "pillow", "h5py")
@@ -55,7 +56,7 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSpec:
-    """The settings behind one feature store.
+    """The settings of the features in one store.
 
     Args:
         encoder: Name of the image encoder, such as `RN101`.
@@ -75,8 +76,8 @@ class FeatureSpec:
         std: Standard deviation that the result is divided by.
         precision: Precision of the encoder: `fp32` or `bf16`.
         dtype: Type of the stored values.
-        crops: 1 if the encoder sees the photograph as one square; N if it also sees the photograph
-            cut into N x N squares, row by row.
+        crops: 1 if the encoder sees only the whole photograph as one square; N if it also sees
+            N x N tiles of the photograph, row by row.
         packages: Versions of the packages involved; not part of the digest.
     """
 
@@ -113,7 +114,7 @@ class FeatureSpec:
 
     @property
     def decoded_side(self) -> int:
-        """Side in pixels of the largest square a photograph is resized to."""
+        """Side in pixels of the largest square that a photograph is resized to."""
         return self.crops * self.image_size
 
     @property
@@ -122,20 +123,23 @@ class FeatureSpec:
         fields = {k: v for k, v in self._fields().items() if k not in NOT_IN_DIGEST}
         return hashlib.sha256(_canonical(fields).encode()).hexdigest()
 
-    def differences(self, other: "FeatureSpec") -> list[str]:
-        """Return the differences to another spec, such as `image_size: 224 here, 288 there`.
+    def differences(self, expected: "FeatureSpec") -> list[str]:
+        """Describe the differences from an expected spec.
+
+        Args:
+            expected: The spec to compare with.
 
         Returns:
-            One line per field that makes the digests differ, and per name of encoder or weights
-            that differs as well; empty exactly if the digests are equal.
+            One line per field that differs, such as `image_size: found 224, expected 288`. Package
+            versions are ignored; without a difference in the digest the list is empty.
         """
-        if self.digest == other.digest:
+        if self.digest == expected.digest:
             return []
-        here, there = dataclasses.asdict(self), dataclasses.asdict(other)
+        found, wanted = dataclasses.asdict(self), dataclasses.asdict(expected)
         return [
-            f"{name}: {_short(here[name])} here, {_short(there[name])} there"
-            for name in here
-            if name != "packages" and here[name] != there[name]
+            f"{name}: found {_short(found[name])}, expected {_short(wanted[name])}"
+            for name in found
+            if name != "packages" and found[name] != wanted[name]
         ]
 
     def to_json(self) -> str:
@@ -152,9 +156,7 @@ class FeatureSpec:
         try:
             return _ADAPTER.validate_json(_without_version(text))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "spec"
-            problem = f"{where}: {first['msg']}"
+            problem = first_problem(error)
         except ValueError as error:
             problem = str(error)
         raise StoreError(
@@ -174,11 +176,11 @@ _ADAPTER = TypeAdapter(FeatureSpec)
 
 
 def grid_side(tokens: int, grids: int = 1) -> int | None:
-    """Return how many cells a side of each square grid has.
+    """Return the side, in cells, of equal square grids.
 
     Args:
-        tokens: Number of cells of all grids together.
-        grids: Number of grids of the same size.
+        tokens: Total number of cells.
+        grids: Number of grids.
 
     Returns:
         The side; `None` if the cells do not form that many square grids.
@@ -188,10 +190,10 @@ def grid_side(tokens: int, grids: int = 1) -> int | None:
 
 
 def package_versions(more: Sequence[str] = ()) -> dict[str, str]:
-    """Return the installed version of each package that takes part in an extraction.
+    """Return the installed version by name of each package that an extraction uses.
 
     Args:
-        more: Packages of the encoder, in addition to those that always take part.
+        more: Packages of the encoder, in addition to those that every extraction uses.
     """
     return {name: importlib.metadata.version(name) for name in (*PACKAGES, *more)}
 

@@ -1,8 +1,8 @@
-"""The interface to an image encoder, whichever library it comes from.
+"""The common interface of image encoders from all libraries.
 
 An architecture returns features as a map: for `grid` the cells of the last layer without class,
 distillation and register tokens, for `pooled` one vector per image, not scaled to unit length. The
-module of each library says where it takes them.
+module of each library documents which outputs these are.
 """
 
 import difflib
@@ -37,11 +37,11 @@ class Checkpoint:
     """Pretrained weights, read from a file or a repository.
 
     Args:
-        name: What a spec calls the weights: a tag, `file:` and the file's name, or `hub:` and the
+        name: Name of the weights in a spec: a tag, `file:` and the file's name, or `hub:` and the
             repository.
         state: Tensors by name.
-        sha256: Hash of the weights before any resizing. The same weights have the same hash,
-            whichever file they come from and whichever image size they are used with.
+        sha256: Hash of the weights before any resizing, so that it depends neither on the file nor
+            on the image size.
         normalisation: Mean and standard deviation used in training; `None` if the weights do not
             state them.
         path: File of the tensors, for libraries that read it themselves.
@@ -56,7 +56,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A network with its weights.
+    """A network with loaded weights.
 
     Args:
         module: The network; its position embeddings fit the requested image size.
@@ -93,7 +93,7 @@ class Architecture(ABC):
 
     @property
     def architecture_sha256(self) -> str:
-        """Hash of everything but the image size that determines the computation."""
+        """Hash of everything that determines the computation, except the image size."""
         return hashlib.sha256(json.dumps(self._description, sort_keys=True).encode()).hexdigest()
 
     @abstractmethod
@@ -158,7 +158,7 @@ class Architecture(ABC):
     @property
     @abstractmethod
     def _description(self) -> Mapping[str, Any]:
-        """JSON object that determines the computation."""
+        """JSON-compatible description of everything that determines the computation."""
 
     @abstractmethod
     def _build(self, side: int) -> nn.Module:
@@ -190,9 +190,9 @@ class Architecture(ABC):
     def _require_normalisation(self, source: str | Path) -> Normalisation:
         if self.normalisation is None:
             raise EncoderError(
-                f"the pretrained weights of {self.name} differ in their normalisation, and nothing "
-                f"says which one {source} was trained with. Put its open_clip_config.json in the "
-                "same folder."
+                f"the pretrained weights of {self.name} differ in their normalisation, and it is "
+                f"not known which one {source} was trained with. Put its open_clip_config.json in "
+                "the same folder."
             )
         return self.normalisation
 

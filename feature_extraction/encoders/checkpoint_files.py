@@ -61,7 +61,7 @@ class TensorShape:
 
 
 def is_present(path: Path) -> bool:
-    """Whether a path exists, broken links included.
+    """Whether a path exists, even as a broken link.
 
     An incomplete copy can leave a link without its target, which must not be mistaken for a file
     that the checkpoint never had.
@@ -96,7 +96,7 @@ def check_numbers(config: Mapping[str, Any], path: Path) -> None:
 
     Args:
         config: A JSON object.
-        path: Its file, for the message.
+        path: The file it was read from, for the message.
 
     Raises:
         EncoderError: An integer is larger than `MAX_NUMBER`, a number of layers is larger than
@@ -126,7 +126,10 @@ def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file by name.
+    """Read all tensors of a safetensors file.
+
+    Returns:
+        Tensors by name.
 
     Raises:
         EncoderError: The file is missing, damaged, or not safetensors.
@@ -139,7 +142,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_shapes(path: Path) -> dict[str, TensorShape]:
-    """Read the types and shapes of the tensors of a safetensors file by name.
+    """Read the types and shapes of all tensors in a safetensors file.
+
+    Returns:
+        Types and shapes by name of the tensor.
 
     Raises:
         EncoderError: See `read_safetensors`.
@@ -148,7 +154,7 @@ def read_shapes(path: Path) -> dict[str, TensorShape]:
     shapes: dict[str, TensorShape] = {}
     try:
         with safe_open(path, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - no mapping
+            for name in opened.keys():  # noqa: SIM118 - not a mapping
                 entry = opened.get_slice(name)
                 shapes[name] = TensorShape(entry.get_dtype(), tuple(entry.get_shape()))
     except (SafetensorError, OSError, ValueError) as error:

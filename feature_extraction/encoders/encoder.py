@@ -65,7 +65,7 @@ class Encoder:
         self._module = module.to(device).eval().requires_grad_(False)
         self.spec = spec
         self.device = device
-        # On the device: copying them to CUDA per batch would wait for the previous batch.
+        # Kept on the device: copying them to CUDA per batch would wait for the previous batch.
         self._mean_311, self._std_311 = (
             torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
             for values in (spec.mean, spec.std)
@@ -176,7 +176,7 @@ def build_encoder(
     """Build an image encoder and load its weights.
 
     Args:
-        encoder: Row of the encoder table, model of open_clip, `timm:NAME`, `hf:OWNER/NAME`, or a
+        encoder: Name in the encoder table, open_clip model, `timm:NAME`, `hf:OWNER/NAME`, or a
             folder in the format of one of these libraries; see
             `feature_extraction.encoders.registry`.
         weights: Tag of the library's pretrained weights, `.safetensors` file, or `random` (seeded,
@@ -287,8 +287,8 @@ def encoder_from_spec(
     if differences:
         raise EncoderError(
             f"the encoder {encoder} with weights {built.spec.weights} differs from the one the "
-            f"features were extracted with ({'; '.join(differences)}; here is this encoder, there "
-            "are the features). Give the same weights, or extract the features again."
+            f"features were extracted with ({'; '.join(differences)}). Give the same weights, or "
+            "extract the features again."
         )
     return built
 

@@ -19,8 +19,8 @@ def exact_float32() -> Iterator[None]:
     By default cuDNN rounds the inputs of convolutions to TF32, which has a mantissa of 10 bits
     instead of 23. The settings apply to the whole process and are restored after the block.
 
-    torch has two interfaces to these settings and raises errors while they contradict each other,
-    so both are set.
+    torch has two interfaces to these settings and raises errors if they contradict each other, so
+    both are set.
     """
     # torch's type stubs lack some of these.
     backends: Any = torch.backends

@@ -1,8 +1,8 @@
 """Image encoders of transformers: folders in its format, and repositories on the hub.
 
 `grid` is `last_hidden_state` without class, distillation and register tokens; `pooled` is
-`pooler_output`. Only the vision part is built of a model of images and text, such as CLIP or
-SigLIP. Code of a checkpoint is never run.
+`pooler_output`. Of a vision-language model such as CLIP or SigLIP, only the vision part is built.
+Code of a checkpoint is never run.
 
 Mean, standard deviation and image size come from `preprocessor_config.json`. Resizing follows the
 rules of this package (`feature_extraction.images.preprocess`).
@@ -23,8 +23,8 @@ from feature_extraction.encoders.checkpoint_files import check_numbers, read_jso
 from feature_extraction.encoders.huggingface_files import (
     PREPROCESSING_NAMES,
     VISION_PREFIX,
-    image_size_of,
-    normalisation_of,
+    parse_image_size,
+    parse_normalisation,
     read_preprocessing,
     read_vision_state,
 )
@@ -68,11 +68,11 @@ OTHER_MODEL = "backbone"
 
 @dataclass(frozen=True, kw_only=True)
 class HuggingFaceArchitecture(Architecture):
-    """The vision part of a model of transformers.
+    """The vision part of a transformers model.
 
     Args:
         config: Configuration object of transformers.
-        fields: The same configuration as it is in `config.json`.
+        fields: The same configuration, as read from `config.json`.
     """
 
     config: Any
@@ -114,9 +114,9 @@ class HuggingFaceArchitecture(Architecture):
         preprocessing, source = read_preprocessing(folder)
         return cls(
             name=name,
-            image_size=image_size_of(preprocessing, config, source),
+            image_size=parse_image_size(preprocessing, config, source),
             default_weights=weights,
-            normalisation=normalisation_of(preprocessing, source),
+            normalisation=parse_normalisation(preprocessing, source),
             quick_gelu=getattr(config, "hidden_act", None) == "quick_gelu",
             packages=("transformers",),
             config=config,
@@ -217,7 +217,7 @@ class HuggingFaceArchitecture(Architecture):
         missing = [
             key
             for key in info["missing_keys"]
-            # The grid layer does not use a pooler, which a checkpoint need not have.
+            # The grid layer does not use the pooler, so the checkpoint does not need one.
             if layer == "pooled" or not key.startswith(POOLER_PREFIX)
         ]
         unexpected = [key for key in info["unexpected_keys"] if _is_layer(key, layers, prefixes)]

@@ -19,15 +19,15 @@ from feature_extraction.encoders.weights import (
     HUB_PREFIX,
     Normalisation,
     fetch_from_hub,
-    three_numbers,
+    parse_channel_values,
 )
 from feature_extraction.errors import EncoderError
 
 __all__ = [
     "PREPROCESSING_NAMES",
     "VISION_PREFIX",
-    "image_size_of",
-    "normalisation_of",
+    "parse_image_size",
+    "parse_normalisation",
     "read_preprocessing",
     "read_vision_state",
 ]
@@ -59,12 +59,12 @@ def read_preprocessing(folder: Path) -> tuple[dict[str, Any], Path]:
     )
 
 
-def normalisation_of(preprocessing: Mapping[str, Any], source: Path) -> Normalisation:
+def parse_normalisation(preprocessing: Mapping[str, Any], source: Path) -> Normalisation:
     """Return the mean and standard deviation of an image processor.
 
     Args:
         preprocessing: Settings of the image processor.
-        source: Their file, for messages.
+        source: File of the settings, for messages.
 
     Raises:
         EncoderError: The processor does not scale pixels to [0, 1].
@@ -80,10 +80,10 @@ def normalisation_of(preprocessing: Mapping[str, Any], source: Path) -> Normalis
     if preprocessing.get("do_normalize") is False:
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     mean, std = preprocessing.get("image_mean"), preprocessing.get("image_std")
-    return three_numbers(mean, str(source)), three_numbers(std, str(source))
+    return parse_channel_values(mean, str(source)), parse_channel_values(std, str(source))
 
 
-def image_size_of(preprocessing: Mapping[str, Any], config: Any, source: Path) -> int:
+def parse_image_size(preprocessing: Mapping[str, Any], config: Any, source: Path) -> int:
     """Return the image size of an encoder in pixels, after any cropping.
 
     Args:
@@ -114,7 +114,7 @@ def read_vision_state(source: str) -> tuple[str, dict[str, Tensor]]:
         source: File, folder, or `hub:` and a repository.
 
     Returns:
-        Name of the weights in a spec, and tensors by their names in the source.
+        Name of the weights in a spec, and tensors by name.
 
     Raises:
         EncoderError: The weights are missing, damaged, not safetensors, or cannot be downloaded.

@@ -1,4 +1,4 @@
-"""Call model libraries offline, quietly, within memory, and with one class of error.
+"""Call model libraries offline, silently, within a memory limit, and with one class of error.
 
 transformers, tokenizers, timm and open_clip act on the contents of a checkpoint's files, which are
 untrusted. They are read and checked first (`feature_extraction.encoders.checkpoint_files`); the
@@ -47,13 +47,14 @@ def guard_library_call(
     for this machine's memory is an error.
 
     Args:
-        make_error: Returns the exception to raise for the reason, a line of the library's message.
-        is_download: Allow downloads.
+        make_error: Function that returns the exception to raise, given the library's message in one
+            line.
+        is_download: Whether downloads are allowed.
 
     Raises:
-        FeatureError: Passed on from the block.
+        FeatureError: Raised in the block; it is not replaced.
         Exception: The result of `make_error`, for any other exception of the block except
-            KeyboardInterrupt and the like.
+            KeyboardInterrupt and similar ones.
     """
     try:
         with nullcontext() if is_download else _offline(), _quiet(), _size_limit():
@@ -69,13 +70,13 @@ def guard_library_call(
 
 
 def first_lines(text: str, max_lines: int = 3) -> str:
-    """Return the first lines of a library's message, joined to one."""
+    """Return the first lines of a library's message, joined into one line."""
     return " ".join(line.strip() for line in text.strip().splitlines()[:max_lines])
 
 
 def _reason(error: BaseException) -> str:
     text = first_lines(str(error))
-    # The text of a KeyError is only the key, and some errors have no text.
+    # The message of a KeyError is only the key, and some errors have no message.
     is_sentence = " " in text
     return text if is_sentence else f"{type(error).__name__}: {text}".removesuffix(": ")
 

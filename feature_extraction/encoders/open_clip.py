@@ -1,8 +1,8 @@
-"""Image encoders of open_clip: models of its list, and folders in its format.
+"""Image encoders of open_clip: built-in models, and folders in its format.
 
 Features come from the encoder's own `forward_intermediates`. `grid` is the output of `layer4` of a
 ResNet, and the patch tokens of a transformer's last block after its final normalisation (`ln_post`;
-`norm` for models of timm). The transformers of CoCa normalise only the output of their attention
+`norm` for timm models). The transformers of CoCa normalise only the output of their attention
 pool, so their patch tokens are not normalised.
 """
 
@@ -28,13 +28,13 @@ from feature_extraction.encoders.open_clip_weights import (
     fetch,
     has_activation_choice,
     is_resnet,
+    list_tags,
     load_state,
     matching_tags,
-    normalisation_of,
+    parse_normalisation,
     pretrained_config,
     read_config,
     read_visual_state,
-    tags_of,
 )
 from feature_extraction.encoders.weights import FILE_PREFIX, seeded, state_sha256
 from feature_extraction.errors import EncoderError
@@ -49,7 +49,7 @@ WEIGHTS_NAME = "open_clip_model.safetensors"
 DEFAULT_IMAGE_SIZE = 224
 RESNET_STRIDE = 32
 
-# open_clip builds an image tower together with a text tower: this is the smallest, and is dropped.
+# open_clip builds an image tower only together with a text tower; this tiny one is discarded.
 SMALLEST_TEXT_TOWER = {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
 
 
@@ -67,7 +67,7 @@ class OpenClipArchitecture(Architecture):
 
     @classmethod
     def from_name(cls, model: str, name: str, weights: str | None = None) -> Self:
-        """Return a model of open_clip's list.
+        """Return a built-in model of open_clip.
 
         Args:
             model: Name of the model in open_clip.
@@ -88,9 +88,9 @@ class OpenClipArchitecture(Architecture):
         if weights is None and len(matching) == 1:
             weights = matching[0]
         candidates = {
-            normalisation_of(pretrained_config(model, tag))
-            for tag in ([weights] if weights else matching or tags_of(model))
-        } or {normalisation_of({})}
+            parse_normalisation(pretrained_config(model, tag))
+            for tag in ([weights] if weights else matching or list_tags(model))
+        } or {parse_normalisation({})}
         return cls._from_config(
             config,
             model,
@@ -114,7 +114,7 @@ class OpenClipArchitecture(Architecture):
             name=folder.resolve().name,
             model=None,
             default_weights=folder / WEIGHTS_NAME,
-            normalisation=normalisation_of(config.get("preprocess_cfg", {})),
+            normalisation=parse_normalisation(config.get("preprocess_cfg", {})),
         )
 
     @classmethod
@@ -198,9 +198,10 @@ class OpenClipArchitecture(Architecture):
         path, normalisation = Path(source), None
         if tag:
             self._check_tag_activation(f"tag {source}", tag)
-            name, path, normalisation = str(source), fetch(str(source), tag), normalisation_of(tag)
+            name, path = str(source), fetch(str(source), tag)
+            normalisation = parse_normalisation(tag)
         elif not path.exists():
-            raise self._unknown_weights(source, tags_of(self.model))
+            raise self._unknown_weights(source, list_tags(self.model))
         else:
             name, config_path = FILE_PREFIX + path.name, path.parent / CONFIG_NAME
             if is_present(config_path):
@@ -209,7 +210,7 @@ class OpenClipArchitecture(Architecture):
                     f"file {path}, according to the {CONFIG_NAME} next to it", config["model_cfg"]
                 )
                 if "preprocess_cfg" in config:
-                    normalisation = normalisation_of(config["preprocess_cfg"])
+                    normalisation = parse_normalisation(config["preprocess_cfg"])
         state = read_visual_state(path)
         return Checkpoint(
             name=name, state=state, sha256=state_sha256(state), normalisation=normalisation
@@ -228,10 +229,10 @@ class OpenClipArchitecture(Architecture):
             self._check_activation(weights, bool(described.get("quick_gelu")))
 
     def _no_default_weights(self) -> str:
-        advice = "Choose some with --weights, or give a .safetensors file."
+        advice = "Choose one with --weights, or give a .safetensors file."
         if matching := matching_tags(self.model, self.config):
             return f"{self.name} has several pretrained weights: {', '.join(matching)}. {advice}"
-        if others := tags_of(self.model):
+        if others := list_tags(self.model):
             here, there = ("QuickGELU", "GELU") if self.quick_gelu else ("GELU", "QuickGELU")
             twin = f"{self.model}{QUICK_GELU_SUFFIX}"
             is_known = not self.quick_gelu and open_clip.get_model_config(twin) is not None

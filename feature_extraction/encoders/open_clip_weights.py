@@ -15,7 +15,7 @@ from feature_extraction.encoders.checkpoint_files import (
     read_safetensors,
 )
 from feature_extraction.encoders.library_guard import guard_library_call
-from feature_extraction.encoders.weights import Normalisation, mismatch_error, three_numbers
+from feature_extraction.encoders.weights import Normalisation, mismatch_error, parse_channel_values
 from feature_extraction.errors import EncoderError
 
 __all__ = [
@@ -24,13 +24,13 @@ __all__ = [
     "fetch",
     "has_activation_choice",
     "is_resnet",
+    "list_tags",
     "load_state",
     "matching_tags",
-    "normalisation_of",
+    "parse_normalisation",
     "pretrained_config",
     "read_config",
     "read_visual_state",
-    "tags_of",
 ]
 
 CONFIG_NAME = "open_clip_config.json"
@@ -68,14 +68,14 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def normalisation_of(preprocess: Mapping[str, Any]) -> Normalisation:
+def parse_normalisation(preprocess: Mapping[str, Any]) -> Normalisation:
     """Return the mean and standard deviation of a preprocessing configuration of open_clip."""
     mean = preprocess.get("mean", open_clip.OPENAI_DATASET_MEAN)
     std = preprocess.get("std", open_clip.OPENAI_DATASET_STD)
-    return three_numbers(mean, CONFIG_NAME), three_numbers(std, CONFIG_NAME)
+    return parse_channel_values(mean, CONFIG_NAME), parse_channel_values(std, CONFIG_NAME)
 
 
-def tags_of(model: str | None) -> list[str]:
+def list_tags(model: str | None) -> list[str]:
     """Return the tags of all pretrained weights of a model."""
     names = (model, model.removesuffix(QUICK_GELU_SUFFIX)) if model else ()
     tags = (tag for name in names for tag in open_clip.list_pretrained_tags_by_model(name))
@@ -85,11 +85,11 @@ def tags_of(model: str | None) -> list[str]:
 def matching_tags(model: str | None, config: Mapping[str, Any]) -> list[str]:
     """Return the tags of the pretrained weights that were trained with the model's activation."""
     if not has_activation_choice(config):
-        return tags_of(model)
+        return list_tags(model)
     quick_gelu = bool(config.get("quick_gelu"))
     return [
         tag
-        for tag in tags_of(model)
+        for tag in list_tags(model)
         if bool(pretrained_config(model, tag).get("quick_gelu")) == quick_gelu
     ]
 

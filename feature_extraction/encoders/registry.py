@@ -38,8 +38,8 @@ def find_architecture(encoder: str | Path) -> Architecture:
     """Return the architecture of an encoder.
 
     Args:
-        encoder: Name or folder in one of the forms listed at the top of this module; the first
-            form that matches is used.
+        encoder: Name or folder in one of the forms listed in the module docstring; the first form
+            that matches is used.
 
     Raises:
         EncoderError: There is no such encoder.
@@ -71,14 +71,14 @@ def find_architecture(encoder: str | Path) -> Architecture:
 
 
 def is_known_name(encoder: str) -> bool:
-    """Whether `find_architecture` finds an encoder by its name alone, without a folder."""
+    """Whether `find_architecture` can find an encoder by name, without a folder."""
     return encoder in ENCODERS or encoder.startswith(PREFIXES) or encoder in open_clip.list_models()
 
 
 def output_shape(
     architecture: Architecture, side: int, layer: Layer
 ) -> tuple[tuple[int, int], int]:
-    """Return the shape of an encoder's features, without computing any.
+    """Return the shape of an encoder's features, without computing features.
 
     Args:
         architecture: The encoder.
@@ -128,7 +128,7 @@ def _find_in_library(prefix: str, model: str, name: str) -> Architecture:
 
 
 def _read_folder(folder: Path) -> Architecture:
-    """Read a folder; its configuration shows which library wrote it."""
+    """Read a folder in the format of the library that its configuration belongs to."""
     if (folder / OPEN_CLIP_CONFIG).exists():
         return OpenClipArchitecture.from_folder(folder)
     path = folder / CONFIG_NAME

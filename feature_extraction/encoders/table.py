@@ -1,6 +1,6 @@
-"""The encoder table: one row per encoder that is known by a short name.
+"""The encoder table: one row per encoder that has a short name.
 
-A new encoder is one more row. The tests compare its last three fields with the encoder itself.
+To add an encoder, add a row. The tests compare its last three fields with the encoder itself.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class EncoderRow(NamedTuple):
     """A row of the encoder table.
 
     Args:
-        model: Model of open_clip, or `timm:NAME`; its activation must be that of the weights.
+        model: open_clip model, or `timm:NAME`; the weights must be trained with its activation.
         weights: Tag of the default pretrained weights.
         grid: Rows and columns of the grid at `TABLE_IMAGE_SIZE`.
         channels: Channels per grid cell.

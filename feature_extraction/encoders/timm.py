@@ -1,4 +1,4 @@
-"""Image encoders of timm: models of its list, and folders or repositories in its format.
+"""Image encoders of timm: built-in models, and folders or repositories in its format.
 
 `grid` is the last of `forward_intermediates`, normalised if the encoder normalises its cells;
 `pooled` is the output of the model without its classifier.
@@ -34,8 +34,8 @@ from feature_extraction.encoders.weights import (
     HUB_PREFIX,
     fetch_from_hub,
     mismatch_error,
+    parse_channel_values,
     state_sha256,
-    three_numbers,
 )
 from feature_extraction.errors import EncoderError
 from feature_extraction.spec import Layer
@@ -64,7 +64,7 @@ RESERVED_ARGUMENTS = frozenset(inspect.signature(timm.create_model).parameters) 
 
 @dataclass(frozen=True, kw_only=True)
 class TimmArchitecture(Architecture):
-    """A model of timm.
+    """A timm model.
 
     Args:
         model: Name of the model in timm, without a tag.
@@ -78,7 +78,7 @@ class TimmArchitecture(Architecture):
 
     @classmethod
     def from_name(cls, model: str, name: str) -> Self:
-        """Return a model of timm's list, or a repository in timm's format.
+        """Return a built-in model of timm, or a repository in timm's format.
 
         Args:
             model: `MODEL`, `MODEL.TAG`, or `OWNER/NAME` on the Hugging Face hub.
@@ -152,8 +152,8 @@ class TimmArchitecture(Architecture):
             image_size=_default_image_size(pretrained),
             default_weights=weights,
             normalisation=(
-                three_numbers(pretrained.mean, name),
-                three_numbers(pretrained.std, name),
+                parse_channel_values(pretrained.mean, name),
+                parse_channel_values(pretrained.std, name),
             ),
             quick_gelu=False,
             packages=("timm",),

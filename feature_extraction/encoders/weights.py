@@ -1,4 +1,4 @@
-"""Functions for pretrained weights that the modules of all libraries share."""
+"""Helpers for pretrained weights, shared by the encoders of all libraries."""
 
 import hashlib
 import math
@@ -22,10 +22,10 @@ __all__ = [
     "Normalisation",
     "fetch_from_hub",
     "mismatch_error",
+    "parse_channel_values",
     "require_similar_size",
     "seeded",
     "state_sha256",
-    "three_numbers",
 ]
 
 RANDOM = "random"
@@ -92,12 +92,12 @@ def fetch_from_hub(repository: str, files: Sequence[str]) -> Path:
             raise cannot_fetch("no connection to the Hugging Face hub") from None
 
 
-def three_numbers(values: Any, source: str) -> tuple[float, float, float]:
+def parse_channel_values(values: Any, source: str) -> tuple[float, float, float]:
     """Return a mean or a standard deviation, one number per colour channel.
 
     Args:
         values: Value found in a configuration.
-        source: Where it was found, for the message.
+        source: Place of the value, for the message.
 
     Raises:
         EncoderError: `values` are not three finite numbers.
@@ -122,7 +122,7 @@ def mismatch_error(weights: str, reason: str) -> EncoderError:
 
 
 def require_similar_size(module: nn.Module, state: Mapping[str, Tensor], weights: str) -> None:
-    """Refuse a checkpoint far smaller than the model, before memory is allocated for the model.
+    """Refuse a checkpoint much smaller than its model, before memory is allocated for the model.
 
     Args:
         module: The model, built on the meta device.

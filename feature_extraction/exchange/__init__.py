@@ -1,1 +1,1 @@
-"""Feature files in and out: import, export, compress, join, summarise, verify."""
+"""Import, export, compress, join, summarise and verify feature files."""

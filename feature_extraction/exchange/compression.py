@@ -1,4 +1,4 @@
-"""Compressing a store image by image, into a file that other programs can read as well.
+"""Compress a store image by image, into a file that other programs can read as well.
 
 Each image is one Zstandard frame in one chunk, marked with the HDF5 filter registered for it
 (32015). This package reads it without HDF5; other programs need that filter, for example from
@@ -20,7 +20,7 @@ from feature_extraction.store.filters import ZSTD
 from feature_extraction.store.hdf5_writer import Hdf5Writer
 from feature_extraction.store.layout import HDF5_FORMAT, write_metadata
 from feature_extraction.store.outputs import atomic_output, check_output_file, remove_leftovers
-from feature_extraction.store.store import FeatureStore, has_same_content, metadata_of
+from feature_extraction.store.store import FeatureStore, combine_metadata, has_same_content
 
 # V tokens, C channels
 
@@ -34,8 +34,8 @@ IMAGES_BETWEEN_REPORTS = 256
 def compress_store(path: Path, out: Path, *, on_progress: OnProgress | None = None) -> None:
     """Write a compressed copy of a store.
 
-    The copy gets its name once it is complete. After an interruption the same call starts again,
-    or finds the complete copy; the result is byte-identical.
+    The copy appears at `out` only when it is complete. After an interruption, repeat the call: it
+    starts from scratch unless the copy is complete. The result is byte-identical.
 
     Args:
         path: A finished store.
@@ -90,7 +90,7 @@ def _write(store: FeatureStore, path: Path, on_progress: OnProgress | None) -> N
             writer.do(_write_frame, features, row, frame)
             if on_progress is not None and (row + 1) % IMAGES_BETWEEN_REPORTS == 0:
                 on_progress(row + 1, len(listed))
-        writer.do(write_metadata, metadata_of([store], store.shard))
+        writer.do(write_metadata, combine_metadata([store], store.shard))
     if on_progress is not None:
         on_progress(len(listed), len(listed))
 
@@ -107,7 +107,7 @@ def _write_frame(_: h5py.File, features: h5py.h5d.DatasetID, row: int, frame: by
 
 
 def _frames(store: FeatureStore) -> Iterator[bytes]:
-    # Imported here because most stores are not compressed.
+    # Imported here because most users do not compress stores.
     from pyarrow import Codec
 
     codec = Codec("zstd", LEVEL)

@@ -1,12 +1,12 @@
-"""Exporting a store's features to formats of other programs.
+"""Export the features of a store to formats of other programs.
 
     h5      a folder of files IMAGE_ID.h5 with the dataset `IMAGE_ID/features`, the layout of VL-T5
             and its successors; and `IMAGE_ID/img_h`, `IMAGE_ID/img_w` if they are known
     arrow   a folder for `datasets.load_from_disk`, with the columns `image_id`, `features`,
             `height` and `width`
 
-`export.json` in the folder records the settings of the features. The folder gets its name once it
-is complete, so an interrupted export leaves nothing behind.
+`export.json` in the folder records the settings of the features. The folder appears at its path
+only when it is complete, so an interrupted export leaves nothing behind.
 """
 
 import hashlib
@@ -68,7 +68,7 @@ def export_features(
     Args:
         store: Features to export.
         out: Folder to create.
-        export_format: `h5` or `arrow`; see the head of this module.
+        export_format: `h5` or `arrow`; see the module docstring.
         on_progress: Called after each file.
 
     Raises:
@@ -148,10 +148,8 @@ def _check_same(folder: Path, manifest: str) -> None:
     except (OSError, StoreError, UnicodeDecodeError):
         found = ""
     if found != manifest:
-        holds = "an export of other features" if found else "something else than this export"
-        raise StoreError(
-            f"{folder} holds {holds}. Choose another --out, or move it out of the way."
-        )
+        holds = "an export of other features" if found else "something else"
+        raise StoreError(f"{folder} holds {holds}. Choose another --out, or move the folder.")
 
 
 def _write_h5(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> None:
@@ -180,7 +178,7 @@ def _write_arrow(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> 
                 {
                     "image_id": batch,
                     "features": store.read(batch),
-                    # Imported features may come without sizes.
+                    # Imported features may have no image sizes.
                     "height": [height or None for height, _ in sizes],
                     "width": [width or None for _, width in sizes],
                 }

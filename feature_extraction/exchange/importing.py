@@ -1,7 +1,7 @@
-"""Importing features made by other programs into a store.
+"""Import features made by other programs into a store.
 
 An image whose file is damaged is listed as failed, with the reason. Anything else that is wrong (a
-different shape or type, a link to elsewhere) ends the import with an error.
+different shape or type, a link to another file) ends the import with an error.
 """
 
 import hashlib
@@ -72,8 +72,8 @@ def imported_spec(
 ) -> FeatureSpec:
     """Return the spec of features for which only the shape is certain.
 
-    Encoder, image size and resize rule are the caller's claim, which `vl-lst features verify`
-    checks. The hashes are derived from the encoder's name, so that stores imported under the same
+    Encoder, image size and resize rule are claims of the caller; `vl-lst features verify` checks
+    them. The hashes are derived from the encoder's name, so that stores imported under the same
     name can be used together, but never with extracted ones. The other fields have the values that
     extraction would use.
 
@@ -118,8 +118,8 @@ def import_features(
 ) -> ImportResult:
     """Import the features in a folder or file into a store.
 
-    Run again after an interruption, an import resumes; the file is the same as without. A finished
-    store is left unchanged, except that damaged files are tried again.
+    After an interruption, the same call resumes the import; the resulting file is byte-identical. A
+    finished store is left unchanged, except that damaged files are tried again.
 
     Args:
         source: Folder or file; `feature_extraction.exchange.foreign.read` lists the layouts.
@@ -142,16 +142,16 @@ def import_features(
     _refuse_rows_as_tokens(files[0], shape)
     spec = imported_spec(encoder, shape, image_size=image_size, resize=resize)
     previous = _previous_store(out, spec, files)
-    redone = set() if previous is None else _readable_now(previous, files, shape)
+    retried = set() if previous is None else _rows_to_retry(previous, files, shape)
     imported = 0
-    if previous is None or redone:
+    if previous is None or retried:
         with StoreWriter(out, spec, [file.image_id for file in files]) as writer:
             if previous is not None:
-                writer.copy_from(previous, skip=redone)
+                writer.copy_from(previous, skip=retried)
             imported = _fill(writer, files, shape, on_progress)
             writer.finish()
     else:
-        # A run may have been killed between its last two steps.
+        # A run that was killed between its last two steps has left its folder behind.
         remove_leftovers(out)
     store = FeatureStore(out)
     return ImportResult(
@@ -166,7 +166,7 @@ def import_features(
 
 
 def _usual_shape(files: Sequence[FeatureFile]) -> tuple[int, int]:
-    """Return the most frequent shape among a sample of images: the first may be the odd one."""
+    """Return the most frequent shape in a sample of images; any one image may be an exception."""
     step = max(1, len(files) // NUM_SHAPE_SAMPLES)
     shapes: Counter[tuple[int, int]] = Counter()
     reason = ""
@@ -181,7 +181,7 @@ def _usual_shape(files: Sequence[FeatureFile]) -> tuple[int, int]:
 
 
 def _refuse_rows_as_tokens(file: FeatureFile, shape: tuple[int, int]) -> None:
-    """Refuse more tokens than one image has: they are most likely rows, one per image."""
+    """Refuse more tokens than an image can have: they are probably rows, one per image."""
     if shape[0] > MAX_TOKENS:
         raise StoreError(
             f"the features of {file.image_id!r} ({file.place}) have the shape {list(shape)}: are "
@@ -236,7 +236,7 @@ def _read_batch(files: Sequence[FeatureFile], start: int, shape: tuple[int, int]
 def _previous_store(
     out: Path, spec: FeatureSpec, files: Sequence[FeatureFile]
 ) -> FeatureStore | None:
-    """Open the store of an earlier import, and check that it was made from the same files."""
+    """Open the finished store, if any, and check that it has the same settings and images."""
     if not out.exists():
         return None
     store = FeatureStore(out)
@@ -244,23 +244,26 @@ def _previous_store(
     image_ids = [file.image_id for file in files]
     hint = ""
     if store.listed_ids != tuple(image_ids):
-        differences.append(f"{len(store.listed_ids):,} images here, {len(files):,} others there")
-        here = set(store.listed_ids)
+        differences.append(
+            f"images: found {len(store.listed_ids):,}, expected {len(files):,} (the lists of "
+            "names differ)"
+        )
+        listed = set(store.listed_ids)
         hint = near_names_hint(
-            here.difference(image_ids), set(image_ids) - here, place="the source"
+            listed.difference(image_ids), set(image_ids) - listed, place="the source"
         )
     if differences:
         raise StoreError(
-            f"{out} was made from something else ({'; '.join(differences)}; here is the file, "
-            f"there is this command). Choose another --out, or remove the file.{hint}"
+            f"{out} was imported from another source or with other settings "
+            f"({'; '.join(differences)}). Choose another --out, or remove the file.{hint}"
         )
     return store
 
 
-def _readable_now(
+def _rows_to_retry(
     store: FeatureStore, files: Sequence[FeatureFile], shape: tuple[int, int]
 ) -> set[int]:
-    """Return the rows without features whose files can be read now."""
+    """Return the rows of failed images whose files can be read now."""
     rows = set()
     for row, file in enumerate(files):
         if file.image_id in store:

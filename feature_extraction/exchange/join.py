@@ -1,4 +1,4 @@
-"""Joining shards into one feature file: an index next to them, or a self-contained copy."""
+"""Join shards into one feature file: an index next to them, or a self-contained copy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from feature_extraction.store.outputs import (
     resolve_link,
 )
 from feature_extraction.store.shards import ShardRecord, image_list_sha256
-from feature_extraction.store.store import FeatureStore, has_same_content, metadata_of
+from feature_extraction.store.store import FeatureStore, combine_metadata, has_same_content
 from feature_extraction.store.writer import StoreWriter
 
 __all__ = ["JoinResult", "join_stores"]
@@ -45,8 +45,8 @@ class JoinResult:
 def join_stores(paths: Sequence[Path], out: Path, *, copy: bool = False) -> JoinResult:
     """Join the shards of one extraction, or several stores with equal specs, into one file.
 
-    Shards are sorted by number; other stores stay in the given order. After an interruption, the
-    same call makes the same file, or finds it complete.
+    Shards are sorted by number; other stores keep the given order. After an interruption, the same
+    call resumes a copy or writes the index again; the file is byte-identical.
 
     Args:
         paths: All shards of one extraction, or stores that are not shards.
@@ -128,7 +128,7 @@ def _check_complete(stores: Sequence[FeatureStore], records: Sequence[ShardRecor
         described = [_describe_missing(stores[0], number) for number in missing]
         raise StoreError(
             f"{len(missing)} of {first.count} shards are missing: {abbreviate(described)}. Pass "
-            "all of them, once each has been extracted."
+            "all of them, after each has been extracted."
         )
     stop, before = 0, "the beginning"
     for store in stores:
@@ -143,7 +143,7 @@ def _check_complete(stores: Sequence[FeatureStore], records: Sequence[ShardRecor
     if stop != first.images or image_list_sha256(listed) != first.image_ids_sha256:
         raise StoreError(
             f"the shards list {stop:,} images, but were made for {first.images:,}, or for other "
-            "names: some are missing or do not belong. Extract the shards again."
+            "names: some are missing or do not belong to them. Extract the shards again."
         )
 
 
@@ -158,7 +158,7 @@ def _describe_missing(store: FeatureStore, number: int) -> str:
 def _write_index(stores: Sequence[FeatureStore], out: Path) -> None:
     files = {_relative_name(store.path, out): len(store.listed_ids) for store in stores}
     with atomic_output(out) as temporary:
-        write_index(temporary, files, metadata_of(stores))
+        write_index(temporary, files, combine_metadata(stores))
 
 
 def _relative_name(path: Path, out: Path) -> str:

@@ -12,10 +12,10 @@ from feature_extraction.store.reader import FeatureReader
 
 __all__ = ["StoreSummary", "ValueSummary", "summarise"]
 
-IMAGES_SAMPLED = 64
-SAMPLED_BYTES = 2**28
+MAX_SAMPLED_IMAGES = 64
+MAX_SAMPLED_BYTES = 2**28
 BINS = 12
-# Many encoders have a few very large values, which would put all others into one bin.
+# Many encoders have a few very large values; a histogram up to them would have one full bin.
 SHOWN_SHARE = 0.999
 
 
@@ -25,8 +25,8 @@ class ValueSummary:
 
     Args:
         images: Number of images in the sample, spread evenly over the file.
-        least: Smallest value.
-        greatest: Largest value.
+        minimum: Smallest value.
+        maximum: Largest value.
         mean: Mean of all values.
         std: Standard deviation of all values.
         zero_share: Share of values that are exactly zero, in [0, 1].
@@ -37,8 +37,8 @@ class ValueSummary:
     """
 
     images: int
-    least: float
-    greatest: float
+    minimum: float
+    maximum: float
     mean: float
     std: float
     zero_share: float
@@ -99,8 +99,8 @@ def summarise(path: str | Path) -> StoreSummary:
 
 def _summarise_values(store: FeatureReader) -> ValueSummary:
     image_ids = list(store)
-    affordable = SAMPLED_BYTES // (4 * store.tokens * store.channels)
-    sampled = min(len(image_ids), IMAGES_SAMPLED, max(1, affordable))
+    affordable = MAX_SAMPLED_BYTES // (4 * store.tokens * store.channels)
+    sampled = min(len(image_ids), MAX_SAMPLED_IMAGES, max(1, affordable))
     rows = np.linspace(0, len(image_ids) - 1, sampled).round().astype(int)
     values = store.read([image_ids[row] for row in rows]).astype(np.float32).ravel()
     finite = values[np.isfinite(values)]
@@ -113,8 +113,8 @@ def _summarise_values(store: FeatureReader) -> ValueSummary:
     )
     return ValueSummary(
         images=sampled,
-        least=float(finite.min()),
-        greatest=float(finite.max()),
+        minimum=float(finite.min()),
+        maximum=float(finite.max()),
         mean=float(finite.mean(dtype=np.float64)),
         std=float(finite.std(dtype=np.float64)),
         zero_share=float((finite == 0).mean()),

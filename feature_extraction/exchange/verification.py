@@ -1,9 +1,10 @@
-"""Checking that a store's features are what its encoder computes from the photographs.
+"""Check that a store holds the features that its encoder computes from the photographs.
 
 A sample is extracted again and compared with the store. Values of the same encoder differ in their
 last bits between devices, batch sizes and library versions, and by far more if the weights, the
-activation, the resize rule or the photographs differ. The allowed difference of a value is 5 % of
-the sum of its magnitude and the root mean square of its image's stored values; 25 % for bf16.
+activation, the resize rule or the photographs differ. A value v may differ by up to
+`tolerance * (|v| + rms)`, where rms is the root mean square of the image's stored values; the
+tolerance is 5 % for fp32 and 25 % for bf16.
 """
 
 import hashlib
@@ -39,22 +40,22 @@ class Difference:
         token: Index of the feature vector.
         channel: Index in that vector.
         stored: Value in the store.
-        made: Value computed now.
-        excess: Maximum over the image's values of difference / allowed difference; more than 1 is
-            not allowed.
+        computed: Value computed now.
+        excess: Maximum over the image's values of difference / allowed difference; the image passes
+            up to 1.
     """
 
     image_id: str
     token: int
     channel: int
     stored: float
-    made: float
+    computed: float
     excess: float
 
     @property
     def absolute(self) -> float:
         """Absolute difference; infinite if either value is NaN."""
-        difference = abs(self.stored - self.made)
+        difference = abs(self.stored - self.computed)
         return math.inf if math.isnan(difference) else difference
 
     @property
@@ -65,15 +66,15 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """Result of a comparison.
+    """Result of a verification.
 
     Args:
         differences: Largest difference of each compared image, in the order of comparison.
         absent: Number of images with features that are not in the folder.
         left_out: Number by suffix of files in the folder that may be photographs but were left
             out.
-        near_names: Hint how the names of the absent images differ from names in the folder; empty
-            if they are unrelated.
+        near_names: Hint about how the names of absent images differ from names in the folder;
+            empty if they are unrelated.
     """
 
     differences: tuple[Difference, ...]
@@ -134,7 +135,7 @@ def verify(
     chosen = _choose_sample(present, sample)
     differences = []
     for done, image_id in enumerate(chosen, 1):
-        differences.append(_difference(store, image_id, path_of[image_id], encoder))
+        differences.append(_compare(store, image_id, path_of[image_id], encoder))
         if on_progress is not None:
             on_progress(done, len(chosen))
     return Verification(
@@ -149,10 +150,10 @@ def _choose_sample(image_ids: Iterable[str], size: int) -> list[str]:
     return heapq.nsmallest(size, image_ids, key=lambda i: hashlib.sha256(i.encode()).digest())
 
 
-def _difference(store: FeatureReader, image_id: str, path: Path, encoder: Encoder) -> Difference:
+def _compare(store: FeatureReader, image_id: str, path: Path, encoder: Encoder) -> Difference:
     stored_VC = store[image_id].astype(np.float64)
-    made_VC = encode_image(path, encoder).astype(np.float64)
-    difference_VC = np.abs(stored_VC - made_VC)
+    computed_VC = encode_image(path, encoder).astype(np.float64)
+    difference_VC = np.abs(stored_VC - computed_VC)
     scale_VC = np.abs(stored_VC) + np.sqrt(np.square(stored_VC).mean())
     allowed_VC = TOLERANCE[store.spec.precision] * scale_VC
     # Even if all values are zero, the last bits of float16 may differ.
@@ -164,6 +165,6 @@ def _difference(store: FeatureReader, image_id: str, path: Path, encoder: Encode
         token=int(token),
         channel=int(channel),
         stored=float(stored_VC[token, channel]),
-        made=float(made_VC[token, channel]),
+        computed=float(computed_VC[token, channel]),
         excess=float(np.nan_to_num(excess_VC, nan=np.inf).max()),
     )

@@ -17,8 +17,8 @@ def rgb_converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """Return a function that converts `image`, or any crop of it, to RGB.
 
     Greyscale images with more than 8 bits are divided by their white point. For `I;16` modes it is
-    65,535. For others it is the smallest of 1 (only floating point), 255, 65,535 and the largest
-    finite value of the image that is not less than this value.
+    65,535. For other modes it is the first of 1 (floating point only), 255 and 65,535 that no
+    finite pixel exceeds, or else the largest finite pixel.
     """
     if image.mode in HIGH_BIT_DEPTH_MODES:
         white = _white_point(image)

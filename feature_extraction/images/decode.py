@@ -141,7 +141,7 @@ def _decode_file(path: Path, side: int) -> Decoded:
         stream = open_png(path, skip_all=True)
         if stream is None:
             raise
-    # The metadata may be what cannot be decoded.
+    # Perhaps only the metadata cannot be decoded.
     with _open(path, stream) as image:
         return _decode(image, side)
 
@@ -169,7 +169,7 @@ def _open(path: Path, stream: IO[bytes] | None) -> Image.Image:
 
 
 def _open_unidentified(path: Path) -> Image.Image:
-    """Open a HEIF file, or raise an error that says what the file is."""
+    """Open a HEIF file, or raise an error that describes the file."""
     with path.open("rb") as file:
         start = file.read(12)
     box, brand = start[4:8], start[8:12]
@@ -258,5 +258,5 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _reason(error: Exception) -> str:
-    # The text of an OSError would also have its number and the path.
+    # The message of an OSError also contains its number and the path.
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

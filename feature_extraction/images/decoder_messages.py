@@ -18,7 +18,7 @@ def discard_decoder_messages() -> Iterator[None]:
     """Redirect the file descriptor of standard error to the null device within the block.
 
     libtiff prints a line per fault, with names such as `tempfile.tif`. If a file cannot be decoded,
-    the reason is raised as an exception in any case.
+    the reason is raised as an exception anyway.
     """
     with _lock:
         try:

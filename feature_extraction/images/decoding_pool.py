@@ -10,7 +10,6 @@ Each batch goes to the next idle process; batches are returned in order.
 import mmap
 import os
 import queue
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from feature_extraction.images.decoding_process import DecodingProcess, SlotLayout, decode_into
 from feature_extraction.images.finding import ImageFile
 from feature_extraction.spec import FeatureSpec
+from feature_extraction.store.disk import create_memory_file
 
 # N images per batch, K squares per image, S square size
 
@@ -39,7 +39,7 @@ class DecodedBatch(NamedTuple):
         start: Row of the first image in the image list.
         pixels: uint8 `[N, K, 3, S, S]`; zeros for images that cannot be decoded.
         image_size: int32 `[N, 2]`, height and width; zeros for images that cannot be decoded.
-        reasons: Why each image cannot be decoded; empty for decoded images.
+        reasons: Reason for each image that cannot be decoded; empty for decoded images.
     """
 
     start: int
@@ -106,11 +106,12 @@ class _Pool:
     def __init__(self, layout: SlotLayout, processes: int, stack: ExitStack) -> None:
         # The encoder uses one slot; each process fills one and has another one ready.
         count = 2 * processes + 1
-        handle = _create_shared_memory(count * layout.slot_bytes)
+        handle = create_memory_file("squares")
         try:
+            os.ftruncate(handle, count * layout.slot_bytes)
             self.slots = layout.slots(mmap.mmap(handle, count * layout.slot_bytes))
             self._threads = ThreadPoolExecutor(processes, "decoding")
-            # Closed last: the threads end once the processes have ended.
+            # Closed last: the threads end after the processes have ended.
             stack.callback(self._threads.shutdown, cancel_futures=True)
             self._idle: queue.SimpleQueue[DecodingProcess] = queue.SimpleQueue()
             for _ in range(processes):
@@ -128,7 +129,7 @@ class _Pool:
         try:
             return process.decode(number, self.slots[number], files)
         finally:
-            # Even if it has exited: the next request then fails instead of waiting for ever.
+            # Even if it has exited: the next request then fails instead of waiting forever.
             self._idle.put(process)
 
 
@@ -146,14 +147,3 @@ def _decode_ahead(batches: Iterator[FileBatch], pool: _Pool) -> Iterator[Decoded
         slot = pool.slots[number]
         yield DecodedBatch(start, slot.pixels[:count], slot.image_size[:count], reasons.result())
         free.append(number)
-
-
-def _create_shared_memory(size: int) -> int:
-    """Create memory that can be passed to other processes and is freed with the last of them."""
-    if hasattr(os, "memfd_create"):
-        handle = os.memfd_create("squares")
-    else:
-        with tempfile.TemporaryFile() as file:
-            handle = os.dup(file.fileno())
-    os.ftruncate(handle, size)
-    return handle

@@ -1,7 +1,7 @@
 """A worker process that decodes images, and the protocol between it and the extraction.
 
     extraction -> worker   one line per batch: the number of a slot, and paths
-    worker -> extraction   one line per batch: why each image failed, empty for decoded images
+    worker -> extraction   one line per batch: reason of each failure, empty for decoded images
 
 Lines are JSON and go through a socket; squares and sizes go through the memory of the slot. The
 worker is a new process, not a fork: it does not hold the encoder, locks or file descriptors of the
@@ -74,7 +74,7 @@ class SlotLayout:
         return self._size_bytes + self.batch_size * math.prod(self._squares_shape)
 
     def slots(self, memory: bytearray | mmap.mmap) -> list[Slot]:
-        """Divide memory into as many slots as fit."""
+        """Divide memory into slots; a remainder is not used."""
         return [
             self._slot(memory, start)
             for start in range(0, len(memory) - self.slot_bytes + 1, self.slot_bytes)
@@ -96,7 +96,7 @@ class SlotLayout:
 
 
 def decode_into(slot: Slot, position: int, path: str, spec: FeatureSpec) -> str:
-    """Decode one photograph into a slot; return why it failed, or an empty string."""
+    """Decode one photograph into a slot; return the reason of a failure, or an empty string."""
     reason, size = "", (0, 0)
     try:
         decoded = decode_image(Path(path), spec.decoded_side)
@@ -111,7 +111,7 @@ def decode_into(slot: Slot, position: int, path: str, spec: FeatureSpec) -> str:
 
 
 class DecodingProcess:
-    """A worker process, as the extraction sees it.
+    """The extraction's handle of a worker process.
 
     Args:
         layout: Layout of the slots.
@@ -148,7 +148,7 @@ class DecodingProcess:
             files: Images of the batch.
 
         Returns:
-            Why each image failed; empty for decoded images.
+            Reason for each image that failed; empty for decoded images.
 
         Raises:
             FeatureError: The process exited unexpectedly.
@@ -179,7 +179,7 @@ class DecodingProcess:
         in_progress = np.flatnonzero(slot.image_size[:, 0] == IN_PROGRESS)
         where = f" while it decoded {files[in_progress[0]].path}" if in_progress.size else ""
         if code >= 0:
-            how, why = f"exit code {code}", ". Its output above says why"
+            how, why = f"exit code {code}", "; see its output above"
         else:
             how = f"killed by {signal.Signals(-code).name}"
             why = ", possibly because it ran out of memory"

@@ -46,7 +46,7 @@ NO_SUFFIX = "(no suffix)"
 OTHER_SUFFIXES = "(others)"
 MAX_SUFFIX_LENGTH = 20
 MAX_KINDS = 20
-SHOWN_KINDS = 5
+MAX_SHOWN_KINDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ def left_out_note(left_out: Mapping[str, int]) -> str:
     if not left_out:
         return ""
     kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-    shown = [f"{count:,} {suffix}" for suffix, count in kinds[:SHOWN_KINDS]]
-    if rest := sum(count for _, count in kinds[SHOWN_KINDS:]):
+    shown = [f"{count:,} {suffix}" for suffix, count in kinds[:MAX_SHOWN_KINDS]]
+    if rest := sum(count for _, count in kinds[MAX_SHOWN_KINDS:]):
         shown.append(f"{rest:,} others")
     return f"left out: {', '.join(shown)}{_advice(left_out)}"
 

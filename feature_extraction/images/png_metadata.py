@@ -1,9 +1,10 @@
 """Skip the metadata of PNG files that Pillow refuses or that would fill memory.
 
-Texts and colour profiles of a PNG may have any length, compressed or not; image generators store
-whole workflows in them. They are not used here, except that a small text may hold the orientation.
-Oversized chunks are skipped; a file without any is read as it is. Damaged metadata also stops the
-decoder: such a file is read without any metadata but an orientation with a valid checksum.
+Text chunks and colour profiles of a PNG may have any length, compressed or not; image generators
+store whole workflows in them. They are not used here, except that a small text chunk may hold the
+orientation. Oversized chunks are skipped; a file without any is read directly. Damaged metadata
+also stops the decoder: such a file is read without metadata, except for an orientation with a valid
+checksum.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Turn photographs of any shape into the squares that an encoder takes: one, or one and its tiles.
+"""Turn photographs of any shape into encoder inputs: one square, optionally followed by tiles.
 
 `squash`       resize to the square and ignore the aspect ratio, as the paper does
 `letterbox`    resize to fit inside the square, centre, and fill the rest with the background colour
@@ -7,7 +7,7 @@
 All resizing is Pillow's antialiased bicubic resizing of 8-bit pixels. N x N tiles are cut from the
 square that the same rule makes with N times the side. Pixels stay 8-bit until they are on the
 encoder's device, where `feature_extraction.encoders.encoder` normalises them. This module does not
-import torch, which would cost each decoding process seconds and half a gigabyte.
+import torch, which would cost each decoding process several seconds and half a gigabyte.
 """
 
 import numpy as np
@@ -24,12 +24,12 @@ __all__ = ["fit_square", "prepare"]
 
 
 def prepare(decoded: Decoded, side: int, rule: ResizeRule, crops: int) -> NDArray[np.uint8]:
-    """Return all squares of one photograph.
+    """Return all input squares of one photograph.
 
     Args:
         decoded: The photograph, decoded for squares of `crops * side` pixels.
         side: Side of each square in pixels.
-        rule: `squash`, `letterbox` or `center-crop`; see the top of this module.
+        rule: `squash`, `letterbox` or `center-crop`; see the module docstring.
         crops: 1 for only the whole photograph; N for the whole and then N x N tiles, row by row.
 
     Returns:
@@ -49,7 +49,7 @@ def fit_square(decoded: Decoded, side: int, rule: ResizeRule) -> NDArray[np.uint
     Args:
         decoded: The photograph.
         side: Side of the square in pixels.
-        rule: `squash`, `letterbox` or `center-crop`; see the top of this module.
+        rule: `squash`, `letterbox` or `center-crop`; see the module docstring.
 
     Returns:
         uint8 `[3, side, side]`.

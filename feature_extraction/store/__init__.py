@@ -1,4 +1,7 @@
-"""The HDF5 feature store: its layout, reading, and writing that can be interrupted at any point."""
+"""The HDF5 feature store: its layout, reading, and writing that can be interrupted at any point.
+
+A store is one feature file, or several that are read as one.
+"""
 
 from typing import TYPE_CHECKING, Any
 

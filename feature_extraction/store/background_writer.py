@@ -1,4 +1,4 @@
-"""Writing batches to disk in a thread while the encoder computes the next ones."""
+"""Write batches to disk in a thread while the encoder computes the next ones."""
 
 import queue
 import threading
@@ -43,8 +43,8 @@ class BackgroundWriter:
     ) -> None:
         self._queue.put(None)
         self._thread.join()
-        # This replaces any other error, such as an interrupt: after a failed write the store must
-        # not commit anything.
+        # Replaces any other error, such as an interrupt: after a failed write the store must not
+        # commit anything.
         if self._error is not None:
             raise self._error
 

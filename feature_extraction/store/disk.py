@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from feature_extraction.sizes import format_bytes
 
 __all__ = [
     "copy_range",
+    "create_memory_file",
     "explain_write_errors",
     "is_out_of_space",
     "lock_file",
@@ -50,7 +52,7 @@ def write_error(path: Path, error: OSError, kept: str = "") -> StoreError:
     Args:
         path: The file or folder, as the user named it.
         error: Error of the operating system.
-        kept: Sentence about unfinished work that was kept, if any.
+        kept: Sentence about the unfinished work that was kept; empty if there is none.
     """
     reason = error.strerror or str(error)
     advice = "Choose a place you can write to, or another name."
@@ -106,6 +108,21 @@ def lock_file(handle: int, path: Path, *, wait: bool = False) -> None:
         ) from None
 
 
+def create_memory_file(name: str) -> int:
+    """Create an empty file in memory, and return its descriptor.
+
+    The file can be shared with other processes, and is freed when the last one closes it. On
+    systems without such files (macOS) it is an unlinked temporary file.
+
+    Args:
+        name: Name of the file, shown only by debugging tools.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
 def write_at(handle: int, data: memoryview, offset: int) -> None:
     """Write all of `data` at `offset`."""
     while data:
@@ -152,7 +169,7 @@ def require_regular_file(
         error: Class of the error to raise.
 
     Raises:
-        FeatureError: Of the given class, with what was found.
+        FeatureError: The path is refused; an error of the class `error`.
     """
     try:
         found = path.stat()

@@ -1,8 +1,8 @@
 """Decoding of compressed images without HDF5's filters.
 
-An HDF5 filter is code that a file requests, that allocates as much memory as the file says, and
-that HDF5 loads from folders named by the environment. This module loads none. It decodes an image
-into a buffer of the image's size, whatever the file says, with the same code in every process.
+An HDF5 filter is code that a file requests, that allocates as much memory as the file declares, and
+that HDF5 loads from folders named by the environment. This module loads no filters. It decodes each
+image into a buffer of the image's size, regardless of what the file declares.
 """
 
 import zlib
@@ -95,9 +95,9 @@ def decode(
 
 
 def _decode_zstd(stored: memoryview, size: int) -> bytes:
-    # The decoder takes the buffer size, and does not report how much of the buffer it filled.
+    # The decoder takes the size of the buffer and does not report how much of it was filled.
     if _zstd_content_size(stored) != size:
-        raise StoreError("an image is not a single zstd frame of its own size; it is damaged")
+        raise StoreError("an image is not a single zstd frame of the expected size; it is damaged")
     try:
         decoded: bytes = _zstd().decompress(stored, size, asbytes=True)
     except (OSError, ValueError) as error:
@@ -125,7 +125,7 @@ def _decode_gzip(stored: memoryview, size: int) -> bytes:
     except zlib.error as error:
         raise StoreError(f"an image cannot be decompressed ({error}); it is damaged") from None
     if not decoder.eof:
-        raise StoreError("an image decompresses to more than its size, or is cut short; refused")
+        raise StoreError("an image decompresses to more than its size, or is truncated; refused")
     return decoded
 
 

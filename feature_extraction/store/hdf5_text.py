@@ -1,9 +1,9 @@
 """Text in HDF5 files: written with a fixed length, and bounded before it is read.
 
 HDF5 keeps text of variable length in a heap without a checksum; reading a damaged heap may never
-return, and a few bytes of it can stand for any amount of text. Therefore text is written with a
+return, and a few bytes of it can expand to any amount of text. Therefore text is written with a
 fixed length. Files of early versions and of other tools have variable-length text; it is read in
-small steps, and no more of it than the file has bytes.
+small steps, and never more of it than the file has bytes.
 """
 
 from bisect import bisect_left
@@ -42,14 +42,14 @@ def read_text_attribute(file: h5py.File, name: str, max_length: int) -> str | No
         max_length: Maximum number of characters.
 
     Raises:
-        StoreError: It is not a text, or is too long.
+        StoreError: It is not a string, or is too long.
     """
     if name not in file.attrs:
         return None
     attribute = file.attrs.get_id(name)
     string = h5py.check_string_dtype(attribute.dtype)
     if string is None or attribute.shape != () or (string.length or 0) > max_length:
-        raise StoreError(f"the attribute {name!r} is not a text, expected JSON")
+        raise StoreError(f"the attribute {name!r} is not a string, expected JSON")
     text = file.attrs[name]
     if len(text) > max_length:
         raise StoreError(

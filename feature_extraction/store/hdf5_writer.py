@@ -1,20 +1,19 @@
-"""Writing HDF5 files such that a full disk raises an error instead of crashing the process.
+"""Write HDF5 files so that a full disk raises an error instead of crashing the process.
 
 HDF5 does not survive a failed write: its state is damaged, and it crashes the process later, at the
 latest when Python exits. An exception in one of its callbacks, such as Ctrl-C, counts as a failed
-write. Therefore
+write. Therefore:
 
-* small files are created in memory, and their bytes are written to disk (`hdf5_bytes`);
-* files whose features are written without HDF5 are laid out in a sparse file in memory, and copied
-  (`memory_file`);
-* for other files, HDF5 writes through a file object that records the first error instead of raising
+* Small files are created in memory, and their bytes are written to disk (`hdf5_bytes`).
+* Files whose features are written without HDF5 are laid out in a sparse file in memory, and copied
+  (`memory_file`).
+* For other files, HDF5 writes through a file object that records the first error instead of raising
   it, in a separate thread that Python never interrupts (`Hdf5Writer`).
 """
 
 import errno
 import os
 import resource
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import h5py
 
-from feature_extraction.store.disk import write_at
+from feature_extraction.store.disk import create_memory_file, write_at
 
 __all__ = ["Hdf5Writer", "check_size_limit", "hdf5_bytes", "hdf5_in", "memory_file"]
 
@@ -51,15 +50,8 @@ def hdf5_bytes(fill: Callable[[h5py.File], None], **options: Any) -> bytes:
 
 @contextmanager
 def memory_file() -> Iterator[int]:
-    """Yield the descriptor of an empty, sparse file in memory.
-
-    On systems without such files (macOS) it is a temporary file.
-    """
-    if hasattr(os, "memfd_create"):
-        handle = os.memfd_create("hdf5")
-    else:
-        with tempfile.TemporaryFile() as file:
-            handle = os.dup(file.fileno())
+    """Yield the descriptor of an empty, sparse file in memory, and close it after the block."""
+    handle = create_memory_file("hdf5")
     try:
         yield handle
     finally:
@@ -79,7 +71,7 @@ def hdf5_in(handle: int, name: Path, **options: Any) -> Iterator[h5py.File]:
     Raises:
         OSError: The path cannot be created.
     """
-    # HDF5's own lock would fail on file systems without locks, and no one else writes there.
+    # HDF5's own lock would fail on file systems without locks, and no other process writes there.
     with h5py.File(name, "w", locking=False, **options) as file:
         # Nothing has been written yet.
         os.dup2(handle, file.id.get_vfd_handle())

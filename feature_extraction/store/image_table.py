@@ -1,4 +1,4 @@
-"""The table of images in a feature file: ids, status, sizes, and reasons of failures."""
+"""The table of images in a feature file: ids, status, sizes, and failure reasons."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,13 @@ from feature_extraction.names import abbreviate
 from feature_extraction.store.hdf5_text import read_rows_of_text
 from feature_extraction.store.layout import Status
 
-__all__ = ["MAX_ID_LENGTH", "ImageTable", "read_image_ids", "read_image_table", "repeated_ids"]
+__all__ = [
+    "MAX_ID_LENGTH",
+    "ImageTable",
+    "describe_repeated_ids",
+    "read_image_ids",
+    "read_image_table",
+]
 
 MAX_ID_LENGTH = 2**12
 
@@ -24,7 +30,7 @@ class ImageTable:
 
     Args:
         image_ids: Ids of all images, in file order.
-        status: uint8 `[images]`, a `Status` each.
+        status: uint8 `[images]`; values of `Status`.
         image_size: int32 `[images, 2]`, height and width in pixels; zeros if the image failed.
         failures: Reason by id for each image that failed.
     """
@@ -65,7 +71,7 @@ def read_image_ids(file: h5py.File) -> tuple[str, ...]:
     return image_ids
 
 
-def repeated_ids(image_ids: Sequence[str]) -> str:
+def describe_repeated_ids(image_ids: Sequence[str]) -> str:
     """Return the first ids that occur more than once, for a message; empty if there are none."""
     if len(set(image_ids)) == len(image_ids):
         return ""

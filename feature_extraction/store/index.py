@@ -4,9 +4,9 @@
     /features            virtual float16 [images, tokens, channels] for other programs
     everything else      as in any store (`feature_extraction.store.layout`), for all images
 
-The files are in the folder of the index or below, and are named relative to it, so that the folder
-can be moved. This package never opens the virtual dataset: HDF5 returns NaN for missing files, and
-a damaged description of such a dataset can crash the process.
+The files are in the folder of the index or below, and their names are relative to it, so that the
+folder can be moved. This package never opens the virtual dataset: HDF5 returns NaN for missing
+files, and a damaged description of such a dataset can crash the process.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from eval.run_files import first_problem
 from feature_extraction.errors import StoreError
 from feature_extraction.store.hdf5_text import read_text_attribute, write_text_attribute
 from feature_extraction.store.hdf5_writer import hdf5_bytes
@@ -49,7 +50,7 @@ class IndexEntry:
     Args:
         name: Path relative to the folder of the index, with forward slashes.
         image_ids: Ids of its images, in order.
-        status: uint8 `[images]`, a `Status` each.
+        status: uint8 `[images]`; values of `Status`.
     """
 
     name: str
@@ -114,7 +115,7 @@ def read_index(file: h5py.File) -> list[IndexEntry] | None:
     Everything is checked before it is read. Neither other files nor the virtual dataset are opened.
 
     Raises:
-        StoreError: The index is damaged, or different from what `write_index` writes.
+        StoreError: The index is damaged, or was not written by `write_index`.
     """
     text = read_text_attribute(file, INDEX_ATTRIBUTE, MAX_RECORD_LENGTH)
     if text is None:
@@ -122,11 +123,9 @@ def read_index(file: h5py.File) -> list[IndexEntry] | None:
     try:
         record = _Record.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or INDEX_ATTRIBUTE
         raise StoreError(
-            f"the attribute {INDEX_ATTRIBUTE!r} cannot be read: {where}: "
-            f"{first['msg']}. Join the files again."
+            f"the attribute {INDEX_ATTRIBUTE!r} cannot be read: {first_problem(error)}. Join the "
+            "files again."
         ) from None
     for each in record.files:
         check_entry_name(each.name)
@@ -151,10 +150,10 @@ def check_entry_name(name: str) -> None:
         not 1 <= len(name) <= MAX_NAME_LENGTH
         or PurePosixPath(name).is_absolute()
         or not {"", ".", ".."}.isdisjoint(parts)
-        # HDF5 would replace a percent sign and what follows it.
+        # HDF5 expands % sequences in file names.
         or any(character in "%\\" or not character.isprintable() for character in name)
     ):
         raise StoreError(
-            f"the index lists the file {name[:MAX_NAME_LENGTH]!r}, expected a plain name in its "
-            "own folder or below (no '..', no '%', not absolute); refused"
+            f"the index lists the file {name[:MAX_NAME_LENGTH]!r}, expected a relative path "
+            "in the folder of the index or below, without '..' or '%'; refused"
         )

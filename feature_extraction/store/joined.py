@@ -5,11 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_extraction.errors import HOW_TO_EXTRACT, StoreError
-from feature_extraction.names import near_names_hint
+from feature_extraction.errors import StoreError
 from feature_extraction.spec import FeatureSpec
-from feature_extraction.store.image_table import repeated_ids
-from feature_extraction.store.store import FeatureStore
+from feature_extraction.store.image_table import describe_repeated_ids
+from feature_extraction.store.store import FeatureStore, no_features_error
 
 # N requested images, V tokens, C channels
 
@@ -21,7 +20,7 @@ class JoinedStore:
 
     Args:
         stores: At least one store.
-        name: Name of the whole in messages; default: the files.
+        name: Name of the joined store in messages. Default: the paths of its files.
 
     Raises:
         StoreError: Their specs differ, or an image is in more than one.
@@ -33,15 +32,15 @@ class JoinedStore:
         self._stores = tuple(stores)
         self._store_of: dict[str, FeatureStore] = {}
         for store in stores:
-            differences = first.spec.differences(store.spec)
+            differences = store.spec.differences(first.spec)
             if differences:
                 raise StoreError(
-                    f"{first.path} and {store.path} were made with different settings "
+                    f"{store.path} was made with other settings than {first.path} "
                     f"({'; '.join(differences)}). Features can be used together only if their "
                     "settings are the same: extract one of them again."
                 )
             self._store_of.update(dict.fromkeys(store, store))
-        repeated = repeated_ids(self.listed_ids)
+        repeated = describe_repeated_ids(self.listed_ids)
         if repeated:
             raise StoreError(
                 f"{self._name} share images: {repeated}. Pass the features of each image once."
@@ -49,7 +48,7 @@ class JoinedStore:
 
     @property
     def spec(self) -> FeatureSpec:
-        """How the features were made."""
+        """Settings of the features."""
         return self._stores[0].spec
 
     @property
@@ -106,7 +105,7 @@ class JoinedStore:
         return self._owner(image_id).image_size(image_id)
 
     def missing(self, image_ids: Iterable[str]) -> list[str]:
-        """Return the `image_ids` without features, each once, in the given order."""
+        """Return the `image_ids` without features, in the given order and without repeats."""
         return [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self]
 
     def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
@@ -124,10 +123,4 @@ class JoinedStore:
         store = self._store_of.get(image_id)
         if store is not None:
             return store
-        reason = self.failures.get(image_id)
-        found = f"could not be read during extraction: {reason}" if reason else "is in none of them"
-        hint = "" if reason else near_names_hint([image_id], self)
-        raise StoreError(
-            f"{self._name}: image {image_id!r} {found}. Extract the features of the folder that "
-            f"holds it: {HOW_TO_EXTRACT}.{hint}"
-        )
+        raise no_features_error(self, self._name, image_id)

@@ -1,4 +1,4 @@
-"""The HDF5 layout of a feature store: writing it, and checking a file before it is read.
+"""The HDF5 layout of a feature store: write it, and check a file before it is read.
 
     /features    float16  [images, tokens, channels]   one image per chunk, row-major grid cells
     /image_id    UTF-8    [images]                     the file stem
@@ -75,10 +75,10 @@ class Metadata:
     Args:
         spec: Settings of the features.
         image_ids: Ids of the images, in order.
-        status: uint8 `[images]`, a `Status` each.
+        status: uint8 `[images]`; values of `Status`.
         image_size: int32 `[images, 2]`, height and width in pixels; zeros if the image failed.
-        reasons: Why each image failed; empty for the others.
-        shard: The part of a larger extraction that this is; `None` for a complete one.
+        reasons: Reason for each image that failed; empty for the others.
+        shard: Which part of a larger extraction the file holds; `None` for a complete one.
     """
 
     spec: FeatureSpec
@@ -160,14 +160,14 @@ def _table(metadata: Metadata) -> dict[str, NDArray[Any]]:
 
 
 def check_layout(file: h5py.File) -> None:
-    """Refuse a file that is not a feature store, or that refers to data elsewhere.
+    """Refuse a file that is not a feature store, or that refers to data in other files.
 
     Only links, types, shapes and storage are examined; no data is read. A file that passes is
     self-contained: it has no soft or external links, no external storage, no virtual datasets, no
     object or reference types, no unknown filters, and it stores all the data that it declares.
 
     Raises:
-        StoreError: With what was found and what was expected.
+        StoreError: The file is refused; the message states what was found and expected.
     """
     if file.userblock_size:
         raise StoreError(
@@ -206,7 +206,7 @@ def check_table(file: h5py.File, images: int) -> None:
     """Refuse a file whose table of images differs from what `write_metadata` writes.
 
     Raises:
-        StoreError: With what was found and what was expected.
+        StoreError: The file is refused; the message states what was found and expected.
     """
     expected = {
         "image_id": ((images,), None),

@@ -1,4 +1,4 @@
-"""Opening feature files: one file, an index of several, or several files together."""
+"""Open feature files: one file, an index of several, or several files together."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def open_features(paths: str | Path | Sequence[str | Path]) -> FeatureReader:
         )
     several = [paths] if isinstance(paths, str | Path) else list(paths)
     if not several:
-        raise StoreError(f"no feature file was given; make one: {HOW_TO_EXTRACT}")
+        raise StoreError(f"no feature file was given. Make one: {HOW_TO_EXTRACT}")
     stores = [store for path in several for store in _open_stores(Path(path))]
     if len(stores) == 1:
         return stores[0]
@@ -61,7 +61,7 @@ def _open_stores(path: Path) -> list[FeatureStore]:
 
 def _open_indexed(index: Path, spec: FeatureSpec, entry: IndexEntry) -> FeatureStore:
     """Open a file that an index lists, and check that it has not changed since it was joined."""
-    # Never through HDF5's virtual dataset, which returns fill values if a file is missing.
+    # Do not read HDF5's virtual dataset: it returns fill values if a file is missing.
     path = index.parent / entry.name
     if not path.exists():
         # The names are relative to the index itself, not to a link to it.
@@ -74,11 +74,11 @@ def _open_indexed(index: Path, spec: FeatureSpec, entry: IndexEntry) -> FeatureS
             f"{index} is an index, and one of the files it joins cannot be used: {reason}. Keep "
             "joined files in the folder of their index when you move it."
         ) from None
-    differences = spec.differences(store.spec)
+    differences = store.spec.differences(spec)
     if store.listed_ids != entry.image_ids:
-        differences.append("other images")
+        differences.append("it lists other images")
     elif store.status.tobytes() != entry.status.tobytes():
-        differences.append("other images done")
+        differences.append("other images are done")
     if differences:
         raise StoreError(
             f"{path} has changed since {index} was made ({'; '.join(differences)}). Join the "

@@ -1,7 +1,7 @@
 """Output paths: checks before the work starts, folders for unfinished work, atomic writes.
 
-Unfinished work on `NAME` goes to the folder `NAME.partial`, which a lock reserves for one process,
-and is renamed to `NAME` once it is complete. If `NAME` is a symbolic link to a file, that file is
+Unfinished work on `NAME` is written to the folder `NAME.partial`, which one process locks, and is
+renamed to `NAME` when it is complete. If `NAME` is a symbolic link to a file, that file is
 replaced, the folder is created next to it, and the link stays.
 """
 
@@ -49,7 +49,7 @@ def check_output_file(out: Path) -> None:
     """Check that a feature file can be written at `out`, and create its folder if needed.
 
     Raises:
-        StoreError: It cannot be written; the message says what was found and what to do.
+        StoreError: It cannot be written; the message states what was found and what to do.
     """
     with explain_write_errors(out):
         found = _kind_at(out)
@@ -65,7 +65,7 @@ def check_output_folder(out: Path) -> None:
     """Check that a folder can be created at `out`, and create its parent folder if needed.
 
     Raises:
-        StoreError: It cannot be created; the message says what was found and what to do.
+        StoreError: It cannot be created; the message states what was found and what to do.
     """
     with explain_write_errors(out):
         _check_output(out, _kind_at(out), FOLDER)
@@ -107,7 +107,7 @@ def _check_output(out: Path, found: str | None, expected: str) -> None:
 
 
 def _kind_at(path: Path) -> str | None:
-    """Return the kind of what a path leads to; `None` if nothing is there.
+    """Return the kind of file that a path leads to; `None` if nothing is there.
 
     Raises:
         OSError: It cannot be determined, for example without permission to search a folder.
@@ -177,8 +177,8 @@ def _open_lock(path: Path) -> int:
 def atomic_output(out: Path, name: str = "whole") -> Iterator[Path]:
     """Yield a temporary path whose content becomes `out` if the block raises nothing.
 
-    The block creates a file or a folder there. Whatever happens, no unfinished work stays behind,
-    except after a kill; the next call for the same `out` removes that.
+    The block creates a file or a folder there. It is removed if the block raises an error. If the
+    process is killed, the next call for the same `out` removes it.
 
     Args:
         out: File or folder to write. A file is replaced; a folder must not exist.
@@ -193,15 +193,15 @@ def atomic_output(out: Path, name: str = "whole") -> Iterator[Path]:
     with explain_write_errors(out), locked_folder(folder, busy):
         if others := {entry.name for entry in folder.iterdir()} - {LOCK, name}:
             raise StoreError(
-                f"{folder} holds other unfinished work ({min(others)}), such as an extraction "
-                "under way. Finish it, or remove the folder."
+                f"{folder} holds other unfinished work ({min(others)}), such as an unfinished "
+                "extraction. Finish it, or remove the folder."
             )
         temporary = folder / name
         kind = _own_kind(temporary)
         if kind not in (None, FILE, FOLDER):
             raise StoreError(
-                f"cannot write {out}: {temporary} is {kind}, expected nothing, or what an "
-                "interrupted run left. Remove it."
+                f"cannot write {out}: {temporary} is {kind}, expected nothing, or the "
+                "file or folder of an interrupted run. Remove it."
             )
         if kind == FOLDER:
             shutil.rmtree(temporary)
@@ -213,7 +213,7 @@ def atomic_output(out: Path, name: str = "whole") -> Iterator[Path]:
 
 
 def move_into_place(temporary: Path, target: Path) -> None:
-    """Rename a complete file or folder so that it survives a power failure as a whole."""
+    """Sync a complete file or folder to disk, and rename it atomically."""
     for path in (*temporary.rglob("*"), temporary):
         sync_path(path)
     os.replace(temporary, target)

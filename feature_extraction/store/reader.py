@@ -1,4 +1,4 @@
-"""The interface through which trainers and evaluators read features."""
+"""The interface for reading features, in training and evaluation."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ class FeatureReader(Protocol):
 
     @property
     def spec(self) -> FeatureSpec:
-        """How the features were made."""
+        """Settings of the features."""
 
     @property
     def tokens(self) -> int:
@@ -67,7 +67,7 @@ class FeatureReader(Protocol):
         """Return height and width of the photograph in pixels, after EXIF rotation."""
 
     def missing(self, image_ids: Iterable[str]) -> list[str]:
-        """Return the `image_ids` without features, each once, in the given order."""
+        """Return the `image_ids` without features, in the given order and without repeats."""
 
     def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
         """Return the features of several images, float16 `[images, tokens, channels]`."""

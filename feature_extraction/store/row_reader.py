@@ -1,8 +1,8 @@
-"""Reading the features of single images without HDF5.
+"""Read the features of single images without HDF5.
 
-HDF5 is asked once for the position of the images in the file. After that, images are read directly,
-which is faster and leaves no state that forked processes would share. Uncompressed features are one
-block; for compressed ones there is a table with the position of each image.
+HDF5 is used only once, to find the position of the images in the file. Images are then read
+directly, which is faster and leaves no state that forked processes would share. Uncompressed
+features are one block; for compressed features there is a table with the position of each image.
 """
 
 import errno
@@ -24,7 +24,7 @@ from feature_extraction.store.layout import PAGE_BYTES
 
 __all__ = ["RowReader", "open_row_reader"]
 
-# Up to this size, an image takes about one disk access whichever way it is read.
+# Up to this size, an image takes about one disk access, through a memory map or not.
 SMALL_BYTES = 2**14
 # Linux only; elsewhere each image is read with its own system call.
 NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
@@ -32,7 +32,7 @@ NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 NOT_IN_MEMORY = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 # Compression can enlarge a chunk, but not to twice its size.
 MAX_EXPANSION = 2
-CUT_SHORT = "it was cut short while in use"
+TRUNCATED = "it was truncated while in use"
 
 
 class RowReader(Protocol):
@@ -56,9 +56,9 @@ def open_row_reader(path: Path, features: h5py.Dataset) -> RowReader:
         features: The open dataset `/features` of this file.
 
     Raises:
-        StoreError: Features are missing, or lie beyond the end of the file.
+        StoreError: Features are missing, or extend beyond the end of the file.
     """
-    # Taken from the path, not from the open file: a file replaced in between counts as changed.
+    # Taken from the path, not from the open file, to notice a file that was replaced in between.
     stamp = _stamp(path)
     offset = _block_offset(features)
     if offset is None:
@@ -67,7 +67,7 @@ def open_row_reader(path: Path, features: h5py.Dataset) -> RowReader:
             path, stamp, filters, features.shape[1:], _chunk_positions(features, stamp[0])
         )
     if offset + _image_bytes(features) * features.shape[0] > stamp[0]:
-        raise StoreError("/features extends beyond the end of the file; the file was cut short")
+        raise StoreError("/features extends beyond the end of the file; the file was truncated")
     return _BlockRows(path, stamp, offset, features.shape)
 
 
@@ -107,7 +107,7 @@ def _chunk_positions(features: h5py.Dataset, file_bytes: int) -> NDArray[np.uint
             "the file; refused"
         )
     if offset_N.max() > file_bytes or (offset_N + size_N).max() > file_bytes:
-        raise StoreError("images lie beyond the end of the file; the file was cut short")
+        raise StoreError("images extend beyond the end of the file; the file was truncated")
     return positions_N3
 
 
@@ -133,7 +133,7 @@ class _BlockRows:
         self._file: _OpenBlock | None = None
 
     def read(self, row: int) -> NDArray[np.float16]:
-        file = self._file or self._opened()
+        file = self._file or self._open()
         features_VC = np.empty(self._shape_NVC[1:], np.float16)
         if self._image_bytes > SMALL_BYTES and self._is_in_memory(file, (row,)):
             features_VC[:] = file.mapped_NVC[row]
@@ -142,14 +142,14 @@ class _BlockRows:
         return features_VC
 
     def read_into(self, rows: Sequence[int], features_NVC: NDArray[np.float16]) -> None:
-        file = self._file or self._opened()
+        file = self._file or self._open()
         if self._is_in_memory(file, rows):
             file.mapped_NVC.take(rows, axis=0, out=features_NVC, mode="clip")
             return
         for position, row in enumerate(rows):
             file.fetch(self._offset + row * self._image_bytes, features_NVC[position])
 
-    def _opened(self) -> "_OpenBlock":
+    def _open(self) -> "_OpenBlock":
         # Memory maps and positioned reads have no state: a forked child can keep using them.
         self._file = _OpenBlock(self._path, self._stamp, self._offset, self._shape_NVC)
         return self._file
@@ -188,7 +188,7 @@ class _OpenFile:
         while rest:
             count = os.preadv(self._handle, [rest], offset)
             if count == 0:
-                raise StoreError(CUT_SHORT)
+                raise StoreError(TRUNCATED)
             rest, offset = rest[count:], offset + count
 
 
@@ -219,7 +219,7 @@ class _OpenBlock(_OpenFile):
             return False
         try:
             if os.preadv(self._handle, self._last_byte, offset, NO_WAIT) == 0:
-                raise StoreError(CUT_SHORT)
+                raise StoreError(TRUNCATED)
         except OSError as error:
             if error.errno in NOT_IN_MEMORY:
                 return False

@@ -1,4 +1,4 @@
-"""Shards: parts of one extraction, each done by its own process into its own file.
+"""Shards: parts of one extraction, each written by a separate process to a separate file.
 
 Shards are cut from the sorted image list, at multiples of the batch size if there are enough
 images. The encoder then sees the same batches as in an undivided run, so the features are
@@ -15,6 +15,7 @@ from typing import Annotated, Self
 import h5py
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from eval.run_files import first_problem
 from feature_extraction.errors import FeatureError, StoreError
 from feature_extraction.store.hdf5_text import read_text_attribute
 
@@ -27,10 +28,10 @@ Positive = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One part of an extraction that several processes share.
+    """One part of an extraction that is divided among several processes.
 
     Args:
-        number: Number of the shard, counted from 1.
+        number: 1-based number of the shard.
         count: Number of shards.
     """
 
@@ -52,9 +53,9 @@ class Shard:
             )
         return cls(int(match[1]), int(match[2]))
 
-    def path(self, whole: Path) -> Path:
+    def path(self, joined: Path) -> Path:
         """Return the path of this shard's file: `val.shard-3-of-8.h5` next to `val.h5`."""
-        return whole.with_name(f"{whole.stem}.shard-{self.number}-of-{self.count}{whole.suffix}")
+        return joined.with_name(f"{joined.stem}.shard-{self.number}-of-{self.count}{joined.suffix}")
 
     def rows(self, images: int, batch_size: int) -> range:
         """Return the rows of the whole image list that belong to this shard.
@@ -77,10 +78,10 @@ class Shard:
 
 
 class ShardRecord(BaseModel):
-    """Record in a shard's file that `vl-lst features join` uses to check that shards fit together.
+    """Metadata in a shard's file, with which `vl-lst features join` checks that shards match.
 
     Args:
-        number: Number of the shard, counted from 1.
+        number: 1-based number of the shard.
         count: Number of shards.
         start: Row of the shard's first image in the whole list.
         images: Number of images in the whole list.
@@ -116,7 +117,7 @@ def read_shard_record(file: h5py.File) -> ShardRecord | None:
     try:
         return ShardRecord.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
         raise StoreError(
-            f"the attribute 'shard' cannot be read: {first['msg']}. Extract the shard again."
+            f"the attribute {SHARD_ATTRIBUTE!r} cannot be read: {first_problem(error)}. Extract "
+            "the shard again."
         ) from None

@@ -1,7 +1,7 @@
 """One feature file, read by image id in any process.
 
-A file is checked before anything is read from it (`feature_extraction.store.layout`). Images count
-as present once their extraction is done; failed images are listed with their reasons.
+A file is checked before anything is read from it (`feature_extraction.store.layout`). Only images
+with the status `DONE` have features; failed images are listed with their reasons.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,17 +16,18 @@ from feature_extraction.errors import HOW_TO_EXTRACT, StoreError
 from feature_extraction.names import abbreviate, near_names_hint
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store.filters import compression_name, read_filters
-from feature_extraction.store.image_table import read_image_table, repeated_ids
+from feature_extraction.store.image_table import describe_repeated_ids, read_image_table
 from feature_extraction.store.layout import Metadata, Status, check_layout, read_spec
 from feature_extraction.store.outputs import partial_folder
+from feature_extraction.store.reader import FeatureReader
 from feature_extraction.store.row_reader import open_row_reader
 from feature_extraction.store.shards import ShardRecord, read_shard_record
 
 # N requested images, V tokens, C channels
 
-__all__ = ["FeatureStore", "has_same_content", "metadata_of", "open_hdf5"]
+__all__ = ["FeatureStore", "combine_metadata", "has_same_content", "no_features_error", "open_hdf5"]
 
-COMPARED_BYTES = 2**24
+COMPARE_BLOCK_BYTES = 2**24
 READ_ERRORS = (StoreError, OSError, RuntimeError, ValueError, KeyError, TypeError)
 
 
@@ -55,10 +56,10 @@ class FeatureStore:
         if (self._tokens, self._channels) != (self._spec.tokens, self._spec.channels):
             raise StoreError(
                 f"{self._path}: /features holds {self._tokens} tokens of {self._channels} values, "
-                f"its spec says {self._spec.tokens} of {self._spec.channels}; do not use the file, "
-                f"extract again: {HOW_TO_EXTRACT}"
+                f"but its spec has {self._spec.tokens} of {self._spec.channels}. Do not use the "
+                f"file; extract the features again: {HOW_TO_EXTRACT}"
             )
-        repeated = repeated_ids(table.image_ids)
+        repeated = describe_repeated_ids(table.image_ids)
         if repeated:
             raise StoreError(f"{self._path}: image ids occur more than once: {repeated}")
         self._table = table
@@ -72,12 +73,12 @@ class FeatureStore:
 
     @property
     def spec(self) -> FeatureSpec:
-        """How the features were made."""
+        """Settings of the features."""
         return self._spec
 
     @property
     def shard(self) -> ShardRecord | None:
-        """The part of a larger extraction that this is; `None` for a complete one."""
+        """Which part of a larger extraction the file holds; `None` for a complete one."""
         return self._shard
 
     @property
@@ -117,7 +118,7 @@ class FeatureStore:
 
     @property
     def status(self) -> NDArray[np.uint8]:
-        """`Status` of each of `listed_ids`, uint8 `[images]`."""
+        """Status of each of `listed_ids`, uint8 `[images]`; values of `Status`."""
         return self._table.status
 
     def __len__(self) -> int:
@@ -156,7 +157,7 @@ class FeatureStore:
         return int(height), int(width)
 
     def missing(self, image_ids: Iterable[str]) -> list[str]:
-        """Return the `image_ids` without features, each once, in the given order."""
+        """Return the `image_ids` without features, in the given order and without repeats."""
         return [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self._row]
 
     def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
@@ -173,7 +174,7 @@ class FeatureStore:
         except KeyError:
             if isinstance(image_ids, str):
                 raise StoreError(
-                    f"the images to read are the text {image_ids!r:.60}: expected a list of ids"
+                    f"the images to read are the string {image_ids!r:.60}: expected a list of ids"
                 ) from None
             rows = [self._row_of(image_id) for image_id in image_ids]
         features_NVC = np.empty((len(rows), self._tokens, self._channels), np.float16)
@@ -217,16 +218,27 @@ class FeatureStore:
         row = self._row.get(image_id)
         if row is not None:
             return row
-        reason = self._table.failures.get(image_id)
-        found = f"could not be read during extraction: {reason}" if reason else "is not in it"
-        hint = "" if reason else near_names_hint([image_id], self)
-        raise StoreError(
-            f"{self._path}: image {image_id!r} {found}. Extract the features of the folder that "
-            f"holds it: {HOW_TO_EXTRACT}.{hint}"
-        )
+        raise no_features_error(self, str(self._path), image_id)
 
 
-def metadata_of(stores: Sequence[FeatureStore], shard: ShardRecord | None = None) -> Metadata:
+def no_features_error(store: FeatureReader, name: str, image_id: str) -> StoreError:
+    """Return the error to raise when an image has no features in a store.
+
+    Args:
+        store: The store.
+        name: Name of the store in the message.
+        image_id: Id of the image.
+    """
+    reason = store.failures.get(image_id)
+    found = f"could not be read during extraction: {reason}" if reason else "is missing"
+    hint = "" if reason else near_names_hint([image_id], store)
+    return StoreError(
+        f"{name}: image {image_id!r} {found}. Extract the features of the folder that holds it: "
+        f"{HOW_TO_EXTRACT}.{hint}"
+    )
+
+
+def combine_metadata(stores: Sequence[FeatureStore], shard: ShardRecord | None = None) -> Metadata:
     """Return the metadata of a file that would hold the images of several stores in order.
 
     Args:
@@ -258,7 +270,7 @@ def has_same_content(store: FeatureStore, parts: Sequence[FeatureStore]) -> bool
         or store.failures != {key: why for part in parts for key, why in part.failures.items()}
     ):
         return False
-    step = max(1, COMPARED_BYTES // (2 * store.tokens * store.channels))
+    step = max(1, COMPARE_BLOCK_BYTES // (2 * store.tokens * store.channels))
     for part in parts:
         present = list(part)
         for start in range(0, len(present), step):
@@ -313,6 +325,7 @@ def _read_error(path: Path, error: Exception) -> StoreError:
             "or choose another file."
         )
     return StoreError(
-        f"{path} cannot be read as an HDF5 feature store ({error}). It is damaged, cut short or "
-        f"something else: copy it again from its source, or make it again: {HOW_TO_EXTRACT}"
+        f"{path} cannot be read as an HDF5 feature store ({error}). It is damaged, truncated or "
+        f"another kind of file: copy it again from its source, or extract the features again: "
+        f"{HOW_TO_EXTRACT}"
     )

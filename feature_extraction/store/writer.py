@@ -1,15 +1,15 @@
-"""Writing a feature store such that it can be interrupted at any point and resumed.
+"""Write a feature store so that writing can be interrupted at any point and resumed.
 
 While `FILE.h5` is being written, there is a folder `FILE.h5.partial` with
 
-    features        the future file: so far only the features, at their final offset
+    features        the later store: only the features so far, at their final offset
     journal.jsonl   a header (spec, image list), then one line per batch: its rows and their status
 
-Features are synced to disk before their journal line is written. So a row that the journal lists as
-done is done, even after a kill or a power failure; a truncated last line is dropped. The metadata
-is written at the end: it is laid out in a sparse file in memory, and its bytes are copied around
-the features. Features are written only once, finishing can be repeated, and until the final rename
-the file cannot be mistaken for a complete store.
+Features are synced to disk before their journal line is written, so the journal is right even after
+the process is killed or the power fails; a truncated last line is dropped. The metadata is written
+at the end: it is laid out in a sparse file in memory, and its bytes are copied around the features.
+Features are written only once, `finish` can be repeated, and until the final rename the file cannot
+be mistaken for a complete store.
 """
 
 import os
@@ -67,7 +67,7 @@ class Batch:
         start: Row of the first image.
         features: float16 `[images, tokens, channels]`; zeros if the image failed.
         image_size: int32 `[images, 2]`, height and width in pixels; zeros if the image failed.
-        reasons: Why each image failed; empty for the others.
+        reasons: Reason for each image that failed; empty for the others.
     """
 
     start: int
@@ -108,7 +108,7 @@ class StoreWriter:
         out: Path of the finished store.
         spec: Settings of the features.
         image_ids: Ids of the images, in order.
-        shard: The part of a larger extraction that this is; `None` for a complete one.
+        shard: Which part of a larger extraction the store holds; `None` for a complete one.
 
     Raises:
         StoreError: Another process writes to `out`, the unfinished work has other settings or
@@ -139,8 +139,8 @@ class StoreWriter:
             require_regular_file(self._folder / name)
         self._check_journal_size()
         with self._explain_errors(), ExitStack() as on_failure:
-            # Decoding processes take seconds to notice that this process was killed, but do not
-            # inherit its lock.
+            # Decoding processes can outlive a killed extraction by seconds, but do not inherit its
+            # lock.
             on_failure.enter_context(
                 locked_folder(
                     self._folder,
@@ -198,11 +198,11 @@ class StoreWriter:
     def copy_from(
         self, store: FeatureStore, *, start: int = 0, skip: Set[int] = frozenset()
     ) -> None:
-        """Copy the pending rows that a finished store has.
+        """Copy images from a finished store into pending rows.
 
         Args:
-            store: Store with the same spec, whose images are those from row `start` on.
-            start: Row of its first image.
+            store: Store with the same spec; its images are consecutive images of this one.
+            start: Row of its first image in this store.
             skip: Rows to leave pending.
 
         Raises:
@@ -226,7 +226,7 @@ class StoreWriter:
             )
 
     def commit(self) -> None:
-        """Make all batches so far survive a power failure: first features, then journal lines.
+        """Make all batches so far durable: sync the features, then the journal.
 
         Raises:
             StoreError: There is no space left.
@@ -265,7 +265,7 @@ class StoreWriter:
             remove_locked_folder(self._folder)
 
     def _header(self) -> _Header:
-        # HDF5 itself tells the offset of the features, in a layout that is discarded.
+        # HDF5 determines the offset of the features: write a layout to find it, and discard that.
         with memory_file() as layout:
             offset = self._write_layout(layout)
         self._offset = offset
@@ -314,25 +314,26 @@ class StoreWriter:
         differences = found.spec.differences(wanted.spec)
         if found.spec.to_json() != wanted.spec.to_json() and not differences:
             differences = [
-                f"{name}: {version} here, {wanted.spec.packages.get(name)} there"
+                f"{name}: found {version}, expected {wanted.spec.packages.get(name)}"
                 for name, version in found.spec.packages.items()
                 if version != wanted.spec.packages.get(name)
             ]
         if found.image_ids_sha256 != wanted.image_ids_sha256:
             differences.append(
-                f"images: {found.images} here, {wanted.images} there, or other names"
+                f"images: found {found.images:,}, expected {wanted.images:,} (the lists of names "
+                "differ)"
             )
         elif found.shard != wanted.shard:
             differences.append("shard: the whole image list has changed")
         if differences:
             raise StoreError(
                 f"{self._folder} holds an unfinished extraction with other settings "
-                f"({'; '.join(differences)}; here is the folder, there is this command). Finish it "
-                "with its settings, remove the folder, or choose another --out."
+                f"({'; '.join(differences)}). Finish it with its settings, remove the folder, or "
+                "choose another --out."
             )
 
     def _check_journal_size(self) -> None:
-        """Refuse a journal that could fill memory, larger than any run writes."""
+        """Refuse a journal larger than any run writes, which could fill memory."""
         journal, images = self._folder / "journal.jsonl", len(self._image_ids)
         if journal.exists() and journal.stat().st_size > MAX_JOURNAL_BYTES * (1 + images):
             raise StoreError(

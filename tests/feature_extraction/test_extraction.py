@@ -7,11 +7,13 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from kill_at_call import kill_at_call
 from PIL import Image
 
 from feature_extraction.encoders.encoder import Encoder, build_encoder, encode_image
@@ -98,7 +100,7 @@ class TestResult:
         extract(photographs, tmp_path / "out.h5", encoder, batch_size=BATCH, workers=2)
         assert (tmp_path / "out.h5").read_bytes() == uninterrupted
 
-    def test_the_callers_random_numbers_are_left_alone(
+    def test_the_callers_random_state_is_unchanged(
         self, photographs: Path, encoder: Encoder, tmp_path: Path
     ) -> None:
         before = torch.random.get_rng_state()
@@ -140,7 +142,7 @@ class TestBeforeDecoding:
     ) -> None:
         extract(files, tmp_path / "out.h5", encoder)
         other = build_encoder(resnet_folder, image_size=96, device="cpu")
-        with pytest.raises(StoreError, match="image_size: 64 here, 96 there"):
+        with pytest.raises(StoreError, match="image_size: found 64, expected 96"):
             extract(files, tmp_path / "out.h5", other)
 
     def test_a_store_with_other_images(
@@ -215,32 +217,18 @@ class TestSecondRun:
         with writer.StoreWriter(tmp_path / "out.h5", encoder.spec, ids):
             pass
         other = build_encoder(resnet_folder, resize="letterbox", device="cpu")
-        with pytest.raises(StoreError, match="resize: squash here, letterbox there"):
+        with pytest.raises(StoreError, match="resize: found squash, expected letterbox"):
             extract(files, tmp_path / "out.h5", other)
-        with pytest.raises(StoreError, match="images: 11 here, 10 there"):
+        with pytest.raises(StoreError, match="images: found 11, expected 10"):
             extract(files[1:], tmp_path / "out.h5", encoder)
 
 
 SYSTEM_CALLS = ("pwrite", "write", "fsync", "truncate", "replace", "open")
 
 
-def kill_at_call(number: int, *, before: bool) -> None:
-    """Make this process kill itself at its n-th system call that changes files."""
-    count = 0
-
-    def counted(original: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
-            nonlocal count
-            count += 1
-            if count == number and before:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = original(*args, **kwargs)
-            if count == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-
-        return call
-
+def kill_at_change(number: int, *, before: bool) -> None:
+    """Make this process kill itself at its n-th call that changes files."""
+    counted: Callable[[Any], Any] = kill_at_call(number, before=before)
     for name in SYSTEM_CALLS:
         setattr(writer.os, name, counted(getattr(os, name)))
     writer.shutil.rmtree = counted(shutil.rmtree)
@@ -249,7 +237,7 @@ def kill_at_call(number: int, *, before: bool) -> None:
 
 
 class TestKilled:
-    """Whenever it is killed, the finished file is identical to that of an uninterrupted run."""
+    """After a kill at any time, the finished file is identical to that of an uninterrupted run."""
 
     @pytest.mark.parametrize("before", [True, False])
     def test_at_every_step_that_changes_files(
@@ -264,7 +252,7 @@ class TestKilled:
         for number in range(1, 200):
 
             def work(number: int = number) -> None:
-                kill_at_call(number, before=before)
+                kill_at_change(number, before=before)
                 extract(files, out, encoder, batch_size=BATCH)
 
             code = in_child(work)

@@ -36,7 +36,7 @@ def test_the_features_of_a_store_equal_those_of_each_photograph_alone(
     assert not verify(store, tmp_path / "images", encoder).wrong
     whole = build_encoder(resnet_folder, device="cpu")
     assert np.array_equal(alone[:4], encode_image(tmp_path / "images" / "4.png", whole))
-    with pytest.raises(StoreError, match="crops: 2 here, 1 there"):
+    with pytest.raises(StoreError, match="crops: found 2, expected 1"):
         extract(tmp_path / "images", tmp_path / "f.h5", whole)
 
 

@@ -273,7 +273,7 @@ class TestFinishedBatches:
         uninterrupted: bytes,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """The writing thread hits it; the extraction reports it and writes nothing more."""
+        """The error occurs in the writing thread; the extraction reports it and writes no more."""
         out, original, calls = tmp_path / "out.h5", os.pwrite, 0
 
         def full(handle: int, data: memoryview, offset: int) -> int:

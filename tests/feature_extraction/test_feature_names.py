@@ -8,7 +8,7 @@ import pytest
 
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange.importing import import_features
-from feature_extraction.names import abbreviate, image_id_of, near_names, near_names_hint
+from feature_extraction.names import abbreviate, find_near_names, image_id_of, near_names_hint
 from feature_extraction.store import open_features
 from feature_extraction.store.store import FeatureStore
 
@@ -61,7 +61,7 @@ def test_an_id_is_a_name_without_folders_and_image_suffix(name: str, image_id: s
     ],
 )
 def test_the_kind_of_difference_is_named(missing: str, present: str, kind: str) -> None:
-    near = near_names([missing, "quite another"], [present, "unlike"])
+    near = find_near_names([missing, "quite another"], [present, "unlike"])
     assert near is not None
     assert near.kind.startswith(kind)
     assert (near.count, near.missing, near.present) == (1, missing, present)
@@ -82,7 +82,7 @@ def test_the_kind_of_difference_is_named(missing: str, present: str, kind: str) 
 def test_other_images_and_ambiguous_names_are_not_near(
     missing: list[str], present: list[str]
 ) -> None:
-    assert near_names(missing, present) is None
+    assert find_near_names(missing, present) is None
     assert near_names_hint(missing, present) == ""
 
 

@@ -10,7 +10,7 @@ def test_two_sizes_never_look_the_same() -> None:
 
 
 class TestCores:
-    def test_affinity_counts(self, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    def test_affinity_limits_the_cores(self, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
         monkeypatch.setattr(cores, "CPU_QUOTA", tmp_path / "none")
         monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
         assert cores.usable_cores() == 3
@@ -20,7 +20,7 @@ class TestCores:
         [("max 100000", 3), ("150000 100000", 2), ("1000 100000", 1), ("900000 100000", 3),
          ("nonsense", 3), ("5 0", 3)],
     )  # fmt: skip
-    def test_a_quota_of_a_container_counts(
+    def test_a_container_quota_limits_the_cores(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path, quota: str, count: int
     ) -> None:
         (tmp_path / "cpu.max").write_text(quota + "\n")

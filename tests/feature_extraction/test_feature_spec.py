@@ -36,7 +36,7 @@ def test_json_round_trip_is_canonical() -> None:
     assert pickle.loads(pickle.dumps(SPEC)) == SPEC
 
 
-def test_names_and_package_versions_do_not_count() -> None:
+def test_names_and_package_versions_are_not_in_the_digest() -> None:
     renamed = dataclasses.replace(SPEC, encoder="mine", weights="file:x", packages={"torch": "0"})
     assert renamed.digest == SPEC.digest
     assert SPEC.differences(renamed) == []
@@ -45,13 +45,13 @@ def test_names_and_package_versions_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "line"),
     [
-        ("image_size", 288, "image_size: 224 here, 288 there"),
-        ("weights_sha256", "c" * 64, "weights_sha256: bbbbbbbbbbbb… here, cccccccccccc… there"),
-        ("precision", "bf16", "precision: fp32 here, bf16 there"),
-        ("resize", "letterbox", "resize: squash here, letterbox there"),
+        ("image_size", 288, "image_size: found 224, expected 288"),
+        ("weights_sha256", "c" * 64, "weights_sha256: found bbbbbbbbbbbb…, expected cccccccccccc…"),
+        ("precision", "bf16", "precision: found fp32, expected bf16"),
+        ("resize", "letterbox", "resize: found squash, expected letterbox"),
     ],
 )
-def test_fields_that_determine_the_values_count_and_are_named(
+def test_fields_that_determine_the_values_change_the_digest_and_are_named(
     field: str, value: object, line: str
 ) -> None:
     other = dataclasses.replace(SPEC, **{field: value})
@@ -91,14 +91,14 @@ def test_a_spec_without_crops_is_written_as_version_1() -> None:
     assert FeatureSpec.from_json(spec.to_json()).crops == 1
 
 
-def test_crops_count_and_are_written_as_version_2() -> None:
+def test_crops_change_the_digest_and_are_written_as_version_2() -> None:
     cropped = dataclasses.replace(SPEC, crops=3)
     fields = json.loads(cropped.to_json())
     assert (fields["version"], fields["crops"]) == (2, 3)
     assert FeatureSpec.from_json(cropped.to_json()) == cropped
     assert cropped.digest != SPEC.digest
-    assert SPEC.differences(cropped) == ["crops: 1 here, 3 there"]
-    assert cropped.differences(SPEC) == ["crops: 3 here, 1 there"]
+    assert SPEC.differences(cropped) == ["crops: found 1, expected 3"]
+    assert cropped.differences(SPEC) == ["crops: found 3, expected 1"]
     assert (cropped.squares, cropped.tokens) == (10, 10 * 49)
     assert (SPEC.squares, SPEC.tokens) == (1, 49)
     assert pickle.loads(pickle.dumps(cropped)) == cropped

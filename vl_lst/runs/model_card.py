@@ -32,8 +32,8 @@ def require_same_features(card: ModelCard, found: FeatureSpec) -> None:
     if differences:
         raise StoreError(
             "the features were extracted with other settings than those of the run: "
-            f"{'; '.join(differences)} (here: the given file, there: the run). Extract the "
-            "features again with the run's settings, or train a new run on them."
+            f"{'; '.join(differences)}. Extract the features again with the run's settings, or "
+            "train a new run on them."
         )
 
 

@@ -1,1 +1,1 @@
-"""Features in files of other programs: found, checked, and read image by image."""
+"""Find, check and read features in files of other programs."""

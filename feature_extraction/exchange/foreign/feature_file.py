@@ -28,11 +28,11 @@ __all__ = [
     "StoredArray",
     "describe_damage",
     "explain_damage",
-    "features_name",
+    "find_features_name",
+    "find_rows_name",
     "is_name_of_many",
+    "parse_token_shape",
     "refusal",
-    "rows_name",
-    "token_shape",
 ]
 
 FEATURES = "features"
@@ -48,8 +48,8 @@ ROWS_NAMES = (
     "image_embedding",
     "img_emb",
 )
-# The same with a split before or a number after them; NumPy's default name of an array; and the
-# names of encoder outputs in transformers.
+# The same names with a split before or a number after them, NumPy's default name of an array, and
+# the names of encoder outputs in transformers.
 MANY_IMAGES = re.compile(
     r"((all|train|val|valid|test|dev|image|img|vis|visual|vision|clip|coco)[-_.]?)*"
     r"(features?|feats?|embeddings?|embeds?|embs?|vectors)([-_.]?\d+)*"
@@ -132,7 +132,7 @@ class StoredArray:
     image_size: tuple[int, int] = UNKNOWN_SIZE
 
 
-def token_shape(file: FeatureFile, shape: tuple[int, ...]) -> tuple[int, int]:
+def parse_token_shape(file: FeatureFile, shape: tuple[int, ...]) -> tuple[int, int]:
     """Return the tokens and channels of an array of the given shape.
 
     Raises:
@@ -162,8 +162,8 @@ HOW_TO_NAME_ROWS = (
 )
 
 
-def features_name(names: Iterable[str]) -> str | None:
-    """Return the name that is most likely that of the features of many images, if any.
+def find_features_name(names: Iterable[str]) -> str | None:
+    """Return the name most likely to hold the features of many images; `None` if none does.
 
     Args:
         names: Names of a file's datasets, arrays or columns.
@@ -173,10 +173,10 @@ def features_name(names: Iterable[str]) -> str | None:
     return common or next(filter(is_name_of_many, known), None)
 
 
-def rows_name(names: Iterable[str]) -> str | None:
-    """Return `features_name(names)` if there is a list of image names as well, else `None`."""
+def find_rows_name(names: Iterable[str]) -> str | None:
+    """Return `find_features_name(names)` if there is a list of image names as well, else `None`."""
     known = list(names)
-    return features_name(known) if any(name in known for name in ID_NAMES) else None
+    return find_features_name(known) if any(name in known for name in ID_NAMES) else None
 
 
 def is_name_of_many(name: str) -> bool:
@@ -192,16 +192,16 @@ def describe_damage(path: Path, error: Exception, place: str | None = None) -> s
         error: Error of a library.
         place: The file and the position in it; default: the file.
     """
-    # Libraries report this in other words, or as a missing file.
+    # Libraries word this differently, or report a missing file.
     if os.access(path, os.F_OK) and not os.access(path, os.R_OK):
         return f"{place or path} cannot be read: permission denied. Change its permissions."
     reason = getattr(error, "strerror", None) or error
-    return f"{place or path} is damaged or cut short: {reason}"
+    return f"{place or path} is damaged or truncated: {reason}"
 
 
 @contextmanager
 def explain_damage(path: Path) -> Iterator[None]:
-    """Raise errors of libraries about a damaged file in the block as a `StoreError`.
+    """Raise library errors about a damaged file in the block as a `StoreError`.
 
     Raises:
         StoreError: See `describe_damage`.

@@ -1,4 +1,4 @@
-"""Finding the images that have features in a file or folder of another program."""
+"""Find the images that have features in a file or folder of another program."""
 
 import json
 import re
@@ -16,9 +16,9 @@ from feature_extraction.exchange.foreign.feature_file import (
     ID_NAMES,
     FeatureFile,
     explain_damage,
+    find_rows_name,
     is_name_of_many,
     refusal,
-    rows_name,
 )
 from feature_extraction.exchange.foreign.hdf5 import HDF5_SUFFIXES, list_hdf5
 from feature_extraction.exchange.foreign.npy import read_npy_names
@@ -53,7 +53,7 @@ LAYOUTS = (
 
 @dataclass(frozen=True, slots=True)
 class FoundFeatures:
-    """Images with features, and the number of files that were left out.
+    """Images with features, and counts of the files that were left out.
 
     Args:
         files: Location of each image's features, sorted by id or in row order.
@@ -78,9 +78,9 @@ def find_features(source: Path, *, exclude: Path | None = None) -> FoundFeatures
             a file is not safe to read.
     """
     if source.is_file():
-        found = FoundFeatures(_in_file(source), {})
+        found = FoundFeatures(_find_in_file(source), {})
     elif source.is_dir():
-        found = _in_folder(source, exclude)
+        found = _find_in_folder(source, exclude)
     else:
         require_regular_file(source)
         raise StoreError(f"{source} does not exist; expected features as {LAYOUTS}")
@@ -92,7 +92,7 @@ def find_features(source: Path, *, exclude: Path | None = None) -> FoundFeatures
     return found
 
 
-def _in_file(path: Path) -> list[FeatureFile]:
+def _find_in_file(path: Path) -> list[FeatureFile]:
     suffix = path.suffix.lower()
     if suffix in HDF5_SUFFIXES:
         entries = list_hdf5(path)
@@ -111,7 +111,7 @@ def _in_file(path: Path) -> list[FeatureFile]:
         return _rows(path)
     if suffix in (".npz", ".safetensors"):
         keys = _keys(path)
-        if rows_name(keys) is not None:
+        if find_rows_name(keys) is not None:
             return _rows(path)
         if any(map(is_name_of_many, keys)):
             return _rows(path, _read_names_next_to(path))
@@ -122,7 +122,7 @@ def _in_file(path: Path) -> list[FeatureFile]:
     )
 
 
-def _in_folder(folder: Path, exclude: Path | None) -> FoundFeatures:
+def _find_in_folder(folder: Path, exclude: Path | None) -> FoundFeatures:
     candidates, tables, unread = [], [], []
     for path in walk_files(folder):
         suffix = path.suffix.lower()
@@ -168,7 +168,7 @@ def _in_folder(folder: Path, exclude: Path | None) -> FoundFeatures:
             "it seems to hold the features of many images; to import them, pass the file itself",
         )
     files = [_entry(path, path.stem, is_named_by_id=True) for path in candidates]
-    return FoundFeatures(_sorted(files), _count_by_suffix([*unread, *tables]))
+    return FoundFeatures(_sort_by_id(files), _count_by_suffix([*unread, *tables]))
 
 
 def _find_clip_retrieval(
@@ -276,7 +276,7 @@ def _rows(
 
 
 def _entries(path: Path, names: Iterable[str], *, are_groups: bool) -> list[FeatureFile]:
-    return _sorted([_entry(path, name, is_named_by_id=are_groups) for name in names])
+    return _sort_by_id([_entry(path, name, is_named_by_id=are_groups) for name in names])
 
 
 def _entry(path: Path, name: str, *, is_named_by_id: bool) -> FeatureFile:
@@ -291,7 +291,7 @@ def _entry(path: Path, name: str, *, is_named_by_id: bool) -> FeatureFile:
     return FeatureFile(image_id, path, None if is_named_by_id and image_id == name else name)
 
 
-def _sorted(files: Iterable[FeatureFile]) -> list[FeatureFile]:
+def _sort_by_id(files: Iterable[FeatureFile]) -> list[FeatureFile]:
     return sorted(files, key=lambda file: file.image_id)
 
 
@@ -326,7 +326,7 @@ def _check_ids(source: Path, files: Sequence[FeatureFile]) -> None:
     """Refuse names that cannot be image ids, and ids that occur twice.
 
     Raises:
-        StoreError: With the names and where they were found.
+        StoreError: A name is refused; the message states where it was found.
     """
     file_of: dict[str, FeatureFile] = {}
     for file in files:

@@ -1,4 +1,4 @@
-"""Features in HDF5 files of other programs; checked before reading, without following links."""
+"""Features in HDF5 files of other programs: checked before they are read, links not followed."""
 
 import math
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ from feature_extraction.exchange.foreign.feature_file import (
     FeatureFile,
     StoredArray,
     describe_damage,
+    find_rows_name,
+    parse_token_shape,
     refusal,
-    rows_name,
-    token_shape,
 )
 from feature_extraction.store.hdf5_text import read_rows_of_text
 from feature_extraction.store.layout import PAGE_BYTES
@@ -69,13 +69,15 @@ def list_hdf5(path: Path) -> Entries | None:
     try:
         with h5py.File(path, "r", locking=False) as file:
             names, attributes = _names_in(path, file), set(file.attrs)
-            if rows_name(names) is None and (FEATURES not in names or _has_group(file, FEATURES)):
+            if find_rows_name(names) is None and (
+                FEATURES not in names or _has_group(file, FEATURES)
+            ):
                 return _list_entries(file, names)
     except PermissionError as error:
         raise StoreError(describe_damage(path, error)) from None
     except DAMAGE_ERRORS as error:
         raise StoreError(f"{path} cannot be read as HDF5 ({error}): it is damaged") from None
-    if "spec" not in attributes and rows_name(names):
+    if "spec" not in attributes and find_rows_name(names):
         return None
     raise StoreError(
         f"{path} is already a feature store, or its rows have no names: expected /{FEATURES} and "
@@ -104,7 +106,7 @@ def _has_group(file: h5py.File, name: str) -> bool:
 
 
 def _list_entries(file: h5py.File, names: list[str]) -> Entries:
-    """List the entries of a file; the first shows whether they are images or groups of images."""
+    """List the entries of a file; the first decides if they are images or groups of images."""
     if _has_group(file, FEATURES) and not _has(file[FEATURES], FEATURES):
         inner = _names_in(Path(file.filename), file[FEATURES])
         return Entries([f"{FEATURES}/{name}" for name in inner], are_groups=False)
@@ -142,7 +144,7 @@ def open_image(file: FeatureFile) -> Iterator[StoredArray]:
     with h5py.File(file.path, "r", rdcc_nbytes=0, locking=False) as opened:
         group, dataset = _find_dataset(file, opened)
         check_dataset(file.path, dataset)
-        token_shape(file, dataset.shape)
+        parse_token_shape(file, dataset.shape)
         if dataset.chunks and any(
             chunk > length for chunk, length in zip(dataset.chunks, dataset.shape, strict=True)
         ):
@@ -196,7 +198,7 @@ def _has(group: h5py.Group, name: str) -> bool:
 
 
 def _is_own(group: h5py.Group, name: str) -> bool:
-    """Whether a group contains this name itself, not a link to elsewhere."""
+    """Whether a group contains this name itself, not a link."""
     return bool(group.id.links.get_info(name.encode()).type == h5l.TYPE_HARD)
 
 
@@ -224,7 +226,7 @@ def get_member(path: Path, group: h5py.Group, name: str) -> Any:
 
     Raises:
         FeatureFileError: There is no such member.
-        StoreError: It is a link to elsewhere.
+        StoreError: It is a link.
     """
     # `in` and [] follow links, so the kind of link is checked first.
     encoded = name.encode()
@@ -297,7 +299,7 @@ def check_rows(path: Path, opened: h5py.File) -> h5py.Dataset:
         FeatureFileError: Parts of it are missing.
         StoreError: It is not such a dataset, or is not safe to read.
     """
-    name = rows_name(_names_in(path, opened)) or FEATURES
+    name = find_rows_name(_names_in(path, opened)) or FEATURES
     dataset = get_member(path, opened, name)
     if not isinstance(dataset, h5py.Dataset):
         raise refusal(path, f"/{name} is a {type(dataset).__name__}")
@@ -348,7 +350,7 @@ def read_names(path: Path, opened: h5py.File, rows: int) -> list[str]:
         rows: Expected number of names.
 
     Raises:
-        StoreError: Their number differs, they are neither texts nor integers, or they are stored
+        StoreError: Their number differs, they are neither strings nor integers, or they are stored
             elsewhere.
     """
     name = next(name for name in ID_NAMES if _has(opened, name))
@@ -372,7 +374,7 @@ def read_names(path: Path, opened: h5py.File, rows: int) -> list[str]:
         numbers: NDArray[Any] = dataset[:]
         return [str(number) for number in numbers.tolist()]
     if h5py.check_string_dtype(dataset.dtype) is None:
-        raise refusal(path, f"/{name} is {dataset.dtype}, expected texts or integers")
+        raise refusal(path, f"/{name} is {dataset.dtype}, expected strings or integers")
     try:
         return list(read_rows_of_text(dataset, range(rows)))
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Arrays in NumPy's format: headers and names, checked before they are read."""
+"""Arrays in NumPy's format: read headers and names after checking them."""
 
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -57,7 +57,7 @@ def _npy_header(path: Path, opened: IO[bytes]) -> tuple[tuple[int, ...], bool, n
 
 
 def read_npy_names(path: Path, opened: IO[bytes], rows: int, size: int) -> list[str]:
-    """Read row names from an array of texts or integers.
+    """Read row names from an array of strings or integers.
 
     Args:
         path: The file, for messages.
@@ -72,12 +72,12 @@ def read_npy_names(path: Path, opened: IO[bytes], rows: int, size: int) -> list[
     if dtype.kind not in "iuUS" or dtype.itemsize > MAX_NAME_BYTES:
         raise refusal(
             path,
-            f"its names are {dtype}, expected texts or integers; objects are pickled, so they are "
-            "refused: save numpy.array(names) with texts",
+            f"its names are {dtype}, expected strings or integers; objects are pickled and "
+            "therefore refused: save numpy.array(names) of strings",
         )
     if tuple(shape) != (rows,):
         raise refusal(path, f"it has {rows:,} rows, but names of the shape {list(shape)}")
     if rows * dtype.itemsize > size:
-        raise refusal(path, f"its {rows:,} names are cut short")
+        raise refusal(path, f"its {rows:,} names are truncated")
     names = np.frombuffer(opened.read(rows * dtype.itemsize), dtype)
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from feature_extraction.exchange.foreign.feature_file import (
     FEATURES,
     ID_NAMES,
-    features_name,
+    find_features_name,
     refusal,
 )
 from feature_extraction.store.layout import MAX_VALUES_PER_IMAGE
@@ -54,7 +54,7 @@ class ParquetColumns:
 
 
 class ParquetColumn:
-    """A column of features that is read sequentially, with few rows in memory.
+    """A column of features that is read sequentially, a few rows at a time.
 
     Args:
         columns: The file.
@@ -91,7 +91,7 @@ def find_features_column(path: Path) -> str | None:
     """Return the name of the column that may hold features; `None` if there is none."""
     import pyarrow.parquet
 
-    return features_name(pyarrow.parquet.read_schema(path).names)
+    return find_features_name(pyarrow.parquet.read_schema(path).names)
 
 
 def read_columns(path: Path) -> ParquetColumns:
@@ -105,7 +105,7 @@ def read_columns(path: Path) -> ParquetColumns:
 
     with pyarrow.parquet.ParquetFile(path) as opened:
         schema, rows = opened.schema_arrow, opened.metadata.num_rows
-    features = features_name(schema.names)
+    features = find_features_name(schema.names)
     names = next((name for name in ID_NAMES if name in schema.names), None)
     if features is None or names is None:
         raise refusal(
@@ -139,7 +139,7 @@ def read_names(path: Path) -> list[str]:
     """Read image names from a metadata file.
 
     Raises:
-        StoreError: There is no column of names, or its values are neither texts nor integers.
+        StoreError: There is no column of names, or its values are neither strings nor integers.
     """
     import pyarrow.parquet
 
@@ -161,7 +161,7 @@ def _read_name_column(path: Path, name: str) -> list[str]:
     for row, value in enumerate(values):
         if type(value) not in (str, int):
             raise refusal(
-                path, f"row {row:,} of the column {name} is {value!r:.60}, expected a text"
+                path, f"row {row:,} of the column {name} is {value!r:.60}, expected a string"
             )
     return [str(value) for value in values]
 

@@ -1,4 +1,4 @@
-"""Reading the features of one image from a file of another program.
+"""Read the features of one image from a file of another program.
 
 Supported layouts:
 
@@ -36,9 +36,9 @@ from feature_extraction.exchange.foreign.feature_file import (
     FeatureFile,
     StoredArray,
     describe_damage,
+    find_rows_name,
+    parse_token_shape,
     refusal,
-    rows_name,
-    token_shape,
 )
 from feature_extraction.exchange.foreign.hdf5 import HDF5_SUFFIXES, open_image
 from feature_extraction.exchange.foreign.npy import read_npy_header
@@ -59,8 +59,8 @@ def read_shape(file: FeatureFile) -> tuple[int, int]:
         FeatureFileError: The file is damaged.
         StoreError: It holds something else, or is not safe to read.
     """
-    with _opened(file) as array:
-        return token_shape(file, array.shape)
+    with _open(file) as array:
+        return parse_token_shape(file, array.shape)
 
 
 def read_features(
@@ -79,8 +79,8 @@ def read_features(
         FeatureFileError: The file is damaged, or its values do not fit float16.
         StoreError: The shape differs, the file holds something else, or it is not safe to read.
     """
-    with _opened(file) as array:
-        found = token_shape(file, array.shape)
+    with _open(file) as array:
+        found = parse_token_shape(file, array.shape)
         if found != shape:
             raise StoreError(
                 f"the features of {file.image_id!r} ({file.place}) have the shape {list(found)}, "
@@ -97,7 +97,7 @@ def read_features(
 
 
 @contextmanager
-def _opened(file: FeatureFile) -> Iterator[StoredArray]:
+def _open(file: FeatureFile) -> Iterator[StoredArray]:
     require_regular_file(file.path)
     opener = open_row if file.row is not None else _OPENERS[file.path.suffix.lower()]
     try:
@@ -111,7 +111,7 @@ def _opened(file: FeatureFile) -> Iterator[StoredArray]:
 def _open_npy(file: FeatureFile) -> Iterator[StoredArray]:
     with file.path.open("rb") as opened:
         shape, dtype, order = read_npy_header(file.path, opened)
-        token_shape(file, shape)
+        parse_token_shape(file, shape)
 
         def read() -> NDArray[Any]:
             return np.fromfile(opened, dtype, math.prod(shape)).reshape(shape, order=order)
@@ -126,10 +126,10 @@ def _open_npz(file: FeatureFile) -> Iterator[StoredArray]:
         name = _choose_array(file, list(members), "arrays")
         with archive.open(members[name]) as opened:
             shape, dtype, order = read_npy_header(file.path, opened)
-            token_shape(file, shape)
+            parse_token_shape(file, shape)
 
             def read() -> NDArray[Any]:
-                # Read only what is declared, whatever the archive holds.
+                # Read only the declared size, even if the archive holds more.
                 data = opened.read(math.prod(shape) * dtype.itemsize)
                 return np.frombuffer(data, dtype).reshape(shape, order=order)
 
@@ -156,7 +156,7 @@ def _choose_array(file: FeatureFile, names: list[str], what: str) -> str:
     """
     if file.key in names:
         return str(file.key)
-    if rows_name(names) is not None:
+    if find_rows_name(names) is not None:
         raise refusal(file.path, HOLDS_MANY_IMAGES)
     if len(names) == 1:
         return names[0]

@@ -33,7 +33,7 @@ from feature_extraction.exchange.foreign.feature_file import (
     FeatureFile,
     StoredArray,
     explain_damage,
-    features_name,
+    find_features_name,
     refusal,
 )
 from feature_extraction.exchange.foreign.hdf5 import check_rows, read_names
@@ -49,12 +49,12 @@ BLOCK_BYTES = 2**24
 
 
 class Table(ABC):
-    """A file with one row per image; one block of rows is in memory.
+    """A file with one row per image; one block of rows at a time is in memory.
 
     Args:
         path: The file.
         shape: Shape of all features: `[images, tokens, channels]` or `[images, channels]`.
-        chunk_rows: Number of rows that are best read together, such as those of a chunk.
+        chunk_rows: Number of rows to read together, such as the rows of a chunk.
     """
 
     def __init__(self, path: Path, shape: Sequence[int], chunk_rows: int = 1) -> None:
@@ -85,7 +85,7 @@ class Table(ABC):
         """Return the rows `start` to `stop`."""
 
     def row(self, number: int) -> NDArray[Any]:
-        """Return one row, reading and keeping the block around it."""
+        """Return one row; its whole block is read and kept."""
         start = number - number % self._block_rows
         if start != self._start:
             self._start = -1
@@ -243,6 +243,6 @@ def open_row(file: FeatureFile) -> Iterator[StoredArray]:
 
 def _find_features(path: Path, names: Iterable[str]) -> str:
     names = list(names)
-    if (name := features_name(names)) is not None:
+    if (name := find_features_name(names)) is not None:
         return name
     raise refusal(path, f"it holds {abbreviate(names, 3)}, expected {FEATURES} and image_ids")

@@ -62,7 +62,7 @@ class TestEncode:
 
 
 class TestWeights:
-    def test_random_weights_are_recorded_repeatable_and_leave_the_callers_generator_alone(
+    def test_random_weights_are_recorded_and_repeatable_and_keep_the_callers_random_state(
         self, resnet_folder: Path
     ) -> None:
         before = torch.random.get_rng_state()

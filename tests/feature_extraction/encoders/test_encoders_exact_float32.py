@@ -1,4 +1,4 @@
-"""fp32 features are computed in float32, whatever the settings of the process."""
+"""fp32 features are computed in float32, regardless of the settings of the process."""
 
 from collections.abc import Callable, Iterator
 

@@ -193,7 +193,7 @@ class TestFinding:
         assert not is_known_name("tiny-resnet")
 
     def test_missing_features_are_an_encoder_error(self) -> None:
-        """Whatever the library raises."""
+        """For any exception that the library raises."""
         architecture = find_architecture("timm:mixer_s32_224")
         assert output_shape(architecture, 224, "grid") == ((7, 7), 512)
         with pytest.raises(EncoderError, match="has no grid features for images of 288"):

@@ -129,11 +129,11 @@ class TestRefusals:
         with pytest.raises(StoreError, match="1 images are pending"):
             compress_store(path, path)
 
-    def test_an_extraction_under_way(self, path: Path) -> None:
+    def test_an_unfinished_extraction(self, path: Path) -> None:
         folder = path.with_name("store.h5.partial")
         folder.mkdir()
         (folder / "journal.jsonl").write_text("")
-        with pytest.raises(StoreError, match="journal.jsonl.*under way"):
+        with pytest.raises(StoreError, match="journal.jsonl.*unfinished extraction"):
             compress_store(path, path)
         assert (folder / "journal.jsonl").exists()
 

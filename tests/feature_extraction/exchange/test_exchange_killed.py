@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kill_at_call import kill_at_call
 from plain_stores import features_of, write_store
 
 from feature_extraction.exchange.compression import compress_store
@@ -51,19 +52,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 def kill_after_call(number: int) -> None:
     """Make this process kill itself after its n-th system call that changes files."""
-    count = 0
-
-    def counted(original: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
-            nonlocal count
-            count += 1
-            result = original(*args, **kwargs)
-            if count == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-
-        return call
-
+    counted = kill_at_call(number, before=False)
     for name in CALLS:
         setattr(os, name, counted(getattr(os, name)))
 

@@ -1,4 +1,4 @@
-"""Pipes, devices and links to them among feature files are refused, not waited for."""
+"""Pipes, devices and links to them among feature files are refused without blocking."""
 
 import json
 import os
@@ -138,7 +138,7 @@ def test_a_file_of_groups_is_still_a_file(tmp_path: Path) -> None:
     assert json.loads(FeatureStore(tmp_path / "out.h5").spec.to_json())["channels"] == 6
 
 
-def test_a_pipe_in_the_place_of_an_open_store_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_that_replaced_an_open_store_does_not_block(tmp_path: Path) -> None:
     store = FeatureStore(write_store(tmp_path))
     store.path.unlink()
     os.mkfifo(store.path)
@@ -164,8 +164,8 @@ def test_other_objects_than_paths_are_refused(given: object) -> None:
         open_features(given)
 
 
-def test_a_text_is_refused_as_a_list_of_images(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="text 'abc': expected a list of ids"):
+def test_a_string_is_refused_as_a_list_of_images(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="string 'abc': expected a list of ids"):
         FeatureStore(write_store(tmp_path)).read("abc")
 
 

@@ -40,7 +40,7 @@ def test_counts_size_and_values(tmp_path: Path) -> None:
     assert found.file_bytes == path.stat().st_size
     assert found.spec == SPEC
     assert found.values is not None
-    assert (found.values.images, found.values.least, found.values.greatest) == (7, 0, 5)
+    assert (found.values.images, found.values.minimum, found.values.maximum) == (7, 0, 5)
     assert found.values.zero_share == 0.5
     assert found.values.mean == pytest.approx(1.5, abs=1e-3)
     assert sum(found.values.counts) == 7 * 100
@@ -71,7 +71,7 @@ def test_a_few_huge_values_do_not_hide_the_rest(tmp_path: Path) -> None:
     values[3, 0, 0] = 60000
     found = summarise(write_store(tmp_path / "store.h5", values)).values
     assert found is not None
-    assert found.greatest > 59000
+    assert found.maximum > 59000
     assert found.edges[-1] < 10
     assert sum(found.counts) == 4000
 

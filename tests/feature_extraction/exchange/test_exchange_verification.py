@@ -112,5 +112,5 @@ def test_imported_features_are_verified_with_the_named_encoder(
     encoder = encoder_from_spec(imported.spec, CLIP_FOLDER, device="cpu")
     assert verify(imported, photographs, encoder).wrong == ()
     larger = dataclasses.replace(imported.spec, image_size=128)
-    with pytest.raises(EncoderError, match=r"grid: \(4, 4\) here, \(2, 2\) there"):
+    with pytest.raises(EncoderError, match=r"grid: found \(4, 4\), expected \(2, 2\)"):
         encoder_from_spec(larger, CLIP_FOLDER, device="cpu")

@@ -92,7 +92,7 @@ class TestUnexpectedExit:
     def test_the_message_is_the_same_each_of_twenty_times(
         self, files: list[ImageFile], spec: FeatureSpec
     ) -> None:
-        """From before Python has started to after several batches."""
+        """Killed at any time, from before Python starts until after several batches."""
 
         def work(kill_at: int) -> None:
             with decoded_batches(
@@ -146,7 +146,7 @@ class TestUnexpectedExit:
         monkeypatch.syspath_prepend(tmp_path)
         with (
             decoded_batches(files, [0, 2], spec, batch_size=2, workers=2) as batches,
-            pytest.raises(FeatureError, match=r"unexpectedly \(exit code 7\)\. Its output above"),
+            pytest.raises(FeatureError, match=r"unexpectedly \(exit code 7\); see its output"),
         ):
             copies(batches)
 

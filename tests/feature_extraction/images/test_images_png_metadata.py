@@ -68,7 +68,7 @@ class TestMetadata:
             pytest.param(png_chunk(b"iCCP", b""), id="an empty colour profile"),
             pytest.param(png_chunk(b"zTXt", b"a\0\7x"), id="an unknown compression"),
             pytest.param(png_chunk(b"tEXt", b"a\0b")[:-4] + bytes(4), id="a wrong checksum"),
-            pytest.param(png_chunk(b"pHYs", b"\0"), id="a resolution cut short"),
+            pytest.param(png_chunk(b"pHYs", b"\0"), id="a truncated resolution"),
         ],
     )
     @pytest.mark.parametrize("at_end", [False, True])

@@ -12,7 +12,7 @@ from feature_extraction.store.writer import Batch
 
 
 class Store:
-    """Stand-in for a `StoreWriter` that records batches, and can be slow or full."""
+    """Fake `StoreWriter` that records batches, and can be slow or full."""
 
     def __init__(self, *, full_at: int | None = None) -> None:
         self.written: list[int] = []

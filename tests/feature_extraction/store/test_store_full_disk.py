@@ -12,7 +12,7 @@ from plain_stores import SPEC, write_store
 from feature_extraction.store.hdf5_writer import Hdf5Writer, memory_file
 from feature_extraction.store.layout import Metadata, write_layout
 
-# A limit on the file size stands for a full disk: the system itself refuses the write. Each attempt
+# A limit on the file size simulates a full disk: the system refuses the write. Each attempt
 # runs in its own process, because HDF5 may crash it as late as when Python exits.
 PROGRAM = """
 import os, resource, signal, sys
@@ -94,7 +94,7 @@ class TestWriter:
             writer.do(lambda file: file["nothing"])
 
 
-def test_the_room_for_features_takes_no_memory_until_it_is_written(tmp_path: Path) -> None:
+def test_space_for_features_takes_no_memory_until_it_is_written(tmp_path: Path) -> None:
     ids = [f"image{number}" for number in range(200_000)]
     metadata = Metadata(
         spec=SPEC,

@@ -63,8 +63,8 @@ def replace_first(name: str) -> str:
         (record_of([]), "at least 1 item"),
         (record_of(GOOD, version=2), "version"),
         (record_of(GOOD, more=1), "more"),
-        ("[" * 100000, "cannot be read: index: Invalid JSON"),
-        (np.int32(3), "not a text"),
+        ("[" * 100000, "cannot be read: Invalid JSON"),
+        (np.int32(3), "not a string"),
     ],
 )
 @pytest.mark.timeout(60)

@@ -290,7 +290,7 @@ class TestLocks:
         with pytest.raises(StoreError, match=r"another process is \w+ing .*work/out; wait"):
             ALL[name](work, work / "out")
 
-    def test_a_lock_in_a_folder_that_is_being_removed_does_not_count(
+    def test_a_lock_in_a_folder_that_is_being_removed_is_not_accepted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         original = fcntl.lockf

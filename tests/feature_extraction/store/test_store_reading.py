@@ -71,7 +71,7 @@ class TestReading:
         store = FeatureStore(path)
         with pytest.raises(StoreError, match="'bad'.*it is broken"):
             store["bad"]
-        with pytest.raises(StoreError, match="'x' is not in it.*extract-features"):
+        with pytest.raises(StoreError, match="'x' is missing.*extract-features"):
             store.read(["a", "x"])
 
     def test_pending_rows_are_never_returned(self, path: Path) -> None:
@@ -79,7 +79,7 @@ class TestReading:
             file["status"][0] = 0
         store = FeatureStore(path)
         assert store.missing(["a"]) == ["a"]
-        with pytest.raises(StoreError, match="not in it"):
+        with pytest.raises(StoreError, match="is missing"):
             store["a"]
 
 
@@ -196,7 +196,7 @@ class TestSeveralFiles:
     def test_other_settings_are_named(self, path: Path, tmp_path: Path) -> None:
         other = dataclasses.replace(SPEC, image_size=96)
         write_store(tmp_path / "other.h5", ["x"], spec=other)
-        with pytest.raises(StoreError, match="image_size: 64 here, 96 there"):
+        with pytest.raises(StoreError, match="image_size: found 96, expected 64"):
             open_features([path, tmp_path / "other.h5"])
 
     def test_an_image_in_two_files_is_named(self, path: Path, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ class TestSeveralFiles:
 
 class TestDamage:
     @pytest.mark.parametrize("kept", [0, 10, 3000, 4500, -2000, -1])
-    def test_a_file_cut_short_is_refused(self, path: Path, kept: int) -> None:
+    def test_a_file_truncated_is_refused(self, path: Path, kept: int) -> None:
         path.write_bytes(path.read_bytes()[:kept])
         with pytest.raises(StoreError, match="copy it again"):
             FeatureStore(path)
@@ -231,7 +231,9 @@ class TestDamage:
             except StoreError:
                 continue
 
-    def test_missing_unfinished_and_folders_are_distinguished(self, tmp_path: Path) -> None:
+    def test_missing_and_unfinished_files_and_folders_are_distinguished(
+        self, tmp_path: Path
+    ) -> None:
         with pytest.raises(StoreError, match="does not exist"):
             FeatureStore(tmp_path / "none.h5")
         (tmp_path / "half.h5.partial").mkdir()
@@ -352,9 +354,9 @@ def test_impossible_shapes_are_refused(
     ("spec", "message"),
     [
         (None, "'spec'.*missing"),
-        (np.int32(3), "not a text"),
+        (np.int32(3), "not a string"),
         ("{}", "its version is None"),
-        (dataclasses.replace(SPEC, channels=11).to_json(), "do not use the file"),
+        (dataclasses.replace(SPEC, channels=11).to_json(), "Do not use the file"),
     ],
 )
 def test_a_wrong_spec_is_refused(path: Path, spec: object, message: str) -> None:

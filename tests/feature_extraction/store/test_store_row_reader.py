@@ -67,13 +67,13 @@ def test_every_way_gives_the_same_values(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("way")
-def test_a_file_cut_short_while_in_use_is_an_error(path: Path) -> None:
+def test_a_file_truncated_while_in_use_is_an_error(path: Path) -> None:
     """An access to a memory map would crash the process."""
     store = FeatureStore(path)
     assert np.array_equal(store["image8"], FEATURES[8])
     os.truncate(path, 5 * TOKENS * CHANNELS * 2)
     for image_ids in (["image8"], ["image0", "image7"]):
-        with pytest.raises(StoreError, match="cut short while in use"):
+        with pytest.raises(StoreError, match="truncated while in use"):
             store.read(image_ids)
 
 

@@ -36,7 +36,7 @@ class TestDivision:
 
 
 class TestNames:
-    def test_a_shard_is_counted_from_one(self) -> None:
+    def test_shard_numbers_start_at_1(self) -> None:
         assert Shard.parse("8/8") == Shard(8, 8)
         for wrong in ("0/8", "9/8", "8", "1/", "-1/8", "1/8/2", "a/b", "1 / 8", "²/3"):
             with pytest.raises(FeatureError, match="from 1"):
@@ -77,7 +77,7 @@ class TestExtraction:
 
         assert work(files) == 6
         assert work(files) == 0
-        with pytest.raises(StoreError, match="has another part of the images"):
+        with pytest.raises(StoreError, match="holds another part of the images"):
             work(files[:-1])
         with pytest.raises(StoreError, match="same --batch-size"):
             work(files, batch_size=32)

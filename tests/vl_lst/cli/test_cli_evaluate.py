@@ -116,8 +116,8 @@ def test_features_with_other_settings_are_refused(
     before = written.stat()
     assert main(["evaluate", str(run), "--split", "val2014", "--features", str(other)]) == 1
     message = capsys.readouterr().err
-    assert "image_size: 96 here, 64 there" in message
-    assert "resize: letterbox here, squash there" in message
+    assert "image_size: found 96, expected 64" in message
+    assert "resize: found letterbox, expected squash" in message
     assert written.stat() == before
 
 

@@ -118,7 +118,7 @@ def pickled_weights(photographs: Path, tmp_path: Path, encoder: str) -> list[str
         (no_images, "no images in"),
         (unwritable, "cannot write"),
         (folder_as_target, "is a folder"),
-        (other_spec, "image_size: 32 here, 64 there"),
+        (other_spec, "image_size: found 32, expected 64"),
         (unknown_encoder, "Expected one of RN50, RN101"),
         (pickled_weights, "any code"),
     ],

@@ -69,7 +69,7 @@ def _spec_lines(spec: "FeatureSpec") -> Iterator[str]:
 
 def _value_lines(values: "ValueSummary") -> Iterator[str]:
     yield (
-        f"values      of {values.images:,} images: {values.least:.4g} to {values.greatest:.4g}, "
+        f"values      of {values.images:,} images: {values.minimum:.4g} to {values.maximum:.4g}, "
         f"mean {values.mean:.4g}, standard deviation {values.std:.4g}, "
         f"{100 * values.zero_share:.1f} % zero"
     )
@@ -99,8 +99,8 @@ def _document(file: Path, summary: "StoreSummary") -> dict[str, object]:
         "values": values
         and {
             "images": values.images,
-            "least": values.least,
-            "greatest": values.greatest,
+            "least": values.minimum,
+            "greatest": values.maximum,
             "mean": values.mean,
             "std": values.std,
             "zero_share": values.zero_share,

@@ -104,7 +104,7 @@ def _document(difference: "Difference") -> dict[str, object]:
     numbers = {
         "difference": difference.absolute,
         "stored": difference.stored,
-        "made": difference.made,
+        "made": difference.computed,
         "excess": difference.excess,
     }
     return {
@@ -118,5 +118,5 @@ def _document(difference: "Difference") -> dict[str, object]:
 def _location(difference: "Difference") -> str:
     return (
         f"image {difference.image_id!r}, token {difference.token}, channel {difference.channel} "
-        f"({difference.stored:.6g} stored, {difference.made:.6g} extracted now)"
+        f"({difference.stored:.6g} stored, {difference.computed:.6g} extracted now)"
     )

@@ -194,13 +194,13 @@ class TestOneFileWithOneRowPerImage:
         result = import_features(tmp_path / "all.parquet", tmp_path / "out.h5")
         assert list(result.failures) == [IDS[2]]
 
-    def test_rows_before_the_end_of_a_file_cut_short_are_kept(self, tmp_path: Path) -> None:
+    def test_rows_before_the_end_of_a_file_truncated_are_kept(self, tmp_path: Path) -> None:
         folder = clip_retrieval(tmp_path / "out", parts=1)
         path = folder / "img_emb/img_emb_0.npy"
         path.write_bytes(path.read_bytes()[:-10])
         result = import_features(folder, tmp_path / "out.h5")
         assert list(result.failures) == [IDS[-1]]
-        assert "row 6 is damaged or cut short: the file ends before it" in result.failures[IDS[-1]]
+        assert "row 6 is damaged or truncated: the file ends before it" in result.failures[IDS[-1]]
 
     def test_blocks_smaller_than_the_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

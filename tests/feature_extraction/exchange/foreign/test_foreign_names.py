@@ -96,7 +96,7 @@ def test_only_line_feeds_separate_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["[" * 200_000, "[1" + "0" * 5000 + "]", json.dumps(dict.fromkeys(IDS)), ""]
 )
-def test_an_invalid_list_of_names_is_refused_in_our_words(tmp_path: Path, text: str) -> None:
+def test_an_invalid_list_of_names_has_a_message_of_this_package(tmp_path: Path, text: str) -> None:
     np.save(tmp_path / "features.npy", VALUES)
     (tmp_path / "image_ids.json").write_text(text)
     with pytest.raises(StoreError, match=r"image_ids\.json: it is not a JSON list of names"):
@@ -141,7 +141,7 @@ def test_damage_to_names_in_parquet_names_the_file(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4:120] = bytes(116)
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"x\.parquet is damaged or cut short"):
+    with pytest.raises(StoreError, match=r"x\.parquet is damaged or truncated"):
         find_features(path)
 
 
@@ -153,7 +153,7 @@ class TestEntriesOfHdf5:
                 file[f"features/{id_}.jpg"] = values
         assert imported_ids(tmp_path / "x.h5", tmp_path) == sorted(IDS)
 
-    def test_groups_that_hold_each_other_are_entered_once(self, tmp_path: Path) -> None:
+    def test_groups_that_contain_each_other_are_visited_once(self, tmp_path: Path) -> None:
         with h5py.File(tmp_path / "x.h5", "w") as file:
             group = file.create_group("a")
             for number in range(12):

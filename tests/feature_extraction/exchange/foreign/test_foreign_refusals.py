@@ -1,4 +1,4 @@
-"""Features that cannot be imported: the message says what was found and what to do."""
+"""Features that cannot be imported: the message states what was found and what to do."""
 
 import pickle
 import tarfile
@@ -131,7 +131,7 @@ def metadata_only(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (of_objects, "objects are pickled, so they are refused"),
+        (of_objects, "objects are pickled and therefore refused"),
         (
             pickled,
             r"1 .pkl: pickles can run any code.*so they are refused.*numpy.save",
@@ -155,8 +155,8 @@ def metadata_only(folder: Path) -> Path:
         (features_elsewhere, "/features is an external link"),
         (same_names, "two entries have the image id '1'.*row 0 and .*row 1"),
         (not_utf8, "/ids contains names that are not UTF-8"),
-        (no_zip, "damaged or cut short"),
-        (no_parquet, "damaged or cut short"),
+        (no_zip, "damaged or truncated"),
+        (no_parquet, "damaged or truncated"),
         (other_columns, "columns features, label; expected features and one of"),
         (texts_for_features, "the column features is string, expected lists"),
         (metadata_only, "1 .parquet: convert them"),
