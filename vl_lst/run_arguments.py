@@ -23,12 +23,12 @@ def require_question(question: object) -> None:
             f"the question is {question!r:.60} ({type(question).__name__}): expected a string"
         )
     if not question.strip():
-        raise InputError(f"the question is empty: found {question!r}, expected a text")
+        raise InputError(f"the question is empty: found {question!r}, expected a non-empty text")
     try:
         question.encode()
     except UnicodeEncodeError:
         raise InputError(
-            f"the question is not valid Unicode: found {question!a:.60}, expected a text"
+            f"the question is not valid Unicode: found {question!a:.60}, expected valid text"
         ) from None
 
 

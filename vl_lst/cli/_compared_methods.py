@@ -18,7 +18,7 @@ RECIPE_FIELDS: Mapping[str, Mapping[str, type]] = {
     "method": {"name": str, "options": dict},
     "training": {"precision": str},
 }
-TYPE_NAMES = {str: "a text", int: "a whole number above zero", dict: "a mapping"}
+TYPE_NAMES = {str: "a string", int: "an integer above zero", dict: "a mapping"}
 Choice = TypeVar("Choice", bound=str)
 
 

@@ -156,12 +156,12 @@ def test_invalid_settings_are_one_message(
     ("text", "message"),
     [
         ("visual: [1]", "visual: found [1]; expected a mapping"),
-        ("visual: {pooled_grid: x}", "visual.pooled_grid: found 'x'; expected a whole number"),
-        ("visual: {pooled_grid: -1}", "visual.pooled_grid: found -1; expected a whole number"),
+        ("visual: {pooled_grid: x}", "visual.pooled_grid: found 'x'; expected an integer"),
+        ("visual: {pooled_grid: -1}", "visual.pooled_grid: found -1; expected an integer"),
         ("method: lst", "method: found 'lst'; expected a mapping"),
-        ("method: {name: [lst]}", "method.name: found ['lst']; expected a text"),
+        ("method: {name: [lst]}", "method.name: found ['lst']; expected a string"),
         ("method: {name: lst, options: [1]}", "method.options: found [1]; expected a mapping"),
-        ("backbone: {name: 5}", "backbone.name: found 5; expected a text"),
+        ("backbone: {name: 5}", "backbone.name: found 5; expected a string"),
         ("training: 5", "training: found 5; expected a mapping"),
         (
             "{backbone: {name: demo}, training: {precision: fp16}}",
