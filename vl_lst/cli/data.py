@@ -62,7 +62,7 @@ def check(
     ] = None,
     more_features: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE.h5]...", help="More feature files.", show_default=False),
+        typer.Argument(metavar="FILE.h5", help="More feature files.", show_default=False),
     ] = None,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
