@@ -119,7 +119,7 @@ def decode_image(source: Path | Image.Image, side: int) -> Decoded:
         except ImageError:
             raise
         except FileNotFoundError:
-            raise ImageError("the file no longer exists") from None
+            raise ImageError("the file does not exist") from None
         except PermissionError:
             raise ImageError("no permission to read the file") from None
         except Exception as error:

@@ -169,7 +169,7 @@ class TestImages:
                 last.rename(moved)
 
         result = extract(photographs, out, encoder, batch_size=BATCH, on_progress=move)
-        assert result.failures["photo8"] == "the file no longer exists"
+        assert result.failures["photo8"] == "the file does not exist"
         assert len(FeatureStore(out)) == 8
         moved.rename(last)
         extract(photographs, out, encoder, batch_size=BATCH)

@@ -29,6 +29,8 @@ Location = tuple[int | str, ...]
 MAX_PROBLEMS_SHOWN = 5
 OPTIONS = ("method", "options")
 METHOD_NAME = ["method", "name"]
+# Required fields that have an option of their own.
+OPTION_OF_FIELD = {"features": "--features", "backbone.name": "--backbone"}
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -160,7 +162,8 @@ def _explain(model: type[BaseModel], detail: ErrorDetails, prefix: Location) -> 
     if detail["type"] == "json_invalid":
         return "a string in it is not valid Unicode; rename files whose names are not UTF-8"
     if detail["type"] == "missing":
-        return f"{path}: missing; set it in the recipe or with --set {path}=..."
+        option = OPTION_OF_FIELD.get(path, f"--set {path}=...")
+        return f"{path}: missing; set it in the recipe or with {option}"
     message = detail["msg"].removeprefix("Value error, ")
     expected = message.replace("Input should be", "expected", 1)
     if isinstance(detail["input"], dict):

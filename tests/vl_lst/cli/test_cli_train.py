@@ -80,6 +80,8 @@ def test_missing_or_wrong_input_is_one_message(
     assert main(["train", "--out", out]) == 1
     message = capsys.readouterr().err
     assert "task: missing" in message
+    assert main(["train", "--task", "vqa", "--data-root", str(tmp_path), "--out", out]) == 1
+    assert "features: missing; set it in the recipe or with --features" in capsys.readouterr().err
     assert main(world.train_arguments(tmp_path / "run", "--set", "optimizer.lr=-1")) == 1
     assert "optimizer.lr: found -1; expected greater than 0" in capsys.readouterr().err
     assert main(world.train_arguments(tmp_path / "run", "--set", "training.precision=fp16")) == 1
