@@ -7,7 +7,7 @@ import yaml
 from resolved_recipes import refusal, resolve
 
 from eval.errors import InputError
-from tasks import get_task
+from tasks import get_task, task_names
 from vl_lst.errors import RecipeError
 from vl_lst.recipes import (
     Recipe,
@@ -126,6 +126,16 @@ def test_only_the_recipe_of_the_papers_code_cuts_prompts_to_20_tokens() -> None:
         "gqa": 30,
     }
     assert "data.max_prompt_tokens.vqa: found 0" in refusal("data.max_prompt_tokens=0")
+
+
+@pytest.mark.parametrize("task", task_names())
+def test_every_bundled_recipe_fits_every_task_alone(task: str) -> None:
+    for name in bundled_recipes():
+        recipe = resolve_recipe(
+            read_recipe_file(name),
+            [("task", task), ("backbone.name", "demo"), ("data.root", "d"), ("features", ["x.h5"])],
+        )
+        assert recipe.head[task] in get_task(task).heads, name
 
 
 def test_each_task_has_its_own_minimum_answer_count() -> None:
