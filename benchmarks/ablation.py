@@ -116,7 +116,7 @@ def run(recipe: Recipe, folder: Path) -> RunRecord:
     return train(recipe, folder, resume=True, report=_stop_if_orphaned)
 
 
-def _stop_if_orphaned(_done: int, _total: int, _note: str = "") -> None:
+def _stop_if_orphaned(done: int, total: int, note: str = "") -> None:
     """Exit when the parent process has been killed, which would not stop its children."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():

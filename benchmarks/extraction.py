@@ -244,7 +244,7 @@ def time_stages(files: Sequence[ImageFile], encoder: Encoder, out: Path) -> dict
 
 def median_of(rounds: Sequence[Timed], name: str) -> float:
     """Return the median over rounds of elapsed or CPU time."""
-    return statistics.median(getattr(each, name) for each in rounds)
+    return statistics.median(float(getattr(each, name)) for each in rounds)
 
 
 def report(

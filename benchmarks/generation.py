@@ -61,8 +61,8 @@ def searches(
         ].numel()
 
     def stock(beams: int) -> int:
-        search: Any = t5.generate
-        found = search(
+        stock_t5: Any = t5
+        found = stock_t5.generate(
             batch.prompt_ids_UT,
             num_beams=beams,
             do_sample=False,
