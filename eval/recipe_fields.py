@@ -38,7 +38,7 @@ class _Rule:
 # Fields that are not listed, including new ones, belong to the protocol and may not change.
 RULES = (
     _Rule("method", "method"),
-    # Each method needs a learning rate of its own.
+    # Each method needs its own learning rate.
     _Rule("optimizer", "method"),
     # The next three distinguish the paper's ladder from ours.
     _Rule("visual.image_order_std", "method"),

@@ -37,7 +37,7 @@ def small_backbone(*, gated: bool = False, seed: int = 0) -> FrozenBackbone:
 def small_model(
     head: str = "generate", *, gated: bool = False, seed: int = 0, **ladder: object
 ) -> LadderModel:
-    """Return a ladder beside a small random backbone."""
+    """Return a ladder with a small random backbone."""
     backbone = small_backbone(gated=gated, seed=seed)
     options = {"reduction": 4, "dropout": 0.0, **ladder}
     model = LadderModel(

@@ -112,7 +112,7 @@ def read_compared_methods(
         get_method(name)
         sources[name] = source if name == own else default_recipe(name, backbone)
         fields = recipe if name == own else read_recipe_file(str(sources[name]))
-        # A method without a recipe of its own trains with the ladder's and its own defaults.
+        # A method without its own recipe trains with the ladder's and its own defaults.
         if get_field(fields, ("method", "name")) != name:
             sources[name], fields = None, {}
         options[name] = dict(get_field(fields, ("method", "options")) or {})

@@ -151,7 +151,7 @@ def extract_features(
     if is_launched and json_file == STANDARD_OUTPUT:
         raise typer.BadParameter(
             "--json -: found several processes, expected one. Give a file name: each process then "
-            "writes a file of its own"
+            "writes its own file"
         )
     is_first = not is_launched or part is None or part.number == 1
     check_output_file(out)

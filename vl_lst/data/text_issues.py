@@ -35,7 +35,7 @@ class TextIssues:
         too_long: Texts with more tokens than `limit`.
         unknown: Texts with characters that the tokenizer does not know.
         unknown_text: One of them.
-        blank: Texts without tokens of their own.
+        blank: Texts without their own tokens.
         altered: Texts that a model can only generate with another spelling.
         altered_text: One of them.
         ambiguous: Distinct texts with the same tokens as an earlier one.

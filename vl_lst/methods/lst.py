@@ -67,7 +67,7 @@ class LadderOptions(LadderSettings):
 
 
 class LadderSideTuning(Method):
-    """Trainable side network beside an unchanged backbone."""
+    """Trainable side network next to an unchanged backbone."""
 
     options: type[BaseModel] = LadderOptions
 

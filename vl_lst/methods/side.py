@@ -83,7 +83,7 @@ class SideTuning(LadderSideTuning):
         visual: VisualConfig,
         heads: Mapping[str, HeadConfig],
     ) -> LadderModel:
-        """Build a side network without rungs beside `backbone`."""
+        """Build a side network without rungs for `backbone`."""
         return LadderModel(
             _EmbeddingBackbone(backbone.model),
             visual=visual,

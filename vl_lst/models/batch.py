@@ -42,7 +42,7 @@ class Batch:
         labels_BL: Token ids of the answers, padded with `IGNORED` (-100); needed to train a
             generation head.
         pair_rows_P: Index of one example for each unique (prompt, answer) pair; `None` if every
-            example is a pair of its own.
+            example is its own pair.
         pair_index_B: Index of each example's pair; given together with `pair_rows_P`.
         weights_B: Weight of each example's loss.
         scores_BA: Soft score of each answer in the list; needed to train a classification head.

@@ -29,7 +29,7 @@ Location = tuple[int | str, ...]
 MAX_PROBLEMS_SHOWN = 5
 OPTIONS = ("method", "options")
 METHOD_NAME = ["method", "name"]
-# Required fields that have an option of their own.
+# Required fields that have their own option.
 OPTION_OF_FIELD = {"features": "--features", "backbone.name": "--backbone"}
 
 

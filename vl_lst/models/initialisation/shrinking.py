@@ -172,7 +172,7 @@ def initialise_coherently(
     """Copy the shrunk backbone into blocks, rungs and up-projection; gates are unchanged.
 
     Args:
-        model: Model with learned rungs; pooled rungs have a basis of their own.
+        model: Model with learned rungs; pooled rungs have their own basis.
         bases: Output of `selected_bases` or `principal_bases`.
         importance: See `shrink_backbone`.
 

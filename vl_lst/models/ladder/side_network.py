@@ -1,4 +1,4 @@
-"""The ladder: a narrow encoder-decoder beside the frozen one (arXiv 2206.06522).
+"""The ladder: a narrow encoder-decoder next to the frozen one (arXiv 2206.06522).
 
 B examples, U unique prompts, P unique (prompt, answer) pairs, T text tokens, V image
 tokens, S = T + V, L answer tokens, Q tokens of the stack, K layers with a rung, H heads, X rung
