@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vl_lst.backbones.reference import backbone_from_reference
 from vl_lst.methods import get_method
 from vl_lst.models.batch import DEFAULT_TASK
 from vl_lst.models.config import HeadConfig
 from vl_lst.models.joint import JointModel
 from vl_lst.models.reference_checkpoint import (
-    backbone_from_reference,
     visual_config,
     visual_pieces,
 )

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from eval.outputs import write_json
 from vl_lst.backbones.loading import DEMO, load_backbone
+from vl_lst.backbones.published import PUBLISHED
 from vl_lst.backbones.quantization import BackbonePrecision
-from vl_lst.backbones.t5_sizes import t5_names
 from vl_lst.profiling.measure import ComparedMethod, ProfileSettings, profile_methods
 from vl_lst.profiling.workload import Workload
 from vl_lst.training.saved_bytes import TOTAL
@@ -33,7 +33,7 @@ PROMPTS, TOKENS = 64, 15
 def estimated_bytes(workload: Workload) -> dict[str, dict[str, int]]:
     """Return estimated bytes of each backbone with its ladder, in each precision."""
     rows = {}
-    for name in t5_names():
+    for name in PUBLISHED:
         row: dict[str, int] = {}
         for precision in PRECISIONS:
             settings = ProfileSettings(

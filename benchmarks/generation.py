@@ -24,11 +24,11 @@ from transformers import T5ForConditionalGeneration
 
 from eval.outputs import write_json
 from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.generation.search import generate
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig
 from vl_lst.models.vision_language_model import VisionLanguageModel
-from vl_lst.profiling.t5_models import backbone_config, random_backbone
 from vl_lst.profiling.workload import Workload
 from vl_lst.recipes.building import attach_method
 
@@ -88,7 +88,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     workload = Workload(batch_size=arguments.batch_size)
-    t5 = never_ending(random_backbone(backbone_config("t5-base", vocabulary=VOCABULARY)))
+    t5 = never_ending(random_backbone(*backbone_config("t5-base", vocabulary=VOCABULARY)).model)
     model, _ = attach_method(
         "lst",
         {"reduction": 4},

@@ -23,11 +23,11 @@ from transformers import T5ForConditionalGeneration
 
 from eval.outputs import write_json
 from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig
 from vl_lst.models.visual import VisualEmbedding
 from vl_lst.profiling.steps import StepSeconds, measure_steps
-from vl_lst.profiling.t5_models import backbone_config, random_backbone
 from vl_lst.profiling.workload import Workload
 from vl_lst.recipes.building import attach_method
 from vl_lst.recipes.schema import OptimizerSection
@@ -41,7 +41,7 @@ ROUNDS = 2
 
 def t5_base() -> T5ForConditionalGeneration:
     """Return a randomly initialised model of t5-base's size."""
-    return random_backbone(backbone_config("t5-base", vocabulary=VOCABULARY))
+    return random_backbone(*backbone_config("t5-base", vocabulary=VOCABULARY)).model
 
 
 class FullFineTuning(nn.Module):

@@ -7,7 +7,7 @@ would block, and reading a link to `/dev/zero` would fill memory. Nothing is unp
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -125,8 +125,12 @@ def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
             yield name, value
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a safetensors file.
+def read_safetensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """Read tensors of a safetensors file.
+
+    Args:
+        path: The file.
+        names: Names of the tensors, all in the file. Default: all tensors.
 
     Returns:
         Tensors by name.
@@ -136,7 +140,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """
     _require_safetensors(path)
     try:
-        return load_file(path)
+        if names is None:
+            return load_file(path)
+        with safe_open(path, framework="pt") as opened:
+            return {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise _damaged(path, error) from None
 

@@ -1,19 +1,21 @@
-"""Pretrained encoder-decoder; frozen, it runs without autograd and its blocks can be tapped.
+"""Pretrained backbone; frozen, it runs without autograd and its blocks can be tapped.
 
-B examples, U unique prompts, P unique (prompt, answer) pairs, N either of these, T text tokens,
-L answer tokens, D backbone width, K tapped blocks, V vocabulary.
+B examples, U unique encoder inputs, P unique (input, answer) pairs, N either of these, I images,
+M tokens per image, T tokens that the encoder reads, L answer tokens, D width of a stack, K tapped
+blocks, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, EncoderDecoderCache, T5ForConditionalGeneration
-from transformers.models.t5.modeling_t5 import T5Attention
+from transformers import EncoderDecoderCache, PreTrainedModel
 
+from vl_lst.backbones.families import family_of
+from vl_lst.backbones.family import BlockSizes, Family
 from vl_lst.errors import ModelError
 
 __all__ = ["IGNORED", "Backbone", "BackboneCache", "DecoderTaps", "EncoderTaps", "FrozenBackbone"]
@@ -27,9 +29,10 @@ class EncoderTaps:
     """Encoder states for the side network; none requires grad.
 
     Args:
-        embedding_UTD: Token embeddings.
-        blocks_KUTD: Residual stream after each tapped block, before any norm.
-        final_UTD: Output after the final norm, to which the backbone's decoder attends.
+        embedding_UTD: Input of the first block. With dropout in the backbone, token embeddings
+            before dropout.
+        blocks_KUTD: Residual stream after each tapped block, before any final norm.
+        final_UTD: Output of the encoder, to which the backbone's decoder attends.
         mask_UT: False for padding.
     """
 
@@ -44,9 +47,9 @@ class DecoderTaps:
     """Decoder states for the side network; none requires grad.
 
     Args:
-        embedding_PLD: Token embeddings.
-        blocks_KPLD: Residual stream after each tapped block, before any norm.
-        final_PLD: Output after the final norm; unused by the side network.
+        embedding_PLD: See `EncoderTaps`.
+        blocks_KPLD: Residual stream after each tapped block, before any final norm.
+        final_PLD: Output of the decoder; unused by the side network.
     """
 
     embedding_PLD: Tensor
@@ -55,10 +58,14 @@ class DecoderTaps:
 
 
 class BackboneCache:
-    """Keys and values of the backbone's decoder during generation."""
+    """Keys and values of the backbone's decoder during generation.
 
-    def __init__(self) -> None:
-        self.entries = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    Args:
+        entries: Empty cache of the backbone.
+    """
+
+    def __init__(self, entries: EncoderDecoderCache) -> None:
+        self.entries = entries
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows of the batch, in this order; a row may occur several times."""
@@ -71,89 +78,166 @@ class BackboneCache:
 
 
 class Backbone(nn.Module):
-    """A stock Hugging Face T5 and its properties.
+    """A stock Hugging Face model and its properties.
 
     Args:
-        model: Any `T5ForConditionalGeneration` (v1.0, v1.1, Flan).
+        model: Encoder-decoder, or encoder, of a known type.
+        family: Family of the model. Default: that of its type. A language model that was taken
+            from a model that reads images has the family of that model.
 
     Raises:
-        ModelError: The model is of another type, or in float16, in which T5 overflows.
+        ModelError: The model is of an unknown type, or in float16.
     """
 
-    def __init__(self, model: T5ForConditionalGeneration) -> None:
+    def __init__(self, model: PreTrainedModel, family: Family | None = None) -> None:
         super().__init__()
-        if not isinstance(model, T5ForConditionalGeneration):
+        if not isinstance(model, PreTrainedModel):
             raise ModelError(
-                f"a {type(self).__name__} was given a {type(model).__name__}: expected a "
-                "T5ForConditionalGeneration; load_backbone(NAME) loads one by name"
+                f"a {type(self).__name__} was given a {type(model).__name__}: expected a Hugging "
+                "Face encoder-decoder or encoder; load_backbone(NAME) loads one by name"
             )
+        self.family = family or family_of(model)
         if model.dtype == torch.float16:
             raise ModelError(
-                "the backbone is in float16, in which T5's activations overflow to infinity "
-                "(it was trained in bfloat16); load it in bfloat16 or float32"
+                "the backbone is in float16, in which activations of models that were trained in "
+                "bfloat16 or float32 overflow to infinity; load it in bfloat16 or float32"
             )
-        self.model = model
-        self.config: Any = model.config
+        self.model: Any = model
+
+    @property
+    def config(self) -> Any:
+        """Configuration of the Hugging Face model."""
+        return self.model.config
+
+    @property
+    def model_type(self) -> str:
+        """Type of the Hugging Face model, for messages."""
+        return str(self.config.model_type)
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether the backbone can generate text."""
+        return self.family.has_decoder
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the encoder reads image tokens of the model's own image encoder."""
+        return self.family.reads_images
 
     def set_dropout(self, probability: float) -> None:
         """Set the probability of every dropout; it applies in training mode."""
-        for module in self.model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = probability
-            elif isinstance(module, T5Attention):  # passes the number to its attention kernel
-                module.dropout = probability
+        self.family.set_dropout(self.model, probability)
+
+    @property
+    def encoder_sizes(self) -> BlockSizes:
+        """Sizes of the encoder."""
+        return self.family.encoder_sizes(self.config)
+
+    @property
+    def decoder_sizes(self) -> BlockSizes:
+        """Sizes of the decoder, if there is one."""
+        return self.family.decoder_sizes(self.config)
 
     @property
     def width(self) -> int:
-        """D, the width of the residual stream."""
-        return int(self.config.d_model)
+        """Width of the encoder's residual stream."""
+        return self.encoder_sizes.width
+
+    @property
+    def output_width(self) -> int:
+        """Width of the states that heads read: the decoder's, or without one the encoder's."""
+        return self.decoder_sizes.width if self.has_decoder else self.width
+
+    @property
+    def epsilon(self) -> float:
+        """Epsilon of the encoder's norms."""
+        return self.encoder_sizes.epsilon
 
     @property
     def encoder_depth(self) -> int:
         """Number of encoder blocks."""
-        return int(self.config.num_layers)
+        return self.encoder_sizes.depth
 
     @property
     def decoder_depth(self) -> int:
         """Number of decoder blocks."""
-        return int(self.config.num_decoder_layers)
+        return self.decoder_sizes.depth if self.has_decoder else 0
+
+    @property
+    def relative_positions(self) -> tuple[int, int]:
+        """Buckets and maximum distance of the side network's relative positions."""
+        return self.family.relative_positions(self.config)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V."""
+        return self.family.vocabulary_size(self.config)
 
     @property
     def pad_token_id(self) -> int:
         """Token id for padding."""
-        return int(self.config.pad_token_id)
+        return self.family.pad_token_id(self.config)
 
     @property
     def eos_token_id(self) -> int:
         """Token id that ends a text."""
-        return int(self.config.eos_token_id)
+        return self.family.eos_token_id(self.config)
 
     @property
     def start_token_id(self) -> int:
-        """Token id that starts the decoder; T5's is its padding token."""
-        for source in (self.model.generation_config, self.config):
-            chosen = getattr(source, "decoder_start_token_id", None)
-            if chosen is not None:
-                return int(chosen)
-        return self.pad_token_id
+        """Token id that starts the decoder."""
+        return self.family.start_token_id(self.model)
 
     @property
     def vocabulary_weight(self) -> Tensor:
         """Weight [V, D] of the output layer; the embedding table if the two are tied."""
-        weight: Tensor = self.model.get_output_embeddings().weight
-        return weight
+        return self.family.output_layer(self.model).weight_VW
 
     @property
     def vocabulary_bias(self) -> Tensor | None:
-        """Bias [V] of the output layer, which only a method can add; T5 has none."""
-        bias: Tensor | None = self.model.get_output_embeddings().bias
-        return bias
+        """Bias [V] of the output layer, of the model or added by a method."""
+        return self.family.output_layer(self.model).bias_V
 
     @property
     def vocabulary_scale(self) -> float:
-        """Factor for states before the output layer: d_model**-0.5 for T5 v1.0, 1 for v1.1."""
-        scaled = getattr(self.config, "scale_decoder_outputs", self.config.tie_word_embeddings)
-        return float(self.config.d_model**-0.5) if scaled else 1.0
+        """Factor for states before the output layer."""
+        return self.family.output_layer(self.model).scale
+
+    @property
+    def vocabulary_softcap(self) -> float | None:
+        """Bound of the logits, `bound * tanh(logits / bound)`; `None` without one."""
+        return self.family.output_layer(self.model).softcap
+
+    def stacks(self) -> Mapping[str, tuple[nn.Module, Sequence[nn.Module]]]:
+        """Return the module and the blocks of `encoder` and, if there is one, `decoder`."""
+        stacks = {"encoder": (self.family.encoder(self.model), self._encoder_blocks())}
+        if self.has_decoder:
+            stacks["decoder"] = (self.family.decoder(self.model), self._decoder_blocks())
+        return stacks
+
+    def sublayers(self) -> list[tuple[nn.Module, int]]:
+        """Return the modules whose output a block adds to its residual stream, and their widths.
+
+        These are attentions and feed-forward layers, in the order of the model's modules.
+        """
+        widths = {
+            layers.sublayer: int(self.model.get_submodule(layers.output).out_features)
+            for layers in (
+                *self.family.attentions(self.model),
+                *self.family.feed_forwards(self.model),
+            )
+        }
+        return [
+            (module, widths[name]) for name, module in self.model.named_modules() if name in widths
+        ]
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """Return the token embeddings [B, T, D] of a text, as the encoder takes them."""
+        return self.family.embed(self.model, ids_BT)
+
+    def embed_answer(self, ids_BL: Tensor) -> Tensor:
+        """Return the token embeddings [B, L, D] of an answer, as the decoder takes them."""
+        return self.family.embed_answer(self.model, ids_BL)
 
     def shift_right(self, labels_BL: Tensor) -> Tensor:
         """Return the decoder inputs for labels: start token first, padding instead of `IGNORED`."""
@@ -162,19 +246,91 @@ class Backbone(nn.Module):
         shifted_BL[:, 0] = self.start_token_id
         return shifted_BL
 
+    def new_cache(self) -> BackboneCache:
+        """Return an empty cache of the decoder."""
+        return BackboneCache(self.family.new_cache(self.model))
+
+    def encoder_input(
+        self, ids_UT: Tensor, images_UIMD: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the encoder reads, and its mask, which is False for padding.
+
+        Args:
+            ids_UT: Token ids, padded with `pad_token_id`.
+            images_UIMD: Tokens of each text's images, for a backbone that reads images; `None`
+                reads the text alone.
+        """
+        if images_UIMD is None:
+            return self.embed(ids_UT), ids_UT != self.pad_token_id
+        return self.family.join_images(self.model, images_UIMD, ids_UT)
+
+    def run_encoder(self, embedding_UTD: Tensor, mask_UT: Tensor) -> Tensor:
+        """Return the output [U, T, D] of the encoder.
+
+        Args:
+            embedding_UTD: Token embeddings, of text and of images.
+            mask_UT: False for padding.
+
+        Raises:
+            ModelError: There are more tokens than positions.
+        """
+        self._require_positions(embedding_UTD.shape[1], "its encoder")
+        encoder = self.family.encoder(self.model)
+        states_UTD: Tensor = encoder(
+            inputs_embeds=embedding_UTD, attention_mask=mask_UT.long()
+        ).last_hidden_state
+        return states_UTD
+
+    def run_decoder(
+        self,
+        embedding_PLD: Tensor,
+        encoder_states_PTD: Tensor,
+        encoder_mask_PT: Tensor,
+        cache: BackboneCache | None,
+    ) -> Tensor:
+        """Return the output [P, L, D] of the decoder; see `FrozenBackbone.decode`."""
+        past = 0 if cache is None else cache.entries.get_seq_length()
+        self._require_positions(past + embedding_PLD.shape[1], "its decoder")
+        decoder = self.family.decoder(self.model)
+        states_PLD: Tensor = decoder(
+            inputs_embeds=embedding_PLD,
+            encoder_hidden_states=encoder_states_PTD,
+            encoder_attention_mask=encoder_mask_PT.long(),
+            past_key_values=None if cache is None else cache.entries,
+            use_cache=cache is not None,
+        ).last_hidden_state
+        return states_PLD
+
+    def _require_positions(self, tokens: int, reader: str) -> None:
+        limit = self.family.max_positions(self.config)
+        if limit is not None and tokens > limit:
+            raise ModelError(
+                f"the backbone has positions for {limit} tokens, and {reader} was given {tokens}: "
+                "shorten prompts (data.max_prompt_tokens) or answers (generation.max_length), or "
+                "pass fewer image tokens (visual.pooled_grid)"
+            )
+
+    def _encoder_blocks(self) -> Sequence[nn.Module]:
+        return self.family.encoder_blocks(self.model)
+
+    def _decoder_blocks(self) -> Sequence[nn.Module]:
+        return self.family.decoder_blocks(self.model)
+
 
 class FrozenBackbone(Backbone):
     """Backbone that never trains and is invisible to autograd.
 
-    It uses the model's public interface and forward hooks on its blocks. It never sees the image,
-    and dropout is off unless `enable_dropout` is called, so its states depend on the text alone.
+    It uses the model's public interface and forward hooks on its blocks. Dropout is off unless
+    `enable_dropout` is called, so its states depend on what the encoder reads alone: the text, or
+    the images and the text.
 
     Args:
         model: See `Backbone`.
+        family: See `Backbone`.
     """
 
-    def __init__(self, model: T5ForConditionalGeneration) -> None:
-        super().__init__(model)
+    def __init__(self, model: PreTrainedModel, family: Family | None = None) -> None:
+        super().__init__(model, family)
         model.eval().requires_grad_(False)
         self.has_dropout = False
 
@@ -194,22 +350,21 @@ class FrozenBackbone(Backbone):
         self.set_dropout(probability)
 
     @torch.no_grad()
-    def encode(self, ids_UT: Tensor, layers: Sequence[int]) -> EncoderTaps:
-        """Run the encoder on text.
+    def encode(
+        self, ids_UT: Tensor, layers: Sequence[int], images_UIMD: Tensor | None = None
+    ) -> EncoderTaps:
+        """Run the encoder.
 
         Args:
             ids_UT: Token ids, padded with `pad_token_id`.
             layers: Blocks to tap, ascending and counted from 0.
+            images_UIMD: See `encoder_input`.
         """
-        mask_UT = ids_UT != self.pad_token_id
-        encoder = self.model.get_encoder()
-        embedding_UTD = self.model.get_input_embeddings()(ids_UT)
-        with _record(encoder.block, layers, embedding_UTD) as blocks_KUTD:
-            final_UTD = encoder(
-                inputs_embeds=embedding_UTD, attention_mask=mask_UT.long()
-            ).last_hidden_state
-        _forbid_grad(embedding_UTD, blocks_KUTD, final_UTD)
-        return EncoderTaps(embedding_UTD, blocks_KUTD, final_UTD, mask_UT)
+        embedding_UTD, mask_UT = self.encoder_input(ids_UT, images_UIMD)
+        with self._record(self._encoder_blocks(), layers, embedding_UTD) as recorded:
+            final_UTD = self.run_encoder(embedding_UTD, mask_UT)
+        _forbid_grad(recorded.embedding_NTD, recorded.blocks_KNTD, final_UTD)
+        return EncoderTaps(recorded.embedding_NTD, recorded.blocks_KNTD, final_UTD, mask_UT)
 
     @torch.no_grad()
     def decode(
@@ -230,39 +385,51 @@ class FrozenBackbone(Backbone):
             encoder_mask_PT: `EncoderTaps.mask_UT`, likewise.
             cache: Keys and values of earlier tokens; extended by those of `ids_PL`.
         """
-        decoder = self.model.get_decoder()
-        embedding_PLD = self.model.get_input_embeddings()(ids_PL)
-        with _record(decoder.block, layers, embedding_PLD) as blocks_KPLD:
-            final_PLD = decoder(
-                inputs_embeds=embedding_PLD,
-                encoder_hidden_states=encoder_states_PTD,
-                encoder_attention_mask=encoder_mask_PT.long(),
-                past_key_values=None if cache is None else cache.entries,
-                use_cache=cache is not None,
-            ).last_hidden_state
-        _forbid_grad(embedding_PLD, blocks_KPLD, final_PLD)
-        return DecoderTaps(embedding_PLD, blocks_KPLD, final_PLD)
+        embedding_PLD = self.embed_answer(ids_PL)
+        with self._record(self._decoder_blocks(), layers, embedding_PLD) as recorded:
+            final_PLD = self.run_decoder(embedding_PLD, encoder_states_PTD, encoder_mask_PT, cache)
+        _forbid_grad(recorded.embedding_NTD, recorded.blocks_KNTD, final_PLD)
+        return DecoderTaps(recorded.embedding_NTD, recorded.blocks_KNTD, final_PLD)
+
+    @contextmanager
+    def _record(
+        self, blocks: Sequence[nn.Module], layers: Sequence[int], embedding_NTD: Tensor
+    ) -> Iterator["_Recorded"]:
+        """Yield states that receive the input of the first block and the outputs of `layers`."""
+        recorded = _Recorded(
+            embedding_NTD, embedding_NTD.new_empty((len(layers), *embedding_NTD.shape))
+        )
+
+        def keep_input(_module: nn.Module, inputs: Any, named: Mapping[str, Any]) -> None:
+            recorded.embedding_NTD = inputs[0] if inputs else named["hidden_states"]
+
+        handles = [
+            blocks[layer].register_forward_hook(recorded.writer(row))
+            for row, layer in enumerate(layers)
+        ]
+        if not self.has_dropout:
+            handles.append(blocks[0].register_forward_pre_hook(keep_input, with_kwargs=True))
+        try:
+            yield recorded
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
-@contextmanager
-def _record(blocks: nn.ModuleList, layers: Sequence[int], like_NTD: Tensor) -> Iterator[Tensor]:
-    """Yield a tensor [K, N, T, D] that receives the outputs of the blocks in `layers`."""
-    states_KNTD = like_NTD.new_empty((len(layers), *like_NTD.shape))
+class _Recorded:
+    """States of one stack: the input of its first block, and the outputs of K blocks."""
 
-    def write_to(row: int) -> Callable[[nn.Module, Any, Any], None]:
+    def __init__(self, embedding_NTD: Tensor, blocks_KNTD: Tensor) -> None:
+        self.embedding_NTD = embedding_NTD
+        self.blocks_KNTD = blocks_KNTD
+
+    def writer(self, row: int) -> Any:
+        """Return a forward hook that copies a block's output."""
+
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            states_KNTD[row].copy_(output[0] if isinstance(output, tuple) else output)
+            self.blocks_KNTD[row].copy_(output[0] if isinstance(output, tuple) else output)
 
         return hook
-
-    handles = [
-        blocks[layer].register_forward_hook(write_to(row)) for row, layer in enumerate(layers)
-    ]
-    try:
-        yield states_KNTD
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _forbid_grad(*states: Tensor) -> None:

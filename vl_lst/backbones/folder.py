@@ -1,26 +1,21 @@
-"""Loading a T5 from a folder that may be malicious or damaged.
+"""Loading a backbone from a folder that may be malicious or damaged.
 
-JSON files are read with size limits. Of `config.json`, only the fields below are used, and the
-shapes of the weights are compared with them before memory is allocated. The tokenizer is loaded
-from a filtered copy of its known files. As a result, no file can run code, download anything, or
-refer to a file elsewhere.
+JSON files are read with size limits. Of `config.json`, only the fields that the family declares are
+used, and the shapes of the weights are compared with them before memory is allocated. As a result,
+no file can run code, download anything, or refer to a file elsewhere.
 """
 
-import json
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 from torch import Tensor
-from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
-from transformers.activations import ACT2FN
+from transformers import PreTrainedModel
 
 from feature_extraction.encoders.checkpoint_files import (
-    MAX_JSON_BYTES,
     WEIGHTS_FILES,
     is_present,
     read_json_object,
@@ -30,15 +25,17 @@ from feature_extraction.encoders.checkpoint_files import (
 )
 from feature_extraction.encoders.library_guard import guard_library_call
 from feature_extraction.encoders.weights import fetch_from_hub
-from feature_extraction.errors import EncoderError, FeatureError
-from feature_extraction.store.disk import require_regular_file
+from feature_extraction.errors import FeatureError
+from vl_lst.backbones.config_fields import describe_problem
+from vl_lst.backbones.families import find_family
+from vl_lst.backbones.family import Family
+from vl_lst.backbones.tokenizer_files import TOKENIZER_FILES
 from vl_lst.errors import ModelError
 
 __all__ = [
     "CONFIG_NAME",
     "GENERATION_NAME",
     "backbone_folder",
-    "load_tokenizer",
     "load_weights",
     "model_errors",
     "read_config",
@@ -46,77 +43,8 @@ __all__ = [
 
 CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation_config.json"
-TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
-TOKENIZER_NAME = "tokenizer.json"
-SENTENCEPIECE_NAME = "spiece.model"
-TOKENIZER_JSON_NAMES = (
-    TOKENIZER_CONFIG_NAME,
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
-# Vocabulary files; which of them is read depends on the tokenizer's class.
-VOCABULARY_NAMES = (TOKENIZER_NAME, SENTENCEPIECE_NAME, "vocab.txt", "vocab.json", "merges.txt")
-# Removed from a tokenizer's configuration: code, templates, references to other files and models.
-REMOVED_FIELDS = ("auto_map", "chat_template", "init_inputs", "name_or_path", "processor_class")
-REMOVED_SUFFIXES = ("_file", "_files", "_path")
-
-# Fields that a token in a tokenizer's configuration may have.
-TOKEN_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special", "__type")
 
 FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
-# Names of one tensor; a file contains at least one of them.
-EMBEDDING_NAMES = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-OUTPUT_NAME = "lm_head.weight"
-
-Width = Annotated[int, Field(ge=1, le=2**17)]
-Layers = Annotated[int, Field(ge=1, le=512)]
-TokenId = Annotated[int, Field(ge=0)]
-
-
-class _T5Fields(BaseModel):
-    """Fields of `config.json` that are used, with the names and defaults of `T5Config`."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-
-    model_type: Literal["t5"]
-    vocab_size: int = Field(ge=3, le=2**22)
-    d_model: Width
-    d_kv: Width
-    d_ff: Annotated[int, Field(ge=1, le=2**20)]
-    num_layers: Layers
-    num_decoder_layers: Layers | None = None
-    num_heads: int = Field(ge=1, le=2**10)
-    relative_attention_num_buckets: int = Field(32, ge=4, le=2**14)
-    relative_attention_max_distance: int = Field(128, ge=4, le=2**20)
-    dropout_rate: float = Field(0.1, ge=0, lt=1)
-    layer_norm_epsilon: float = Field(1e-6, gt=0)
-    initializer_factor: float = Field(1.0, ge=0, le=2**10)
-    feed_forward_proj: str = "relu"
-    tie_word_embeddings: bool = True
-    scale_decoder_outputs: bool | None = None
-    pad_token_id: TokenId = 0
-    eos_token_id: TokenId = 1
-    decoder_start_token_id: TokenId | None = None
-
-    @model_validator(mode="after")
-    def _require_consistent_fields(self) -> Self:
-        if self.relative_attention_num_buckets >= 2 * self.relative_attention_max_distance:
-            raise ValueError(
-                f"relative_attention_max_distance is {self.relative_attention_max_distance}, "
-                "expected more than half of relative_attention_num_buckets, which is "
-                f"{self.relative_attention_num_buckets}"
-            )
-        activation = self.feed_forward_proj.removeprefix("gated-")
-        if activation not in ACT2FN:
-            raise ValueError(
-                f"feed_forward_proj is {self.feed_forward_proj!r:.80}, which is not "
-                "an activation of transformers; T5 has relu or gated-gelu"
-            )
-        for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
-            chosen = getattr(self, name)
-            if chosen is not None and chosen >= self.vocab_size:
-                raise ValueError(f"{name} is {chosen}, beyond the vocab_size {self.vocab_size}")
-        return self
 
 
 @contextmanager
@@ -147,69 +75,82 @@ def backbone_folder(name: str, files: tuple[str, ...] = ()) -> Path:
         return Path(name)
     if Path(name).exists():
         raise ModelError(f"{name} is a file: expected the folder of a backbone")
-    wanted = files or (
-        CONFIG_NAME,
-        GENERATION_NAME,
-        *TOKENIZER_JSON_NAMES,
-        *VOCABULARY_NAMES,
-        *WEIGHTS_FILES,
-    )
+    wanted = files or (CONFIG_NAME, GENERATION_NAME, *TOKENIZER_FILES, *WEIGHTS_FILES)
     return fetch_from_hub(name, wanted)
 
 
-def read_config(folder: Path) -> T5Config:
-    """Read the configuration of a T5.
+def read_config(folder: Path) -> tuple[Any, Family]:
+    """Read the configuration of a backbone.
 
     Args:
         folder: Folder with `config.json`, and optionally `generation_config.json`, which may set
             the start token of the decoder.
 
+    Returns:
+        The configuration of the language model, and its family.
+
     Raises:
         EncoderError: A file is missing or not a JSON object.
-        ModelError: The model is not a T5, or a field is missing or out of range.
+        ModelError: No family has the model's type, or a field is missing or out of range.
     """
     path = folder / CONFIG_NAME
     content = read_json_object(path)
-    kind = content.get("model_type")
-    if kind != "t5":
-        found = "has no model_type" if kind is None else f"is a {kind!s:.60}"
-        raise ModelError(f"{path} {found}: expected a T5 (v1.0, v1.1, Flan)")
+    try:
+        family = find_family(content.get("model_type"))
+    except ModelError as error:
+        raise ModelError(f"{path} is not of a backbone: {error}") from None
     generation = folder / GENERATION_NAME
     if is_present(generation):
         start = read_json_object(generation).get("decoder_start_token_id")
         if start is not None:
             content["decoder_start_token_id"] = start
+    return build_config(family, content, str(path)), family
+
+
+def build_config(family: Family, content: dict[str, Any], source: str) -> Any:
+    """Return the configuration with the content of a `config.json`.
+
+    Args:
+        family: Family of the model.
+        content: The JSON object.
+        source: Where it comes from, for messages.
+
+    Raises:
+        ModelError: A field is missing or out of range, or transformers refuses the values.
+    """
     try:
-        fields = _T5Fields.model_validate(content)
+        fields = family.fields.model_validate(content)
     except ValidationError as error:
-        raise ModelError(f"{path}: {_describe(error)}") from None
-    values = fields.model_dump(exclude_none=True, exclude={"model_type"})
+        problem = describe_problem(error, str(content.get("model_type")))
+        raise ModelError(f"{source}: {problem}") from None
 
     def config_error(reason: str) -> ModelError:
-        return ModelError(f"{path}: transformers cannot use it: {reason}")
+        return ModelError(f"{source}: transformers cannot use it: {reason}")
 
     with guard_library_call(config_error):
-        return T5Config(**values)
+        return family.build_config(fields.values())
 
 
-def load_weights(folder: Path, config: T5Config, dtype: torch.dtype) -> T5ForConditionalGeneration:
-    """Load a T5 with the weights in a folder.
+def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a model with the weights in a folder.
+
+    Only the tensors that the model needs are read.
 
     Args:
         folder: Folder with `model.safetensors`, or its shards and their index.
         config: Configuration from `read_config`.
+        family: Family of the model.
         dtype: Data type of the weights in memory.
 
     Raises:
         EncoderError: A file is missing, damaged or not in safetensors format.
         ModelError: The tensors do not fit the configuration, or are not finite.
     """
-    paths = weights_in_folder(folder)
-    _compare_shapes(paths, config, folder)
     state: dict[str, Tensor] = {}
-    for path in paths:
-        state.update(read_safetensors(path))
-    loading: Any = T5ForConditionalGeneration
+    for path, names in _tensors_to_read(folder, config, family).items():
+        tensors = read_safetensors(path, names)
+        state.update({names[name]: tensor for name, tensor in tensors.items()})
+    loading: Any = family.model_class(config)
     with guard_library_call(_cannot_use(folder)):
         # Without a folder, transformers cannot look for other files in it, such as adapters.
         model, report = loading.from_pretrained(
@@ -223,105 +164,45 @@ def load_weights(folder: Path, config: T5Config, dtype: torch.dtype) -> T5ForCon
                 f"the weights in {folder} are damaged: {name} has values that are not finite. "
                 "Download or save them again"
             )
-    loaded: T5ForConditionalGeneration = model
+    loaded: PreTrainedModel = model
     return loaded
 
 
-def load_tokenizer(folder: Path, config: T5Config) -> Any:
-    """Load the tokenizer in a folder.
-
-    Args:
-        folder: Folder with `tokenizer.json`, or with `spiece.model` if sentencepiece is installed.
-        config: Configuration of the model.
+def _tensors_to_read(folder: Path, config: Any, family: Family) -> dict[Path, dict[str, str]]:
+    """Return the tensors that a model needs, by file: from names in the file to the model's names.
 
     Raises:
-        EncoderError: A file is not a regular file or not a JSON object.
-        ModelError: The tokenizer is missing, cannot be loaded, or does not fit the model.
+        ModelError: Tensors do not fit the configuration, or are missing.
     """
-    if not any(is_present(folder / name) for name in VOCABULARY_NAMES):
-        raise ModelError(f"no {TOKENIZER_NAME} in {folder}: a backbone needs its tokenizer")
-    with tempfile.TemporaryDirectory(prefix="vl-lst-tokenizer-") as temporary:
-        _copy_tokenizer(folder, Path(temporary))
-        with guard_library_call(_cannot_use(folder, "the tokenizer")):
-            tokenizer: Any = AutoTokenizer.from_pretrained(
-                temporary, config=config, local_files_only=True, trust_remote_code=False
-            )
-            last_id = max(tokenizer.get_vocab().values())
-            tokenizer("vqa: is it 1?", add_special_tokens=False)
-            special = {"pad": tokenizer.pad_token_id, "eos": tokenizer.eos_token_id}
-    for name, token_id in special.items():
-        expected = getattr(config, f"{name}_token_id")
-        if token_id != expected:
-            raise ModelError(
-                f"the tokenizer in {folder} does not fit the model: its {name} token has the id "
-                f"{token_id}, {CONFIG_NAME} has {name}_token_id {expected}"
-            )
-    if last_id >= config.vocab_size:
-        raise ModelError(
-            f"the tokenizer in {folder} does not fit the model: it has token ids up to {last_id}, "
-            f"{CONFIG_NAME} has vocab_size {config.vocab_size}"
-        )
-    return tokenizer
-
-
-def _copy_tokenizer(folder: Path, target: Path) -> None:
-    for name in TOKENIZER_JSON_NAMES:
-        if is_present(folder / name):
-            content = read_json_object(folder / name)
-            kept = {
-                key: _plain_tokens(value)
-                for key, value in content.items()
-                if key not in REMOVED_FIELDS and not key.endswith(REMOVED_SUFFIXES)
-            }
-            (target / name).write_text(json.dumps(kept), encoding="utf-8")
-    for name in VOCABULARY_NAMES:
-        if is_present(folder / name):
-            if name == TOKENIZER_NAME:
-                read_json_object(folder / name)
-            require_regular_file(
-                folder / name, max_bytes=MAX_JSON_BYTES, must_exist=True, error=EncoderError
-            )
-            (target / name).write_bytes((folder / name).read_bytes())
-
-
-def _plain_tokens(value: Any) -> Any:
-    """Remove unknown fields of tokens, about which the tokenizer library would print warnings."""
-    if isinstance(value, list):
-        return list(map(_plain_token, value))
-    value = _plain_token(value)
-    if isinstance(value, dict):
-        return {key: _plain_token(field) for key, field in value.items()}
-    return value
-
-
-def _plain_token(value: Any) -> Any:
-    if isinstance(value, dict) and "content" in value:
-        return {key: field for key, field in value.items() if key in TOKEN_FIELDS}
-    return value
-
-
-def _compare_shapes(paths: list[Path], config: T5Config, folder: Path) -> None:
-    """Refuse tensors that do not fit the configuration, before reading any of them."""
     with guard_library_call(_cannot_use(folder)), torch.device("meta"):
-        expected = {
-            name: tuple(tensor.shape)
-            for name, tensor in T5ForConditionalGeneration(config).state_dict().items()
-        }
-    found: set[str] = set()
-    for path in paths:
-        for name, entry in read_shapes(path).items():
-            found.add(name)
-            if name not in expected:
+        model: Any = family.model_class(config)(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found: dict[Path, dict[str, str]] = {}
+    for path in weights_in_folder(folder):
+        found[path] = {}
+        for stored, entry in read_shapes(path).items():
+            name = family.tensor_name(stored)
+            if name is None or name not in expected:
                 continue
+            found[path][stored] = name
             if entry.shape != expected[name] or entry.dtype not in FLOAT_TYPES:
                 raise ModelError(
-                    f"{path} does not fit {CONFIG_NAME}: found {name} of {entry.dtype} "
+                    f"{path} does not fit {CONFIG_NAME}: found {stored} of {entry.dtype} "
                     f"{list(entry.shape)}, expected floating-point numbers of "
                     f"{list(expected[name])}"
                 )
-    optional = {OUTPUT_NAME, *EMBEDDING_NAMES} if found & set(EMBEDDING_NAMES) else set()
-    if missing := sorted(set(expected) - found - optional):
+    # A file has at least one of the names of a tensor that several layers share.
+    known = {name for names in found.values() for name in names.values()}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    present = {id(parameters[name]) for name in known if name in parameters}
+    missing = [
+        name
+        for name in sorted(expected)
+        if name not in known and id(parameters.get(name)) not in present
+    ]
+    if missing:
         raise _missing_tensors(folder, missing)
+    return found
 
 
 def _missing_tensors(folder: Path, missing: list[str]) -> ModelError:
@@ -331,16 +212,5 @@ def _missing_tensors(folder: Path, missing: list[str]) -> ModelError:
     )
 
 
-def _cannot_use(folder: Path, what: str = "the model") -> Callable[[str], ModelError]:
-    return lambda reason: ModelError(f"transformers cannot load {what} in {folder}: {reason}")
-
-
-def _describe(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        return f"{first['loc'][0]} is missing: expected the configuration of a T5"
-    if not first["loc"]:
-        return message
-    expected = message.replace("Input should be", "expected", 1)
-    return f"{first['loc'][0]}: found {first['input']!r:.60}, {expected}"
+def _cannot_use(folder: Path) -> Callable[[str], ModelError]:
+    return lambda reason: ModelError(f"transformers cannot load the model in {folder}: {reason}")

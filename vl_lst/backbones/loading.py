@@ -11,17 +11,18 @@ from torch import nn
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.backbones.folder import (
     backbone_folder,
-    load_tokenizer,
     load_weights,
     model_errors,
     read_config,
 )
 from vl_lst.backbones.quantization import BackbonePrecision, inner_tensors, quantise
+from vl_lst.backbones.tokenizer_files import load_tokenizer
 from vl_lst.bundled import T5_FOLDER
 from vl_lst.checks import require_choice
 from vl_lst.errors import ModelError
 
 __all__ = [
+    "BUNDLED",
     "DEMO",
     "DTYPES",
     "LoadedBackbone",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 DEMO = "demo"
+# Folders of the bundled backbones, by name.
+BUNDLED = {DEMO: T5_FOLDER}
 # Precision of the activations and of weights that are not quantised.
 DTYPES: dict[BackbonePrecision, torch.dtype] = {
     "fp32": torch.float32,
@@ -55,7 +58,7 @@ class LoadedBackbone:
 
 
 def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") -> LoadedBackbone:
-    """Load a T5 (v1.0, v1.1, Flan) and its tokenizer.
+    """Load a backbone and its tokenizer.
 
     Args:
         name: Hugging Face model ID such as `t5-base`, a local folder with safetensors weights, or
@@ -64,8 +67,8 @@ def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") ->
             (`int8`, `nf4`), activations are bfloat16; see `quantise`.
 
     Raises:
-        ModelError: The model does not exist or is not a T5, or one of its files is damaged or
-            unsafe to read; the message names the file.
+        ModelError: The model does not exist or is of no known family, or one of its files is
+            damaged or unsafe to read; the message names the file.
     """
     if not isinstance(name, str | Path):
         raise ModelError(
@@ -76,18 +79,19 @@ def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") ->
     name = str(name)
     problem = f"cannot load the backbone {name!r:.200}"
     expected = (
-        f"expected `{DEMO}`, a folder with a Hugging Face T5 (config.json, tokenizer.json, "
+        f"expected `{DEMO}`, a folder with a Hugging Face model (config.json, tokenizer.json, "
         "model.safetensors), or a Hugging Face model ID such as t5-base"
     )
     with model_errors(f"{problem}, {expected}"):
-        folder = T5_FOLDER if name == DEMO else backbone_folder(name)
+        folder = BUNDLED.get(name) or backbone_folder(name)
     with model_errors(problem):
-        config = read_config(folder)
-        tokenizer = load_tokenizer(folder, config)
-        model = load_weights(folder, config, DTYPES[precision])
+        config, family = read_config(folder)
+        tokenizer = load_tokenizer(folder, config, family)
+        model = load_weights(folder, config, family, DTYPES[precision])
+    backbone = FrozenBackbone(model, family)
     if precision in ("int8", "nf4"):
-        quantise(model, precision)
-    return LoadedBackbone(FrozenBackbone(model), tokenizer, weights_fingerprint(model))
+        quantise(backbone, precision)
+    return LoadedBackbone(backbone, tokenizer, weights_fingerprint(model))
 
 
 def weights_fingerprint(model: nn.Module) -> str:

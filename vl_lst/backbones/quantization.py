@@ -1,8 +1,8 @@
 """Quantisation of the frozen backbone, and the size of a model in bytes.
 
 Only the linear layers of the blocks are quantised. The embedding table and the output layer, which
-are one tensor in T5 v1.0, stay in bfloat16, as do norms and position biases: they are a small share
-of the weights, and the side network's loss depends on the output layer.
+are often one tensor, stay in bfloat16, as do norms and position biases: they are a small share of
+the weights, and the side network's loss depends on the output layer.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from vl_lst.backbones.backbone import Backbone
 from vl_lst.choices import BackbonePrecision
 from vl_lst.errors import ModelError
 
@@ -28,11 +29,11 @@ NF4_BLOCK = 64
 MAX_NF4_SCALES = 256
 
 
-def quantise(model: nn.Module, precision: Literal["int8", "nf4"]) -> None:
-    """Quantise the linear layers in the blocks of a T5, in place.
+def quantise(backbone: Backbone, precision: Literal["int8", "nf4"]) -> None:
+    """Quantise the linear layers in the blocks of a backbone, in place.
 
     Args:
-        model: Frozen Hugging Face `T5ForConditionalGeneration`.
+        backbone: Frozen backbone.
         precision: `int8` has 8 bits per weight and one scale per output channel. `nf4` has 4 bits
             from a table of normal quantiles and one 8-bit scale per 64 weights (QLoRA, arXiv
             2305.14314). Both are dequantised to the activations' precision when used.
@@ -40,12 +41,14 @@ def quantise(model: nn.Module, precision: Literal["int8", "nf4"]) -> None:
     Raises:
         ModelError: torchao is not installed, or a weight does not divide into blocks.
     """
-    layers = _linear_layers(model)
+    layers = list(backbone.family.linear_layers(backbone.model))
     torchao = _torchao()
     if precision == "int8":
         chosen = set(layers)
         torchao.quantize_(
-            model, torchao.Int8WeightOnlyConfig(), filter_fn=lambda module, _: module in chosen
+            backbone.model,
+            torchao.Int8WeightOnlyConfig(),
+            filter_fn=lambda module, _: module in chosen,
         )
         return
     for layer in layers:
@@ -53,18 +56,18 @@ def quantise(model: nn.Module, precision: Literal["int8", "nf4"]) -> None:
         layer.weight = nn.Parameter(packed, requires_grad=False)
 
 
-def bytes_freed_by_quantisation(model: nn.Module, precision: Literal["int8", "nf4"]) -> int:
+def bytes_freed_by_quantisation(backbone: Backbone, precision: Literal["int8", "nf4"]) -> int:
     """Return the number of bytes that `quantise` would free; works on models without data.
 
     Args:
-        model: See `quantise`; not quantised yet.
+        backbone: See `quantise`; not quantised yet.
         precision: See `quantise`.
 
     Raises:
         ModelError: A weight does not divide into blocks.
     """
     freed = 0
-    for layer in _linear_layers(model):
+    for layer in backbone.family.linear_layers(backbone.model):
         weight = layer.weight
         count, size = weight.numel(), weight.element_size()
         if precision == "int8":
@@ -76,11 +79,6 @@ def bytes_freed_by_quantisation(model: nn.Module, precision: Literal["int8", "nf
             quantised = count // 2 + scales + size * (scales // _scales_per_group(weight) + 1 + 16)
         freed += weight.nbytes - quantised
     return freed
-
-
-def _linear_layers(model: nn.Module) -> list[nn.Linear]:
-    output_layer: Any = model.get_output_embeddings()  # type: ignore[operator]
-    return [m for m in model.modules() if isinstance(m, nn.Linear) and m is not output_layer]
 
 
 def _scales_per_group(weight: Tensor) -> int:

@@ -35,7 +35,7 @@ class Method(ABC):
         backbone: FrozenBackbone,
         options: BaseModel,
         *,
-        visual: VisualConfig,
+        visual: VisualConfig | None,
         heads: Mapping[str, HeadConfig],
     ) -> VisionLanguageModel[Any]:
         """Build the model around `backbone`.
@@ -45,7 +45,7 @@ class Method(ABC):
         Args:
             backbone: Pretrained backbone, not quantised yet.
             options: Options of the method.
-            visual: Settings of the visual embedding.
+            visual: Settings of the visual embedding; `None` if the backbone reads the images.
             heads: Settings of one head per task name.
         """
 

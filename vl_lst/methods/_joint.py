@@ -61,12 +61,12 @@ class JointMethod(Method, Generic[Options]):
         backbone: FrozenBackbone,
         options: BaseModel,
         *,
-        visual: VisualConfig,
+        visual: VisualConfig | None,
         heads: Mapping[str, HeadConfig],
     ) -> JointModel:
         """Build a model whose encoder reads image tokens, and insert the method's modules."""
         settings = cast(Options, options)
-        joint = JointBackbone(backbone.model, dropout=settings.dropout)
+        joint = JointBackbone(backbone.model, dropout=settings.dropout, family=backbone.family)
         model = JointModel(joint, visual=visual, head=heads)
         self.insert(model, settings)
         return model
@@ -84,7 +84,7 @@ class JointMethod(Method, Generic[Options]):
             )
         chosen = {
             id(parameter)
-            for parameters in (model.visual.parameters(), model.classifiers.parameters(), tuned)
+            for parameters in (*model.own_parameters(), tuned)
             for parameter in parameters
         }
         chosen -= {id(parameter) for parameter in _unused(model)}
@@ -93,7 +93,7 @@ class JointMethod(Method, Generic[Options]):
 
 def _unused(model: JointModel) -> Iterator[nn.Parameter]:
     """Yield the untied parameters of the output layer if the model only classifies."""
-    if model.generates:
+    if model.generates or not model.backbone.has_decoder:
         return
     embedding = model.backbone.model.get_input_embeddings()
     for parameter in model.backbone.model.get_output_embeddings().parameters():

@@ -7,12 +7,11 @@ import torch
 from peft import PeftConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers.models.t5.modeling_t5 import T5Attention
 
 from vl_lst.methods._joint import JointMethod, JointOptions
 from vl_lst.models.joint import JointModel
 
-__all__ = ["PeftMethod", "attention_projections", "inject"]
+__all__ = ["PeftMethod", "inject"]
 
 Options = TypeVar("Options", bound=JointOptions)
 
@@ -23,16 +22,6 @@ class PeftMethod(JointMethod[Options]):
     def tuned(self, model: JointModel) -> Iterator[nn.Parameter]:
         """Yield the parameters that `peft` added."""
         return _added(model)
-
-
-def attention_projections(model: JointModel, *names: str) -> list[str]:
-    """Return the module names of these projections (q, k, v or o) in every attention."""
-    return [
-        f"{attention}.{name}"
-        for attention, module in model.backbone.model.named_modules()
-        if isinstance(module, T5Attention)
-        for name in names
-    ]
 
 
 def inject(model: JointModel, config: PeftConfig) -> None:

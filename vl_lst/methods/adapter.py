@@ -8,11 +8,6 @@ from typing import Any
 
 from pydantic import Field
 from torch import Tensor, nn
-from transformers.models.t5.modeling_t5 import (
-    T5Attention,
-    T5DenseActDense,
-    T5DenseGatedActDense,
-)
 
 from vl_lst.errors import ModelError
 from vl_lst.methods._joint import JointMethod, JointOptions
@@ -21,7 +16,6 @@ from vl_lst.models.joint import JointModel
 __all__ = ["METHOD", "Adapter", "AdapterOptions", "Adapters"]
 
 NAME = "adapter"
-SUBLAYERS = (T5Attention, T5DenseActDense, T5DenseGatedActDense)
 
 
 class AdapterOptions(JointOptions):
@@ -66,24 +60,19 @@ class Adapters(JointMethod[AdapterOptions]):
 
     def insert(self, model: JointModel, options: AdapterOptions) -> None:
         """Insert an adapter after every attention and feed-forward layer."""
-        width = model.backbone.width
-        if width % options.reduction:
-            raise ModelError(
-                f"the reduction {options.reduction} does not divide the backbone's width of "
-                f"{width}; choose a divisor of that width"
-            )
-        for sublayer in _sublayers(model):
+        for sublayer, width in model.backbone.sublayers():
+            if width % options.reduction:
+                raise ModelError(
+                    f"the reduction {options.reduction} does not divide the backbone's width of "
+                    f"{width}; choose a divisor of that width"
+                )
             sublayer.add_module(NAME, Adapter(width, width // options.reduction))
             sublayer.register_forward_hook(_adapt)
 
     def tuned(self, model: JointModel) -> Iterator[nn.Parameter]:
         """Yield the parameters of the adapters."""
-        for sublayer in _sublayers(model):
+        for sublayer, _ in model.backbone.sublayers():
             yield from sublayer.get_submodule(NAME).parameters()
-
-
-def _sublayers(model: JointModel) -> list[nn.Module]:
-    return [module for module in model.backbone.modules() if isinstance(module, SUBLAYERS)]
 
 
 def _adapt(sublayer: nn.Module, _inputs: Any, output: Any) -> Any:

@@ -1,10 +1,10 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685) on q and v of every attention."""
+"""LoRA (Hu et al. 2021, arXiv 2106.09685) on the queries and values of every attention."""
 
 from peft import LoraConfig
 from pydantic import Field
 
 from vl_lst.methods._joint import JointOptions
-from vl_lst.methods._peft import PeftMethod, attention_projections, inject
+from vl_lst.methods._peft import PeftMethod, inject
 from vl_lst.models.joint import JointModel
 
 __all__ = ["METHOD", "LoraOptions", "LowRankAdaptation"]
@@ -38,14 +38,19 @@ class LowRankAdaptation(PeftMethod[LoraOptions]):
         self._decomposed = decomposed
 
     def insert(self, model: JointModel, options: LoraOptions) -> None:
-        """Wrap q and v of every attention."""
+        """Wrap the queries and values of every attention."""
+        backbone = model.backbone
         config = LoraConfig(
             r=options.rank,
             # Annotated as an integer, but peft only divides it by the rank.
             lora_alpha=options.alpha,  # type: ignore[arg-type]
             lora_dropout=options.dropout,
             use_dora=self._decomposed,
-            target_modules=attention_projections(model, "q", "v"),
+            target_modules=[
+                name
+                for attention in backbone.family.attentions(backbone.model)
+                for name in (attention.query, attention.value)
+            ],
         )
         inject(model, config)
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.errors import ModelError
 from vl_lst.methods import Method
 from vl_lst.models.config import HeadConfig, LadderConfig, LadderSettings, VisualConfig
 from vl_lst.models.initialisation.pruning import (
@@ -76,7 +77,7 @@ class LadderSideTuning(Method):
         backbone: FrozenBackbone,
         options: BaseModel,
         *,
-        visual: VisualConfig,
+        visual: VisualConfig | None,
         heads: Mapping[str, HeadConfig],
     ) -> LadderModel:
         """Build the side network beside `backbone`."""
@@ -107,6 +108,17 @@ class LadderSideTuning(Method):
         if kind == "random":
             return
         backbone = model.backbone
+        if not backbone.family.matches_side_blocks:
+            raise ModelError(
+                f"initialisation is {kind}, which copies weights of the backbone into the side "
+                f"network, and the blocks of a backbone of type {backbone.model_type} are built "
+                "otherwise: expected random"
+            )
+        if model.visual is None and kind != "magnitude":
+            raise ModelError(
+                f"initialisation is {kind}, which reads texts with the backbone, and this backbone "
+                "reads images too: expected random or magnitude"
+            )
         state, config = backbone.model.state_dict(), backbone.config
         samples = islice(samples, options.initialisation_samples)
         if kind == "principal":

@@ -1,6 +1,7 @@
 """Side-tuning: the ladder's side network without rungs, to measure what the rungs contribute.
 
-It reads only the backbone's embedding and, to generate, the output layer.
+It reads only the backbone's token embeddings and, to generate, the output layer; of images, what a
+backbone that reads images is given.
 
 U unique prompts, P unique (prompt, answer) pairs, N either of these, B examples, T text tokens,
 L answer tokens, Q tokens of the side network, K layers, X rung width, D backbone width, R side
@@ -29,10 +30,12 @@ class _EmbeddingBackbone(FrozenBackbone):
     """Backbone that only embeds its input; no block runs, since nothing reads block states."""
 
     @torch.no_grad()
-    def encode(self, ids_UT: Tensor, layers: Sequence[int]) -> EncoderTaps:
+    def encode(
+        self, ids_UT: Tensor, layers: Sequence[int], images_UIMD: Tensor | None = None
+    ) -> EncoderTaps:
         """Embed prompts, with zeros for the states of the blocks and of the final norm."""
-        embedding_UTD, zeros_KUTD = self._embed(ids_UT, layers)
-        mask_UT = ids_UT != self.pad_token_id
+        embedding_UTD, mask_UT = self.encoder_input(ids_UT, images_UIMD)
+        zeros_KUTD = _zeros(embedding_UTD, layers)
         return EncoderTaps(embedding_UTD, zeros_KUTD, zeros_KUTD[0], mask_UT)
 
     @torch.no_grad()
@@ -46,12 +49,14 @@ class _EmbeddingBackbone(FrozenBackbone):
         cache: BackboneCache | None = None,
     ) -> DecoderTaps:
         """Embed answers, with zeros as in `encode`."""
-        embedding_PLD, zeros_KPLD = self._embed(ids_PL, layers)
+        embedding_PLD = self.embed_answer(ids_PL)
+        zeros_KPLD = _zeros(embedding_PLD, layers)
         return DecoderTaps(embedding_PLD, zeros_KPLD, zeros_KPLD[0])
 
-    def _embed(self, ids_NT: Tensor, layers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        embedding_NTD: Tensor = self.model.get_input_embeddings()(ids_NT)
-        return embedding_NTD, embedding_NTD.new_zeros(()).expand(len(layers), *embedding_NTD.shape)
+
+def _zeros(embedding_NTD: Tensor, layers: Sequence[int]) -> Tensor:
+    """Return zeros [K, N, T, D] that take no memory."""
+    return embedding_NTD.new_zeros(()).expand(len(layers), *embedding_NTD.shape)
 
 
 class _NoRungs(Rungs):
@@ -80,12 +85,12 @@ class SideTuning(LadderSideTuning):
         backbone: FrozenBackbone,
         options: BaseModel,
         *,
-        visual: VisualConfig,
+        visual: VisualConfig | None,
         heads: Mapping[str, HeadConfig],
     ) -> LadderModel:
         """Build a side network without rungs for `backbone`."""
         return LadderModel(
-            _EmbeddingBackbone(backbone.model),
+            _EmbeddingBackbone(backbone.model, backbone.family),
             visual=visual,
             # Nothing is normalised: without rungs, the embeddings need no common scale with them.
             ladder=LadderConfig(**options.model_dump(), rungs="linear"),

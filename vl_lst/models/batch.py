@@ -22,6 +22,7 @@ TENSORS = {
     "features_BINF": (4, True),
     "prompt_ids_UT": (2, False),
     "prompt_index_B": (1, False),
+    "prompt_rows_U": (1, False),
     "labels_BL": (2, False),
     "pair_rows_P": (1, False),
     "pair_index_B": (1, False),
@@ -41,6 +42,8 @@ class Batch:
         prompt_index_B: Index of each example's prompt.
         labels_BL: Token ids of the answers, padded with `IGNORED` (-100); needed to train a
             generation head.
+        prompt_rows_U: Index of one example for each unique prompt; needed if the backbone reads
+            images. Examples with the same prompt then have the same images too.
         pair_rows_P: Index of one example for each unique (prompt, answer) pair; `None` if every
             example is its own pair.
         pair_index_B: Index of each example's pair; given together with `pair_rows_P`.
@@ -56,6 +59,7 @@ class Batch:
     features_BINF: Tensor
     prompt_ids_UT: Tensor
     prompt_index_B: Tensor
+    prompt_rows_U: Tensor | None = None
     labels_BL: Tensor | None = None
     pair_rows_P: Tensor | None = None
     pair_index_B: Tensor | None = None
@@ -107,6 +111,7 @@ class Batch:
             self,
             prompt_ids_UT=self.prompt_ids_UT.index_select(0, self.prompt_index_B),
             prompt_index_B=rows,
+            prompt_rows_U=None if self.prompt_rows_U is None else rows,
             pair_rows_P=None if self.pair_rows_P is None else rows,
             pair_index_B=None if self.pair_index_B is None else rows,
         )

@@ -114,7 +114,7 @@ class SideSettings(BaseModel):
         encoder_layers: Backbone encoder layers that get a side block, ascending and counted from 0;
             `None` means all.
         decoder_layers: Backbone decoder layers that get a side block, likewise.
-        dropout: Dropout probability within the side network, in the places where T5 has it.
+        dropout: Dropout probability within the side network, after each sublayer, the inner activation and the attention weights.
         recompute: Save only the input of each side block for the backward pass and recompute the
             rest; trades about a fifth of the side network's time for most of its memory.
     """
@@ -134,7 +134,7 @@ class LadderSettings(SideSettings):
     Args:
         rungs: `linear` projects each layer's states with its own weights, as in the paper.
             `normalised` first scales the states and the embeddings to a root mean square of 1, as a
-            T5 block does with its input. `pool` averages adjacent channels, which trains nothing
+            pre-norm block does with its input. `pool` averages adjacent channels, which trains nothing
             and saves no backbone state for the backward pass.
         rung_place: Whether a layer's rung joins the residual stream before that layer's side block,
             as in the paper, or after it. Before it, the rung holds what the block is about to

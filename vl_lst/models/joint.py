@@ -4,16 +4,15 @@ B examples, U unique prompts, T text tokens, V image tokens, P prefix tokens, S 
 L answer tokens, H attention heads, D backbone width; R, the width of decoder states, is D.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import T5ForConditionalGeneration
+from transformers import PreTrainedModel
 
 from vl_lst.backbones.backbone import Backbone, BackboneCache
+from vl_lst.backbones.family import Family
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel
@@ -27,31 +26,29 @@ class JointBackbone(Backbone):
     Args:
         model: See `Backbone`.
         dropout: Dropout probability while training.
+        family: See `Backbone`.
     """
 
-    def __init__(self, model: T5ForConditionalGeneration, *, dropout: float) -> None:
-        super().__init__(model)
+    def __init__(
+        self, model: PreTrainedModel, *, dropout: float, family: Family | None = None
+    ) -> None:
+        super().__init__(model, family)
         self.set_dropout(dropout)
 
-    def embed(self, ids_BT: Tensor) -> Tensor:
-        """Return the token embeddings [B, T, D]."""
-        embedded_BTD: Tensor = self.model.get_input_embeddings()(ids_BT)
-        return embedded_BTD
-
-    def encode(self, embedding_BSD: Tensor, mask_BS: Tensor, *, text: int) -> Tensor:
-        """Return the encoder states [B, S, D] after the final norm.
+    def encode(self, embedding_BSD: Tensor, mask_BS: Tensor, *, text: int | None) -> Tensor:
+        """Return the encoder's output [B, S, D].
 
         Args:
-            embedding_BSD: Embeddings, text first.
+            embedding_BSD: Embeddings of the tokens.
             mask_BS: False for padding.
-            text: Number of text tokens; only these have relative positions.
+            text: Number of text tokens, which come first and are the only ones with positions if
+                the backbone can leave them out (see `Family.limit_positions`); `None` if all tokens
+                have positions.
         """
-        encoder = self.model.get_encoder()
-        with _positions_among_first(encoder, text):
-            states_BSD: Tensor = encoder(
-                inputs_embeds=embedding_BSD, attention_mask=mask_BS.long()
-            ).last_hidden_state
-        return states_BSD
+        if text is None:
+            return self.run_encoder(embedding_BSD, mask_BS)
+        with self.family.limit_positions(self.model, text):
+            return self.run_encoder(embedding_BSD, mask_BS)
 
     def decode(
         self,
@@ -60,7 +57,7 @@ class JointBackbone(Backbone):
         encoder_mask_BS: Tensor,
         cache: BackboneCache | None = None,
     ) -> Tensor:
-        """Return the decoder states [B, L, D] after the final norm.
+        """Return the decoder's output [B, L, D].
 
         Args:
             ids_BL: Decoder input ids; with a cache, only the new ones.
@@ -68,34 +65,9 @@ class JointBackbone(Backbone):
             encoder_mask_BS: False for padding.
             cache: Keys and values of earlier tokens; extended by those of `ids_BL`.
         """
-        states_BLD: Tensor = self.model.get_decoder()(
-            inputs_embeds=self.embed(ids_BL),
-            encoder_hidden_states=encoder_states_BSD,
-            encoder_attention_mask=encoder_mask_BS.long(),
-            past_key_values=None if cache is None else cache.entries,
-            use_cache=cache is not None,
-        ).last_hidden_state
-        return states_BLD
-
-
-@contextmanager
-def _positions_among_first(encoder: Any, text: int) -> Iterator[None]:
-    """Limit the relative position bias to pairs among the first `text` tokens.
-
-    T5 looks up the bias of all pairs once, in its first layer. A hook on that table sets pairs with
-    an image token to zero, as the reference does.
-    """
-
-    def zero_others(_table: nn.Module, _inputs: Any, bias_SSH: Tensor) -> Tensor:
-        others = bias_SSH.shape[0] - text
-        return nn.functional.pad(bias_SSH[:text, :text], (0, 0, 0, others, 0, others))
-
-    table = encoder.block[0].layer[0].SelfAttention.relative_attention_bias
-    handle = table.register_forward_hook(zero_others)
-    try:
-        yield
-    finally:
-        handle.remove()
+        return self.run_decoder(
+            self.embed_answer(ids_BL), encoder_states_BSD, encoder_mask_BS, cache
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +75,14 @@ class JointEncoding:
     """Encoder states of examples: prompts with their images.
 
     Args:
-        states_BSD: States, text first.
+        states_BSD: States: prefix, then text and image tokens in the backbone's order.
         mask_BS: False for padding.
+        prefix: Number of prefix tokens.
     """
 
     states_BSD: Tensor
     mask_BS: Tensor
+    prefix: int
 
 
 class JointDecoding(DecodingState):
@@ -122,7 +96,7 @@ class JointDecoding(DecodingState):
     def __init__(self, model: "JointModel", encoded: JointEncoding) -> None:
         self._model = model
         self._encoded = encoded
-        self._cache = BackboneCache()
+        self._cache = model.backbone.new_cache()
 
     def next_logits(self, tokens_B: Tensor) -> Tensor:
         states_B1D = self._model.backbone.decode(
@@ -134,6 +108,7 @@ class JointDecoding(DecodingState):
         self._encoded = JointEncoding(
             self._encoded.states_BSD.index_select(0, rows),
             self._encoded.mask_BS.index_select(0, rows),
+            self._encoded.prefix,
         )
         self._cache.select(rows)
 
@@ -142,13 +117,15 @@ class JointDecoding(DecodingState):
 
 
 class JointModel(VisionLanguageModel[JointEncoding]):
-    """Model whose backbone's encoder reads image tokens after the text (VL-T5).
+    """Model whose backbone's encoder reads image tokens.
 
-    The encoder states of a prompt depend on the image, so equal prompts share no computation.
+    They come from a visual embedding and follow the text, as in VL-T5 (arXiv 2102.02779); or, in a
+    backbone that reads images, from its own image encoder. The encoder states of a prompt depend on
+    the image, so equal prompts share no computation.
 
     Args:
         backbone: Backbone for text and image.
-        visual: Settings of the visual embedding.
+        visual: See `VisionLanguageModel`.
         head: See `VisionLanguageModel.add_heads`.
     """
 
@@ -159,31 +136,39 @@ class JointModel(VisionLanguageModel[JointEncoding]):
         self,
         backbone: JointBackbone,
         *,
-        visual: VisualConfig,
+        visual: VisualConfig | None,
         head: HeadConfig | Mapping[str, HeadConfig],
     ) -> None:
         super().__init__(backbone, visual=visual)
         self.prefix: nn.Module | None = None
         """Module without inputs whose output [P, D] is prepended to every prompt."""
-        self.add_heads(head, width=backbone.width)
+        self.add_heads(head, width=backbone.output_width)
 
     def encode(self, batch: Batch) -> JointEncoding:
         """Run the encoder on prefix, text and image."""
         ids_UT, index_B = batch.prompt_ids_UT, batch.prompt_index_B
-        text_BTD = self.backbone.embed(ids_UT).index_select(0, index_B)
-        mask_BT = (ids_UT != self.backbone.pad_token_id).index_select(0, index_B)
+        text = None
+        if self.visual is None:
+            embedding_BSD, mask_BS = self.backbone.encoder_input(
+                ids_UT.index_select(0, index_B), batch.features_BINF
+            )
+        else:
+            text_BTD = self.backbone.embed(ids_UT).index_select(0, index_B)
+            mask_BT = (ids_UT != self.backbone.pad_token_id).index_select(0, index_B)
+            image_BVD = self.visual(batch.features_BINF).to(text_BTD.dtype)
+            embedding_BSD = torch.cat((text_BTD, image_BVD), 1)
+            mask_BS = nn.functional.pad(mask_BT, (0, image_BVD.shape[1]), value=True)
+            text = text_BTD.shape[1]
+        prefix = 0
         if self.prefix is not None:
-            prefix_PD: Tensor = self.prefix().to(text_BTD.dtype)
+            prefix_PD: Tensor = self.prefix().to(embedding_BSD.dtype)
+            prefix = len(prefix_PD)
             prefix_BPD = prefix_PD.expand(len(batch), -1, -1)
-            text_BTD = torch.cat((prefix_BPD, text_BTD), 1)
-            mask_BT = nn.functional.pad(mask_BT, (len(prefix_PD), 0), value=True)
-        image_BVD = self.visual(batch.features_BINF).to(text_BTD.dtype)
-        states_BSD = self.backbone.encode(
-            torch.cat((text_BTD, image_BVD), 1),
-            mask_BS := nn.functional.pad(mask_BT, (0, image_BVD.shape[1]), value=True),
-            text=text_BTD.shape[1],
-        )
-        return JointEncoding(states_BSD, mask_BS)
+            embedding_BSD = torch.cat((prefix_BPD, embedding_BSD), 1)
+            mask_BS = nn.functional.pad(mask_BS, (prefix, 0), value=True)
+        text = None if text is None else prefix + text
+        states_BSD = self.backbone.encode(embedding_BSD, mask_BS, text=text)
+        return JointEncoding(states_BSD, mask_BS, prefix)
 
     def decode(
         self,
@@ -196,7 +181,13 @@ class JointModel(VisionLanguageModel[JointEncoding]):
         return self.backbone.decode(decoder_ids_BL, encoded.states_BSD, encoded.mask_BS)
 
     def start_states(self, encoded: JointEncoding) -> Tensor:
-        """Return the decoder states [B, D] at the start token."""
+        """Return the states [B, D] that the classifier reads.
+
+        These are the decoder's at the start token, or without a decoder the encoder's at the first
+        token after the prefix.
+        """
+        if not self.backbone.has_decoder:
+            return encoded.states_BSD[:, encoded.prefix]
         rows, start = len(encoded.mask_BS), self.backbone.start_token_id
         return self.decode(encoded, torch.full((rows, 1), start, device=self.device))[:, 0]
 

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vl_lst.backbones.backbone import IGNORED
 
-__all__ = ["answer_loss", "average_token_losses", "vocabulary_losses"]
+__all__ = ["answer_loss", "average_token_losses", "bound_logits", "vocabulary_losses"]
 
 MAX_LOGITS_BYTES = 64 * 2**20
 
@@ -26,18 +26,28 @@ class _VocabularyLosses(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, states_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        states_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        targets_N: Tensor,
+        softcap: float | None,
+    ) -> Tensor:
         losses_N = states_ND.new_zeros(states_ND.shape[0], dtype=torch.float32)
         wanted = ctx.needs_input_grad[0]
         slopes_ND = torch.zeros_like(states_ND) if wanted else None
         kept_N = torch.nonzero(targets_N != IGNORED)[:, 0]
         for rows in kept_N.split(_tokens_at_once(weight_VD)):
-            logs_nV = F.linear(states_ND[rows], weight_VD).log_softmax(-1, dtype=torch.float32)
+            logits_nV = bound_logits(F.linear(states_ND[rows], weight_VD, bias_V), softcap)
+            logs_nV = logits_nV.log_softmax(-1, dtype=torch.float32)
             right_n1 = targets_N[rows, None]
             losses_N[rows] = -logs_nV.gather(1, right_n1)[:, 0]
             if slopes_ND is not None:
                 slope_nV = logs_nV.exp_()
                 slope_nV.scatter_add_(1, right_n1, slope_nV.new_full(right_n1.shape, -1.0))
+                if softcap is not None:  # derivative of the bound
+                    slope_nV *= 1 - (logits_nV / softcap) ** 2
                 slope_nD = slope_nV.to(weight_VD.dtype) @ weight_VD
                 # Autocast multiplies in bfloat16 also where the states are in float32.
                 slopes_ND[rows] = slope_nD.to(slopes_ND.dtype)
@@ -45,13 +55,23 @@ class _VocabularyLosses(torch.autograd.Function):
         return losses_N
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         (slopes_ND,) = ctx.saved_tensors
-        return slopes_ND * gradients[0][:, None].to(slopes_ND.dtype), None, None
+        return slopes_ND * gradients[0][:, None].to(slopes_ND.dtype), None, None, None, None
+
+
+def bound_logits(logits: Tensor, softcap: float | None) -> Tensor:
+    """Return `softcap * tanh(logits / softcap)`; the logits themselves if `softcap` is `None`."""
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 def vocabulary_losses(
-    states_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, bias_V: Tensor | None = None
+    states_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    *,
+    bias_V: Tensor | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     """Return the cross-entropy [N] of each token for logits = states @ weight.T + bias.
 
@@ -63,10 +83,12 @@ def vocabulary_losses(
         weight_VD: Weight of the output layer.
         targets_N: Token ids; `IGNORED` gives a loss of zero.
         bias_V: Bias of the output layer.
+        softcap: See `bound_logits`.
     """
     weight_VD = weight_VD.to(states_ND.dtype)
-    if bias_V is None and not weight_VD.requires_grad:
-        losses_N: Tensor = _VocabularyLosses.apply(states_ND, weight_VD, targets_N)
+    bias_V = None if bias_V is None else bias_V.to(states_ND.dtype)
+    if not weight_VD.requires_grad and not (bias_V is not None and bias_V.requires_grad):
+        losses_N: Tensor = _VocabularyLosses.apply(states_ND, weight_VD, bias_V, targets_N, softcap)
         return losses_N
     at_once = _tokens_at_once(weight_VD)
     return torch.cat(
@@ -77,6 +99,7 @@ def vocabulary_losses(
                 weight_VD,
                 bias_V,
                 targets,
+                softcap,
                 use_reentrant=False,
                 preserve_rng_state=False,
             )
@@ -92,10 +115,13 @@ def _tokens_at_once(weight_VD: Tensor) -> int:
 
 
 def _cross_entropy(
-    states_nD: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_n: Tensor
+    states_nD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    targets_n: Tensor,
+    softcap: float | None,
 ) -> Tensor:
-    bias_V = None if bias_V is None else bias_V.to(states_nD.dtype)
-    logits_nV = F.linear(states_nD, weight_VD, bias_V).float()
+    logits_nV = bound_logits(F.linear(states_nD, weight_VD, bias_V), softcap).float()
     return F.cross_entropy(logits_nV, targets_n, ignore_index=IGNORED, reduction="none")
 
 

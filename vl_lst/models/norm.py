@@ -1,4 +1,4 @@
-"""T5's norm: division by the root mean square, without mean and bias."""
+"""Norm of the side network: division by the root mean square, without mean and bias."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

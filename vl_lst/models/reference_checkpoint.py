@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import T5Config, T5ForConditionalGeneration
 
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.reference import backbone_from_reference
 from vl_lst.errors import CheckpointError
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
 from vl_lst.models.ladder.model import LadderModel
@@ -21,7 +20,6 @@ from vl_lst.models.ladder.side_block import SideBlock
 
 __all__ = [
     "ReferencePiece",
-    "backbone_from_reference",
     "from_reference",
     "reference_names",
     "reference_pieces",
@@ -233,23 +231,3 @@ def visual_config(config: Mapping[str, Any]) -> VisualConfig:
 
 def _layers(layers: list[int] | None) -> tuple[int, ...] | None:
     return None if layers is None else tuple(layers)
-
-
-def backbone_from_reference(
-    state: Mapping[str, Tensor], config: Mapping[str, Any], attention: str
-) -> FrozenBackbone:
-    """Build the backbone from a reference state dict; see `from_reference`."""
-    known = T5Config().to_dict()
-    t5_config = T5Config(**{key: value for key, value in config.items() if key in known})
-    t5_config._attn_implementation = attention
-    t5 = T5ForConditionalGeneration(t5_config)
-    wanted = t5.state_dict()
-    aliases = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
-    missing = [name for name in wanted if name not in state and name not in aliases]
-    if missing:
-        raise CheckpointError(
-            f"the reference checkpoint lacks {len(missing)} backbone tensors, such as "
-            f"{missing[0]!r}; check that the configuration belongs to the checkpoint"
-        )
-    t5.load_state_dict({name: state.get(name, state["shared.weight"]) for name in wanted})
-    return FrozenBackbone(t5)

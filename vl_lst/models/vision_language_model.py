@@ -16,7 +16,12 @@ from vl_lst.errors import ModelError
 from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.heads import AnswerClassifier
-from vl_lst.models.losses import answer_loss, average_token_losses, vocabulary_losses
+from vl_lst.models.losses import (
+    answer_loss,
+    average_token_losses,
+    bound_logits,
+    vocabulary_losses,
+)
 from vl_lst.models.visual import VisualEmbedding
 
 __all__ = ["DecodingState", "VisionLanguageModel"]
@@ -44,31 +49,39 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
     """Backbone, visual embedding and heads; subclasses define how image and text are combined.
 
     Args:
-        backbone: Pretrained encoder-decoder.
-        visual: Settings of the visual embedding.
+        backbone: Pretrained encoder-decoder, or encoder.
+        visual: Settings of the visual embedding; `None` if the backbone reads the images.
 
     Raises:
-        ModelError: The backbone is not an instance of `backbone_kind`.
+        ModelError: The backbone is not an instance of `backbone_kind`, or there is neither a visual
+            embedding nor a backbone that reads images.
     """
 
     backbone_kind: ClassVar[type[Backbone]] = Backbone
 
-    def __init__(self, backbone: Backbone, *, visual: VisualConfig) -> None:
+    def __init__(self, backbone: Backbone, *, visual: VisualConfig | None) -> None:
         super().__init__()
         kind = self.backbone_kind
         if not isinstance(backbone, kind):
             hint = (
                 "a LoadedBackbone has one as .backbone"
                 if hasattr(backbone, "backbone")
-                else (f"wrap a Hugging Face T5 in it: {kind.__name__}(model)")
+                else (f"wrap a Hugging Face model in it: {kind.__name__}(model)")
             )
             raise ModelError(
                 f"the backbone of a {type(self).__name__} is a {type(backbone).__name__}: expected "
                 f"a {kind.__name__}; {hint}"
             )
+        if visual is None and not backbone.reads_images:
+            raise ModelError(
+                f"a backbone of type {backbone.model_type} does not read images, and the visual "
+                "embedding is None: expected the settings of a visual embedding"
+            )
         self.backbone = backbone
-        self.visual = VisualEmbedding(
-            visual, width=backbone.width, epsilon=float(backbone.config.layer_norm_epsilon)
+        self.visual = (
+            None
+            if visual is None
+            else VisualEmbedding(visual, width=backbone.width, epsilon=backbone.epsilon)
         )
         self.classifiers = nn.ModuleDict()
         self.generates = False
@@ -80,17 +93,34 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
             head: Settings of the head, or of one head per task name, selected by `Batch.task`.
                 Tasks that generate share the backbone's output layer.
             width: R.
+
+        Raises:
+            ModelError: A head generates, and the backbone has no decoder.
         """
         heads = {DEFAULT_TASK: head} if isinstance(head, HeadConfig) else head
         for task, config in heads.items():
             if config.kind == "classify":
                 self.classifiers[task] = AnswerClassifier(width, config.answers)
+            elif not self.backbone.has_decoder:
+                raise ModelError(
+                    f"the head of {task} generates text, and a backbone of type "
+                    f"{self.backbone.model_type} has an encoder only: expected a classification "
+                    "head (head: classify), or an encoder-decoder"
+                )
         self.generates = len(self.classifiers) < len(heads)
+
+    def own_parameters(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of the visual embedding and of the heads.
+
+        They train in every method.
+        """
+        parts = (self.classifiers,) if self.visual is None else (self.visual, self.classifiers)
+        return [list(part.parameters()) for part in parts]
 
     @property
     def device(self) -> torch.device:
-        """Device of the visual embedding, which trains in every method."""
-        return self.visual.feature_projection.weight.device
+        """Device of the model."""
+        return next(self.parameters()).device
 
     @abstractmethod
     def encode(self, batch: Batch) -> Encoded:
@@ -115,7 +145,11 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
 
     @abstractmethod
     def start_states(self, encoded: Encoded) -> Tensor:
-        """Return the decoder states [B, R] at the start token, which the classifier reads."""
+        """Return the states [B, R] that the classifier reads.
+
+        These are the decoder's at the start token, or without a decoder those at the first token of
+        the text.
+        """
 
     @abstractmethod
     def start_decoding(self, encoded: Encoded, capacity: int) -> DecodingState:
@@ -135,9 +169,10 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         states_BLD = self.vocabulary_states(states_BLR)
         weight_VD, bias_V = self.backbone.vocabulary_weight, self.backbone.vocabulary_bias
         dtype = states_BLD.dtype
-        return nn.functional.linear(
+        logits_BLV = nn.functional.linear(
             states_BLD, weight_VD.to(dtype), None if bias_V is None else bias_V.to(dtype)
         )
+        return bound_logits(logits_BLV, self.backbone.vocabulary_softcap)
 
     def classify(self, batch: Batch) -> Tensor:
         """Return the logits [B, A] over the answer list of the batch's task."""
@@ -165,6 +200,7 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
             self.backbone.vocabulary_weight,
             batch.labels_BL.flatten(),
             bias_V=self.backbone.vocabulary_bias,
+            softcap=self.backbone.vocabulary_softcap,
         )
         return losses_N.view_as(batch.labels_BL)
 

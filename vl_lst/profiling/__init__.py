@@ -2,6 +2,6 @@
 
 `measure` profiles several methods on the batch of `workload`, with real weights or, by `estimate`,
 with tensors that have no data; `steps` times training steps; `device` checks that no other process
-uses the GPU; `t5_models` has T5 models without pretrained weights; `report` and `plot` show the
+uses the GPU; `report` and `plot` show the
 results.
 """

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from torch import nn
-from transformers import T5ForConditionalGeneration
 
 from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.family import Family
 from vl_lst.backbones.loading import DTYPES, load_backbone
 from vl_lst.backbones.quantization import (
     BackbonePrecision,
@@ -19,6 +19,7 @@ from vl_lst.backbones.quantization import (
     model_bytes,
     quantise,
 )
+from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.choices import ArithmeticPrecision
 from vl_lst.devices import autocast
 from vl_lst.errors import RecipeError
@@ -31,7 +32,6 @@ from vl_lst.profiling.steps import (
     StepSeconds,
     measure_steps,
 )
-from vl_lst.profiling.t5_models import backbone_config, random_backbone
 from vl_lst.profiling.workload import Workload
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes.building import attach_method
@@ -87,7 +87,7 @@ class ProfileSettings:
     """Settings of a profile.
 
     Args:
-        backbone: Name of the backbone; see `vl_lst.profiling.t5_models.backbone_config`.
+        backbone: Name of the backbone; see `vl_lst.backbones.random_weights.backbone_config`.
         random_weights: Whether to initialise the backbone at random instead of loading it.
         vocabulary: Vocabulary size of a random backbone; `None` takes the published one.
         backbone_precision: Precision of the backbone's weights.
@@ -186,10 +186,12 @@ class _Profiler:
         # Each method changes the backbone that it is attached to, so it gets a copy. Without data,
         # building another one is as fast.
         self._backbone = None if self._dataless else self._load_backbone()
-        config = self._config() if self._backbone is None else self._backbone.config
+        vocabulary = (
+            self._vocabulary() if self._backbone is None else self._backbone.vocabulary_size
+        )
         torch.manual_seed(SEED)
         with self._running():
-            self._batch = settings.workload.batch(config.vocab_size).to(settings.device)
+            self._batch = settings.workload.batch(vocabulary).to(settings.device)
 
     def run(self, methods: Sequence[ComparedMethod], report: ProgressReport) -> list[MethodProfile]:
         steps = 0 if self._settings.estimate else self._settings.steps
@@ -220,18 +222,23 @@ class _Profiler:
                 profile.examples_per_second = rows / profile.seconds.step
         return profiles
 
-    def _load_backbone(self) -> T5ForConditionalGeneration:
+    def _load_backbone(self) -> FrozenBackbone:
         settings = self._settings
         dtype = DTYPES[settings.backbone_precision]
         if not (settings.random_weights or settings.estimate):
             # A method is attached before the backbone is quantised.
             plain: BackbonePrecision = "bf16" if dtype == torch.bfloat16 else "fp32"
-            return load_backbone(settings.backbone, precision=plain).backbone.model
+            return load_backbone(settings.backbone, precision=plain).backbone
         torch.manual_seed(SEED)
-        return random_backbone(self._config(), dtype=dtype)
+        config, family = self._config()
+        return random_backbone(config, family, dtype=dtype)
 
-    def _config(self) -> Any:
+    def _config(self) -> tuple[Any, Family]:
         return backbone_config(self._settings.backbone, vocabulary=self._settings.vocabulary)
+
+    def _vocabulary(self) -> int:
+        config, family = self._config()
+        return family.vocabulary_size(config)
 
     def _build(self, method: ComparedMethod) -> tuple[Any, dict[str, nn.Parameter]]:
         precision = self._settings.backbone_precision
@@ -242,7 +249,7 @@ class _Profiler:
             model, trainable = attach_method(
                 method.name,
                 method.options,
-                FrozenBackbone(own),
+                own,
                 visual=self._visual,
                 heads={self._batch.task: HeadConfig(kind="generate")},
                 precision=precision,
@@ -252,7 +259,7 @@ class _Profiler:
             dataless.adopt(model)
             return model, {name: model.get_parameter(name) for name in trainable}
         if precision in ("int8", "nf4"):
-            quantise(model.backbone.model, precision)
+            quantise(model.backbone, precision)
         return model.to(self._settings.device), trainable
 
     def _running(self) -> AbstractContextManager[None]:
@@ -279,7 +286,7 @@ class _Profiler:
         held = model_bytes(model)
         precision = self._settings.backbone_precision
         if self._settings.estimate and precision in ("int8", "nf4"):
-            held -= bytes_freed_by_quantisation(model.backbone.model, precision)
+            held -= bytes_freed_by_quantisation(model.backbone, precision)
         return held
 
     def _optimizer_bytes(self, model: nn.Module, trainable: Mapping[str, nn.Parameter]) -> int:

@@ -49,7 +49,7 @@ class BuiltModel:
         Call this after the method's `initialise`, which may copy weights of the backbone.
         """
         if self.precision in ("int8", "nf4"):
-            quantise(self.model.backbone.model, self.precision)
+            quantise(self.model.backbone, self.precision)
 
     def parameter_bytes(self) -> int:
         """Return the bytes of all parameters and buffers of the model."""
@@ -118,7 +118,7 @@ def attach_method(
     options: Mapping[str, Any],
     backbone: FrozenBackbone,
     *,
-    visual: VisualConfig,
+    visual: VisualConfig | None,
     heads: Mapping[str, HeadConfig],
     precision: BackbonePrecision,
 ) -> tuple[VisionLanguageModel[Any], dict[str, nn.Parameter]]:
@@ -128,7 +128,7 @@ def attach_method(
         name: Name of the method.
         options: Options of the method, as in a recipe.
         backbone: Backbone to build on, not yet quantised.
-        visual: Settings of the visual embedding.
+        visual: Settings of the visual embedding; `None` if the backbone reads the images.
         heads: Settings of each task's head.
         precision: Precision in which the backbone will be kept.
 
@@ -176,8 +176,8 @@ def _require_trainable(
         elif parameter.dtype != torch.float32:
             problem = f"{name!r} in {parameter.dtype}; what trains must be float32"
     chosen = {id(parameter) for parameter in trainable.values()}
-    for part in (model.visual, model.classifiers):
-        if any(id(parameter) not in chosen for parameter in part.parameters()):
+    for parameters in model.own_parameters():
+        if any(id(parameter) not in chosen for parameter in parameters):
             problem = "not all of the visual embedding and the heads, which train in every method"
     if problem:
         raise ModelError(f"the method {method} declares as trainable {problem}")

@@ -5,8 +5,8 @@ from typing import Literal
 
 import torch
 from torch import nn
-from transformers.models.t5.modeling_t5 import T5Attention
 
+from vl_lst.backbones.backbone import Backbone
 from vl_lst.models.ladder.relative_bias import RelativePositionBias
 from vl_lst.models.ladder.rungs import LearnedGates
 from vl_lst.recipes.schema import OptimizerSection
@@ -40,6 +40,12 @@ def decayed_names(
     """
     undecayed = UNDECAYED_MODULES if decay == "weights" else (RelativePositionBias,)
     min_dimensions = 2 if decay == "weights" else 0
+    position_tables = {
+        table
+        for backbone in model.modules()
+        if isinstance(backbone, Backbone)
+        for table in backbone.family.position_tables(backbone.model)
+    }
     decayed = set()
     for name, parameter in trainable.items():
         module_name, _, attribute = name.rpartition(".")
@@ -48,21 +54,11 @@ def decayed_names(
             isinstance(module, undecayed)
             or attribute == "bias"
             or parameter.squeeze().ndim < min_dimensions
-            or _is_position_bias(model, module_name)
+            or module in position_tables
         )
         if not exempt:
             decayed.add(name)
     return decayed
-
-
-def _is_position_bias(model: nn.Module, module_name: str) -> bool:
-    """Return whether a module is the backbone's relative position table.
-
-    It is the only embedding inside an attention module.
-    """
-    attention = model.get_submodule(module_name.rpartition(".")[0])
-    embedding = model.get_submodule(module_name)
-    return isinstance(attention, T5Attention) and isinstance(embedding, nn.Embedding)
 
 
 def build_optimizer(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers.models.t5.modeling_t5 import T5Block, T5Stack
 
+from vl_lst.backbones.backbone import Backbone
 from vl_lst.backbones.quantization import inner_tensors
 from vl_lst.models.batch import Batch
 from vl_lst.models.ladder.side_network import SideDecoder, SideEncoder
@@ -70,12 +70,11 @@ def model_parts(model: nn.Module) -> dict[str, list[nn.Module]]:
             stack = "encoder" if isinstance(module, SideEncoder) else "decoder"
             parts[f"side {stack}"].append(module)
             parts[f"side {stack} rungs"] += [module.first_rung, module.rungs]
-        elif isinstance(module, T5Stack):
-            stack = f"backbone {'decoder' if module.is_decoder else 'encoder'}"
-            parts[stack].append(module)
-            blocks = [child for child in module.modules() if isinstance(child, T5Block)]
-            for layer, block in enumerate(blocks):
-                parts[f"{stack} layer {layer}"].append(block)
+        elif isinstance(module, Backbone):
+            for name, (stack, blocks) in module.stacks().items():
+                parts[f"backbone {name}"].append(stack)
+                for layer, block in enumerate(blocks):
+                    parts[f"backbone {name} layer {layer}"].append(block)
     return dict(parts)
 
 

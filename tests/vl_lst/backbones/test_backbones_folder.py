@@ -17,8 +17,8 @@ from tiny_run import write_backbone
 
 from feature_extraction.encoders import weights
 from vl_lst.backbones.loading import load_backbone
+from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.errors import ModelError
-from vl_lst.profiling.t5_models import backbone_config, random_backbone
 
 JSON_FILES = (
     "config.json",
@@ -124,8 +124,8 @@ def test_truncated_or_missing_weights_are_named(folder: Path) -> None:
         ({"pad_token_id": 4}, "pad token has the id 0, config.json has pad_token_id 4"),
         ({"eos_token_id": [1, 2]}, "eos_token_id: found"),
         ({"eos_token_id": 1000}, "eos_token_id is 1000, beyond the vocab_size 20"),
-        ({"model_type": "bert"}, "is a bert: expected a T5"),
-        ({"model_type": None}, "has no model_type: expected a T5"),
+        ({"model_type": "bert"}, "its model_type is gpt2, a decoder without an encoder"),
+        ({"model_type": None}, "it has no model_type; expected an encoder-decoder or an encoder"),
         ({"model_type": ["t5"]}, "expected a T5"),
     ],
 )
@@ -307,7 +307,7 @@ def test_nothing_in_a_folder_runs_or_is_downloaded(
     plain = load_backbone(str(sound))
     assert loaded.fingerprint == plain.fingerprint
     assert loaded.tokenizer("what color is it?") == plain.tokenizer("what color is it?")
-    assert random_backbone(backbone_config(str(hostile))).config.d_model == 16
+    assert random_backbone(*backbone_config(str(hostile))).config.d_model == 16
     assert_nothing_ran(hostile)
     assert capfd.readouterr() == ("", "")
 
@@ -330,7 +330,7 @@ def test_an_unknown_class_is_refused_without_a_prompt(
     [
         ({"num_layers": 10**9}, "num_layers: found"),
         ({"feed_forward_proj": "sorcery"}, "not an activation"),
-        ({"model_type": "bert"}, "is a bert: expected a T5"),
+        ({"model_type": "bert"}, "its model_type is gpt2, a decoder without an encoder"),
     ],
 )
 def test_profiling_checks_the_configuration_too(
@@ -344,7 +344,7 @@ def test_profiling_checks_the_configuration_too(
 def test_profiling_refuses_a_model_that_is_too_large(folder: Path) -> None:
     change(folder / "config.json", d_model=2**17, d_ff=2**20, num_layers=512)
     with pytest.raises(ModelError, match="cannot build a T5 of these sizes"):
-        random_backbone(backbone_config(str(folder)))
+        random_backbone(*backbone_config(str(folder)))
 
 
 @pytest.mark.parametrize("name", ["", " "])
@@ -379,7 +379,7 @@ def test_only_known_files_of_a_repository_are_downloaded(
     assert load_backbone("owner/t5").fingerprint == load_backbone(str(sound)).fingerprint
     assert all(name.endswith((".json", ".safetensors", ".txt", ".model")) for name in asked)
     asked.clear()
-    assert backbone_config("owner/t5").d_model == 16
+    assert backbone_config("owner/t5")[0].d_model == 16
     assert asked == ["config.json", "generation_config.json"]
 
 

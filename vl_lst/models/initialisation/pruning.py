@@ -127,7 +127,7 @@ class _Chain:
 def prune_backbone(
     state: Mapping[str, Tensor], importance: Mapping[str, Tensor], config: Any, reduction: int
 ) -> PrunedBackbone:
-    """Prune a T5's weights to 1/`reduction` of their rows and columns.
+    """Prune the backbone's weights to 1/`reduction` of their rows and columns.
 
     Args:
         state: State dict of the backbone.

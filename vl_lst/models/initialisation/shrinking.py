@@ -3,7 +3,7 @@
 A residual stream is a sum: every block reads what all earlier blocks wrote. A narrow network can
 replace a wide one only if "channel 5" means the same in all its parts. Here each stack gets one
 `Basis`, which maps its wide residual stream to a narrow one, and everything that reads or writes
-that stream is expressed in it: rungs, blocks and the projection back. T5 norms come before the
+that stream is expressed in it: rungs, blocks and the projection back. Norms come before the
 weights that read their output, so they are folded into these weights (as in SliceGPT, Ashkboos et
 al. 2024, arXiv 2401.15024, section 3).
 
@@ -143,7 +143,7 @@ def shrink_backbone(
     reduction: int,
     importance: Mapping[str, Tensor] | None = None,
 ) -> PrunedBackbone:
-    """Express a T5's blocks in narrow bases, with 1/reduction of the head and inner widths.
+    """Express the backbone's blocks in narrow bases, with 1/reduction of the head and inner widths.
 
     Args:
         state: State dict of the backbone.
@@ -181,10 +181,10 @@ def initialise_coherently(
     """
     state = model.backbone.model.state_dict()
     config = model.backbone.config
-    reduction = model.backbone.width // model.side.sizes.width
+    reduction = model.backbone.width // model.side.encoder.sizes.width
     pruned = shrink_backbone(state, bases, config, reduction, importance)
     written = initialise_side_network(model, pruned)
-    for stack, side in (("encoder", model.side.encoder), ("decoder", model.side.decoder)):
+    for stack, side in (("encoder", model.side.encoder), ("decoder", model.side_decoder)):
         projections: dict[str, torch.nn.Linear | LinearRungs] = {"first_rung": side.first_rung}
         if isinstance(side.rungs, LinearRungs):
             projections["rungs"] = side.rungs
@@ -193,8 +193,10 @@ def initialise_coherently(
             module.bias.zero_()
             written += [f"side.{stack}.{name}.{kind}" for kind in ("weight", "bias")]
     final_D = state["decoder.final_layer_norm.weight"]
-    model.side.upsample.weight.copy_((bases["decoder"].projection_RD.to(final_D) * final_D).T)
-    model.side.upsample.bias.zero_()
+    upsample = model.side.upsample
+    assert upsample is not None
+    upsample.weight.copy_((bases["decoder"].projection_RD.to(final_D) * final_D).T)
+    upsample.bias.zero_()
     return [*written, "side.upsample.weight", "side.upsample.bias"]
 
 
@@ -206,7 +208,7 @@ class _Layer:
     dense: str
 
     def inner(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Return the inner projections: one in T5 v1.0, two in v1.1."""
+        """Return the inner projections: one, or two if the layer is gated."""
         names = [f"{self.dense}.{part}.weight" for part in ("wi", "wi_0", "wi_1")]
         return [name for name in names if name in state]
 

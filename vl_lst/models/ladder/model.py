@@ -1,7 +1,8 @@
 """Ladder Side-Tuning model: frozen backbone, visual embedding, ladder side network and heads.
 
-B examples, U unique prompts, P unique (prompt, answer) pairs, T text tokens, S text and image
-tokens, L answer tokens, D backbone width, R side width, V vocabulary, A answers.
+B examples, U unique prompts, P unique (prompt, answer) pairs, T tokens that the backbone's encoder
+reads, S tokens that the side encoder reads, L answer tokens, D backbone width, R side width, V
+vocabulary, A answers.
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vl_lst.backbones.backbone import BackboneCache, EncoderTaps, FrozenBackbone
+from vl_lst.backbones.backbone import EncoderTaps, FrozenBackbone
+from vl_lst.errors import ModelError
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
 from vl_lst.models.ladder.rungs import RungBuilder
-from vl_lst.models.ladder.side_network import LadderSideNetwork, SideCache
+from vl_lst.models.ladder.side_network import LadderSideNetwork, SideCache, SideDecoder
 from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel
 
 __all__ = ["LadderDecoding", "LadderEncoding", "LadderModel"]
@@ -60,21 +62,20 @@ class LadderDecoding(DecodingState):
         self._side_BSR = encoded.side_BSR
         self._side_mask_BS = encoded.side_mask_BS
         self._memory_BTD, self._memory_mask_BT = encoded.backbone_memory()
-        self._backbone_cache = BackboneCache()
-        self._side_cache: SideCache = model.side.decoder.new_cache(encoded.side_BSR, capacity)
+        self._backbone_cache = model.backbone.new_cache()
+        self._decoder = model.side_decoder
+        self._side_cache: SideCache = self._decoder.new_cache(encoded.side_BSR, capacity)
 
     def next_logits(self, tokens_B: Tensor) -> Tensor:
         model = self._model
         taps = model.backbone.decode(
             tokens_B[:, None],
-            model.side.decoder.layers,
+            self._decoder.layers,
             encoder_states_PTD=self._memory_BTD,
             encoder_mask_PT=self._memory_mask_BT,
             cache=self._backbone_cache,
         )
-        states_B1R = model.side.decoder(
-            taps, None, self._side_BSR, self._side_mask_BS, self._side_cache
-        )
+        states_B1R = self._decoder(taps, None, self._side_BSR, self._side_mask_BS, self._side_cache)
         return model.logits(states_B1R)[:, 0]
 
     def select(self, rows: Tensor) -> None:
@@ -91,11 +92,14 @@ class LadderDecoding(DecodingState):
 
 
 class LadderModel(VisionLanguageModel[LadderEncoding]):
-    """Ladder Side-Tuning of a frozen encoder-decoder for vision and language.
+    """Ladder Side-Tuning of a frozen backbone for vision and language.
+
+    Without a visual embedding, the backbone reads the images. With one, it reads the text only, and
+    image tokens enter the side network.
 
     Args:
-        backbone: Frozen backbone; it reads text only.
-        visual: Settings of the visual embedding.
+        backbone: Frozen backbone.
+        visual: See `VisionLanguageModel`.
         ladder: Settings of the side network.
         head: See `VisionLanguageModel.add_heads`.
         build_rungs: Function that builds the rungs and gates of each stack. Default: those that
@@ -109,18 +113,25 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
         self,
         backbone: FrozenBackbone,
         *,
-        visual: VisualConfig,
+        visual: VisualConfig | None,
         ladder: LadderConfig,
         head: HeadConfig | Mapping[str, HeadConfig],
         build_rungs: RungBuilder | None = None,
     ) -> None:
         super().__init__(backbone, visual=visual)
         self.side = LadderSideNetwork(backbone, ladder, build_rungs)
-        self.add_heads(head, width=self.side.sizes.width)
+        self.add_heads(head, width=self.side.output_width)
+
+    @property
+    def side_decoder(self) -> SideDecoder:
+        """Side decoder, which a model with a generation head has."""
+        assert self.side.decoder is not None
+        return self.side.decoder
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by name: all outside the backbone that the heads use."""
-        unused = () if self.generates else tuple(self.side.upsample.parameters())
+        upsample = None if self.generates else self.side.upsample
+        unused = () if upsample is None else tuple(upsample.parameters())
         return {
             name: parameter
             for name, parameter in self.named_parameters()
@@ -133,8 +144,19 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
 
     def encode(self, batch: Batch) -> LadderEncoding:
         """Run both encoders."""
-        taps = self.backbone.encode(batch.prompt_ids_UT, self.side.encoder.layers)
-        image_tokens_BVD = self.visual(batch.features_BINF)
+        layers = self.side.encoder.layers
+        if self.visual is None:
+            if batch.prompt_rows_U is None:
+                raise ModelError(
+                    "the backbone reads images, and the batch does not tell which image belongs to "
+                    "which prompt: expected prompt_rows_U"
+                )
+            images_UIMD = batch.features_BINF.index_select(0, batch.prompt_rows_U)
+            taps = self.backbone.encode(batch.prompt_ids_UT, layers, images_UIMD)
+            image_tokens_BVD = None
+        else:
+            taps = self.backbone.encode(batch.prompt_ids_UT, layers)
+            image_tokens_BVD = self.visual(batch.features_BINF)
         side_BSR, mask_BS = self.side.encoder(taps, batch.prompt_index_B, image_tokens_BVD)
         return LadderEncoding(side_BSR, mask_BS, taps, batch.prompt_index_B)
 
@@ -150,22 +172,29 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
         memory_PTD, memory_mask_PT = encoded.backbone_memory(pair_rows_P)
         taps = self.backbone.decode(
             ids_PL,
-            self.side.decoder.layers,
+            self.side_decoder.layers,
             encoder_states_PTD=memory_PTD,
             encoder_mask_PT=memory_mask_PT,
         )
-        states_BLR: Tensor = self.side.decoder(
+        states_BLR: Tensor = self.side_decoder(
             taps, pair_index_B, encoded.side_BSR, encoded.side_mask_BS
         )
         return states_BLR
 
     def vocabulary_states(self, states_BLR: Tensor) -> Tensor:
         """Return side states at the backbone's width [B, L, D], scaled for its output layer."""
+        assert self.side.upsample is not None
         widened: Tensor = self.side.upsample(states_BLR)
         return widened * self.backbone.vocabulary_scale
 
     def start_states(self, encoded: LadderEncoding) -> Tensor:
-        """Return the side decoder states [B, R] at the start token."""
+        """Return the side network's states [B, R] that the classifier reads.
+
+        These are the side decoder's at the start token, or without a decoder the side encoder's at
+        the first token.
+        """
+        if self.side.decoder is None:
+            return encoded.side_BSR[:, 0]
         prompts = encoded.taps.final_UTD.shape[0]
         device = encoded.prompt_index_B.device
         start = self.backbone.start_token_id

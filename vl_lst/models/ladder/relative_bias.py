@@ -1,4 +1,4 @@
-"""T5's relative position bias (Raffel et al. 2020, section 2.1)."""
+"""Relative position bias (Raffel et al. 2020, arXiv 1910.10683, section 2.1)."""
 
 import math
 
@@ -31,7 +31,7 @@ def relative_position_bucket(
         after = torch.zeros_like(offset)
         distance = (-offset).clamp(min=0)
     exact = buckets // 2
-    # Same order of float32 operations as T5, so that rounding at bucket borders is the same.
+    # Same order of float32 operations as in transformers, so that rounding at bucket borders is the same.
     widening = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact)
     far = (exact + (widening * (buckets - exact)).long()).clamp(max=buckets - 1)
     return after + torch.where(distance < exact, distance, far)

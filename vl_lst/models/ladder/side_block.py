@@ -1,4 +1,7 @@
-"""One T5 block of the side network, with fused projections and fused attention.
+"""One block of the side network, with fused projections and fused attention.
+
+Its arithmetic is that of Raffel et al. 2020 (arXiv 1910.10683), whatever the backbone: a norm
+before each sublayer, no biases, attention without a scale, relative positions.
 
 B examples, Q queries, S keys, H heads, C head width, E = H*C, R side width.
 """
@@ -23,7 +26,8 @@ class SideSizes:
         heads: H.
         head_width: C.
         inner_width: Hidden width of the feed-forward layer.
-        is_gated: Whether that layer is T5 v1.1's gated GELU instead of v1.0's ReLU.
+        is_gated: Whether that layer is a gated GELU (Shazeer 2020, arXiv 2002.05202) instead of a
+            ReLU.
         epsilon: Epsilon of the norms.
         dropout: Dropout probability.
     """
@@ -67,7 +71,7 @@ def _initial(rows: int, columns: int, std: float) -> nn.Parameter:
 
 
 class _Attention(nn.Module):
-    """Common part of T5's attentions, which have no scale and no biases."""
+    """Common part of both attentions, which have no scale and no biases."""
 
     o: nn.Parameter
 
@@ -97,7 +101,7 @@ class _Attention(nn.Module):
 
 
 class SelfAttention(_Attention):
-    """T5 self-attention with an additive position bias.
+    """Self-attention with an additive position bias.
 
     Args:
         sizes: Sizes.
@@ -106,7 +110,7 @@ class SelfAttention(_Attention):
     def __init__(self, sizes: SideSizes) -> None:
         super().__init__(sizes)
         inner = sizes.heads * sizes.head_width
-        # T5's initial scales; the queries' includes the 1/sqrt(C) that the scores lack.
+        # The initial scale of the queries includes the 1/sqrt(C) that the scores lack.
         keys_and_values = _initial(2 * inner, sizes.width, sizes.width**-0.5)
         queries = _initial(inner, sizes.width, (sizes.width * sizes.head_width) ** -0.5)
         self.qkv = nn.Parameter(torch.cat((queries.detach(), keys_and_values.detach())))
@@ -137,17 +141,18 @@ class SelfAttention(_Attention):
 
 
 class CrossAttention(_Attention):
-    """T5 attention from the decoder to the encoder, without a position bias.
+    """Attention from the decoder to the encoder, without a position bias.
 
     Args:
         sizes: Sizes.
+        memory_width: Width of the encoder's states.
     """
 
-    def __init__(self, sizes: SideSizes) -> None:
+    def __init__(self, sizes: SideSizes, memory_width: int) -> None:
         super().__init__(sizes)
         inner = sizes.heads * sizes.head_width
         self.q = _initial(inner, sizes.width, (sizes.width * sizes.head_width) ** -0.5)
-        self.kv = _initial(2 * inner, sizes.width, sizes.width**-0.5)
+        self.kv = _initial(2 * inner, memory_width, memory_width**-0.5)
         self.o = _initial(sizes.width, inner, inner**-0.5)
 
     def project(self, memory_BSR: Tensor) -> KeyValues:
@@ -170,7 +175,7 @@ class CrossAttention(_Attention):
 
 
 class FeedForward(nn.Module):
-    """T5's feed-forward layer: ReLU (v1.0) or gated GELU (v1.1), no biases.
+    """Feed-forward layer with a ReLU or a gated GELU, without biases.
 
     Args:
         sizes: Sizes.
@@ -196,21 +201,22 @@ class FeedForward(nn.Module):
 
 
 class SideBlock(nn.Module):
-    """Pre-norm T5 block at the side network's width.
+    """Pre-norm block of the side network.
 
     Args:
         sizes: Sizes.
-        is_decoder: Whether the block also attends to the side encoder.
+        memory_width: Width of the side encoder's states, to which a decoder's block attends;
+            `None` in an encoder.
     """
 
-    def __init__(self, sizes: SideSizes, *, is_decoder: bool) -> None:
+    def __init__(self, sizes: SideSizes, *, memory_width: int | None) -> None:
         super().__init__()
         self.self_attention_norm = RootMeanSquareNorm(sizes.width, eps=sizes.epsilon)
         self.self_attention = SelfAttention(sizes)
         self.cross_attention_norm = (
-            RootMeanSquareNorm(sizes.width, eps=sizes.epsilon) if is_decoder else None
+            None if memory_width is None else RootMeanSquareNorm(sizes.width, eps=sizes.epsilon)
         )
-        self.cross_attention = CrossAttention(sizes) if is_decoder else None
+        self.cross_attention = None if memory_width is None else CrossAttention(sizes, memory_width)
         self.feed_forward_norm = RootMeanSquareNorm(sizes.width, eps=sizes.epsilon)
         self.feed_forward = FeedForward(sizes)
         self.dropout = nn.Dropout(sizes.dropout)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vl_lst.backbones.backbone import DecoderTaps, EncoderTaps, FrozenBackbone
+from vl_lst.backbones.family import BlockSizes
 from vl_lst.errors import ModelError
 from vl_lst.models.config import LadderConfig
 from vl_lst.models.ladder.relative_bias import RelativePositionBias
@@ -29,21 +30,26 @@ __all__ = ["LadderSideNetwork", "SideCache", "SideDecoder", "SideEncoder"]
 MASKED = -1e4
 
 
-def _side_sizes(backbone: FrozenBackbone, config: LadderConfig) -> SideSizes:
-    sizes = {name: int(getattr(backbone.config, name)) for name in ("d_model", "d_kv", "d_ff")}
+def _side_sizes(backbone: BlockSizes, config: LadderConfig, stack: str) -> SideSizes:
+    sizes = {
+        "width": backbone.width,
+        "head width": backbone.head_width,
+        "inner width": backbone.inner_width,
+    }
     for name, size in sizes.items():
         if size % config.reduction:
             raise ModelError(
-                f"the reduction {config.reduction} does not divide the backbone's {name} of "
-                f"{size}; choose a divisor of {', '.join(f'{n}={s}' for n, s in sizes.items())}"
+                f"the reduction {config.reduction} does not divide the {name} of the backbone's "
+                f"{stack}, which is {size}; choose a divisor of "
+                f"{', '.join(f'{n} {s}' for n, s in sizes.items())}"
             )
     return SideSizes(
-        width=sizes["d_model"] // config.reduction,
-        heads=int(backbone.config.num_heads),
-        head_width=sizes["d_kv"] // config.reduction,
-        inner_width=sizes["d_ff"] // config.reduction,
-        is_gated=bool(backbone.config.is_gated_act),
-        epsilon=float(backbone.config.layer_norm_epsilon),
+        width=backbone.width // config.reduction,
+        heads=backbone.heads,
+        head_width=backbone.head_width // config.reduction,
+        inner_width=backbone.inner_width // config.reduction,
+        is_gated=backbone.is_gated,
+        epsilon=backbone.epsilon,
         dropout=config.dropout,
     )
 
@@ -67,9 +73,9 @@ class _SideStack(nn.Module):
 
     Args:
         backbone: Backbone that is tapped; only its sizes are used.
-        sizes: Sizes of the side network.
         config: Settings.
         build: Function that builds the rungs and gates.
+        memory_width: Width of the side encoder's states; in a decoder only.
     """
 
     is_decoder: ClassVar[bool]
@@ -77,36 +83,39 @@ class _SideStack(nn.Module):
     def __init__(
         self,
         backbone: FrozenBackbone,
-        sizes: SideSizes,
         config: LadderConfig,
         build: RungBuilder,
+        memory_width: int | None = None,
     ) -> None:
         super().__init__()
-        if self.is_decoder:
-            depth = backbone.decoder_depth
-            self.layers = _selected_layers(config.decoder_layers, depth, "decoder")
-        else:
-            depth = backbone.encoder_depth
-            self.layers = _selected_layers(config.encoder_layers, depth, "encoder")
+        tapped = backbone.decoder_sizes if self.is_decoder else backbone.encoder_sizes
+        chosen = config.decoder_layers if self.is_decoder else config.encoder_layers
+        stack = "decoder" if self.is_decoder else "encoder"
+        self.sizes = sizes = _side_sizes(tapped, config, stack)
+        self.layers = _selected_layers(chosen, tapped.depth, stack)
         self.recompute = config.recompute
         self.mixes_after_block = config.rung_place == "after_block"
         self.normalises = config.rungs == "normalised"
         self.projects_image = config.image_rungs == "projection"
         self.epsilon = sizes.epsilon
-        self.first_rung = nn.Linear(backbone.width, sizes.width)
+        self.first_rung = nn.Linear(tapped.width, sizes.width)
         self.rungs, self.gates = build(
             StackSizes(
-                layers=self.layers, depth=depth, width=backbone.width, side_width=sizes.width
+                layers=self.layers,
+                depth=tapped.depth,
+                width=tapped.width,
+                side_width=sizes.width,
             )
         )
+        buckets, max_distance = backbone.relative_positions
         self.position_bias = RelativePositionBias(
             sizes.heads,
-            buckets=int(backbone.config.relative_attention_num_buckets),
-            max_distance=int(backbone.config.relative_attention_max_distance),
+            buckets=buckets,
+            max_distance=max_distance,
             bidirectional=not self.is_decoder,
         )
         self.blocks = nn.ModuleList(
-            SideBlock(sizes, is_decoder=self.is_decoder) for _ in self.layers
+            SideBlock(sizes, memory_width=memory_width) for _ in self.layers
         )
         self.final_norm = RootMeanSquareNorm(sizes.width, eps=sizes.epsilon)
         self.dropout = nn.Dropout(sizes.dropout)
@@ -161,35 +170,42 @@ class _SideStack(nn.Module):
 
 
 class SideEncoder(_SideStack):
-    """Encoder for text and image tokens; the backbone sees the text only."""
+    """Encoder for what the backbone reads, and for the image tokens of a visual embedding."""
 
     is_decoder = False
 
     def forward(
-        self, taps: EncoderTaps, prompt_index_B: Tensor, image_tokens_BVD: Tensor
+        self, taps: EncoderTaps, prompt_index_B: Tensor, image_tokens_BVD: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Return the states [B, S, R] after the final norm, text first, and their mask [B, S].
+        """Return the states [B, S, R] after the final norm and their mask [B, S].
+
+        The backbone's T tokens come first.
 
         Args:
             taps: Backbone states of the unique prompts.
             prompt_index_B: Index of each example's prompt.
-            image_tokens_BVD: Output of the visual embedding.
+            image_tokens_BVD: Output of the visual embedding; `None` if the backbone reads the
+                images, whose tokens are then among those of `taps`.
         """
-        embedding_UTD = self.scale(taps.embedding_UTD).to(image_tokens_BVD.dtype)
+        dtype = (self.first_rung.weight if image_tokens_BVD is None else image_tokens_BVD).dtype
+        embedding_UTD = self.scale(taps.embedding_UTD).to(dtype)
         text_UTR = self.first_rung(self.dropout(embedding_UTD))
-        image_tokens_BVD = self.dropout(image_tokens_BVD)
-        image_BVR = self.first_rung(image_tokens_BVD)
-        states_BSR = torch.cat((text_UTR.index_select(0, prompt_index_B), image_BVR), 1)
+        states_BSR = text_UTR.index_select(0, prompt_index_B)
+        text, image = states_BSR.shape[1], 0
+        image_rungs_KBVX = None
+        if image_tokens_BVD is not None:
+            image_tokens_BVD = self.dropout(image_tokens_BVD)
+            image_BVR = self.first_rung(image_tokens_BVD)
+            image = image_BVR.shape[1]
+            states_BSR = torch.cat((states_BSR, image_BVR), 1)
+            if self.projects_image:
+                image_rungs_KBVX = self.rungs.project_image(
+                    self.scale(image_tokens_BVD), len(self.layers)
+                )
         rungs_KUTX = self.rungs(self.scale(taps.blocks_KUTD))
-        image_rungs_KBVX = (
-            self.rungs.project_image(self.scale(image_tokens_BVD), len(self.layers))
-            if self.projects_image
-            else None
-        )
 
-        text, image = text_UTR.shape[1], image_BVR.shape[1]
         mask_BS = F.pad(taps.mask_UT.index_select(0, prompt_index_B), (0, image), value=True)
-        # Only pairs of text tokens have a relative position; the rest of the bias is zero.
+        # Tokens of a visual embedding have no relative positions: their bias is zero.
         bias_1HSS = F.pad(self.position_bias(text, text), (0, image, 0, image))
         bias_BHSS = bias_1HSS + (~mask_BS)[:, None, None] * MASKED
         for row in range(len(self.blocks)):
@@ -284,6 +300,8 @@ class SideCache:
 class LadderSideNetwork(nn.Module):
     """Side encoder, side decoder and the projection back to the backbone's width.
 
+    Beside a backbone without a decoder, there is a side encoder only.
+
     Args:
         backbone: Backbone that is tapped; only its sizes are used.
         config: Settings.
@@ -299,7 +317,14 @@ class LadderSideNetwork(nn.Module):
     ) -> None:
         super().__init__()
         build = build or partial(build_rungs, settings=config)
-        self.sizes = _side_sizes(backbone, config)
-        self.encoder = SideEncoder(backbone, self.sizes, config, build)
-        self.decoder = SideDecoder(backbone, self.sizes, config, build)
-        self.upsample = nn.Linear(self.sizes.width, backbone.width)
+        self.encoder = SideEncoder(backbone, config, build)
+        self.decoder: SideDecoder | None = None
+        self.upsample: nn.Linear | None = None
+        if backbone.has_decoder:
+            self.decoder = SideDecoder(backbone, config, build, self.encoder.sizes.width)
+            self.upsample = nn.Linear(self.decoder.sizes.width, backbone.output_width)
+
+    @property
+    def output_width(self) -> int:
+        """Width of the states that heads read."""
+        return (self.decoder or self.encoder).sizes.width

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig
+from transformers import GPT2Config
 
-from vl_lst.backbones.t5_sizes import t5_names
+from vl_lst.backbones.published import PUBLISHED
+from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.errors import ModelError
-from vl_lst.profiling.t5_models import backbone_config, random_backbone
 
 # From the checkpoints' own index files and model cards.
-PUBLISHED = {
+PARAMETERS = {
     "t5-small": 60_506_624,
     "t5-base": 222_903_552,
     "t5-large": 737_668_096,
@@ -28,24 +28,24 @@ PUBLISHED = {
 
 
 def test_every_size_has_the_published_number_of_parameters() -> None:
-    assert set(t5_names()) == set(PUBLISHED)
-    for name, count in PUBLISHED.items():
+    assert set(PUBLISHED) == set(PARAMETERS)
+    for name, count in PARAMETERS.items():
         with torch.device("meta"):
-            model = random_backbone(backbone_config(name))
+            model = random_backbone(*backbone_config(name))
         assert sum(parameter.numel() for parameter in model.parameters()) == count, name
 
 
 def test_the_vocabulary_size_can_be_set() -> None:
-    assert backbone_config("t5-base", vocabulary=32_200).vocab_size == 32_200
-    assert backbone_config("t5-base").vocab_size == 32_128
-    assert backbone_config("demo").vocab_size == 666
+    assert backbone_config("t5-base", vocabulary=32_200)[0].vocab_size == 32_200
+    assert backbone_config("t5-base")[0].vocab_size == 32_128
+    assert backbone_config("demo")[0].vocab_size == 666
 
 
-def test_models_other_than_t5_are_refused(tmp_path: Path) -> None:
+def test_unknown_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no configuration of a backbone .*t5-small, t5-base"):
         backbone_config(str(tmp_path / "absent"))
     with pytest.raises(ModelError, match="no backbone 't5-bsae'; did you mean t5-base"):
         backbone_config("t5-bsae")
-    BertConfig().save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="is a bert: expected a T5"):
+    GPT2Config().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="gpt2, a decoder without an encoder; expected an enc"):
         backbone_config(str(tmp_path))

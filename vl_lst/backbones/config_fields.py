@@ -1,0 +1,94 @@
+"""Fields of a checkpoint's `config.json`, validated before transformers sees them.
+
+A configuration is untrusted: only the fields that a family declares are used, and their ranges
+bound the memory that a model can ask for.
+"""
+
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from transformers.activations import ACT2FN
+
+__all__ = [
+    "ConfigFields",
+    "Depth",
+    "Heads",
+    "InnerWidth",
+    "Probability",
+    "TokenId",
+    "VocabularySize",
+    "Width",
+    "describe_problem",
+]
+
+Width = Annotated[int, Field(ge=1, le=2**17)]
+InnerWidth = Annotated[int, Field(ge=1, le=2**20)]
+Heads = Annotated[int, Field(ge=1, le=2**10)]
+Depth = Annotated[int, Field(ge=1, le=512)]
+VocabularySize = Annotated[int, Field(ge=3, le=2**22)]
+TokenId = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ConfigFields(BaseModel):
+    """Fields that a family reads, with the names and defaults of its configuration class.
+
+    Other fields are ignored. Types are strict.
+    """
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+    TOKEN_IDS: ClassVar[tuple[str, ...]] = (
+        "pad_token_id",
+        "eos_token_id",
+        "decoder_start_token_id",
+    )
+    """Fields that must be below `vocab_size`."""
+
+    ACTIVATION: ClassVar[str | None] = None
+    """Field with the name of an activation."""
+
+    model_type: str
+
+    @model_validator(mode="after")
+    def _require_known_tokens(self) -> Self:
+        size = getattr(self, "vocab_size", None)
+        for name in self.TOKEN_IDS:
+            chosen = getattr(self, name, None)
+            if chosen is not None and size is not None and chosen >= size:
+                raise ValueError(f"{name} is {chosen}, beyond the vocab_size {size}")
+        return self
+
+    @model_validator(mode="after")
+    def _require_known_activation(self) -> Self:
+        if self.ACTIVATION is None:
+            return self
+        value = str(getattr(self, self.ACTIVATION))
+        if value.removeprefix("gated-") not in ACT2FN:
+            raise ValueError(
+                f"{self.ACTIVATION} is {value!r:.80}, which is not an activation of transformers, "
+                "such as relu or gelu"
+            )
+        return self
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields by name, without those that are `None`."""
+        return self.model_dump(exclude_none=True)
+
+
+def describe_problem(error: ValidationError, model_type: str) -> str:
+    """Return the first problem of a configuration as part of a sentence.
+
+    Args:
+        error: Error of a `ConfigFields`.
+        model_type: Type of the model, for missing fields.
+    """
+    first = error.errors(include_url=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    field = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"{field} is missing: expected the configuration of a model of type {model_type}"
+    if not field:
+        return message
+    expected = message.replace("Input should be", "expected", 1)
+    return f"{field}: found {first['input']!r:.60}, {expected}"

@@ -1,0 +1,324 @@
+"""What this package knows of a family of Hugging Face models, by meaning.
+
+A family is one file in `vl_lst/backbones/families`; `docs/adding_a_backbone.md` adds one step by
+step. Nothing outside `vl_lst/backbones` names a family or a module of its models.
+
+B examples, T text tokens, I images per example, N tokens per image, S = I * N + T, D width of the
+encoder, W width of the decoder, V vocabulary.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    DynamicCache,
+    EncoderDecoderCache,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from vl_lst.backbones.config_fields import ConfigFields
+
+__all__ = [
+    "AttentionLayers",
+    "BlockSizes",
+    "Family",
+    "FeedForwardLayers",
+    "OutputLayer",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSizes:
+    """Sizes of one stack of blocks, an encoder or a decoder.
+
+    Args:
+        depth: Number of blocks.
+        width: Width of the residual stream.
+        heads: Number of attention heads that queries are split into.
+        head_width: Width of a head.
+        inner_width: Hidden width of the feed-forward layer.
+        is_gated: Whether that layer multiplies two projections of its input, one activated.
+        epsilon: Epsilon of the norms.
+    """
+
+    depth: int
+    width: int
+    heads: int
+    head_width: int
+    inner_width: int
+    is_gated: bool
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionLayers:
+    """Names of the modules of one attention, self-attention or cross-attention.
+
+    Args:
+        sublayer: Module whose output, or the first of its outputs, the block adds to its residual
+            stream.
+        query: Linear layer of the queries.
+        key: Linear layer of the keys.
+        value: Linear layer of the values.
+        output: Linear layer after the heads.
+    """
+
+    sublayer: str
+    query: str
+    key: str
+    value: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedForwardLayers:
+    """Names of the modules of one feed-forward layer.
+
+    Args:
+        sublayer: See `AttentionLayers`.
+        inner: Linear layers that read the residual stream: one, or two if the layer is gated.
+        output: Linear layer after the activation.
+    """
+
+    sublayer: str
+    inner: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputLayer:
+    """Output layer: `logits = softcap * tanh((scale * states @ weight.T + bias) / softcap)`.
+
+    Args:
+        weight_VW: Weight.
+        bias_V: Bias, or `None`.
+        scale: Factor for the decoder's states.
+        softcap: Bound of the logits; `None` leaves them as they are.
+    """
+
+    weight_VW: Tensor
+    bias_V: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+
+class Family(ABC):
+    """Interface of a family; its methods take a model, or a configuration, of that family.
+
+    A model is a stock Hugging Face model, which is only used through its public interface and
+    through forward hooks on its modules.
+    """
+
+    model_types: ClassVar[tuple[str, ...]]
+    """Values of `model_type` in `config.json`."""
+
+    fields: ClassVar[type[ConfigFields]]
+    """Fields of `config.json` that are read, with their ranges."""
+
+    has_decoder: ClassVar[bool] = True
+    """Whether the models can generate text."""
+
+    reads_images: ClassVar[bool] = False
+    """Whether the encoder reads image tokens that the model's own image encoder computes."""
+
+    matches_side_blocks: ClassVar[bool] = False
+    """Whether the blocks are built like the side network's: norm without a bias first, attention
+    without biases, scale or rotation, relative positions."""
+
+    # Reading a checkpoint
+
+    def build_config(self, values: Mapping[str, Any]) -> PretrainedConfig:
+        """Return the configuration of a model.
+
+        Args:
+            values: Validated `fields`, by name, with `model_type`.
+        """
+        values = dict(values)
+        config: PretrainedConfig = CONFIG_MAPPING[values.pop("model_type")](**values)
+        return config
+
+    def model_class(self, config: PretrainedConfig) -> type[PreTrainedModel]:
+        """Return the class that models with this configuration are loaded with."""
+        kind: type[PreTrainedModel] = AutoModelForSeq2SeqLM._model_mapping[type(config)]  # type: ignore[attr-defined]
+        return kind
+
+    def tensor_name(self, name: str) -> str | None:
+        """Return the name in the model's state dict of a tensor in a checkpoint.
+
+        Args:
+            name: Name in the checkpoint, of this class or of another class of the family.
+
+        Returns:
+            The name; `None` if the model does not need the tensor.
+        """
+        return name
+
+    def build_random(self, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+        """Return a model with random weights, on torch's default device."""
+        model: PreTrainedModel = self.model_class(config)._from_config(config, dtype=dtype)
+        return model
+
+    # Sizes and tokens
+
+    @abstractmethod
+    def encoder_sizes(self, config: Any) -> BlockSizes:
+        """Return the sizes of the encoder."""
+
+    def decoder_sizes(self, config: Any) -> BlockSizes:
+        """Return the sizes of the decoder; by default, those of the encoder.
+
+        Called only if `has_decoder`.
+        """
+        return self.encoder_sizes(config)
+
+    def max_positions(self, config: Any) -> int | None:
+        """Return the maximum number of tokens of the encoder or decoder; `None` if unlimited."""
+        return None
+
+    def relative_positions(self, config: Any) -> tuple[int, int]:
+        """Return the buckets and the maximum distance of the side network's relative positions.
+
+        By default, those of Raffel et al. 2020 (arXiv 1910.10683, section 2.1).
+        """
+        return 32, 128
+
+    def vocabulary_size(self, config: Any) -> int:
+        """Return V."""
+        return int(config.vocab_size)
+
+    def set_vocabulary_size(self, config: Any, size: int) -> None:
+        """Change the vocabulary of a configuration."""
+        config.vocab_size = size
+
+    def pad_token_id(self, config: Any) -> int:
+        """Return the id of the padding token."""
+        return int(config.pad_token_id)
+
+    def eos_token_id(self, config: Any) -> int:
+        """Return the id of the token that ends an answer."""
+        return int(config.eos_token_id)
+
+    def start_token_id(self, model: Any) -> int:
+        """Return the id of the token that the decoder reads first."""
+        for source in (model.generation_config, model.config):
+            chosen = getattr(source, "decoder_start_token_id", None)
+            if chosen is not None:
+                return int(chosen)
+        return self.pad_token_id(model.config)
+
+    # Running the model
+
+    def encoder(self, model: Any) -> Any:
+        """Return the module called with `inputs_embeds` and `attention_mask`."""
+        return model.get_encoder()
+
+    def decoder(self, model: Any) -> Any:
+        """Return the module called with `inputs_embeds`, `encoder_hidden_states` and a cache."""
+        return model.get_decoder()
+
+    @abstractmethod
+    def encoder_blocks(self, model: Any) -> Sequence[nn.Module]:
+        """Return the blocks of the encoder; the first input of each is its residual stream."""
+
+    def decoder_blocks(self, model: Any) -> Sequence[nn.Module]:
+        """Return the blocks of the decoder."""
+        raise NotImplementedError
+
+    def embed(self, model: Any, ids_BT: Tensor) -> Tensor:
+        """Return token embeddings [B, T, D] as the encoder takes them for `inputs_embeds`."""
+        embedded_BTD: Tensor = model.get_input_embeddings()(ids_BT)
+        return embedded_BTD
+
+    def embed_answer(self, model: Any, ids_BL: Tensor) -> Tensor:
+        """Return token embeddings [B, L, W] as the decoder takes them for `inputs_embeds`."""
+        return self.embed(model, ids_BL)
+
+    def join_images(self, model: Any, images_BIND: Tensor, ids_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what an encoder that reads images reads, and its mask.
+
+        Called only if `reads_images`. By default, the images' tokens come first, then the text.
+
+        Args:
+            model: Model.
+            images_BIND: Image tokens from the model's own image encoder.
+            ids_BT: Token ids of the text, padded.
+
+        Returns:
+            Embeddings [B, S, D] and a mask [B, S], False for padding.
+        """
+        text_BTD = self.embed(model, ids_BT)
+        images_BVD = images_BIND.flatten(1, 2).to(text_BTD.dtype)
+        mask_BT = ids_BT != self.pad_token_id(model.config)
+        mask_BS = nn.functional.pad(mask_BT, (images_BVD.shape[1], 0), value=True)
+        return torch.cat((images_BVD, text_BTD), 1), mask_BS
+
+    def limit_positions(self, model: Any, text: int) -> AbstractContextManager[None]:
+        """Return a context in which only the encoder's first `text` tokens have positions.
+
+        Image tokens of a visual embedding follow the text and have no order of their own. Families
+        that cannot leave out positions give these tokens the positions after the text.
+        """
+        return nullcontext()
+
+    def new_cache(self, model: Any) -> EncoderDecoderCache:
+        """Return an empty cache of the decoder's keys and values."""
+        return EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+    # Output layer
+
+    def output_layer(self, model: Any) -> OutputLayer:
+        """Return the output layer, if `has_decoder`."""
+        layer = model.get_output_embeddings()
+        return OutputLayer(weight_VW=layer.weight, bias_V=layer.bias)
+
+    # Layers that methods adapt
+
+    @abstractmethod
+    def attentions(self, model: Any) -> Iterator[AttentionLayers]:
+        """Yield all attentions, block by block."""
+
+    @abstractmethod
+    def feed_forwards(self, model: Any) -> Iterator[FeedForwardLayers]:
+        """Yield all feed-forward layers, block by block."""
+
+    def norms(self, model: Any) -> Iterator[nn.Module]:
+        """Yield all norms: by default, the modules with a weight of one dimension."""
+        for module in model.modules():
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, nn.Parameter) and weight.ndim == 1:
+                yield module
+
+    def linear_layers(self, model: Any) -> Iterator[nn.Linear]:
+        """Yield all linear layers but the output layer."""
+        output_layer = model.get_output_embeddings()
+        for module in model.modules():
+            if isinstance(module, nn.Linear) and module is not output_layer:
+                yield module
+
+    def position_tables(self, model: Any) -> Iterator[nn.Module]:
+        """Yield the tables of relative position biases, which weight decay leaves out."""
+        yield from ()
+
+    def set_dropout(self, model: Any, probability: float) -> None:
+        """Set the probability of every dropout; it applies in training mode.
+
+        By default, that of all dropout modules, and all numbers named `...dropout` that modules
+        pass to functions. Whole layers are never dropped.
+        """
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
+                continue
+            for name, value in list(vars(module).items()):
+                if name == "layerdrop":
+                    setattr(module, name, 0.0)
+                elif name.endswith("dropout") and type(value) in (float, int):
+                    setattr(module, name, probability)

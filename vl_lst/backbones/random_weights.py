@@ -1,0 +1,87 @@
+"""Configurations of backbones by name, and backbones with random weights."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from feature_extraction.encoders.library_guard import guard_library_call
+from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.families import find_family
+from vl_lst.backbones.family import Family
+from vl_lst.backbones.folder import (
+    CONFIG_NAME,
+    GENERATION_NAME,
+    backbone_folder,
+    build_config,
+    model_errors,
+    read_config,
+)
+from vl_lst.backbones.loading import BUNDLED, DEMO
+from vl_lst.backbones.published import PUBLISHED
+from vl_lst.errors import ModelError
+
+__all__ = ["backbone_config", "random_backbone"]
+
+# Similarity above which a name is taken for a misspelt one.
+MIN_SIMILARITY = 0.85
+
+
+def backbone_config(name: str, *, vocabulary: int | None = None) -> tuple[Any, Family]:
+    """Return the configuration of a backbone, without network access for those of `PUBLISHED`.
+
+    Args:
+        name: Hugging Face model ID, a local directory, or `demo` (bundled).
+        vocabulary: Vocabulary size; `None` takes the published one.
+
+    Returns:
+        The configuration of the language model, and its family.
+
+    Raises:
+        ModelError: There is no such model, or it is of no known family.
+    """
+    if (published := PUBLISHED.get(name)) is not None:
+        family = find_family(published["model_type"])
+        config = build_config(family, dict(published), name)
+    else:
+        config, family = _config_from(name)
+    if vocabulary is not None:
+        family.set_vocabulary_size(config, vocabulary)
+    return config, family
+
+
+def random_backbone(
+    config: Any, family: Family, *, dtype: torch.dtype = torch.float32
+) -> FrozenBackbone:
+    """Return a backbone with random weights, on torch's default device.
+
+    Args:
+        config: Configuration from `backbone_config`.
+        family: Its family.
+        dtype: Type of the weights.
+
+    Raises:
+        ModelError: The model cannot be built, or is larger than this machine's memory.
+    """
+
+    def cannot_build(reason: str) -> ModelError:
+        return ModelError(f"cannot build a {config.model_type} of these sizes: {reason}")
+
+    with guard_library_call(cannot_build):
+        return FrozenBackbone(family.build_random(config, dtype), family)
+
+
+def _config_from(name: str) -> tuple[Any, Family]:
+    # Before asking the hub, which takes half a minute to fail without a network.
+    nearest = difflib.get_close_matches(name, PUBLISHED, n=1, cutoff=MIN_SIMILARITY)
+    if nearest and not Path(name).exists():
+        raise ModelError(f"no backbone {name!r}; did you mean {nearest[0]}?")
+    expected = (
+        f"expected `{DEMO}`, a folder with a config.json, a Hugging Face model ID, or one of "
+        f"{', '.join(PUBLISHED)}"
+    )
+    with model_errors(f"no configuration of a backbone {name!r}, {expected}"):
+        folder = BUNDLED.get(name) or backbone_folder(name, (CONFIG_NAME, GENERATION_NAME))
+    with model_errors(f"cannot read the backbone {name!r}"):
+        return read_config(folder)

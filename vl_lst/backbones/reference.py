@@ -1,0 +1,41 @@
+"""The backbone in a checkpoint of the reference implementation (Ladder-Side-Tuning/VL-T5)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from transformers import T5Config, T5ForConditionalGeneration
+
+from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.errors import CheckpointError
+
+__all__ = ["backbone_from_reference"]
+
+
+def backbone_from_reference(
+    state: Mapping[str, Tensor], config: Mapping[str, Any], attention: str
+) -> FrozenBackbone:
+    """Build the backbone from a reference state dict.
+
+    Args:
+        state: Tensors by the reference's names; the aliases of `shared.weight` may be absent.
+        config: Configuration in the notation of transformers, other fields included.
+        attention: Implementation of attention in transformers, such as `sdpa`.
+
+    Raises:
+        CheckpointError: Tensors are missing.
+    """
+    known = T5Config().to_dict()
+    t5_config = T5Config(**{key: value for key, value in config.items() if key in known})
+    t5_config._attn_implementation = attention
+    t5 = T5ForConditionalGeneration(t5_config)
+    wanted = t5.state_dict()
+    aliases = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+    missing = [name for name in wanted if name not in state and name not in aliases]
+    if missing:
+        raise CheckpointError(
+            f"the reference checkpoint lacks {len(missing)} backbone tensors, such as "
+            f"{missing[0]!r}; check that the configuration belongs to the checkpoint"
+        )
+    t5.load_state_dict({name: state.get(name, state["shared.weight"]) for name in wanted})
+    return FrozenBackbone(t5)
