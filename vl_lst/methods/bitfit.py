@@ -1,8 +1,8 @@
 """BitFit (Ben Zaken et al. 2021, arXiv 2106.10199): only biases train.
 
 As in the LST paper's code, this adds biases of zeros to every linear layer, every norm, the output
-layer and the norms of the visual embedding. A layer that has a bias already keeps it frozen: the sum
-of both is the trained bias.
+layer and the norms of the visual embedding. A layer that has a bias already keeps it frozen: the
+sum of both is the trained bias.
 """
 
 from collections.abc import Iterator

@@ -109,12 +109,13 @@ class SideSettings(BaseModel):
     """Settings of a side network, with or without rungs.
 
     Args:
-        reduction: Ratio of the backbone's width to the side network's; must divide the backbone's
-            `d_model`, `d_kv` and `d_ff`.
+        reduction: Ratio of the backbone's width to the side network's; must divide the width of the
+            backbone's residual stream, of its attention heads and of its feed-forward layers.
         encoder_layers: Backbone encoder layers that get a side block, ascending and counted from 0;
             `None` means all.
         decoder_layers: Backbone decoder layers that get a side block, likewise.
-        dropout: Dropout probability within the side network, after each sublayer, the inner activation and the attention weights.
+        dropout: Dropout probability within the side network, for embeddings, attention weights,
+            inner activations and the output of each sublayer.
         recompute: Save only the input of each side block for the backward pass and recompute the
             rest; trades about a fifth of the side network's time for most of its memory.
     """
@@ -134,8 +135,8 @@ class LadderSettings(SideSettings):
     Args:
         rungs: `linear` projects each layer's states with its own weights, as in the paper.
             `normalised` first scales the states and the embeddings to a root mean square of 1, as a
-            pre-norm block does with its input. `pool` averages adjacent channels, which trains nothing
-            and saves no backbone state for the backward pass.
+            pre-norm block does with its input. `pool` averages adjacent channels, which trains
+            nothing and saves no backbone state for the backward pass.
         rung_place: Whether a layer's rung joins the residual stream before that layer's side block,
             as in the paper, or after it. Before it, the rung holds what the block is about to
             compute; after it, a larger version of what the block has just computed.

@@ -60,9 +60,10 @@ def test_states_of_a_quantised_backbone_are_close(precision: str, tolerance: flo
 def test_block_weights_shrink_and_the_embedding_does_not(precision: str, share: float) -> None:
     model = small_t5()
     before, table = all_bytes(model), model.get_input_embeddings().weight.clone()
-    expected = bytes_freed_by_quantisation(model, precision)  # type: ignore[arg-type]
+    backbone = FrozenBackbone(model)
+    expected = bytes_freed_by_quantisation(backbone, precision)  # type: ignore[arg-type]
     count = sum(parameter.numel() for parameter in model.parameters())
-    quantise(model, precision)  # type: ignore[arg-type]
+    quantise(backbone, precision)  # type: ignore[arg-type]
     assert before - all_bytes(model) == expected, "the estimate equals what quantising saves"
     assert sum(parameter.numel() for parameter in model.parameters()) == count
     layer = model.encoder.block[0].layer[0].SelfAttention.q.weight
@@ -80,13 +81,13 @@ def test_the_same_weights_have_the_same_fingerprint(precision: str) -> None:
 
 def test_a_weight_that_does_not_divide_into_blocks_is_refused() -> None:
     with pytest.raises(ModelError, match="multiple of 64 numbers; use int8"):
-        quantise(small_t5(width=18), "nf4")
+        quantise(FrozenBackbone(small_t5(width=18)), "nf4")
 
 
 def test_a_missing_torchao_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(ModelError, match="pip install torchao"):
-        quantise(small_t5(), "int8")
+        quantise(FrozenBackbone(small_t5()), "int8")
 
 
 def attach(method: str, precision: str) -> tuple[nn.Module, dict[str, nn.Parameter]]:
@@ -117,7 +118,7 @@ def test_the_ladder_trains_in_float32_beside_a_quantised_backbone(precision: str
 
     model, trainable = attach("lst", precision)
     plain = copy.deepcopy(model)
-    quantise(model.backbone.model, precision)  # type: ignore[union-attr, arg-type]
+    quantise(model.backbone, precision)  # type: ignore[union-attr, arg-type]
     workload = Workload(batch_size=2, image_tokens=9, channels=8, pooled_grid=2)
     batch = workload.batch(96)
     loss = model.eval()(batch, "examples")

@@ -31,7 +31,7 @@ def relative_position_bucket(
         after = torch.zeros_like(offset)
         distance = (-offset).clamp(min=0)
     exact = buckets // 2
-    # Same order of float32 operations as in transformers, so that rounding at bucket borders is the same.
+    # Same order of float32 operations as in transformers: the same rounding at bucket borders.
     widening = torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact)
     far = (exact + (widening * (buckets - exact)).long()).clamp(max=buckets - 1)
     return after + torch.where(distance < exact, distance, far)
