@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import EncoderDecoderCache, PreTrainedModel
 
 from vl_lst.backbones.families import family_of
-from vl_lst.backbones.family import BlockSizes, Family
+from vl_lst.backbones.family import AttentionLayers, BlockSizes, Family, FeedForwardLayers
 from vl_lst.errors import ModelError
 
 __all__ = ["IGNORED", "Backbone", "BackboneCache", "DecoderTaps", "EncoderTaps", "FrozenBackbone"]
@@ -220,12 +220,13 @@ class Backbone(nn.Module):
 
         These are attentions and feed-forward layers, in the order of the model's modules.
         """
+        adaptable: list[AttentionLayers | FeedForwardLayers] = [
+            *self.family.attentions(self.model),
+            *self.family.feed_forwards(self.model),
+        ]
         widths = {
             layers.sublayer: int(self.model.get_submodule(layers.output).out_features)
-            for layers in (
-                *self.family.attentions(self.model),
-                *self.family.feed_forwards(self.model),
-            )
+            for layers in adaptable
         }
         return [
             (module, widths[name]) for name, module in self.model.named_modules() if name in widths

@@ -147,7 +147,8 @@ class Family(ABC):
 
     def model_class(self, config: PretrainedConfig) -> type[PreTrainedModel]:
         """Return the class that models with this configuration are loaded with."""
-        kind: type[PreTrainedModel] = AutoModelForSeq2SeqLM._model_mapping[type(config)]  # type: ignore[attr-defined]
+        classes: Any = AutoModelForSeq2SeqLM._model_mapping
+        kind: type[PreTrainedModel] = classes[type(config)]
         return kind
 
     def tensor_name(self, name: str) -> str | None:

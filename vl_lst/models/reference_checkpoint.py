@@ -214,8 +214,9 @@ def from_reference(
             )
         target.copy_(source)
     # The reference takes image position j's vector from embedding row vocabulary - 1 - j.
-    positions = model.visual.order_MD.shape[0]
-    model.visual.order_MD.copy_(state["shared.weight"].flip(0)[:positions])
+    assert model.visual is not None
+    order_MD = model.visual.order_MD
+    order_MD.copy_(state["shared.weight"].flip(0)[: len(order_MD)])
     return model
 
 

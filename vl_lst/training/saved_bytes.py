@@ -71,8 +71,8 @@ def model_parts(model: nn.Module) -> dict[str, list[nn.Module]]:
             parts[f"side {stack}"].append(module)
             parts[f"side {stack} rungs"] += [module.first_rung, module.rungs]
         elif isinstance(module, Backbone):
-            for name, (stack, blocks) in module.stacks().items():
-                parts[f"backbone {name}"].append(stack)
+            for name, (whole, blocks) in module.stacks().items():
+                parts[f"backbone {name}"].append(whole)
                 for layer, block in enumerate(blocks):
                     parts[f"backbone {name} layer {layer}"].append(block)
     return dict(parts)

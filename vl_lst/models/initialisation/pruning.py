@@ -180,8 +180,9 @@ def initialise_side_network(model: LadderModel, pruned: PrunedBackbone) -> list[
     parameters = dict(model.named_parameters())
     written = []
     for piece in reference_pieces(model):
-        stack = model.side.encoder if piece.reference.startswith("encoder") else model.side.decoder
-        source = _backbone_name(piece.reference, stack.layers[0])
+        is_encoder = piece.reference.startswith("encoder")
+        layers = (model.side.encoder if is_encoder else model.side_decoder).layers
+        source = _backbone_name(piece.reference, layers[0])
         if source is not None:
             piece.read(parameters[piece.name]).copy_(pruned.weights[source])
             written.append(piece.name)
