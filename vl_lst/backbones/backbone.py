@@ -176,6 +176,11 @@ class Backbone(nn.Module):
         return self.family.relative_positions(self.config)
 
     @property
+    def max_positions(self) -> int | None:
+        """Maximum number of tokens of the encoder or decoder; `None` if unlimited."""
+        return self.family.max_positions(self.config)
+
+    @property
     def vocabulary_size(self) -> int:
         """V."""
         return self.family.vocabulary_size(self.config)
@@ -196,6 +201,11 @@ class Backbone(nn.Module):
         """Token id that starts the decoder."""
         self._require_decoder()
         return self.family.start_token_id(self.model)
+
+    @property
+    def forced_bos_token_id(self) -> int | None:
+        """Token id that every answer begins with, after the start token; `None` without one."""
+        return self.family.forced_bos_token_id(self.model)
 
     @property
     def vocabulary_weight(self) -> Tensor:
@@ -325,7 +335,7 @@ class Backbone(nn.Module):
             )
 
     def _require_positions(self, tokens: int, reader: str) -> None:
-        limit = self.family.max_positions(self.config)
+        limit = self.max_positions
         if limit is not None and tokens > limit:
             raise ModelError(
                 f"the backbone has positions for {limit} tokens, and {reader} was given {tokens}: "

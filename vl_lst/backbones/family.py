@@ -132,6 +132,9 @@ class Family(ABC):
     reads_images: ClassVar[bool] = False
     """Whether the encoder reads image tokens that the model's own image encoder computes."""
 
+    optional_tensors: ClassVar[tuple[str, ...]] = ()
+    """Names of tensors that a checkpoint may lack; the model then keeps its zeros."""
+
     matches_side_blocks: ClassVar[bool] = False
     """Whether the blocks are built like the side network's: norm without a bias first, attention
     without biases, scale or rotation, relative positions."""
@@ -218,11 +221,20 @@ class Family(ABC):
 
     def start_token_id(self, model: Any) -> int:
         """Return the id of the token that the decoder reads first."""
+        chosen = self.generation_token_id(model, "decoder_start_token_id")
+        return self.pad_token_id(model.config) if chosen is None else chosen
+
+    def forced_bos_token_id(self, model: Any) -> int | None:
+        """Return the id of the token that every answer begins with; `None` if there is none."""
+        return self.generation_token_id(model, "forced_bos_token_id")
+
+    def generation_token_id(self, model: Any, name: str) -> int | None:
+        """Return a token id of the generation settings, or else of the configuration."""
         for source in (model.generation_config, model.config):
-            chosen = getattr(source, "decoder_start_token_id", None)
+            chosen = getattr(source, name, None)
             if chosen is not None:
                 return int(chosen)
-        return self.pad_token_id(model.config)
+        return None
 
     # Running the model
 

@@ -43,6 +43,8 @@ __all__ = [
 
 CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation_config.json"
+# Fields that replace those of `config.json`.
+GENERATION_FIELDS = ("decoder_start_token_id", "forced_bos_token_id")
 
 FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 
@@ -84,7 +86,7 @@ def read_config(folder: Path) -> tuple[Any, Family]:
 
     Args:
         folder: Folder with `config.json`, and optionally `generation_config.json`, which may set
-            the start token of the decoder.
+            the tokens that an answer starts with.
 
     Returns:
         The configuration of the language model, and its family.
@@ -101,9 +103,9 @@ def read_config(folder: Path) -> tuple[Any, Family]:
         raise ModelError(f"{path} is not of a backbone: {error}") from None
     generation = folder / GENERATION_NAME
     if is_present(generation):
-        start = read_json_object(generation).get("decoder_start_token_id")
-        if start is not None:
-            content["decoder_start_token_id"] = start
+        settings = read_json_object(generation)
+        chosen = {name: settings.get(name) for name in GENERATION_FIELDS}
+        content |= {name: token for name, token in chosen.items() if token is not None}
     return build_config(family, content, str(path)), family
 
 
@@ -203,7 +205,9 @@ def _tensors_to_read(folder: Path, config: Any, family: Family) -> dict[Path, di
     missing = [
         name
         for name in sorted(expected)
-        if name not in known and id(parameters.get(name)) not in present
+        if name not in known
+        and name not in family.optional_tensors
+        and id(parameters.get(name)) not in present
     ]
     if missing:
         raise _missing_tensors(folder, missing)

@@ -143,6 +143,12 @@ class JointModel(VisionLanguageModel[JointEncoding]):
         """Module without inputs whose output [P, D] is prepended to every prompt."""
         self.add_heads(head, width=backbone.output_width)
 
+    def num_encoder_tokens(self, prompt: int, images: int, image_tokens: int) -> int:
+        """Return the number of tokens of prefix, text and images."""
+        prefix = 0 if self.prefix is None else len(self.prefix())
+        per_image = image_tokens if self.visual is None else len(self.visual.order_MD)
+        return prefix + prompt + images * per_image
+
     def encode(self, batch: Batch) -> JointEncoding:
         """Run the encoder on prefix, text and image."""
         ids_UT, index_B = batch.prompt_ids_UT, batch.prompt_index_B

@@ -130,9 +130,45 @@ def build_model(
         },
         precision=precision,
     )
-    return BuiltModel(
-        model, trainable, CachingTokenizer(loaded.tokenizer), loaded.fingerprint, precision
+    tokenizer = CachingTokenizer(
+        loaded.tokenizer,
+        start_token_id=loaded.backbone.start_token_id,
+        forced_bos_token_id=loaded.backbone.forced_bos_token_id,
     )
+    _require_positions(recipe, model, spec)
+    return BuiltModel(model, trainable, tokenizer, loaded.fingerprint, precision)
+
+
+def _require_positions(recipe: Recipe, model: VisionLanguageModel[Any], spec: FeatureSpec) -> None:
+    """Refuse limits on prompts and answers that allow more tokens than the backbone has positions.
+
+    Raises:
+        ModelError: A prompt or an answer may be too long.
+    """
+    limit = model.backbone.max_positions
+    if limit is None:
+        return
+    problem = f"the backbone has positions for {limit:,} tokens, and"
+    for task in recipe.tasks:
+        prompt = recipe.data.max_prompt_tokens[task]
+        tokens = model.num_encoder_tokens(prompt, _images_per_example(task), spec.tokens)
+        if tokens > limit:
+            others = tokens - prompt
+            fewer = (
+                f"lower data.max_prompt_tokens.{task} to at most {limit - others:,}"
+                if others < limit
+                else "pass fewer image tokens (visual.pooled_grid)"
+            )
+            raise ModelError(
+                f"{problem} its encoder may read {tokens:,} for {task}: up to {prompt:,} of the "
+                f"prompt and {others:,} others, of images and of the method; {fewer}"
+            )
+        answer = recipe.generation.max_length[task]
+        if recipe.head[task] == "generate" and answer > limit:
+            raise ModelError(
+                f"{problem} its decoder may read {answer:,} for {task}: lower "
+                f"generation.max_length.{task} to at most {limit:,}"
+            )
 
 
 def _images_per_example(task: str) -> int:
