@@ -205,6 +205,7 @@ class Backbone(nn.Module):
     @property
     def forced_bos_token_id(self) -> int | None:
         """Token id that every answer begins with, after the start token; `None` without one."""
+        self._require_decoder()
         return self.family.forced_bos_token_id(self.model)
 
     @property

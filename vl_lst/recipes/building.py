@@ -10,7 +10,7 @@ from torch import nn
 from feature_extraction.spec import FeatureSpec
 from tasks import get_task
 from vl_lst.backbones.backbone import FrozenBackbone
-from vl_lst.backbones.loading import load_backbone
+from vl_lst.backbones.loading import LoadedBackbone, load_backbone
 from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
 from vl_lst.backbones.random_weights import known_family
 from vl_lst.backbones.tokenizer import CachingTokenizer
@@ -130,13 +130,19 @@ def build_model(
         },
         precision=precision,
     )
-    tokenizer = CachingTokenizer(
-        loaded.tokenizer,
-        start_token_id=loaded.backbone.start_token_id,
-        forced_bos_token_id=loaded.backbone.forced_bos_token_id,
-    )
     _require_positions(recipe, model, spec)
-    return BuiltModel(model, trainable, tokenizer, loaded.fingerprint, precision)
+    return BuiltModel(model, trainable, _tokenizer(loaded), loaded.fingerprint, precision)
+
+
+def _tokenizer(loaded: LoadedBackbone) -> CachingTokenizer:
+    backbone = loaded.backbone
+    if not backbone.has_decoder:
+        return CachingTokenizer(loaded.tokenizer)
+    return CachingTokenizer(
+        loaded.tokenizer,
+        start_token_id=backbone.start_token_id,
+        forced_bos_token_id=backbone.forced_bos_token_id,
+    )
 
 
 def _require_positions(recipe: Recipe, model: VisionLanguageModel[Any], spec: FeatureSpec) -> None:
