@@ -199,6 +199,11 @@ class Backbone(nn.Module):
         return self.family.forced_bos_token_id(self.model)
 
     @property
+    def forced_eos_token_id(self) -> int | None:
+        """Token id that ends an answer of the maximum length; `None` cuts it off."""
+        return self.family.forced_eos_token_id(self.model)
+
+    @property
     def vocabulary_weight(self) -> Tensor:
         """Weight [V, D] of the output layer; the embedding table if the two are tied."""
         return self.family.output_layer(self.model).weight_VW

@@ -49,8 +49,6 @@ BACKBONES = {
     ),
     "mbart": TinyBackbone(
         build=_mbart,
-        tokenizer=TinyTokenizer(
-            special=SPECIAL | {"cls_token": "en_XX"}, template="en_XX $A </s>"
-        ),
+        tokenizer=TinyTokenizer(special=SPECIAL | {"cls_token": "en_XX"}, template="en_XX $A </s>"),
     ),
 }
