@@ -126,6 +126,9 @@ class Family(ABC):
     has_decoder: ClassVar[bool] = True
     """Whether the models can generate text."""
 
+    leaves_out_positions: ClassVar[bool] = False
+    """Whether `limit_positions` can leave tokens without a position."""
+
     reads_images: ClassVar[bool] = False
     """Whether the encoder reads image tokens that the model's own image encoder computes."""
 
@@ -154,6 +157,10 @@ class Family(ABC):
         kind: type[PreTrainedModel] = classes[type(config)]
         return kind
 
+    def model_arguments(self, config: Any) -> Mapping[str, Any]:
+        """Return the arguments of that class besides the configuration; by default, none."""
+        return {}
+
     def tensor_name(self, name: str) -> str | None:
         """Return the name in the model's state dict of a tensor in a checkpoint.
 
@@ -167,7 +174,9 @@ class Family(ABC):
 
     def build_random(self, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
         """Return a model with random weights, on torch's default device."""
-        model: PreTrainedModel = self.model_class(config)._from_config(config, dtype=dtype)
+        model: PreTrainedModel = self.model_class(config)._from_config(
+            config, dtype=dtype, **self.model_arguments(config)
+        )
         return model
 
     # Sizes and tokens
@@ -281,8 +290,9 @@ class Family(ABC):
     def limit_positions(self, model: Any, text: int) -> AbstractContextManager[None]:
         """Return a context in which only the encoder's first `text` tokens have positions.
 
-        Image tokens of a visual embedding follow the text and have no order of their own. Families
-        that cannot leave out positions give these tokens the positions after the text.
+        Image tokens of a visual embedding follow the text and have no order of their own. Called
+        only if `leaves_out_positions`; without that, these tokens have the positions after the
+        text.
         """
         return nullcontext()
 
@@ -320,6 +330,10 @@ class Family(ABC):
         for module in model.modules():
             if isinstance(module, nn.Linear) and module is not output_layer:
                 yield module
+
+    def unused_parameters(self, model: Any) -> Iterator[nn.Parameter]:
+        """Yield the parameters that no state depends on, which never train; by default, none."""
+        yield from ()
 
     def position_tables(self, model: Any) -> Iterator[nn.Module]:
         """Yield the tables of relative position biases, which weight decay leaves out."""

@@ -158,7 +158,12 @@ def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) 
     with guard_library_call(_cannot_use(folder)):
         # Without a folder, transformers cannot look for other files in it, such as adapters.
         model, report = loading.from_pretrained(
-            None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
+            None,
+            config=config,
+            state_dict=state,
+            dtype=dtype,
+            output_loading_info=True,
+            **family.model_arguments(config),
         )
     if missing := sorted(report["missing_keys"]):
         raise _missing_tensors(folder, missing)
@@ -184,7 +189,7 @@ def _tensors_to_read(folder: Path, config: Any, family: Family) -> dict[Path, di
         ModelError: Tensors do not fit the configuration, or are missing.
     """
     with guard_library_call(_cannot_use(folder)), torch.device("meta"):
-        model: Any = family.model_class(config)(config)
+        model: Any = family.model_class(config)(config, **family.model_arguments(config))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found: dict[Path, dict[str, str]] = {}
     for path in weights_in_folder(folder):

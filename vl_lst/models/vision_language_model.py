@@ -87,7 +87,7 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         self.generates = False
 
     def add_heads(self, head: HeadConfig | Mapping[str, HeadConfig], *, width: int) -> None:
-        """Add heads on the decoder states.
+        """Add heads on the decoder's states, or without a decoder on the encoder's.
 
         Args:
             head: Settings of the head, or of one head per task name, selected by `Batch.task`.

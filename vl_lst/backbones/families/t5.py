@@ -86,6 +86,7 @@ class T5(Family):
 
     model_types = ("t5", "mt5", "umt5")
     fields = T5Fields
+    leaves_out_positions = True
     matches_side_blocks = True
 
     def build_config(self, values: Mapping[str, Any]) -> PretrainedConfig:
