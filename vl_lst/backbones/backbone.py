@@ -211,6 +211,7 @@ class Backbone(nn.Module):
     @property
     def forced_eos_token_id(self) -> int | None:
         """Token id that ends an answer of the maximum length; `None` cuts it off."""
+        self._require_decoder()
         return self.family.forced_eos_token_id(self.model)
 
     @property

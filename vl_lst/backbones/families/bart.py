@@ -82,6 +82,7 @@ class Bart(Family):
 
     model_types = ("bart", "mbart")
     fields = BartFields
+    leaves_out_positions = True
     optional_tensors = ("final_logits_bias",)
 
     def build_config(self, values: Mapping[str, Any]) -> PretrainedConfig:
