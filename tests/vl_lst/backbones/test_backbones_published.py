@@ -25,6 +25,31 @@ PARAMETERS = {
     "google/flan-t5-large": 783_150_080,
     "google/flan-t5-xl": 2_849_757_184,
 }
+# Those of encoders include a pooler, a linear layer of the model's width, which is not loaded.
+WITH_POOLER = {
+    "bert-base-uncased": (109_482_240, 768),
+    "bert-base-cased": (108_310_272, 768),
+    "bert-large-uncased": (335_141_888, 1024),
+    "bert-large-cased": (333_579_264, 1024),
+    "bert-base-multilingual-cased": (177_853_440, 768),
+    "roberta-base": (124_645_632, 768),
+    "roberta-large": (355_359_744, 1024),
+    "xlm-roberta-base": (278_043_648, 768),
+    "xlm-roberta-large": (559_890_432, 1024),
+    "microsoft/MiniLM-L12-H384-uncased": (33_360_000, 384),
+    "sentence-transformers/all-MiniLM-L6-v2": (22_713_216, 384),
+    "sentence-transformers/all-MiniLM-L12-v2": (33_360_000, 384),
+}
+PARAMETERS |= {
+    # These have no pooler, and here none of the heads of pretraining.
+    "distilbert-base-uncased": 66_362_880,
+    "distilbert-base-cased": 65_190_912,
+    "google/electra-base-discriminator": 108_891_648,
+    "google/electra-large-discriminator": 334_092_288,
+    "microsoft/deberta-v3-base": 183_831_552,
+    "microsoft/deberta-v3-large": 434_012_160,
+    **{name: count - width * (width + 1) for name, (count, width) in WITH_POOLER.items()},
+}
 
 
 def test_every_size_has_the_published_number_of_parameters() -> None:
