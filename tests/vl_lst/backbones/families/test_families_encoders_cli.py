@@ -55,7 +55,7 @@ def test_a_run_trains_evaluates_answers_and_is_listed(
     assert "lst" in capsys.readouterr().out
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     """Raised by a progress report."""
 
 
@@ -74,11 +74,11 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
 
     def interrupt(done: int, total: int, what: str = "") -> None:
         if done == 5:
-            raise Interrupted
+            raise InterruptedRunError
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(recipe, whole)
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedRunError):
         train(recipe, parts, report=interrupt)
     train(recipe, parts, resume=True)
     for name in ("metrics.jsonl", "checkpoints/last/model.safetensors"):
