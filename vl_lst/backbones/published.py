@@ -35,6 +35,46 @@ _T5_V1_1 = {
 }
 
 
+def _multilingual(
+    model_type: str,
+    vocabulary: int,
+    sizes: tuple[int, int, int, int, int],
+    decoder_depth: int | None = None,
+) -> dict[str, Any]:
+    """Return a relative of T5 v1.1 with another vocabulary, and maybe a shallower decoder."""
+    return {
+        **_t5(*sizes, is_v1_1=True),
+        "model_type": model_type,
+        "vocab_size": vocabulary,
+        "num_decoder_layers": decoder_depth or sizes[3],
+    }
+
+
+def _bart(width: int, depth: int, heads: int, *, vocabulary: int = 50_265) -> dict[str, Any]:
+    return {
+        "model_type": "bart",
+        "d_model": width,
+        "vocab_size": vocabulary,
+        "decoder_start_token_id": 2,
+        **{f"{stack}_layers": depth for stack in ("encoder", "decoder")},
+        **{f"{stack}_attention_heads": heads for stack in ("encoder", "decoder")},
+        **{f"{stack}_ffn_dim": 4 * width for stack in ("encoder", "decoder")},
+    }
+
+
+_MT5 = {
+    "small": (512, 64, 1024, 8, 6),
+    "base": (768, 64, 2048, 12, 12),
+    "large": (1024, 64, 2816, 24, 16),
+    "xl": (2048, 64, 5120, 24, 32),
+}
+_BYT5 = {
+    "small": ((1472, 64, 3584, 12, 6), 4),
+    "base": ((1536, 64, 3968, 18, 12), 6),
+    "large": ((1536, 64, 3840, 36, 16), 12),
+}
+
+
 def _bert(
     width: int, depth: int, vocabulary: int, *, heads: int | None = None, **more: Any
 ) -> dict[str, Any]:
@@ -92,6 +132,22 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "t5-3b": _t5(1024, 128, 16384, 24, 32),
     **{f"google/t5-v1_1-{size}": config for size, config in _T5_V1_1.items()},
     **{f"google/flan-t5-{size}": config for size, config in _T5_V1_1.items()},
+    **{f"google/mt5-{size}": _multilingual("mt5", 250_112, mt5) for size, mt5 in _MT5.items()},
+    **{
+        f"google/umt5-{size}": _multilingual("umt5", 256_384, _MT5[size])
+        for size in ("small", "base", "xl")
+    },
+    **{
+        f"google/byt5-{size}": _multilingual("t5", 384, sizes, decoder)
+        for size, (sizes, decoder) in _BYT5.items()
+    },
+    "facebook/bart-base": _bart(768, 6, 12),
+    "facebook/bart-large": _bart(1024, 12, 16),
+    "facebook/mbart-large-50": {
+        **_bart(1024, 12, 16, vocabulary=250_054),
+        "model_type": "mbart",
+        "scale_embedding": True,
+    },
     "bert-base-uncased": _bert(768, 12, 30_522),
     "bert-base-cased": _bert(768, 12, 28_996),
     "bert-large-uncased": _bert(1024, 24, 30_522),

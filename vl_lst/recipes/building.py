@@ -163,11 +163,12 @@ def _require_positions(recipe: Recipe, model: VisionLanguageModel[Any], spec: Fe
             fewer = (
                 f"lower data.max_prompt_tokens.{task} to at most {limit - others:,}"
                 if others < limit
-                else "pass fewer image tokens (visual.pooled_grid)"
+                else "pass fewer image tokens (visual.pooled_grid) or choose another method"
             )
+            rest = f" and {others:,} of images and the method" if others else ""
             raise ModelError(
                 f"{problem} its encoder may read {tokens:,} for {task}: up to {prompt:,} of the "
-                f"prompt and {others:,} others, of images and of the method; {fewer}"
+                f"prompt{rest}; {fewer}"
             )
         answer = recipe.generation.max_length[task]
         if recipe.head[task] == "generate" and answer > limit:

@@ -55,11 +55,13 @@ class TinyBackbone:
             64 weights, even widths.
         tokenizer: Its tokenizer.
         language: Function that returns the language model in it; by default, the model itself.
+        has_decoder: Whether it can generate text.
     """
 
     build: Callable[[], PreTrainedModel]
     tokenizer: TinyTokenizer
     language: Callable[[Any], Any] = lambda model: model
+    has_decoder: bool = True
 
 
 def tiny_backbones() -> dict[str, TinyBackbone]:

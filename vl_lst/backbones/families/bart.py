@@ -141,7 +141,7 @@ class Bart(Family):
             handle.remove()
 
     def output_layer(self, model: Any) -> OutputLayer:
-        """Return the output layer, whose bias is a buffer of the model, to which a method may add."""
+        """Return the output layer; a method may add to its bias, which is a buffer of the model."""
         layer, bias_V = model.get_output_embeddings(), model.final_logits_bias[0]
         return OutputLayer(
             weight_VW=layer.weight, bias_V=bias_V if layer.bias is None else bias_V + layer.bias
