@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import GPT2Config
 
+from feature_extraction.errors import EncoderError
 from vl_lst.backbones.published import PUBLISHED
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.errors import ModelError
@@ -87,3 +88,15 @@ def test_unknown_models_are_refused(tmp_path: Path) -> None:
     GPT2Config().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="gpt2, a decoder without an encoder; expected an enc"):
         backbone_config(str(tmp_path))
+
+
+def test_names_that_are_only_similar_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub has models of other sizes and languages, under similar names."""
+
+    def refuse(name: str, files: tuple[str, ...]) -> Path:
+        raise EncoderError(f"asked for {name}")
+
+    monkeypatch.setattr("vl_lst.backbones.random_weights.backbone_folder", refuse)
+    for name in ("microsoft/deberta-v3-small", "bert-base-multilingual-uncased"):
+        with pytest.raises(ModelError, match=f"asked for {name}"):
+            backbone_config(name)
