@@ -25,7 +25,7 @@ from feature_extraction.encoders.image_tokens import IMAGE_TOKENS
 from feature_extraction.encoders.library_guard import guard_library_call
 from feature_extraction.encoders.open_clip import OpenClipArchitecture
 from feature_extraction.encoders.open_clip_weights import CONFIG_NAME as OPEN_CLIP_CONFIG
-from feature_extraction.encoders.table import ENCODERS, TABLE_IMAGE_SIZE
+from feature_extraction.encoders.table import ENCODERS, TABLE_IMAGE_SIZE, VISION_LANGUAGE_EXAMPLE
 from feature_extraction.encoders.timm import TimmArchitecture
 from feature_extraction.encoders.vision_language import VisionLanguageArchitecture
 from feature_extraction.encoders.weights import HUB_PREFIX, fetch_from_hub
@@ -134,7 +134,7 @@ def _has_no_layer(architecture: Architecture, layer: Layer) -> str:
     return (
         f"the encoder {name} has no language features, the tokens that a language model reads: use "
         f"--layer {known}, or a vision-language model whose language model is an encoder-decoder, "
-        f"such as hf:Salesforce/blip2-flan-t5-xl (model_type {' or '.join(IMAGE_TOKENS)})"
+        f"such as {VISION_LANGUAGE_EXAMPLE} (model_type {' or '.join(IMAGE_TOKENS)})"
     )
 
 

@@ -23,6 +23,7 @@ from feature_extraction.encoders.huggingface import HuggingFaceArchitecture
 from feature_extraction.encoders.huggingface_config import without_metadata
 from feature_extraction.encoders.image_tokens import IMAGE_TOKENS, ImageTokens
 from feature_extraction.encoders.library_guard import guard_library_call
+from feature_extraction.encoders.table import VISION_LANGUAGE_EXAMPLE
 from feature_extraction.encoders.weights import (
     FILE_PREFIX,
     HUB_PREFIX,
@@ -57,7 +58,7 @@ class VisionLanguageArchitecture(HuggingFaceArchitecture):
             raise EncoderError(
                 f"the language model of {name} is a decoder ({config.text_config.model_type}): "
                 "encoder-decoders and encoders are taken. Choose a checkpoint whose language model "
-                "is an encoder-decoder, such as hf:Salesforce/blip2-flan-t5-xl."
+                f"is an encoder-decoder, such as {VISION_LANGUAGE_EXAMPLE}."
             )
         relevant = IMAGE_TOKENS[kind].relevant_fields(fields)
         parts = {

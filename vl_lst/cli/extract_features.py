@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from feature_extraction.choices import Compression, Layer, Precision, ResizeRule
-from feature_extraction.encoders.table import MAX_IMAGE_SIZE
+from feature_extraction.encoders.table import MAX_IMAGE_SIZE, VISION_LANGUAGE_EXAMPLE
 from vl_lst.cli._choices import ENCODER_NAMES, RESIZE_RULES
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._distributed import (
@@ -44,7 +44,7 @@ def extract_features(
             metavar="NAME|FOLDER",
             help=f"{ENCODER_NAMES}, demo; another open_clip model name; timm:NAME such as "
             "timm:resnet50; hf:OWNER/NAME such as hf:facebook/dinov2-base or "
-            "hf:Salesforce/blip2-flan-t5-xl; or a folder saved by one of these libraries.",
+            f"{VISION_LANGUAGE_EXAMPLE}; or a folder saved by one of these libraries.",
         ),
     ] = "RN101",
     weights: Annotated[
@@ -142,7 +142,7 @@ def extract_features(
     With finer detail: vl-lst extract-features --images photos --out fine.h5 --crops 2
 
     For a backbone that reads images: vl-lst extract-features --images photos --out tokens.h5
-    --encoder hf:Salesforce/blip2-flan-t5-xl --layer language
+    --encoder hf:OWNER/NAME --layer language
     """
     from feature_extraction.allocation import keep_freed_memory
     from feature_extraction.cores import usable_cores
