@@ -105,18 +105,21 @@ def build_tokenizer(seed: int) -> Tokenizer:
     return tokenizer
 
 
-def corrupt(ids: Sequence[int], rng: Random, *, first_sentinel: int) -> tuple[list[int], list[int]]:
+def corrupt(
+    ids: Sequence[int], rng: Random, *, first_sentinel: int, noise_density: float = NOISE_DENSITY
+) -> tuple[list[int], list[int]]:
     """Replace at least one random span by a sentinel (T5, arXiv 1910.10683, figure 2).
 
     Args:
         ids: Token ids of a line without end-of-sequence, at least one.
         rng: Chooses the spans.
         first_sentinel: Id of `<extra_id_0>`; later sentinels have lower ids.
+        noise_density: Share of the tokens to replace.
 
     Returns:
         Source and target, both with end-of-sequence.
     """
-    hidden = max(1, round(len(ids) * NOISE_DENSITY))
+    hidden = max(1, round(len(ids) * noise_density))
     spans = min(max(1, round(hidden / MEAN_SPAN)), len(ids) - hidden + 1)
     lengths = _parts(hidden, spans, rng, minimum=1)
     gaps = _parts(len(ids) - hidden, spans + 1, rng, minimum=0)
@@ -143,7 +146,7 @@ def make_batch(
         batch_size: Number of lines.
         seed: Seed of the scenes, wordings and spans.
     """
-    tokenizer = _tokenizer(tokenizer_json)
+    tokenizer = load_tokenizer(tokenizer_json)
     first_sentinel = tokenizer.get_vocab_size() - 1
     first = (seed << 32) + index * batch_size
     seeds = [scene_seed(purpose, first + n) for n in range(batch_size)]
@@ -155,8 +158,8 @@ def make_batch(
         for line, s in zip(encoded, seeds, strict=True)
     ]
     return SpanBatch(
-        _padded([source for source, _ in pairs], PAD),
-        _padded([target for _, target in pairs], IGNORED),
+        padded([source for source, _ in pairs], PAD),
+        padded([target for _, target in pairs], IGNORED),
     )
 
 
@@ -238,7 +241,7 @@ def _batches(
 _loaded: dict[str, Tokenizer] = {}
 
 
-def _tokenizer(serialised: str) -> Tokenizer:
+def load_tokenizer(serialised: str) -> Tokenizer:
     """Return the tokenizer, built once per process."""
     if serialised not in _loaded:
         _loaded[serialised] = Tokenizer.from_str(serialised)
@@ -275,7 +278,7 @@ def _pieces(tokenizer: Tokenizer, seed: int) -> list[tuple[str, float]]:
     ]
 
 
-def _padded(rows: Sequence[Sequence[int]], filler: int) -> npt.NDArray[np.int64]:
+def padded(rows: Sequence[Sequence[int]], filler: int) -> npt.NDArray[np.int64]:
     longest = max(len(row) for row in rows)
     width = -(-longest // LENGTH_STEP) * LENGTH_STEP
     table = np.full((len(rows), width), filler, dtype=np.int64)
