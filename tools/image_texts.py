@@ -23,12 +23,23 @@ from vl_lst.demo.captions import (
 from vl_lst.demo.scenes import COLOURS, SHAPES, SIZES, Scene, SceneObject, holds, pick
 from vl_lst.demo.statements import statements_about
 
-__all__ = ["LIST_PROMPT", "Text", "list_of", "text_about", "text_about_pair"]
+__all__ = [
+    "LIST_PROMPT",
+    "Text",
+    "compare_scenes",
+    "describe_scene",
+    "list_objects",
+    "list_of",
+    "list_side",
+    "state_facts",
+    "write_caption",
+]
 
 CAPTION_PROMPT = "caption: "
 LIST_PROMPT = "all shapes: "
 SIDE_PROMPTS = ("left image: ", "right image: ")
 PAIR_PREFIXES = ("nlvr: ", "")
+QUESTION_PROBABILITY = 0.15
 
 # Rows of the 3 x 3 grid that `position` names.
 ROWS = 3
@@ -47,25 +58,38 @@ class Text:
     target: str | None = None
 
 
-def text_about(scene: Scene, rng: Random) -> Text:
-    """Return a text about the picture of one scene."""
-    style = rng.random()
-    if style < 0.2:
-        return Text(LIST_PROMPT, list_of(scene))
-    if style < 0.35:
-        return Text(CAPTION_PROMPT, caption(scene, rng))
-    if style < 0.8:
-        facts = _shuffled(sorted(set(_facts(scene, rng))), rng)
-        chosen = facts[: 1 + int(rng.random() * 3)]
-        return Text(pick(rng, PREFIXES) + " ".join(chosen))
-    return Text(describe(scene, rng) if style < 0.9 else ask(scene, rng))
+def list_objects(scenes: Sequence[Scene], rng: Random) -> Text:
+    """Return a prompt for all objects of one scene, and these objects."""
+    return Text(LIST_PROMPT, list_of(scenes[0]))
 
 
-def text_about_pair(left: Scene, right: Scene, rng: Random) -> Text:
-    """Return a text about the pictures of two scenes."""
-    if rng.random() < 0.3:
-        side = int(rng.random() * 2)
-        return Text(SIDE_PROMPTS[side], list_of((left, right)[side]))
+def list_side(scenes: Sequence[Scene], rng: Random) -> Text:
+    """Return a prompt for all objects of the left or the right scene, and these objects."""
+    side = int(rng.random() * len(SIDE_PROMPTS))
+    return Text(SIDE_PROMPTS[side], list_of(scenes[side]))
+
+
+def write_caption(scenes: Sequence[Scene], rng: Random) -> Text:
+    """Return the captioning task's prompt and a caption of one scene."""
+    return Text(CAPTION_PROMPT, caption(scenes[0], rng))
+
+
+def state_facts(scenes: Sequence[Scene], rng: Random) -> Text:
+    """Return a line of one to three facts about one scene, sometimes a question about it."""
+    if rng.random() < QUESTION_PROBABILITY:
+        return Text(ask(scenes[0], rng))
+    facts = _shuffled(sorted(set(_facts(scenes[0], rng))), rng)
+    return Text(pick(rng, PREFIXES) + " ".join(facts[: 1 + int(rng.random() * 3)]))
+
+
+def describe_scene(scenes: Sequence[Scene], rng: Random) -> Text:
+    """Return a caption of one scene and further statements, as in the text-only lines."""
+    return Text(describe(scenes[0], rng))
+
+
+def compare_scenes(scenes: Sequence[Scene], rng: Random) -> Text:
+    """Return one or two true statements about a left and a right scene."""
+    left, right = scenes
     statements = [s for s in statements_about([(left, right)], rng) if s.holds(left, right)]
     # Kinds first: statements about single colours would otherwise crowd out comparisons.
     kinds = _shuffled(sorted({s.kind for s in statements}), rng)
