@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
@@ -14,6 +15,7 @@ from feature_extraction.encoders.encoder import Encoder
 from feature_extraction.encoders.projected import pool_with_positions
 from feature_extraction.images.preprocess import prepare
 from tools.pretrain_t5 import END, PAD, SpanBatch
+from vl_lst.demo.captions import noun_phrase
 from vl_lst.demo.rendering import render
 from vl_lst.demo.scenes import Scene
 from vl_lst.demo.splits import PICTURE_SIZE
@@ -21,7 +23,7 @@ from vl_lst.demo.splits import PICTURE_SIZE
 __all__ = ["GRID_SIDE", "IMAGE_TOKENS", "MODEL_CONFIG", "ImageT5", "PictureFile"]
 
 # B batch, I images of a sample, V image tokens, C channels, D model width, S source, G target
-# X image tokens of a sample (I * V), or these and its text
+# N scenes or cells, X image tokens of a sample (I * V), or these and its text
 
 GRID_SIDE = 4
 IMAGE_TOKENS = GRID_SIDE**2
@@ -42,6 +44,7 @@ MODEL_CONFIG: dict[str, Any] = {
 }
 
 PICTURES_PER_BATCH = 64
+RIDGE = 1e-3
 
 
 class ImageT5(nn.Module):
@@ -59,8 +62,39 @@ class ImageT5(nn.Module):
         config = T5Config(**MODEL_CONFIG, vocab_size=vocabulary_size)
         self.language_model = T5ForConditionalGeneration(config)
         self.language_projection = nn.Linear(channels, config.d_model)
-        # Tokens as large as T5's embeddings, which have unit variance.
-        nn.init.normal_(self.language_projection.weight, std=0.1)
+
+    @torch.no_grad()
+    def name_objects(
+        self, scenes: Sequence[Scene], pictures: "PictureFile", tokenizer: Tokenizer
+    ) -> None:
+        """Start the projection as a ridge regression from cells to the names of their objects.
+
+        The target of a cell is the sum of the embeddings of the words for colour, shape and size of
+        the objects whose centres it holds. From there T5 learns in few steps to read the tokens.
+
+        Args:
+            scenes: The first scenes of `pictures`.
+            pictures: The pictures.
+            tokenizer: Tokenizer whose vocabulary has these words.
+        """
+        embedding = self.language_model.get_input_embeddings()
+        device = embedding.weight.device
+        cells_NVC = pictures.cells(np.arange(len(scenes)), device).double()
+        named_NVD = torch.zeros(*cells_NVC.shape[:2], embedding.weight.shape[1], device=device)
+        for row_VD, scene in zip(named_NVD, scenes, strict=True):
+            for item in scene.objects:
+                ids = tokenizer.encode(noun_phrase(item, size=True), add_special_tokens=False).ids
+                cell = int(item.y * GRID_SIDE) * GRID_SIDE + int(item.x * GRID_SIDE)
+                row_VD[cell] += embedding.weight[ids].sum(0)
+        x_NC, y_ND = cells_NVC.flatten(0, 1), named_NVD.flatten(0, 1).double()
+        x_mean_C, y_mean_D = x_NC.mean(0), y_ND.mean(0)
+        x_NC, y_ND = x_NC - x_mean_C, y_ND - y_mean_D
+        ridge_CC = RIDGE * len(x_NC) * torch.eye(x_NC.shape[1], device=device)
+        weight_CD = torch.linalg.solve(x_NC.T @ x_NC + ridge_CC, x_NC.T @ y_ND)
+        self.language_projection.weight.copy_(weight_CD.T)
+        self.language_projection.bias.copy_(y_mean_D - x_mean_C @ weight_CD)
+        # The regression does not tell cells apart.
+        nn.init.normal_(self.language_projection.weight[:, -2 * GRID_SIDE :])
 
     def inputs(self, cells_BIVC: Tensor, source_BS: Tensor) -> dict[str, Tensor]:
         """Return the encoder's input embeddings and attention mask.

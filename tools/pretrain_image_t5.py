@@ -52,6 +52,8 @@ __all__ = ["ImageBatch", "main", "make_batch"]
 
 SCENES = 32_768
 HELD_OUT_SCENES = 1024
+# Scenes that the projection's first values are fitted to.
+NAMED_SCENES = 8192
 PROBE_SCENES = 1600
 # First scene of the probe, whose scenes are like the benchmark's; those before it serve the others.
 FIRST_PROBE_SCENE = 2**20
@@ -172,6 +174,7 @@ def main() -> None:
         pictures = PictureFile(Path(folder) / "training.npy", scenes, encoder)
         model = ImageT5(vocabulary_size=tokenizer.get_vocab_size(), channels=pictures.channels)
         nn.Module.to(model, options.device)
+        model.name_objects(scenes[:NAMED_SCENES], pictures, tokenizer)
         train(model, tokenizer, pictures, options)
         model.eval()
         _save(model, options.out)
