@@ -96,7 +96,7 @@ class ProjectedArchitecture(Architecture):
         """
         path = folder / CONFIG_NAME
         side = read_json_object(path).get("side")
-        if not isinstance(side, int) or not 1 <= side <= MAX_SIDE:
+        if type(side) is not int or not 1 <= side <= MAX_SIDE:
             raise EncoderError(f"{path}: side is {side!r:.80}, expected 1 to {MAX_SIDE}")
         weight = read_shapes(folder / WEIGHTS_NAME).get(f"{PROJECTION}.weight")
         if weight is None or len(weight.shape) != 2:
@@ -127,7 +127,7 @@ class ProjectedArchitecture(Architecture):
         """
         path = folder / CONFIG_NAME
         name = read_json_object(path).get("folder")
-        if not isinstance(name, str) or Path(name).name != name:
+        if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
             raise EncoderError(
                 f"{path}: folder is {name!r:.80}, expected the name of a folder next to {folder}"
             )
