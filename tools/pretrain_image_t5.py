@@ -48,7 +48,7 @@ from vl_lst.demo.scenes import (
 
 # B batch, I images of a sample
 
-__all__ = ["ImageBatch", "main", "make_batch"]
+__all__ = ["ImageBatch", "main", "make_batch", "save", "train"]
 
 SCENES = 32_768
 HELD_OUT_SCENES = 1024
@@ -177,7 +177,7 @@ def main() -> None:
         model.name_objects(scenes[:NAMED_SCENES], pictures, tokenizer)
         train(model, tokenizer, pictures, options)
         model.eval()
-        _save(model, options.out)
+        save(model, options.out)
         held_out = _scenes(Purpose.PRETRAIN_IMAGE_T5_HELD_OUT, HELD_OUT_SCENES, options)
         evaluate(
             model,
@@ -274,7 +274,7 @@ def _token_ids(text: Text, tokenizer: Tokenizer, rng: Random) -> tuple[list[int]
     return [*ids, END], tokenizer.encode(text.target).ids
 
 
-def _save(model: ImageT5, folder: Path) -> None:
+def save(model: ImageT5, folder: Path) -> None:
     """Write to a temporary folder, then rename it."""
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
