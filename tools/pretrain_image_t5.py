@@ -29,10 +29,17 @@ from transformers import GenerationConfig
 
 from eval.outputs import write_json
 from feature_extraction.encoders.encoder import build_encoder
+from feature_extraction.encoders.projected import CONFIG_NAME as IMAGE_ENCODER_CONFIG
 from tools import image_texts
-from tools._image_t5 import IMAGE_TOKENS, ImageT5, PictureFile
+from tools._image_t5 import GRID_SIDE, IMAGE_TOKENS, ImageT5, PictureFile
 from tools._image_t5_measures import answer_probe, held_out_scores, list_scores
-from tools._pretraining import Options, Schedule, ordered_batches, parse_options
+from tools._pretraining import (
+    Options,
+    finished_folder,
+    ordered_batches,
+    parse_options,
+    train_on,
+)
 from tools.image_texts import Text
 from tools.pretrain_t5 import END, IGNORED, PAD, SpanBatch, corrupt, load_tokenizer, padded
 from tools.shapes_texts import line_about
@@ -48,7 +55,7 @@ from vl_lst.demo.scenes import (
 
 # B batch, I images of a sample
 
-__all__ = ["ImageBatch", "main", "make_batch", "save", "train"]
+__all__ = ["ImageBatch", "main", "make_batch", "save"]
 
 SCENES = 32_768
 HELD_OUT_SCENES = 1024
@@ -64,7 +71,6 @@ NOISE_DENSITY = 0.3
 MAX_LINE_LENGTH = 40
 
 PEAK_LEARNING_RATE = 2e-3
-STEPS_PER_LOG_LINE = 100
 HELD_OUT_BATCHES = 24
 LISTED_SCENES = 512
 
@@ -162,20 +168,26 @@ def main() -> None:
     """Train, evaluate and save the model."""
     options = parse_options(
         "Pretrain the demo's backbone that reads images on the shapes world.",
-        steps=9600,
+        steps=5000,
         batch_size=64,
     )
-    torch.manual_seed(options.seed)
     torch.set_float32_matmul_precision("high")
     encoder = build_encoder(CLIP_FOLDER, device=str(options.device))
     tokenizer = Tokenizer.from_file(str(T5_FOLDER / "tokenizer.json"))
     with TemporaryDirectory() as folder:
         scenes = _scenes(Purpose.PRETRAIN_IMAGE_T5, SCENES, options)
-        pictures = PictureFile(Path(folder) / "training.npy", scenes, encoder)
-        model = ImageT5(vocabulary_size=tokenizer.get_vocab_size(), channels=pictures.channels)
+        training = PictureFile(Path(folder) / "training.npy", scenes, encoder)
+        torch.manual_seed(options.seed)
+        model = ImageT5(vocabulary_size=tokenizer.get_vocab_size(), channels=training.channels)
         nn.Module.to(model, options.device)
-        model.name_objects(scenes[:NAMED_SCENES], pictures, tokenizer)
-        train(model, tokenizer, pictures, options)
+        model.name_objects(scenes[:NAMED_SCENES], training, tokenizer)
+        train_on(
+            _batches(tokenizer, options, Purpose.PRETRAIN_IMAGE_T5, SCENES, options.steps),
+            model,
+            lambda b: model(training.cells(b.pictures, options.device), b.texts)[0],
+            peak=PEAK_LEARNING_RATE,
+            options=options,
+        )
         model.eval()
         save(model, options.out)
         held_out = _scenes(Purpose.PRETRAIN_IMAGE_T5_HELD_OUT, HELD_OUT_SCENES, options)
@@ -192,28 +204,6 @@ def main() -> None:
             model, tokenizer, probed, pictures, options.device
         ).items():
             print(f"linear probe of VQA answers, {name}: {accuracy:.3f}", flush=True)
-
-
-def train(model: ImageT5, tokenizer: Tokenizer, pictures: PictureFile, options: Options) -> None:
-    """Train a model on pictures."""
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = Schedule(peak=PEAK_LEARNING_RATE, steps=options.steps, minutes=options.minutes)
-    model.train()
-    batches = _batches(tokenizer, options, Purpose.PRETRAIN_IMAGE_T5, SCENES, options.steps)
-    for step, batch in enumerate(batches):
-        learning_rate = schedule.learning_rate(step)
-        if learning_rate is None:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        cells_BIVC = pictures.cells(batch.pictures, options.device)
-        loss = model(cells_BIVC, batch.texts)[0]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if step % STEPS_PER_LOG_LINE == 0:
-            print(f"step {step}: loss {loss.item():.3f}, lr {learning_rate:.2e}", flush=True)
 
 
 def evaluate(
@@ -275,33 +265,31 @@ def _token_ids(text: Text, tokenizer: Tokenizer, rng: Random) -> tuple[list[int]
 
 
 def save(model: ImageT5, folder: Path) -> None:
-    """Write to a temporary folder, then rename it."""
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    """Write a model, its tokenizer, and how its image tokens are made."""
     config = model.language_model.config
     # Named parameters: every tied tensor once.
     state = {
         name: parameter.detach().half().cpu().contiguous()
         for name, parameter in model.named_parameters()
     }
-    save_file(state, unfinished / "model.safetensors", metadata={"format": "pt"})
-    write_json(
-        unfinished / "config.json",
-        {
-            "architectures": ["Blip2ForConditionalGeneration"],
-            "dtype": "float32",
-            "model_type": "blip-2",
-            "num_query_tokens": IMAGE_TOKENS,
-            "text_config": {**config.to_dict(), "dtype": "float32"},
-            "use_decoder_only_language_model": False,
-        },
-    )
-    GenerationConfig.from_model_config(config).save_pretrained(unfinished)
-    for name in TOKENIZER_FILES:
-        shutil.copyfile(T5_FOLDER / name, unfinished / name)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.replace(folder)
+    with finished_folder(folder) as unfinished:
+        save_file(state, unfinished / "model.safetensors", metadata={"format": "pt"})
+        write_json(
+            unfinished / "config.json",
+            {
+                "architectures": ["Blip2ForConditionalGeneration"],
+                "dtype": "float32",
+                "model_type": "blip-2",
+                "num_query_tokens": IMAGE_TOKENS,
+                "text_config": {**config.to_dict(), "dtype": "float32"},
+                "use_decoder_only_language_model": False,
+            },
+        )
+        encoder = {"folder": CLIP_FOLDER.name, "side": GRID_SIDE}
+        write_json(unfinished / IMAGE_ENCODER_CONFIG, encoder)
+        GenerationConfig.from_model_config(config).save_pretrained(unfinished)
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(T5_FOLDER / name, unfinished / name)
 
 
 if __name__ == "__main__":
