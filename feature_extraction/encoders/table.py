@@ -20,7 +20,7 @@ MAX_IMAGE_SIZE = 8192
 # Default image size of all encoders of the table, in pixels.
 TABLE_IMAGE_SIZE = 224
 
-# An encoder with language tokens, for messages and help texts.
+# An encoder with language tokens, for messages.
 VISION_LANGUAGE_EXAMPLE = "hf:Salesforce/blip2-flan-t5-xl"
 
 

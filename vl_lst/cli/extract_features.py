@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from feature_extraction.choices import Compression, Layer, Precision, ResizeRule
-from feature_extraction.encoders.table import MAX_IMAGE_SIZE, VISION_LANGUAGE_EXAMPLE
+from feature_extraction.encoders.table import MAX_IMAGE_SIZE
 from vl_lst.cli._choices import ENCODER_NAMES, RESIZE_RULES
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._distributed import (
@@ -43,8 +43,8 @@ def extract_features(
         encoder_option(
             metavar="NAME|FOLDER",
             help=f"{ENCODER_NAMES}, demo; another open_clip model name; timm:NAME such as "
-            "timm:resnet50; hf:OWNER/NAME such as hf:facebook/dinov2-base or "
-            f"{VISION_LANGUAGE_EXAMPLE}; or a folder saved by one of these libraries.",
+            "timm:resnet50; hf:OWNER/NAME such as hf:facebook/dinov2-base, also a vision-language "
+            "model; or a folder saved by one of these libraries.",
         ),
     ] = "RN101",
     weights: Annotated[
