@@ -281,7 +281,7 @@ def save(model: ImageT5, folder: Path) -> None:
                 "dtype": "float32",
                 "model_type": "blip-2",
                 "num_query_tokens": IMAGE_TOKENS,
-                "text_config": {**config.to_dict(), "dtype": "float32"},
+                "text_config": {**config.to_diff_dict(), "dtype": "float32"},
                 "use_decoder_only_language_model": False,
             },
         )
