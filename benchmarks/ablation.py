@@ -36,7 +36,7 @@ from eval.run_files import RunRecord
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
 from tasks import get_task
-from vl_lst.backbones.loading import DEMO
+from vl_lst.bundled import DEMO
 from vl_lst.bundled import CLIP_FOLDER
 from vl_lst.demo.run import DEMO_SETTINGS
 from vl_lst.demo.world import write_world
