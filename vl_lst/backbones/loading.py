@@ -74,8 +74,9 @@ def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") ->
     name = str(name)
     problem = f"cannot load the backbone {name!r:.200}"
     expected = (
-        f"expected {' or '.join(BACKBONE_FOLDERS)} (bundled), a folder with a Hugging Face model (config.json, tokenizer.json, "
-        "model.safetensors), or a Hugging Face model ID such as t5-base"
+        f"expected {' or '.join(BACKBONE_FOLDERS)} (bundled), a folder with a Hugging Face model "
+        "(config.json, tokenizer.json, model.safetensors), or a Hugging Face model ID such as "
+        "t5-base"
     )
     with model_errors(f"{problem}, {expected}"):
         folder = BACKBONE_FOLDERS.get(name) or backbone_folder(name)

@@ -78,8 +78,8 @@ def _config_from(name: str) -> tuple[Any, Family]:
     if nearest and not Path(name).exists():
         raise ModelError(f"no backbone {name!r}; did you mean {nearest[0]}?")
     expected = (
-        f"expected {' or '.join(BACKBONE_FOLDERS)} (bundled), a folder with a config.json, a Hugging Face model ID, or one of "
-        f"{', '.join(PUBLISHED)}"
+        f"expected {' or '.join(BACKBONE_FOLDERS)} (bundled), a folder with a config.json, a "
+        f"Hugging Face model ID, or one of {', '.join(PUBLISHED)}"
     )
     with model_errors(f"no configuration of a backbone {name!r}, {expected}"):
         folder = BACKBONE_FOLDERS.get(name) or backbone_folder(name, (CONFIG_NAME, GENERATION_NAME))

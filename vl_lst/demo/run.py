@@ -27,7 +27,7 @@ from vl_lst.runs.directory import RunDirectory, make_folder
 from vl_lst.runs.lock import exclusive_folder
 from vl_lst.training.parallel_runs import train_in_parallel
 
-__all__ = ["BLIND", "LADDER", "TASKS", "DemoResult", "run_demo"]
+__all__ = ["BLIND", "LADDER", "TASKS", "DemoResult", "demo_settings", "run_demo"]
 
 TASKS = ("vqa", "gqa", "nlvr2", "caption")
 LADDER, BLIND = "lst", "blind"
@@ -173,14 +173,17 @@ def _require_distinct(kind: str, given: Sequence[object]) -> None:
         )
 
 
+def demo_settings(backbone: str) -> tuple[tuple[str, Any], ...]:
+    """Return the settings of a run on the shapes world, as overrides of a recipe."""
+    return *DEMO_SETTINGS, *BACKBONE_SETTINGS.get(backbone, ()), ("backbone.name", backbone)
+
+
 def _recipe(name: str, seed: int, backbone: str, data: Path, features: Path) -> Recipe:
     method = LADDER if name == BLIND else name
     return resolve_recipe(
         read_recipe_file(default_recipe(method, backbone)),
         [
-            *DEMO_SETTINGS,
-            *BACKBONE_SETTINGS.get(backbone, ()),
-            ("backbone.name", backbone),
+            *demo_settings(backbone),
             ("method.name", method),
             ("data.root", str(data)),
             ("data.blind", name == BLIND),

@@ -141,8 +141,8 @@ def default_recipe(method: str | None, backbone: str | None) -> str:
 
     Args:
         method: Name of the method; one without its own recipe gets that of the ladder.
-        backbone: Name of the backbone. The bundled ones have their own recipes, all others share the
-            paper's.
+        backbone: Name of the backbone. The bundled ones have their own recipes, all others share
+            the paper's.
     """
     is_demo = backbone in BACKBONE_FOLDERS
     wanted = f"{DEMO}-{method}" if is_demo else method

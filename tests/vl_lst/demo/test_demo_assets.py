@@ -13,8 +13,7 @@ from feature_extraction.encoders.weights import projection_sha256
 from tools.image_texts import LIST_PROMPT
 from tools.pretrain_t5 import make_batch
 from vl_lst.backbones.loading import load_backbone
-from vl_lst.bundled import DEMO
-from vl_lst.bundled import ASSETS, CLIP_FOLDER, ENCODER_FOLDERS, IMAGE_BACKBONE_FOLDER
+from vl_lst.bundled import ASSETS, CLIP_FOLDER, DEMO, ENCODER_FOLDERS, IMAGE_BACKBONE_FOLDER
 from vl_lst.demo.captions import noun_phrase
 from vl_lst.demo.rendering import render
 from vl_lst.demo.scenes import Purpose, sample_scene, scene_seed
