@@ -20,8 +20,7 @@ from feature_extraction.store import open_features
 from feature_extraction.store.reader import FeatureReader
 from tasks import ExampleTable, Score, Task, with_own_files
 from tasks._arguments import as_path
-from vl_lst.backbones.loading import DEMO
-from vl_lst.bundled import CLIP_FOLDER
+from vl_lst.bundled import ENCODER_FOLDERS
 from vl_lst.data.batches import (
     Batches,
     BlankFeatures,
@@ -314,8 +313,8 @@ class Run:
         if self.recipe.data.blind:
             return torch.zeros(len(images), spec.tokens, spec.channels, dtype=torch.float16)
         if self._encoder is None:
-            if weights is None and spec.encoder == DEMO:
-                weights = CLIP_FOLDER
+            if weights is None:
+                weights = ENCODER_FOLDERS.get(spec.encoder)
             self._encoder = encoder_from_spec(spec, weights, device=str(self._device))
         encoder = self._encoder
         return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
