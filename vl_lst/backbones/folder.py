@@ -188,8 +188,8 @@ def read_projection(folder: Path, family: Family) -> dict[str, Tensor]:
         projection.update(read_selected(path, new_name))
     if not projection:
         raise ModelError(
-            f"the weights in {folder} lack the projection of image tokens, which tells the features "
-            "of this backbone from others: expected the checkpoint of the whole model"
+            f"the weights in {folder} lack the projection of image tokens, which tells the "
+            "features of this backbone from others: expected the checkpoint of the whole model"
         )
     return projection
 

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from feature_extraction.spec import FeatureSpec
-from tasks import get_task
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
@@ -18,11 +17,9 @@ from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.recipes.schema import Recipe
+from vl_lst.recipes.visual import visual_config
 
 __all__ = ["BuiltModel", "attach_method", "build_model"]
-
-# Checkpoints of every task have embeddings for at least two images per example.
-MIN_IMAGE_POSITIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +75,8 @@ def build_model(
 
     Raises:
         ModelError: The backbone cannot be loaded, or does not fit the settings.
+        RecipeError: The visual section does not fit the backbone.
+        StoreError: The backbone reads images, and the features are not of its own image encoder.
     """
     precision = recipe.backbone.precision
     quantised = precision in ("int8", "nf4")
@@ -87,14 +86,7 @@ def build_model(
         recipe.method.name,
         recipe.method.options,
         loaded.backbone,
-        visual=VisualConfig(
-            channels=spec.channels,
-            tokens=spec.tokens,
-            grids=spec.squares,
-            pooled_grid=recipe.visual.pooled_grid,
-            max_images=max(MIN_IMAGE_POSITIONS, *map(_images_per_example, recipe.tasks)),
-            image_order_std=recipe.visual.image_order_std,
-        ),
+        visual=visual_config(recipe, loaded, spec),
         heads={
             task: HeadConfig(
                 kind=recipe.head[task],
@@ -107,10 +99,6 @@ def build_model(
     return BuiltModel(
         model, trainable, CachingTokenizer(loaded.tokenizer), loaded.fingerprint, precision
     )
-
-
-def _images_per_example(task: str) -> int:
-    return get_task(task).images_per_example
 
 
 def attach_method(
