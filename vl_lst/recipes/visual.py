@@ -79,7 +79,7 @@ def _require_defaults(section: VisualSection) -> None:
     """Refuse settings of a visual embedding that the model does not have."""
     for field, value in section.model_dump(exclude={"embedding"}).items():
         default = VisualSection.model_fields[field].default
-        if value != default:
+        if value is not None and value != default:
             raise RecipeError(
                 f"visual.{field}: found {value}; the backbone reads the images, so nothing uses "
                 f"it. Leave it at its default ({default}), or set {EMBEDDING} to learned"
