@@ -28,6 +28,8 @@ class Workload:
         image_tokens: Feature vectors per image, before pooling.
         channels: Width of a feature vector.
         pooled_grid: Side of the grid to max-pool the feature vectors to; `None` does not pool.
+        has_visual_embedding: Whether a visual embedding reads the features; otherwise, they are
+            tokens that the backbone reads.
     """
 
     batch_size: int = 16
@@ -37,6 +39,7 @@ class Workload:
     image_tokens: int = 49
     channels: int = 2048
     pooled_grid: int | None = 6
+    has_visual_embedding: bool = True
 
     def visual(self) -> VisualConfig:
         """Return the settings of a visual embedding for these features.
@@ -73,6 +76,7 @@ class Workload:
             ),
             prompt_ids_UT=torch.randint(*token_ids, (self.batch_size, self.text_tokens)),
             prompt_index_B=rows,
+            prompt_rows_U=None if self.has_visual_embedding else rows,
             labels_BL=torch.randint(*token_ids, (self.batch_size, self.answer_tokens)),
             pair_rows_P=rows,
             pair_index_B=rows,
