@@ -81,10 +81,15 @@ def write_vision_language(folder: Path, model: transformers.PreTrainedModel) -> 
     """Write a folder with random weights for all tensors of a model."""
     randomise(model.eval())
     model.save_pretrained(folder)
-    transformers.BlipImageProcessor(
-        image_mean=list(MEAN), image_std=list(STD), size={"height": SIDE, "width": SIDE}
-    ).save_pretrained(folder)
+    write_preprocessing(folder, SIDE)
     return folder
+
+
+def write_preprocessing(folder: Path, side: int) -> None:
+    """Write the settings of an image processor for squares of `side` pixels."""
+    transformers.BlipImageProcessor(
+        image_mean=list(MEAN), image_std=list(STD), size={"height": side, "width": side}
+    ).save_pretrained(folder)
 
 
 def tokens_read(model: transformers.PreTrainedModel, normalised_B3SS: Tensor, num: int) -> Tensor:

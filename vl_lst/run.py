@@ -21,8 +21,7 @@ from feature_extraction.store import open_features
 from feature_extraction.store.reader import FeatureReader
 from tasks import ExampleTable, Score, Task, with_own_files
 from tasks._arguments import as_path
-from vl_lst.backbones.loading import DEMO
-from vl_lst.bundled import CLIP_FOLDER
+from vl_lst.bundled import ENCODER_FOLDERS
 from vl_lst.data.batches import (
     Batches,
     BlankFeatures,
@@ -336,8 +335,8 @@ class Run:
 
     def _known_weights(self, spec: FeatureSpec) -> str | Path | None:
         """Return the folder of the image encoder, if it needs no search."""
-        if spec.encoder == DEMO:
-            return CLIP_FOLDER
+        if spec.encoder in ENCODER_FOLDERS:
+            return ENCODER_FOLDERS[spec.encoder]
         # A local backbone that reads images is saved together with its image encoder.
         name = self.recipe.backbone.name
         return name if self._backbone_reads_images and Path(name).is_dir() else None

@@ -6,7 +6,7 @@ checkpoint, but without the language model, which is far larger.
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,10 +62,11 @@ class QueryTokens(ImageTokens):
         super().__init__(config)
         width = config.qformer_config.hidden_size
         self.vision_model = Blip2VisionModel(config.vision_config)
-        self.query_tokens = nn.Parameter(torch.zeros(1, config.num_query_tokens, width))
+        # Random, because zeros would make all tokens equal in a model without a checkpoint.
+        self.query_tokens = nn.Parameter(torch.randn(1, config.num_query_tokens, width))
         self.qformer = Blip2QFormerModel(config.qformer_config)
         self.language_projection = nn.Linear(width, config.text_config.hidden_size)
-        self.post_init()
+        cast(Any, self).post_init()
 
     @classmethod
     def is_encoder_decoder(cls, config: Any) -> bool:
@@ -107,7 +108,9 @@ class PooledPatches(ImageTokens):
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.encoder.vision_config)
         self.multi_modal_projector = T5Gemma2MultiModalProjector(config.encoder)
-        self.post_init()
+        # Random, because zeros would make all tokens zero in a model without a checkpoint.
+        nn.init.normal_(self.multi_modal_projector.mm_input_projection_weight, std=0.02)
+        cast(Any, self).post_init()
 
     @classmethod
     def is_encoder_decoder(cls, config: Any) -> bool:

@@ -4,7 +4,8 @@ RN101, ViT-B-16, ...         a row of the encoder table
 NAME, open_clip:NAME         any model of open_clip
 timm:NAME, timm:OWNER/NAME   any model of timm, or a repository in timm's format
 hf:OWNER/NAME                a vision model or vision-language model of transformers on the hub
-FOLDER                       an encoder on disk, in the format of one of the three libraries
+FOLDER                       an encoder on disk, in the format of one of the three libraries, or
+                             of `feature_extraction.encoders.projected`
 """
 
 import dataclasses
@@ -25,6 +26,8 @@ from feature_extraction.encoders.image_tokens import IMAGE_TOKENS
 from feature_extraction.encoders.library_guard import guard_library_call
 from feature_extraction.encoders.open_clip import OpenClipArchitecture
 from feature_extraction.encoders.open_clip_weights import CONFIG_NAME as OPEN_CLIP_CONFIG
+from feature_extraction.encoders.projected import CONFIG_NAME as PROJECTED_CONFIG
+from feature_extraction.encoders.projected import ProjectedArchitecture
 from feature_extraction.encoders.table import ENCODERS, TABLE_IMAGE_SIZE, VISION_LANGUAGE_EXAMPLE
 from feature_extraction.encoders.timm import TimmArchitecture
 from feature_extraction.encoders.vision_language import VisionLanguageArchitecture
@@ -151,7 +154,10 @@ def _find_in_library(prefix: str, model: str, name: str) -> Architecture:
 
 
 def _read_folder(folder: Path) -> Architecture:
-    """Read a folder in the format of the library that its configuration belongs to."""
+    """Read a folder in the format that its configuration belongs to."""
+    if (folder / PROJECTED_CONFIG).exists():
+        inner = _read_folder(ProjectedArchitecture.encoder_folder(folder))
+        return ProjectedArchitecture.from_folder(folder, inner)
     if (folder / OPEN_CLIP_CONFIG).exists():
         return OpenClipArchitecture.from_folder(folder)
     path = folder / CONFIG_NAME

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import nn
 
 from feature_extraction.encoders.architecture import Checkpoint
@@ -84,7 +83,7 @@ class VisionLanguageArchitecture(HuggingFaceArchitecture):
             return EncoderError(f"transformers cannot build {self.name}: {reason}")
 
         with guard_library_call(cannot_build):
-            return self._network(self.config).to(torch.float32)
+            return self._network(self.config)
 
     def _read(self, source: str | Path) -> Checkpoint:
         name, paths = _find_weights(str(source), lambda key: self._inner_name(key) is not None)

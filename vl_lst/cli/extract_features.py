@@ -9,6 +9,7 @@ import typer
 
 from feature_extraction.choices import Compression, Layer, Precision, ResizeRule
 from feature_extraction.encoders.table import MAX_IMAGE_SIZE
+from vl_lst.bundled import ENCODER_FOLDERS
 from vl_lst.cli._choices import ENCODER_NAMES, RESIZE_RULES
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._distributed import (
@@ -42,9 +43,9 @@ def extract_features(
         str,
         encoder_option(
             metavar="NAME|FOLDER",
-            help=f"{ENCODER_NAMES}, demo; another open_clip model name; timm:NAME such as "
-            "timm:resnet50; hf:OWNER/NAME such as hf:facebook/dinov2-base, also a vision-language "
-            "model; or a folder saved by one of these libraries.",
+            help=f"{ENCODER_NAMES}, {', '.join(ENCODER_FOLDERS)}; another open_clip model name; "
+            "timm:NAME such as timm:resnet50; hf:OWNER/NAME such as hf:facebook/dinov2-base, also "
+            "a vision-language model; or a folder saved by one of these libraries.",
         ),
     ] = "RN101",
     weights: Annotated[

@@ -18,12 +18,14 @@ from tiny_vision_language import (
     blip2,
     t5gemma2,
     tokens_read,
+    write_preprocessing,
     write_vision_language,
 )
 from torch import Tensor
 
 from feature_extraction.encoders import weights
 from feature_extraction.encoders.encoder import Encoder, build_encoder, encoder_from_spec
+from feature_extraction.encoders.registry import find_architecture, output_shape
 from feature_extraction.encoders.weights import projection_sha256
 from feature_extraction.errors import EncoderError
 
@@ -107,6 +109,39 @@ class TestNumbers:
         assert encoder.spec.grid == GRIDS["blip2"]
 
 
+@pytest.mark.parametrize(
+    ("config", "side", "expected"),
+    [
+        (
+            transformers.Blip2Config(text_config={"model_type": "t5", "d_model": 2048}),
+            224,
+            ((1, 32), 2048),
+        ),
+        (
+            transformers.T5Gemma2Config(
+                encoder={
+                    "text_config": {"hidden_size": 1152},
+                    "vision_config": {"hidden_size": 1152, "image_size": 896, "patch_size": 14},
+                },
+                decoder={"hidden_size": 1152},
+            ),
+            896,
+            ((16, 16), 1152),
+        ),
+    ],
+)
+def test_shapes_of_published_models(
+    config: transformers.PreTrainedConfig,
+    side: int,
+    expected: tuple[tuple[int, int], int],
+    tmp_path: Path,
+) -> None:
+    config.save_pretrained(tmp_path)
+    write_preprocessing(tmp_path, side)
+    architecture = find_architecture(tmp_path)
+    assert output_shape(architecture, architecture.image_size, "language") == expected
+
+
 class TestWeights:
     def test_the_language_model_is_not_read(self, folder: Path) -> None:
         whole = build_encoder(folder, device="cpu")
@@ -178,9 +213,11 @@ class TestWeights:
 
     def test_random_weights_need_no_checkpoint(self, folder: Path) -> None:
         (folder / WEIGHTS).unlink()
-        spec = build_encoder(folder, weights="random", device="cpu").spec
+        encoder = build_encoder(folder, weights="random", device="cpu")
+        spec, tokens = encoder.spec, encoder.encode(random_pixels(1, SIDE), ["a"])[0]
         assert (spec.layer, spec.weights) == ("language", "random")
         assert spec == build_encoder(folder, weights="random", device="cpu").spec
+        assert len(np.unique(tokens, axis=0)) == spec.tokens
 
     def test_features_of_another_projection_are_told_apart(self, folder: Path) -> None:
         spec = build_encoder(folder, device="cpu").spec
