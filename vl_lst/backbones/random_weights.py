@@ -21,7 +21,7 @@ from vl_lst.backbones.published import PUBLISHED
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import ModelError
 
-__all__ = ["backbone_config", "known_family", "random_backbone"]
+__all__ = ["backbone_config", "known_family", "own_image_tokens", "random_backbone"]
 
 
 def backbone_config(name: str, *, vocabulary: int | None = None) -> tuple[Any, Family]:
@@ -47,6 +47,24 @@ def backbone_config(name: str, *, vocabulary: int | None = None) -> tuple[Any, F
     return config, family
 
 
+def own_image_tokens(name: str) -> tuple[int, int] | None:
+    """Return the number and width of the tokens that a backbone reads of each image.
+
+    Args:
+        name: See `backbone_config`.
+
+    Returns:
+        The two numbers; `None` if the backbone reads text alone.
+
+    Raises:
+        ModelError: See `backbone_config`.
+    """
+    config, family = backbone_config(name)
+    if not family.reads_images:
+        return None
+    return family.tokens_per_image(config), family.encoder_sizes(config).width
+
+
 def known_family(name: str) -> Family | None:
     """Return the family of a backbone if its configuration is on this machine.
 
@@ -57,7 +75,7 @@ def known_family(name: str) -> Family | None:
         The family; `None` if the backbone must be downloaded first, or its configuration cannot be
         read, which loading the backbone explains.
     """
-    if name not in PUBLISHED and name not in BUNDLED and not Path(name).is_dir():
+    if name not in PUBLISHED and name not in BACKBONE_FOLDERS and not Path(name).is_dir():
         return None
     try:
         return backbone_config(name)[1]

@@ -128,6 +128,11 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         return prompt if self.visual is not None else images * image_tokens + prompt
 
     @property
+    def backbone_reads_images(self) -> bool:
+        """Whether the backbone reads the images, and there is no visual embedding."""
+        return self.visual is None
+
+    @property
     def device(self) -> torch.device:
         """Device of the model."""
         return next(self.parameters()).device

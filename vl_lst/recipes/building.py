@@ -19,11 +19,9 @@ from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.recipes.schema import Recipe
+from vl_lst.recipes.visual import visual_config
 
 __all__ = ["BuiltModel", "attach_method", "build_model", "require_heads"]
-
-# Checkpoints of every task have embeddings for at least two images per example.
-MIN_IMAGE_POSITIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +102,8 @@ def build_model(
 
     Raises:
         ModelError: The backbone cannot be loaded, or does not fit the settings.
+        RecipeError: The visual section does not fit the backbone.
+        StoreError: The backbone reads images, and the features are not of its own image encoder.
     """
     precision = recipe.backbone.precision
     quantised = precision in ("int8", "nf4")
@@ -113,14 +113,7 @@ def build_model(
         recipe.method.name,
         recipe.method.options,
         loaded.backbone,
-        visual=VisualConfig(
-            channels=spec.channels,
-            tokens=spec.tokens,
-            grids=spec.squares,
-            pooled_grid=recipe.visual.pooled_grid,
-            max_images=max(MIN_IMAGE_POSITIONS, *map(_images_per_example, recipe.tasks)),
-            image_order_std=recipe.visual.image_order_std,
-        ),
+        visual=visual_config(recipe, loaded, spec),
         heads={
             task: HeadConfig(
                 kind=recipe.head[task],
@@ -157,7 +150,7 @@ def _require_positions(recipe: Recipe, model: VisionLanguageModel[Any], spec: Fe
     problem = f"the backbone has positions for {limit:,} tokens, and"
     for task in recipe.tasks:
         prompt = recipe.data.max_prompt_tokens[task]
-        tokens = model.num_encoder_tokens(prompt, _images_per_example(task), spec.tokens)
+        tokens = model.num_encoder_tokens(prompt, get_task(task).images_per_example, spec.tokens)
         if tokens > limit:
             others = tokens - prompt
             fewer = (
@@ -176,10 +169,6 @@ def _require_positions(recipe: Recipe, model: VisionLanguageModel[Any], spec: Fe
                 f"{problem} its decoder may read {answer:,} for {task}: lower "
                 f"generation.max_length.{task} to at most {limit:,}"
             )
-
-
-def _images_per_example(task: str) -> int:
-    return get_task(task).images_per_example
 
 
 def attach_method(
