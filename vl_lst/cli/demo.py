@@ -47,8 +47,8 @@ def demo(
     """Run the full pipeline on generated images: extract features, train on four tasks, score.
 
     Trains each method and, for comparison, a ladder that does not see the image. Needs no network:
-    images are rendered, and a small CLIP and T5 are bundled. Takes a few minutes on two CPU cores
-    for one method. If it is interrupted, run the same command again to resume.
+    images are rendered, and a small image encoder and backbone are bundled. Takes a few minutes on
+    two CPU cores for one method. If it is interrupted, run the same command again to resume.
 
     Compare all methods over three seeds: vl-lst demo --methods all --seeds 0,1,2
 

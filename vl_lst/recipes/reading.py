@@ -18,7 +18,7 @@ __all__ = ["bundled_recipes", "default_recipe", "parse_yaml", "read_recipe_file"
 
 SUFFIX = ".yaml"
 DEFAULT = "lst"
-# The paper's settings are for T5-base; the bundled backbone has its own.
+# The paper's settings are for t5-base; the bundled backbone has its own.
 DEMO = "demo"
 EXTENDS = "extends"
 METHOD = "method"
