@@ -150,6 +150,10 @@ class T5Gemma(Family):
         # Earlier releases of transformers choose a fused attention, which ignores the bound.
         return super().build_config({**values, "attn_implementation": "eager"})
 
+    def tensor_name(self, name: str) -> str | None:
+        """Return the name of a tensor; in a checkpoint of the base class it has no prefix."""
+        return name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
+
     # Sizes and tokens
 
     def encoder_config(self, config: Any) -> Any:
