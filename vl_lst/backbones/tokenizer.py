@@ -30,13 +30,27 @@ class CachingTokenizer:
         self.unk_token_id: int | None = getattr(tokenizer, "unk_token_id", None)
         self._cached = lru_cache(CACHED_TEXTS)(self._tokenise)
 
-    def encode(self, text: str, max_tokens: int) -> tuple[int, ...]:
-        """Return the token ids of a text, at most `max_tokens`, ending with end-of-sequence."""
-        return (*self._cached(text)[: max_tokens - 1], self.eos_token_id)
+    def encode(self, text: str, max_tokens: int, *, suffix: str = "") -> tuple[int, ...]:
+        """Return the token ids of a text, at most `max_tokens`, ending with end-of-sequence.
 
-    def encode_all(self, texts: Sequence[str], max_tokens: int, *, padding: int) -> Tensor:
+        Args:
+            text: The text.
+            max_tokens: Maximum number of tokens, end-of-sequence included.
+            suffix: End of the text that is kept if the text is truncated before it.
+        """
+        ids, room = self._cached(text), max_tokens - 1
+        if suffix and len(ids) > room:
+            kept = self._cached(suffix)[:room]
+            ids = (*ids[: room - len(kept)], *kept)
+        return (*ids[:room], self.eos_token_id)
+
+    def encode_all(
+        self, texts: Sequence[str], max_tokens: int, *, padding: int, suffix: str = ""
+    ) -> Tensor:
         """Return the token ids [R, X] of several texts, padded on the right with `padding`."""
-        return pad_rows([self.encode(text, max_tokens) for text in texts], padding=padding)
+        return pad_rows(
+            [self.encode(text, max_tokens, suffix=suffix) for text in texts], padding=padding
+        )
 
     def tokenise_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of several texts, untruncated, uncached, without end-of-sequence."""

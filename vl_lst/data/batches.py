@@ -55,7 +55,7 @@ class BlankFeatures:
 
 
 def prompt_fields(
-    prompts: Sequence[str], tokenizer: CachingTokenizer, *, max_tokens: int
+    prompts: Sequence[str], tokenizer: CachingTokenizer, *, max_tokens: int, suffix: str = ""
 ) -> dict[str, Tensor]:
     """Return the fields of a `Batch` that hold the prompts, with equal prompts merged.
 
@@ -64,8 +64,11 @@ def prompt_fields(
         tokenizer: Tokenizer of the backbone.
         max_tokens: Maximum number of prompt tokens, end-of-sequence included; longer prompts are
             truncated.
+        suffix: End of all prompts, before which they are truncated.
     """
-    ids_BT = tokenizer.encode_all(prompts, max_tokens, padding=tokenizer.pad_token_id)
+    ids_BT = tokenizer.encode_all(
+        prompts, max_tokens, padding=tokenizer.pad_token_id, suffix=suffix
+    )
     first_U, index_B = unique_rows(ids_BT)
     return {"prompt_ids_UT": ids_BT[first_U], "prompt_index_B": index_B}
 
@@ -95,6 +98,7 @@ class Batches(Dataset[Batch]):
         self._head = answered_as or task.name
         self._images = task.images_per_example
         self._max_prompt_tokens = task.max_prompt_tokens
+        self._suffix = task.prompt_suffix
         self._examples = examples
         self._features = features
         self._tokenizer = tokenizer
@@ -108,6 +112,7 @@ class Batches(Dataset[Batch]):
             [example.prompt for example in examples],
             self._tokenizer,
             max_tokens=self._max_prompt_tokens,
+            suffix=self._suffix,
         )
         if self._targets is not None:
             fields |= self._targets.fields(examples, keys, fields["prompt_index_B"])

@@ -54,7 +54,7 @@ def question_notes(prompt: str, task: Task, tokenizer: CachingTokenizer) -> tupl
     """Describe the parts of a prompt that a model does not read.
 
     Args:
-        prompt: The prompt, with the task's prefix.
+        prompt: The prompt, with the task's prefix and suffix.
         task: Task of the prompt.
         tokenizer: Tokenizer of the backbone.
     """

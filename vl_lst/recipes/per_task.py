@@ -20,6 +20,7 @@ DEFAULTS: dict[str, Callable[[Task], object]] = {
     "data.train_file": lambda task: None,
     "data.validation_file": lambda task: None,
     "data.prompt_prefix": lambda task: task.prompt_prefix,
+    "data.prompt_suffix": lambda task: task.prompt_suffix,
     "data.answer_list": lambda task: None,
     "data.min_answer_count": lambda task: task.min_answer_count,
     "data.max_prompt_tokens": lambda task: task.max_prompt_tokens,
