@@ -26,6 +26,7 @@ __all__ = [
     "BlankFeatures",
     "Features",
     "MixedBatches",
+    "NoFeatures",
     "load_in_order",
     "prompt_fields",
 ]
@@ -52,6 +53,14 @@ class BlankFeatures:
     def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
         """Return zeros, float16 [images, N, F]."""
         return np.zeros((len(image_ids), *self._shape), dtype=np.float16)
+
+
+class NoFeatures:
+    """A single zero per image, for models that read the text alone."""
+
+    def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
+        """Return zeros, float16 [images, 1, 1]."""
+        return np.zeros((len(image_ids), 1, 1), dtype=np.float16)
 
 
 def prompt_fields(

@@ -10,16 +10,18 @@ from torch import nn
 from feature_extraction.spec import FeatureSpec
 from tasks import get_task
 from vl_lst.backbones.backbone import FrozenBackbone
-from vl_lst.backbones.loading import load_backbone
+from vl_lst.backbones.loading import LoadedBackbone, load_backbone
 from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
 from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.errors import ModelError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig, VisualConfig
+from vl_lst.models.untrained import UntrainedModel
 from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.recipes.schema import Recipe
+from vl_lst.recipes.zero_shot import ZeroShotRecipe
 
-__all__ = ["BuiltModel", "attach_method", "build_model"]
+__all__ = ["BuiltModel", "attach_method", "build_model", "build_untrained_model"]
 
 # Checkpoints of every task have embeddings for at least two images per example.
 MIN_IMAGE_POSITIONS = 2
@@ -80,8 +82,7 @@ def build_model(
         ModelError: The backbone cannot be loaded, or does not fit the settings.
     """
     precision = recipe.backbone.precision
-    quantised = precision in ("int8", "nf4")
-    loaded = load_backbone(recipe.backbone.name, precision="bf16" if quantised else precision)
+    loaded = _load_unquantised(recipe)
     torch.manual_seed(recipe.training.seed)
     model, trainable = attach_method(
         recipe.method.name,
@@ -107,6 +108,31 @@ def build_model(
     return BuiltModel(
         model, trainable, CachingTokenizer(loaded.tokenizer), loaded.fingerprint, precision
     )
+
+
+def build_untrained_model(recipe: ZeroShotRecipe) -> BuiltModel:
+    """Load the backbone of a recipe as a model of its own, on the CPU.
+
+    Args:
+        recipe: Recipe of the run.
+
+    Raises:
+        ModelError: The backbone cannot be loaded, or has no decoder.
+    """
+    precision = recipe.backbone.precision
+    loaded = _load_unquantised(recipe)
+    frozen = loaded.backbone
+    model = UntrainedModel(frozen.model, family=frozen.family, tasks=recipe.tasks)
+    built = BuiltModel(model, {}, CachingTokenizer(loaded.tokenizer), loaded.fingerprint, precision)
+    built.quantise_backbone()
+    return built
+
+
+def _load_unquantised(recipe: Recipe) -> LoadedBackbone:
+    """Load the backbone of a recipe, in bf16 if it will be quantised."""
+    precision = recipe.backbone.precision
+    is_quantised = precision in ("int8", "nf4")
+    return load_backbone(recipe.backbone.name, precision="bf16" if is_quantised else precision)
 
 
 def _images_per_example(task: str) -> int:
