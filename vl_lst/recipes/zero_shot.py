@@ -74,7 +74,8 @@ class ZeroShotRecipe(Recipe):
 
 def is_zero_shot(fields: Mapping[str, Any]) -> bool:
     """Return whether a recipe, as read from a file, is of a run without training."""
-    return get_field(fields, ("method", "name")) == ZERO_SHOT
+    name: object = get_field(fields, ("method", "name"))
+    return name == ZERO_SHOT
 
 
 def complete_zero_shot_fields(

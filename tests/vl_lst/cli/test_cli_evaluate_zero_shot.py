@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from tiny_run import TinyWorld
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, T5ForConditionalGeneration
+from transformers import AutoTokenizer, T5ForConditionalGeneration
 
 from eval.run_files import RunRecord
 from tasks import get_task
