@@ -19,7 +19,7 @@ from feature_extraction.encoders.checkpoint_files import (
     WEIGHTS_FILES,
     is_present,
     read_json_object,
-    read_safetensors,
+    read_selected,
     read_shapes,
     weights_in_folder,
 )
@@ -148,8 +148,7 @@ def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) 
     """
     state: dict[str, Tensor] = {}
     for path, names in _tensors_to_read(folder, config, family).items():
-        tensors = read_safetensors(path, names)
-        state.update({names[name]: tensor for name, tensor in tensors.items()})
+        state.update(read_selected(path, names.get))
     loading: Any = family.model_class(config)
     with guard_library_call(_cannot_use(folder)):
         # Without a folder, transformers cannot look for other files in it, such as adapters.

@@ -18,8 +18,8 @@ from vl_lst.backbones.folder import (
     model_errors,
     read_config,
 )
-from vl_lst.backbones.loading import BUNDLED, DEMO
 from vl_lst.backbones.published import PUBLISHED
+from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import ModelError
 
 __all__ = ["backbone_config", "random_backbone"]
@@ -78,10 +78,10 @@ def _config_from(name: str) -> tuple[Any, Family]:
     if nearest and not Path(name).exists():
         raise ModelError(f"no backbone {name!r}; did you mean {nearest[0]}?")
     expected = (
-        f"expected `{DEMO}`, a folder with a config.json, a Hugging Face model ID, or one of "
-        f"{', '.join(PUBLISHED)}"
+        f"expected {' or '.join(BACKBONE_FOLDERS)} (bundled), a folder with a config.json, a "
+        f"Hugging Face model ID, or one of {', '.join(PUBLISHED)}"
     )
     with model_errors(f"no configuration of a backbone {name!r}, {expected}"):
-        folder = BUNDLED.get(name) or backbone_folder(name, (CONFIG_NAME, GENERATION_NAME))
+        folder = BACKBONE_FOLDERS.get(name) or backbone_folder(name, (CONFIG_NAME, GENERATION_NAME))
     with model_errors(f"cannot read the backbone {name!r}"):
         return read_config(folder)

@@ -14,8 +14,7 @@ from eval.errors import InputError
 from feature_extraction.encoders.encoder import Encoder, encode_image, encoder_from_spec
 from feature_extraction.spec import FeatureSpec
 from tasks import Task
-from vl_lst.backbones.loading import DEMO
-from vl_lst.bundled import CLIP_FOLDER
+from vl_lst.bundled import ENCODER_FOLDERS
 from vl_lst.data.batches import NoFeatures, prompt_fields
 from vl_lst.data.text_warnings import question_notes
 from vl_lst.generation.answering import Answerer
@@ -162,8 +161,8 @@ class Predictor:
         if self.recipe.data.blind:
             return torch.zeros(len(images), spec.tokens, spec.channels, dtype=torch.float16)
         if self._encoder is None:
-            if weights is None and spec.encoder == DEMO:
-                weights = CLIP_FOLDER
+            if weights is None:
+                weights = ENCODER_FOLDERS.get(spec.encoder)
             self._encoder = encoder_from_spec(spec, weights, device=str(self._device))
         encoder = self._encoder
         return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
