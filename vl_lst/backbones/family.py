@@ -261,6 +261,27 @@ class Family(ABC):
         mask_BS = nn.functional.pad(mask_BT, (images_BVD.shape[1], 0), value=True)
         return torch.cat((images_BVD, text_BTD), 1), mask_BS
 
+    def tokens_per_image(self, config: Any) -> int:
+        """Return the number of tokens that an encoder that reads images reads of each.
+
+        Called only if `reads_images`.
+        """
+        raise NotImplementedError
+
+    def projection_tensor_name(self, name: str) -> str | None:
+        """Return the name within the projection of a tensor in a checkpoint.
+
+        The projection is the last part of the model's image encoder. Its hash tells whether
+        features belong to the model. Called only if `reads_images`.
+
+        Args:
+            name: Name in the checkpoint.
+
+        Returns:
+            The name, such as `weight`; `None` if the tensor belongs to another part.
+        """
+        raise NotImplementedError
+
     def limit_positions(self, model: Any, text: int) -> AbstractContextManager[None]:
         """Return a context in which only the encoder's first `text` tokens have positions.
 

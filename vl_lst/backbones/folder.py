@@ -39,6 +39,7 @@ __all__ = [
     "load_weights",
     "model_errors",
     "read_config",
+    "read_projection",
 ]
 
 CONFIG_NAME = "config.json"
@@ -167,6 +168,32 @@ def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) 
     return loaded
 
 
+def read_projection(folder: Path, family: Family) -> dict[str, Tensor]:
+    """Read the projection that the image encoder of a model ends with.
+
+    Args:
+        folder: Folder with `model.safetensors`, or its shards and their index.
+        family: Family of the model, which reads images.
+
+    Returns:
+        Tensors by their names within the projection.
+
+    Raises:
+        EncoderError: A file is missing, damaged or not in safetensors format.
+        ModelError: The projection is missing.
+    """
+    new_name = family.projection_tensor_name
+    projection: dict[str, Tensor] = {}
+    for path in weights_in_folder(folder, lambda name: new_name(name) is not None):
+        projection.update(read_selected(path, new_name))
+    if not projection:
+        raise ModelError(
+            f"the weights in {folder} lack the projection of image tokens, which tells the "
+            "features of this backbone from others: expected the checkpoint of the whole model"
+        )
+    return projection
+
+
 def _tensors_to_read(folder: Path, config: Any, family: Family) -> dict[Path, dict[str, str]]:
     """Return the tensors that a model needs, by file: from names in the file to the model's names.
 
@@ -177,7 +204,7 @@ def _tensors_to_read(folder: Path, config: Any, family: Family) -> dict[Path, di
         model: Any = family.model_class(config)(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found: dict[Path, dict[str, str]] = {}
-    for path in weights_in_folder(folder):
+    for path in weights_in_folder(folder, lambda name: family.tensor_name(name) is not None):
         found[path] = {}
         for stored, entry in read_shapes(path).items():
             name = family.tensor_name(stored)

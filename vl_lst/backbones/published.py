@@ -32,6 +32,7 @@ _T5_V1_1 = {
     "base": _t5(768, 64, 2048, 12, 12, is_v1_1=True),
     "large": _t5(1024, 64, 2816, 24, 16, is_v1_1=True),
     "xl": _t5(2048, 64, 5120, 24, 32, is_v1_1=True),
+    "xxl": _t5(4096, 64, 10240, 24, 64, is_v1_1=True),
 }
 
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
@@ -41,4 +42,13 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "t5-3b": _t5(1024, 128, 16384, 24, 32),
     **{f"google/t5-v1_1-{size}": config for size, config in _T5_V1_1.items()},
     **{f"google/flan-t5-{size}": config for size, config in _T5_V1_1.items()},
+    # The language model alone.
+    **{
+        f"Salesforce/blip2-flan-t5-{size}": {
+            "model_type": "blip-2",
+            "num_query_tokens": 32,
+            "text_config": _T5_V1_1[size],
+        }
+        for size in ("xl", "xxl")
+    },
 }

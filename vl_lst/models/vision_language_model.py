@@ -119,6 +119,11 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         return [list(part.parameters()) for part in parts]
 
     @property
+    def backbone_reads_images(self) -> bool:
+        """Whether the backbone reads the images, and there is no visual embedding."""
+        return self.visual is None and self.backbone.reads_images
+
+    @property
     def device(self) -> torch.device:
         """Device of the model."""
         return next(self.parameters()).device

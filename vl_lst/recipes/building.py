@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from feature_extraction.spec import FeatureSpec
-from tasks import get_task
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.backbones.loading import LoadedBackbone, load_backbone
 from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
@@ -19,12 +18,10 @@ from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.untrained import UntrainedModel
 from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.recipes.schema import Recipe
+from vl_lst.recipes.visual import require_own_features, visual_config
 from vl_lst.recipes.zero_shot import ZeroShotRecipe
 
 __all__ = ["BuiltModel", "attach_method", "build_model", "build_untrained_model"]
-
-# Checkpoints of every task have embeddings for at least two images per example.
-MIN_IMAGE_POSITIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +77,8 @@ def build_model(
 
     Raises:
         ModelError: The backbone cannot be loaded, or does not fit the settings.
+        RecipeError: The visual section does not fit the backbone.
+        StoreError: The backbone reads images, and the features are not of its own image encoder.
     """
     precision = recipe.backbone.precision
     loaded = _load_unquantised(recipe)
@@ -88,14 +87,7 @@ def build_model(
         recipe.method.name,
         recipe.method.options,
         loaded.backbone,
-        visual=VisualConfig(
-            channels=spec.channels,
-            tokens=spec.tokens,
-            grids=spec.squares,
-            pooled_grid=recipe.visual.pooled_grid,
-            max_images=max(MIN_IMAGE_POSITIONS, *map(_images_per_example, recipe.tasks)),
-            image_order_std=recipe.visual.image_order_std,
-        ),
+        visual=visual_config(recipe, loaded, spec),
         heads={
             task: HeadConfig(
                 kind=recipe.head[task],
@@ -110,18 +102,22 @@ def build_model(
     )
 
 
-def build_untrained_model(recipe: ZeroShotRecipe) -> BuiltModel:
+def build_untrained_model(recipe: ZeroShotRecipe, spec: FeatureSpec | None) -> BuiltModel:
     """Load the backbone of a recipe as a model of its own, on the CPU.
 
     Args:
         recipe: Recipe of the run.
+        spec: Spec of the features that a backbone that reads images will read, if known.
 
     Raises:
         ModelError: The backbone cannot be loaded, or has no decoder.
+        StoreError: The backbone reads images, and the features are not of its own image encoder.
     """
     precision = recipe.backbone.precision
     loaded = _load_unquantised(recipe)
     frozen = loaded.backbone
+    if frozen.reads_images and spec is not None:
+        require_own_features(loaded, recipe.backbone.name, spec)
     model = UntrainedModel(frozen.model, family=frozen.family, tasks=recipe.tasks)
     built = BuiltModel(model, {}, CachingTokenizer(loaded.tokenizer), loaded.fingerprint, precision)
     built.quantise_backbone()
@@ -133,10 +129,6 @@ def _load_unquantised(recipe: Recipe) -> LoadedBackbone:
     precision = recipe.backbone.precision
     is_quantised = precision in ("int8", "nf4")
     return load_backbone(recipe.backbone.name, precision="bf16" if is_quantised else precision)
-
-
-def _images_per_example(task: str) -> int:
-    return get_task(task).images_per_example
 
 
 def attach_method(

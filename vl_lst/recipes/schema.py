@@ -143,11 +143,15 @@ class VisualSection(_Section):
     """The visual embedding, which turns image features into tokens.
 
     Args:
+        embedding: `learned` trains a visual embedding. `none` passes the features, which are those
+            of the backbone's own image encoder, to the backbone; the other fields must then be null
+            or have their defaults. Default: `none` if the backbone reads images, else `learned`.
         pooled_grid: Side of the grid that features are max-pooled to; `None` does not pool.
         image_order_std: Initial standard deviation of the embedding that distinguishes the images
             of an example. The paper's code uses 1.0, which is as large as the features.
     """
 
+    embedding: Literal["learned", "none"] | None = None
     pooled_grid: int | None = Field(default=6, ge=1, le=1_000)
     image_order_std: float = Field(default=0.02, ge=0, le=MAX_REAL)
 

@@ -182,7 +182,14 @@ class Run(Predictor, ABC):
     ) -> dict[str, str]:
         training, total = self.recipe.training, len(examples)
         batches = load_in_order(
-            Batches(task, examples, source, self._tokenizer, answered_as=self._head(task)),
+            Batches(
+                task,
+                examples,
+                source,
+                self._tokenizer,
+                answered_as=self._head(task),
+                backbone_reads_images=self._backbone_reads_images,
+            ),
             sequential_batches(total, training.evaluation_batch_size),
             workers=training.workers,
             pin_memory=self._device.type == "cuda",

@@ -70,6 +70,7 @@ class Predictor:
         self._answers = answers
         self._spec = spec
         self._tokenizer = built.tokenizer
+        self._backbone_reads_images = built.model.backbone_reads_images
         self._device = device
         self._answerer = Answerer(built, recipe, answers, device)
         self._encoder = encoder
@@ -139,7 +140,11 @@ class Predictor:
             )
         text = task.prompt_prefix + (question or "") + task.prompt_suffix
         prompt = prompt_fields(
-            [text], self._tokenizer, max_tokens=task.max_prompt_tokens, suffix=task.prompt_suffix
+            [text],
+            self._tokenizer,
+            max_tokens=task.max_prompt_tokens,
+            suffix=task.prompt_suffix,
+            image_ids=[()] if self._backbone_reads_images else None,
         )
         features_INF = self._features(images, encoder_weights)
         notes = question_notes(text, task, self._tokenizer)
@@ -162,7 +167,15 @@ class Predictor:
             return torch.zeros(len(images), spec.tokens, spec.channels, dtype=torch.float16)
         if self._encoder is None:
             if weights is None:
-                weights = ENCODER_FOLDERS.get(spec.encoder)
+                weights = self._known_weights(spec)
             self._encoder = encoder_from_spec(spec, weights, device=str(self._device))
         encoder = self._encoder
         return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
+
+    def _known_weights(self, spec: FeatureSpec) -> str | Path | None:
+        """Return the folder of the image encoder, if it needs no search."""
+        if spec.encoder in ENCODER_FOLDERS:
+            return ENCODER_FOLDERS[spec.encoder]
+        # A local backbone that reads images is saved together with its image encoder.
+        name = self.recipe.backbone.name
+        return name if self._backbone_reads_images and Path(name).is_dir() else None

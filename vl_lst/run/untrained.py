@@ -17,6 +17,7 @@ from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import open_features
 from tasks import ExampleTable, Score, Task
 from tasks._arguments import as_path
+from vl_lst.bundled import ENCODER_FOLDERS
 from vl_lst.choices import BackbonePrecision
 from vl_lst.data.answer_lists import load_answers
 from vl_lst.data.examples import ids_digest
@@ -25,6 +26,7 @@ from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe, ZeroShotRecipe, resolve_zero_shot_recipe
 from vl_lst.recipes.building import BuiltModel, build_untrained_model
+from vl_lst.recipes.visual import LANGUAGE, encoder_name
 from vl_lst.run.evaluation import Evaluation, Run
 from vl_lst.run.predictor import Predictor
 from vl_lst.run.untrained_settings import (
@@ -41,8 +43,6 @@ from vl_lst.runs.record import read_record, update_record
 from vl_lst.training.description import describe_run
 
 __all__ = ["ZeroShotRun", "load_zero_shot_run", "open_zero_shot_run", "zero_shot"]
-
-LANGUAGE = "language"
 
 
 class ZeroShotRun(Run):
@@ -192,15 +192,13 @@ def zero_shot(
             *prompt_settings(task, prompt),
         ],
     )
-    built = build_untrained_model(recipe)
+    built = build_untrained_model(recipe, None)
     device = choose_device(recipe.training.device)
     built.model.to(device)
     encoder = None
     if built.model.backbone.reads_images:
-        name = recipe.backbone.name
-        encoder = build_encoder(
-            name if Path(name).is_dir() else f"hf:{name}", layer=LANGUAGE, device=str(device)
-        )
+        name = encoder_name(recipe.backbone.name)
+        encoder = build_encoder(ENCODER_FOLDERS.get(name, name), layer=LANGUAGE, device=str(device))
     spec = None if encoder is None else encoder.spec
     return Predictor(recipe, built, {task: None}, spec, device, encoder)
 
@@ -263,13 +261,13 @@ def _build(
     directory: RunDirectory, recipe: ZeroShotRecipe, spec: FeatureSpec | None
 ) -> ZeroShotRun:
     card = directory.card() if directory.card_file.exists() else None
-    built = build_untrained_model(recipe)
+    built = build_untrained_model(recipe, spec)
     backbone, name = built.model.backbone, recipe.backbone.name
     if backbone.reads_images and spec is None:
         raise RecipeError(
             f"the backbone {name} reads images: found no features, expected --features FILE.h5 "
-            f"with the tokens of its own image encoder (`vl-lst extract-features --encoder "
-            f"hf:{name} --layer {LANGUAGE}`)"
+            "with the tokens of its own image encoder (`vl-lst extract-features --images DIR "
+            f"--out FILE.h5 --encoder {encoder_name(name)} --layer {LANGUAGE}`)"
         )
     if spec is not None and not backbone.reads_images:
         raise RecipeError(

@@ -20,10 +20,15 @@ PARAMETERS = {
     "google/t5-v1_1-base": 247_577_856,
     "google/t5-v1_1-large": 783_150_080,
     "google/t5-v1_1-xl": 2_849_757_184,
+    "google/t5-v1_1-xxl": 11_135_332_352,
     "google/flan-t5-small": 76_961_152,
     "google/flan-t5-base": 247_577_856,
     "google/flan-t5-large": 783_150_080,
     "google/flan-t5-xl": 2_849_757_184,
+    "google/flan-t5-xxl": 11_135_332_352,
+    # The language models of BLIP-2 are the Flan-T5 of the same size.
+    "Salesforce/blip2-flan-t5-xl": 2_849_757_184,
+    "Salesforce/blip2-flan-t5-xxl": 11_135_332_352,
 }
 
 
