@@ -5,7 +5,8 @@ from pathlib import Path
 from feature_extraction.errors import StoreError
 from feature_extraction.spec import FeatureSpec
 from tasks import get_task
-from vl_lst.backbones.loading import BUNDLED, LoadedBackbone
+from vl_lst.backbones.loading import LoadedBackbone
+from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import RecipeError
 from vl_lst.models.config import VisualConfig
 from vl_lst.recipes.schema import Recipe, VisualSection
@@ -93,7 +94,7 @@ def _describe(layer: str, tokens: int, channels: int, projection: str | None) ->
 
 def encoder_name(backbone: str) -> str:
     """Return the name with which `vl-lst extract-features` finds a backbone's image encoder."""
-    is_known = backbone in BUNDLED or Path(backbone).is_dir()
+    is_known = backbone in BACKBONE_FOLDERS or Path(backbone).is_dir()
     return backbone if is_known else f"hf:{backbone}"
 
 

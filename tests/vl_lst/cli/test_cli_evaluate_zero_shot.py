@@ -172,15 +172,6 @@ def test_a_text_only_backbone_takes_no_features(
     assert "reads the text alone: found --features, expected none" in capsys.readouterr().err
 
 
-def test_an_encoder_without_a_decoder_is_refused(
-    tmp_path: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from vl_lst.backbones.families import known_model_types
-
-    if "bert" not in known_model_types():
-        pytest.skip("there is no family of encoders")
-
-
 def test_the_folder_of_another_run_is_refused(
     trained: Path, world: TinyWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
