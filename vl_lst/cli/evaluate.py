@@ -10,7 +10,7 @@ import typer
 from vl_lst.choices import BackbonePrecision
 from vl_lst.cli._console import QuietOption, notes, progress, results, status
 from vl_lst.cli._input_protection import protect_recipe_inputs
-from vl_lst.cli._outputs import JsonOption, write_json_report
+from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 
 __all__ = ["evaluate"]
 
@@ -24,6 +24,7 @@ def evaluate(
         typer.Argument(
             metavar="RUN",
             help="Run directory written by `vl-lst train`; with --zero-shot, one to write.",
+            callback=binary_file("a run", is_checked=False, may_be_input=True, holds_run=True),
         ),
     ],
     more_features: Annotated[

@@ -165,6 +165,27 @@ def test_bad_settings_are_refused_and_leave_nothing_behind(
     assert not run.exists()
 
 
+def test_a_report_does_not_replace_a_file_of_the_run(
+    run: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate("--json", str(run / "record.json")) == 1
+    assert "which is part of the run in" in capsys.readouterr().err
+    assert not run.exists()
+
+
+def test_a_file_in_place_of_the_folder_is_refused(
+    run: Path, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.write_text("notes")
+    assert evaluate() == 1
+    assert "expected a folder" in capsys.readouterr().err
+    run.unlink()
+    run.mkdir()
+    (run / "notes.txt").write_text("notes")
+    assert evaluate() == 1
+    assert "is not empty and holds no run: choose another folder" in capsys.readouterr().err
+
+
 def test_a_text_only_backbone_takes_no_features(
     world: TinyWorld, evaluate: Evaluate, capsys: pytest.CaptureFixture[str]
 ) -> None:

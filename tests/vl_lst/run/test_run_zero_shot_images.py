@@ -104,9 +104,7 @@ def test_answers_are_those_of_the_whole_model_on_the_photographs(
     assert record.parameters.trainable == 0
 
 
-def test_three_lines_answer_about_a_photograph(
-    reader_world: TinyWorld, stock: StockModel
-) -> None:
+def test_three_lines_answer_about_a_photograph(reader_world: TinyWorld, stock: StockModel) -> None:
     model = vl_lst.zero_shot(reader_world.backbone, prompt=PROMPT)
     for colour in ("red", "blue"):
         image = reader_world.image(colour)
