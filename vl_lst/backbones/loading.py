@@ -107,7 +107,8 @@ def weights_fingerprint(model: nn.Module) -> str:
     for name, parameter in sorted(model.named_parameters()):
         for tensor in inner_tensors(parameter.detach()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            # A scalar, such as a quantised weight's second scale, cannot be viewed as bytes.
-            flat = tensor.cpu().contiguous().view(-1)
+            # A single number, such as a quantised weight's second scale, may have no dimension or
+            # any stride, and cannot be viewed as bytes then.
+            flat = tensor.cpu().contiguous().as_strided((tensor.numel(),), (1,))
             digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

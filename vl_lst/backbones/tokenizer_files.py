@@ -42,6 +42,8 @@ VOCABULARY_NAMES = (
     "merges.txt",
 )
 TOKENIZER_FILES = (*TOKENIZER_JSON_NAMES, *VOCABULARY_NAMES)
+# Classes of tokenizers whose tokens are bytes, so that they have no vocabulary file.
+BYTE_CLASSES = ("ByT5Tokenizer",)
 # Removed from a tokenizer's configuration: code, templates, references to other files and models.
 REMOVED_FIELDS = ("auto_map", "chat_template", "init_inputs", "name_or_path", "processor_class")
 REMOVED_SUFFIXES = ("_file", "_files", "_path")
@@ -54,7 +56,9 @@ def load_tokenizer(folder: Path, config: Any, family: Family) -> Any:
     """Load the tokenizer in a folder.
 
     Args:
-        folder: Folder with `tokenizer.json`, or with `spiece.model` if sentencepiece is installed.
+        folder: Folder with `tokenizer.json`, with `vocab.json` and `merges.txt`, with another
+            vocabulary file if sentencepiece is installed, or with the configuration of a tokenizer
+            that needs none.
         config: Configuration of the model.
         family: Family of the model.
 
@@ -66,7 +70,7 @@ def load_tokenizer(folder: Path, config: Any, family: Family) -> Any:
     def cannot_use(reason: str) -> ModelError:
         return ModelError(f"transformers cannot load the tokenizer in {folder}: {reason}")
 
-    if not any(is_present(folder / name) for name in VOCABULARY_NAMES):
+    if not _has_vocabulary(folder):
         raise ModelError(f"no {TOKENIZER_NAME} in {folder}: a backbone needs its tokenizer")
     with tempfile.TemporaryDirectory(prefix="vl-lst-tokenizer-") as temporary:
         _copy_tokenizer(folder, Path(temporary))
@@ -104,6 +108,14 @@ def load_tokenizer(folder: Path, config: Any, family: Family) -> Any:
             f"config.json has vocab_size {vocabulary}"
         )
     return tokenizer
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    """Return whether a folder has a vocabulary file, or a tokenizer that needs none."""
+    if any(is_present(folder / name) for name in VOCABULARY_NAMES):
+        return True
+    config = folder / TOKENIZER_CONFIG_NAME
+    return is_present(config) and read_json_object(config).get("tokenizer_class") in BYTE_CLASSES
 
 
 def _copy_tokenizer(folder: Path, target: Path) -> None:

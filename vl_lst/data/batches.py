@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from feature_extraction.cores import usable_cores
 from feature_extraction.store.reader import FeatureReader
 from tasks import ExampleTable, Task
-from vl_lst.backbones.tokenizer import CachingTokenizer
+from vl_lst.backbones.tokenizer import CachingTokenizer, pad_rows
 from vl_lst.data.order import ExampleKey, StepKeys
 from vl_lst.data.targets import Targets
 from vl_lst.models.batch import Batch, unique_rows
@@ -76,15 +76,14 @@ def prompt_fields(
     Args:
         prompts: B prompts.
         tokenizer: Tokenizer of the backbone.
-        max_tokens: Maximum number of prompt tokens, end-of-sequence included; longer prompts are
+        max_tokens: Maximum number of prompt tokens, special tokens included; longer prompts are
             truncated.
         suffix: End of all prompts, before which they are truncated.
         image_ids: Images of each prompt, if the backbone reads them together: only equal prompts
             about the same images are merged.
     """
-    ids_BT = tokenizer.encode_all(
-        prompts, max_tokens, padding=tokenizer.pad_token_id, suffix=suffix
-    )
+    rows = [tokenizer.encode_prompt(prompt, max_tokens, suffix=suffix) for prompt in prompts]
+    ids_BT = pad_rows(rows, padding=tokenizer.pad_token_id)
     if image_ids is None:
         first_U, index_B = unique_rows(ids_BT)
         return {"prompt_ids_UT": ids_BT[first_U], "prompt_index_B": index_B}

@@ -34,8 +34,9 @@ __all__ = [
 def _refuse_float16(value: object) -> object:
     if str(value).lower() in ("fp16", "float16", "half"):
         raise ValueError(
-            "T5's activations overflow to infinity in float16 (it was trained in bfloat16), so "
-            "training would end in NaN; use bf16, which needs as little memory, or fp32"
+            "activations of backbones that were trained in bfloat16 or float32 overflow to "
+            "infinity in float16, so training would end in NaN; use bf16, which needs as little "
+            "memory, or fp32"
         )
     return value
 

@@ -46,22 +46,22 @@ def equal(left: Batch, right: Batch) -> bool:
 
 
 def test_prompts_are_truncated_before_end_of_sequence(tokenizer: CachingTokenizer) -> None:
-    long = tokenizer.encode("vqa : is it red ? is it green ?", 5)
+    long = tokenizer.encode_prompt("vqa : is it red ? is it green ?", 5)
     assert len(long) == 5
     assert long[-1] == tokenizer.eos_token_id
-    assert long[:-1] == tokenizer.encode("vqa : is it red ? is it green ?", 20)[:4]
-    assert tokenizer.encode("", 5) == (tokenizer.eos_token_id,)
+    assert long[:-1] == tokenizer.encode_prompt("vqa : is it red ? is it green ?", 20)[:4]
+    assert tokenizer.encode_prompt("", 5) == (tokenizer.eos_token_id,)
 
 
 def test_truncation_keeps_the_suffix(tokenizer: CachingTokenizer) -> None:
     """A prompt without its end would ask something else."""
     prompt, suffix = "vqa : is it red ? is it green ? a thing", " a thing"
-    whole = tokenizer.encode(prompt, 20)
-    assert tokenizer.encode(prompt, 20, suffix=suffix) == whole
-    assert tokenizer.encode(prompt, len(whole), suffix=suffix) == whole
-    shorter = tokenizer.encode(prompt, 7, suffix=suffix)
+    whole = tokenizer.encode_prompt(prompt, 20)
+    assert tokenizer.encode_prompt(prompt, 20, suffix=suffix) == whole
+    assert tokenizer.encode_prompt(prompt, len(whole), suffix=suffix) == whole
+    shorter = tokenizer.encode_prompt(prompt, 7, suffix=suffix)
     assert shorter == (*whole[:4], *whole[-3:])
-    assert tokenizer.encode(prompt, 2, suffix=suffix) == (whole[-3], whole[-1])
+    assert tokenizer.encode_prompt(prompt, 2, suffix=suffix) == (whole[-3], whole[-1])
     made = prompt_fields([prompt], tokenizer, max_tokens=7, suffix=suffix)
     assert made["prompt_ids_UT"].tolist() == [list(shorter)]
 
@@ -81,9 +81,9 @@ def test_a_tokenizer_can_be_pickled(tokenizer: CachingTokenizer) -> None:
     import pickle
 
     again = pickle.loads(pickle.dumps(tokenizer))
-    assert again.encode("is it red?", 20) == tokenizer.encode("is it red?", 20)
-    assert again.decode(tokenizer.encode("is it red?", 20)) == tokenizer.decode(
-        tokenizer.encode("is it red?", 20)
+    assert again.encode_prompt("is it red?", 20) == tokenizer.encode_prompt("is it red?", 20)
+    assert again.decode(tokenizer.encode_prompt("is it red?", 20)) == tokenizer.decode(
+        tokenizer.encode_prompt("is it red?", 20)
     )
 
 

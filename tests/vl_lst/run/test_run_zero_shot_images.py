@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-import vl_lst
 from PIL import Image
 from tiny_image_reader import image_reader, with_image_reader
 from tiny_run import TinyWorld
 from tiny_vision_language import NUM_QUERIES
 from transformers import AutoImageProcessor, AutoTokenizer, GenerationConfig
 
+import vl_lst
 from eval.errors import InputError
 from eval.run_files import RunRecord
 from feature_extraction.store import open_features

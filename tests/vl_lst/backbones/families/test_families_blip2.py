@@ -15,7 +15,7 @@ from transformers import Blip2Config, GenerationConfig, OPTConfig, T5ForConditio
 
 from feature_extraction.encoders.encoder import build_encoder
 from vl_lst.backbones.loading import LoadedBackbone, load_backbone
-from vl_lst.backbones.tokenizer import CachingTokenizer
+from vl_lst.backbones.tokenizer import CachingTokenizer, pad_rows
 from vl_lst.errors import ModelError
 from vl_lst.generation.search import greedy_search
 from vl_lst.models.batch import Batch
@@ -49,7 +49,8 @@ def pixels() -> Tensor:
 
 def text_ids(loaded: LoadedBackbone) -> Tensor:
     tokenizer = CachingTokenizer(loaded.tokenizer)
-    return tokenizer.encode_all(PROMPTS, 20, padding=tokenizer.pad_token_id)
+    rows = [tokenizer.encode_prompt(prompt, 20) for prompt in PROMPTS]
+    return pad_rows(rows, padding=tokenizer.pad_token_id)
 
 
 def stock_inputs(loaded: LoadedBackbone, stock: Any, pixels: Tensor) -> dict[str, Tensor]:
@@ -198,10 +199,10 @@ def test_a_text_with_the_name_of_the_image_token_is_plain_text(
     for each in (loaded, load_backbone(beyond)):
         assert IMAGE_TOKEN in each.tokenizer.get_vocab()
         tokenizer = CachingTokenizer(each.tokenizer)
-        ids_BT = tokenizer.encode_all([f"is it {IMAGE_TOKEN} red ?"], 20, padding=0)
+        ids_BT = torch.tensor([tokenizer.encode_prompt(f"is it {IMAGE_TOKEN} red ?", 20)])
         assert int(ids_BT.max()) < len(WORDS)
         assert each.backbone.embed(ids_BT).isfinite().all()
-        assert tokenizer.encode("is it red ?", 20)[-1] == tokenizer.eos_token_id
+        assert tokenizer.encode_prompt("is it red ?", 20)[-1] == tokenizer.eos_token_id
 
 
 def config_of(folder: Path, **changes: Any) -> Path:
