@@ -87,7 +87,7 @@ def read_config(folder: Path) -> tuple[Any, Family]:
 
     Args:
         folder: Folder with `config.json`, and optionally `generation_config.json`, which may set
-            the tokens that an answer starts with.
+            the tokens that an answer starts and ends with.
 
     Returns:
         The configuration of the language model, and its family.
@@ -107,6 +107,8 @@ def read_config(folder: Path) -> tuple[Any, Family]:
         settings = read_json_object(generation)
         chosen = {name: settings.get(name) for name in GENERATION_FIELDS}
         content |= {name: token for name, token in chosen.items() if token is not None}
+        if isinstance(ends := settings.get("eos_token_id"), list):
+            content["eos_token_id"] = ends
     return build_config(family, content, str(path)), family
 
 
