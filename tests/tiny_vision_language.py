@@ -98,7 +98,8 @@ def tokens_read(model: transformers.PreTrainedModel, normalised_B3SS: Tensor, nu
         reader = model.language_model
     else:
         reader = model.model.encoder.text_model
-    ids_BU = torch.tensor([[3, *[IMAGE_ID] * num, 4]] * len(normalised_B3SS))
+    image = model.config.image_token_index
+    ids_BU = torch.tensor([[3, *[image] * num, 4]] * len(normalised_B3SS))
     given: list[Tensor] = []
 
     def keep(module: object, arguments: object, named: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Memory-efficient fine-tuning of a frozen CLIP-T5 on vision-and-language tasks.
+"""Memory-efficient fine-tuning of a frozen language model on vision-and-language tasks.
 
 Names in `__all__` are public. Each is imported on first use, so that scoring predictions needs no
 torch.

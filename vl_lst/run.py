@@ -16,6 +16,7 @@ from eval.errors import InputError, OutputError
 from eval.outputs import check_output
 from eval.run_files import ModelCard
 from feature_extraction.encoders.encoder import Encoder, encode_image, encoder_from_spec
+from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import open_features
 from feature_extraction.store.reader import FeatureReader
 from tasks import ExampleTable, Score, Task, with_own_files
@@ -127,6 +128,7 @@ class Run:
         self._checkpoint = checkpoint
         self._step = step
         self._tokenizer = built.tokenizer
+        self._backbone_reads_images = built.model.backbone_reads_images
         self._device = device
         self._answerer = Answerer(built, recipe, card.answers, device)
         self._encoder: Encoder | None = None
@@ -198,7 +200,12 @@ class Run:
             )
         features_INF = self._features(images, encoder_weights)
         text = task.prompt_prefix + (question or "")
-        prompt = prompt_fields([text], self._tokenizer, max_tokens=task.max_prompt_tokens)
+        prompt = prompt_fields(
+            [text],
+            self._tokenizer,
+            max_tokens=task.max_prompt_tokens,
+            image_ids=[()] if self._backbone_reads_images else None,
+        )
         notes = question_notes(text, task, self._tokenizer)
         batch = Batch(
             features_BINF=features_INF[None], example_ids=("",), task=self._head(task), **prompt
@@ -284,7 +291,14 @@ class Run:
         training, total = self.recipe.training, len(examples)
         source: Features = BlankFeatures(reader) if self.recipe.data.blind else reader
         batches = load_in_order(
-            Batches(task, examples, source, self._tokenizer, answered_as=self._head(task)),
+            Batches(
+                task,
+                examples,
+                source,
+                self._tokenizer,
+                answered_as=self._head(task),
+                backbone_reads_images=self._backbone_reads_images,
+            ),
             sequential_batches(total, training.evaluation_batch_size),
             workers=training.workers,
             pin_memory=self._device.type == "cuda",
@@ -314,10 +328,18 @@ class Run:
             return torch.zeros(len(images), spec.tokens, spec.channels, dtype=torch.float16)
         if self._encoder is None:
             if weights is None:
-                weights = ENCODER_FOLDERS.get(spec.encoder)
+                weights = self._known_weights(spec)
             self._encoder = encoder_from_spec(spec, weights, device=str(self._device))
         encoder = self._encoder
         return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
+
+    def _known_weights(self, spec: FeatureSpec) -> str | Path | None:
+        """Return the folder of the image encoder, if it needs no search."""
+        if spec.encoder in ENCODER_FOLDERS:
+            return ENCODER_FOLDERS[spec.encoder]
+        # A local backbone that reads images is saved together with its image encoder.
+        name = self.recipe.backbone.name
+        return name if self._backbone_reads_images and Path(name).is_dir() else None
 
 
 def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:

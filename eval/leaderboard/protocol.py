@@ -15,6 +15,7 @@ from typing import Any
 from eval.leaderboard.runs import Run
 from eval.recipe_fields import (
     FORMER_VALUES,
+    FORMERLY_ABSENT,
     METHOD_FIELDS,
     NON_PROTOCOL_FIELDS,
     flatten_fields,
@@ -81,7 +82,7 @@ def differing_settings(all_settings: Iterable[Mapping[str, str]]) -> list[str]:
 
 def _recipe_fields(record: RunRecord) -> dict[str, Any]:
     """Return the fields of a record's recipe, converting those of earlier versions."""
-    fields = flatten_fields(record.recipe)
+    fields = {**dict.fromkeys(FORMERLY_ABSENT), **flatten_fields(record.recipe)}
     count = fields.pop(ANSWER_COUNT, None)
     for task in record.tasks:
         if count is not None:

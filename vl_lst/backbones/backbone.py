@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from transformers import EncoderDecoderCache, PreTrainedModel
 
 from vl_lst.backbones.families import family_of
-from vl_lst.backbones.family import AttentionLayers, BlockSizes, Family, FeedForwardLayers
+from vl_lst.backbones.family import (
+    AttentionLayers,
+    BlockSizes,
+    Family,
+    FeedForwardLayers,
+    OutputLayer,
+)
 from vl_lst.errors import ModelError
 
 __all__ = ["IGNORED", "Backbone", "BackboneCache", "DecoderTaps", "EncoderTaps", "FrozenBackbone"]
@@ -124,6 +130,11 @@ class Backbone(nn.Module):
         """Whether the encoder reads image tokens of the model's own image encoder."""
         return self.family.reads_images
 
+    @property
+    def tokens_per_image(self) -> int:
+        """Number of tokens that the encoder reads of each image, if it reads images."""
+        return self.family.tokens_per_image(self.config)
+
     def set_dropout(self, probability: float) -> None:
         """Set the probability of every dropout; it applies in training mode."""
         self.family.set_dropout(self.model, probability)
@@ -135,7 +146,8 @@ class Backbone(nn.Module):
 
     @property
     def decoder_sizes(self) -> BlockSizes:
-        """Sizes of the decoder, if there is one."""
+        """Sizes of the decoder."""
+        self._require_decoder()
         return self.family.decoder_sizes(self.config)
 
     @property
@@ -169,6 +181,11 @@ class Backbone(nn.Module):
         return self.family.relative_positions(self.config)
 
     @property
+    def max_positions(self) -> int | None:
+        """Maximum number of tokens of the encoder or decoder; `None` if unlimited."""
+        return self.family.max_positions(self.config)
+
+    @property
     def vocabulary_size(self) -> int:
         """V."""
         return self.family.vocabulary_size(self.config)
@@ -180,33 +197,41 @@ class Backbone(nn.Module):
 
     @property
     def eos_token_id(self) -> int:
-        """Token id that ends a text."""
+        """Token id that ends an answer."""
+        self._require_decoder()
         return self.family.eos_token_id(self.config)
 
     @property
     def start_token_id(self) -> int:
         """Token id that starts the decoder."""
+        self._require_decoder()
         return self.family.start_token_id(self.model)
+
+    @property
+    def forced_bos_token_id(self) -> int | None:
+        """Token id that every answer begins with, after the start token; `None` without one."""
+        self._require_decoder()
+        return self.family.forced_bos_token_id(self.model)
 
     @property
     def vocabulary_weight(self) -> Tensor:
         """Weight [V, D] of the output layer; the embedding table if the two are tied."""
-        return self.family.output_layer(self.model).weight_VW
+        return self._output_layer().weight_VW
 
     @property
     def vocabulary_bias(self) -> Tensor | None:
         """Bias [V] of the output layer, of the model or added by a method."""
-        return self.family.output_layer(self.model).bias_V
+        return self._output_layer().bias_V
 
     @property
     def vocabulary_scale(self) -> float:
         """Factor for states before the output layer."""
-        return self.family.output_layer(self.model).scale
+        return self._output_layer().scale
 
     @property
     def vocabulary_softcap(self) -> float | None:
         """Bound of the logits, `bound * tanh(logits / bound)`; `None` without one."""
-        return self.family.output_layer(self.model).softcap
+        return self._output_layer().softcap
 
     def stacks(self) -> Mapping[str, tuple[nn.Module, Sequence[nn.Module]]]:
         """Return the module and the blocks of `encoder` and, if there is one, `decoder`."""
@@ -249,6 +274,7 @@ class Backbone(nn.Module):
 
     def new_cache(self) -> BackboneCache:
         """Return an empty cache of the decoder."""
+        self._require_decoder()
         return BackboneCache(self.family.new_cache(self.model))
 
     def encoder_input(
@@ -260,9 +286,17 @@ class Backbone(nn.Module):
             ids_UT: Token ids, padded with `pad_token_id`.
             images_UIMD: Tokens of each text's images, for a backbone that reads images; `None`
                 reads the text alone.
+
+        Raises:
+            ModelError: The tokens of images have another width than the encoder.
         """
         if images_UIMD is None:
             return self.embed(ids_UT), ids_UT != self.pad_token_id
+        if images_UIMD.shape[-1] != self.width:
+            raise ModelError(
+                f"the tokens of images have {images_UIMD.shape[-1]} channels: expected those of "
+                f"the backbone's own image encoder, which have {self.width}"
+            )
         return self.family.join_images(self.model, images_UIMD, ids_UT)
 
     def run_encoder(self, embedding_UTD: Tensor, mask_UT: Tensor) -> Tensor:
@@ -290,6 +324,7 @@ class Backbone(nn.Module):
         cache: BackboneCache | None,
     ) -> Tensor:
         """Return the output [P, L, D] of the decoder; see `FrozenBackbone.decode`."""
+        self._require_decoder()
         past = 0 if cache is None else cache.entries.get_seq_length()
         self._require_positions(past + embedding_PLD.shape[1], "its decoder")
         decoder = self.family.decoder(self.model)
@@ -302,8 +337,19 @@ class Backbone(nn.Module):
         ).last_hidden_state
         return states_PLD
 
+    def _output_layer(self) -> OutputLayer:
+        self._require_decoder()
+        return self.family.output_layer(self.model)
+
+    def _require_decoder(self) -> None:
+        if not self.has_decoder:
+            raise ModelError(
+                f"a backbone of type {self.model_type} has an encoder only, so it cannot generate "
+                "text: expected an encoder-decoder, or a classification head"
+            )
+
     def _require_positions(self, tokens: int, reader: str) -> None:
-        limit = self.family.max_positions(self.config)
+        limit = self.max_positions
         if limit is not None and tokens > limit:
             raise ModelError(
                 f"the backbone has positions for {limit} tokens, and {reader} was given {tokens}: "

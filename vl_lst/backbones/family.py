@@ -126,8 +126,14 @@ class Family(ABC):
     has_decoder: ClassVar[bool] = True
     """Whether the models can generate text."""
 
+    leaves_out_positions: ClassVar[bool] = False
+    """Whether `limit_positions` can leave tokens without a position."""
+
     reads_images: ClassVar[bool] = False
     """Whether the encoder reads image tokens that the model's own image encoder computes."""
+
+    optional_tensors: ClassVar[tuple[str, ...]] = ()
+    """Names of tensors that a checkpoint may lack; the model then keeps its zeros."""
 
     matches_side_blocks: ClassVar[bool] = False
     """Whether the blocks are built like the side network's: norm without a bias first, attention
@@ -151,6 +157,10 @@ class Family(ABC):
         kind: type[PreTrainedModel] = classes[type(config)]
         return kind
 
+    def model_arguments(self, config: Any) -> Mapping[str, Any]:
+        """Return the arguments of that class besides the configuration; by default, none."""
+        return {}
+
     def tensor_name(self, name: str) -> str | None:
         """Return the name in the model's state dict of a tensor in a checkpoint.
 
@@ -164,7 +174,9 @@ class Family(ABC):
 
     def build_random(self, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
         """Return a model with random weights, on torch's default device."""
-        model: PreTrainedModel = self.model_class(config)._from_config(config, dtype=dtype)
+        model: PreTrainedModel = self.model_class(config)._from_config(
+            config, dtype=dtype, **self.model_arguments(config)
+        )
         return model
 
     # Sizes and tokens
@@ -209,11 +221,20 @@ class Family(ABC):
 
     def start_token_id(self, model: Any) -> int:
         """Return the id of the token that the decoder reads first."""
+        chosen = self.generation_token_id(model, "decoder_start_token_id")
+        return self.pad_token_id(model.config) if chosen is None else chosen
+
+    def forced_bos_token_id(self, model: Any) -> int | None:
+        """Return the id of the token that every answer begins with; `None` if there is none."""
+        return self.generation_token_id(model, "forced_bos_token_id")
+
+    def generation_token_id(self, model: Any, name: str) -> int | None:
+        """Return a token id of the generation settings, or else of the configuration."""
         for source in (model.generation_config, model.config):
-            chosen = getattr(source, "decoder_start_token_id", None)
+            chosen = getattr(source, name, None)
             if chosen is not None:
                 return int(chosen)
-        return self.pad_token_id(model.config)
+        return None
 
     # Running the model
 
@@ -261,11 +282,33 @@ class Family(ABC):
         mask_BS = nn.functional.pad(mask_BT, (images_BVD.shape[1], 0), value=True)
         return torch.cat((images_BVD, text_BTD), 1), mask_BS
 
+    def tokens_per_image(self, config: Any) -> int:
+        """Return the number of tokens that an encoder that reads images reads of each.
+
+        Called only if `reads_images`.
+        """
+        raise NotImplementedError
+
+    def projection_tensor_name(self, name: str) -> str | None:
+        """Return the name within the projection of a tensor in a checkpoint.
+
+        The projection is the last part of the model's image encoder. Its hash tells whether
+        features belong to the model. Called only if `reads_images`.
+
+        Args:
+            name: Name in the checkpoint.
+
+        Returns:
+            The name, such as `weight`; `None` if the tensor belongs to another part.
+        """
+        raise NotImplementedError
+
     def limit_positions(self, model: Any, text: int) -> AbstractContextManager[None]:
         """Return a context in which only the encoder's first `text` tokens have positions.
 
-        Image tokens of a visual embedding follow the text and have no order of their own. Families
-        that cannot leave out positions give these tokens the positions after the text.
+        Image tokens of a visual embedding follow the text and have no order of their own. Called
+        only if `leaves_out_positions`; without that, these tokens have the positions after the
+        text.
         """
         return nullcontext()
 
@@ -303,6 +346,10 @@ class Family(ABC):
         for module in model.modules():
             if isinstance(module, nn.Linear) and module is not output_layer:
                 yield module
+
+    def unused_parameters(self, model: Any) -> Iterator[nn.Parameter]:
+        """Yield the parameters that no state depends on, which never train; by default, none."""
+        yield from ()
 
     def position_tables(self, model: Any) -> Iterator[nn.Module]:
         """Yield the tables of relative position biases, which weight decay leaves out."""

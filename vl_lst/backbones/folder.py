@@ -39,10 +39,13 @@ __all__ = [
     "load_weights",
     "model_errors",
     "read_config",
+    "read_projection",
 ]
 
 CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation_config.json"
+# Fields that replace those of `config.json`.
+GENERATION_FIELDS = ("decoder_start_token_id", "forced_bos_token_id")
 
 FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 
@@ -84,7 +87,7 @@ def read_config(folder: Path) -> tuple[Any, Family]:
 
     Args:
         folder: Folder with `config.json`, and optionally `generation_config.json`, which may set
-            the start token of the decoder.
+            the tokens that an answer starts with.
 
     Returns:
         The configuration of the language model, and its family.
@@ -101,9 +104,9 @@ def read_config(folder: Path) -> tuple[Any, Family]:
         raise ModelError(f"{path} is not of a backbone: {error}") from None
     generation = folder / GENERATION_NAME
     if is_present(generation):
-        start = read_json_object(generation).get("decoder_start_token_id")
-        if start is not None:
-            content["decoder_start_token_id"] = start
+        settings = read_json_object(generation)
+        chosen = {name: settings.get(name) for name in GENERATION_FIELDS}
+        content |= {name: token for name, token in chosen.items() if token is not None}
     return build_config(family, content, str(path)), family
 
 
@@ -153,7 +156,12 @@ def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) 
     with guard_library_call(_cannot_use(folder)):
         # Without a folder, transformers cannot look for other files in it, such as adapters.
         model, report = loading.from_pretrained(
-            None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
+            None,
+            config=config,
+            state_dict=state,
+            dtype=dtype,
+            output_loading_info=True,
+            **family.model_arguments(config),
         )
     if missing := sorted(report["missing_keys"]):
         raise _missing_tensors(folder, missing)
@@ -167,6 +175,32 @@ def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) 
     return loaded
 
 
+def read_projection(folder: Path, family: Family) -> dict[str, Tensor]:
+    """Read the projection that the image encoder of a model ends with.
+
+    Args:
+        folder: Folder with `model.safetensors`, or its shards and their index.
+        family: Family of the model, which reads images.
+
+    Returns:
+        Tensors by their names within the projection.
+
+    Raises:
+        EncoderError: A file is missing, damaged or not in safetensors format.
+        ModelError: The projection is missing.
+    """
+    new_name = family.projection_tensor_name
+    projection: dict[str, Tensor] = {}
+    for path in weights_in_folder(folder, lambda name: new_name(name) is not None):
+        projection.update(read_selected(path, new_name))
+    if not projection:
+        raise ModelError(
+            f"the weights in {folder} lack the projection of image tokens, which tells the "
+            "features of this backbone from others: expected the checkpoint of the whole model"
+        )
+    return projection
+
+
 def _tensors_to_read(folder: Path, config: Any, family: Family) -> dict[Path, dict[str, str]]:
     """Return the tensors that a model needs, by file: from names in the file to the model's names.
 
@@ -174,10 +208,10 @@ def _tensors_to_read(folder: Path, config: Any, family: Family) -> dict[Path, di
         ModelError: Tensors do not fit the configuration, or are missing.
     """
     with guard_library_call(_cannot_use(folder)), torch.device("meta"):
-        model: Any = family.model_class(config)(config)
+        model: Any = family.model_class(config)(config, **family.model_arguments(config))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found: dict[Path, dict[str, str]] = {}
-    for path in weights_in_folder(folder):
+    for path in weights_in_folder(folder, lambda name: family.tensor_name(name) is not None):
         found[path] = {}
         for stored, entry in read_shapes(path).items():
             name = family.tensor_name(stored)
@@ -197,7 +231,9 @@ def _tensors_to_read(folder: Path, config: Any, family: Family) -> dict[Path, di
     missing = [
         name
         for name in sorted(expected)
-        if name not in known and id(parameters.get(name)) not in present
+        if name not in known
+        and name not in family.optional_tensors
+        and id(parameters.get(name)) not in present
     ]
     if missing:
         raise _missing_tensors(folder, missing)

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from feature_extraction.encoders.weights import projection_sha256
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.backbones.folder import (
     backbone_folder,
     load_weights,
     model_errors,
     read_config,
+    read_projection,
 )
 from vl_lst.backbones.quantization import BackbonePrecision, inner_tensors, quantise
 from vl_lst.backbones.tokenizer_files import load_tokenizer
@@ -45,11 +47,14 @@ class LoadedBackbone:
         backbone: Frozen model.
         tokenizer: Hugging Face tokenizer.
         fingerprint: SHA-256 of the weights; a run cannot be resumed with another backbone.
+        projection_sha256: Hash of the projection that ends the image encoder of a backbone that
+            reads images, as in the spec of its features; `None` for other backbones.
     """
 
     backbone: FrozenBackbone
     tokenizer: Any
     fingerprint: str
+    projection_sha256: str | None = None
 
 
 def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") -> LoadedBackbone:
@@ -84,10 +89,16 @@ def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") ->
         config, family = read_config(folder)
         tokenizer = load_tokenizer(folder, config, family)
         model = load_weights(folder, config, family, DTYPES[precision])
+        projection = read_projection(folder, family) if family.reads_images else None
     backbone = FrozenBackbone(model, family)
     if precision in ("int8", "nf4"):
         quantise(backbone, precision)
-    return LoadedBackbone(backbone, tokenizer, weights_fingerprint(model))
+    return LoadedBackbone(
+        backbone,
+        tokenizer,
+        weights_fingerprint(model),
+        None if projection is None else projection_sha256(projection),
+    )
 
 
 def weights_fingerprint(model: nn.Module) -> str:
@@ -96,7 +107,8 @@ def weights_fingerprint(model: nn.Module) -> str:
     for name, parameter in sorted(model.named_parameters()):
         for tensor in inner_tensors(parameter.detach()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            # A scalar, such as a quantised weight's second scale, cannot be viewed as bytes.
-            flat = tensor.cpu().contiguous().view(-1)
+            # A single number, such as a quantised weight's second scale, may have no dimension or
+            # any stride, and cannot be viewed as bytes then.
+            flat = tensor.cpu().contiguous().as_strided((tensor.numel(),), (1,))
             digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

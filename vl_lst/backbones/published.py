@@ -32,7 +32,99 @@ _T5_V1_1 = {
     "base": _t5(768, 64, 2048, 12, 12, is_v1_1=True),
     "large": _t5(1024, 64, 2816, 24, 16, is_v1_1=True),
     "xl": _t5(2048, 64, 5120, 24, 32, is_v1_1=True),
+    "xxl": _t5(4096, 64, 10240, 24, 64, is_v1_1=True),
 }
+
+
+def _multilingual(
+    model_type: str,
+    vocabulary: int,
+    sizes: tuple[int, int, int, int, int],
+    decoder_depth: int | None = None,
+) -> dict[str, Any]:
+    """Return a relative of T5 v1.1 with another vocabulary, and maybe a shallower decoder."""
+    return {
+        **_t5(*sizes, is_v1_1=True),
+        "model_type": model_type,
+        "vocab_size": vocabulary,
+        "num_decoder_layers": decoder_depth or sizes[3],
+    }
+
+
+def _bart(width: int, depth: int, heads: int, *, vocabulary: int = 50_265) -> dict[str, Any]:
+    return {
+        "model_type": "bart",
+        "d_model": width,
+        "vocab_size": vocabulary,
+        "decoder_start_token_id": 2,
+        **{f"{stack}_layers": depth for stack in ("encoder", "decoder")},
+        **{f"{stack}_attention_heads": heads for stack in ("encoder", "decoder")},
+        **{f"{stack}_ffn_dim": 4 * width for stack in ("encoder", "decoder")},
+    }
+
+
+_MT5 = {
+    "small": (512, 64, 1024, 8, 6),
+    "base": (768, 64, 2048, 12, 12),
+    "large": (1024, 64, 2816, 24, 16),
+    "xl": (2048, 64, 5120, 24, 32),
+}
+_BYT5 = {
+    "small": ((1472, 64, 3584, 12, 6), 4),
+    "base": ((1536, 64, 3968, 18, 12), 6),
+    "large": ((1536, 64, 3840, 36, 16), 12),
+}
+
+
+def _bert(
+    width: int, depth: int, vocabulary: int, *, heads: int | None = None, **more: Any
+) -> dict[str, Any]:
+    return {
+        "model_type": "bert",
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads or width // 64,
+        "intermediate_size": 4 * width,
+        "vocab_size": vocabulary,
+        **more,
+    }
+
+
+_ROBERTA = {"model_type": "roberta", "max_position_embeddings": 514, "type_vocab_size": 1}
+_XLM_ROBERTA = {**_ROBERTA, "model_type": "xlm-roberta"}
+
+
+def _distilbert(vocabulary: int) -> dict[str, Any]:
+    return {
+        "model_type": "distilbert",
+        "dim": 768,
+        "hidden_dim": 3072,
+        "n_layers": 6,
+        "n_heads": 12,
+        "vocab_size": vocabulary,
+    }
+
+
+def _electra(width: int, depth: int) -> dict[str, Any]:
+    return _bert(width, depth, 30_522, model_type="electra", embedding_size=width)
+
+
+def _deberta_v3(width: int, depth: int) -> dict[str, Any]:
+    return {
+        "model_type": "deberta-v2",
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": width // 64,
+        "intermediate_size": 4 * width,
+        "vocab_size": 128_100,
+        "relative_attention": True,
+        "position_buckets": 256,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+    }
+
 
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "t5-small": _t5(512, 64, 2048, 6, 8),
@@ -41,4 +133,47 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "t5-3b": _t5(1024, 128, 16384, 24, 32),
     **{f"google/t5-v1_1-{size}": config for size, config in _T5_V1_1.items()},
     **{f"google/flan-t5-{size}": config for size, config in _T5_V1_1.items()},
+    # The language model alone.
+    **{
+        f"Salesforce/blip2-flan-t5-{size}": {
+            "model_type": "blip-2",
+            "num_query_tokens": 32,
+            "text_config": _T5_V1_1[size],
+        }
+        for size in ("xl", "xxl")
+    },
+    **{f"google/mt5-{size}": _multilingual("mt5", 250_112, mt5) for size, mt5 in _MT5.items()},
+    **{
+        f"google/umt5-{size}": _multilingual("umt5", 256_384, _MT5[size])
+        for size in ("small", "base", "xl")
+    },
+    **{
+        f"google/byt5-{size}": _multilingual("t5", 384, sizes, decoder)
+        for size, (sizes, decoder) in _BYT5.items()
+    },
+    "facebook/bart-base": _bart(768, 6, 12),
+    "facebook/bart-large": _bart(1024, 12, 16),
+    "facebook/mbart-large-50": {
+        **_bart(1024, 12, 16, vocabulary=250_054),
+        "model_type": "mbart",
+        "scale_embedding": True,
+    },
+    "bert-base-uncased": _bert(768, 12, 30_522),
+    "bert-base-cased": _bert(768, 12, 28_996),
+    "bert-large-uncased": _bert(1024, 24, 30_522),
+    "bert-large-cased": _bert(1024, 24, 28_996),
+    "bert-base-multilingual-cased": _bert(768, 12, 119_547),
+    "distilbert-base-uncased": _distilbert(30_522),
+    "distilbert-base-cased": _distilbert(28_996),
+    "roberta-base": _bert(768, 12, 50_265, **_ROBERTA),
+    "roberta-large": _bert(1024, 24, 50_265, **_ROBERTA),
+    "xlm-roberta-base": _bert(768, 12, 250_002, **_XLM_ROBERTA),
+    "xlm-roberta-large": _bert(1024, 24, 250_002, **_XLM_ROBERTA),
+    "google/electra-base-discriminator": _electra(768, 12),
+    "google/electra-large-discriminator": _electra(1024, 24),
+    "microsoft/deberta-v3-base": _deberta_v3(768, 12),
+    "microsoft/deberta-v3-large": _deberta_v3(1024, 24),
+    "microsoft/MiniLM-L12-H384-uncased": _bert(384, 12, 30_522, heads=12),
+    "sentence-transformers/all-MiniLM-L6-v2": _bert(384, 6, 30_522, heads=12),
+    "sentence-transformers/all-MiniLM-L12-v2": _bert(384, 12, 30_522, heads=12),
 }

@@ -22,7 +22,7 @@ from vl_lst.backbones.published import PUBLISHED
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import ModelError
 
-__all__ = ["backbone_config", "random_backbone"]
+__all__ = ["backbone_config", "known_family", "own_image_tokens", "random_backbone"]
 
 # Similarity above which a name is taken for a misspelt one.
 MIN_SIMILARITY = 0.85
@@ -49,6 +49,42 @@ def backbone_config(name: str, *, vocabulary: int | None = None) -> tuple[Any, F
     if vocabulary is not None:
         family.set_vocabulary_size(config, vocabulary)
     return config, family
+
+
+def own_image_tokens(name: str) -> tuple[int, int] | None:
+    """Return the number and width of the tokens that a backbone reads of each image.
+
+    Args:
+        name: See `backbone_config`.
+
+    Returns:
+        The two numbers; `None` if the backbone reads text alone.
+
+    Raises:
+        ModelError: See `backbone_config`.
+    """
+    config, family = backbone_config(name)
+    if not family.reads_images:
+        return None
+    return family.tokens_per_image(config), family.encoder_sizes(config).width
+
+
+def known_family(name: str) -> Family | None:
+    """Return the family of a backbone if its configuration is on this machine.
+
+    Args:
+        name: See `backbone_config`.
+
+    Returns:
+        The family; `None` if the backbone must be downloaded first, or its configuration cannot be
+        read, which loading the backbone explains.
+    """
+    if name not in PUBLISHED and name not in BACKBONE_FOLDERS and not Path(name).is_dir():
+        return None
+    try:
+        return backbone_config(name)[1]
+    except ModelError:
+        return None
 
 
 def random_backbone(

@@ -42,6 +42,8 @@ VOCABULARY_NAMES = (
     "merges.txt",
 )
 TOKENIZER_FILES = (*TOKENIZER_JSON_NAMES, *VOCABULARY_NAMES)
+# Classes of tokenizers whose tokens are bytes, so that they have no vocabulary file.
+BYTE_CLASSES = ("ByT5Tokenizer",)
 # Removed from a tokenizer's configuration: code, templates, references to other files and models.
 REMOVED_FIELDS = ("auto_map", "chat_template", "init_inputs", "name_or_path", "processor_class")
 REMOVED_SUFFIXES = ("_file", "_files", "_path")
@@ -54,7 +56,9 @@ def load_tokenizer(folder: Path, config: Any, family: Family) -> Any:
     """Load the tokenizer in a folder.
 
     Args:
-        folder: Folder with `tokenizer.json`, or with `spiece.model` if sentencepiece is installed.
+        folder: Folder with `tokenizer.json`, with `vocab.json` and `merges.txt`, with another
+            vocabulary file if sentencepiece is installed, or with the configuration of a tokenizer
+            that needs none.
         config: Configuration of the model.
         family: Family of the model.
 
@@ -66,15 +70,27 @@ def load_tokenizer(folder: Path, config: Any, family: Family) -> Any:
     def cannot_use(reason: str) -> ModelError:
         return ModelError(f"transformers cannot load the tokenizer in {folder}: {reason}")
 
-    if not any(is_present(folder / name) for name in VOCABULARY_NAMES):
+    if not _has_vocabulary(folder):
         raise ModelError(f"no {TOKENIZER_NAME} in {folder}: a backbone needs its tokenizer")
     with tempfile.TemporaryDirectory(prefix="vl-lst-tokenizer-") as temporary:
         _copy_tokenizer(folder, Path(temporary))
         with guard_library_call(cannot_use):
             tokenizer: Any = AutoTokenizer.from_pretrained(
-                temporary, config=config, local_files_only=True, trust_remote_code=False
+                temporary,
+                config=config,
+                local_files_only=True,
+                trust_remote_code=False,
+                # A text with the name of the token that stands for an image is plain text.
+                split_special_tokens=family.reads_images,
             )
-            last_id = max(tokenizer.get_vocab().values())
+            ids = set(tokenizer.get_vocab().values())
+            if family.reads_images:
+                ids -= {
+                    token_id
+                    for token_id, token in tokenizer.added_tokens_decoder.items()
+                    if token.special
+                }
+            last_id = max(ids)
             tokenizer("vqa: is it 1?", add_special_tokens=False)
     special = {"pad": (tokenizer.pad_token_id, family.pad_token_id(config))}
     if family.has_decoder:
@@ -92,6 +108,14 @@ def load_tokenizer(folder: Path, config: Any, family: Family) -> Any:
             f"config.json has vocab_size {vocabulary}"
         )
     return tokenizer
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    """Return whether a folder has a vocabulary file, or a tokenizer that needs none."""
+    if any(is_present(folder / name) for name in VOCABULARY_NAMES):
+        return True
+    config = folder / TOKENIZER_CONFIG_NAME
+    return is_present(config) and read_json_object(config).get("tokenizer_class") in BYTE_CLASSES
 
 
 def _copy_tokenizer(folder: Path, target: Path) -> None:

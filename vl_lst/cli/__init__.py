@@ -41,8 +41,8 @@ MODELS, COMPARISONS, DATA = "Train and evaluate", "Compare", "Data and features"
 
 app = typer.Typer(
     name="vl-lst",
-    help="Fine-tune a frozen CLIP-T5 on vision-and-language tasks with little memory, and compare "
-    "methods for doing so.\n\n"
+    help="Fine-tune a frozen language model on vision-and-language tasks with little memory, and "
+    "compare methods for doing so.\n\n"
     "Try it without any data: vl-lst demo\n\n"
     "Every command has an example: vl-lst train --help",
     no_args_is_help=True,

@@ -33,6 +33,7 @@ def extracted_into_run(
         quiet: Whether to show no progress.
 
     Raises:
+        RecipeError: The recipe has a head that the backbone does not have.
         InputError: Examples are invalid, or some of their images are not in the folder.
         ImageError: The folder does not exist or has no images.
         EncoderError: The encoder does not exist.
@@ -41,9 +42,11 @@ def extracted_into_run(
     """
     from feature_extraction.extract import extract
     from feature_extraction.images.finding import find_images
+    from vl_lst.recipes.building import require_heads
     from vl_lst.runs.directory import RunDirectory, make_folder
     from vl_lst.runs.lock import exclusive_folder
 
+    require_heads(recipe)
     files = find_images(images)
     _require_images_of(recipe, {file.image_id for file in files}, images, files.note)
     if files.note and not quiet:

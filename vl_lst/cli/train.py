@@ -109,7 +109,8 @@ def train(
         BackbonePrecision | None,
         model_option(
             help="Precision of the frozen backbone's weights. int8 and nf4 fit larger backbones on "
-            "the same GPU. There is no fp16: T5 overflows in it. Default: the recipe's, fp32."
+            "the same GPU. There is no fp16, in which backbones overflow. Default: the recipe's, "
+            "fp32."
         ),
     ] = None,
     method: Annotated[

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from feature_extraction.cores import usable_cores
 from feature_extraction.store.reader import FeatureReader
 from tasks import ExampleTable, Task
-from vl_lst.backbones.tokenizer import CachingTokenizer
+from vl_lst.backbones.tokenizer import CachingTokenizer, pad_rows
 from vl_lst.data.order import ExampleKey, StepKeys
 from vl_lst.data.targets import Targets
 from vl_lst.models.batch import Batch, unique_rows
@@ -55,19 +55,35 @@ class BlankFeatures:
 
 
 def prompt_fields(
-    prompts: Sequence[str], tokenizer: CachingTokenizer, *, max_tokens: int
+    prompts: Sequence[str],
+    tokenizer: CachingTokenizer,
+    *,
+    max_tokens: int,
+    image_ids: Sequence[tuple[str, ...]] | None = None,
 ) -> dict[str, Tensor]:
-    """Return the fields of a `Batch` that hold the prompts, with equal prompts merged.
+    """Return the fields of a `Batch` that hold the prompts, with equal encoder inputs merged.
 
     Args:
         prompts: B prompts.
         tokenizer: Tokenizer of the backbone.
-        max_tokens: Maximum number of prompt tokens, end-of-sequence included; longer prompts are
+        max_tokens: Maximum number of prompt tokens, special tokens included; longer prompts are
             truncated.
+        image_ids: Images of each prompt, if the backbone reads them together: only equal prompts
+            about the same images are merged.
     """
-    ids_BT = tokenizer.encode_all(prompts, max_tokens, padding=tokenizer.pad_token_id)
-    first_U, index_B = unique_rows(ids_BT)
-    return {"prompt_ids_UT": ids_BT[first_U], "prompt_index_B": index_B}
+    rows = [tokenizer.encode_prompt(prompt, max_tokens) for prompt in prompts]
+    ids_BT = pad_rows(rows, padding=tokenizer.pad_token_id)
+    if image_ids is None:
+        first_U, index_B = unique_rows(ids_BT)
+        return {"prompt_ids_UT": ids_BT[first_U], "prompt_index_B": index_B}
+    numbers = {images: number for number, images in enumerate(dict.fromkeys(image_ids))}
+    images_B1 = torch.tensor([[numbers[images]] for images in image_ids])
+    first_U, index_B = unique_rows(torch.cat((ids_BT, images_B1), 1))
+    return {
+        "prompt_ids_UT": ids_BT[first_U],
+        "prompt_index_B": index_B,
+        "prompt_rows_U": first_U,
+    }
 
 
 class Batches(Dataset[Batch]):
@@ -80,6 +96,8 @@ class Batches(Dataset[Batch]):
         tokenizer: Tokenizer of the backbone.
         targets: Training targets; `None` for prediction.
         answered_as: Name of the task whose head answers. Default: the examples' own task.
+        backbone_reads_images: Whether the backbone reads images with the prompts; otherwise,
+            equal prompts are computed once whatever their images.
     """
 
     def __init__(
@@ -91,6 +109,7 @@ class Batches(Dataset[Batch]):
         targets: Targets | None = None,
         *,
         answered_as: str | None = None,
+        backbone_reads_images: bool = False,
     ) -> None:
         self._head = answered_as or task.name
         self._images = task.images_per_example
@@ -99,6 +118,7 @@ class Batches(Dataset[Batch]):
         self._features = features
         self._tokenizer = tokenizer
         self._targets = targets
+        self._backbone_reads_images = backbone_reads_images
 
     def __getitem__(self, keys: Sequence[ExampleKey]) -> Batch:
         examples = [self._examples[row] for _, row in keys]
@@ -108,6 +128,9 @@ class Batches(Dataset[Batch]):
             [example.prompt for example in examples],
             self._tokenizer,
             max_tokens=self._max_prompt_tokens,
+            image_ids=[example.image_ids for example in examples]
+            if self._backbone_reads_images
+            else None,
         )
         if self._targets is not None:
             fields |= self._targets.fields(examples, keys, fields["prompt_index_B"])

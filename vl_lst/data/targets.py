@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tasks import Example
 from vl_lst.backbones.backbone import IGNORED
-from vl_lst.backbones.tokenizer import CachingTokenizer
+from vl_lst.backbones.tokenizer import CachingTokenizer, pad_rows
 from vl_lst.data.order import ExampleKey, uniform_from_key
 from vl_lst.models.batch import unique_rows
 
@@ -68,7 +68,7 @@ class SampledAnswers:
 
     Args:
         tokenizer: Tokenizer of the backbone.
-        max_tokens: Maximum number of answer tokens, end-of-sequence included; longer answers are
+        max_tokens: Maximum number of answer tokens, special tokens included; longer answers are
             truncated.
         seed: Seed for answer sampling.
     """
@@ -83,9 +83,8 @@ class SampledAnswers:
     ) -> dict[str, Tensor]:
         """Return labels [B, L], weights [B], and the unique (prompt, answer) pairs."""
         sampled = [self.sample(example, key) for example, key in zip(examples, keys, strict=True)]
-        labels_BL = self._tokenizer.encode_all(
-            [answer for answer, _ in sampled], self._max_tokens, padding=IGNORED
-        )
+        rows = [self._tokenizer.encode_answer(answer, self._max_tokens) for answer, _ in sampled]
+        labels_BL = pad_rows(rows, padding=IGNORED)
         pair_rows_P, pair_index_B = unique_rows(torch.cat((prompt_index_B[:, None], labels_BL), 1))
         return {
             "labels_BL": labels_BL,

@@ -1,6 +1,6 @@
 """Counts of texts that a model cannot read or generate as they are.
 
-Lengths are in tokens and include end-of-sequence and, for prompts, the prefix.
+Lengths are in tokens and include special tokens and, for prompts, the prefix.
 """
 
 from collections import Counter
@@ -82,6 +82,7 @@ def count_text_issues(
     limit: int,
     prefix: str | None = None,
     is_verbatim: bool = False,
+    num_specials: int | None = None,
 ) -> TextIssues:
     """Count the texts that the token limit and the vocabulary change.
 
@@ -92,13 +93,16 @@ def count_text_issues(
         prefix: Prefix of the texts. A text without tokens after it is blank; with `None`, no text
             is blank.
         is_verbatim: Whether to count texts that their tokens do not spell exactly.
+        num_specials: Number of special tokens in each text. Default: that of prompts.
     """
     issues = TextIssues(limit)
+    if num_specials is None:
+        num_specials = tokenizer.num_prompt_specials
     prefix_ids = None if prefix is None else tokenizer.tokenise_all([prefix])[0]
     for counts in _count_distinct(texts):
         token_ids = tokenizer.tokenise_all(list(counts))
         for (text, count), ids in zip(counts.items(), token_ids, strict=True):
-            length = len(ids) + 1
+            length = len(ids) + num_specials
             issues.texts += count
             issues.longest = max(issues.longest, length)
             if length > limit:
@@ -139,7 +143,14 @@ def answer_issues(
         limit: Maximum number of generated tokens (`generation.max_length`).
     """
     is_verbatim = task.answers_are == "label"
-    return count_text_issues(answers, tokenizer, limit=limit, prefix="", is_verbatim=is_verbatim)
+    return count_text_issues(
+        answers,
+        tokenizer,
+        limit=limit,
+        prefix="",
+        is_verbatim=is_verbatim,
+        num_specials=tokenizer.num_answer_specials,
+    )
 
 
 def correct_answers(examples: ExampleTable) -> Iterator[str]:

@@ -118,7 +118,7 @@ class Answerer:
         if task not in self._trees:
             max_length = self._recipe.generation.max_length[task]
             # With a limit of one more token, an answer that is too long is recognised.
-            encoded = [self._tokenizer.encode(answer, max_length + 1) for answer in answers]
+            encoded = [self._tokenizer.encode_answer(answer, max_length + 1) for answer in answers]
             fitting = [ids for ids in encoded if len(ids) <= max_length]
             if not fitting:
                 raise InputError(

@@ -56,16 +56,27 @@ def generate(
 
 
 class _AnswerConstraint:
-    """Node of each row in the answer tree; without a tree, every token is allowed."""
+    """Node of each row in the answer tree.
 
-    def __init__(self, answers: AnswerTree | None, rows: int) -> None:
+    Without a tree, only the first token may be forced, and every other token is allowed.
+    """
+
+    def __init__(self, answers: AnswerTree | None, rows: int, first_token: int | None) -> None:
         self._answers = answers
         self._nodes = torch.zeros(0) if answers is None else answers.start(rows)
+        self._forced = None if answers is not None else first_token
 
     def mask_scores(self, scores: Tensor) -> Tensor:
-        return scores if self._answers is None else self._answers.mask_scores(scores, self._nodes)
+        if self._answers is not None:
+            return self._answers.mask_scores(scores, self._nodes)
+        if self._forced is None:
+            return scores
+        certain = torch.full_like(scores, -torch.inf)
+        certain[:, self._forced] = 0
+        return certain
 
     def follow(self, tokens: Tensor) -> None:
+        self._forced = None
         if self._answers is not None:
             self._nodes = self._answers.follow(self._nodes, tokens)
 
@@ -89,7 +100,7 @@ def greedy_search(
     ids_BL = torch.full((len(batch), max_length), backbone.pad_token_id, device=device)
     ids_BL[:, 0] = backbone.start_token_id
     open_rows = torch.arange(len(batch), device=device)
-    constraint = _AnswerConstraint(answers, len(batch))
+    constraint = _AnswerConstraint(answers, len(batch), backbone.forced_bos_token_id)
     for position in range(1, max_length):
         tokens = constraint.mask_scores(state.next_logits(ids_BL[open_rows, position - 1])).argmax(
             -1
@@ -150,7 +161,7 @@ def beam_search(
     state = model.start_decoding(model.encode(batch), max_length)
     state.select(torch.arange(rows, device=device).repeat_interleave(beams))
 
-    constraint = _AnswerConstraint(answers, rows * beams)
+    constraint = _AnswerConstraint(answers, rows * beams, backbone.forced_bos_token_id)
     open_rows = torch.arange(rows, device=device)
     ids_bKL = torch.full((rows, beams, max_length), backbone.pad_token_id, device=device)
     ids_bKL[:, :, 0] = backbone.start_token_id

@@ -92,7 +92,8 @@ class JointMethod(Method, Generic[Options]):
 
 
 def _unused(model: JointModel) -> Iterator[nn.Parameter]:
-    """Yield the untied parameters of the output layer if the model only classifies."""
+    """Yield what no head uses, such as an untied output layer if the model only classifies."""
+    yield from model.backbone.family.unused_parameters(model.backbone.model)
     if model.generates or not model.backbone.has_decoder:
         return
     embedding = model.backbone.model.get_input_embeddings()

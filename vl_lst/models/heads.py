@@ -1,6 +1,6 @@
-"""Heads of a decoder.
+"""Heads on a model's states.
 
-B examples, R width of the decoder states, A answers.
+B examples, R width of the states, A answers.
 """
 
 import math
@@ -11,7 +11,9 @@ __all__ = ["AnswerClassifier"]
 
 
 class AnswerClassifier(nn.Module):
-    """Classifier over a closed answer list, on the decoder state at the start token.
+    """Classifier over a closed answer list, on the decoder's state at the start token.
+
+    Without a decoder, it reads the encoder's state at the first token.
 
     Linear, GELU, LayerNorm, Linear, as VL-T5's answer head. On a ladder it reads the side network;
     the reference reads the frozen backbone and therefore never sees the image.

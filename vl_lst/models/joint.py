@@ -41,9 +41,8 @@ class JointBackbone(Backbone):
         Args:
             embedding_BSD: Embeddings of the tokens.
             mask_BS: False for padding.
-            text: Number of text tokens, which come first and are the only ones with positions if
-                the backbone can leave them out (see `Family.limit_positions`); `None` if all tokens
-                have positions.
+            text: Number of text tokens, which come first and are the only ones with positions (see
+                `Family.limit_positions`); `None` if all tokens have positions.
         """
         if text is None:
             return self.run_encoder(embedding_BSD, mask_BS)
@@ -144,6 +143,12 @@ class JointModel(VisionLanguageModel[JointEncoding]):
         """Module without inputs whose output [P, D] is prepended to every prompt."""
         self.add_heads(head, width=backbone.output_width)
 
+    def num_encoder_tokens(self, prompt: int, images: int, image_tokens: int) -> int:
+        """Return the number of tokens of prefix, text and images."""
+        prefix = 0 if self.prefix is None else len(self.prefix())
+        per_image = image_tokens if self.visual is None else len(self.visual.order_MD)
+        return prefix + prompt + images * per_image
+
     def encode(self, batch: Batch) -> JointEncoding:
         """Run the encoder on prefix, text and image."""
         ids_UT, index_B = batch.prompt_ids_UT, batch.prompt_index_B
@@ -158,7 +163,10 @@ class JointModel(VisionLanguageModel[JointEncoding]):
             image_BVD = self.visual(batch.features_BINF).to(text_BTD.dtype)
             embedding_BSD = torch.cat((text_BTD, image_BVD), 1)
             mask_BS = nn.functional.pad(mask_BT, (0, image_BVD.shape[1]), value=True)
-            text = text_BTD.shape[1]
+            if self.backbone.family.leaves_out_positions:
+                text = text_BTD.shape[1]
+            else:
+                embedding_BSD, mask_BS = _move_padding_last(embedding_BSD, mask_BS)
         prefix = 0
         if self.prefix is not None:
             prefix_PD: Tensor = self.prefix().to(embedding_BSD.dtype)
@@ -198,3 +206,13 @@ class JointModel(VisionLanguageModel[JointEncoding]):
     def vocabulary_states(self, states_BLR: Tensor) -> Tensor:
         """Return the decoder states [B, L, D], scaled for the output layer."""
         return states_BLR * self.backbone.vocabulary_scale
+
+
+def _move_padding_last(embedding_BSD: Tensor, mask_BS: Tensor) -> tuple[Tensor, Tensor]:
+    """Move padding behind all other tokens, so that no position depends on its length.
+
+    Otherwise, an answer would depend on the other prompts of its batch.
+    """
+    order_BS = (~mask_BS).int().argsort(dim=1, stable=True)
+    rows_B1 = torch.arange(len(order_BS), device=order_BS.device)[:, None]
+    return embedding_BSD[rows_B1, order_BS], mask_BS[rows_B1, order_BS]

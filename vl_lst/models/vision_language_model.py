@@ -87,7 +87,7 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         self.generates = False
 
     def add_heads(self, head: HeadConfig | Mapping[str, HeadConfig], *, width: int) -> None:
-        """Add heads on the decoder states.
+        """Add heads on the decoder's states, or without a decoder on the encoder's.
 
         Args:
             head: Settings of the head, or of one head per task name, selected by `Batch.task`.
@@ -116,6 +116,21 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         """
         parts = (self.classifiers,) if self.visual is None else (self.visual, self.classifiers)
         return [list(part.parameters()) for part in parts]
+
+    def num_encoder_tokens(self, prompt: int, images: int, image_tokens: int) -> int:
+        """Return the number of tokens that the backbone's encoder reads of an example.
+
+        Args:
+            prompt: Number of prompt tokens.
+            images: Number of images.
+            image_tokens: Number of stored feature vectors per image.
+        """
+        return prompt if self.visual is not None else images * image_tokens + prompt
+
+    @property
+    def backbone_reads_images(self) -> bool:
+        """Whether the backbone reads the images, and there is no visual embedding."""
+        return self.visual is None
 
     @property
     def device(self) -> torch.device:

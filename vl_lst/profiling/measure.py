@@ -119,6 +119,7 @@ class MethodProfile:
         method: Name of the method.
         options: All options of the method.
         recipe: Source of the options; see `ComparedMethod.recipe`.
+        head: Head that was measured.
         trainable: Number of trainable parameters.
         total: Number of parameters, with the backbone; shared parameters count once.
         parameter_bytes: Size of all parameters and buffers; shared storages count once.
@@ -134,6 +135,7 @@ class MethodProfile:
     method: str
     options: dict[str, Any]
     recipe: str | None
+    head: HeadConfig
     trainable: int
     total: int
     parameter_bytes: int
@@ -181,17 +183,22 @@ class _Profiler:
 
     def __init__(self, settings: ProfileSettings) -> None:
         self._settings = settings
-        self._visual = settings.workload.visual()
+        workload = settings.workload
+        self._visual = workload.visual() if workload.has_visual_embedding else None
         self._dataless = DatalessMode() if settings.estimate else None
         # Each method changes the backbone that it is attached to, so it gets a copy. Without data,
         # building another one is as fast.
         self._backbone = None if self._dataless else self._load_backbone()
-        vocabulary = (
-            self._vocabulary() if self._backbone is None else self._backbone.vocabulary_size
-        )
+        if self._backbone is None:
+            config, family = self._config()
+        else:
+            config, family = self._backbone.config, self._backbone.family
+        vocabulary, has_decoder = family.vocabulary_size(config), family.has_decoder
+        self._head = settings.workload.head(has_decoder=has_decoder)
         torch.manual_seed(SEED)
         with self._running():
-            self._batch = settings.workload.batch(vocabulary).to(settings.device)
+            batch = settings.workload.batch(vocabulary, has_decoder=has_decoder)
+            self._batch = batch.to(settings.device)
 
     def run(self, methods: Sequence[ComparedMethod], report: ProgressReport) -> list[MethodProfile]:
         steps = 0 if self._settings.estimate else self._settings.steps
@@ -236,10 +243,6 @@ class _Profiler:
     def _config(self) -> tuple[Any, Family]:
         return backbone_config(self._settings.backbone, vocabulary=self._settings.vocabulary)
 
-    def _vocabulary(self) -> int:
-        config, family = self._config()
-        return family.vocabulary_size(config)
-
     def _build(self, method: ComparedMethod) -> tuple[Any, dict[str, nn.Parameter]]:
         precision = self._settings.backbone_precision
         dataless, pristine = self._dataless, self._backbone
@@ -251,7 +254,7 @@ class _Profiler:
                 method.options,
                 own,
                 visual=self._visual,
-                heads={self._batch.task: HeadConfig(kind="generate")},
+                heads={self._batch.task: self._head},
                 precision=precision,
             )
         model.train()
@@ -275,6 +278,7 @@ class _Profiler:
             method=method.name,
             options=method.resolved(),
             recipe=method.recipe,
+            head=self._head,
             trainable=sum(parameter.numel() for parameter in trainable.values()),
             total=sum(parameter.numel() for parameter in model.parameters()),
             parameter_bytes=self._parameter_bytes(model),

@@ -21,6 +21,7 @@ __all__ = ["bytes_table", "parts_tables", "profile_document", "seconds_table", "
 DEFINITION = {
     "options": "all options of the method: those of the recipe that `vl-lst train` uses for this "
     "backbone, changed by --set; recipe is its name, null if the method has no recipe",
+    "head": "head that was measured: generate, or classify if the backbone has no decoder",
     "trainable": "number of trainable parameters; total is the number of all parameters, those "
     "shared between layers counted once",
     "parameter_bytes": "size of all parameters and buffers, the backbone's included; a shared "
@@ -121,7 +122,7 @@ def bytes_table(profiles: Sequence[MethodProfile], settings: ProfileSettings) ->
 
 
 def settings_lines(profiles: Sequence[MethodProfile]) -> Iterator[str]:
-    """Yield the options of each method, and their source.
+    """Yield the head if it classifies, and the options of each method with their source.
 
     Args:
         profiles: Profiles from `profile_methods`.
@@ -129,6 +130,9 @@ def settings_lines(profiles: Sequence[MethodProfile]) -> Iterator[str]:
     Yields:
         Lines of at most `TERMINAL_WIDTH` characters.
     """
+    head = profiles[0].head
+    if head.kind == "classify":
+        yield f"head: classify, from {head.answers:,} answers (the backbone has no decoder)"
     yield "options:"
     for profile in profiles:
         source = f"recipe {profile.recipe}" if profile.recipe else "defaults"

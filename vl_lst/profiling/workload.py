@@ -1,12 +1,12 @@
 """The batch on which methods are measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from vl_lst.errors import ModelError
 from vl_lst.models.batch import Batch
-from vl_lst.models.config import VisualConfig
+from vl_lst.models.config import HeadConfig, VisualConfig
 
 __all__ = ["Workload"]
 
@@ -28,6 +28,10 @@ class Workload:
         image_tokens: Feature vectors per image, before pooling.
         channels: Width of a feature vector.
         pooled_grid: Side of the grid to max-pool the feature vectors to; `None` does not pool.
+        has_visual_embedding: Whether a visual embedding reads the features; otherwise, they are
+            tokens that the backbone reads.
+        answers: Length of the answer list from which a backbone without a decoder picks; the
+            default is that of VQA v2.
     """
 
     batch_size: int = 16
@@ -37,6 +41,8 @@ class Workload:
     image_tokens: int = 49
     channels: int = 2048
     pooled_grid: int | None = 6
+    has_visual_embedding: bool = True
+    answers: int = 3_129
 
     def visual(self) -> VisualConfig:
         """Return the settings of a visual embedding for these features.
@@ -51,11 +57,18 @@ class Workload:
             max_images=max(2, self.images),
         )
 
-    def batch(self, vocabulary: int) -> Batch:
+    def head(self, *, has_decoder: bool) -> HeadConfig:
+        """Return the head to measure, which generates if the backbone has a decoder."""
+        if has_decoder:
+            return HeadConfig(kind="generate")
+        return HeadConfig(kind="classify", answers=self.answers)
+
+    def batch(self, vocabulary: int, *, has_decoder: bool = True) -> Batch:
         """Return a random batch on the CPU.
 
         Args:
             vocabulary: Vocabulary size. No token is padding or end-of-sequence.
+            has_decoder: See `head`.
 
         Raises:
             ModelError: The features have more than `MAX_VALUES` values.
@@ -67,12 +80,18 @@ class Workload:
                 "Lower --batch-size, --images, --image-tokens or --channels."
             )
         rows, token_ids = torch.arange(self.batch_size), (2, vocabulary)
-        return Batch(
+        prompts = Batch(
             features_BINF=torch.randn(
                 self.batch_size, self.images, self.image_tokens, self.channels
             ),
             prompt_ids_UT=torch.randint(*token_ids, (self.batch_size, self.text_tokens)),
             prompt_index_B=rows,
+            prompt_rows_U=None if self.has_visual_embedding else rows,
+        )
+        if not has_decoder:
+            return replace(prompts, scores_BA=torch.rand(self.batch_size, self.answers))
+        return replace(
+            prompts,
             labels_BL=torch.randint(*token_ids, (self.batch_size, self.answer_tokens)),
             pair_rows_P=rows,
             pair_index_B=rows,

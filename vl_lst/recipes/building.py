@@ -10,19 +10,18 @@ from torch import nn
 from feature_extraction.spec import FeatureSpec
 from tasks import get_task
 from vl_lst.backbones.backbone import FrozenBackbone
-from vl_lst.backbones.loading import load_backbone
+from vl_lst.backbones.loading import LoadedBackbone, load_backbone
 from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
+from vl_lst.backbones.random_weights import known_family
 from vl_lst.backbones.tokenizer import CachingTokenizer
-from vl_lst.errors import ModelError
+from vl_lst.errors import ModelError, RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.recipes.schema import Recipe
+from vl_lst.recipes.visual import visual_config
 
-__all__ = ["BuiltModel", "attach_method", "build_model"]
-
-# Checkpoints of every task have embeddings for at least two images per example.
-MIN_IMAGE_POSITIONS = 2
+__all__ = ["BuiltModel", "attach_method", "build_model", "require_heads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,31 @@ class BuiltModel:
         return sum(parameter.numel() for parameter in self.trainable.values())
 
 
+def require_heads(recipe: Recipe) -> None:
+    """Refuse heads that the backbone does not have, before data are read.
+
+    A backbone that must be downloaded is checked when it is loaded.
+
+    Raises:
+        RecipeError: A head generates, and the backbone has no decoder.
+    """
+    family = known_family(recipe.backbone.name)
+    if family is None or family.has_decoder:
+        return
+    for name, head in recipe.head.items():
+        if head != "generate":
+            continue
+        reason = f"the backbone {recipe.backbone.name} has an encoder only and cannot generate text"
+        if "classify" not in get_task(name).heads:
+            raise RecipeError(
+                f"{name} has no head but generate, and {reason}: expected an encoder-decoder"
+            )
+        raise RecipeError(
+            f"head.{name}: found generate, and {reason}: expected classify (--head classify), or "
+            "an encoder-decoder as the backbone"
+        )
+
+
 def build_model(
     recipe: Recipe, spec: FeatureSpec, answers: Mapping[str, Sequence[str] | None]
 ) -> BuiltModel:
@@ -78,6 +102,8 @@ def build_model(
 
     Raises:
         ModelError: The backbone cannot be loaded, or does not fit the settings.
+        RecipeError: The visual section does not fit the backbone.
+        StoreError: The backbone reads images, and the features are not of its own image encoder.
     """
     precision = recipe.backbone.precision
     quantised = precision in ("int8", "nf4")
@@ -87,14 +113,7 @@ def build_model(
         recipe.method.name,
         recipe.method.options,
         loaded.backbone,
-        visual=VisualConfig(
-            channels=spec.channels,
-            tokens=spec.tokens,
-            grids=spec.squares,
-            pooled_grid=recipe.visual.pooled_grid,
-            max_images=max(MIN_IMAGE_POSITIONS, *map(_images_per_example, recipe.tasks)),
-            image_order_std=recipe.visual.image_order_std,
-        ),
+        visual=visual_config(recipe, loaded, spec),
         heads={
             task: HeadConfig(
                 kind=recipe.head[task],
@@ -104,13 +123,52 @@ def build_model(
         },
         precision=precision,
     )
-    return BuiltModel(
-        model, trainable, CachingTokenizer(loaded.tokenizer), loaded.fingerprint, precision
+    _require_positions(recipe, model, spec)
+    return BuiltModel(model, trainable, _tokenizer(loaded), loaded.fingerprint, precision)
+
+
+def _tokenizer(loaded: LoadedBackbone) -> CachingTokenizer:
+    backbone = loaded.backbone
+    if not backbone.has_decoder:
+        return CachingTokenizer(loaded.tokenizer)
+    return CachingTokenizer(
+        loaded.tokenizer,
+        start_token_id=backbone.start_token_id,
+        forced_bos_token_id=backbone.forced_bos_token_id,
     )
 
 
-def _images_per_example(task: str) -> int:
-    return get_task(task).images_per_example
+def _require_positions(recipe: Recipe, model: VisionLanguageModel[Any], spec: FeatureSpec) -> None:
+    """Refuse limits on prompts and answers that allow more tokens than the backbone has positions.
+
+    Raises:
+        ModelError: A prompt or an answer may be too long.
+    """
+    limit = model.backbone.max_positions
+    if limit is None:
+        return
+    problem = f"the backbone has positions for {limit:,} tokens, and"
+    for task in recipe.tasks:
+        prompt = recipe.data.max_prompt_tokens[task]
+        tokens = model.num_encoder_tokens(prompt, get_task(task).images_per_example, spec.tokens)
+        if tokens > limit:
+            others = tokens - prompt
+            fewer = (
+                f"lower data.max_prompt_tokens.{task} to at most {limit - others:,}"
+                if others < limit
+                else "pass fewer image tokens (visual.pooled_grid) or choose another method"
+            )
+            rest = f" and {others:,} of images and the method" if others else ""
+            raise ModelError(
+                f"{problem} its encoder may read {tokens:,} for {task}: up to {prompt:,} of the "
+                f"prompt{rest}; {fewer}"
+            )
+        answer = recipe.generation.max_length[task]
+        if recipe.head[task] == "generate" and answer > limit:
+            raise ModelError(
+                f"{problem} its decoder may read {answer:,} for {task}: lower "
+                f"generation.max_length.{task} to at most {limit:,}"
+            )
 
 
 def attach_method(

@@ -34,8 +34,9 @@ __all__ = [
 def _refuse_float16(value: object) -> object:
     if str(value).lower() in ("fp16", "float16", "half"):
         raise ValueError(
-            "T5's activations overflow to infinity in float16 (it was trained in bfloat16), so "
-            "training would end in NaN; use bf16, which needs as little memory, or fp32"
+            "activations of backbones that were trained in bfloat16 or float32 overflow to "
+            "infinity in float16, so training would end in NaN; use bf16, which needs as little "
+            "memory, or fp32"
         )
     return value
 
@@ -140,11 +141,15 @@ class VisualSection(_Section):
     """The visual embedding, which turns image features into tokens.
 
     Args:
+        embedding: `learned` trains a visual embedding. `none` passes the features, which are those
+            of the backbone's own image encoder, to the backbone; the other fields must then be null
+            or have their defaults. Default: `none` if the backbone reads images, else `learned`.
         pooled_grid: Side of the grid that features are max-pooled to; `None` does not pool.
         image_order_std: Initial standard deviation of the embedding that distinguishes the images
             of an example. The paper's code uses 1.0, which is as large as the features.
     """
 
+    embedding: Literal["learned", "none"] | None = None
     pooled_grid: int | None = Field(default=6, ge=1, le=1_000)
     image_order_std: float = Field(default=0.02, ge=0, le=MAX_REAL)
 

@@ -25,7 +25,7 @@ from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.launch import read_launch, refuse_separate_processes
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
-from vl_lst.recipes.building import BuiltModel, build_model
+from vl_lst.recipes.building import BuiltModel, build_model, require_heads
 from vl_lst.runs.checkpoint import find_checkpoint, remove_leftovers
 from vl_lst.runs.directory import RunDirectory, make_folder
 from vl_lst.runs.lock import exclusive_folder
@@ -73,7 +73,8 @@ def train(
     Raises:
         CheckpointError: The folder is not empty and `resume` is not set, another process trains in
             it, or a checkpoint is damaged or cannot be written.
-        RecipeError: `recipe` is not a recipe, or not that of the run in the folder.
+        RecipeError: `recipe` is not a recipe, not that of the run in the folder, or has a head that
+            the backbone does not have.
         InputError: `out` is not a path, or the data are not usable.
         StoreError: The features are not usable, or images have none.
         LaunchError: The processes that should train together were not launched correctly.
@@ -85,6 +86,7 @@ def train(
             f"the recipe is a {type(recipe).__name__}: expected one that "
             "`vl_lst.recipes.resolve_recipe` returns"
         )
+    require_heads(recipe)
     directory = RunDirectory(as_path("the run's folder", out))
     launch = read_launch(os.environ)
     refuse_separate_processes(launch, os.environ)
@@ -206,7 +208,13 @@ class _Session:
             self.directory.ensure_card(card)
             recorder.answer_coverage = log_text_issues(recipe, examples, built.tokenizer)
         data = {
-            name: build_task_data(recipe, each, reader, built.tokenizer)
+            name: build_task_data(
+                recipe,
+                each,
+                reader,
+                built.tokenizer,
+                backbone_reads_images=built.model.backbone_reads_images,
+            )
             for name, each in examples.items()
         }
         return data, built, card

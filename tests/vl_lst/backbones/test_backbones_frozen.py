@@ -1,4 +1,4 @@
-"""The frozen backbone is invisible to autograd."""
+"""The frozen backbone is invisible to autograd; see `test_every_backbone` for its states."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.errors import ModelError
-from vl_lst.training.saved_bytes import bytes_saved_for_backward
 
 
 def test_no_tap_requires_grad_even_if_the_weights_do(make_backbone) -> None:
@@ -19,29 +18,6 @@ def test_no_tap_requires_grad_even_if_the_weights_do(make_backbone) -> None:
     )
     states = [taps.embedding_UTD, taps.blocks_KUTD, taps.final_UTD, decoded.blocks_KPLD]
     assert not any(state.requires_grad for state in states)
-
-
-def test_nothing_of_the_backbone_is_saved_for_backward(make_model, make_batch) -> None:
-    model, batch = make_model(), make_batch()
-    for parameter in model.trainable().values():
-        parameter.requires_grad_(True)
-    saved = bytes_saved_for_backward(
-        model.train(), lambda: model(batch), {"t5": model.backbone.model, "side": model.side}
-    )
-    assert saved["t5"] == 0
-    assert saved["total"] > 0
-
-
-@pytest.mark.parametrize("gated", [False, True], ids=["v1.0", "v1.1"])
-def test_taps_equal_the_stock_models_hidden_states(make_backbone, gated: bool) -> None:
-    backbone = make_backbone(gated=gated)
-    ids = torch.randint(2, 60, (3, 7))
-    ids[0, 4:] = 0
-    taps = backbone.encode(ids, [0, 1, 2])
-    stock = backbone.model.encoder(ids, (ids != 0).long(), output_hidden_states=True)
-    for tap, states in zip(taps.blocks_KUTD[:-1], stock.hidden_states[1:-1], strict=True):
-        torch.testing.assert_close(tap, states)
-    torch.testing.assert_close(taps.final_UTD, stock.last_hidden_state)
 
 
 def test_hooks_are_removed_after_a_failed_call(make_backbone) -> None:

@@ -20,10 +20,28 @@ PARAMETERS = {
     "google/t5-v1_1-base": 247_577_856,
     "google/t5-v1_1-large": 783_150_080,
     "google/t5-v1_1-xl": 2_849_757_184,
+    "google/t5-v1_1-xxl": 11_135_332_352,
     "google/flan-t5-small": 76_961_152,
     "google/flan-t5-base": 247_577_856,
     "google/flan-t5-large": 783_150_080,
     "google/flan-t5-xl": 2_849_757_184,
+    "google/flan-t5-xxl": 11_135_332_352,
+    # The language models of BLIP-2 are the Flan-T5 of the same size.
+    "Salesforce/blip2-flan-t5-xl": 2_849_757_184,
+    "Salesforce/blip2-flan-t5-xxl": 11_135_332_352,
+    "google/mt5-small": 300_176_768,
+    "google/mt5-base": 582_401_280,
+    "google/mt5-large": 1_229_581_312,
+    "google/mt5-xl": 3_742_619_648,
+    "google/umt5-small": 306_601_984,
+    "google/umt5-base": 592_043_520,
+    "google/umt5-xl": 3_768_356_864,
+    "google/byt5-small": 299_637_760,
+    "google/byt5-base": 581_653_248,
+    "google/byt5-large": 1_228_183_552,
+    "facebook/bart-base": 139_420_416,
+    "facebook/bart-large": 406_291_456,
+    "facebook/mbart-large-50": 610_879_488,
 }
 
 

@@ -46,11 +46,11 @@ def equal(left: Batch, right: Batch) -> bool:
 
 
 def test_prompts_are_truncated_before_end_of_sequence(tokenizer: CachingTokenizer) -> None:
-    long = tokenizer.encode("vqa : is it red ? is it green ?", 5)
+    long = tokenizer.encode_prompt("vqa : is it red ? is it green ?", 5)
     assert len(long) == 5
     assert long[-1] == tokenizer.eos_token_id
-    assert long[:-1] == tokenizer.encode("vqa : is it red ? is it green ?", 20)[:4]
-    assert tokenizer.encode("", 5) == (tokenizer.eos_token_id,)
+    assert long[:-1] == tokenizer.encode_prompt("vqa : is it red ? is it green ?", 20)[:4]
+    assert tokenizer.encode_prompt("", 5) == (tokenizer.eos_token_id,)
 
 
 def test_equal_prompts_are_merged(tokenizer: CachingTokenizer) -> None:
@@ -68,9 +68,9 @@ def test_a_tokenizer_can_be_pickled(tokenizer: CachingTokenizer) -> None:
     import pickle
 
     again = pickle.loads(pickle.dumps(tokenizer))
-    assert again.encode("is it red?", 20) == tokenizer.encode("is it red?", 20)
-    assert again.decode(tokenizer.encode("is it red?", 20)) == tokenizer.decode(
-        tokenizer.encode("is it red?", 20)
+    assert again.encode_prompt("is it red?", 20) == tokenizer.encode_prompt("is it red?", 20)
+    assert again.decode(tokenizer.encode_prompt("is it red?", 20)) == tokenizer.decode(
+        tokenizer.encode_prompt("is it red?", 20)
     )
 
 

@@ -125,7 +125,7 @@ def test_the_tokenizer_does_not_warn_about_long_texts(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tokenizer = CachingTokenizer(load_backbone("demo").tokenizer)
-    assert len(tokenizer.encode("red " * 2000, 20)) == 20
+    assert len(tokenizer.encode_prompt("red " * 2000, 20)) == 20
     assert count_text_issues(["red " * 2000], tokenizer, limit=20).longest > 2000
     assert not caplog.records
     assert capfd.readouterr() == ("", "")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vl_lst.generation.answer_tree import AnswerTree
 from vl_lst.generation.search import beam_search, generate, greedy_search
 
 
@@ -75,3 +76,34 @@ def test_generate_selects_the_search_by_the_number_of_beams(make_model, make_bat
     assert torch.equal(greedy, greedy_search(model, batch, max_length=6))
     beams = generate(model, batch, max_length=6, beams=2)
     assert torch.equal(beams, beam_search(model, batch, max_length=6, beams=2)[0])
+
+
+def test_a_forced_first_token_begins_every_answer(make_model, make_batch) -> None:
+    """It is certain, so it does not count towards the score of an answer."""
+    model, batch = make_model(seed=3), make_batch()
+    free = greedy_search(model, batch, max_length=6)
+    forced = next(token for token in range(2, 64) if token not in free[:, 1])
+    model.backbone.model.generation_config.forced_bos_token_id = forced
+    greedy = greedy_search(model, batch, max_length=6)
+    ids, scores = beam_search(model, batch, max_length=6, beams=3)
+    assert set(greedy[:, 1].tolist()) == set(ids[:, 1].tolist()) == {forced}
+    best = uncached_log_probabilities(model, batch, greedy).argmax(-1)
+    assert torch.equal(greedy[:, 2], best[:, 1])
+    logs = uncached_log_probabilities(model, batch, ids)
+    for row, answer in enumerate(ids.tolist()):
+        length = answer.index(1, 1) if 1 in answer[1:] else len(answer)
+        ended = length < len(answer)
+        tokens = list(enumerate(answer[1 : length + ended]))[1:]
+        total = sum(logs[row, position, token] for position, token in tokens)
+        torch.testing.assert_close(scores[row], total / length, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_answers_of_a_tree_replace_a_forced_token(make_model, make_batch, beams) -> None:
+    model, batch = make_model(seed=3), make_batch()
+    model.backbone.model.generation_config.forced_bos_token_id = 7
+    answers = [(7, 20, 1), (7, 21, 22, 1)]
+    tree = AnswerTree(answers, vocabulary=64, device=torch.device("cpu"))
+    ids = generate(model, batch, max_length=6, beams=beams, answers=tree)
+    for row in ids.tolist():
+        assert tuple(token for token in row[1:] if token) in answers

@@ -6,12 +6,12 @@ UMT5 in every block.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from vl_lst.backbones.config_fields import (
     ConfigFields,
@@ -84,9 +84,18 @@ class T5Fields(ConfigFields):
 class T5(Family):
     """T5, v1.0 and later, in one or many languages, on pieces or bytes."""
 
-    model_types = ("t5", "mt5", "umt5")
-    fields = T5Fields
+    model_types: ClassVar[tuple[str, ...]] = ("t5", "mt5", "umt5")
+    fields: ClassVar[type[ConfigFields]] = T5Fields
+    leaves_out_positions = True
     matches_side_blocks = True
+
+    def build_config(self, values: Mapping[str, Any]) -> PretrainedConfig:
+        """Return the configuration, and keep whether the output layer is scaled and tied."""
+        config = super().build_config(values)
+        if config.model_type != "t5":
+            # Published checkpoints are not tied, which these classes of transformers 5 ignore.
+            config.scale_decoder_outputs = values["tie_word_embeddings"]
+        return config
 
     def build_random(self, config: Any, dtype: torch.dtype) -> PreTrainedModel:
         """Return a model with random weights, and an output layer of its own since v1.1."""
@@ -143,11 +152,9 @@ class T5(Family):
     def output_layer(self, model: Any) -> OutputLayer:
         """Return the output layer, which v1.0 scales by d_model**-0.5, later versions do not."""
         config, layer = model.config, model.get_output_embeddings()
-        is_scaled = {
-            "t5": getattr(config, "scale_decoder_outputs", config.tie_word_embeddings),
-            "mt5": False,
-            "umt5": config.tie_word_embeddings,
-        }[config.model_type]
+        is_scaled = config.model_type != "mt5" and getattr(
+            config, "scale_decoder_outputs", config.tie_word_embeddings
+        )
         return OutputLayer(
             weight_VW=layer.weight,
             bias_V=layer.bias,

@@ -316,6 +316,11 @@ class LadderSideNetwork(nn.Module):
         self, backbone: FrozenBackbone, config: LadderConfig, build: RungBuilder | None = None
     ) -> None:
         super().__init__()
+        if config.decoder_layers is not None and not backbone.has_decoder:
+            raise ModelError(
+                f"decoder_layers is {list(config.decoder_layers)}, and a backbone of type "
+                f"{backbone.model_type} has an encoder only: leave decoder_layers out"
+            )
         build = build or partial(build_rungs, settings=config)
         self.encoder = SideEncoder(backbone, config, build)
         self.decoder: SideDecoder | None = None

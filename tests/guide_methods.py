@@ -6,7 +6,7 @@ from types import ModuleType
 
 from vl_lst.methods import Method
 
-GUIDE = Path(__file__).resolve().parents[3] / "docs" / "adding_a_method.md"
+GUIDE = Path(__file__).resolve().parents[1] / "docs" / "adding_a_method.md"
 
 
 def guide_methods() -> dict[str, Method]:

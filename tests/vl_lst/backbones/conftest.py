@@ -1,0 +1,60 @@
+"""Tiny backbones of every family, each written and loaded once."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_backbones import save_backbone, tiny_backbones
+
+from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.loading import LoadedBackbone, load_backbone
+
+TINY = tiny_backbones()
+
+
+class SavedBackbones:
+    """Stock models by name, and the folders that they were saved to.
+
+    Args:
+        root: Folder for the folders.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._stock: dict[str, Any] = {}
+        self._loaded: dict[tuple[str, str], LoadedBackbone] = {}
+
+    def stock(self, name: str) -> Any:
+        """Return the language model that was saved; tests do not change it."""
+        if name not in self._stock:
+            self._stock[name] = save_backbone(TINY[name], self._root / name)
+        return TINY[name].language(self._stock[name])
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of a backbone."""
+        self.stock(name)
+        return self._root / name
+
+    def load(self, name: str, precision: str = "fp32") -> LoadedBackbone:
+        """Return what `load_backbone` makes of the folder; tests do not change it."""
+        key = (name, precision)
+        if key not in self._loaded:
+            self._loaded[key] = load_backbone(self.folder(name), precision=precision)  # type: ignore[arg-type]
+        return self._loaded[key]
+
+    def copy(self, name: str, precision: str = "fp32") -> FrozenBackbone:
+        """Return a copy of the backbone, which a test may change."""
+        backbone = self.load(name, precision).backbone
+        return FrozenBackbone(copy.deepcopy(backbone.model), backbone.family)
+
+
+@pytest.fixture(scope="session")
+def saved_backbones(tmp_path_factory: pytest.TempPathFactory) -> SavedBackbones:
+    return SavedBackbones(tmp_path_factory.mktemp("backbones"))
+
+
+@pytest.fixture
+def make_tiny(saved_backbones: SavedBackbones) -> Callable[..., FrozenBackbone]:
+    return saved_backbones.copy

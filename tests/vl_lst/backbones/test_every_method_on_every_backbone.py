@@ -1,0 +1,314 @@
+"""Properties of every transfer method on backbones of every family.
+
+New files in `vl_lst/methods` and the guide's methods are included.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from guide_methods import guide_methods
+from safetensors.torch import load_file
+from tiny_backbones import tiny_backbones
+from tiny_batches import ANSWERS, tiny_batch, visual_for
+from torch import Tensor, nn
+
+from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.quantization import quantise
+from vl_lst.errors import ModelError
+from vl_lst.generation.search import beam_search, greedy_search
+from vl_lst.methods import Method, get_method, method_names
+from vl_lst.models.batch import DEFAULT_TASK, Batch
+from vl_lst.models.config import HeadConfig
+from vl_lst.models.joint import JointBackbone, JointModel
+from vl_lst.models.ladder.relative_bias import RelativePositionBias
+from vl_lst.recipes.building import attach_method
+from vl_lst.runs.checkpoint import (
+    MODEL,
+    Checkpoint,
+    load_checkpoint,
+    load_parameters,
+    save_checkpoint,
+)
+from vl_lst.training.saved_bytes import bytes_saved_for_backward, saved_bytes_by_part
+
+TINY = tiny_backbones()
+GUIDE_METHODS = guide_methods()
+METHODS = [*method_names(), *GUIDE_METHODS]
+# The guide's methods are tested on one backbone.
+PAIRS = [
+    (name, method) for name in TINY for method in (METHODS if name == "t5" else method_names())
+]
+# What these add starts at zero, or at one if it multiplies.
+UNDISTURBED = ("full", "bitfit", "adapter", "lora", "dora", "ia3", "RescaledNorms")
+# Methods that run the backbone without gradients.
+FROZEN = ("lst", "side")
+HEADS = {
+    "generate": HeadConfig(kind="generate"),
+    "classify": HeadConfig(kind="classify", answers=ANSWERS),
+}
+# Small enough for the tiny backbones, whose sizes are even.
+OPTIONS: dict[str, dict[str, object]] = {
+    "adapter": {"reduction": 2},
+    "dora": {"rank": 4},
+    "lora": {"rank": 4},
+    "lst": {"reduction": 2},
+    "prompt": {"tokens": 3, "middle_width": 8},
+    "side": {"reduction": 2},
+}
+
+MakeTiny = Callable[..., FrozenBackbone]
+
+
+def heads_for(name: str) -> list[str]:
+    return ["generate", "classify"] if TINY[name].has_decoder else ["classify"]
+
+
+ALL_HEADS = [(name, method, head) for name, method in PAIRS for head in heads_for(name)]
+FIRST_HEADS = [(name, method, heads_for(name)[0]) for name, method in PAIRS]
+
+
+def method_named(name: str) -> Method:
+    return GUIDE_METHODS.get(name) or get_method(name)
+
+
+def attach(
+    name: str, backbone: FrozenBackbone, head: str, dropout: float = 0.0
+) -> tuple[Any, dict[str, nn.Parameter]]:
+    """Build a model and its trainable parameters as training does."""
+    method = method_named(name)
+    chosen = {"dropout": dropout, **OPTIONS.get(name, {})}
+    known = method.options.model_fields
+    options = method.options.model_validate({k: v for k, v in chosen.items() if k in known})
+    torch.manual_seed(3)
+    model = method.attach(
+        backbone, options, visual=visual_for(backbone), heads={DEFAULT_TASK: HEADS[head]}
+    )
+    model.requires_grad_(False)
+    trainable = method.trainable(model)
+    for parameter in trainable.values():
+        parameter.requires_grad_(True)
+    return model.eval(), trainable
+
+
+def disturb(trainable: dict[str, nn.Parameter]) -> None:
+    """Move away from the initial values, many of which may be zero."""
+    with torch.no_grad():
+        for parameter in trainable.values():
+            parameter += 0.1 * torch.randn_like(parameter)
+
+
+@torch.no_grad()
+def outputs(model: Any, batch: Batch) -> Tensor:
+    result: Tensor
+    result = model.classify(batch) if model.classifiers else model.token_losses(batch)
+    return result
+
+
+@pytest.mark.parametrize(("name", "method", "head"), ALL_HEADS)
+def test_only_declared_parameters_get_gradients_and_change(
+    make_tiny: MakeTiny, name: str, method: str, head: str
+) -> None:
+    model, trainable = attach(method, make_tiny(name), head)
+    before = {key: value.detach().clone() for key, value in model.named_parameters()}
+    optimizer = torch.optim.AdamW(trainable.values(), lr=1e-2, weight_decay=0.0)
+    batch = tiny_batch(model.backbone)
+    model.train()
+    losses = []
+    for _ in range(4):  # behind a factor of zero, the first nonzero gradient comes in step two
+        optimizer.zero_grad()
+        loss = model(batch)
+        loss.backward()
+        losses.append(loss.item())
+        with_gradient = {key for key, p in model.named_parameters() if p.grad is not None}
+        assert with_gradient == set(trainable)
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    changed = {k for k, p in model.named_parameters() if not torch.equal(p, before[k])}
+    if head == "generate":
+        # The boxes of grid features are zeros, so nothing depends on this weight.
+        assert changed == set(trainable) - {"visual.box_projection.weight"}
+    else:  # a decoder with one token has constant attention weights
+        assert changed <= set(trainable)
+        assert {key for key in trainable if key.startswith("classifiers.")} <= changed
+
+
+@pytest.mark.parametrize(("name", "method", "head"), FIRST_HEADS)
+def test_a_checkpoint_holds_what_trains_and_restores_the_outputs(
+    make_tiny: MakeTiny, tmp_path: Path, name: str, method: str, head: str
+) -> None:
+    model, trainable = attach(method, make_tiny(name), head)
+    disturb(trainable)
+    save_checkpoint(tmp_path / "last", Checkpoint({MODEL: trainable}, {}))
+    assert set(load_file(tmp_path / "last" / "model.safetensors")) == set(trainable)
+    other, its_trainable = attach(method, make_tiny(name), head)
+    batch = tiny_batch(model.backbone)
+    assert not torch.equal(outputs(other, batch), outputs(model, batch))
+    saved = load_checkpoint(tmp_path / "last", MODEL).tensors[MODEL]
+    load_parameters(its_trainable, saved, source=tmp_path)
+    assert torch.equal(outputs(other, batch), outputs(model, batch))
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [(name, method) for name, method in PAIRS if method in UNDISTURBED]
+)
+def test_training_starts_at_the_backbones_output(
+    make_tiny: MakeTiny, name: str, method: str
+) -> None:
+    head = heads_for(name)[0]
+    model, _ = attach(method, make_tiny(name), head)
+    backbone = make_tiny(name)
+    bare = JointModel(
+        JointBackbone(backbone.model, dropout=0.0, family=backbone.family),
+        visual=visual_for(backbone),
+        head=HEADS[head],
+    ).eval()
+    if bare.visual is not None:
+        bare.visual.load_state_dict(model.visual.state_dict(), strict=False)
+    bare.classifiers.load_state_dict(model.classifiers.state_dict())
+    batch = tiny_batch(backbone)
+    torch.testing.assert_close(outputs(model, batch), outputs(bare, batch), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [(name, method) for name, method in PAIRS if TINY[name].has_decoder]
+)
+def test_cached_search_equals_uncached_passes(make_tiny: MakeTiny, name: str, method: str) -> None:
+    model, trainable = attach(method, make_tiny(name), "generate")
+    disturb(trainable)
+    batch = tiny_batch(model.backbone)
+    ids_BL = greedy_search(model, batch, max_length=7)
+    rows = torch.arange(len(batch))
+    with torch.no_grad():
+        states = model.decode(model.encode(batch), ids_BL, rows, rows)
+        best_BL = model.logits(states).argmax(-1)
+    for found, best in zip(ids_BL.tolist(), best_BL.tolist(), strict=True):
+        for position in range(1, len(found)):
+            assert found[position] == best[position - 1]
+            if found[position] == model.backbone.eos_token_id:
+                break
+    one_beam, _ = beam_search(model, batch, max_length=7, beams=1)
+    width = min(one_beam.shape[1], ids_BL.shape[1])
+    assert torch.equal(one_beam[:, :width], ids_BL[:, :width])
+    _, three_scores = beam_search(model, batch, max_length=7, beams=3)
+    assert torch.isfinite(three_scores).all()
+
+
+@pytest.mark.parametrize(("name", "method", "head"), FIRST_HEADS)
+def test_images_matter_and_are_distinguished(
+    make_tiny: MakeTiny, name: str, method: str, head: str
+) -> None:
+    model, trainable = attach(method, make_tiny(name), head)
+    for module in model.modules():
+        if isinstance(module, RelativePositionBias):
+            # It starts at zero, and without it a side network cannot tell the order of tokens.
+            nn.init.normal_(module.table)
+    batch = tiny_batch(model.backbone, images=2)
+    features = batch.features_BINF
+    answers = outputs(model, batch)
+    assert torch.isfinite(answers).all()
+    for other in (features.flip(1), features * torch.tensor([1.0, 0.0])[:, None, None]):
+        changed = outputs(model, replace(batch, features_BINF=other))
+        assert not torch.allclose(answers, changed, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("name", "method", "head"), FIRST_HEADS)
+def test_a_bfloat16_backbone_trains_what_is_added_in_float32(
+    make_tiny: MakeTiny, name: str, method: str, head: str
+) -> None:
+    backbone = make_tiny(name, "bf16")
+    if method == "full":
+        with pytest.raises(ModelError, match="bfloat16 here; expected float32"):
+            attach(method, backbone, head)
+        return
+    model, trainable = attach(method, backbone, head)
+    batch = tiny_batch(backbone)
+    model(batch).backward()
+    for parameter in trainable.values():
+        assert parameter.dtype == torch.float32
+        assert torch.isfinite(parameter.grad).all()
+    if head == "generate":
+        assert greedy_search(model, batch, max_length=4).shape[0] == len(batch)
+
+
+@pytest.mark.parametrize(("name", "method", "head"), FIRST_HEADS)
+def test_dropout_is_off_in_evaluation(
+    make_tiny: MakeTiny, name: str, method: str, head: str
+) -> None:
+    model, _ = attach(method, make_tiny(name), head, dropout=0.5)
+    batch = tiny_batch(model.backbone)
+    model.train()
+    assert not torch.equal(outputs(model, batch), outputs(model, batch))
+    model.eval()
+    assert torch.equal(outputs(model, batch), outputs(model, batch))
+
+
+@pytest.mark.parametrize("method", FROZEN)
+@pytest.mark.parametrize("name", TINY)
+def test_nothing_of_a_frozen_backbone_is_saved_for_backward(
+    make_tiny: MakeTiny, name: str, method: str
+) -> None:
+    model, _ = attach(method, make_tiny(name), heads_for(name)[0])
+    batch = tiny_batch(model.backbone)
+    parts = {"backbone": model.backbone.model}
+    saved = bytes_saved_for_backward(model.train(), lambda: model(batch), parts)
+    assert saved["backbone"] == 0
+    assert saved["total"] > 0
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_full_fine_tuning_saves_bytes_of_every_block(make_tiny: MakeTiny, name: str) -> None:
+    model, _ = attach("full", make_tiny(name), heads_for(name)[0])
+    saved = saved_bytes_by_part(model.train(), tiny_batch(model.backbone), "examples")
+    for stack, (_, blocks) in model.backbone.stacks().items():
+        for layer in range(len(blocks)):
+            assert saved[f"backbone {stack} layer {layer}"] > 0
+
+
+@pytest.mark.parametrize("precision", ["int8", "nf4"])
+@pytest.mark.parametrize("method", FROZEN)
+@pytest.mark.parametrize("name", TINY)
+def test_side_networks_train_beside_a_quantised_backbone(
+    make_tiny: MakeTiny, name: str, method: str, precision: str
+) -> None:
+    model, trainable = attach(method, make_tiny(name, "bf16"), heads_for(name)[0])
+    quantise(model.backbone, precision)  # type: ignore[arg-type]
+    model(tiny_batch(model.backbone)).backward()
+    with_gradient = {key for key, p in model.named_parameters() if p.grad is not None}
+    assert with_gradient == set(trainable)
+    for parameter in trainable.values():
+        assert torch.isfinite(parameter.grad).all()  # type: ignore[arg-type]
+
+
+def refusal(name: str, method: str, backbone: FrozenBackbone, **changed: Any) -> str:
+    """Return the message with which a combination is refused."""
+    settings = {
+        "options": OPTIONS.get(method, {}),
+        "visual": visual_for(backbone),
+        "heads": {DEFAULT_TASK: HEADS[heads_for(name)[0]]},
+        "precision": "fp32",
+    }
+    with pytest.raises(ModelError) as caught:
+        attach_method(method, backbone=backbone, **{**settings, **changed})  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("method", method_names())
+@pytest.mark.parametrize("name", [name for name in TINY if not TINY[name].has_decoder])
+def test_an_encoder_is_refused_for_a_head_that_generates(
+    make_tiny: MakeTiny, name: str, method: str
+) -> None:
+    heads = {DEFAULT_TASK: HEADS["generate"]}
+    assert "has an encoder only" in refusal(name, method, make_tiny(name), heads=heads)
+
+
+@pytest.mark.parametrize("method", [name for name in method_names() if name not in FROZEN])
+@pytest.mark.parametrize("name", TINY)
+def test_quantised_weights_are_refused_for_methods_that_need_their_gradient(
+    make_tiny: MakeTiny, name: str, method: str
+) -> None:
+    message = refusal(name, method, make_tiny(name), precision="nf4")
+    assert "backpropagates through the backbone" in message or method == "full"

@@ -1,0 +1,83 @@
+"""DeBERTa v2 and v3 (arXiv 2006.03654, 2111.09543): attention between contents and positions."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from vl_lst.backbones.config_fields import (
+    ConfigFields,
+    Depth,
+    Heads,
+    InnerWidth,
+    TokenId,
+    VocabularySize,
+    Width,
+)
+from vl_lst.backbones.families.bert import BlockNames, EncoderFamily, require_whole_heads
+
+__all__ = ["FAMILY", "Deberta", "DebertaFields"]
+
+
+class DebertaFields(ConfigFields):
+    """Fields of `DebertaV2Config`, with those that only published configurations have."""
+
+    ACTIVATION = "hidden_act"
+
+    vocab_size: VocabularySize
+    hidden_size: Width
+    num_hidden_layers: Depth
+    num_attention_heads: Heads
+    intermediate_size: InnerWidth
+    hidden_act: str = "gelu"
+    max_position_embeddings: int = Field(512, ge=1, le=2**20)
+    type_vocab_size: int = Field(0, ge=0, le=2**10)
+    initializer_range: float = Field(0.02, gt=0, le=1)
+    layer_norm_eps: float = Field(1e-7, gt=0, le=1)
+    relative_attention: bool = False
+    max_relative_positions: int = Field(-1, ge=-1, le=2**20)
+    position_buckets: int = Field(-1, ge=-1, le=2**20)
+    norm_rel_ebd: Literal["none", "layer_norm"] = "none"
+    share_att_key: bool = False
+    pos_att_type: str | list[str] | None = None
+    position_biased_input: bool = True
+    pad_token_id: TokenId = 0
+    # Checked only: the convolution of the largest v2 models changes the residual stream between
+    # the first block and the second.
+    conv_kernel_size: Literal[0] = 0
+
+    @model_validator(mode="after")
+    def _require_whole_heads(self) -> Self:
+        require_whole_heads(
+            ("num_attention_heads", self.num_attention_heads), ("hidden_size", self.hidden_size)
+        )
+        return self
+
+
+class Deberta(EncoderFamily):
+    """DeBERTa v2 and v3, without a convolution."""
+
+    model_types = ("deberta-v2",)
+    fields = DebertaFields
+    names = BlockNames(
+        query="attention.self.query_proj",
+        key="attention.self.key_proj",
+        value="attention.self.value_proj",
+    )
+
+    def build_config(self, values: Mapping[str, Any]) -> Any:
+        """Return the configuration, without the field that is only checked."""
+        return super().build_config({k: v for k, v in values.items() if k != "conv_kernel_size"})
+
+    def max_positions(self, config: Any) -> int | None:
+        """Return the number of learned positions; `None` if all positions are relative."""
+        return super().max_positions(config) if config.position_biased_input else None
+
+    def position_tables(self, model: Any) -> Iterator[nn.Module]:
+        """Yield the table of relative positions, which all blocks share."""
+        if model.config.relative_attention:
+            yield self.encoder(model).encoder.rel_embeddings
+
+
+FAMILY = Deberta()
