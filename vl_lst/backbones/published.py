@@ -32,6 +32,7 @@ _T5_V1_1 = {
     "base": _t5(768, 64, 2048, 12, 12, is_v1_1=True),
     "large": _t5(1024, 64, 2816, 24, 16, is_v1_1=True),
     "xl": _t5(2048, 64, 5120, 24, 32, is_v1_1=True),
+    "xxl": _t5(4096, 64, 10240, 24, 64, is_v1_1=True),
 }
 
 
@@ -89,8 +90,12 @@ def _bert(
     }
 
 
-_ROBERTA = {"model_type": "roberta", "max_position_embeddings": 514, "type_vocab_size": 1}
-_XLM_ROBERTA = {**_ROBERTA, "model_type": "xlm-roberta"}
+_ROBERTA: dict[str, Any] = {
+    "model_type": "roberta",
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+}
+_XLM_ROBERTA: dict[str, Any] = {**_ROBERTA, "model_type": "xlm-roberta"}
 
 
 def _distilbert(vocabulary: int) -> dict[str, Any]:
@@ -184,6 +189,15 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "t5-3b": _t5(1024, 128, 16384, 24, 32),
     **{f"google/t5-v1_1-{size}": config for size, config in _T5_V1_1.items()},
     **{f"google/flan-t5-{size}": config for size, config in _T5_V1_1.items()},
+    # The language model alone.
+    **{
+        f"Salesforce/blip2-flan-t5-{size}": {
+            "model_type": "blip-2",
+            "num_query_tokens": 32,
+            "text_config": _T5_V1_1[size],
+        }
+        for size in ("xl", "xxl")
+    },
     **{f"google/mt5-{size}": _multilingual("mt5", 250_112, mt5) for size, mt5 in _MT5.items()},
     **{
         f"google/umt5-{size}": _multilingual("umt5", 256_384, _MT5[size])

@@ -1,6 +1,5 @@
 """Configurations of backbones by name, and backbones with random weights."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,11 @@ from vl_lst.backbones.folder import (
     model_errors,
     read_config,
 )
-from vl_lst.backbones.loading import BUNDLED, DEMO
 from vl_lst.backbones.published import PUBLISHED
+from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import ModelError
 
-__all__ = ["backbone_config", "known_family", "random_backbone"]
-
-# Similarity above which a name is taken for a misspelt one.
-MIN_SIMILARITY = 0.85
+__all__ = ["backbone_config", "known_family", "own_image_tokens", "random_backbone"]
 
 
 def backbone_config(name: str, *, vocabulary: int | None = None) -> tuple[Any, Family]:
@@ -51,6 +47,24 @@ def backbone_config(name: str, *, vocabulary: int | None = None) -> tuple[Any, F
     return config, family
 
 
+def own_image_tokens(name: str) -> tuple[int, int] | None:
+    """Return the number and width of the tokens that a backbone reads of each image.
+
+    Args:
+        name: See `backbone_config`.
+
+    Returns:
+        The two numbers; `None` if the backbone reads text alone.
+
+    Raises:
+        ModelError: See `backbone_config`.
+    """
+    config, family = backbone_config(name)
+    if not family.reads_images:
+        return None
+    return family.tokens_per_image(config), family.encoder_sizes(config).width
+
+
 def known_family(name: str) -> Family | None:
     """Return the family of a backbone if its configuration is on this machine.
 
@@ -61,7 +75,7 @@ def known_family(name: str) -> Family | None:
         The family; `None` if the backbone must be downloaded first, or its configuration cannot be
         read, which loading the backbone explains.
     """
-    if name not in PUBLISHED and name not in BUNDLED and not Path(name).is_dir():
+    if name not in PUBLISHED and name not in BACKBONE_FOLDERS and not Path(name).is_dir():
         return None
     try:
         return backbone_config(name)[1]
@@ -90,16 +104,22 @@ def random_backbone(
         return FrozenBackbone(family.build_random(config, dtype), family)
 
 
+def _letters(name: str) -> list[str]:
+    """Return what stays the same if letters of a name are transposed or capital."""
+    return sorted(name.lower())
+
+
 def _config_from(name: str) -> tuple[Any, Family]:
-    # Before asking the hub, which takes half a minute to fail without a network.
-    nearest = difflib.get_close_matches(name, PUBLISHED, n=1, cutoff=MIN_SIMILARITY)
-    if nearest and not Path(name).exists():
-        raise ModelError(f"no backbone {name!r}; did you mean {nearest[0]}?")
+    # Before asking the hub, which takes half a minute to fail without a network. Names that are
+    # only similar may be of other models, such as another size.
+    meant = next((each for each in PUBLISHED if _letters(each) == _letters(name)), None)
+    if meant is not None and not Path(name).exists():
+        raise ModelError(f"no backbone {name!r}; did you mean {meant}?")
     expected = (
-        f"expected `{DEMO}`, a folder with a config.json, a Hugging Face model ID, or one of "
-        f"{', '.join(PUBLISHED)}"
+        f"expected {' or '.join(BACKBONE_FOLDERS)} (bundled), a folder with a config.json, a "
+        f"Hugging Face model ID, or one of {', '.join(PUBLISHED)}"
     )
     with model_errors(f"no configuration of a backbone {name!r}, {expected}"):
-        folder = BUNDLED.get(name) or backbone_folder(name, (CONFIG_NAME, GENERATION_NAME))
+        folder = BACKBONE_FOLDERS.get(name) or backbone_folder(name, (CONFIG_NAME, GENERATION_NAME))
     with model_errors(f"cannot read the backbone {name!r}"):
         return read_config(folder)

@@ -76,9 +76,21 @@ def load_tokenizer(folder: Path, config: Any, family: Family) -> Any:
         _copy_tokenizer(folder, Path(temporary))
         with guard_library_call(cannot_use):
             tokenizer: Any = AutoTokenizer.from_pretrained(
-                temporary, config=config, local_files_only=True, trust_remote_code=False
+                temporary,
+                config=config,
+                local_files_only=True,
+                trust_remote_code=False,
+                # A text with the name of the token that stands for an image is plain text.
+                split_special_tokens=family.reads_images,
             )
-            last_id = max(tokenizer.get_vocab().values())
+            ids = set(tokenizer.get_vocab().values())
+            if family.reads_images:
+                ids -= {
+                    token_id
+                    for token_id, token in tokenizer.added_tokens_decoder.items()
+                    if token.special
+                }
+            last_id = max(ids)
             tokenizer("vqa: is it 1?", add_special_tokens=False)
     special = {"pad": (tokenizer.pad_token_id, (family.pad_token_id(config),))}
     if family.has_decoder:
