@@ -202,6 +202,11 @@ class Backbone(nn.Module):
         return self.family.eos_token_id(self.config)
 
     @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        """Token ids that end a generated text, `eos_token_id` first."""
+        return self.family.end_token_ids(self.config)
+
+    @property
     def start_token_id(self) -> int:
         """Token id that starts the decoder."""
         self._require_decoder()

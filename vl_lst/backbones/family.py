@@ -179,6 +179,9 @@ class Family(ABC):
         )
         return model
 
+    def read_tokenizer(self, config: Any, tokenizer: Any) -> None:  # noqa: B027
+        """Add to a configuration what only the tokenizer tells; by default, nothing."""
+
     # Sizes and tokens
 
     @abstractmethod
@@ -216,8 +219,16 @@ class Family(ABC):
         return int(config.pad_token_id)
 
     def eos_token_id(self, config: Any) -> int:
-        """Return the id of the token that ends an answer."""
-        return int(config.eos_token_id)
+        """Return the id of the token that ends an answer in training: the first if several do."""
+        return self.end_token_ids(config)[0]
+
+    def end_token_ids(self, config: Any) -> tuple[int, ...]:
+        """Return the ids of all tokens that end a generated answer.
+
+        A model that was tuned to follow instructions also ends its turn with a token of its own.
+        """
+        chosen = config.eos_token_id
+        return tuple(map(int, chosen if isinstance(chosen, list | tuple) else (chosen,)))
 
     def start_token_id(self, model: Any) -> int:
         """Return the id of the token that the decoder reads first."""

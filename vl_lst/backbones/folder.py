@@ -87,7 +87,7 @@ def read_config(folder: Path) -> tuple[Any, Family]:
 
     Args:
         folder: Folder with `config.json`, and optionally `generation_config.json`, which may set
-            the start token of the decoder and tokens that it forces.
+            the start token of the decoder, tokens that it forces, and tokens that end an answer.
 
     Returns:
         The configuration of the language model, and its family.
@@ -109,6 +109,8 @@ def read_config(folder: Path) -> tuple[Any, Family]:
         start = settings.get("decoder_start_token_id")
         if start is not None:
             content["decoder_start_token_id"] = start
+        if isinstance(ends := settings.get("eos_token_id"), list):
+            content["eos_token_id"] = ends
     return build_config(family, content, str(path)), family
 
 

@@ -88,6 +88,7 @@ def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") ->
     with model_errors(problem):
         config, family = read_config(folder)
         tokenizer = load_tokenizer(folder, config, family)
+        family.read_tokenizer(config, tokenizer)
         model = load_weights(folder, config, family, DTYPES[precision])
         projection = read_projection(folder, family) if family.reads_images else None
     backbone = FrozenBackbone(model, family)

@@ -26,6 +26,7 @@ __all__ = [
     "BlankFeatures",
     "Features",
     "MixedBatches",
+    "NoFeatures",
     "load_in_order",
     "prompt_fields",
 ]
@@ -54,11 +55,20 @@ class BlankFeatures:
         return np.zeros((len(image_ids), *self._shape), dtype=np.float16)
 
 
+class NoFeatures:
+    """A single zero per image, for models that read the text alone."""
+
+    def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
+        """Return zeros, float16 [images, 1, 1]."""
+        return np.zeros((len(image_ids), 1, 1), dtype=np.float16)
+
+
 def prompt_fields(
     prompts: Sequence[str],
     tokenizer: CachingTokenizer,
     *,
     max_tokens: int,
+    suffix: str = "",
     image_ids: Sequence[tuple[str, ...]] | None = None,
 ) -> dict[str, Tensor]:
     """Return the fields of a `Batch` that hold the prompts, with equal encoder inputs merged.
@@ -68,10 +78,11 @@ def prompt_fields(
         tokenizer: Tokenizer of the backbone.
         max_tokens: Maximum number of prompt tokens, special tokens included; longer prompts are
             truncated.
+        suffix: End of all prompts, before which they are truncated.
         image_ids: Images of each prompt, if the backbone reads them together: only equal prompts
             about the same images are merged.
     """
-    rows = [tokenizer.encode_prompt(prompt, max_tokens) for prompt in prompts]
+    rows = [tokenizer.encode_prompt(prompt, max_tokens, suffix=suffix) for prompt in prompts]
     ids_BT = pad_rows(rows, padding=tokenizer.pad_token_id)
     if image_ids is None:
         first_U, index_B = unique_rows(ids_BT)
@@ -114,6 +125,7 @@ class Batches(Dataset[Batch]):
         self._head = answered_as or task.name
         self._images = task.images_per_example
         self._max_prompt_tokens = task.max_prompt_tokens
+        self._suffix = task.prompt_suffix
         self._examples = examples
         self._features = features
         self._tokenizer = tokenizer
@@ -128,6 +140,7 @@ class Batches(Dataset[Batch]):
             [example.prompt for example in examples],
             self._tokenizer,
             max_tokens=self._max_prompt_tokens,
+            suffix=self._suffix,
             image_ids=[example.image_ids for example in examples]
             if self._backbone_reads_images
             else None,

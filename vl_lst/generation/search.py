@@ -107,6 +107,7 @@ def greedy_search(
     device = batch.prompt_index_B.device
     ids_BL = torch.full((len(batch), max_length), backbone.pad_token_id, device=device)
     ids_BL[:, 0] = backbone.start_token_id
+    ends = torch.tensor(backbone.end_token_ids, device=device)
     open_rows = torch.arange(len(batch), device=device)
     constraint = _AnswerConstraint(answers, len(batch), backbone, max_length)
     for position in range(1, max_length):
@@ -115,7 +116,7 @@ def greedy_search(
         )
         ids_BL[open_rows, position] = tokens
         constraint.follow(tokens)
-        unfinished = torch.nonzero(tokens != backbone.eos_token_id)[:, 0]
+        unfinished = torch.nonzero(torch.isin(tokens, ends, invert=True))[:, 0]
         if len(unfinished) == 0:
             return ids_BL[:, : position + 1]
         if len(unfinished) < len(open_rows):
@@ -161,6 +162,7 @@ def beam_search(
     an end of sequence counts only among the first K. A score is the sum of log-probabilities
     divided by the number of tokens, counting the start token but not the end. An example is
     finished when no open beam can beat its K finished answers; finished examples are dropped.
+    Whichever token ends an answer, the answer is returned with end-of-sequence.
     """
     backbone = model.backbone
     rows = len(batch)
@@ -175,6 +177,7 @@ def beam_search(
     ids_bKL[:, :, 0] = backbone.start_token_id
     sums_bK = torch.zeros(rows, beams, device=device)
     sums_bK[:, 1:] = -1e9  # all beams start equal: only the first may be continued
+    ends = torch.tensor(backbone.end_token_ids, device=device)
     length = 1
     while length < max_length:
         # Score every continuation of every beam.
@@ -184,7 +187,7 @@ def beam_search(
         candidates = scores.view(-1, beams, vocabulary) + sums_bK[:, :, None]
         best_b2K, index_b2K = candidates.flatten(1).topk(2 * beams, dim=1)
         beam_b2K, token_b2K = index_b2K // vocabulary, index_b2K % vocabulary
-        ends_b2K = token_b2K == backbone.eos_token_id
+        ends_b2K = torch.isin(token_b2K, ends)
 
         # Store the answers that end here.
         ending_bK = torch.where(ends_b2K, best_b2K / length, -torch.inf)[:, :beams]

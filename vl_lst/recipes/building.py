@@ -17,11 +17,19 @@ from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig, VisualConfig
+from vl_lst.models.untrained import UntrainedModel
 from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.recipes.schema import Recipe
-from vl_lst.recipes.visual import visual_config
+from vl_lst.recipes.visual import require_own_features, visual_config
+from vl_lst.recipes.zero_shot import ZeroShotRecipe
 
-__all__ = ["BuiltModel", "attach_method", "build_model", "require_heads"]
+__all__ = [
+    "BuiltModel",
+    "attach_method",
+    "build_model",
+    "build_untrained_model",
+    "require_heads",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +114,7 @@ def build_model(
         StoreError: The backbone reads images, and the features are not of its own image encoder.
     """
     precision = recipe.backbone.precision
-    quantised = precision in ("int8", "nf4")
-    loaded = load_backbone(recipe.backbone.name, precision="bf16" if quantised else precision)
+    loaded = _load_unquantised(recipe)
     torch.manual_seed(recipe.training.seed)
     model, trainable = attach_method(
         recipe.method.name,
@@ -123,7 +130,7 @@ def build_model(
         },
         precision=precision,
     )
-    _require_positions(recipe, model, spec)
+    _require_positions(recipe, model, spec.tokens)
     return BuiltModel(model, trainable, _tokenizer(loaded), loaded.fingerprint, precision)
 
 
@@ -138,7 +145,39 @@ def _tokenizer(loaded: LoadedBackbone) -> CachingTokenizer:
     )
 
 
-def _require_positions(recipe: Recipe, model: VisionLanguageModel[Any], spec: FeatureSpec) -> None:
+def build_untrained_model(recipe: ZeroShotRecipe, spec: FeatureSpec | None) -> BuiltModel:
+    """Load the backbone of a recipe as a model of its own, on the CPU.
+
+    Args:
+        recipe: Recipe of the run.
+        spec: Spec of the features that a backbone that reads images will read, if known.
+
+    Raises:
+        ModelError: The backbone cannot be loaded, or has no decoder.
+        StoreError: The backbone reads images, and the features are not of its own image encoder.
+    """
+    precision = recipe.backbone.precision
+    loaded = _load_unquantised(recipe)
+    frozen = loaded.backbone
+    if frozen.reads_images and spec is not None:
+        require_own_features(loaded, recipe.backbone.name, spec)
+    model = UntrainedModel(frozen.model, family=frozen.family, tasks=recipe.tasks)
+    _require_positions(recipe, model, 0 if spec is None else spec.tokens)
+    built = BuiltModel(model, {}, _tokenizer(loaded), loaded.fingerprint, precision)
+    built.quantise_backbone()
+    return built
+
+
+def _load_unquantised(recipe: Recipe) -> LoadedBackbone:
+    """Load the backbone of a recipe, in bf16 if it will be quantised."""
+    precision = recipe.backbone.precision
+    is_quantised = precision in ("int8", "nf4")
+    return load_backbone(recipe.backbone.name, precision="bf16" if is_quantised else precision)
+
+
+def _require_positions(
+    recipe: Recipe, model: VisionLanguageModel[Any], tokens_per_image: int
+) -> None:
     """Refuse limits on prompts and answers that allow more tokens than the backbone has positions.
 
     Raises:
@@ -150,7 +189,9 @@ def _require_positions(recipe: Recipe, model: VisionLanguageModel[Any], spec: Fe
     problem = f"the backbone has positions for {limit:,} tokens, and"
     for task in recipe.tasks:
         prompt = recipe.data.max_prompt_tokens[task]
-        tokens = model.num_encoder_tokens(prompt, get_task(task).images_per_example, spec.tokens)
+        tokens = model.num_encoder_tokens(
+            prompt, get_task(task).images_per_example, tokens_per_image
+        )
         if tokens > limit:
             others = tokens - prompt
             fewer = (

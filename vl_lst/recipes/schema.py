@@ -85,6 +85,8 @@ class DataSection(_Section):
         train_split: Training split of each task. Default: the task's first split.
         validation_split: Split that selects the best checkpoint. Default: the task's second split.
         prompt_prefix: Prefix of each prompt. Default: the task's own, such as "vqa: ".
+        prompt_suffix: Suffix of each prompt, which is kept if the prompt is truncated. Default: the
+            task's own, which is empty.
         answer_list: File with the answers to choose from (`label2ans`). `None` uses the task's
             words or its official file below `root`, if it has one, else the training answers.
         min_answer_count: Minimum number of training examples of an answer on a list made from the
@@ -101,6 +103,7 @@ class DataSection(_Section):
     train_split: Mapping[str, str]
     validation_split: Mapping[str, str]
     prompt_prefix: Mapping[str, str]
+    prompt_suffix: Mapping[str, str]
     answer_list: Mapping[str, File | None]
     min_answer_count: Mapping[str, Count]
     max_prompt_tokens: Mapping[str, Length]

@@ -11,7 +11,7 @@ from vl_lst.errors import RecipeError
 from vl_lst.models.config import VisualConfig
 from vl_lst.recipes.schema import Recipe, VisualSection
 
-__all__ = ["require_own_features", "visual_config"]
+__all__ = ["LANGUAGE", "encoder_name", "require_own_features", "visual_config"]
 
 LANGUAGE = "language"
 # Checkpoints of every task have embeddings for at least two images per example.
@@ -72,7 +72,7 @@ def require_own_features(loaded: LoadedBackbone, name: str, spec: FeatureSpec) -
             f"the backbone {name} reads images, and the features are not of its own image encoder: "
             f"found {spec.encoder} with {_describe(*found)}; expected {_describe(*expected)}. "
             f"Extract them with `vl-lst extract-features --images DIR --out FILE.h5 --encoder "
-            f"{_encoder_name(name)} --layer {LANGUAGE}`, or set {EMBEDDING} to learned"
+            f"{encoder_name(name)} --layer {LANGUAGE}`, or train a model with {EMBEDDING}=learned"
         )
 
 
@@ -92,7 +92,7 @@ def _describe(layer: str, tokens: int, channels: int, projection: str | None) ->
     return f"the layer {layer}, {tokens} tokens of {channels} channels{hash_}"
 
 
-def _encoder_name(backbone: str) -> str:
+def encoder_name(backbone: str) -> str:
     """Return the name with which `vl-lst extract-features` finds a backbone's image encoder."""
     is_known = backbone in BACKBONE_FOLDERS or Path(backbone).is_dir()
     return backbone if is_known else f"hf:{backbone}"

@@ -19,6 +19,7 @@ from vl_lst.backbones.config_fields import (
     InnerWidth,
     Probability,
     TokenId,
+    TokenIds,
     VocabularySize,
     Width,
 )
@@ -63,7 +64,7 @@ class BartFields(ConfigFields):
     init_std: float = Field(0.02, ge=0, le=2**10)
     pad_token_id: TokenId = 1
     bos_token_id: TokenId = 0
-    eos_token_id: TokenId = 2
+    eos_token_id: TokenIds = 2
     decoder_start_token_id: TokenId | None = None
     forced_bos_token_id: TokenId | None = None
     forced_eos_token_id: TokenId | None = 2

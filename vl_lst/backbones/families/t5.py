@@ -20,6 +20,7 @@ from vl_lst.backbones.config_fields import (
     InnerWidth,
     Probability,
     TokenId,
+    TokenIds,
     VocabularySize,
     Width,
 )
@@ -62,7 +63,7 @@ class T5Fields(ConfigFields):
     tie_word_embeddings: bool = True
     scale_decoder_outputs: bool | None = None
     pad_token_id: TokenId = 0
-    eos_token_id: TokenId = 1
+    eos_token_id: TokenIds = 1
     decoder_start_token_id: TokenId | None = None
 
     @model_validator(mode="before")
