@@ -36,9 +36,8 @@ from eval.run_files import RunRecord
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
 from tasks import get_task
-from vl_lst.backbones.loading import DEMO
-from vl_lst.bundled import CLIP_FOLDER
-from vl_lst.demo.run import DEMO_SETTINGS
+from vl_lst.bundled import CLIP_FOLDER, DEMO
+from vl_lst.demo.run import demo_settings
 from vl_lst.demo.world import write_world
 from vl_lst.recipes import (
     Recipe,
@@ -243,7 +242,7 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     """Group `--set` values by the variant they apply to."""
     known = variants()
     # On the shapes world, use the demo's settings.
-    given: list[tuple[str, Any]] = [] if arguments.data_root else list(DEMO_SETTINGS)
+    given: list[tuple[str, Any]] = [] if arguments.data_root else list(demo_settings(DEMO))
     of_variant: dict[str, list[tuple[str, Any]]] = {}
     if arguments.steps is not None:
         given += [("training.epochs", None), ("training.steps", arguments.steps)]

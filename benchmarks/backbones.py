@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from eval.outputs import write_json
-from vl_lst.backbones.loading import DEMO, load_backbone
+from vl_lst.backbones.loading import load_backbone
 from vl_lst.backbones.published import PUBLISHED
 from vl_lst.backbones.quantization import BackbonePrecision
+from vl_lst.bundled import DEMO
 from vl_lst.profiling.measure import ComparedMethod, ProfileSettings, profile_methods
 from vl_lst.profiling.workload import Workload
 from vl_lst.training.saved_bytes import TOTAL

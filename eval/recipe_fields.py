@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 __all__ = [
     "CHANGEABLE_ON_RESUME",
+    "FORMERLY_ABSENT",
     "FORMER_VALUES",
     "METHOD_FIELDS",
     "NON_PROTOCOL_FIELDS",
@@ -40,9 +41,12 @@ RULES = (
     _Rule("method", "method"),
     # Each method needs its own learning rate.
     _Rule("optimizer", "method"),
+    # What reads the images: the backbone, or a visual embedding.
+    _Rule("visual.embedding", "method"),
     # The next three distinguish the paper's ladder from ours.
     _Rule("visual.image_order_std", "method"),
     _Rule("data.prompt_prefix", "method"),
+    _Rule("data.prompt_suffix", "method"),
     _Rule("data.max_prompt_tokens", "method"),
     _Rule("training.seed", "seed"),
     # Runs are compared by the weights themselves.
@@ -63,7 +67,10 @@ NON_PROTOCOL_FIELDS = tuple(rule.name for rule in RULES if rule.role != "protoco
 CHANGEABLE_ON_RESUME = tuple(rule.name for rule in RULES if rule.may_change)
 
 # Values that earlier versions used for all tasks before the field existed.
-FORMER_VALUES = {"data.max_prompt_tokens": 20}
+FORMER_VALUES = {"data.max_prompt_tokens": 20, "data.prompt_suffix": ""}
+
+# Fields that earlier versions lacked, and that mean the same if they are null.
+FORMERLY_ABSENT = ("visual.embedding",)
 
 
 def get_field(fields: Any, path: Sequence[str]) -> Any:

@@ -16,6 +16,7 @@ from eval.recipe_fields import get_field
 __all__ = [
     "MODEL_FILE",
     "RECORD_FILE",
+    "ZERO_SHOT",
     "ExampleScores",
     "GitState",
     "Memory",
@@ -30,6 +31,8 @@ __all__ = [
 
 RECORD_FILE = "record.json"
 MODEL_FILE = "model.json"
+# Method of a run that evaluates a backbone as it is, without training.
+ZERO_SHOT = "zero-shot"
 
 Status = Literal["success", "failed", "cancelled"]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -180,14 +183,14 @@ class TaskCard(_Part):
     """Data of one task that a model was built from.
 
     Args:
-        train_examples: Number of training examples.
-        train_examples_sha256: Digest of their ids.
+        train_examples: Number of training examples; `None` if nothing was trained.
+        train_examples_sha256: Digest of their ids; `None` if nothing was trained.
         validation_examples_sha256: Digest of the ids of the validation examples.
         answers: Answer list of the task; `None` if it may generate any answer.
     """
 
-    train_examples: int
-    train_examples_sha256: str
+    train_examples: int | None
+    train_examples_sha256: str | None
     validation_examples_sha256: str | None = None
     answers: list[str] | None
 
@@ -198,13 +201,13 @@ class ModelCard(_Part):
     Args:
         schema_version: Version of this schema.
         backbone_fingerprint: SHA-256 of the frozen weights.
-        feature_spec: Spec of the features it was trained on.
+        feature_spec: Spec of the features that it reads; `None` if it reads the text alone.
         tasks: Trained tasks, by name.
     """
 
     schema_version: Literal[2] = 2
     backbone_fingerprint: str
-    feature_spec: dict[str, Any]
+    feature_spec: dict[str, Any] | None
     tasks: dict[str, TaskCard]
 
     @property

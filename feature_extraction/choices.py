@@ -4,7 +4,7 @@ from typing import Literal
 
 __all__ = ["Compression", "ExportFormat", "Layer", "Precision", "ResizeRule"]
 
-Layer = Literal["grid", "pooled"]
+Layer = Literal["grid", "pooled", "language"]
 ResizeRule = Literal["squash", "letterbox", "center-crop"]
 Precision = Literal["fp32", "bf16"]
 Compression = Literal["none", "zstd"]

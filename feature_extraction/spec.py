@@ -31,10 +31,12 @@ __all__ = [
     "package_versions",
 ]
 
-# Version 2 added `crops`. A spec without crops is still written as version 1, so that its text and
-# digest stay the same; older programs read it, and refuse version 2.
-SCHEMA_VERSION = 2
-VERSION_WITHOUT_CROPS = 1
+# Version 2 added `crops`, version 3 `projection_sha256`. A spec without a field is still written as
+# the version before it, so that its text and digest stay the same; older programs read it, and
+# refuse later versions.
+SCHEMA_VERSION = 3
+VERSION_WITH_CROPS = 2
+FIRST_VERSION = 1
 
 # 8 x 8 tiles and the whole photograph are 65 squares.
 MAX_CROPS = 8
@@ -69,8 +71,10 @@ class FeatureSpec:
         resize: How a photograph becomes a square: `squash`, `letterbox` or `center-crop`.
         background: RGB colour in [0, 255] under transparent pixels and around a letterbox.
         exact_pixels: Photographs with more pixels than this are reduced before they are resized.
-        layer: `grid` (cells of the last layer) or `pooled` (one vector per image).
-        grid: Rows and columns of cells per square, stored row-major; `(1, 1)` if pooled.
+        layer: `grid` (cells of the last layer), `pooled` (one vector per image), or `language`
+            (the tokens that the language model of a vision-language model reads).
+        grid: Rows and columns of cells per square, stored row-major; `(1, 1)` if pooled, and
+            `(1, tokens)` for tokens without a place in the image.
         channels: Values per cell.
         mean: Mean subtracted from RGB in [0, 1].
         std: Standard deviation that the result is divided by.
@@ -78,6 +82,9 @@ class FeatureSpec:
         dtype: Type of the stored values.
         crops: 1 if the encoder sees only the whole photograph as one square; N if it also sees
             N x N tiles of the photograph, row by row.
+        projection_sha256: Hash of the projection into the language model
+            (`feature_extraction.encoders.weights.projection_sha256`), which tells whether a
+            language model belongs to these features; `None` for other layers.
         packages: Versions of the packages involved; not part of the digest.
     """
 
@@ -100,6 +107,7 @@ class FeatureSpec:
     precision: Precision
     dtype: Literal["float16"] = "float16"
     crops: Crops = 1
+    projection_sha256: Sha256 | None = None
     packages: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
@@ -166,10 +174,11 @@ class FeatureSpec:
 
     def _fields(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
-        if self.crops > 1:
-            return {**fields, "version": SCHEMA_VERSION}
-        del fields["crops"]
-        return {**fields, "version": VERSION_WITHOUT_CROPS}
+        if self.crops == 1:
+            del fields["crops"]
+        if self.projection_sha256 is None:
+            del fields["projection_sha256"]
+        return {**fields, "version": _version_of(fields)}
 
 
 _ADAPTER = TypeAdapter(FeatureSpec)
@@ -205,11 +214,18 @@ def _without_version(text: str) -> str:
     except (RecursionError, ValueError) as error:
         raise ValueError(f"it is not JSON: {error}") from None
     version = fields.pop("version", None) if isinstance(fields, dict) else None
-    if version not in (VERSION_WITHOUT_CROPS, SCHEMA_VERSION) or isinstance(version, bool):
+    if version not in range(FIRST_VERSION, SCHEMA_VERSION + 1) or isinstance(version, bool):
         raise ValueError(f"its version is {version!r}")
-    if (version == VERSION_WITHOUT_CROPS) == ("crops" in fields):
+    if version != _version_of(fields):
         raise ValueError(f"version {version} does not match the fields {', '.join(fields)}")
     return json.dumps(fields)
+
+
+def _version_of(fields: Mapping[str, Any]) -> int:
+    """Return the first version of the schema that has all of these fields."""
+    if "projection_sha256" in fields:
+        return SCHEMA_VERSION
+    return VERSION_WITH_CROPS if "crops" in fields else FIRST_VERSION
 
 
 def _canonical(value: Any) -> str:

@@ -44,7 +44,7 @@ class ArrowExamples:
         from datasets import Dataset
 
         self._rows: Any = Dataset.from_file(str(path))
-        self._prefix = ""
+        self._prefix = self._suffix = ""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -69,19 +69,20 @@ class ArrowExamples:
         distinct: list[str] = pyarrow.compute.list_flatten(column).unique().to_pylist()
         return distinct
 
-    def with_prefix(self, prefix: str) -> "ArrowExamples":
-        """Return the same examples with a prefix before each prompt, replacing any other."""
+    def with_prompt(self, prefix: str, suffix: str) -> "ArrowExamples":
+        """Return the same examples with other texts before and after those of the prompts."""
         examples = copy.copy(self)
-        examples._prefix = prefix
+        examples._prefix, examples._suffix = prefix, suffix
         return examples
 
     def _example(self, row: Mapping[str, Any]) -> Example:
         return Example(
             id=row["id"],
             image_ids=tuple(row["image_ids"]),
-            prompt=self._prefix + row["text"],
+            prompt=self._prefix + row["text"] + self._suffix,
             targets=tuple(zip(row["answers"], row["weights"], strict=True)),
             prefix=self._prefix,
+            suffix=self._suffix,
         )
 
 

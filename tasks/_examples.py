@@ -15,10 +15,11 @@ class Example:
         id: Official ID, as text. Predictions are matched to examples by it.
         image_ids: IDs in the feature store: two for NLVR2, one for the other tasks.
         prompt: Text for the encoder. `Task.load` puts the task's prefix before it
-            ("vqa: what is this?"); a task's own reader leaves it out.
+            ("vqa: what is this?") and the suffix after it; a task's own reader leaves them out.
         targets: (answer, weight in [0, 1]) pairs. Empty if the split has no labels or no answer
             can score.
         prefix: The part of `prompt` that is the task's prefix.
+        suffix: The part of `prompt` that is the task's suffix.
     """
 
     id: str
@@ -26,11 +27,12 @@ class Example:
     prompt: str
     targets: tuple[tuple[str, float], ...]
     prefix: str = field(default="", compare=False)
+    suffix: str = field(default="", compare=False)
 
     @property
     def text(self) -> str:
-        """The prompt without the task's prefix."""
-        return self.prompt[len(self.prefix) :]
+        """The prompt without the task's prefix and suffix."""
+        return self.prompt[len(self.prefix) : len(self.prompt) - len(self.suffix)]
 
 
 class ExampleTable(Protocol):
@@ -50,6 +52,6 @@ class ExampleTable(Protocol):
         """Return the distinct image IDs of all examples, in order of first use."""
         ...
 
-    def with_prefix(self, prefix: str) -> "ExampleTable":
-        """Return the same examples with a prefix before each prompt, replacing any other."""
+    def with_prompt(self, prefix: str, suffix: str) -> "ExampleTable":
+        """Return the same examples with other texts before and after those of the prompts."""
         ...

@@ -90,7 +90,7 @@ def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
 
 
 def load_own_examples(path: str | Path, task: Task) -> ExampleTable:
-    """Load a JSONL file as examples of a task, with its prefix before each prompt.
+    """Load a JSONL file as examples of a task, with its prefix and suffix around each prompt.
 
     Args:
         path: The JSONL file.
@@ -102,7 +102,7 @@ def load_own_examples(path: str | Path, task: Task) -> ExampleTable:
     """
     _require_task(task)
     path = as_path("the file of examples", path)
-    return _read_examples(path, task).with_prefix(task.prompt_prefix)
+    return _read_examples(path, task).with_prompt(task.prompt_prefix, task.prompt_suffix)
 
 
 def _read_examples(path: Path, task: Task) -> ExampleTable:

@@ -121,7 +121,7 @@ class Task:
         splits: Splits that `load` accepts. By default the first is for training and the second
             for validation.
         heads: Heads the task can be trained with; the first is the default.
-        read_examples: (data_root, split) -> examples, without the prefix. `load` adds it.
+        read_examples: (data_root, split) -> examples, without prefix and suffix. `load` adds them.
         score: (predictions, data_root, split) -> official scores.
         read_predictions: Reads an official results file as {example ID: answer}.
         write_predictions: Writes such a file in the format of the public test server.
@@ -144,6 +144,9 @@ class Task:
         predictions_suffix: File name suffix of predictions files.
         images_per_example: Number of images per example: two for NLVR2, one for the other tasks.
         takes_text: Whether a prompt has a text after the prefix.
+        prompt_suffix: Text after that of each prompt; it is kept if a prompt is truncated.
+        zero_shot_prompt: Prompt for a model that was not trained on the task, in which "{}" stands
+            for the text, if the task takes one.
         batch_share: Batch size relative to that of VQA when several tasks train together (from
             the paper's code).
         loss_average: Whether the loss averages over "examples" (each the mean of its tokens) or
@@ -177,6 +180,8 @@ class Task:
     predictions_suffix: str = ".json"
     images_per_example: int = 1
     takes_text: bool = True
+    prompt_suffix: str = ""
+    zero_shot_prompt: str = "{}"
     batch_share: float = 1.0
     loss_average: Literal["examples", "tokens"] = "examples"
     max_prompt_tokens: int = MAX_PROMPT_TOKENS
@@ -196,7 +201,7 @@ class Task:
         return self.metric.name
 
     def load(self, data_root: Path, split: str) -> ExampleTable:
-        """Load the examples of a split, with the task's prefix before each prompt.
+        """Load the examples of a split, with the task's prefix and suffix around each prompt.
 
         Args:
             data_root: Folder with the annotations.
@@ -205,7 +210,9 @@ class Task:
         Raises:
             InputError: The task has no such split, or a file is missing or malformed.
         """
-        return self.read_examples(data_root, split).with_prefix(self.prompt_prefix)
+        return self.read_examples(data_root, split).with_prompt(
+            self.prompt_prefix, self.prompt_suffix
+        )
 
     def unknown_split(self, split: str) -> InputError:
         """Return the error for a split that the task does not have."""

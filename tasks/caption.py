@@ -214,6 +214,8 @@ TASK = Task(
     metric=METRIC,
     require_evaluator=_require_java,
     takes_text=False,
+    # Of BLIP-2 (arXiv 2301.12597, section 4.2).
+    zero_shot_prompt="a photo of",
     batch_share=50 / 60,
     loss_average="tokens",
     max_answer_tokens=40,

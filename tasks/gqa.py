@@ -383,6 +383,8 @@ TASK = Task(
     score_strictly=_score_strictly,
     metric=Metric("accuracy", factor=1.0),
     batch_share=100 / 60,
+    # Of the encoder-decoders in BLIP-2 (arXiv 2301.12597, section 4.1).
+    zero_shot_prompt="Question: {} Short answer:",
     answer_list=ANSWER_LIST,
     # LXMERT's list contains every answer.
     min_answer_count=1,

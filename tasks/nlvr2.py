@@ -256,4 +256,6 @@ TASK = Task(
         file_name="nlvr2_{split}_{name}.csv",
     ),
     images_per_example=2,
+    # No paper has one: published models are trained on the task.
+    zero_shot_prompt="{} True or false?",
 )

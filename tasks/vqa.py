@@ -364,6 +364,8 @@ TASK = Task(
     answer_list=ANSWER_LIST,
     min_answer_count=MIN_ANSWER_COUNT,
     answers_are="people",
+    # Of the encoder-decoders in BLIP-2 (arXiv 2301.12597, section 4.1).
+    zero_shot_prompt="Question: {} Short answer:",
     files=FILES,
     sizes=SIZES,
     submission=Submission(

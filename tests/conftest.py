@@ -56,6 +56,23 @@ def world(shared_world: "TinyWorld", world_folder: Path) -> "Iterator[TinyWorld]
 
 
 @pytest.fixture(scope="session")
+def shared_reader_world(
+    shared_world: "TinyWorld", world_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> "TinyWorld":
+    from tiny_image_reader import with_image_reader
+    from tiny_run import tiny_settings
+
+    with tiny_settings(world_folder):
+        return with_image_reader(shared_world, tmp_path_factory.mktemp("reader"))
+
+
+@pytest.fixture(scope="module")
+def reader_world(world: "TinyWorld", shared_reader_world: "TinyWorld") -> "TinyWorld":
+    """The tiny world with a backbone that reads images, and features of its image encoder."""
+    return shared_reader_world
+
+
+@pytest.fixture(scope="session")
 def trained(
     shared_world: "TinyWorld", world_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:

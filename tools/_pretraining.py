@@ -1,24 +1,36 @@
-"""Shared by the pretraining scripts: options, ordered batches from workers, learning rate."""
+"""Shared by the pretraining scripts: options, batches from workers, training loop, output."""
 
 import argparse
 import math
+import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import Tensor, nn
 
-__all__ = ["Options", "Schedule", "choose_device", "ordered_batches", "parse_options"]
+__all__ = [
+    "Options",
+    "Schedule",
+    "choose_device",
+    "finished_folder",
+    "ordered_batches",
+    "parse_options",
+    "train_on",
+]
 
 T = TypeVar("T")
 
 BATCHES_AHEAD_PER_WORKER = 3
 WARM_UP_SHARE = 0.05
+STEPS_PER_LOG_LINE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +146,49 @@ def ordered_batches(make: Callable[[int], T], *, count: int, workers: int) -> It
             yield ahead.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def train_on(
+    batches: Iterable[T],
+    model: nn.Module,
+    loss_of: Callable[[T], Tensor],
+    *,
+    peak: float,
+    options: Options,
+) -> None:
+    """Train all parameters of a model with AdamW, one step per batch.
+
+    Args:
+        batches: At least as many as steps.
+        model: The model.
+        loss_of: Returns the loss of a batch.
+        peak: Learning rate after warm-up.
+        options: Steps and time limit.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
+    schedule = Schedule(peak=peak, steps=options.steps, minutes=options.minutes)
+    model.train()
+    for step, batch in enumerate(batches):
+        learning_rate = schedule.learning_rate(step)
+        if learning_rate is None:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        loss = loss_of(batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % STEPS_PER_LOG_LINE == 0:
+            print(f"step {step}: loss {loss.item():.3f}, lr {learning_rate:.2e}", flush=True)
+
+
+@contextmanager
+def finished_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that replaces `folder` if the block succeeds."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.replace(folder)

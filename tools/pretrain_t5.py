@@ -8,7 +8,6 @@ else; and a T5 (v1.0: ReLU, tied embeddings) trained by span corruption (arXiv 1
 """
 
 import json
-import shutil
 import string
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,13 @@ from tokenizers.models import Unigram
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from tools._pretraining import Options, Schedule, ordered_batches, parse_options
+from tools._pretraining import (
+    Options,
+    finished_folder,
+    ordered_batches,
+    parse_options,
+    train_on,
+)
 from tools.shapes_texts import GENERIC_LINES, line_about
 from vl_lst.demo.questions import ANSWERS
 from vl_lst.demo.scenes import Purpose, scene_seed
@@ -63,7 +68,6 @@ MAX_SOURCE_LENGTH = 80
 LENGTH_STEP = 16
 
 PEAK_LEARNING_RATE = 2e-3
-STEPS_PER_LOG_LINE = 100
 HELD_OUT_BATCHES = 8
 
 IGNORED = -100
@@ -105,18 +109,21 @@ def build_tokenizer(seed: int) -> Tokenizer:
     return tokenizer
 
 
-def corrupt(ids: Sequence[int], rng: Random, *, first_sentinel: int) -> tuple[list[int], list[int]]:
+def corrupt(
+    ids: Sequence[int], rng: Random, *, first_sentinel: int, noise_density: float = NOISE_DENSITY
+) -> tuple[list[int], list[int]]:
     """Replace at least one random span by a sentinel (T5, arXiv 1910.10683, figure 2).
 
     Args:
         ids: Token ids of a line without end-of-sequence, at least one.
         rng: Chooses the spans.
         first_sentinel: Id of `<extra_id_0>`; later sentinels have lower ids.
+        noise_density: Share of the tokens to replace.
 
     Returns:
         Source and target, both with end-of-sequence.
     """
-    hidden = max(1, round(len(ids) * NOISE_DENSITY))
+    hidden = max(1, round(len(ids) * noise_density))
     spans = min(max(1, round(hidden / MEAN_SPAN)), len(ids) - hidden + 1)
     lengths = _parts(hidden, spans, rng, minimum=1)
     gaps = _parts(len(ids) - hidden, spans + 1, rng, minimum=0)
@@ -143,7 +150,7 @@ def make_batch(
         batch_size: Number of lines.
         seed: Seed of the scenes, wordings and spans.
     """
-    tokenizer = _tokenizer(tokenizer_json)
+    tokenizer = load_tokenizer(tokenizer_json)
     first_sentinel = tokenizer.get_vocab_size() - 1
     first = (seed << 32) + index * batch_size
     seeds = [scene_seed(purpose, first + n) for n in range(batch_size)]
@@ -155,8 +162,8 @@ def make_batch(
         for line, s in zip(encoded, seeds, strict=True)
     ]
     return SpanBatch(
-        _padded([source for source, _ in pairs], PAD),
-        _padded([target for _, target in pairs], IGNORED),
+        padded([source for source, _ in pairs], PAD),
+        padded([target for _, target in pairs], IGNORED),
     )
 
 
@@ -171,31 +178,17 @@ def main() -> None:
     config = T5Config(**MODEL_CONFIG, vocab_size=tokenizer.get_vocab_size())
     model = T5ForConditionalGeneration(config)
     torch.nn.Module.to(model, options.device)
-    _train(model, tokenizer, options)
+    train_on(
+        _batches(tokenizer, options, Purpose.PRETRAIN_T5, options.steps),
+        model,
+        lambda batch: _forward(model, batch, options.device)[0],
+        peak=PEAK_LEARNING_RATE,
+        options=options,
+    )
     model.eval()
     loss, accuracy = _held_out(model, tokenizer, options)
     _save(model, tokenizer, options.out)
     print(f"held-out span corruption: loss {loss:.3f} per token, token accuracy {accuracy:.3f}")
-
-
-def _train(model: T5ForConditionalGeneration, tokenizer: Tokenizer, options: Options) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = Schedule(peak=PEAK_LEARNING_RATE, steps=options.steps, minutes=options.minutes)
-    model.train()
-    batches = _batches(tokenizer, options, Purpose.PRETRAIN_T5, options.steps)
-    for step, batch in enumerate(batches):
-        learning_rate = schedule.learning_rate(step)
-        if learning_rate is None:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        loss = _forward(model, batch, options.device)[0]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if step % STEPS_PER_LOG_LINE == 0:
-            print(f"step {step}: loss {loss.item():.3f}, lr {learning_rate:.2e}", flush=True)
 
 
 def _forward(
@@ -238,7 +231,7 @@ def _batches(
 _loaded: dict[str, Tokenizer] = {}
 
 
-def _tokenizer(serialised: str) -> Tokenizer:
+def load_tokenizer(serialised: str) -> Tokenizer:
     """Return the tokenizer, built once per process."""
     if serialised not in _loaded:
         _loaded[serialised] = Tokenizer.from_str(serialised)
@@ -275,7 +268,7 @@ def _pieces(tokenizer: Tokenizer, seed: int) -> list[tuple[str, float]]:
     ]
 
 
-def _padded(rows: Sequence[Sequence[int]], filler: int) -> npt.NDArray[np.int64]:
+def padded(rows: Sequence[Sequence[int]], filler: int) -> npt.NDArray[np.int64]:
     longest = max(len(row) for row in rows)
     width = -(-longest // LENGTH_STEP) * LENGTH_STEP
     table = np.full((len(rows), width), filler, dtype=np.int64)
@@ -285,24 +278,20 @@ def _padded(rows: Sequence[Sequence[int]], filler: int) -> npt.NDArray[np.int64]
 
 
 def _save(model: T5ForConditionalGeneration, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write to a temporary folder, then rename it."""
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.half().save_pretrained(unfinished)
-    # Otherwise `from_pretrained` would load in half precision, in which T5 overflows.
-    config = json.loads((unfinished / "config.json").read_text(encoding="utf-8"))
-    config["dtype"] = "float32"
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    (unfinished / "config.json").write_text(text, encoding="utf-8")
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=512,
-    ).save_pretrained(unfinished)
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.replace(folder)
+    with finished_folder(folder) as unfinished:
+        model.half().save_pretrained(unfinished)
+        # Otherwise `from_pretrained` would load in half precision, in which T5 overflows.
+        config = json.loads((unfinished / "config.json").read_text(encoding="utf-8"))
+        config["dtype"] = "float32"
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        (unfinished / "config.json").write_text(text, encoding="utf-8")
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            pad_token="<pad>",
+            eos_token="</s>",
+            unk_token="<unk>",
+            model_max_length=512,
+        ).save_pretrained(unfinished)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from vl_lst.demo.captions import caption, noun_phrase, position, with_article
 from vl_lst.demo.questions import questions_about
 from vl_lst.demo.scenes import COLOURS, SHAPES, SIZES, Scene, pick, sample_scene
 
-__all__ = ["GENERIC_LINES", "line_about"]
+__all__ = ["GENERIC_LINES", "PREFIXES", "ask", "describe", "line_about"]
 
 OBJECT_COUNTS = (1, 1, 2, 2, 3, 3, 4, 5)
 PREFIXES = ("vqa: ", "gqa: ", "nlvr: ", "caption: ", "")
@@ -103,13 +103,13 @@ def line_about(seed: int) -> str:
     if style < 0.06:
         return pick(rng, PREFIXES) + pick(rng, GENERIC_LINES)
     if style < 0.5:
-        return _asked(scene, rng)
+        return ask(scene, rng)
     if style < 0.75:
-        return _described(scene, rng)
-    return f"{_described(scene, rng)} {_asked(scene, rng)}"
+        return describe(scene, rng)
+    return f"{describe(scene, rng)} {ask(scene, rng)}"
 
 
-def _asked(scene: Scene, rng: Random) -> str:
+def ask(scene: Scene, rng: Random) -> str:
     """Return one question in a task's format, or several wordings of one question."""
     first = pick(rng, questions_about(scene, rng))
     if rng.random() < 0.6:
@@ -118,7 +118,8 @@ def _asked(scene: Scene, rng: Random) -> str:
     return " ".join([first.text, *others])
 
 
-def _described(scene: Scene, rng: Random) -> str:
+def describe(scene: Scene, rng: Random) -> str:
+    """Return a caption of the scene and one to four true statements."""
     sentences = [caption(scene, rng, max_objects=6) + "."]
     for _ in range(1 + int(rng.random() * 4)):
         sentences.append(_statement(scene, rng))

@@ -28,6 +28,7 @@ _MODULES = {
     "get_task": "tasks",
     "load_backbone": "vl_lst.backbones.loading",
     "load_run": "vl_lst.run",
+    "zero_shot": "vl_lst.run",
 }
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "get_task",
     "load_backbone",
     "load_run",
+    "zero_shot",
 ]
 
 

@@ -1,9 +1,28 @@
 """Paths of the pretrained models that are bundled with the package."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["ASSETS", "CLIP_FOLDER", "T5_FOLDER"]
+__all__ = [
+    "ASSETS",
+    "BACKBONE_FOLDERS",
+    "CLIP_FOLDER",
+    "DEMO",
+    "DEMO_IMAGE",
+    "ENCODER_FOLDERS",
+    "IMAGE_BACKBONE_FOLDER",
+    "T5_FOLDER",
+]
 
 ASSETS = Path(__file__).resolve().parent / "demo" / "assets"
 CLIP_FOLDER = ASSETS / "clip"
 T5_FOLDER = ASSETS / "t5"
+# Its tokens of an image are made from the features of the CLIP.
+IMAGE_BACKBONE_FOLDER = ASSETS / "image_t5"
+
+# Names of the bundled models: a backbone that reads text, and one that reads images.
+DEMO = "demo"
+DEMO_IMAGE = "demo-image"
+BACKBONE_FOLDERS: Mapping[str, Path] = {DEMO: T5_FOLDER, DEMO_IMAGE: IMAGE_BACKBONE_FOLDER}
+# The image encoder of each, by its name in feature files.
+ENCODER_FOLDERS: Mapping[str, Path] = {DEMO: CLIP_FOLDER, DEMO_IMAGE: IMAGE_BACKBONE_FOLDER}

@@ -14,7 +14,7 @@ Value = TypeVar("Value", str, int)
 
 
 def configure_task(recipe: Mapping[str, Any], name: str, *, official: bool = False) -> Task:
-    """Return a task with a run's prompt prefix, length limits, and own files as splits.
+    """Return a task with a run's prompt prefix and suffix, length limits, and own files as splits.
 
     Args:
         recipe: Recipe of the run, as JSON represents it. It may be incomplete or of an earlier
@@ -30,6 +30,9 @@ def configure_task(recipe: Mapping[str, Any], name: str, *, official: bool = Fal
     prefix = _value(recipe, "data.prompt_prefix", name, str)
     if prefix is not None:
         task = replace(task, prompt_prefix=prefix)
+    suffix = _value(recipe, "data.prompt_suffix", name, str)
+    if suffix is not None:
+        task = replace(task, prompt_suffix=suffix)
     trained = str(recipe.get("task", name)).split(",")
     limits_of = name if name in trained else trained[0]
     max_prompt_tokens = _value(recipe, "data.max_prompt_tokens", limits_of, int)

@@ -9,10 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from eval.leaderboard.front import pareto_front
-from eval.leaderboard.protocol import differing_settings, method_settings, protocol_of
+from eval.leaderboard.protocol import (
+    differing_settings,
+    is_floor_of,
+    method_settings,
+    protocol_of,
+)
 from eval.leaderboard.quantities import AVERAGE, COSTS, MEMORY, Cost, Statistic
 from eval.leaderboard.runs import FoundRuns, LeftOutRun, Run
 from eval.metrics import Metric
+from eval.run_files import ZERO_SHOT
 
 __all__ = ["Board", "Group", "Row", "build_board"]
 
@@ -73,6 +79,8 @@ class Group:
     def front(self, cost: Cost, score: str) -> list[int]:
         """Return the indices of the rows on the Pareto front; none if the cost is not comparable.
 
+        A row without the cost is not compared, such as one that trains no parameters.
+
         Args:
             cost: Cost.
             score: Name of the score, one of `columns`.
@@ -81,7 +89,9 @@ class Group:
             return []
         return pareto_front(
             [
-                (found.mean, row.scores[score].mean) if (found := row.costs[cost.key]) else None
+                (found.mean, row.scores[score].mean)
+                if (found := row.costs[cost.key]) and found.mean > 0
+                else None
                 for row in self.rows
             ]
         )
@@ -135,30 +145,36 @@ def build_board(
         splits: Split to compare, by task. Default: the split that chose the best checkpoint.
     """
     left_out = list(found.left_out)
-    scored: dict[str, _Scores] = {}
-    by_protocol: defaultdict[str, list[Run]] = defaultdict(list)
+    by_protocol: defaultdict[str, list[_ScoredRun]] = defaultdict(list)
     protocols: dict[str, dict[str, str]] = {}
-    for run in found.runs:
+    # Runs without training come last, to be added to the groups of which they are the floor.
+    for run in sorted(found.runs, key=lambda run: run.record.method == ZERO_SHOT):
+        placed = _floors(run, by_protocol, protocols, metrics)
+        for key, scored in placed:
+            by_protocol[key].append(scored)
+        if placed:
+            continue
         try:
-            scored[run.name] = _score(run, metrics, splits or {})
+            scored = _score(run, metrics, splits or {})
         except _UnusableError as error:
             left_out.append(LeftOutRun(run.name, str(error)))
             continue
-        protocol = protocol_of(run, scored[run.name].splits)
+        protocol = protocol_of(run, scored.splits)
         key = str(sorted(protocol.items()))
         protocols[key] = protocol
-        by_protocol[key].append(run)
+        by_protocol[key].append(scored)
     groups: list[Group] = []
     for key, runs in by_protocol.items():
         runs_by_row, repeated = _runs_by_row(runs)
         left_out.extend(repeated)
+        own = [each.run for each in runs]
         group = Group(
-            tasks=tuple(runs[0].record.tasks),
-            splits=scored[runs[0].name].splits,
+            tasks=tuple(own[0].record.tasks),
+            splits=runs[0].splits,
             protocol=protocols[key],
             distinctive_fields=_differing_fields(protocols[key], protocols.values()),
-            devices=_devices(runs, runs),
-            rows=_rows(runs_by_row, scored),
+            devices=_devices(own, own),
+            rows=_rows(runs_by_row),
         )
         groups.append(_with_front(group))
     groups.sort(
@@ -177,12 +193,41 @@ class _UnusableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Scores:
+class _ScoredRun:
+    run: Run
     splits: dict[str, str]
     percents: dict[str, float]
 
 
-def _score(run: Run, metrics: Mapping[str, Metric], chosen: Mapping[str, str]) -> _Scores:
+def _floors(
+    run: Run,
+    groups: Mapping[str, Sequence[_ScoredRun]],
+    protocols: Mapping[str, Mapping[str, str]],
+    metrics: Mapping[str, Metric],
+) -> list[tuple[str, _ScoredRun]]:
+    """Return the keys of the trained groups that a run without training is a floor of.
+
+    Such a run may have more tasks than a group; its part for the group comes with the key.
+    """
+    if run.record.method != ZERO_SHOT:
+        return []
+    found: list[tuple[str, _ScoredRun]] = []
+    for key, (first, *_) in groups.items():
+        tasks = first.run.record.tasks
+        is_trained = first.run.record.method != ZERO_SHOT
+        if not is_trained or not set(tasks) <= set(run.record.tasks):
+            continue
+        part = replace(run, record=run.record.model_copy(update={"tasks": tasks}))
+        try:
+            scored = _score(part, metrics, first.splits)
+        except _UnusableError:
+            continue
+        if is_floor_of(protocol_of(part, scored.splits), protocols[key]):
+            found.append((key, scored))
+    return found
+
+
+def _score(run: Run, metrics: Mapping[str, Metric], chosen: Mapping[str, str]) -> _ScoredRun:
     record = run.record
     splits: dict[str, str] = {}
     percents: dict[str, float] = {}
@@ -206,7 +251,7 @@ def _score(run: Run, metrics: Mapping[str, Metric], chosen: Mapping[str, str]) -
         splits[task], percents[task] = split, value * metric.factor
     if len(record.tasks) > 1:
         percents[AVERAGE] = statistics.fmean(percents.values())
-    return _Scores(splits, percents)
+    return _ScoredRun(run, splits, percents)
 
 
 def _is_comparable(cost: Cost, runs: Sequence[Run]) -> bool:
@@ -248,28 +293,32 @@ def _differing_fields(
     )
 
 
-def _runs_by_row(runs: Sequence[Run]) -> tuple[list[list[Run]], list[LeftOutRun]]:
+def _runs_by_row(
+    runs: Sequence[_ScoredRun],
+) -> tuple[list[list[_ScoredRun]], list[LeftOutRun]]:
     """Return the runs of each row and those left out because they repeat a seed.
 
     A repeated seed would make the standard deviation too small.
     """
-    rows: defaultdict[str, dict[int, Run]] = defaultdict(dict)
+    rows: defaultdict[str, dict[int, _ScoredRun]] = defaultdict(dict)
     repeated: list[LeftOutRun] = []
-    for run in runs:
+    for scored in runs:
+        run = scored.run
         seeds = rows[str(sorted(method_settings(run).items()))]
-        first = seeds.setdefault(run.record.seed, run)
-        if first is not run:
-            reason = f"repeats {first.name}: same settings, seed {run.record.seed}"
+        first = seeds.setdefault(run.record.seed, scored)
+        if first is not scored:
+            reason = f"repeats {first.run.name}: same settings, seed {run.record.seed}"
             repeated.append(LeftOutRun(run.name, reason))
     return [[seeds[seed] for seed in sorted(seeds)] for seeds in rows.values()], repeated
 
 
-def _rows(runs_by_row: Sequence[Sequence[Run]], scored: Mapping[str, "_Scores"]) -> tuple[Row, ...]:
+def _rows(scored_by_row: Sequence[Sequence[_ScoredRun]]) -> tuple[Row, ...]:
+    runs_by_row = [[each.run for each in scored] for scored in scored_by_row]
     settings = [method_settings(runs[0]) for runs in runs_by_row]
     costs = [{cost.key: _cost(cost, runs) for cost in COSTS} for runs in runs_by_row]
     scores: list[dict[str, Statistic]] = []
-    for runs in runs_by_row:
-        percents = [scored[run.name].percents for run in runs]
+    for scored in scored_by_row:
+        percents = [each.percents for each in scored]
         scores.append(
             {name: Statistic.of([each[name] for each in percents]) for name in percents[0]}
         )

@@ -5,6 +5,9 @@ fields that are part of the protocol (see `eval.recipe_fields`) and, from their 
 official scoring rules, the features, the backbone's weights, the number of steps, the training
 examples, the scored examples, and environment variables that change numerical precision. If the
 scored examples are known by their ids, the data root does not matter.
+
+A run without training has only a part of that in common with trained runs: the rules, the scored
+examples, the features and the backbone. It is the floor of all that do.
 """
 
 import json
@@ -15,18 +18,21 @@ from typing import Any
 from eval.leaderboard.runs import Run
 from eval.recipe_fields import (
     FORMER_VALUES,
+    FORMERLY_ABSENT,
     METHOD_FIELDS,
     NON_PROTOCOL_FIELDS,
     flatten_fields,
     is_within,
 )
-from eval.run_files import RunRecord
+from eval.run_files import ZERO_SHOT, RunRecord
 
-__all__ = ["differing_settings", "method_settings", "protocol_of"]
+__all__ = ["differing_settings", "is_floor_of", "method_settings", "protocol_of"]
 
 # Earlier versions had one number for all tasks.
 ANSWER_COUNT = "data.min_answer_count"
 METHOD_SECTIONS = re.compile(r"^(method\.options|optimizer|visual|data)\.")
+# Fields of a recipe that are part of the protocol without training; others distinguish rows.
+UNTRAINED_FIELDS = ("backbone.precision", "data.blind", "data.root")
 
 
 def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
@@ -37,20 +43,24 @@ def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
         splits: Split whose scores are compared, by task.
     """
     record = run.record
+    is_trained = record.method != ZERO_SHOT
     fields = {
         name: value
         for name, value in _recipe_fields(record).items()
-        if not is_within(name, NON_PROTOCOL_FIELDS)
+        if (not is_within(name, NON_PROTOCOL_FIELDS) if is_trained else name in UNTRAINED_FIELDS)
     }
     fields["backbone"] = record.backbone_fingerprint or record.backbone
-    fields["features"] = record.feature_spec_sha256
-    fields["total steps"] = record.total_steps
+    if is_trained or record.feature_spec_sha256:
+        fields["features"] = record.feature_spec_sha256
+    if is_trained:
+        fields["total steps"] = record.total_steps
     if record.environment:
         fields["environment"] = record.environment
     for task in record.tasks:
         fields[f"rules.{task}"] = record.protocol.get(task)
         fields[f"scored split.{task}"] = splits[task]
-        fields[f"training examples.{task}"] = run.train_digests.get(task)
+        if is_trained:
+            fields[f"training examples.{task}"] = run.train_digests.get(task)
     scored = {
         task: run.validation_digests.get(task)
         for task in record.tasks
@@ -62,13 +72,25 @@ def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
     return {name: json.dumps(value, ensure_ascii=False) for name, value in fields.items()}
 
 
+def is_floor_of(protocol: Mapping[str, str], trained: Mapping[str, str]) -> bool:
+    """Return whether a run without training can be compared with trained runs.
+
+    Args:
+        protocol: Protocol of the run without training.
+        trained: Protocol of the trained runs.
+    """
+    return all(trained.get(name) == value for name, value in protocol.items())
+
+
 def method_settings(run: Run) -> dict[str, str]:
     """Return the method's settings as {field without its section: value as JSON}."""
     fields = _recipe_fields(run.record) | {"method.name": run.record.method}
+    is_trained = run.record.method != ZERO_SHOT
     return {
         METHOD_SECTIONS.sub("", name): json.dumps(value, ensure_ascii=False)
         for name, value in fields.items()
         if is_within(name, METHOD_FIELDS)
+        or not (is_trained or is_within(name, NON_PROTOCOL_FIELDS) or name in UNTRAINED_FIELDS)
     }
 
 
@@ -81,7 +103,7 @@ def differing_settings(all_settings: Iterable[Mapping[str, str]]) -> list[str]:
 
 def _recipe_fields(record: RunRecord) -> dict[str, Any]:
     """Return the fields of a record's recipe, converting those of earlier versions."""
-    fields = flatten_fields(record.recipe)
+    fields = {**dict.fromkeys(FORMERLY_ABSENT), **flatten_fields(record.recipe)}
     count = fields.pop(ANSWER_COUNT, None)
     for task in record.tasks:
         if count is not None:

@@ -100,7 +100,11 @@ def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
         reason = _reason_against(record, include_dirty=include_dirty)
         if reason is None:
             cards = _task_cards(path.parent)
-            train = {task: card.train_examples_sha256 for task, card in cards.items()}
+            train = {
+                task: digest
+                for task, card in cards.items()
+                if (digest := card.train_examples_sha256) is not None
+            }
             validation = {
                 task: digest
                 for task, card in cards.items()

@@ -78,8 +78,10 @@ def _cost_scales(cost: Cost, statistics: Sequence[Statistic | None]) -> dict[str
     format_tick = partial(number_text, unit=cost.unit, short=True)
     is_binary = cost.unit == "bytes"
     linear = linear_axis(values, format_tick, from_zero=True, binary=is_binary)
-    logarithmic = logarithmic_axis(values, format_tick, base=2 if is_binary else 10)
-    known = [value for value in values if value]
+    # Zero, such as the trainable parameters without training, has no place on such an axis.
+    positive = [value or None for value in values]
+    logarithmic = logarithmic_axis(positive, format_tick, base=2 if is_binary else 10)
+    known = [value for value in positive if value]
     is_wide = logarithmic is not None and max(known) / min(known) > WIDE_RANGE
     return {
         "linear": {"ticks": linear.ticks, "positions": linear.positions},

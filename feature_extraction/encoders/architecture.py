@@ -1,8 +1,9 @@
 """The common interface of image encoders from all libraries.
 
 An architecture returns features as a map: for `grid` the cells of the last layer without class,
-distillation and register tokens, for `pooled` one vector per image, not scaled to unit length. The
-module of each library documents which outputs these are.
+distillation and register tokens, for `pooled` one vector per image, not scaled to unit length, for
+`language` the tokens that a language model reads. The module of each library documents which
+outputs these are.
 """
 
 import difflib
@@ -96,6 +97,11 @@ class Architecture(ABC):
         """Hash of everything that determines the computation, except the image size."""
         return hashlib.sha256(json.dumps(self._description, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Layers that may have features; the first is the default."""
+        return ("grid", "pooled")
+
     @abstractmethod
     def cell_size(self) -> int:
         """Return the number of pixels from one grid cell to the next."""
@@ -105,11 +111,20 @@ class Architecture(ABC):
         """Return the features of normalised images.
 
         Returns:
-            `[B, C, H, W]`; H and W are 1 for the pooled layer.
+            `[B, C, H, W]`; H and W are 1 for the pooled layer, and H is 1 for tokens without a
+            place in the image.
 
         Raises:
             EncoderError: The encoder has no such features.
         """
+
+    def projection_sha256(self, module: nn.Module) -> str | None:
+        """Return the hash of the projection into a language model; `None` if there is none.
+
+        Args:
+            module: The network with its weights.
+        """
+        return None
 
     def build(self, side: int) -> nn.Module:
         """Build the network for images of `side` pixels, with initial weights.

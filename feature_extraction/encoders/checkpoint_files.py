@@ -7,7 +7,7 @@ would block, and reading a link to `/dev/zero` would fill memory. Nothing is unp
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,6 +30,7 @@ __all__ = [
     "is_present",
     "read_json_object",
     "read_safetensors",
+    "read_selected",
     "read_shapes",
     "weights_in_folder",
 ]
@@ -125,12 +126,8 @@ def _numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, int | float]]:
             yield name, value
 
 
-def read_safetensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-    """Read tensors of a safetensors file.
-
-    Args:
-        path: The file.
-        names: Names of the tensors, all in the file. Default: all tensors.
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a safetensors file.
 
     Returns:
         Tensors by name.
@@ -140,12 +137,35 @@ def read_safetensors(path: Path, names: Iterable[str] | None = None) -> dict[str
     """
     _require_safetensors(path)
     try:
-        if names is None:
-            return load_file(path)
-        with safe_open(path, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in names}
+        return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise _damaged(path, error) from None
+
+
+def read_selected(path: Path, new_name: Callable[[str], str | None]) -> dict[str, Tensor]:
+    """Read some tensors of a safetensors file, without reading the others.
+
+    Args:
+        path: The file.
+        new_name: Function from the name of a tensor in the file to its name in the result, or to
+            `None` if it is not wanted.
+
+    Returns:
+        Tensors by their new names.
+
+    Raises:
+        EncoderError: See `read_safetensors`.
+    """
+    _require_safetensors(path)
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - not a mapping
+                if (renamed := new_name(name)) is not None:
+                    tensors[renamed] = opened.get_tensor(name)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+    return tensors
 
 
 def read_shapes(path: Path) -> dict[str, TensorShape]:
@@ -169,8 +189,14 @@ def read_shapes(path: Path) -> dict[str, TensorShape]:
     return shapes
 
 
-def weights_in_folder(folder: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint: one, or all shards of its index.
+def weights_in_folder(
+    folder: Path, is_wanted: Callable[[str], bool] = lambda name: True
+) -> list[Path]:
+    """Return the safetensors files of a checkpoint: one, or the shards of its index.
+
+    Args:
+        folder: Folder of the checkpoint.
+        is_wanted: Function from the name of a tensor to whether the shard that holds it is needed.
 
     Raises:
         EncoderError: The index is damaged, or lists files outside the folder.
@@ -179,10 +205,12 @@ def weights_in_folder(folder: Path) -> list[Path]:
     if not is_present(index):
         return [folder / WEIGHTS_NAME]
     parts = read_json_object(index).get("weight_map")
-    names = set(parts.values()) if isinstance(parts, dict) and _all_text(parts) else set()
-    if not names or any(Path(name).name != name for name in names):
+    shards = parts if isinstance(parts, dict) and _all_text(parts) else {}
+    if not shards or any(Path(shard).name != shard for shard in shards.values()):
         raise EncoderError(f"{index} does not list files of its folder")
-    return [folder / name for name in sorted(names)]
+    return [
+        folder / shard for shard in sorted({shards[name] for name in filter(is_wanted, shards)})
+    ]
 
 
 def _all_text(parts: Mapping[str, Any]) -> bool:

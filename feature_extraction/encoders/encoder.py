@@ -166,7 +166,7 @@ def build_encoder(
     *,
     weights: str | Path | None = None,
     image_size: int | None = None,
-    layer: Layer = "grid",
+    layer: Layer | None = None,
     resize: ResizeRule = "squash",
     crops: int = 1,
     precision: Precision = "fp32",
@@ -183,7 +183,9 @@ def build_encoder(
             for tests and timing). Default: the encoder's own.
         image_size: Image size in pixels. Default: 224 for an encoder of the table, otherwise the
             encoder's own.
-        layer: `grid` for all cells of the last layer, `pooled` for one vector per image.
+        layer: `grid` for all cells of the last layer, `pooled` for one vector per image, `language`
+            for the tokens that the language model of a vision-language model reads. Default:
+            `language` if the encoder is such a model, otherwise `grid`.
         resize: How a photograph becomes a square; see `feature_extraction.images.preprocess`.
         crops: 1 to encode only the whole photograph; N to encode also its N x N tiles, each at
             `image_size`.
@@ -195,7 +197,8 @@ def build_encoder(
         EncoderError: The encoder is unknown, its weights do not fit or were trained with another
             activation, or it cannot take images of this size.
     """
-    _check_choice("layer", layer, get_args(Layer))
+    if layer is not None:
+        _check_choice("layer", layer, get_args(Layer))
     _check_choice("resize", resize, get_args(ResizeRule))
     _check_choice("precision", precision, get_args(Precision))
     if not 1 <= crops <= MAX_CROPS:
@@ -203,6 +206,12 @@ def build_encoder(
     torch_device = _find_device(device)
     with _folder_in_errors(encoder):
         architecture = find_architecture(encoder)
+        layer = layer or architecture.layers[0]
+        if layer == "language" and crops > 1:
+            raise EncoderError(
+                f"crops is {crops}, expected 1 for the layer {layer}: a language model reads the "
+                "tokens of the whole image. Leave out --crops."
+            )
         side = architecture.image_size if image_size is None else image_size
         if side > MAX_IMAGE_SIZE:
             raise EncoderError(
@@ -229,6 +238,7 @@ def build_encoder(
         std=std,
         precision=precision,
         crops=crops,
+        projection_sha256=architecture.projection_sha256(loaded.module),
         packages=package_versions(architecture.packages),
     )
     return Encoder(architecture, loaded.module, spec, torch_device)

@@ -16,12 +16,15 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig
+from transformers import AutoModel, PreTrainedConfig
 
 from feature_extraction.encoders.architecture import Architecture, Checkpoint
-from feature_extraction.encoders.checkpoint_files import check_numbers, read_json_object
+from feature_extraction.encoders.huggingface_config import (
+    CONFIG_NAME,
+    create_config,
+    without_metadata,
+)
 from feature_extraction.encoders.huggingface_files import (
-    PREPROCESSING_NAMES,
     VISION_PREFIX,
     parse_image_size,
     parse_normalisation,
@@ -29,12 +32,7 @@ from feature_extraction.encoders.huggingface_files import (
     read_vision_state,
 )
 from feature_extraction.encoders.library_guard import guard_library_call
-from feature_extraction.encoders.weights import (
-    HUB_PREFIX,
-    fetch_from_hub,
-    mismatch_error,
-    state_sha256,
-)
+from feature_extraction.encoders.weights import mismatch_error, state_sha256
 from feature_extraction.errors import EncoderError
 from feature_extraction.spec import Layer
 
@@ -43,27 +41,11 @@ from feature_extraction.spec import Layer
 __all__ = ["PREFIX", "HuggingFaceArchitecture"]
 
 PREFIX = "hf:"
-CONFIG_NAME = "config.json"
 
 POOLER_PREFIX = "pooler."
 
-# Configuration fields that do not affect the computation.
-METADATA_FIELDS = frozenset(
-    "_commit_hash _name_or_path architectures auto_map dtype id2label label2id torch_dtype "
-    "transformers_version".split()
-)
-
 # Parameters of tokens before the patch tokens.
 PREFIX_TOKENS = frozenset("cls_token class_embedding distillation_token register_tokens".split())
-
-# Configuration fields, at any depth, that would download or run code, or change the arithmetic.
-REMOVED_FIELDS = frozenset(
-    "_attn_implementation _attn_implementation_internal _commit_hash _experts_implementation "
-    "_name_or_path attn_implementation auto_map dtype experts_implementation name_or_path "
-    "quantization_config torch_dtype use_kernels".split()
-)
-# Configuration field that names another model, on the hub or in a folder.
-OTHER_MODEL = "backbone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,49 +61,51 @@ class HuggingFaceArchitecture(Architecture):
     fields: Mapping[str, Any]
 
     @classmethod
-    def from_name(cls, repository: str, name: str) -> Self:
-        """Return the model of a repository on the Hugging Face hub.
+    def from_files(
+        cls, folder: Path, name: str, weights: str | Path, fields: Mapping[str, Any]
+    ) -> Self:
+        """Read `preprocessor_config.json`, and create the encoder that `config.json` describes.
 
         Args:
-            repository: `OWNER/NAME` or `OWNER/NAME@REVISION`. Default revision: the newest.
+            folder: Folder of the two files.
             name: Name of the encoder.
+            weights: Default weights: a folder, or `hub:` and a repository.
+            fields: Content of `config.json`.
 
         Raises:
-            EncoderError: The repository cannot be downloaded, or has no vision model.
+            EncoderError: There is no such model, or its preprocessing is unknown.
         """
-        folder = fetch_from_hub(repository, [CONFIG_NAME, *PREPROCESSING_NAMES])
-        return cls._from_files(folder, name, HUB_PREFIX + repository)
-
-    @classmethod
-    def from_folder(cls, folder: Path) -> Self:
-        """Read a folder with `config.json`, `preprocessor_config.json` and `model.safetensors`.
-
-        Raises:
-            EncoderError: The folder has no vision model.
-        """
-        return cls._from_files(folder, folder.resolve().name, folder)
-
-    @classmethod
-    def _from_files(cls, folder: Path, name: str, weights: str | Path) -> Self:
-        path = folder / CONFIG_NAME
-        fields = read_json_object(path)
         if "architecture" in fields:
             raise EncoderError(f"{name} is in timm's format: give it as timm:OWNER/NAME")
-        config = _read_config(fields, path)
-        if isinstance(vision := getattr(config, "vision_config", None), PreTrainedConfig):
-            config = vision
-            fields = {**(fields.get("vision_config") or {}), "model_type": config.model_type}
+        config = create_config(fields, folder / CONFIG_NAME)
+        config, fields = cls._select_part(config, fields, name)
         preprocessing, source = read_preprocessing(folder)
+        vision = cls._vision_config(config)
         return cls(
             name=name,
-            image_size=parse_image_size(preprocessing, config, source),
+            image_size=parse_image_size(preprocessing, vision, source),
             default_weights=weights,
             normalisation=parse_normalisation(preprocessing, source),
-            quick_gelu=getattr(config, "hidden_act", None) == "quick_gelu",
+            quick_gelu=getattr(vision, "hidden_act", None) == "quick_gelu",
             packages=("transformers",),
             config=config,
             fields=fields,
         )
+
+    @classmethod
+    def _select_part(
+        cls, config: Any, fields: Mapping[str, Any], name: str
+    ) -> tuple[Any, Mapping[str, Any]]:
+        """Return the configuration of the part to build, and its fields."""
+        if isinstance(vision := getattr(config, "vision_config", None), PreTrainedConfig):
+            fields = {**(fields.get("vision_config") or {}), "model_type": vision.model_type}
+            return vision, fields
+        return config, fields
+
+    @classmethod
+    def _vision_config(cls, config: Any) -> Any:
+        """Return the configuration of the vision model in the part."""
+        return config
 
     def cell_size(self) -> int:
         """Return the number of pixels from one grid cell to the next."""
@@ -134,7 +118,7 @@ class HuggingFaceArchitecture(Architecture):
     def features(self, module: nn.Module, pixels_B3SS: Tensor, layer: Layer) -> Tensor:
         """See `Architecture.features`."""
         side = pixels_B3SS.shape[-1]
-        default = getattr(self.config, "image_size", None)
+        default = getattr(self._vision_config(self.config), "image_size", None)
         is_resized = default is not None and default not in (side, [side, side], (side, side))
         can_interpolate = "interpolate_pos_encoding" in inspect.signature(module.forward).parameters
         settings = {"interpolate_pos_encoding": True} if is_resized and can_interpolate else {}
@@ -149,10 +133,7 @@ class HuggingFaceArchitecture(Architecture):
 
     def _grid(self, module: nn.Module, states_BTC: Tensor, side: int) -> Tensor:
         """Return the patch tokens as a map, without the prefix tokens."""
-        patch = getattr(self.config, "patch_size", None)
-        height, width = patch if isinstance(patch, list | tuple) else (patch, patch)
-        if not isinstance(height, int) or not isinstance(width, int):
-            raise EncoderError(f"the configuration of {self.name} has no patch_size")
+        height, width = self._patch_size()
         rows, columns = side // height, side // width
         num_prefix_tokens = sum(
             parameter.numel() // states_BTC.shape[-1]
@@ -168,10 +149,17 @@ class HuggingFaceArchitecture(Architecture):
         grid_BCT = states_BTC[:, num_prefix_tokens:].mT
         return grid_BCT.reshape(*grid_BCT.shape[:2], rows, columns)
 
+    def _patch_size(self) -> tuple[int, int]:
+        """Return height and width of a patch in pixels."""
+        patch = getattr(self._vision_config(self.config), "patch_size", None)
+        height, width = patch if isinstance(patch, list | tuple) else (patch, patch)
+        if not isinstance(height, int) or not isinstance(width, int):
+            raise EncoderError(f"the configuration of {self.name} has no patch_size")
+        return height, width
+
     @property
     def _description(self) -> Mapping[str, Any]:
-        fields = {k: v for k, v in self.fields.items() if k not in METADATA_FIELDS}
-        return {"transformers": fields}
+        return {"transformers": without_metadata(self.fields)}
 
     def _build(self, side: int) -> nn.Module:
         def cannot_build(reason: str) -> EncoderError:
@@ -231,44 +219,6 @@ class HuggingFaceArchitecture(Architecture):
                 hint = " (use the grid layer)" if keys[0].startswith(POOLER_PREFIX) else ""
                 raise mismatch_error(checkpoint.name, f"{problem}: {names}{hint}")
         return cast(nn.Module, module)
-
-
-def _read_config(fields: Mapping[str, Any], path: Path) -> Any:
-    """Create the configuration object for the fields of a `config.json`.
-
-    Raises:
-        EncoderError: transformers has no such model, or a value is invalid.
-    """
-    kind = fields.get("model_type")
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        raise EncoderError(
-            f"{path} has the model_type {kind!r:.80}, which transformers does not have. Code of a "
-            "checkpoint is not run."
-        )
-    check_numbers(fields, path)
-
-    def invalid_config(reason: str) -> EncoderError:
-        return EncoderError(f"{path} is not a valid configuration of {kind}: {reason}")
-
-    with guard_library_call(invalid_config):
-        return CONFIG_MAPPING[kind].from_dict(_without_removed_fields(fields, path))
-
-
-def _without_removed_fields(value: Any, path: Path) -> Any:
-    if isinstance(value, dict):
-        if isinstance(value.get(OTHER_MODEL), str):
-            raise EncoderError(
-                f"{path} names another model, {value[OTHER_MODEL]!r:.80}, as its {OTHER_MODEL}: "
-                "expected a vision model with all its layers in one checkpoint"
-            )
-        return {
-            key: _without_removed_fields(inner, path)
-            for key, inner in value.items()
-            if key not in REMOVED_FIELDS
-        }
-    if isinstance(value, list):
-        return [_without_removed_fields(inner, path) for inner in value]
-    return value
 
 
 def _is_layer(key: str, layers: set[str], prefixes: tuple[str, ...]) -> bool:

@@ -28,6 +28,8 @@ __all__ = ["first_lines", "guard_library_call"]
 
 # A ViT of 48 blocks has about 1,000 modules; the deepest models of timm have fewer than 5,000.
 MAX_MODULES = 10_000
+# Some messages list every model of the library.
+MAX_REASON_LENGTH = 400
 # The name of the exception for a panic in Rust, which is derived only from BaseException.
 RUST_PANIC = "PanicException"
 
@@ -75,7 +77,7 @@ def first_lines(text: str, max_lines: int = 3) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    text = first_lines(str(error))
+    text = first_lines(str(error))[:MAX_REASON_LENGTH]
     # The message of a KeyError is only the key, and some errors have no message.
     is_sentence = " " in text
     return text if is_sentence else f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -6,13 +6,22 @@ To add an encoder, add a row. The tests compare its last three fields with the e
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["ENCODERS", "MAX_IMAGE_SIZE", "TABLE_IMAGE_SIZE", "EncoderRow"]
+__all__ = [
+    "ENCODERS",
+    "MAX_IMAGE_SIZE",
+    "TABLE_IMAGE_SIZE",
+    "VISION_LANGUAGE_EXAMPLE",
+    "EncoderRow",
+]
 
 # An RGB square of this size takes 192 MiB as bytes, and its features far more.
 MAX_IMAGE_SIZE = 8192
 
 # Default image size of all encoders of the table, in pixels.
 TABLE_IMAGE_SIZE = 224
+
+# An encoder with language tokens, for messages.
+VISION_LANGUAGE_EXAMPLE = "hf:Salesforce/blip2-flan-t5-xl"
 
 
 class EncoderRow(NamedTuple):

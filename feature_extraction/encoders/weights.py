@@ -23,6 +23,7 @@ __all__ = [
     "fetch_from_hub",
     "mismatch_error",
     "parse_channel_values",
+    "projection_sha256",
     "require_similar_size",
     "seeded",
     "state_sha256",
@@ -47,6 +48,19 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def projection_sha256(projection: Mapping[str, Tensor]) -> str:
+    """Hash the projection of a vision-language model into the embeddings of its language model.
+
+    The hash tells whether a language model belongs to stored features. It is computed from float32
+    values, so that it does not depend on the type in which a checkpoint stores them.
+
+    Args:
+        projection: All tensors of the projection, by their names within the projection, such as
+            `weight` and `bias`.
+    """
+    return state_sha256({name: tensor.float() for name, tensor in projection.items()})
 
 
 @contextmanager

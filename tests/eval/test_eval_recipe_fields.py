@@ -23,8 +23,10 @@ def test_the_roles_of_fields() -> None:
     assert set(METHOD_FIELDS) == {
         "method",
         "optimizer",
+        "visual.embedding",
         "visual.image_order_std",
         "data.prompt_prefix",
+        "data.prompt_suffix",
         "data.max_prompt_tokens",
     }
     assert set(NON_PROTOCOL_FIELDS) - set(METHOD_FIELDS) == {

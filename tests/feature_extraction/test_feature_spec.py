@@ -63,10 +63,13 @@ def test_fields_that_determine_the_values_change_the_digest_and_are_named(
     ("old", "new", "message"),
     [
         ('"version":1', '"version":2', "version 2"),
-        ('"version":1', '"version":3', "its version is 3"),
+        ('"version":1', '"version":3', "version 3"),
+        ('"version":1', '"version":4', "its version is 4"),
         ('"version":1', '"version":true', "its version is True"),
         ('"version":1', '"crops":2,"version":1', "version 1"),
         ('"version":1', '"crops":9,"version":2', "crops"),
+        ('"version":1', '"projection_sha256":"","version":2', "version 2"),
+        ('"version":1', '"projection_sha256":"","version":3', "projection_sha256"),
         ('"version":1', '"versions":1', "its version is None"),
         ('"channels":2048', '"channels":0', "channels"),
         ('"channels":2048,', "", "channels"),
@@ -102,6 +105,23 @@ def test_crops_change_the_digest_and_are_written_as_version_2() -> None:
     assert (cropped.squares, cropped.tokens) == (10, 10 * 49)
     assert (SPEC.squares, SPEC.tokens) == (1, 49)
     assert pickle.loads(pickle.dumps(cropped)) == cropped
+
+
+@pytest.mark.parametrize("crops", [1, 2])
+def test_a_projection_changes_the_digest_and_is_written_as_version_3(crops: int) -> None:
+    """The projection tells whether a language model belongs to the features."""
+    settings = {"layer": "language", "grid": (1, 32), "crops": crops}
+    tokens = dataclasses.replace(SPEC, **settings, projection_sha256="c" * 64)
+    other = dataclasses.replace(tokens, projection_sha256="d" * 64)
+    fields = json.loads(tokens.to_json())
+    assert (fields["version"], fields["projection_sha256"]) == (3, "c" * 64)
+    assert ("crops" in fields) == (crops > 1)
+    assert FeatureSpec.from_json(tokens.to_json()) == tokens
+    assert tokens.digest != other.digest
+    line = "projection_sha256: found cccccccccccc…, expected dddddddddddd…"
+    assert tokens.differences(other) == [line]
+    assert tokens.tokens == 32 * tokens.squares
+    assert pickle.loads(pickle.dumps(tokens)) == tokens
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ def test_task_fields_are_consistent(task: Task) -> None:
     assert task.prompt_prefix.endswith(" ")
     assert len(task.splits) == len(set(task.splits)) >= 2
     assert task.heads
+    assert task.zero_shot_prompt.count("{}") == int(task.takes_text)
 
 
 def test_examples_are_complete(task: Task, root: Path, suite: dict[str, Any]) -> None:

@@ -34,6 +34,15 @@ def test_only_the_prefix_changes(data_root: Path) -> None:
     assert (after.ids(), after.image_ids(), len(after)) == (before.ids(), before.image_ids(), 2)
 
 
+def test_a_suffix_follows_the_text(data_root: Path) -> None:
+    task = replace(get_task("gqa"), prompt_prefix="Q: ", prompt_suffix=" A:")
+    examples = task.load(data_root, "val")
+    assert [example.prompt for example in examples] == [
+        *("Q: gqa: is it 1? A:", "Q: gqa: is it 2? A:")
+    ]
+    assert examples[1].text == "gqa: is it 2?"
+
+
 def test_another_prefix_reads_the_same_cached_file(data_root: Path, cache: Path) -> None:
     task = get_task("gqa")
     task.load(data_root, "val")

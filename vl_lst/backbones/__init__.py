@@ -1,5 +1,8 @@
-"""Pretrained backbones.
+"""Pretrained backbones, one file per family.
 
-`backbone` wraps a T5, frozen or not; `loading` loads one with its `tokenizer`, from a `folder` that
-need not be trusted; `quantization` shrinks its weights; `t5_sizes` lists published models.
+`family` is the interface of a family and `families` holds them; `backbone` wraps a model of any
+family, frozen or not; `loading` loads one with its `tokenizer`, from a `folder` that need not be
+trusted, of which `config_fields` and `tokenizer_files` read a part each; `quantization` shrinks its
+weights; `published` describes models by name, and `random_weights` builds them without weights;
+`reference` reads the backbone of a reference checkpoint.
 """

@@ -130,6 +130,11 @@ class Backbone(nn.Module):
         """Whether the encoder reads image tokens of the model's own image encoder."""
         return self.family.reads_images
 
+    @property
+    def tokens_per_image(self) -> int:
+        """Number of tokens that the encoder reads of each image, if it reads images."""
+        return self.family.tokens_per_image(self.config)
+
     def set_dropout(self, probability: float) -> None:
         """Set the probability of every dropout; it applies in training mode."""
         self.family.set_dropout(self.model, probability)
@@ -197,6 +202,11 @@ class Backbone(nn.Module):
         return self.family.eos_token_id(self.config)
 
     @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        """Token ids that end a generated text, `eos_token_id` first."""
+        return self.family.end_token_ids(self.config)
+
+    @property
     def start_token_id(self) -> int:
         """Token id that starts the decoder."""
         self._require_decoder()
@@ -207,6 +217,12 @@ class Backbone(nn.Module):
         """Token id that every answer begins with, after the start token; `None` without one."""
         self._require_decoder()
         return self.family.forced_bos_token_id(self.model)
+
+    @property
+    def forced_eos_token_id(self) -> int | None:
+        """Token id that ends an answer of the maximum length; `None` cuts it off."""
+        self._require_decoder()
+        return self.family.forced_eos_token_id(self.model)
 
     @property
     def vocabulary_weight(self) -> Tensor:
@@ -281,9 +297,17 @@ class Backbone(nn.Module):
             ids_UT: Token ids, padded with `pad_token_id`.
             images_UIMD: Tokens of each text's images, for a backbone that reads images; `None`
                 reads the text alone.
+
+        Raises:
+            ModelError: The tokens of images have another width than the encoder.
         """
         if images_UIMD is None:
             return self.embed(ids_UT), ids_UT != self.pad_token_id
+        if images_UIMD.shape[-1] != self.width:
+            raise ModelError(
+                f"the tokens of images have {images_UIMD.shape[-1]} channels: expected those of "
+                f"the backbone's own image encoder, which have {self.width}"
+            )
         return self.family.join_images(self.model, images_UIMD, ids_UT)
 
     def run_encoder(self, embedding_UTD: Tensor, mask_UT: Tensor) -> Tensor:

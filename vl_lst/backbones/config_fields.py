@@ -14,8 +14,10 @@ __all__ = [
     "Depth",
     "Heads",
     "InnerWidth",
+    "NestedFields",
     "Probability",
     "TokenId",
+    "TokenIds",
     "VocabularySize",
     "Width",
     "describe_problem",
@@ -27,11 +29,12 @@ Heads = Annotated[int, Field(ge=1, le=2**10)]
 Depth = Annotated[int, Field(ge=1, le=512)]
 VocabularySize = Annotated[int, Field(ge=3, le=2**22)]
 TokenId = Annotated[int, Field(ge=0)]
+TokenIds = TokenId | Annotated[list[TokenId], Field(min_length=1, max_length=64)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
-class ConfigFields(BaseModel):
-    """Fields that a family reads, with the names and defaults of its configuration class.
+class NestedFields(BaseModel):
+    """Fields of a configuration inside another one, such as that of a decoder.
 
     Other fields are ignored. Types are strict.
     """
@@ -42,21 +45,22 @@ class ConfigFields(BaseModel):
         "pad_token_id",
         "eos_token_id",
         "decoder_start_token_id",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
     )
     """Fields that must be below `vocab_size`."""
 
     ACTIVATION: ClassVar[str | None] = None
     """Field with the name of an activation."""
 
-    model_type: str
-
     @model_validator(mode="after")
     def _require_known_tokens(self) -> Self:
         size = getattr(self, "vocab_size", None)
         for name in self.TOKEN_IDS:
             chosen = getattr(self, name, None)
-            if chosen is not None and size is not None and chosen >= size:
-                raise ValueError(f"{name} is {chosen}, beyond the vocab_size {size}")
+            for token_id in chosen if isinstance(chosen, list) else [chosen]:
+                if token_id is not None and size is not None and token_id >= size:
+                    raise ValueError(f"{name} is {token_id}, beyond the vocab_size {size}")
         return self
 
     @model_validator(mode="after")
@@ -70,6 +74,12 @@ class ConfigFields(BaseModel):
                 "such as relu or gelu"
             )
         return self
+
+
+class ConfigFields(NestedFields):
+    """Fields that a family reads, with the names and defaults of its configuration class."""
+
+    model_type: str
 
     def values(self) -> dict[str, Any]:
         """Return the fields by name, without those that are `None`."""
@@ -85,10 +95,16 @@ def describe_problem(error: ValidationError, model_type: str) -> str:
     """
     first = error.errors(include_url=False)[0]
     message = first["msg"].removeprefix("Value error, ")
-    field = ".".join(map(str, first["loc"]))
+    # Names of the types in a union are no identifiers.
+    parts = [str(part) for part in first["loc"]]
+    field = ".".join(part for part in parts if part.isidentifier() or part.isdecimal())
     if first["type"] == "missing":
         return f"{field} is missing: expected the configuration of a model of type {model_type}"
     if not field:
         return message
+    if first["type"] == "value_error":
+        return f"{field}: {message}"
     expected = message.replace("Input should be", "expected", 1)
+    if isinstance(first["input"], dict) and first["type"] == "value_error":
+        return f"{field}: {expected}"
     return f"{field}: found {first['input']!r:.60}, {expected}"

@@ -133,7 +133,7 @@ class Family(ABC):
     """Whether the encoder reads image tokens that the model's own image encoder computes."""
 
     optional_tensors: ClassVar[tuple[str, ...]] = ()
-    """Names of tensors that a checkpoint may lack; the model then keeps its zeros."""
+    """Names of tensors that a checkpoint may lack; the model then keeps its initial values."""
 
     matches_side_blocks: ClassVar[bool] = False
     """Whether the blocks are built like the side network's: norm without a bias first, attention
@@ -179,6 +179,9 @@ class Family(ABC):
         )
         return model
 
+    def read_tokenizer(self, config: Any, tokenizer: Any) -> None:  # noqa: B027
+        """Add to a configuration what only the tokenizer tells; by default, nothing."""
+
     # Sizes and tokens
 
     @abstractmethod
@@ -216,25 +219,38 @@ class Family(ABC):
         return int(config.pad_token_id)
 
     def eos_token_id(self, config: Any) -> int:
-        """Return the id of the token that ends an answer."""
-        return int(config.eos_token_id)
+        """Return the id of the token that ends an answer in training: the first if several do."""
+        return self.end_token_ids(config)[0]
+
+    def end_token_ids(self, config: Any) -> tuple[int, ...]:
+        """Return the ids of all tokens that end a generated answer.
+
+        A model that was tuned to follow instructions also ends its turn with a token of its own.
+        """
+        chosen = config.eos_token_id
+        return tuple(map(int, chosen if isinstance(chosen, list | tuple) else (chosen,)))
 
     def start_token_id(self, model: Any) -> int:
         """Return the id of the token that the decoder reads first."""
-        chosen = self.generation_token_id(model, "decoder_start_token_id")
-        return self.pad_token_id(model.config) if chosen is None else chosen
+        for source in (model.generation_config, model.config):
+            chosen = getattr(source, "decoder_start_token_id", None)
+            if chosen is not None:
+                return int(chosen)
+        return self.default_start_token_id(model.config)
+
+    def default_start_token_id(self, config: Any) -> int:
+        """Return the start token of a model whose settings have none; by default, padding."""
+        return self.pad_token_id(config)
 
     def forced_bos_token_id(self, model: Any) -> int | None:
         """Return the id of the token that every answer begins with; `None` if there is none."""
-        return self.generation_token_id(model, "forced_bos_token_id")
+        chosen: int | None = getattr(model.generation_config, "forced_bos_token_id", None)
+        return chosen
 
-    def generation_token_id(self, model: Any, name: str) -> int | None:
-        """Return a token id of the generation settings, or else of the configuration."""
-        for source in (model.generation_config, model.config):
-            chosen = getattr(source, name, None)
-            if chosen is not None:
-                return int(chosen)
-        return None
+    def forced_eos_token_id(self, model: Any) -> int | None:
+        """Return the id of the token that ends an answer of the maximum length, if any."""
+        chosen: int | None = getattr(model.generation_config, "forced_eos_token_id", None)
+        return chosen
 
     # Running the model
 
@@ -282,6 +298,27 @@ class Family(ABC):
         mask_BS = nn.functional.pad(mask_BT, (images_BVD.shape[1], 0), value=True)
         return torch.cat((images_BVD, text_BTD), 1), mask_BS
 
+    def tokens_per_image(self, config: Any) -> int:
+        """Return the number of tokens that an encoder that reads images reads of each.
+
+        Called only if `reads_images`.
+        """
+        raise NotImplementedError
+
+    def projection_tensor_name(self, name: str) -> str | None:
+        """Return the name within the projection of a tensor in a checkpoint.
+
+        The projection is the last part of the model's image encoder. Its hash tells whether
+        features belong to the model. Called only if `reads_images`.
+
+        Args:
+            name: Name in the checkpoint.
+
+        Returns:
+            The name, such as `weight`; `None` if the tensor belongs to another part.
+        """
+        raise NotImplementedError
+
     def limit_positions(self, model: Any, text: int) -> AbstractContextManager[None]:
         """Return a context in which only the encoder's first `text` tokens have positions.
 
@@ -326,8 +363,8 @@ class Family(ABC):
             if isinstance(module, nn.Linear) and module is not output_layer:
                 yield module
 
-    def unused_parameters(self, model: Any) -> Iterator[nn.Parameter]:
-        """Yield the parameters that no state depends on, which never train; by default, none."""
+    def untrained_parameters(self, model: Any) -> Iterator[nn.Parameter]:
+        """Yield the parameters that never train, as no gradient reaches them; by default, none."""
         yield from ()
 
     def position_tables(self, model: Any) -> Iterator[nn.Module]:

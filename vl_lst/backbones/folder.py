@@ -19,7 +19,7 @@ from feature_extraction.encoders.checkpoint_files import (
     WEIGHTS_FILES,
     is_present,
     read_json_object,
-    read_safetensors,
+    read_selected,
     read_shapes,
     weights_in_folder,
 )
@@ -39,12 +39,13 @@ __all__ = [
     "load_weights",
     "model_errors",
     "read_config",
+    "read_projection",
 ]
 
 CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation_config.json"
-# Fields that replace those of `config.json`.
-GENERATION_FIELDS = ("decoder_start_token_id", "forced_bos_token_id")
+# Settings of generation that are in `config.json` only if there is no `generation_config.json`.
+FORCED_TOKENS = ("forced_bos_token_id", "forced_eos_token_id")
 
 FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 
@@ -86,7 +87,7 @@ def read_config(folder: Path) -> tuple[Any, Family]:
 
     Args:
         folder: Folder with `config.json`, and optionally `generation_config.json`, which may set
-            the tokens that an answer starts with.
+            the start token of the decoder, tokens that it forces, and tokens that end an answer.
 
     Returns:
         The configuration of the language model, and its family.
@@ -104,8 +105,12 @@ def read_config(folder: Path) -> tuple[Any, Family]:
     generation = folder / GENERATION_NAME
     if is_present(generation):
         settings = read_json_object(generation)
-        chosen = {name: settings.get(name) for name in GENERATION_FIELDS}
-        content |= {name: token for name, token in chosen.items() if token is not None}
+        content |= {name: settings.get(name) for name in FORCED_TOKENS}
+        start = settings.get("decoder_start_token_id")
+        if start is not None:
+            content["decoder_start_token_id"] = start
+        if isinstance(ends := settings.get("eos_token_id"), list):
+            content["eos_token_id"] = ends
     return build_config(family, content, str(path)), family
 
 
@@ -130,7 +135,13 @@ def build_config(family: Family, content: dict[str, Any], source: str) -> Any:
         return ModelError(f"{source}: transformers cannot use it: {reason}")
 
     with guard_library_call(config_error):
-        return family.build_config(fields.values())
+        config = family.build_config(fields.values())
+    for name in FORCED_TOKENS:
+        token = getattr(fields, name, None)
+        if token is not None or hasattr(config, name):
+            # Without a token, not the default of the configuration's class, which may be another.
+            setattr(config, name, token)
+    return config
 
 
 def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) -> PreTrainedModel:
@@ -150,8 +161,7 @@ def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) 
     """
     state: dict[str, Tensor] = {}
     for path, names in _tensors_to_read(folder, config, family).items():
-        tensors = read_safetensors(path, names)
-        state.update({names[name]: tensor for name, tensor in tensors.items()})
+        state.update(read_selected(path, names.get))
     loading: Any = family.model_class(config)
     with guard_library_call(_cannot_use(folder)):
         # Without a folder, transformers cannot look for other files in it, such as adapters.
@@ -163,7 +173,7 @@ def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) 
             output_loading_info=True,
             **family.model_arguments(config),
         )
-    if missing := sorted(report["missing_keys"]):
+    if missing := sorted(set(report["missing_keys"]).difference(family.optional_tensors)):
         raise _missing_tensors(folder, missing)
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
@@ -171,8 +181,39 @@ def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) 
                 f"the weights in {folder} are damaged: {name} has values that are not finite. "
                 "Download or save them again"
             )
+    for name in FORCED_TOKENS:
+        if getattr(config, name, None) is not None:
+            # `generate` refuses a configuration with settings of generation.
+            setattr(model.generation_config, name, getattr(config, name))
+            setattr(model.config, name, None)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def read_projection(folder: Path, family: Family) -> dict[str, Tensor]:
+    """Read the projection that the image encoder of a model ends with.
+
+    Args:
+        folder: Folder with `model.safetensors`, or its shards and their index.
+        family: Family of the model, which reads images.
+
+    Returns:
+        Tensors by their names within the projection.
+
+    Raises:
+        EncoderError: A file is missing, damaged or not in safetensors format.
+        ModelError: The projection is missing.
+    """
+    new_name = family.projection_tensor_name
+    projection: dict[str, Tensor] = {}
+    for path in weights_in_folder(folder, lambda name: new_name(name) is not None):
+        projection.update(read_selected(path, new_name))
+    if not projection:
+        raise ModelError(
+            f"the weights in {folder} lack the projection of image tokens, which tells the "
+            "features of this backbone from others: expected the checkpoint of the whole model"
+        )
+    return projection
 
 
 def _tensors_to_read(folder: Path, config: Any, family: Family) -> dict[Path, dict[str, str]]:
@@ -185,7 +226,7 @@ def _tensors_to_read(folder: Path, config: Any, family: Family) -> dict[Path, di
         model: Any = family.model_class(config)(config, **family.model_arguments(config))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found: dict[Path, dict[str, str]] = {}
-    for path in weights_in_folder(folder):
+    for path in weights_in_folder(folder, lambda name: family.tensor_name(name) is not None):
         found[path] = {}
         for stored, entry in read_shapes(path).items():
             name = family.tensor_name(stored)

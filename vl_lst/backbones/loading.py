@@ -8,31 +8,28 @@ from typing import Any
 import torch
 from torch import nn
 
+from feature_extraction.encoders.weights import projection_sha256
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.backbones.folder import (
     backbone_folder,
     load_weights,
     model_errors,
     read_config,
+    read_projection,
 )
 from vl_lst.backbones.quantization import BackbonePrecision, inner_tensors, quantise
 from vl_lst.backbones.tokenizer_files import load_tokenizer
-from vl_lst.bundled import T5_FOLDER
+from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.checks import require_choice
 from vl_lst.errors import ModelError
 
 __all__ = [
-    "BUNDLED",
-    "DEMO",
     "DTYPES",
     "LoadedBackbone",
     "load_backbone",
     "weights_fingerprint",
 ]
 
-DEMO = "demo"
-# Folders of the bundled backbones, by name.
-BUNDLED = {DEMO: T5_FOLDER}
 # Precision of the activations and of weights that are not quantised.
 DTYPES: dict[BackbonePrecision, torch.dtype] = {
     "fp32": torch.float32,
@@ -50,11 +47,14 @@ class LoadedBackbone:
         backbone: Frozen model.
         tokenizer: Hugging Face tokenizer.
         fingerprint: SHA-256 of the weights; a run cannot be resumed with another backbone.
+        projection_sha256: Hash of the projection that ends the image encoder of a backbone that
+            reads images, as in the spec of its features; `None` for other backbones.
     """
 
     backbone: FrozenBackbone
     tokenizer: Any
     fingerprint: str
+    projection_sha256: str | None = None
 
 
 def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") -> LoadedBackbone:
@@ -62,7 +62,7 @@ def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") ->
 
     Args:
         name: Hugging Face model ID such as `t5-base`, a local folder with safetensors weights, or
-            `demo` (bundled).
+            one of the bundled `demo` and `demo-image`.
         precision: Precision of the frozen weights and their activations. With quantised weights
             (`int8`, `nf4`), activations are bfloat16; see `quantise`.
 
@@ -79,19 +79,27 @@ def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") ->
     name = str(name)
     problem = f"cannot load the backbone {name!r:.200}"
     expected = (
-        f"expected `{DEMO}`, a folder with a Hugging Face model (config.json, tokenizer.json, "
-        "model.safetensors), or a Hugging Face model ID such as t5-base"
+        f"expected {' or '.join(BACKBONE_FOLDERS)} (bundled), a folder with a Hugging Face model "
+        "(config.json, tokenizer.json, model.safetensors), or a Hugging Face model ID such as "
+        "t5-base"
     )
     with model_errors(f"{problem}, {expected}"):
-        folder = BUNDLED.get(name) or backbone_folder(name)
+        folder = BACKBONE_FOLDERS.get(name) or backbone_folder(name)
     with model_errors(problem):
         config, family = read_config(folder)
         tokenizer = load_tokenizer(folder, config, family)
+        family.read_tokenizer(config, tokenizer)
         model = load_weights(folder, config, family, DTYPES[precision])
+        projection = read_projection(folder, family) if family.reads_images else None
     backbone = FrozenBackbone(model, family)
     if precision in ("int8", "nf4"):
         quantise(backbone, precision)
-    return LoadedBackbone(backbone, tokenizer, weights_fingerprint(model))
+    return LoadedBackbone(
+        backbone,
+        tokenizer,
+        weights_fingerprint(model),
+        None if projection is None else projection_sha256(projection),
+    )
 
 
 def weights_fingerprint(model: nn.Module) -> str:

@@ -32,6 +32,7 @@ _T5_V1_1 = {
     "base": _t5(768, 64, 2048, 12, 12, is_v1_1=True),
     "large": _t5(1024, 64, 2816, 24, 16, is_v1_1=True),
     "xl": _t5(2048, 64, 5120, 24, 32, is_v1_1=True),
+    "xxl": _t5(4096, 64, 10240, 24, 64, is_v1_1=True),
 }
 
 
@@ -129,6 +130,58 @@ def _deberta_v3(width: int, depth: int) -> dict[str, Any]:
     }
 
 
+def _rotary(
+    width: int,
+    inner_width: int,
+    depth: int,
+    heads: int,
+    key_heads: int,
+    head_width: int,
+    **more: Any,
+) -> dict[str, Any]:
+    return {
+        "hidden_size": width,
+        "intermediate_size": inner_width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_heads,
+        "head_dim": head_width,
+        **more,
+    }
+
+
+# Stacks of T5Gemma, of which it has pairs.
+_T5GEMMA = {
+    "s": _rotary(512, 1024, 8, 8, 8, 64),
+    "b": _rotary(768, 2048, 12, 12, 12, 64),
+    "l": _rotary(1024, 2816, 24, 16, 16, 64),
+    "xl": _rotary(2048, 5120, 24, 32, 32, 64),
+    "2b": _rotary(2304, 9216, 26, 8, 4, 256),
+    "9b": _rotary(3584, 14336, 42, 16, 8, 256),
+}
+_T5GEMMA_PAIRS = ("s-s", "b-b", "l-l", "xl-xl", "2b-2b", "9b-2b", "9b-9b")
+
+
+def _t5gemma(pair: str, *, is_tuned: bool) -> dict[str, Any]:
+    encoder, decoder = (_T5GEMMA[size] for size in pair.split("-"))
+    config = {"model_type": "t5gemma", "encoder": encoder, "decoder": decoder}
+    # The second token ends a turn.
+    return {**config, "eos_token_id": [1, 107]} if is_tuned else config
+
+
+# Stacks of T5Gemma 2, of which it has pairs of equals.
+_T5GEMMA_2 = {
+    "270m": _rotary(640, 2048, 18, 4, 1, 256, sliding_window=512),
+    "1b": _rotary(1152, 6912, 26, 4, 1, 256, sliding_window=512),
+    "4b": _rotary(2560, 10240, 34, 8, 4, 256, sliding_window=1024),
+}
+
+
+def _t5gemma_2(size: str) -> dict[str, Any]:
+    stack = {**_T5GEMMA_2[size], "vocab_size": 262_144}
+    return {"model_type": "t5gemma2", "encoder": {"text_config": stack}, "decoder": stack}
+
+
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "t5-small": _t5(512, 64, 2048, 6, 8),
     "t5-base": _t5(768, 64, 3072, 12, 12),
@@ -136,6 +189,15 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "t5-3b": _t5(1024, 128, 16384, 24, 32),
     **{f"google/t5-v1_1-{size}": config for size, config in _T5_V1_1.items()},
     **{f"google/flan-t5-{size}": config for size, config in _T5_V1_1.items()},
+    # The language model alone.
+    **{
+        f"Salesforce/blip2-flan-t5-{size}": {
+            "model_type": "blip-2",
+            "num_query_tokens": 32,
+            "text_config": _T5_V1_1[size],
+        }
+        for size in ("xl", "xxl")
+    },
     **{f"google/mt5-{size}": _multilingual("mt5", 250_112, mt5) for size, mt5 in _MT5.items()},
     **{
         f"google/umt5-{size}": _multilingual("umt5", 256_384, _MT5[size])
@@ -152,6 +214,13 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "model_type": "mbart",
         "scale_embedding": True,
     },
+    **{
+        f"google/t5gemma-{pair}-ul2{suffix}": _t5gemma(pair, is_tuned=bool(suffix))
+        for pair in _T5GEMMA_PAIRS
+        for suffix in ("", "-it")
+    },
+    # The language model alone.
+    **{f"google/t5gemma-2-{size}-{size}": _t5gemma_2(size) for size in _T5GEMMA_2},
     "bert-base-uncased": _bert(768, 12, 30_522),
     "bert-base-cased": _bert(768, 12, 28_996),
     "bert-large-uncased": _bert(1024, 24, 30_522),

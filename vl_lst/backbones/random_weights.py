@@ -17,11 +17,11 @@ from vl_lst.backbones.folder import (
     model_errors,
     read_config,
 )
-from vl_lst.backbones.loading import BUNDLED, DEMO
 from vl_lst.backbones.published import PUBLISHED
+from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import ModelError
 
-__all__ = ["backbone_config", "known_family", "random_backbone"]
+__all__ = ["backbone_config", "known_family", "own_image_tokens", "random_backbone"]
 
 
 def backbone_config(name: str, *, vocabulary: int | None = None) -> tuple[Any, Family]:
@@ -47,6 +47,24 @@ def backbone_config(name: str, *, vocabulary: int | None = None) -> tuple[Any, F
     return config, family
 
 
+def own_image_tokens(name: str) -> tuple[int, int] | None:
+    """Return the number and width of the tokens that a backbone reads of each image.
+
+    Args:
+        name: See `backbone_config`.
+
+    Returns:
+        The two numbers; `None` if the backbone reads text alone.
+
+    Raises:
+        ModelError: See `backbone_config`.
+    """
+    config, family = backbone_config(name)
+    if not family.reads_images:
+        return None
+    return family.tokens_per_image(config), family.encoder_sizes(config).width
+
+
 def known_family(name: str) -> Family | None:
     """Return the family of a backbone if its configuration is on this machine.
 
@@ -57,7 +75,7 @@ def known_family(name: str) -> Family | None:
         The family; `None` if the backbone must be downloaded first, or its configuration cannot be
         read, which loading the backbone explains.
     """
-    if name not in PUBLISHED and name not in BUNDLED and not Path(name).is_dir():
+    if name not in PUBLISHED and name not in BACKBONE_FOLDERS and not Path(name).is_dir():
         return None
     try:
         return backbone_config(name)[1]
@@ -98,10 +116,10 @@ def _config_from(name: str) -> tuple[Any, Family]:
     if meant is not None and not Path(name).exists():
         raise ModelError(f"no backbone {name!r}; did you mean {meant}?")
     expected = (
-        f"expected `{DEMO}`, a folder with a config.json, a Hugging Face model ID, or one of "
-        f"{', '.join(PUBLISHED)}"
+        f"expected {' or '.join(BACKBONE_FOLDERS)} (bundled), a folder with a config.json, a "
+        f"Hugging Face model ID, or one of {', '.join(PUBLISHED)}"
     )
     with model_errors(f"no configuration of a backbone {name!r}, {expected}"):
-        folder = BUNDLED.get(name) or backbone_folder(name, (CONFIG_NAME, GENERATION_NAME))
+        folder = BACKBONE_FOLDERS.get(name) or backbone_folder(name, (CONFIG_NAME, GENERATION_NAME))
     with model_errors(f"cannot read the backbone {name!r}"):
         return read_config(folder)

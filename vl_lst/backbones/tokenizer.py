@@ -69,14 +69,15 @@ class CachingTokenizer:
         """Number of special tokens in each answer."""
         return sum(map(len, self._around_answer))
 
-    def encode_prompt(self, text: str, max_tokens: int) -> tuple[int, ...]:
+    def encode_prompt(self, text: str, max_tokens: int, *, suffix: str = "") -> tuple[int, ...]:
         """Return the token ids of a prompt.
 
         Args:
             text: Prompt.
             max_tokens: Maximum number of tokens. Longer texts are truncated, special tokens kept.
+            suffix: End of the prompt, which is kept too.
         """
-        return self._encode(text, self._around_prompt, max_tokens)
+        return self._encode(text, self._around_prompt, max_tokens, suffix)
 
     def encode_answer(self, text: str, max_tokens: int) -> tuple[int, ...]:
         """Return the token ids of an answer; see `encode_prompt`."""
@@ -104,11 +105,19 @@ class CachingTokenizer:
         )
 
     def _encode(
-        self, text: str, around: tuple[tuple[int, ...], tuple[int, ...]], max_tokens: int
+        self,
+        text: str,
+        around: tuple[tuple[int, ...], tuple[int, ...]],
+        max_tokens: int,
+        suffix: str = "",
     ) -> tuple[int, ...]:
         before, after = around
         room = max(0, max_tokens - len(before) - len(after))
-        return (*before, *self._cached(text)[:room], *after)
+        ids = self._cached(text)
+        if suffix and len(ids) > room:
+            kept = self._cached(suffix)[:room]
+            ids = (*ids[: room - len(kept)], *kept)
+        return (*before, *ids[:room], *after)
 
     def _tokenise(self, text: str) -> tuple[int, ...]:
         # Without `verbose=False` it warns about lengths that are truncated above.

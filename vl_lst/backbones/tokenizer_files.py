@@ -76,18 +76,30 @@ def load_tokenizer(folder: Path, config: Any, family: Family) -> Any:
         _copy_tokenizer(folder, Path(temporary))
         with guard_library_call(cannot_use):
             tokenizer: Any = AutoTokenizer.from_pretrained(
-                temporary, config=config, local_files_only=True, trust_remote_code=False
+                temporary,
+                config=config,
+                local_files_only=True,
+                trust_remote_code=False,
+                # A text with the name of the token that stands for an image is plain text.
+                split_special_tokens=family.reads_images,
             )
-            last_id = max(tokenizer.get_vocab().values())
+            ids = set(tokenizer.get_vocab().values())
+            if family.reads_images:
+                ids -= {
+                    token_id
+                    for token_id, token in tokenizer.added_tokens_decoder.items()
+                    if token.special
+                }
+            last_id = max(ids)
             tokenizer("vqa: is it 1?", add_special_tokens=False)
-    special = {"pad": (tokenizer.pad_token_id, family.pad_token_id(config))}
+    special = {"pad": (tokenizer.pad_token_id, (family.pad_token_id(config),))}
     if family.has_decoder:
-        special["eos"] = (tokenizer.eos_token_id, family.eos_token_id(config))
+        special["eos"] = (tokenizer.eos_token_id, family.end_token_ids(config))
     for name, (token_id, expected) in special.items():
-        if token_id != expected:
+        if token_id not in expected:
             raise ModelError(
                 f"the tokenizer in {folder} does not fit the model: its {name} token has the id "
-                f"{token_id}, config.json has {name}_token_id {expected}"
+                f"{token_id}, config.json has {name}_token_id {' or '.join(map(str, expected))}"
             )
     vocabulary = family.vocabulary_size(config)
     if last_id >= vocabulary:

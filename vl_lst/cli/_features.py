@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vl_lst.bundled import CLIP_FOLDER
+from vl_lst.bundled import ENCODER_FOLDERS
 from vl_lst.cli._console import status
 from vl_lst.cli._outputs import binary_file
 
@@ -53,7 +53,8 @@ def build_named_encoder(encoder: str, **settings: Any) -> "Encoder":
     """Build the image encoder that a user names.
 
     Args:
-        encoder: Value of `--encoder`; `demo` is the bundled CLIP.
+        encoder: Value of `--encoder`; `demo` is the bundled CLIP, `demo-image` what the bundled
+            backbone that reads images is given.
         **settings: Settings for `feature_extraction.encoders.encoder.build_encoder`.
 
     Raises:
@@ -61,8 +62,8 @@ def build_named_encoder(encoder: str, **settings: Any) -> "Encoder":
     """
     from feature_extraction.encoders.encoder import build_encoder
 
-    if encoder == DEMO_ENCODER:
-        return build_encoder(CLIP_FOLDER, name=encoder, **settings)
+    if encoder in ENCODER_FOLDERS:
+        return build_encoder(ENCODER_FOLDERS[encoder], name=encoder, **settings)
     return build_encoder(encoder, **settings)
 
 

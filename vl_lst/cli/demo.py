@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from vl_lst.bundled import DEMO, DEMO_IMAGE
 from vl_lst.cli._choices import METHODS
 from vl_lst.cli._console import QuietOption, progress, results
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report, write_report
@@ -17,7 +18,14 @@ __all__ = ["demo"]
 EXAMPLES = 12
 MAX_SEED_DIGITS = 10
 PAGE = "leaderboard.html"
-DEMO_NAMES = ("data", "features.h5", "runs", "examples.png", PAGE)
+DEMO_NAMES = (
+    "data",
+    "features.h5",
+    f"features-{DEMO_IMAGE}.h5",
+    "runs",
+    "examples.png",
+    PAGE,
+)
 
 
 def demo(
@@ -41,14 +49,22 @@ def demo(
         str,
         typer.Option(metavar="N[,N]...", help="Seeds to train each method with."),
     ] = "0",
+    backbone: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"Bundled backbone: {DEMO} reads text, and image tokens enter the side network; "
+            f"{DEMO_IMAGE} reads image tokens too.",
+        ),
+    ] = DEMO,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Run the full pipeline on generated images: extract features, train on four tasks, score.
 
     Trains each method and, for comparison, a ladder that does not see the image. Needs no network:
-    images are rendered, and a small image encoder and backbone are bundled. Takes a few minutes on
-    two CPU cores for one method. If it is interrupted, run the same command again to resume.
+    images are rendered, and small pretrained models are bundled. Takes a few minutes on two CPU
+    cores for one method. If it is interrupted, run the same command again to resume.
 
     Compare all methods over three seeds: vl-lst demo --methods all --seeds 0,1,2
 
@@ -68,7 +84,7 @@ def demo(
     chosen = names if methods == "all" else [name.strip() for name in methods.split(",")]
     seed_list = _read_seeds(seeds)
     keep_freed_memory()
-    result = run_demo(out, partial(progress, quiet=quiet), chosen, seed_list)
+    result = run_demo(out, partial(progress, quiet=quiet), chosen, seed_list, backbone)
     table = Table(title="shapes world, official metrics on the validation splits")
     table.add_column("method")
     tasks = [get_task(name) for name in result.scores]

@@ -1,21 +1,31 @@
-"""`vl-lst evaluate`: predict a split with a trained run and score it."""
+"""`vl-lst evaluate`: predict a split with a trained run, or without training, and score it."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vl_lst.choices import BackbonePrecision
 from vl_lst.cli._console import QuietOption, notes, progress, results, status
 from vl_lst.cli._input_protection import protect_recipe_inputs
-from vl_lst.cli._outputs import JsonOption, write_json_report
+from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 
 __all__ = ["evaluate"]
+
+BEST = "best"
+zero_shot_option = partial(typer.Option, rich_help_panel="Without training")
 
 
 def evaluate(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run directory written by `vl-lst train`.")
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="Run directory written by `vl-lst train`; with --zero-shot, one to write.",
+            callback=binary_file("a run", is_checked=False, may_be_input=True, holds_run=True),
+        ),
     ],
     more_features: Annotated[
         list[Path] | None,
@@ -46,7 +56,7 @@ def evaluate(
             help="Checkpoint with the best validation score (averaged over the tasks), the last "
             "one, or the best for one of several tasks.",
         ),
-    ] = "best",
+    ] = BEST,
     data_root: Annotated[
         Path | None,
         typer.Option(
@@ -61,6 +71,42 @@ def evaluate(
             help="Feature file. Pass several, or repeat the option. Default: as in training.",
         ),
     ] = None,
+    zero_shot: Annotated[
+        bool,
+        zero_shot_option(
+            "--zero-shot",
+            help="Evaluate a pretrained backbone as it is. Results are written to RUN, or added to "
+            "those of such a run.",
+        ),
+    ] = False,
+    backbone: Annotated[
+        str | None,
+        zero_shot_option(
+            metavar="NAME|PATH|demo",
+            help="Hugging Face model ID, a local directory, or `demo` (bundled). One that reads "
+            "images also needs --features with the tokens of its own image encoder.",
+        ),
+    ] = None,
+    backbone_precision: Annotated[
+        BackbonePrecision | None,
+        zero_shot_option(help="Precision of the backbone's weights. Default: fp32."),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        zero_shot_option(
+            metavar="TEXT",
+            help='Prompt, in which "{}" stands for the question or statement; without it for '
+            'captions. Default: the task\'s, such as "Question: {} Short answer:".',
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        zero_shot_option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set another field of the recipe, such as generation.beams=5; may be repeated.",
+        ),
+    ] = None,
     submission: Annotated[
         bool,
         typer.Option(
@@ -71,12 +117,18 @@ def evaluate(
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Predict a split with a trained run and score it as the official evaluator does.
+    """Predict a split with a trained run, or without training, and score it.
+
+    Scores are those of the official evaluator.
 
     Predictions are written to RUN/predictions in the task's official results format.
 
     Example: vl-lst evaluate runs/vqa --split val2014 --json scores.json
+
+    Without training: vl-lst evaluate runs/zero-shot --zero-shot --backbone
+    Salesforce/blip2-flan-t5-xl --features tokens.h5 --task vqa --data-root data --split val2014
     """
+    files = [*(features or []), *(more_features or [])]
     if (split is None) == (file is None):
         raise typer.BadParameter("give either --split or --file")
     from eval.errors import InputError
@@ -89,11 +141,43 @@ def evaluate(
         write_submission_file,
     )
     from vl_lst.launch import require_one_process
-    from vl_lst.run import load_run
+    from vl_lst.recipes import parse_override
+    from vl_lst.run import Run, load_run, open_zero_shot_run
 
+    only_zero_shot = {
+        "--backbone": backbone,
+        "--backbone-precision": backbone_precision,
+        "--prompt": prompt,
+        "--set": settings,
+    }
+    given_options = [name for name, value in only_zero_shot.items() if value is not None]
+    if given_options and not zero_shot:
+        raise typer.BadParameter(
+            f"{given_options[0]} requires --zero-shot, since a trained run has its own settings"
+        )
+    if zero_shot and checkpoint != BEST:
+        raise typer.BadParameter("--checkpoint cannot be given with --zero-shot, without training")
+    given = file or split
+    assert given is not None
     require_one_process(os.environ, "a split is evaluated in one process")
     with notes(quiet=quiet):
-        loaded = load_run(run, checkpoint=checkpoint)
+        if zero_shot:
+            options = {
+                "data.root": data_root and str(data_root),
+                "features": [str(path) for path in files] or None,
+                "backbone.name": backbone,
+                "backbone.precision": backbone_precision,
+            }
+            overrides = [(name, value) for name, value in options.items() if value is not None]
+            loaded: Run = open_zero_shot_run(
+                run,
+                split=given,
+                task=task,
+                prompt=prompt,
+                overrides=[*overrides, *map(parse_override, settings or [])],
+            )
+        else:
+            loaded = load_run(run, checkpoint=checkpoint)
     protect_recipe_inputs(loaded.recipe.model_dump(mode="json"))
     official = data_root is not None
     chosen = loaded.task(task, official=official)
@@ -105,15 +189,13 @@ def evaluate(
             )
         submission_of(chosen)
         check_output(run / "submission" / "file")
-    given = file or split
-    assert given is not None
     split = given.name if isinstance(given, Path) else given
     with notes(quiet=quiet), progress(f"evaluating {split}", quiet=quiet) as report:
         evaluation = loaded.evaluate(
             given,
             task_name=task,
             data_root=data_root,
-            features=[*(features or []), *(more_features or [])] or None,
+            features=files or None,
             report=report,
         )
     if evaluation.num_trained_on and not quiet:

@@ -9,6 +9,7 @@ import typer
 
 from feature_extraction.choices import Compression, Layer, Precision, ResizeRule
 from feature_extraction.encoders.table import MAX_IMAGE_SIZE
+from vl_lst.bundled import ENCODER_FOLDERS
 from vl_lst.cli._choices import ENCODER_NAMES, RESIZE_RULES
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._distributed import (
@@ -42,9 +43,9 @@ def extract_features(
         str,
         encoder_option(
             metavar="NAME|FOLDER",
-            help=f"{ENCODER_NAMES}, demo; another open_clip model name; timm:NAME such as "
-            "timm:resnet50; hf:OWNER/NAME such as hf:facebook/dinov2-base; or a folder saved by "
-            "one of these libraries.",
+            help=f"{ENCODER_NAMES}, {', '.join(ENCODER_FOLDERS)}; another open_clip model name; "
+            "timm:NAME such as timm:resnet50; hf:OWNER/NAME such as hf:facebook/dinov2-base, also "
+            "a vision-language model; or a folder saved by one of these libraries.",
         ),
     ] = "RN101",
     weights: Annotated[
@@ -65,11 +66,13 @@ def extract_features(
         ),
     ] = None,
     layer: Annotated[
-        Layer,
+        Layer | None,
         encoder_option(
-            help="`grid` stores all cells of the last layer, `pooled` one vector per image."
+            help="`grid` stores all cells of the last layer, `pooled` one vector per image, "
+            "`language` the tokens that the language model of a vision-language model reads. "
+            "Default: `language` for such a model, else `grid`.",
         ),
-    ] = "grid",
+    ] = None,
     resize: Annotated[
         ResizeRule,
         encoder_option(
@@ -138,6 +141,9 @@ def extract_features(
     Example: vl-lst extract-features --images coco/val2014 --out val2014.h5
 
     With finer detail: vl-lst extract-features --images photos --out fine.h5 --crops 2
+
+    For a backbone that reads images: vl-lst extract-features --images photos --out tokens.h5
+    --encoder hf:OWNER/NAME --layer language
     """
     from feature_extraction.allocation import keep_freed_memory
     from feature_extraction.cores import usable_cores

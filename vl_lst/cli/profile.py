@@ -16,6 +16,8 @@ __all__ = ["profile"]
 
 DEFAULT_STEPS = 6
 DEFAULT_GRID = 6
+DEFAULT_IMAGE_TOKENS = 49
+DEFAULT_CHANNELS = 2048
 PRECISIONS: tuple[ArithmeticPrecision, ...] = get_args(ArithmeticPrecision)
 BACKBONE_PRECISIONS: tuple[BackbonePrecision, ...] = get_args(BackbonePrecision)
 model_option = partial(typer.Option, rich_help_panel="Backbone and methods")
@@ -77,11 +79,23 @@ def profile(
     answer_tokens: Annotated[int, batch_option(min=1, max=8_192, help="Tokens per answer.")] = 4,
     images: Annotated[int, batch_option(min=1, max=100, help="Images per example.")] = 1,
     image_tokens: Annotated[
-        int, batch_option(min=1, max=65_536, help="Feature vectors per image.")
-    ] = 49,
+        int | None,
+        batch_option(
+            min=1,
+            max=65_536,
+            help=f"Feature vectors per image. Default: {DEFAULT_IMAGE_TOKENS}, or what a backbone "
+            "that reads images takes.",
+        ),
+    ] = None,
     channels: Annotated[
-        int, batch_option(min=1, max=65_536, help="Channels of a feature vector.")
-    ] = 2048,
+        int | None,
+        batch_option(
+            min=1,
+            max=65_536,
+            help=f"Channels of a feature vector. Default: {DEFAULT_CHANNELS}, or what a backbone "
+            "that reads images takes.",
+        ),
+    ] = None,
     grid: Annotated[
         int | None,
         batch_option(
@@ -143,6 +157,7 @@ def profile(
     if vocabulary is not None and not (random_weights or dry_run):
         raise typer.BadParameter("--vocabulary requires --random-weights or --dry-run")
     from eval.recipe_fields import get_field
+    from vl_lst.backbones.random_weights import own_image_tokens
     from vl_lst.devices import choose_device
     from vl_lst.profiling.device import refuse_shared_device
     from vl_lst.profiling.measure import ProfileSettings, profile_methods
@@ -166,7 +181,16 @@ def profile(
     where = choose_device("cpu" if dry_run else device)
     if not shared_device:
         refuse_shared_device(where)
-    if grid is None:
+    is_embedded = get_field(given, ("visual", "embedding")) == "learned"
+    own = None if is_embedded else own_image_tokens(name)
+    if own is not None:
+        if (image_tokens, channels, grid) != (None, None, None):
+            raise typer.BadParameter(
+                f"the backbone {name} reads images as {own[0]} tokens of {own[1]} channels: leave "
+                "out --image-tokens, --channels and --grid"
+            )
+        image_tokens, channels = own
+    elif grid is None:
         grid = (given.get("visual") or {}).get("pooled_grid", DEFAULT_GRID)
     wanted = ProfileSettings(
         backbone=name,
@@ -187,9 +211,10 @@ def profile(
             text_tokens=text_tokens,
             answer_tokens=answer_tokens,
             images=images,
-            image_tokens=image_tokens,
-            channels=channels,
+            image_tokens=image_tokens or DEFAULT_IMAGE_TOKENS,
+            channels=channels or DEFAULT_CHANNELS,
             pooled_grid=grid or None,
+            has_visual_embedding=own is None,
         ),
         steps=steps,
         estimate=dry_run,

@@ -1,5 +1,6 @@
 """Answer list of a task: from a file, from the task itself, or counted."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tasks import ExampleTable, Task
@@ -9,7 +10,9 @@ from vl_lst.recipes import Recipe
 __all__ = ["answer_list_file", "load_answers"]
 
 
-def load_answers(recipe: Recipe, task: Task, train: ExampleTable) -> list[str] | None:
+def load_answers(
+    recipe: Recipe, task: Task, load_train: Callable[[], ExampleTable]
+) -> list[str] | None:
     """Return the answer list of a task; `None` if the model may generate any answer.
 
     The first of these that exists: the recipe's file, the task's own words, the task's official
@@ -18,7 +21,7 @@ def load_answers(recipe: Recipe, task: Task, train: ExampleTable) -> list[str] |
     Args:
         recipe: Recipe of the run.
         task: Task, as configured for the run.
-        train: Training examples.
+        load_train: Function that returns the training examples, called if they are counted.
 
     Raises:
         InputError: The file is missing, or no answer is frequent enough.
@@ -31,7 +34,7 @@ def load_answers(recipe: Recipe, task: Task, train: ExampleTable) -> list[str] |
         return load_answer_list(file)
     if task.answer_words is not None:
         return list(task.answer_words)
-    return build_answer_list(train, recipe.data.min_answer_count[task.name])
+    return build_answer_list(load_train(), recipe.data.min_answer_count[task.name])
 
 
 def answer_list_file(recipe: Recipe, task: Task) -> Path | None:

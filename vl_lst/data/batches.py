@@ -26,6 +26,7 @@ __all__ = [
     "BlankFeatures",
     "Features",
     "MixedBatches",
+    "NoFeatures",
     "load_in_order",
     "prompt_fields",
 ]
@@ -54,21 +55,46 @@ class BlankFeatures:
         return np.zeros((len(image_ids), *self._shape), dtype=np.float16)
 
 
+class NoFeatures:
+    """A single zero per image, for models that read the text alone."""
+
+    def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
+        """Return zeros, float16 [images, 1, 1]."""
+        return np.zeros((len(image_ids), 1, 1), dtype=np.float16)
+
+
 def prompt_fields(
-    prompts: Sequence[str], tokenizer: CachingTokenizer, *, max_tokens: int
+    prompts: Sequence[str],
+    tokenizer: CachingTokenizer,
+    *,
+    max_tokens: int,
+    suffix: str = "",
+    image_ids: Sequence[tuple[str, ...]] | None = None,
 ) -> dict[str, Tensor]:
-    """Return the fields of a `Batch` that hold the prompts, with equal prompts merged.
+    """Return the fields of a `Batch` that hold the prompts, with equal encoder inputs merged.
 
     Args:
         prompts: B prompts.
         tokenizer: Tokenizer of the backbone.
         max_tokens: Maximum number of prompt tokens, special tokens included; longer prompts are
             truncated.
+        suffix: End of all prompts, before which they are truncated.
+        image_ids: Images of each prompt, if the backbone reads them together: only equal prompts
+            about the same images are merged.
     """
-    rows = [tokenizer.encode_prompt(prompt, max_tokens) for prompt in prompts]
+    rows = [tokenizer.encode_prompt(prompt, max_tokens, suffix=suffix) for prompt in prompts]
     ids_BT = pad_rows(rows, padding=tokenizer.pad_token_id)
-    first_U, index_B = unique_rows(ids_BT)
-    return {"prompt_ids_UT": ids_BT[first_U], "prompt_index_B": index_B}
+    if image_ids is None:
+        first_U, index_B = unique_rows(ids_BT)
+        return {"prompt_ids_UT": ids_BT[first_U], "prompt_index_B": index_B}
+    numbers = {images: number for number, images in enumerate(dict.fromkeys(image_ids))}
+    images_B1 = torch.tensor([[numbers[images]] for images in image_ids])
+    first_U, index_B = unique_rows(torch.cat((ids_BT, images_B1), 1))
+    return {
+        "prompt_ids_UT": ids_BT[first_U],
+        "prompt_index_B": index_B,
+        "prompt_rows_U": first_U,
+    }
 
 
 class Batches(Dataset[Batch]):
@@ -81,6 +107,8 @@ class Batches(Dataset[Batch]):
         tokenizer: Tokenizer of the backbone.
         targets: Training targets; `None` for prediction.
         answered_as: Name of the task whose head answers. Default: the examples' own task.
+        backbone_reads_images: Whether the backbone reads images with the prompts; otherwise,
+            equal prompts are computed once whatever their images.
     """
 
     def __init__(
@@ -92,14 +120,17 @@ class Batches(Dataset[Batch]):
         targets: Targets | None = None,
         *,
         answered_as: str | None = None,
+        backbone_reads_images: bool = False,
     ) -> None:
         self._head = answered_as or task.name
         self._images = task.images_per_example
         self._max_prompt_tokens = task.max_prompt_tokens
+        self._suffix = task.prompt_suffix
         self._examples = examples
         self._features = features
         self._tokenizer = tokenizer
         self._targets = targets
+        self._backbone_reads_images = backbone_reads_images
 
     def __getitem__(self, keys: Sequence[ExampleKey]) -> Batch:
         examples = [self._examples[row] for _, row in keys]
@@ -109,6 +140,10 @@ class Batches(Dataset[Batch]):
             [example.prompt for example in examples],
             self._tokenizer,
             max_tokens=self._max_prompt_tokens,
+            suffix=self._suffix,
+            image_ids=[example.image_ids for example in examples]
+            if self._backbone_reads_images
+            else None,
         )
         if self._targets is not None:
             fields |= self._targets.fields(examples, keys, fields["prompt_index_B"])

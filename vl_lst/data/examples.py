@@ -73,7 +73,7 @@ def load_examples(recipe: Recipe, name: str, reader: FeatureReader) -> TaskExamp
             require_images(reader, source, examples)
         loaded.append(examples)
     train, validation = loaded
-    return TaskExamples(task, train, validation, load_answers(recipe, task, train))
+    return TaskExamples(task, train, validation, load_answers(recipe, task, lambda: train))
 
 
 def has_labels(examples: ExampleTable) -> bool:

@@ -6,6 +6,7 @@ T prompt tokens, L answer tokens.
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -43,7 +44,12 @@ class TaskData:
 
 
 def build_task_data(
-    recipe: Recipe, examples: TaskExamples, reader: FeatureReader, tokenizer: CachingTokenizer
+    recipe: Recipe,
+    examples: TaskExamples,
+    reader: FeatureReader,
+    tokenizer: CachingTokenizer,
+    *,
+    backbone_reads_images: bool = False,
 ) -> TaskData:
     """Return the batches of a task.
 
@@ -52,6 +58,7 @@ def build_task_data(
         examples: Examples of the task.
         reader: Image features.
         tokenizer: Tokenizer of the backbone.
+        backbone_reads_images: See `Batches`.
 
     Raises:
         InputError: The model generates answers, and no training example has one.
@@ -68,11 +75,18 @@ def build_task_data(
             tokenizer, max_tokens=task.max_answer_tokens, seed=recipe.training.seed
         )
         rows = _generative_rows(examples)
+    make = partial(
+        Batches,
+        task,
+        features=features,
+        tokenizer=tokenizer,
+        backbone_reads_images=backbone_reads_images,
+    )
     return TaskData(
         examples,
-        Batches(task, examples.train, features, tokenizer, targets),
+        make(examples=examples.train, targets=targets),
         rows,
-        Batches(task, examples.validation, features, tokenizer),
+        make(examples=examples.validation),
     )
 
 

@@ -90,8 +90,8 @@ def count_text_issues(
         texts: The texts, with their prefix; repeated texts count each time.
         tokenizer: Tokenizer of the backbone.
         limit: Maximum number of tokens.
-        prefix: Prefix of the texts. A text without tokens after it is blank; with `None`, no text
-            is blank.
+        prefix: What all texts have in common, prefix and suffix. A text without other tokens is
+            blank; with `None`, no text is blank.
         is_verbatim: Whether to count texts that their tokens do not spell exactly.
         num_specials: Number of special tokens in each text. Default: that of prompts.
     """
@@ -123,11 +123,11 @@ def prompt_issues(prompts: Iterable[str], task: Task, tokenizer: CachingTokenize
     """Count the issues of a task's prompts.
 
     Args:
-        prompts: Prompts, with the task's prefix.
+        prompts: Prompts, with the task's prefix and suffix.
         task: Task of the prompts.
         tokenizer: Tokenizer of the backbone.
     """
-    prefix = task.prompt_prefix if task.takes_text else None
+    prefix = task.prompt_prefix + task.prompt_suffix if task.takes_text else None
     return count_text_issues(prompts, tokenizer, limit=task.max_prompt_tokens, prefix=prefix)
 
 

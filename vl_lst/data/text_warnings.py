@@ -54,7 +54,7 @@ def question_notes(prompt: str, task: Task, tokenizer: CachingTokenizer) -> tupl
     """Describe the parts of a prompt that a model does not read.
 
     Args:
-        prompt: The prompt, with the task's prefix.
+        prompt: The prompt, with the task's prefix and suffix.
         task: Task of the prompt.
         tokenizer: Tokenizer of the backbone.
     """
@@ -63,7 +63,7 @@ def question_notes(prompt: str, task: Task, tokenizer: CachingTokenizer) -> tupl
     if issues.too_long:
         notes.append(
             f"the question is truncated: found {issues.longest:,} tokens, expected at most "
-            f"{issues.limit:,}, as in training (data.max_prompt_tokens)"
+            f"{issues.limit:,} (data.max_prompt_tokens)"
         )
     if issues.unknown:
         notes.append("the question contains characters that the tokenizer does not know")
@@ -91,7 +91,7 @@ def split_notes(
         head: Name of the trained task whose head answers.
     """
     issues = prompt_issues(_prompts(examples), task, tokenizer)
-    notes = [issues.describe("prompts", consequence="are truncated, as in training")]
+    notes = [issues.describe("prompts", consequence="are truncated")]
     if recipe.head[head] == "generate":
         limit = recipe.generation.max_length[head]
         if task.answers_are != "references":

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,7 @@ from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
 from feature_extraction.pipeline import default_workers
 from tasks import Task, get_task
-from vl_lst.backbones.loading import DEMO
-from vl_lst.bundled import CLIP_FOLDER
+from vl_lst.bundled import BACKBONE_FOLDERS, DEMO, ENCODER_FOLDERS
 from vl_lst.demo.gallery import Card, draw_gallery
 from vl_lst.demo.splits import picture_path
 from vl_lst.demo.world import write_world
@@ -28,7 +27,7 @@ from vl_lst.runs.directory import RunDirectory, make_folder
 from vl_lst.runs.lock import exclusive_folder
 from vl_lst.training.parallel_runs import train_in_parallel
 
-__all__ = ["BLIND", "LADDER", "TASKS", "DemoResult", "run_demo"]
+__all__ = ["BLIND", "LADDER", "TASKS", "DemoResult", "demo_settings", "run_demo"]
 
 TASKS = ("vqa", "gqa", "nlvr2", "caption")
 LADDER, BLIND = "lst", "blind"
@@ -40,7 +39,6 @@ CARDS_PER_TASK = 4
 # as many steps, so validation runs only twice.
 DEMO_SETTINGS: tuple[tuple[str, Any], ...] = (
     ("task", ",".join(TASKS)),
-    ("visual.pooled_grid", 3),
     # No prompt of the shapes world is longer.
     ("data.max_prompt_tokens", 20),
     ("training.epochs", None),
@@ -50,6 +48,8 @@ DEMO_SETTINGS: tuple[tuple[str, Any], ...] = (
     ("generation.beams", 1),
     ("generation.max_length", {"caption": 16}),
 )
+# Settings of a single backbone. One that reads images has no visual embedding.
+BACKBONE_SETTINGS: Mapping[str, tuple[tuple[str, Any], ...]] = {DEMO: (("visual.pooled_grid", 3),)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ def run_demo(
     stage: Callable[[str], AbstractContextManager[ProgressReport]],
     methods: Sequence[str] = (LADDER,),
     seeds: Sequence[int] = (FIRST_SEED,),
+    backbone: str = DEMO,
 ) -> DemoResult:
     """Render images, extract features, train every method and a blind ladder, and score them.
 
@@ -89,21 +90,26 @@ def run_demo(
         stage: Opens the progress report of a stage, given its description.
         methods: Names of the methods to train.
         seeds: Seeds to train each method with.
+        backbone: Name of a bundled backbone. The results of several backbones can share a folder.
 
     Raises:
-        RecipeError: A method is unknown, a method or seed is repeated, or the folder's runs were
-            made by another version.
+        RecipeError: A method or the backbone is unknown, a method or seed is repeated, or the
+            folder's runs were made by another version.
         CheckpointError: The folder cannot be created, or another process is using it.
         LaunchError: A launcher started this as one of several processes.
     """
     require_one_process(os.environ)
+    if backbone not in BACKBONE_FOLDERS:
+        raise RecipeError(
+            f"no bundled backbone {backbone!r:.80}: expected one of {', '.join(BACKBONE_FOLDERS)}"
+        )
     for name in methods:
         get_method(name)
     _require_distinct("methods", methods)
     _require_distinct("seeds", seeds)
     make_folder(out)
     with exclusive_folder(out):
-        return _run_in(out, stage, methods, seeds)
+        return _run_in(out, stage, methods, seeds, backbone)
 
 
 def _run_in(
@@ -111,19 +117,30 @@ def _run_in(
     stage: Callable[[str], AbstractContextManager[ProgressReport]],
     methods: Sequence[str],
     seeds: Sequence[int],
+    backbone: str,
 ) -> DemoResult:
     started = time.monotonic()
-    data, features, runs = out / "data", out / "features.h5", out / "runs"
+    data, runs = out / "data", out / "runs"
+    features = out / ("features.h5" if backbone == DEMO else f"features-{backbone}.h5")
+
+    def run_name(name: str, seed: int) -> str:
+        """Return the name of a run's folder."""
+        name = name if backbone == DEMO else f"{name}-{backbone}"
+        return name if seed == FIRST_SEED else f"{name}-seed-{seed}"
+
     # Seed by seed, so that an interrupted comparison still has every method for the same seeds.
     trained = {
-        _run_name(name, seed): (_recipe(name, seed, data, features), runs / _run_name(name, seed))
+        run_name(name, seed): (
+            _recipe(name, seed, backbone, data, features),
+            runs / run_name(name, seed),
+        )
         for seed in seeds
         for name in (*methods, BLIND)
     }
     with stage("rendering pictures") as report:
         write_world(data, report=report)
     pictures = data / "images"
-    encoder = build_encoder(str(CLIP_FOLDER), name=DEMO)
+    encoder = build_encoder(str(ENCODER_FOLDERS[backbone]), name=backbone)
     with stage("extracting features") as report:
         extract(
             pictures,
@@ -140,7 +157,7 @@ def _run_in(
     draw_gallery(_cards(data, first_recipe, first_run), gallery)
     scores = {
         task: {
-            name: [_primary(get_task(task), records[_run_name(name, seed)]) for seed in seeds]
+            name: [_primary(get_task(task), records[run_name(name, seed)]) for seed in seeds]
             for name in (*methods, BLIND)
         }
         for task in TASKS
@@ -156,17 +173,17 @@ def _require_distinct(kind: str, given: Sequence[object]) -> None:
         )
 
 
-def _run_name(name: str, seed: int) -> str:
-    """Return the name of a run's folder."""
-    return name if seed == FIRST_SEED else f"{name}-seed-{seed}"
+def demo_settings(backbone: str) -> tuple[tuple[str, Any], ...]:
+    """Return the settings of a run on the shapes world, as overrides of a recipe."""
+    return *DEMO_SETTINGS, *BACKBONE_SETTINGS.get(backbone, ()), ("backbone.name", backbone)
 
 
-def _recipe(name: str, seed: int, data: Path, features: Path) -> Recipe:
+def _recipe(name: str, seed: int, backbone: str, data: Path, features: Path) -> Recipe:
     method = LADDER if name == BLIND else name
     return resolve_recipe(
-        read_recipe_file(default_recipe(method, DEMO)),
+        read_recipe_file(default_recipe(method, backbone)),
         [
-            *DEMO_SETTINGS,
+            *demo_settings(backbone),
             ("method.name", method),
             ("data.root", str(data)),
             ("data.blind", name == BLIND),

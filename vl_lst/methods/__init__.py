@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from eval.run_files import ZERO_SHOT
 from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.models.config import HeadConfig, VisualConfig
@@ -82,9 +83,14 @@ def get_method(name: str) -> Method:
     """Return the method defined in `methods/<name>.py`.
 
     Raises:
-        RecipeError: The method does not exist.
+        RecipeError: The method does not exist, or trains nothing.
         ModelError: Its file cannot be imported or does not define a method.
     """
+    if name == ZERO_SHOT:
+        raise RecipeError(
+            f"{name} is no method to train with, since it trains nothing: use `vl-lst evaluate RUN "
+            "--zero-shot`, or choose one of: " + ", ".join(method_names())
+        )
     if name not in method_names():
         raise RecipeError(f"no method {name!r}: expected one of: {', '.join(method_names())}")
     file = f"vl_lst/methods/{name}.py"

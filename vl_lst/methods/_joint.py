@@ -93,10 +93,16 @@ class JointMethod(Method, Generic[Options]):
 
 def _unused(model: JointModel) -> Iterator[nn.Parameter]:
     """Yield what no head uses, such as an untied output layer if the model only classifies."""
-    yield from model.backbone.family.unused_parameters(model.backbone.model)
+    yield from model.backbone.family.untrained_parameters(model.backbone.model)
     if model.generates or not model.backbone.has_decoder:
         return
-    embedding = model.backbone.model.get_input_embeddings()
-    for parameter in model.backbone.model.get_output_embeddings().parameters():
-        if parameter is not embedding.weight:
+    output_layer = model.backbone.model.get_output_embeddings()
+    used = {
+        id(parameter)
+        for module in model.backbone.model.modules()
+        if module is not output_layer
+        for parameter in module.parameters(recurse=False)
+    }
+    for parameter in output_layer.parameters():
+        if id(parameter) not in used:
             yield parameter

@@ -32,6 +32,7 @@ __all__ = ["METHOD", "LadderOptions", "LadderSideTuning"]
 Initialisation = Literal[
     "random", "magnitude", "fisher", "coherent_magnitude", "coherent_fisher", "principal"
 ]
+FROM_WEIGHTS = ("magnitude", "coherent_magnitude")
 COHERENT = ("coherent_magnitude", "coherent_fisher", "principal")
 
 
@@ -114,10 +115,10 @@ class LadderSideTuning(Method):
                 f"network, and the blocks of a backbone of type {backbone.model_type} are built "
                 "otherwise: expected random"
             )
-        if model.visual is None and kind != "magnitude":
+        if model.backbone_reads_images and kind not in FROM_WEIGHTS:
             raise ModelError(
                 f"initialisation is {kind}, which reads texts with the backbone, and this backbone "
-                "reads images too: expected random or magnitude"
+                f"reads images too: expected random, {' or '.join(FROM_WEIGHTS)}"
             )
         state, config = backbone.model.state_dict(), backbone.config
         samples = islice(samples, options.initialisation_samples)

@@ -155,7 +155,8 @@ class JointModel(VisionLanguageModel[JointEncoding]):
         text = None
         if self.visual is None:
             embedding_BSD, mask_BS = self.backbone.encoder_input(
-                ids_UT.index_select(0, index_B), batch.features_BINF
+                ids_UT.index_select(0, index_B),
+                batch.features_BINF if self.backbone_reads_images else None,
             )
         else:
             text_BTD = self.backbone.embed(ids_UT).index_select(0, index_B)

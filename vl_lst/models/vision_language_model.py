@@ -58,6 +58,7 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
     """
 
     backbone_kind: ClassVar[type[Backbone]] = Backbone
+    must_read_images: ClassVar[bool] = True
 
     def __init__(self, backbone: Backbone, *, visual: VisualConfig | None) -> None:
         super().__init__()
@@ -72,7 +73,7 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
                 f"the backbone of a {type(self).__name__} is a {type(backbone).__name__}: expected "
                 f"a {kind.__name__}; {hint}"
             )
-        if visual is None and not backbone.reads_images:
+        if self.must_read_images and visual is None and not backbone.reads_images:
             raise ModelError(
                 f"a backbone of type {backbone.model_type} does not read images, and the visual "
                 "embedding is None: expected the settings of a visual embedding"
@@ -126,6 +127,11 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
             image_tokens: Number of stored feature vectors per image.
         """
         return prompt if self.visual is not None else images * image_tokens + prompt
+
+    @property
+    def backbone_reads_images(self) -> bool:
+        """Whether the backbone reads the images, and there is no visual embedding."""
+        return self.visual is None and self.backbone.reads_images
 
     @property
     def device(self) -> torch.device:

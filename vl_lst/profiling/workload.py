@@ -28,6 +28,8 @@ class Workload:
         image_tokens: Feature vectors per image, before pooling.
         channels: Width of a feature vector.
         pooled_grid: Side of the grid to max-pool the feature vectors to; `None` does not pool.
+        has_visual_embedding: Whether a visual embedding reads the features; otherwise, they are
+            tokens that the backbone reads.
         answers: Length of the answer list from which a backbone without a decoder picks; the
             default is that of VQA v2.
     """
@@ -39,6 +41,7 @@ class Workload:
     image_tokens: int = 49
     channels: int = 2048
     pooled_grid: int | None = 6
+    has_visual_embedding: bool = True
     answers: int = 3_129
 
     def visual(self) -> VisualConfig:
@@ -83,6 +86,7 @@ class Workload:
             ),
             prompt_ids_UT=torch.randint(*token_ids, (self.batch_size, self.text_tokens)),
             prompt_index_B=rows,
+            prompt_rows_U=None if self.has_visual_embedding else rows,
         )
         if not has_decoder:
             return replace(prompts, scores_BA=torch.rand(self.batch_size, self.answers))

@@ -1,11 +1,19 @@
 """Recipes: all settings of a training run, as YAML; bundled ones are in this folder."""
 
 from vl_lst.recipes.reading import bundled_recipes, default_recipe, read_recipe_file
-from vl_lst.recipes.resolving import dump_recipe, load_recipe, parse_override, resolve_recipe
+from vl_lst.recipes.resolving import (
+    dump_recipe,
+    load_recipe,
+    parse_override,
+    resolve_recipe,
+    resolve_zero_shot_recipe,
+)
 from vl_lst.recipes.schema import Recipe
+from vl_lst.recipes.zero_shot import ZeroShotRecipe
 
 __all__ = [
     "Recipe",
+    "ZeroShotRecipe",
     "bundled_recipes",
     "default_recipe",
     "dump_recipe",
@@ -13,4 +21,5 @@ __all__ = [
     "parse_override",
     "read_recipe_file",
     "resolve_recipe",
+    "resolve_zero_shot_recipe",
 ]

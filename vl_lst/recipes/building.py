@@ -17,13 +17,19 @@ from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig, VisualConfig
+from vl_lst.models.untrained import UntrainedModel
 from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.recipes.schema import Recipe
+from vl_lst.recipes.visual import require_own_features, visual_config
+from vl_lst.recipes.zero_shot import ZeroShotRecipe
 
-__all__ = ["BuiltModel", "attach_method", "build_model", "require_heads"]
-
-# Checkpoints of every task have embeddings for at least two images per example.
-MIN_IMAGE_POSITIONS = 2
+__all__ = [
+    "BuiltModel",
+    "attach_method",
+    "build_model",
+    "build_untrained_model",
+    "require_heads",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +110,17 @@ def build_model(
 
     Raises:
         ModelError: The backbone cannot be loaded, or does not fit the settings.
+        RecipeError: The visual section does not fit the backbone.
+        StoreError: The backbone reads images, and the features are not of its own image encoder.
     """
     precision = recipe.backbone.precision
-    quantised = precision in ("int8", "nf4")
-    loaded = load_backbone(recipe.backbone.name, precision="bf16" if quantised else precision)
+    loaded = _load_unquantised(recipe)
     torch.manual_seed(recipe.training.seed)
     model, trainable = attach_method(
         recipe.method.name,
         recipe.method.options,
         loaded.backbone,
-        visual=VisualConfig(
-            channels=spec.channels,
-            tokens=spec.tokens,
-            grids=spec.squares,
-            pooled_grid=recipe.visual.pooled_grid,
-            max_images=max(MIN_IMAGE_POSITIONS, *map(_images_per_example, recipe.tasks)),
-            image_order_std=recipe.visual.image_order_std,
-        ),
+        visual=visual_config(recipe, loaded, spec),
         heads={
             task: HeadConfig(
                 kind=recipe.head[task],
@@ -130,7 +130,7 @@ def build_model(
         },
         precision=precision,
     )
-    _require_positions(recipe, model, spec)
+    _require_positions(recipe, model, spec.tokens)
     return BuiltModel(model, trainable, _tokenizer(loaded), loaded.fingerprint, precision)
 
 
@@ -145,7 +145,39 @@ def _tokenizer(loaded: LoadedBackbone) -> CachingTokenizer:
     )
 
 
-def _require_positions(recipe: Recipe, model: VisionLanguageModel[Any], spec: FeatureSpec) -> None:
+def build_untrained_model(recipe: ZeroShotRecipe, spec: FeatureSpec | None) -> BuiltModel:
+    """Load the backbone of a recipe as a model of its own, on the CPU.
+
+    Args:
+        recipe: Recipe of the run.
+        spec: Spec of the features that a backbone that reads images will read, if known.
+
+    Raises:
+        ModelError: The backbone cannot be loaded, or has no decoder.
+        StoreError: The backbone reads images, and the features are not of its own image encoder.
+    """
+    precision = recipe.backbone.precision
+    loaded = _load_unquantised(recipe)
+    frozen = loaded.backbone
+    if frozen.reads_images and spec is not None:
+        require_own_features(loaded, recipe.backbone.name, spec)
+    model = UntrainedModel(frozen.model, family=frozen.family, tasks=recipe.tasks)
+    _require_positions(recipe, model, 0 if spec is None else spec.tokens)
+    built = BuiltModel(model, {}, _tokenizer(loaded), loaded.fingerprint, precision)
+    built.quantise_backbone()
+    return built
+
+
+def _load_unquantised(recipe: Recipe) -> LoadedBackbone:
+    """Load the backbone of a recipe, in bf16 if it will be quantised."""
+    precision = recipe.backbone.precision
+    is_quantised = precision in ("int8", "nf4")
+    return load_backbone(recipe.backbone.name, precision="bf16" if is_quantised else precision)
+
+
+def _require_positions(
+    recipe: Recipe, model: VisionLanguageModel[Any], tokens_per_image: int
+) -> None:
     """Refuse limits on prompts and answers that allow more tokens than the backbone has positions.
 
     Raises:
@@ -157,7 +189,9 @@ def _require_positions(recipe: Recipe, model: VisionLanguageModel[Any], spec: Fe
     problem = f"the backbone has positions for {limit:,} tokens, and"
     for task in recipe.tasks:
         prompt = recipe.data.max_prompt_tokens[task]
-        tokens = model.num_encoder_tokens(prompt, _images_per_example(task), spec.tokens)
+        tokens = model.num_encoder_tokens(
+            prompt, get_task(task).images_per_example, tokens_per_image
+        )
         if tokens > limit:
             others = tokens - prompt
             fewer = (
@@ -176,10 +210,6 @@ def _require_positions(recipe: Recipe, model: VisionLanguageModel[Any], spec: Fe
                 f"{problem} its decoder may read {answer:,} for {task}: lower "
                 f"generation.max_length.{task} to at most {limit:,}"
             )
-
-
-def _images_per_example(task: str) -> int:
-    return get_task(task).images_per_example
 
 
 def attach_method(

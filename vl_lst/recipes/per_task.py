@@ -9,7 +9,7 @@ from vl_lst.errors import RecipeError
 from vl_lst.recipes.fields import set_field
 from vl_lst.task_settings import configure_task
 
-__all__ = ["complete_task_fields", "expand_task_fields", "parse_tasks"]
+__all__ = ["complete_task_fields", "expand_task_fields", "is_task_field", "parse_tasks"]
 
 HEAD = "head"
 BATCH_SIZE = "training.batch_size"
@@ -20,6 +20,7 @@ DEFAULTS: dict[str, Callable[[Task], object]] = {
     "data.train_file": lambda task: None,
     "data.validation_file": lambda task: None,
     "data.prompt_prefix": lambda task: task.prompt_prefix,
+    "data.prompt_suffix": lambda task: task.prompt_suffix,
     "data.answer_list": lambda task: None,
     "data.min_answer_count": lambda task: task.min_answer_count,
     "data.max_prompt_tokens": lambda task: task.max_prompt_tokens,
@@ -52,6 +53,11 @@ def parse_tasks(fields: dict[str, Any]) -> list[Task]:
         raise RecipeError(f"task: found {','.join(names)}; expected each task once")
     fields["task"] = ",".join(names)
     return tasks
+
+
+def is_task_field(path: str) -> bool:
+    """Return whether a field has one value per task."""
+    return path in (*DEFAULTS, BATCH_SIZE)
 
 
 def expand_task_fields(fields: dict[str, Any], tasks: Sequence[Task]) -> None:

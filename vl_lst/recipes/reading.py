@@ -11,6 +11,7 @@ import yaml
 from eval.errors import InputError
 from eval.files import open_text
 from eval.recipe_fields import get_field
+from vl_lst.bundled import BACKBONE_FOLDERS, DEMO
 from vl_lst.errors import RecipeError
 from vl_lst.recipes.fields import clear_other_length
 
@@ -18,8 +19,6 @@ __all__ = ["bundled_recipes", "default_recipe", "parse_yaml", "read_recipe_file"
 
 SUFFIX = ".yaml"
 DEFAULT = "lst"
-# The paper's settings are for t5-base; the bundled backbone has its own.
-DEMO = "demo"
 EXTENDS = "extends"
 METHOD = "method"
 TAGS = "tag:yaml.org,2002:"
@@ -142,9 +141,10 @@ def default_recipe(method: str | None, backbone: str | None) -> str:
 
     Args:
         method: Name of the method; one without its own recipe gets that of the ladder.
-        backbone: Name of the backbone. `demo` has its own recipes, all others share the paper's.
+        backbone: Name of the backbone. The bundled ones have their own recipes, all others share
+            the paper's.
     """
-    is_demo = backbone == DEMO
+    is_demo = backbone in BACKBONE_FOLDERS
     wanted = f"{DEMO}-{method}" if is_demo else method
     default = DEMO if is_demo else DEFAULT
     return wanted if wanted is not None and wanted in bundled_recipes() else default

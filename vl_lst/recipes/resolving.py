@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from eval.outputs import atomic_path
 from eval.recipe_fields import get_field
+from tasks import Task
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.recipes.fields import clear_other_length, set_field
@@ -20,10 +21,18 @@ from vl_lst.recipes.former import keep_former_values
 from vl_lst.recipes.per_task import complete_task_fields, expand_task_fields, parse_tasks
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
+from vl_lst.recipes.zero_shot import ZeroShotRecipe, complete_zero_shot_fields, is_zero_shot
 
-__all__ = ["dump_recipe", "load_recipe", "parse_override", "resolve_recipe"]
+__all__ = [
+    "dump_recipe",
+    "load_recipe",
+    "parse_override",
+    "resolve_recipe",
+    "resolve_zero_shot_recipe",
+]
 
 Model = TypeVar("Model", bound=BaseModel)
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 Location = tuple[int | str, ...]
 
 MAX_PROBLEMS_SHOWN = 5
@@ -61,6 +70,42 @@ def resolve_recipe(
         RecipeError: A field is unknown, missing or out of range.
         InputError: There is no such task.
     """
+    fields, changes, tasks = _apply(recipe, overrides)
+    given = {tuple(path): value for path, value in changes}
+    clear_other_length(fields, lambda path: given.get(tuple(path)))
+    complete_task_fields(fields, tasks)
+    name = get_field(fields, METHOD_NAME)
+    if isinstance(name, str):
+        found = get_field(fields, OPTIONS)
+        options = {} if found is None else found
+        method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
+        set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
+    return _with_absolute_paths(_validate(Recipe, fields))
+
+
+def resolve_zero_shot_recipe(
+    recipe: Mapping[str, Any], overrides: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()
+) -> ZeroShotRecipe:
+    """Do the same as `resolve_recipe` for a run that evaluates a backbone as it is.
+
+    Args:
+        recipe: Fields of such a recipe; may be empty.
+        overrides: See `resolve_recipe`.
+
+    Raises:
+        RecipeError: A field is unknown, missing, out of range or only read by training.
+        InputError: There is no such task.
+    """
+    fields, changes, tasks = _apply(recipe, overrides)
+    complete_zero_shot_fields(fields, [path for path, _ in changes], tasks)
+    complete_task_fields(fields, tasks)
+    return _with_absolute_paths(_validate(ZeroShotRecipe, fields))
+
+
+def _apply(
+    recipe: Mapping[str, Any], overrides: Mapping[str, Any] | Iterable[tuple[str, Any]]
+) -> tuple[dict[str, Any], list[tuple[list[str], Any]], list[Task]]:
+    """Return the fields of a recipe with overrides, the overrides as paths, and the tasks."""
     if not isinstance(recipe, Mapping):
         raise RecipeError(
             f"the recipe is a {type(recipe).__name__}: expected its fields as a dictionary, such "
@@ -86,22 +131,13 @@ def resolve_recipe(
             set_field(fields, path, value)
             # Expand a value for all tasks before the next change, which may be for one task.
             expand_task_fields(fields, tasks)
-    given = {tuple(path): value for path, value in changes}
-    clear_other_length(fields, lambda path: given.get(tuple(path)))
-    complete_task_fields(fields, tasks)
-    name = get_field(fields, METHOD_NAME)
-    if isinstance(name, str):
-        found = get_field(fields, OPTIONS)
-        options = {} if found is None else found
-        method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
-        set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
-    resolved = _validate(Recipe, fields)
-    return _with_absolute_paths(resolved)
+    return fields, changes, tasks
 
 
 def load_recipe(path: Path) -> Recipe:
     """Read a resolved recipe that `dump_recipe` wrote."""
-    return resolve_recipe(read_recipe_file(path))
+    fields = read_recipe_file(path)
+    return resolve_zero_shot_recipe(fields) if is_zero_shot(fields) else resolve_recipe(fields)
 
 
 def dump_recipe(recipe: Recipe, path: Path) -> None:
@@ -118,7 +154,7 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, Iterator) else str(value)
 
 
-def _with_absolute_paths(recipe: Recipe) -> Recipe:
+def _with_absolute_paths(recipe: AnyRecipe) -> AnyRecipe:
     data, backbone = recipe.data, recipe.backbone
     if Path(backbone.name).is_dir():
         backbone = backbone.model_copy(update={"name": str(Path(backbone.name).absolute())})

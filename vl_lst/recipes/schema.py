@@ -85,6 +85,8 @@ class DataSection(_Section):
         train_split: Training split of each task. Default: the task's first split.
         validation_split: Split that selects the best checkpoint. Default: the task's second split.
         prompt_prefix: Prefix of each prompt. Default: the task's own, such as "vqa: ".
+        prompt_suffix: Suffix of each prompt, which is kept if the prompt is truncated. Default: the
+            task's own, which is empty.
         answer_list: File with the answers to choose from (`label2ans`). `None` uses the task's
             words or its official file below `root`, if it has one, else the training answers.
         min_answer_count: Minimum number of training examples of an answer on a list made from the
@@ -101,6 +103,7 @@ class DataSection(_Section):
     train_split: Mapping[str, str]
     validation_split: Mapping[str, str]
     prompt_prefix: Mapping[str, str]
+    prompt_suffix: Mapping[str, str]
     answer_list: Mapping[str, File | None]
     min_answer_count: Mapping[str, Count]
     max_prompt_tokens: Mapping[str, Length]
@@ -141,11 +144,15 @@ class VisualSection(_Section):
     """The visual embedding, which turns image features into tokens.
 
     Args:
+        embedding: `learned` trains a visual embedding. `none` passes the features, which are those
+            of the backbone's own image encoder, to the backbone; the other fields must then be null
+            or have their defaults. Default: `none` if the backbone reads images, else `learned`.
         pooled_grid: Side of the grid that features are max-pooled to; `None` does not pool.
         image_order_std: Initial standard deviation of the embedding that distinguishes the images
             of an example. The paper's code uses 1.0, which is as large as the features.
     """
 
+    embedding: Literal["learned", "none"] | None = None
     pooled_grid: int | None = Field(default=6, ge=1, le=1_000)
     image_order_std: float = Field(default=0.02, ge=0, le=MAX_REAL)
 

@@ -165,13 +165,13 @@ def make_folder(path: Path) -> None:
         raise CheckpointError(_explain_obstacle(path)) from None
     except OSError as error:
         raise CheckpointError(
-            f"cannot create the folder {path}: {error.strerror}. Choose another --out."
+            f"cannot create the folder {path}: {error.strerror}. Choose another folder."
         ) from None
     except ValueError:
         raise CheckpointError(f"{str(path)!a}: no folder can have such a name") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise CheckpointError(
-            f"cannot write to the folder {path}: permission denied. Choose another --out, or "
+            f"cannot write to the folder {path}: permission denied. Choose another folder, or "
             "change its permissions."
         )
 
@@ -185,7 +185,7 @@ def _explain_obstacle(path: Path) -> str:
         found = file_kind(obstacle.stat().st_mode)
     where = "" if obstacle == path else f"cannot create the folder {path}: "
     expected = "a folder, or a name that does not exist yet"
-    return f"{where}{obstacle} is {found}; expected {expected}. Choose another --out."
+    return f"{where}{obstacle} is {found}; expected {expected}. Choose another folder."
 
 
 def recipe_differences(saved: Recipe, given: Recipe) -> list[str]:

@@ -53,7 +53,7 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise CheckpointError(
                 f"{folder} is in use: {_read_holder(path)}. Wait until that process "
-                "ends, or choose another --out."
+                "ends, or choose another folder."
             ) from None
         _write_holder(handle)
         _held[place] = threading.get_ident()

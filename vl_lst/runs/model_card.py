@@ -18,7 +18,16 @@ __all__ = [
 
 
 def feature_spec_of(card: ModelCard) -> FeatureSpec:
-    """Return the spec of the features that a model was trained on."""
+    """Return the spec of the features that a model reads.
+
+    Raises:
+        CheckpointError: The model reads the text alone.
+    """
+    if card.feature_spec is None:
+        raise CheckpointError(
+            "the run's model reads the text alone: found no feature spec in model.json, expected "
+            "that of a model that reads images"
+        )
     return FeatureSpec.from_json(json.dumps(card.feature_spec))
 
 

@@ -73,7 +73,7 @@ def describe_run(
         scores={},
         answer_coverage=dict(answer_coverage or {}),
         seed=recipe.training.seed,
-        feature_spec_sha256=feature_spec_of(card).digest if card else None,
+        feature_spec_sha256=feature_spec_of(card).digest if card and card.feature_spec else None,
         backbone=recipe.backbone.name,
         backbone_fingerprint=card.backbone_fingerprint if card else None,
         num_processes=num_processes,

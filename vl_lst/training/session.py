@@ -208,7 +208,13 @@ class _Session:
             self.directory.ensure_card(card)
             recorder.answer_coverage = log_text_issues(recipe, examples, built.tokenizer)
         data = {
-            name: build_task_data(recipe, each, reader, built.tokenizer)
+            name: build_task_data(
+                recipe,
+                each,
+                reader,
+                built.tokenizer,
+                backbone_reads_images=built.model.backbone_reads_images,
+            )
             for name, each in examples.items()
         }
         return data, built, card

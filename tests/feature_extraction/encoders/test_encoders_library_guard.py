@@ -63,6 +63,13 @@ def test_nothing_is_logged(capfd: pytest.CaptureFixture[str]) -> None:
     assert logging.getLogger("a.library").isEnabledFor(logging.WARNING)
 
 
+def test_a_list_of_every_model_is_cut() -> None:
+    with pytest.raises(EncoderError) as caught, guard_library_call(EncoderError):
+        raise ValueError("expected one of " + ", ".join(f"model{number}" for number in range(500)))
+    assert str(caught.value).startswith("expected one of model0")
+    assert len(str(caught.value)) == 400
+
+
 def test_an_endless_model_is_stopped() -> None:
     with (
         pytest.raises(EncoderError, match="more than 10,000 modules"),

@@ -20,7 +20,11 @@ from feature_extraction.store import open_features
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "features"
 FILES = sorted(GOLDEN.glob("version-*.h5"))
-SPECS = {1: SPEC, 2: dataclasses.replace(SPEC, crops=2, grid=(1, 1))}
+SPECS = {
+    1: SPEC,
+    2: dataclasses.replace(SPEC, crops=2, grid=(1, 1)),
+    3: dataclasses.replace(SPEC, layer="language", grid=(1, 4), projection_sha256="c" * 64),
+}
 
 
 def version_of(path: Path) -> int:
@@ -52,6 +56,6 @@ def test_a_file_of_an_older_version_can_be_rewritten(tmp_path: Path) -> None:
 
 
 def test_a_later_version_is_refused_by_name() -> None:
-    later = SPEC.to_json().replace('"version":1', '"version":3')
-    with pytest.raises(StoreError, match=r"version 2 or earlier: its version is 3.*upgrade this"):
+    later = SPEC.to_json().replace('"version":1', '"version":4')
+    with pytest.raises(StoreError, match=r"version 3 or earlier: its version is 4.*upgrade this"):
         FeatureSpec.from_json(later)

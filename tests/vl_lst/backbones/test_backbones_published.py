@@ -11,6 +11,16 @@ from vl_lst.backbones.published import PUBLISHED
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.errors import ModelError
 
+T5GEMMA = {
+    "s-s": 312_517_632,
+    "b-b": 591_490_560,
+    "l-l": 1_241_761_792,
+    "xl-xl": 3_766_980_608,
+    "2b-2b": 5_596_853_760,
+    "9b-2b": 12_292_375_296,
+    "9b-9b": 20_333_401_088,
+}
+
 # From the checkpoints' own index files and model cards.
 PARAMETERS = {
     "t5-small": 60_506_624,
@@ -21,10 +31,15 @@ PARAMETERS = {
     "google/t5-v1_1-base": 247_577_856,
     "google/t5-v1_1-large": 783_150_080,
     "google/t5-v1_1-xl": 2_849_757_184,
+    "google/t5-v1_1-xxl": 11_135_332_352,
     "google/flan-t5-small": 76_961_152,
     "google/flan-t5-base": 247_577_856,
     "google/flan-t5-large": 783_150_080,
     "google/flan-t5-xl": 2_849_757_184,
+    "google/flan-t5-xxl": 11_135_332_352,
+    # The language models of BLIP-2 are the Flan-T5 of the same size.
+    "Salesforce/blip2-flan-t5-xl": 2_849_757_184,
+    "Salesforce/blip2-flan-t5-xxl": 11_135_332_352,
     "google/mt5-small": 300_176_768,
     "google/mt5-base": 582_401_280,
     "google/mt5-large": 1_229_581_312,
@@ -38,6 +53,12 @@ PARAMETERS = {
     "facebook/bart-base": 139_420_416,
     "facebook/bart-large": 406_291_456,
     "facebook/mbart-large-50": 610_879_488,
+    **{f"google/t5gemma-{pair}-ul2": count for pair, count in T5GEMMA.items()},
+    **{f"google/t5gemma-{pair}-ul2-it": count for pair, count in T5GEMMA.items()},
+    # Without the image encoder and its projection; the model card says 370M, 1.7B and 7B.
+    "google/t5gemma-2-270m-270m": 368_424_832,
+    "google/t5gemma-2-1b-1b": 1_697_783_168,
+    "google/t5gemma-2-4b-4b": 7_089_112_576,
 }
 # Those of encoders include a pooler, a linear layer of the model's width, which is not loaded.
 WITH_POOLER = {

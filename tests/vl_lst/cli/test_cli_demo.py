@@ -15,12 +15,14 @@ ACCURACY = {"vqa": 70.0, "gqa": 60.0, "nlvr2": 0.5, "caption": 3.0}
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[int]]]:
-    """Methods and seeds passed to the demo, whose scores rise by a tenth per seed."""
-    made: list[tuple[list[str], list[int]]] = []
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[int], str]]:
+    """Methods, seeds and backbone passed to the demo, whose scores rise by a tenth per seed."""
+    made: list[tuple[list[str], list[int], str]] = []
 
-    def train_nothing(out: Path, _stage: Any, methods: list[str], seeds: list[int]) -> Any:
-        made.append((methods, seeds))
+    def train_nothing(
+        out: Path, _stage: Any, methods: list[str], seeds: list[int], backbone: str
+    ) -> Any:
+        made.append((methods, seeds, backbone))
         scores = {
             task: {
                 name: [value * (1 + seed / 10) for seed in seeds] for name in (*methods, "blind")
@@ -43,7 +45,7 @@ def test_several_seeds_are_a_mean_with_its_deviation(
 ) -> None:
     document = tmp_path / "demo.json"
     assert main(["demo", "--out", str(tmp_path), "--seeds", "0,2", "--json", str(document)]) == 0
-    assert calls == [(["lst"], [0, 2])]
+    assert calls == [(["lst"], [0, 2], "demo")]
     result = json.loads(document.read_text())
     assert result["tasks"]["vqa"] == {"lst": 77.0, "blind": 77.0}
     assert result["standard_deviations"]["vqa"]["lst"] == pytest.approx(7 * 2**0.5)
@@ -55,11 +57,16 @@ def test_one_seed_has_no_deviation(calls: list[Any], tmp_path: Path) -> None:
     document = tmp_path / "demo.json"
     arguments = ["demo", "--out", str(tmp_path), "--methods", "all", "--json", str(document)]
     assert main(arguments) == 0
-    ((methods, seeds),) = calls
+    ((methods, seeds, _),) = calls
     assert methods[0] == "lst", "the picture shows its examples"
     assert sorted(methods) == method_names()
     assert seeds == [0]
     assert set(json.loads(document.read_text())["standard_deviations"]["gqa"].values()) == {None}
+
+
+def test_the_backbone_can_be_chosen(calls: list[Any], tmp_path: Path) -> None:
+    assert main(["demo", "--out", str(tmp_path), "--backbone", "demo-image"]) == 0
+    assert calls == [(["lst"], [0], "demo-image")]
 
 
 @pytest.mark.parametrize("seeds", ["", "a", "0,", "-1", "0;1"])

@@ -39,6 +39,30 @@ def cards_of(page: str) -> list[tuple[str, str, str]]:
     )
 
 
+def test_a_run_without_training_is_the_floor_of_trained_ones(
+    world: TinyWorld, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its page has no curves, and its examples show the text without the prompt around it."""
+    evaluate = ["evaluate", str(runs / "floor"), "--zero-shot", "--backbone", str(world.backbone)]
+    evaluate += ["--task", "vqa", "--data-root", str(world.root), "--split", "val2014"]
+    assert main([*evaluate, "--set", "training.device=cpu"]) == 0
+    out, table = tmp_path / "board.html", tmp_path / "table.json"
+    arguments = ["leaderboard", str(runs), "--out", str(out), "--json", str(table)]
+    assert main([*arguments, "--include-dirty", "--images", str(world.root / "images")]) == 0
+    (group,) = json.loads(table.read_text())["groups"]
+    rows = {row["method"]: row for row in group["rows"]}
+    assert rows.keys() == {"lst", "zero-shot"}
+    floor = rows["zero-shot"]["costs"]
+    assert floor.pop("trainable_percent")["mean"] == 0
+    assert not any(floor.values())
+    page = out.read_text()
+    assert "zero-shot" in page
+    prompts = {prompt for _, prompt, _ in cards_of(page)}
+    assert "what color is it?" in prompts
+    assert not any("Short answer" in prompt for prompt in prompts)
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_real_runs_become_a_page_and_tables(
     world: TinyWorld, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -244,7 +244,7 @@ def test_cut_prompts_are_reported_unless_quiet(
     ask = ["predict", str(run), "--image", str(world.image("red")), "--json", str(answer)]
     ask += ["--encoder-weights", str(world.encoder), "--question", "is it " + "red " * 200]
     assert main(ask) == 0
-    note = "the question is truncated: found 205 tokens, expected at most 128, as in training"
+    note = "the question is truncated: found 205 tokens, expected at most 128"
     assert f"note: {note}" in capsys.readouterr().err
     assert json.loads(answer.read_text())["notes"] == [f"{note} (data.max_prompt_tokens)"]
     assert main([*ask, "--quiet"]) == 0

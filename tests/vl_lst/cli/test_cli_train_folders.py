@@ -50,7 +50,7 @@ def test_an_output_that_is_not_a_folder_is_named_and_left_alone(
     assert main(arguments) == 1
     message = capsys.readouterr().err
     assert found in message
-    assert "expected a folder, or a name that does not exist yet. Choose another --out." in message
+    assert "expected a folder, or a name that does not exist yet. Choose another folder." in message
     assert sorted(path.name for path in obstacles.iterdir()) == before
     assert (obstacles / "file").read_text() == "kept"
 
@@ -63,7 +63,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
     assert main(world.train_arguments(locked / name)) == 1
-    assert "ermission denied. Choose another --out" in capsys.readouterr().err
+    assert "ermission denied. Choose another folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["train", "demo"])

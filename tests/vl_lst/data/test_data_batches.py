@@ -53,6 +53,19 @@ def test_prompts_are_truncated_before_end_of_sequence(tokenizer: CachingTokenize
     assert tokenizer.encode_prompt("", 5) == (tokenizer.eos_token_id,)
 
 
+def test_truncation_keeps_the_suffix(tokenizer: CachingTokenizer) -> None:
+    """A prompt without its end would ask something else."""
+    prompt, suffix = "vqa : is it red ? is it green ? a thing", " a thing"
+    whole = tokenizer.encode_prompt(prompt, 20)
+    assert tokenizer.encode_prompt(prompt, 20, suffix=suffix) == whole
+    assert tokenizer.encode_prompt(prompt, len(whole), suffix=suffix) == whole
+    shorter = tokenizer.encode_prompt(prompt, 7, suffix=suffix)
+    assert shorter == (*whole[:4], *whole[-3:])
+    assert tokenizer.encode_prompt(prompt, 2, suffix=suffix) == (whole[-3], whole[-1])
+    made = prompt_fields([prompt], tokenizer, max_tokens=7, suffix=suffix)
+    assert made["prompt_ids_UT"].tolist() == [list(shorter)]
+
+
 def test_equal_prompts_are_merged(tokenizer: CachingTokenizer) -> None:
     prompts = ["is it red?", "what color is it?", "is it red?", "is  it  red ?"]
     made = prompt_fields(prompts, tokenizer, max_tokens=20)

@@ -203,7 +203,7 @@ def test_an_earlier_run_answers_and_resumes_with_its_own_limit(
     evaluation = run.evaluate("val")
     assert [{"id": id_, "answer": given} for id_, given in evaluation.predictions.items()] == before
     assert evaluation.notes == (
-        "2 of 6 prompts exceed 20 tokens and are truncated, as in training (the longest has 607)",
+        "2 of 6 prompts exceed 20 tokens and are truncated (the longest has 607)",
     )
     record = read_record(RunDirectory(out))
     assert record is not None

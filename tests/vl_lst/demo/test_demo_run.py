@@ -46,7 +46,7 @@ def test_every_task_is_scored_with_and_without_the_image_and_an_interrupted_demo
 
 
 def test_the_runs_of_an_earlier_version_are_resumed(tmp_path: Path) -> None:
-    recipe = run._recipe("lst", 0, tmp_path, tmp_path / "features.h5")
+    recipe = run._recipe("lst", 0, "demo", tmp_path, tmp_path / "features.h5")
     dump_recipe(recipe, tmp_path / "recipe.yaml")
     saved = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
     del saved["data"]["max_prompt_tokens"]

@@ -4,13 +4,12 @@ BART has the norms after each attention and feed-forward layer, mBART before, an
 of each stack. Learned positions, which are added to the token embeddings; biases everywhere.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from vl_lst.backbones.config_fields import (
     ConfigFields,
@@ -19,6 +18,7 @@ from vl_lst.backbones.config_fields import (
     InnerWidth,
     Probability,
     TokenId,
+    TokenIds,
     VocabularySize,
     Width,
 )
@@ -42,7 +42,7 @@ class BartFields(ConfigFields):
     """Fields of `BartConfig` and `MBartConfig`."""
 
     ACTIVATION = "activation_function"
-    TOKEN_IDS = (*ConfigFields.TOKEN_IDS, "bos_token_id", "forced_bos_token_id")
+    TOKEN_IDS = (*ConfigFields.TOKEN_IDS, "bos_token_id")
 
     vocab_size: VocabularySize
     d_model: Width
@@ -62,9 +62,10 @@ class BartFields(ConfigFields):
     init_std: float = Field(0.02, ge=0, le=2**10)
     pad_token_id: TokenId = 1
     bos_token_id: TokenId = 0
-    eos_token_id: TokenId = 2
+    eos_token_id: TokenIds = 2
     decoder_start_token_id: TokenId | None = None
     forced_bos_token_id: TokenId | None = None
+    forced_eos_token_id: TokenId | None = 2
 
     @model_validator(mode="after")
     def _require_equal_heads(self) -> Self:
@@ -80,13 +81,8 @@ class Bart(Family):
 
     model_types = ("bart", "mbart")
     fields = BartFields
+    leaves_out_positions = True
     optional_tensors = ("final_logits_bias",)
-
-    def build_config(self, values: Mapping[str, Any]) -> PretrainedConfig:
-        """Return the configuration, with the forced token, which its class does not keep."""
-        config = super().build_config(values)
-        config.forced_bos_token_id = values.get("forced_bos_token_id")
-        return config
 
     def tensor_name(self, name: str) -> str:
         """Return the name in the model with an output layer, for those of the base model too."""
@@ -104,13 +100,12 @@ class Bart(Family):
         """Return the number of learned positions, which both stacks have."""
         return int(config.max_position_embeddings)
 
-    def start_token_id(self, model: Any) -> int:
-        """Return the start token: without one of its own, beginning-of-sequence as in `generate`.
+    def default_start_token_id(self, config: Any) -> int:
+        """Return beginning-of-sequence, as `generate` does.
 
-        The configuration of mBART has none, since it depends on the language.
+        Some settings of mBART have no start token, since it depends on the language.
         """
-        chosen = self.generation_token_id(model, "decoder_start_token_id")
-        return int(model.config.bos_token_id) if chosen is None else chosen
+        return int(config.bos_token_id)
 
     def encoder_blocks(self, model: Any) -> Sequence[nn.Module]:
         """Return the blocks of the encoder."""

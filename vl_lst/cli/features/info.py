@@ -58,11 +58,14 @@ def _spec_lines(spec: "FeatureSpec") -> Iterator[str]:
         gelu = ", QuickGELU" if spec.quick_gelu else ""
         yield f"photographs {square}; encoder in {spec.precision}{gelu}"
     rows, columns = spec.grid
+    layer = "language tokens" if spec.layer == "language" else spec.layer
     tiles = f" of the whole image and {spec.crops} x {spec.crops} tiles" if spec.crops > 1 else ""
     yield (
-        f"features    {spec.tokens} x {spec.channels} {spec.dtype}, {spec.layer} of "
+        f"features    {spec.tokens} x {spec.channels} {spec.dtype}, {layer} of "
         f"{rows} x {columns}{tiles}"
     )
+    if spec.projection_sha256 is not None:
+        yield f"projection  {spec.projection_sha256[:12]}, into the language model of the encoder"
     yield f"digest      {spec.digest}"
     yield f"made with   {', '.join(f'{name} {v}' for name, v in sorted(spec.packages.items()))}"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vl_lst.cli._console import QuietOption, progress, results, status
-from vl_lst.cli._features import DEMO_ENCODER, DeviceOption, FeatureFileArgument
+from vl_lst.cli._features import DeviceOption, FeatureFileArgument
 from vl_lst.cli._outputs import JsonOption, write_json_report
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ def verify(
     from feature_extraction.exchange.verification import verify as compare
     from feature_extraction.images.finding import left_out_note
     from feature_extraction.store import open_features
-    from vl_lst.bundled import CLIP_FOLDER
+    from vl_lst.bundled import ENCODER_FOLDERS
 
     store = open_features(file)
-    if encoder_weights is None and store.spec.encoder == DEMO_ENCODER:
-        encoder_weights = CLIP_FOLDER
+    if encoder_weights is None:
+        encoder_weights = ENCODER_FOLDERS.get(store.spec.encoder)
     encoder = encoder_from_spec(store.spec, encoder_weights, device=device)
     with progress("comparing", quiet=quiet) as report:
         found = compare(store, images, encoder, sample=sample, on_progress=report)

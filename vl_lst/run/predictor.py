@@ -1,0 +1,181 @@
+"""A model that answers questions about photographs.
+
+I images, N tokens per image, F channels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from eval.errors import InputError
+from feature_extraction.encoders.encoder import Encoder, encode_image, encoder_from_spec
+from feature_extraction.spec import FeatureSpec
+from tasks import Task
+from vl_lst.bundled import ENCODER_FOLDERS
+from vl_lst.data.batches import NoFeatures, prompt_fields
+from vl_lst.data.text_warnings import question_notes
+from vl_lst.generation.answering import Answerer
+from vl_lst.models.batch import Batch
+from vl_lst.recipes import Recipe
+from vl_lst.recipes.building import BuiltModel
+from vl_lst.run.arguments import ImageSource, image_list, require_question
+
+__all__ = ["Answer", "Predictor"]
+
+NUM_RANKED_ANSWERS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer to one question.
+
+    Args:
+        answer: The answer.
+        ranked: (answer, score) pairs with the highest scores. A score in [0, 1] is the accuracy
+            that the model expects of that answer alone, so scores need not sum to one. `None` if
+            the model generates its answers.
+        notes: Parts of the question that the model did not read, as sentences without a period.
+    """
+
+    answer: str
+    ranked: list[tuple[str, float]] | None
+    notes: tuple[str, ...] = ()
+
+
+class Predictor:
+    """A model ready to answer questions.
+
+    Args:
+        recipe: Recipe of the model.
+        built: Model in evaluation mode, on `device`.
+        answers: Answer list of each task; `None` for a task that may generate any answer.
+        spec: Spec of the features that the model reads; `None` if it reads the text alone.
+        device: Device of the model.
+        encoder: Image encoder. Default: built from `spec` when it is needed.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        built: BuiltModel,
+        answers: dict[str, list[str] | None],
+        spec: FeatureSpec | None,
+        device: torch.device,
+        encoder: Encoder | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self._answers = answers
+        self._spec = spec
+        self._tokenizer = built.tokenizer
+        self._backbone_reads_images = built.model.backbone_reads_images
+        self._device = device
+        self._answerer = Answerer(built, recipe, answers, device)
+        self._encoder = encoder
+
+    def task(self, name: str | None = None, *, official: bool = False) -> Task:
+        """Return a task with the settings of the model, and the files of its recipe as splits.
+
+        Args:
+            name: Name of the task. Default: the only task that the model was made for. Such a model
+                can also answer another task, with the head of its own task.
+            official: Whether to keep the official splits even if the recipe names the user's own
+                files.
+
+        Raises:
+            InputError: The model was made for several tasks, and `name` is not one of them.
+        """
+        known = self.recipe.tasks
+        if len(known) == 1:
+            name = name or known[0]
+        elif name not in known:
+            raise InputError(
+                f"the run was trained on {', '.join(known)}; found {name or 'no task'}, expected "
+                "one of them (--task)"
+            )
+        return self.recipe.configured_task(name, official=official)
+
+    def predict(
+        self,
+        image: ImageSource | Sequence[ImageSource] = (),
+        question: str | None = None,
+        *,
+        task_name: str | None = None,
+        encoder_weights: str | Path | None = None,
+    ) -> Answer:
+        """Answer a question about an image, which is preprocessed like those of the features.
+
+        Args:
+            image: Path of an image, or an image opened with Pillow; a sequence of them if the task
+                takes several, an empty one if the model reads the text alone.
+            question: Question without the task's prefix; `None` for captions.
+            task_name: Name of the task, if the model was made for several.
+            encoder_weights: File or folder with the weights of the image encoder, if the features
+                were extracted with local weights.
+
+        Raises:
+            InputError: The number of images is wrong, or the question is missing, empty or not
+                allowed by the task.
+            ImageError: An image cannot be decoded.
+            EncoderError: The image encoder of the features cannot be built.
+        """
+        images = image_list(image)
+        task = self.task(task_name)
+        if question is not None:
+            require_question(question)
+        if (question is not None) != task.takes_text:
+            found = "none" if question is None else f"{question!r:.60}"
+            raise InputError(
+                f"{task.name} takes {'a question' if task.takes_text else 'no question'}; "
+                f"found {found}"
+            )
+        expected = 0 if self._spec is None else task.images_per_example
+        if len(images) != expected:
+            reason = ", since the model reads the text alone" if self._spec is None else ""
+            raise InputError(
+                f"wrong number of images for {task.name}: found {len(images)}, expected "
+                f"{expected}{reason}"
+            )
+        text = task.prompt_prefix + (question or "") + task.prompt_suffix
+        prompt = prompt_fields(
+            [text],
+            self._tokenizer,
+            max_tokens=task.max_prompt_tokens,
+            suffix=task.prompt_suffix,
+            image_ids=[()] if self._backbone_reads_images else None,
+        )
+        features_INF = self._features(images, encoder_weights)
+        notes = question_notes(text, task, self._tokenizer)
+        batch = Batch(
+            features_BINF=features_INF[None], example_ids=("",), task=self._head(task), **prompt
+        )
+        if not self._answerer.is_ranked(self._head(task)):
+            return Answer(self._answerer.answer(batch)[0], None, notes)
+        ranked = self._answerer.rank(batch, NUM_RANKED_ANSWERS)[0]
+        return Answer(ranked[0][0], ranked, notes)
+
+    def _head(self, task: Task) -> str:
+        return task.name if task.name in self.recipe.tasks else self.recipe.tasks[0]
+
+    def _features(self, images: Sequence[ImageSource], weights: str | Path | None) -> Tensor:
+        spec = self._spec
+        if spec is None:
+            return torch.from_numpy(NoFeatures().read([""]))
+        if self.recipe.data.blind:
+            return torch.zeros(len(images), spec.tokens, spec.channels, dtype=torch.float16)
+        if self._encoder is None:
+            if weights is None:
+                weights = self._known_weights(spec)
+            self._encoder = encoder_from_spec(spec, weights, device=str(self._device))
+        encoder = self._encoder
+        return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
+
+    def _known_weights(self, spec: FeatureSpec) -> str | Path | None:
+        """Return the folder of the image encoder, if it needs no search."""
+        if spec.encoder in ENCODER_FOLDERS:
+            return ENCODER_FOLDERS[spec.encoder]
+        # A local backbone that reads images is saved together with its image encoder.
+        name = self.recipe.backbone.name
+        return name if self._backbone_reads_images and Path(name).is_dir() else None

@@ -1,0 +1,137 @@
+"""A trained run."""
+
+import logging
+from pathlib import Path
+
+import torch
+
+from eval.errors import InputError
+from eval.run_files import ModelCard
+from feature_extraction.spec import FeatureSpec
+from tasks import ExampleTable, Score, Task
+from tasks._arguments import as_path
+from vl_lst.devices import choose_device
+from vl_lst.errors import CheckpointError
+from vl_lst.recipes import Recipe, ZeroShotRecipe
+from vl_lst.recipes.building import BuiltModel, build_model
+from vl_lst.run.evaluation import Run
+from vl_lst.run.untrained import load_zero_shot_run
+from vl_lst.runs.checkpoint import MODEL, load_checkpoint, load_parameters
+from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.model_card import (
+    feature_spec_of,
+    require_same_backbone,
+    require_same_features,
+    require_same_tasks,
+)
+from vl_lst.runs.record import add_scores, read_record
+
+__all__ = ["TrainedRun", "load_run"]
+
+log = logging.getLogger(__name__)
+
+BEST = "best"
+
+
+class TrainedRun(Run):
+    """A checkpoint of a trained run; created by `load_run`.
+
+    Args:
+        directory: Folder of the run.
+        recipe: Recipe of the run.
+        card: Model card of the run.
+        built: Model with the weights of the checkpoint.
+        checkpoint: Name of the checkpoint.
+        step: Training step of the checkpoint.
+        device: Device of the model.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        recipe: Recipe,
+        card: ModelCard,
+        built: BuiltModel,
+        checkpoint: str,
+        step: int,
+        device: torch.device,
+    ) -> None:
+        super().__init__(directory, recipe, built, card.answers, feature_spec_of(card), device)
+        self._card = card
+        self._checkpoint = checkpoint
+        self._step = step
+
+    def _require_features(self, spec: FeatureSpec) -> None:
+        require_same_features(self._card, spec)
+
+    def _record(self, task: Task, split: str, examples: ExampleTable, score: Score | None) -> None:
+        if score is not None and self._checkpoint == BEST:
+            add_scores(self.directory, task.name, split, score, best_step=self._step)
+
+    def _count_trained_on(
+        self, task: Task, examples: ExampleTable, *, by_content: bool
+    ) -> int | None:
+        if task.name not in self.recipe.tasks:
+            return None
+        data = self.recipe.data
+        try:
+            trained = self.task(task.name).load(data.folder, data.train_split[task.name])
+        except InputError:
+            return None
+        if not by_content:
+            return len(set(trained.ids()) & set(examples.ids()))
+        # Ids in different files of a user are unrelated.
+        known = {(example.image_ids, example.prompt) for example in trained}
+        return sum((example.image_ids, example.prompt) in known for example in examples)
+
+
+def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
+    """Load a trained run, or one that evaluates a backbone without training.
+
+    Args:
+        path: Folder written by `vl-lst train --out`.
+        checkpoint: Name of the checkpoint: `best` (by validation score), `last` or, if several
+            tasks were trained, `best-TASK` (by the score of one task).
+
+    Raises:
+        CheckpointError: The folder holds no run, the checkpoint is incomplete, or the backbone has
+            other weights.
+    """
+    directory = RunDirectory(as_path("the run's folder", path))
+    recipe = directory.recipe()
+    if isinstance(recipe, ZeroShotRecipe):
+        if checkpoint != BEST:
+            raise CheckpointError(
+                f"no checkpoint {checkpoint!r}: {path} holds a zero-shot run, which has none. "
+                "Leave out --checkpoint."
+            )
+        return load_zero_shot_run(directory, recipe)
+    card = directory.card()
+    names = [BEST, "last", *(f"{BEST}-{task}" for task in recipe.tasks if len(recipe.tasks) > 1)]
+    if checkpoint not in names:
+        raise CheckpointError(f"no checkpoint {checkpoint!r}: expected one of: {', '.join(names)}")
+    require_same_tasks(card, recipe.tasks)
+    built = build_model(recipe, feature_spec_of(card), card.answers)
+    require_same_backbone(card, recipe.backbone.name, built.fingerprint)
+    folder = directory.checkpoint(checkpoint)
+    saved = load_checkpoint(folder, MODEL)
+    load_parameters(built.trainable, saved.tensors[MODEL], source=folder)
+    built.quantise_backbone()
+    wanted = recipe.training.device
+    device = choose_device(wanted if torch.cuda.is_available() else "auto")
+    if device.type == "cpu" and (wanted == "cuda" or _was_trained_on_cuda(directory)):
+        log.warning(
+            "the run was trained on CUDA, which is not available here: it runs on the CPU, which "
+            "is slower and causes small numerical differences"
+        )
+    built.model.to(device).eval()
+    step = int(saved.state.get("step", 0))
+    return TrainedRun(directory, recipe, card, built, checkpoint, step, device)
+
+
+def _was_trained_on_cuda(directory: RunDirectory) -> bool:
+    try:
+        record = read_record(directory)
+    except (CheckpointError, InputError):
+        return False
+    return record is not None and (record.device or "").startswith("cuda")
