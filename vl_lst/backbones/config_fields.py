@@ -45,6 +45,8 @@ class NestedFields(BaseModel):
         "pad_token_id",
         "eos_token_id",
         "decoder_start_token_id",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
     )
     """Fields that must be below `vocab_size`."""
 
