@@ -105,6 +105,4 @@ def describe_problem(error: ValidationError, model_type: str) -> str:
     if first["type"] == "value_error":
         return f"{field}: {message}"
     expected = message.replace("Input should be", "expected", 1)
-    if isinstance(first["input"], dict) and first["type"] == "value_error":
-        return f"{field}: {expected}"
     return f"{field}: found {first['input']!r:.60}, {expected}"
