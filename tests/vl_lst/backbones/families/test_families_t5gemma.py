@@ -49,7 +49,10 @@ def change(path: Path, changed: dict[str, Any]) -> None:
         ({"encoder.num_hidden_layers": 10**9}, "encoder.num_hidden_layers: found 1000000000"),
         ({"encoder.head_dim": 7}, "encoder: head_dim is 7, expected an even number"),
         ({"decoder.num_key_value_heads": 3}, "decoder: num_key_value_heads is 3, expected a divi"),
-        ({"encoder.layer_types": ["full_attention"]}, "layer_types has 1 entries, expected one per"),
+        (
+            {"encoder.layer_types": ["full_attention"]},
+            "layer_types has 1 entries, expected one per",
+        ),
         ({"encoder.layer_types": ["chunked_attention"] * 3}, "layer_types.0: found 'chunked_att"),
         ({"encoder.sliding_window": None}, "encoder.sliding_window: found None"),
         ({"encoder.vocab_size": 68}, "encoder has a vocab_size of 68 and the decoder one of 67"),
