@@ -10,7 +10,7 @@ from vl_lst.backbones.published import PUBLISHED
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Parts of identifiers, strings, comments and docstrings, in any case; resnet50 is none.
-NAMES = (r"t5(?!\d)", "bart", "bert", "gemma", "blip", "pegasus", "minilm")
+NAMES = (r"t5(?!\d)", "bart", "bert", "gemma", "blip", "pegasus", "minilm", "electra")
 FAMILY_NAME = re.compile("|".join(NAMES), re.IGNORECASE)
 # What may be said without knowing a family: model IDs, and the name of the paper's code.
 ALLOWED = re.compile("|".join([*map(re.escape, sorted(PUBLISHED, key=len, reverse=True)), "VL-T5"]))

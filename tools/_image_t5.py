@@ -13,6 +13,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from feature_extraction.encoders.encoder import Encoder
 from feature_extraction.encoders.projected import pool_with_positions
+from feature_extraction.images.decode import decode_image
 from feature_extraction.images.preprocess import prepare
 from tools.pretrain_t5 import END, PAD, SpanBatch
 from vl_lst.demo.captions import noun_phrase
@@ -151,7 +152,15 @@ def _encode(scenes: Sequence[Scene], encoder: Encoder) -> npt.NDArray[np.float16
     """Return the pooled cells of scenes, [scenes, V, C]."""
     spec = encoder.spec
     squares_B3SS = np.concatenate(
-        [prepare(render(s, PICTURE_SIZE), spec.image_size, spec.resize, 1) for s in scenes]
+        [
+            prepare(
+                decode_image(render(scene, PICTURE_SIZE), spec.decoded_side),
+                spec.image_size,
+                spec.resize,
+                spec.crops,
+            )
+            for scene in scenes
+        ]
     )
     features = encoder.encode(torch.from_numpy(squares_B3SS), [str(s.seed) for s in scenes])
     grid_BCHW = torch.from_numpy(features).float().mT.unflatten(2, spec.grid)

@@ -19,13 +19,16 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from feature_extraction.encoders.encoder import build_encoder, encode_image
 from tools import image_texts, pretrain_image_t5
 from tools._image_t5 import GRID_SIDE, IMAGE_TOKENS, ImageT5, PictureFile
 from tools._pretraining import ordered_batches
 from tools.pretrain_t5 import END, UNKNOWN
-from vl_lst.bundled import T5_FOLDER
+from vl_lst.bundled import CLIP_FOLDER, IMAGE_BACKBONE_FOLDER, T5_FOLDER
 from vl_lst.demo.captions import noun_phrase
+from vl_lst.demo.rendering import render
 from vl_lst.demo.scenes import Purpose, Scene, sample_scene, scene_seed
+from vl_lst.demo.splits import PICTURE_SIZE
 
 SCENES = [
     sample_scene(scene_seed(Purpose.PRETRAIN_IMAGE_T5_HELD_OUT, n), counts=(1, 1, 2, 3, 4))
@@ -129,6 +132,18 @@ def test_the_projection_starts_at_the_names_of_objects(tokenizer: Tokenizer) -> 
     for word, token_D in zip(WORDS, model.language_projection.weight.T, strict=False):
         similar_K = torch.cosine_similarity(embedding_KD, token_D[None])
         assert similar_K.argmax() == tokenizer.encode(word).ids[0]
+
+
+def test_the_pictures_are_what_the_bundled_encoder_is_given(tmp_path: Path) -> None:
+    """Pretraining and feature extraction pool and project the same cells."""
+    scenes = SCENES[:3]
+    pictures = PictureFile(tmp_path / "cells.npy", scenes, build_encoder(CLIP_FOLDER))
+    encoder = build_encoder(IMAGE_BACKBONE_FOLDER)
+    state = load_file(IMAGE_BACKBONE_FOLDER / "model.safetensors")
+    weight_DC, bias_D = (state[f"language_projection.{n}"].float() for n in ("weight", "bias"))
+    cells_BVC = pictures.cells(np.arange(3), torch.device("cpu"))
+    extracted = [encode_image(render(scene, PICTURE_SIZE), encoder) for scene in scenes]
+    np.testing.assert_allclose(cells_BVC @ weight_DC.T + bias_D, np.stack(extracted), atol=0.02)
 
 
 @pytest.fixture(scope="module")

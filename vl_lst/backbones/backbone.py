@@ -219,6 +219,12 @@ class Backbone(nn.Module):
         return self.family.forced_bos_token_id(self.model)
 
     @property
+    def forced_eos_token_id(self) -> int | None:
+        """Token id that ends an answer of the maximum length; `None` cuts it off."""
+        self._require_decoder()
+        return self.family.forced_eos_token_id(self.model)
+
+    @property
     def vocabulary_weight(self) -> Tensor:
         """Weight [V, D] of the output layer; the embedding table if the two are tied."""
         return self._output_layer().weight_VW

@@ -93,7 +93,9 @@ def describe_problem(error: ValidationError, model_type: str) -> str:
     """
     first = error.errors(include_url=False)[0]
     message = first["msg"].removeprefix("Value error, ")
-    field = ".".join(map(str, first["loc"]))
+    # Names of the types in a union are no identifiers.
+    parts = [str(part) for part in first["loc"]]
+    field = ".".join(part for part in parts if part.isidentifier() or part.isdecimal())
     if first["type"] == "missing":
         return f"{field} is missing: expected the configuration of a model of type {model_type}"
     if not field:

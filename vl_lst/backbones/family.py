@@ -232,20 +232,25 @@ class Family(ABC):
 
     def start_token_id(self, model: Any) -> int:
         """Return the id of the token that the decoder reads first."""
-        chosen = self.generation_token_id(model, "decoder_start_token_id")
-        return self.pad_token_id(model.config) if chosen is None else chosen
+        for source in (model.generation_config, model.config):
+            chosen = getattr(source, "decoder_start_token_id", None)
+            if chosen is not None:
+                return int(chosen)
+        return self.default_start_token_id(model.config)
+
+    def default_start_token_id(self, config: Any) -> int:
+        """Return the start token of a model whose settings have none; by default, padding."""
+        return self.pad_token_id(config)
 
     def forced_bos_token_id(self, model: Any) -> int | None:
         """Return the id of the token that every answer begins with; `None` if there is none."""
-        return self.generation_token_id(model, "forced_bos_token_id")
+        chosen: int | None = getattr(model.generation_config, "forced_bos_token_id", None)
+        return chosen
 
-    def generation_token_id(self, model: Any, name: str) -> int | None:
-        """Return a token id of the generation settings, or else of the configuration."""
-        for source in (model.generation_config, model.config):
-            chosen = getattr(source, name, None)
-            if chosen is not None:
-                return int(chosen)
-        return None
+    def forced_eos_token_id(self, model: Any) -> int | None:
+        """Return the id of the token that ends an answer of the maximum length, if any."""
+        chosen: int | None = getattr(model.generation_config, "forced_eos_token_id", None)
+        return chosen
 
     # Running the model
 

@@ -44,8 +44,8 @@ __all__ = [
 
 CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation_config.json"
-# Fields that replace those of `config.json`.
-GENERATION_FIELDS = ("decoder_start_token_id", "forced_bos_token_id")
+# Settings of generation that are in `config.json` only if there is no `generation_config.json`.
+FORCED_TOKENS = ("forced_bos_token_id", "forced_eos_token_id")
 
 FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 
@@ -87,7 +87,7 @@ def read_config(folder: Path) -> tuple[Any, Family]:
 
     Args:
         folder: Folder with `config.json`, and optionally `generation_config.json`, which may set
-            the tokens that an answer starts and ends with.
+            the start token of the decoder, tokens that it forces, and tokens that end an answer.
 
     Returns:
         The configuration of the language model, and its family.
@@ -105,8 +105,10 @@ def read_config(folder: Path) -> tuple[Any, Family]:
     generation = folder / GENERATION_NAME
     if is_present(generation):
         settings = read_json_object(generation)
-        chosen = {name: settings.get(name) for name in GENERATION_FIELDS}
-        content |= {name: token for name, token in chosen.items() if token is not None}
+        content |= {name: settings.get(name) for name in FORCED_TOKENS}
+        start = settings.get("decoder_start_token_id")
+        if start is not None:
+            content["decoder_start_token_id"] = start
         if isinstance(ends := settings.get("eos_token_id"), list):
             content["eos_token_id"] = ends
     return build_config(family, content, str(path)), family
@@ -173,6 +175,11 @@ def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) 
                 f"the weights in {folder} are damaged: {name} has values that are not finite. "
                 "Download or save them again"
             )
+    for name in FORCED_TOKENS:
+        if getattr(config, name, None) is not None:
+            # `generate` refuses a configuration with settings of generation.
+            setattr(model.generation_config, name, getattr(config, name))
+            setattr(model.config, name, None)
     loaded: PreTrainedModel = model
     return loaded
 

@@ -90,8 +90,12 @@ def _bert(
     }
 
 
-_ROBERTA = {"model_type": "roberta", "max_position_embeddings": 514, "type_vocab_size": 1}
-_XLM_ROBERTA = {**_ROBERTA, "model_type": "xlm-roberta"}
+_ROBERTA: dict[str, Any] = {
+    "model_type": "roberta",
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+}
+_XLM_ROBERTA: dict[str, Any] = {**_ROBERTA, "model_type": "xlm-roberta"}
 
 
 def _distilbert(vocabulary: int) -> dict[str, Any]:

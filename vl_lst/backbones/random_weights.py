@@ -1,6 +1,5 @@
 """Configurations of backbones by name, and backbones with random weights."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,6 @@ from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import ModelError
 
 __all__ = ["backbone_config", "known_family", "own_image_tokens", "random_backbone"]
-
-# Similarity above which a name is taken for a misspelt one.
-MIN_SIMILARITY = 0.85
 
 
 def backbone_config(name: str, *, vocabulary: int | None = None) -> tuple[Any, Family]:
@@ -108,11 +104,17 @@ def random_backbone(
         return FrozenBackbone(family.build_random(config, dtype), family)
 
 
+def _letters(name: str) -> list[str]:
+    """Return what stays the same if letters of a name are transposed or capital."""
+    return sorted(name.lower())
+
+
 def _config_from(name: str) -> tuple[Any, Family]:
-    # Before asking the hub, which takes half a minute to fail without a network.
-    nearest = difflib.get_close_matches(name, PUBLISHED, n=1, cutoff=MIN_SIMILARITY)
-    if nearest and not Path(name).exists():
-        raise ModelError(f"no backbone {name!r}; did you mean {nearest[0]}?")
+    # Before asking the hub, which takes half a minute to fail without a network. Names that are
+    # only similar may be of other models, such as another size.
+    meant = next((each for each in PUBLISHED if _letters(each) == _letters(name)), None)
+    if meant is not None and not Path(name).exists():
+        raise ModelError(f"no backbone {name!r}; did you mean {meant}?")
     expected = (
         f"expected {' or '.join(BACKBONE_FOLDERS)} (bundled), a folder with a config.json, a "
         f"Hugging Face model ID, or one of {', '.join(PUBLISHED)}"

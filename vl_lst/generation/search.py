@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vl_lst.backbones.backbone import Backbone
 from vl_lst.checks import require_integer
 from vl_lst.errors import ModelError
 from vl_lst.generation.answer_tree import AnswerTree
@@ -58,25 +59,32 @@ def generate(
 class _AnswerConstraint:
     """Node of each row in the answer tree.
 
-    Without a tree, only the first token may be forced, and every other token is allowed.
+    Without a tree, the backbone may force the first and the last token, and allows any other.
     """
 
-    def __init__(self, answers: AnswerTree | None, rows: int, first_token: int | None) -> None:
+    def __init__(
+        self, answers: AnswerTree | None, rows: int, backbone: Backbone, max_length: int
+    ) -> None:
         self._answers = answers
         self._nodes = torch.zeros(0) if answers is None else answers.start(rows)
-        self._forced = None if answers is not None else first_token
+        self._length = 1
+        # Forced tokens by the number of tokens before them.
+        self._forced = {1: backbone.forced_bos_token_id}
+        if backbone.forced_eos_token_id is not None:
+            self._forced[max_length - 1] = backbone.forced_eos_token_id
 
     def mask_scores(self, scores: Tensor) -> Tensor:
         if self._answers is not None:
             return self._answers.mask_scores(scores, self._nodes)
-        if self._forced is None:
+        forced = self._forced.get(self._length)
+        if forced is None:
             return scores
         certain = torch.full_like(scores, -torch.inf)
-        certain[:, self._forced] = 0
+        certain[:, forced] = 0
         return certain
 
     def follow(self, tokens: Tensor) -> None:
-        self._forced = None
+        self._length += 1
         if self._answers is not None:
             self._nodes = self._answers.follow(self._nodes, tokens)
 
@@ -101,7 +109,7 @@ def greedy_search(
     ids_BL[:, 0] = backbone.start_token_id
     ends = torch.tensor(backbone.end_token_ids, device=device)
     open_rows = torch.arange(len(batch), device=device)
-    constraint = _AnswerConstraint(answers, len(batch), backbone.forced_bos_token_id)
+    constraint = _AnswerConstraint(answers, len(batch), backbone, max_length)
     for position in range(1, max_length):
         tokens = constraint.mask_scores(state.next_logits(ids_BL[open_rows, position - 1])).argmax(
             -1
@@ -163,7 +171,7 @@ def beam_search(
     state = model.start_decoding(model.encode(batch), max_length)
     state.select(torch.arange(rows, device=device).repeat_interleave(beams))
 
-    constraint = _AnswerConstraint(answers, rows * beams, backbone.forced_bos_token_id)
+    constraint = _AnswerConstraint(answers, rows * beams, backbone, max_length)
     open_rows = torch.arange(rows, device=device)
     ids_bKL = torch.full((rows, beams, max_length), backbone.pad_token_id, device=device)
     ids_bKL[:, :, 0] = backbone.start_token_id

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import GPT2Config
 
+from feature_extraction.errors import EncoderError
 from vl_lst.backbones.published import PUBLISHED
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.errors import ModelError
@@ -59,6 +60,31 @@ PARAMETERS = {
     "google/t5gemma-2-1b-1b": 1_697_783_168,
     "google/t5gemma-2-4b-4b": 7_089_112_576,
 }
+# Those of encoders include a pooler, a linear layer of the model's width, which is not loaded.
+WITH_POOLER = {
+    "bert-base-uncased": (109_482_240, 768),
+    "bert-base-cased": (108_310_272, 768),
+    "bert-large-uncased": (335_141_888, 1024),
+    "bert-large-cased": (333_579_264, 1024),
+    "bert-base-multilingual-cased": (177_853_440, 768),
+    "roberta-base": (124_645_632, 768),
+    "roberta-large": (355_359_744, 1024),
+    "xlm-roberta-base": (278_043_648, 768),
+    "xlm-roberta-large": (559_890_432, 1024),
+    "microsoft/MiniLM-L12-H384-uncased": (33_360_000, 384),
+    "sentence-transformers/all-MiniLM-L6-v2": (22_713_216, 384),
+    "sentence-transformers/all-MiniLM-L12-v2": (33_360_000, 384),
+}
+PARAMETERS |= {
+    # These have no pooler, and here none of the heads of pretraining.
+    "distilbert-base-uncased": 66_362_880,
+    "distilbert-base-cased": 65_190_912,
+    "google/electra-base-discriminator": 108_891_648,
+    "google/electra-large-discriminator": 334_092_288,
+    "microsoft/deberta-v3-base": 183_831_552,
+    "microsoft/deberta-v3-large": 434_012_160,
+    **{name: count - width * (width + 1) for name, (count, width) in WITH_POOLER.items()},
+}
 
 
 def test_every_size_has_the_published_number_of_parameters() -> None:
@@ -83,3 +109,15 @@ def test_unknown_models_are_refused(tmp_path: Path) -> None:
     GPT2Config().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="gpt2, a decoder without an encoder; expected an enc"):
         backbone_config(str(tmp_path))
+
+
+def test_names_that_are_only_similar_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub has models of other sizes and languages, under similar names."""
+
+    def refuse(name: str, files: tuple[str, ...]) -> Path:
+        raise EncoderError(f"asked for {name}")
+
+    monkeypatch.setattr("vl_lst.backbones.random_weights.backbone_folder", refuse)
+    for name in ("microsoft/deberta-v3-small", "bert-base-multilingual-uncased"):
+        with pytest.raises(ModelError, match=f"asked for {name}"):
+            backbone_config(name)

@@ -35,6 +35,7 @@ __all__ = ["FAMILY", "Bart", "BartFields"]
 
 # Prefixes of tensors in a checkpoint of the model with an output layer. The base model's have none.
 WITH_OUTPUT_LAYER = ("model.", "lm_head.", "final_logits_bias")
+FORCED_TOKENS = ("forced_bos_token_id", "forced_eos_token_id")
 # Of `nn.LayerNorm`; the configuration has none.
 EPSILON = 1e-5
 
@@ -43,7 +44,7 @@ class BartFields(ConfigFields):
     """Fields of `BartConfig` and `MBartConfig`."""
 
     ACTIVATION = "activation_function"
-    TOKEN_IDS = (*ConfigFields.TOKEN_IDS, "bos_token_id", "forced_bos_token_id")
+    TOKEN_IDS = (*ConfigFields.TOKEN_IDS, "bos_token_id", *FORCED_TOKENS)
 
     vocab_size: VocabularySize
     d_model: Width
@@ -66,6 +67,7 @@ class BartFields(ConfigFields):
     eos_token_id: TokenIds = 2
     decoder_start_token_id: TokenId | None = None
     forced_bos_token_id: TokenId | None = None
+    forced_eos_token_id: TokenId | None = 2
 
     @model_validator(mode="after")
     def _require_equal_heads(self) -> Self:
@@ -81,12 +83,14 @@ class Bart(Family):
 
     model_types = ("bart", "mbart")
     fields = BartFields
+    leaves_out_positions = True
     optional_tensors = ("final_logits_bias",)
 
     def build_config(self, values: Mapping[str, Any]) -> PretrainedConfig:
-        """Return the configuration, with the forced token, which its class does not keep."""
+        """Return the configuration, with forced tokens, for which its class has other defaults."""
         config = super().build_config(values)
-        config.forced_bos_token_id = values.get("forced_bos_token_id")
+        for name in FORCED_TOKENS:
+            setattr(config, name, values.get(name))
         return config
 
     def tensor_name(self, name: str) -> str:
@@ -105,13 +109,12 @@ class Bart(Family):
         """Return the number of learned positions, which both stacks have."""
         return int(config.max_position_embeddings)
 
-    def start_token_id(self, model: Any) -> int:
-        """Return the start token: without one of its own, beginning-of-sequence as in `generate`.
+    def default_start_token_id(self, config: Any) -> int:
+        """Return beginning-of-sequence, as `generate` does.
 
-        The configuration of mBART has none, since it depends on the language.
+        Some settings of mBART have no start token, since it depends on the language.
         """
-        chosen = self.generation_token_id(model, "decoder_start_token_id")
-        return int(model.config.bos_token_id) if chosen is None else chosen
+        return int(config.bos_token_id)
 
     def encoder_blocks(self, model: Any) -> Sequence[nn.Module]:
         """Return the blocks of the encoder."""

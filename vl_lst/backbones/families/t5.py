@@ -6,7 +6,7 @@ UMT5 in every block.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -85,8 +85,8 @@ class T5Fields(ConfigFields):
 class T5(Family):
     """T5, v1.0 and later, in one or many languages, on pieces or bytes."""
 
-    model_types = ("t5", "mt5", "umt5")
-    fields = T5Fields
+    model_types: ClassVar[tuple[str, ...]] = ("t5", "mt5", "umt5")
+    fields: ClassVar[type[ConfigFields]] = T5Fields
     leaves_out_positions = True
     matches_side_blocks = True
 

@@ -144,8 +144,8 @@ def test_states_equal_those_of_the_stock_model(model_type: str) -> None:
 def test_greedy_answers_equal_those_of_generate(model_type: str, forced: int | None) -> None:
     model = build(model_type, seed=1)
     model.generation_config.forced_bos_token_id = forced
-    # The last token of an answer that is cut off is not replaced.
-    model.generation_config.forced_eos_token_id = None
+    if forced == 0:
+        model.generation_config.forced_eos_token_id = None
     ids = prompts()
     stock = model.generate(
         input_ids=ids, attention_mask=(ids != PAD).long(), max_length=12, num_beams=1
@@ -159,6 +159,7 @@ def test_greedy_answers_equal_those_of_generate(model_type: str, forced: int | N
         beams, scores = beam_search(joint, batch, max_length=12, beams=3)
         assert beams[:, 1].unique().tolist() == [forced]
         assert torch.isfinite(scores).all()
+        assert (beams[:, -1] == 2).all() or forced == 0, "the last token is forced"
     assert len({tuple(row) for row in found.tolist()}) > 1
 
 
@@ -199,10 +200,15 @@ def test_tokens_of_an_answers_start_are_read_from_both_files(tmp_path: Path) -> 
     (folder / "config.json").write_text(json.dumps(config))
     backbone = load_backbone(str(folder)).backbone
     assert (backbone.start_token_id, backbone.forced_bos_token_id) == (2, 0)
+    assert backbone.forced_eos_token_id == 2
+    ids = prompts()[:1]
+    assert backbone.model.generate(input_ids=ids, max_length=5)[0, :2].tolist() == [2, 0]
     chosen = {"decoder_start_token_id": 4, "forced_bos_token_id": 5}
     (folder / "generation_config.json").write_text(json.dumps(chosen))
     backbone = load_backbone(str(folder)).backbone
     assert (backbone.start_token_id, backbone.forced_bos_token_id) == (4, 5)
+    assert backbone.forced_eos_token_id is None
+    assert backbone.model.generate(input_ids=ids, max_length=5)[0, :2].tolist() == [4, 5]
 
 
 def test_without_a_start_token_mbart_starts_as_generate_does(tmp_path: Path) -> None:
@@ -231,6 +237,7 @@ def test_invalid_config_fields_are_named(
     tmp_path: Path, fields: dict[str, object], message: str
 ) -> None:
     folder = write_folder(build("bart"), tmp_path)
+    (folder / "generation_config.json").unlink()
     config = json.loads((folder / "config.json").read_text()) | fields
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=message):

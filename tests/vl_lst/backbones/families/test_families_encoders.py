@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_backbones import build_stock, save_backbone, tiny_backbones
+from tiny_backbones import (
+    TinyBackbone,
+    TinyTokenizer,
+    build_stock,
+    save_backbone,
+    tiny_backbones,
+)
 from tiny_batches import ANSWERS, VISUAL, prompt_ids, tiny_batch
 from torch import Tensor
 from transformers import (
@@ -20,6 +26,7 @@ from transformers import (
     PreTrainedModel,
     RobertaConfig,
     RobertaForMaskedLM,
+    RobertaModel,
     XLMRobertaConfig,
     XLMRobertaModel,
 )
@@ -32,7 +39,18 @@ from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig
 from vl_lst.recipes.building import attach_method
 
-TINY = {name: tiny for name, tiny in tiny_backbones().items() if not tiny.has_decoder}
+BYTES = TinyTokenizer(
+    special={
+        "bos_token": "<s>",
+        "pad_token": "<pad>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+        "cls_token": "<s>",
+        "sep_token": "</s>",
+    },
+    template="<s> $A </s>",
+)
 SIZES = {
     "vocab_size": 61,
     "hidden_size": 32,
@@ -41,6 +59,13 @@ SIZES = {
     "intermediate_size": 48,
     "max_position_embeddings": 40,
 }
+TINY = {name: tiny for name, tiny in tiny_backbones().items() if not tiny.has_decoder}
+# Its blocks are those of the BERT in the shared suite; its positions are not.
+TINY["roberta"] = TinyBackbone(
+    build=lambda: RobertaModel(RobertaConfig(**SIZES), add_pooling_layer=False),
+    tokenizer=BYTES,
+    has_decoder=False,
+)
 CLASSIFY = {DEFAULT_TASK: HeadConfig(kind="classify", answers=ANSWERS)}
 # Models that have something besides the encoder that is used, and relatives.
 OTHERS: dict[str, Callable[[], PreTrainedModel]] = {

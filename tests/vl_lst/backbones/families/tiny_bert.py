@@ -1,4 +1,4 @@
-"""Tiny BERT, RoBERTa, DistilBERT and DeBERTa v3: encoders without a decoder."""
+"""Tiny BERT, DistilBERT and DeBERTa v3: encoders without a decoder."""
 
 from tiny_backbones import TinyBackbone, TinyTokenizer
 from transformers import (
@@ -8,8 +8,6 @@ from transformers import (
     DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
-    RobertaConfig,
-    RobertaModel,
 )
 
 PIECES = TinyTokenizer(
@@ -21,18 +19,6 @@ PIECES = TinyTokenizer(
         "mask_token": "[MASK]",
     },
     template="[CLS] $A [SEP]",
-)
-BYTES = TinyTokenizer(
-    special={
-        "bos_token": "<s>",
-        "pad_token": "<pad>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "mask_token": "<mask>",
-        "cls_token": "<s>",
-        "sep_token": "</s>",
-    },
-    template="<s> $A </s>",
 )
 SIZES = {
     "hidden_size": 32,
@@ -55,13 +41,6 @@ BACKBONES = {
     "bert": TinyBackbone(
         build=lambda: BertModel(BertConfig(vocab_size=61, **SIZES), add_pooling_layer=False),
         tokenizer=PIECES,
-        has_decoder=False,
-    ),
-    "roberta": TinyBackbone(
-        build=lambda: RobertaModel(
-            RobertaConfig(vocab_size=53, type_vocab_size=1, **SIZES), add_pooling_layer=False
-        ),
-        tokenizer=BYTES,
         has_decoder=False,
     ),
     "distilbert": TinyBackbone(

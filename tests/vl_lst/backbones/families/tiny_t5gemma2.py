@@ -3,6 +3,7 @@
 import copy
 
 from tiny_backbones import TinyBackbone, TinyTokenizer
+from torch import nn
 from transformers import T5Gemma2Config, T5Gemma2ForConditionalGeneration
 
 TOKENIZER = TinyTokenizer(
@@ -60,7 +61,10 @@ def t5gemma2() -> T5Gemma2ForConditionalGeneration:
         image_token_index=IMAGE,
         initializer_range=0.2,
     )
-    return T5Gemma2ForConditionalGeneration(config)
+    model = T5Gemma2ForConditionalGeneration(config)
+    # It starts at zero, and so would all image tokens be.
+    nn.init.normal_(model.get_encoder().multi_modal_projector.mm_input_projection_weight)
+    return model
 
 
 def _language_model(whole: T5Gemma2ForConditionalGeneration) -> T5Gemma2ForConditionalGeneration:
