@@ -92,7 +92,7 @@ def load_tokenizer(folder: Path, config: Any, family: Family) -> Any:
                 }
             last_id = max(ids)
             tokenizer("vqa: is it 1?", add_special_tokens=False)
-    special: dict[str, tuple[Any, tuple[int, ...]]] = {
+    special: dict[str, tuple[int | None, tuple[int, ...]]] = {
         "pad": (tokenizer.pad_token_id, (family.pad_token_id(config),))
     }
     if family.has_decoder:
