@@ -152,9 +152,9 @@ class Task:
         loss_average: Whether the loss averages over "examples" (each the mean of its tokens) or
             over "tokens" (captions).
         max_prompt_tokens: Default for the maximum number of prompt tokens, including prefix and
-            end-of-sequence token (20 in the paper's code).
-        max_answer_tokens: Default for the maximum number of answer tokens, including the
-            end-of-sequence token, in training and generation.
+            special tokens (20 in the paper's code).
+        max_answer_tokens: Default for the maximum number of answer tokens, including
+            special tokens, in training and generation.
         beams: Number of beams in generation, as in the paper's code; 1 is greedy search.
     """
 

@@ -45,6 +45,8 @@ class NestedFields(BaseModel):
         "pad_token_id",
         "eos_token_id",
         "decoder_start_token_id",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
     )
     """Fields that must be below `vocab_size`."""
 
@@ -103,6 +105,4 @@ def describe_problem(error: ValidationError, model_type: str) -> str:
     if first["type"] == "value_error":
         return f"{field}: {message}"
     expected = message.replace("Input should be", "expected", 1)
-    if isinstance(first["input"], dict) and first["type"] == "value_error":
-        return f"{field}: {expected}"
     return f"{field}: found {first['input']!r:.60}, {expected}"

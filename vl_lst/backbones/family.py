@@ -133,7 +133,7 @@ class Family(ABC):
     """Whether the encoder reads image tokens that the model's own image encoder computes."""
 
     optional_tensors: ClassVar[tuple[str, ...]] = ()
-    """Names of tensors that a checkpoint may lack; the model then keeps its zeros."""
+    """Names of tensors that a checkpoint may lack; the model then keeps its initial values."""
 
     matches_side_blocks: ClassVar[bool] = False
     """Whether the blocks are built like the side network's: norm without a bias first, attention
@@ -363,8 +363,8 @@ class Family(ABC):
             if isinstance(module, nn.Linear) and module is not output_layer:
                 yield module
 
-    def unused_parameters(self, model: Any) -> Iterator[nn.Parameter]:
-        """Yield the parameters that no state depends on, which never train; by default, none."""
+    def untrained_parameters(self, model: Any) -> Iterator[nn.Parameter]:
+        """Yield the parameters that never train, as no gradient reaches them; by default, none."""
         yield from ()
 
     def position_tables(self, model: Any) -> Iterator[nn.Module]:

@@ -135,7 +135,13 @@ def build_config(family: Family, content: dict[str, Any], source: str) -> Any:
         return ModelError(f"{source}: transformers cannot use it: {reason}")
 
     with guard_library_call(config_error):
-        return family.build_config(fields.values())
+        config = family.build_config(fields.values())
+    for name in FORCED_TOKENS:
+        token = getattr(fields, name, None)
+        if token is not None or hasattr(config, name):
+            # Without a token, not the default of the configuration's class, which may be another.
+            setattr(config, name, token)
+    return config
 
 
 def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) -> PreTrainedModel:
@@ -167,7 +173,7 @@ def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) 
             output_loading_info=True,
             **family.model_arguments(config),
         )
-    if missing := sorted(report["missing_keys"]):
+    if missing := sorted(set(report["missing_keys"]).difference(family.optional_tensors)):
         raise _missing_tensors(folder, missing)
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():

@@ -92,7 +92,9 @@ def load_tokenizer(folder: Path, config: Any, family: Family) -> Any:
                 }
             last_id = max(ids)
             tokenizer("vqa: is it 1?", add_special_tokens=False)
-    special = {"pad": (tokenizer.pad_token_id, (family.pad_token_id(config),))}
+    special: dict[str, tuple[int | None, tuple[int, ...]]] = {
+        "pad": (tokenizer.pad_token_id, (family.pad_token_id(config),))
+    }
     if family.has_decoder:
         special["eos"] = (tokenizer.eos_token_id, family.end_token_ids(config))
     for name, (token_id, expected) in special.items():

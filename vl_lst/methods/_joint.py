@@ -93,7 +93,7 @@ class JointMethod(Method, Generic[Options]):
 
 def _unused(model: JointModel) -> Iterator[nn.Parameter]:
     """Yield what no head uses, such as an untied output layer if the model only classifies."""
-    yield from model.backbone.family.unused_parameters(model.backbone.model)
+    yield from model.backbone.family.untrained_parameters(model.backbone.model)
     if model.generates or not model.backbone.has_decoder:
         return
     output_layer = model.backbone.model.get_output_embeddings()

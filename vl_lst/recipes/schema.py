@@ -91,8 +91,8 @@ class DataSection(_Section):
             words or its official file below `root`, if it has one, else the training answers.
         min_answer_count: Minimum number of training examples of an answer on a list made from the
             training answers. Default: 9 for VQA, 1 for other tasks and for the user's own files.
-        max_prompt_tokens: Maximum length of a prompt in tokens, prefix and end-of-sequence token
-            included; longer ones are truncated. Default: the task's own. Batches are padded to
+        max_prompt_tokens: Maximum length of a prompt in tokens, prefix and special tokens included;
+            longer ones are truncated. Default: the task's own. Batches are padded to
             their longest prompt, so a high limit costs memory only if prompts are long.
         blind: Replace all image features with zeros, to measure what the questions alone reveal.
     """
@@ -244,8 +244,8 @@ class GenerationSection(_Section):
 
     Args:
         beams: Number of beams; 1 is greedy search. Default: the task's own.
-        max_length: Maximum length of an answer in tokens, end-of-sequence token included. Default:
-            the task's own. A higher limit also applies to training answers.
+        max_length: Maximum length of an answer in tokens, special tokens included. Default: the
+            task's own. A higher limit also applies to training answers.
         constrain_to_answers: Generate only answers on the task's answer list (see
             `data.answer_list`). Captions are never constrained.
     """

@@ -122,7 +122,7 @@ def test_truncated_or_missing_weights_are_named(folder: Path) -> None:
         ({"feed_forward_proj": "gated-relu"}, "lack .*wi_0"),
         ({"pad_token_id": None}, "pad_token_id: found None"),
         ({"pad_token_id": 4}, "pad token has the id 0, config.json has pad_token_id 4"),
-        ({"eos_token_id": [1, 2]}, "eos_token_id: found"),
+        ({"eos_token_id": [1, "2"]}, "eos_token_id: found"),
         ({"eos_token_id": 1000}, "eos_token_id is 1000, beyond the vocab_size 20"),
         ({"model_type": "gpt2"}, "its model_type is gpt2, a decoder without an encoder"),
         ({"model_type": None}, "it has no model_type; expected an encoder-decoder or an encoder"),

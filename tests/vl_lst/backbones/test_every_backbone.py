@@ -257,6 +257,7 @@ def stock_ids(model: Any, backbone: Backbone, batch: Batch, beams: int, eos: int
         eos_token_id=eos,
         decoder_start_token_id=backbone.start_token_id,
         forced_bos_token_id=backbone.forced_bos_token_id,
+        forced_eos_token_id=backbone.forced_eos_token_id,
     )
     model = copy.deepcopy(model)
     model.generation_config = settings

@@ -43,6 +43,7 @@ PAIRS = [
 ]
 # What these add starts at zero, or at one if it multiplies.
 UNDISTURBED = ("full", "bitfit", "adapter", "lora", "dora", "ia3", "RescaledNorms")
+MAX_LENGTH = 7
 # Methods that run the backbone without gradients.
 FROZEN = ("lst", "side")
 HEADS = {
@@ -179,21 +180,22 @@ def test_cached_search_equals_uncached_passes(make_tiny: MakeTiny, name: str, me
     model, trainable = attach(method, make_tiny(name), "generate")
     disturb(trainable)
     batch = tiny_batch(model.backbone)
-    ids_BL = greedy_search(model, batch, max_length=7)
+    ids_BL = greedy_search(model, batch, max_length=MAX_LENGTH)
     rows = torch.arange(len(batch))
     with torch.no_grad():
         states = model.decode(model.encode(batch), ids_BL, rows, rows)
         best_BL = model.logits(states).argmax(-1)
-    chosen = 1 if model.backbone.forced_bos_token_id is None else 2
+    first = 1 if model.backbone.forced_bos_token_id is None else 2
+    end = MAX_LENGTH if model.backbone.forced_eos_token_id is None else MAX_LENGTH - 1
     for found, best in zip(ids_BL.tolist(), best_BL.tolist(), strict=True):
-        for position in range(chosen, len(found)):
+        for position in range(first, min(end, len(found))):
             assert found[position] == best[position - 1]
             if found[position] == model.backbone.eos_token_id:
                 break
-    one_beam, _ = beam_search(model, batch, max_length=7, beams=1)
+    one_beam, _ = beam_search(model, batch, max_length=MAX_LENGTH, beams=1)
     width = min(one_beam.shape[1], ids_BL.shape[1])
     assert torch.equal(one_beam[:, :width], ids_BL[:, :width])
-    _, three_scores = beam_search(model, batch, max_length=7, beams=3)
+    _, three_scores = beam_search(model, batch, max_length=MAX_LENGTH, beams=3)
     assert torch.isfinite(three_scores).all()
 
 

@@ -1,18 +1,21 @@
 """Tiny random backbones of every family, and the folders that they are loaded from.
 
 `families/tiny_NAME.py` next to this file defines `BACKBONES` of a family, by name; a new file is
-found by itself.
+found by itself. The guide for new backbones has another one.
 """
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from guide_backbone import guide_backbones, guide_family
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from vl_lst.backbones.family import Family
 
 __all__ = ["TinyBackbone", "TinyTokenizer", "build_stock", "save_backbone", "tiny_backbones"]
 
@@ -58,17 +61,20 @@ class TinyBackbone:
         tokenizer: Its tokenizer.
         language: Function that returns the language model in it; by default, the model itself.
         has_decoder: Whether it can generate text.
+        family: Its family if that is not in the package.
     """
 
     build: Callable[[], PreTrainedModel]
     tokenizer: TinyTokenizer
     language: Callable[[Any], Any] = lambda model: model
     has_decoder: bool = True
+    family: Family | None = None
 
 
 def tiny_backbones() -> dict[str, TinyBackbone]:
-    """Return the backbones of all families by name."""
-    found: dict[str, TinyBackbone] = {}
+    """Return the backbones of all families by name, that of the guide included."""
+    family = guide_family()
+    found = {name: replace(tiny, family=family) for name, tiny in guide_backbones().items()}
     for path in sorted((Path(__file__).parent / "families").glob("tiny_*.py")):
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None

@@ -4,13 +4,12 @@ BART has the norms after each attention and feed-forward layer, mBART before, an
 of each stack. Learned positions, which are added to the token embeddings; biases everywhere.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from vl_lst.backbones.config_fields import (
     ConfigFields,
@@ -35,7 +34,6 @@ __all__ = ["FAMILY", "Bart", "BartFields"]
 
 # Prefixes of tensors in a checkpoint of the model with an output layer. The base model's have none.
 WITH_OUTPUT_LAYER = ("model.", "lm_head.", "final_logits_bias")
-FORCED_TOKENS = ("forced_bos_token_id", "forced_eos_token_id")
 # Of `nn.LayerNorm`; the configuration has none.
 EPSILON = 1e-5
 
@@ -44,7 +42,7 @@ class BartFields(ConfigFields):
     """Fields of `BartConfig` and `MBartConfig`."""
 
     ACTIVATION = "activation_function"
-    TOKEN_IDS = (*ConfigFields.TOKEN_IDS, "bos_token_id", *FORCED_TOKENS)
+    TOKEN_IDS = (*ConfigFields.TOKEN_IDS, "bos_token_id")
 
     vocab_size: VocabularySize
     d_model: Width
@@ -85,13 +83,6 @@ class Bart(Family):
     fields = BartFields
     leaves_out_positions = True
     optional_tensors = ("final_logits_bias",)
-
-    def build_config(self, values: Mapping[str, Any]) -> PretrainedConfig:
-        """Return the configuration, with forced tokens, for which its class has other defaults."""
-        config = super().build_config(values)
-        for name in FORCED_TOKENS:
-            setattr(config, name, values.get(name))
-        return config
 
     def tensor_name(self, name: str) -> str:
         """Return the name in the model with an output layer, for those of the base model too."""

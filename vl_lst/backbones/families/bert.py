@@ -127,7 +127,7 @@ class EncoderFamily(Family):
                 output=f"{block}.{names.output}",
             )
 
-    def unused_parameters(self, model: Any) -> Iterator[nn.Parameter]:
+    def untrained_parameters(self, model: Any) -> Iterator[nn.Parameter]:
         """Yield the parameters of a pooler and of a head."""
         used = {
             id(parameter)

@@ -19,6 +19,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     SiglipVisionConfig,
+    T5Gemma2Config,
     T5Gemma2ForConditionalGeneration,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -93,10 +94,10 @@ class T5Gemma2Fields(PairFields):
         return self
 
 
-class LanguageModel(T5Gemma2ForConditionalGeneration):  # type: ignore[misc]
+class LanguageModel(T5Gemma2ForConditionalGeneration):
     """Stock model without its image encoder."""
 
-    def __init__(self, config: PretrainedConfig) -> None:
+    def __init__(self, config: T5Gemma2Config) -> None:
         super().__init__(config)
         encoder = self.get_encoder()
         del encoder.vision_tower, encoder.multi_modal_projector

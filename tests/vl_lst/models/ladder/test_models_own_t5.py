@@ -17,7 +17,7 @@ def test_the_guides_example_trains_and_generates(capsys) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     t5 = T5ForConditionalGeneration.from_pretrained(T5_FOLDER)
     before = {name: parameter.clone() for name, parameter in t5.state_dict().items()}
-    names: dict[str, Any] = {"t5": t5, "tokenizer": AutoTokenizer.from_pretrained(T5_FOLDER)}
+    names: dict[str, Any] = {"own": t5, "tokenizer": AutoTokenizer.from_pretrained(T5_FOLDER)}
     exec(code, names)
     assert capsys.readouterr().out.startswith("['")
     model: LadderModel = names["model"]
