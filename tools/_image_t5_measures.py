@@ -1,6 +1,7 @@
 """What the demo's backbone that reads images has learnt, on pictures it was not trained on."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from random import Random
 
 import numpy as np
@@ -10,29 +11,50 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from tools._image_t5 import ImageT5, PictureFile
-from tools._probe import fit_linear
-from tools.image_texts import LIST_PROMPT, list_of
+from tools.image_texts import LIST_PROMPT, list_of, side_of, unique_objects
 from tools.pretrain_t5 import IGNORED, PAD, SpanBatch, padded
-from vl_lst.demo.balance import choose_balanced
 from vl_lst.demo.captions import noun_phrase
-from vl_lst.demo.questions import ANSWERS, Question, questions_about
-from vl_lst.demo.scenes import Scene
-from vl_lst.demo.vqa import KIND_WEIGHTS
+from vl_lst.demo.scenes import BENCHMARK_COLOURS, BENCHMARK_SHAPES, Scene, pick
 
-__all__ = ["CHANGES", "answer_probe", "held_out_scores", "list_scores"]
+__all__ = ["CHANGES", "cloze_accuracies", "held_out_scores", "list_scores"]
 
-# B batch, I images of a sample, V image tokens, C channels, D model width, S source, N questions
+# B batch, I images of a sample, V image tokens, C channels, S source, G target, K vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Cloze:
+    """A statement with one hidden word.
+
+    Args:
+        kind: A key of `CHOICES`.
+        line: The statement.
+        word: The word that makes it true.
+    """
+
+    kind: str
+    line: str
+    word: str
+
 
 Change = Callable[[Tensor], Tensor]
 
 CHANGES: dict[str, Change] = {
     "own images": lambda cells_BIVC: cells_BIVC,
     "blank images": torch.zeros_like,
-    "other images": lambda cells_BIVC: cells_BIVC.roll(1, 0),
+    # Half a batch away: neighbours may be about the same picture.
+    "other images": lambda cells_BIVC: cells_BIVC.roll(len(cells_BIVC) // 2, 0),
 }
 BATCH_SIZE = 64
 MAX_LIST_LENGTH = 64
-QUESTIONS_PER_PICTURE = 6
+
+HIDDEN = "<extra_id_0>"
+CHOICES: dict[str, tuple[str, ...]] = {
+    "colour": BENCHMARK_COLOURS,
+    "shape": BENCHMARK_SHAPES,
+    "side": ("left", "right"),
+    "count": ("1", "2", "3"),
+    "presence": ("a", "no"),
+}
 
 
 @torch.no_grad()
@@ -95,69 +117,70 @@ def list_scores(
     return sum(exact) / len(exact), sum(found) / len(found)
 
 
-def answer_probe(
+def cloze_accuracies(
     model: ImageT5,
     tokenizer: Tokenizer,
     scenes: Sequence[Scene],
     pictures: PictureFile,
     device: torch.device,
-) -> dict[str, float]:
-    """Fit linear classifiers of VQA answers on the decoder's first state; return test accuracies.
-
-    Three quarters of the pictures are for fitting. The model itself is frozen and has never seen an
-    answer.
+) -> dict[str, dict[str, float]]:
+    """Return how often the model fills the hidden word of a statement with the true one.
 
     Args:
         model: The model.
         tokenizer: Its tokenizer.
-        scenes: Scenes like those of the benchmark.
+        scenes: Scenes of a few objects.
         pictures: Their pictures.
         device: Device to compute on.
+
+    Returns:
+        Accuracy by change of the images (see `CHANGES`) and by kind of statement. It is chosen
+        among the words that the kind can have.
     """
-    rng = Random("answer probe")
-    chosen = choose_balanced(
-        (questions_about(scene, rng) for scene in scenes),
-        per_picture=QUESTIONS_PER_PICTURE,
-        kind_weights=KIND_WEIGHTS,
-        rng=rng,
-    )
-    asked = [(number, question) for number, part in enumerate(chosen) for question in part]
-    train = sum(map(len, chosen[: len(scenes) * 3 // 4]))
-    answers_N = torch.tensor([ANSWERS.index(question.answer) for _, question in asked])
-    answers_N = answers_N.to(device)
-    accuracies = {}
-    for name in ("own images", "blank images"):
-        states_ND = _first_states(model, tokenizer, asked, pictures, CHANGES[name], device)
-        accuracies[name] = fit_linear(
-            states_ND[:train],
-            answers_N[:train],
-            states_ND[train:],
-            answers_N[train:],
-            classes=len(ANSWERS),
-        )
-    return accuracies
+    rng = Random("cloze")
+    clozes = [
+        (number, cloze) for number, scene in enumerate(scenes) for cloze in _clozes(scene, rng)
+    ]
+    found: dict[str, dict[str, float]] = {}
+    for name, change in CHANGES.items():
+        hits: dict[str, list[bool]] = {kind: [] for kind in CHOICES}
+        for first in range(0, len(clozes), BATCH_SIZE):
+            part = clozes[first : first + BATCH_SIZE]
+            cells_BIVC = change(pictures.cells(np.array([[n] for n, _ in part]), device))
+            logits_BK = _hidden_word(model, tokenizer, [c.line for _, c in part], cells_BIVC)
+            for row_K, (_, cloze) in zip(logits_BK, part, strict=True):
+                choices = CHOICES[cloze.kind]
+                ids = [tokenizer.encode(word).ids[0] for word in choices]
+                hits[cloze.kind].append(choices[int(row_K[ids].argmax())] == cloze.word)
+        found[name] = {kind: sum(each) / len(each) for kind, each in hits.items()}
+    return found
 
 
 @torch.no_grad()
-def _first_states(
-    model: ImageT5,
-    tokenizer: Tokenizer,
-    asked: Sequence[tuple[int, Question]],
-    pictures: PictureFile,
-    change: Change,
-    device: torch.device,
+def _hidden_word(
+    model: ImageT5, tokenizer: Tokenizer, lines: Sequence[str], cells_BIVC: Tensor
 ) -> Tensor:
-    states = []
-    for first in range(0, len(asked), BATCH_SIZE):
-        part = asked[first : first + BATCH_SIZE]
-        numbers = np.array([[number] for number, _ in part])
-        source = padded([tokenizer.encode(f"vqa: {q.text}").ids for _, q in part], PAD)
-        inputs = model.inputs(
-            change(pictures.cells(numbers, device)), torch.from_numpy(source).to(device)
-        )
-        start_B1 = torch.full((len(part), 1), PAD, device=device)
-        output = model.language_model(
-            **inputs, decoder_input_ids=start_B1, output_hidden_states=True
-        )
-        states.append(output.decoder_hidden_states[-1][:, 0])
-    return torch.cat(states)
+    """Return the logits [B, vocabulary] of the first token of each line's hidden span."""
+    source = padded([tokenizer.encode(line).ids for line in lines], PAD)
+    source_BS = torch.from_numpy(source).to(cells_BIVC.device)
+    start = torch.tensor([PAD, tokenizer.token_to_id(HIDDEN)], device=cells_BIVC.device)
+    output = model.language_model(
+        **model.inputs(cells_BIVC, source_BS), decoder_input_ids=start.expand(len(lines), 2)
+    )
+    logits_BK: Tensor = output.logits[:, -1]
+    return logits_BK
+
+
+def _clozes(scene: Scene, rng: Random) -> Iterator[Cloze]:
+    for item in unique_objects(scene, "shape"):
+        noun = item.shape
+        yield Cloze("colour", f"the color of the {noun} is {HIDDEN}.", item.colour)
+        yield Cloze("side", f"the {noun} is on the {HIDDEN} side.", side_of(item))
+    for item in unique_objects(scene, "colour"):
+        line = f"the shape of the {item.colour} object is a {HIDDEN}."
+        yield Cloze("shape", line, item.shape)
+    yield Cloze("count", f"the number of shapes is {HIDDEN}.", str(len(scene.objects)))
+    present = pick(rng, scene.objects).colour
+    absent = sorted(set(BENCHMARK_COLOURS) - {o.colour for o in scene.objects})
+    yield Cloze("presence", f"there is {HIDDEN} {present} shape in the image.", "a")
+    yield Cloze("presence", f"there is {HIDDEN} {pick(rng, absent)} shape in the image.", "no")

@@ -11,7 +11,7 @@ from torch.nn import functional
 from vl_lst.demo.rendering import render
 from vl_lst.demo.scenes import COLOURS, SHAPES, Purpose, Scene, sample_scene, scene_seed
 
-__all__ = ["fit_linear", "probe_accuracies"]
+__all__ = ["probe_accuracies"]
 
 # N objects, D channels
 
@@ -52,7 +52,7 @@ def probe_accuracies(tower: Any, prepare: Prepare, device: torch.device) -> dict
                 )
                 for part in (scenes[:TRAIN_SCENES], scenes[TRAIN_SCENES:])
             )
-            accuracies[f"{attribute}, {name}"] = fit_linear(
+            accuracies[f"{attribute}, {name}"] = _fit(
                 train_ND, train_N, test_ND, test_N, classes=len(values)
             )
     return accuracies
@@ -87,10 +87,9 @@ def _features(
     return torch.cat(rows)
 
 
-def fit_linear(
+def _fit(
     train_ND: Tensor, train_N: Tensor, test_ND: Tensor, test_N: Tensor, *, classes: int
 ) -> float:
-    """Fit a linear classifier of standardised features; return its test accuracy."""
     mean, std = train_ND.mean(0), train_ND.std(0) + 1e-3
     layer = torch.nn.Linear(train_ND.shape[1], classes).to(train_ND.device)
     optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-2, weight_decay=1e-2)

@@ -31,7 +31,9 @@ __all__ = [
     "list_objects",
     "list_of",
     "list_side",
+    "side_of",
     "state_facts",
+    "unique_objects",
     "write_caption",
 ]
 
@@ -108,6 +110,17 @@ def list_of(scene: Scene) -> str:
     )
 
 
+def unique_objects(scene: Scene, attribute: str) -> list[SceneObject]:
+    """Return the objects whose shape, or colour, no other object has."""
+    counts = Counter(getattr(o, attribute) for o in scene.objects)
+    return [o for o in scene.objects if counts[getattr(o, attribute)] == 1]
+
+
+def side_of(item: SceneObject) -> str:
+    """Return the side of the picture that holds an object's centre."""
+    return "left" if item.x < 0.5 else "right"
+
+
 def _facts(scene: Scene, rng: Random) -> Iterator[str]:
     """Yield true sentences about one picture, present and absent things equally often."""
     place = pick(rng, ("", " in the image", " in the picture"))
@@ -125,13 +138,13 @@ def _facts(scene: Scene, rng: Random) -> Iterator[str]:
     for noun in absent[:2]:
         yield f"there is no {noun}{place}."
     yield from _counts(scene, rng)
-    for unique in _unique(scene, "shape"):
+    for unique in unique_objects(scene, "shape"):
         noun = unique.shape if len(scene.objects) > 1 else pick(rng, (unique.shape, "shape"))
         yield f"the color of the {noun} is {unique.colour}."
         yield f"the {noun} is {unique.colour}."
         yield f"the {noun} is {unique.size}, not {SIZES[1 - SIZES.index(unique.size)]}."
         yield from _places(noun, unique)
-    for unique in _unique(scene, "colour"):
+    for unique in unique_objects(scene, "colour"):
         yield f"the shape of the {unique.colour} object is {with_article(unique.shape)}."
         yield f"the {unique.colour} shape is {with_article(unique.shape)}."
         yield from _places(f"{unique.colour} shape", unique)
@@ -157,21 +170,15 @@ def _counts(scene: Scene, rng: Random) -> Iterator[str]:
 
 def _places(noun: str, item: SceneObject) -> Iterator[str]:
     yield f"the {noun} is in the {position(item)}."
-    yield f"the {noun} is on the {'left' if item.x < 0.5 else 'right'} side."
+    yield f"the {noun} is on the {side_of(item)} side."
 
 
 def _relations(scene: Scene, rng: Random) -> Iterator[str]:
-    for a in _unique(scene, "shape"):
-        for b in _unique(scene, "shape"):
+    for a in unique_objects(scene, "shape"):
+        for b in unique_objects(scene, "shape"):
             fitting = [words for relation, words in RELATION_WORDS.items() if holds(relation, a, b)]
             if fitting:
                 yield f"the {a.shape} is {pick(rng, fitting)} the {b.shape}."
-
-
-def _unique(scene: Scene, attribute: str) -> list[SceneObject]:
-    """Return the objects whose shape, or colour, no other object has."""
-    counts = Counter(getattr(o, attribute) for o in scene.objects)
-    return [o for o in scene.objects if counts[getattr(o, attribute)] == 1]
 
 
 def _shuffled(texts: Sequence[str], rng: Random) -> list[str]:

@@ -32,7 +32,7 @@ from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.encoders.projected import CONFIG_NAME as IMAGE_ENCODER_CONFIG
 from tools import image_texts
 from tools._image_t5 import GRID_SIDE, IMAGE_TOKENS, ImageT5, PictureFile
-from tools._image_t5_measures import answer_probe, held_out_scores, list_scores
+from tools._image_t5_measures import cloze_accuracies, held_out_scores, list_scores
 from tools._pretraining import (
     Options,
     finished_folder,
@@ -61,11 +61,11 @@ SCENES = 32_768
 HELD_OUT_SCENES = 1024
 # Scenes that the projection's first values are fitted to.
 NAMED_SCENES = 8192
-PROBE_SCENES = 1600
-# First scene of the probe, whose scenes are like the benchmark's; those before it serve the others.
+PROBE_SCENES = 400
+# First scene of those with hidden words, of the benchmark's shapes and colours.
 FIRST_PROBE_SCENE = 2**20
 OBJECT_COUNTS = (1, 1, 1, 2, 2, 3, 3, 4)
-PROBE_OBJECT_COUNTS = (1, 1, 1, 2)
+PROBE_OBJECT_COUNTS = (1, 2, 3)
 # More than for text alone: a hidden word must often be one that only the image tells.
 NOISE_DENSITY = 0.3
 MAX_LINE_LENGTH = 40
@@ -200,10 +200,10 @@ def main() -> None:
         )
         probed = _probe_scenes()
         pictures = PictureFile(Path(folder) / "probe.npy", probed, encoder)
-        for name, accuracy in answer_probe(
-            model, tokenizer, probed, pictures, options.device
-        ).items():
-            print(f"linear probe of VQA answers, {name}: {accuracy:.3f}", flush=True)
+        accuracies = cloze_accuracies(model, tokenizer, probed, pictures, options.device)
+        for name, by_kind in accuracies.items():
+            text = ", ".join(f"{kind} {accuracy:.3f}" for kind, accuracy in by_kind.items())
+            print(f"hidden words, {name}: {text}", flush=True)
 
 
 def evaluate(
