@@ -17,9 +17,13 @@ def predict(
         Path, typer.Argument(metavar="RUN", help="Run directory written by `vl-lst train`.")
     ],
     image: Annotated[
-        list[Path],
-        typer.Option(metavar="FILE", help="Photograph; repeat for tasks with two images."),
-    ],
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Photograph; repeat for tasks with two images. Leave out if the run reads the "
+            "text alone.",
+        ),
+    ] = None,
     question: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="Question or statement; leave out for a caption."),
@@ -52,9 +56,10 @@ def predict(
     with notes(quiet=quiet):
         loaded = load_run(run)
     protect_recipe_inputs(loaded.recipe.model_dump(mode="json"))
-    if not quiet:
+    images = image or []
+    if images and not quiet:
         status.print("encoding the photograph", markup=False)
-    answer = loaded.predict(image, question, task_name=task, encoder_weights=encoder_weights)
+    answer = loaded.predict(images, question, task_name=task, encoder_weights=encoder_weights)
     if not quiet:
         for note in answer.notes:
             status.print(f"note: {note}", markup=False)
@@ -66,7 +71,7 @@ def predict(
         json_file,
         {
             "run": str(run),
-            "images": [str(path) for path in image],
+            "images": [str(path) for path in images],
             "question": question,
             "answer": answer.answer,
             "notes": list(answer.notes),

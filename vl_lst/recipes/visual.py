@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from feature_extraction.errors import StoreError
-from feature_extraction.spec import FeatureSpec
+from feature_extraction.spec import FeatureSpec, Layer
 from tasks import get_task
 from vl_lst.backbones.loading import LoadedBackbone
 from vl_lst.bundled import BACKBONE_FOLDERS
@@ -13,7 +13,7 @@ from vl_lst.recipes.schema import Recipe, VisualSection
 
 __all__ = ["LANGUAGE", "encoder_name", "require_own_features", "visual_config"]
 
-LANGUAGE = "language"
+LANGUAGE: Layer = "language"
 # Checkpoints of every task have embeddings for at least two images per example.
 MIN_IMAGE_POSITIONS = 2
 EMBEDDING = "visual.embedding"

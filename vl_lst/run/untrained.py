@@ -134,7 +134,7 @@ class ZeroShotRun(Run):
     def _record(self, task: Task, split: str, examples: ExampleTable, score: Score | None) -> None:
         is_chosen = split == self.recipe.data.validation_split[task.name]
         before = self._card.tasks.get(task.name)
-        earlier = before and before.validation_examples_sha256
+        earlier = None if before is None else before.validation_examples_sha256
         of_task = TaskCard(
             train_examples=None,
             train_examples_sha256=None,

@@ -258,5 +258,8 @@ def test_predict_answers_from_the_text_alone(
     answer = load_run(run).predict(question="is it red ?").answer
     prompts = {"": PROMPT.replace("{}", "is it red ?")}
     assert answer == stock_answers(world, prompts, do_sample=False)[""]
+    capsys.readouterr()
+    assert main(["predict", str(run), "--question", "is it red ?"]) == 0
+    assert capsys.readouterr().out.strip() == answer
     assert main(["predict", str(run), "--question", "is it red ?", "--image", "i.png"]) == 1
     assert "found 1, expected 0, since the model reads the text alone" in capsys.readouterr().err
