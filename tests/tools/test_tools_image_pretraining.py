@@ -58,13 +58,14 @@ class NamedCells(PictureFile):
 def test_batches_do_not_depend_on_the_number_of_workers(tokenizer: Tokenizer) -> None:
     make = partial(
         pretrain_image_t5.make_batch,
+        stage=0,
         tokenizer_json=tokenizer.to_str(),
         purpose=Purpose.PRETRAIN_IMAGE_T5_HELD_OUT,
         scenes=100,
         batch_size=4,
         seed=0,
     )
-    count = len(pretrain_image_t5.STEP_KINDS)
+    count = len(pretrain_image_t5.FIRST_STAGE)
     here = list(ordered_batches(make, count=count, workers=0))
     there = list(ordered_batches(make, count=count, workers=1))
     assert {batch.pictures.shape[1] for batch in here} == {0, 1, 2}
@@ -78,7 +79,12 @@ def test_batches_do_not_depend_on_the_number_of_workers(tokenizer: Tokenizer) ->
 
 def test_no_text_answers_a_question() -> None:
     """A question is never followed by anything but other questions, and never has a target."""
-    writers = {kind.write: kind.images for kind in pretrain_image_t5.STEP_KINDS if kind.images}
+    writers = {
+        kind.write: kind.images
+        for stage in pretrain_image_t5.STAGES
+        for kind in stage
+        if kind.images
+    }
     questions = 0
     for write, images in writers.items():
         for number, scene in enumerate(SCENES):
