@@ -176,7 +176,7 @@ def make_batch(
     """
     tokenizer = load_tokenizer(tokenizer_json)
     kind = STAGES[stage][index % len(STAGES[stage])]
-    rng = Random(f"{seed} {purpose.name} {index}" + f" stage {stage}" * bool(stage))
+    rng = Random(f"{seed} {purpose.name} {index}")
     pictures = np.empty((batch_size, kind.images), dtype=np.int64)
     pairs = []
     for row in pictures:
