@@ -119,6 +119,27 @@ def test_statements_about_places_and_counts_are_true() -> None:
     assert checked > 50
 
 
+def test_hidden_words_make_their_statements_true() -> None:
+    kinds = set()
+    for number, scene in enumerate(SCENES):
+        for cloze in image_texts.hidden_words(scene, Random(number)):
+            kinds.add(cloze.kind)
+            asked = cloze.line.split()
+            if cloze.kind == "colour":
+                assert f"{cloze.word} {asked[5]}" in map(noun_phrase, scene.objects)
+            elif cloze.kind == "shape":
+                assert f"{asked[4]} {cloze.word}" in map(noun_phrase, scene.objects)
+            elif cloze.kind == "count":
+                assert int(cloze.word) == len(scene.objects)
+            elif cloze.kind == "presence":
+                is_there = asked[3] in {item.colour for item in scene.objects}
+                assert cloze.word in (("a", "an") if is_there else ("no",))
+            else:
+                (item,) = [o for o in scene.objects if o.shape == asked[1]]
+                assert (item.x < 0.5) == (cloze.word == "left")
+    assert kinds == {"colour", "shape", "side", "count", "presence"}
+
+
 def test_a_list_names_every_object_once_in_reading_order() -> None:
     for scene in SCENES:
         text = image_texts.list_of(scene)
