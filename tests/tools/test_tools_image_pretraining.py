@@ -126,7 +126,7 @@ def test_hidden_words_make_their_statements_true() -> None:
             kinds.add(cloze.kind)
             asked = cloze.line.split()
             if cloze.kind == "colour":
-                assert f"{cloze.word} {asked[5]}" in map(noun_phrase, scene.objects)
+                assert f"{cloze.word} {asked[4]}" in map(noun_phrase, scene.objects)
             elif cloze.kind == "shape":
                 assert f"{asked[4]} {cloze.word}" in map(noun_phrase, scene.objects)
             elif cloze.kind == "count":
