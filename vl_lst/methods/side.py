@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -35,6 +36,7 @@ class _EmbeddingBackbone(FrozenBackbone):
     ) -> EncoderTaps:
         """Embed prompts, with zeros for the states of the blocks and of the final norm."""
         embedding_UTD, mask_UT = self.encoder_input(ids_UT, images_UIMD)
+        embedding_UTD = self._scale(embedding_UTD)
         zeros_KUTD = _zeros(embedding_UTD, layers)
         return EncoderTaps(embedding_UTD, zeros_KUTD, zeros_KUTD[0], mask_UT)
 
@@ -49,9 +51,19 @@ class _EmbeddingBackbone(FrozenBackbone):
         cache: BackboneCache | None = None,
     ) -> DecoderTaps:
         """Embed answers, with zeros as in `encode`."""
-        embedding_PLD = self.embed_answer(ids_PL)
+        embedding_PLD = self._scale(self.embed_answer(ids_PL))
         zeros_KPLD = _zeros(embedding_PLD, layers)
         return DecoderTaps(embedding_PLD, zeros_KPLD, zeros_KPLD[0])
+
+    def _scale(self, embedding_NTD: Tensor) -> Tensor:
+        """Return embeddings that are as large as image tokens.
+
+        If the blocks are like the side network's, the embeddings are read as they are, as by the
+        first block. In other backbones they are small, and a norm or a factor follows.
+        """
+        if self.family.matches_side_blocks:
+            return embedding_NTD
+        return F.rms_norm(embedding_NTD, embedding_NTD.shape[-1:], eps=self.epsilon)
 
 
 def _zeros(embedding_NTD: Tensor, layers: Sequence[int]) -> Tensor:
@@ -92,7 +104,7 @@ class SideTuning(LadderSideTuning):
         return LadderModel(
             _EmbeddingBackbone(backbone.model, backbone.family),
             visual=visual,
-            # Nothing is normalised: without rungs, the embeddings need no common scale with them.
+            # Without rungs, the embeddings need no common scale with them.
             ladder=LadderConfig(**options.model_dump(), rungs="linear"),
             head=heads,
             build_rungs=partial(self.build_rungs, options=options),

@@ -311,3 +311,31 @@ def test_quantised_weights_are_refused_for_methods_that_need_their_gradient(
 ) -> None:
     message = refusal(name, method, make_tiny(name), precision="nf4")
     assert "backpropagates through the backbone" in message or method == "full"
+
+
+@pytest.mark.parametrize("kind", ["magnitude", "principal"])
+@pytest.mark.parametrize("name", TINY)
+def test_an_initialisation_is_derived_from_the_backbone_or_refused(
+    make_tiny: MakeTiny, name: str, kind: str
+) -> None:
+    backbone, method = make_tiny(name), get_method("lst")
+    family = backbone.family
+    options = method.options(reduction=2, rungs="linear", initialisation=kind)
+    heads = {DEFAULT_TASK: HEADS[heads_for(name)[0]]}
+    model = method.attach(backbone, options, visual=visual_for(backbone), heads=heads).eval()
+    batch = tiny_batch(model.backbone)
+    ids_UT = batch.prompt_ids_UT
+    samples = [(ids_UT[row : row + 1], ids_UT[row : row + 1, :3]) for row in range(len(ids_UT))]
+    before = {key: value.clone() for key, value in model.side.state_dict().items()}
+    if not family.matches_side_blocks:
+        expected = "built otherwise: expected random"
+    elif family.reads_images and kind == "principal":
+        expected = "this backbone reads images too: expected random, "
+    else:
+        method.initialise(model, options, samples)
+        changed = model.side.state_dict()
+        assert any(not torch.equal(value, changed[key]) for key, value in before.items())
+        assert torch.isfinite(outputs(model, batch)).all()
+        return
+    with pytest.raises(ModelError, match=expected):
+        method.initialise(model, options, samples)

@@ -276,6 +276,15 @@ def test_a_ladder_has_a_side_encoder_only() -> None:
     assert "side.encoder.first_rung.weight" in trainable
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_side_tuning_reads_embeddings_as_large_as_image_tokens(name: str) -> None:
+    """Before the model's first norm, they are so small that image tokens would drown them."""
+    model, _ = attach("side", FrozenBackbone(build_stock(TINY[name])), reduction=2)
+    taps = model.backbone.encode(prompt_ids(model.backbone), [0])
+    size_UT = taps.embedding_UTD.square().mean(-1).sqrt()
+    assert torch.allclose(size_UT[taps.mask_UT], torch.ones(()), atol=1e-3)
+
+
 @pytest.mark.parametrize("method", ["lst", "side"])
 def test_layers_of_a_decoder_are_refused(method: str) -> None:
     with pytest.raises(ModelError, match=r"decoder_layers is \[0\], and a backbone of type bert"):
