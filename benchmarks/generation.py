@@ -23,7 +23,7 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from eval.outputs import write_json
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.generation.search import generate
 from vl_lst.models.batch import Batch

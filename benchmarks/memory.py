@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
 from eval.outputs import write_json
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig

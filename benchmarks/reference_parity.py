@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.generation.search import beam_search, greedy_search
 from vl_lst.models.batch import Batch
 from vl_lst.models.initialisation.pruning import (

@@ -24,15 +24,20 @@ from vl_lst.demo.scenes import COLOURS, SHAPES, SIZES, Scene, SceneObject, holds
 from vl_lst.demo.statements import statements_about
 
 __all__ = [
+    "HIDDEN",
     "LIST_PROMPT",
+    "Cloze",
     "Text",
     "compare_scenes",
     "describe_scene",
+    "hidden_words",
+    "hide_a_word",
     "list_objects",
     "list_of",
     "list_side",
     "side_of",
     "state_facts",
+    "unique_objects",
     "unique_objects",
     "write_caption",
 ]
@@ -42,6 +47,7 @@ LIST_PROMPT = "all shapes: "
 SIDE_PROMPTS = ("left image: ", "right image: ")
 PAIR_PREFIXES = ("nlvr: ", "")
 QUESTION_PROBABILITY = 0.15
+HIDDEN, END_OF_HIDDEN = "<extra_id_0>", "<extra_id_1>"
 
 # Rows of the 3 x 3 grid that `position` names.
 ROWS = 3
@@ -58,6 +64,21 @@ class Text:
 
     source: str
     target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cloze:
+    """A statement with one hidden word.
+
+    Args:
+        kind: What the word tells: "colour", "shape", "side", "count" or "presence".
+        line: The statement.
+        word: The word that makes it true.
+    """
+
+    kind: str
+    line: str
+    word: str
 
 
 def list_objects(scenes: Sequence[Scene], rng: Random) -> Text:
@@ -87,6 +108,31 @@ def state_facts(scenes: Sequence[Scene], rng: Random) -> Text:
 def describe_scene(scenes: Sequence[Scene], rng: Random) -> Text:
     """Return a caption of one scene and further statements, as in the text-only lines."""
     return Text(describe(scenes[0], rng))
+
+
+def hide_a_word(scenes: Sequence[Scene], rng: Random) -> Text:
+    """Return a statement about one scene whose decisive word is hidden."""
+    clozes = list(hidden_words(scenes[0], rng))
+    kind = pick(rng, sorted({cloze.kind for cloze in clozes}))
+    cloze = pick(rng, [each for each in clozes if each.kind == kind])
+    return Text(pick(rng, PREFIXES) + cloze.line, f"{HIDDEN} {cloze.word} {END_OF_HIDDEN}")
+
+
+def hidden_words(scene: Scene, rng: Random) -> Iterator[Cloze]:
+    """Yield statements about one scene, each with the word hidden that only the image tells."""
+    for item in unique_objects(scene, "shape"):
+        noun = item.shape
+        yield Cloze("colour", f"the color of the {noun} is {HIDDEN}.", item.colour)
+        yield Cloze("side", f"the {noun} is on the {HIDDEN} side.", side_of(item))
+    for item in unique_objects(scene, "colour"):
+        line = f"the shape of the {item.colour} object is a {HIDDEN}."
+        yield Cloze("shape", line, item.shape)
+    yield Cloze("count", f"the number of shapes is {HIDDEN}.", str(len(scene.objects)))
+    colours = {item.colour for item in scene.objects}
+    absent = sorted(COLOURS.keys() - colours)
+    for colour, word in ((pick(rng, sorted(colours)), "a"), (pick(rng, absent), "no")):
+        article = with_article(colour).split()[0] if word == "a" else word
+        yield Cloze("presence", f"there is {HIDDEN} {colour} shape in the image.", article)
 
 
 def compare_scenes(scenes: Sequence[Scene], rng: Random) -> Text:

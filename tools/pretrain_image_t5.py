@@ -6,14 +6,15 @@ projection are trained together, from random weights. Of two images, the tokens 
 come first.
 
 It learns to write captions and complete lists of a picture's shapes, and to fill hidden spans in
-statements about one picture or two (`tools.image_texts`). Some steps use the text-only lines of the
+statements about one picture or two (`tools.image_texts`); a second stage hides above all the one
+word of a statement that only the image tells. Some steps use the text-only lines of the
 demo's T5, so that it remains a language model. The output folder has the names and the
 configuration of `Blip2ForConditionalGeneration`, without vision model and query transformer.
 """
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -70,7 +71,9 @@ PROBE_OBJECT_COUNTS = (1, 2, 3)
 NOISE_DENSITY = 0.3
 MAX_LINE_LENGTH = 40
 
-PEAK_LEARNING_RATE = 2e-3
+# Per stage; the second has a quarter of the steps.
+PEAK_LEARNING_RATES = (2e-3, 1e-3)
+STAGE_SHARES = (1, 0.25)
 HELD_OUT_BATCHES = 24
 LISTED_SCENES = 512
 
@@ -93,8 +96,8 @@ class StepKind:
 FACTS = StepKind(1, image_texts.state_facts)
 LISTS = StepKind(1, image_texts.list_objects)
 PAIRS = StepKind(2, image_texts.compare_scenes)
-# Kinds of consecutive steps.
-STEP_KINDS = (
+HIDDEN_WORDS = StepKind(1, image_texts.hide_a_word)
+FIRST_STAGE = (
     FACTS,
     LISTS,
     PAIRS,
@@ -108,6 +111,23 @@ STEP_KINDS = (
     StepKind(1, image_texts.describe_scene),
     StepKind(0, lambda scenes, rng: Text(line_about(text_seed(rng)))),
 )
+# Random spans seldom hide the one word that only the image tells.
+SECOND_STAGE = (
+    HIDDEN_WORDS,
+    HIDDEN_WORDS,
+    PAIRS,
+    HIDDEN_WORDS,
+    HIDDEN_WORDS,
+    FACTS,
+    HIDDEN_WORDS,
+    HIDDEN_WORDS,
+    LISTS,
+    HIDDEN_WORDS,
+    HIDDEN_WORDS,
+    PAIRS,
+)
+# Kinds of consecutive steps, by stage.
+STAGES = (FIRST_STAGE, SECOND_STAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +154,20 @@ def text_seed(rng: Random) -> int:
 
 
 def make_batch(
-    index: int, *, tokenizer_json: str, purpose: Purpose, scenes: int, batch_size: int, seed: int
+    index: int,
+    *,
+    stage: int,
+    tokenizer_json: str,
+    purpose: Purpose,
+    scenes: int,
+    batch_size: int,
+    seed: int,
 ) -> ImageBatch:
     """Return the batch of a step.
 
     Args:
         index: Index of the step; it also decides the kind of text.
+        stage: Index of the stage in `STAGES`.
         tokenizer_json: The serialised tokenizer.
         purpose: Seed range of the scenes.
         scenes: Number of scenes to sample from.
@@ -147,7 +175,7 @@ def make_batch(
         seed: Seed of the scenes, wordings and spans.
     """
     tokenizer = load_tokenizer(tokenizer_json)
-    kind = STEP_KINDS[index % len(STEP_KINDS)]
+    kind = STAGES[stage][index % len(STAGES[stage])]
     rng = Random(f"{seed} {purpose.name} {index}")
     pictures = np.empty((batch_size, kind.images), dtype=np.int64)
     pairs = []
@@ -168,6 +196,7 @@ def main() -> None:
     """Train, evaluate and save the model."""
     options = parse_options(
         "Pretrain the demo's backbone that reads images on the shapes world.",
+        # Of the first stage.
         steps=5000,
         batch_size=64,
     )
@@ -181,13 +210,15 @@ def main() -> None:
         model = ImageT5(vocabulary_size=tokenizer.get_vocab_size(), channels=training.channels)
         nn.Module.to(model, options.device)
         model.name_objects(scenes[:NAMED_SCENES], training, tokenizer)
-        train_on(
-            _batches(tokenizer, options, Purpose.PRETRAIN_IMAGE_T5, SCENES, options.steps),
-            model,
-            lambda b: model(training.cells(b.pictures, options.device), b.texts)[0],
-            peak=PEAK_LEARNING_RATE,
-            options=options,
-        )
+        for stage, (peak, share) in enumerate(zip(PEAK_LEARNING_RATES, STAGE_SHARES, strict=True)):
+            train_stage(
+                model,
+                tokenizer,
+                training,
+                replace(options, steps=int(options.steps * share)),
+                stage=stage,
+                peak=peak,
+            )
         model.eval()
         save(model, options.out)
         held_out = _scenes(Purpose.PRETRAIN_IMAGE_T5_HELD_OUT, HELD_OUT_SCENES, options)
@@ -204,6 +235,25 @@ def main() -> None:
         for name, by_kind in accuracies.items():
             text = ", ".join(f"{kind} {accuracy:.3f}" for kind, accuracy in by_kind.items())
             print(f"hidden words, {name}: {text}", flush=True)
+
+
+def train_stage(
+    model: ImageT5,
+    tokenizer: Tokenizer,
+    pictures: PictureFile,
+    options: Options,
+    *,
+    stage: int,
+    peak: float,
+) -> None:
+    """Train a model on the pictures and texts of a stage."""
+    train_on(
+        _batches(tokenizer, options, Purpose.PRETRAIN_IMAGE_T5, SCENES, options.steps, stage),
+        model,
+        lambda b: model(pictures.cells(b.pictures, options.device), b.texts)[0],
+        peak=peak,
+        options=options,
+    )
 
 
 def evaluate(
@@ -242,10 +292,16 @@ def _probe_scenes() -> list[Scene]:
 
 
 def _batches(
-    tokenizer: Tokenizer, options: Options, purpose: Purpose, scenes: int, count: int
+    tokenizer: Tokenizer,
+    options: Options,
+    purpose: Purpose,
+    scenes: int,
+    count: int,
+    stage: int = 0,
 ) -> Iterator[ImageBatch]:
     make = partial(
         make_batch,
+        stage=stage,
         tokenizer_json=tokenizer.to_str(),
         purpose=purpose,
         scenes=scenes,

@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "Batch": "vl_lst.models.batch",
-    "FrozenBackbone": "vl_lst.backbones.backbone",
+    "FrozenBackbone": "vl_lst.backbones.frozen",
     "HeadConfig": "vl_lst.models.config",
     "JointBackbone": "vl_lst.models.joint",
     "JointModel": "vl_lst.models.joint",

@@ -58,13 +58,14 @@ class NamedCells(PictureFile):
 def test_batches_do_not_depend_on_the_number_of_workers(tokenizer: Tokenizer) -> None:
     make = partial(
         pretrain_image_t5.make_batch,
+        stage=0,
         tokenizer_json=tokenizer.to_str(),
         purpose=Purpose.PRETRAIN_IMAGE_T5_HELD_OUT,
         scenes=100,
         batch_size=4,
         seed=0,
     )
-    count = len(pretrain_image_t5.STEP_KINDS)
+    count = len(pretrain_image_t5.FIRST_STAGE)
     here = list(ordered_batches(make, count=count, workers=0))
     there = list(ordered_batches(make, count=count, workers=1))
     assert {batch.pictures.shape[1] for batch in here} == {0, 1, 2}
@@ -78,7 +79,12 @@ def test_batches_do_not_depend_on_the_number_of_workers(tokenizer: Tokenizer) ->
 
 def test_no_text_answers_a_question() -> None:
     """A question is never followed by anything but other questions, and never has a target."""
-    writers = {kind.write: kind.images for kind in pretrain_image_t5.STEP_KINDS if kind.images}
+    writers = {
+        kind.write: kind.images
+        for stage in pretrain_image_t5.STAGES
+        for kind in stage
+        if kind.images
+    }
     questions = 0
     for write, images in writers.items():
         for number, scene in enumerate(SCENES):
@@ -111,6 +117,27 @@ def test_statements_about_places_and_counts_are_true() -> None:
                 assert words[3] not in named
                 checked += 1
     assert checked > 50
+
+
+def test_hidden_words_make_their_statements_true() -> None:
+    kinds = set()
+    for number, scene in enumerate(SCENES):
+        for cloze in image_texts.hidden_words(scene, Random(number)):
+            kinds.add(cloze.kind)
+            asked = cloze.line.split()
+            if cloze.kind == "colour":
+                assert f"{cloze.word} {asked[4]}" in map(noun_phrase, scene.objects)
+            elif cloze.kind == "shape":
+                assert f"{asked[4]} {cloze.word}" in map(noun_phrase, scene.objects)
+            elif cloze.kind == "count":
+                assert int(cloze.word) == len(scene.objects)
+            elif cloze.kind == "presence":
+                is_there = asked[3] in {item.colour for item in scene.objects}
+                assert cloze.word in (("a", "an") if is_there else ("no",))
+            else:
+                (item,) = [o for o in scene.objects if o.shape == asked[1]]
+                assert (item.x < 0.5) == (cloze.word == "left")
+    assert kinds == {"colour", "shape", "side", "count", "presence"}
 
 
 def test_a_list_names_every_object_once_in_reading_order() -> None:

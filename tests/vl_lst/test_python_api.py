@@ -50,8 +50,8 @@ def test_a_bare_hugging_face_model_is_refused_as_a_backbone(
 
 
 @pytest.mark.parametrize("given", ["t5-base", None, torch.nn.Linear(2, 2)])
-def test_a_frozen_backbone_requires_a_t5(given: object) -> None:
-    with pytest.raises(ModelError, match=r"expected a T5ForCond.*load_backbone\(NAME\)"):
+def test_a_frozen_backbone_requires_a_hugging_face_model(given: object) -> None:
+    with pytest.raises(ModelError, match=r"expected a Hugging Face .*load_backbone\(NAME\)"):
         FrozenBackbone(given)
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from feature_extraction.encoders.weights import projection_sha256
-from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.backbones.folder import (
     backbone_folder,
     load_weights,
@@ -17,6 +16,7 @@ from vl_lst.backbones.folder import (
     read_config,
     read_projection,
 )
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.quantization import BackbonePrecision, inner_tensors, quantise
 from vl_lst.backbones.tokenizer_files import load_tokenizer
 from vl_lst.bundled import BACKBONE_FOLDERS

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from feature_extraction.encoders.library_guard import guard_library_call
-from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.backbones.families import find_family
 from vl_lst.backbones.family import Family
 from vl_lst.backbones.folder import (
@@ -17,6 +16,7 @@ from vl_lst.backbones.folder import (
     model_errors,
     read_config,
 )
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.published import PUBLISHED
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import ModelError

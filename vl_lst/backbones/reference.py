@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.errors import CheckpointError
 
 __all__ = ["backbone_from_reference"]

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.methods import Method
 from vl_lst.models.config import HeadConfig, VisualConfig

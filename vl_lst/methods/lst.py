@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.methods import Method
 from vl_lst.models.config import HeadConfig, LadderConfig, LadderSettings, VisualConfig

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import Tensor
 
-from vl_lst.backbones.backbone import BackboneCache, DecoderTaps, EncoderTaps, FrozenBackbone
+from vl_lst.backbones.backbone import BackboneCache
+from vl_lst.backbones.frozen import DecoderTaps, EncoderTaps, FrozenBackbone
 from vl_lst.methods.lst import LadderSideTuning
 from vl_lst.models.config import HeadConfig, LadderConfig, SideSettings, VisualConfig
 from vl_lst.models.ladder.model import LadderModel

@@ -10,8 +10,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.backbones.family import Family
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import DTYPES, load_backbone
 from vl_lst.backbones.quantization import (
     BackbonePrecision,

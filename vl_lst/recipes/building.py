@@ -9,7 +9,7 @@ from torch import nn
 
 from feature_extraction.spec import FeatureSpec
 from tasks import get_task
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import LoadedBackbone, load_backbone
 from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
 from vl_lst.backbones.random_weights import known_family

@@ -11,9 +11,9 @@ import pytest
 from tiny_backbones import save_backbone, tiny_backbones
 
 from vl_lst.backbones import families
-from vl_lst.backbones.backbone import FrozenBackbone
 from vl_lst.backbones.families import find_family, known_model_types
 from vl_lst.backbones.family import Family
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import LoadedBackbone, load_backbone
 
 TINY = tiny_backbones()

@@ -11,7 +11,8 @@ from tiny_batches import prompt_ids, tiny_batch, visual_for
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
-from vl_lst.backbones.backbone import Backbone, FrozenBackbone
+from vl_lst.backbones.backbone import Backbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.quantization import bytes_freed_by_quantisation, model_bytes
 from vl_lst.generation.search import beam_search, greedy_search
 from vl_lst.models.batch import Batch

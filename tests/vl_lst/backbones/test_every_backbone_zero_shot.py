@@ -19,7 +19,7 @@ import vl_lst
 from vl_lst.backbones.families import find_family
 from vl_lst.errors import ModelError
 
-# The guide's family is not in the package.
+# That of the guide cannot be loaded by name.
 TINY = {name: tiny for name, tiny in tiny_backbones().items() if tiny.family is None}
 FAMILIES = {name: find_family(tiny.build().config.model_type) for name, tiny in TINY.items()}
 ENCODERS = [name for name, family in FAMILIES.items() if not family.has_decoder]

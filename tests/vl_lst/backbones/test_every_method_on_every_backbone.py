@@ -16,7 +16,7 @@ from tiny_backbones import tiny_backbones
 from tiny_batches import ANSWERS, tiny_batch, visual_for
 from torch import Tensor, nn
 
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.quantization import quantise
 from vl_lst.errors import ModelError
 from vl_lst.generation.search import beam_search, greedy_search

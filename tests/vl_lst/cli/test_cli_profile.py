@@ -136,7 +136,7 @@ def test_a_recipe_may_leave_out_the_grid(tmp_path: Path) -> None:
         (["--methods", "lst", "--set", "lst.initialisation=principal"], "lst: rungs is normalised"),
         (["--methods", "lst", "--set", "full.x=1"], "expected METHOD.OPTION=VALUE"),
         (["--methods", "full", "--backbone-precision", "int8"], "set backbone.precision to fp32"),
-        (["--backbone", "/no/such/folder"], "cannot load the backbone '/no/such/folder'"),
+        (["--backbone", "/no/such/folder"], "no configuration of a backbone '/no/such/folder'"),
         (["--backbone", "/no/such/folder", "--dry-run"], "no configuration of a backbone"),
         (["--image-tokens", "50"], "cannot pool 50 feature vectors"),
         (["--plot", "cost.gif"], "expected one of .svg, .png, .pdf"),

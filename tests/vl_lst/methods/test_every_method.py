@@ -11,7 +11,7 @@ import torch
 from guide_methods import guide_methods
 from transformers import T5Config, T5ForConditionalGeneration
 
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.methods import Method, get_method, method_names
 from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig, VisualConfig

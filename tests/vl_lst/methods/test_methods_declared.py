@@ -12,7 +12,7 @@ from guide_methods import guide_methods
 from torch import nn
 
 import vl_lst.methods
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.methods import Method, get_method
 from vl_lst.methods._joint import JointMethod, JointOptions

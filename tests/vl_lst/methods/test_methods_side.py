@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.generation.search import greedy_search
 from vl_lst.methods import get_method
 from vl_lst.models.batch import DEFAULT_TASK, Batch

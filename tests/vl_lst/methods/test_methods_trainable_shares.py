@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig, VisualConfig
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import vl_lst.methods
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.methods import method_names

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.models.ladder.model import LadderModel
 from vl_lst.models.reference_checkpoint import reference_pieces
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.models.initialisation.pruning import PrunedBackbone, initialise_side_network
 from vl_lst.models.ladder.model import LadderModel
 from vl_lst.models.ladder.rungs import LinearRungs

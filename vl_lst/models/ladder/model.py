@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vl_lst.backbones.backbone import EncoderTaps, FrozenBackbone
+from vl_lst.backbones.frozen import EncoderTaps, FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig

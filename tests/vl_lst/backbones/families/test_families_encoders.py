@@ -31,7 +31,8 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from vl_lst.backbones.backbone import Backbone, FrozenBackbone
+from vl_lst.backbones.backbone import Backbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.errors import ModelError

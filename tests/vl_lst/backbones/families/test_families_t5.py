@@ -19,7 +19,7 @@ from transformers import (
     UMT5ForConditionalGeneration,
 )
 
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.generation.search import greedy_search
 from vl_lst.methods import get_method, method_names

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vl_lst.backbones.backbone import FrozenBackbone
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.generation.search import greedy_search
 from vl_lst.models.batch import Batch
 from vl_lst.models.initialisation.pruning import fisher_importance, magnitude_importance
