@@ -187,6 +187,7 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "t5-base": _t5(768, 64, 3072, 12, 12),
     "t5-large": _t5(1024, 64, 4096, 24, 16),
     "t5-3b": _t5(1024, 128, 16384, 24, 32),
+    "t5-11b": _t5(1024, 128, 65536, 24, 128),
     **{f"google/t5-v1_1-{size}": config for size, config in _T5_V1_1.items()},
     **{f"google/flan-t5-{size}": config for size, config in _T5_V1_1.items()},
     # The language model alone.
