@@ -87,6 +87,18 @@ def test_null_in_a_configuration_is_not_the_default(folder: Path) -> None:
     assert backbone.config.encoder.attn_logit_softcapping == 50.0
 
 
+@pytest.mark.parametrize("name", ["t5gemma", "t5gemma2"])
+def test_null_for_an_id_is_that_of_the_decoder(
+    saved_backbones: Any, tmp_path: Path, name: str
+) -> None:
+    folder = Path(shutil.copytree(saved_backbones.folder(name), tmp_path / name))
+    expected = load_backbone(folder).backbone
+    change(folder / "config.json", {"pad_token_id": None, "eos_token_id": None})
+    backbone = load_backbone(folder).backbone
+    assert backbone.pad_token_id == expected.pad_token_id
+    assert backbone.end_token_ids == expected.end_token_ids
+
+
 def test_attention_bounds_its_logits(folder: Path) -> None:
     """A fused attention, which some releases of transformers choose, ignores the bound."""
     bound = 0.01
