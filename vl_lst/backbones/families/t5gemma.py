@@ -207,6 +207,10 @@ class T5Gemma(Family):
         embedded_BTD: Tensor = self.encoder(model).get_input_embeddings()(ids_BT)
         return embedded_BTD
 
+    def input_scale(self, config: Any) -> float:
+        """Return the factor in the encoder."""
+        return float(self.encoder_sizes(config).width ** 0.5)
+
     def embed_answer(self, model: Any, ids_BL: Tensor) -> Tensor:
         """Return token embeddings [B, L, W] of the decoder's table."""
         embedded_BLW: Tensor = self.decoder(model).get_input_embeddings()(ids_BL)
