@@ -240,6 +240,10 @@ class Backbone(nn.Module):
         """Return the token embeddings [B, L, D] of an answer, as the decoder takes them."""
         return self.family.embed_answer(self.model, ids_BL)
 
+    def learned_input(self, tokens: Tensor, embedding_BTD: Tensor) -> Tensor:
+        """Return learned tokens [..., D] as the encoder takes them next to token embeddings."""
+        return (tokens / self.family.input_scale(self.config)).to(embedding_BTD.dtype)
+
     def shift_right(self, labels_BL: Tensor) -> Tensor:
         """Return the decoder inputs for labels: start token first, padding instead of `IGNORED`."""
         shifted_BL = labels_BL.roll(1, dims=1)

@@ -275,6 +275,14 @@ class Family(ABC):
         embedded_BTD: Tensor = model.get_input_embeddings()(ids_BT)
         return embedded_BTD
 
+    def input_scale(self, config: Any) -> float:
+        """Return the factor by which the encoder multiplies `inputs_embeds`.
+
+        Token embeddings are small because of it. Tokens of a visual embedding or of a learned
+        prefix are not, and are divided by it.
+        """
+        return 1.0
+
     def embed_answer(self, model: Any, ids_BL: Tensor) -> Tensor:
         """Return token embeddings [B, L, W] as the decoder takes them for `inputs_embeds`."""
         return self.embed(model, ids_BL)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from feature_extraction.encoders.checkpoint_files import (
@@ -40,6 +40,7 @@ __all__ = [
     "model_errors",
     "read_config",
     "read_projection",
+    "weights_of",
 ]
 
 CONFIG_NAME = "config.json"
@@ -175,8 +176,8 @@ def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) 
         )
     if missing := sorted(set(report["missing_keys"]).difference(family.optional_tensors)):
         raise _missing_tensors(folder, missing)
-    for name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
+    for name, tensor in weights_of(model):
+        if not tensor.isfinite().all():
             raise ModelError(
                 f"the weights in {folder} are damaged: {name} has values that are not finite. "
                 "Download or save them again"
@@ -188,6 +189,15 @@ def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) 
             setattr(model.config, name, None)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def weights_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield what a checkpoint holds of a model: its parameters and buffers, shared ones once."""
+    yield from model.named_parameters()
+    saved = model.state_dict()
+    for name, buffer in model.named_buffers():
+        if name in saved:
+            yield name, buffer
 
 
 def read_projection(folder: Path, family: Family) -> dict[str, Tensor]:

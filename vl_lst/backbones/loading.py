@@ -15,6 +15,7 @@ from vl_lst.backbones.folder import (
     model_errors,
     read_config,
     read_projection,
+    weights_of,
 )
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.quantization import BackbonePrecision, inner_tensors, quantise
@@ -89,8 +90,9 @@ def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") ->
         config, family = read_config(folder)
         tokenizer = load_tokenizer(folder, config, family)
         family.read_tokenizer(config, tokenizer)
-        model = load_weights(folder, config, family, DTYPES[precision])
+        # First, since it is small, and a checkpoint of the language model alone lacks it.
         projection = read_projection(folder, family) if family.reads_images else None
+        model = load_weights(folder, config, family, DTYPES[precision])
     backbone = FrozenBackbone(model, family)
     if precision in ("int8", "nf4"):
         quantise(backbone, precision)
@@ -103,10 +105,10 @@ def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") ->
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """Return the SHA-256 of the names, shapes and bytes of all parameters, sorted by name."""
+    """Return the SHA-256 of the names, shapes and bytes of all weights, sorted by name."""
     digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        for tensor in inner_tensors(parameter.detach()):
+    for name, weight in sorted(weights_of(model), key=lambda named: named[0]):
+        for tensor in inner_tensors(weight.detach()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             # A single number, such as a quantised weight's second scale, may have no dimension or
             # any stride, and cannot be viewed as bytes then.

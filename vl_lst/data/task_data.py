@@ -130,6 +130,8 @@ def sample_examples(
         if not weights.sum() > 0:
             continue
         answer = example.targets[generator.choice(len(weights), p=weights / weights.sum())][0]
-        prompt_ids = tokenizer.encode_prompt(example.prompt, task.max_prompt_tokens)
+        prompt_ids = tokenizer.encode_prompt(
+            example.prompt, task.max_prompt_tokens, suffix=task.prompt_suffix
+        )
         label_ids = tokenizer.encode_answer(answer, task.max_answer_tokens)
         yield torch.tensor([prompt_ids]), torch.tensor([label_ids])

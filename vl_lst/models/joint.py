@@ -161,7 +161,7 @@ class JointModel(VisionLanguageModel[JointEncoding]):
         else:
             text_BTD = self.backbone.embed(ids_UT).index_select(0, index_B)
             mask_BT = (ids_UT != self.backbone.pad_token_id).index_select(0, index_B)
-            image_BVD = self.visual(batch.features_BINF).to(text_BTD.dtype)
+            image_BVD = self.backbone.learned_input(self.visual(batch.features_BINF), text_BTD)
             embedding_BSD = torch.cat((text_BTD, image_BVD), 1)
             mask_BS = nn.functional.pad(mask_BT, (0, image_BVD.shape[1]), value=True)
             if self.backbone.family.leaves_out_positions:
@@ -170,7 +170,7 @@ class JointModel(VisionLanguageModel[JointEncoding]):
                 embedding_BSD, mask_BS = _move_padding_last(embedding_BSD, mask_BS)
         prefix = 0
         if self.prefix is not None:
-            prefix_PD: Tensor = self.prefix().to(embedding_BSD.dtype)
+            prefix_PD = self.backbone.learned_input(self.prefix(), embedding_BSD)
             prefix = len(prefix_PD)
             prefix_BPD = prefix_PD.expand(len(batch), -1, -1)
             embedding_BSD = torch.cat((prefix_BPD, embedding_BSD), 1)

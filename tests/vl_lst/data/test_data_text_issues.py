@@ -149,6 +149,21 @@ def test_prompts_are_truncated_at_the_default_limit(world: TinyWorld, tmp_path: 
     assert lengths == {8, 43, DEFAULT_LIMIT}, "Fisher information uses the same prompts as training"
 
 
+def test_samples_keep_the_suffix_of_a_truncated_prompt(world: TinyWorld, tmp_path: Path) -> None:
+    """As in training."""
+    recipe = own_recipe(world, tmp_path, LONG, data__prompt_suffix=" what color ?")
+    reader = SimpleNamespace(
+        missing=lambda _: [],
+        read=lambda images: np.zeros((len(images), 4, 32), dtype=np.float16),
+    )
+    tokenizer = CachingTokenizer(load_backbone(str(world.backbone)).tokenizer)
+    examples = load_examples(recipe, "vqa", reader)  # type: ignore[arg-type]
+    data = build_task_data(recipe, examples, reader, tokenizer)  # type: ignore[arg-type]
+    trained = {tuple(data.train[[(0, row)]].prompt_ids_UT[0].tolist()) for row in range(18)}
+    samples = sample_examples({"vqa": data}, tokenizer, seed=0)
+    assert {tuple(next(samples)[0][0].tolist()) for _ in range(100)} <= trained
+
+
 def test_training_warns_about_truncated_prompts(
     world: TinyWorld, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

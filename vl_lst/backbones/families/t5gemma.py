@@ -111,8 +111,12 @@ class PairFields(ConfigFields):
     decoder_start_token_id: TokenId | None = None
 
     def values(self) -> dict[str, Any]:
-        """Return the fields that the file has by name; `None` may differ from the default."""
-        return self.model_dump(exclude_unset=True)
+        """Return the fields that the file has by name; `None` may differ from the default.
+
+        Ids of tokens that are `None` are left out, so that those of the decoder apply.
+        """
+        fields = self.model_dump(exclude_unset=True)
+        return {k: v for k, v in fields.items() if k not in self.TOKEN_IDS or v is not None}
 
 
 class T5GemmaFields(PairFields):
@@ -202,6 +206,10 @@ class T5Gemma(Family):
         """Return token embeddings [B, T, D] of the encoder's table."""
         embedded_BTD: Tensor = self.encoder(model).get_input_embeddings()(ids_BT)
         return embedded_BTD
+
+    def input_scale(self, config: Any) -> float:
+        """Return the factor in the encoder."""
+        return float(self.encoder_sizes(config).width ** 0.5)
 
     def embed_answer(self, model: Any, ids_BL: Tensor) -> Tensor:
         """Return token embeddings [B, L, W] of the decoder's table."""

@@ -151,6 +151,10 @@ class T5Gemma2(T5Gemma):
         """Return the configuration of the encoder's blocks."""
         return config.encoder.text_config
 
+    def input_scale(self, config: Any) -> float:
+        """Return 1, since the embedding itself scales."""
+        return 1.0
+
     def tokens_per_image(self, config: Any) -> int:
         """Return the number of tokens that the image encoder pools an image to."""
         return int(config.encoder.mm_tokens_per_image)

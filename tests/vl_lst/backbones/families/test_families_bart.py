@@ -163,6 +163,17 @@ def test_greedy_answers_equal_those_of_generate(model_type: str, forced: int | N
     assert len({tuple(row) for row in found.tolist()}) > 1
 
 
+def test_the_bias_of_the_output_layer_is_a_weight_too(tmp_path: Path) -> None:
+    """It is a buffer of the stock model: a run cannot go on with another, nor one that is NaN."""
+    model = build("bart")
+    fingerprint = load_backbone(write_folder(model, tmp_path)).fingerprint
+    model.final_logits_bias[0, 5] += 1
+    assert load_backbone(write_folder(model, tmp_path)).fingerprint != fingerprint
+    model.final_logits_bias[0, 5] = torch.nan
+    with pytest.raises(ModelError, match="damaged: final_logits_bias has values that are not fin"):
+        load_backbone(write_folder(model, tmp_path))
+
+
 @pytest.mark.parametrize("base", [False, True])
 @pytest.mark.parametrize("model_type", TYPES)
 def test_checkpoints_of_the_base_model_load_too(

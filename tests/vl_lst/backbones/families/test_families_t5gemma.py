@@ -9,12 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_backbones import save_backbone, tiny_backbones
-from tiny_batches import prompt_ids, tiny_batch, visual_for
+from tiny_batches import VISUAL, prompt_ids, tiny_batch, visual_for
+from torch import Tensor
 
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.errors import ModelError
 from vl_lst.generation.search import greedy_search
+from vl_lst.methods.prompt import Prefix
+from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig
 from vl_lst.models.joint import JointBackbone, JointModel
 
@@ -85,6 +88,44 @@ def test_null_in_a_configuration_is_not_the_default(folder: Path) -> None:
     assert backbone.vocabulary_softcap is None
     assert backbone.config.decoder.attn_logit_softcapping is None
     assert backbone.config.encoder.attn_logit_softcapping == 50.0
+
+
+@pytest.mark.parametrize("name", ["t5gemma", "t5gemma2"])
+def test_null_for_an_id_is_that_of_the_decoder(
+    saved_backbones: Any, tmp_path: Path, name: str
+) -> None:
+    folder = Path(shutil.copytree(saved_backbones.folder(name), tmp_path / name))
+    expected = load_backbone(folder).backbone
+    change(folder / "config.json", {"pad_token_id": None, "eos_token_id": None})
+    backbone = load_backbone(folder).backbone
+    assert backbone.pad_token_id == expected.pad_token_id
+    assert backbone.end_token_ids == expected.end_token_ids
+
+
+@pytest.mark.parametrize("name", ["t5gemma", "t5gemma2"])
+def test_learned_tokens_are_not_scaled_like_embeddings(saved_backbones: Any, name: str) -> None:
+    """The encoder scales all that it is given, and learned tokens are not as small as a table."""
+    loaded = load_backbone(saved_backbones.folder(name)).backbone
+    joint = JointBackbone(loaded.model, dropout=0.0, family=loaded.family)
+    model = JointModel(joint, visual=VISUAL, head=HeadConfig(kind="generate")).eval()
+    model.prefix = Prefix(3, 5, joint.width)
+    assert model.visual is not None
+    ids_BT, features_BINF = prompt_ids(joint)[:1], torch.randn(1, 1, VISUAL.tokens, VISUAL.channels)
+    inputs: list[Tensor] = []
+    first = joint.family.encoder_blocks(joint.model)[0]
+    first.register_forward_pre_hook(lambda _module, found: inputs.append(found[0]))
+    model.encode(
+        Batch(
+            features_BINF=features_BINF,
+            prompt_ids_UT=ids_BT,
+            prompt_index_B=torch.zeros(1, dtype=torch.long),
+        )
+    )
+    (stream_SD,) = inputs[0]
+    torch.testing.assert_close(stream_SD[:3], model.prefix())
+    torch.testing.assert_close(stream_SD[-VISUAL.tokens :], model.visual(features_BINF)[0])
+    size = stream_SD[3 : -VISUAL.tokens] / joint.embed(ids_BT)[0]
+    torch.testing.assert_close(size, torch.full_like(size, joint.family.input_scale(joint.config)))
 
 
 def test_attention_bounds_its_logits(folder: Path) -> None:
