@@ -10,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from feature_extraction.store import open_features
 from vl_lst.demo import gallery, run, world
 from vl_lst.errors import RecipeError
 from vl_lst.progress import silent
@@ -21,15 +22,20 @@ def stage(_description: str) -> AbstractContextManager[Any]:
     return nullcontext(silent)
 
 
-@pytest.mark.slow
-def test_every_task_is_scored_with_and_without_the_image_and_an_interrupted_demo_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def few_images_and_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     splits = tuple(replace(split, images=12, questions_per_image=4) for split in world.SPLITS)
     pairs = tuple(replace(split, sets=2, sentences_per_set=2) for split in world.PAIR_SPLITS)
     small = partial(world.write_world, splits=splits, pair_splits=pairs)
     monkeypatch.setattr(run, "write_world", small)
     monkeypatch.setattr(run, "DEMO_SETTINGS", (*run.DEMO_SETTINGS, ("training.steps", 8)))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_images_and_steps")
+def test_every_task_is_scored_with_and_without_the_image_and_an_interrupted_demo_resumes(
+    tmp_path: Path,
+) -> None:
     first = run.run_demo(tmp_path, stage)
     assert set(first.scores) == set(run.TASKS)
     for scores in first.scores.values():
@@ -43,6 +49,25 @@ def test_every_task_is_scored_with_and_without_the_image_and_an_interrupted_demo
             assert len(values) == 2
     folders = {path.name for path in again.runs.iterdir()}
     assert folders == {"lst", "blind", "lst-seed-1", "blind-seed-1"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_images_and_steps")
+def test_both_backbones_share_a_folder_and_each_reads_its_own_features(tmp_path: Path) -> None:
+    for backbone in ("demo", "demo-image"):
+        result = run.run_demo(tmp_path, stage, ("side",), backbone=backbone)
+        assert set(result.scores) == set(run.TASKS)
+    folders = {path.name for path in (tmp_path / "runs").iterdir()}
+    assert folders == {"side", "blind", "side-demo-image", "blind-demo-image"}
+    assert open_features([tmp_path / "features.h5"]).spec.encoder == "demo"
+    image_spec = open_features([tmp_path / "features-demo-image.h5"]).spec
+    assert (image_spec.encoder, image_spec.layer) == ("demo-image", "language")
+
+
+def test_an_unknown_backbone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no bundled backbone 'demo-imag': expected one of demo,"):
+        run.run_demo(tmp_path / "demo", stage, backbone="demo-imag")
+    assert not (tmp_path / "demo").exists()
 
 
 def test_the_runs_of_an_earlier_version_are_resumed(tmp_path: Path) -> None:
