@@ -5,7 +5,7 @@ tokens per image, T tokens that the encoder reads, L answer tokens, D width of a
 blocks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -159,7 +159,7 @@ class _Recorded:
         self.embedding_NTD = embedding_NTD
         self.blocks_KNTD = blocks_KNTD
 
-    def writer(self, row: int) -> Any:
+    def writer(self, row: int) -> Callable[[nn.Module, Any, Any], None]:
         """Return a forward hook that copies a block's output."""
 
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
