@@ -25,8 +25,8 @@ class EncoderTaps:
     """Encoder states for the side network; none requires grad.
 
     Args:
-        embedding_UTD: Input of the first block. With dropout in the backbone, token embeddings
-            before dropout.
+        embedding_UTD: Input of the first block. With dropout in the backbone, before dropout if
+            blocks are like the side network's, as in the reference.
         blocks_KUTD: Residual stream after each tapped block, before any final norm.
         final_UTD: Output of the encoder, to which the backbone's decoder attends.
         mask_UT: False for padding.
@@ -143,7 +143,7 @@ class FrozenBackbone(Backbone):
             blocks[layer].register_forward_hook(recorded.writer(row))
             for row, layer in enumerate(layers)
         ]
-        if not self.has_dropout:
+        if not (self.has_dropout and self.family.matches_side_blocks):
             handles.append(blocks[0].register_forward_pre_hook(keep_input, with_kwargs=True))
         try:
             yield recorded
