@@ -27,7 +27,7 @@ class ImageTokens(PreTrainedModel):
 
     @classmethod
     def is_encoder_decoder(cls, config: Any) -> bool:
-        """Whether the language model of a configuration is an encoder-decoder."""
+        """Return whether the language model of a configuration is an encoder-decoder."""
         raise NotImplementedError
 
     @classmethod

@@ -161,7 +161,7 @@ class Backbone(nn.Module):
 
     @property
     def eos_token_id(self) -> int:
-        """Token id that ends an answer."""
+        """Token id that ends an answer of beam search."""
         self._require_decoder()
         return self.family.eos_token_id(self.config)
 

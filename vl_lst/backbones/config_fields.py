@@ -21,6 +21,7 @@ __all__ = [
     "VocabularySize",
     "Width",
     "describe_problem",
+    "require_whole_heads",
 ]
 
 Width = Annotated[int, Field(ge=1, le=2**17)]
@@ -84,6 +85,22 @@ class ConfigFields(NestedFields):
     def values(self) -> dict[str, Any]:
         """Return the fields by name, without those that are `None`."""
         return self.model_dump(exclude_none=True)
+
+
+def require_whole_heads(heads: tuple[str, int], width: tuple[str, int]) -> None:
+    """Check that the number of attention heads divides the width.
+
+    Args:
+        heads: Name and value of the field with the number of heads.
+        width: Name and value of the field with the width.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if width[1] % heads[1]:
+        raise ValueError(
+            f"{heads[0]} is {heads[1]}, expected a divisor of {width[0]}, which is {width[1]}"
+        )
 
 
 def describe_problem(error: ValidationError, model_type: str) -> str:

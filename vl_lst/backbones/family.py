@@ -1,7 +1,8 @@
 """What this package knows of a family of Hugging Face models, by meaning.
 
 A family is one file in `vl_lst/backbones/families`; `docs/adding_a_backbone.md` adds one step by
-step. Nothing outside `vl_lst/backbones` names a family or a module of its models.
+step. Nothing outside `vl_lst/backbones` names a family. Only the loader of reference checkpoints
+and initialisations from the backbone's weights, which need `matches_side_blocks`, name modules.
 
 B examples, T text tokens, I images per example, N tokens per image, S = I * N + T, D width of the
 encoder, W width of the decoder, V vocabulary.
@@ -219,7 +220,7 @@ class Family(ABC):
         return int(config.pad_token_id)
 
     def eos_token_id(self, config: Any) -> int:
-        """Return the id of the token that ends an answer in training: the first if several do."""
+        """Return the id that ends an answer of beam search: the first of `end_token_ids`."""
         return self.end_token_ids(config)[0]
 
     def end_token_ids(self, config: Any) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ tokens per image, T tokens that the encoder reads, L answer tokens, D width of a
 blocks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +25,8 @@ class EncoderTaps:
     """Encoder states for the side network; none requires grad.
 
     Args:
-        embedding_UTD: Input of the first block. With dropout in the backbone, token embeddings
-            before dropout.
+        embedding_UTD: Input of the first block. With dropout in the backbone, before dropout if
+            blocks are like the side network's, as in the reference.
         blocks_KUTD: Residual stream after each tapped block, before any final norm.
         final_UTD: Output of the encoder, to which the backbone's decoder attends.
         mask_UT: False for padding.
@@ -143,7 +143,7 @@ class FrozenBackbone(Backbone):
             blocks[layer].register_forward_hook(recorded.writer(row))
             for row, layer in enumerate(layers)
         ]
-        if not self.has_dropout:
+        if not (self.has_dropout and self.family.matches_side_blocks):
             handles.append(blocks[0].register_forward_pre_hook(keep_input, with_kwargs=True))
         try:
             yield recorded
@@ -159,7 +159,7 @@ class _Recorded:
         self.embedding_NTD = embedding_NTD
         self.blocks_KNTD = blocks_KNTD
 
-    def writer(self, row: int) -> Any:
+    def writer(self, row: int) -> Callable[[nn.Module, Any, Any], None]:
         """Return a forward hook that copies a block's output."""
 
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:

@@ -2,7 +2,7 @@
 
 As in the LST paper's code, this adds biases of zeros to every linear layer, every norm, the output
 layer and the norms of the visual embedding. A layer that has a bias already keeps it frozen: the
-sum of both is the trained bias.
+sum of both is the trained bias. That of the output layer starts at the one that it has.
 """
 
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ class BitFit(JointMethod[JointOptions]):
             # Added to the output, so that the layer may have another precision.
             module.register_forward_hook(_add_bias)
         if (head := _output_layer(model)) is not None:
-            zeros = head.weight.new_zeros(head.weight.shape[0], dtype=torch.float32)
-            head.bias = nn.Parameter(zeros)
+            bias = head.weight.new_zeros(head.weight.shape[0], dtype=torch.float32)
+            head.bias = nn.Parameter(bias if head.bias is None else bias + head.bias.detach())
 
     def tuned(self, model: JointModel) -> Iterator[nn.Parameter]:
         """Yield the added biases."""

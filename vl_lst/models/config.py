@@ -143,7 +143,7 @@ class LadderSettings(SideSettings):
         image_rungs: What image tokens are mixed with, since the backbone has no state for them.
             `attenuate` multiplies them by the gate, as in the paper's code, so they fade from layer
             to layer. `pass` leaves them unchanged. `projection` mixes them with their own
-            embedding, projected by that layer's rung.
+            embedding, projected by that layer's rung. Must be `pass` if the backbone reads images.
         gates: `scalar`, one number per layer as in the paper, or `channel`, one per channel.
         gate_temperature: T in a gate's `g = sigmoid(alpha / T)`; 0.1 as in the paper's code.
         gate_start: Initial share of its own state that the side network keeps at each layer. At

@@ -20,6 +20,7 @@ from tasks._arguments import as_path
 from vl_lst.bundled import ENCODER_FOLDERS
 from vl_lst.choices import BackbonePrecision
 from vl_lst.data.answer_lists import load_answers
+from vl_lst.data.batches import Features
 from vl_lst.data.examples import ids_digest
 from vl_lst.devices import choose_device
 from vl_lst.errors import CheckpointError, RecipeError
@@ -125,8 +126,14 @@ class ZeroShotRun(Run):
     def _require_features(self, spec: FeatureSpec) -> None:
         require_same_features(self._card, spec)
 
-    def _load(self, *arguments: Any) -> Any:
-        loaded = super()._load(*arguments)
+    def _load(
+        self,
+        task: Task,
+        root: Path,
+        split: str,
+        features: str | Path | Sequence[str | Path] | None,
+    ) -> tuple[Features, ExampleTable]:
+        loaded = super()._load(task, root, split, features)
         # Only now, when data and features have been found.
         self.directory.write_recipe(self.recipe)
         return loaded

@@ -55,6 +55,19 @@ def resolve_settings(
     prompt: str | None,
     overrides: Iterable[tuple[str, Any]],
 ) -> ZeroShotRecipe:
+    """Return the recipe of a run to which the results of a split are added.
+
+    Args:
+        saved: Recipe of the run in the folder; `None` if it has no results yet.
+        split: See `open_zero_shot_run`.
+        task: See `open_zero_shot_run`.
+        prompt: See `open_zero_shot_run`.
+        overrides: See `open_zero_shot_run`.
+
+    Raises:
+        RecipeError: A setting is not valid.
+        InputError: There is no such task, or none is given and the run does not have exactly one.
+    """
     known = () if saved is None else saved.tasks
     if task is None:
         if len(known) != 1:
@@ -72,6 +85,11 @@ def resolve_settings(
 
 
 def prompt_settings(task: str, prompt: str | None) -> list[tuple[str, str]]:
+    """Return a prompt, such as "Question: {} Short answer:", as overrides of a recipe.
+
+    Raises:
+        RecipeError: The prompt does not fit the task.
+    """
     if prompt is None:
         return []
     prefix, suffix = split_prompt(get_task(task), prompt)
@@ -81,6 +99,16 @@ def prompt_settings(task: str, prompt: str | None) -> list[tuple[str, str]]:
 def require_same_settings(
     directory: RunDirectory, saved: ZeroShotRecipe, given: ZeroShotRecipe
 ) -> None:
+    """Refuse settings with which results would not belong to the same run.
+
+    Args:
+        directory: Folder of the run.
+        saved: Recipe of the run in the folder.
+        given: Recipe of the results to add.
+
+    Raises:
+        RecipeError: A setting differs, other than those of `CHANGEABLE`.
+    """
     before, now = (flatten_fields(each.model_dump(mode="json")) for each in (saved, given))
     differences = [
         f"{name}: {before[name]!r} in the run, {now[name]!r} given"

@@ -130,6 +130,17 @@ def test_encoder_taps_equal_the_stock_models_hidden_states(saved_backbones: Any,
     compare_taps(backbone, taps.embedding_UTD, taps.blocks_KUTD, taps.final_UTD, expected, mask_UT)
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_dropout_in_training_changes_nothing_in_evaluation(saved_backbones: Any, name: str) -> None:
+    backbone = saved_backbones.copy(name)
+    ids_UT = prompt_ids(backbone)
+    expected = backbone.encode(ids_UT, [0, 1])
+    backbone.enable_dropout(0.1)
+    found = backbone.encode(ids_UT, [0, 1])
+    torch.testing.assert_close(found.embedding_UTD, expected.embedding_UTD)
+    torch.testing.assert_close(found.blocks_KUTD, expected.blocks_KUTD)
+
+
 @pytest.mark.parametrize("name", WITH_DECODER)
 def test_decoder_taps_equal_the_stock_models_hidden_states(saved_backbones: Any, name: str) -> None:
     backbone, stock = saved_backbones.load(name).backbone, saved_backbones.stock(name)

@@ -87,3 +87,18 @@ def test_the_ladder_saves_the_fewest_bytes_for_the_backward_pass() -> None:
         saved[name] = counted["total"]
     assert saved["lst"] < saved["bitfit"] < saved["lora"] < saved["full"]
     assert saved["lst"] < 0.4 * saved["full"]
+
+
+def test_bitfit_keeps_the_bias_that_an_output_layer_has(
+    make_backbone: Callable[..., FrozenBackbone],
+) -> None:
+    backbone = make_backbone()
+    layer = backbone.model.get_output_embeddings()
+    layer.bias = torch.nn.Parameter(torch.randn(len(layer.weight)))
+    before = layer.bias.detach().clone()
+    method = get_method("bitfit")
+    model = method.attach(
+        backbone, method.options(), visual=VISUAL, heads={DEFAULT_TASK: HEADS["generate"]}
+    )
+    assert torch.equal(model.backbone.vocabulary_bias, before)
+    assert any(parameter is layer.bias for parameter in method.trainable(model).values())

@@ -21,6 +21,7 @@ from vl_lst.backbones.config_fields import (
     TokenIds,
     VocabularySize,
     Width,
+    require_whole_heads,
 )
 from vl_lst.backbones.family import (
     AttentionLayers,
@@ -68,11 +69,9 @@ class BartFields(ConfigFields):
     forced_eos_token_id: TokenId | None = 2
 
     @model_validator(mode="after")
-    def _require_equal_heads(self) -> Self:
+    def _require_whole_heads(self) -> Self:
         for name in ("encoder_attention_heads", "decoder_attention_heads"):
-            heads = getattr(self, name)
-            if self.d_model % heads:
-                raise ValueError(f"{name} is {heads}, expected a divisor of d_model {self.d_model}")
+            require_whole_heads((name, getattr(self, name)), ("d_model", self.d_model))
         return self
 
 

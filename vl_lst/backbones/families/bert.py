@@ -20,10 +20,11 @@ from vl_lst.backbones.config_fields import (
     TokenId,
     VocabularySize,
     Width,
+    require_whole_heads,
 )
 from vl_lst.backbones.family import AttentionLayers, BlockSizes, Family, FeedForwardLayers
 
-__all__ = ["FAMILY", "Bert", "BertFields", "BlockNames", "EncoderFamily", "require_whole_heads"]
+__all__ = ["FAMILY", "Bert", "BertFields", "BlockNames", "EncoderFamily"]
 
 # Prefixes of checkpoints that were saved with a head.
 PREFIXES = ("bert.", "roberta.", "electra.", "distilbert.", "deberta.")
@@ -142,22 +143,6 @@ class EncoderFamily(Family):
         prefix = "" if self.encoder(model) is model else f"{model.base_model_prefix}."
         for layer in range(model.config.num_hidden_layers):
             yield f"{prefix}{self.names.blocks}.{layer}"
-
-
-def require_whole_heads(heads: tuple[str, int], width: tuple[str, int]) -> None:
-    """Check that the number of attention heads divides the width.
-
-    Args:
-        heads: Name and value of the field with the number of heads.
-        width: Name and value of the field with the width.
-
-    Raises:
-        ValueError: It does not.
-    """
-    if width[1] % heads[1]:
-        raise ValueError(
-            f"{heads[0]} is {heads[1]}, expected a divisor of {width[0]}, which is {width[1]}"
-        )
 
 
 class BertFields(ConfigFields):

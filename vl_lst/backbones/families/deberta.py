@@ -14,8 +14,9 @@ from vl_lst.backbones.config_fields import (
     TokenId,
     VocabularySize,
     Width,
+    require_whole_heads,
 )
-from vl_lst.backbones.families.bert import BlockNames, EncoderFamily, require_whole_heads
+from vl_lst.backbones.families.bert import BlockNames, EncoderFamily
 
 __all__ = ["FAMILY", "Deberta", "DebertaFields"]
 

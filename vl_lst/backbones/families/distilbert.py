@@ -12,8 +12,9 @@ from vl_lst.backbones.config_fields import (
     TokenId,
     VocabularySize,
     Width,
+    require_whole_heads,
 )
-from vl_lst.backbones.families.bert import BlockNames, EncoderFamily, require_whole_heads
+from vl_lst.backbones.families.bert import BlockNames, EncoderFamily
 from vl_lst.backbones.family import BlockSizes
 
 __all__ = ["FAMILY", "DistilBert", "DistilBertFields"]

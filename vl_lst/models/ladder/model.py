@@ -104,6 +104,9 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
         head: See `VisionLanguageModel.add_heads`.
         build_rungs: Function that builds the rungs and gates of each stack. Default: those that
             `ladder` describes.
+
+    Raises:
+        ModelError: The settings do not fit the backbone.
     """
 
     backbone: FrozenBackbone
@@ -119,6 +122,12 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
         build_rungs: RungBuilder | None = None,
     ) -> None:
         super().__init__(backbone, visual=visual)
+        if visual is None and ladder.image_rungs != "pass":
+            raise ModelError(
+                f"image_rungs is {ladder.image_rungs}, which changes the tokens of a visual "
+                "embedding, and the backbone reads the images, so its rungs carry them: expected "
+                "pass"
+            )
         self.side = LadderSideNetwork(backbone, ladder, build_rungs)
         self.add_heads(head, width=self.side.output_width)
 

@@ -19,8 +19,9 @@ from vl_lst.backbones.tokenizer import CachingTokenizer, pad_rows
 from vl_lst.errors import ModelError
 from vl_lst.generation.search import greedy_search
 from vl_lst.models.batch import Batch
-from vl_lst.models.config import HeadConfig
+from vl_lst.models.config import HeadConfig, LadderConfig
 from vl_lst.models.joint import JointBackbone, JointModel
+from vl_lst.models.ladder.model import LadderModel
 
 PROMPTS = ("what color is it ?", "is it red ?", "is it ?")
 MAX_LENGTH = 6
@@ -250,6 +251,18 @@ def test_sizes_that_a_file_leaves_out_are_the_defaults(tmp_path: Path) -> None:
     config, family = backbone_config(str(write_config(tmp_path / "short", content)))
     assert (config.d_kv, config.d_ff, config.num_layers, config.vocab_size) == (64, 2048, 6, 32_128)
     assert family.tokens_per_image(config) == 7
+
+
+@pytest.mark.parametrize("kind", ["attenuate", "projection"])
+def test_rungs_for_a_visual_embedding_are_refused(loaded: LoadedBackbone, kind: Any) -> None:
+    """Without one, they would change nothing."""
+    with pytest.raises(ModelError, match=f"image_rungs is {kind}, .* expected pass"):
+        LadderModel(
+            loaded.backbone,
+            visual=None,
+            ladder=LadderConfig(reduction=2, image_rungs=kind),
+            head=HeadConfig(kind="generate"),
+        )
 
 
 def test_images_of_another_width_are_refused(loaded: LoadedBackbone) -> None:
