@@ -36,6 +36,11 @@ class ImageTokens(PreTrainedModel):
         raise NotImplementedError
 
     @classmethod
+    def tokens_per_image(cls, config: Any) -> int:
+        """Return the number of tokens of an image."""
+        raise NotImplementedError
+
+    @classmethod
     def relevant_fields(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the fields of a `config.json` that determine the network."""
         raise NotImplementedError
@@ -75,6 +80,10 @@ class QueryTokens(ImageTokens):
     @classmethod
     def vision_config(cls, config: Any) -> Any:
         return config.vision_config
+
+    @classmethod
+    def tokens_per_image(cls, config: Any) -> int:
+        return int(config.num_query_tokens)
 
     @classmethod
     def relevant_fields(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -119,6 +128,10 @@ class PooledPatches(ImageTokens):
     @classmethod
     def vision_config(cls, config: Any) -> Any:
         return config.encoder.vision_config
+
+    @classmethod
+    def tokens_per_image(cls, config: Any) -> int:
+        return int(config.encoder.mm_tokens_per_image)
 
     @classmethod
     def relevant_fields(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -59,6 +59,11 @@ class VisionLanguageArchitecture(HuggingFaceArchitecture):
                 "encoder-decoders and encoders are taken. Choose a checkpoint whose language model "
                 f"is an encoder-decoder, such as {VISION_LANGUAGE_EXAMPLE}."
             )
+        tokens = IMAGE_TOKENS[kind].tokens_per_image(config)
+        if tokens < 1:
+            raise EncoderError(
+                f"the configuration of {name} makes {tokens} tokens of an image: expected 1 or more"
+            )
         relevant = IMAGE_TOKENS[kind].relevant_fields(fields)
         parts = {
             key: without_metadata(value) if isinstance(value, Mapping) else value

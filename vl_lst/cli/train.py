@@ -11,6 +11,7 @@ import typer
 
 from tasks import Head
 from vl_lst.choices import BackbonePrecision
+from vl_lst.bundled import DEMO
 from vl_lst.cli._choices import METHODS, TASKS
 from vl_lst.cli._console import QuietOption, notes, progress, results
 from vl_lst.cli._distributed import report_error_once
@@ -95,7 +96,8 @@ def train(
         features_option(
             metavar="NAME",
             help="Image encoder for --images, as for `vl-lst extract-features`. Default: "
-            f"{DEFAULT_ENCODER}, or `demo` with the backbone `demo`.",
+            "that of a backbone that reads images; `demo` with the backbone `demo`; else "
+            f"{DEFAULT_ENCODER}.",
         ),
     ] = None,
     backbone: Annotated[
@@ -191,11 +193,9 @@ def train(
         if images is not None:
             # The code may change during an extraction of hours.
             checkout = git_state()
-            default = DEMO_ENCODER if resolved.backbone.name == "demo" else DEFAULT_ENCODER
+            chosen = encoder or _default_encoder(resolved)
             stack.enter_context(
-                extracted_into_run(
-                    resolved, images, encoder or default, out, resume=resume, quiet=quiet
-                )
+                extracted_into_run(resolved, images, chosen, out, resume=resume, quiet=quiet)
             )
         with progress(f"training {resolved.task}", quiet=quiet) as report:
             record = train_run(resolved, out, resume=resume, report=report, checkout=checkout)
@@ -238,6 +238,19 @@ def _resolve(
     fitting = default_recipe(named.get("method.name"), named.get("backbone.name"))
     base = recipe or (str(saved) if resume and saved.exists() else fitting)
     return resolve_recipe(read_recipe_file(base), changes)
+
+
+def _default_encoder(recipe: "Recipe") -> str:
+    """Return the name of the image encoder for `--images`.
+
+    Raises:
+        ModelError: There is no such backbone.
+    """
+    from vl_lst.recipes.visual import own_encoder
+
+    if recipe.backbone.name == DEMO:
+        return DEMO_ENCODER
+    return own_encoder(recipe) or DEFAULT_ENCODER
 
 
 def _print_scores(

@@ -6,12 +6,13 @@ from feature_extraction.errors import StoreError
 from feature_extraction.spec import FeatureSpec, Layer
 from tasks import get_task
 from vl_lst.backbones.loading import LoadedBackbone
+from vl_lst.backbones.random_weights import backbone_config
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import RecipeError
 from vl_lst.models.config import VisualConfig
 from vl_lst.recipes.schema import Recipe, VisualSection
 
-__all__ = ["LANGUAGE", "encoder_name", "require_own_features", "visual_config"]
+__all__ = ["LANGUAGE", "encoder_name", "own_encoder", "require_own_features", "visual_config"]
 
 LANGUAGE: Layer = "language"
 # Checkpoints of every task have embeddings for at least two images per example.
@@ -96,6 +97,24 @@ def encoder_name(backbone: str) -> str:
     """Return the name with which `vl-lst extract-features` finds a backbone's image encoder."""
     is_known = backbone in BACKBONE_FOLDERS or Path(backbone).is_dir()
     return backbone if is_known else f"hf:{backbone}"
+
+
+def own_encoder(recipe: Recipe) -> str | None:
+    """Return the image encoder whose tokens a recipe's backbone reads, by its name.
+
+    Args:
+        recipe: Recipe of a run.
+
+    Returns:
+        The name; `None` if a visual embedding reads the images.
+
+    Raises:
+        ModelError: There is no such backbone, or it is of no known family.
+    """
+    name = recipe.backbone.name
+    if recipe.visual.embedding == "learned" or not backbone_config(name)[1].reads_images:
+        return None
+    return encoder_name(name)
 
 
 def _images_per_example(task: str) -> int:

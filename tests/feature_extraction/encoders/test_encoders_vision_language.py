@@ -278,6 +278,17 @@ class TestRefused:
         with pytest.raises(EncoderError, match="makes 16 tokens of an image, but"):
             build_encoder(folder, device="cpu")
 
+    @pytest.mark.parametrize("tokens", [0, -3])
+    def test_a_number_of_tokens_below_one(self, tmp_path: Path, tokens: int) -> None:
+        for name, model, place, field in (
+            ("one", blip2(), (), "num_query_tokens"),
+            ("two", t5gemma2(), ("encoder",), "mm_tokens_per_image"),
+        ):
+            folder = write_vision_language(tmp_path / name, model)
+            change(folder, *place, **{field: tokens})
+            with pytest.raises(EncoderError, match=f"{name} makes {tokens} tokens of an image"):
+                build_encoder(folder, device="cpu")
+
     def test_a_huge_number_of_tokens(self, tmp_path: Path) -> None:
         """It is refused before memory is allocated for it."""
         folder = write_vision_language(tmp_path / "checkpoint", blip2())

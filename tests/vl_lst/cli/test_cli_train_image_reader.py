@@ -7,6 +7,7 @@ import pytest
 from safetensors.torch import load_file
 from tiny_run import TinyWorld
 
+from feature_extraction.store import open_features
 from vl_lst.cli import main
 from vl_lst.recipes import load_recipe
 from vl_lst.run import load_run
@@ -150,3 +151,22 @@ def test_text_only_backbones_take_language_tokens_as_features(
     assert main([*given[:place], str(world.backbone), *given[place + 1 :]]) == 0
     saved = load_file(tmp_path / "run" / "checkpoints" / "best" / "model.safetensors")
     assert any(name.startswith("visual.") for name in saved)
+
+
+def test_photographs_are_extracted_with_the_encoder_of_the_backbone(
+    reader_world: TinyWorld, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    given = arguments(reader_world, out, "lst", "--images", str(reader_world.root / "images"))
+    place = given.index("--features")
+    own = tmp_path / "own.jsonl"
+    own.write_text(
+        '{"id": "1", "images": ["COCO_val2014_000000000101"], "prompt": "is it red?", '
+        '"answers": ["yes"]}\n'
+    )
+    files = ("--train-file", str(own), "--val-file", str(own), "--head", "generate")
+    given = [*given[:place], *files, *given[place + 3 :]]
+    place = given.index("--data-root")
+    assert main([*given[:place], *given[place + 2 :]]) == 0
+    spec = open_features([out / "features.h5"]).spec
+    assert (spec.encoder, spec.layer) == (reader_world.encoder.name, "language")
