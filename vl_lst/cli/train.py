@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasks import Head
-from vl_lst.choices import BackbonePrecision
 from vl_lst.bundled import DEMO
+from vl_lst.choices import BackbonePrecision
 from vl_lst.cli._choices import METHODS, TASKS
 from vl_lst.cli._console import QuietOption, notes, progress, results
 from vl_lst.cli._distributed import report_error_once
