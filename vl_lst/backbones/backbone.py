@@ -242,7 +242,9 @@ class Backbone(nn.Module):
 
     def learned_input(self, tokens: Tensor, embedding_BTD: Tensor) -> Tensor:
         """Return learned tokens [..., D] as the encoder takes them next to token embeddings."""
-        return (tokens / self.family.input_scale(self.config)).to(embedding_BTD.dtype)
+        scale = self.family.input_scale(self.config)
+        # Dividing by 1 would change the layout of gradients, and so how their sums are rounded.
+        return (tokens if scale == 1 else tokens / scale).to(embedding_BTD.dtype)
 
     def shift_right(self, labels_BL: Tensor) -> Tensor:
         """Return the decoder inputs for labels: start token first, padding instead of `IGNORED`."""

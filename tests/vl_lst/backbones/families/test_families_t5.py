@@ -171,3 +171,9 @@ def test_image_tokens_have_no_positions_in_any_block() -> None:
         ordered = joint.encode(embedding, mask, text=None)
     torch.testing.assert_close(states[:, order], shuffled, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(states, ordered, rtol=1e-3, atol=1e-3)
+
+
+def test_learned_tokens_enter_the_encoder_as_they_are() -> None:
+    """Even a division by 1 would change how gradients are rounded, and so the weights of runs."""
+    tokens = torch.randn(2, 3, 16, requires_grad=True)
+    assert JointBackbone(build("mt5"), dropout=0.0).learned_input(tokens, tokens) is tokens
