@@ -93,6 +93,7 @@ def build_baseline(
         parameter.requires_grad_(True)
     # The reference uses embedding row (vocabulary - 1 - j) for image position j, so it trains with
     # the embedding; here these vectors are a separate, frozen parameter.
+    assert model.visual is not None
     order = model.visual.order_MD
     order.copy_(state["shared.weight"].flip(0)[: len(order)])
     order.requires_grad_(mode == "full")
@@ -103,6 +104,7 @@ def order_gradient(model: JointModel) -> Tensor:
     """Return the image-order vectors' gradient, which the reference has in its embedding table."""
     table = model.backbone.model.get_input_embeddings().weight
     gradient = torch.zeros_like(table)
+    assert model.visual is not None
     order = model.visual.order_MD
     assert order.grad is not None
     gradient[-len(order) :] = order.grad.flip(0)

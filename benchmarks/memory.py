@@ -41,7 +41,9 @@ ROUNDS = 2
 
 def t5_base() -> T5ForConditionalGeneration:
     """Return a randomly initialised model of t5-base's size."""
-    return random_backbone(*backbone_config("t5-base", vocabulary=VOCABULARY)).model
+    backbone = random_backbone(*backbone_config("t5-base", vocabulary=VOCABULARY))
+    model: T5ForConditionalGeneration = backbone.model
+    return model
 
 
 class FullFineTuning(nn.Module):

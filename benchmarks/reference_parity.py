@@ -68,6 +68,7 @@ def fixture_batch(tensors: Mapping[str, Tensor]) -> Batch:
 
 def give_boxes(model: VisionLanguageModel[Any], tensors: Mapping[str, Tensor]) -> None:
     """Make the visual embedding read the recorded boxes, which features of this package lack."""
+    assert model.visual is not None
     boxes = tensors["in.boxes"]
     boxes_BIM4 = boxes.view(boxes.shape[0], image_count(tensors), -1, 4)
     boxes_BIM4 = boxes_BIM4[:, :, : model.visual.order_MD.shape[0]]
