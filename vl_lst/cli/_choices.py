@@ -5,7 +5,7 @@ from typing import get_args
 from feature_extraction.choices import ResizeRule
 from feature_extraction.encoders.table import ENCODERS
 from tasks import task_names
-from vl_lst.backbones.published import PUBLISHED
+from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.choices import module_names
 
 __all__ = ["BACKBONES", "ENCODER_NAMES", "METHODS", "REFERENCE_METHOD", "RESIZE_RULES", "TASKS"]
@@ -18,5 +18,5 @@ METHODS = ", ".join(
 )
 TASKS = ", ".join(task_names())
 ENCODER_NAMES = ", ".join(ENCODERS)
-BACKBONES = ", ".join(PUBLISHED)
+BACKBONES = " or ".join(BACKBONE_FOLDERS)
 RESIZE_RULES = ", ".join(get_args(ResizeRule))

@@ -29,9 +29,10 @@ def profile(
     backbone: Annotated[
         str | None,
         model_option(
-            metavar="NAME|PATH|demo",
-            help=f"Hugging Face model ID ({BACKBONES}), a local directory, or `demo` (bundled). "
-            "Default: the recipe's.",
+            metavar="NAME|PATH",
+            help=f"Hugging Face model ID such as t5-base, a local directory, or {BACKBONES} "
+            "(bundled). docs/backbones.md lists the models that need no download to be profiled "
+            "with --dry-run or --random-weights. Default: the recipe's.",
         ),
     ] = None,
     random_weights: Annotated[

@@ -47,3 +47,9 @@ def test_a_row_says_what_the_family_does(row: dict[str, str]) -> None:
     examples = [PUBLISHED[name]["model_type"] for name in code_words(row["such as"])]
     assert examples
     assert set(examples) <= set(kinds)
+
+
+def test_all_models_that_are_known_without_a_download_are_listed() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    listed = text.partition("Without a download, `vl-lst profile`")[2].partition("\n\n")[0]
+    assert set(PUBLISHED) <= set(code_words(listed))

@@ -12,7 +12,7 @@ from command_tree import COMMANDS, option_names
 from feature_extraction.choices import Compression, ExportFormat, Layer, Precision, ResizeRule
 from feature_extraction.encoders.table import ENCODERS
 from tasks import Head, task_names
-from vl_lst.backbones.published import PUBLISHED
+from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName, module_names
 from vl_lst.cli import main
 from vl_lst.methods import method_names
@@ -37,7 +37,7 @@ DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"
         ("extract-features", "--compression", get_args(Compression)),
         ("features import", "--resize", get_args(ResizeRule)),
         ("features export", "--format", get_args(ExportFormat)),
-        ("profile", "--backbone", [*PUBLISHED, "demo"]),
+        ("profile", "--backbone", BACKBONE_FOLDERS),
         ("train", "--head", get_args(Head)),
         ("train", "--backbone-precision", get_args(BackbonePrecision)),
         ("profile", "--backbone-precision", get_args(BackbonePrecision)),
