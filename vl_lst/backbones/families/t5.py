@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, UMT5Config
+from transformers.models.umt5.modeling_umt5 import UMT5LayerSelfAttention
 
 from vl_lst.backbones.config_fields import (
     ConfigFields,
@@ -31,6 +32,7 @@ from vl_lst.backbones.family import (
     FeedForwardLayers,
     OutputLayer,
 )
+from vl_lst.errors import ModelError
 
 __all__ = ["FAMILY", "T5", "T5Fields"]
 
@@ -40,6 +42,19 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "mt5": {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     "umt5": {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": True},
 }
+
+
+def _has_causal_umt5() -> bool:
+    """Return whether the decoder of UMT5 is causal without a cache.
+
+    In releases of transformers up to 5.17 at least, it is not.
+    """
+    with torch.device("meta"):
+        layer = UMT5LayerSelfAttention(UMT5Config(is_decoder=True), layer_idx=0)
+    return bool(getattr(layer.SelfAttention, "is_causal", False))
+
+
+HAS_CAUSAL_UMT5 = _has_causal_umt5()
 
 
 class T5Fields(ConfigFields):
@@ -92,6 +107,11 @@ class T5(Family):
 
     def build_config(self, values: Mapping[str, Any]) -> PretrainedConfig:
         """Return the configuration, and keep whether the output layer is scaled and tied."""
+        if values["model_type"] == "umt5" and not HAS_CAUSAL_UMT5:
+            raise ModelError(
+                "the UMT5 of the installed transformers lets tokens of an answer read later ones: "
+                "upgrade transformers, for example to 5.23"
+            )
         config = super().build_config(values)
         if config.model_type != "t5":
             # Published checkpoints are not tied, which these classes of transformers 5 ignore.

@@ -12,6 +12,8 @@ from transformers import (
     UMT5ForConditionalGeneration,
 )
 
+from vl_lst.backbones.families.t5 import HAS_CAUSAL_UMT5
+
 TOKENIZER = TinyTokenizer(
     special={"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
     template="$A </s>",
@@ -43,7 +45,8 @@ BACKBONES = {
     "mt5": TinyBackbone(
         build=lambda: MT5ForConditionalGeneration(MT5Config(**SIZES)), tokenizer=TOKENIZER
     ),
-    "umt5": TinyBackbone(
-        build=lambda: UMT5ForConditionalGeneration(UMT5Config(**SIZES)), tokenizer=TOKENIZER
-    ),
 }
+if HAS_CAUSAL_UMT5:
+    BACKBONES["umt5"] = TinyBackbone(
+        build=lambda: UMT5ForConditionalGeneration(UMT5Config(**SIZES)), tokenizer=TOKENIZER
+    )
