@@ -7,6 +7,7 @@ import torch
 from transformers import GPT2Config
 
 from feature_extraction.errors import EncoderError
+from vl_lst.backbones.families.t5 import HAS_CAUSAL_UMT5
 from vl_lst.backbones.published import PUBLISHED
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.errors import ModelError
@@ -91,6 +92,8 @@ PARAMETERS |= {
 def test_every_size_has_the_published_number_of_parameters() -> None:
     assert set(PUBLISHED) == set(PARAMETERS)
     for name, count in PARAMETERS.items():
+        if "umt5" in name and not HAS_CAUSAL_UMT5:
+            continue
         with torch.device("meta"):
             model = random_backbone(*backbone_config(name))
         assert sum(parameter.numel() for parameter in model.parameters()) == count, name

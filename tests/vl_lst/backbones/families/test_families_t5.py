@@ -19,6 +19,7 @@ from transformers import (
     UMT5ForConditionalGeneration,
 )
 
+from vl_lst.backbones.families.t5 import HAS_CAUSAL_UMT5
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.generation.search import greedy_search
@@ -27,7 +28,7 @@ from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.joint import JointBackbone, JointEncoding, JointModel
 
-RELATIVES = ("mt5", "umt5", "byt5")
+RELATIVES = ("mt5", "byt5", *(("umt5",) if HAS_CAUSAL_UMT5 else ()))
 CLASSES: dict[str, Any] = {
     "mt5": (MT5Config, MT5ForConditionalGeneration),
     "umt5": (UMT5Config, UMT5ForConditionalGeneration),
