@@ -5,6 +5,7 @@ checkpoint, but without the language model, which is far larger.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
@@ -18,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 __all__ = ["IMAGE_TOKENS", "ImageTokens"]
 
 
-class ImageTokens(PreTrainedModel):
+class ImageTokens(PreTrainedModel, ABC):
     """A network from pixels to the tokens that a language model reads, as a map."""
 
     # Names of the network's parts in a checkpoint; the last one is the projection.
@@ -26,24 +27,24 @@ class ImageTokens(PreTrainedModel):
     main_input_name = "pixel_values"
 
     @classmethod
+    @abstractmethod
     def is_encoder_decoder(cls, config: Any) -> bool:
         """Return whether the language model of a configuration is an encoder-decoder."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def vision_config(cls, config: Any) -> Any:
         """Return the configuration of the vision model."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def tokens_per_image(cls, config: Any) -> int:
         """Return the number of tokens of an image."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def relevant_fields(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the fields of a `config.json` that determine the network."""
-        raise NotImplementedError
 
     @property
     def projection(self) -> nn.Module:

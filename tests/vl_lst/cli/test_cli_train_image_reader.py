@@ -1,4 +1,4 @@
-"""`vl-lst train` beside a backbone that reads images, from feature file to prediction."""
+"""`vl-lst train` next to a backbone that reads images, from feature file to prediction."""
 
 import json
 from pathlib import Path

@@ -43,7 +43,7 @@ def test_a_resolved_recipe_with_the_default_grid_is_read_again(reader_world: Tin
 
 
 def test_a_visual_embedding_reads_any_features(world: TinyWorld, reader_world: TinyWorld) -> None:
-    """Beside a backbone that reads images, for comparison, and tokens of another model."""
+    """Next to a backbone that reads images, for comparison, and tokens of another model."""
     learned = reader_world.recipe(visual__embedding="learned")
     for spec in (spec_of(reader_world), spec_of(world)):
         for recipe in (learned, world.recipe()):

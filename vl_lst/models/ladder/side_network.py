@@ -300,7 +300,7 @@ class SideCache:
 class LadderSideNetwork(nn.Module):
     """Side encoder, side decoder and the projection back to the backbone's width.
 
-    Beside a backbone without a decoder, there is a side encoder only.
+    Next to a backbone without a decoder, there is a side encoder only.
 
     Args:
         backbone: Backbone that is tapped; only its sizes are used.
