@@ -164,7 +164,7 @@ def test_greedy_answers_equal_those_of_generate(model_type: str, forced: int | N
 
 
 def test_the_bias_of_the_output_layer_is_a_weight_too(tmp_path: Path) -> None:
-    """It is a buffer of the stock model: a run cannot be resumed with another, nor one that is NaN."""
+    """It is a buffer of the stock model: no run resumes with another, and none may be NaN."""
     model = build("bart")
     fingerprint = load_backbone(write_folder(model, tmp_path)).fingerprint
     model.final_logits_bias[0, 5] += 1
