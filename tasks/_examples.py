@@ -13,7 +13,7 @@ class Example:
 
     Args:
         id: Official ID, as text. Predictions are matched to examples by it.
-        image_ids: IDs in the feature store: two for NLVR2, one for the other tasks.
+        image_ids: IDs in the feature store: two for NLVR2, none for tasks of text alone.
         prompt: Text for the encoder. `Task.load` puts the task's prefix before it
             ("vqa: what is this?") and the suffix after it; a task's own reader leaves them out.
         targets: (answer, weight in [0, 1]) pairs. Empty if the split has no labels or no answer

@@ -13,7 +13,7 @@ from tasks._files import DataFile, SplitSize
 
 __all__ = ["AnswerKind", "Head", "Prepared", "Score", "Submission", "Task"]
 
-Head = Literal["classify", "generate"]
+Head = Literal["classify", "generate", "regress"]
 # Longer than any official question or statement. A batch is padded to its longest prompt, so this
 # bounds the memory that a single long prompt can cost: about four times that of usual questions.
 MAX_PROMPT_TOKENS = 128
@@ -133,6 +133,7 @@ class Task:
         answer_list: Path of the official answer list, relative to the data root; `None` if there
             is none.
         answer_words: All possible answers, if there are only a few.
+        value_range: Smallest and largest answer, if answers are numbers that a head can regress.
         min_answer_count: Default for the number of training examples that must have an answer for
             it to enter an answer list; 1 keeps all answers.
         answers_are: What the answers of an example in a user's own file are.
@@ -142,8 +143,11 @@ class Task:
         prepare: (data_root, minimum count of a listed answer or `None` for the default, whether
             to overwrite) -> files derived from the official ones.
         predictions_suffix: File name suffix of predictions files.
-        images_per_example: Number of images per example: two for NLVR2, one for the other tasks.
+        images_per_example: Number of images per example: two for NLVR2, none for tasks of text
+            alone.
         takes_text: Whether a prompt has a text after the prefix.
+        text_format: How the texts of an example form that text; each "{}" stands for one of them
+            ("sentence1: {} sentence2: {}").
         prompt_suffix: Text after that of each prompt; it is kept if a prompt is truncated.
         zero_shot_prompt: Prompt for a model that was not trained on the task, in which "{}" stands
             for the text, if the task takes one.
@@ -171,6 +175,7 @@ class Task:
     score_strictly: ScoreFile | None = None
     answer_list: str | None = None
     answer_words: Sequence[str] | None = None
+    value_range: tuple[float, float] | None = None
     min_answer_count: int = 1
     answers_are: AnswerKind = "label"
     files: Sequence[DataFile] = ()
@@ -180,6 +185,7 @@ class Task:
     predictions_suffix: str = ".json"
     images_per_example: int = 1
     takes_text: bool = True
+    text_format: str = "{}"
     prompt_suffix: str = ""
     zero_shot_prompt: str = "{}"
     batch_share: float = 1.0
@@ -194,6 +200,11 @@ class Task:
             function = getattr(self, name)
             if function is not None and not isinstance(function, CheckedCall):
                 object.__setattr__(self, name, CheckedCall(function, parameters))
+
+    @property
+    def texts_per_example(self) -> int:
+        """The number of texts that an example has besides the task's prefix and suffix."""
+        return self.text_format.count("{}") if self.takes_text else 0
 
     @property
     def primary_metric(self) -> str:
