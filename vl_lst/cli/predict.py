@@ -1,4 +1,4 @@
-"""`vl-lst predict`: answer a question about a photograph."""
+"""`vl-lst predict`: answer a question about a photograph, or a text."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,16 @@ def predict(
     ] = None,
     question: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Question or statement; leave out for a caption."),
+        typer.Option(
+            "--question",
+            "--text",
+            metavar="TEXT",
+            help="Question, statement or text; leave out for a caption.",
+        ),
+    ] = None,
+    text2: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Second text, for tasks that take two, such as rte."),
     ] = None,
     task: Annotated[
         str | None,
@@ -50,6 +59,8 @@ def predict(
     answer alone, so scores need not sum to 1.
 
     Example: vl-lst predict runs/vqa --image cat.jpg --question "what animal is this?"
+
+    Text alone: vl-lst predict runs/rte --text "A cat sleeps." --text2 "An animal sleeps."
     """
     from vl_lst.run import load_run
 
@@ -59,7 +70,9 @@ def predict(
     images = image or []
     if images and not quiet:
         status.print("encoding the photograph", markup=False)
-    answer = loaded.predict(images, question, task_name=task, encoder_weights=encoder_weights)
+    answer = loaded.predict(
+        images, question, text2=text2, task_name=task, encoder_weights=encoder_weights
+    )
     if not quiet:
         for note in answer.notes:
             status.print(f"note: {note}", markup=False)
@@ -73,6 +86,7 @@ def predict(
             "run": str(run),
             "images": [str(path) for path in images],
             "question": question,
+            **({} if text2 is None else {"text2": text2}),
             "answer": answer.answer,
             "notes": list(answer.notes),
             "scores": None if answer.ranked is None else dict(answer.ranked),

@@ -78,7 +78,9 @@ def profile(
     batch_size: Annotated[int, batch_option(min=1, max=65_536, help="Examples per step.")] = 16,
     text_tokens: Annotated[int, batch_option(min=1, max=8_192, help="Tokens per prompt.")] = 15,
     answer_tokens: Annotated[int, batch_option(min=1, max=8_192, help="Tokens per answer.")] = 4,
-    images: Annotated[int, batch_option(min=1, max=100, help="Images per example.")] = 1,
+    images: Annotated[
+        int, batch_option(min=0, max=100, help="Images per example; 0 for text alone.")
+    ] = 1,
     image_tokens: Annotated[
         int | None,
         batch_option(

@@ -26,8 +26,9 @@ def load_answers(
     Raises:
         InputError: The file is missing, or no answer is frequent enough.
     """
+    head = recipe.head[task.name]
     is_constrained = recipe.generation.constrain_to_answers and "classify" in task.heads
-    if recipe.head[task.name] == "generate" and not is_constrained:
+    if head == "regress" or (head == "generate" and not is_constrained):
         return None
     file = answer_list_file(recipe, task)
     if file is not None:

@@ -26,7 +26,6 @@ __all__ = [
     "BlankFeatures",
     "Features",
     "MixedBatches",
-    "NoFeatures",
     "load_in_order",
     "prompt_fields",
 ]
@@ -53,14 +52,6 @@ class BlankFeatures:
     def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
         """Return zeros, float16 [images, N, F]."""
         return np.zeros((len(image_ids), *self._shape), dtype=np.float16)
-
-
-class NoFeatures:
-    """A single zero per image, for models that read the text alone."""
-
-    def read(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
-        """Return zeros, float16 [images, 1, 1]."""
-        return np.zeros((len(image_ids), 1, 1), dtype=np.float16)
 
 
 def prompt_fields(
@@ -103,7 +94,7 @@ class Batches(Dataset[Batch]):
     Args:
         task: Task of the examples.
         examples: Examples of the split.
-        features: Image features.
+        features: Image features; `None` if the examples have no images, or the model reads none.
         tokenizer: Tokenizer of the backbone.
         targets: Training targets; `None` for prediction.
         answered_as: Name of the task whose head answers. Default: the examples' own task.
@@ -115,7 +106,7 @@ class Batches(Dataset[Batch]):
         self,
         task: Task,
         examples: ExampleTable,
-        features: Features,
+        features: Features | None,
         tokenizer: CachingTokenizer,
         targets: Targets | None = None,
         *,
@@ -130,12 +121,10 @@ class Batches(Dataset[Batch]):
         self._features = features
         self._tokenizer = tokenizer
         self._targets = targets
-        self._backbone_reads_images = backbone_reads_images
+        self._backbone_reads_images = backbone_reads_images and features is not None
 
     def __getitem__(self, keys: Sequence[ExampleKey]) -> Batch:
         examples = [self._examples[row] for _, row in keys]
-        image_ids = [image_id for example in examples for image_id in example.image_ids]
-        features = torch.from_numpy(self._features.read(image_ids))
         fields = prompt_fields(
             [example.prompt for example in examples],
             self._tokenizer,
@@ -145,10 +134,13 @@ class Batches(Dataset[Batch]):
             if self._backbone_reads_images
             else None,
         )
+        if self._features is not None:
+            image_ids = [image_id for example in examples for image_id in example.image_ids]
+            features = torch.from_numpy(self._features.read(image_ids))
+            fields["features_BINF"] = features.unflatten(0, (len(examples), self._images))
         if self._targets is not None:
             fields |= self._targets.fields(examples, keys, fields["prompt_index_B"])
         return Batch(
-            features_BINF=features.unflatten(0, (len(examples), self._images)),
             example_ids=tuple(example.id for example in examples),
             task=self._head,
             **fields,

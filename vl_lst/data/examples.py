@@ -45,13 +45,13 @@ class TaskExamples:
     answers: list[str] | None
 
 
-def load_examples(recipe: Recipe, name: str, reader: FeatureReader) -> TaskExamples:
+def load_examples(recipe: Recipe, name: str, reader: FeatureReader | None) -> TaskExamples:
     """Load the training and validation examples of a task.
 
     Args:
         recipe: Recipe of the run.
         name: Name of the task.
-        reader: Image features.
+        reader: Image features; `None` if no task of the run has images.
 
     Raises:
         InputError: The annotations are not usable, a split has no labels, or the validation metric
@@ -69,7 +69,7 @@ def load_examples(recipe: Recipe, name: str, reader: FeatureReader) -> TaskExamp
         examples = task.load(data.folder, split)
         source = str(own_file or split)
         require_labels(task, source, examples)
-        if not data.blind:
+        if reader is not None and not data.blind:
             require_images(reader, source, examples)
         loaded.append(examples)
     train, validation = loaded

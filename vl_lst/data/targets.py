@@ -1,21 +1,23 @@
-"""Training targets: soft scores over an answer list, or sampled answers.
+"""Training targets: soft scores over an answer list, sampled answers, or numbers.
 
 B examples, P unique (prompt, answer) pairs, L answer tokens, A answers.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from eval.errors import InputError
 from tasks import Example
 from vl_lst.backbones.backbone import IGNORED
 from vl_lst.backbones.tokenizer import CachingTokenizer, pad_rows
 from vl_lst.data.order import ExampleKey, uniform_from_key
 from vl_lst.models.batch import unique_rows
 
-__all__ = ["AnswerScores", "SampledAnswers", "Targets"]
+__all__ = ["AnswerScores", "AnswerValues", "SampledAnswers", "Targets", "require_numbers"]
 
 
 class Targets(Protocol):
@@ -58,6 +60,40 @@ class AnswerScores:
                 if row is not None:
                     scores_BA[place, row] = weight
         return {"scores_BA": scores_BA}
+
+
+class AnswerValues:
+    """Answers that are numbers: of each example, its first with the highest weight."""
+
+    def fields(
+        self, examples: Sequence[Example], keys: Sequence[ExampleKey], prompt_index_B: Tensor
+    ) -> dict[str, Tensor]:
+        """Return values [B]."""
+        return {"values_B": torch.tensor([_value(example) for example in examples])}
+
+
+def require_numbers(examples: Iterable[Example]) -> None:
+    """Refuse examples whose answers are not numbers.
+
+    Raises:
+        InputError: An answer is not a finite number.
+    """
+    for example in examples:
+        if example.targets and not math.isfinite(_value(example)):
+            answer = example.targets[0][0]
+            raise InputError(
+                f"the example {example.id!r:.60} has the answer {answer!r:.40}, and the head "
+                "answers with numbers: expected a number, or another head (--head generate)"
+            )
+
+
+def _value(example: Example) -> float:
+    """Return the answer of an example as a number; NaN if it is none."""
+    answer = max(example.targets, key=lambda target: target[1])[0]
+    try:
+        return float(answer)
+    except ValueError:
+        return math.nan
 
 
 class SampledAnswers:

@@ -18,7 +18,13 @@ from feature_extraction.store.reader import FeatureReader
 from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.data.batches import Batches, BlankFeatures, Features
 from vl_lst.data.examples import TaskExamples, require_answers, rows_with_answers
-from vl_lst.data.targets import AnswerScores, SampledAnswers, Targets
+from vl_lst.data.targets import (
+    AnswerScores,
+    AnswerValues,
+    SampledAnswers,
+    Targets,
+    require_numbers,
+)
 from vl_lst.recipes import Recipe
 
 __all__ = ["TaskData", "build_task_data", "sample_examples"]
@@ -46,7 +52,7 @@ class TaskData:
 def build_task_data(
     recipe: Recipe,
     examples: TaskExamples,
-    reader: FeatureReader,
+    reader: FeatureReader | None,
     tokenizer: CachingTokenizer,
     *,
     backbone_reads_images: bool = False,
@@ -56,20 +62,27 @@ def build_task_data(
     Args:
         recipe: Recipe of the run.
         examples: Examples of the task.
-        reader: Image features.
+        reader: Image features; `None` if no task of the run has images.
         tokenizer: Tokenizer of the backbone.
         backbone_reads_images: See `Batches`.
 
     Raises:
-        InputError: The model generates answers, and no training example has one.
+        InputError: The model generates answers, and no training example has one; or it answers
+            with numbers, and a training example has another answer.
     """
     task, answers = examples.task, examples.answers
-    features: Features = BlankFeatures(reader) if recipe.data.blind else reader
+    features: Features | None = None
+    if reader is not None and task.images_per_example:
+        features = BlankFeatures(reader) if recipe.data.blind else reader
     targets: Targets
     if recipe.head[task.name] == "classify":
         assert answers is not None, "a classifier has an answer list"
         targets = AnswerScores(answers)
         rows = np.arange(len(examples.train))
+    elif recipe.head[task.name] == "regress":
+        targets = AnswerValues()
+        rows = rows_with_answers(examples.train)
+        require_numbers(examples.train)
     else:
         targets = SampledAnswers(
             tokenizer, max_tokens=task.max_answer_tokens, seed=recipe.training.seed

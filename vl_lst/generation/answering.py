@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from eval.errors import InputError
+from tasks import get_task
 from vl_lst.devices import autocast
 from vl_lst.generation.answer_tree import AnswerTree
 from vl_lst.generation.search import generate
@@ -17,6 +18,9 @@ from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
 
 __all__ = ["Answerer"]
+
+# As in the sample submissions of GLUE.
+DECIMALS = 3
 
 
 class Answerer:
@@ -59,6 +63,8 @@ class Answerer:
         """Return the best answer to each example."""
         if self.is_ranked(batch.task):
             return [ranked[0][0] for ranked in self.rank(batch, 1)]
+        if self._recipe.head[batch.task] == "regress":
+            return self._numbers(batch)
         settings, tree = self._recipe.generation, self._tree(batch.task)
         with self._evaluating(batch) as moved:
             # The start token counts too.
@@ -70,6 +76,14 @@ class Answerer:
                 answers=tree,
             )
         return [self._tokenizer.decode(ids) for ids in ids_BL[:, 1:].tolist()]
+
+    def _numbers(self, batch: Batch) -> list[str]:
+        """Return answers that are numbers, limited to the task's range."""
+        limits = get_task(batch.task).value_range
+        assert limits is not None
+        with self._evaluating(batch) as moved:
+            values_B = self._model.regress(moved).float().clamp(*limits)
+        return [f"{value:.{DECIMALS}f}" for value in values_B.tolist()]
 
     @torch.no_grad()
     def rank(self, batch: Batch, count: int) -> list[list[tuple[str, float]]]:

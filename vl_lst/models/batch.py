@@ -28,8 +28,9 @@ TENSORS = {
     "pair_index_B": (1, False),
     "weights_B": (1, True),
     "scores_BA": (2, True),
+    "values_B": (1, True),
 }
-REQUIRED = ("features_BINF", "prompt_ids_UT", "prompt_index_B")
+REQUIRED = ("prompt_ids_UT", "prompt_index_B")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,18 +38,19 @@ class Batch:
     """Examples as tensors.
 
     Args:
-        features_BINF: Image features as stored.
         prompt_ids_UT: Token ids of the unique prompts, padded.
         prompt_index_B: Index of each example's prompt.
+        features_BINF: Image features as stored; `None` if the examples have no images.
         labels_BL: Token ids of the answers, padded with `IGNORED` (-100); needed to train a
             generation head.
         prompt_rows_U: Index of one example for each unique prompt; needed if the backbone reads
-            images. Examples with the same prompt then have the same images too.
+            the images. Examples with the same prompt then have the same images too.
         pair_rows_P: Index of one example for each unique (prompt, answer) pair; `None` if every
             example is its own pair.
         pair_index_B: Index of each example's pair; given together with `pair_rows_P`.
         weights_B: Weight of each example's loss.
         scores_BA: Soft score of each answer in the list; needed to train a classification head.
+        values_B: Answers that are numbers; needed to train a regression head.
         example_ids: IDs for messages and predictions.
         task: Name of the task whose head is used.
 
@@ -56,15 +58,16 @@ class Batch:
         ModelError: A tensor has another number of dimensions, type or number of rows.
     """
 
-    features_BINF: Tensor
     prompt_ids_UT: Tensor
     prompt_index_B: Tensor
+    features_BINF: Tensor | None = None
     prompt_rows_U: Tensor | None = None
     labels_BL: Tensor | None = None
     pair_rows_P: Tensor | None = None
     pair_index_B: Tensor | None = None
     weights_B: Tensor | None = None
     scores_BA: Tensor | None = None
+    values_B: Tensor | None = None
     example_ids: tuple[str, ...] = ()
     task: str = DEFAULT_TASK
 
@@ -75,7 +78,7 @@ class Batch:
                 require_tensor(
                     f"{name} of a batch", value, dimensions=dimensions, is_floating=is_floating
                 )
-        self.require_rows("prompt_index_B")
+        self.require_rows("features_BINF")
         if (self.pair_rows_P is None) != (self.pair_index_B is None):
             raise ModelError("a batch has one of pair_rows_P and pair_index_B: expected both")
 
@@ -90,11 +93,11 @@ class Batch:
             if value is not None and len(value) != len(self):
                 raise ModelError(
                     f"{name} of a batch has {len(value)} rows: expected {len(self)}, as many as "
-                    "features_BINF"
+                    "prompt_index_B"
                 )
 
     def __len__(self) -> int:
-        return self.features_BINF.shape[0]
+        return self.prompt_index_B.shape[0]
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy the batch to a device."""

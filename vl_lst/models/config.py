@@ -81,19 +81,24 @@ class HeadConfig:
     """Settings of a head, which turns decoder states into answers.
 
     Args:
-        kind: `classify` picks from a closed answer list; `generate` writes free text.
-        answers: Length of the answer list; 0 for `generate`.
+        kind: `classify` picks from a closed answer list; `generate` writes free text; `regress`
+            answers with a number.
+        answers: Length of the answer list; 0 for other kinds.
+        value_range: Smallest and largest answer of `regress`; `None` for other kinds.
 
     Raises:
-        ModelError: The kind does not exist, or the length does not fit it.
+        ModelError: The kind does not exist, or the length or the range does not fit it.
     """
 
-    kind: Literal["classify", "generate"]
+    kind: Literal["classify", "generate", "regress"]
     answers: int = 0
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("classify", "generate"):
-            raise ModelError(f"the head is {self.kind!r:.60}: expected 'classify' or 'generate'")
+        if self.kind not in ("classify", "generate", "regress"):
+            raise ModelError(
+                f"the head is {self.kind!r:.60}: expected 'classify', 'generate' or 'regress'"
+            )
         if not isinstance(self.answers, int):
             raise ModelError(
                 f"answers of a head is {self.answers!r:.60}: expected the number of answers"
@@ -101,7 +106,12 @@ class HeadConfig:
         if (self.kind == "classify") != (self.answers > 0):
             raise ModelError(
                 f"a head to {self.kind} was given {self.answers} answers: expected at least 1 "
-                "for classify, 0 for generate"
+                "for classify, 0 for generate and regress"
+            )
+        if (self.kind == "regress") != (self.value_range is not None):
+            raise ModelError(
+                f"a head to {self.kind} was given the range {self.value_range}: expected one, such "
+                "as (0.0, 5.0), for regress alone"
             )
 
 

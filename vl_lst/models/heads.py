@@ -1,13 +1,13 @@
 """Heads on a model's states.
 
-B examples, R width of the states, A answers.
+B examples, R width of the states, A answers, O outputs.
 """
 
 import math
 
 from torch import Tensor, nn
 
-__all__ = ["AnswerClassifier"]
+__all__ = ["AnswerClassifier", "AnswerRegressor"]
 
 
 class AnswerClassifier(nn.Module):
@@ -25,15 +25,36 @@ class AnswerClassifier(nn.Module):
 
     def __init__(self, width: int, answers: int) -> None:
         super().__init__()
-        last = nn.Linear(2 * width, answers)
         # About one answer per example is right. With initial probabilities of 0.5, the first
         # hundred steps would learn only that (Lin et al. 2017, arXiv 1708.02002, section 4.1).
-        nn.init.constant_(last.bias, -math.log(answers))
-        self.layers = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.LayerNorm(2 * width), last
-        )
+        self.layers = _head_layers(width, answers, bias=-math.log(answers))
 
     def forward(self, states_BR: Tensor) -> Tensor:
         """Return the logits [B, A]; states of another precision are cast to the head's."""
         logits_BA: Tensor = self.layers(states_BR.to(next(self.parameters()).dtype))
         return logits_BA
+
+
+class AnswerRegressor(nn.Module):
+    """Head for answers that are numbers, on the state that a classifier would read.
+
+    Args:
+        width: R.
+        start: Value around which its first outputs lie, such as the middle of the range.
+    """
+
+    def __init__(self, width: int, start: float) -> None:
+        super().__init__()
+        self.layers = _head_layers(width, 1, bias=start)
+
+    def forward(self, states_BR: Tensor) -> Tensor:
+        """Return the values [B]; states of another precision are cast to the head's."""
+        values_B1: Tensor = self.layers(states_BR.to(next(self.parameters()).dtype))
+        return values_B1[:, 0]
+
+
+def _head_layers(width: int, outputs: int, *, bias: float) -> nn.Sequential:
+    """Return the layers of a head with O outputs, whose last bias starts at `bias`."""
+    last = nn.Linear(2 * width, outputs)
+    nn.init.constant_(last.bias, bias)
+    return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.LayerNorm(2 * width), last)

@@ -151,12 +151,12 @@ class JointModel(VisionLanguageModel[JointEncoding]):
 
     def encode(self, batch: Batch) -> JointEncoding:
         """Run the encoder on prefix, text and image."""
+        self.require_image_reader(batch)
         ids_UT, index_B = batch.prompt_ids_UT, batch.prompt_index_B
         text = None
-        if self.visual is None:
+        if self.visual is None or batch.features_BINF is None:
             embedding_BSD, mask_BS = self.backbone.encoder_input(
-                ids_UT.index_select(0, index_B),
-                batch.features_BINF if self.backbone_reads_images else None,
+                ids_UT.index_select(0, index_B), batch.features_BINF
             )
         else:
             text_BTD = self.backbone.embed(ids_UT).index_select(0, index_B)

@@ -24,8 +24,6 @@ class UntrainedModel(JointModel):
         ModelError: The model has no decoder.
     """
 
-    must_read_images = False
-
     def __init__(
         self, model: PreTrainedModel, *, family: Family | None = None, tasks: Iterable[str]
     ) -> None:

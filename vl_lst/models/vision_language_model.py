@@ -15,7 +15,7 @@ from vl_lst.backbones.backbone import Backbone
 from vl_lst.errors import ModelError
 from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
-from vl_lst.models.heads import AnswerClassifier
+from vl_lst.models.heads import AnswerClassifier, AnswerRegressor
 from vl_lst.models.losses import (
     answer_loss,
     average_token_losses,
@@ -50,15 +50,14 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
 
     Args:
         backbone: Pretrained encoder-decoder, or encoder.
-        visual: Settings of the visual embedding; `None` if the backbone reads the images.
+        visual: Settings of the visual embedding; `None` if the backbone reads the images, or if
+            there are none.
 
     Raises:
-        ModelError: The backbone is not an instance of `backbone_kind`, or there is neither a visual
-            embedding nor a backbone that reads images.
+        ModelError: The backbone is not an instance of `backbone_kind`.
     """
 
     backbone_kind: ClassVar[type[Backbone]] = Backbone
-    must_read_images: ClassVar[bool] = True
 
     def __init__(self, backbone: Backbone, *, visual: VisualConfig | None) -> None:
         super().__init__()
@@ -73,11 +72,6 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
                 f"the backbone of a {type(self).__name__} is a {type(backbone).__name__}: expected "
                 f"a {kind.__name__}; {hint}"
             )
-        if self.must_read_images and visual is None and not backbone.reads_images:
-            raise ModelError(
-                f"a backbone of type {backbone.model_type} does not read images, and the visual "
-                "embedding is None: expected the settings of a visual embedding"
-            )
         self.backbone = backbone
         self.visual = (
             None
@@ -85,6 +79,7 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
             else VisualEmbedding(visual, width=backbone.width, epsilon=backbone.epsilon)
         )
         self.classifiers = nn.ModuleDict()
+        self.regressors = nn.ModuleDict()
         self.generates = False
 
     def add_heads(self, head: HeadConfig | Mapping[str, HeadConfig], *, width: int) -> None:
@@ -102,21 +97,23 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         for task, config in heads.items():
             if config.kind == "classify":
                 self.classifiers[task] = AnswerClassifier(width, config.answers)
+            elif config.value_range is not None:
+                self.regressors[task] = AnswerRegressor(width, sum(config.value_range) / 2)
             elif not self.backbone.has_decoder:
                 raise ModelError(
                     f"the head of {task} generates text, and a backbone of type "
                     f"{self.backbone.model_type} has an encoder only: expected a classification "
                     "head (head: classify), or an encoder-decoder"
                 )
-        self.generates = len(self.classifiers) < len(heads)
+        self.generates = len(self.classifiers) + len(self.regressors) < len(heads)
 
     def own_parameters(self) -> list[list[nn.Parameter]]:
         """Return the parameters of the visual embedding and of the heads.
 
         They train in every method.
         """
-        parts = (self.classifiers,) if self.visual is None else (self.visual, self.classifiers)
-        return [list(part.parameters()) for part in parts]
+        parts = (self.visual, self.classifiers, self.regressors)
+        return [list(part.parameters()) for part in parts if part is not None]
 
     def num_encoder_tokens(self, prompt: int, images: int, image_tokens: int) -> int:
         """Return the number of tokens that the backbone's encoder reads of an example.
@@ -132,6 +129,20 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
     def backbone_reads_images(self) -> bool:
         """Whether the backbone reads the images, and there is no visual embedding."""
         return self.visual is None and self.backbone.reads_images
+
+    def require_image_reader(self, batch: Batch) -> None:
+        """Refuse images that neither a visual embedding nor the backbone reads.
+
+        Raises:
+            ModelError: The batch has images.
+        """
+        is_read = self.visual is not None or self.backbone.reads_images
+        if batch.features_BINF is not None and not is_read:
+            raise ModelError(
+                f"the batch has images, which a backbone of type {self.backbone.model_type} does "
+                "not read, and the visual embedding is None: expected the settings of a visual "
+                "embedding, or a batch without images"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -200,6 +211,13 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         logits_BA: Tensor = classifier(self.start_states(self.encode(batch)))
         return logits_BA
 
+    def regress(self, batch: Batch) -> Tensor:
+        """Return the answers [B] of the batch's task, which are numbers."""
+        if batch.task not in self.regressors:
+            raise RuntimeError(f"the head of {batch.task} gives no numbers: expected a regressor")
+        values_B: Tensor = self.regressors[batch.task](self.start_states(self.encode(batch)))
+        return values_B
+
     def token_losses(self, batch: Batch) -> Tensor:
         """Return the cross-entropy [B, L] of each answer token; zero for the label `IGNORED`."""
         if batch.labels_BL is None:
@@ -224,8 +242,8 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         """Return the training loss of a batch.
 
         Args:
-            batch: Batch with `scores_BA` for a classification head, or with `labels_BL` and
-                `weights_B` for a generation head.
+            batch: Batch with `scores_BA` for a classification head, with `values_B` for a
+                regression head, or with `labels_BL` and `weights_B` for a generation head.
             loss_average: See `losses.average_token_losses`.
 
         Raises:
@@ -234,13 +252,17 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         if not isinstance(batch, Batch):
             raise ModelError(f"the model was given a {type(batch).__name__}: expected a Batch")
         # Not checked in `Batch`: generation ignores these fields, so they may have other rows.
-        batch.require_rows("labels_BL", "pair_index_B", "weights_B", "scores_BA")
+        batch.require_rows("labels_BL", "pair_index_B", "weights_B", "scores_BA", "values_B")
         if batch.task in self.classifiers:
             if batch.scores_BA is None:
                 raise ModelError(
                     "the batch has no soft scores (scores_BA) for the classification loss"
                 )
             return answer_loss(self.classify(batch), batch.scores_BA)
+        if batch.task in self.regressors:
+            if batch.values_B is None:
+                raise ModelError("the batch has no numbers (values_B) for the regression loss")
+            return nn.functional.mse_loss(self.regress(batch).float(), batch.values_B)
         if batch.labels_BL is None:
             raise ModelError("the batch has no labels (labels_BL) for the loss")
         if batch.weights_B is None:

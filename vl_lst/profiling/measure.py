@@ -184,7 +184,7 @@ class _Profiler:
     def __init__(self, settings: ProfileSettings) -> None:
         self._settings = settings
         workload = settings.workload
-        self._visual = workload.visual() if workload.has_visual_embedding else None
+        self._visual = workload.visual()
         self._dataless = DatalessMode() if settings.estimate else None
         # Each method changes the backbone that it is attached to, so it gets a copy. Without data,
         # building another one is as fast.

@@ -84,7 +84,7 @@ def measure_steps(
         optimizer: Settings of AdamW.
         steps: Number of measured steps, at least 1.
     """
-    device = batch.features_BINF.device
+    device = batch.prompt_index_B.device
     adam = build_optimizer(model, trainable, optimizer)
     peak, seconds = PeakMemory(device), []
     for _ in range(WARM_UP_STEPS + steps):

@@ -1,6 +1,7 @@
 """The batch on which methods are measured."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ class Workload:
         batch_size: Number of examples.
         text_tokens: Tokens per prompt.
         answer_tokens: Tokens per answer.
-        images: Images per example.
+        images: Images per example; 0 for text alone.
         image_tokens: Feature vectors per image, before pooling.
         channels: Width of a feature vector.
         pooled_grid: Side of the grid to max-pool the feature vectors to; `None` does not pool.
@@ -44,12 +45,14 @@ class Workload:
     has_visual_embedding: bool = True
     answers: int = 3_129
 
-    def visual(self) -> VisualConfig:
-        """Return the settings of a visual embedding for these features.
+    def visual(self) -> VisualConfig | None:
+        """Return the settings of a visual embedding for these features; `None` if there is none.
 
         Raises:
             ModelError: The features do not fit the grid.
         """
+        if not self.has_visual_embedding or not self.images:
+            return None
         return VisualConfig(
             channels=self.channels,
             tokens=self.image_tokens,
@@ -80,13 +83,16 @@ class Workload:
                 "Lower --batch-size, --images, --image-tokens or --channels."
             )
         rows, token_ids = torch.arange(self.batch_size), (2, vocabulary)
+        image_fields: dict[str, Any] = {}
+        if self.images:
+            shape = (self.batch_size, self.images, self.image_tokens, self.channels)
+            image_fields["features_BINF"] = torch.randn(shape)
+            if not self.has_visual_embedding:
+                image_fields["prompt_rows_U"] = rows
         prompts = Batch(
-            features_BINF=torch.randn(
-                self.batch_size, self.images, self.image_tokens, self.channels
-            ),
             prompt_ids_UT=torch.randint(*token_ids, (self.batch_size, self.text_tokens)),
             prompt_index_B=rows,
-            prompt_rows_U=None if self.has_visual_embedding else rows,
+            **image_fields,
         )
         if not has_decoder:
             return replace(prompts, scores_BA=torch.rand(self.batch_size, self.answers))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from feature_extraction.spec import FeatureSpec
-from tasks import get_task
+from tasks import Head, Task, get_task
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import LoadedBackbone, load_backbone
 from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
@@ -86,18 +86,19 @@ def require_heads(recipe: Recipe) -> None:
         if head != "generate":
             continue
         reason = f"the backbone {recipe.backbone.name} has an encoder only and cannot generate text"
-        if "classify" not in get_task(name).heads:
+        others = [other for other in get_task(name).heads if other != "generate"]
+        if not others:
             raise RecipeError(
                 f"{name} has no head but generate, and {reason}: expected an encoder-decoder"
             )
         raise RecipeError(
-            f"head.{name}: found generate, and {reason}: expected classify (--head classify), or "
-            "an encoder-decoder as the backbone"
+            f"head.{name}: found generate, and {reason}: expected {others[0]} (--head "
+            f"{others[0]}), or an encoder-decoder as the backbone"
         )
 
 
 def build_model(
-    recipe: Recipe, spec: FeatureSpec, answers: Mapping[str, Sequence[str] | None]
+    recipe: Recipe, spec: FeatureSpec | None, answers: Mapping[str, Sequence[str] | None]
 ) -> BuiltModel:
     """Load the backbone and attach the method.
 
@@ -105,7 +106,7 @@ def build_model(
 
     Args:
         recipe: Recipe of the run.
-        spec: Spec of the features that the model will read.
+        spec: Spec of the features that the model will read; `None` if no task has images.
         answers: Answer list of each task; `None` for a task that may generate any answer.
 
     Raises:
@@ -122,16 +123,19 @@ def build_model(
         loaded.backbone,
         visual=visual_config(recipe, loaded, spec),
         heads={
-            task: HeadConfig(
-                kind=recipe.head[task],
-                answers=len(answers[task] or ()) if recipe.head[task] == "classify" else 0,
-            )
+            task: _head_config(recipe.head[task], get_task(task), answers[task])
             for task in recipe.tasks
         },
         precision=precision,
     )
-    _require_positions(recipe, model, spec.tokens)
+    _require_positions(recipe, model, 0 if spec is None else spec.tokens)
     return BuiltModel(model, trainable, _tokenizer(loaded), loaded.fingerprint, precision)
+
+
+def _head_config(kind: Head, task: Task, answers: Sequence[str] | None) -> HeadConfig:
+    if kind == "classify":
+        return HeadConfig(kind=kind, answers=len(answers or ()))
+    return HeadConfig(kind=kind, value_range=task.value_range if kind == "regress" else None)
 
 
 def _tokenizer(loaded: LoadedBackbone) -> CachingTokenizer:

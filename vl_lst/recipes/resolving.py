@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ MAX_PROBLEMS_SHOWN = 5
 OPTIONS = ("method", "options")
 METHOD_NAME = ["method", "name"]
 # Required fields that have their own option.
-OPTION_OF_FIELD = {"features": "--features", "backbone.name": "--backbone"}
+OPTION_OF_FIELD = {"backbone.name": "--backbone"}
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -74,6 +74,7 @@ def resolve_recipe(
     given = {tuple(path): value for path, value in changes}
     clear_other_length(fields, lambda path: given.get(tuple(path)))
     complete_task_fields(fields, tasks)
+    _require_image_fields(fields, tasks)
     name = get_field(fields, METHOD_NAME)
     if isinstance(name, str):
         found = get_field(fields, OPTIONS)
@@ -100,6 +101,29 @@ def resolve_zero_shot_recipe(
     complete_zero_shot_fields(fields, [path for path, _ in changes], tasks)
     complete_task_fields(fields, tasks)
     return _with_absolute_paths(_validate(ZeroShotRecipe, fields))
+
+
+def _require_image_fields(fields: Mapping[str, Any], tasks: Sequence[Task]) -> None:
+    """Require features if a task has images, and refuse settings that need images if none has.
+
+    Raises:
+        RecipeError: Features are missing, or nothing reads a setting.
+    """
+    names = ", ".join(task.name for task in tasks)
+    if with_images := [task.name for task in tasks if task.images_per_example]:
+        if not get_field(fields, ("features",)):
+            others = "" if len(with_images) == len(tasks) else f" ({', '.join(with_images)})"
+            raise RecipeError(
+                "the recipe is not valid:\n  features: missing; set it in the recipe or with "
+                f"--features, since examples have images{others}"
+            )
+        return
+    for path, expected in (("features", "none"), ("data.blind", "false")):
+        if found := get_field(fields, path.split(".")):
+            raise RecipeError(
+                f"{path}: found {json.dumps(found, default=str):.80}; examples of {names} have no "
+                f"images, so nothing reads it: expected {expected}"
+            )
 
 
 def _apply(

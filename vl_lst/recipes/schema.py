@@ -146,7 +146,8 @@ class VisualSection(_Section):
     Args:
         embedding: `learned` trains a visual embedding. `none` passes the features, which are those
             of the backbone's own image encoder, to the backbone; the other fields must then be null
-            or have their defaults. Default: `none` if the backbone reads images, else `learned`.
+            or have their defaults. Default: `none` if the backbone reads images or no task has
+            images, else `learned`.
         pooled_grid: Side of the grid that features are max-pooled to; `None` does not pool.
         image_order_std: Initial standard deviation of the embedding that distinguishes the images
             of an example. The paper's code uses 1.0, which is as large as the features.
@@ -261,12 +262,13 @@ class Recipe(_Section):
     Args:
         task: Name of a module in `tasks`, or several separated by commas.
         data: Training and validation data.
-        features: Feature files of all images.
+        features: Feature files of all images; none if no task has images.
         backbone: The frozen language model.
         visual: The visual embedding.
         method: The transfer method.
-        head: `classify` picks from an answer list; `generate` writes free text. Default: the task's
-            first head. One value for several tasks applies to those that have such a head.
+        head: `classify` picks from an answer list; `generate` writes free text; `regress` answers
+            with a number. Default: the task's first head. One value for several tasks applies to
+            those that have such a head.
         optimizer: AdamW and its schedule.
         training: Length, batches and device of training.
         generation: Generation of answers.
@@ -274,7 +276,7 @@ class Recipe(_Section):
 
     task: str
     data: DataSection
-    features: tuple[File, ...] = Field(min_length=1)
+    features: tuple[File, ...] = ()
     backbone: BackboneSection
     visual: VisualSection = VisualSection()
     method: MethodSection

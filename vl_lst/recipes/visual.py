@@ -18,21 +18,34 @@ LANGUAGE: Layer = "language"
 # Checkpoints of every task have embeddings for at least two images per example.
 MIN_IMAGE_POSITIONS = 2
 EMBEDDING = "visual.embedding"
+# Reasons why a model has no visual embedding.
+BACKBONE_READS = "the backbone reads the images"
+NO_IMAGES = "the examples have no images"
+# Values besides the default with which a section asks for no visual embedding.
+UNUSED = {"embedding": ("none",)}
 
 
-def visual_config(recipe: Recipe, loaded: LoadedBackbone, spec: FeatureSpec) -> VisualConfig | None:
-    """Return the settings of the visual embedding; `None` if the backbone reads the images.
+def visual_config(
+    recipe: Recipe, loaded: LoadedBackbone, spec: FeatureSpec | None
+) -> VisualConfig | None:
+    """Return the settings of the visual embedding.
 
     Args:
         recipe: Recipe of the run.
         loaded: Its backbone.
-        spec: Spec of the features that the model will read.
+        spec: Spec of the features that the model will read; `None` if no task has images.
+
+    Returns:
+        The settings; `None` if the backbone reads the images, or if there are none.
 
     Raises:
         RecipeError: The recipe's visual section does not fit the backbone.
         StoreError: The backbone reads images, and the features are not of its own image encoder.
         ModelError: The visual embedding cannot pool the features.
     """
+    if spec is None:
+        _require_defaults(recipe.visual, NO_IMAGES)
+        return None
     name = recipe.backbone.name
     reads_images = loaded.backbone.reads_images
     if recipe.visual.embedding == "none" and not reads_images:
@@ -41,7 +54,7 @@ def visual_config(recipe: Recipe, loaded: LoadedBackbone, spec: FeatureSpec) -> 
             "or a backbone that reads images"
         )
     if reads_images and recipe.visual.embedding != "learned":
-        _require_defaults(recipe.visual)
+        _require_defaults(recipe.visual, BACKBONE_READS)
         require_own_features(loaded, name, spec)
         return None
     return VisualConfig(
@@ -77,14 +90,15 @@ def require_own_features(loaded: LoadedBackbone, name: str, spec: FeatureSpec) -
         )
 
 
-def _require_defaults(section: VisualSection) -> None:
-    """Refuse settings of a visual embedding that the model does not have."""
-    for field, value in section.model_dump(exclude={"embedding"}).items():
+def _require_defaults(section: VisualSection, reason: str) -> None:
+    """Refuse settings of a visual embedding that the model does not have, for a reason."""
+    for field, value in section.model_dump().items():
         default = VisualSection.model_fields[field].default
-        if value is not None and value != default:
+        if value not in (None, default, *UNUSED.get(field, ())):
+            other = "" if reason == NO_IMAGES else f", or set {EMBEDDING} to learned"
             raise RecipeError(
-                f"visual.{field}: found {value}; the backbone reads the images, so nothing uses "
-                f"it. Leave it at its default ({default}), or set {EMBEDDING} to learned"
+                f"visual.{field}: found {value}; {reason}, so nothing uses it. Leave it at its "
+                f"default ({'null' if default is None else default}){other}"
             )
 
 

@@ -6,29 +6,52 @@ from pathlib import Path
 from PIL import Image
 
 from eval.errors import InputError
+from tasks import Task
 
-__all__ = ["ImageSource", "image_list", "require_question"]
+__all__ = ["ImageSource", "image_list", "task_text"]
 
 ImageSource = str | Path | Image.Image
 
 
-def require_question(question: object) -> None:
-    """Refuse a question that is not a string, is blank, or is not valid Unicode.
+def task_text(task: Task, question: object, text2: object) -> str:
+    """Return the text of a prompt, without the task's prefix and suffix.
+
+    Args:
+        task: Task to predict.
+        question: Question, statement or first text; `None` if there is none.
+        text2: Second text; `None` if there is none.
 
     Raises:
-        InputError: The question is invalid.
+        InputError: There are more or fewer texts than the task takes, or a text is not a string, is
+            blank, or is not valid Unicode.
     """
-    if not isinstance(question, str):
+    names = ("question", "second text") if task.images_per_example else ("text", "second text")
+    texts = {
+        name: text for name, text in zip(names, (question, text2), strict=True) if text is not None
+    }
+    for name, text in texts.items():
+        _require_text(name, text)
+    taken = names[: task.texts_per_example]
+    if tuple(texts) != taken:
+        found = " and ".join(f"{name} {text!r:.60}" for name, text in texts.items())
         raise InputError(
-            f"the question is {question!r:.60} ({type(question).__name__}): expected a string"
+            f"{task.name} takes {' and '.join(f'a {name}' for name in taken) or f'no {names[0]}'}; "
+            f"found {found or 'none'}"
         )
-    if not question.strip():
-        raise InputError(f"the question is empty: found {question!r}, expected a non-empty text")
+    return task.text_format.format(*texts.values()) if texts else ""
+
+
+def _require_text(name: str, text: object) -> None:
+    """Refuse a text that is not a string, is blank, or is not valid Unicode."""
+    if not isinstance(text, str):
+        raise InputError(f"the {name} is {text!r:.60} ({type(text).__name__}): expected a string")
+    if not text.strip():
+        raise InputError(f"the {name} is empty: found {text!r}, expected a non-empty text")
     try:
-        question.encode()
+        text.encode()
     except UnicodeEncodeError:
         raise InputError(
-            f"the question is not valid Unicode: found {question!a:.60}, expected valid text"
+            f"the {name} is not valid Unicode: found {text!a:.60}, expected valid text"
         ) from None
 
 

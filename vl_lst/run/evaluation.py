@@ -13,7 +13,7 @@ from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import open_features
 from tasks import ExampleTable, Score, Task, with_own_files
 from tasks._arguments import as_path
-from vl_lst.data.batches import Batches, BlankFeatures, Features, NoFeatures, load_in_order
+from vl_lst.data.batches import Batches, BlankFeatures, Features, load_in_order
 from vl_lst.data.examples import has_labels, require_images
 from vl_lst.data.order import sequential_batches
 from vl_lst.data.text_warnings import split_notes
@@ -165,10 +165,13 @@ class Run(Predictor, ABC):
         root: Path,
         split: str,
         features: str | Path | Sequence[str | Path] | None,
-    ) -> tuple[Features, ExampleTable]:
-        """Return the features and the examples of a split, checked."""
-        if self._spec is None:
-            return NoFeatures(), task.load(root, split)
+    ) -> tuple[Features | None, ExampleTable]:
+        """Return the features and the examples of a split, checked.
+
+        There are no features if the model reads the text alone, or if the task has no images.
+        """
+        if self._spec is None or not task.images_per_example:
+            return None, task.load(root, split)
         reader = open_features(features or self.recipe.features)
         self._require_features(reader.spec)
         examples = task.load(root, split)
@@ -178,7 +181,7 @@ class Run(Predictor, ABC):
         return reader, examples
 
     def _predict(
-        self, task: Task, examples: ExampleTable, source: Features, report: ProgressReport
+        self, task: Task, examples: ExampleTable, source: Features | None, report: ProgressReport
     ) -> dict[str, str]:
         training, total = self.recipe.training, len(examples)
         batches = load_in_order(

@@ -1,4 +1,4 @@
-"""A model that answers questions about photographs.
+"""A model that answers questions about photographs or texts.
 
 I images, N tokens per image, F channels.
 """
@@ -15,13 +15,13 @@ from feature_extraction.encoders.encoder import Encoder, encode_image, encoder_f
 from feature_extraction.spec import FeatureSpec
 from tasks import Task
 from vl_lst.bundled import ENCODER_FOLDERS
-from vl_lst.data.batches import NoFeatures, prompt_fields
+from vl_lst.data.batches import prompt_fields
 from vl_lst.data.text_warnings import question_notes
 from vl_lst.generation.answering import Answerer
 from vl_lst.models.batch import Batch
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
-from vl_lst.run.arguments import ImageSource, image_list, require_question
+from vl_lst.run.arguments import ImageSource, image_list, task_text
 
 __all__ = ["Answer", "Predictor"]
 
@@ -102,6 +102,7 @@ class Predictor:
         image: ImageSource | Sequence[ImageSource] = (),
         question: str | None = None,
         *,
+        text2: str | None = None,
         task_name: str | None = None,
         encoder_weights: str | Path | None = None,
     ) -> Answer:
@@ -110,47 +111,42 @@ class Predictor:
         Args:
             image: Path of an image, or an image opened with Pillow; a sequence of them if the task
                 takes several, an empty one if the model reads the text alone.
-            question: Question without the task's prefix; `None` for captions.
+            question: Question, statement or first text, without the task's prefix; `None` for
+                captions.
+            text2: Second text, if the task takes two.
             task_name: Name of the task, if the model was made for several.
             encoder_weights: File or folder with the weights of the image encoder, if the features
                 were extracted with local weights.
 
         Raises:
-            InputError: The number of images is wrong, or the question is missing, empty or not
-                allowed by the task.
+            InputError: The number of images or of texts is not that of the task, or a text is
+                empty.
             ImageError: An image cannot be decoded.
             EncoderError: The image encoder of the features cannot be built.
         """
         images = image_list(image)
         task = self.task(task_name)
-        if question is not None:
-            require_question(question)
-        if (question is not None) != task.takes_text:
-            found = "none" if question is None else f"{question!r:.60}"
-            raise InputError(
-                f"{task.name} takes {'a question' if task.takes_text else 'no question'}; "
-                f"found {found}"
-            )
+        text = task_text(task, question, text2)
         expected = 0 if self._spec is None else task.images_per_example
         if len(images) != expected:
-            reason = ", since the model reads the text alone" if self._spec is None else ""
+            reads_text = self._spec is None and task.images_per_example
+            reason = ", since the model reads the text alone" if reads_text else ""
             raise InputError(
                 f"wrong number of images for {task.name}: found {len(images)}, expected "
                 f"{expected}{reason}"
             )
-        text = task.prompt_prefix + (question or "") + task.prompt_suffix
-        prompt = prompt_fields(
+        text = task.prompt_prefix + text + task.prompt_suffix
+        fields = prompt_fields(
             [text],
             self._tokenizer,
             max_tokens=task.max_prompt_tokens,
             suffix=task.prompt_suffix,
-            image_ids=[()] if self._backbone_reads_images else None,
+            image_ids=[()] if self._backbone_reads_images and images else None,
         )
-        features_INF = self._features(images, encoder_weights)
+        if images:
+            fields["features_BINF"] = self._features(images, encoder_weights)[None]
         notes = question_notes(text, task, self._tokenizer)
-        batch = Batch(
-            features_BINF=features_INF[None], example_ids=("",), task=self._head(task), **prompt
-        )
+        batch = Batch(example_ids=("",), task=self._head(task), **fields)
         if not self._answerer.is_ranked(self._head(task)):
             return Answer(self._answerer.answer(batch)[0], None, notes)
         ranked = self._answerer.rank(batch, NUM_RANKED_ANSWERS)[0]
@@ -161,8 +157,7 @@ class Predictor:
 
     def _features(self, images: Sequence[ImageSource], weights: str | Path | None) -> Tensor:
         spec = self._spec
-        if spec is None:
-            return torch.from_numpy(NoFeatures().read([""]))
+        assert spec is not None, "a model that reads images has the spec of their features"
         if self.recipe.data.blind:
             return torch.zeros(len(images), spec.tokens, spec.channels, dtype=torch.float16)
         if self._encoder is None:

@@ -15,7 +15,7 @@ from eval.run_files import Memory, ModelCard, TaskCard
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import open_features
-from tasks import ExampleTable, Score, Task
+from tasks import ExampleTable, Score, Task, get_task
 from tasks._arguments import as_path
 from vl_lst.bundled import ENCODER_FOLDERS
 from vl_lst.choices import BackbonePrecision
@@ -132,7 +132,7 @@ class ZeroShotRun(Run):
         root: Path,
         split: str,
         features: str | Path | Sequence[str | Path] | None,
-    ) -> tuple[Features, ExampleTable]:
+    ) -> tuple[Features | None, ExampleTable]:
         loaded = super()._load(task, root, split, features)
         # Only now, when data and features have been found.
         self.directory.write_recipe(self.recipe)
@@ -203,7 +203,7 @@ def zero_shot(
     device = choose_device(recipe.training.device)
     built.model.to(device)
     encoder = None
-    if built.model.backbone.reads_images:
+    if built.model.backbone.reads_images and get_task(task).images_per_example:
         name = encoder_name(recipe.backbone.name)
         encoder = build_encoder(ENCODER_FOLDERS.get(name, name), layer=LANGUAGE, device=str(device))
     spec = None if encoder is None else encoder.spec
@@ -261,7 +261,7 @@ def load_zero_shot_run(directory: RunDirectory, recipe: ZeroShotRecipe) -> ZeroS
             f"`vl-lst evaluate {directory.path} --zero-shot`."
         )
     card = directory.card()
-    return _build(directory, recipe, feature_spec_of(card) if card.feature_spec else None)
+    return _build(directory, recipe, feature_spec_of(card))
 
 
 def _build(
@@ -270,7 +270,8 @@ def _build(
     card = directory.card() if directory.card_file.exists() else None
     built = build_untrained_model(recipe, spec)
     backbone, name = built.model.backbone, recipe.backbone.name
-    if backbone.reads_images and spec is None:
+    has_images = any(get_task(task).images_per_example for task in recipe.tasks)
+    if has_images and backbone.reads_images and spec is None:
         raise RecipeError(
             f"the backbone {name} reads images: found no features, expected --features FILE.h5 "
             "with the tokens of its own image encoder (`vl-lst extract-features --images DIR "

@@ -17,28 +17,35 @@ __all__ = [
 ]
 
 
-def feature_spec_of(card: ModelCard) -> FeatureSpec:
-    """Return the spec of the features that a model reads.
-
-    Raises:
-        CheckpointError: The model reads the text alone.
-    """
+def feature_spec_of(card: ModelCard) -> FeatureSpec | None:
+    """Return the spec of the features that a model reads; `None` if it reads the text alone."""
     if card.feature_spec is None:
-        raise CheckpointError(
-            "the run's model reads the text alone: found no feature spec in model.json, expected "
-            "that of a model that reads images"
-        )
+        return None
     return FeatureSpec.from_json(json.dumps(card.feature_spec))
 
 
-def require_same_features(card: ModelCard, found: FeatureSpec) -> None:
+def require_same_features(card: ModelCard, found: FeatureSpec | None) -> None:
     """Refuse features that were extracted with other settings.
 
+    Args:
+        card: Model card of the run.
+        found: Spec of the features; `None` if there are none.
+
     Raises:
+        CheckpointError: There are features, and the model reads the text alone, or vice versa.
         StoreError: The specs differ; the message lists all differences.
     """
-    differences = found.differences(feature_spec_of(card))
-    if differences:
+    expected = feature_spec_of(card)
+    if found is None or expected is None:
+        if found is not expected:
+            model = "reads the text alone" if expected is None else "reads images"
+            raise CheckpointError(
+                f"the run's model {model}: found {'no features' if found is None else 'features'}, "
+                f"expected {'none' if expected is None else 'those of its images'}. Use the "
+                "features that the run was trained with."
+            )
+        return
+    if differences := found.differences(expected):
         raise StoreError(
             "the features were extracted with other settings than those of the run: "
             f"{'; '.join(differences)}. Extract the features again with the run's settings, or "

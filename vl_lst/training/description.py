@@ -63,6 +63,7 @@ def describe_run(
         trainer: Trainer, once created.
         answer_coverage: Answer coverage of each task with an answer list, once known.
     """
+    spec = feature_spec_of(card) if card else None
     record = RunRecord(
         schema_version=1,
         status=status,
@@ -73,7 +74,7 @@ def describe_run(
         scores={},
         answer_coverage=dict(answer_coverage or {}),
         seed=recipe.training.seed,
-        feature_spec_sha256=feature_spec_of(card).digest if card and card.feature_spec else None,
+        feature_spec_sha256=spec.digest if spec else None,
         backbone=recipe.backbone.name,
         backbone_fingerprint=card.backbone_fingerprint if card else None,
         num_processes=num_processes,

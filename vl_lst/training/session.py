@@ -187,13 +187,14 @@ class _Session:
     def _prepare(self) -> tuple[dict[str, TaskData], BuiltModel, ModelCard]:
         """Load the data and build the model, without collective operations."""
         recipe, recorder = self.recipe, self.recorder
-        reader = open_features(recipe.features)
+        reader = open_features(recipe.features) if recipe.features else None
+        spec = None if reader is None else reader.spec
         examples = {name: load_examples(recipe, name, reader) for name in recipe.tasks}
         answers = {name: each.answers for name, each in examples.items()}
-        recorder.built = built = build_model(recipe, reader.spec, answers)
+        recorder.built = built = build_model(recipe, spec, answers)
         recorder.card = card = ModelCard(
             backbone_fingerprint=built.fingerprint,
-            feature_spec=json.loads(reader.spec.to_json()),
+            feature_spec=None if spec is None else json.loads(spec.to_json()),
             tasks={
                 name: TaskCard(
                     train_examples=len(each.train),

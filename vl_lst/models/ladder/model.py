@@ -94,8 +94,8 @@ class LadderDecoding(DecodingState):
 class LadderModel(VisionLanguageModel[LadderEncoding]):
     """Ladder Side-Tuning of a frozen backbone for vision and language.
 
-    Without a visual embedding, the backbone reads the images. With one, it reads the text only, and
-    image tokens enter the side network.
+    Without a visual embedding, the backbone reads the images, if there are any. With one, it reads
+    the text only, and image tokens enter the side network.
 
     Args:
         backbone: Frozen backbone.
@@ -125,8 +125,7 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
         if visual is None and ladder.image_rungs != "pass":
             raise ModelError(
                 f"image_rungs is {ladder.image_rungs}, which changes the tokens of a visual "
-                "embedding, and the backbone reads the images, so its rungs carry them: expected "
-                "pass"
+                "embedding, and the model has none: expected pass"
             )
         self.side = LadderSideNetwork(backbone, ladder, build_rungs)
         self.add_heads(head, width=self.side.output_width)
@@ -153,19 +152,19 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
 
     def encode(self, batch: Batch) -> LadderEncoding:
         """Run both encoders."""
-        layers = self.side.encoder.layers
-        if self.visual is None:
+        self.require_image_reader(batch)
+        features_BINF = batch.features_BINF
+        images_UIMD = image_tokens_BVD = None
+        if features_BINF is not None and self.visual is not None:
+            image_tokens_BVD = self.visual(features_BINF)
+        elif features_BINF is not None:
             if batch.prompt_rows_U is None:
                 raise ModelError(
                     "the backbone reads images, and the batch does not tell which image belongs to "
                     "which prompt: expected prompt_rows_U"
                 )
-            images_UIMD = batch.features_BINF.index_select(0, batch.prompt_rows_U)
-            taps = self.backbone.encode(batch.prompt_ids_UT, layers, images_UIMD)
-            image_tokens_BVD = None
-        else:
-            taps = self.backbone.encode(batch.prompt_ids_UT, layers)
-            image_tokens_BVD = self.visual(batch.features_BINF)
+            images_UIMD = features_BINF.index_select(0, batch.prompt_rows_U)
+        taps = self.backbone.encode(batch.prompt_ids_UT, self.side.encoder.layers, images_UIMD)
         side_BSR, mask_BS = self.side.encoder(taps, batch.prompt_index_B, image_tokens_BVD)
         return LadderEncoding(side_BSR, mask_BS, taps, batch.prompt_index_B)
 
