@@ -9,10 +9,17 @@ from vl_lst.errors import RecipeError
 from vl_lst.recipes.fields import set_field
 from vl_lst.task_settings import configure_task
 
-__all__ = ["complete_task_fields", "expand_task_fields", "is_task_field", "parse_tasks"]
+__all__ = [
+    "choose_epochs",
+    "complete_task_fields",
+    "expand_task_fields",
+    "is_task_field",
+    "parse_tasks",
+]
 
 HEAD = "head"
 BATCH_SIZE = "training.batch_size"
+EPOCHS = "training.epochs"
 # Each task's default, if a recipe sets none. The batch size has no default.
 DEFAULTS: dict[str, Callable[[Task], object]] = {
     "data.train_split": lambda task: task.splits[0],
@@ -73,6 +80,35 @@ def expand_task_fields(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
         for name in value.keys() - names:
             get_task(name)  # raises if the name is misspelt
         set_field(fields, path, {name: value[name] for name in value if name in names})
+
+
+def choose_epochs(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
+    """Replace epochs that a recipe gives for each task by those of the tasks that train.
+
+    Raises:
+        RecipeError: A task has no number, or the tasks have different ones.
+        InputError: A number is for a task that does not exist.
+    """
+    path = EPOCHS.split(".")
+    epochs = get_field(fields, path)
+    if not isinstance(epochs, dict):
+        return
+    for name in epochs:
+        get_task(name)  # raises if the name is misspelt
+    chosen = {task.name: epochs.get(task.name) for task in tasks}
+    if missing := [name for name, number in chosen.items() if number is None]:
+        raise RecipeError(
+            f"{EPOCHS}: found a number for {', '.join(epochs) or 'no task'}, none for "
+            f"{', '.join(missing)}; set one with --set {EPOCHS}=..."
+        )
+    first = next(iter(chosen.values()))
+    if any(number != first for number in chosen.values()):
+        found = ", ".join(f"{name}: {number!r:.20}" for name, number in chosen.items())
+        raise RecipeError(
+            f"{EPOCHS}: found {found}; tasks that train together have one number: set it with "
+            f"--set {EPOCHS}=..., or train each task in a run of its own"
+        )
+    set_field(fields, path, first)
 
 
 def complete_task_fields(fields: dict[str, Any], tasks: Sequence[Task]) -> None:

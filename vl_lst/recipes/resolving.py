@@ -16,9 +16,14 @@ from eval.recipe_fields import get_field
 from tasks import Task
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
-from vl_lst.recipes.fields import clear_other_length, set_field
+from vl_lst.recipes.fields import clear_alternatives, set_field
 from vl_lst.recipes.former import keep_former_values
-from vl_lst.recipes.per_task import complete_task_fields, expand_task_fields, parse_tasks
+from vl_lst.recipes.per_task import (
+    choose_epochs,
+    complete_task_fields,
+    expand_task_fields,
+    parse_tasks,
+)
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
 from vl_lst.recipes.zero_shot import ZeroShotRecipe, complete_zero_shot_fields, is_zero_shot
@@ -60,7 +65,8 @@ def resolve_recipe(
     """Apply overrides to a recipe, fill in the tasks' defaults, and validate the result.
 
     Paths become absolute, so the result does not depend on the working directory. An override of
-    `training.steps` alone replaces the recipe's `training.epochs`, and vice versa.
+    `training.steps` alone replaces the recipe's `training.epochs`, and vice versa; the same holds
+    for `optimizer.warmup_steps` and `optimizer.warmup_share`.
 
     Args:
         recipe: Fields as read from a file.
@@ -72,7 +78,8 @@ def resolve_recipe(
     """
     fields, changes, tasks = _apply(recipe, overrides)
     given = {tuple(path): value for path, value in changes}
-    clear_other_length(fields, lambda path: given.get(tuple(path)))
+    clear_alternatives(fields, lambda path: given.get(tuple(path)))
+    choose_epochs(fields, tasks)
     complete_task_fields(fields, tasks)
     _require_image_fields(fields, tasks)
     name = get_field(fields, METHOD_NAME)
@@ -137,6 +144,7 @@ def _apply(
         )
     fields = json.loads(json.dumps(recipe, default=_plain))
     keep_former_values(fields)
+    clear_alternatives(fields, lambda path: get_field(fields, path))
     if isinstance(overrides, Mapping):
         overrides = overrides.items()
     changes = [

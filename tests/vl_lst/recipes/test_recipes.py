@@ -86,6 +86,26 @@ def test_steps_or_epochs_given_alone_replace_the_other(tmp_path: Path) -> None:
         resolve(path)
 
 
+def test_warm_up_steps_or_share_given_alone_replaces_the_other(tmp_path: Path) -> None:
+    optimizer = resolve("lst", "optimizer.warmup_steps=500").optimizer
+    assert (optimizer.warmup_steps, optimizer.warmup_share) == (500, None)
+    path = tmp_path / "mine.yaml"
+    # A file that extends a recipe with a share, and one that sets no share at all.
+    for text in (
+        "extends: lst\noptimizer: {warmup_steps: 7}",
+        "optimizer: {lr: 1, warmup_steps: 7}",
+    ):
+        path.write_text(f"{text}\nmethod: {{name: lst}}\ntraining: {{epochs: 1, batch_size: 8, "
+                        "evaluation_batch_size: 8}\n")  # fmt: skip
+        optimizer = resolve(path).optimizer
+        assert (optimizer.warmup_steps, optimizer.warmup_share) == (7, None)
+        optimizer = resolve(path, "optimizer.warmup_share=0.5").optimizer
+        assert (optimizer.warmup_steps, optimizer.warmup_share) == (None, 0.5)
+    path.write_text("extends: lst\noptimizer: {warmup_steps: 7, warmup_share: 0.1}\n")
+    with pytest.raises(RecipeError, match="warmup_share is 0.1 and warmup_steps is 7; expected ex"):
+        resolve(path)
+
+
 def test_the_lst_recipe_has_the_settings_of_the_paper() -> None:
     recipe = resolve("lst")
     optimizer = recipe.optimizer
@@ -173,6 +193,11 @@ def test_an_unknown_field_is_reported_with_the_nearest_one() -> None:
             "training.steps=5 & training.epochs=20",
             ["training", "epochs is 20 and steps is 5", "exactly one"],
         ),
+        (
+            "optimizer.warmup_share=null",
+            ["optimizer: warmup_share is None and warmup_steps is None", "exactly one"],
+        ),
+        ("optimizer.warmup_steps=-1", ["optimizer.warmup_steps", "found -1", "or equal to 0"]),
         ("training.steps=0", ["training.steps", "found 0", "greater than or equal to 1"]),
         ("training.epochs=null", ["training", "epochs is None and steps is None"]),
     ],

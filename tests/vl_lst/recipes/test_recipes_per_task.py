@@ -52,6 +52,25 @@ def test_a_value_for_one_task_may_follow_one_for_all() -> None:
     assert splits == {"vqa": "val2014", "gqa": "val", "nlvr2": "test1", "caption": "val2014"}
 
 
+def test_a_recipe_may_have_other_epochs_for_each_task(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: lst\ntraining: {epochs: {vqa: 3, gqa: 5, nlvr2: 5}}\n")
+    assert resolve(path).training.epochs == 3
+    assert resolve(path, "task=gqa").training.epochs == 5
+    assert resolve(path, "task=gqa,nlvr2").training.epochs == 5
+    assert resolve(path, "task=vqa,gqa", "training.epochs=2").training.epochs == 2
+    steps = resolve(path, "task=vqa,gqa", "training.steps=9").training
+    assert (steps.epochs, steps.steps) == (None, 9)
+    with pytest.raises(RecipeError, match="found vqa: 3, gqa: 5; tasks that train together have"):
+        resolve(path, "task=vqa,gqa")
+    with pytest.raises(RecipeError, match="a number for vqa, gqa, nlvr2, none for caption; set"):
+        resolve(path, "task=caption")
+    with pytest.raises(InputError, match="'vqq'"):
+        resolve("lst", "training.epochs={vqq: 3}")
+    with pytest.raises(RecipeError, match="training.epochs: found 0; expected greater"):
+        resolve("lst", "training.epochs={vqa: 0}")
+
+
 def test_a_resolved_recipe_of_several_tasks_survives_a_round_trip(tmp_path: Path) -> None:
     recipe = mixture("head=classify", "training.batch_size=24", "generation.beams.vqa=3")
     dump_recipe(recipe, tmp_path / "recipe.yaml")
@@ -165,6 +184,13 @@ def test_the_recipe_of_an_earlier_version_s_run_keeps_its_values(former: Path) -
         assert set(recipe.data.min_answer_count.values()) == {9}
     changed = resolve(former, "data.max_prompt_tokens.vqa=40")
     assert changed.data.max_prompt_tokens == {"vqa": 40}, "a given value wins"
+
+
+def test_a_run_without_warm_up_steps_in_its_recipe_has_the_same_recipe_today(former: Path) -> None:
+    saved = yaml.safe_load(former.read_text())
+    del saved["optimizer"]["warmup_steps"]
+    former.write_text(yaml.safe_dump(saved))
+    assert load_recipe(former).optimizer == mixture().optimizer
 
 
 @pytest.mark.parametrize("absent", ["head", "training.tensorboard", "data.blind"])
