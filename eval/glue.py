@@ -66,9 +66,7 @@ def metric_names(task: str) -> tuple[str, ...]:
     return METRICS[task]
 
 
-def glue_metrics(
-    task: str, predictions: Sequence[str], targets: Sequence[str]
-) -> dict[str, float]:
+def glue_metrics(task: str, predictions: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
     """Return the metrics of a task in percent, including their average.
 
     Args:
