@@ -79,12 +79,14 @@ def complete_task_fields(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
     """Fill in the tasks' defaults for missing values.
 
     Raises:
-        RecipeError: A task has no such split or head, its batch size is missing, or only one of
-            its two own files is given.
+        RecipeError: A task has no such split or head, or nothing to train on; its batch size is
+            missing, or only one of its two own files is given.
     """
     for task in tasks:
         _require_both_files(fields, task)
     tasks = [configure_task(fields, task.name) for task in tasks]
+    for task in tasks:
+        _require_training_data(task)
     for field, default in DEFAULTS.items():
         path = field.split(".")
         for task in tasks:
@@ -107,6 +109,15 @@ def _require_both_files(fields: dict[str, Any], task: Task) -> None:
         raise RecipeError(
             f"{missing}.{task.name}: missing, while {found}.{task.name} is given; expected both "
             "(--train-file and --val-file), or neither for the official files"
+        )
+
+
+def _require_training_data(task: Task) -> None:
+    if len(task.splits) < 2:
+        raise RecipeError(
+            f"task: {task.name} has only the split {', '.join(task.splits)}, whose answers are not "
+            "public; expected splits to train and validate on. Train another task, or give your "
+            "own examples with --train-file and --val-file."
         )
 
 
