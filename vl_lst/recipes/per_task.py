@@ -15,6 +15,7 @@ __all__ = [
     "expand_task_fields",
     "is_task_field",
     "parse_tasks",
+    "require_training_splits",
 ]
 
 HEAD = "head"
@@ -23,7 +24,8 @@ EPOCHS = "training.epochs"
 # Each task's default, if a recipe sets none. The batch size has no default.
 DEFAULTS: dict[str, Callable[[Task], object]] = {
     "data.train_split": lambda task: task.splits[0],
-    "data.validation_split": lambda task: task.splits[1],
+    # A task without anything to train on has a single split, which a run without training answers.
+    "data.validation_split": lambda task: task.splits[:2][-1],
     "data.train_file": lambda task: None,
     "data.validation_file": lambda task: None,
     "data.prompt_prefix": lambda task: task.prompt_prefix,
@@ -134,6 +136,22 @@ def complete_task_fields(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
         if sizes is not None and sizes.get(task.name) is None:
             where = f"{BATCH_SIZE}.{task.name}"
             raise RecipeError(f"{where}: missing; set it in the recipe or with --set {where}=...")
+
+
+def require_training_splits(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
+    """Check that each task has splits to train and validate on.
+
+    Raises:
+        RecipeError: A task has only examples without public answers.
+    """
+    for name in (task.name for task in tasks):
+        splits = configure_task(fields, name).splits
+        if len(splits) < 2:
+            raise RecipeError(
+                f"task: {name} has only the split {', '.join(splits)}, without public answers; "
+                "expected splits to train and validate on. Train another task, or give your own "
+                "examples with --train-file and --val-file."
+            )
 
 
 def _require_both_files(fields: dict[str, Any], task: Task) -> None:

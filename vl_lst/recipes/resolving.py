@@ -23,6 +23,7 @@ from vl_lst.recipes.per_task import (
     complete_task_fields,
     expand_task_fields,
     parse_tasks,
+    require_training_splits,
 )
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
@@ -82,6 +83,7 @@ def resolve_recipe(
     choose_epochs(fields, tasks)
     complete_task_fields(fields, tasks)
     _require_image_fields(fields, tasks)
+    require_training_splits(fields, tasks)
     name = get_field(fields, METHOD_NAME)
     if isinstance(name, str):
         found = get_field(fields, OPTIONS)

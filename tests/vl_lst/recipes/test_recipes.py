@@ -61,7 +61,7 @@ def test_other_methods_have_the_settings_of_the_paper(name: str, rate: float) ->
     recipe, ladder = resolve(name), resolve("lst")
     assert (recipe.optimizer.lr, recipe.optimizer.weight_decay) == (rate, 1e-2)
     assert recipe.training == ladder.training
-    assert recipe.method.options == get_method(name).options().model_dump()
+    assert recipe.method.options == get_method(name).options().model_dump(mode="json")
 
 
 def test_changing_the_method_drops_the_other_method_s_options() -> None:
