@@ -16,12 +16,13 @@ __all__ = [
     "is_task_field",
     "parse_tasks",
     "require_training_splits",
+    "set_default_batch_sizes",
 ]
 
 HEAD = "head"
 BATCH_SIZE = "training.batch_size"
 EPOCHS = "training.epochs"
-# Each task's default, if a recipe sets none. The batch size has no default.
+# Each task's default, if a recipe sets none.
 DEFAULTS: dict[str, Callable[[Task], object]] = {
     "data.train_split": lambda task: task.splits[0],
     # A task without anything to train on has a single split, which a run without training answers.
@@ -82,6 +83,14 @@ def expand_task_fields(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
         for name in value.keys() - names:
             get_task(name)  # raises if the name is misspelt
         set_field(fields, path, {name: value[name] for name in value if name in names})
+
+
+def set_default_batch_sizes(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
+    """Set the tasks' own batch sizes, if a recipe gives none."""
+    path = BATCH_SIZE.split(".")
+    if get_field(fields, path) is None:
+        own = {task.name: _batch_size(task, task.batch_size, tasks) for task in tasks}
+        set_field(fields, path, own)
 
 
 def choose_epochs(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
@@ -174,10 +183,15 @@ def _value_for(task: Task, field: str, value: object, tasks: Sequence[Task]) -> 
             f"file per task, such as --set {field}.{task.name}=FILE"
         )
     if field == BATCH_SIZE and type(value) is int and value > 0:
-        return max(1, round(value * task.batch_share))
+        return _batch_size(task, value, tasks)
     if field == HEAD and value not in task.heads and any(value in each.heads for each in tasks):
         return task.heads[0]
     return value
+
+
+def _batch_size(task: Task, whole: int, tasks: Sequence[Task]) -> int:
+    """Return a task's batch size if a task that trains alone, or VQA, has the size `whole`."""
+    return whole if len(tasks) == 1 else max(1, round(whole * task.batch_share))
 
 
 def _require_choice(fields: Any, field: str, task: Task, choices: Sequence[str]) -> None:

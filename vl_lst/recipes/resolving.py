@@ -24,6 +24,7 @@ from vl_lst.recipes.per_task import (
     expand_task_fields,
     parse_tasks,
     require_training_splits,
+    set_default_batch_sizes,
 )
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
@@ -82,7 +83,6 @@ def resolve_recipe(
     clear_alternatives(fields, lambda path: given.get(tuple(path)))
     choose_epochs(fields, tasks)
     complete_task_fields(fields, tasks)
-    _require_image_fields(fields, tasks)
     require_training_splits(fields, tasks)
     name = get_field(fields, METHOD_NAME)
     if isinstance(name, str):
@@ -90,6 +90,7 @@ def resolve_recipe(
         options = {} if found is None else found
         method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
         set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
+    _require_image_fields(fields, tasks)
     return _with_absolute_paths(_validate(Recipe, fields))
 
 
@@ -158,6 +159,7 @@ def _apply(
             fields["task"] = value
     tasks = parse_tasks(fields)
     expand_task_fields(fields, tasks)
+    set_default_batch_sizes(fields, tasks)
     for path, value in changes:
         if path != ["task"]:
             if path == METHOD_NAME and value != get_field(fields, METHOD_NAME):

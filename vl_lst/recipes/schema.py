@@ -214,8 +214,9 @@ class TrainingSection(_Section):
             give one number per task (`{rte: 20, sst2: 10}`), of which a run takes its own.
         steps: Number of optimizer steps; `None` if `epochs` is given. Overriding one of the two
             replaces the other.
-        batch_size: Examples per step, over all processes. One number for several tasks applies to
-            VQA, and the others get their share of it as in the paper's code (`Task.batch_share`).
+        batch_size: Examples per step, over all processes. Default: the task's own. One number for
+            several tasks applies to VQA, and the others get their share of it as in the paper's
+            code (`Task.batch_share`).
         evaluation_batch_size: Examples per batch and process in evaluation.
         workers: Number of processes that read features and tokenize, at most one per core; 0 uses
             the main process.

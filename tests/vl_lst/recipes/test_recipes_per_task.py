@@ -34,6 +34,16 @@ def test_several_tasks_have_the_paper_s_batch_sizes_and_beams() -> None:
     assert resolve("lst", "task=nlvr2").training.batch_size == {"nlvr2": 300}
 
 
+def test_without_a_batch_size_tasks_have_their_own(tmp_path: Path) -> None:
+    with_text = resolve("lst", "task=vqa,nlvr2,rte").training.batch_size
+    assert with_text == {"vqa": 300, "nlvr2": 100, "rte": 100}
+    assert resolve("lst", "task=rte", "features=[]").training.batch_size == {"rte": 100}
+    one = resolve("lst", "task=rte", "features=[]", "training.batch_size=32")
+    assert one.training.batch_size == {"rte": 32}
+    only_one = resolve("lst", "task=vqa,rte", "training.batch_size.rte=7").training.batch_size
+    assert only_one == {"vqa": 300, "rte": 7}
+
+
 def test_one_value_applies_to_all_tasks_that_allow_it() -> None:
     assert mixture("head=classify").head == {
         "vqa": "classify",
