@@ -1,13 +1,21 @@
 """`vl-lst train` on text alone, with each method's default recipe and each recipe of GLUE."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from tiny_run import tiny_settings, write_backbone
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import AutoTokenizer, T5ForConditionalGeneration
 
+from tasks import get_task
+from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.cli import main
 from vl_lst.methods import method_names
+from vl_lst.models.initialisation.pruning import fisher_importance
 from vl_lst.recipes import bundled_recipes, load_recipe
 from vl_lst.run import load_run
 from vl_lst.runs.directory import RunDirectory
@@ -69,3 +77,37 @@ def test_every_recipe_of_glue_trains(backbone: Path, tmp_path: Path, name: str) 
     record = read_record(RunDirectory(out))
     assert record is not None
     assert "average" in record.scores["rte"]["paper_validation"]
+
+
+def test_fisher_information_is_that_of_training_examples_of_text(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the paper's code: the mean loss of each example, squared gradients, summed."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    importance: dict[str, Tensor] = {}
+
+    def measure(frozen: FrozenBackbone, samples: Iterable[tuple[Tensor, Tensor]]) -> Any:
+        seen.extend(samples)
+        importance.update(fisher_importance(frozen, seen))
+        return importance
+
+    monkeypatch.setattr("vl_lst.methods.lst.fisher_importance", measure)
+    few = ("--set", "method.options.initialisation_samples=5")
+    assert main(arguments(tmp_path / "run", backbone, "--recipe", "glue-lst-paper", *few)) == 0
+    assert len(seen) == 5
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    prompts = {f"rte {example.prompt}" for example in get_task("rte").read_examples(DATA, "train")}
+    known = {tuple(tokenizer(text + "</s>").input_ids) for text in prompts}
+    assert {tuple(prompt_ids[0].tolist()) for prompt_ids, _ in seen} <= known
+
+    model = T5ForConditionalGeneration.from_pretrained(backbone).eval()
+    expected: dict[str, Any] = dict.fromkeys(importance, 0.0)
+    for prompt_ids, label_ids in seen:
+        model.zero_grad()
+        mask = torch.ones_like(prompt_ids)
+        logits = model(input_ids=prompt_ids, attention_mask=mask, labels=label_ids).logits
+        cross_entropy(logits[0], label_ids[0], reduction="mean").backward()
+        for name, parameter in model.named_parameters():
+            expected[name] = expected[name] + parameter.grad.square()
+    for name, tensor in importance.items():
+        torch.testing.assert_close(tensor, expected[name])
