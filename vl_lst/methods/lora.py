@@ -59,7 +59,10 @@ class LowRankAdaptation(PeftMethod[LoraOptions]):
                 )
             train_modules(model, tables)
         # Before wrapping, which adds linear layers of its own.
-        biased = biased_layers(model, final_norms=False) if options.train_biases else {}
+        biased = biased_layers(model, final_norms=False)
+        # DoRA would rescale the biases of the layers that it wraps.
+        if options.train_biases and not self._decomposed:
+            add_biases(model, biased)
         config = LoraConfig(
             r=options.rank,
             # Annotated as an integer, but peft only divides it by the rank.
@@ -73,7 +76,7 @@ class LowRankAdaptation(PeftMethod[LoraOptions]):
             ],
         )
         inject(model, config)
-        if options.train_biases:
+        if options.train_biases and self._decomposed:
             add_biases(model, biased)
 
     def tuned(self, model: JointModel) -> Iterator[nn.Parameter]:
