@@ -34,6 +34,10 @@ class GlueForm:
 
     labels: Labels
 
+    @property
+    def placeholder(self) -> str:
+        return self.labels.placeholder
+
     def read(self, path: Path) -> dict[str, str]:
         """Read a submission as {index: answer}.
 

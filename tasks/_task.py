@@ -109,6 +109,11 @@ class WritePredictions(Protocol):
 class SubmissionForm(Protocol):
     """A format of submissions that differs from the format of predictions files."""
 
+    @property
+    def placeholder(self) -> str:
+        """The answer to every example of a task that is not attempted."""
+        ...
+
     def read(self, path: Path) -> dict[str, str]:
         """Read a file as strictly as the server does, as {example ID: answer}."""
         ...
