@@ -80,13 +80,13 @@ def resolve_recipe(
     clear_other_length(fields, lambda path: given.get(tuple(path)))
     complete_task_fields(fields, tasks)
     require_training_splits(fields, tasks)
-    _require_image_fields(fields, tasks)
     name = get_field(fields, METHOD_NAME)
     if isinstance(name, str):
         found = get_field(fields, OPTIONS)
         options = {} if found is None else found
         method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
         set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
+    _require_image_fields(fields, tasks)
     return _with_absolute_paths(_validate(Recipe, fields))
 
 
