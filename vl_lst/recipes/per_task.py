@@ -185,7 +185,9 @@ def _value_for(task: Task, field: str, value: object, tasks: Sequence[Task]) -> 
     if field == BATCH_SIZE and type(value) is int and value > 0:
         return _batch_size(task, value, tasks)
     if field == HEAD and value not in task.heads and any(value in each.heads for each in tasks):
-        return task.heads[0]
+        # In place of one that classifies, one that regresses: neither needs a decoder.
+        others = [head for head in task.heads if head != "generate"]
+        return others[0] if others else task.heads[0]
     return value
 
 

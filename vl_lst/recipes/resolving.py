@@ -128,7 +128,10 @@ def _require_image_fields(fields: Mapping[str, Any], tasks: Sequence[Task]) -> N
                 f"--features, since examples have images{others}"
             )
         return
-    for path, expected in (("features", "none"), ("data.blind", "false")):
+    for path, expected in (
+        ("features", "none (leave out --features and --images)"),
+        ("data.blind", "false"),
+    ):
         if found := get_field(fields, path.split(".")):
             raise RecipeError(
                 f"{path}: found {json.dumps(found, default=str):.80}; examples of {names} have no "

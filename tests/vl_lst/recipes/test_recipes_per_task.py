@@ -161,7 +161,7 @@ def test_only_the_recipe_of_the_papers_code_cuts_prompts_to_20_tokens() -> None:
 
 @pytest.mark.parametrize("task", [name for name in task_names() if name != "ax"])
 def test_every_bundled_recipe_fits_every_task_alone(task: str) -> None:
-    features = ["x.h5"] if get_task(task).images_per_example else []
+    features = ["x.h5"] * bool(get_task(task).images_per_example)
     for name in bundled_recipes():
         if name.startswith("glue-") and task not in PAPER_TASKS_OF_TEXT:
             continue
