@@ -62,6 +62,32 @@ def test_every_method_is_profiled_on_text_alone(
         assert ("side" in parts, "backbone" in parts) == (is_beside, not is_beside)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "trainable"),
+    [
+        ("glue-lst-paper", 3_878_712),
+        ("glue-lst-paper-large", 9_057_328),
+        ("glue-lst-paper-3b", 2_494_896),
+        ("glue-full", 222_882_048),
+        ("glue-adapter", 3_625_728),
+        ("glue-lora", 3_820_644),
+        ("glue-bitfit", 280_932),
+        ("glue-prompt", 76_800),
+    ],
+)
+def test_the_recipes_of_glue_train_as_many_parameters_as_the_paper_s_code(
+    tmp_path: Path, recipe: str, trainable: int
+) -> None:
+    """The counts of the reference implementation, whose vocabulary has 32,100 entries."""
+    document = tmp_path / "cost.json"
+    arguments = ["profile", "--recipe", recipe, "--images", "0", "--dry-run", "--batch-size", "1"]
+    more = ["--text-tokens", "2", "--vocabulary", "32100", "--json", str(document), "--quiet"]
+    assert main([*arguments, *more]) == 0
+    (method,) = json.loads(document.read_text())["methods"]
+    assert method["trainable"] == trainable
+    assert method["recipe"] == recipe
+
+
 def test_a_backbone_without_a_decoder_picks_from_as_many_answers_as_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
