@@ -164,6 +164,7 @@ def test_the_recipes_of_glue_have_the_settings_of_the_paper(name: str, rate: flo
     assert (optimizer.warmup_steps, optimizer.warmup_share) == (500, None)
     assert recipe.training.batch_size == {"rte": 100}
     assert (recipe.backbone.name, recipe.backbone.precision) == ("t5-base", "fp32")
+    assert recipe.backbone.vocabulary == "tokenizer"
     assert (recipe.head, recipe.generation.beams) == ({"rte": "generate"}, {"rte": 1})
     splits = (recipe.data.train_split, recipe.data.validation_split)
     assert splits == ({"rte": "paper_train"}, {"rte": "paper_validation"})
