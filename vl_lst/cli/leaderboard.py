@@ -151,23 +151,27 @@ def build_page(
     """
     from eval.leaderboard.board import build_board
     from eval.leaderboard.runs import find_runs
+    from eval.leaderboard.tables import incomplete_text
     from eval.report.page import render_page
     from eval.text import escape_controls
-    from tasks import get_task, task_names
+    from tasks import SUITES, get_task, task_names
     from vl_lst.cli._example_sheets import example_sheets, thumbnails
 
     metrics = {name: get_task(name).metric for name in task_names()}
-    board = build_board(find_runs(runs_dir, include_dirty=include_dirty), metrics, splits)
+    found = find_runs(runs_dir, include_dirty=include_dirty)
+    board = build_board(found, metrics, splits, SUITES)
     if not quiet:
         for each in board.left_out:
             status.print(f"left out {escape_controls(f'{each.name}: {each.reason}')}", markup=False)
+        for lacking in board.incomplete:
+            status.print(escape_controls(incomplete_text(lacking)), markup=False)
     _require_runs(board, runs_dir)
     sheets = {}
     with progress("collecting examples", quiet=quiet) as report:
-        placed = [(group, run) for group in board.groups for row in group.rows for run in row.runs]
-        for done, (group, run) in enumerate(placed, start=1):
+        placed = board.placed_runs
+        for done, (index, _, run) in enumerate(placed, start=1):
             if examples:
-                sheets[run.name] = example_sheets(run, group.splits, examples)
+                sheets[run.name] = example_sheets(run, board.groups[index].splits, examples)
             report(done, len(placed), escape_controls(run.name))
     pictures: dict[str, bytes] = {}
     if images is not None:
@@ -227,7 +231,7 @@ def _print_group(group: "Group") -> None:
     for row in group.rows:
         table.add_row(
             Text(f"{escape_controls(row.label)}{' *' if row.is_on_front else ''}"),
-            str(len(row.runs)),
+            str(len(row.seeds)),
             *(score_text(row.scores[name]) for name in columns),
             *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
         )
