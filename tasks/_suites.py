@@ -4,11 +4,18 @@ from collections.abc import Mapping, Sequence
 
 from tasks._task import Task
 
-__all__ = ["SUITES", "splits_of"]
+__all__ = ["SUITES", "run_of", "splits_of"]
 
 SUITES: Mapping[str, Sequence[str]] = {
     "glue": ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "stsb"),
 }
+# Tasks without training examples, and the task whose models answer them.
+ANSWERED_BY = {"ax": "mnli"}
+
+
+def run_of(task: str) -> str:
+    """Return the task whose models answer a task: another one if it has nothing to train on."""
+    return ANSWERED_BY.get(task, task)
 
 
 def splits_of(task: Task, split: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Options and scores that commands on a suite share."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -72,17 +72,17 @@ def mean_score(suite: str, scores: Sequence[SplitScores]) -> float | None:
 def print_suite_scores(suite: str, scores: Sequence[SplitScores]) -> None:
     """Print a table with one row per split, and the mean if every task has a score."""
     table = Table(title=suite)
-    for name in ("task", "split", "primary metric", "percent"):
-        table.add_column(name, justify="right" if name == "percent" else "left")
-    table.add_column("all metrics", overflow="fold")
+    primary = dict.fromkeys(each.task.primary_metric for each in scores)
+    for name in ("task", "split", f"{', '.join(primary)} (percent)"):
+        table.add_column(name, justify="left" if name in ("task", "split") else "right")
+    table.add_column("other metrics", overflow="fold")
     for each in scores:
         percent = each.percent
         table.add_row(
             Text(each.task.name),
             Text(each.split),
-            Text(each.task.primary_metric),
             "-" if percent is None else f"{percent:.2f}",
-            Text(", ".join(_shown(each.metrics))),
+            Text(", ".join(_other_metrics(each))),
         )
     results.print(table)
     mean = mean_score(suite, scores)
@@ -92,8 +92,10 @@ def print_suite_scores(suite: str, scores: Sequence[SplitScores]) -> None:
         )
 
 
-def _shown(metrics: Mapping[str, object]) -> Iterable[str]:
-    return (f"{name} {value:.4g}" for name, value in metrics.items() if _is_number(value))
+def _other_metrics(scores: SplitScores) -> Iterator[str]:
+    for name, value in scores.metrics.items():
+        if name != scores.task.primary_metric and _is_number(value):
+            yield f"{name} {value:.4g}"
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vl_lst.cli._choices import TASKS
+from vl_lst.cli._choices import SUITE_NAMES, TASKS
 from vl_lst.cli._console import QuietOption
 from vl_lst.cli._outputs import JsonOption, write_json_report
 
@@ -13,7 +13,13 @@ __all__ = ["score"]
 
 
 def score(
-    task: Annotated[str, typer.Option(metavar="TASK", help=f"Task, one of {TASKS}.")],
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="TASK",
+            help=f"Task, one of {TASKS}; with --check-submission also a suite ({SUITE_NAMES}).",
+        ),
+    ],
     data_root: Annotated[
         Path | None,
         typer.Option(
@@ -82,14 +88,26 @@ def score(
             "--check-submission and --strict-official need an official split: leave out --file"
         )
     from eval.errors import InputError
-    from tasks import get_task, with_own_files
+    from tasks import SUITES, get_task, with_own_files
     from vl_lst.cli._scores import (
         print_score,
         report_submission_check,
+        report_suite_check,
         require_metrics,
         score_document,
     )
 
+    if task in SUITES:
+        if check_submission is None:
+            raise InputError(
+                f"--predictions: a file has the predictions of one task, but {task} is a suite of "
+                f"{len(SUITES[task])} tasks. Score each file with its own --task "
+                f"({', '.join(SUITES[task])}), or evaluate all runs with `vl-lst evaluate RUNS "
+                f"--task {task} --split {split}`."
+            )
+        document = report_suite_check(task, check_submission, data_root, split, quiet=quiet)
+        write_json_report(json_file, document)
+        return
     chosen = get_task(task)
     if file is not None:
         data_root, split = file.parent, file.name
