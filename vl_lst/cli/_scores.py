@@ -12,7 +12,7 @@ from eval.errors import InputError
 from eval.intervals import CONFIDENCE
 from tasks import Score, Task
 from tasks._submission import SubmissionCheck, check_submission, write_submission
-from tasks._suite_submission import check_suite_submission
+from tasks._suite_submission import check_suite_submission, splits_to_submit
 from vl_lst.cli._console import results, status
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def print_evaluation_notes(evaluation: "Evaluation", split: str, *, prefix: str 
 
 
 def report_submission_check(
-    task: Task, path: Path, data_root: Path, split: str, *, quiet: bool
+    task: Task, path: Path, data_root: Path | None, split: str, *, quiet: bool
 ) -> dict[str, object]:
     """Check a file for a public test server, print its contents, and return the JSON report.
 
@@ -172,6 +172,8 @@ def report_suite_check(
     Raises:
         InputError: The server would not accept the archive.
     """
+    if split is not None:
+        splits_to_submit(suite, split)  # raises if the archive does not answer it
     check = check_suite_submission(suite, path, data_root)
     if not quiet:
         print_notes(check.notes)

@@ -2,13 +2,14 @@
 
 import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from eval.errors import InputError
 from eval.outputs import check_output
 from tasks import SUITES, Task, get_task
+from tasks._suite_submission import splits_to_submit, write_suite_submission
 from tasks._suites import run_of, splits_of
 from vl_lst.cli._console import complain, explain, notes, progress, results, status
 from vl_lst.cli._input_protection import protect_recipe_inputs
@@ -84,9 +85,8 @@ def evaluate_suite(
         )
     splits = {name: splits_of(task, split) for name, task in tasks.items()}
     if submission:
-        others = _tasks_of_submission_only(suite, splits)
-        splits |= others
-        present += [name for name in others if _is_run(runs / run_of(name))]
+        splits = splits_to_submit(suite, split)
+        present = [name for name in splits if _is_run(runs / run_of(name))]
         check_output(runs / "submission" / "file")
     outcome = _Outcome()
     roots: dict[str, Path] = {}
@@ -141,29 +141,6 @@ def _is_run(folder: Path) -> bool:
     return RunDirectory(folder).recipe_file.exists()
 
 
-def _tasks_of_submission_only(
-    suite: str, splits: Mapping[str, Sequence[str]]
-) -> dict[str, list[str]]:
-    """Return the splits of further tasks that the test server asks for.
-
-    Raises:
-        InputError: The server accepts no predictions of the suite, or not of these splits.
-    """
-    from tasks._suite_submission import suite_parts
-
-    accepted: dict[str, list[str]] = {}
-    for part in suite_parts(suite):
-        accepted.setdefault(part.task.name, []).append(part.split)
-    for name, chosen in splits.items():
-        if unknown := [each for each in chosen if each not in accepted.get(name, ())]:
-            expected = ", ".join(accepted.get(name, ())) or "no split of it"
-            raise InputError(
-                f"--submission: the server does not accept {name} {', '.join(unknown)}; expected "
-                f"{expected}. Give --split test."
-            )
-    return {name: each for name, each in accepted.items() if name not in splits}
-
-
 def _evaluate_task(
     task: Task,
     splits: Sequence[str],
@@ -209,8 +186,6 @@ def _write_submission(
     suite: str, runs: Path, outcome: _Outcome, data_root: Path | None, *, quiet: bool
 ) -> dict[str, object]:
     """Write the archive for the public test server, and return its JSON report."""
-    from tasks._suite_submission import write_suite_submission
-
     written = write_suite_submission(suite, outcome.predictions, data_root, runs / "submission")
     if not quiet:
         print_notes(written.check.notes)
