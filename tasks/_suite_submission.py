@@ -190,7 +190,9 @@ def check_suite_submission(suite: str, path: Path, data_root: Path | None) -> Su
                 )
             except InputError as error:
                 # The file is in the archive, and not in the folder it was unpacked to.
-                message = str(error).replace(str(file), f"{path}: {part.file}")
+                name = f"{path}: {part.file}"
+                message = str(error).replace(str(file), name)
+                message = message if name in message else f"{name}: {message}"
                 raise type(error)(message) from None
             notes += [f"{part.file}: {note}" for note in more]
             if data_root is not None and _root_of(part, data_root) is None:

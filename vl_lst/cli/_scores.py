@@ -224,8 +224,9 @@ def write_submission_file(
 
 
 def _contents(check: SubmissionCheck) -> str:
-    counts = " and ".join(f"{count:,} answers of {split}" for split, count in check.answers.items())
-    return f"{counts}, for {check.server}"
+    counts = [f"{count:,} answers of {split}" for split, count in check.answers.items()]
+    listed = (" and " if len(counts) == 2 else ", ").join(counts)
+    return f"{listed}, for {check.server}"
 
 
 def _rows(metrics: Mapping[str, object], indent: str = "") -> Iterator[tuple[str, str]]:

@@ -59,7 +59,7 @@ def train(
         Path | None,
         data_option(
             metavar="DIR",
-            help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/.",
+            help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/, glue/.",
         ),
     ] = None,
     train_file: Annotated[
