@@ -30,7 +30,7 @@ __all__ = [
 
 REPORTED = "reported"
 SUITE_NOTE = (
-    "the mean over its tasks for each seed, then mean and deviation over seeds. Memory is that of "
+    "the mean over the tasks for each seed, then mean and deviation over seeds. Memory is that of "
     "the task that needs most, time that of all tasks together."
 )
 CSV_FIELDS = ("group", "kind", "method", "backbone", "runs", "seeds", "device", "source")
