@@ -70,7 +70,7 @@ CHANGEABLE_ON_RESUME = tuple(rule.name for rule in RULES if rule.may_change)
 FORMER_VALUES = {"data.max_prompt_tokens": 20, "data.prompt_suffix": ""}
 
 # Fields that earlier versions lacked, and that mean the same if they are null.
-FORMERLY_ABSENT = ("visual.embedding",)
+FORMERLY_ABSENT = ("visual.embedding", "optimizer.warmup_steps")
 
 
 def get_field(fields: Any, path: Sequence[str]) -> Any:

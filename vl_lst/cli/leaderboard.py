@@ -113,17 +113,15 @@ def leaderboard(
 
     Example: vl-lst leaderboard runs --out leaderboard.html --images coco --markdown table.md
     """
-    from eval.leaderboard.reported import reported_results
     from eval.leaderboard.tables import board_document, to_csv, to_latex, to_markdown
 
-    quoted = reported_results() if reported else None
     board, page = build_page(
         runs_dir,
         splits=_parse_splits(split or [], task_names()),
         images=images,
         examples=examples,
         title=title,
-        quoted=quoted,
+        reported=reported,
         include_dirty=include_dirty,
         quiet=quiet,
     )
@@ -131,6 +129,7 @@ def leaderboard(
         _print_group(group)
     if write_report(out, page):
         results.print(f"page: {out}", markup=False)
+    quoted = _quoted(board) if reported else ()
     for path, write in ((markdown, to_markdown), (latex, to_latex), (csv, to_csv)):
         if path is not None:
             write_report(path, write(board, quoted).encode("utf-8", "replace"))
@@ -144,7 +143,7 @@ def build_page(
     images: Path | None,
     examples: int,
     title: str,
-    quoted: "ReportedResults | None",
+    reported: bool,
     include_dirty: bool,
     quiet: bool,
 ) -> "tuple[Board, bytes]":
@@ -185,9 +184,22 @@ def build_page(
             status.print(f"no thumbnail of {image_id}: {missing[image_id]}", markup=False)
         if len(missing) > MAX_MISSING_SHOWN:
             status.print(f"no thumbnails of {len(missing) - MAX_MISSING_SHOWN:,} more images")
-    page = render_page(board, title=title, reported=quoted, sheets=sheets, pictures=pictures)
+    page = render_page(
+        board,
+        title=title,
+        reported=_quoted(board) if reported else (),
+        sheets=sheets,
+        pictures=pictures,
+    )
     # A prediction may hold a lone surrogate, which UTF-8 cannot encode.
     return board, page.encode("utf-8", "replace")
+
+
+def _quoted(board: "Board") -> "Sequence[ReportedResults]":
+    """Return what papers report for any of the tasks of a leaderboard."""
+    from eval.leaderboard.reported import reported_results
+
+    return reported_results({task for group in board.groups for task in group.tasks})
 
 
 def _parse_splits(given: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:

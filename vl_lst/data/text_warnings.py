@@ -59,16 +59,17 @@ def question_notes(prompt: str, task: Task, tokenizer: CachingTokenizer) -> tupl
         tokenizer: Tokenizer of the backbone.
     """
     issues = prompt_issues([prompt], task, tokenizer)
+    noun = "question" if task.images_per_example else "text"
     notes = []
     if issues.too_long:
         notes.append(
-            f"the question is truncated: found {issues.longest:,} tokens, expected at most "
+            f"the {noun} is truncated: found {issues.longest:,} tokens, expected at most "
             f"{issues.limit:,} (data.max_prompt_tokens)"
         )
     if issues.unknown:
-        notes.append("the question contains characters that the tokenizer does not know")
+        notes.append(f"the {noun} contains characters that the tokenizer does not know")
     if issues.blank:
-        notes.append("the question contains nothing that the tokenizer knows")
+        notes.append(f"the {noun} contains nothing that the tokenizer knows")
     return tuple(notes)
 
 

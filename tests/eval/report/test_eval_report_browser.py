@@ -69,9 +69,9 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     sheets = {"lst-0": [ExampleSheet("vqa", "val2014", 1000, cards)]}
     board = build_board(find_runs(folder), METRICS)
-    reported = replace(reported_results(), splits=SPLITS)
+    reported = replace(reported_results()[0], splits=SPLITS)
     page = render_page(
-        board, title="Leaderboard", reported=reported, sheets=sheets, pictures={"a": JPEG}
+        board, title="Leaderboard", reported=[reported], sheets=sheets, pictures={"a": JPEG}
     )
     path = folder / "leaderboard.html"
     path.write_text(page, encoding="utf-8")
@@ -135,7 +135,7 @@ def test_tables_sort_in_both_directions_and_show_it(opened: OpenPage) -> None:
 def test_axes_can_be_chosen_and_reported_rows_hidden(opened: OpenPage) -> None:
     mark = opened.page.locator('.point[aria-label^="lst: "]')
     opened.page.locator("[data-role=x]").select_option(label="Trainable")
-    assert opened.shown_points() == 4 + len(reported_results().rows)
+    assert opened.shown_points() == 4 + len(reported_results()[0].rows)
     assert opened.page.locator(".point.reported.on-front").count() == 0
     opened.page.get_by_label("Show results reported by papers").uncheck()
     assert opened.shown_points() == 4

@@ -49,6 +49,7 @@ FROZEN = ("lst", "side")
 HEADS = {
     "generate": HeadConfig(kind="generate"),
     "classify": HeadConfig(kind="classify", answers=ANSWERS),
+    "regress": HeadConfig(kind="regress", value_range=(0.0, 5.0)),
 }
 # Small enough for the tiny backbones, whose sizes are even.
 OPTIONS: dict[str, dict[str, object]] = {
@@ -76,7 +77,12 @@ def method_named(name: str) -> Method:
 
 
 def attach(
-    name: str, backbone: FrozenBackbone, head: str, dropout: float = 0.0
+    name: str,
+    backbone: FrozenBackbone,
+    head: str,
+    dropout: float = 0.0,
+    *,
+    has_images: bool = True,
 ) -> tuple[Any, dict[str, nn.Parameter]]:
     """Build a model and its trainable parameters as training does."""
     method = method_named(name)
@@ -84,9 +90,8 @@ def attach(
     known = method.options.model_fields
     options = method.options.model_validate({k: v for k, v in chosen.items() if k in known})
     torch.manual_seed(3)
-    model = method.attach(
-        backbone, options, visual=visual_for(backbone), heads={DEFAULT_TASK: HEADS[head]}
-    )
+    visual = visual_for(backbone) if has_images else None
+    model = method.attach(backbone, options, visual=visual, heads={DEFAULT_TASK: HEADS[head]})
     model.requires_grad_(False)
     trainable = method.trainable(model)
     for parameter in trainable.values():
@@ -134,6 +139,41 @@ def test_only_declared_parameters_get_gradients_and_change(
     else:  # a decoder with one token has constant attention weights
         assert changed <= set(trainable)
         assert {key for key in trainable if key.startswith("classifiers.")} <= changed
+
+
+@pytest.mark.parametrize(("name", "method"), PAIRS)
+def test_every_method_learns_numbers_from_text_alone(
+    make_tiny: MakeTiny, name: str, method: str
+) -> None:
+    """Also next to a backbone that could read images; there is no visual embedding."""
+    model, trainable = attach(method, make_tiny(name), "regress", has_images=False)
+    assert not any(key.startswith("visual.") for key in trainable)
+    batch = tiny_batch(model.backbone, images=0)
+    assert batch.features_BINF is None
+    with torch.no_grad():
+        together_B = model.regress(batch)
+        last_T = batch.prompt_ids_UT[-1]
+        without_padding = Batch(
+            prompt_ids_UT=last_T[last_T != model.backbone.pad_token_id][None],
+            prompt_index_B=torch.tensor([0]),
+        )
+        alone_B = model.regress(without_padding)
+    torch.testing.assert_close(alone_B, together_B[-1:], rtol=1e-4, atol=1e-4)
+    optimizer = torch.optim.AdamW(trainable.values(), lr=1e-3, weight_decay=0.0)
+    model.train()
+    losses = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = model(batch)
+        loss.backward()
+        losses.append(loss.item())
+        assert {key for key, p in model.named_parameters() if p.grad is not None} == set(trainable)
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    if method in FROZEN:
+        parts = {"backbone": model.backbone.model}
+        saved = bytes_saved_for_backward(model, lambda: model(batch), parts)
+        assert saved["backbone"] == 0
 
 
 @pytest.mark.parametrize(("name", "method", "head"), FIRST_HEADS)
