@@ -85,9 +85,9 @@ def test_a_seed_without_all_tasks_has_no_result(tmp_path: Path) -> None:
     (lacking,) = board.incomplete
     assert (lacking.suite, lacking.method, lacking.seed) == ("glue", "lst", 1)
     assert (lacking.runs, lacking.reason) == (("s1/cola", "s1/stsb"), "no run of mnli")
-    text = to_markdown(board, None)
+    text = to_markdown(board, ())
     assert "No result of glue for lst, seed 1: no run of mnli" in text
-    assert board_document(board, None)["incomplete_suites"][0]["runs"] == ["s1/cola", "s1/stsb"]
+    assert board_document(board, ())["incomplete_suites"][0]["runs"] == ["s1/cola", "s1/stsb"]
 
 
 def test_a_failed_run_leaves_its_suite_without_a_result(tmp_path: Path) -> None:
@@ -181,12 +181,12 @@ def test_methods_are_compared_on_a_front_and_in_every_table(tmp_path: Path) -> N
     assert group.protocol["suite"] == '"glue"'
     assert group.protocol["training.epochs.cola"] == "20"
     assert group.protocol["training.batch_size"] == "100"
-    first = to_markdown(board, None).split("\n\n")[1].splitlines()
+    first = to_markdown(board, ()).split("\n\n")[1].splitlines()
     assert first[0].startswith("| method | n | average | cola | mnli | stsb |")
     assert first[2].startswith("| full \\* | 1 | 80.00 | 63.00 | 83.00 | 94.00 |")
-    row = next(csv.DictReader(io.StringIO(to_csv(board, None))))
+    row = next(csv.DictReader(io.StringIO(to_csv(board, ()))))
     assert (row["average_mean"], row["runs"], row["seeds"]) == ("80.0", "1", "0")
-    document = board_document(board, None)["groups"][0]
+    document = board_document(board, ())["groups"][0]
     assert document["suite"] == "glue"
     assert [run["name"] for run in document["rows"][1]["runs"]] == [f"lst/{task}" for task in SUITE]
     plot = scatter_plot(group, ())
