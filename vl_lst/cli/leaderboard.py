@@ -203,7 +203,7 @@ def _quoted(board: "Board") -> "Sequence[ReportedResults]":
 
 
 def _parse_splits(given: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:
-    splits = {}
+    splits: dict[str, str] = {}
     for text in given:
         task, equals, split = text.partition("=")
         if task in SUITES and split:
