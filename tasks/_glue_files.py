@@ -76,7 +76,7 @@ def read_rows(path: Path, columns: Columns) -> list[Row]:
             or fewer columns than the header.
     """
     names = columns.required()
-    rows = []
+    rows: list[Row] = []
     skipped = 0
     for line, values in read_columns(path, columns):
         if columns.skips_incomplete and not all(values):

@@ -185,6 +185,11 @@ def _check_archive(
     task: Task, submission: Submission, path: Path, data_root: Path | None, split: str
 ) -> SubmissionCheck:
     names = file_names(path)
+    if submission.suite is not None:
+        raise FileFormatError(
+            f"{path} is a zip archive; expected {submission.file_of(split, '<name>')}, the file of "
+            f"{task.name} {split}. Check an archive of all tasks with --task {submission.suite}."
+        )
     if submission.archive_name is None:
         raise FileFormatError(
             f"{path} is a zip archive; the server of {task.name} accepts only the file itself, "

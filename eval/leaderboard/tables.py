@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,21 +12,28 @@ from typing import Any
 from eval.leaderboard.board import Board, Group
 from eval.leaderboard.quantities import AVERAGE, COSTS, Cost, Statistic
 from eval.leaderboard.reported import ReportedResults, ReportedRow, matching_rows
+from eval.leaderboard.suites import IncompleteSuite
 from eval.leaderboard.units import MISSING, number_text, score_text, setting_text, unit_text
 from eval.text import escape_controls
 
 __all__ = [
+    "SUITE_NOTE",
     "board_document",
     "cost_note",
     "costs_with_reported",
     "group_caption",
     "group_title",
+    "incomplete_text",
     "to_csv",
     "to_latex",
     "to_markdown",
 ]
 
 REPORTED = "reported"
+SUITE_NOTE = (
+    "the mean over the tasks for each seed, then mean and deviation over seeds. Memory is that of "
+    "the task that needs most, time that of all tasks together."
+)
 CSV_FIELDS = ("group", "kind", "method", "backbone", "runs", "seeds", "device", "source")
 
 LATEX_ESCAPES = {
@@ -51,7 +59,14 @@ LATEX_ESCAPES = {
 
 
 def group_caption(group: Group) -> str:
-    """Return the tasks and splits of a group, such as `vqa on val2014, gqa on val`."""
+    """Return the tasks and splits of a group, such as `vqa on val2014, gqa on val`.
+
+    Of a suite, return its name and the split of most tasks, such as `glue on dev`, and others.
+    """
+    if group.suite is not None:
+        ((usual, _), *_) = Counter(group.splits.values()).most_common(1)
+        others = [f"{task} on {split}" for task, split in group.splits.items() if split != usual]
+        return f"{group.suite} on {usual}" + (f" ({', '.join(others)})" if others else "")
     return ", ".join(f"{task} on {group.splits[task]}" for task in group.tasks)
 
 
@@ -88,6 +103,11 @@ def cost_note(group: Group, costs: Sequence[Cost]) -> str | None:
         f"{', '.join(labels)}: not comparable between rows, which were measured on "
         f"{'; '.join(group.devices)}."
     )
+
+
+def incomplete_text(each: IncompleteSuite) -> str:
+    """Return which runs are not a result of their suite, and why."""
+    return f"No result of {each.suite} for {each.method}, seed {each.seed}: {each.reason}"
 
 
 def to_markdown(board: Board, reported: Sequence[ReportedResults]) -> str:
@@ -154,8 +174,8 @@ def to_csv(board: Board, reported: Sequence[ReportedResults]) -> str:
                     "kind": "measured",
                     "method": _csv(row.label),
                     "backbone": _csv(row.runs[0].record.backbone),
-                    "runs": len(row.runs),
-                    "seeds": " ".join(str(run.record.seed) for run in row.runs),
+                    "runs": len(row.seeds),
+                    "seeds": " ".join(map(str, row.seeds)),
                     "device": _csv("; ".join(row.devices)),
                     "on_front": int(row.is_on_front),
                     **_numbers(statistics.items()),
@@ -179,6 +199,7 @@ def board_document(board: Board, reported: Sequence[ReportedResults]) -> dict[st
     """Return the leaderboard as JSON values; values that were not measured are `None`."""
     groups = [
         {
+            "suite": group.suite,
             "tasks": list(group.tasks),
             "splits": dict(group.splits),
             "protocol": _parsed(group.protocol),
@@ -214,6 +235,16 @@ def board_document(board: Board, reported: Sequence[ReportedResults]) -> dict[st
         },
         "groups": groups,
         "left_out": [{"name": each.name, "reason": each.reason} for each in board.left_out],
+        "incomplete_suites": [
+            {
+                "suite": each.suite,
+                "method": each.method,
+                "seed": each.seed,
+                "runs": list(each.runs),
+                "reason": each.reason,
+            }
+            for each in board.incomplete
+        ],
     }
     if reported:
         document["reported"] = [_reported_document(each) for each in reported]
@@ -256,7 +287,7 @@ def _tables(board: Board, reported: Sequence[ReportedResults]) -> Iterable[_Tabl
         rows = [
             [
                 f"{row.label}{' *' if row.is_on_front else ''}",
-                str(len(row.runs)),
+                str(len(row.seeds)),
                 *(score_text(row.scores[name]) for name in columns),
                 *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
             ]
@@ -309,6 +340,9 @@ def _notes(board: Board, reported: Sequence[ReportedResults]) -> list[str]:
         "* marks the Pareto front of score against saved bytes, the memory that autograd saves for "
         "the backward pass."
     ]
+    suites = dict.fromkeys(group.suite for group in board.groups if group.suite is not None)
+    notes += [f"{suite}: {SUITE_NOTE}" for suite in suites]
+    notes += [incomplete_text(each) for each in board.incomplete]
     if reported:
         settings = " ".join(note for each in reported for note in each.notes)
         notes.append(

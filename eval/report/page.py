@@ -20,7 +20,13 @@ from eval.leaderboard.board import Board, Group
 from eval.leaderboard.quantities import Cost
 from eval.leaderboard.reported import ReportedResults, ReportedRow, matching_rows
 from eval.leaderboard.runs import Run
-from eval.leaderboard.tables import costs_with_reported, group_caption, group_title
+from eval.leaderboard.tables import (
+    SUITE_NOTE,
+    costs_with_reported,
+    group_caption,
+    group_title,
+    incomplete_text,
+)
 from eval.leaderboard.units import number_text, score_text, setting_text, unit_text
 from eval.report.curves import Panel, training_curves
 from eval.report.examples import ExampleSheet, Pictures
@@ -80,7 +86,7 @@ def render_page(
         sheets: Examples of each run, by the name of the run.
         pictures: JPEG files of the examples' images, by image id.
     """
-    anchors = _anchors(board.runs)
+    anchors = _anchors([run for _, _, run in board.placed_runs])
     pictures = pictures or {}
     picture_anchors = {image_id: f"picture-{number}" for number, image_id in enumerate(pictures)}
     environment = jinja2.Environment(
@@ -96,6 +102,8 @@ def render_page(
         score_text=score_text,
         unit_text=unit_text,
         group_title=group_title,
+        incomplete_text=incomplete_text,
+        suite_note=SUITE_NOTE,
     )
     environment.filters.update(pretty=setting_text, percent=_percent)
     style, early, script = _source("page.css"), _source("early.js"), _source("page.js")
@@ -179,30 +187,26 @@ def _run_pages(
     board: Board, anchors: Mapping[str, str], sheets: Mapping[str, Sequence[ExampleSheet]]
 ) -> list[_RunPage]:
     pages = []
-    for number, group in enumerate(board.groups, start=1):
-        for row in group.rows:
-            for run in row.runs:
-                panels, note = training_curves(run.folder, board.metrics)
-                pages.append(
-                    _RunPage(
-                        anchor=anchors[run.name],
-                        group=number,
-                        run=run,
-                        label=row.label,
-                        facts=_facts(run.record),
-                        scores=_scores(run.record),
-                        panels=panels,
-                        curves_note=note,
-                        recipe=yaml.safe_dump(
-                            run.record.recipe, sort_keys=False, allow_unicode=True
-                        ),
-                        packages={
-                            name: version or "not installed"
-                            for name, version in run.record.packages.items()
-                        },
-                        sheets=sheets.get(run.name, ()),
-                    )
-                )
+    for index, row, run in board.placed_runs:
+        panels, note = training_curves(run.folder, board.metrics)
+        pages.append(
+            _RunPage(
+                anchor=anchors[run.name],
+                group=index + 1,
+                run=run,
+                label=row.label,
+                facts=_facts(run.record),
+                scores=_scores(run.record),
+                panels=panels,
+                curves_note=note,
+                recipe=yaml.safe_dump(run.record.recipe, sort_keys=False, allow_unicode=True),
+                packages={
+                    name: version or "not installed"
+                    for name, version in run.record.packages.items()
+                },
+                sheets=sheets.get(run.name, ()),
+            )
+        )
     return pages
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -333,3 +334,11 @@ def test_submissions_are_read_as_predictions(tmp_path: Path) -> None:
     path.write_text("index\tprediction\n1\tentailment\n1\tentailment\n")
     with pytest.raises(InputError, match="line 3 answers '1' again"):
         task.read_predictions(path)
+
+
+def test_predictions_may_come_through_a_pipe() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b'[{"id": 0, "answer": " 1 "}]')
+    os.close(writer)
+    assert get_task("sst2").read_predictions(Path(f"/dev/fd/{reader}")) == {"0": " 1 "}
+    os.close(reader)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eval.errors import FileFormatError, InputError
+from eval.errors import FileFormatError
 from tasks import get_task, load_own_examples, score_own_predictions, with_own_files
 
 
@@ -76,15 +76,6 @@ def test_wrong_lines_are_explained(
     write(file, line(**changes))
     with pytest.raises(FileFormatError, match=message):
         load_own_examples(file, get_task(task))
-
-
-def test_a_task_joins_texts_for_every_caller() -> None:
-    assert get_task("qnli").join_texts(["A?", "B."]) == "question: A? sentence: B."
-    assert get_task("vqa").join_texts(["what?"]) == "what?"
-    with pytest.raises(InputError, match="rte takes 2 texts per example: found 3"):
-        get_task("rte").join_texts(["A", "B", "C"])
-    with pytest.raises(InputError, match="cola takes 1 texts per example: found 2"):
-        get_task("cola").join_texts(["A", "B"])
 
 
 def test_own_predictions_get_the_official_metrics(file: Path, tmp_path: Path) -> None:

@@ -207,6 +207,11 @@ def test_two_files_of_one_name_are_refused(archive: Path, root: Path) -> None:
         check_suite_submission("glue", archive, root)
 
 
+def test_an_archive_is_not_checked_as_the_file_of_one_task(archive: Path, root: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"expected RTE.tsv.*with --task glue"):
+        check_submission(get_task("rte"), archive, root, "test")
+
+
 # The file of a single task.
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_runs import METRICS, SPLITS, write_run
+from board_runs import METRICS, SPLITS, SUITE, write_run, write_suite
 
 from eval.leaderboard.board import build_board
 from eval.leaderboard.reported import reported_results
@@ -192,3 +192,22 @@ def test_long_curves_are_thinned_out(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text(lines)
     (panel,), _ = training_curves(run, METRICS)
     assert len(panel.points) <= 300
+
+
+def test_a_suite_links_to_the_runs_of_its_tasks_and_names_incomplete_ones(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_suite(tmp_path / f"s{seed}", {"cola": 1.0, "mnli": 2.0, "stsb": 3.0}, seed=seed)
+    write_suite(tmp_path / "s2", {"cola": 1.0, "stsb": 3.0}, seed=2, method=ATTACK)
+    board = build_board(find_runs(tmp_path), METRICS, suites={"glue": SUITE})
+    page = render_page(board, title="Leaderboard")
+    assert page.count('<article class="run"') == 8, "no run is shown twice"
+    suite = page[page.index('id="group-1"') : page.index('id="group-2"')]
+    assert "glue on dev (mnli on dev_matched)" in suite
+    assert re.findall(r'<a href="#(run-[^"]+)">(\w+)</a>', suite) == [
+        (f"run-s{seed}-{task}", task) for seed in range(2) for task in SUITE
+    ]
+    assert "8 runs" in page
+    incomplete = page[page.index('id="incomplete"') :]
+    assert "no run of mnli" in incomplete
+    assert "<script>alert" not in page
+    assert plots_of(page)[0]["y"][0]["key"] == "average"
