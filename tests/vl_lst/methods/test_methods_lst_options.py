@@ -84,7 +84,7 @@ def test_equal_prompts_do_not_share_dropout(make_backbone, make_batch, monkeypat
     monkeypatch.setattr(
         model.backbone,
         "encode",
-        lambda ids, layers: (seen.append(len(ids)), encode(ids, layers))[1],
+        lambda ids, *rest: (seen.append(len(ids)), encode(ids, *rest))[1],
     )
     monkeypatch.setattr(
         model.backbone,
