@@ -1,5 +1,6 @@
 """The lines of a user's own file of examples, each field checked."""
 
+import re
 from pathlib import Path, PurePosixPath
 
 from eval.errors import FileFormatError
@@ -76,7 +77,7 @@ class OwnLines:
         prompt = self._records.field(position, "prompt", str)
         if not prompt.strip():
             raise self._problem(position, "has an empty prompt; expected a question or statement")
-        return self._task.join_texts([prompt.removeprefix(prefix)])
+        return _with_format(prompt.removeprefix(prefix), self._task)
 
     def answers(self, position: int) -> list[str]:
         given = "answers" in self._records.rows[position]
@@ -151,6 +152,17 @@ def describe_answers(task: Task) -> str:
         low, high = task.value_range
         return f"a number from {low:g} to {high:g}"
     return " or ".join(map(repr, task.answer_words or ()))
+
+
+def _with_format(text: str, task: Task) -> str:
+    """Return a text in the format of its task, unless it has it already.
+
+    The texts of a task of several cannot be told apart, so such a text is taken as it is.
+    """
+    pattern = ".*".join(map(re.escape, task.text_format.split("{}")))
+    if task.texts_per_example > 1 or re.fullmatch(pattern, text, re.DOTALL):
+        return text
+    return task.text_format.format(text)
 
 
 def _is_between(text: str, low: float, high: float) -> bool:

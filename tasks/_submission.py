@@ -21,6 +21,7 @@ __all__ = [
     "check_part",
     "check_submission",
     "expected_ids",
+    "split_of_submission",
     "submission_of",
     "write_submission",
 ]
@@ -149,6 +150,26 @@ def check_submission(task: Task, path: Path, data_root: Path | None, split: str)
     return SubmissionCheck({split: answers}, submission.server, notes)
 
 
+def split_of_submission(task: Task, path: Path) -> str:
+    """Return the split that the name of a submission stands for, or the only one of the server.
+
+    Raises:
+        InputError: The task has no server, or the name may stand for several splits.
+    """
+    submission = submission_of(task)
+    found = [
+        split
+        for split in submission.splits
+        if _name_pattern(submission, split).fullmatch(path.name)
+    ]
+    if len(found or submission.splits) != 1:
+        raise InputError(
+            f"{path.name} does not tell the split it answers: give one of "
+            f"{', '.join(submission.splits)} with --split"
+        )
+    return (found or submission.splits)[0]
+
+
 def submission_of(task: Task) -> Submission:
     """Return the submission format of a task.
 
@@ -164,6 +185,11 @@ def _check_archive(
     task: Task, submission: Submission, path: Path, data_root: Path | None, split: str
 ) -> SubmissionCheck:
     names = file_names(path)
+    if submission.suite is not None:
+        raise FileFormatError(
+            f"{path} is a zip archive; expected {submission.file_of(split, '<name>')}, the file of "
+            f"{task.name} {split}. Check an archive of all tasks with --task {submission.suite}."
+        )
     if submission.archive_name is None:
         raise FileFormatError(
             f"{path} is a zip archive; the server of {task.name} accepts only the file itself, "
