@@ -17,7 +17,7 @@ from vl_lst.models.reference_checkpoint import (
     visual_pieces,
 )
 
-__all__ = ["MODES", "baseline_namer", "build_baseline", "order_gradient"]
+__all__ = ["MODES", "baseline_namer", "build_baseline", "order_gradient", "unsupported_setting"]
 
 # Options of each mode, by their names in the reference's configuration.
 MODES: dict[str, dict[str, str]] = {
@@ -40,8 +40,23 @@ RENAMES = (
     (r"EncDecAttention\.adapter\.(down|up)", r"enc_attn_adapter.adapters.TASK.\1_sampler"),
     (r"DenseReluDense\.adapter\.(down|up)", r"ff_adapter.adapters.TASK.\1_sampler"),
     (r"lora_([AB])\.default\.weight", r"lora_\1s.TASK"),
-    (r"added_bias$", "bias"),
+    (r"(?:base_layer\.)?added_bias$", "bias"),
 )
+# The same of the reference's half for text alone, where they differ.
+TEXT_RENAMES = (
+    (r"^prefix\.embedding\.weight$", "prefix_shared"),
+    (
+        r"(?:SelfAttention|DenseReluDense)\.adapter\.(down|up)",
+        r"adapter_controller.adapters.TASK.\1_sampler",
+    ),
+)
+# Settings of the reference's adapters that this package has.
+ADAPTER_SETTINGS = {
+    "non_linearity": "gelu_new",
+    "add_layer_norm_before_adapter": False,
+    "add_layer_norm_after_adapter": False,
+    "unfreeze_lm_head": False,
+}
 RECORDED_TASK = re.compile(r"(?:adapters|prompts|lora_[AB]s)\.(\w+)")
 
 
@@ -50,6 +65,7 @@ def baseline_namer(description: Any) -> Callable[[str], str]:
     trainable = " ".join(description["trainable"])
     found = RECORDED_TASK.search(trainable)
     task = found[1] if found else ""
+    renames = (*TEXT_RENAMES, *RENAMES) if _is_text(description) else RENAMES
 
     def rename(name: str) -> str:
         if name in VISUAL:
@@ -57,11 +73,45 @@ def baseline_namer(description: Any) -> Callable[[str], str]:
         if name.startswith("visual."):  # a bias that BitFit adds to a norm
             module, _, _ = name.rpartition(".")
             return VISUAL[f"{module}.weight"].removesuffix("weight") + "bias"
-        for pattern, replacement in RENAMES:
+        for pattern, replacement in renames:
             name = re.sub(pattern, replacement, name)
         return name.replace("TASK", task)
 
     return rename
+
+
+def _is_text(description: Any) -> bool:
+    """Return whether a fixture is of the reference's half for text alone."""
+    return visual_config(description["config"]) is None
+
+
+def unsupported_setting(description: Any) -> str | None:
+    """Return a setting of a fixture that this package does not have, if there is one."""
+    if description["mode"] != "adapter" or not _is_text(description):
+        return None
+    settings = description["flags"] | description["config"]["adapter"]
+    for name, value in ADAPTER_SETTINGS.items():
+        if settings.get(name, value) != value:
+            return f"{name} is {settings[name]}: expected {value}"
+    return None
+
+
+def _options(description: Any) -> dict[str, Any]:
+    """Return the options of a fixture's method."""
+    mode = description["mode"]
+    section = description["config"].get(mode, {})
+    options = {ours: section.get(theirs) for ours, theirs in MODES[mode].items()}
+    if _is_text(description):
+        if mode == "adapter":
+            options["places"] = ("self_attention", "feed_forward")
+            options["train_norms"] = description["flags"]["unfreeze_layer_norms"]
+        elif mode == "lora":
+            # The names of the tables contain "bias".
+            for ours in ("train_biases", "train_position_tables"):
+                options[ours] = section["bitfit"]
+        elif mode == "bitfit":
+            options["final_norms"] = False
+    return options
 
 
 @torch.no_grad()
@@ -71,17 +121,15 @@ def build_baseline(
     """Return a model with the recorded weights, and its trainable parameters by our names."""
     config, mode = description["config"], description["mode"]
     rename = baseline_namer(description)
-    answers = len(state["answer_head.3.bias"]) if config["classifier"] else 0
+    answers = len(state["answer_head.3.bias"]) if config.get("classifier") else 0
     # The fixture records both heads' outputs of one model.
     heads = {"generating": HeadConfig(kind="generate")}
     if answers:
         heads[DEFAULT_TASK] = HeadConfig(kind="classify", answers=answers)
     method = get_method(mode)
-    section = config.get(mode, {})
-    options = {ours: section[theirs] for ours, theirs in MODES[mode].items()}
     model = method.attach(
         backbone_from_reference(state, config, attention),
-        method.options.model_validate(options),
+        method.options.model_validate(_options(description)),
         visual=visual_config(config),
         heads=heads,
     )
@@ -93,10 +141,10 @@ def build_baseline(
         parameter.requires_grad_(True)
     # The reference uses embedding row (vocabulary - 1 - j) for image position j, so it trains with
     # the embedding; here these vectors are a separate, frozen parameter.
-    assert model.visual is not None
-    order = model.visual.order_MD
-    order.copy_(state["shared.weight"].flip(0)[: len(order)])
-    order.requires_grad_(mode == "full")
+    if model.visual is not None:
+        order = model.visual.order_MD
+        order.copy_(state["shared.weight"].flip(0)[: len(order)])
+        order.requires_grad_(mode == "full")
     return model.eval(), trainable
 
 

@@ -5,26 +5,38 @@ tokens that the encoder reads, L answer tokens, D width of a stack, V vocabulary
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import EncoderDecoderCache, PreTrainedModel
 
 from vl_lst.backbones.families import family_of
-from vl_lst.backbones.family import (
-    AttentionLayers,
-    BlockSizes,
-    Family,
-    FeedForwardLayers,
-    OutputLayer,
-)
+from vl_lst.backbones.family import BlockSizes, Family, OutputLayer
 from vl_lst.errors import ModelError
 
-__all__ = ["IGNORED", "Backbone", "BackboneCache"]
+__all__ = ["IGNORED", "Backbone", "BackboneCache", "Sublayer", "SublayerKind"]
 
 # Label of positions without a loss.
 IGNORED = -100
+
+SublayerKind = Literal["self_attention", "cross_attention", "feed_forward"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sublayer:
+    """Attention or feed-forward layer, whose output a block adds to its residual stream.
+
+    Args:
+        module: Module with that output, or with a tuple that begins with it.
+        kind: What it is.
+        width: Width of the output.
+    """
+
+    module: nn.Module
+    kind: SublayerKind
+    width: int
 
 
 class BackboneCache:
@@ -215,21 +227,22 @@ class Backbone(nn.Module):
             stacks["decoder"] = (self.family.decoder(self.model), self._decoder_blocks())
         return stacks
 
-    def sublayers(self) -> list[tuple[nn.Module, int]]:
-        """Return the modules whose output a block adds to its residual stream, and their widths.
+    def sublayers(self) -> list[Sublayer]:
+        """Return the attentions and feed-forward layers, in the order of the model's modules."""
+        found: dict[str, tuple[SublayerKind, int]] = {}
 
-        These are attentions and feed-forward layers, in the order of the model's modules.
-        """
-        adaptable: list[AttentionLayers | FeedForwardLayers] = [
-            *self.family.attentions(self.model),
-            *self.family.feed_forwards(self.model),
-        ]
-        widths = {
-            layers.sublayer: int(self.model.get_submodule(layers.output).out_features)
-            for layers in adaptable
-        }
+        def add(name: str, kind: SublayerKind, output: str) -> None:
+            found[name] = (kind, int(self.model.get_submodule(output).out_features))
+
+        for attention in self.family.attentions(self.model):
+            kind: SublayerKind = "cross_attention" if attention.is_cross else "self_attention"
+            add(attention.sublayer, kind, attention.output)
+        for layers in self.family.feed_forwards(self.model):
+            add(layers.sublayer, "feed_forward", layers.output)
         return [
-            (module, widths[name]) for name, module in self.model.named_modules() if name in widths
+            Sublayer(module, *found[name])
+            for name, module in self.model.named_modules()
+            if name in found
         ]
 
     def embed(self, ids_BT: Tensor) -> Tensor:

@@ -70,6 +70,7 @@ class AttentionLayers:
         key: Linear layer of the keys.
         value: Linear layer of the values.
         output: Linear layer after the heads.
+        is_cross: Whether keys and values are of the encoder's states alone.
     """
 
     sublayer: str
@@ -77,6 +78,7 @@ class AttentionLayers:
     key: str
     value: str
     output: str
+    is_cross: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,6 +367,10 @@ class Family(ABC):
             if isinstance(weight, nn.Parameter) and weight.ndim == 1:
                 yield module
 
+    def final_norms(self, model: Any) -> Iterator[nn.Module]:
+        """Yield the norms at the end of a stack, after its last block; by default, none."""
+        yield from ()
+
     def linear_layers(self, model: Any) -> Iterator[nn.Linear]:
         """Yield all linear layers but the output layer."""
         output_layer = model.get_output_embeddings()
@@ -377,7 +383,7 @@ class Family(ABC):
         yield from ()
 
     def position_tables(self, model: Any) -> Iterator[nn.Module]:
-        """Yield the tables of relative position biases, which weight decay leaves out."""
+        """Yield the tables of relative position biases; by default, none."""
         yield from ()
 
     def set_dropout(self, model: Any, probability: float) -> None:

@@ -45,7 +45,7 @@ class DecoderTaps:
     Args:
         embedding_PLD: See `EncoderTaps`.
         blocks_KPLD: Residual stream after each tapped block, before any final norm.
-        final_PLD: Output of the decoder; unused by the side network.
+        final_PLD: Output of the decoder, which only heads may read.
     """
 
     embedding_PLD: Tensor

@@ -1,15 +1,18 @@
-"""The backbone in a checkpoint of the reference implementation (Ladder-Side-Tuning/VL-T5)."""
+"""The backbone in a checkpoint of the reference implementation (Ladder-Side-Tuning)."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.errors import CheckpointError
 
 __all__ = ["backbone_from_reference"]
+
+# Tied to the embedding unless a checkpoint has it.
+OUTPUT_LAYER = "lm_head.weight"
 
 
 def backbone_from_reference(
@@ -28,9 +31,11 @@ def backbone_from_reference(
     known = T5Config().to_dict()
     t5_config = T5Config(**{key: value for key, value in config.items() if key in known})
     t5_config._attn_implementation = attention
-    t5 = T5ForConditionalGeneration(t5_config)
+    t5: Any = T5ForConditionalGeneration(t5_config)
+    if OUTPUT_LAYER in state:
+        t5.lm_head.weight = nn.Parameter(t5.lm_head.weight.detach().clone())
     wanted = t5.state_dict()
-    aliases = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+    aliases = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", OUTPUT_LAYER)
     missing = [name for name in wanted if name not in state and name not in aliases]
     if missing:
         raise CheckpointError(

@@ -6,10 +6,12 @@ embedding and the heads train in every method.
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.errors import ModelError
@@ -18,7 +20,7 @@ from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.joint import JointBackbone, JointModel
 from vl_lst.models.vision_language_model import VisionLanguageModel
 
-__all__ = ["JointMethod", "JointOptions"]
+__all__ = ["JointMethod", "JointOptions", "train_modules"]
 
 
 class JointOptions(BaseModel):
@@ -54,7 +56,10 @@ class JointMethod(Method, Generic[Options]):
 
     @abstractmethod
     def tuned(self, model: JointModel) -> Iterable[nn.Parameter]:
-        """Return the parameters that train besides the visual embedding and the heads."""
+        """Return the parameters that train besides the visual embedding and the heads.
+
+        Those of `JointModel.tuned_modules` train without being returned.
+        """
 
     def attach(
         self,
@@ -74,7 +79,7 @@ class JointMethod(Method, Generic[Options]):
     def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
         """Return the visual embedding, the heads and the tuned parameters that the heads use."""
         assert isinstance(model, JointModel)
-        tuned = list(self.tuned(model))
+        tuned = [*self.tuned(model), *(p for m in model.tuned_modules for p in m.parameters())]
         known = {id(parameter) for parameter in model.parameters()}
         if not tuned or any(id(parameter) not in known for parameter in tuned):
             raise ModelError(
@@ -89,6 +94,30 @@ class JointMethod(Method, Generic[Options]):
         }
         chosen -= {id(parameter) for parameter in _unused(model)}
         return {name: p for name, p in model.named_parameters() if id(p) in chosen}
+
+
+def train_modules(model: JointModel, modules: Iterable[nn.Module]) -> None:
+    """Let whole modules of the backbone train, in float32.
+
+    Args:
+        model: Model with the backbone.
+        modules: Modules with one input and one output, which keeps its precision.
+    """
+    for module in modules:
+        model.tuned_modules.append(module)
+        dtype = next(module.parameters()).dtype
+        if dtype != torch.float32:
+            module.float()
+            module.register_forward_pre_hook(_convert_input)
+            module.register_forward_hook(partial(_convert_output, dtype))
+
+
+def _convert_input(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x.float() if x.is_floating_point() else x for x in inputs)
+
+
+def _convert_output(dtype: torch.dtype, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    return output.to(dtype)
 
 
 def _unused(model: JointModel) -> Iterator[nn.Parameter]:

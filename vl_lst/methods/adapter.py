@@ -4,13 +4,15 @@ As in the LST paper's code, it comes before the sublayer's dropout and residual 
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 from torch import Tensor, nn
 
+from vl_lst.backbones.backbone import SublayerKind
 from vl_lst.errors import ModelError
-from vl_lst.methods._joint import JointMethod, JointOptions
+from vl_lst.methods._joint import JointMethod, JointOptions, train_modules
+from vl_lst.models.initialisation.small_weights import draw_small_weights
 from vl_lst.models.joint import JointModel
 
 __all__ = ["METHOD", "Adapter", "AdapterOptions", "Adapters"]
@@ -23,15 +25,25 @@ class AdapterOptions(JointOptions):
 
     Args:
         reduction: Ratio of the backbone's width to the bottleneck's.
+        places: Sublayers that get an adapter. The paper's code for language tasks leaves out
+            cross-attention.
+        train_norms: Whether the backbone's norms train too, as in the paper's code for language
+            tasks.
+        initialisation: Initial weights. `identity` starts with the backbone's own output. `small`
+            draws all weights with a standard deviation of 0.01, as in the paper's code for language
+            tasks.
     """
 
     reduction: int = Field(4, ge=1, le=10_000)
+    places: tuple[SublayerKind, ...] = Field(get_args(SublayerKind), min_length=1)
+    train_norms: bool = False
+    initialisation: Literal["identity", "small"] = "identity"
 
 
 class Adapter(nn.Module):
     """Bottleneck with a residual: `h + up(gelu(down(h)))`.
 
-    `up` starts at zero, so the initial output is that of the backbone.
+    `up` starts at zero, so the initial output is h.
 
     Args:
         width: Width of the states h.
@@ -59,20 +71,33 @@ class Adapters(JointMethod[AdapterOptions]):
     options = AdapterOptions
 
     def insert(self, model: JointModel, options: AdapterOptions) -> None:
-        """Insert an adapter after every attention and feed-forward layer."""
-        for sublayer, width in model.backbone.sublayers():
+        """Insert an adapter after every sublayer of the chosen kinds."""
+        chosen = [each for each in model.backbone.sublayers() if each.kind in options.places]
+        if not chosen:
+            raise ModelError(
+                f"places is {', '.join(options.places)}, which a backbone of type "
+                f"{model.backbone.model_type} lacks: expected self_attention or feed_forward"
+            )
+        for sublayer in chosen:
+            width = sublayer.width
             if width % options.reduction:
                 raise ModelError(
                     f"the reduction {options.reduction} does not divide the backbone's width of "
                     f"{width}; choose a divisor of that width"
                 )
-            sublayer.add_module(NAME, Adapter(width, width // options.reduction))
-            sublayer.register_forward_hook(_adapt)
+            adapter = Adapter(width, width // options.reduction)
+            if options.initialisation == "small":
+                draw_small_weights(adapter)
+            sublayer.module.add_module(NAME, adapter)
+            sublayer.module.register_forward_hook(_adapt)
+        if options.train_norms:
+            train_modules(model, model.backbone.family.norms(model.backbone.model))
 
     def tuned(self, model: JointModel) -> Iterator[nn.Parameter]:
         """Yield the parameters of the adapters."""
-        for sublayer, _ in model.backbone.sublayers():
-            yield from sublayer.get_submodule(NAME).parameters()
+        for module in model.backbone.modules():
+            if isinstance(module, Adapter):
+                yield from module.parameters()
 
 
 def _adapt(sublayer: nn.Module, _inputs: Any, output: Any) -> Any:

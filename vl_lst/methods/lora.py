@@ -1,9 +1,14 @@
 """LoRA (Hu et al. 2021, arXiv 2106.09685) on the queries and values of every attention."""
 
+from collections.abc import Iterator
+
 from peft import LoraConfig
 from pydantic import Field
+from torch import nn
 
-from vl_lst.methods._joint import JointOptions
+from vl_lst.errors import ModelError
+from vl_lst.methods._biases import add_biases, added_biases, biased_layers
+from vl_lst.methods._joint import JointOptions, train_modules
 from vl_lst.methods._peft import PeftMethod, inject
 from vl_lst.models.joint import JointModel
 
@@ -18,10 +23,15 @@ class LoraOptions(JointOptions):
     Args:
         rank: r, the rank of B A.
         alpha: Scale of B A.
+        train_biases: Whether biases train too, as in BitFit without final norms. The paper's code
+            for language tasks trains them, and the position tables.
+        train_position_tables: Whether the backbone's tables of relative position biases train.
     """
 
     rank: int = Field(150, ge=1, le=16_384)
     alpha: float = Field(32, gt=0, le=1e6)
+    train_biases: bool = False
+    train_position_tables: bool = False
 
 
 class LowRankAdaptation(PeftMethod[LoraOptions]):
@@ -38,8 +48,21 @@ class LowRankAdaptation(PeftMethod[LoraOptions]):
         self._decomposed = decomposed
 
     def insert(self, model: JointModel, options: LoraOptions) -> None:
-        """Wrap the queries and values of every attention."""
+        """Wrap the queries and values of every attention, and add what else trains."""
         backbone = model.backbone
+        tables = list(backbone.family.position_tables(backbone.model))
+        if options.train_position_tables:
+            if not tables:
+                raise ModelError(
+                    f"train_position_tables is true, and a backbone of type {backbone.model_type} "
+                    "has no tables of relative position biases: expected false"
+                )
+            train_modules(model, tables)
+        # Before wrapping, which adds linear layers of its own.
+        biased = biased_layers(model, final_norms=False)
+        # DoRA would rescale the biases of the layers that it wraps.
+        if options.train_biases and not self._decomposed:
+            add_biases(model, biased)
         config = LoraConfig(
             r=options.rank,
             # Annotated as an integer, but peft only divides it by the rank.
@@ -53,6 +76,13 @@ class LowRankAdaptation(PeftMethod[LoraOptions]):
             ],
         )
         inject(model, config)
+        if options.train_biases and self._decomposed:
+            add_biases(model, biased)
+
+    def tuned(self, model: JointModel) -> Iterator[nn.Parameter]:
+        """Yield the low-rank updates and the added biases."""
+        yield from super().tuned(model)
+        yield from added_biases(model)
 
 
 METHOD = LowRankAdaptation()

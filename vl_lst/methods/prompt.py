@@ -1,4 +1,4 @@
-"""Prompt tuning (Lester et al. 2021, arXiv 2104.08691), reparametrised as in the paper's code.
+"""Prompt tuning (Lester et al. 2021, arXiv 2104.08691), as in the paper's code.
 
 P prefix tokens, D backbone width.
 """
@@ -19,11 +19,13 @@ class PromptOptions(JointOptions):
 
     Args:
         tokens: Number of learned tokens before every prompt.
-        middle_width: Hidden width of the network that computes them.
+        middle_width: Hidden width of the network that computes them; `None` trains the tokens
+            themselves, as in the paper's code for language tasks, from a normal distribution with a
+            standard deviation of 1.
     """
 
     tokens: int = Field(40, ge=1, le=10_000)
-    middle_width: int = Field(800, ge=1, le=100_000)
+    middle_width: int | None = Field(800, ge=1, le=100_000)
 
 
 class Prefix(nn.Module):
@@ -31,16 +33,18 @@ class Prefix(nn.Module):
 
     Args:
         tokens: P.
-        middle_width: Hidden width of the network.
+        middle_width: Hidden width of the network; without one, the tokens are the embedding.
         width: D.
     """
 
-    def __init__(self, tokens: int, middle_width: int, width: int) -> None:
+    def __init__(self, tokens: int, middle_width: int | None, width: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(tokens, width)
-        self.layers = nn.Sequential(
-            nn.Linear(width, middle_width), nn.Tanh(), nn.Linear(middle_width, width)
-        )
+        self.layers = nn.Sequential()
+        if middle_width is not None:
+            self.layers = nn.Sequential(
+                nn.Linear(width, middle_width), nn.Tanh(), nn.Linear(middle_width, width)
+            )
 
     def forward(self) -> Tensor:
         """Return the tokens [P, D]."""

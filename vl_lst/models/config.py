@@ -164,6 +164,9 @@ class LadderSettings(SideSettings):
         gate_temperature: T in a gate's `g = sigmoid(alpha / T)`; 0.1 as in the paper's code.
         gate_start: Initial share of its own state that the side network keeps at each layer. At
             0.5, as in the paper's code, each layer halves what text tokens learn from the image.
+        merge_last: Whether another gate mixes the final states of the side network, projected to
+            the backbone's width, with those of the backbone. Heads then read states of the
+            backbone's width.
     """
 
     rungs: Literal["linear", "normalised", "pool"] = "normalised"
@@ -172,6 +175,7 @@ class LadderSettings(SideSettings):
     gates: Literal["scalar", "channel"] = "scalar"
     gate_temperature: float = Field(0.1, gt=0, le=1e6)
     gate_start: float = Field(0.9, gt=0, lt=1)
+    merge_last: bool = False
 
 
 class LadderConfig(LadderSettings):

@@ -141,6 +141,8 @@ class JointModel(VisionLanguageModel[JointEncoding]):
         super().__init__(backbone, visual=visual)
         self.prefix: nn.Module | None = None
         """Module without inputs whose output [P, D] is prepended to every prompt."""
+        self.tuned_modules: list[nn.Module] = []
+        """Modules of the backbone that train whole; a method adds to them."""
         self.add_heads(head, width=backbone.output_width)
 
     def num_encoder_tokens(self, prompt: int, images: int, image_tokens: int) -> int:

@@ -1,5 +1,6 @@
-"""Checkpoints with the tensor names of the reference implementation (Ladder-Side-Tuning/VL-T5).
+"""Checkpoints with the tensor names of the reference implementation (Ladder-Side-Tuning).
 
+It has two halves: VL-T5 for images and text, with a visual embedding, and seq2seq for text alone.
 The reference has separate q, k and v, a module per rung and a scalar per gate; here they are fused
 or stacked. `reference_pieces` maps the names; reading and writing both use it.
 """
@@ -9,13 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vl_lst.backbones.reference import backbone_from_reference
 from vl_lst.errors import CheckpointError
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
 from vl_lst.models.ladder.model import LadderModel
-from vl_lst.models.ladder.rungs import LinearRungs
+from vl_lst.models.ladder.rungs import (
+    Gates,
+    LearnedGates,
+    LinearRungs,
+    Rungs,
+    StackSizes,
+    build_rungs,
+)
 from vl_lst.models.ladder.side_block import SideBlock
 
 __all__ = [
@@ -27,6 +36,9 @@ __all__ = [
     "visual_config",
     "visual_pieces",
 ]
+
+# Factor of rungs where the reference's gates do not train: gates of one cut the rungs off.
+RUNG_FACTORS = {"one": 0.0, "none": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +67,17 @@ class ReferencePiece:
 
 def reference_pieces(model: LadderModel) -> list[ReferencePiece]:
     """Return the mapping of all parameters outside the backbone."""
-    return [
-        *visual_pieces(),
-        *_stack_pieces(model, "encoder"),
-        *_stack_pieces(model, "decoder"),
-    ] + [
+    pieces = [] if model.visual is None else [*visual_pieces()]
+    pieces += [*_stack_pieces(model, "encoder"), *_stack_pieces(model, "decoder")]
+    pieces += [
         ReferencePiece(f"side.upsample.{kind}", None, f"side_final_upsample.{kind}")
         for kind in ("weight", "bias")
     ]
+    if model.side.last_gate is not None:
+        gate = "side.last_gate.alpha"
+        name = "side_gate_params_merge_last"
+        pieces.append(ReferencePiece(gate, slice(0, 1), name, unstacked=True))
+    return pieces
 
 
 def visual_pieces() -> Iterator[ReferencePiece]:
@@ -100,7 +115,8 @@ def _stack_pieces(model: LadderModel, stack: str) -> Iterator[ReferencePiece]:
                 f"{stack}.side_downsamples.{layer}.{kind}",
                 unstacked=True,
             )
-    for layer in range(side.gates.alpha.shape[0]):
+    gates = side.gates
+    for layer in range(gates.alpha.shape[0] if isinstance(gates, LearnedGates) else 0):
         yield ReferencePiece(
             f"{ours}.gates.alpha",
             slice(layer, layer + 1),
@@ -181,26 +197,46 @@ def from_reference(
             operations.
 
     Raises:
-        CheckpointError: A tensor is missing or has another shape.
+        CheckpointError: A tensor is missing or has another shape, or a setting is not supported.
     """
     side = config["side_config"]
-    backbone = backbone_from_reference(state, config, attention)
+    gates = side["use_gate"]
+    if gates != "learnable" and gates not in RUNG_FACTORS:
+        raise CheckpointError(
+            f"use_gate of the reference checkpoint is {gates!r:.60}: expected learnable or one of "
+            f"{', '.join(RUNG_FACTORS)}"
+        )
+    for name, expected in (("add_bias_sampling", True), ("create_side_lm", False)):
+        if side.get(name, expected) != expected:
+            raise CheckpointError(
+                f"{name} of the reference checkpoint is {side[name]}: expected {expected}, the "
+                "value of all experiments of the paper"
+            )
+    visual = visual_config(config)
+    ladder = LadderConfig(
+        reduction=int(side["task_reduction_factor"]),
+        encoder_layers=_layers(side["encoder_side_layers"]),
+        decoder_layers=_layers(side["decoder_side_layers"]),
+        rungs="pool" if side["side_downsample_pool"] else "linear",
+        rung_place="after_block" if side["add_residual_after"] else "before_block",
+        image_rungs="pass" if visual is None else "attenuate",
+        gates="scalar",
+        gate_temperature=float(side.get("gate_T", 0.1)),
+        gate_start=0.5,
+        merge_last=bool(side.get("merge_last", False)),
+        dropout=float(config["dropout_rate"]),
+    )
+
+    def rungs_with_reference_gates(sizes: StackSizes) -> tuple[Rungs, Gates]:
+        rungs, learned = build_rungs(sizes, ladder)
+        return rungs, learned if gates == "learnable" else _ConstantGates(RUNG_FACTORS[gates])
+
     model = LadderModel(
-        backbone,
-        visual=visual_config(config),
-        ladder=LadderConfig(
-            reduction=int(side["task_reduction_factor"]),
-            encoder_layers=_layers(side["encoder_side_layers"]),
-            decoder_layers=_layers(side["decoder_side_layers"]),
-            rungs="linear",
-            rung_place="before_block",
-            image_rungs="attenuate",
-            gates="scalar",
-            gate_temperature=float(side["gate_T"]),
-            gate_start=0.5,
-            dropout=float(config["dropout_rate"]),
-        ),
+        backbone_from_reference(state, config, attention),
+        visual=visual,
+        ladder=ladder,
         head=HeadConfig(kind="generate"),
+        build_rungs=rungs_with_reference_gates,
     )
     parameters = dict(model.named_parameters())
     for piece in reference_pieces(model):
@@ -213,21 +249,44 @@ def from_reference(
                 f"{tuple(target.shape)}; check that the configuration belongs to the checkpoint"
             )
         target.copy_(source)
-    # The reference takes image position j's vector from embedding row vocabulary - 1 - j.
-    assert model.visual is not None
-    order_MD = model.visual.order_MD
-    order_MD.copy_(state["shared.weight"].flip(0)[: len(order_MD)])
+    if model.visual is not None:
+        # The reference takes image position j's vector from embedding row vocabulary - 1 - j.
+        order_MD = model.visual.order_MD
+        order_MD.copy_(state["shared.weight"].flip(0)[: len(order_MD)])
     return model
 
 
-def visual_config(config: Mapping[str, Any]) -> VisualConfig:
-    """Return the visual embedding's settings from a configuration of the reference."""
+def visual_config(config: Mapping[str, Any]) -> VisualConfig | None:
+    """Return the visual embedding's settings from a configuration of the reference.
+
+    Returns:
+        The settings; `None` for a configuration of the half for text alone.
+    """
+    if "feat_dim" not in config:
+        return None
     return VisualConfig(
         channels=int(config["feat_dim"]),
         tokens=49 if config["downsample"] else int(config["n_boxes"]),
         pooled_grid=round(config["n_boxes"] ** 0.5) if config["downsample"] else None,
         max_images=int(config["n_images"]),
     )
+
+
+class _ConstantGates(Gates):
+    """Gates of the reference that do not train, and leave the side network's states as they are.
+
+    Args:
+        rung_factor: Factor of the rungs, which are added.
+    """
+
+    def __init__(self, rung_factor: float) -> None:
+        super().__init__()
+        self.rung_factor = rung_factor
+
+    def forward(self, layer: int, rung_BTX: Tensor, states_BQR: Tensor) -> Tensor:
+        """Return `states + rung_factor * rung`."""
+        images = states_BQR.shape[1] - rung_BTX.shape[1]
+        return states_BQR + self.rung_factor * F.pad(rung_BTX, (0, 0, 0, images))
 
 
 def _layers(layers: list[int] | None) -> tuple[int, ...] | None:

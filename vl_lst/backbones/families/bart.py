@@ -151,6 +151,7 @@ class Bart(Family):
                     key=f"{block}.{name}.k_proj",
                     value=f"{block}.{name}.v_proj",
                     output=f"{block}.{name}.out_proj",
+                    is_cross=name == "encoder_attn",
                 )
 
     def feed_forwards(self, model: Any) -> Iterator[FeedForwardLayers]:
@@ -159,6 +160,12 @@ class Bart(Family):
             yield FeedForwardLayers(
                 sublayer=f"{block}.fc2", inner=(f"{block}.fc1",), output=f"{block}.fc2"
             )
+
+    def final_norms(self, model: Any) -> Iterator[nn.Module]:
+        """Yield the norm after the last block of each stack of mBART, which BART lacks."""
+        for stack in (model.get_encoder(), model.get_decoder()):
+            if hasattr(stack, "layer_norm"):
+                yield stack.layer_norm
 
 
 def _sizes(config: Any, stack: str) -> BlockSizes:

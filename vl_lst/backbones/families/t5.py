@@ -192,6 +192,7 @@ class T5(Family):
                     key=f"{block}.{name}.k",
                     value=f"{block}.{name}.v",
                     output=f"{block}.{name}.o",
+                    is_cross=name == "1.EncDecAttention",
                 )
 
     def feed_forwards(self, model: Any) -> Iterator[FeedForwardLayers]:
@@ -203,6 +204,11 @@ class T5(Family):
                 inner=tuple(f"{block}.{dense}.{part}" for part in parts),
                 output=f"{block}.{dense}.wo",
             )
+
+    def final_norms(self, model: Any) -> Iterator[nn.Module]:
+        """Yield the norm after the last block of each stack."""
+        yield model.get_encoder().final_layer_norm
+        yield model.get_decoder().final_layer_norm
 
     def position_tables(self, model: Any) -> Iterator[nn.Module]:
         """Yield the tables of both stacks."""

@@ -243,6 +243,7 @@ class T5Gemma(Family):
                         key=f"{block}.{name}.k_proj",
                         value=f"{block}.{name}.v_proj",
                         output=f"{block}.{name}.o_proj",
+                        is_cross=name == "cross_attn",
                     )
 
     def feed_forwards(self, model: Any) -> Iterator[FeedForwardLayers]:
@@ -253,6 +254,11 @@ class T5Gemma(Family):
                 inner=(f"{block}.mlp.gate_proj", f"{block}.mlp.up_proj"),
                 output=f"{block}.mlp.down_proj",
             )
+
+    def final_norms(self, model: Any) -> Iterator[nn.Module]:
+        """Yield the norm after the last block of each stack."""
+        yield self.encoder(model).norm
+        yield model.get_decoder().norm
 
     def _blocks(self, model: Any) -> Iterator[tuple[str, nn.Module]]:
         """Yield all blocks with their names."""

@@ -1,8 +1,9 @@
 """Ladder Side-Tuning model: frozen backbone, visual embedding, ladder side network and heads.
 
-B examples, U unique prompts, P unique (prompt, answer) pairs, T tokens that the backbone's encoder
-reads, S tokens that the side encoder reads, L answer tokens, D backbone width, R side width, V
-vocabulary, A answers.
+B examples, U unique prompts, P unique (prompt, answer) pairs, N either of these, T tokens that the
+backbone's encoder reads, S tokens that the side encoder reads, L answer tokens, D backbone width, R
+side width (that of the states that heads read, which is D with `merge_last`), V vocabulary, A
+answers.
 """
 
 from collections.abc import Mapping
@@ -76,7 +77,7 @@ class LadderDecoding(DecodingState):
             cache=self._backbone_cache,
         )
         states_B1R = self._decoder(taps, None, self._side_BSR, self._side_mask_BS, self._side_cache)
-        return model.logits(states_B1R)[:, 0]
+        return model.logits(model.side.merge(states_B1R, taps.final_PLD))[:, 0]
 
     def select(self, rows: Tensor) -> None:
         self._side_BSR = self._side_BSR.index_select(0, rows)
@@ -138,7 +139,8 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by name: all outside the backbone that the heads use."""
-        upsample = None if self.generates else self.side.upsample
+        is_used = self.generates or self.side.last_gate is not None
+        upsample = None if is_used else self.side.upsample
         unused = () if upsample is None else tuple(upsample.parameters())
         return {
             name: parameter
@@ -175,7 +177,7 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
         pair_rows_P: Tensor | None,
         pair_index_B: Tensor | None,
     ) -> Tensor:
-        """Return the side decoder states [B, L, R] for given answers."""
+        """Return the states [B, L, R] that the output layer reads for given answers."""
         ids_PL = decoder_ids_BL if pair_rows_P is None else decoder_ids_BL[pair_rows_P]
         memory_PTD, memory_mask_PT = encoded.backbone_memory(pair_rows_P)
         taps = self.backbone.decode(
@@ -187,22 +189,23 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
         states_BLR: Tensor = self.side_decoder(
             taps, pair_index_B, encoded.side_BSR, encoded.side_mask_BS
         )
-        return states_BLR
+        return self.side.merge(states_BLR, taps.final_PLD, pair_index_B)
 
     def vocabulary_states(self, states_BLR: Tensor) -> Tensor:
-        """Return side states at the backbone's width [B, L, D], scaled for its output layer."""
-        assert self.side.upsample is not None
-        widened: Tensor = self.side.upsample(states_BLR)
-        return widened * self.backbone.vocabulary_scale
+        """Return the states at the backbone's width [B, L, D], scaled for its output layer."""
+        is_wide = self.side.last_gate is not None
+        widened_BLD = states_BLR if is_wide else self.side.widen(states_BLR)
+        return widened_BLD * self.backbone.vocabulary_scale
 
     def start_states(self, encoded: LadderEncoding) -> Tensor:
-        """Return the side network's states [B, R] that the classifier reads.
+        """Return the states [B, R] that a head which does not generate reads.
 
         These are the side decoder's at the start token, or without a decoder the side encoder's at
-        the first token.
+        the first token; with `merge_last`, they are mixed with the backbone's at the same token.
         """
         if self.side.decoder is None:
-            return encoded.side_BSR[:, 0]
+            side_B1R, final_U1D = encoded.side_BSR[:, :1], encoded.taps.final_UTD[:, :1]
+            return self.side.merge(side_B1R, final_U1D, encoded.prompt_index_B)[:, 0]
         prompts = encoded.taps.final_UTD.shape[0]
         device = encoded.prompt_index_B.device
         start = self.backbone.start_token_id
@@ -215,7 +218,7 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
         states_B1R: Tensor = self.side.decoder(
             taps, encoded.prompt_index_B, encoded.side_BSR, encoded.side_mask_BS
         )
-        return states_B1R[:, 0]
+        return self.side.merge(states_B1R, taps.final_PLD, encoded.prompt_index_B)[:, 0]
 
     def forward(self, batch: Batch, loss_average: str = "examples") -> Tensor:
         """Return the training loss of a batch; see `VisionLanguageModel.forward`."""

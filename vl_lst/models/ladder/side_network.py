@@ -1,8 +1,8 @@
 """The ladder: a narrow encoder-decoder next to the frozen one (arXiv 2206.06522).
 
-B examples, U unique prompts, P unique (prompt, answer) pairs, T text tokens, V image
-tokens, S = T + V, L answer tokens, Q tokens of the stack, K layers with a rung, H heads, X rung
-width, D backbone width, R side width.
+B examples, U unique prompts, P unique (prompt, answer) pairs, N either of these, T text tokens,
+V image tokens, S = T + V, L answer tokens, Q tokens of the stack, K layers with a rung, H heads,
+X rung width, D backbone width, R side width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from vl_lst.backbones.frozen import DecoderTaps, EncoderTaps, FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.models.config import LadderConfig
 from vl_lst.models.ladder.relative_bias import RelativePositionBias
-from vl_lst.models.ladder.rungs import RungBuilder, StackSizes, build_rungs
+from vl_lst.models.ladder.rungs import LearnedGates, RungBuilder, StackSizes, build_rungs
 from vl_lst.models.ladder.side_block import KeyValues, SideBlock, SideSizes
 from vl_lst.models.norm import RootMeanSquareNorm
 
@@ -300,7 +300,8 @@ class SideCache:
 class LadderSideNetwork(nn.Module):
     """Side encoder, side decoder and the projection back to the backbone's width.
 
-    Next to a backbone without a decoder, there is a side encoder only.
+    Next to a backbone without a decoder, there is a side encoder only, and no projection unless
+    `merge_last` needs one.
 
     Args:
         backbone: Backbone that is tapped; only its sizes are used.
@@ -324,12 +325,42 @@ class LadderSideNetwork(nn.Module):
         build = build or partial(build_rungs, settings=config)
         self.encoder = SideEncoder(backbone, config, build)
         self.decoder: SideDecoder | None = None
-        self.upsample: nn.Linear | None = None
         if backbone.has_decoder:
             self.decoder = SideDecoder(backbone, config, build, self.encoder.sizes.width)
-            self.upsample = nn.Linear(self.decoder.sizes.width, backbone.output_width)
-
-    @property
-    def output_width(self) -> int:
+        width = backbone.output_width
+        self.output_width = (self.decoder or self.encoder).sizes.width
         """Width of the states that heads read."""
-        return (self.decoder or self.encoder).sizes.width
+        self.upsample: nn.Linear | None = None
+        if backbone.has_decoder or config.merge_last:
+            self.upsample = nn.Linear(self.output_width, width)
+        self.last_gate: LearnedGates | None = None
+        if config.merge_last:
+            self.output_width = width
+            self.last_gate = LearnedGates(
+                1,
+                width if config.gates == "channel" else 1,
+                temperature=config.gate_temperature,
+                start=config.gate_start,
+                attenuate=False,
+            )
+
+    def merge(self, states_BLR: Tensor, final_NLD: Tensor, index_B: Tensor | None = None) -> Tensor:
+        """Return the states that heads read: those of the side network, or a mixture [B, L, D].
+
+        Args:
+            states_BLR: Final states of the side network.
+            final_NLD: Final states of the backbone for unique texts; used only with `merge_last`.
+            index_B: Index of each example's text; `None` if every example is its own text.
+        """
+        if self.last_gate is None:
+            return states_BLR
+        final_BLD = final_NLD if index_B is None else final_NLD.index_select(0, index_B)
+        widened_BLD = self.widen(states_BLR)
+        merged_BLD: Tensor = self.last_gate(0, final_BLD.to(widened_BLD.dtype), widened_BLD)
+        return merged_BLD
+
+    def widen(self, states_BLR: Tensor) -> Tensor:
+        """Return states of the side network at the backbone's width [B, L, D]."""
+        assert self.upsample is not None
+        widened_BLD: Tensor = self.upsample(states_BLR)
+        return widened_BLD
