@@ -54,12 +54,24 @@ class Submission:
             split and the name of the method.
         archive_name: Name of the zip archive with one file for each of `splits`, in which
             "{name}" stands for the name of the method; `None` if files are submitted alone.
+        split_names: What "{split}" stands for in the names of files, for splits that the server
+            calls otherwise.
+        form: Format of the files; `None` if it is that of predictions files.
+        suite: Suite of tasks whose files the server takes in one archive; `None` if it takes the
+            files of this task.
     """
 
     server: str
     splits: Sequence[str]
     file_name: str
     archive_name: str | None = None
+    split_names: Mapping[str, str] = field(default_factory=dict)
+    form: "SubmissionForm | None" = None
+    suite: str | None = None
+
+    def file_of(self, split: str, name: str) -> str:
+        """Return the official file name for a split, predicted by the method `name`."""
+        return self.file_name.format(split=self.split_names.get(split, split), name=name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,29 @@ class ReadPredictions(Protocol):
 
 class WritePredictions(Protocol):
     def __call__(self, predictions: Mapping[str, str], path: Path) -> None: ...
+
+
+class SubmissionForm(Protocol):
+    """A format of submissions that differs from the format of predictions files."""
+
+    @property
+    def placeholder(self) -> str:
+        """The answer to every example of a task that is not attempted."""
+        ...
+
+    def read(self, path: Path) -> dict[str, str]:
+        """Read a file as strictly as the server does, as {example ID: answer}."""
+        ...
+
+    def write(self, predictions: Mapping[str, str], path: Path) -> Sequence[str]:
+        """Write a file, and return remarks about answers that had to be changed."""
+        ...
+
+
+class ScoreAnswers(Protocol):
+    def __call__(
+        self, predictions: Mapping[str, str], answers: Mapping[str, str], *, protocol: str
+    ) -> Score: ...
 
 
 class ScoreFile(Protocol):
@@ -128,6 +163,9 @@ class Task:
         metric: Primary metric, which selects the best checkpoint.
         require_evaluator: Raises an `InputError` if the primary metric cannot be computed on this
             machine; `None` if it always can.
+        score_answers: (predictions, correct answer of each example, name of the rules) -> scores,
+            for tasks whose official metrics apply to users' own examples too, and which accept any
+            text as a prediction; `None` for other tasks.
         score_strictly: (predictions file, data_root, split) -> scores of the official script,
             including what it silently misreads; `None` if they never differ from `score`.
         answer_list: Path of the official answer list, relative to the data root; `None` if there
@@ -151,8 +189,9 @@ class Task:
         prompt_suffix: Text after that of each prompt; it is kept if a prompt is truncated.
         zero_shot_prompt: Prompt for a model that was not trained on the task, in which "{}" stands
             for the text, if the task takes one.
-        batch_share: Batch size relative to that of VQA when several tasks train together (from
-            the paper's code).
+        batch_size: Default number of examples per training step, as in the paper's code.
+        batch_share: Batch size relative to `batch_size`, or to that of VQA if one number is given
+            for all tasks, when several tasks train together (from the paper's code).
         loss_average: Whether the loss averages over "examples" (each the mean of its tokens) or
             over "tokens" (captions).
         max_prompt_tokens: Default for the maximum number of prompt tokens, including prefix and
@@ -172,6 +211,7 @@ class Task:
     write_predictions: WritePredictions
     metric: Metric
     require_evaluator: RequireEvaluator | None = None
+    score_answers: ScoreAnswers | None = None
     score_strictly: ScoreFile | None = None
     answer_list: str | None = None
     answer_words: Sequence[str] | None = None
@@ -188,6 +228,7 @@ class Task:
     text_format: str = "{}"
     prompt_suffix: str = ""
     zero_shot_prompt: str = "{}"
+    batch_size: int = 300
     batch_share: float = 1.0
     loss_average: Literal["examples", "tokens"] = "examples"
     max_prompt_tokens: int = MAX_PROMPT_TOKENS

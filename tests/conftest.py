@@ -9,6 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tiny_run import TinyWorld
+    from tiny_texts import TextWorld
 
 # Read when torch is loaded, so it stands before that, here and in processes that tests start.
 # Threads that spin while they wait for each other make a suite on busy cores many times slower.
@@ -70,6 +71,22 @@ def shared_reader_world(
 def reader_world(world: "TinyWorld", shared_reader_world: "TinyWorld") -> "TinyWorld":
     """The tiny world with a backbone that reads images, and features of its image encoder."""
     return shared_reader_world
+
+
+@pytest.fixture(scope="session")
+def shared_text_world(tmp_path_factory: pytest.TempPathFactory) -> "TextWorld":
+    from tiny_texts import write_text_world
+
+    return write_text_world(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture(scope="module")
+def text_world(shared_text_world: "TextWorld", world_folder: Path) -> "Iterator[TextWorld]":
+    """A tiny world of text alone; tests copy what they change."""
+    from tiny_run import tiny_settings
+
+    with tiny_settings(world_folder):
+        yield shared_text_world
 
 
 @pytest.fixture(scope="session")

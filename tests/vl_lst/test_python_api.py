@@ -75,7 +75,9 @@ def test_an_incomplete_batch_is_refused(
 
 
 def test_an_unknown_kind_of_head_is_refused() -> None:
-    with pytest.raises(ModelError, match="'classification': expected 'classify' or 'generate'"):
+    with pytest.raises(
+        ModelError, match="'classification': expected 'classify', 'generate' or 'regress'"
+    ):
         HeadConfig(kind="classification")
     with pytest.raises(ModelError, match="expected the number of answers"):
         HeadConfig(kind="classify", answers=["yes", "no"])
@@ -135,7 +137,7 @@ def test_numpy_numbers_are_accepted() -> None:
             r"features_BINF .*\[4, 9, 8\]",
         ),
         (lambda batch: {"features_BINF": batch.features_BINF.long()}, "expected .*floating-point"),
-        (lambda batch: {"features_BINF": batch.features_BINF[:2]}, "has 4 rows: expected 2"),
+        (lambda batch: {"features_BINF": batch.features_BINF[:2]}, "has 2 rows: expected 4"),
         (lambda batch: {"prompt_ids_UT": batch.prompt_ids_UT.float()}, "expected .*whole numbers"),
         (lambda batch: {"prompt_ids_UT": [[1, 2]]}, "prompt_ids_UT of a batch is a list"),
         (lambda batch: {"pair_index_B": None}, "one of pair_rows_P and pair_index_B"),

@@ -14,6 +14,7 @@ from feature_extraction.names import near_names_hint
 from feature_extraction.store.reader import FeatureReader
 from tasks import Example, ExampleTable, Task
 from vl_lst.data.answer_lists import load_answers
+from vl_lst.data.targets import require_numbers
 from vl_lst.recipes import Recipe
 
 __all__ = [
@@ -54,8 +55,8 @@ def load_examples(recipe: Recipe, name: str, reader: FeatureReader | None) -> Ta
         reader: Image features; `None` if no task of the run has images.
 
     Raises:
-        InputError: The annotations are not usable, a split has no labels, or the validation metric
-            cannot be computed on this machine.
+        InputError: The annotations are not usable, a split has no labels or ones that the head
+            cannot give, or the validation metric cannot be computed on this machine.
         StoreError: Images have no features.
     """
     task, data = recipe.configured_task(name), recipe.data
@@ -69,6 +70,9 @@ def load_examples(recipe: Recipe, name: str, reader: FeatureReader | None) -> Ta
         examples = task.load(data.folder, split)
         source = str(own_file or split)
         require_labels(task, source, examples)
+        if recipe.head[name] == "regress":
+            assert task.value_range is not None, "a task with such a head has a range"
+            require_numbers(source, examples, task.value_range)
         if reader is not None and not data.blind:
             require_images(reader, source, examples)
         loaded.append(examples)

@@ -72,26 +72,38 @@ class AnswerValues:
         return {"values_B": torch.tensor([_value(example) for example in examples])}
 
 
-def require_numbers(examples: Iterable[Example]) -> None:
-    """Refuse examples whose answers are not numbers.
+def require_numbers(
+    source: str, examples: Iterable[Example], value_range: tuple[float, float]
+) -> None:
+    """Refuse examples whose answers a regression head cannot give.
+
+    Args:
+        source: File or split of the examples, for the message.
+        examples: The examples; those without an answer are skipped.
+        value_range: Smallest and largest answer of the head.
 
     Raises:
-        InputError: An answer is not a finite number.
+        InputError: An answer is not a number within the range.
     """
+    low, high = value_range
     for example in examples:
-        if example.targets and not math.isfinite(_value(example)):
-            answer = example.targets[0][0]
+        # Written so that NaN is refused too.
+        if example.targets and not low <= _value(example) <= high:
             raise InputError(
-                f"the example {example.id!r:.60} has the answer {answer!r:.40}, and the head "
-                "answers with numbers: expected a number, or another head (--head generate)"
+                f"the example {example.id!r:.60} of {source} has the answer "
+                f"{_answer(example)!r:.40}, which a head that regresses cannot give: expected a "
+                f"number from {low:g} to {high:g}, or another head (--head generate)"
             )
+
+
+def _answer(example: Example) -> str:
+    return max(example.targets, key=lambda target: target[1])[0]
 
 
 def _value(example: Example) -> float:
     """Return the answer of an example as a number; NaN if it is none."""
-    answer = max(example.targets, key=lambda target: target[1])[0]
     try:
-        return float(answer)
+        return float(_answer(example))
     except ValueError:
         return math.nan
 

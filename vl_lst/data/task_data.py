@@ -18,13 +18,7 @@ from feature_extraction.store.reader import FeatureReader
 from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.data.batches import Batches, BlankFeatures, Features
 from vl_lst.data.examples import TaskExamples, require_answers, rows_with_answers
-from vl_lst.data.targets import (
-    AnswerScores,
-    AnswerValues,
-    SampledAnswers,
-    Targets,
-    require_numbers,
-)
+from vl_lst.data.targets import AnswerScores, AnswerValues, SampledAnswers, Targets
 from vl_lst.recipes import Recipe
 
 __all__ = ["TaskData", "build_task_data", "sample_examples"]
@@ -67,8 +61,7 @@ def build_task_data(
         backbone_reads_images: See `Batches`.
 
     Raises:
-        InputError: The model generates answers, and no training example has one; or it answers
-            with numbers, and a training example has another answer.
+        InputError: No training example has an answer that the head can learn.
     """
     task, answers = examples.task, examples.answers
     features: Features | None = None
@@ -81,13 +74,12 @@ def build_task_data(
         rows = np.arange(len(examples.train))
     elif recipe.head[task.name] == "regress":
         targets = AnswerValues()
-        rows = rows_with_answers(examples.train)
-        require_numbers(examples.train)
+        rows = _rows_with_answers(examples)
     else:
         targets = SampledAnswers(
             tokenizer, max_tokens=task.max_answer_tokens, seed=recipe.training.seed
         )
-        rows = _generative_rows(examples)
+        rows = _rows_with_answers(examples)
     make = partial(
         Batches,
         task,
@@ -103,7 +95,7 @@ def build_task_data(
     )
 
 
-def _generative_rows(examples: TaskExamples) -> NDArray[np.int64]:
+def _rows_with_answers(examples: TaskExamples) -> NDArray[np.int64]:
     rows = rows_with_answers(examples.train)
     if num_skipped := len(examples.train) - len(rows):
         log.warning(

@@ -113,6 +113,12 @@ class HeadConfig:
                 f"a head to {self.kind} was given the range {self.value_range}: expected one, such "
                 "as (0.0, 5.0), for regress alone"
             )
+        low, high = self.value_range or (0, 1)
+        if not -inf < low < high < inf:
+            raise ModelError(
+                f"the range of a head to regress is {self.value_range}: expected two finite "
+                "numbers, the smaller one first"
+            )
 
 
 class SideSettings(BaseModel):

@@ -5,6 +5,7 @@ B examples, R width of the states, A answers, O outputs.
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["AnswerClassifier", "AnswerRegressor"]
@@ -38,19 +39,32 @@ class AnswerClassifier(nn.Module):
 class AnswerRegressor(nn.Module):
     """Head for answers that are numbers, on the state that a classifier would read.
 
+    Its first outputs lie around the middle of the range.
+
     Args:
         width: R.
-        start: Value around which its first outputs lie, such as the middle of the range.
+        value_range: Smallest and largest answer.
     """
 
-    def __init__(self, width: int, start: float) -> None:
+    def __init__(self, width: int, value_range: tuple[float, float]) -> None:
         super().__init__()
-        self.layers = _head_layers(width, 1, bias=start)
+        low, high = value_range
+        self._middle = (low + high) / 2
+        self.unit = (high - low) / math.sqrt(12)
+        """Standard deviation of answers spread evenly over the range, the unit of the last layer
+        and of the loss. So neither depends on the scale of the answers, and the loss of always
+        answering the middle is about 1, similar to the cross-entropy of a guess.
+        """
+        self.layers = _head_layers(width, 1, bias=0.0)
 
     def forward(self, states_BR: Tensor) -> Tensor:
-        """Return the values [B]; states of another precision are cast to the head's."""
-        values_B1: Tensor = self.layers(states_BR.to(next(self.parameters()).dtype))
-        return values_B1[:, 0]
+        """Return the values [B], computed in float32 even under autocast.
+
+        In bfloat16, values between 2 and 4 are 0.016 apart, so rank correlations would have ties.
+        """
+        with torch.autocast(states_BR.device.type, enabled=False):
+            units_B1: Tensor = self.layers(states_BR.to(next(self.parameters()).dtype))
+        return self._middle + self.unit * units_B1[:, 0]
 
 
 def _head_layers(width: int, outputs: int, *, bias: float) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""Losses over the vocabulary and over answer lists.
+"""Losses over the vocabulary, over answer lists, and of numbers.
 
 B examples, L answer tokens, N tokens, n of them at a time, V vocabulary, D width, A answers.
 """
@@ -12,7 +12,13 @@ from torch.utils.checkpoint import checkpoint
 
 from vl_lst.backbones.backbone import IGNORED
 
-__all__ = ["answer_loss", "average_token_losses", "bound_logits", "vocabulary_losses"]
+__all__ = [
+    "answer_loss",
+    "average_token_losses",
+    "bound_logits",
+    "value_loss",
+    "vocabulary_losses",
+]
 
 MAX_LOGITS_BYTES = 64 * 2**20
 
@@ -151,3 +157,14 @@ def answer_loss(logits_BA: Tensor, scores_BA: Tensor) -> Tensor:
     """
     summed = F.binary_cross_entropy_with_logits(logits_BA.float(), scores_BA, reduction="sum")
     return summed / logits_BA.shape[0]
+
+
+def value_loss(values_B: Tensor, targets_B: Tensor, *, unit: float) -> Tensor:
+    """Return the mean squared error of numbers, measured in units of `unit`.
+
+    Args:
+        values_B: Predicted numbers.
+        targets_B: Correct numbers.
+        unit: Typical deviation of the numbers, so that losses of different tasks are comparable.
+    """
+    return F.mse_loss(values_B.float() / unit, targets_B / unit)

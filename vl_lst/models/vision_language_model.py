@@ -20,6 +20,7 @@ from vl_lst.models.losses import (
     answer_loss,
     average_token_losses,
     bound_logits,
+    value_loss,
     vocabulary_losses,
 )
 from vl_lst.models.visual import VisualEmbedding
@@ -98,7 +99,7 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
             if config.kind == "classify":
                 self.classifiers[task] = AnswerClassifier(width, config.answers)
             elif config.value_range is not None:
-                self.regressors[task] = AnswerRegressor(width, sum(config.value_range) / 2)
+                self.regressors[task] = AnswerRegressor(width, config.value_range)
             elif not self.backbone.has_decoder:
                 raise ModelError(
                     f"the head of {task} generates text, and a backbone of type "
@@ -262,7 +263,8 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         if batch.task in self.regressors:
             if batch.values_B is None:
                 raise ModelError("the batch has no numbers (values_B) for the regression loss")
-            return nn.functional.mse_loss(self.regress(batch).float(), batch.values_B)
+            unit = self.regressors[batch.task].unit
+            return value_loss(self.regress(batch), batch.values_B, unit=unit)
         if batch.labels_BL is None:
             raise ModelError("the batch has no labels (labels_BL) for the loss")
         if batch.weights_B is None:

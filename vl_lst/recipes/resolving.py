@@ -16,9 +16,16 @@ from eval.recipe_fields import get_field
 from tasks import Task
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
-from vl_lst.recipes.fields import clear_other_length, set_field
+from vl_lst.recipes.fields import clear_alternatives, set_field
 from vl_lst.recipes.former import keep_former_values
-from vl_lst.recipes.per_task import complete_task_fields, expand_task_fields, parse_tasks
+from vl_lst.recipes.per_task import (
+    choose_epochs,
+    complete_task_fields,
+    expand_task_fields,
+    parse_tasks,
+    require_training_splits,
+    set_default_batch_sizes,
+)
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
 from vl_lst.recipes.zero_shot import ZeroShotRecipe, complete_zero_shot_fields, is_zero_shot
@@ -60,7 +67,8 @@ def resolve_recipe(
     """Apply overrides to a recipe, fill in the tasks' defaults, and validate the result.
 
     Paths become absolute, so the result does not depend on the working directory. An override of
-    `training.steps` alone replaces the recipe's `training.epochs`, and vice versa.
+    `training.steps` alone replaces the recipe's `training.epochs`, and vice versa; the same holds
+    for `optimizer.warmup_steps` and `optimizer.warmup_share`.
 
     Args:
         recipe: Fields as read from a file.
@@ -72,15 +80,17 @@ def resolve_recipe(
     """
     fields, changes, tasks = _apply(recipe, overrides)
     given = {tuple(path): value for path, value in changes}
-    clear_other_length(fields, lambda path: given.get(tuple(path)))
+    clear_alternatives(fields, lambda path: given.get(tuple(path)))
+    choose_epochs(fields, tasks)
     complete_task_fields(fields, tasks)
-    _require_image_fields(fields, tasks)
+    require_training_splits(fields, tasks)
     name = get_field(fields, METHOD_NAME)
     if isinstance(name, str):
         found = get_field(fields, OPTIONS)
         options = {} if found is None else found
         method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
         set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
+    _require_image_fields(fields, tasks)
     return _with_absolute_paths(_validate(Recipe, fields))
 
 
@@ -118,7 +128,10 @@ def _require_image_fields(fields: Mapping[str, Any], tasks: Sequence[Task]) -> N
                 f"--features, since examples have images{others}"
             )
         return
-    for path, expected in (("features", "none"), ("data.blind", "false")):
+    for path, expected in (
+        ("features", "none (leave out --features and --images)"),
+        ("data.blind", "false"),
+    ):
         if found := get_field(fields, path.split(".")):
             raise RecipeError(
                 f"{path}: found {json.dumps(found, default=str):.80}; examples of {names} have no "
@@ -137,6 +150,7 @@ def _apply(
         )
     fields = json.loads(json.dumps(recipe, default=_plain))
     keep_former_values(fields)
+    clear_alternatives(fields, lambda path: get_field(fields, path))
     if isinstance(overrides, Mapping):
         overrides = overrides.items()
     changes = [
@@ -148,6 +162,7 @@ def _apply(
             fields["task"] = value
     tasks = parse_tasks(fields)
     expand_task_fields(fields, tasks)
+    set_default_batch_sizes(fields, tasks)
     for path, value in changes:
         if path != ["task"]:
             if path == METHOD_NAME and value != get_field(fields, METHOD_NAME):

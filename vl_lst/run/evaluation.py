@@ -117,8 +117,8 @@ class Run(Predictor, ABC):
             report: Progress callback.
 
         Raises:
-            InputError: The run was made for several tasks and `task_name` is not one of them, or
-                there are no annotations.
+            InputError: The run was made for several tasks and `task_name` is not one of them,
+                there are no annotations, or features are given that nothing would read.
             StoreError: Features are missing, or were extracted with settings other than those of
                 the run.
             OutputError: The path of the predictions is not writable. An error while writing them,
@@ -157,6 +157,8 @@ class Run(Predictor, ABC):
         num_trained_on = self._count_trained_on(task, examples, by_content=by_content)
         head = self._head(task)
         notes = split_notes(recipe, task, examples, self._tokenizer, self._answers[head], head)
+        if task.images_per_example and source is None:
+            notes = ("the model reads the text alone and does not see the images", *notes)
         return Evaluation(predictions, score, path, write_error, num_trained_on, notes)
 
     def _load(
@@ -169,8 +171,23 @@ class Run(Predictor, ABC):
         """Return the features and the examples of a split, checked.
 
         There are no features if the model reads the text alone, or if the task has no images.
+
+        Raises:
+            InputError: Features were given that nothing would read, or the annotations are not
+                usable.
+            StoreError: Features are missing, or were extracted with other settings.
         """
         if self._spec is None or not task.images_per_example:
+            if features:
+                why = (
+                    f"examples of {task.name} have no images"
+                    if not task.images_per_example
+                    else "the model reads the text alone"
+                )
+                raise InputError(
+                    f"--features: found feature files, but {why}, so nothing reads them: expected "
+                    "none"
+                )
             return None, task.load(root, split)
         reader = open_features(features or self.recipe.features)
         self._require_features(reader.spec)

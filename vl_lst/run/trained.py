@@ -78,11 +78,15 @@ class TrainedRun(Run):
             trained = self.task(task.name).load(data.folder, data.train_split[task.name])
         except InputError:
             return None
-        if not by_content:
-            return len(set(trained.ids()) & set(examples.ids()))
-        # Ids in different files of a user are unrelated.
-        known = {(example.image_ids, example.prompt) for example in trained}
-        return sum((example.image_ids, example.prompt) in known for example in examples)
+        if by_content:  # IDs in different files of a user are unrelated
+            known = {(example.image_ids, example.prompt) for example in trained}
+            return sum((example.image_ids, example.prompt) in known for example in examples)
+        common = set(trained.ids()) & set(examples.ids())
+        if task.images_per_example:
+            return len(common)
+        # IDs of texts are often line numbers, which each split counts from 0.
+        prompts = {each.id: each.prompt for each in trained if each.id in common}
+        return sum(prompts.get(each.id) == each.prompt for each in examples)
 
 
 def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:

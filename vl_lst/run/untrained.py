@@ -284,7 +284,8 @@ def _build(
         )
     if card is not None:
         require_same_backbone(card, name, built.fingerprint)
-        if spec is not None:
+        # Without a spec, all results so far are of tasks without images.
+        if spec is not None and card.feature_spec is not None:
             require_same_features(card, spec)
     make_folder(directory.path)
     return ZeroShotRun(directory, recipe, card, built, spec)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_runs import METRICS, SPLITS, write_run
+from board_runs import METRICS, SPLITS, SUITE, write_run, write_suite
 
 from eval.leaderboard.board import build_board
 from eval.leaderboard.reported import reported_results
@@ -67,11 +67,18 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ExampleCard(str(n), f"{ATTACK} {n}", "yes", ["yes" if n % 3 else "no"], n % 3 > 0, ["a"])
         for n in range(20)
     ]
-    sheets = {"lst-0": [ExampleSheet("vqa", "val2014", 1000, cards)]}
+    texts = [
+        ExampleCard(str(n), f"{'one ' * 20}\n{'two ' * 20}", "0", ["1"], False, [])
+        for n in range(5)
+    ]
+    sheets = {
+        "lst-0": [ExampleSheet("vqa", "val2014", 1000, cards)],
+        "lst-1": [ExampleSheet("rte", "dev", 277, texts)],
+    }
     board = build_board(find_runs(folder), METRICS)
-    reported = replace(reported_results(), splits=SPLITS)
+    reported = replace(reported_results()[0], splits=SPLITS)
     page = render_page(
-        board, title="Leaderboard", reported=reported, sheets=sheets, pictures={"a": JPEG}
+        board, title="Leaderboard", reported=[reported], sheets=sheets, pictures={"a": JPEG}
     )
     path = folder / "leaderboard.html"
     path.write_text(page, encoding="utf-8")
@@ -135,7 +142,7 @@ def test_tables_sort_in_both_directions_and_show_it(opened: OpenPage) -> None:
 def test_axes_can_be_chosen_and_reported_rows_hidden(opened: OpenPage) -> None:
     mark = opened.page.locator('.point[aria-label^="lst: "]')
     opened.page.locator("[data-role=x]").select_option(label="Trainable")
-    assert opened.shown_points() == 4 + len(reported_results().rows)
+    assert opened.shown_points() == 4 + len(reported_results()[0].rows)
     assert opened.page.locator(".point.reported.on-front").count() == 0
     opened.page.get_by_label("Show results reported by papers").uncheck()
     assert opened.shown_points() == 4
@@ -207,6 +214,20 @@ def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: OpenPage) 
     expect(opened.page).to_have_title("Leaderboard")
 
 
+@pytest.mark.parametrize(("width", "columns"), [(1300, 3), (PHONE["width"], 1)])
+def test_examples_of_text_alone_are_wide_and_have_a_line_for_each_text(
+    browser: Any, page_file: Path, width: int, columns: int
+) -> None:
+    opened = OpenPage(browser, page_file, "#run-lst-1", viewport={"width": width, "height": 740})
+    cards = opened.page.locator(".run.open .card")
+    expect(cards).to_have_count(5)
+    assert len({card.bounding_box()["x"] for card in cards.all()}) == columns
+    assert opened.page.locator(".run.open .pictures").count() == 0
+    assert "\ntwo" in cards.first.locator(".prompt").inner_text()
+    assert opened.width() == width
+    opened.context.close()
+
+
 @pytest.mark.parametrize("anchor", ["", "#run-lst-0"])
 def test_the_page_fits_a_phone(browser: Any, page_file: Path, anchor: str) -> None:
     opened = OpenPage(browser, page_file, anchor, viewport=PHONE)
@@ -240,4 +261,24 @@ def test_the_page_can_be_read_without_scripts(browser: Any, page_file: Path) -> 
     expect(opened.page.locator(".controls").first).to_be_hidden()
     assert opened.page.locator("#run-lst-0 .card").count() == 20
     expect(opened.page.locator("#run-lst-0")).to_be_visible()
+    opened.context.close()
+
+
+@pytest.mark.parametrize("width", [360, 1300])
+def test_the_runs_of_a_suite_are_shown_on_demand(browser: Any, tmp_path: Path, width: int) -> None:
+    for seed in range(3):
+        write_suite(tmp_path / f"s{seed}", {"cola": 1.0, "mnli": 2.0, "stsb": 3.0}, seed=seed)
+    board = build_board(find_runs(tmp_path), METRICS, suites={"glue": SUITE})
+    path = tmp_path / "leaderboard.html"
+    path.write_text(render_page(board, title="Leaderboard"), encoding="utf-8")
+    opened = OpenPage(browser, path, viewport={"width": width, "height": 740})
+    first = opened.page.locator(".group").first
+    link = first.get_by_role("link", name="mnli").first
+    expect(link).not_to_be_visible()
+    first.get_by_text("9 runs").click()
+    expect(link).to_be_visible()
+    assert opened.width() <= width
+    link.click()
+    expect(opened.page.locator("#run-s0-mnli")).to_be_visible()
+    assert opened.problems == []
     opened.context.close()

@@ -1,7 +1,6 @@
 """Every transfer method on text alone, without features and without a visual embedding."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ MakeTiny = Callable[..., FrozenBackbone]
 
 
 def text_batch(backbone: FrozenBackbone) -> Batch:
-    return replace(tiny_batch(backbone), features_BINF=None)
+    return tiny_batch(backbone, images=0)
 
 
 def head_for(name: str) -> str:
@@ -50,6 +49,40 @@ def test_exactly_what_is_declared_trains(make_tiny: MakeTiny, name: str, method:
         assert reached == set(trainable)
         optimizer.step()
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(("name", "method"), PAIRS)
+def test_numbers_are_learned(make_tiny: MakeTiny, name: str, method: str) -> None:
+    model, trainable = attach(method, make_tiny(name), "regress", has_images=False)
+    batch = text_batch(model.backbone)
+    optimizer = torch.optim.AdamW(trainable.values(), lr=1e-3, weight_decay=0.0)
+    model.train()
+    losses = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = model(batch)
+        loss.backward()
+        losses.append(loss.item())
+        reached = {key for key, p in model.named_parameters() if p.grad is not None}
+        assert reached == set(trainable)
+        optimizer.step()
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(("name", "method"), PAIRS)
+def test_a_number_does_not_depend_on_the_padding(
+    make_tiny: MakeTiny, name: str, method: str
+) -> None:
+    model, _ = attach(method, make_tiny(name), "regress", has_images=False)
+    batch = text_batch(model.backbone)
+    last_T = batch.prompt_ids_UT[-1]
+    alone = Batch(
+        prompt_ids_UT=last_T[last_T != model.backbone.pad_token_id][None],
+        prompt_index_B=torch.tensor([0]),
+    )
+    with torch.no_grad():
+        found_B, expected_B = model.regress(alone), model.regress(batch)[-1:]
+    torch.testing.assert_close(found_B, expected_B, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", FROZEN)
@@ -103,7 +136,6 @@ def test_an_answer_does_not_depend_on_the_other_prompts(
     alone = Batch(
         prompt_ids_UT=batch.prompt_ids_UT[-1:, : int(kept.sum())],
         prompt_index_B=torch.tensor([0]),
-        prompt_rows_U=torch.tensor([0]),
     )
     found = greedy_search(model, alone, max_length=6)
     width = min(found.shape[1], ids_BL.shape[1])

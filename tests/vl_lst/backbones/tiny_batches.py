@@ -29,7 +29,13 @@ def prompt_ids(backbone: Backbone, rows: int = 4, seed: int = 1) -> Tensor:
 
 
 def tiny_batch(backbone: Backbone, *, images: int = 1, seed: int = 1) -> Batch:
-    """Return a batch in which equal prompts have the same images, and answers differ in length."""
+    """Return a batch in which equal prompts have the same images, and answers differ in length.
+
+    Args:
+        backbone: Backbone that reads the batch.
+        images: Images per example; 0 for text alone.
+        seed: Seed of everything in it.
+    """
     generator = torch.Generator().manual_seed(seed)
     ids_BT = prompt_ids(backbone, seed=seed)
     rows = len(ids_BT)
@@ -43,13 +49,14 @@ def tiny_batch(backbone: Backbone, *, images: int = 1, seed: int = 1) -> Batch:
     first, index_B = unique_rows(ids_BT)
     pair_rows_P, pair_index_B = unique_rows(torch.cat((ids_BT, labels_BL), 1))
     return Batch(
-        features_BINF=features_BINF,
+        features_BINF=features_BINF if images else None,
         prompt_ids_UT=ids_BT[first],
         prompt_index_B=index_B,
-        prompt_rows_U=first if backbone.reads_images else None,
+        prompt_rows_U=first if backbone.reads_images and images else None,
         labels_BL=labels_BL,
         pair_rows_P=pair_rows_P,
         pair_index_B=pair_index_B,
         weights_B=torch.rand(rows, generator=generator),
         scores_BA=torch.rand(rows, ANSWERS, generator=generator),
+        values_B=5 * torch.rand(rows, generator=generator),
     )

@@ -18,6 +18,7 @@ GUIDE_METHODS = guide_methods()
 HEADS = {
     "generate": HeadConfig(kind="generate"),
     "classify": HeadConfig(kind="classify", answers=ANSWERS),
+    "regress": HeadConfig(kind="regress", value_range=(0.0, 5.0)),
 }
 # Small enough for the tiny backbones, whose sizes are even.
 OPTIONS: dict[str, dict[str, object]] = {
