@@ -86,7 +86,7 @@ class CachingTokenizer:
     def tokenise_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of several texts, untruncated, uncached, without special tokens."""
         ids: list[list[int]] = self._tokenizer(
-            list(texts), add_special_tokens=False, verbose=False
+            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
         ).input_ids
         return ids
 

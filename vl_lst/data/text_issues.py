@@ -6,6 +6,7 @@ Lengths are in tokens and include special tokens and, for prompts, the prefix.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from tasks import ExampleTable, Task
 from vl_lst.backbones.tokenizer import CachingTokenizer
@@ -19,8 +20,10 @@ __all__ = [
     "prompt_issues",
 ]
 
-# Maximum number of distinct texts to tokenise at once.
+# Maximum number of distinct texts to count, and to tokenise, at once. Tokens need more memory than
+# texts, above all those of long ones.
 CHUNK_SIZE = 2**17
+MAX_TOKENISED = 2**12
 MAX_QUOTED_LENGTH = 60
 
 
@@ -100,8 +103,8 @@ def count_text_issues(
         num_specials = tokenizer.num_prompt_specials
     prefix_ids = None if prefix is None else tokenizer.tokenise_all([prefix])[0]
     for counts in _count_distinct(texts):
-        token_ids = tokenizer.tokenise_all(list(counts))
-        for (text, count), ids in zip(counts.items(), token_ids, strict=True):
+        for text, ids in _tokenise(counts, tokenizer):
+            count = counts[text]
             length = len(ids) + num_specials
             issues.texts += count
             issues.longest = max(issues.longest, length)
@@ -189,6 +192,13 @@ def _count_distinct(texts: Iterable[str]) -> Iterator[Counter[str]]:
             counts = Counter()
     if counts:
         yield counts
+
+
+def _tokenise(texts: Iterable[str], tokenizer: CachingTokenizer) -> Iterator[tuple[str, list[int]]]:
+    """Yield each text with its token ids."""
+    remaining = iter(texts)
+    while some := list(islice(remaining, MAX_TOKENISED)):
+        yield from zip(some, tokenizer.tokenise_all(some), strict=True)
 
 
 def _such_as(text: str | None) -> str:

@@ -55,7 +55,7 @@ def test_exactly_what_is_declared_trains(make_tiny: MakeTiny, name: str, method:
 def test_numbers_are_learned(make_tiny: MakeTiny, name: str, method: str) -> None:
     model, trainable = attach(method, make_tiny(name), "regress", has_images=False)
     batch = text_batch(model.backbone)
-    optimizer = torch.optim.AdamW(trainable.values(), lr=1e-3, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trainable.values(), lr=2e-4, weight_decay=0.0)
     model.train()
     losses = []
     for _ in range(3):
