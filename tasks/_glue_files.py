@@ -119,7 +119,10 @@ def read_columns(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]
     lines = read_lines(path, expected=_described(columns))
     names = columns.names
     if names is None:
-        _, header = next(lines, (1, ""))
+        first = next(lines, None)
+        if first is None:
+            raise FileFormatError(f"{path} is empty; expected {_described(columns)}")
+        header = first[1]
         names = header.split("\t")
         if missing := [name for name in columns.required() if name not in names]:
             raise line_problem(

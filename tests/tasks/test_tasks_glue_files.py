@@ -76,7 +76,7 @@ def test_spaces_are_kept(file: Path) -> None:
         (("index,first,second,label",), "line 1 is 'index,first.*without 'first' and 'second'"),
         (("index\tfirst\tlabel",), "without 'second'; expected a header with the columns"),
         ((HEADER,), "has no examples; expected lines with the columns first, second"),
-        ((), "line 1 is ''"),
+        ((), "train.tsv is empty; expected lines with the columns"),
     ],
 )
 def test_malformed_files_are_explained(file: Path, lines: tuple[str, ...], message: str) -> None:
