@@ -10,6 +10,7 @@ from typing import Any, Literal
 __all__ = [
     "CHANGEABLE_ON_RESUME",
     "FORMERLY_ABSENT",
+    "FORMER_OPTIONS",
     "FORMER_VALUES",
     "METHOD_FIELDS",
     "NON_PROTOCOL_FIELDS",
@@ -43,7 +44,8 @@ RULES = (
     _Rule("optimizer", "method"),
     # What reads the images: the backbone, or a visual embedding.
     _Rule("visual.embedding", "method"),
-    # The next three distinguish the paper's ladder from ours.
+    # The next four distinguish the paper's methods from ours.
+    _Rule("backbone.vocabulary", "method"),
     _Rule("visual.image_order_std", "method"),
     _Rule("data.prompt_prefix", "method"),
     _Rule("data.prompt_suffix", "method"),
@@ -70,7 +72,20 @@ CHANGEABLE_ON_RESUME = tuple(rule.name for rule in RULES if rule.may_change)
 FORMER_VALUES = {"data.max_prompt_tokens": 20, "data.prompt_suffix": ""}
 
 # Fields that earlier versions lacked, and that mean the same if they are null.
-FORMERLY_ABSENT = ("visual.embedding", "optimizer.warmup_steps")
+FORMERLY_ABSENT = ("backbone.vocabulary", "visual.embedding", "optimizer.warmup_steps")
+
+# Options of methods that earlier versions lacked, with the value that means the same.
+FORMER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "adapter": {
+        "places": ["self_attention", "cross_attention", "feed_forward"],
+        "train_norms": False,
+        "initialisation": "identity",
+    },
+    "bitfit": {"final_norms": True},
+    "dora": {"train_biases": False, "train_position_tables": False},
+    "lora": {"train_biases": False, "train_position_tables": False},
+    "lst": {"merge_last": False, "random_weights": "by_width"},
+}
 
 
 def get_field(fields: Any, path: Sequence[str]) -> Any:

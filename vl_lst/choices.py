@@ -4,11 +4,19 @@ import importlib.util
 import pkgutil
 from typing import Literal
 
-__all__ = ["ArithmeticPrecision", "BackbonePrecision", "DeviceName", "module_names"]
+__all__ = [
+    "ArithmeticPrecision",
+    "BackbonePrecision",
+    "DeviceName",
+    "Vocabulary",
+    "module_names",
+]
 
 ArithmeticPrecision = Literal["fp32", "bf16"]
 # Precision of the frozen backbone's weights; see `vl_lst.backbones.quantization`.
 BackbonePrecision = Literal["fp32", "bf16", "int8", "nf4"]
+# Tokens of a backbone; see `vl_lst.backbones.loading`.
+Vocabulary = Literal["tokenizer"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 

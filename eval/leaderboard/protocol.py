@@ -17,6 +17,7 @@ from typing import Any
 
 from eval.leaderboard.runs import Run
 from eval.recipe_fields import (
+    FORMER_OPTIONS,
     FORMER_VALUES,
     FORMERLY_ABSENT,
     METHOD_FIELDS,
@@ -104,6 +105,8 @@ def differing_settings(all_settings: Iterable[Mapping[str, str]]) -> list[str]:
 def _recipe_fields(record: RunRecord) -> dict[str, Any]:
     """Return the fields of a record's recipe, converting those of earlier versions."""
     fields = {**dict.fromkeys(FORMERLY_ABSENT), **flatten_fields(record.recipe)}
+    for option, value in FORMER_OPTIONS.get(record.method, {}).items():
+        fields.setdefault(f"method.options.{option}", value)
     count = fields.pop(ANSWER_COUNT, None)
     for task in record.tasks:
         if count is not None:

@@ -15,12 +15,13 @@ class ExampleCard:
 
     Args:
         id: Official id.
-        prompt: Prompt without the task prefix; empty if all examples share one prompt.
+        prompt: Prompt without the task prefix, each of several texts on its own line; empty if all
+            examples share one prompt.
         prediction: Answer of the model.
         references: Reference answers, best first.
         is_right: Whether the prediction earns at least half of the maximum score; `None` for
             captions, which are not graded singly.
-        image_ids: Ids of the images.
+        image_ids: Ids of the images; empty for examples of text alone.
     """
 
     id: str

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from vl_lst.backbones.quantization import BackbonePrecision, inner_tensors, quan
 from vl_lst.backbones.tokenizer_files import load_tokenizer
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.checks import require_choice
+from vl_lst.choices import Vocabulary
 from vl_lst.errors import ModelError
 
 __all__ = [
@@ -47,7 +48,8 @@ class LoadedBackbone:
     Args:
         backbone: Frozen model.
         tokenizer: Hugging Face tokenizer.
-        fingerprint: SHA-256 of the weights; a run cannot be resumed with another backbone.
+        fingerprint: SHA-256 of the weights as stored, so the same for every `vocabulary`; a run
+            cannot be resumed with another backbone.
         projection_sha256: Hash of the projection that ends the image encoder of a backbone that
             reads images, as in the spec of its features; `None` for other backbones.
     """
@@ -58,7 +60,12 @@ class LoadedBackbone:
     projection_sha256: str | None = None
 
 
-def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") -> LoadedBackbone:
+def load_backbone(
+    name: str | Path,
+    *,
+    precision: BackbonePrecision = "fp32",
+    vocabulary: Vocabulary | None = None,
+) -> LoadedBackbone:
     """Load a backbone and its tokenizer.
 
     Args:
@@ -66,10 +73,13 @@ def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") ->
             one of the bundled `demo` and `demo-image`.
         precision: Precision of the frozen weights and their activations. With quantised weights
             (`int8`, `nf4`), activations are bfloat16; see `quantise`.
+        vocabulary: `tokenizer` cuts the embeddings and the output layer to the tokens of the
+            tokenizer, so that no other can be generated; `None` keeps all that are stored.
 
     Raises:
         ModelError: The model does not exist or is of no known family, or one of its files is
-            damaged or unsafe to read; the message names the file.
+            damaged or unsafe to read; the message names the file. Or it has no decoder, and the
+            vocabulary is to be cut.
     """
     if not isinstance(name, str | Path):
         raise ModelError(
@@ -77,6 +87,8 @@ def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") ->
             "pathlib.Path"
         )
     require_choice("precision of a backbone", precision, tuple(DTYPES))
+    if vocabulary is not None:
+        require_choice("vocabulary of a backbone", vocabulary, get_args(Vocabulary))
     name = str(name)
     problem = f"cannot load the backbone {name!r:.200}"
     expected = (
@@ -96,12 +108,46 @@ def load_backbone(name: str | Path, *, precision: BackbonePrecision = "fp32") ->
     backbone = FrozenBackbone(model, family)
     if precision in ("int8", "nf4"):
         quantise(backbone, precision)
+    fingerprint = weights_fingerprint(model)
+    if vocabulary == "tokenizer":
+        _cut_vocabulary(backbone, tokenizer)
     return LoadedBackbone(
         backbone,
         tokenizer,
-        weights_fingerprint(model),
+        fingerprint,
         None if projection is None else projection_sha256(projection),
     )
+
+
+def _cut_vocabulary(backbone: FrozenBackbone, tokenizer: Any) -> None:
+    """Cut the embeddings and the output layer to the tokens of the tokenizer.
+
+    Raises:
+        ModelError: The backbone has no decoder, or needs a token that the tokenizer lacks.
+    """
+    if not backbone.has_decoder:
+        raise ModelError(
+            f"vocabulary is tokenizer, and a backbone of type {backbone.model_type} has an encoder "
+            "only, so it generates no tokens: expected null"
+        )
+    size = 1 + max(tokenizer.get_vocab().values())
+    family, model = backbone.family, backbone.model
+    needed = (
+        backbone.pad_token_id,
+        backbone.start_token_id,
+        *backbone.end_token_ids,
+        backbone.forced_bos_token_id or 0,
+        backbone.forced_eos_token_id or 0,
+    )
+    if max(needed) >= size:
+        raise ModelError(
+            f"the tokenizer has {size:,} tokens, and the decoder starts or ends with token "
+            f"{max(needed):,}: expected it among them, or vocabulary to be null"
+        )
+    if size < backbone.vocabulary_size:
+        model.resize_token_embeddings(size)
+        family.set_vocabulary_size(model.config, size)
+        model.eval().requires_grad_(False)
 
 
 def weights_fingerprint(model: nn.Module) -> str:

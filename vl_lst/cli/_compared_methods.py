@@ -13,7 +13,7 @@ __all__ = ["read_compared_methods", "read_profile_recipe", "require_choice"]
 
 ALL = "all"
 RECIPE_FIELDS: Mapping[str, Mapping[str, type]] = {
-    "backbone": {"name": str, "precision": str},
+    "backbone": {"name": str, "precision": str, "vocabulary": str},
     "visual": {"pooled_grid": int, "embedding": str},
     "method": {"name": str, "options": dict},
     "training": {"precision": str},

@@ -154,9 +154,16 @@ def _card(
     targets = sorted(example.targets, key=lambda target: -target[1])
     return ExampleCard(
         id=example.id,
-        prompt=example.text,
+        prompt=_text_by_lines(task, example.text),
         prediction=predictions.get(example.id, ""),
         references=[answer for answer, _ in targets[:MAX_REFERENCES_SHOWN]],
         is_right=_is_right(shares, example.id),
         image_ids=example.image_ids,
     )
+
+
+def _text_by_lines(task: Task, text: str) -> str:
+    """Return the text of a prompt with each of the task's texts on its own line."""
+    for label in task.text_format.split("{}")[1:-1]:
+        text = text.replace(label, f"\n{label.lstrip()}", 1)
+    return text

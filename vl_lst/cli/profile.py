@@ -6,7 +6,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName
+from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName, Vocabulary
 from vl_lst.cli._choices import BACKBONES, METHODS
 from vl_lst.cli._compared_methods import read_compared_methods, read_profile_recipe, require_choice
 from vl_lst.cli._console import QuietOption, progress, results
@@ -49,7 +49,10 @@ def profile(
     vocabulary: Annotated[
         int | None,
         model_option(
-            min=3, max=10_000_000, help="Vocabulary size of a backbone with random weights."
+            min=3,
+            max=10_000_000,
+            help="Vocabulary size of a backbone with random weights. Default: as published; that "
+            "of the tokenizer may be smaller.",
         ),
     ] = None,
     methods: Annotated[
@@ -220,10 +223,14 @@ def profile(
         image_tokens, channels = image_tokens or DEFAULT_IMAGE_TOKENS, channels or DEFAULT_CHANNELS
         if grid is None:
             grid = (given.get("visual") or {}).get("pooled_grid", DEFAULT_GRID)
+    cut = get_field(given, ("backbone", "vocabulary"))
+    if cut is not None:
+        require_choice("backbone.vocabulary", cut, get_args(Vocabulary))
+    is_loaded = not (random_weights or dry_run)
     wanted = ProfileSettings(
         backbone=name,
         random_weights=random_weights,
-        vocabulary=vocabulary,
+        vocabulary=cut if is_loaded else vocabulary,
         backbone_precision=require_choice(
             "backbone.precision",
             backbone_precision or get_field(given, ("backbone", "precision")) or "fp32",

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
-from tasks import ExampleTable, Task
+from tasks import ExampleTable, Task, get_task
 from tasks._answers import answer_coverage, format_coverage
 from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.data.answer_lists import answer_list_file
@@ -122,8 +122,14 @@ def _log_prompts(recipe: Recipe, loaded: TaskExamples, tokenizer: CachingTokeniz
                 extra={"only_in_file": True},
             )
             continue
-        advice = f". To read them whole, raise data.max_prompt_tokens.{loaded.task.name}"
-        log.warning("%s: %s%s", where, found, advice if issues.too_long else "")
+        advice = ""
+        if issues.too_long:
+            own = issues.limit == get_task(loaded.task.name).max_prompt_tokens
+            advice = (
+                f"{'. This is the default limit of the task; to' if own else '. To'} read them "
+                f"whole, raise data.max_prompt_tokens.{loaded.task.name}"
+            )
+        log.warning("%s: %s%s", where, found, advice)
 
 
 def _log_answers(recipe: Recipe, loaded: TaskExamples, tokenizer: CachingTokenizer) -> None:

@@ -20,7 +20,7 @@ from vl_lst.backbones.quantization import (
     quantise,
 )
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
-from vl_lst.choices import ArithmeticPrecision
+from vl_lst.choices import ArithmeticPrecision, Vocabulary
 from vl_lst.devices import autocast
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
@@ -89,7 +89,8 @@ class ProfileSettings:
     Args:
         backbone: Name of the backbone; see `vl_lst.backbones.random_weights.backbone_config`.
         random_weights: Whether to initialise the backbone at random instead of loading it.
-        vocabulary: Vocabulary size of a random backbone; `None` takes the published one.
+        vocabulary: Vocabulary size of a random backbone, `None` for the published one; or
+            `tokenizer`, which cuts that of a loaded backbone.
         backbone_precision: Precision of the backbone's weights.
         precision: Precision of arithmetic.
         workload: Shapes of the batch.
@@ -101,7 +102,7 @@ class ProfileSettings:
 
     backbone: str
     random_weights: bool = False
-    vocabulary: int | None = None
+    vocabulary: int | Vocabulary | None = None
     backbone_precision: BackbonePrecision = "fp32"
     precision: ArithmeticPrecision = "fp32"
     workload: Workload = Workload()
@@ -235,13 +236,16 @@ class _Profiler:
         if not (settings.random_weights or settings.estimate):
             # A method is attached before the backbone is quantised.
             plain: BackbonePrecision = "bf16" if dtype == torch.bfloat16 else "fp32"
-            return load_backbone(settings.backbone, precision=plain).backbone
+            cut: Vocabulary | None = "tokenizer" if settings.vocabulary == "tokenizer" else None
+            return load_backbone(settings.backbone, precision=plain, vocabulary=cut).backbone
         torch.manual_seed(SEED)
         config, family = self._config()
         return random_backbone(config, family, dtype=dtype)
 
     def _config(self) -> tuple[Any, Family]:
-        return backbone_config(self._settings.backbone, vocabulary=self._settings.vocabulary)
+        size = self._settings.vocabulary
+        vocabulary = size if isinstance(size, int) else None
+        return backbone_config(self._settings.backbone, vocabulary=vocabulary)
 
     def _build(self, method: ComparedMethod) -> tuple[Any, dict[str, nn.Parameter]]:
         precision = self._settings.backbone_precision

@@ -176,7 +176,11 @@ def _load_unquantised(recipe: Recipe) -> LoadedBackbone:
     """Load the backbone of a recipe, in bf16 if it will be quantised."""
     precision = recipe.backbone.precision
     is_quantised = precision in ("int8", "nf4")
-    return load_backbone(recipe.backbone.name, precision="bf16" if is_quantised else precision)
+    return load_backbone(
+        recipe.backbone.name,
+        precision="bf16" if is_quantised else precision,
+        vocabulary=recipe.backbone.vocabulary,
+    )
 
 
 def _require_positions(

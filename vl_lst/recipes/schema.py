@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from feature_extraction.images.finding import is_utf8
 from tasks import Head, Task
-from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName
+from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName, Vocabulary
 from vl_lst.task_settings import configure_task
 
 __all__ = [
@@ -134,10 +134,14 @@ class BackboneSection(_Section):
         precision: Precision of weights and activations. `int8` and `nf4` quantise the weights and
             keep activations in bf16; they require a method that does not backpropagate through the
             backbone. Trainable parameters are always float32.
+        vocabulary: `tokenizer` cuts the embeddings and the output layer to the tokens of the
+            tokenizer, as in the paper's code, so that no other can be generated. `None` keeps all
+            that are stored; checkpoints may have more, to make their number even.
     """
 
     name: Name
     precision: WeightPrecision = "fp32"
+    vocabulary: Vocabulary | None = None
 
 
 class VisualSection(_Section):

@@ -157,6 +157,8 @@ class Run(Predictor, ABC):
         num_trained_on = self._count_trained_on(task, examples, by_content=by_content)
         head = self._head(task)
         notes = split_notes(recipe, task, examples, self._tokenizer, self._answers[head], head)
+        if task.images_per_example and source is None:
+            notes = ("the model reads the text alone and does not see the images", *notes)
         return Evaluation(predictions, score, path, write_error, num_trained_on, notes)
 
     def _load(

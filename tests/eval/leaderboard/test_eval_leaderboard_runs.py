@@ -137,13 +137,19 @@ def test_the_digest_of_training_examples_is_read_if_available(tmp_path: Path) ->
 
 def test_runs_of_earlier_versions_are_comparable(tmp_path: Path) -> None:
     """They had no field for the limit of 20 prompt tokens, one answer count for all tasks, and no
-    field for the visual embedding."""
+    fields for the visual embedding, the vocabulary and the newer options of methods."""
     scores = {"vqa": 60.0, "gqa": 50.0}
-    write_run(tmp_path, "then", scores=scores, recipe__data__min_answer_count=9)
+    ladder = {"reduction": 4}
+    former = {"recipe__data__min_answer_count": 9, "recipe__method__options": ladder}
+    write_run(tmp_path, "then", scores=scores, **former)
     limits = {"recipe__data__max_prompt_tokens": dict.fromkeys(scores, 20)}
     counts = {"recipe__data__min_answer_count": dict.fromkeys(scores, 9)}
-    embedding = {"recipe__visual": {"embedding": None}}
-    write_run(tmp_path, "now", scores=scores, seed=1, **limits, **counts, **embedding)
+    new = {
+        "recipe__visual": {"embedding": None},
+        "recipe__backbone__vocabulary": None,
+        "recipe__method__options": {**ladder, "merge_last": False, "random_weights": "by_width"},
+    }
+    write_run(tmp_path, "now", scores=scores, seed=1, **limits, **counts, **new)
     longer = {"recipe__data__max_prompt_tokens": dict.fromkeys(scores, 128)}
     write_run(tmp_path, "longer", scores=scores, seed=2, **longer, **counts)
     then, now, other = (

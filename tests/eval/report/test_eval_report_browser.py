@@ -67,7 +67,14 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ExampleCard(str(n), f"{ATTACK} {n}", "yes", ["yes" if n % 3 else "no"], n % 3 > 0, ["a"])
         for n in range(20)
     ]
-    sheets = {"lst-0": [ExampleSheet("vqa", "val2014", 1000, cards)]}
+    texts = [
+        ExampleCard(str(n), f"{'one ' * 20}\n{'two ' * 20}", "0", ["1"], False, [])
+        for n in range(5)
+    ]
+    sheets = {
+        "lst-0": [ExampleSheet("vqa", "val2014", 1000, cards)],
+        "lst-1": [ExampleSheet("rte", "dev", 277, texts)],
+    }
     board = build_board(find_runs(folder), METRICS)
     reported = replace(reported_results()[0], splits=SPLITS)
     page = render_page(
@@ -205,6 +212,20 @@ def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: OpenPage) 
     assert opened.page.url.endswith("#group-1")
     expect(opened.page.locator("#board")).to_be_visible()
     expect(opened.page).to_have_title("Leaderboard")
+
+
+@pytest.mark.parametrize(("width", "columns"), [(1300, 3), (PHONE["width"], 1)])
+def test_examples_of_text_alone_are_wide_and_have_a_line_for_each_text(
+    browser: Any, page_file: Path, width: int, columns: int
+) -> None:
+    opened = OpenPage(browser, page_file, "#run-lst-1", viewport={"width": width, "height": 740})
+    cards = opened.page.locator(".run.open .card")
+    expect(cards).to_have_count(5)
+    assert len({card.bounding_box()["x"] for card in cards.all()}) == columns
+    assert opened.page.locator(".run.open .pictures").count() == 0
+    assert "\ntwo" in cards.first.locator(".prompt").inner_text()
+    assert opened.width() == width
+    opened.context.close()
 
 
 @pytest.mark.parametrize("anchor", ["", "#run-lst-0"])

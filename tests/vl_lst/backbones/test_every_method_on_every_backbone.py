@@ -13,16 +13,16 @@ import torch
 from guide_methods import guide_methods
 from safetensors.torch import load_file
 from tiny_backbones import tiny_backbones
-from tiny_batches import ANSWERS, tiny_batch, visual_for
+from tiny_batches import tiny_batch, visual_for
+from tiny_methods import HEADS, OPTIONS, VARIANTS, attach, lacks, variants_on
 from torch import Tensor, nn
 
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.quantization import quantise
 from vl_lst.errors import ModelError
 from vl_lst.generation.search import beam_search, greedy_search
-from vl_lst.methods import Method, get_method, method_names
+from vl_lst.methods import get_method, method_names
 from vl_lst.models.batch import DEFAULT_TASK, Batch
-from vl_lst.models.config import HeadConfig
 from vl_lst.models.joint import JointBackbone, JointModel
 from vl_lst.recipes.building import attach_method
 from vl_lst.runs.checkpoint import (
@@ -35,31 +35,34 @@ from vl_lst.runs.checkpoint import (
 from vl_lst.training.saved_bytes import bytes_saved_for_backward, saved_bytes_by_part
 
 TINY = tiny_backbones()
-GUIDE_METHODS = guide_methods()
-METHODS = [*method_names(), *GUIDE_METHODS]
-# The guide's methods are tested on one backbone.
+# The guide's methods are tested on one backbone, options on some.
+VARIED = ("t5", "mbart", "t5gemma", "blip-2", "bert")
 PAIRS = [
-    (name, method) for name in TINY for method in (METHODS if name == "t5" else method_names())
+    (name, method)
+    for name in TINY
+    for method in (
+        *method_names(),
+        *(guide_methods() if name == "t5" else ()),
+        *(variants_on(name) if name in VARIED else ()),
+    )
 ]
 # What these add starts at zero, or at one if it multiplies.
-UNDISTURBED = ("full", "bitfit", "adapter", "lora", "dora", "ia3", "RescaledNorms")
+UNDISTURBED = (
+    "full",
+    "bitfit",
+    "adapter",
+    "lora",
+    "dora",
+    "ia3",
+    "RescaledNorms",
+    "bitfit without final norms",
+    "dora with biases",
+    "lora with biases",
+    "lora with tables",
+)
 MAX_LENGTH = 7
 # Methods that run the backbone without gradients.
-FROZEN = ("lst", "side")
-HEADS = {
-    "generate": HeadConfig(kind="generate"),
-    "classify": HeadConfig(kind="classify", answers=ANSWERS),
-    "regress": HeadConfig(kind="regress", value_range=(0.0, 5.0)),
-}
-# Small enough for the tiny backbones, whose sizes are even.
-OPTIONS: dict[str, dict[str, object]] = {
-    "adapter": {"reduction": 2},
-    "dora": {"rank": 4},
-    "lora": {"rank": 4},
-    "lst": {"reduction": 2},
-    "prompt": {"tokens": 3, "middle_width": 8},
-    "side": {"reduction": 2},
-}
+FROZEN = ("lst", "side", "lst merged")
 
 MakeTiny = Callable[..., FrozenBackbone]
 
@@ -70,33 +73,6 @@ def heads_for(name: str) -> list[str]:
 
 ALL_HEADS = [(name, method, head) for name, method in PAIRS for head in heads_for(name)]
 FIRST_HEADS = [(name, method, heads_for(name)[0]) for name, method in PAIRS]
-
-
-def method_named(name: str) -> Method:
-    return GUIDE_METHODS.get(name) or get_method(name)
-
-
-def attach(
-    name: str,
-    backbone: FrozenBackbone,
-    head: str,
-    dropout: float = 0.0,
-    *,
-    has_images: bool = True,
-) -> tuple[Any, dict[str, nn.Parameter]]:
-    """Build a model and its trainable parameters as training does."""
-    method = method_named(name)
-    chosen = {"dropout": dropout, **OPTIONS.get(name, {})}
-    known = method.options.model_fields
-    options = method.options.model_validate({k: v for k, v in chosen.items() if k in known})
-    torch.manual_seed(3)
-    visual = visual_for(backbone) if has_images else None
-    model = method.attach(backbone, options, visual=visual, heads={DEFAULT_TASK: HEADS[head]})
-    model.requires_grad_(False)
-    trainable = method.trainable(model)
-    for parameter in trainable.values():
-        parameter.requires_grad_(True)
-    return model.eval(), trainable
 
 
 def disturb(trainable: dict[str, nn.Parameter]) -> None:
@@ -139,41 +115,6 @@ def test_only_declared_parameters_get_gradients_and_change(
     else:  # a decoder with one token has constant attention weights
         assert changed <= set(trainable)
         assert {key for key in trainable if key.startswith("classifiers.")} <= changed
-
-
-@pytest.mark.parametrize(("name", "method"), PAIRS)
-def test_every_method_learns_numbers_from_text_alone(
-    make_tiny: MakeTiny, name: str, method: str
-) -> None:
-    """Also next to a backbone that could read images; there is no visual embedding."""
-    model, trainable = attach(method, make_tiny(name), "regress", has_images=False)
-    assert not any(key.startswith("visual.") for key in trainable)
-    batch = tiny_batch(model.backbone, images=0)
-    assert batch.features_BINF is None
-    with torch.no_grad():
-        together_B = model.regress(batch)
-        last_T = batch.prompt_ids_UT[-1]
-        without_padding = Batch(
-            prompt_ids_UT=last_T[last_T != model.backbone.pad_token_id][None],
-            prompt_index_B=torch.tensor([0]),
-        )
-        alone_B = model.regress(without_padding)
-    torch.testing.assert_close(alone_B, together_B[-1:], rtol=1e-4, atol=1e-4)
-    optimizer = torch.optim.AdamW(trainable.values(), lr=1e-3, weight_decay=0.0)
-    model.train()
-    losses = []
-    for _ in range(3):
-        optimizer.zero_grad()
-        loss = model(batch)
-        loss.backward()
-        losses.append(loss.item())
-        assert {key for key, p in model.named_parameters() if p.grad is not None} == set(trainable)
-        optimizer.step()
-    assert losses[-1] < losses[0]
-    if method in FROZEN:
-        parts = {"backbone": model.backbone.model}
-        saved = bytes_saved_for_backward(model, lambda: model(batch), parts)
-        assert saved["backbone"] == 0
 
 
 @pytest.mark.parametrize(("name", "method", "head"), FIRST_HEADS)
@@ -379,3 +320,23 @@ def test_an_initialisation_is_derived_from_the_backbone_or_refused(
         return
     with pytest.raises(ModelError, match=expected):
         method.initialise(model, options, samples)
+
+
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if lacks(variant)])
+@pytest.mark.parametrize("name", TINY)
+def test_an_option_is_refused_where_the_backbone_lacks_what_it_concerns(
+    make_tiny: MakeTiny, name: str, variant: str
+) -> None:
+    backbone = make_tiny(name)
+    if variant in variants_on(name):
+        attach(variant, backbone, heads_for(name)[0])
+        return
+    method, options = VARIANTS[variant]
+    assert lacks(variant) in refusal(name, method, backbone, options=options)
+
+
+@pytest.mark.parametrize("name", [name for name in TINY if not TINY[name].has_decoder])
+def test_adapters_after_cross_attention_need_a_decoder(make_tiny: MakeTiny, name: str) -> None:
+    options = {"reduction": 2, "places": ["cross_attention"]}
+    message = refusal(name, "adapter", make_tiny(name), options=options)
+    assert "places is cross_attention, which a backbone of type" in message

@@ -173,7 +173,8 @@ def test_training_warns_about_truncated_prompts(
     expected = (
         f"vqa train: 1 of 18 prompts exceed {DEFAULT_LIMIT} tokens and are truncated (the "
         "longest has 607); 1 of 18 prompts contain unknown characters, such as 'vqa: is it 猫 ?'. "
-        "To read them whole, raise data.max_prompt_tokens.vqa"
+        "This is the default limit of the task; to read them whole, raise "
+        "data.max_prompt_tokens.vqa"
     )
     assert expected in logged(tmp_path / "run")
     assert expected in caplog.messages, "the console shows the same as the log"

@@ -1,5 +1,6 @@
-"""The number of trainable parameters on T5-base equals the paper's."""
+"""The number of trainable parameters on backbones of real size equals the paper's."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,8 +11,18 @@ from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig, VisualConfig
 
-# Counts from the reference implementation, and percentages from the paper.
-COUNTS = {
+SIZES: Mapping[str, Mapping[str, int]] = {
+    "base": {"d_model": 768, "d_ff": 3072, "d_kv": 64, "num_heads": 12, "num_layers": 12},
+    "large": {"d_model": 1024, "d_ff": 4096, "d_kv": 64, "num_heads": 16, "num_layers": 24},
+    "3b": {"d_model": 1024, "d_ff": 16_384, "d_kv": 128, "num_heads": 32, "num_layers": 24},
+}
+# T5's vocabulary with VL-T5's 100 additional tokens, and that of T5's tokenizer.
+IMAGE_VOCABULARY, TEXT_VOCABULARY = 32_200, 32_100
+VISUAL = VisualConfig(channels=2048, tokens=49)
+
+# Counts from the reference implementation, and percentages from the paper. With images, the
+# percentage is of the whole model, with text alone of the plain backbone.
+IMAGE_COUNTS = {
     "lst": (17_967_384, 7.46),
     "adapter": (19_333_632, 7.98),
     "lora": (18_170_112, 7.54),
@@ -19,30 +30,87 @@ COUNTS = {
     "prompt": (2_842_400, 1.26),
     "full": (224_540_160, 100.0),
 }
-# T5-base with VL-T5's 100 additional tokens.
-T5_BASE = T5Config(vocab_size=32200, d_model=768, d_ff=3072, d_kv=64, num_heads=12, num_layers=12)
+BASE_LAYERS = (1, 2, 3, 5, 6, 7, 9, 10, 11)
+ODD_LAYERS = tuple(range(1, 24, 2))
+TEXT_COUNTS = {
+    "nine of twelve layers": ("base", "lst", {"layers": BASE_LAYERS}, 3_878_712, 1.7403),
+    "all layers": ("base", "lst", {"layers": None}, 5_097_240, 2.287),
+    "six layers": ("base", "lst", {"layers": (2, 3, 6, 7, 10, 11)}, 2_660_184, 1.1935),
+    "three layers": ("base", "lst", {"layers": (3, 7, 11)}, 1_441_656, 0.6468),
+    "odd layers of large": ("large", "lst", {"layers": ODD_LAYERS}, 9_057_328, 1.2279),
+    "one layer of 3B": ("3b", "lst", {"layers": (23,)}, 2_494_896, 0.0875),
+    "adapter": (
+        "base",
+        "adapter",
+        {
+            "reduction": 16,
+            "places": ("self_attention", "feed_forward"),
+            "train_norms": True,
+            "initialisation": "small",
+        },
+        3_625_728,
+        1.6267,
+    ),
+    "lora": (
+        "base",
+        "lora",
+        {"rank": 32, "alpha": 32, "train_biases": True, "train_position_tables": True},
+        3_820_644,
+        1.7142,
+    ),
+    "bitfit": ("base", "bitfit", {"final_norms": False}, 280_932, 0.126),
+    "prompt": ("base", "prompt", {"tokens": 100, "middle_width": None}, 76_800, 0.0345),
+    "full": ("base", "full", {}, 222_882_048, 100.0),
+}
 
 
-def build(name: str) -> Any:
-    """Build a model on the meta device."""
+def build(
+    name: str,
+    *,
+    size: str = "base",
+    vocabulary: int = IMAGE_VOCABULARY,
+    visual: VisualConfig | None = VISUAL,
+    **options: Any,
+) -> tuple[Any, int]:
+    """Build a model on the meta device, and count the parameters of its plain backbone."""
     method = get_method(name)
     with torch.device("meta"):
-        return method.attach(
-            FrozenBackbone(T5ForConditionalGeneration(T5_BASE)),
-            method.options(),
-            visual=VisualConfig(channels=2048, tokens=49),
-            heads={"vqa": HeadConfig(kind="generate")},
+        t5 = T5ForConditionalGeneration(T5Config(vocab_size=vocabulary, **SIZES[size]))
+        plain = sum(parameter.numel() for parameter in t5.parameters())
+        model = method.attach(
+            FrozenBackbone(t5),
+            method.options.model_validate(options),
+            visual=visual,
+            heads={"task": HeadConfig(kind="generate")},
         )
+    return model, plain
 
 
-@pytest.mark.parametrize("name", COUNTS)
+def count_trainable(name: str, model: Any) -> int:
+    return sum(parameter.numel() for parameter in get_method(name).trainable(model).values())
+
+
+@pytest.mark.parametrize("name", IMAGE_COUNTS)
 def test_trainable_parameters_equal_the_papers(name: str) -> None:
-    model = build(name)
-    trainable = sum(p.numel() for p in get_method(name).trainable(model).values())
+    model, _ = build(name)
+    trainable = count_trainable(name, model)
     total = sum(parameter.numel() for parameter in model.parameters())
-    assert (trainable, round(100 * trainable / total, 2)) == COUNTS[name]
+    assert (trainable, round(100 * trainable / total, 2)) == IMAGE_COUNTS[name]
+
+
+@pytest.mark.parametrize("row", TEXT_COUNTS)
+def test_trainable_parameters_on_text_equal_the_papers(row: str) -> None:
+    size, name, options, count, percent = TEXT_COUNTS[row]
+    if name == "lst":
+        layers = options["layers"]
+        options = {"reduction": 8, "encoder_layers": layers, "decoder_layers": layers}
+    model, plain = build(name, size=size, vocabulary=TEXT_VOCABULARY, visual=None, **options)
+    trainable = count_trainable(name, model)
+    assert trainable == count
+    assert 100 * trainable / plain == pytest.approx(percent, abs=5e-5)
 
 
 @pytest.mark.parametrize("name", ["dora", "ia3", "side"])
 def test_methods_beyond_the_paper_build_on_the_meta_device(name: str) -> None:
-    assert all(parameter.is_meta for parameter in build(name).parameters())
+    model, _ = build(name)
+    assert all(parameter.is_meta for parameter in model.parameters())

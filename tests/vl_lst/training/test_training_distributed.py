@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_mixture import GQA_VALIDATION, add_tasks, mixture_recipe
+from tiny_mixture import GQA_VALIDATION, TASKS, add_tasks, mixture_recipe
 from tiny_run import tiny_world
+from tiny_texts import write_text_tasks
 
 from vl_lst.data.order import sequential_batches
 from vl_lst.recipes import dump_recipe
 
 TESTS = Path(__file__).resolve().parents[2]
+# Those of text alone leave the visual embedding unused; 24 examples each.
+TEXT_TASKS = {"rte": 6, "stsb": 8}
 
 
 def free_port() -> int:
@@ -60,9 +63,13 @@ def train_with(processes: int, recipe: Path, folder: Path) -> list[Path]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, list[Path]]]:
     folder = tmp_path_factory.mktemp("distributed")
     with tiny_world(folder / "world") as world:
+        write_text_tasks(world.root)
         recipe = mixture_recipe(
             world,
             add_tasks(world),
+            task=",".join((*TASKS, *TEXT_TASKS)),
+            head={"gqa": "generate", "stsb": "regress"},
+            training__batch_size={"vqa": 8, "gqa": 6, "nlvr2": 4, "caption": 6, **TEXT_TASKS},
             method__options__dropout=0.0,
             training__log_every_steps=1,
             method__options__initialisation="fisher",
@@ -80,7 +87,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, l
 def test_gradients_are_equal_across_processes_and_to_those_of_one(
     trained: tuple[Path, dict[int, list[Path]]],
 ) -> None:
-    """For classifiers, generated answers, captions of different lengths, and unused heads."""
+    """For answers of every head, captions of different lengths, and what a step does not use."""
     _, files = trained
     (alone,), (first, second) = ([load_file(path) for path in each] for each in files.values())
     assert alone.keys() == first.keys() == second.keys()
@@ -92,6 +99,9 @@ def test_gradients_are_equal_across_processes_and_to_those_of_one(
     steps = {name.split()[0] for name in alone}
     used = {name.split()[0] for name in alone if "classifiers.nlvr2" in name}
     assert 0 < len(used) < len(steps), "a head has gradients only in steps of its task"
+    with_numbers = {name.split()[0] for name in alone if "regressors.stsb" in name}
+    with_images = {name.split()[0] for name in alone if " visual." in name}
+    assert (len(with_numbers), len(steps) - len(with_images)) == (3, 7)
 
 
 @pytest.mark.slow
@@ -112,5 +122,5 @@ def test_predictions_of_two_processes_score_as_those_of_one(
             (folder / f"by-{count}" / "run" / "metrics.jsonl").read_text() for count in (1, 2)
         )
     ]
-    assert len(losses[0]) == 14
+    assert len(losses[0]) == 14 + 7
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

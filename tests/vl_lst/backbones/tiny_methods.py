@@ -1,0 +1,105 @@
+"""Every transfer method, also with options that change what trains, for the tiny backbones."""
+
+from typing import Any
+
+import torch
+from guide_methods import guide_methods
+from tiny_batches import ANSWERS, visual_for
+from torch import nn
+
+from vl_lst.backbones.frozen import FrozenBackbone
+from vl_lst.methods import Method, get_method
+from vl_lst.models.batch import DEFAULT_TASK
+from vl_lst.models.config import HeadConfig
+
+__all__ = ["HEADS", "OPTIONS", "VARIANTS", "attach", "lacks", "method_named", "variants_on"]
+
+GUIDE_METHODS = guide_methods()
+HEADS = {
+    "generate": HeadConfig(kind="generate"),
+    "classify": HeadConfig(kind="classify", answers=ANSWERS),
+    "regress": HeadConfig(kind="regress", value_range=(0.0, 5.0)),
+}
+# Small enough for the tiny backbones, whose sizes are even.
+OPTIONS: dict[str, dict[str, object]] = {
+    "adapter": {"reduction": 2},
+    "dora": {"rank": 4},
+    "lora": {"rank": 4},
+    "lst": {"reduction": 2},
+    "prompt": {"tokens": 3, "middle_width": 8},
+    "side": {"reduction": 2},
+}
+# A method with other options, by a name for the test.
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
+    "lst merged": ("lst", {"reduction": 2, "merge_last": True, "gates": "channel"}),
+    "lst from small weights": ("lst", {"reduction": 2, "random_weights": "small"}),
+    "adapter with norms": (
+        "adapter",
+        {
+            "reduction": 2,
+            "places": ("self_attention", "feed_forward"),
+            "train_norms": True,
+            "initialisation": "small",
+        },
+    ),
+    "lora with biases": ("lora", {"rank": 4, "train_biases": True}),
+    "lora with tables": ("lora", {"rank": 4, "train_position_tables": True}),
+    "dora with biases": ("dora", {"rank": 4, "train_biases": True}),
+    "bitfit without final norms": ("bitfit", {"final_norms": False}),
+    "prompt of vectors": ("prompt", {"tokens": 3, "middle_width": None}),
+}
+# Backbones that have what an option concerns, and the refusal of others.
+NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "lora with tables": (
+        ("t5", "t5-v1.1", "mt5", "umt5", "blip-2", "deberta-v3"),
+        "has no tables of relative position biases: expected false",
+    ),
+    "bitfit without final norms": (
+        ("t5", "t5-v1.1", "mt5", "umt5", "blip-2", "mbart", "t5gemma", "t5gemma2", "pegasus"),
+        "has no norm after the last block of a stack: expected true",
+    ),
+}
+
+
+def variants_on(backbone: str) -> list[str]:
+    """Return the variants that a tiny backbone supports."""
+    return [name for name in VARIANTS if name not in NEEDS or backbone in NEEDS[name][0]]
+
+
+def lacks(variant: str) -> str | None:
+    """Return the end of the message that refuses a variant; `None` if all backbones support it."""
+    return NEEDS[variant][1] if variant in NEEDS else None
+
+
+def method_named(name: str) -> Method:
+    """Return a method, one of the guide, or that of a variant."""
+    if name in VARIANTS:
+        return get_method(VARIANTS[name][0])
+    return GUIDE_METHODS.get(name) or get_method(name)
+
+
+def attach(
+    name: str,
+    backbone: FrozenBackbone,
+    head: str,
+    dropout: float = 0.0,
+    *,
+    has_images: bool = True,
+) -> tuple[Any, dict[str, nn.Parameter]]:
+    """Build a model and its trainable parameters as training does."""
+    method = method_named(name)
+    chosen = VARIANTS[name][1] if name in VARIANTS else OPTIONS.get(name, {})
+    known = method.options.model_fields
+    options = {"dropout": dropout, **chosen}
+    torch.manual_seed(3)
+    model = method.attach(
+        backbone,
+        method.options.model_validate({k: v for k, v in options.items() if k in known}),
+        visual=visual_for(backbone) if has_images else None,
+        heads={DEFAULT_TASK: HEADS[head]},
+    )
+    model.requires_grad_(False)
+    trainable = method.trainable(model)
+    for parameter in trainable.values():
+        parameter.requires_grad_(True)
+    return model.eval(), trainable
