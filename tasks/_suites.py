@@ -9,6 +9,8 @@ __all__ = ["SUITES", "run_of", "splits_of"]
 SUITES: Mapping[str, Sequence[str]] = {
     "glue": ("cola", "sst2", "mrpc", "qqp", "mnli", "qnli", "rte", "stsb"),
 }
+# Splits that may consist of several, such as `dev_matched` and `dev_mismatched`.
+SPLITS_WITH_PARTS = ("dev", "test")
 # Tasks without training examples, and the task whose models answer them.
 ANSWERED_BY = {"ax": "mnli"}
 
@@ -34,6 +36,6 @@ def splits_of(task: Task, split: str) -> list[str]:
     if split in task.splits:
         return [split]
     parts = [name for name in task.splits if name.startswith(f"{split}_")]
-    if not parts:
+    if split not in SPLITS_WITH_PARTS or not parts:
         raise task.unknown_split(split)
     return parts

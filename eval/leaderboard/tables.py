@@ -12,7 +12,6 @@ from typing import Any
 from eval.leaderboard.board import Board, Group
 from eval.leaderboard.quantities import AVERAGE, COSTS, Cost, Statistic
 from eval.leaderboard.reported import ReportedResults, ReportedRow, matching_rows
-from eval.leaderboard.suites import IncompleteSuite
 from eval.leaderboard.units import MISSING, number_text, score_text, setting_text, unit_text
 from eval.text import escape_controls
 
@@ -23,13 +22,14 @@ __all__ = [
     "costs_with_reported",
     "group_caption",
     "group_title",
-    "incomplete_text",
+    "incomplete_notes",
     "to_csv",
     "to_latex",
     "to_markdown",
 ]
 
 REPORTED = "reported"
+MAX_INCOMPLETE_SHOWN = 5
 SUITE_NOTE = (
     "the mean over the tasks for each seed, then mean and deviation over seeds. Memory is that of "
     "the task that needs most, time that of all tasks together."
@@ -105,9 +105,16 @@ def cost_note(group: Group, costs: Sequence[Cost]) -> str | None:
     )
 
 
-def incomplete_text(each: IncompleteSuite) -> str:
-    """Return which runs are not a result of their suite, and why."""
-    return f"No result of {each.suite} for {each.method}, seed {each.seed}: {each.reason}"
+def incomplete_notes(board: Board) -> list[str]:
+    """Return which runs are not a result of their suite, and why; the first ones of many."""
+    notes = [
+        f"No result of {each.suite} for {each.method}, seed {each.seed} "
+        f"({', '.join(each.runs)}): {each.reason}"
+        for each in board.incomplete[:MAX_INCOMPLETE_SHOWN]
+    ]
+    if further := len(board.incomplete) - len(notes):
+        notes.append(f"{further:,} more seeds without a result of their suite: see the page")
+    return notes
 
 
 def to_markdown(board: Board, reported: Sequence[ReportedResults]) -> str:
@@ -342,7 +349,7 @@ def _notes(board: Board, reported: Sequence[ReportedResults]) -> list[str]:
     ]
     suites = dict.fromkeys(group.suite for group in board.groups if group.suite is not None)
     notes += [f"{suite}: {SUITE_NOTE}" for suite in suites]
-    notes += [incomplete_text(each) for each in board.incomplete]
+    notes += incomplete_notes(board)
     if reported:
         settings = " ".join(note for each in reported for note in each.notes)
         notes.append(

@@ -25,7 +25,6 @@ from eval.leaderboard.tables import (
     costs_with_reported,
     group_caption,
     group_title,
-    incomplete_text,
 )
 from eval.leaderboard.units import number_text, score_text, setting_text, unit_text
 from eval.report.curves import Panel, training_curves
@@ -102,7 +101,6 @@ def render_page(
         score_text=score_text,
         unit_text=unit_text,
         group_title=group_title,
-        incomplete_text=incomplete_text,
         suite_note=SUITE_NOTE,
     )
     environment.filters.update(pretty=setting_text, percent=_percent)

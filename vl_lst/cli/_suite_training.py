@@ -20,7 +20,7 @@ from vl_lst.cli._outputs import write_json_report
 from vl_lst.cli._run_recipe import resolve_run_recipe
 from vl_lst.cli._suite_scores import SplitScores, mean_score, print_suite_scores
 from vl_lst.errors import EXPLAINED_ERRORS, CheckpointError, RecipeError, TrainingError
-from vl_lst.launch import require_one_process
+from vl_lst.launch import read_launch, refuse_separate_processes, require_one_process
 
 if TYPE_CHECKING:
     from eval.run_files import GitState, RunRecord
@@ -82,6 +82,7 @@ def train_suite(
         f"the tasks of {suite} are trained one after another in one process; several processes can "
         "train a single task (--task TASK --out RUNS/TASK)",
     )
+    refuse_separate_processes(read_launch(os.environ), os.environ)
     recipes = {
         task: _resolve(suite, task, out / task, recipe, changes, resume=resume)
         for task in SUITES[suite]

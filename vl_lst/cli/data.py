@@ -1,6 +1,6 @@
 """`vl-lst data`: check, prepare and download the annotations of a task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -107,8 +107,12 @@ def check(
         {"suite": task, "complete": not any(problems_of.values()), "tasks": documents},
     )
     if any(problems_of.values()):
-        lines = [f"  {name}: {text}" for name, texts in problems_of.items() for text in texts]
-        raise InputError("data are missing or not usable:\n" + "\n".join(lines))
+        raise InputError("data are missing or not usable:\n" + _listed(problems_of))
+
+
+def _listed(problems: Mapping[str, Sequence[str]]) -> str:
+    """Return a line for each problem, which names its task."""
+    return "\n".join(f"  {task}: {text}" for task, texts in problems.items() for text in texts)
 
 
 def _splits_of_suite(task: str, splits: Sequence[str] | None) -> list[str] | None:
@@ -185,13 +189,13 @@ def prepare(
         write_json_report(json_file, {"task": task, "files": files})
         return
     refuse_options_of_one_task(task, {"--min-count": min_count})
-    documents = [
-        {
+    documents = {
+        name: {
             "task": name,
             "files": _prepare_task(name, data_root, None, overwrite=overwrite, quiet=quiet),
         }
         for name in SUITES[task]
-    ]
+    }
     write_json_report(json_file, {"suite": task, "tasks": documents})
 
 
@@ -242,20 +246,22 @@ def download(
         splits_by_task = {name: _splits_of_suite(name, split) for name in SUITES[task]}
     else:
         splits_by_task = {task: split}
-    documents: list[dict[str, object]] = []
-    problems: list[str] = []
+    documents: dict[str, dict[str, object]] = {}
+    problems: dict[str, list[str]] = {}
     for name, splits in splits_by_task.items():
-        written, found = _download_task(
+        written, problems[name] = _download_task(
             name, data_root, splits or [], mirror, keep_archives=keep_archives, quiet=quiet
         )
-        problems += found
         paths = [str(path) for path in written]
-        documents.append({"task": name, "written": paths, "problems": found})
-    write_json_report(
-        json_file, {"suite": task, "tasks": documents} if task in SUITES else documents[0]
-    )
-    if problems:
-        raise InputError("; ".join(problems))
+        documents[name] = {"task": name, "written": paths, "problems": problems[name]}
+    if task not in SUITES:
+        write_json_report(json_file, documents[task])
+        if problems[task]:
+            raise InputError("; ".join(problems[task]))
+        return
+    write_json_report(json_file, {"suite": task, "tasks": documents})
+    if any(problems.values()):
+        raise InputError("files could not be downloaded:\n" + _listed(problems))
 
 
 def _download_task(
@@ -302,7 +308,7 @@ def _download_task(
         results.print(f"written: {path} ({format_bytes(path.stat().st_size)})", markup=False)
     if not quiet and len(missing) < len(available):
         existing = len(available) - len(missing)
-        status.print(f"{existing} of {len(available)} files already existed", markup=False)
+        status.print(f"{task}: {existing} of {len(available)} files already existed", markup=False)
     if not quiet:
         for file in requested:
             if file.source is None and file.find(data_root) is None:

@@ -154,7 +154,7 @@ def build_page(
     """
     from eval.leaderboard.board import build_board
     from eval.leaderboard.runs import find_runs
-    from eval.leaderboard.tables import incomplete_text
+    from eval.leaderboard.tables import incomplete_notes
     from eval.report.page import render_page
     from eval.text import escape_controls
     from vl_lst.cli._example_sheets import example_sheets, thumbnails
@@ -165,8 +165,8 @@ def build_page(
     if not quiet:
         for each in board.left_out:
             status.print(f"left out {escape_controls(f'{each.name}: {each.reason}')}", markup=False)
-        for lacking in board.incomplete:
-            status.print(escape_controls(incomplete_text(lacking)), markup=False)
+        for note in incomplete_notes(board):
+            status.print(escape_controls(note), markup=False)
     _require_runs(board, runs_dir)
     sheets = {}
     with progress("collecting examples", quiet=quiet) as report:

@@ -11,7 +11,14 @@ from board_runs import METRICS, SUITE, write_run, write_suite
 from eval.leaderboard.board import Board, Group, build_board
 from eval.leaderboard.quantities import AVERAGE
 from eval.leaderboard.runs import find_runs
-from eval.leaderboard.tables import board_document, group_caption, group_title, to_csv, to_markdown
+from eval.leaderboard.tables import (
+    board_document,
+    group_caption,
+    group_title,
+    incomplete_notes,
+    to_csv,
+    to_markdown,
+)
 from eval.report.plot import scatter_plot
 
 SUITES = {"glue": SUITE}
@@ -86,8 +93,18 @@ def test_a_seed_without_all_tasks_has_no_result(tmp_path: Path) -> None:
     assert (lacking.suite, lacking.method, lacking.seed) == ("glue", "lst", 1)
     assert (lacking.runs, lacking.reason) == (("s1/cola", "s1/stsb"), "no run of mnli")
     text = to_markdown(board, ())
-    assert "No result of glue for lst, seed 1: no run of mnli" in text
+    assert "No result of glue for lst, seed 1 (s1/cola, s1/stsb): no run of mnli" in text
     assert board_document(board, ())["incomplete_suites"][0]["runs"] == ["s1/cola", "s1/stsb"]
+
+
+def test_of_many_incomplete_seeds_the_notes_name_the_first(tmp_path: Path) -> None:
+    for seed in range(8):
+        write_suite(tmp_path / f"s{seed}", {"cola": 1.0, "stsb": 1.0}, seed=seed)
+    board = board_of(tmp_path)
+    assert len(board.incomplete) == 8
+    *first, rest = incomplete_notes(board)
+    assert len(first) == 5
+    assert rest.startswith("3 more seeds")
 
 
 def test_a_failed_run_leaves_its_suite_without_a_result(tmp_path: Path) -> None:
