@@ -72,7 +72,7 @@ CHANGEABLE_ON_RESUME = tuple(rule.name for rule in RULES if rule.may_change)
 FORMER_VALUES = {"data.max_prompt_tokens": 20, "data.prompt_suffix": ""}
 
 # Fields that earlier versions lacked, and that mean the same if they are null.
-FORMERLY_ABSENT = ("backbone.vocabulary", "visual.embedding")
+FORMERLY_ABSENT = ("backbone.vocabulary", "visual.embedding", "optimizer.warmup_steps")
 
 # Options of methods that earlier versions lacked, with the value that means the same.
 FORMER_OPTIONS: Mapping[str, Mapping[str, Any]] = {

@@ -11,10 +11,12 @@ from eval.errors import InputError
 from tasks._answers import MIN_ANSWER_COUNT, build_answer_list, load_answer_list
 from tasks._examples import Example, ExampleTable
 from tasks._own_data import load_own_examples, score_own_predictions, with_own_files
+from tasks._suites import SUITES
 from tasks._task import Head, Prepared, Score, Submission, Task
 
 __all__ = [
     "MIN_ANSWER_COUNT",
+    "SUITES",
     "Example",
     "ExampleTable",
     "Head",
@@ -43,6 +45,12 @@ def get_task(name: str) -> Task:
     Raises:
         InputError: There is no such task.
     """
+    if name in SUITES:
+        raise InputError(
+            f"{name} is a suite of {len(SUITES[name])} tasks, not a task: expected one of its "
+            f"tasks here: {', '.join(SUITES[name])}. `vl-lst train --task {name}` trains them all, "
+            "one run each."
+        )
     if name not in task_names():
         raise InputError(f"no task {name!r:.60}: expected one of: {', '.join(task_names())}")
     task: Task = importlib.import_module(f"tasks.{name}").TASK

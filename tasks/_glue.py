@@ -28,6 +28,8 @@ HOST = "https://dl.fbaipublicfiles.com/glue/data/"
 SERVER = "GLUE (https://gluebenchmark.com)"
 # The longest answers in tokens of the paper: a space, a digit and the end of the text.
 MAX_CLASS_TOKENS = 3
+# As in the paper.
+BATCH_SIZE = 100
 
 # What an invalid answer counts as, by metric.
 INVALID = {
@@ -201,6 +203,7 @@ def glue_task(
         prepare=prepare,
         images_per_example=0,
         text_format=text_format,
+        batch_size=BATCH_SIZE,
         loss_average="tokens",
         max_answer_tokens=max_answer_tokens,
     )

@@ -14,19 +14,21 @@ from eval.archives import extract_members, file_names, write_zip
 from eval.errors import FileFormatError, InputError
 from eval.regular_files import require_regular
 from eval.submissions import require_same_ids
-from tasks import get_task, task_names
+from tasks import SUITES, get_task, task_names
 from tasks._submission import (
     SubmissionCheck,
     check_part,
     expected_ids,
     submission_of,
 )
+from tasks._suites import splits_of
 from tasks._task import SubmissionForm, Task
 
 __all__ = [
     "SuitePart",
     "WrittenSuite",
     "check_suite_submission",
+    "splits_to_submit",
     "suite_parts",
     "write_suite_submission",
 ]
@@ -82,6 +84,29 @@ def suite_parts(suite: str) -> list[SuitePart]:
     if not parts:
         raise InputError(f"no public test server takes an archive of the suite {suite!r:.60}")
     return parts
+
+
+def splits_to_submit(suite: str, split: str) -> dict[str, list[str]]:
+    """Return the splits that an archive answers, by task: first the tasks of the suite.
+
+    Args:
+        suite: Name of the suite ("glue").
+        split: Split of the suite, such as `test`; see `tasks._suites.splits_of`.
+
+    Raises:
+        InputError: The server does not accept this split of a task.
+    """
+    accepted: dict[str, list[str]] = {}
+    for part in suite_parts(suite):
+        accepted.setdefault(part.task.name, []).append(part.split)
+    for name in SUITES[suite]:
+        chosen = splits_of(get_task(name), split)
+        if unknown := [each for each in chosen if each not in accepted[name]]:
+            raise InputError(
+                f"the server of {suite} does not accept {name} {', '.join(unknown)}: expected "
+                f"{', '.join(accepted[name])} (--split test)"
+            )
+    return {name: accepted[name] for name in (*SUITES[suite], *accepted)}
 
 
 def write_suite_submission(
@@ -165,7 +190,9 @@ def check_suite_submission(suite: str, path: Path, data_root: Path | None) -> Su
                 )
             except InputError as error:
                 # The file is in the archive, and not in the folder it was unpacked to.
-                message = str(error).replace(str(file), f"{path}: {part.file}")
+                name = f"{path}: {part.file}"
+                message = str(error).replace(str(file), name)
+                message = message if name in message else f"{name}: {message}"
                 raise type(error)(message) from None
             notes += [f"{part.file}: {note}" for note in more]
             if data_root is not None and _root_of(part, data_root) is None:

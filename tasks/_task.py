@@ -189,8 +189,9 @@ class Task:
         prompt_suffix: Text after that of each prompt; it is kept if a prompt is truncated.
         zero_shot_prompt: Prompt for a model that was not trained on the task, in which "{}" stands
             for the text, if the task takes one.
-        batch_share: Batch size relative to that of VQA when several tasks train together (from
-            the paper's code).
+        batch_size: Default number of examples per training step, as in the paper's code.
+        batch_share: Batch size relative to `batch_size`, or to that of VQA if one number is given
+            for all tasks, when several tasks train together (from the paper's code).
         loss_average: Whether the loss averages over "examples" (each the mean of its tokens) or
             over "tokens" (captions).
         max_prompt_tokens: Default for the maximum number of prompt tokens, including prefix and
@@ -227,6 +228,7 @@ class Task:
     text_format: str = "{}"
     prompt_suffix: str = ""
     zero_shot_prompt: str = "{}"
+    batch_size: int = 300
     batch_share: float = 1.0
     loss_average: Literal["examples", "tokens"] = "examples"
     max_prompt_tokens: int = MAX_PROMPT_TOKENS

@@ -14,6 +14,12 @@ METRICS = {
     "caption": Metric("cider", 100.0),
 }
 SPLITS = {"vqa": "val2014", "gqa": "val", "nlvr2": "dev", "caption": "val2014"}
+# The parts of a suite, whose tasks are in different runs.
+SUITE = ("cola", "mnli", "stsb")
+METRICS |= {task: Metric("average", 1.0) for task in SUITE}
+SPLITS |= {"cola": "dev", "mnli": "dev_matched", "stsb": "dev"}
+# A task of text alone, scored on the split of the paper.
+METRICS["rte"], SPLITS["rte"] = Metric("average", 1.0), "paper_test"
 
 
 def make_record(
@@ -105,6 +111,40 @@ def write_run(folder: Path, name: str, **fields: Any) -> Path:
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return run
+
+
+def write_suite(
+    folder: Path, scores: dict[str, float], *, seed: int = 0, method: str = "lst", **fields: Any
+) -> None:
+    """Write one run per task into `folder / TASK`, which differ in what belongs to a task.
+
+    Args:
+        folder: Folder of the runs.
+        scores: Score of each task of `SUITE` to write a run of.
+        seed: Seed.
+        method: Method.
+        fields: See `make_record`; a dictionary may have one value per task.
+    """
+    for number, (task, score) in enumerate(scores.items()):
+        own = {
+            name: value[task] if isinstance(value, dict) else value
+            for name, value in fields.items()
+        }
+        settings = {
+            "recipe__training__epochs": 20 if task == "cola" else 10,
+            "recipe__training__batch_size": {task: 100},
+            "recipe__data__prompt_prefix": {task: f"{task} "},
+            "recipe__data__max_prompt_tokens": {task: 128},
+            "total_steps": 100 * (number + 1),
+        }
+        write_run(
+            folder,
+            task,
+            scores={task: score},
+            seed=seed,
+            method=method,
+            **{**settings, **own},
+        )
 
 
 def write_card(run: Path, train: str, validation: str | None = None) -> None:

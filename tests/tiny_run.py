@@ -1,7 +1,7 @@
 """A tiny world for training: coloured images, VQA questions, a random image encoder and T5."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,23 +189,23 @@ def _write_encoder(folder: Path) -> Path:
     return folder
 
 
-def write_backbone(folder: Path) -> Path:
-    vocabulary = {word: number for number, word in enumerate(WORDS)}
+def write_backbone(folder: Path, words: Sequence[str] = (), **sizes: int) -> Path:
+    """Write a T5 with random weights, whose tokenizer knows `WORDS` and other words."""
+    vocabulary = {word: number for number, word in enumerate((*WORDS, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     ).save_pretrained(folder)
     torch.manual_seed(7)
-    config = T5Config(
-        vocab_size=len(WORDS),
-        d_model=16,
-        d_kv=4,
-        d_ff=32,
-        num_layers=2,
-        num_decoder_layers=2,
-        num_heads=4,
-        decoder_start_token_id=0,
-    )
+    small = {
+        "d_model": 16,
+        "d_kv": 4,
+        "d_ff": 32,
+        "num_layers": 2,
+        "num_decoder_layers": 2,
+        "num_heads": 4,
+    }
+    config = T5Config(vocab_size=len(vocabulary), decoder_start_token_id=0, **(small | sizes))
     T5ForConditionalGeneration(config).save_pretrained(folder)
     return folder

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from eval.recipe_fields import get_field
 from tasks import Task, get_task, with_own_files
+from tasks._suites import run_of
 
 __all__ = ["configure_task"]
 
@@ -20,17 +21,19 @@ def configure_task(recipe: Mapping[str, Any], name: str, *, official: bool = Fal
         recipe: Recipe of the run, as JSON represents it. It may be incomplete or of an earlier
             version: fields that are missing or have another type keep the task's own value.
         name: Name of the task. One that the run was not trained on uses the length limits of the
-            run's first task, whose head answers it.
+            run's first task, whose head answers it. If it has nothing to train on, it also uses the
+            prefix and suffix of the task whose models answer it.
         official: Keep the official splits, even if the run was trained on the user's own files.
 
     Raises:
         InputError: There is no such task.
     """
     task = get_task(name)
-    prefix = _value(recipe, "data.prompt_prefix", name, str)
+    answered_as = run_of(name)
+    prefix = _value(recipe, "data.prompt_prefix", answered_as, str)
     if prefix is not None:
         task = replace(task, prompt_prefix=prefix)
-    suffix = _value(recipe, "data.prompt_suffix", name, str)
+    suffix = _value(recipe, "data.prompt_suffix", answered_as, str)
     if suffix is not None:
         task = replace(task, prompt_suffix=suffix)
     trained = str(recipe.get("task", name)).split(",")

@@ -1,12 +1,8 @@
 """Groups (runs under one protocol) and rows (averages over seeds) of the leaderboard."""
 
-import json
-import math
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from eval.leaderboard.front import pareto_front
 from eval.leaderboard.protocol import (
@@ -15,41 +11,15 @@ from eval.leaderboard.protocol import (
     method_settings,
     protocol_of,
 )
-from eval.leaderboard.quantities import AVERAGE, COSTS, MEMORY, Cost, Statistic
+from eval.leaderboard.quantities import AVERAGE, COSTS, MEMORY, Cost
+from eval.leaderboard.rows import Result, Row, build_rows, devices_of, is_comparable
 from eval.leaderboard.runs import FoundRuns, LeftOutRun, Run
+from eval.leaderboard.scoring import ScoredRun, UnusableError, score_run
+from eval.leaderboard.suites import IncompleteSuite, TaskGroup, find_suite_groups
 from eval.metrics import Metric
 from eval.run_files import ZERO_SHOT
 
 __all__ = ["Board", "Group", "Row", "build_board"]
-
-MAX_SCORE = 1e6
-MAX_SETTING_LENGTH = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A method with its settings, averaged over seeds.
-
-    Args:
-        label: Method, followed by the settings in which its rows differ.
-        method: Method.
-        settings: All settings of the method, as {field: JSON}.
-        runs: Runs, sorted by seed.
-        scores: Score of each task, then their average, in percent (CIDEr times 100).
-        costs: Costs by the key of `COSTS`; `None` if a run lacks the value, or if it depends on
-            the device or the number of processes and these differ between runs.
-        is_on_front: Whether the row is on the Pareto front of the main score and memory.
-        devices: Devices of the runs.
-    """
-
-    label: str
-    method: str
-    settings: Mapping[str, str]
-    runs: tuple[Run, ...]
-    scores: Mapping[str, Statistic]
-    costs: Mapping[str, Statistic | None]
-    is_on_front: bool
-    devices: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +33,8 @@ class Group:
         distinctive_fields: Fields of the protocol in which other groups of the same tasks differ.
         devices: Devices of the runs.
         rows: Rows, best average first.
+        suite: Name of the suite that the tasks make up, trained one by one; `None` if each run
+            trains all of the tasks.
     """
 
     tasks: tuple[str, ...]
@@ -71,10 +43,11 @@ class Group:
     distinctive_fields: tuple[str, ...]
     devices: tuple[str, ...]
     rows: tuple[Row, ...]
+    suite: str | None = None
 
     def is_comparable(self, cost: Cost) -> bool:
         """Return whether a cost can be compared between the rows."""
-        return _is_comparable(cost, [run for row in self.rows for run in row.runs])
+        return is_comparable(cost, [run for row in self.rows for run in row.runs])
 
     def front(self, cost: Cost, score: str) -> list[int]:
         """Return the indices of the rows on the Pareto front; none if the cost is not comparable.
@@ -122,20 +95,34 @@ class Board:
         groups: Groups of comparable runs.
         left_out: Runs that are not compared, with the reason.
         metrics: Primary metric of each known task.
+        incomplete: Runs that lack others to be a result of their suite.
     """
 
     groups: tuple[Group, ...]
     left_out: tuple[LeftOutRun, ...]
     metrics: Mapping[str, Metric]
+    incomplete: tuple[IncompleteSuite, ...] = ()
 
     @property
-    def runs(self) -> list[Run]:
-        """All compared runs, in the order of the tables."""
-        return [run for group in self.groups for row in group.rows for run in row.runs]
+    def placed_runs(self) -> list[tuple[int, Row, Run]]:
+        """All compared runs in the order of the tables, with the index of their group and row.
+
+        Groups of a suite only sum up runs of other groups, so their runs are not repeated.
+        """
+        return [
+            (index, row, run)
+            for index, group in enumerate(self.groups)
+            if group.suite is None
+            for row in group.rows
+            for run in row.runs
+        ]
 
 
 def build_board(
-    found: FoundRuns, metrics: Mapping[str, Metric], splits: Mapping[str, str] | None = None
+    found: FoundRuns,
+    metrics: Mapping[str, Metric],
+    splits: Mapping[str, str] | None = None,
+    suites: Mapping[str, Sequence[str]] | None = None,
 ) -> Board:
     """Group runs by protocol, average them over seeds, and compare them.
 
@@ -143,9 +130,10 @@ def build_board(
         found: Runs.
         metrics: Primary metric of each known task.
         splits: Split to compare, by task. Default: the split that chose the best checkpoint.
+        suites: Tasks of each suite, whose runs are also summed up; see `eval.leaderboard.suites`.
     """
     left_out = list(found.left_out)
-    by_protocol: defaultdict[str, list[_ScoredRun]] = defaultdict(list)
+    by_protocol: defaultdict[str, list[ScoredRun]] = defaultdict(list)
     protocols: dict[str, dict[str, str]] = {}
     # Runs without training come last, to be added to the groups of which they are the floor.
     for run in sorted(found.runs, key=lambda run: run.record.method == ZERO_SHOT):
@@ -155,8 +143,8 @@ def build_board(
         if placed:
             continue
         try:
-            scored = _score(run, metrics, splits or {})
-        except _UnusableError as error:
+            scored = score_run(run, metrics, splits or {})
+        except UnusableError as error:
             left_out.append(LeftOutRun(run.name, str(error)))
             continue
         protocol = protocol_of(run, scored.splits)
@@ -164,8 +152,15 @@ def build_board(
         protocols[key] = protocol
         by_protocol[key].append(scored)
     groups: list[Group] = []
+    task_groups: list[TaskGroup] = []
     for key, runs in by_protocol.items():
-        runs_by_row, repeated = _runs_by_row(runs)
+        results_by_row, repeated = _results_by_row(
+            [
+                Result(run.record.seed, (run,), scored.percents, method_settings(run))
+                for scored in runs
+                for run in (scored.run,)
+            ]
+        )
         left_out.extend(repeated)
         own = [each.run for each in runs]
         group = Group(
@@ -173,45 +168,71 @@ def build_board(
             splits=runs[0].splits,
             protocol=protocols[key],
             distinctive_fields=_differing_fields(protocols[key], protocols.values()),
-            devices=_devices(own, own),
-            rows=_rows(runs_by_row),
+            devices=devices_of(own, own),
+            rows=build_rows(results_by_row),
         )
         groups.append(_with_front(group))
+        if len(group.tasks) == 1:
+            (task,) = group.tasks
+            results = [result for row in results_by_row for result in row]
+            task_groups.append(TaskGroup(task, group.splits[task], group.protocol, results))
+    incomplete: list[IncompleteSuite] = []
+    for suite, tasks in (suites or {}).items():
+        suite_groups, lacking = _suite_groups(suite, tuple(tasks), task_groups)
+        groups += suite_groups
+        incomplete += lacking
     groups.sort(
         key=lambda group: (
+            group.suite is None,
             -len(group.tasks),
             group.tasks,
             -len(group.rows),
             -group.rows[0].scores[group.main_column].mean,
         )
     )
-    return Board(tuple(groups), tuple(sorted(left_out, key=lambda each: each.name)), metrics)
+    return Board(
+        tuple(groups),
+        tuple(sorted(left_out, key=lambda each: each.name)),
+        metrics,
+        tuple(sorted(incomplete, key=lambda each: (each.suite, each.method, each.seed))),
+    )
 
 
-class _UnusableError(Exception):
-    """A run cannot be compared, for the reason in the message."""
-
-
-@dataclass(frozen=True, slots=True)
-class _ScoredRun:
-    run: Run
-    splits: dict[str, str]
-    percents: dict[str, float]
+def _suite_groups(
+    suite: str, tasks: tuple[str, ...], task_groups: Sequence[TaskGroup]
+) -> tuple[list[Group], list[IncompleteSuite]]:
+    found, incomplete = find_suite_groups(suite, tasks, task_groups)
+    protocols = [each.protocol for each in found]
+    groups = []
+    for each in found:
+        results_by_row, _ = _results_by_row(each.results)
+        runs = [run for result in each.results for run in result.runs]
+        group = Group(
+            tasks=tasks,
+            splits=each.splits,
+            protocol=each.protocol,
+            distinctive_fields=tuple(differing_settings(protocols)),
+            devices=devices_of(runs, runs),
+            rows=build_rows(results_by_row),
+            suite=suite,
+        )
+        groups.append(_with_front(group))
+    return groups, incomplete
 
 
 def _floors(
     run: Run,
-    groups: Mapping[str, Sequence[_ScoredRun]],
+    groups: Mapping[str, Sequence[ScoredRun]],
     protocols: Mapping[str, Mapping[str, str]],
     metrics: Mapping[str, Metric],
-) -> list[tuple[str, _ScoredRun]]:
+) -> list[tuple[str, ScoredRun]]:
     """Return the keys of the trained groups that a run without training is a floor of.
 
     Such a run may have more tasks than a group; its part for the group comes with the key.
     """
     if run.record.method != ZERO_SHOT:
         return []
-    found: list[tuple[str, _ScoredRun]] = []
+    found: list[tuple[str, ScoredRun]] = []
     for key, (first, *_) in groups.items():
         tasks = first.run.record.tasks
         is_trained = first.run.record.method != ZERO_SHOT
@@ -219,70 +240,12 @@ def _floors(
             continue
         part = replace(run, record=run.record.model_copy(update={"tasks": tasks}))
         try:
-            scored = _score(part, metrics, first.splits)
-        except _UnusableError:
+            scored = score_run(part, metrics, first.splits)
+        except UnusableError:
             continue
         if is_floor_of(protocol_of(part, scored.splits), protocols[key]):
             found.append((key, scored))
     return found
-
-
-def _score(run: Run, metrics: Mapping[str, Metric], chosen: Mapping[str, str]) -> _ScoredRun:
-    record = run.record
-    splits: dict[str, str] = {}
-    percents: dict[str, float] = {}
-    for task in record.tasks:
-        if task not in metrics:
-            raise _UnusableError(f"unknown task {task!r:.40}; known tasks: {', '.join(metrics)}")
-        metric, of_task = metrics[task], record.scores.get(task, {})
-        split = chosen.get(task) or record.validation_split(task)
-        if split is None or split not in of_task:
-            found = f"scores of {', '.join(of_task)}" if of_task else "none"
-            raise _UnusableError(
-                f"no scores of {task} {split or 'on its validation split'}: found {found}. "
-                "Run `vl-lst evaluate` to add them."
-            )
-        value: Any = of_task[split].get(metric.name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not abs(value) <= MAX_SCORE:
-            raise _UnusableError(
-                f"{metric.name} of {task} {split} is {value!r:.40}; expected a number"
-            )
-        splits[task], percents[task] = split, value * metric.factor
-    if len(record.tasks) > 1:
-        percents[AVERAGE] = statistics.fmean(percents.values())
-    return _ScoredRun(run, splits, percents)
-
-
-def _is_comparable(cost: Cost, runs: Sequence[Run]) -> bool:
-    same_device = len({run.record.device for run in runs}) <= 1
-    same_processes = len({run.record.num_processes for run in runs}) <= 1
-    if cost.depends_on_device:
-        return same_device and same_processes
-    return same_processes or not cost.depends_on_processes
-
-
-def _devices(runs: Iterable[Run], among: Iterable[Run]) -> tuple[str, ...]:
-    """Return the devices of runs, with the number of processes unless all of `among` have one.
-
-    Records of older versions lack that number.
-    """
-    with_number = {run.record.num_processes for run in among} not in ({None}, {1})
-    return tuple(
-        sorted(
-            {
-                f"{run.record.device or 'unknown'}{f', {_processes(run)}' if with_number else ''}"
-                for run in runs
-            }
-        )
-    )
-
-
-def _processes(run: Run) -> str:
-    number = run.record.num_processes
-    if number is None:
-        return "number of processes not recorded"
-    return "1 process" if number == 1 else f"{number} processes"
 
 
 def _differing_fields(
@@ -293,51 +256,22 @@ def _differing_fields(
     )
 
 
-def _runs_by_row(
-    runs: Sequence[_ScoredRun],
-) -> tuple[list[list[_ScoredRun]], list[LeftOutRun]]:
-    """Return the runs of each row and those left out because they repeat a seed.
+def _results_by_row(
+    results: Iterable[Result],
+) -> tuple[list[list[Result]], list[LeftOutRun]]:
+    """Return the results of each row and the runs left out because they repeat a seed.
 
     A repeated seed would make the standard deviation too small.
     """
-    rows: defaultdict[str, dict[int, _ScoredRun]] = defaultdict(dict)
+    rows: defaultdict[str, dict[int, Result]] = defaultdict(dict)
     repeated: list[LeftOutRun] = []
-    for scored in runs:
-        run = scored.run
-        seeds = rows[str(sorted(method_settings(run).items()))]
-        first = seeds.setdefault(run.record.seed, scored)
-        if first is not scored:
-            reason = f"repeats {first.run.name}: same settings, seed {run.record.seed}"
-            repeated.append(LeftOutRun(run.name, reason))
+    for result in results:
+        seeds = rows[str(sorted(result.settings.items()))]
+        first = seeds.setdefault(result.seed, result)
+        if first is not result:
+            reason = f"repeats {first.runs[0].name}: same settings, seed {result.seed}"
+            repeated += [LeftOutRun(run.name, reason) for run in result.runs]
     return [[seeds[seed] for seed in sorted(seeds)] for seeds in rows.values()], repeated
-
-
-def _rows(scored_by_row: Sequence[Sequence[_ScoredRun]]) -> tuple[Row, ...]:
-    runs_by_row = [[each.run for each in scored] for scored in scored_by_row]
-    settings = [method_settings(runs[0]) for runs in runs_by_row]
-    costs = [{cost.key: _cost(cost, runs) for cost in COSTS} for runs in runs_by_row]
-    scores: list[dict[str, Statistic]] = []
-    for scored in scored_by_row:
-        percents = [each.percents for each in scored]
-        scores.append(
-            {name: Statistic.of([each[name] for each in percents]) for name in percents[0]}
-        )
-    all_runs = [run for runs in runs_by_row for run in runs]
-    main = AVERAGE if AVERAGE in scores[0] else next(iter(scores[0]))
-    rows = [
-        Row(
-            label=_label(settings[index], settings),
-            method=runs[0].record.method,
-            settings=settings[index],
-            runs=tuple(runs),
-            scores=scores[index],
-            costs=costs[index],
-            is_on_front=False,
-            devices=_devices(runs, all_runs),
-        )
-        for index, runs in enumerate(runs_by_row)
-    ]
-    return tuple(sorted(rows, key=lambda row: (-row.scores[main].mean, row.label)))
 
 
 def _with_front(group: Group) -> Group:
@@ -346,29 +280,3 @@ def _with_front(group: Group) -> Group:
     front = group.front(memory, group.main_column)
     rows = (replace(row, is_on_front=index in front) for index, row in enumerate(group.rows))
     return replace(group, rows=tuple(rows))
-
-
-def _cost(cost: Cost, runs: Sequence[Run]) -> Statistic | None:
-    values = [cost.of(run.record) for run in runs]
-    known = [float(value) for value in values if value is not None and math.isfinite(value)]
-    if len(known) < len(values) or not _is_comparable(cost, runs):
-        return None
-    return Statistic.of(known)
-
-
-def _label(own: Mapping[str, str], settings: Sequence[Mapping[str, str]]) -> str:
-    """Return the method, with the settings in which the row differs from others of the method."""
-    same_method = [each for each in settings if each["method.name"] == own["method.name"]]
-    differences = ", ".join(
-        f"{name}={_short_setting(own[name])}"
-        for name in differing_settings(same_method)
-        if name in own
-    )
-    method = _short_setting(own["method.name"])
-    return f"{method} ({differences})" if differences else method
-
-
-def _short_setting(value: str) -> str:
-    parsed = json.loads(value)
-    text = parsed if isinstance(parsed, str) else value
-    return text if len(text) <= MAX_SETTING_LENGTH else f"{text[: MAX_SETTING_LENGTH - 1]}…"

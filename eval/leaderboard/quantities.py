@@ -44,6 +44,7 @@ class Cost:
         is_axis: Whether scores are plotted against it; if so, lower is better.
         depends_on_device: Whether it depends on the device and the number of processes.
         depends_on_processes: Whether it depends on the number of processes that share a batch.
+        of_suite: Returns the cost of a suite from those of its tasks; `None` if it has none.
     """
 
     key: str
@@ -53,6 +54,8 @@ class Cost:
     is_axis: bool = False
     depends_on_device: bool = False
     depends_on_processes: bool = False
+    # Tasks of a suite are trained one after another, so memory is that of the task that needs most.
+    of_suite: Callable[[Sequence[float]], float] | None = max
 
 
 def _saved(record: RunRecord) -> float | None:
@@ -96,6 +99,8 @@ COSTS = (
         "rate",
         lambda record: record.examples_per_second,
         depends_on_device=True,
+        # Examples of different tasks have different lengths.
+        of_suite=None,
     ),
     Cost(
         "train_seconds",
@@ -104,5 +109,6 @@ COSTS = (
         lambda record: record.train_seconds,
         is_axis=True,
         depends_on_device=True,
+        of_suite=sum,
     ),
 )

@@ -4,27 +4,36 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from eval.leaderboard.board import Board, Group
 from eval.leaderboard.quantities import AVERAGE, COSTS, Cost, Statistic
-from eval.leaderboard.reported import REPORTED_COST, ReportedResults, ReportedRow
+from eval.leaderboard.reported import ReportedResults, ReportedRow, matching_rows
 from eval.leaderboard.units import MISSING, number_text, score_text, setting_text, unit_text
 from eval.text import escape_controls
 
 __all__ = [
+    "SUITE_NOTE",
     "board_document",
     "cost_note",
+    "costs_with_reported",
     "group_caption",
     "group_title",
+    "incomplete_notes",
     "to_csv",
     "to_latex",
     "to_markdown",
 ]
 
 REPORTED = "reported"
+MAX_INCOMPLETE_SHOWN = 5
+SUITE_NOTE = (
+    "the mean over the tasks for each seed, then mean and deviation over seeds. Memory is that of "
+    "the task that needs most, time that of all tasks together."
+)
 CSV_FIELDS = ("group", "kind", "method", "backbone", "runs", "seeds", "device", "source")
 
 LATEX_ESCAPES = {
@@ -50,7 +59,14 @@ LATEX_ESCAPES = {
 
 
 def group_caption(group: Group) -> str:
-    """Return the tasks and splits of a group, such as `vqa on val2014, gqa on val`."""
+    """Return the tasks and splits of a group, such as `vqa on val2014, gqa on val`.
+
+    Of a suite, return its name and the split of most tasks, such as `glue on dev`, and others.
+    """
+    if group.suite is not None:
+        ((usual, _), *_) = Counter(group.splits.values()).most_common(1)
+        others = [f"{task} on {split}" for task, split in group.splits.items() if split != usual]
+        return f"{group.suite} on {usual}" + (f" ({', '.join(others)})" if others else "")
     return ", ".join(f"{task} on {group.splits[task]}" for task in group.tasks)
 
 
@@ -62,6 +78,12 @@ def group_title(group: Group) -> str:
     )
     caption = group_caption(group)
     return f"{caption} ({differences})" if differences else caption
+
+
+def costs_with_reported(group: Group, rows: Sequence[ReportedRow]) -> tuple[Cost, ...]:
+    """Return the costs that a row of a group has, or one of the reported rows next to it."""
+    reported = {key for row in rows for key in row.costs}
+    return tuple(cost for cost in COSTS if cost in group.costs or cost.key in reported)
 
 
 def cost_note(group: Group, costs: Sequence[Cost]) -> str | None:
@@ -83,7 +105,19 @@ def cost_note(group: Group, costs: Sequence[Cost]) -> str | None:
     )
 
 
-def to_markdown(board: Board, reported: ReportedResults | None) -> str:
+def incomplete_notes(board: Board) -> list[str]:
+    """Return which runs are not a result of their suite, and why; the first ones of many."""
+    notes = [
+        f"No result of {each.suite} for {each.method}, seed {each.seed} "
+        f"({', '.join(each.runs)}): {each.reason}"
+        for each in board.incomplete[:MAX_INCOMPLETE_SHOWN]
+    ]
+    if further := len(board.incomplete) - len(notes):
+        notes.append(f"{further:,} more seeds without a result of their suite: see the page")
+    return notes
+
+
+def to_markdown(board: Board, reported: Sequence[ReportedResults]) -> str:
     """Return one Markdown table per group; `*` marks the Pareto front."""
     parts = []
     for table in _tables(board, reported):
@@ -96,7 +130,7 @@ def to_markdown(board: Board, reported: ReportedResults | None) -> str:
     return "\n\n".join([*parts, *notes]) + "\n"
 
 
-def to_latex(board: Board, reported: ReportedResults | None) -> str:
+def to_latex(board: Board, reported: Sequence[ReportedResults]) -> str:
     """Return one LaTeX `table` per group; the document must load the package `booktabs`."""
     parts = []
     for number, table in enumerate(_tables(board, reported)):
@@ -125,7 +159,7 @@ def to_latex(board: Board, reported: ReportedResults | None) -> str:
     return "% \\usepackage{booktabs}\n" + "\n\n".join(parts) + "\n"
 
 
-def to_csv(board: Board, reported: ReportedResults | None) -> str:
+def to_csv(board: Board, reported: Sequence[ReportedResults]) -> str:
     """Return all groups as one CSV table of plain numbers; cells without a value are empty."""
     tasks = list(dict.fromkeys(task for group in board.groups for task in group.tasks))
     scores = [AVERAGE, *tasks]
@@ -147,31 +181,32 @@ def to_csv(board: Board, reported: ReportedResults | None) -> str:
                     "kind": "measured",
                     "method": _csv(row.label),
                     "backbone": _csv(row.runs[0].record.backbone),
-                    "runs": len(row.runs),
-                    "seeds": " ".join(str(run.record.seed) for run in row.runs),
+                    "runs": len(row.seeds),
+                    "seeds": " ".join(map(str, row.seeds)),
                     "device": _csv("; ".join(row.devices)),
                     "on_front": int(row.is_on_front),
                     **_numbers(statistics.items()),
                 }
             )
-    for each in reported.rows if reported else ():
+    for each in (row for results in reported for row in results.rows):
         writer.writerow(
             {
                 "kind": REPORTED,
                 "method": each.method,
                 "backbone": each.backbone,
                 "source": each.source,
-                "trainable_percent_mean": each.trainable_percent,
+                **{f"{key}_mean": cost for key, cost in each.costs.items()},
                 **_numbers((name, each.scores.get(name)) for name in scores),
             }
         )
     return text.getvalue()
 
 
-def board_document(board: Board, reported: ReportedResults | None) -> dict[str, Any]:
+def board_document(board: Board, reported: Sequence[ReportedResults]) -> dict[str, Any]:
     """Return the leaderboard as JSON values; values that were not measured are `None`."""
     groups = [
         {
+            "suite": group.suite,
             "tasks": list(group.tasks),
             "splits": dict(group.splits),
             "protocol": _parsed(group.protocol),
@@ -200,31 +235,47 @@ def board_document(board: Board, reported: ReportedResults | None) -> dict[str, 
         for group in board.groups
     ]
     document: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": 2,
         "metrics": {
             name: {"metric": metric.name, "factor": metric.factor}
             for name, metric in board.metrics.items()
         },
         "groups": groups,
         "left_out": [{"name": each.name, "reason": each.reason} for each in board.left_out],
+        "incomplete_suites": [
+            {
+                "suite": each.suite,
+                "method": each.method,
+                "seed": each.seed,
+                "runs": list(each.runs),
+                "reason": each.reason,
+            }
+            for each in board.incomplete
+        ],
     }
-    if reported is not None:
-        document["reported"] = {
-            "setting": reported.setting,
-            "splits": dict(reported.splits),
-            "sources": list(reported.sources),
-            "rows": [
-                {
-                    "method": each.method,
-                    "backbone": each.backbone,
-                    "trainable_percent": each.trainable_percent,
-                    "scores": {name: _statistic(score) for name, score in each.scores.items()},
-                    "source": each.source,
-                }
-                for each in reported.rows
-            ],
-        }
+    if reported:
+        document["reported"] = [_reported_document(each) for each in reported]
     return document
+
+
+def _reported_document(reported: ReportedResults) -> dict[str, Any]:
+    return {
+        "setting": reported.setting,
+        "splits": dict(reported.splits),
+        "sources": list(reported.sources),
+        "readings": dict(reported.readings),
+        "rows": [
+            {
+                "method": each.method,
+                "backbone": each.backbone,
+                "costs": dict(each.costs),
+                "scores": {name: _statistic(score) for name, score in each.scores.items()},
+                "source": each.source,
+                "readings": dict(each.readings),
+            }
+            for each in reported.rows
+        ],
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,14 +287,14 @@ class _Table:
     note: str | None = None
 
 
-def _tables(board: Board, reported: ReportedResults | None) -> Iterable[_Table]:
+def _tables(board: Board, reported: Sequence[ReportedResults]) -> Iterable[_Table]:
     for group in board.groups:
-        columns, costs = group.columns, group.costs
-        quoted = reported.matching(group.splits) if reported else ()
+        quoted = matching_rows(reported, group.splits)
+        columns, costs = group.columns, costs_with_reported(group, quoted)
         rows = [
             [
                 f"{row.label}{' *' if row.is_on_front else ''}",
-                str(len(row.runs)),
+                str(len(row.seeds)),
                 *(score_text(row.scores[name]) for name in columns),
                 *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
             ]
@@ -254,15 +305,16 @@ def _tables(board: Board, reported: ReportedResults | None) -> Iterable[_Table]:
                 _reported_label(each),
                 MISSING,
                 *(score_text(each.score(name, group.tasks)) for name in columns),
-                *(_share(each) if cost.key == REPORTED_COST else MISSING for cost in costs),
+                *(_reported_cost(each, cost) for cost in costs),
             ]
             for each in quoted
         ]
         header = ["method", "n", *columns, *(cost.label for cost in costs)]
         note = cost_note(group, costs)
         yield _Table(group_title(group), header, rows + quoted_rows, len(quoted), note)
-    if reported is not None and not any(reported.matching(g.splits) for g in board.groups):
-        yield _reported_table(reported)
+    for each in reported:
+        if not any(each.matching(group.splits) for group in board.groups):
+            yield _reported_table(each)
 
 
 def _reported_table(reported: ReportedResults) -> _Table:
@@ -271,33 +323,37 @@ def _reported_table(reported: ReportedResults) -> _Table:
         [
             _reported_label(each),
             *(score_text(each.scores[name]) for name in reported.columns),
-            _share(each),
+            *(_reported_cost(each, cost) for cost in reported.costs),
         ]
         for each in reported.rows
     ]
-    header = ["method", *reported.columns, "Trainable"]
+    header = ["method", *reported.columns, *(cost.label for cost in reported.costs)]
     splits = ", ".join(f"{task} {split}" for task, split in reported.splits.items())
     return _Table(f"Results reported by papers, on {splits}", header, rows, 0)
 
 
-def _share(row: ReportedRow) -> str:
-    return number_text(row.trainable_percent, "percent")
+def _reported_cost(row: ReportedRow, cost: Cost) -> str:
+    value = row.costs.get(cost.key)
+    return MISSING if value is None else number_text(value, cost.unit)
 
 
 def _reported_label(row: ReportedRow) -> str:
     return f"{row.method}, {row.backbone} ({REPORTED}: {row.source})"
 
 
-def _notes(board: Board, reported: ReportedResults | None) -> list[str]:
+def _notes(board: Board, reported: Sequence[ReportedResults]) -> list[str]:
     notes = [
         "Scores in percent (CIDEr times 100): mean ± sample standard deviation over n seeds. "
         "* marks the Pareto front of score against saved bytes, the memory that autograd saves for "
         "the backward pass."
     ]
-    if reported is not None:
+    suites = dict.fromkeys(group.suite for group in board.groups if group.suite is not None)
+    notes += [f"{suite}: {SUITE_NOTE}" for suite in suites]
+    notes += incomplete_notes(board)
+    if reported:
+        settings = " ".join(note for each in reported for note in each.notes)
         notes.append(
-            f"Rows marked '{REPORTED}' are quoted from papers, not measured here. "
-            f"{reported.setting}"
+            f"Rows marked '{REPORTED}' are quoted from papers, not measured here. {settings}"
         )
     return notes
 

@@ -17,9 +17,15 @@ import yaml
 from markupsafe import Markup
 
 from eval.leaderboard.board import Board, Group
-from eval.leaderboard.reported import REPORTED_COST, ReportedResults, ReportedRow
+from eval.leaderboard.quantities import Cost
+from eval.leaderboard.reported import ReportedResults, ReportedRow, matching_rows
 from eval.leaderboard.runs import Run
-from eval.leaderboard.tables import group_caption, group_title
+from eval.leaderboard.tables import (
+    SUITE_NOTE,
+    costs_with_reported,
+    group_caption,
+    group_title,
+)
 from eval.leaderboard.units import number_text, score_text, setting_text, unit_text
 from eval.report.curves import Panel, training_curves
 from eval.report.examples import ExampleSheet, Pictures
@@ -39,7 +45,9 @@ class _Section:
     group: Group
     caption: str
     distinctive_fields: Mapping[str, str]
+    costs: Sequence[Cost]
     reported: Sequence[ReportedRow]
+    reported_axes: Sequence[str]
     plot: dict[str, Any] | None
 
 
@@ -64,7 +72,7 @@ def render_page(
     board: Board,
     *,
     title: str,
-    reported: ReportedResults | None = None,
+    reported: Sequence[ReportedResults] = (),
     sheets: Mapping[str, Sequence[ExampleSheet]] | None = None,
     pictures: Pictures | None = None,
 ) -> str:
@@ -73,11 +81,11 @@ def render_page(
     Args:
         board: Leaderboard.
         title: Heading of the page.
-        reported: Results that papers report; `None` omits them.
+        reported: Results that papers report.
         sheets: Examples of each run, by the name of the run.
         pictures: JPEG files of the examples' images, by image id.
     """
-    anchors = _anchors(board.runs)
+    anchors = _anchors([run for _, _, run in board.placed_runs])
     pictures = pictures or {}
     picture_anchors = {image_id: f"picture-{number}" for number, image_id in enumerate(pictures)}
     environment = jinja2.Environment(
@@ -93,7 +101,7 @@ def render_page(
         score_text=score_text,
         unit_text=unit_text,
         group_title=group_title,
-        reported_cost=REPORTED_COST,
+        suite_note=SUITE_NOTE,
     )
     environment.filters.update(pretty=setting_text, percent=_percent)
     style, early, script = _source("page.css"), _source("early.js"), _source("page.js")
@@ -104,6 +112,9 @@ def render_page(
         sections=sections,
         plots=[section.plot for section in sections],
         reported=reported,
+        beside_runs=[
+            any(each.matching(group.splits) for group in board.groups) for each in reported
+        ],
         anchors=anchors,
         pages=_run_pages(board, anchors, sheets or {}),
         pictures={picture_anchors[key]: _data_url(jpeg) for key, jpeg in pictures.items()},
@@ -130,14 +141,17 @@ def _percent(share: float) -> str:
     return f"{round(100 * share, 2)}%"
 
 
-def _section(group: Group, reported: ReportedResults | None) -> _Section:
-    rows = reported.matching(group.splits) if reported else ()
+def _section(group: Group, reported: Sequence[ReportedResults]) -> _Section:
+    rows = matching_rows(reported, group.splits)
+    plot = scatter_plot(group, rows)
     return _Section(
         group,
         group_caption(group),
         {name: group.protocol.get(name, "null") for name in group.distinctive_fields},
+        costs_with_reported(group, rows),
         rows,
-        scatter_plot(group, rows),
+        [axis["label"] for axis in plot["x"] if axis["all"]] if plot else [],
+        plot,
     )
 
 
@@ -171,30 +185,26 @@ def _run_pages(
     board: Board, anchors: Mapping[str, str], sheets: Mapping[str, Sequence[ExampleSheet]]
 ) -> list[_RunPage]:
     pages = []
-    for number, group in enumerate(board.groups, start=1):
-        for row in group.rows:
-            for run in row.runs:
-                panels, note = training_curves(run.folder, board.metrics)
-                pages.append(
-                    _RunPage(
-                        anchor=anchors[run.name],
-                        group=number,
-                        run=run,
-                        label=row.label,
-                        facts=_facts(run.record),
-                        scores=_scores(run.record),
-                        panels=panels,
-                        curves_note=note,
-                        recipe=yaml.safe_dump(
-                            run.record.recipe, sort_keys=False, allow_unicode=True
-                        ),
-                        packages={
-                            name: version or "not installed"
-                            for name, version in run.record.packages.items()
-                        },
-                        sheets=sheets.get(run.name, ()),
-                    )
-                )
+    for index, row, run in board.placed_runs:
+        panels, note = training_curves(run.folder, board.metrics)
+        pages.append(
+            _RunPage(
+                anchor=anchors[run.name],
+                group=index + 1,
+                run=run,
+                label=row.label,
+                facts=_facts(run.record),
+                scores=_scores(run.record),
+                panels=panels,
+                curves_note=note,
+                recipe=yaml.safe_dump(run.record.recipe, sort_keys=False, allow_unicode=True),
+                packages={
+                    name: version or "not installed"
+                    for name, version in run.record.packages.items()
+                },
+                sheets=sheets.get(run.name, ()),
+            )
+        )
     return pages
 
 

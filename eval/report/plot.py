@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.leaderboard.board import Group, Row
 from eval.leaderboard.quantities import MEMORY, Cost, Statistic
-from eval.leaderboard.reported import REPORTED_COST, ReportedRow
+from eval.leaderboard.reported import ReportedRow
 from eval.leaderboard.units import number_text, score_text, unit_text
 from eval.report.axes import linear_axis, logarithmic_axis
 
@@ -61,7 +61,7 @@ def scatter_plot(group: Group, reported: Sequence[ReportedRow]) -> dict[str, Any
 def _cost_axis(cost: Cost, rows: Sequence[Row], reported: Sequence[ReportedRow]) -> dict[str, Any]:
     measured = [row.costs[cost.key] for row in rows]
     quoted = [
-        Statistic(each.trainable_percent, None) if cost.key == REPORTED_COST else None
+        Statistic(each.costs[cost.key], None) if cost.key in each.costs else None
         for each in reported
     ]
     return {

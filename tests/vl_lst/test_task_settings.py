@@ -59,3 +59,12 @@ def test_a_record_alone_is_enough_to_find_own_files(tmp_path: Path) -> None:
 def test_an_unknown_task_is_refused() -> None:
     with pytest.raises(InputError, match="no task 'vqq'"):
         configure_task({}, "vqq")
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "mnli "), ({"mnli": ""}, "")])
+def test_a_task_without_training_has_the_prefix_its_model_was_trained_with(
+    given: dict[str, str], expected: str
+) -> None:
+    recipe = {"task": "mnli", "data": {"prompt_prefix": given}}
+    assert configure_task(recipe, "ax").prompt_prefix == expected
+    assert configure_task(recipe, "rte").prompt_prefix == "rte "

@@ -16,7 +16,7 @@ from typer.models import CommandInfo
 from eval.errors import OutputError
 from vl_lst.cli._outputs import OutputClaim, claimed_outputs
 
-__all__ = ["protect_inputs", "protect_recipe_inputs"]
+__all__ = ["protect_inputs", "protect_recipe_inputs", "protect_runs"]
 
 SAMPLE_BYTES = 4096
 RECORD, RECIPE, CARD = "record.json", "recipe.yaml", "model.json"
@@ -81,6 +81,24 @@ def protect_recipe_inputs(fields: Mapping[str, Any]) -> None:
     inputs = [("recipe", value) for value in _texts(fields)]
     for claim in _CLAIMS.get():
         _check(claim, inputs, _CLAIMS.get())
+
+
+def protect_runs(folders: Iterable[Path]) -> None:
+    """Refuse outputs of the running command that would be part of a run that it writes.
+
+    Args:
+        folders: Run directories, which need not exist yet.
+
+    Raises:
+        OutputError: An output would be part of one of them.
+    """
+    for claim in _CLAIMS.get():
+        path = Path(claim.path)
+        for folder in folders:
+            real = Path(os.path.realpath(folder))
+            if claim.is_report and real in path.parents:
+                if path.relative_to(real).parts[0] in RUN_NAMES:
+                    _refuse(claim, f"which is part of the run in {folder}")
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -11,14 +12,21 @@ from eval.errors import InputError
 from eval.intervals import CONFIDENCE
 from tasks import Score, Task
 from tasks._submission import SubmissionCheck, check_submission, write_submission
+from tasks._suite_submission import check_suite_submission, splits_to_submit
 from vl_lst.cli._console import results, status
 
+if TYPE_CHECKING:
+    from vl_lst.run.evaluation import Evaluation
+
 __all__ = [
+    "print_evaluation_notes",
     "print_notes",
     "print_score",
     "report_submission_check",
+    "report_suite_check",
     "require_metrics",
     "score_document",
+    "unscored_document",
     "write_submission_file",
 ]
 
@@ -40,6 +48,17 @@ def score_document(task: Task, split: str, score: Score) -> dict[str, object]:
     if score.notes:
         document["notes"] = list(score.notes)
     return document
+
+
+def unscored_document(task: Task, split: str) -> dict[str, object]:
+    """Return the JSON report of a split whose labels are not public."""
+    return {
+        "task": task.name,
+        "split": split,
+        "protocol": None,
+        "metrics": {task.primary_metric: None},
+        "per_example": {},
+    }
 
 
 def require_metrics(score: Score, names: Iterable[str]) -> None:
@@ -105,6 +124,24 @@ def print_notes(notes: Iterable[str]) -> None:
         status.print(f"note: {note}", markup=False)
 
 
+def print_evaluation_notes(evaluation: "Evaluation", split: str, *, prefix: str = "") -> None:
+    """Print how many of the examples a run was trained on, and what it did not read of them.
+
+    Args:
+        evaluation: Predictions of the split.
+        split: Name of the split.
+        prefix: Text before each note, if there are several splits.
+    """
+    if evaluation.num_trained_on:
+        status.print(
+            f"note: {prefix}the run was trained on {evaluation.num_trained_on:,} of the "
+            f"{len(evaluation.predictions):,} examples of {split}; the score says little about "
+            "unseen examples",
+            markup=False,
+        )
+    print_notes(prefix + note for note in evaluation.notes)
+
+
 def report_submission_check(
     task: Task, path: Path, data_root: Path | None, split: str, *, quiet: bool
 ) -> dict[str, object]:
@@ -119,6 +156,30 @@ def report_submission_check(
     results.print(f"{path} is valid: {_contents(check)}", markup=False)
     return {
         "task": task.name,
+        "split": split,
+        "file": str(path),
+        "server": check.server,
+        "answers": dict(check.answers),
+        "notes": list(check.notes),
+    }
+
+
+def report_suite_check(
+    suite: str, path: Path, data_root: Path | None, split: str | None, *, quiet: bool
+) -> dict[str, object]:
+    """Check an archive of all tasks of a suite, print its contents, and return the JSON report.
+
+    Raises:
+        InputError: The server would not accept the archive.
+    """
+    if split is not None:
+        splits_to_submit(suite, split)  # raises if the archive does not answer it
+    check = check_suite_submission(suite, path, data_root)
+    if not quiet:
+        print_notes(check.notes)
+    results.print(f"{path} is valid: {_contents(check)}", markup=False)
+    return {
+        "suite": suite,
         "split": split,
         "file": str(path),
         "server": check.server,
@@ -163,8 +224,9 @@ def write_submission_file(
 
 
 def _contents(check: SubmissionCheck) -> str:
-    counts = " and ".join(f"{count:,} answers of {split}" for split, count in check.answers.items())
-    return f"{counts}, for {check.server}"
+    counts = [f"{count:,} answers of {split}" for split, count in check.answers.items()]
+    listed = (" and " if len(counts) == 2 else ", ").join(counts)
+    return f"{listed}, for {check.server}"
 
 
 def _rows(metrics: Mapping[str, object], indent: str = "") -> Iterator[tuple[str, str]]:

@@ -1,34 +1,37 @@
 """`vl-lst data`: check, prepare and download the annotations of a task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
 
 from eval.text import format_bytes
-from vl_lst.cli._choices import TASKS
+from tasks import SUITES, get_task
+from tasks._suites import splits_of
+from vl_lst.cli._choices import SUITE_NAMES, TASKS
 from vl_lst.cli._console import QuietOption, progress, results, status
+from vl_lst.cli._data_tables import check_document, file_table, print_table, split_table
 from vl_lst.cli._outputs import JsonOption, write_json_report
+from vl_lst.cli._suite_scores import refuse_options_of_one_task
 from vl_lst.progress import ProgressReport
-
-if TYPE_CHECKING:
-    from tasks import Task
-    from tasks._data_check import FileState, SplitState
 
 __all__ = ["check", "data", "download", "prepare"]
 
-TaskOption = Annotated[str, typer.Option(metavar="TASK", help=f"Task, one of {TASKS}.")]
+TaskOption = Annotated[
+    str,
+    typer.Option(
+        metavar="TASK",
+        help=f"Task, one of {TASKS}; or a suite of tasks ({SUITE_NAMES}).",
+    ),
+]
 RootOption = Annotated[
     Path,
     typer.Option(
         metavar="DIR",
-        help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/.",
+        help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/, glue/.",
     ),
 ]
 SplitsOption = Annotated[
@@ -40,8 +43,6 @@ SplitsOption = Annotated[
     ),
 ]
 
-# Wider than any table of these commands.
-UNLIMITED_WIDTH = 1000
 MEBIBYTE = 1 << 20
 
 data = typer.Typer(
@@ -87,11 +88,47 @@ def check(
     Example: vl-lst data check --task vqa --data-root data --features train.h5 val.h5
     """
     from eval.errors import InputError
-    from tasks import get_task
+
+    files = [*(features or []), *(more_features or [])]
+    if task not in SUITES:
+        document, problems = _check_task(task, data_root, split, files, quiet=quiet)
+        write_json_report(json_file, document)
+        if problems:
+            raise InputError("; ".join(problems))
+        return
+    refuse_options_of_one_task(task, {"--features": files})
+    documents: dict[str, dict[str, object]] = {}
+    problems_of: dict[str, list[str]] = {}
+    for name in SUITES[task]:
+        chosen = _splits_of_suite(name, split)
+        documents[name], problems_of[name] = _check_task(name, data_root, chosen, [], quiet=quiet)
+    write_json_report(
+        json_file,
+        {"suite": task, "complete": not any(problems_of.values()), "tasks": documents},
+    )
+    if any(problems_of.values()):
+        raise InputError("data are missing or not usable:\n" + _listed(problems_of))
+
+
+def _listed(problems: Mapping[str, Sequence[str]]) -> str:
+    """Return a line for each problem, which names its task."""
+    return "\n".join(f"  {task}: {text}" for task, texts in problems.items() for text in texts)
+
+
+def _splits_of_suite(task: str, splits: Sequence[str] | None) -> list[str] | None:
+    """Return the splits of a task that splits of its suite stand for; `None` if none is given."""
+    if splits is None:
+        return None
+    return [part for split in splits for part in splits_of(get_task(task), split)]
+
+
+def _check_task(
+    task: str, data_root: Path, split: Sequence[str] | None, files: Sequence[Path], *, quiet: bool
+) -> tuple[dict[str, object], list[str]]:
+    """Check a task's files and splits, print tables, and return the JSON report and problems."""
     from tasks._data_check import check_files, check_split
 
     chosen = get_task(task)
-    files = [*(features or []), *(more_features or [])]
     store = None
     if files:
         from feature_extraction.store import open_features
@@ -113,16 +150,15 @@ def check(
         ]
     problems = [state.problem for state in split_states if state.problem is not None]
     if file_states:
-        _print_table(_file_table(chosen, data_root, file_states))
-    _print_table(_split_table(split_states))
-    write_json_report(json_file, _check_document(chosen, data_root, file_states, split_states))
+        print_table(file_table(chosen, data_root, file_states))
+    print_table(split_table(split_states))
     for state in split_states:
         if not state.problem and not state.is_published_size and not quiet:
             status.print(f"note: {state.split} does not have the published size", markup=False)
-    if problems:
-        raise InputError("; ".join(problems))
-    names = ", ".join(state.split for state in split_states)
-    results.print(f"{chosen.name} {names}: all required files are present", markup=False)
+    if not problems:
+        names = ", ".join(state.split for state in split_states)
+        results.print(f"{chosen.name} {names}: all required files are present", markup=False)
+    return check_document(chosen, data_root, file_states, split_states), problems
 
 
 @data.command()
@@ -148,8 +184,25 @@ def prepare(
 
     Example: vl-lst data prepare --task vqa --data-root data
     """
-    from tasks import get_task
+    if task not in SUITES:
+        files = _prepare_task(task, data_root, min_count, overwrite=overwrite, quiet=quiet)
+        write_json_report(json_file, {"task": task, "files": files})
+        return
+    refuse_options_of_one_task(task, {"--min-count": min_count})
+    documents = {
+        name: {
+            "task": name,
+            "files": _prepare_task(name, data_root, None, overwrite=overwrite, quiet=quiet),
+        }
+        for name in SUITES[task]
+    }
+    write_json_report(json_file, {"suite": task, "tasks": documents})
 
+
+def _prepare_task(
+    task: str, data_root: Path, min_count: int | None, *, overwrite: bool, quiet: bool
+) -> list[dict[str, object]]:
+    """Create the derived files of a task, print their paths, and return their JSON report."""
     chosen = get_task(task)
     rows: list[dict[str, object]] = []
     if chosen.prepare is not None:
@@ -159,7 +212,7 @@ def prepare(
             results.print(f"{done}: {file.path} ({file.note})", markup=False)
     elif not quiet:
         status.print(f"{chosen.name} needs no derived files", markup=False)
-    write_json_report(json_file, {"task": chosen.name, "files": rows})
+    return rows
 
 
 @data.command()
@@ -188,11 +241,44 @@ def download(
     Example: vl-lst data download --task vqa --data-root data --split val2014
     """
     from eval.errors import InputError
-    from tasks import get_task
+
+    if task in SUITES:
+        splits_by_task = {name: _splits_of_suite(name, split) for name in SUITES[task]}
+    else:
+        splits_by_task = {task: split}
+    documents: dict[str, dict[str, object]] = {}
+    problems: dict[str, list[str]] = {}
+    for name, splits in splits_by_task.items():
+        written, problems[name] = _download_task(
+            name, data_root, splits or [], mirror, keep_archives=keep_archives, quiet=quiet
+        )
+        paths = [str(path) for path in written]
+        documents[name] = {"task": name, "written": paths, "problems": problems[name]}
+    if task not in SUITES:
+        write_json_report(json_file, documents[task])
+        if problems[task]:
+            raise InputError("; ".join(problems[task]))
+        return
+    write_json_report(json_file, {"suite": task, "tasks": documents})
+    if any(problems.values()):
+        raise InputError("files could not be downloaded:\n" + _listed(problems))
+
+
+def _download_task(
+    task: str,
+    data_root: Path,
+    split: Sequence[str],
+    mirror: str | None,
+    *,
+    keep_archives: bool,
+    quiet: bool,
+) -> tuple[list[Path], list[str]]:
+    """Download the missing files of a task, and return those written and what went wrong."""
+    from eval.errors import InputError
     from tasks._download import download_file
 
     chosen = get_task(task)
-    if unknown := [name for name in split or [] if name not in chosen.splits]:
+    if unknown := [name for name in split if name not in chosen.splits]:
         raise chosen.unknown_split(unknown[0])
     requested = [file for file in chosen.files if not split or set(split) & set(file.splits)]
     inputs = {path for file in requested for path in file.derived_from}
@@ -222,106 +308,15 @@ def download(
         results.print(f"written: {path} ({format_bytes(path.stat().st_size)})", markup=False)
     if not quiet and len(missing) < len(available):
         existing = len(available) - len(missing)
-        status.print(f"{existing} of {len(available)} files already existed", markup=False)
+        status.print(f"{task}: {existing} of {len(available)} files already existed", markup=False)
     if not quiet:
         for file in requested:
             if file.source is None and file.find(data_root) is None:
                 status.print(f"not downloaded: {file.path} ({file.address})", markup=False)
-    write_json_report(
-        json_file,
-        {
-            "task": chosen.name,
-            "written": [str(path) for path in written],
-            "problems": problems,
-        },
-    )
-    if problems:
-        raise InputError("; ".join(problems))
+    return written, problems
 
 
 def _report_mebibytes(report: ProgressReport, name: str, done: int, total: int | None) -> None:
     # Rounded up.
     total_mebibytes = -(-(done if total is None else total) // MEBIBYTE)
     report(-(-done // MEBIBYTE), total_mebibytes, name)
-
-
-def _print_table(table: Table) -> None:
-    if not results.is_terminal:
-        # Outside a terminal lines are not wrapped, so that addresses can be searched for.
-        options = results.options.update_width(UNLIMITED_WIDTH)
-        table.width = Measurement.get(results, options, table).maximum
-    results.print(table)
-
-
-def _file_table(task: "Task", data_root: Path, states: Sequence["FileState"]) -> Table:
-    table = Table(title=f"files of {task.name} below {data_root}")
-    for name in ("file", "state", "size", "needed by", "official address"):
-        table.add_column(name, justify="right" if name == "size" else "left", overflow="fold")
-    for state in states:
-        file = state.file
-        if state.found is None:
-            found = Text("absent") if file.optional else Text("missing", "red")
-        else:
-            exact = state.found == data_root / file.path
-            found = Text("found" if exact else f"{state.found.relative_to(data_root)} instead")
-        needed = f"optional: {file.optional}" if file.optional else ", ".join(file.splits)
-        size = "" if state.size is None else format_bytes(state.size)
-        table.add_row(Text(file.path), found, size, Text(needed), Text(file.address))
-    return table
-
-
-def _split_table(states: Sequence["SplitState"]) -> Table:
-    table = Table(title="splits")
-    for name in ("split", "examples", "published", "images", "published", "images missing"):
-        table.add_column(name, justify="left" if name == "split" else "right")
-    for state in states:
-        published = state.published
-        table.add_row(
-            Text(state.split),
-            _number(state.examples),
-            _number(published and published.examples),
-            _number(state.images),
-            _number(published and published.images),
-            _number(None if state.missing_images is None else len(state.missing_images)),
-        )
-    return table
-
-
-def _number(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"
-
-
-def _check_document(
-    task: "Task",
-    data_root: Path,
-    files: Sequence["FileState"],
-    splits: Sequence["SplitState"],
-) -> dict[str, object]:
-    return {
-        "task": task.name,
-        "data_root": str(data_root),
-        "complete": not any(state.problem for state in splits),
-        "files": [
-            {
-                "path": state.file.path,
-                "found": None if state.found is None else str(state.found),
-                "bytes": state.size,
-                "splits": list(state.file.splits),
-                "optional": state.file.optional,
-                "address": state.file.address,
-            }
-            for state in files
-        ],
-        "splits": [
-            {
-                "split": state.split,
-                "examples": state.examples,
-                "published_examples": state.published and state.published.examples,
-                "images": state.images,
-                "published_images": state.published and state.published.images,
-                "missing_images": state.missing_images,
-                "problem": state.problem,
-            }
-            for state in splits
-        ],
-    }

@@ -107,7 +107,7 @@ def demo(
         images=result.pictures,
         examples=EXAMPLES,
         title="Shapes world",
-        quoted=None,
+        reported=False,
         include_dirty=True,
         quiet=True,
     )

@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
+from tasks import SUITES
 from vl_lst.choices import BackbonePrecision
+from vl_lst.cli._choices import SUITE_NAMES
 from vl_lst.cli._console import QuietOption, notes, progress, results, status
 from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
+from vl_lst.cli._suite_evaluation import evaluate_suite
+from vl_lst.cli._suite_scores import refuse_options_of_one_task
 
 __all__ = ["evaluate"]
 
@@ -47,7 +51,11 @@ def evaluate(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(metavar="TASK", help="Task to predict, if the run was trained on several."),
+        typer.Option(
+            metavar="TASK",
+            help="Task to predict, if the run was trained on several. With a suite "
+            f"({SUITE_NAMES}), RUN is a folder with one run per task.",
+        ),
     ] = None,
     checkpoint: Annotated[
         str,
@@ -125,19 +133,47 @@ def evaluate(
 
     Example: vl-lst evaluate runs/vqa --split val2014 --json scores.json
 
+    All tasks of a suite: vl-lst evaluate runs/glue --task glue --split test --submission
+
     Without training: vl-lst evaluate runs/zero-shot --zero-shot --backbone
     Salesforce/blip2-flan-t5-xl --features tokens.h5 --task vqa --data-root data --split val2014
     """
     files = [*(features or []), *(more_features or [])]
     if (split is None) == (file is None):
         raise typer.BadParameter("give either --split or --file")
+    if task is not None and task in SUITES:
+        refuse_options_of_one_task(
+            task,
+            {
+                "--file": file,
+                "--features": files,
+                "--zero-shot": zero_shot,
+                "--backbone": backbone,
+                "--backbone-precision": backbone_precision,
+                "--prompt": prompt,
+                "--set": settings,
+            },
+        )
+        assert split is not None
+        evaluate_suite(
+            task,
+            run,
+            split,
+            checkpoint=checkpoint,
+            data_root=data_root,
+            submission=submission,
+            json_file=json_file,
+            quiet=quiet,
+        )
+        return
     from eval.errors import InputError
     from eval.outputs import check_output
     from tasks._submission import submission_of
     from vl_lst.cli._scores import (
-        print_notes,
+        print_evaluation_notes,
         print_score,
         score_document,
+        unscored_document,
         write_submission_file,
     )
     from vl_lst.launch import require_one_process
@@ -198,23 +234,10 @@ def evaluate(
             features=files or None,
             report=report,
         )
-    if evaluation.num_trained_on and not quiet:
-        status.print(
-            f"note: the run was trained on {evaluation.num_trained_on:,} of the "
-            f"{len(evaluation.predictions):,} examples of {split}; the score says little about "
-            "unseen examples",
-            markup=False,
-        )
     if not quiet:
-        print_notes(evaluation.notes)
+        print_evaluation_notes(evaluation, split)
     if evaluation.score is None:
-        document: dict[str, object] = {
-            "task": chosen.name,
-            "split": split,
-            "protocol": None,
-            "metrics": {chosen.primary_metric: None},
-            "per_example": {},
-        }
+        document = unscored_document(chosen, split)
         status.print(f"{split} has no public labels: predictions only, no scores", markup=False)
     else:
         document = score_document(chosen, split, evaluation.score)

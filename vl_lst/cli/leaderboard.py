@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tasks import SUITES, get_task, task_names
+from tasks._suites import splits_of
+from vl_lst.cli._choices import SUITE_NAMES
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._outputs import JsonOption, report_file, write_json_report, write_report
 
@@ -18,8 +21,9 @@ __all__ = ["build_page", "leaderboard"]
 COMPARISON, EXAMPLES = "Comparison", "Examples on the page"
 MAX_MISSING_SHOWN = 3
 MIN_METHOD_WIDTH = 16
-# A narrower terminal shows only the average of several tasks.
-MIN_WIDTH_FOR_ALL_TASKS = 120
+# A narrower terminal shows only the average of several tasks. Each task beyond the fourth needs
+# more columns.
+MIN_WIDTH_FOR_FOUR_TASKS, WIDTH_OF_SCORE = 120, 15
 
 
 def leaderboard(
@@ -58,7 +62,8 @@ def leaderboard(
         list[str] | None,
         typer.Option(
             metavar="TASK=SPLIT",
-            help="Split to compare for a task, such as vqa=karpathy_test; may be repeated. "
+            help="Split to compare for a task, such as vqa=karpathy_test, or for all tasks of a "
+            f"suite ({SUITE_NAMES}); may be repeated. "
             "Default: the split that chose the best checkpoint.",
             rich_help_panel=COMPARISON,
         ),
@@ -108,18 +113,15 @@ def leaderboard(
 
     Example: vl-lst leaderboard runs --out leaderboard.html --images coco --markdown table.md
     """
-    from eval.leaderboard.reported import reported_results
     from eval.leaderboard.tables import board_document, to_csv, to_latex, to_markdown
-    from tasks import task_names
 
-    quoted = reported_results() if reported else None
     board, page = build_page(
         runs_dir,
         splits=_parse_splits(split or [], task_names()),
         images=images,
         examples=examples,
         title=title,
-        quoted=quoted,
+        reported=reported,
         include_dirty=include_dirty,
         quiet=quiet,
     )
@@ -127,6 +129,7 @@ def leaderboard(
         _print_group(group)
     if write_report(out, page):
         results.print(f"page: {out}", markup=False)
+    quoted = _quoted(board) if reported else ()
     for path, write in ((markdown, to_markdown), (latex, to_latex), (csv, to_csv)):
         if path is not None:
             write_report(path, write(board, quoted).encode("utf-8", "replace"))
@@ -140,7 +143,7 @@ def build_page(
     images: Path | None,
     examples: int,
     title: str,
-    quoted: "ReportedResults | None",
+    reported: bool,
     include_dirty: bool,
     quiet: bool,
 ) -> "tuple[Board, bytes]":
@@ -151,23 +154,26 @@ def build_page(
     """
     from eval.leaderboard.board import build_board
     from eval.leaderboard.runs import find_runs
+    from eval.leaderboard.tables import incomplete_notes
     from eval.report.page import render_page
     from eval.text import escape_controls
-    from tasks import get_task, task_names
     from vl_lst.cli._example_sheets import example_sheets, thumbnails
 
     metrics = {name: get_task(name).metric for name in task_names()}
-    board = build_board(find_runs(runs_dir, include_dirty=include_dirty), metrics, splits)
+    found = find_runs(runs_dir, include_dirty=include_dirty)
+    board = build_board(found, metrics, splits, SUITES)
     if not quiet:
         for each in board.left_out:
             status.print(f"left out {escape_controls(f'{each.name}: {each.reason}')}", markup=False)
+        for note in incomplete_notes(board):
+            status.print(escape_controls(note), markup=False)
     _require_runs(board, runs_dir)
     sheets = {}
     with progress("collecting examples", quiet=quiet) as report:
-        placed = [(group, run) for group in board.groups for row in group.rows for run in row.runs]
-        for done, (group, run) in enumerate(placed, start=1):
+        placed = board.placed_runs
+        for done, (index, _, run) in enumerate(placed, start=1):
             if examples:
-                sheets[run.name] = example_sheets(run, group.splits, examples)
+                sheets[run.name] = example_sheets(run, board.groups[index].splits, examples)
             report(done, len(placed), escape_controls(run.name))
     pictures: dict[str, bytes] = {}
     if images is not None:
@@ -178,19 +184,36 @@ def build_page(
             status.print(f"no thumbnail of {image_id}: {missing[image_id]}", markup=False)
         if len(missing) > MAX_MISSING_SHOWN:
             status.print(f"no thumbnails of {len(missing) - MAX_MISSING_SHOWN:,} more images")
-    page = render_page(board, title=title, reported=quoted, sheets=sheets, pictures=pictures)
+    page = render_page(
+        board,
+        title=title,
+        reported=_quoted(board) if reported else (),
+        sheets=sheets,
+        pictures=pictures,
+    )
     # A prediction may hold a lone surrogate, which UTF-8 cannot encode.
     return board, page.encode("utf-8", "replace")
 
 
+def _quoted(board: "Board") -> "Sequence[ReportedResults]":
+    """Return what papers report for any of the tasks of a leaderboard."""
+    from eval.leaderboard.reported import reported_results
+
+    return reported_results({task for group in board.groups for task in group.tasks})
+
+
 def _parse_splits(given: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:
-    splits = {}
+    splits: dict[str, str] = {}
     for text in given:
         task, equals, split = text.partition("=")
+        if task in SUITES and split:
+            # Of a task with several parts, the first is compared, as in papers.
+            splits |= {name: splits_of(get_task(name), split)[0] for name in SUITES[task]}
+            continue
         if task not in tasks or not equals or not split:
             raise typer.BadParameter(
                 f"--split {text:.80}: expected TASK=SPLIT, such as vqa=karpathy_test; tasks are "
-                f"{', '.join(tasks)}"
+                f"{', '.join(tasks)}, and {SUITE_NAMES} for all tasks of the suite"
             )
         splits[task] = split
     return splits
@@ -221,13 +244,14 @@ def _print_group(group: "Group") -> None:
     table.add_column("method", overflow="fold", min_width=MIN_METHOD_WIDTH)
     # Only costs that do not depend on the device; the page shows all.
     costs = [cost for cost in group.costs if cost.is_axis and not cost.depends_on_device]
-    columns = group.columns if results.width >= MIN_WIDTH_FOR_ALL_TASKS else group.columns[:1]
+    needed = MIN_WIDTH_FOR_FOUR_TASKS + WIDTH_OF_SCORE * max(len(group.tasks) - 4, 0)
+    columns = group.columns if results.width >= needed else group.columns[:1]
     for name in ("n", *columns, *(cost.label for cost in costs)):
         table.add_column(Text(name), justify="right", no_wrap=True)
     for row in group.rows:
         table.add_row(
             Text(f"{escape_controls(row.label)}{' *' if row.is_on_front else ''}"),
-            str(len(row.runs)),
+            str(len(row.seeds)),
             *(score_text(row.scores[name]) for name in columns),
             *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
         )

@@ -18,6 +18,7 @@ DEFAULT_STEPS = 6
 DEFAULT_GRID = 6
 DEFAULT_IMAGE_TOKENS = 49
 DEFAULT_CHANNELS = 2048
+DEFAULT_ANSWERS = 3_129
 PRECISIONS: tuple[ArithmeticPrecision, ...] = get_args(ArithmeticPrecision)
 BACKBONE_PRECISIONS: tuple[BackbonePrecision, ...] = get_args(BackbonePrecision)
 model_option = partial(typer.Option, rich_help_panel="Backbone and methods")
@@ -81,6 +82,15 @@ def profile(
     batch_size: Annotated[int, batch_option(min=1, max=65_536, help="Examples per step.")] = 16,
     text_tokens: Annotated[int, batch_option(min=1, max=8_192, help="Tokens per prompt.")] = 15,
     answer_tokens: Annotated[int, batch_option(min=1, max=8_192, help="Tokens per answer.")] = 4,
+    answers: Annotated[
+        int | None,
+        batch_option(
+            min=2,
+            max=1_000_000,
+            help="Answers from which a backbone without a decoder picks. Default: "
+            f"{DEFAULT_ANSWERS:,}, as in VQA.",
+        ),
+    ] = None,
     images: Annotated[
         int, batch_option(min=0, max=100, help="Images per example; 0 for text alone.")
     ] = 1,
@@ -155,6 +165,8 @@ def profile(
     cost.json --plot cost.svg
 
     Without running: vl-lst profile --backbone t5-3b --dry-run --backbone-precision int8
+
+    Text alone: vl-lst profile --recipe glue-lst-paper --images 0 --text-tokens 128 --dry-run
     """
     if dry_run and (device != "auto" or shared_device or steps != DEFAULT_STEPS):
         raise typer.BadParameter(
@@ -162,8 +174,13 @@ def profile(
         )
     if vocabulary is not None and not (random_weights or dry_run):
         raise typer.BadParameter("--vocabulary requires --random-weights or --dry-run")
+    sets_features = (image_tokens, channels, grid) != (None, None, None)
+    if not images and sets_features:
+        raise typer.BadParameter(
+            "--images 0 has no features: leave out --image-tokens, --channels and --grid"
+        )
     from eval.recipe_fields import get_field
-    from vl_lst.backbones.random_weights import own_image_tokens
+    from vl_lst.backbones.random_weights import backbone_config, own_image_tokens
     from vl_lst.devices import choose_device
     from vl_lst.profiling.device import refuse_shared_device
     from vl_lst.profiling.measure import ProfileSettings, profile_methods
@@ -189,15 +206,23 @@ def profile(
         refuse_shared_device(where)
     is_embedded = get_field(given, ("visual", "embedding")) == "learned"
     own = None if is_embedded else own_image_tokens(name)
-    if own is not None:
-        if (image_tokens, channels, grid) != (None, None, None):
+    if answers is not None and backbone_config(name)[1].has_decoder:
+        raise typer.BadParameter(
+            f"the backbone {name} has a decoder, so it generates answers: leave out --answers"
+        )
+    if not images:
+        image_tokens = channels = grid = 0
+    elif own is not None:
+        if sets_features:
             raise typer.BadParameter(
                 f"the backbone {name} reads images as {own[0]} tokens of {own[1]} channels: leave "
                 "out --image-tokens, --channels and --grid"
             )
         image_tokens, channels = own
-    elif grid is None:
-        grid = (given.get("visual") or {}).get("pooled_grid", DEFAULT_GRID)
+    else:
+        image_tokens, channels = image_tokens or DEFAULT_IMAGE_TOKENS, channels or DEFAULT_CHANNELS
+        if grid is None:
+            grid = (given.get("visual") or {}).get("pooled_grid", DEFAULT_GRID)
     cut = get_field(given, ("backbone", "vocabulary"))
     if cut is not None:
         require_choice("backbone.vocabulary", cut, get_args(Vocabulary))
@@ -221,10 +246,11 @@ def profile(
             text_tokens=text_tokens,
             answer_tokens=answer_tokens,
             images=images,
-            image_tokens=image_tokens or DEFAULT_IMAGE_TOKENS,
-            channels=channels or DEFAULT_CHANNELS,
+            image_tokens=image_tokens,
+            channels=channels,
             pooled_grid=grid or None,
-            has_visual_embedding=own is None,
+            has_visual_embedding=own is None and images > 0,
+            answers=answers or DEFAULT_ANSWERS,
         ),
         steps=steps,
         estimate=dry_run,

@@ -5,15 +5,23 @@ from typing import Annotated
 
 import typer
 
-from vl_lst.cli._choices import TASKS
+from tasks import SUITES
+from vl_lst.cli._choices import SUITE_NAMES, TASKS
 from vl_lst.cli._console import QuietOption
 from vl_lst.cli._outputs import JsonOption, write_json_report
+from vl_lst.cli._suite_scores import refuse_options_of_one_task
 
 __all__ = ["score"]
 
 
 def score(
-    task: Annotated[str, typer.Option(metavar="TASK", help=f"Task, one of {TASKS}.")],
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="TASK",
+            help=f"Task, one of {TASKS}; with --check-submission also a suite ({SUITE_NAMES}).",
+        ),
+    ],
     data_root: Annotated[
         Path | None,
         typer.Option(
@@ -74,6 +82,17 @@ def score(
     """
     if (predictions is None) == (check_submission is None):
         raise typer.BadParameter("give either --predictions or --check-submission")
+    if task in SUITES:
+        refuse_options_of_one_task(
+            task,
+            {"--predictions": predictions, "--file": file, "--strict-official": strict_official},
+        )
+        from vl_lst.cli._scores import report_suite_check
+
+        assert check_submission is not None
+        document = report_suite_check(task, check_submission, data_root, split, quiet=quiet)
+        write_json_report(json_file, document)
+        return
     if file is None and check_submission is None and (data_root is None or split is None):
         raise typer.BadParameter("give --data-root and --split, or --file")
     if file is not None and (data_root is not None or split is not None):

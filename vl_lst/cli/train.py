@@ -1,7 +1,7 @@
 """`vl-lst train`: annotations and features in, a run directory out."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tasks import Head
+from tasks import SUITES, Head
 from vl_lst.bundled import DEMO
 from vl_lst.choices import BackbonePrecision
-from vl_lst.cli._choices import METHODS, TASKS
+from vl_lst.cli._choices import METHODS, SUITE_NAMES, TASKS
 from vl_lst.cli._console import QuietOption, notes, progress, results
 from vl_lst.cli._distributed import report_error_once
 from vl_lst.cli._features import DEMO_ENCODER
 from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
+from vl_lst.cli._run_recipe import resolve_run_recipe
+from vl_lst.cli._suite_scores import refuse_options_of_one_task
+from vl_lst.cli._suite_training import train_suite
 from vl_lst.launch import read_launch
 
 if TYPE_CHECKING:
@@ -47,14 +50,16 @@ def train(
     task: Annotated[
         str | None,
         data_option(
-            metavar="TASK[,TASK]...", help=f"Task, one of {TASKS}. Several are trained together."
+            metavar="TASK[,TASK]...",
+            help=f"Task, one of {TASKS}. Several are trained together. All tasks of a suite "
+            f"({SUITE_NAMES}) are trained one by one, in RUN/TASK.",
         ),
     ] = None,
     data_root: Annotated[
         Path | None,
         data_option(
             metavar="DIR",
-            help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/.",
+            help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/, glue/.",
         ),
     ] = None,
     train_file: Annotated[
@@ -153,6 +158,9 @@ def train(
     Example: vl-lst train --task vqa --data-root data --features train.h5 val.h5 --backbone t5-base
     --method lst --out runs/vqa --set training.epochs=10
 
+    All tasks of a suite: vl-lst train --task glue --data-root data --backbone t5-base --method lst
+    --out runs/glue
+
     Your own data: vl-lst train --task vqa --train-file train.jsonl --val-file val.jsonl --images
     photos --encoder demo --backbone demo --out runs/own
     """
@@ -167,7 +175,19 @@ def train(
             "--images works in one process only: run `vl-lst extract-features` first and give "
             "--features"
         )
+    suite = task if task in SUITES else None
+    if suite is not None:
+        refuse_options_of_one_task(
+            suite,
+            {
+                "--features": files,
+                "--images": images,
+                "--train-file": train_file,
+                "--val-file": val_file,
+            },
+        )
     from vl_lst.cli._run_features import extracted_into_run, features_file
+    from vl_lst.recipes import parse_override
     from vl_lst.runs.git import git_state
     from vl_lst.training.session import train as train_run
 
@@ -175,7 +195,7 @@ def train(
     if images is not None:
         files = [features_file(out)]
     given: dict[str, Any] = {
-        "task": task,
+        "task": None if suite is not None else task,
         "data.root": data_root and str(data_root),
         "data.train_file": train_file and str(train_file),
         "data.validation_file": val_file and str(val_file),
@@ -185,10 +205,22 @@ def train(
         "method.name": method,
         "head": head,
     }
-    options = [(name, value) for name, value in given.items() if value is not None]
+    changes = [(name, value) for name, value in given.items() if value is not None]
     quiet = quiet or not launch.is_first
     with report_error_once(launch), notes(quiet=quiet), ExitStack() as stack:
-        resolved = _resolve(out, recipe, options, settings or [], resume=resume)
+        changes += map(parse_override, settings or [])
+        if suite is not None:
+            train_suite(
+                suite,
+                out,
+                recipe=recipe,
+                changes=changes,
+                resume=resume,
+                json_file=json_file,
+                quiet=quiet,
+            )
+            return
+        resolved = resolve_run_recipe(out, recipe, changes, resume=resume)
         protect_recipe_inputs(resolved.model_dump(mode="json"))
         if images is not None:
             # The code may change during an extraction of hours.
@@ -207,37 +239,6 @@ def train(
             )
         results.print(f"run: {out}", markup=False)
         write_json_report(json_file, record.model_dump(mode="json"))
-
-
-def _resolve(
-    out: Path,
-    recipe: str | None,
-    options: Sequence[tuple[str, Any]],
-    settings: Sequence[str],
-    *,
-    resume: bool,
-) -> "Recipe":
-    """Return the recipe with the fields that options and `--set` override.
-
-    Raises:
-        RecipeError: The recipe or a setting is not valid.
-        CheckpointError: There is nothing to resume.
-    """
-    from vl_lst.errors import CheckpointError
-    from vl_lst.recipes import default_recipe, parse_override, read_recipe_file, resolve_recipe
-    from vl_lst.runs.directory import RunDirectory
-
-    saved = RunDirectory(out).recipe_file
-    changes = [*options, *map(parse_override, settings)]
-    if resume and not (saved.exists() or recipe or changes):
-        raise CheckpointError(
-            f"{out} holds no run to resume. Give the folder of a run, or --task and the other "
-            "options to start one there."
-        )
-    named = dict(changes)
-    fitting = default_recipe(named.get("method.name"), named.get("backbone.name"))
-    base = recipe or (str(saved) if resume and saved.exists() else fitting)
-    return resolve_recipe(read_recipe_file(base), changes)
 
 
 def _default_encoder(recipe: "Recipe") -> str:

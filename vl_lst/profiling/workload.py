@@ -30,7 +30,7 @@ class Workload:
         channels: Width of a feature vector.
         pooled_grid: Side of the grid to max-pool the feature vectors to; `None` does not pool.
         has_visual_embedding: Whether a visual embedding reads the features; otherwise, they are
-            tokens that the backbone reads.
+            tokens that the backbone reads, or there are none.
         answers: Length of the answer list from which a backbone without a decoder picks; the
             default is that of VQA v2.
     """

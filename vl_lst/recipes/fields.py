@@ -3,12 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eval.recipe_fields import get_field
 from vl_lst.errors import RecipeError
 
-__all__ = ["clear_other_length", "set_field"]
+__all__ = ["clear_alternatives", "set_field"]
 
-EPOCHS, STEPS = ("training", "epochs"), ("training", "steps")
+# Pairs of fields of which exactly one is set.
+ALTERNATIVES = (
+    (("training", "epochs"), ("training", "steps")),
+    (("optimizer", "warmup_share"), ("optimizer", "warmup_steps")),
+)
 
 
 def set_field(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
@@ -36,15 +39,15 @@ def set_field(fields: dict[str, Any], path: Sequence[str], value: Any) -> None:
     section[path[-1]] = value
 
 
-def clear_other_length(fields: dict[str, Any], given: Callable[[Sequence[str]], Any]) -> None:
-    """Let `epochs` or `steps`, given alone, replace the other one in a recipe.
+def clear_alternatives(fields: dict[str, Any], given: Callable[[Sequence[str]], Any]) -> None:
+    """Let a field that is given alone, such as `epochs`, replace its alternative, such as `steps`.
 
     Args:
         fields: Recipe, changed in place.
         given: Function from the path of a field to the value that the user set, `None` if none. If
-            the user set both lengths, both stay, and validation reports them.
+            the user set both fields of a pair, both stay, and validation reports them.
     """
-    for chosen, other in ((EPOCHS, STEPS), (STEPS, EPOCHS)):
-        is_alone = given(chosen) is not None and given(other) is None
-        if is_alone and get_field(fields, other) is not None:
-            set_field(fields, other, None)
+    for pair in ALTERNATIVES:
+        for chosen, other in (pair, pair[::-1]):
+            if given(chosen) is not None and given(other) is None:
+                set_field(fields, other, None)

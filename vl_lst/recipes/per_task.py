@@ -10,16 +10,19 @@ from vl_lst.recipes.fields import set_field
 from vl_lst.task_settings import configure_task
 
 __all__ = [
+    "choose_epochs",
     "complete_task_fields",
     "expand_task_fields",
     "is_task_field",
     "parse_tasks",
     "require_training_splits",
+    "set_default_batch_sizes",
 ]
 
 HEAD = "head"
 BATCH_SIZE = "training.batch_size"
-# Each task's default, if a recipe sets none. The batch size has no default.
+EPOCHS = "training.epochs"
+# Each task's default, if a recipe sets none.
 DEFAULTS: dict[str, Callable[[Task], object]] = {
     "data.train_split": lambda task: task.splits[0],
     # A task without anything to train on has a single split, which a run without training answers.
@@ -80,6 +83,43 @@ def expand_task_fields(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
         for name in value.keys() - names:
             get_task(name)  # raises if the name is misspelt
         set_field(fields, path, {name: value[name] for name in value if name in names})
+
+
+def set_default_batch_sizes(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
+    """Set the tasks' own batch sizes, if a recipe gives none."""
+    path = BATCH_SIZE.split(".")
+    if get_field(fields, path) is None:
+        own = {task.name: _batch_size(task, task.batch_size, tasks) for task in tasks}
+        set_field(fields, path, own)
+
+
+def choose_epochs(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
+    """Replace epochs that a recipe gives for each task by those of the tasks that train.
+
+    Raises:
+        RecipeError: A task has no number, or the tasks have different ones.
+        InputError: A number is for a task that does not exist.
+    """
+    path = EPOCHS.split(".")
+    epochs = get_field(fields, path)
+    if not isinstance(epochs, dict):
+        return
+    for name in epochs:
+        get_task(name)  # raises if the name is misspelt
+    chosen = {task.name: epochs.get(task.name) for task in tasks}
+    if missing := [name for name, number in chosen.items() if number is None]:
+        raise RecipeError(
+            f"{EPOCHS}: found a number for {', '.join(epochs) or 'no task'}, none for "
+            f"{', '.join(missing)}; set one with --set {EPOCHS}=..."
+        )
+    first = next(iter(chosen.values()))
+    if any(number != first for number in chosen.values()):
+        found = ", ".join(f"{name}: {number!r:.20}" for name, number in chosen.items())
+        raise RecipeError(
+            f"{EPOCHS}: found {found}; tasks that train together have one number: set it with "
+            f"--set {EPOCHS}=..., or train each task in a run of its own"
+        )
+    set_field(fields, path, first)
 
 
 def complete_task_fields(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
@@ -143,12 +183,17 @@ def _value_for(task: Task, field: str, value: object, tasks: Sequence[Task]) -> 
             f"file per task, such as --set {field}.{task.name}=FILE"
         )
     if field == BATCH_SIZE and type(value) is int and value > 0:
-        return max(1, round(value * task.batch_share))
+        return _batch_size(task, value, tasks)
     if field == HEAD and value not in task.heads and any(value in each.heads for each in tasks):
         # In place of one that classifies, one that regresses: neither needs a decoder.
         others = [head for head in task.heads if head != "generate"]
         return others[0] if others else task.heads[0]
     return value
+
+
+def _batch_size(task: Task, whole: int, tasks: Sequence[Task]) -> int:
+    """Return a task's batch size if a task that trains alone, or VQA, has the size `whole`."""
+    return whole if len(tasks) == 1 else max(1, round(whole * task.batch_share))
 
 
 def _require_choice(fields: Any, field: str, task: Task, choices: Sequence[str]) -> None:

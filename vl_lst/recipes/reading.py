@@ -13,7 +13,7 @@ from eval.files import open_text
 from eval.recipe_fields import get_field
 from vl_lst.bundled import BACKBONE_FOLDERS, DEMO
 from vl_lst.errors import RecipeError
-from vl_lst.recipes.fields import clear_other_length
+from vl_lst.recipes.fields import clear_alternatives
 
 __all__ = ["bundled_recipes", "default_recipe", "parse_yaml", "read_recipe_file"]
 
@@ -190,7 +190,7 @@ def read_recipe_file(name: str | Path) -> dict[str, Any]:
             f"{', '.join(bundled_recipes())}"
         )
     extended = _extend(read_recipe_file(base), recipe)
-    clear_other_length(extended, lambda path: get_field(recipe, path))
+    clear_alternatives(extended, lambda path: get_field(recipe, path))
     return extended
 
 

@@ -16,13 +16,15 @@ from eval.recipe_fields import get_field
 from tasks import Task
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
-from vl_lst.recipes.fields import clear_other_length, set_field
+from vl_lst.recipes.fields import clear_alternatives, set_field
 from vl_lst.recipes.former import keep_former_values
 from vl_lst.recipes.per_task import (
+    choose_epochs,
     complete_task_fields,
     expand_task_fields,
     parse_tasks,
     require_training_splits,
+    set_default_batch_sizes,
 )
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
@@ -65,7 +67,8 @@ def resolve_recipe(
     """Apply overrides to a recipe, fill in the tasks' defaults, and validate the result.
 
     Paths become absolute, so the result does not depend on the working directory. An override of
-    `training.steps` alone replaces the recipe's `training.epochs`, and vice versa.
+    `training.steps` alone replaces the recipe's `training.epochs`, and vice versa; the same holds
+    for `optimizer.warmup_steps` and `optimizer.warmup_share`.
 
     Args:
         recipe: Fields as read from a file.
@@ -77,7 +80,8 @@ def resolve_recipe(
     """
     fields, changes, tasks = _apply(recipe, overrides)
     given = {tuple(path): value for path, value in changes}
-    clear_other_length(fields, lambda path: given.get(tuple(path)))
+    clear_alternatives(fields, lambda path: given.get(tuple(path)))
+    choose_epochs(fields, tasks)
     complete_task_fields(fields, tasks)
     require_training_splits(fields, tasks)
     name = get_field(fields, METHOD_NAME)
@@ -146,6 +150,7 @@ def _apply(
         )
     fields = json.loads(json.dumps(recipe, default=_plain))
     keep_former_values(fields)
+    clear_alternatives(fields, lambda path: get_field(fields, path))
     if isinstance(overrides, Mapping):
         overrides = overrides.items()
     changes = [
@@ -157,6 +162,7 @@ def _apply(
             fields["task"] = value
     tasks = parse_tasks(fields)
     expand_task_fields(fields, tasks)
+    set_default_batch_sizes(fields, tasks)
     for path, value in changes:
         if path != ["task"]:
             if path == METHOD_NAME and value != get_field(fields, METHOD_NAME):

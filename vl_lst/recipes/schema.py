@@ -185,7 +185,9 @@ class OptimizerSection(_Section):
             biases, so it pulls norms towards zero and gates towards one half.
         betas: Decay rates of the first and second moments.
         eps: Term added to the denominator.
-        warmup_share: Fraction of all steps used for the warm-up.
+        warmup_share: Fraction of all steps used for the warm-up; `None` if `warmup_steps` is given.
+        warmup_steps: Number of steps of the warm-up; `None` if `warmup_share` is given. Overriding
+            one of the two replaces the other. A run with fewer steps never reaches the peak.
         clip_norm: Maximum norm of all gradients together; `None` disables clipping.
     """
 
@@ -194,19 +196,31 @@ class OptimizerSection(_Section):
     decay: Literal["weights", "reference"] = "weights"
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     eps: float = Field(default=1e-6, gt=0, le=MAX_REAL)
-    warmup_share: Share = 0.1
+    warmup_share: Share | None = 0.1
+    warmup_steps: int | None = Field(default=None, ge=0, le=MAX_COUNT)
     clip_norm: float | None = Field(default=5.0, gt=0, le=1e12)
+
+    @model_validator(mode="after")
+    def _require_one_warmup(self) -> "OptimizerSection":
+        if (self.warmup_share is None) == (self.warmup_steps is None):
+            raise ValueError(
+                f"warmup_share is {self.warmup_share} and warmup_steps is {self.warmup_steps}; "
+                "expected exactly one of them to be set, the other null"
+            )
+        return self
 
 
 class TrainingSection(_Section):
     """Length, batches and device of training.
 
     Args:
-        epochs: Number of passes over the training examples; `None` if `steps` is given.
+        epochs: Number of passes over the training examples; `None` if `steps` is given. A file may
+            give one number per task (`{rte: 20, sst2: 10}`), of which a run takes its own.
         steps: Number of optimizer steps; `None` if `epochs` is given. Overriding one of the two
             replaces the other.
-        batch_size: Examples per step, over all processes. One number for several tasks applies to
-            VQA, and the others get their share of it as in the paper's code (`Task.batch_share`).
+        batch_size: Examples per step, over all processes. Default: the task's own. One number for
+            several tasks applies to VQA, and the others get their share of it as in the paper's
+            code (`Task.batch_share`).
         evaluation_batch_size: Examples per batch and process in evaluation.
         workers: Number of processes that read features and tokenize, at most one per core; 0 uses
             the main process.

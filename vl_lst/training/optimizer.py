@@ -95,17 +95,23 @@ def build_optimizer(
 def learning_rate(step: int, total_steps: int, settings: OptimizerSection) -> float:
     """Return the learning rate of a step: linear warm-up from 0, then linear decay to 0.
 
-    The paper's code uses the same schedule.
+    The paper's code uses the same schedule. A run that is shorter than its warm-up ends in it.
 
     Args:
         step: Number of the step, counted from 0.
         total_steps: Number of steps of the run.
         settings: Optimiser settings of the recipe.
     """
-    warmup = int(total_steps * settings.warmup_share)
+    warmup = _warmup_steps(total_steps, settings)
     if step < warmup:
         return settings.lr * step / warmup
     return settings.lr * (total_steps - step) / max(1, total_steps - warmup)
+
+
+def _warmup_steps(total_steps: int, settings: OptimizerSection) -> int:
+    if settings.warmup_share is not None:
+        return int(total_steps * settings.warmup_share)
+    return settings.warmup_steps or 0
 
 
 def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:

@@ -28,7 +28,7 @@ def board(tmp_path: Path) -> Board:
 
 
 def test_markdown_has_one_line_per_row_and_is_escaped(board: Board) -> None:
-    text = to_markdown(board, None)
+    text = to_markdown(board, ())
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert rows[2].startswith(r"| lst \* | 2 | 61.00 ± 1.41 | 7.50 % | 1,000 bytes |")
     # Bars in names are escaped.
@@ -37,7 +37,7 @@ def test_markdown_has_one_line_per_row_and_is_escaped(board: Board) -> None:
 
 
 def test_latex_special_characters_are_escaped(board: Board) -> None:
-    text = to_latex(board, None)
+    text = to_latex(board, ())
     assert r"\toprule" in text
     assert r"lst * & 2 & 61.00 $\pm$ 1.41 & 7.50 \% & 1,000 bytes" in text
     expected = (
@@ -48,7 +48,7 @@ def test_latex_special_characters_are_escaped(board: Board) -> None:
 
 
 def test_csv_has_plain_numbers_and_no_formulas(board: Board) -> None:
-    rows = list(csv.DictReader(io.StringIO(to_csv(board, None))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(board, ()))))
     assert [row["method"] for row in rows] == ["lst", f"'{NASTY}"]
     assert float(rows[0]["vqa_mean"]) == 61.0
     assert float(rows[0]["vqa_std"]) == pytest.approx(2**0.5)
@@ -58,7 +58,7 @@ def test_csv_has_plain_numbers_and_no_formulas(board: Board) -> None:
 
 
 def test_json_has_null_for_unknown_values(board: Board) -> None:
-    document = json.loads(json.dumps(board_document(board, None), allow_nan=False))
+    document = json.loads(json.dumps(board_document(board, ()), allow_nan=False))
     measured, nasty = document["groups"][0]["rows"]
     assert measured["scores"]["vqa"] == {"mean": 61.0, "std": pytest.approx(2**0.5)}
     assert nasty["costs"]["saved_for_backward"] is None
@@ -72,8 +72,8 @@ def test_every_format_shows_how_groups_of_the_same_tasks_differ(tmp_path: Path) 
     write_run(tmp_path, "b", recipe__data__blind=True)
     both = build_board(find_runs(tmp_path), METRICS)
     titles = [f"vqa on val2014 (data.blind: {blind})" for blind in ("false", "true")]
-    assert [row["group"] for row in csv.DictReader(io.StringIO(to_csv(both, None)))] == titles
-    for text in (to_markdown(both, None).replace("\\", ""), to_latex(both, None)):
+    assert [row["group"] for row in csv.DictReader(io.StringIO(to_csv(both, ())))] == titles
+    for text in (to_markdown(both, ()).replace("\\", ""), to_latex(both, ())):
         assert all(title in text for title in titles)
 
 
@@ -83,21 +83,55 @@ def test_tables_name_the_costs_that_are_not_comparable(tmp_path: Path, board: Bo
     mixed = build_board(find_runs(tmp_path / "mixed"), METRICS)
     note = "Saved bytes, Examples/s, Time: not comparable between rows, which were measured on"
     for write, device in ((to_markdown, r"cpu: x86\_64"), (to_latex, r"cpu: x86\_64")):
-        assert f"{note} {device}, 1 process; {device}, 2 processes." in write(mixed, None)
-        assert "not comparable" not in write(board, None)
+        assert f"{note} {device}, 1 process; {device}, 2 processes." in write(mixed, ())
+        assert "not comparable" not in write(board, ())
 
 
 def test_reported_rows_are_marked_in_every_format(board: Board) -> None:
     reported = reported_results()
+    num_rows = sum(len(each.rows) for each in reported)
     lines = to_markdown(board, reported).splitlines()
-    assert len([line for line in lines if "(reported: " in line]) == len(reported.rows)
-    assert to_latex(board, reported).count("(reported: ") == len(reported.rows)
+    assert len([line for line in lines if "(reported: " in line]) == num_rows
+    assert to_latex(board, reported).count("(reported: ") == num_rows
     rows = list(csv.DictReader(io.StringIO(to_csv(board, reported))))
-    assert [row["kind"] for row in rows].count("reported") == len(reported.rows)
+    assert [row["kind"] for row in rows].count("reported") == num_rows
     assert all(row["on_front"] == "" for row in rows if row["kind"] == "reported")
     document = board_document(board, reported)
-    assert len(document["reported"]["rows"]) == len(reported.rows)
+    assert sum(len(each["rows"]) for each in document["reported"]) == num_rows
     assert len(document["groups"][0]["rows"]) == 2
+
+
+def test_reported_rows_of_text_stand_beside_runs_with_their_memory(tmp_path: Path) -> None:
+    """Runs on a CPU have no CUDA peak; the column shows that of the paper."""
+    reported = reported_results(["rte"])
+    write_run(tmp_path, "text", scores={"rte": 60.0})
+    runs = build_board(find_runs(tmp_path), METRICS)
+    header, _, mine, *others = (
+        line for line in to_markdown(runs, reported).splitlines() if line.startswith("|")
+    )
+    assert header == "| method | n | rte | Trainable | Saved bytes | CUDA peak | " + (
+        "Gradients | Optimiser state | Examples/s | Time |"
+    )
+    assert mine.split(" | ")[5] == "–"
+    assert [line.split(" | ")[2] for line in others] == [
+        *("74.10", "75.10", "75.50", "67.60", "59.50", "71.90", "79.90", "80.10"),
+    ]
+    assert others[5].startswith(
+        r"| lst, t5-base (reported: LST, NeurIPS 2022) | – | 71.90 | 1.74 %"
+    )
+    assert others[5].split(" | ")[5] == "5.4 GiB"  # 5.5 GB of 1000 MiB
+    (row,) = (
+        row
+        for row in csv.DictReader(io.StringIO(to_csv(runs, reported)))
+        if (row["method"], row["backbone"]) == ("lst", "t5-large")
+    )
+    assert float(row["peak_allocated_mean"]) == pytest.approx(12.2 * 1000 * 2**20)
+    assert (row["trainable_percent_mean"], row["rte_mean"]) == ("1.23", "79.9")
+    (document,) = board_document(runs, reported)["reported"]
+    prompt = document["rows"][4]
+    assert prompt["scores"]["cola"] == {"mean": 0, "std": None}
+    assert prompt["readings"]["peak_allocated"] == "table; the figure shows 11.6 GB"
+    assert set(document["readings"]) == {"figure", "table"}
 
 
 @pytest.mark.parametrize(

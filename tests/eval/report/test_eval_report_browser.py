@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_runs import METRICS, SPLITS, write_run
+from board_runs import METRICS, SPLITS, SUITE, write_run, write_suite
 
 from eval.leaderboard.board import build_board
 from eval.leaderboard.reported import reported_results
@@ -76,9 +76,9 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "lst-1": [ExampleSheet("rte", "dev", 277, texts)],
     }
     board = build_board(find_runs(folder), METRICS)
-    reported = replace(reported_results(), splits=SPLITS)
+    reported = replace(reported_results()[0], splits=SPLITS)
     page = render_page(
-        board, title="Leaderboard", reported=reported, sheets=sheets, pictures={"a": JPEG}
+        board, title="Leaderboard", reported=[reported], sheets=sheets, pictures={"a": JPEG}
     )
     path = folder / "leaderboard.html"
     path.write_text(page, encoding="utf-8")
@@ -142,7 +142,7 @@ def test_tables_sort_in_both_directions_and_show_it(opened: OpenPage) -> None:
 def test_axes_can_be_chosen_and_reported_rows_hidden(opened: OpenPage) -> None:
     mark = opened.page.locator('.point[aria-label^="lst: "]')
     opened.page.locator("[data-role=x]").select_option(label="Trainable")
-    assert opened.shown_points() == 4 + len(reported_results().rows)
+    assert opened.shown_points() == 4 + len(reported_results()[0].rows)
     assert opened.page.locator(".point.reported.on-front").count() == 0
     opened.page.get_by_label("Show results reported by papers").uncheck()
     assert opened.shown_points() == 4
@@ -261,4 +261,24 @@ def test_the_page_can_be_read_without_scripts(browser: Any, page_file: Path) -> 
     expect(opened.page.locator(".controls").first).to_be_hidden()
     assert opened.page.locator("#run-lst-0 .card").count() == 20
     expect(opened.page.locator("#run-lst-0")).to_be_visible()
+    opened.context.close()
+
+
+@pytest.mark.parametrize("width", [360, 1300])
+def test_the_runs_of_a_suite_are_shown_on_demand(browser: Any, tmp_path: Path, width: int) -> None:
+    for seed in range(3):
+        write_suite(tmp_path / f"s{seed}", {"cola": 1.0, "mnli": 2.0, "stsb": 3.0}, seed=seed)
+    board = build_board(find_runs(tmp_path), METRICS, suites={"glue": SUITE})
+    path = tmp_path / "leaderboard.html"
+    path.write_text(render_page(board, title="Leaderboard"), encoding="utf-8")
+    opened = OpenPage(browser, path, viewport={"width": width, "height": 740})
+    first = opened.page.locator(".group").first
+    link = first.get_by_role("link", name="mnli").first
+    expect(link).not_to_be_visible()
+    first.get_by_text("9 runs").click()
+    expect(link).to_be_visible()
+    assert opened.width() <= width
+    link.click()
+    expect(opened.page.locator("#run-s0-mnli")).to_be_visible()
+    assert opened.problems == []
     opened.context.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_runs import METRICS, SPLITS, write_run
+from board_runs import METRICS, SPLITS, SUITE, write_run, write_suite
 
 from eval.leaderboard.board import build_board
 from eval.leaderboard.reported import reported_results
@@ -95,12 +95,12 @@ def test_the_page_allows_only_its_own_style_and_scripts_and_loads_nothing(tmp_pa
 
 def test_reported_rows_are_marked_and_optional(tmp_path: Path) -> None:
     write_run(tmp_path, "a", scores={"vqa": 1.0, "gqa": 1.0, "nlvr2": 0.5, "caption": 1.0})
-    other_splits = reported_results()
-    page = page_of(tmp_path, reported=other_splits)
+    (other_splits,) = reported_results(["vqa"])
+    page = page_of(tmp_path, reported=[other_splits])
     assert page.count('<span class="badge">reported</span>') == 1 + len(other_splits.rows)
     assert page.index('<tbody class="reported">') > page.index('id="reported"')
     reported = replace(other_splits, splits=SPLITS)
-    page = page_of(tmp_path, reported=reported)
+    page = page_of(tmp_path, reported=[reported])
     assert page.index('<tbody class="reported">') < page.index('id="reported"')
     table = page.partition('<tbody class="reported">')[2].partition("</tbody>")[0]
     assert table.count('<span class="badge">reported</span>') == len(reported.rows)
@@ -109,6 +109,21 @@ def test_reported_rows_are_marked_and_optional(tmp_path: Path) -> None:
     fronts = [front for of_x in plots[0]["fronts"].values() for front in of_x.values()]
     assert all(front == [0] for front in fronts)
     assert "VL-PET" not in page_of(tmp_path)
+
+
+def test_reported_rows_without_deviations_and_of_another_setting(tmp_path: Path) -> None:
+    write_run(tmp_path, "text", scores={"rte": 60.0})
+    images, text = reported_results()
+    board = build_board(find_runs(tmp_path), METRICS)
+    page = render_page(board, title="Leaderboard", reported=[images, text])
+    beside, _, after = page.partition('id="reported"')
+    assert beside.count('<span class="badge">reported</span>') == len(text.rows)
+    assert after.count('<tbody class="reported">') == 1
+    assert '<td data-value="71.9">71.90</td>' in beside
+    assert "CUDA peak</button>" in beside
+    assert "against Trainable only; never on the front" in beside
+    for note in (*images.notes, *text.notes):
+        assert f"<p>{note}</p>" in after.replace("&#39;", "'")
 
 
 def test_control_characters_are_escaped(tmp_path: Path) -> None:
@@ -177,3 +192,22 @@ def test_long_curves_are_thinned_out(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text(lines)
     (panel,), _ = training_curves(run, METRICS)
     assert len(panel.points) <= 300
+
+
+def test_a_suite_links_to_the_runs_of_its_tasks_and_names_incomplete_ones(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_suite(tmp_path / f"s{seed}", {"cola": 1.0, "mnli": 2.0, "stsb": 3.0}, seed=seed)
+    write_suite(tmp_path / "s2", {"cola": 1.0, "stsb": 3.0}, seed=2, method=ATTACK)
+    board = build_board(find_runs(tmp_path), METRICS, suites={"glue": SUITE})
+    page = render_page(board, title="Leaderboard")
+    assert page.count('<article class="run"') == 8, "no run is shown twice"
+    suite = page[page.index('id="group-1"') : page.index('id="group-2"')]
+    assert "glue on dev (mnli on dev_matched)" in suite
+    assert re.findall(r'<a href="#(run-[^"]+)">(\w+)</a>', suite) == [
+        (f"run-s{seed}-{task}", task) for seed in range(2) for task in SUITE
+    ]
+    assert "8 runs" in page
+    incomplete = page[page.index('id="incomplete"') :]
+    assert "no run of mnli" in incomplete
+    assert "<script>alert" not in page
+    assert plots_of(page)[0]["y"][0]["key"] == "average"

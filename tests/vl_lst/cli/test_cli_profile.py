@@ -41,6 +41,67 @@ def test_profile_prints_tables_and_writes_json_and_the_plot(
     assert ">full<" in drawn
 
 
+@pytest.mark.parametrize("how", [["--dry-run"], ["--steps", "1", "--device", "cpu"]])
+@pytest.mark.parametrize("backbone", ["demo", "demo-image"])
+def test_every_method_is_profiled_on_text_alone(
+    tmp_path: Path, backbone: str, how: list[str]
+) -> None:
+    document = tmp_path / "cost.json"
+    arguments = ["profile", "--backbone", backbone, "--images", "0", "--batch-size", "2", *how]
+    assert main([*arguments, "--quiet", "--json", str(document)]) == 0
+    result = json.loads(document.read_text())
+    workload = result["workload"]
+    assert not workload["has_visual_embedding"]
+    assert (workload["images"], workload["image_tokens"], workload["channels"]) == (0, 0, 0)
+    assert {method["method"] for method in result["methods"]} == set(method_names())
+    for method in result["methods"]:
+        assert "visual embedding" not in method["saved_bytes"]
+        is_beside = method["method"] in ("lst", "side")
+        # Nothing of a frozen backbone is saved, since nothing flows back through it.
+        parts = {part.split()[0] for part in method["saved_bytes"]}
+        assert ("side" in parts, "backbone" in parts) == (is_beside, not is_beside)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "trainable"),
+    [
+        ("glue-lst-paper", 3_878_712),
+        ("glue-lst-paper-large", 9_057_328),
+        ("glue-lst-paper-3b", 2_494_896),
+        ("glue-full", 222_882_048),
+        ("glue-adapter", 3_625_728),
+        ("glue-lora", 3_820_644),
+        ("glue-bitfit", 280_932),
+        ("glue-prompt", 76_800),
+    ],
+)
+def test_the_recipes_of_glue_train_as_many_parameters_as_the_paper_s_code(
+    tmp_path: Path, recipe: str, trainable: int
+) -> None:
+    """The counts of the reference implementation, whose vocabulary has 32,100 entries."""
+    document = tmp_path / "cost.json"
+    arguments = ["profile", "--recipe", recipe, "--images", "0", "--dry-run", "--batch-size", "1"]
+    more = ["--text-tokens", "2", "--vocabulary", "32100", "--json", str(document), "--quiet"]
+    assert main([*arguments, *more]) == 0
+    (method,) = json.loads(document.read_text())["methods"]
+    assert method["trainable"] == trainable
+    assert method["recipe"] == recipe
+
+
+def test_a_backbone_without_a_decoder_picks_from_as_many_answers_as_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainable = []
+    arguments = ["profile", "--backbone", "bert-base-uncased", "--images", "0", "--dry-run"]
+    for answers in ("2", "3"):
+        document = tmp_path / f"{answers}.json"
+        more = ["--methods", "lst", "--answers", answers, "--json", str(document)]
+        assert main([*arguments, *more]) == 0
+        assert f"from {answers} answers" in capsys.readouterr().out
+        trainable.append(json.loads(document.read_text())["methods"][0]["trainable"])
+    assert 0 < trainable[1] - trainable[0] < 10_000
+
+
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
 def test_the_same_numbers_give_the_same_plot(tmp_path: Path, suffix: str) -> None:
     arguments = [*DEMO, "--methods", "lst,side,full", "--dry-run", "--plot"]
@@ -190,6 +251,8 @@ def test_a_batch_too_large_for_any_device_is_refused(capsys: pytest.CaptureFixtu
         ["--dry-run", "--steps", "3"],
         ["--dry-run", "--device", "cuda"],
         ["--vocabulary", "100"],
+        ["--images", "0"],  # with the channels above
+        ["--answers", "2"],
         ["--batch-size", "0"],
         ["--precision", "fp16"],
         ["--backbone-precision", "int4"],
@@ -200,6 +263,14 @@ def test_options_that_contradict_or_do_not_exist_are_wrong_usage(
     arguments: list[str],
 ) -> None:
     assert main([*DEMO, *arguments]) == 2
+
+
+def test_text_alone_has_no_shapes_of_features(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--image-tokens", "--channels", "--grid"):
+        arguments = ["profile", "--backbone", "demo", "--images", "0", "--dry-run", option, "4"]
+        assert main(arguments) == 2
+        printed = " ".join(capsys.readouterr().err.replace("│", " ").split())
+        assert "--images 0 has no features: leave out --image-tokens, --channels and" in printed
 
 
 def test_a_backbone_is_required() -> None:

@@ -16,8 +16,17 @@ GIVEN: list[tuple[str, Any]] = [
 ]
 
 
+# The same for a recipe of GLUE.
+GIVEN_TEXT: list[tuple[str, Any]] = [("task", "rte"), ("data.root", "data")]
+
+
 def resolve(name: str | Path = "lst", *overrides: str) -> Recipe:
     return resolve_recipe(read_recipe_file(name), [*GIVEN, *map(parse_override, overrides)])
+
+
+def resolve_text(name: str | Path, *overrides: str) -> Recipe:
+    """Resolve a recipe for RTE."""
+    return resolve_recipe(read_recipe_file(name), [*GIVEN_TEXT, *map(parse_override, overrides)])
 
 
 def refusal(*overrides: str) -> str:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
-from resolved_recipes import refusal, resolve
+from resolved_recipes import refusal, resolve, resolve_text
 
 from eval.errors import InputError
+from tasks import get_task
+from vl_lst.data.order import Portion, Schedule
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method, method_names
 from vl_lst.recipes import (
@@ -25,10 +27,20 @@ METHODS_WITH_RECIPES = ("adapter", "bitfit", "dora", "full", "ia3", "lora", "lst
 PACKAGE = Path(__file__).resolve().parents[3] / "vl_lst"
 
 
-@pytest.mark.parametrize("name", bundled_recipes())
+OF_GLUE = [name for name in bundled_recipes() if name.startswith("glue-")]
+
+
+@pytest.mark.parametrize("name", sorted({*bundled_recipes()} - {*OF_GLUE}))
 def test_every_bundled_recipe_is_valid(name: str) -> None:
     method = name.removeprefix("demo").removeprefix("-").removesuffix("-paper") or "lst"
     assert resolve(name).method.name == method
+
+
+@pytest.mark.parametrize("name", OF_GLUE)
+def test_every_bundled_recipe_of_glue_is_valid(name: str) -> None:
+    recipe = resolve_text(name)
+    assert recipe.method.name == name.split("-")[1]
+    assert not recipe.features
 
 
 @pytest.mark.parametrize("name", METHODS_WITH_RECIPES)
@@ -51,7 +63,7 @@ def test_other_methods_have_the_settings_of_the_paper(name: str, rate: float) ->
     recipe, ladder = resolve(name), resolve("lst")
     assert (recipe.optimizer.lr, recipe.optimizer.weight_decay) == (rate, 1e-2)
     assert recipe.training == ladder.training
-    assert recipe.method.options == get_method(name).options().model_dump()
+    assert recipe.method.options == get_method(name).options().model_dump(mode="json")
 
 
 def test_changing_the_method_drops_the_other_method_s_options() -> None:
@@ -86,6 +98,26 @@ def test_steps_or_epochs_given_alone_replace_the_other(tmp_path: Path) -> None:
         resolve(path)
 
 
+def test_warm_up_steps_or_share_given_alone_replaces_the_other(tmp_path: Path) -> None:
+    optimizer = resolve("lst", "optimizer.warmup_steps=500").optimizer
+    assert (optimizer.warmup_steps, optimizer.warmup_share) == (500, None)
+    path = tmp_path / "mine.yaml"
+    # A file that extends a recipe with a share, and one that sets no share at all.
+    for text in (
+        "extends: lst\noptimizer: {warmup_steps: 7}",
+        "optimizer: {lr: 1, warmup_steps: 7}",
+    ):
+        path.write_text(f"{text}\nmethod: {{name: lst}}\ntraining: {{epochs: 1, batch_size: 8, "
+                        "evaluation_batch_size: 8}\n")  # fmt: skip
+        optimizer = resolve(path).optimizer
+        assert (optimizer.warmup_steps, optimizer.warmup_share) == (7, None)
+        optimizer = resolve(path, "optimizer.warmup_share=0.5").optimizer
+        assert (optimizer.warmup_steps, optimizer.warmup_share) == (None, 0.5)
+    path.write_text("extends: lst\noptimizer: {warmup_steps: 7, warmup_share: 0.1}\n")
+    with pytest.raises(RecipeError, match="warmup_share is 0.1 and warmup_steps is 7; expected ex"):
+        resolve(path)
+
+
 def test_the_lst_recipe_has_the_settings_of_the_paper() -> None:
     recipe = resolve("lst")
     optimizer = recipe.optimizer
@@ -113,6 +145,66 @@ def test_the_recipe_of_the_papers_code_lacks_our_improvements() -> None:
     assert resolve("lst", *gqa).data.prompt_prefix == {"gqa": "gqa: "}
     assert paper.training == ours.training
     assert paper.optimizer.model_copy(update={"decay": "weights"}) == ours.optimizer
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [
+        ("glue-lst-paper", 3e-3),
+        ("glue-full", 3e-4),
+        ("glue-adapter", 3e-4),
+        ("glue-lora", 3e-4),
+        ("glue-bitfit", 3e-4),
+        ("glue-prompt", 0.3),
+    ],
+)
+def test_the_recipes_of_glue_have_the_settings_of_the_paper(name: str, rate: float) -> None:
+    recipe = resolve_text(name)
+    optimizer = recipe.optimizer
+    assert (optimizer.lr, optimizer.weight_decay, optimizer.clip_norm) == (rate, 0.0, 1.0)
+    assert (optimizer.betas, optimizer.eps) == ((0.9, 0.999), 1e-8)
+    assert (optimizer.warmup_steps, optimizer.warmup_share) == (500, None)
+    assert recipe.training.batch_size == {"rte": 100}
+    assert (recipe.backbone.name, recipe.backbone.precision) == ("t5-base", "fp32")
+    assert recipe.backbone.vocabulary == "tokenizer"
+    assert (recipe.head, recipe.generation.beams) == ({"rte": "generate"}, {"rte": 1})
+    splits = (recipe.data.train_split, recipe.data.validation_split)
+    assert splits == ({"rte": "paper_train"}, {"rte": "paper_validation"})
+    # The adapters' prompts do not name the task.
+    prefix = "" if name == "glue-adapter" else "rte "
+    assert recipe.data.prompt_prefix == {"rte": prefix}
+
+
+@pytest.mark.parametrize(
+    ("task", "steps"),
+    [
+        # RTE ends with its warm-up.
+        *(("rte", 500), ("mrpc", 740), ("stsb", 1_160), ("cola", 1_720), ("sst2", 6_640)),
+        *(("qnli", 10_380), ("qqp", 36_290), ("mnli", 39_280)),
+    ],
+)
+def test_the_recipes_of_glue_take_as_many_steps_as_the_paper_s_code(task: str, steps: int) -> None:
+    examples = get_task(task).sizes["paper_train"].examples
+    for name in OF_GLUE:
+        training = resolve_text(name, f"task={task}").training
+        portions = {task: Portion(examples, training.batch_size[task])}
+        assert Schedule(portions=portions, epochs=training.epochs).total_steps == steps
+
+
+def test_the_ladders_of_glue_keep_the_layers_of_the_paper() -> None:
+    kept = {
+        "glue-lst-paper": ("t5-base", [n for n in range(12) if n % 4]),
+        "glue-lst-paper-large": ("t5-large", list(range(1, 24, 2))),
+        "glue-lst-paper-3b": ("t5-3b", [23]),
+    }
+    base = resolve_text("glue-lst-paper")
+    for name, (backbone, layers) in kept.items():
+        recipe = resolve_text(name)
+        options = dict(recipe.method.options)
+        assert recipe.backbone.name == backbone
+        assert options.pop("encoder_layers") == options.pop("decoder_layers") == layers
+        assert options.items() <= base.method.options.items()
+        assert (recipe.optimizer, recipe.training) == (base.optimizer, base.training)
 
 
 def test_the_task_fills_in_splits_head_and_answer_length() -> None:
@@ -173,6 +265,11 @@ def test_an_unknown_field_is_reported_with_the_nearest_one() -> None:
             "training.steps=5 & training.epochs=20",
             ["training", "epochs is 20 and steps is 5", "exactly one"],
         ),
+        (
+            "optimizer.warmup_share=null",
+            ["optimizer: warmup_share is None and warmup_steps is None", "exactly one"],
+        ),
+        ("optimizer.warmup_steps=-1", ["optimizer.warmup_steps", "found -1", "or equal to 0"]),
         ("training.steps=0", ["training.steps", "found 0", "greater than or equal to 1"]),
         ("training.epochs=null", ["training", "epochs is None and steps is None"]),
     ],

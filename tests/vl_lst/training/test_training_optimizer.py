@@ -98,3 +98,22 @@ def test_without_warm_up_it_starts_at_the_maximum() -> None:
     assert learning_rate(0, 4, settings) == 1.0
     always = SETTINGS.model_copy(update={"warmup_share": 1.0})
     assert learning_rate(3, 4, always) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("total", "expected"),
+    [
+        # The paper's RTE runs have as many steps as their warm-up, so they never decay.
+        (4, [0, 0.25, 0.5, 0.75]),
+        (2, [0, 0.25]),
+        (6, [0, 0.25, 0.5, 0.75, 1, 0.5]),
+    ],
+)
+def test_the_warm_up_may_be_a_number_of_steps(total: int, expected: list[float]) -> None:
+    settings = OptimizerSection(lr=1.0, warmup_share=None, warmup_steps=4)
+    assert [learning_rate(step, total, settings) for step in range(total)] == expected
+
+
+def test_a_warm_up_of_no_steps_starts_at_the_maximum() -> None:
+    settings = OptimizerSection(lr=1.0, warmup_share=None, warmup_steps=0)
+    assert learning_rate(0, 4, settings) == 1.0
