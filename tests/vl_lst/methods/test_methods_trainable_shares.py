@@ -43,6 +43,6 @@ def test_trainable_parameters_equal_the_papers(name: str) -> None:
     assert (trainable, round(100 * trainable / total, 2)) == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", ["dora", "ia3", "side"])
+@pytest.mark.parametrize("name", ["dora", "ia3", "probe", "side"])
 def test_methods_beyond_the_paper_build_on_the_meta_device(name: str) -> None:
     assert all(parameter.is_meta for parameter in build(name).parameters())
