@@ -30,7 +30,7 @@ from tasks._arrow import cached_examples
 from tasks._examples import Example, ExampleTable
 from tasks._formatting import FormattingLosses, exact_match
 from tasks._records import Records, read_json_lines
-from tasks._results import ResultsFormat
+from tasks._results import TEXT_RESULTS, text_id
 from tasks._task import Score, Task
 
 __all__ = ["load_own_examples", "score_own_predictions", "with_own_files"]
@@ -332,7 +332,7 @@ def _listed_words(task: Task) -> str:
 
 
 def _read_predictions(task: Task, path: Path) -> dict[str, str]:
-    predictions = RESULTS.read(path)
+    predictions = TEXT_RESULTS.read(path)
     for id_, answer in predictions.items():
         # An empty string means that there is no answer.
         if answer and _normalise(answer, task) is None:
@@ -346,18 +346,11 @@ def _read_predictions(task: Task, path: Path) -> dict[str, str]:
 def _write_predictions(task: Task, predictions: Mapping[str, str], path: Path) -> None:
     if task.answer_words is not None:
         predictions = {id_: _normalise(text, task) or "" for id_, text in predictions.items()}
-    RESULTS.write(predictions, path)
-
-
-def _text_id(records: Records, position: int) -> str:
-    row = records.rows[position]
-    if isinstance(row, dict) and type(row.get("id")) is int:
-        return str(row["id"])
-    return records.field(position, "id", str)
+    TEXT_RESULTS.write(predictions, path)
 
 
 def _text_ids(records: Records) -> list[str]:
-    ids = [_text_id(records, position) for position in range(len(records))]
+    ids = [text_id(records, position) for position in range(len(records))]
     first_line: dict[str, int] = {}
     for position, id_ in enumerate(ids):
         if first_line.setdefault(id_, position) != position:
@@ -375,12 +368,3 @@ def _image_id(name: str) -> str:
     file = PurePosixPath(name.replace("\\", "/"))
     # Other suffixes ("v1.2") are part of the name.
     return file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name
-
-
-RESULTS = ResultsFormat(
-    id_field="id",
-    answer_field="answer",
-    sample='[{"id": "kitchen-1", "answer": "a cup"}]',
-    id_kind=str,
-    read_id=_text_id,
-)

@@ -9,7 +9,7 @@ from eval.outputs import write_json
 from eval.submissions import first_five
 from tasks._records import Records, read_records, repeated_ids
 
-__all__ = ["ResultsFormat"]
+__all__ = ["TEXT_RESULTS", "ResultsFormat", "text_id"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,3 +82,25 @@ class ResultsFormat:
 
     def _read_field(self, results: Records, position: int) -> str:
         return str(results.field(position, self.id_field, self.id_kind))
+
+
+def text_id(records: Records, position: int) -> str:
+    """Return the ID of the object at `position`, a string or an integer, as text.
+
+    Raises:
+        FileFormatError: It is missing or has another type.
+    """
+    row = records.rows[position]
+    if isinstance(row, dict) and type(row.get("id")) is int:
+        return str(row["id"])
+    return records.field(position, "id", str)
+
+
+# Predictions of examples whose IDs are texts.
+TEXT_RESULTS = ResultsFormat(
+    id_field="id",
+    answer_field="answer",
+    sample='[{"id": "kitchen-1", "answer": "a cup"}]',
+    id_kind=str,
+    read_id=text_id,
+)

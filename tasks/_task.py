@@ -1,5 +1,6 @@
 """The definition of a task: the contract that each task file of this package fulfils."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,12 +55,24 @@ class Submission:
             split and the name of the method.
         archive_name: Name of the zip archive with one file for each of `splits`, in which
             "{name}" stands for the name of the method; `None` if files are submitted alone.
+        split_names: What "{split}" stands for in the names of files, for splits that the server
+            calls otherwise.
+        form: Format of the files; `None` if it is that of predictions files.
+        suite: Suite of tasks whose files the server takes in one archive; `None` if it takes the
+            files of this task.
     """
 
     server: str
     splits: Sequence[str]
     file_name: str
     archive_name: str | None = None
+    split_names: Mapping[str, str] = field(default_factory=dict)
+    form: "SubmissionForm | None" = None
+    suite: str | None = None
+
+    def file_of(self, split: str, name: str) -> str:
+        """Return the official file name for a split, predicted by the method `name`."""
+        return self.file_name.format(split=self.split_names.get(split, split), name=name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +104,24 @@ class ReadPredictions(Protocol):
 
 class WritePredictions(Protocol):
     def __call__(self, predictions: Mapping[str, str], path: Path) -> None: ...
+
+
+class SubmissionForm(Protocol):
+    """A format of submissions that differs from the format of predictions files."""
+
+    def read(self, path: Path) -> dict[str, str]:
+        """Read a file as strictly as the server does, as {example ID: answer}."""
+        ...
+
+    def write(self, predictions: Mapping[str, str], path: Path) -> Sequence[str]:
+        """Write a file, and return remarks about answers that had to be changed."""
+        ...
+
+
+class ScoreAnswers(Protocol):
+    def __call__(
+        self, predictions: Mapping[str, str], answers: Mapping[str, str], *, protocol: str
+    ) -> Score: ...
 
 
 class ScoreFile(Protocol):
@@ -128,6 +159,9 @@ class Task:
         metric: Primary metric, which selects the best checkpoint.
         require_evaluator: Raises an `InputError` if the primary metric cannot be computed on this
             machine; `None` if it always can.
+        score_answers: (predictions, correct answer of each example, name of the rules) -> scores,
+            for tasks whose official metrics apply to users' own examples too, and which accept any
+            text as a prediction; `None` for other tasks.
         score_strictly: (predictions file, data_root, split) -> scores of the official script,
             including what it silently misreads; `None` if they never differ from `score`.
         answer_list: Path of the official answer list, relative to the data root; `None` if there
@@ -172,6 +206,7 @@ class Task:
     write_predictions: WritePredictions
     metric: Metric
     require_evaluator: RequireEvaluator | None = None
+    score_answers: ScoreAnswers | None = None
     score_strictly: ScoreFile | None = None
     answer_list: str | None = None
     answer_words: Sequence[str] | None = None
@@ -205,6 +240,30 @@ class Task:
     def texts_per_example(self) -> int:
         """The number of texts that an example has besides the task's prefix and suffix."""
         return self.text_format.count("{}") if self.takes_text else 0
+
+    def join_texts(self, texts: Sequence[str]) -> str:
+        """Return the text of a prompt, without prefix and suffix, made of an example's texts.
+
+        Args:
+            texts: As many texts as the task takes, or a single one, which is returned unchanged if
+                the task takes several or if it already has the task's format.
+
+        Raises:
+            InputError: There are more or fewer texts.
+        """
+        expected = self.texts_per_example
+        if len(texts) == 1 and (expected > 1 or self._has_format(texts[0])):
+            return texts[0]
+        if len(texts) != expected:
+            raise InputError(
+                f"{self.name} takes {expected} texts per example: found {len(texts)}, expected "
+                f"those of {self.text_format!r}"
+            )
+        return self.text_format.format(*texts)
+
+    def _has_format(self, text: str) -> bool:
+        parts = map(re.escape, self.text_format.split("{}"))
+        return re.fullmatch(".*".join(parts), text, re.DOTALL) is not None
 
     @property
     def primary_metric(self) -> str:

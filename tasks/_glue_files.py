@@ -1,0 +1,170 @@
+r"""GLUE's tab-separated files: one example per line, without quoting or escapes.
+
+Quotation marks are part of the text. Only a line feed ends a line; other line separators, such as
+U+2028, are part of the text too. A carriage return before each line feed is left out if the first
+line has one. The last line may lack its line feed.
+
+An example's ID is its value in the column of IDs if the values of that column differ, else its
+position in the file, beginning with 0, as in the official test files.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.errors import FileFormatError
+from eval.files import open_text
+
+__all__ = ["Columns", "Row", "line_problem", "read_columns", "read_lines", "read_rows"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """The columns of a file that are read. They may be in any order, with others between them.
+
+    Args:
+        texts: Names of the columns with the texts.
+        label: Name of the column with the label; `None` if labels are not read.
+        ids: Name of the column with the IDs; `None` if there is none.
+        names: Names of all columns of a file without a header; `None` if its first line is the
+            header.
+        skips_incomplete: Whether to skip rows that lack columns, a text or the label.
+    """
+
+    texts: Sequence[str]
+    label: str | None = None
+    ids: str | None = None
+    names: Sequence[str] | None = None
+    skips_incomplete: bool = False
+
+    def required(self) -> list[str]:
+        """Return the names of all columns that are read."""
+        named = (self.ids, self.label)
+        return [*self.texts, *(name for name in named if name is not None)]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One example of a file.
+
+    Args:
+        id: ID of the example.
+        texts: Its texts.
+        label: Its label as the file has it; `None` if labels are not read.
+        line: Number of its line, beginning with 1.
+    """
+
+    id: str
+    texts: tuple[str, ...]
+    label: str | None
+    line: int
+
+
+def read_rows(path: Path, columns: Columns) -> list[Row]:
+    """Read the examples of a file.
+
+    Args:
+        path: The file.
+        columns: The columns to read.
+
+    Raises:
+        InputError: There is no such file.
+        FileFormatError: It is not UTF-8, has another header, or has no examples; or a line has more
+            or fewer columns than the header.
+    """
+    names = columns.required()
+    rows = []
+    skipped = 0
+    for line, values in read_columns(path, columns):
+        if columns.skips_incomplete and not all(values):
+            skipped += 1
+            continue
+        by_name = dict(zip(names, values, strict=True))
+        rows.append(
+            Row(
+                id=by_name[columns.ids] if columns.ids else str(len(rows)),
+                texts=tuple(by_name[name] for name in columns.texts),
+                label=by_name[columns.label] if columns.label else None,
+                line=line,
+            )
+        )
+    if skipped:
+        log.warning("%s: skipped %d rows that lack a text or the label", path, skipped)
+    if not rows:
+        raise FileFormatError(f"{path} has no examples; expected {_described(columns)}")
+    if len({row.id for row in rows}) < len(rows):
+        rows = [
+            Row(str(position), row.texts, row.label, row.line) for position, row in enumerate(rows)
+        ]
+    return rows
+
+
+def read_columns(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of each line, beginning with 1, and its values of the required columns.
+
+    Values that an incomplete row lacks are empty if `columns.skips_incomplete`.
+
+    Args:
+        path: The file.
+        columns: The columns to read.
+
+    Raises:
+        InputError: There is no such file.
+        FileFormatError: It is not UTF-8 or has another header; or a line has more or fewer columns
+            than the header.
+    """
+    lines = read_lines(path, expected=_described(columns))
+    names = columns.names
+    if names is None:
+        _, header = next(lines, (1, ""))
+        names = header.split("\t")
+        if missing := [name for name in columns.required() if name not in names]:
+            raise line_problem(
+                path,
+                1,
+                f"is {header!r:.80}, without {' and '.join(map(repr, missing))}; expected a header "
+                f"with the columns {', '.join(columns.required())}, separated by tabs",
+            )
+    positions = [names.index(name) for name in columns.required()]
+    for number, line in lines:
+        values = line.split("\t")
+        is_incomplete = columns.skips_incomplete and len(values) < len(names)
+        if len(values) != len(names) and not is_incomplete:
+            raise line_problem(
+                path,
+                number,
+                f"has {len(values)} columns; expected {len(names)} ({', '.join(names)}), separated "
+                "by tabs. The official files have no quoting: get the original file again",
+            )
+        yield number, ["" if at >= len(values) else values[at] for at in positions]
+
+
+def read_lines(path: Path, *, expected: str) -> Iterator[tuple[int, str]]:
+    """Yield the number of each line, beginning with 1, and its text without the line feed.
+
+    Args:
+        path: The file.
+        expected: Description of the expected content, for messages.
+
+    Raises:
+        InputError: There is no such file.
+        FileFormatError: It is not UTF-8.
+    """
+    end = "\n"
+    with open_text(path, expected=expected, newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if number == 1 and line.endswith("\r\n"):
+                end = "\r\n"
+            yield number, line.removesuffix(end).removesuffix("\n")
+
+
+def line_problem(path: Path, line: int, message: str) -> FileFormatError:
+    """Return an error about one line of a file."""
+    return FileFormatError(f"{path}: line {line} {message}")
+
+
+def _described(columns: Columns) -> str:
+    return f"lines with the columns {', '.join(columns.names or columns.required())}"

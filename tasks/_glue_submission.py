@@ -1,0 +1,144 @@
+r"""Files of gluebenchmark.com, and predictions files of GLUE.
+
+A submission has the header `index\tprediction` and one line for each test example, in the order of
+its index. Its predictions are words of the data set, while models answer with digits.
+
+Predictions files are JSON, which keeps any text that a model may write. Submissions are read too.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.errors import FileFormatError, PredictionError
+from eval.files import open_text
+from eval.outputs import atomic_path
+from eval.submissions import first_five
+from tasks._glue_files import line_problem, read_lines
+from tasks._glue_labels import Labels
+from tasks._results import TEXT_RESULTS
+
+__all__ = ["GlueForm"]
+
+HEADER = "index\tprediction"
+EXPECTED = "a submission to gluebenchmark.com, lines of an index and a prediction"
+
+
+@dataclass(frozen=True, slots=True)
+class GlueForm:
+    """The form of the submissions of one task.
+
+    Args:
+        labels: Labels of the task.
+    """
+
+    labels: Labels
+
+    def read(self, path: Path) -> dict[str, str]:
+        """Read a submission as {index: answer}.
+
+        Raises:
+            InputError: There is no such file.
+            FileFormatError: The server would not accept the file; the message gives the line.
+        """
+        _require_unix_lines(path)
+        answers: dict[str, str] = {}
+        for number, index, word in _submitted_words(path):
+            if index != str(len(answers)):
+                raise line_problem(
+                    path,
+                    number,
+                    f"has the index {index!r:.40}; expected {len(answers)}: one line for each test "
+                    "example, in ascending order from 0",
+                )
+            answer = self.labels.read_submitted(word)
+            if answer is None:
+                raise line_problem(
+                    path,
+                    number,
+                    f"has the prediction {word!r:.40}; expected {self.labels.described}",
+                )
+            answers[index] = answer
+        return answers
+
+    def write(self, predictions: Mapping[str, str], path: Path) -> Sequence[str]:
+        """Write a submission, in which a valid answer replaces each invalid one.
+
+        Returns:
+            A remark if there are invalid answers.
+
+        Raises:
+            PredictionError: The IDs are not the indices of test examples.
+            OutputError: The file cannot be written.
+        """
+        indices = [str(index) for index in range(len(predictions))]
+        if others := set(predictions) - set(indices):
+            raise PredictionError(
+                f"{len(others):,} of {len(predictions):,} IDs are not indices of test examples "
+                f"({first_five(sorted(others))}): expected 0 to {len(predictions) - 1}"
+            )
+        answers = [predictions[index] for index in indices]
+        lines = [HEADER, *(f"{n}\t{self.labels.submitted(each)}" for n, each in enumerate(answers))]
+        with atomic_path(path) as temporary:
+            temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
+        invalid = [answer for answer in answers if not self.labels.is_valid(answer)]
+        if not invalid:
+            return ()
+        shown = first_five(list(dict.fromkeys(map(repr, invalid))))
+        return (
+            f"{len(invalid):,} of {len(answers):,} answers are not {self.labels.answers} ({shown}) "
+            f"and were replaced, such as by {self.labels.submitted(invalid[0])!r}",
+        )
+
+    def read_predictions(self, path: Path) -> dict[str, str]:
+        """Read a predictions file, or a submission as {index: answer}.
+
+        Words that are not the task's are kept, since invalid answers are scored too.
+
+        Raises:
+            InputError: There is no such file.
+            FileFormatError: The file has another format.
+            PredictionError: An example has more than one answer.
+        """
+        with open_text(path, expected="predictions") as file:
+            is_submission = file.readline().rstrip("\r\n") == HEADER
+        if not is_submission:
+            return TEXT_RESULTS.read(path)
+        answers: dict[str, str] = {}
+        for number, index, word in _submitted_words(path):
+            if index in answers:
+                raise PredictionError(
+                    f"{path}: line {number} answers {index!r:.40} again; expected one prediction "
+                    "for each example"
+                )
+            answer = self.labels.read_submitted(word)
+            answers[index] = word if answer is None else answer
+        return answers
+
+
+def _submitted_words(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield line number, index and word of each line after the header."""
+    lines = read_lines(path, expected=EXPECTED)
+    _, header = next(lines, (1, ""))
+    if header != HEADER:
+        raise line_problem(
+            path, 1, f"is {header!r:.60}; expected the header {HEADER!r}, separated by a tab"
+        )
+    for number, line in lines:
+        columns = line.split("\t")
+        if len(columns) != 2:
+            raise line_problem(
+                path, number, f"has {len(columns)} columns; expected 2, an index and a prediction"
+            )
+        index, word = columns
+        yield number, index, word
+
+
+def _require_unix_lines(path: Path) -> None:
+    """Refuse carriage returns, which servers read as part of the prediction."""
+    with open_text(path, expected=EXPECTED, newline="\n") as file:
+        if file.readline().endswith("\r\n"):
+            raise FileFormatError(
+                f"{path}: lines end with a carriage return and a line feed; expected a line feed. "
+                "Save the file with Unix line ends."
+            )
