@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-__all__ = ["Cell", "Trial", "markdown", "table_document"]
+__all__ = ["AVERAGE", "Cell", "Trial", "markdown", "table_document"]
 
 MIB = 2**20
 AVERAGE = "average"
@@ -47,7 +47,6 @@ class Cell:
         validation: Metrics on the validation half.
         test: Metrics on the test half; `None` if the run was only one of the search.
         trainable_percent: Trainable parameters in percent of all.
-        train_seconds: Seconds in training steps.
     """
 
     trial: Trial
@@ -56,7 +55,6 @@ class Cell:
     validation: Mapping[str, Any]
     test: Mapping[str, Any] | None
     trainable_percent: float
-    train_seconds: float
 
 
 def table_document(
@@ -127,7 +125,8 @@ def markdown(document: Mapping[str, Any], *, reference: str) -> str:
         seeds = sorted({len(values) for values in scores.values()})
         cells = [_spread(scores.get(task, [])) for task in tasks]
         cells += [_spread(_means(scores, tasks)), " to ".join(map(str, seeds))]
-        cells += _cost_cells(row["costs"] or {}, base)
+        shares = [entry["trainable_percent"] for entry in row["tasks"].values()]
+        cells += [f"{shares[0]:.2f}" if shares else "", *_cost_cells(row["costs"] or {}, base)]
         lines.append(" | ".join([f"`{method}`", *cells]))
     return "".join(f"| {line} |\n" for line in lines)
 
@@ -148,6 +147,6 @@ def _spread(values: Sequence[float]) -> str:
 
 def _cost_cells(costs: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
     if not costs:
-        return ["", "", ""]
+        return ["", ""]
     ratio = f"{costs['seconds'] / base['seconds']:.2f}" if base.get("seconds") else ""
-    return [f"{costs['trainable_percent']:.2f}", f"{costs['saved_bytes'] / MIB:.1f}", ratio]
+    return [f"{costs['saved_bytes'] / MIB:.1f}", ratio]

@@ -17,6 +17,7 @@ methods or seeds adds to it. A method may have options: `lst:rungs=linear,gate_s
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _glue_table import Cell, Trial, markdown, table_document
+from _glue_table import AVERAGE, Cell, Trial, markdown, table_document
 
 from eval.outputs import atomic_path, write_json
 from eval.run_files import RunRecord
@@ -160,7 +161,6 @@ def _cell(record: RunRecord, trial: Trial) -> Cell:
         validation=scores[VALIDATION],
         test=scores.get(TEST),
         trainable_percent=record.parameters.percent_of_total,
-        train_seconds=record.train_seconds or 0.0,
     )
 
 
@@ -171,48 +171,42 @@ class Benchmark:
         settings: What all runs share.
         pool: Processes that train.
         rates: Learning rates to try, by method.
+        seed: Seed of the search.
     """
 
     def __init__(
-        self, settings: Settings, pool: ProcessPoolExecutor, rates: dict[str, list[float]]
+        self,
+        settings: Settings,
+        pool: ProcessPoolExecutor,
+        rates: dict[str, list[float]],
+        seed: int,
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._rates = rates
+        self._seed = seed
         self.cells: dict[Trial, Cell] = {}
 
-    def search(self, tasks: Sequence[str], methods: Sequence[str], seed: int) -> None:
-        """Try all rates of every method on every task."""
-        self._run(
-            [
-                Trial(task, method, rate, seed)
-                for task in tasks
-                for method in methods
-                for rate in self._rates[method]
-            ],
-            is_scored=False,
-        )
+    def search(self, task: str) -> None:
+        """Try all rates of every method on a task."""
+        trials = [
+            Trial(task, method, rate, self._seed)
+            for method, rates in self._rates.items()
+            for rate in rates
+        ]
+        self._run(trials, is_scored=False)
 
-    def score(self, tasks: Sequence[str], methods: Sequence[str], seed: int) -> None:
-        """Train with the best rate of each method on each task, and score on the test half."""
-        self._run(
-            [
-                Trial(task, method, best.rate, seed)
-                for task in tasks
-                for method in methods
-                if (best := self.best(task, method)) is not None
-            ],
-            is_scored=True,
-        )
+    def score(self, task: str, seed: int) -> None:
+        """Train with the best rate of each method, and score on the test half."""
+        trials = [
+            Trial(task, method, self._best_rate(task, method), seed) for method in self._rates
+        ]
+        self._run(trials, is_scored=True)
 
-    def best(self, task: str, method: str) -> Trial | None:
-        """Return the trial with the best validation score of the first seed; `None` before it."""
-        found = [cell for cell in self.cells.values() if cell.trial.is_of(task, method)]
-        first = min((cell.trial.seed for cell in found), default=None)
-        searched = [cell for cell in found if cell.trial.seed == first]
-        if len(searched) < len(self._rates[method]):
-            return None
-        return max(searched, key=lambda cell: float(cell.validation["average"])).trial
+    def _best_rate(self, task: str, method: str) -> float:
+        """Return the rate with the best validation score; of equal ones, the smallest."""
+        tried = [Trial(task, method, rate, self._seed) for rate in sorted(self._rates[method])]
+        return max(tried, key=lambda trial: float(self.cells[trial].validation[AVERAGE])).rate
 
     def _run(self, trials: Sequence[Trial], *, is_scored: bool) -> None:
         waiting = {
@@ -245,7 +239,7 @@ def floors(tasks: Iterable[str], data_root: Path) -> dict[str, dict[str, Any]]:
 
 
 def costs(settings: Settings, methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Measure trainable share, saved bytes and seconds of each method, in turns."""
+    """Measure saved bytes and seconds per step of each method, in turns."""
     compared = []
     for method in methods:
         name, options = parse_method(method)
@@ -265,8 +259,6 @@ def costs(settings: Settings, methods: Sequence[str]) -> dict[str, dict[str, Any
     )
     return {
         method: {
-            "trainable": profile.trainable,
-            "trainable_percent": profile.trainable_percent,
             "saved_bytes": profile.saved_bytes[TOTAL],
             "seconds": profile.seconds and profile.seconds.step,
         }
@@ -298,7 +290,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
     parser.add_argument("--jobs", type=int, default=1, help="parallel runs, one thread each")
-    parser.add_argument("--no-costs", action="store_true", help="measure no bytes and seconds")
+    parser.add_argument(
+        "--costs",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure bytes and seconds; otherwise those of an earlier measurement are shown",
+    )
     return parser.parse_args()
 
 
@@ -339,24 +336,24 @@ def main() -> None:
         batch_size=arguments.batch_size,
         precision=arguments.precision,
     )
-    tasks, methods, rates = arguments.tasks, arguments.methods, read_rates(arguments)
+    tasks, rates = arguments.tasks, read_rates(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
     # Libraries read it when they are imported, so it must be set before processes start.
     os.environ["OMP_NUM_THREADS"] = "1"
     floor = floors(tasks, settings.data_root)
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
-        benchmark = Benchmark(settings, pool, rates)
         first, *others = arguments.seeds
+        benchmark = Benchmark(settings, pool, rates, first)
         # Task by task, then seed by seed, so that what an interruption leaves can be compared.
         for task in tasks:
-            benchmark.search([task], methods, first)
-            benchmark.score([task], methods, first)
-            write_tables(settings, benchmark, floor, {})
+            benchmark.search(task)
+            benchmark.score(task, first)
+            write_tables(settings, benchmark, floor)
         for seed in others:
             for task in tasks:
-                benchmark.score([task], methods, seed)
-                write_tables(settings, benchmark, floor, {})
-    measured = {} if arguments.no_costs else costs(settings, methods)
+                benchmark.score(task, seed)
+                write_tables(settings, benchmark, floor)
+    measured = costs(settings, list(rates)) if arguments.costs else None
     print(write_tables(settings, benchmark, floor, measured))
 
 
@@ -364,10 +361,22 @@ def write_tables(
     settings: Settings,
     benchmark: Benchmark,
     floor: dict[str, dict[str, Any]],
-    measured: dict[str, dict[str, Any]],
+    measured: dict[str, dict[str, Any]] | None = None,
 ) -> str:
-    """Write `glue.json` and `glue.md`; return the text of the latter."""
-    document = table_document(list(benchmark.cells.values()), floor, measured)
+    """Write `glue.json` and `glue.md`; return the text of the latter.
+
+    Args:
+        settings: What all runs share.
+        benchmark: Their results.
+        floor: See `floors`.
+        measured: See `costs`; `None` keeps those that were written before.
+    """
+    kept = settings.out / "costs.json"
+    if measured is not None:
+        write_json(kept, measured)
+    elif kept.exists():
+        measured = json.loads(kept.read_text(encoding="utf-8"))
+    document = table_document(list(benchmark.cells.values()), floor, measured or {})
     fields = {**asdict(settings), "out": str(settings.out), "data_root": str(settings.data_root)}
     write_json(settings.out / "glue.json", {"settings": fields, **document})
     text = markdown(document, reference=REFERENCE)
