@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["glue_metrics", "glue_tasks", "metric_names", "read_number"]
 
 POSITIVE = "1"
-BINARY = {"0": "1", "1": "0"}
+BINARY = ("0", "1")
 # The value of a prediction that is not a number.
 NOT_A_NUMBER = -1.0
 
@@ -84,7 +84,7 @@ def glue_metrics(task: str, predictions: Sequence[str], targets: Sequence[str]) 
             f"found {len(predictions):,} predictions for {len(targets):,} targets of {task}: "
             "expected one for each"
         )
-    if not targets:
+    if len(targets) == 0:
         raise InputError(f"there are no examples of {task} to score: expected at least one")
     given = [text.strip() for text in predictions]
     correct = [text.strip() for text in targets]
@@ -112,12 +112,8 @@ def _f1(predictions: Sequence[str], targets: Sequence[str]) -> float:
             "convert them"
         )
     true_positives = counts[POSITIVE, POSITIVE]
-    errors = sum(
-        count
-        for (prediction, target), count in counts.items()
-        # Errors of one kind: a wrong answer to "1" is a false negative even if it is not "0".
-        if prediction != target
-    )
+    # False positives and negatives: any wrong answer is one of them, even if it is invalid.
+    errors = sum(count for (prediction, target), count in counts.items() if prediction != target)
     total = 2 * true_positives + errors
     return 2 * true_positives / total if total else 0.0
 

@@ -121,6 +121,8 @@ def _targets(archive: Path, files: Sequence[DataFile], data_root: Path) -> dict[
             }
         else:
             same_name = [name for name in names if name.rpartition("/")[2] == last]
+            # Archives may hold raw versions of the files in folders of their own.
+            same_name.sort(key=lambda name: name.count("/"))
             found = dict.fromkeys(same_name[:1], target)
         if not found:
             raise FileFormatError(

@@ -26,7 +26,7 @@ __all__ = ["HOST", "GlueFiles", "data_files", "glue_task", "is_labelled", "reade
 
 HOST = "https://dl.fbaipublicfiles.com/glue/data/"
 SERVER = "GLUE (https://gluebenchmark.com)"
-# The longest answers of the paper, in tokens of T5: a space, a digit and the end of the text.
+# The longest answers in tokens of the paper: a space, a digit and the end of the text.
 MAX_CLASS_TOKENS = 3
 
 # What an invalid answer counts as, by metric.

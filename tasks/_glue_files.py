@@ -76,7 +76,7 @@ def read_rows(path: Path, columns: Columns) -> list[Row]:
             or fewer columns than the header.
     """
     names = columns.required()
-    rows = []
+    rows: list[Row] = []
     skipped = 0
     for line, values in read_columns(path, columns):
         if columns.skips_incomplete and not all(values):
@@ -119,7 +119,10 @@ def read_columns(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]
     lines = read_lines(path, expected=_described(columns))
     names = columns.names
     if names is None:
-        _, header = next(lines, (1, ""))
+        first = next(lines, None)
+        if first is None:
+            raise FileFormatError(f"{path} is empty; expected {_described(columns)}")
+        header = first[1]
         names = header.split("\t")
         if missing := [name for name in columns.required() if name not in names]:
             raise line_problem(

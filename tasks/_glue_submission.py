@@ -13,6 +13,7 @@ from pathlib import Path
 from eval.errors import FileFormatError, PredictionError
 from eval.files import open_text
 from eval.outputs import atomic_path
+from eval.regular_files import is_shell_pipe
 from eval.submissions import first_five
 from tasks._glue_files import line_problem, read_lines
 from tasks._glue_labels import Labels
@@ -33,6 +34,10 @@ class GlueForm:
     """
 
     labels: Labels
+
+    @property
+    def placeholder(self) -> str:
+        return self.labels.placeholder
 
     def read(self, path: Path) -> dict[str, str]:
         """Read a submission as {index: answer}.
@@ -100,9 +105,7 @@ class GlueForm:
             FileFormatError: The file has another format.
             PredictionError: An example has more than one answer.
         """
-        with open_text(path, expected="predictions") as file:
-            is_submission = file.readline().rstrip("\r\n") == HEADER
-        if not is_submission:
+        if not _is_submission(path):
             return TEXT_RESULTS.read(path)
         answers: dict[str, str] = {}
         for number, index, word in _submitted_words(path):
@@ -132,6 +135,14 @@ def _submitted_words(path: Path) -> Iterator[tuple[int, str, str]]:
             )
         index, word = columns
         yield number, index, word
+
+
+def _is_submission(path: Path) -> bool:
+    # A pipe can be read only once.
+    if is_shell_pipe(path):
+        return False
+    with open_text(path, expected="predictions") as file:
+        return file.readline().rstrip("\n") == HEADER
 
 
 def _require_unix_lines(path: Path) -> None:

@@ -1,6 +1,5 @@
 """The definition of a task: the contract that each task file of this package fulfils."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +107,11 @@ class WritePredictions(Protocol):
 
 class SubmissionForm(Protocol):
     """A format of submissions that differs from the format of predictions files."""
+
+    @property
+    def placeholder(self) -> str:
+        """The answer to every example of a task that is not attempted."""
+        ...
 
     def read(self, path: Path) -> dict[str, str]:
         """Read a file as strictly as the server does, as {example ID: answer}."""
@@ -240,30 +244,6 @@ class Task:
     def texts_per_example(self) -> int:
         """The number of texts that an example has besides the task's prefix and suffix."""
         return self.text_format.count("{}") if self.takes_text else 0
-
-    def join_texts(self, texts: Sequence[str]) -> str:
-        """Return the text of a prompt, without prefix and suffix, made of an example's texts.
-
-        Args:
-            texts: As many texts as the task takes, or a single one, which is returned unchanged if
-                the task takes several or if it already has the task's format.
-
-        Raises:
-            InputError: There are more or fewer texts.
-        """
-        expected = self.texts_per_example
-        if len(texts) == 1 and (expected > 1 or self._has_format(texts[0])):
-            return texts[0]
-        if len(texts) != expected:
-            raise InputError(
-                f"{self.name} takes {expected} texts per example: found {len(texts)}, expected "
-                f"those of {self.text_format!r}"
-            )
-        return self.text_format.format(*texts)
-
-    def _has_format(self, text: str) -> bool:
-        parts = map(re.escape, self.text_format.split("{}"))
-        return re.fullmatch(".*".join(parts), text, re.DOTALL) is not None
 
     @property
     def primary_metric(self) -> str:

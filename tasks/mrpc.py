@@ -107,7 +107,7 @@ def _prepare(data_root: Path, *, min_count: int | None, overwrite: bool) -> Iter
         if written:
             _write_split(data_root, split, path)
         count = len(TASK.load(data_root, split))
-        is_published = "as many as" if count == published.examples else "not the"
+        is_published = "as many as" if count == published.examples else "not"
         yield Prepared(
             path, written, f"{count:,} examples; {is_published} the {published.examples:,} of GLUE"
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from eval.errors import FileFormatError, InputError
+from tasks import get_task
 from tasks._download import download_file, fetch
 from tasks._files import DataFile, Source
 
@@ -264,6 +265,25 @@ def test_all_requested_files_of_an_archive_are_extracted(
     ]
     assert (tmp_path / "gqa/val.json").read_text() == "[1]"
     assert [p.name for p in (tmp_path / ".downloads").iterdir()] == ["questions.zip.json"]
+
+
+def test_files_are_preferred_to_raw_versions_of_the_same_name(
+    server: Server, tmp_path: Path
+) -> None:
+    """GLUE's archives hold the original data too, in deeper folders."""
+    server.files["CoLA.zip"] = zip_of(
+        **{
+            "CoLA/original/raw/train.tsv": "raw",
+            "CoLA/train.tsv": "train",
+            "CoLA/dev.tsv": "dev",
+            "CoLA/test.tsv": "test",
+        }
+    )
+    files = get_task("cola").files
+    written = download_file(files[0], tmp_path, mirror=server.url, others=files)
+    assert {path.relative_to(tmp_path).as_posix(): path.read_text() for path in written} == {
+        f"glue/CoLA/{split}.tsv": split for split in ("train", "dev", "test")
+    }
 
 
 def test_a_malicious_archive_writes_nothing(

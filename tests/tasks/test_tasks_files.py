@@ -40,7 +40,7 @@ def test_addresses_name_files(task: Task) -> None:
         assert bool(file.derived_from) == file.address.startswith("made by")
         if file.source is not None:
             assert file.source.url.startswith(("https://", "http://images.cocodataset.org/"))
-            assert file.source.name.endswith((".zip", ".json"))
+            assert file.source.name.endswith((".zip", ".json", ".tsv", ".txt"))
 
 
 def test_fixtures_are_smaller_than_published(task: Task) -> None:

@@ -106,7 +106,7 @@ def print_notes(notes: Iterable[str]) -> None:
 
 
 def report_submission_check(
-    task: Task, path: Path, data_root: Path, split: str, *, quiet: bool
+    task: Task, path: Path, data_root: Path | None, split: str, *, quiet: bool
 ) -> dict[str, object]:
     """Check a file for a public test server, print its contents, and return the JSON report.
 

@@ -18,7 +18,7 @@ def score(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/.",
+            help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/, glue/.",
         ),
     ] = None,
     split: Annotated[
@@ -43,7 +43,8 @@ def score(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Check a file for the task's public test server instead of scoring.",
+            help="Check a file for the task's public test server instead of scoring. --data-root "
+            "may be left out if the IDs are numbers from 0, and --split if the file name tells it.",
         ),
     ] = None,
     strict_official: Annotated[
@@ -73,7 +74,7 @@ def score(
     """
     if (predictions is None) == (check_submission is None):
         raise typer.BadParameter("give either --predictions or --check-submission")
-    if file is None and (data_root is None or split is None):
+    if file is None and check_submission is None and (data_root is None or split is None):
         raise typer.BadParameter("give --data-root and --split, or --file")
     if file is not None and (data_root is not None or split is not None):
         raise typer.BadParameter("give either --file, or --data-root and --split")
@@ -83,6 +84,7 @@ def score(
         )
     from eval.errors import InputError
     from tasks import get_task, with_own_files
+    from tasks._submission import split_of_submission
     from vl_lst.cli._scores import (
         print_score,
         report_submission_check,
@@ -94,13 +96,14 @@ def score(
     if file is not None:
         data_root, split = file.parent, file.name
         chosen = with_own_files(chosen, {split: file})
-    assert data_root is not None
-    assert split is not None
     if check_submission is not None:
+        split = split or split_of_submission(chosen, check_submission)
         document = report_submission_check(chosen, check_submission, data_root, split, quiet=quiet)
         write_json_report(json_file, document)
         return
     assert predictions is not None
+    assert data_root is not None
+    assert split is not None
     if not strict_official:
         scores = chosen.score(chosen.read_predictions(predictions), data_root, split)
     elif chosen.score_strictly is not None:

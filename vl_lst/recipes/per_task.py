@@ -9,14 +9,21 @@ from vl_lst.errors import RecipeError
 from vl_lst.recipes.fields import set_field
 from vl_lst.task_settings import configure_task
 
-__all__ = ["complete_task_fields", "expand_task_fields", "is_task_field", "parse_tasks"]
+__all__ = [
+    "complete_task_fields",
+    "expand_task_fields",
+    "is_task_field",
+    "parse_tasks",
+    "require_training_splits",
+]
 
 HEAD = "head"
 BATCH_SIZE = "training.batch_size"
 # Each task's default, if a recipe sets none. The batch size has no default.
 DEFAULTS: dict[str, Callable[[Task], object]] = {
     "data.train_split": lambda task: task.splits[0],
-    "data.validation_split": lambda task: task.splits[1],
+    # A task without anything to train on has a single split, which a run without training answers.
+    "data.validation_split": lambda task: task.splits[:2][-1],
     "data.train_file": lambda task: None,
     "data.validation_file": lambda task: None,
     "data.prompt_prefix": lambda task: task.prompt_prefix,
@@ -98,6 +105,22 @@ def complete_task_fields(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
         if sizes is not None and sizes.get(task.name) is None:
             where = f"{BATCH_SIZE}.{task.name}"
             raise RecipeError(f"{where}: missing; set it in the recipe or with --set {where}=...")
+
+
+def require_training_splits(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
+    """Check that each task has splits to train and validate on.
+
+    Raises:
+        RecipeError: A task has only examples without public answers.
+    """
+    for name in (task.name for task in tasks):
+        splits = configure_task(fields, name).splits
+        if len(splits) < 2:
+            raise RecipeError(
+                f"task: {name} has only the split {', '.join(splits)}, without public answers; "
+                "expected splits to train and validate on. Train another task, or give your own "
+                "examples with --train-file and --val-file."
+            )
 
 
 def _require_both_files(fields: dict[str, Any], task: Task) -> None:

@@ -18,7 +18,12 @@ from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.recipes.fields import clear_other_length, set_field
 from vl_lst.recipes.former import keep_former_values
-from vl_lst.recipes.per_task import complete_task_fields, expand_task_fields, parse_tasks
+from vl_lst.recipes.per_task import (
+    complete_task_fields,
+    expand_task_fields,
+    parse_tasks,
+    require_training_splits,
+)
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
 from vl_lst.recipes.zero_shot import ZeroShotRecipe, complete_zero_shot_fields, is_zero_shot
@@ -74,6 +79,7 @@ def resolve_recipe(
     given = {tuple(path): value for path, value in changes}
     clear_other_length(fields, lambda path: given.get(tuple(path)))
     complete_task_fields(fields, tasks)
+    require_training_splits(fields, tasks)
     _require_image_fields(fields, tasks)
     name = get_field(fields, METHOD_NAME)
     if isinstance(name, str):
