@@ -59,6 +59,7 @@ class Cell:
 
 def table_document(
     cells: Sequence[Cell],
+    methods: Sequence[str],
     floor: Mapping[str, Mapping[str, Any]],
     costs: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -66,10 +67,10 @@ def table_document(
 
     Args:
         cells: Results of all runs.
+        methods: Methods in the order of the rows.
         floor: Test metrics of the most frequent answer, by task.
         costs: Measured costs, by method.
     """
-    methods = list(dict.fromkeys(cell.trial.method for cell in cells))
     return {
         "floor": dict(floor),
         "methods": {

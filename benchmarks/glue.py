@@ -187,6 +187,11 @@ class Benchmark:
         self._seed = seed
         self.cells: dict[Trial, Cell] = {}
 
+    @property
+    def methods(self) -> list[str]:
+        """Methods in the order in which they were given."""
+        return list(self._rates)
+
     def search(self, task: str) -> None:
         """Try all rates of every method on a task."""
         trials = [
@@ -376,7 +381,9 @@ def write_tables(
         write_json(kept, measured)
     elif kept.exists():
         measured = json.loads(kept.read_text(encoding="utf-8"))
-    document = table_document(list(benchmark.cells.values()), floor, measured or {})
+    document = table_document(
+        list(benchmark.cells.values()), benchmark.methods, floor, measured or {}
+    )
     fields = {**asdict(settings), "out": str(settings.out), "data_root": str(settings.data_root)}
     write_json(settings.out / "glue.json", {"settings": fields, **document})
     text = markdown(document, reference=REFERENCE)
