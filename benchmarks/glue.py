@@ -144,7 +144,7 @@ def run(settings: Settings, trial: Trial, *, is_scored: bool) -> Cell:
     return _cell(record, trial)
 
 
-def _stop_if_orphaned(_done: int, _total: int, _note: str = "") -> None:
+def _stop_if_orphaned(done: int, total: int, note: str = "") -> None:
     """Exit when the parent process has been killed, which would not stop its children."""
     parent = parent_process()
     if parent is not None and not parent.is_alive():
