@@ -9,7 +9,7 @@ from vl_lst.errors import RecipeError
 if TYPE_CHECKING:
     from vl_lst.profiling.measure import ComparedMethod
 
-__all__ = ["read_compared_methods", "read_profile_recipe", "require_choice"]
+__all__ = ["ALL", "read_compared_methods", "read_profile_recipe", "require_choice"]
 
 ALL = "all"
 RECIPE_FIELDS: Mapping[str, Mapping[str, type]] = {

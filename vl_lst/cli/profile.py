@@ -8,7 +8,12 @@ import typer
 
 from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName, Vocabulary
 from vl_lst.cli._choices import BACKBONES, METHODS
-from vl_lst.cli._compared_methods import read_compared_methods, read_profile_recipe, require_choice
+from vl_lst.cli._compared_methods import (
+    ALL,
+    read_compared_methods,
+    read_profile_recipe,
+    require_choice,
+)
 from vl_lst.cli._console import QuietOption, progress, results
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 
@@ -257,7 +262,10 @@ def profile(
         device=where,
     )
     with progress("profiling", quiet=quiet) as report:
-        profiles = profile_methods(compared, wanted, report)
+        chosen = methods or get_field(given, ("method", "name"))
+        profiles = profile_methods(
+            compared, wanted, report, leave_out_untrained=chosen in (None, ALL)
+        )
     results.print(bytes_table(profiles, wanted))
     for table in parts_tables(profiles):
         results.print(table)

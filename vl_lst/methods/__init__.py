@@ -69,6 +69,15 @@ class Method(ABC):
                 ids [1, T] and label ids [1, L] on the training device; computed lazily.
         """
 
+    def trains(self, head: HeadConfig, *, visual: VisualConfig | None) -> bool:
+        """Return whether the method trains anything for a task; by default, it always does.
+
+        Args:
+            head: Settings of the task's head.
+            visual: See `attach`.
+        """
+        return True
+
     @abstractmethod
     def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
         """Return exactly the parameters that train, by name; checkpoints contain only these."""

@@ -161,7 +161,11 @@ class MethodProfile:
 
 
 def profile_methods(
-    methods: Sequence[ComparedMethod], settings: ProfileSettings, report: ProgressReport = silent
+    methods: Sequence[ComparedMethod],
+    settings: ProfileSettings,
+    report: ProgressReport = silent,
+    *,
+    leave_out_untrained: bool = False,
 ) -> list[MethodProfile]:
     """Measure methods on the same backbone, batch and device, one model at a time.
 
@@ -169,6 +173,8 @@ def profile_methods(
         methods: Methods to measure, in the order of the result.
         settings: Settings of the profile.
         report: Progress callback.
+        leave_out_untrained: Whether to leave out methods that train nothing with the measured head,
+            instead of refusing them.
 
     Raises:
         RecipeError: A method or an option does not exist.
@@ -176,7 +182,10 @@ def profile_methods(
     """
     for method in methods:
         method.resolved()
-    return _Profiler(settings).run(methods, report)
+    profiler = _Profiler(settings)
+    if leave_out_untrained:
+        methods = [method for method in methods if profiler.trains(method)]
+    return profiler.run(methods, report)
 
 
 class _Profiler:
@@ -200,6 +209,10 @@ class _Profiler:
         with self._running():
             batch = settings.workload.batch(vocabulary, has_decoder=has_decoder)
             self._batch = batch.to(settings.device)
+
+    def trains(self, method: ComparedMethod) -> bool:
+        """Return whether a method trains anything with the measured head."""
+        return get_method(method.name).trains(self._head, visual=self._visual)
 
     def run(self, methods: Sequence[ComparedMethod], report: ProgressReport) -> list[MethodProfile]:
         steps = 0 if self._settings.estimate else self._settings.steps

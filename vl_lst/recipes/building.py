@@ -243,25 +243,45 @@ def attach_method(
         The model, and its trainable parameters by name.
 
     Raises:
-        ModelError: The backbone will be quantised but the method needs gradients through it, or the
-            method declares parameters that cannot train.
+        ModelError: The method trains nothing for a task, it needs gradients through a backbone that
+            will be quantised, or it declares parameters that cannot train.
     """
     method = get_method(name)
+    for task, head in heads.items():
+        if not method.trains(head, visual=visual):
+            raise ModelError(
+                f"the method {name} trains nothing for {task}, since the head is {head.kind} and "
+                "there is no visual embedding: expected another head (--head classify, or regress "
+                "for numbers), or another method"
+            )
     model = method.attach(
         backbone, method.options.model_validate(dict(options)), visual=visual, heads=heads
     )
-    if precision in ("int8", "nf4") and not isinstance(model.backbone, FrozenBackbone):
+    model.requires_grad_(False)
+    trainable = method.trainable(model)
+    _require_trainable(name, model, trainable)
+    if precision in ("int8", "nf4") and _backpropagates_through_backbone(model, trainable):
         raise ModelError(
             f"backbone.precision is {precision}, but the method {name} backpropagates through the "
             "backbone, and quantised weights have no exact gradient. Use fp32 or bf16, or a method "
             "that does not change the backbone, such as lst."
         )
-    model.requires_grad_(False)
-    trainable = method.trainable(model)
-    _require_trainable(name, model, trainable)
     for parameter in trainable.values():
         parameter.requires_grad_(True)
     return model, trainable
+
+
+def _backpropagates_through_backbone(
+    model: VisionLanguageModel[Any], trainable: Mapping[str, nn.Parameter]
+) -> bool:
+    """Return whether gradients of what trains pass through the backbone.
+
+    They do not if the backbone is frozen, or if only heads train, which come after it.
+    """
+    if isinstance(model.backbone, FrozenBackbone):
+        return False
+    heads = {id(p) for part in (model.classifiers, model.regressors) for p in part.parameters()}
+    return any(id(parameter) not in heads for parameter in trainable.values())
 
 
 def _require_trainable(

@@ -110,7 +110,7 @@ def test_trainable_parameters_on_text_equal_the_papers(row: str) -> None:
     assert 100 * trainable / plain == pytest.approx(percent, abs=5e-5)
 
 
-@pytest.mark.parametrize("name", ["dora", "ia3", "side"])
+@pytest.mark.parametrize("name", ["dora", "ia3", "probe", "side"])
 def test_methods_beyond_the_paper_build_on_the_meta_device(name: str) -> None:
     model, _ = build(name)
     assert all(parameter.is_meta for parameter in model.parameters())

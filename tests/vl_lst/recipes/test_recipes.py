@@ -23,7 +23,9 @@ from vl_lst.recipes import (
 )
 
 # New methods may use the ladder's recipe.
-METHODS_WITH_RECIPES = ("adapter", "bitfit", "dora", "full", "ia3", "lora", "lst", "prompt", "side")
+METHODS_WITH_RECIPES = (
+    "adapter", "bitfit", "dora", "full", "ia3", "lora", "lst", "probe", "prompt", "side",
+)  # fmt: skip
 PACKAGE = Path(__file__).resolve().parents[3] / "vl_lst"
 
 
