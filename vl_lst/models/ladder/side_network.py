@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vl_lst.backbones.family import BlockSizes
 from vl_lst.backbones.frozen import DecoderTaps, EncoderTaps, FrozenBackbone
+from vl_lst.backbones.layers import BlockSizes
 from vl_lst.errors import ModelError
 from vl_lst.models.config import LadderConfig
 from vl_lst.models.ladder.relative_bias import RelativePositionBias
