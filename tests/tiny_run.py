@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from tiny_t5 import write_t5
 
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
@@ -190,22 +189,5 @@ def _write_encoder(folder: Path) -> Path:
 
 
 def write_backbone(folder: Path, words: Sequence[str] = (), **sizes: int) -> Path:
-    """Write a T5 with random weights, whose tokenizer knows `WORDS` and other words."""
-    vocabulary = {word: number for number, word in enumerate((*WORDS, *words))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    torch.manual_seed(7)
-    small = {
-        "d_model": 16,
-        "d_kv": 4,
-        "d_ff": 32,
-        "num_layers": 2,
-        "num_decoder_layers": 2,
-        "num_heads": 4,
-    }
-    config = T5Config(vocab_size=len(vocabulary), decoder_start_token_id=0, **(small | sizes))
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    return folder
+    """Write a T5 whose tokenizer knows `WORDS` and other words."""
+    return write_t5(folder, (*WORDS, *words), splits_punctuation=True, **sizes)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_backbones import tiny_backbones
 from tiny_batches import tiny_batch
-from tiny_methods import attach, variants_on
+from tiny_methods import attach, train_declared, variants_on
 from torch import Tensor
 
 from vl_lst.backbones.frozen import FrozenBackbone
@@ -36,37 +36,13 @@ def head_for(name: str) -> str:
 def test_exactly_what_is_declared_trains(make_tiny: MakeTiny, name: str, method: str) -> None:
     model, trainable = attach(method, make_tiny(name), head_for(name), has_images=False)
     assert model.visual is None
-    optimizer = torch.optim.AdamW(trainable.values(), lr=1e-2, weight_decay=0.0)
-    batch = text_batch(model.backbone)
-    model.train()
-    losses = []
-    for _ in range(4):
-        optimizer.zero_grad()
-        loss = model(batch)
-        loss.backward()
-        losses.append(loss.item())
-        reached = {key for key, p in model.named_parameters() if p.grad is not None}
-        assert reached == set(trainable)
-        optimizer.step()
-    assert losses[-1] < losses[0]
+    train_declared(model, trainable, text_batch(model.backbone), lr=1e-2)
 
 
 @pytest.mark.parametrize(("name", "method"), PAIRS)
 def test_numbers_are_learned(make_tiny: MakeTiny, name: str, method: str) -> None:
     model, trainable = attach(method, make_tiny(name), "regress", has_images=False)
-    batch = text_batch(model.backbone)
-    optimizer = torch.optim.AdamW(trainable.values(), lr=2e-4, weight_decay=0.0)
-    model.train()
-    losses = []
-    for _ in range(3):
-        optimizer.zero_grad()
-        loss = model(batch)
-        loss.backward()
-        losses.append(loss.item())
-        reached = {key for key, p in model.named_parameters() if p.grad is not None}
-        assert reached == set(trainable)
-        optimizer.step()
-    assert losses[-1] < losses[0]
+    train_declared(model, trainable, text_batch(model.backbone), lr=2e-4)
 
 
 @pytest.mark.parametrize(("name", "method"), PAIRS)

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_image_reader import with_image_reader
 from tiny_run import TinyWorld, tiny_world
-from tiny_texts import TextWorld, write_text_backbone, write_text_tasks
+from tiny_t5 import write_t5
+from tiny_texts import WORDS, TextWorld, write_text_tasks
 
 from eval.errors import InputError
 from tasks import Example, get_task
@@ -206,7 +207,7 @@ def finished(
 ) -> tuple[Path, list[Batch]]:
     """A finished mixture, and the batches of its steps."""
     folder = tmp_path_factory.mktemp("mixture")
-    backbone = write_text_backbone(folder / "t5")
+    backbone = write_t5(folder / "t5", WORDS)
     batches: list[Batch] = []
     take_step = Trainer._train_step
 
