@@ -164,6 +164,17 @@ def test_features_are_refused_for_the_evaluation_of_texts(
     assert "--features: found feature files, but examples of rte have no images" in message
 
 
+def test_data_of_texts_are_checked_without_images(
+    text_world: TextWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["data", "check", "--task", "stsb", "--data-root", str(text_world.root)]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "train, dev: all required files are present" in printed
+    assert "images" not in printed
+    assert "stsb have no images" in error_of(capsys, *command, "--features", "a.h5")
+
+
 def test_a_model_of_texts_says_that_it_does_not_see_images(
     finished: Path, world: TinyWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
