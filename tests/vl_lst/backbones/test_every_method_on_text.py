@@ -85,6 +85,20 @@ def test_a_number_does_not_depend_on_the_padding(
     torch.testing.assert_close(found_B, expected_B, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("name", "method"), PAIRS)
+def test_a_model_that_also_reads_images_reads_text_alone_as_one_that_does_not(
+    make_tiny: MakeTiny, name: str, method: str
+) -> None:
+    """As in a mixture of tasks with and without images."""
+    model, _ = attach(method, make_tiny(name), "regress")
+    other, _ = attach(method, make_tiny(name), "regress", has_images=False)
+    state = {key: v for key, v in model.state_dict().items() if not key.startswith("visual.")}
+    other.load_state_dict(state)
+    batch = text_batch(model.backbone)
+    with torch.no_grad():
+        assert torch.equal(model.regress(batch), other.regress(batch))
+
+
 @pytest.mark.parametrize("method", FROZEN)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_nothing_of_a_frozen_backbone_is_saved_for_backward(
