@@ -127,8 +127,8 @@ def train(
     head: Annotated[
         Head | None,
         model_option(
-            help="`classify` picks from an answer list; `generate` writes free text. Captions "
-            "always use `generate`."
+            help="`classify` picks from an answer list; `generate` writes free text; `regress` "
+            "answers with a number (stsb). Captions always use `generate`."
         ),
     ] = None,
     recipe: Annotated[

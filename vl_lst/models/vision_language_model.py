@@ -263,8 +263,9 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         if batch.task in self.regressors:
             if batch.values_B is None:
                 raise ModelError("the batch has no numbers (values_B) for the regression loss")
-            unit = self.regressors[batch.task].unit
-            return value_loss(self.regress(batch), batch.values_B, unit=unit)
+            regressor = self.regressors[batch.task]
+            assert isinstance(regressor, AnswerRegressor)
+            return value_loss(self.regress(batch), batch.values_B, unit=regressor.unit)
         if batch.labels_BL is None:
             raise ModelError("the batch has no labels (labels_BL) for the loss")
         if batch.weights_B is None:

@@ -28,13 +28,14 @@ def text_batch(backbone: FrozenBackbone) -> Batch:
     return tiny_batch(backbone, images=0)
 
 
-def head_for(name: str) -> str:
-    return "generate" if TINY[name].has_decoder else "classify"
+def head_for(name: str, method: str) -> str:
+    # A probe trains its head alone, and the output layer that generates belongs to the backbone.
+    return "generate" if TINY[name].has_decoder and method != "probe" else "classify"
 
 
 @pytest.mark.parametrize(("name", "method"), PAIRS)
 def test_exactly_what_is_declared_trains(make_tiny: MakeTiny, name: str, method: str) -> None:
-    model, trainable = attach(method, make_tiny(name), head_for(name), has_images=False)
+    model, trainable = attach(method, make_tiny(name), head_for(name, method), has_images=False)
     assert model.visual is None
     train_declared(model, trainable, text_batch(model.backbone), lr=1e-2)
 
@@ -61,12 +62,26 @@ def test_a_number_does_not_depend_on_the_padding(
     torch.testing.assert_close(found_B, expected_B, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("name", "method"), PAIRS)
+def test_a_model_that_also_reads_images_reads_text_alone_as_one_that_does_not(
+    make_tiny: MakeTiny, name: str, method: str
+) -> None:
+    """As in a mixture of tasks with and without images."""
+    model, _ = attach(method, make_tiny(name), "regress")
+    other, _ = attach(method, make_tiny(name), "regress", has_images=False)
+    state = {key: v for key, v in model.state_dict().items() if not key.startswith("visual.")}
+    other.load_state_dict(state)
+    batch = text_batch(model.backbone)
+    with torch.no_grad():
+        assert torch.equal(model.regress(batch), other.regress(batch))
+
+
 @pytest.mark.parametrize("method", FROZEN)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_nothing_of_a_frozen_backbone_is_saved_for_backward(
     make_tiny: MakeTiny, name: str, method: str
 ) -> None:
-    model, _ = attach(method, make_tiny(name), head_for(name), has_images=False)
+    model, _ = attach(method, make_tiny(name), head_for(name, method), has_images=False)
     batch = text_batch(model.backbone)
     parts = {"backbone": model.backbone.model}
     saved = bytes_saved_for_backward(model.train(), lambda: model(batch), parts)
@@ -79,7 +94,7 @@ def test_nothing_of_a_frozen_backbone_is_saved_for_backward(
 def test_equal_texts_run_once_in_a_frozen_backbone(
     make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch, name: str, method: str
 ) -> None:
-    model, _ = attach(method, make_tiny(name), head_for(name), has_images=False)
+    model, _ = attach(method, make_tiny(name), head_for(name, method), has_images=False)
     batch = text_batch(model.backbone)
     rows: dict[str, int] = {}
     for step in ("encode", "decode"):

@@ -164,6 +164,50 @@ def test_features_are_refused_for_the_evaluation_of_texts(
     assert "--features: found feature files, but examples of rte have no images" in message
 
 
+def own_examples(path: Path, answers: tuple[str, ...]) -> Path:
+    """Write own pairs of texts with these answers."""
+    lines = [
+        json.dumps({"id": f"own-{n}", "prompt": [f"a {n} cup", "a red hat"], "answers": [answer]})
+        for n, answer in enumerate(answers)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("task", "head", "answers"),
+    [("rte", "classify", ("0", "1", "1")), ("stsb", "regress", ("0.25", "5", "3.1"))],
+)
+def test_own_texts_are_trained_on_evaluated_and_scored(
+    text_world: TextWorld, tmp_path: Path, task: str, head: str, answers: tuple[str, ...]
+) -> None:
+    train = own_examples(tmp_path / "train.jsonl", answers * 3)
+    other = own_examples(tmp_path / "other.jsonl", answers)
+    out = tmp_path / "run"
+    arguments = text_world.train_arguments(out, "--head", head, task=task)
+    place = arguments.index("--data-root")
+    files = ("--train-file", str(train), "--val-file", str(other))
+    assert main([*arguments[:place], *files, *arguments[place + 2 :]]) == 0
+    scores = tmp_path / "scores.json"
+    assert main(["evaluate", str(out), "--file", str(other), "--json", str(scores)]) == 0
+    evaluated = json.loads(scores.read_text())["metrics"]
+    predictions = str(out / "predictions" / f"{task}-other.jsonl.json")
+    command = ["score", "--task", task, "--file", str(other), "--predictions", predictions]
+    assert main([*command, "--json", str(scores)]) == 0
+    assert json.loads(scores.read_text())["metrics"] == evaluated
+
+
+def test_data_of_texts_are_checked_without_images(
+    text_world: TextWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["data", "check", "--task", "stsb", "--data-root", str(text_world.root)]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "train, dev: all required files are present" in printed
+    assert "images" not in printed
+    assert "stsb have no images" in error_of(capsys, *command, "--features", "a.h5")
+
+
 def test_a_model_of_texts_says_that_it_does_not_see_images(
     finished: Path, world: TinyWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
