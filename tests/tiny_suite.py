@@ -37,8 +37,13 @@ class TinySuite:
 
 def make_suite(folder: Path) -> TinySuite:
     """Write a suite into an empty folder."""
-    root = folder / "data"
-    for task in (*SUITES["glue"], "ax", "wnli"):
-        shutil.copytree(FIXTURES / task / "glue", root / "glue", dirs_exist_ok=True)
+    root = write_suite_data(folder / "data")
     small = {"d_model": 8, "d_ff": 16, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2}
     return TinySuite(root, write_t5(folder / "t5", WORDS, **small))
+
+
+def write_suite_data(root: Path) -> Path:
+    """Write the official files of all tasks below a data root, which is returned."""
+    for task in (*SUITES["glue"], "ax", "wnli"):
+        shutil.copytree(FIXTURES / task / "glue", root / "glue", dirs_exist_ok=True)
+    return root
