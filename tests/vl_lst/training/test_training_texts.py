@@ -89,8 +89,13 @@ def test_a_run_on_text_alone_resumes_exactly_and_has_no_trace_of_images(
     assert evaluation.score is not None
     assert evaluation.score.metrics == record.scores[task]["dev"]
     assert evaluation.num_trained_on == 0, "line numbers of different splits are not compared"
-    seen = run.evaluate("train").num_trained_on
-    assert seen == 24
+    assert evaluation.num_selected_on is None, "a score on the validation split is known as one"
+    seen = run.evaluate("train")
+    assert (seen.num_trained_on, seen.num_selected_on) == (24, 0)
+    half = run.evaluate("paper_test")
+    assert (half.num_trained_on, half.num_selected_on) == (0, 6)
+    last = load_run(out, checkpoint="last").evaluate("paper_test")
+    assert last.num_selected_on is None
     example = get_task(task).load(text_world.root, "dev")[0]
     first, _, second = example.text.removeprefix("sentence1: ").partition(" sentence2: ")
     answer = run.predict(question=first, text2=second)
