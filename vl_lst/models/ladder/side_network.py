@@ -184,8 +184,8 @@ class SideEncoder(_SideStack):
         Args:
             taps: Backbone states of the unique prompts.
             prompt_index_B: Index of each example's prompt.
-            image_tokens_BVD: Output of the visual embedding; `None` if the backbone reads the
-                images, whose tokens are then among those of `taps`.
+            image_tokens_BVD: Output of the visual embedding; `None` for text alone, or if the
+                backbone reads the images, whose tokens are then among those of `taps`.
         """
         dtype = (self.first_rung.weight if image_tokens_BVD is None else image_tokens_BVD).dtype
         embedding_UTD = self.scale(taps.embedding_UTD).to(dtype)
