@@ -1,7 +1,7 @@
 """A tiny world for training: coloured images, VQA questions, a random image encoder and T5."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,19 +58,8 @@ class TinyWorld:
             "features": [str(self.train_features), str(self.validation_features)],
             "backbone": {"name": str(self.backbone)},
             "visual": {"pooled_grid": None},
-            "method": {"name": "lst", "options": {"reduction": 2}},
-            "optimizer": {"lr": 1e-2},
-            "training": {
-                "epochs": 2,
-                "batch_size": 8,
-                "evaluation_batch_size": 16,
-                "log_every_steps": 2,
-                "device": "cpu",
-            },
         }
-        return resolve_recipe(
-            fields, [(name.replace("__", "."), value) for name, value in overrides.items()]
-        )
+        return tiny_recipe(fields, overrides)
 
     def train_arguments(self, out: Path, *more: str) -> list[str]:
         """Return command line arguments that train the same recipe."""
@@ -87,6 +76,30 @@ class TinyWorld:
     def image(self, colour: str) -> Path:
         """Return the path of a training image of a colour."""
         return self.root / "images" / "train2014" / _file_name("train2014", _number(colour))
+
+
+def tiny_recipe(fields: Mapping[str, object], overrides: Mapping[str, object]) -> Recipe:
+    """Return a recipe that trains in a second.
+
+    Args:
+        fields: Its task, data and backbone.
+        overrides: Values of other fields, such as `{"training__steps": 3}` for `training.steps`.
+    """
+    common = {
+        "method": {"name": "lst", "options": {"reduction": 2}},
+        "optimizer": {"lr": 1e-2},
+        "training": {
+            "epochs": 2,
+            "batch_size": 8,
+            "evaluation_batch_size": 16,
+            "log_every_steps": 2,
+            "device": "cpu",
+        },
+    }
+    return resolve_recipe(
+        {**common, **fields},
+        [(name.replace("__", "."), value) for name, value in overrides.items()],
+    )
 
 
 @contextmanager

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 
-from tiny_run import COLOURS, QUESTIONS
+from tiny_run import COLOURS, QUESTIONS, tiny_recipe
 from tiny_t5 import write_t5
 
-from vl_lst.recipes import Recipe, resolve_recipe
+from vl_lst.recipes import Recipe
 
 THINGS = ("cup", "hat")
 # Training and validation share no pair, though their line numbers are the same.
@@ -42,19 +42,8 @@ class TextWorld:
             "task": task,
             "data": {"root": str(self.root)},
             "backbone": {"name": str(self.backbone)},
-            "method": {"name": "lst", "options": {"reduction": 2}},
-            "optimizer": {"lr": 1e-2},
-            "training": {
-                "epochs": 2,
-                "batch_size": 8,
-                "evaluation_batch_size": 16,
-                "log_every_steps": 2,
-                "device": "cpu",
-            },
         }
-        return resolve_recipe(
-            fields, [(name.replace("__", "."), value) for name, value in overrides.items()]
-        )
+        return tiny_recipe(fields, overrides)
 
     def train_arguments(self, out: Path, *more: str, task: str = "rte") -> list[str]:
         """Return command line arguments that train the same recipe."""
