@@ -61,7 +61,7 @@ RULES = (
     _Rule("training.log_every_steps", "runtime"),
     _Rule("training.tensorboard", "runtime", may_change=True),
     _Rule("training.workers", "runtime", may_change=True),
-    # Ignored if the examples are known by their ids: see `eval.leaderboard.protocol`.
+    # Ignored if the examples are known by their digest: see `eval.leaderboard.protocol`.
     _Rule("data.root", "protocol", may_change=True),
 )
 METHOD_FIELDS = tuple(rule.name for rule in RULES if rule.role == "method")

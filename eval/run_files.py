@@ -184,8 +184,9 @@ class TaskCard(_Part):
 
     Args:
         train_examples: Number of training examples; `None` if nothing was trained.
-        train_examples_sha256: Digest of their ids; `None` if nothing was trained.
-        validation_examples_sha256: Digest of the ids of the validation examples.
+        train_examples_sha256: Digest of their ids, and of the texts and answers of tasks without
+            images; `None` if nothing was trained.
+        validation_examples_sha256: The same of the validation examples.
         answers: Answer list of the task; `None` if it may generate any answer.
     """
 

@@ -4,7 +4,7 @@ Runs are comparable if everything but the method and the seed is the same: their
 fields that are part of the protocol (see `eval.recipe_fields`) and, from their records, the
 official scoring rules, the features, the backbone's weights, the number of steps, the training
 examples, the scored examples, and environment variables that change numerical precision. If the
-scored examples are known by their ids, the data root does not matter.
+scored examples are known by their digest, the data root does not matter.
 
 A run without training has only a part of that in common with trained runs: the rules, the scored
 examples, the features and the backbone. It is the floor of all that do.

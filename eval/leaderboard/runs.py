@@ -33,8 +33,8 @@ class Run:
         name: Path of the run's folder, relative to the folder that was searched.
         folder: Folder of the run.
         record: Content of its `record.json`.
-        train_digests: Digest of the training examples' ids by task, if known.
-        validation_digests: Digest of the validation examples' ids by task, if known.
+        train_digests: Digest of the training examples by task, if known; see `TaskCard`.
+        validation_digests: Digest of the validation examples by task, if known.
     """
 
     name: str

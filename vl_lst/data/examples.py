@@ -1,6 +1,7 @@
 """Examples of a run, checked before training or prediction."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,8 +20,8 @@ from vl_lst.recipes import Recipe
 
 __all__ = [
     "TaskExamples",
+    "examples_digest",
     "has_labels",
-    "ids_digest",
     "load_examples",
     "require_answers",
     "require_images",
@@ -159,9 +160,18 @@ def _has_answer(example: Example) -> bool:
     return any(weight > 0 for _, weight in example.targets)
 
 
-def ids_digest(examples: ExampleTable) -> str:
-    """Return the SHA-256 of the example ids, in order."""
+def examples_digest(task: Task, examples: ExampleTable) -> str:
+    """Return the SHA-256 of the example ids, in order.
+
+    Ids of texts are often line numbers, which do not identify an example. The digest of a task
+    without images is also that of texts and answers, without the prefix and suffix of prompts.
+    """
     digest = hashlib.sha256()
-    for example_id in examples.ids():
-        digest.update(f"{example_id}\n".encode())
+    if task.images_per_example:
+        for example_id in examples.ids():
+            digest.update(f"{example_id}\n".encode())
+    else:
+        for example in examples:
+            fields = (example.id, example.text, example.targets)
+            digest.update(f"{json.dumps(fields)}\n".encode())
     return digest.hexdigest()

@@ -21,7 +21,7 @@ from vl_lst.bundled import ENCODER_FOLDERS
 from vl_lst.choices import BackbonePrecision
 from vl_lst.data.answer_lists import load_answers
 from vl_lst.data.batches import Features
-from vl_lst.data.examples import ids_digest
+from vl_lst.data.examples import examples_digest
 from vl_lst.devices import choose_device
 from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.progress import ProgressReport, silent
@@ -145,7 +145,7 @@ class ZeroShotRun(Run):
         of_task = TaskCard(
             train_examples=None,
             train_examples_sha256=None,
-            validation_examples_sha256=ids_digest(examples) if is_chosen else earlier,
+            validation_examples_sha256=examples_digest(task, examples) if is_chosen else earlier,
             answers=self._answers[task.name],
         )
         tasks = {**self._card.tasks, task.name: of_task}

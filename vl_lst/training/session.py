@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from eval.run_files import GitState, ModelCard, RunRecord, TaskCard
 from feature_extraction.store import open_features
 from tasks._arguments import as_path
-from vl_lst.data.examples import ids_digest, load_examples
+from vl_lst.data.examples import examples_digest, load_examples
 from vl_lst.data.task_data import TaskData, build_task_data, sample_examples
 from vl_lst.data.text_warnings import log_text_issues
 from vl_lst.devices import choose_device
@@ -198,8 +198,8 @@ class _Session:
             tasks={
                 name: TaskCard(
                     train_examples=len(each.train),
-                    train_examples_sha256=ids_digest(each.train),
-                    validation_examples_sha256=ids_digest(each.validation),
+                    train_examples_sha256=examples_digest(each.task, each.train),
+                    validation_examples_sha256=examples_digest(each.task, each.validation),
                     answers=each.answers,
                 )
                 for name, each in examples.items()

@@ -1,7 +1,9 @@
 """Training on text alone, and on a mixture of tasks with and without images."""
 
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from tiny_texts import WORDS, TextWorld, write_text_tasks
 
 from eval.errors import InputError
 from tasks import Example, get_task
-from vl_lst.data.examples import load_examples
+from vl_lst.data.examples import examples_digest, load_examples
 from vl_lst.data.targets import AnswerValues, require_numbers
-from vl_lst.errors import RecipeError
+from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.models.batch import Batch
 from vl_lst.recipes import Recipe, resolve_recipe
 from vl_lst.run import load_run
@@ -103,6 +105,37 @@ def test_a_run_on_text_alone_resumes_exactly_and_has_no_trace_of_images(
     if head == "regress":
         assert 0 <= float(answer.answer) <= 5
         assert len(answer.answer.partition(".")[2]) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("a red cup", "a red hat"), ("entailment\n", "not_entailment\n")]
+)
+def test_changed_texts_and_answers_of_the_same_ids_are_not_resumed(
+    text_world: TextWorld, tmp_path: Path, old: str, new: str
+) -> None:
+    root = shutil.copytree(text_world.root, tmp_path / "data")
+    recipe = text_world.recipe(data__root=str(root))
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "run", report=interrupt_after(2))
+    path = root / "glue" / "RTE" / "train.tsv"
+    lines = path.read_text()
+    path.write_text(lines.replace(f"\t{old}", f"\t{new}", 1))
+    assert path.read_text() != lines
+    with pytest.raises(CheckpointError, match="the data of rte have changed"):
+        train(recipe, tmp_path / "run", resume=True)
+
+
+def test_the_digest_of_texts_does_not_depend_on_the_prefix_of_prompts(
+    text_world: TextWorld,
+) -> None:
+    """Methods whose prompts have another prefix are compared."""
+    task = get_task("rte")
+    other = replace(task, prompt_prefix="")
+    digests = [
+        examples_digest(each, each.load(text_world.root, split))
+        for each, split in ((task, "train"), (other, "train"), (task, "dev"))
+    ]
+    assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8", "nf4"])
