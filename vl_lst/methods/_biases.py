@@ -25,7 +25,9 @@ def biased_layers(model: JointModel, *, final_norms: bool) -> dict[str, int]:
     """
     family, backbone = model.backbone.family, model.backbone.model
     left_out = set() if final_norms else set(family.final_norms(backbone))
-    widths = {layer: layer.out_features for layer in family.linear_layers(backbone)}
+    widths: dict[nn.Module, int] = {
+        layer: layer.out_features for layer in family.linear_layers(backbone)
+    }
     norms = [norm for norm in family.norms(backbone) if norm not in left_out]
     if model.visual is not None:
         norms += [m for m in model.visual.modules() if isinstance(m, RootMeanSquareNorm)]

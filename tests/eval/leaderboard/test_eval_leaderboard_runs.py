@@ -137,7 +137,8 @@ def test_the_digest_of_training_examples_is_read_if_available(tmp_path: Path) ->
 
 def test_runs_of_earlier_versions_are_comparable(tmp_path: Path) -> None:
     """They had no field for the limit of 20 prompt tokens, one answer count for all tasks, and no
-    fields for the visual embedding, the vocabulary and the newer options of methods."""
+    fields for the visual embedding, the vocabulary, the steps of the warm-up and the newer options
+    of methods."""
     scores = {"vqa": 60.0, "gqa": 50.0}
     ladder = {"reduction": 4}
     former = {"recipe__data__min_answer_count": 9, "recipe__method__options": ladder}
@@ -147,6 +148,7 @@ def test_runs_of_earlier_versions_are_comparable(tmp_path: Path) -> None:
     new = {
         "recipe__visual": {"embedding": None},
         "recipe__backbone__vocabulary": None,
+        "recipe__optimizer__warmup_steps": None,
         "recipe__method__options": {**ladder, "merge_last": False, "random_weights": "by_width"},
     }
     write_run(tmp_path, "now", scores=scores, seed=1, **limits, **counts, **new)

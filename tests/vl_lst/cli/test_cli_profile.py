@@ -53,7 +53,8 @@ def test_every_method_is_profiled_on_text_alone(
     workload = result["workload"]
     assert not workload["has_visual_embedding"]
     assert (workload["images"], workload["image_tokens"], workload["channels"]) == (0, 0, 0)
-    assert {method["method"] for method in result["methods"]} == set(method_names())
+    # Heads that generate belong to the backbone, so probing would train nothing.
+    assert {method["method"] for method in result["methods"]} == set(method_names()) - {"probe"}
     for method in result["methods"]:
         assert "visual embedding" not in method["saved_bytes"]
         is_beside = method["method"] in ("lst", "side")
