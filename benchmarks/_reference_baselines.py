@@ -50,12 +50,22 @@ TEXT_RENAMES = (
         r"adapter_controller.adapters.TASK.\1_sampler",
     ),
 )
-# Settings of the reference's adapters that this package has.
-ADAPTER_SETTINGS = {
-    "non_linearity": "gelu_new",
-    "add_layer_norm_before_adapter": False,
-    "add_layer_norm_after_adapter": False,
-    "unfreeze_lm_head": False,
+# Settings of the half for text alone that this package does not have with other values.
+_BIASES = {
+    "freeze_bitfit_lm_head": True,
+    "freeze_bitfit_lm_head_all": False,
+    "trainable_encoder_layers": None,
+    "trainable_decoder_layers": None,
+}
+TEXT_SETTINGS: dict[str, dict[str, Any]] = {
+    "adapter": {
+        "non_linearity": "gelu_new",
+        "add_layer_norm_before_adapter": False,
+        "add_layer_norm_after_adapter": False,
+        "unfreeze_lm_head": False,
+    },
+    "bitfit": _BIASES,
+    "lora": _BIASES,
 }
 RECORDED_TASK = re.compile(r"(?:adapters|prompts|lora_[AB]s)\.(\w+)")
 
@@ -87,10 +97,11 @@ def _is_text(description: Any) -> bool:
 
 def unsupported_setting(description: Any) -> str | None:
     """Return a setting of a fixture that this package does not have, if there is one."""
-    if description["mode"] != "adapter" or not _is_text(description):
+    if not _is_text(description):
         return None
-    settings = description["flags"] | description["config"]["adapter"]
-    for name, value in ADAPTER_SETTINGS.items():
+    mode = description["mode"]
+    settings = description["flags"] | description["config"].get(mode, {})
+    for name, value in TEXT_SETTINGS.get(mode, {}).items():
         if settings.get(name, value) != value:
             return f"{name} is {settings[name]}: expected {value}"
     return None
@@ -104,11 +115,11 @@ def _options(description: Any) -> dict[str, Any]:
     if _is_text(description):
         if mode == "adapter":
             options["places"] = ("self_attention", "feed_forward")
-            options["train_norms"] = description["flags"]["unfreeze_layer_norms"]
+            options["train_norms"] = description["flags"].get("unfreeze_layer_norms", False)
         elif mode == "lora":
-            # The names of the tables contain "bias".
-            for ours in ("train_biases", "train_position_tables"):
-                options[ours] = section["bitfit"]
+            options["train_biases"] = section.get("bitfit", False)
+            # Their names contain "bias".
+            options["train_position_tables"] = True
         elif mode == "bitfit":
             options["final_norms"] = False
     return options

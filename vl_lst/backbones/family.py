@@ -27,13 +27,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from vl_lst.backbones.config_fields import ConfigFields
 
-__all__ = [
-    "AttentionLayers",
-    "BlockSizes",
-    "Family",
-    "FeedForwardLayers",
-    "OutputLayer",
-]
+__all__ = ["AttentionLayers", "BlockSizes", "Family", "FeedForwardLayers", "OutputLayer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

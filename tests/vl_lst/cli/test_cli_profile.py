@@ -1,10 +1,13 @@
 """`vl-lst profile` as a user calls it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from transformers import T5ForConditionalGeneration
 
+from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.cli import main
 from vl_lst.cli._compared_methods import read_compared_methods
 from vl_lst.methods import method_names
@@ -12,6 +15,7 @@ from vl_lst.profiling.measure import ComparedMethod
 from vl_lst.recipes import default_recipe, read_recipe_file, resolve_recipe
 
 DEMO = ["profile", "--backbone", "demo", "--batch-size", "2", "--channels", "8", "--quiet"]
+UNUSED = 14  # embeddings that no token has
 
 
 def test_profile_prints_tables_and_writes_json_and_the_plot(
@@ -283,3 +287,43 @@ def test_examples_of_three_images_can_be_profiled(tmp_path: Path) -> None:
     arguments = [*DEMO, "--methods", "lst", "--set", "lst.reduction=2", "--steps", "1"]
     assert main([*arguments, "--device", "cpu", "--images", "3", "--json", str(document)]) == 0
     assert json.loads(document.read_text())["workload"]["images"] == 3
+
+
+@pytest.fixture
+def wide_demo(tmp_path: Path) -> Path:
+    """Return the folder of the demo's backbone with embeddings that no token has."""
+    folder = tmp_path / "wide"
+    shutil.copytree(BACKBONE_FOLDERS["demo"], folder)
+    model = T5ForConditionalGeneration.from_pretrained(folder)
+    model.resize_token_embeddings(model.config.vocab_size + UNUSED)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("vocabulary", ["tokenizer", "null"])
+def test_the_recipes_vocabulary_is_that_of_the_profile(
+    tmp_path: Path, wide_demo: Path, vocabulary: str
+) -> None:
+    recipe, document = tmp_path / "recipe.yaml", tmp_path / "cost.json"
+    recipe.write_text(
+        f"backbone: {{name: {wide_demo}, vocabulary: {vocabulary}}}\nmethod: {{name: bitfit}}\n"
+    )
+    arguments = ["profile", "--recipe", str(recipe), "--images", "0", "--batch-size", "2"]
+    arguments += ["--steps", "0", "--device", "cpu", "--quiet", "--json", str(document)]
+    assert main(arguments) == 0
+    [bitfit] = json.loads(document.read_text())["methods"]
+    assert main([*DEMO[:3], "--images", "0", "--methods", "bitfit", *arguments[5:]]) == 0
+    [expected] = json.loads(document.read_text())["methods"]
+    added = 0 if vocabulary == "tokenizer" else UNUSED
+    assert bitfit["trainable"] == expected["trainable"] + added
+
+
+def test_a_vocabulary_that_does_not_exist_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("backbone: {name: demo, vocabulary: words}\nmethod: {name: bitfit}\n")
+    assert main(["profile", "--recipe", str(recipe), "--quiet"]) == 1
+    assert (
+        "backbone.vocabulary: found 'words'; expected one of tokenizer" in capsys.readouterr().err
+    )
