@@ -4,15 +4,23 @@ from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 
-from tiny_run import COLOURS, write_backbone
+from tiny_run import COLOURS, QUESTIONS, tiny_recipe
+from tiny_t5 import write_t5
 
-from vl_lst.recipes import Recipe, resolve_recipe
+from vl_lst.recipes import Recipe
 
 THINGS = ("cup", "hat")
 # Training and validation share no pair, though their line numbers are the same.
 SPLIT_SIZES = {"train": 24, "dev": 12, "test": 0}
 TEST_SIZE = 4
-WORDS = ("rte", "stsb", "sentence1", "sentence2", "0", "1", "2", "4", "5", ".", *THINGS)
+SCORES = ("5.0", "2.4", "1.0", "0.0")
+SPECIAL = ("<pad>", "</s>", "<unk>")
+# The words of these tasks and of the tiny world's VQA.
+WORDS = (
+    *(*SPECIAL, "rte", "stsb", "vqa:", "sentence1:", "sentence2:", "0", "1", *SCORES),
+    *dict.fromkeys(" ".join(QUESTIONS).split()),
+    *("yes", "no", "maybe", "a", *COLOURS, *THINGS),
+)
 STSB_HEADER = "index genre filename year old_index source1 source2 sentence1 sentence2 score"
 
 
@@ -34,19 +42,8 @@ class TextWorld:
             "task": task,
             "data": {"root": str(self.root)},
             "backbone": {"name": str(self.backbone)},
-            "method": {"name": "lst", "options": {"reduction": 2}},
-            "optimizer": {"lr": 1e-2},
-            "training": {
-                "epochs": 2,
-                "batch_size": 8,
-                "evaluation_batch_size": 16,
-                "log_every_steps": 2,
-                "device": "cpu",
-            },
         }
-        return resolve_recipe(
-            fields, [(name.replace("__", "."), value) for name, value in overrides.items()]
-        )
+        return tiny_recipe(fields, overrides)
 
     def train_arguments(self, out: Path, *more: str, task: str = "rte") -> list[str]:
         """Return command line arguments that train the same recipe."""
@@ -62,7 +59,7 @@ class TextWorld:
 def write_text_world(folder: Path) -> TextWorld:
     """Write a world into an empty folder."""
     write_text_tasks(folder / "data")
-    return TextWorld(folder / "data", write_text_backbone(folder / "t5"))
+    return TextWorld(folder / "data", write_t5(folder / "t5", WORDS))
 
 
 def write_text_tasks(root: Path) -> None:
@@ -87,8 +84,3 @@ def write_text_tasks(root: Path) -> None:
             stsb.append("\t".join(cells if split != "test" else cells[:-1]))
         for name, lines in (("RTE", rte), ("STS-B", stsb)):
             (root / "glue" / name / f"{split}.tsv").write_text("\n".join(lines) + "\n")
-
-
-def write_text_backbone(folder: Path) -> Path:
-    """Write a random T5 that knows the words of these tasks and of the tiny world."""
-    return write_backbone(folder, WORDS)

@@ -159,7 +159,9 @@ def _check_task(
     print_table(split_table(split_states, has_images=chosen.images_per_example > 0))
     for state in split_states:
         if not state.problem and not state.is_published_size and not quiet:
-            status.print(f"note: {state.split} does not have the published size", markup=False)
+            status.print(
+                f"note: {task} {state.split} does not have the published size", markup=False
+            )
     if not problems:
         names = ", ".join(state.split for state in split_states)
         results.print(f"{chosen.name} {names}: all required files are present", markup=False)

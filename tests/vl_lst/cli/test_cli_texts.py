@@ -44,7 +44,10 @@ def test_a_run_is_evaluated_scored_and_answers(
         run, scores = finished / task, tmp_path / f"{task}.json"
         capsys.readouterr()
         assert main(["evaluate", str(run), "--split", "dev", "--json", str(scores)]) == 0
-        assert "trained on" not in capsys.readouterr().err
+        assert "note: the" not in capsys.readouterr().err
+        assert main(["evaluate", str(run), "--split", "paper_test"]) == 0
+        chosen = "chosen by its score on 6 of the 6 examples of paper_test"
+        assert chosen in " ".join(capsys.readouterr().err.split())
         evaluated = json.loads(scores.read_text())
         assert metrics | {"average"} <= evaluated["metrics"].keys()
         assert len(evaluated["per_example"]) == 12
