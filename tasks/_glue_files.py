@@ -11,6 +11,7 @@ position in the file, beginning with 0, as in the official test files.
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from eval.errors import FileFormatError
@@ -19,6 +20,9 @@ from eval.files import open_text
 __all__ = ["Columns", "Row", "line_problem", "read_columns", "read_lines", "read_rows"]
 
 log = logging.getLogger(__name__)
+
+# The longest official line, of MNLI with its parses, has a few thousand characters.
+MAX_LINE_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +117,8 @@ def read_columns(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]
 
     Raises:
         InputError: There is no such file.
-        FileFormatError: It is not UTF-8 or has another header; or a line has more or fewer columns
-            than the header.
+        FileFormatError: It is not UTF-8, or has another header or a column twice; or a line has
+            more or fewer columns than the header, a null character, or too many characters.
     """
     lines = read_lines(path, expected=_described(columns))
     names = columns.names
@@ -130,6 +134,13 @@ def read_columns(path: Path, columns: Columns) -> Iterator[tuple[int, list[str]]
                 1,
                 f"is {header!r:.80}, without {' and '.join(map(repr, missing))}; expected a header "
                 f"with the columns {', '.join(columns.required())}, separated by tabs",
+            )
+        if repeated := [name for name in columns.required() if names.count(name) > 1]:
+            raise line_problem(
+                path,
+                1,
+                f"has the column {repeated[0]!r} {names.count(repeated[0])} times; expected it "
+                "once. Remove or rename the others.",
             )
     positions = [names.index(name) for name in columns.required()]
     for number, line in lines:
@@ -154,11 +165,26 @@ def read_lines(path: Path, *, expected: str) -> Iterator[tuple[int, str]]:
 
     Raises:
         InputError: There is no such file.
-        FileFormatError: It is not UTF-8.
+        FileFormatError: It is not UTF-8, or a line has a null character or is too long.
     """
     end = "\n"
     with open_text(path, expected=expected, newline="\n") as file:
-        for number, line in enumerate(file, 1):
+        # A file without line feeds, such as one of zeros, must not fill the memory.
+        lines = iter(partial(file.readline, MAX_LINE_CHARACTERS + 1), "")
+        for number, line in enumerate(lines, 1):
+            if "\0" in line:
+                raise line_problem(
+                    path,
+                    number,
+                    f"contains a null character; expected {expected}. The file is damaged: get it "
+                    "again.",
+                )
+            if len(line) > MAX_LINE_CHARACTERS:
+                raise line_problem(
+                    path,
+                    number,
+                    f"has more than {MAX_LINE_CHARACTERS:,} characters; expected {expected}",
+                )
             if number == 1 and line.endswith("\r\n"):
                 end = "\r\n"
             yield number, line.removesuffix(end).removesuffix("\n")

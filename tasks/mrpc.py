@@ -89,6 +89,12 @@ def _corpus_rows(data_root: Path, split: str) -> Iterator[tuple[int, list[str]]]
 
 
 def _dev_ids(path: Path) -> set[tuple[str, str]]:
+    """Read the pairs of IDs of dev.
+
+    Raises:
+        InputError: There is no such file.
+        FileFormatError: It is malformed or empty.
+    """
     expected = "the pairs of IDs of dev, separated by a tab"
     pairs = set()
     for number, line in read_lines(path, expected=expected):
@@ -96,6 +102,8 @@ def _dev_ids(path: Path) -> set[tuple[str, str]]:
         if not (tab and first.isdecimal() and second.isdecimal()):
             raise FileFormatError(f"{path}: line {number} is {line!r:.60}; expected {expected}")
         pairs.add((first, second))
+    if not pairs:
+        raise FileFormatError(f"{path} is empty; expected {expected}")
     return pairs
 
 
@@ -114,14 +122,17 @@ def _prepare(data_root: Path, *, min_count: int | None, overwrite: bool) -> Iter
 
 
 def _write_split(data_root: Path, split: str, path: Path) -> None:
+    rows = [values for _, values in _corpus_rows(data_root, split)]
+    if not rows:
+        raise FileFormatError(
+            f"{data_root / CORPUS[split]} has no examples of {split}; expected the official file"
+        )
     if is_labelled(split):
         # As in the corpus, which begins with a byte-order mark.
-        lines = ["\ufeff" + "\t".join(CORPUS_COLUMNS)]
-        lines += ["\t".join(values) for _, values in _corpus_rows(data_root, split)]
+        lines = ["\ufeff" + "\t".join(CORPUS_COLUMNS), *map("\t".join, rows)]
     else:
         lines = ["\t".join(TEST_COLUMNS)]
-        rows = _corpus_rows(data_root, split)
-        lines += ["\t".join([str(at), *values[1:]]) for at, (_, values) in enumerate(rows)]
+        lines += ["\t".join([str(at), *values[1:]]) for at, values in enumerate(rows)]
     with atomic_path(path) as temporary:
         temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
 

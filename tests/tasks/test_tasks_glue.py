@@ -311,9 +311,25 @@ def test_missing_and_wrong_ids_of_dev_are_explained(corpus_root: Path) -> None:
     ids.write_text("201 202\n")
     with pytest.raises(FileFormatError, match=r"dev_ids.tsv: line 1 is '201 202'"):
         task.load(corpus_root, "train")
+    ids.write_text("")
+    with pytest.raises(FileFormatError, match=r"dev_ids.tsv is empty; expected the pairs of IDs"):
+        task.load(corpus_root, "train")
     ids.unlink()
     with pytest.raises(InputError, match=r"no file .*dev_ids.tsv"):
         task.load(corpus_root, "train")
+
+
+def test_no_file_without_examples_is_made_from_the_corpus(corpus_root: Path) -> None:
+    """It would be kept when the corpus is complete."""
+    folder = corpus_root / "glue/MRPC"
+    lines = (folder / "msr_paraphrase_train.txt").read_text(encoding="utf-8").splitlines()[1:]
+    pairs = ["\t".join(line.split("\t")[1:3]) for line in lines]
+    (folder / "dev_ids.tsv").write_text("".join(f"{pair}\n" for pair in pairs), encoding="utf-8")
+    task = get_task("mrpc")
+    assert task.prepare is not None
+    with pytest.raises(FileFormatError, match=r"msr_paraphrase_train.txt has no examples of train"):
+        list(task.prepare(corpus_root, min_count=None, overwrite=False))
+    assert not list(folder.glob("t*.tsv"))
 
 
 def test_invalid_predictions_survive_their_file(tmp_path: Path) -> None:

@@ -62,6 +62,15 @@ def test_repeated_ids_are_replaced_by_positions(file: Path) -> None:
     assert [row.id for row in read_rows(file, PAIRS)] == ["0", "1", "2"]
 
 
+def test_a_file_without_line_feeds_is_refused_before_it_fills_the_memory(file: Path) -> None:
+    with file.open("wb") as sparse:
+        sparse.write(f"{HEADER}\n0\ta".encode())
+        sparse.write(b"b" * (1 << 20))
+        sparse.truncate(1 << 30)
+    with pytest.raises(FileFormatError, match="line 2 has more than 1,048,576 characters"):
+        read_rows(file, PAIRS)
+
+
 def test_spaces_are_kept(file: Path) -> None:
     write(file, HEADER, "0\t a  b \t\t1")
     assert texts(file) == [(" a  b ", "")]
@@ -75,6 +84,9 @@ def test_spaces_are_kept(file: Path) -> None:
         ((HEADER, "0\ta\tb\t1", ""), "line 3 has 1 columns; expected 4"),
         (("index,first,second,label",), "line 1 is 'index,first.*without 'first' and 'second'"),
         (("index\tfirst\tlabel",), "without 'second'; expected a header with the columns"),
+        ((f"{HEADER}\tlabel", "0\ta\tb\t1\t0"), "has the column 'label' 2 times; expected it once"),
+        ((HEADER, "0\ta\0\tb\t1"), "line 2 contains a null character; expected lines with the col"),
+        ((HEADER, "0\ta\tb" + "b" * (1 << 20)), "line 2 has more than 1,048,576 characters; exp"),
         ((HEADER,), "has no examples; expected lines with the columns first, second"),
         ((), "train.tsv is empty; expected lines with the columns"),
     ],

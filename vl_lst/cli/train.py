@@ -158,6 +158,8 @@ def train(
     Example: vl-lst train --task vqa --data-root data --features train.h5 val.h5 --backbone t5-base
     --method lst --out runs/vqa --set training.epochs=10
 
+    Text alone: vl-lst train --task rte --data-root data --backbone t5-base --out runs/rte
+
     All tasks of a suite: vl-lst train --task glue --data-root data --backbone t5-base --method lst
     --out runs/glue
 

@@ -103,13 +103,13 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
             elif not self.backbone.has_decoder:
                 raise ModelError(
                     f"the head of {task} generates text, and a backbone of type "
-                    f"{self.backbone.model_type} has an encoder only: expected a classification "
-                    "head (head: classify), or an encoder-decoder"
+                    f"{self.backbone.model_type} has an encoder only: expected one that "
+                    "classifies or regresses (head: classify or regress), or an encoder-decoder"
                 )
         self.generates = len(self.classifiers) + len(self.regressors) < len(heads)
 
     def own_parameters(self) -> list[list[nn.Parameter]]:
-        """Return the parameters of the visual embedding and of the heads.
+        """Return the parameters of the visual embedding, if there is one, and of the heads.
 
         They train in every method.
         """
@@ -206,7 +206,7 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         """Return the logits [B, A] over the answer list of the batch's task."""
         if batch.task not in self.classifiers:
             raise RuntimeError(
-                f"the head of {batch.task} generates: expected a classification head"
+                f"the head of {batch.task} does not classify: expected a classification head"
             )
         classifier = self.classifiers[batch.task]
         logits_BA: Tensor = classifier(self.start_states(self.encode(batch)))

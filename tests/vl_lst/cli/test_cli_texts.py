@@ -1,6 +1,7 @@
 """The command line on text alone: from annotations to the leaderboard, and what it refuses."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,7 +133,7 @@ def test_a_truncated_text_is_noted(finished: Path, capsys: pytest.CaptureFixture
     long = ("--text", "a red cup " * 60, "--text2", "a red hat")
     assert main(["predict", str(finished / "rte"), *long]) == 0
     printed = " ".join(capsys.readouterr().err.split())
-    assert "note: the text is truncated: found 187 tokens, expected at most 128" in printed
+    assert "note: the text is truncated: found 189 tokens, expected at most 128" in printed
 
 
 @pytest.mark.parametrize(
@@ -220,6 +221,27 @@ def test_a_model_of_texts_says_that_it_does_not_see_images(
     assert main([*command, "--data-root", str(world.root)]) == 0
     printed = " ".join(capsys.readouterr().err.split())
     assert "note: the model reads the text alone and does not see the images" in printed
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (("--features", "a.h5"), "features: found .* examples of rte have no images"),
+        (("--set", "data.blind=true"), "data.blind: found true; examples of rte have no images"),
+    ],
+)
+def test_a_run_without_training_refuses_settings_of_images_for_text_alone(
+    reader_world: TinyWorld,
+    text_world: TextWorld,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    settings: tuple[str, str],
+    expected: str,
+) -> None:
+    command = ["evaluate", str(tmp_path / "run"), "--zero-shot", "--task", "rte", "--split", "dev"]
+    command += ["--data-root", str(text_world.root), "--backbone", str(reader_world.backbone)]
+    assert re.search(expected, error_of(capsys, *command, *settings))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_without_training_adds_tasks_with_and_without_images(
