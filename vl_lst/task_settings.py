@@ -21,22 +21,22 @@ def configure_task(recipe: Mapping[str, Any], name: str, *, official: bool = Fal
         recipe: Recipe of the run, as JSON represents it. It may be incomplete or of an earlier
             version: fields that are missing or have another type keep the task's own value.
         name: Name of the task. One that the run was not trained on uses the length limits of the
-            run's first task, whose head answers it. If it has nothing to train on, it also uses the
-            prefix and suffix of the task whose models answer it.
+            run's first task, whose head answers it. If its official files have nothing to train
+            on, it also uses the prefix and suffix of the task whose models answer it.
         official: Keep the official splits, even if the run was trained on the user's own files.
 
     Raises:
         InputError: There is no such task.
     """
     task = get_task(name)
-    answered_as = run_of(name)
+    trained = str(recipe.get("task", name)).split(",")
+    answered_as = name if name in trained else run_of(name)
     prefix = _value(recipe, "data.prompt_prefix", answered_as, str)
     if prefix is not None:
         task = replace(task, prompt_prefix=prefix)
     suffix = _value(recipe, "data.prompt_suffix", answered_as, str)
     if suffix is not None:
         task = replace(task, prompt_suffix=suffix)
-    trained = str(recipe.get("task", name)).split(",")
     limits_of = name if name in trained else trained[0]
     max_prompt_tokens = _value(recipe, "data.max_prompt_tokens", limits_of, int)
     max_answer_tokens = _value(recipe, "generation.max_length", limits_of, int)

@@ -68,3 +68,9 @@ def test_a_task_without_training_has_the_prefix_its_model_was_trained_with(
     recipe = {"task": "mnli", "data": {"prompt_prefix": given}}
     assert configure_task(recipe, "ax").prompt_prefix == expected
     assert configure_task(recipe, "rte").prompt_prefix == "rte "
+
+
+def test_a_run_of_such_a_task_has_its_own_prefix() -> None:
+    """One on own examples, or one without training."""
+    recipe = {"task": "ax", "data": {"prompt_prefix": {"ax": "nli "}}}
+    assert configure_task(recipe, "ax").prompt_prefix == "nli "
