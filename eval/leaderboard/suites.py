@@ -180,7 +180,7 @@ def _reason_against(results: Sequence[_TaskResult], tasks: Sequence[str]) -> str
     for each in results:
         names[each.task].append(each.run.name)
     if missing := [task for task in tasks if task not in names]:
-        return f"no run of {', '.join(missing)}"
+        return f"no run of {', '.join(missing)} with the same settings"
     for task in tasks:
         if len(names[task]) > 1:
             return (

@@ -6,6 +6,7 @@ anything, or refer to a file elsewhere.
 
 import json
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,11 @@ TOKENIZER_JSON_NAMES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+SENTENCEPIECE_NAMES = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 # Vocabulary files; which of them is read depends on the tokenizer's class.
 VOCABULARY_NAMES = (
     TOKENIZER_NAME,
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
+    *SENTENCEPIECE_NAMES,
     "vocab.txt",
     "vocab.json",
     "merges.txt",
@@ -72,6 +72,7 @@ def load_tokenizer(folder: Path, config: Any, family: Family) -> Any:
 
     if not _has_vocabulary(folder):
         raise ModelError(f"no {TOKENIZER_NAME} in {folder}: a backbone needs its tokenizer")
+    _require_sentencepiece(folder)
     with tempfile.TemporaryDirectory(prefix="vl-lst-tokenizer-") as temporary:
         _copy_tokenizer(folder, Path(temporary))
         with guard_library_call(cannot_use):
@@ -118,6 +119,21 @@ def _has_vocabulary(folder: Path) -> bool:
         return True
     config = folder / TOKENIZER_CONFIG_NAME
     return is_present(config) and read_json_object(config).get("tokenizer_class") in BYTE_CLASSES
+
+
+def _require_sentencepiece(folder: Path) -> None:
+    """Check that a vocabulary can be read; transformers would name another missing package.
+
+    Raises:
+        ModelError: Only sentencepiece can read the vocabulary, and it is not installed.
+    """
+    present = [name for name in VOCABULARY_NAMES if is_present(folder / name)]
+    is_needed = bool(present) and all(name in SENTENCEPIECE_NAMES for name in present)
+    if is_needed and find_spec("sentencepiece") is None:
+        raise ModelError(
+            f"the vocabulary {folder / present[0]} cannot be read, since sentencepiece is not "
+            f"installed. Install it with `pip install sentencepiece`, or add {TOKENIZER_NAME}."
+        )
 
 
 def _copy_tokenizer(folder: Path, target: Path) -> None:

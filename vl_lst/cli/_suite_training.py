@@ -211,7 +211,8 @@ def _require_data(suite: str, recipes: Sequence["Recipe"]) -> None:
         task, data = recipe.configured_task(name), recipe.data
         splits = dict.fromkeys((data.train_split[name], data.validation_split[name]))
         states = [check_split(task, data.folder, split, None) for split in splits]
-        found = [state.problem for state in states if state.problem is not None]
+        # Parts of one file have the same problem.
+        found = list(dict.fromkeys(state.problem for state in states if state.problem is not None))
         if not found:
             try:
                 load_examples(recipe, name, None)

@@ -252,6 +252,8 @@ def _explain(model: type[BaseModel], detail: ErrorDetails, prefix: Location) -> 
         return f"{path}: missing; set it in the recipe or with {option}"
     message = detail["msg"].removeprefix("Value error, ")
     expected = message.replace("Input should be", "expected", 1)
+    if detail["type"] == "too_short":
+        expected = f"expected a list of at least {detail['ctx']['min_length']}"
     if isinstance(detail["input"], dict):
         return f"{path}: {expected}"
     return f"{path}: found {json.dumps(detail['input'], default=str):.80}; {expected}"

@@ -91,7 +91,10 @@ def test_a_seed_without_all_tasks_has_no_result(tmp_path: Path) -> None:
     assert (row.seeds, row.scores[AVERAGE].mean) == ((0,), 77.0)
     (lacking,) = board.incomplete
     assert (lacking.suite, lacking.method, lacking.seed) == ("glue", "lst", 1)
-    assert (lacking.runs, lacking.reason) == (("s1/cola", "s1/stsb"), "no run of mnli")
+    assert (lacking.runs, lacking.reason) == (
+        ("s1/cola", "s1/stsb"),
+        "no run of mnli with the same settings",
+    )
     text = to_markdown(board, ())
     assert "No result of glue for lst, seed 1 (s1/cola, s1/stsb): no run of mnli" in text
     assert board_document(board, ())["incomplete_suites"][0]["runs"] == ["s1/cola", "s1/stsb"]
@@ -115,7 +118,7 @@ def test_a_failed_run_leaves_its_suite_without_a_result(tmp_path: Path) -> None:
     )
     board = board_of(tmp_path)
     assert suite_groups(board) == []
-    assert board.incomplete[0].reason == "no run of mnli"
+    assert board.incomplete[0].reason == "no run of mnli with the same settings"
     assert [each.name for each in board.left_out] == ["mnli"]
 
 

@@ -180,10 +180,12 @@ def test_missing_data_are_reported_before_the_first_run(
     (root / "glue" / "RTE" / "dev.tsv").unlink()
     (root / "glue" / "QNLI" / "train.tsv").write_text("index\tquestion\tsentence\n0\ta\tb\n")
     runs = tmp_path / "runs"
-    assert main(TinySuite(root, suite.backbone).train_arguments(runs)) == 1
+    splits = ["data.train_split.qnli=paper_train", "data.validation_split.qnli=paper_validation"]
+    arguments = [each for split in splits for each in ("--set", split)]
+    assert main(TinySuite(root, suite.backbone).train_arguments(runs, *arguments)) == 1
     message = capsys.readouterr().err
     assert "rte: dev needs glue/RTE/dev.tsv" in message
-    assert "qnli: " in message
+    assert message.count("qnli: ") == 1, "both splits are parts of one file"
     assert not runs.exists()
 
 

@@ -272,6 +272,10 @@ def test_an_unknown_field_is_reported_with_the_nearest_one() -> None:
             ["optimizer: warmup_share is None and warmup_steps is None", "exactly one"],
         ),
         ("optimizer.warmup_steps=-1", ["optimizer.warmup_steps", "found -1", "or equal to 0"]),
+        (
+            "method.name=adapter & method.options={places: []}",
+            ["method.options.places: found []; expected a list of at least 1"],
+        ),
         ("training.steps=0", ["training.steps", "found 0", "greater than or equal to 1"]),
         ("training.epochs=null", ["training", "epochs is None and steps is None"]),
     ],
