@@ -115,17 +115,18 @@ def markdown(document: Mapping[str, Any], *, reference: str) -> str:
         reference: Method whose seconds per step are 1.
     """
     tasks, methods = list(document["floor"]), document["methods"]
-    heads = ["method", *tasks, MEAN, "seeds", "trainable %", "saved MiB", f"step / {reference}"]
+    heads = ["method", *tasks, MEAN, "trainable %", "saved MiB", f"step / {reference}"]
     lines = [" | ".join(heads), " | ".join(["---", *["---:"] * (len(heads) - 1)])]
     floor = [float(document["floor"][task][AVERAGE]) for task in tasks]
     cells = [f"{value:.1f}" for value in (*floor, fmean(floor))]
-    lines.append(" | ".join(["most frequent answer", *cells, "", "", "", ""]))
+    lines.append(" | ".join(["most frequent answer", *cells, "", "", ""]))
     base = (methods.get(reference) or {}).get("costs") or {}
+    entries = [entry for row in methods.values() for entry in row["tasks"].values()]
+    most = max((len(entry["test"]) for entry in entries), default=0)
     for method, row in methods.items():
         scores = {task: row["tasks"][task]["test"] for task in tasks if task in row["tasks"]}
-        seeds = sorted({len(values) for values in scores.values()})
-        cells = [_spread(scores.get(task, [])) for task in tasks]
-        cells += [_spread(_means(scores, tasks)), " to ".join(map(str, seeds))]
+        cells = [_spread(scores.get(task, []), most) for task in tasks]
+        cells.append(_spread(_means(scores, tasks), most))
         shares = [entry["trainable_percent"] for entry in row["tasks"].values()]
         cells += [f"{shares[0]:.2f}" if shares else "", *_cost_cells(row["costs"] or {}, base)]
         lines.append(" | ".join([f"`{method}`", *cells]))
@@ -139,11 +140,13 @@ def _means(scores: Mapping[str, Sequence[float]], tasks: Sequence[str]) -> list[
     return [fmean(values) for values in zip(*scores.values(), strict=False)]
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(values: Sequence[float], most: int) -> str:
+    """Return mean and deviation, with the number of seeds if others have more."""
     if not values:
         return ""
     deviation = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{fmean(values):.1f}{deviation}"
+    count = f" (n={len(values)})" if len(values) < most else ""
+    return f"{fmean(values):.1f}{deviation}{count}"
 
 
 def _cost_cells(costs: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:

@@ -22,102 +22,26 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context, parent_process
+from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from _glue_runs import TEST, TRAIN, Settings, base_recipe, parse_method, run
 from _glue_table import AVERAGE, Cell, Trial, markdown, table_document
 
 from eval.outputs import atomic_path, write_json
-from eval.run_files import RunRecord
 from tasks import get_task
-from vl_lst.methods import get_method
 from vl_lst.profiling.measure import ComparedMethod, ProfileSettings, profile_methods
 from vl_lst.profiling.workload import Workload
-from vl_lst.recipes import (
-    Recipe,
-    default_recipe,
-    parse_override,
-    read_recipe_file,
-    resolve_recipe,
-)
-from vl_lst.run import load_run
-from vl_lst.runs.directory import RunDirectory
-from vl_lst.runs.record import read_record
 from vl_lst.training.saved_bytes import TOTAL
-from vl_lst.training.session import train
 
 TASKS = ("cola", "mrpc", "stsb", "sst2", "rte")
 METHODS = ("lst", "side", "full", "lora", "bitfit", "probe")
 REFERENCE = "full"
 FACTORS = (1 / 3, 1.0, 3.0)
-TRAIN, VALIDATION, TEST = "paper_train", "paper_validation", "paper_test"
 MEASURED_TOKENS, MEASURED_STEPS = 50, 8
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What all runs share.
-
-    Args:
-        backbone: Folder of the backbone.
-        data_root: Folder with the folder `glue` of the official files.
-        out: Folder of the benchmark.
-        lengths: Field and value of each task's length, such as ("training.steps", 200).
-        batch_size: Examples per step.
-        precision: Precision of the computation; the backbone's weights are kept in float32.
-    """
-
-    backbone: str
-    data_root: Path
-    out: Path
-    lengths: dict[str, tuple[str, int]]
-    batch_size: int
-    precision: str
-
-    def recipe(self, trial: Trial) -> Recipe:
-        """Return the recipe of a run."""
-        name, options = parse_method(trial.method)
-        base = read_recipe_file(default_recipe(name, None))
-        changes: dict[str, Any] = {
-            "task": trial.task,
-            "data.root": str(self.data_root),
-            "data.train_split": TRAIN,
-            "data.validation_split": VALIDATION,
-            "head": head_of(trial.task),
-            "backbone.name": self.backbone,
-            "training.batch_size": self.batch_size,
-            "training.evaluation_batch_size": 2 * self.batch_size,
-            "training.workers": 0,
-            "training.checkpoint_every_steps": None,
-            "training.precision": self.precision,
-            "training.device": "cpu",
-            "training.seed": trial.seed,
-            "optimizer.lr": trial.rate,
-        }
-        if "recompute" in get_method(name).options.model_fields:
-            # The same numbers in less time. Costs are measured with the recipe's own setting.
-            changes["method.options.recompute"] = False
-        changes |= {f"method.options.{option}": value for option, value in options.items()}
-        return resolve_recipe(base, {**changes, **dict([self.lengths[trial.task]])})
-
-    def folder(self, trial: Trial) -> Path:
-        """Return the folder of a run."""
-        name = trial.method.replace(":", "+")
-        return self.out / "runs" / trial.task / name / f"{trial.rate:.1e}" / f"seed-{trial.seed}"
-
-
-def head_of(task: str) -> str:
-    """Return the head of a task that does not generate text."""
-    return next(head for head in get_task(task).heads if head != "generate")
-
-
-def parse_method(text: str) -> tuple[str, dict[str, Any]]:
-    """Split `lst:rungs=linear,gate_start=0.5` into a method and its options."""
-    name, _, options = text.partition(":")
-    return name, dict(parse_override(option) for option in options.split(",") if option)
 
 
 def rates_of(method: str, given: dict[str, list[float]]) -> list[float]:
@@ -125,43 +49,8 @@ def rates_of(method: str, given: dict[str, list[float]]) -> list[float]:
     name, _ = parse_method(method)
     if name in given:
         return given[name]
-    own = float(read_recipe_file(default_recipe(name, None))["optimizer"]["lr"])
+    own = float(base_recipe(name)["optimizer"]["lr"])
     return [float(f"{own * factor:.1g}") for factor in FACTORS]
-
-
-def run(settings: Settings, trial: Trial, *, is_scored: bool) -> Cell:
-    """Train a run, unless it is finished, and score it on the test half if wanted."""
-    torch.set_num_threads(1)
-    folder, recipe = settings.folder(trial), settings.recipe(trial)
-    directory = RunDirectory(folder)
-    record = read_record(directory) if directory.record_file.exists() else None
-    if record is None or record.status != "success" or directory.recipe() != recipe:
-        record = train(recipe, folder, resume=True, report=_stop_if_orphaned)
-    if is_scored and TEST not in record.scores[trial.task]:
-        load_run(folder).evaluate(TEST, report=_stop_if_orphaned)
-        record = read_record(directory)
-        assert record is not None
-    return _cell(record, trial)
-
-
-def _stop_if_orphaned(done: int, total: int, note: str = "") -> None:
-    """Exit when the parent process has been killed, which would not stop its children."""
-    parent = parent_process()
-    if parent is not None and not parent.is_alive():
-        raise KeyboardInterrupt
-
-
-def _cell(record: RunRecord, trial: Trial) -> Cell:
-    scores = record.scores[trial.task]
-    assert record.parameters is not None
-    return Cell(
-        trial=trial,
-        steps=record.total_steps or 0,
-        best_step=record.best_step or 0,
-        validation=scores[VALIDATION],
-        test=scores.get(TEST),
-        trainable_percent=record.parameters.percent_of_total,
-    )
 
 
 class Benchmark:
@@ -172,6 +61,7 @@ class Benchmark:
         pool: Processes that train.
         rates: Learning rates to try, by method.
         seed: Seed of the search.
+        trains: Whether to train what is missing, instead of leaving it out.
     """
 
     def __init__(
@@ -180,11 +70,14 @@ class Benchmark:
         pool: ProcessPoolExecutor,
         rates: dict[str, list[float]],
         seed: int,
+        *,
+        trains: bool = True,
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._rates = rates
         self._seed = seed
+        self._trains = trains
         self.cells: dict[Trial, Cell] = {}
 
     @property
@@ -204,19 +97,27 @@ class Benchmark:
     def score(self, task: str, seed: int) -> None:
         """Train with the best rate of each method, and score on the test half."""
         trials = [
-            Trial(task, method, self._best_rate(task, method), seed) for method in self._rates
+            Trial(task, method, rate, seed)
+            for method in self._rates
+            if (rate := self._best_rate(task, method)) is not None
         ]
         self._run(trials, is_scored=True)
 
-    def _best_rate(self, task: str, method: str) -> float:
-        """Return the rate with the best validation score; of equal ones, the smallest."""
+    def _best_rate(self, task: str, method: str) -> float | None:
+        """Return the rate with the best validation score; of equal ones, the smallest.
+
+        There is none before all rates were tried.
+        """
         tried = [Trial(task, method, rate, self._seed) for rate in sorted(self._rates[method])]
+        if any(trial not in self.cells for trial in tried):
+            return None
         return max(tried, key=lambda trial: float(self.cells[trial].validation[AVERAGE])).rate
 
     def _run(self, trials: Sequence[Trial], *, is_scored: bool) -> None:
         waiting = {
             self._pool.submit(run, self._settings, trial, is_scored=is_scored): trial
             for trial in trials
+            if self._trains or self._settings.finished(trial)
         }
         for done, future in enumerate(as_completed(waiting), start=1):
             cell = future.result()
@@ -248,8 +149,7 @@ def costs(settings: Settings, methods: Sequence[str]) -> dict[str, dict[str, Any
     compared = []
     for method in methods:
         name, options = parse_method(method)
-        base = read_recipe_file(default_recipe(name, None))["method"]["options"]
-        compared.append(ComparedMethod(name, {**base, **options}))
+        compared.append(ComparedMethod(name, {**base_recipe(name)["method"]["options"], **options}))
     torch.set_num_threads(1)
     measured = profile_methods(
         compared,
@@ -295,6 +195,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
     parser.add_argument("--jobs", type=int, default=1, help="parallel runs, one thread each")
+    parser.add_argument(
+        "--train",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="train what is missing; otherwise the table shows what is finished",
+    )
     parser.add_argument(
         "--costs",
         action=argparse.BooleanOptionalAction,
@@ -348,7 +254,7 @@ def main() -> None:
     floor = floors(tasks, settings.data_root)
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
         first, *others = arguments.seeds
-        benchmark = Benchmark(settings, pool, rates, first)
+        benchmark = Benchmark(settings, pool, rates, first, trains=arguments.train)
         # Task by task, then seed by seed, so that what an interruption leaves can be compared.
         for task in tasks:
             benchmark.search(task)

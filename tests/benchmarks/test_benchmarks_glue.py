@@ -124,9 +124,17 @@ def test_every_rate_trains_with_the_first_seed_and_the_best_with_the_others(
     assert written["floor"]["rte"]["average"] == 50.0
     assert written["methods"]["probe"]["costs"]["saved_bytes"] > 0
     assert len(text.splitlines()) == 2 + 1 + len(rates)
+    # Without training, the table has what is finished, nothing of a method that was never trained.
+    rates |= {"side": [1e-3]}
+    partial = glue.Benchmark(shared, InlinePool(), rates, 5, trains=False)
+    partial.search("rte")
+    partial.score("rte", 5)
+    assert {trial.method for trial in partial.cells} == {"lst:rungs=linear", "probe"}
+    del rates["side"]
     # The same command again trains nothing and keeps the measured costs.
-    monkeypatch.setattr(glue, "train", None)
-    monkeypatch.setattr(glue, "load_run", None)
+    runs = sys.modules["_glue_runs"]
+    monkeypatch.setattr(runs, "train", None)
+    monkeypatch.setattr(runs, "load_run", None)
     assert glue.write_tables(shared, whole(), floor) == text
 
 
