@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -184,3 +185,10 @@ def test_an_import_for_type_checking_closes_a_circle_too() -> None:
     hidden = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from a import one\n"
     assert find_circle(import_graph({"a.one": "import a.two", "a.two": hidden}))
     assert not find_circle(import_graph({"a.one": "import a.two", "a.two": "import torch"}))
+
+
+def test_modules_of_tests_have_different_names() -> None:
+    """Their folders are all on `sys.path`, so that of two with one name only one is imported."""
+    names = Counter(path.name for path in REPOSITORY.glob("tests/**/*.py"))
+    names.pop("conftest.py")
+    assert [name for name, count in names.items() if count > 1] == []

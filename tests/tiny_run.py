@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tiny_t5 import write_t5
+from tiny_t5_folder import write_t5
 
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract

@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiny_t5 import write_t5
+from tiny_t5_folder import write_t5
 
 from tasks import SUITES
 

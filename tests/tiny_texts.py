@@ -5,7 +5,7 @@ from itertools import islice, product
 from pathlib import Path
 
 from tiny_run import COLOURS, QUESTIONS, tiny_recipe
-from tiny_t5 import write_t5
+from tiny_t5_folder import write_t5
 
 from vl_lst.recipes import Recipe
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_image_reader import with_image_reader
 from tiny_run import TinyWorld, tiny_world
-from tiny_t5 import write_t5
+from tiny_t5_folder import write_t5
 from tiny_texts import WORDS, TextWorld, write_text_tasks
 
 from eval.errors import InputError
