@@ -189,6 +189,7 @@ def glue_task(
         write_predictions=TEXT_RESULTS.write,
         metric=Metric("average", factor=1.0),
         answer_words=tuple(labels.words) if isinstance(labels, Classes) else None,
+        answer_meanings=labels.meanings if isinstance(labels, Classes) else {},
         value_range=value_range,
         files=(*files.files.values(), *other_files),
         sizes={**sizes, **paper_sizes(paper, sizes)},

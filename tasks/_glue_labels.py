@@ -7,7 +7,7 @@ with a number of one decimal.
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,10 +69,18 @@ class Classes:
     Args:
         words: {number of the class, as text: its word in files and submissions}.
         placeholder: Number of the class that is most frequent in the training set.
+        names: Names of the classes in the order of their numbers, if `words` are numbers.
     """
 
     words: Mapping[str, str]
     placeholder: str
+    names: Sequence[str] | None = None
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """The name of each class, by its number."""
+        names = self.names or tuple(self.words.values())
+        return dict(zip(self.words, names, strict=True))
 
     @property
     def described(self) -> str:

@@ -171,6 +171,7 @@ class Task:
         answer_list: Path of the official answer list, relative to the data root; `None` if there
             is none.
         answer_words: All possible answers, if there are only a few.
+        answer_meanings: What answers stand for, if they do not tell ("0": "entailment").
         value_range: Smallest and largest answer, if answers are numbers that a head can regress.
         min_answer_count: Default for the number of training examples that must have an answer for
             it to enter an answer list; 1 keeps all answers.
@@ -215,6 +216,7 @@ class Task:
     score_strictly: ScoreFile | None = None
     answer_list: str | None = None
     answer_words: Sequence[str] | None = None
+    answer_meanings: Mapping[str, str] = field(default_factory=dict)
     value_range: tuple[float, float] | None = None
     min_answer_count: int = 1
     answers_are: AnswerKind = "label"

@@ -24,6 +24,6 @@ TASK = glue_task(
     sizes={"train": SplitSize(8_551), "dev": SplitSize(1_043), "test": SplitSize(1_063)},
     paper=HALVES_OF_DEV,
     text_format="sentence: {}",
-    labels=Classes(BINARY, placeholder="1"),
+    labels=Classes(BINARY, placeholder="1", names=("unacceptable", "acceptable")),
     submission={"test": "CoLA"},
 )

@@ -155,7 +155,7 @@ TASK = glue_task(
     sizes=SIZES,
     paper=HALVES_OF_DEV,
     text_format="sentence1: {} sentence2: {}",
-    labels=Classes(BINARY, placeholder="1"),
+    labels=Classes(BINARY, placeholder="1", names=("not equivalent", "equivalent")),
     submission={"test": "MRPC"},
     other_files=(
         DataFile(

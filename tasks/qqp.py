@@ -24,6 +24,6 @@ TASK = glue_task(
     sizes={"train": SplitSize(363_846), "dev": SplitSize(40_430), "test": SplitSize(390_965)},
     paper=HELD_OUT_OF_TRAIN,
     text_format="question1: {} question2: {}",
-    labels=Classes(BINARY, placeholder="0"),
+    labels=Classes(BINARY, placeholder="0", names=("not duplicate", "duplicate")),
     submission={"test": "QQP"},
 )

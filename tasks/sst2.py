@@ -21,6 +21,6 @@ TASK = glue_task(
     sizes={"train": SplitSize(67_349), "dev": SplitSize(872), "test": SplitSize(1_821)},
     paper=HELD_OUT_OF_TRAIN,
     text_format="sentence: {}",
-    labels=Classes(BINARY, placeholder="1"),
+    labels=Classes(BINARY, placeholder="1", names=("negative", "positive")),
     submission={"test": "SST-2"},
 )

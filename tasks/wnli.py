@@ -23,6 +23,6 @@ TASK = glue_task(
     sizes={"train": SplitSize(635), "dev": SplitSize(71), "test": SplitSize(146)},
     paper=HALVES_OF_DEV,
     text_format="sentence1: {} sentence2: {}",
-    labels=Classes(BINARY, placeholder="0"),
+    labels=Classes(BINARY, placeholder="0", names=("not_entailment", "entailment")),
     submission={"test": "WNLI"},
 )

@@ -77,6 +77,8 @@ def predict(
         for note in answer.notes:
             status.print(f"note: {note}", markup=False)
     results.print(answer.answer, markup=False)
+    if answer.meaning is not None and not quiet:
+        status.print(f"{answer.answer} means {answer.meaning}", markup=False)
     if answer.ranked is not None and not quiet:
         for text, score in answer.ranked:
             results.print(f"  {score:.3f}  {text}", markup=False)
@@ -88,6 +90,7 @@ def predict(
             "question": question,
             **({} if text2 is None else {"text2": text2}),
             "answer": answer.answer,
+            **({} if answer.meaning is None else {"meaning": answer.meaning}),
             "notes": list(answer.notes),
             "scores": None if answer.ranked is None else dict(answer.ranked),
         },

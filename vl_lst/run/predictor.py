@@ -38,11 +38,13 @@ class Answer:
             that the model expects of that answer alone, so scores need not sum to one. `None` if
             the model generates its answers.
         notes: Parts of the question that the model did not read, as sentences without a period.
+        meaning: What the answer stands for, if it does not tell, such as a class for its number.
     """
 
     answer: str
     ranked: list[tuple[str, float]] | None
     notes: tuple[str, ...] = ()
+    meaning: str | None = None
 
 
 class Predictor:
@@ -148,9 +150,11 @@ class Predictor:
         notes = question_notes(text, task, self._tokenizer)
         batch = Batch(example_ids=("",), task=self._head(task), **fields)
         if not self._answerer.is_ranked(self._head(task)):
-            return Answer(self._answerer.answer(batch)[0], None, notes)
+            answer = self._answerer.answer(batch)[0]
+            return Answer(answer, None, notes, task.answer_meanings.get(answer))
         ranked = self._answerer.rank(batch, NUM_RANKED_ANSWERS)[0]
-        return Answer(ranked[0][0], ranked, notes)
+        answer = ranked[0][0]
+        return Answer(answer, ranked, notes, task.answer_meanings.get(answer))
 
     def _head(self, task: Task) -> str:
         return task.name if task.name in self.recipe.tasks else self.recipe.tasks[0]

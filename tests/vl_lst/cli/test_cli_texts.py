@@ -61,6 +61,8 @@ def test_a_run_is_evaluated_scored_and_answers(
         answer = json.loads(capsys.readouterr().out)
         assert (answer["question"], answer["text2"], answer["images"]) == (PAIR[1], PAIR[3], [])
         assert (answer["scores"] is None) == (task == "stsb")
+        names = {"0": "entailment", "1": "not_entailment"}
+        assert answer.get("meaning") == (None if task == "stsb" else names[answer["answer"]])
 
 
 def test_scoring_imports_no_torch(finished: Path, text_world: TextWorld) -> None:
