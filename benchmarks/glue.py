@@ -121,10 +121,10 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def rates_of(method: str, given: dict[str, list[float]]) -> list[float]:
-    """Return the learning rates to try with a method."""
-    if method in given:
-        return given[method]
+    """Return the learning rates to try with a method, whatever its options."""
     name, _ = parse_method(method)
+    if name in given:
+        return given[name]
     own = float(read_recipe_file(default_recipe(name, None))["optimizer"]["lr"])
     return [float(f"{own * factor:.1g}") for factor in FACTORS]
 

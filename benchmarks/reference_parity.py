@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from vl_lst.backbones.frozen import FrozenBackbone
-from vl_lst.errors import CheckpointError
+from vl_lst.errors import CheckpointError, ModelError
 from vl_lst.generation.search import beam_search, greedy_search
 from vl_lst.models.batch import Batch
 from vl_lst.models.initialisation.pruning import (
@@ -276,7 +276,7 @@ def compare_fixture(path: Path, attention: str, precision: torch.dtype) -> dict[
         return compare_baseline(description, state, tensors, attention)
     try:
         model = from_reference(state, description["config"], attention=attention)
-    except CheckpointError as error:
+    except (CheckpointError, ModelError) as error:
         return {"skipped": str(error)}
     model.eval().to(precision)
     batch = fixture_batch(tensors)
@@ -295,7 +295,10 @@ def compare_baseline(
     description: Any, state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], attention: str
 ) -> dict[str, object]:
     """Return all comparisons of a fixture without a side network."""
-    model, trainable = build_baseline(description, state, attention=attention)
+    try:
+        model, trainable = build_baseline(description, state, attention=attention)
+    except ModelError as error:
+        return {"skipped": str(error)}
     batch = fixture_batch(tensors)
     give_boxes(model, tensors)
     generated = compare_generation(model, batch, tensors, description)

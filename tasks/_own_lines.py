@@ -157,7 +157,7 @@ def describe_answers(task: Task) -> str:
 def _with_format(text: str, task: Task) -> str:
     """Return a text in the format of its task, unless it has it already.
 
-    The texts of a task of several cannot be told apart, so such a text is taken as it is.
+    If the task takes several texts, they cannot be told apart in one string, which stays as it is.
     """
     pattern = ".*".join(map(re.escape, task.text_format.split("{}")))
     if task.texts_per_example > 1 or re.fullmatch(pattern, text, re.DOTALL):

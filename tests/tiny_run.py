@@ -1,7 +1,7 @@
 """A tiny world for training: coloured images, VQA questions, a random image encoder and T5."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from tiny_t5 import write_t5
 
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
@@ -59,19 +58,8 @@ class TinyWorld:
             "features": [str(self.train_features), str(self.validation_features)],
             "backbone": {"name": str(self.backbone)},
             "visual": {"pooled_grid": None},
-            "method": {"name": "lst", "options": {"reduction": 2}},
-            "optimizer": {"lr": 1e-2},
-            "training": {
-                "epochs": 2,
-                "batch_size": 8,
-                "evaluation_batch_size": 16,
-                "log_every_steps": 2,
-                "device": "cpu",
-            },
         }
-        return resolve_recipe(
-            fields, [(name.replace("__", "."), value) for name, value in overrides.items()]
-        )
+        return tiny_recipe(fields, overrides)
 
     def train_arguments(self, out: Path, *more: str) -> list[str]:
         """Return command line arguments that train the same recipe."""
@@ -88,6 +76,30 @@ class TinyWorld:
     def image(self, colour: str) -> Path:
         """Return the path of a training image of a colour."""
         return self.root / "images" / "train2014" / _file_name("train2014", _number(colour))
+
+
+def tiny_recipe(fields: Mapping[str, object], overrides: Mapping[str, object]) -> Recipe:
+    """Return a recipe that trains in a second.
+
+    Args:
+        fields: Its task, data and backbone.
+        overrides: Values of other fields, such as `{"training__steps": 3}` for `training.steps`.
+    """
+    common = {
+        "method": {"name": "lst", "options": {"reduction": 2}},
+        "optimizer": {"lr": 1e-2},
+        "training": {
+            "epochs": 2,
+            "batch_size": 8,
+            "evaluation_batch_size": 16,
+            "log_every_steps": 2,
+            "device": "cpu",
+        },
+    }
+    return resolve_recipe(
+        {**common, **fields},
+        [(name.replace("__", "."), value) for name, value in overrides.items()],
+    )
 
 
 @contextmanager
@@ -190,22 +202,5 @@ def _write_encoder(folder: Path) -> Path:
 
 
 def write_backbone(folder: Path, words: Sequence[str] = (), **sizes: int) -> Path:
-    """Write a T5 with random weights, whose tokenizer knows `WORDS` and other words."""
-    vocabulary = {word: number for number, word in enumerate((*WORDS, *words))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    torch.manual_seed(7)
-    small = {
-        "d_model": 16,
-        "d_kv": 4,
-        "d_ff": 32,
-        "num_layers": 2,
-        "num_decoder_layers": 2,
-        "num_heads": 4,
-    }
-    config = T5Config(vocab_size=len(vocabulary), decoder_start_token_id=0, **(small | sizes))
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    return folder
+    """Write a T5 whose tokenizer knows `WORDS` and other words."""
+    return write_t5(folder, (*WORDS, *words), splits_punctuation=True, **sizes)

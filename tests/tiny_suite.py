@@ -4,9 +4,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from tiny_t5 import write_t5
 
 from tasks import SUITES
 
@@ -39,27 +37,13 @@ class TinySuite:
 
 def make_suite(folder: Path) -> TinySuite:
     """Write a suite into an empty folder."""
-    root = folder / "data"
+    root = write_suite_data(folder / "data")
+    small = {"d_model": 8, "d_ff": 16, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2}
+    return TinySuite(root, write_t5(folder / "t5", WORDS, **small))
+
+
+def write_suite_data(root: Path) -> Path:
+    """Write the official files of all tasks below a data root, which is returned."""
     for task in (*SUITES["glue"], "ax", "wnli"):
         shutil.copytree(FIXTURES / task / "glue", root / "glue", dirs_exist_ok=True)
-    tokenizer = Tokenizer(
-        models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>")
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    backbone = folder / "t5"
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(backbone)
-    torch.manual_seed(3)
-    config = T5Config(
-        vocab_size=len(WORDS),
-        d_model=8,
-        d_kv=4,
-        d_ff=16,
-        num_layers=1,
-        num_decoder_layers=1,
-        num_heads=2,
-        decoder_start_token_id=0,
-    )
-    T5ForConditionalGeneration(config).save_pretrained(backbone)
-    return TinySuite(root, backbone)
+    return root

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 
-import torch
-from tiny_run import COLOURS, QUESTIONS
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from tiny_run import COLOURS, QUESTIONS, tiny_recipe
+from tiny_t5 import write_t5
 
-from vl_lst.recipes import Recipe, resolve_recipe
+from vl_lst.recipes import Recipe
 
 THINGS = ("cup", "hat")
 # Training and validation share no pair, though their line numbers are the same.
@@ -17,6 +15,7 @@ SPLIT_SIZES = {"train": 24, "dev": 12, "test": 0}
 TEST_SIZE = 4
 SCORES = ("5.0", "2.4", "1.0", "0.0")
 SPECIAL = ("<pad>", "</s>", "<unk>")
+# The words of these tasks and of the tiny world's VQA.
 WORDS = (
     *(*SPECIAL, "rte", "stsb", "vqa:", "sentence1:", "sentence2:", "0", "1", *SCORES),
     *dict.fromkeys(" ".join(QUESTIONS).split()),
@@ -43,19 +42,8 @@ class TextWorld:
             "task": task,
             "data": {"root": str(self.root)},
             "backbone": {"name": str(self.backbone)},
-            "method": {"name": "lst", "options": {"reduction": 2}},
-            "optimizer": {"lr": 1e-2},
-            "training": {
-                "epochs": 2,
-                "batch_size": 8,
-                "evaluation_batch_size": 16,
-                "log_every_steps": 2,
-                "device": "cpu",
-            },
         }
-        return resolve_recipe(
-            fields, [(name.replace("__", "."), value) for name, value in overrides.items()]
-        )
+        return tiny_recipe(fields, overrides)
 
     def train_arguments(self, out: Path, *more: str, task: str = "rte") -> list[str]:
         """Return command line arguments that train the same recipe."""
@@ -71,7 +59,7 @@ class TextWorld:
 def write_text_world(folder: Path) -> TextWorld:
     """Write a world into an empty folder."""
     write_text_tasks(folder / "data")
-    return TextWorld(folder / "data", write_text_backbone(folder / "t5"))
+    return TextWorld(folder / "data", write_t5(folder / "t5", WORDS))
 
 
 def write_text_tasks(root: Path) -> None:
@@ -96,26 +84,3 @@ def write_text_tasks(root: Path) -> None:
             stsb.append("\t".join(cells if split != "test" else cells[:-1]))
         for name, lines in (("RTE", rte), ("STS-B", stsb)):
             (root / "glue" / name / f"{split}.tsv").write_text("\n".join(lines) + "\n")
-
-
-def write_text_backbone(folder: Path) -> Path:
-    """Write a random T5 whose tokens are the words of these tasks and of the tiny world's VQA."""
-    vocabulary = {word: number for number, word in enumerate(dict.fromkeys(WORDS))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    torch.manual_seed(7)
-    config = T5Config(
-        vocab_size=len(vocabulary),
-        d_model=16,
-        d_kv=4,
-        d_ff=32,
-        num_layers=2,
-        num_decoder_layers=2,
-        num_heads=4,
-        decoder_start_token_id=0,
-    )
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    return folder

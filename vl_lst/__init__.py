@@ -1,4 +1,4 @@
-"""Memory-efficient fine-tuning of a frozen language model on vision-and-language tasks.
+"""Memory-efficient fine-tuning of a frozen language model on language, with or without images.
 
 Names in `__all__` are public. Each is imported on first use, so that scoring predictions needs no
 torch.

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import EncoderDecoderCache, PreTrainedModel
 
 from vl_lst.backbones.families import family_of
-from vl_lst.backbones.family import BlockSizes, Family, OutputLayer
+from vl_lst.backbones.family import Family
+from vl_lst.backbones.layers import BlockSizes, OutputLayer
 from vl_lst.errors import ModelError
 
 __all__ = ["IGNORED", "Backbone", "BackboneCache", "Sublayer", "SublayerKind"]

@@ -23,14 +23,16 @@ def backbone_from_reference(
     Args:
         state: Tensors by the reference's names; the aliases of `shared.weight` may be absent.
         config: Configuration in the notation of transformers, other fields included.
-        attention: Implementation of attention in transformers, such as `sdpa`.
+        attention: Implementation of attention in transformers; `sdpa`, where the installed release
+            has it for this model, else `eager`.
 
     Raises:
         CheckpointError: Tensors are missing.
     """
     known = T5Config().to_dict()
     t5_config = T5Config(**{key: value for key, value in config.items() if key in known})
-    t5_config._attn_implementation = attention
+    is_fused = getattr(T5ForConditionalGeneration, "_supports_sdpa", False)
+    t5_config._attn_implementation = attention if is_fused else "eager"
     t5: Any = T5ForConditionalGeneration(t5_config)
     if OUTPUT_LAYER in state:
         t5.lm_head.weight = nn.Parameter(t5.lm_head.weight.detach().clone())

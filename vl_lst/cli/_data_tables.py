@@ -45,21 +45,25 @@ def file_table(task: Task, data_root: Path, states: Sequence[FileState]) -> Tabl
     return table
 
 
-def split_table(states: Sequence[SplitState]) -> Table:
-    """Return a table of the sizes of splits."""
+def split_table(states: Sequence[SplitState], *, has_images: bool) -> Table:
+    """Return a table of the sizes of splits.
+
+    Args:
+        states: The splits.
+        has_images: Whether examples have images, which then have columns too.
+    """
     table = Table(title="splits")
-    for name in ("split", "examples", "published", "images", "published", "images missing"):
+    names = ["split", "examples", "published"]
+    names += ["images", "published", "images missing"] if has_images else []
+    for name in names:
         table.add_column(name, justify="left" if name == "split" else "right")
     for state in states:
         published = state.published
-        table.add_row(
-            Text(state.split),
-            _number(state.examples),
-            _number(published and published.examples),
-            _number(state.images),
-            _number(published and published.images),
-            _number(None if state.missing_images is None else len(state.missing_images)),
-        )
+        cells = [state.examples, published and published.examples]
+        if has_images:
+            missing = None if state.missing_images is None else len(state.missing_images)
+            cells += [state.images, published and published.images, missing]
+        table.add_row(Text(state.split), *map(_number, cells))
     return table
 
 

@@ -125,7 +125,7 @@ def print_notes(notes: Iterable[str]) -> None:
 
 
 def print_evaluation_notes(evaluation: "Evaluation", split: str, *, prefix: str = "") -> None:
-    """Print how many of the examples a run was trained on, and what it did not read of them.
+    """Print how many of the examples a run was trained on or selected by, and what it did not read.
 
     Args:
         evaluation: Predictions of the split.
@@ -137,6 +137,13 @@ def print_evaluation_notes(evaluation: "Evaluation", split: str, *, prefix: str 
             f"note: {prefix}the run was trained on {evaluation.num_trained_on:,} of the "
             f"{len(evaluation.predictions):,} examples of {split}; the score says little about "
             "unseen examples",
+            markup=False,
+        )
+    if evaluation.num_selected_on:
+        status.print(
+            f"note: {prefix}the best checkpoint was chosen by its score on "
+            f"{evaluation.num_selected_on:,} of the {len(evaluation.predictions):,} examples of "
+            f"{split}; the score is optimistic",
             markup=False,
         )
     print_notes(prefix + note for note in evaluation.notes)

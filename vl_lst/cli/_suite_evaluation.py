@@ -29,7 +29,7 @@ __all__ = ["evaluate_suite"]
 
 @dataclass(slots=True)
 class _Outcome:
-    """What has become of the splits of a suite.
+    """Results of the splits of a suite so far.
 
     Args:
         scores: Scores of the splits, whose metrics are empty without public labels.

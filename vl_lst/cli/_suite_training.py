@@ -31,7 +31,7 @@ __all__ = ["train_suite"]
 
 @dataclass(slots=True)
 class _Outcome:
-    """What has become of the runs of a suite.
+    """Results of the runs of a suite so far.
 
     Args:
         records: Records of the runs that succeeded, by task.

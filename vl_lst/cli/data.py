@@ -126,10 +126,15 @@ def _check_task(
     task: str, data_root: Path, split: Sequence[str] | None, files: Sequence[Path], *, quiet: bool
 ) -> tuple[dict[str, object], list[str]]:
     """Check a task's files and splits, print tables, and return the JSON report and problems."""
+    from eval.errors import InputError
     from tasks._data_check import check_files, check_split
 
     chosen = get_task(task)
     store = None
+    if files and not chosen.images_per_example:
+        raise InputError(
+            f"--features: found feature files, but examples of {task} have no images: expected none"
+        )
     if files:
         from feature_extraction.store import open_features
 
@@ -151,10 +156,12 @@ def _check_task(
     problems = [state.problem for state in split_states if state.problem is not None]
     if file_states:
         print_table(file_table(chosen, data_root, file_states))
-    print_table(split_table(split_states))
+    print_table(split_table(split_states, has_images=chosen.images_per_example > 0))
     for state in split_states:
         if not state.problem and not state.is_published_size and not quiet:
-            status.print(f"note: {state.split} does not have the published size", markup=False)
+            status.print(
+                f"note: {task} {state.split} does not have the published size", markup=False
+            )
     if not problems:
         names = ", ".join(state.split for state in split_states)
         results.print(f"{chosen.name} {names}: all required files are present", markup=False)

@@ -52,7 +52,7 @@ def predict(
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Answer a question about a photograph.
+    """Answer a question about a photograph, or about text alone.
 
     The photograph is preprocessed exactly as in training. A run that classifies also prints its
     five best answers. Each score, from 0 to 1, is the accuracy that the model expects of that

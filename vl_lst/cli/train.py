@@ -127,8 +127,8 @@ def train(
     head: Annotated[
         Head | None,
         model_option(
-            help="`classify` picks from an answer list; `generate` writes free text. Captions "
-            "always use `generate`."
+            help="`classify` picks from an answer list; `generate` writes free text; `regress` "
+            "answers with a number (stsb). Captions always use `generate`."
         ),
     ] = None,
     recipe: Annotated[
@@ -157,6 +157,8 @@ def train(
 
     Example: vl-lst train --task vqa --data-root data --features train.h5 val.h5 --backbone t5-base
     --method lst --out runs/vqa --set training.epochs=10
+
+    Text alone: vl-lst train --task rte --data-root data --backbone t5-base --out runs/rte
 
     All tasks of a suite: vl-lst train --task glue --data-root data --backbone t5-base --method lst
     --out runs/glue

@@ -98,7 +98,7 @@ class Answerer:
         """
         answers = self._answers[batch.task]
         if answers is None or not self.is_ranked(batch.task):
-            raise RuntimeError(f"{batch.task} has no answer list to rank: it generates")
+            raise RuntimeError(f"{batch.task} has no answer list to rank: it does not classify")
         with self._evaluating(batch) as moved:
             logits_BA = self._model.classify(moved).float()
         best = logits_BA.topk(min(count, len(answers)), dim=1)

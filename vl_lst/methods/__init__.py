@@ -46,7 +46,8 @@ class Method(ABC):
         Args:
             backbone: Pretrained backbone, not quantised yet.
             options: Options of the method.
-            visual: Settings of the visual embedding; `None` if the backbone reads the images.
+            visual: Settings of the visual embedding; `None` if the backbone reads the images, or if
+                there are none.
             heads: Settings of one head per task name.
         """
 

@@ -103,13 +103,13 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
             elif not self.backbone.has_decoder:
                 raise ModelError(
                     f"the head of {task} generates text, and a backbone of type "
-                    f"{self.backbone.model_type} has an encoder only: expected a classification "
-                    "head (head: classify), or an encoder-decoder"
+                    f"{self.backbone.model_type} has an encoder only: expected one that "
+                    "classifies or regresses (head: classify or regress), or an encoder-decoder"
                 )
         self.generates = len(self.classifiers) + len(self.regressors) < len(heads)
 
     def own_parameters(self) -> list[list[nn.Parameter]]:
-        """Return the parameters of the visual embedding and of the heads.
+        """Return the parameters of the visual embedding, if there is one, and of the heads.
 
         They train in every method.
         """
@@ -206,7 +206,7 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         """Return the logits [B, A] over the answer list of the batch's task."""
         if batch.task not in self.classifiers:
             raise RuntimeError(
-                f"the head of {batch.task} generates: expected a classification head"
+                f"the head of {batch.task} does not classify: expected a classification head"
             )
         classifier = self.classifiers[batch.task]
         logits_BA: Tensor = classifier(self.start_states(self.encode(batch)))
@@ -263,8 +263,9 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         if batch.task in self.regressors:
             if batch.values_B is None:
                 raise ModelError("the batch has no numbers (values_B) for the regression loss")
-            unit = self.regressors[batch.task].unit
-            return value_loss(self.regress(batch), batch.values_B, unit=unit)
+            regressor = self.regressors[batch.task]
+            assert isinstance(regressor, AnswerRegressor)
+            return value_loss(self.regress(batch), batch.values_B, unit=regressor.unit)
         if batch.labels_BL is None:
             raise ModelError("the batch has no labels (labels_BL) for the loss")
         if batch.weights_B is None:

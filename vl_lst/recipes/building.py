@@ -235,7 +235,8 @@ def attach_method(
         name: Name of the method.
         options: Options of the method, as in a recipe.
         backbone: Backbone to build on, not yet quantised.
-        visual: Settings of the visual embedding; `None` if the backbone reads the images.
+        visual: Settings of the visual embedding; `None` if the backbone reads the images, or if
+            there are none.
         heads: Settings of each task's head.
         precision: Precision in which the backbone will be kept.
 

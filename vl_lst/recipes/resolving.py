@@ -90,7 +90,8 @@ def resolve_recipe(
         options = {} if found is None else found
         method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
         set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
-    _require_image_fields(fields, tasks)
+    _require_features(fields, tasks)
+    _refuse_image_fields(fields, tasks)
     return _with_absolute_paths(_validate(Recipe, fields))
 
 
@@ -110,24 +111,34 @@ def resolve_zero_shot_recipe(
     fields, changes, tasks = _apply(recipe, overrides)
     complete_zero_shot_fields(fields, [path for path, _ in changes], tasks)
     complete_task_fields(fields, tasks)
+    _refuse_image_fields(fields, tasks)
     return _with_absolute_paths(_validate(ZeroShotRecipe, fields))
 
 
-def _require_image_fields(fields: Mapping[str, Any], tasks: Sequence[Task]) -> None:
-    """Require features if a task has images, and refuse settings that need images if none has.
+def _require_features(fields: Mapping[str, Any], tasks: Sequence[Task]) -> None:
+    """Require features if a task has images.
 
     Raises:
-        RecipeError: Features are missing, or nothing reads a setting.
+        RecipeError: There are none.
     """
-    names = ", ".join(task.name for task in tasks)
-    if with_images := [task.name for task in tasks if task.images_per_example]:
-        if not get_field(fields, ("features",)):
-            others = "" if len(with_images) == len(tasks) else f" ({', '.join(with_images)})"
-            raise RecipeError(
-                "the recipe is not valid:\n  features: missing; set it in the recipe or with "
-                f"--features, since examples have images{others}"
-            )
+    with_images = [task.name for task in tasks if task.images_per_example]
+    if with_images and not get_field(fields, ("features",)):
+        others = "" if len(with_images) == len(tasks) else f" ({', '.join(with_images)})"
+        raise RecipeError(
+            "the recipe is not valid:\n  features: missing; set it in the recipe or with "
+            f"--features, since examples have images{others}"
+        )
+
+
+def _refuse_image_fields(fields: Mapping[str, Any], tasks: Sequence[Task]) -> None:
+    """Refuse settings that need images if no task has any.
+
+    Raises:
+        RecipeError: Nothing reads a setting.
+    """
+    if any(task.images_per_example for task in tasks):
         return
+    names = ", ".join(task.name for task in tasks)
     for path, expected in (
         ("features", "none (leave out --features and --images)"),
         ("data.blind", "false"),

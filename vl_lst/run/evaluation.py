@@ -38,6 +38,8 @@ class Evaluation:
         write_error: Error from writing the predictions or their scores; `None` if there was none.
         num_trained_on: Number of these examples that the run was trained on; `None` if its training
             annotations cannot be found.
+        num_selected_on: Number of these examples that selected the checkpoint as part of another
+            split; `None` if there is no such split, or its annotations cannot be found.
         notes: Parts of the prompts that the model did not read and answers that it cannot give, as
             sentences without a period.
     """
@@ -47,6 +49,7 @@ class Evaluation:
     path: Path
     write_error: OutputError | None
     num_trained_on: int | None
+    num_selected_on: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -155,11 +158,14 @@ class Run(Predictor, ABC):
         except OutputError as error:
             write_error = error
         num_trained_on = self._count_trained_on(task, examples, by_content=by_content)
+        num_selected_on = self._count_selected_on(task, split, examples, by_content=by_content)
         head = self._head(task)
         notes = split_notes(recipe, task, examples, self._tokenizer, self._answers[head], head)
         if task.images_per_example and source is None:
             notes = ("the model reads the text alone and does not see the images", *notes)
-        return Evaluation(predictions, score, path, write_error, num_trained_on, notes)
+        return Evaluation(
+            predictions, score, path, write_error, num_trained_on, num_selected_on, notes
+        )
 
     def _load(
         self,
@@ -220,4 +226,10 @@ class Run(Predictor, ABC):
         self, task: Task, examples: ExampleTable, *, by_content: bool
     ) -> int | None:
         """Return how many of the examples the run was trained on; `None` if that is unknown."""
+        return None
+
+    def _count_selected_on(
+        self, task: Task, split: str, examples: ExampleTable, *, by_content: bool
+    ) -> int | None:
+        """Return how many of the examples selected the checkpoint; see `Evaluation`."""
         return None

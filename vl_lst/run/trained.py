@@ -71,21 +71,35 @@ class TrainedRun(Run):
     def _count_trained_on(
         self, task: Task, examples: ExampleTable, *, by_content: bool
     ) -> int | None:
-        if task.name not in self.recipe.tasks:
+        splits = self.recipe.data.train_split
+        return self._count_common(task, splits.get(task.name), examples, by_content=by_content)
+
+    def _count_selected_on(
+        self, task: Task, split: str, examples: ExampleTable, *, by_content: bool
+    ) -> int | None:
+        own = self.recipe.data.validation_split.get(task.name)
+        if split == own or not self._checkpoint.startswith(BEST):
             return None
-        data = self.recipe.data
+        return self._count_common(task, own, examples, by_content=by_content)
+
+    def _count_common(
+        self, task: Task, split: str | None, examples: ExampleTable, *, by_content: bool
+    ) -> int | None:
+        """Return how many of the examples are in a split of the run; `None` if it is not there."""
+        if split is None:
+            return None
         try:
-            trained = self.task(task.name).load(data.folder, data.train_split[task.name])
+            of_run = self.task(task.name).load(self.recipe.data.folder, split)
         except InputError:
             return None
         if by_content:  # IDs in different files of a user are unrelated
-            known = {(example.image_ids, example.prompt) for example in trained}
+            known = {(example.image_ids, example.prompt) for example in of_run}
             return sum((example.image_ids, example.prompt) in known for example in examples)
-        common = set(trained.ids()) & set(examples.ids())
+        common = set(of_run.ids()) & set(examples.ids())
         if task.images_per_example:
             return len(common)
         # IDs of texts are often line numbers, which each split counts from 0.
-        prompts = {each.id: each.prompt for each in trained if each.id in common}
+        prompts = {each.id: each.prompt for each in of_run if each.id in common}
         return sum(prompts.get(each.id) == each.prompt for each in examples)
 
 

@@ -9,10 +9,19 @@ from torch import nn
 
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.methods import Method, get_method
-from vl_lst.models.batch import DEFAULT_TASK
+from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig
 
-__all__ = ["HEADS", "OPTIONS", "VARIANTS", "attach", "lacks", "method_named", "variants_on"]
+__all__ = [
+    "HEADS",
+    "OPTIONS",
+    "VARIANTS",
+    "attach",
+    "lacks",
+    "method_named",
+    "train_declared",
+    "variants_on",
+]
 
 GUIDE_METHODS = guide_methods()
 HEADS = {
@@ -103,3 +112,21 @@ def attach(
     for parameter in trainable.values():
         parameter.requires_grad_(True)
     return model.eval(), trainable
+
+
+def train_declared(
+    model: Any, trainable: dict[str, nn.Parameter], batch: Batch, *, lr: float
+) -> None:
+    """Train a few steps, in which exactly the declared parameters get gradients and learn."""
+    optimizer = torch.optim.AdamW(trainable.values(), lr=lr, weight_decay=0.0)
+    model.train()
+    losses = []
+    for _ in range(4):  # behind a factor of zero, the first nonzero gradient comes in step two
+        optimizer.zero_grad()
+        loss = model(batch)
+        loss.backward()
+        losses.append(loss.item())
+        with_gradient = {key for key, p in model.named_parameters() if p.grad is not None}
+        assert with_gradient == set(trainable)
+        optimizer.step()
+    assert losses[-1] < losses[0]

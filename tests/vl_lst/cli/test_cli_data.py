@@ -61,7 +61,7 @@ def test_check_lists_files_sizes_and_addresses(
     )
     assert "443,757" in shown.out
     assert "train2014, val2014: all required files are present" in shown.out
-    assert "train2014 does not have the published size" in shown.err
+    assert "vqa train2014 does not have the published size" in shown.err
     document = json.loads(out.read_text())
     assert document["complete"] is True
     assert [split["split"] for split in document["splits"]] == ["train2014", "val2014"]

@@ -1,6 +1,7 @@
 """The command line on text alone: from annotations to the leaderboard, and what it refuses."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,10 @@ def test_a_run_is_evaluated_scored_and_answers(
         run, scores = finished / task, tmp_path / f"{task}.json"
         capsys.readouterr()
         assert main(["evaluate", str(run), "--split", "dev", "--json", str(scores)]) == 0
-        assert "trained on" not in capsys.readouterr().err
+        assert "note: the" not in capsys.readouterr().err
+        assert main(["evaluate", str(run), "--split", "paper_test"]) == 0
+        chosen = "chosen by its score on 6 of the 6 examples of paper_test"
+        assert chosen in " ".join(capsys.readouterr().err.split())
         evaluated = json.loads(scores.read_text())
         assert metrics | {"average"} <= evaluated["metrics"].keys()
         assert len(evaluated["per_example"]) == 12
@@ -129,7 +133,7 @@ def test_a_truncated_text_is_noted(finished: Path, capsys: pytest.CaptureFixture
     long = ("--text", "a red cup " * 60, "--text2", "a red hat")
     assert main(["predict", str(finished / "rte"), *long]) == 0
     printed = " ".join(capsys.readouterr().err.split())
-    assert "note: the text is truncated: found 187 tokens, expected at most 128" in printed
+    assert "note: the text is truncated: found 189 tokens, expected at most 128" in printed
 
 
 @pytest.mark.parametrize(
@@ -164,6 +168,50 @@ def test_features_are_refused_for_the_evaluation_of_texts(
     assert "--features: found feature files, but examples of rte have no images" in message
 
 
+def own_examples(path: Path, answers: tuple[str, ...]) -> Path:
+    """Write own pairs of texts with these answers."""
+    lines = [
+        json.dumps({"id": f"own-{n}", "prompt": [f"a {n} cup", "a red hat"], "answers": [answer]})
+        for n, answer in enumerate(answers)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("task", "head", "answers"),
+    [("rte", "classify", ("0", "1", "1")), ("stsb", "regress", ("0.25", "5", "3.1"))],
+)
+def test_own_texts_are_trained_on_evaluated_and_scored(
+    text_world: TextWorld, tmp_path: Path, task: str, head: str, answers: tuple[str, ...]
+) -> None:
+    train = own_examples(tmp_path / "train.jsonl", answers * 3)
+    other = own_examples(tmp_path / "other.jsonl", answers)
+    out = tmp_path / "run"
+    arguments = text_world.train_arguments(out, "--head", head, task=task)
+    place = arguments.index("--data-root")
+    files = ("--train-file", str(train), "--val-file", str(other))
+    assert main([*arguments[:place], *files, *arguments[place + 2 :]]) == 0
+    scores = tmp_path / "scores.json"
+    assert main(["evaluate", str(out), "--file", str(other), "--json", str(scores)]) == 0
+    evaluated = json.loads(scores.read_text())["metrics"]
+    predictions = str(out / "predictions" / f"{task}-other.jsonl.json")
+    command = ["score", "--task", task, "--file", str(other), "--predictions", predictions]
+    assert main([*command, "--json", str(scores)]) == 0
+    assert json.loads(scores.read_text())["metrics"] == evaluated
+
+
+def test_data_of_texts_are_checked_without_images(
+    text_world: TextWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["data", "check", "--task", "stsb", "--data-root", str(text_world.root)]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "train, dev: all required files are present" in printed
+    assert "images" not in printed
+    assert "stsb have no images" in error_of(capsys, *command, "--features", "a.h5")
+
+
 def test_a_model_of_texts_says_that_it_does_not_see_images(
     finished: Path, world: TinyWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,6 +221,27 @@ def test_a_model_of_texts_says_that_it_does_not_see_images(
     assert main([*command, "--data-root", str(world.root)]) == 0
     printed = " ".join(capsys.readouterr().err.split())
     assert "note: the model reads the text alone and does not see the images" in printed
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (("--features", "a.h5"), "features: found .* examples of rte have no images"),
+        (("--set", "data.blind=true"), "data.blind: found true; examples of rte have no images"),
+    ],
+)
+def test_a_run_without_training_refuses_settings_of_images_for_text_alone(
+    reader_world: TinyWorld,
+    text_world: TextWorld,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    settings: tuple[str, str],
+    expected: str,
+) -> None:
+    command = ["evaluate", str(tmp_path / "run"), "--zero-shot", "--task", "rte", "--split", "dev"]
+    command += ["--data-root", str(text_world.root), "--backbone", str(reader_world.backbone)]
+    assert re.search(expected, error_of(capsys, *command, *settings))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_without_training_adds_tasks_with_and_without_images(

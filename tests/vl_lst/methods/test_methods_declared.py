@@ -12,6 +12,7 @@ from guide_methods import guide_methods
 from torch import nn
 
 import vl_lst.methods
+from eval.recipe_fields import FORMER_OPTIONS
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.methods import Method, get_method
@@ -133,6 +134,14 @@ def test_a_file_that_cannot_be_imported_is_named(
     monkeypatch.setattr(vl_lst.methods, "__path__", [*vl_lst.methods.__path__, str(tmp_path)])
     with pytest.raises(ModelError, match=r"toy\.py cannot be imported: .*line 1"):
         get_method("toy")
+
+
+@pytest.mark.parametrize("name", FORMER_OPTIONS)
+def test_options_that_earlier_versions_lacked_have_the_same_meaning_by_default(name: str) -> None:
+    """Otherwise, runs of earlier versions would not be compared with those of today."""
+    defaults = get_method(name).options().model_dump(mode="json")
+    former = FORMER_OPTIONS[name]
+    assert {option: defaults[option] for option in former} == former
 
 
 @pytest.mark.parametrize("method", guide_methods().values(), ids=guide_methods())

@@ -77,9 +77,10 @@ def test_outputs_agree(parity: dict[str, dict], exact: dict[str, dict], fixture:
 def test_gradients_agree_to_1e_4_of_their_size(
     parity: dict[str, dict], exact: dict[str, dict], fixture: str
 ) -> None:
-    assert 0 < parity[fixture]["max_rel_grad"] <= 1e-4 + exact[fixture]["max_rel_grad"]
+    assert parity[fixture]["max_rel_grad"] <= 1e-4 + exact[fixture]["max_rel_grad"]
     allowed = GRADIENT_ROUNDING.get(fixture, MAX_GRADIENT_ROUNDING)
-    assert exact[fixture]["max_rel_grad"] <= allowed
+    # Without any difference in float64, nothing has been compared.
+    assert 0 < exact[fixture]["max_rel_grad"] <= allowed
 
 
 @pytest.mark.parametrize("fixture", FIXTURES)

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_image_reader import with_image_reader
 from tiny_run import TinyWorld, tiny_world
-from tiny_texts import TextWorld, write_text_backbone, write_text_tasks
+from tiny_t5 import write_t5
+from tiny_texts import WORDS, TextWorld, write_text_tasks
 
 from eval.errors import InputError
 from tasks import Example, get_task
@@ -88,8 +89,13 @@ def test_a_run_on_text_alone_resumes_exactly_and_has_no_trace_of_images(
     assert evaluation.score is not None
     assert evaluation.score.metrics == record.scores[task]["dev"]
     assert evaluation.num_trained_on == 0, "line numbers of different splits are not compared"
-    seen = run.evaluate("train").num_trained_on
-    assert seen == 24
+    assert evaluation.num_selected_on is None, "a score on the validation split is known as one"
+    seen = run.evaluate("train")
+    assert (seen.num_trained_on, seen.num_selected_on) == (24, 0)
+    half = run.evaluate("paper_test")
+    assert (half.num_trained_on, half.num_selected_on) == (0, 6)
+    last = load_run(out, checkpoint="last").evaluate("paper_test")
+    assert last.num_selected_on is None
     example = get_task(task).load(text_world.root, "dev")[0]
     first, _, second = example.text.removeprefix("sentence1: ").partition(" sentence2: ")
     answer = run.predict(question=first, text2=second)
@@ -206,7 +212,7 @@ def finished(
 ) -> tuple[Path, list[Batch]]:
     """A finished mixture, and the batches of its steps."""
     folder = tmp_path_factory.mktemp("mixture")
-    backbone = write_text_backbone(folder / "t5")
+    backbone = write_t5(folder / "t5", WORDS)
     batches: list[Batch] = []
     take_step = Trainer._train_step
 
@@ -237,7 +243,7 @@ def test_batches_of_a_mixture_have_images_if_their_task_has(
     assert [each.features_BINF is not None for each in batches] == [
         each.task == "vqa" for each in batches
     ]
-    assert all(len(each) == (8 if each.task != "vqa" else len(each)) for each in batches)
+    assert {len(each) for each in batches if each.task != "vqa"} == {8}
 
 
 def test_every_task_of_a_mixture_is_evaluated_and_predicted(

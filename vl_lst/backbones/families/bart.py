@@ -23,13 +23,8 @@ from vl_lst.backbones.config_fields import (
     Width,
     require_whole_heads,
 )
-from vl_lst.backbones.family import (
-    AttentionLayers,
-    BlockSizes,
-    Family,
-    FeedForwardLayers,
-    OutputLayer,
-)
+from vl_lst.backbones.family import Family
+from vl_lst.backbones.layers import AttentionLayers, BlockSizes, FeedForwardLayers, OutputLayer
 
 __all__ = ["FAMILY", "Bart", "BartFields"]
 

@@ -22,7 +22,8 @@ from vl_lst.backbones.config_fields import (
     Width,
     require_whole_heads,
 )
-from vl_lst.backbones.family import AttentionLayers, BlockSizes, Family, FeedForwardLayers
+from vl_lst.backbones.family import Family
+from vl_lst.backbones.layers import AttentionLayers, BlockSizes, FeedForwardLayers
 
 __all__ = ["FAMILY", "Bert", "BertFields", "BlockNames", "EncoderFamily"]
 

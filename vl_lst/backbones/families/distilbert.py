@@ -15,7 +15,7 @@ from vl_lst.backbones.config_fields import (
     require_whole_heads,
 )
 from vl_lst.backbones.families.bert import BlockNames, EncoderFamily
-from vl_lst.backbones.family import BlockSizes
+from vl_lst.backbones.layers import BlockSizes
 
 __all__ = ["FAMILY", "DistilBert", "DistilBertFields"]
 

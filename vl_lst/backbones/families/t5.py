@@ -25,13 +25,8 @@ from vl_lst.backbones.config_fields import (
     VocabularySize,
     Width,
 )
-from vl_lst.backbones.family import (
-    AttentionLayers,
-    BlockSizes,
-    Family,
-    FeedForwardLayers,
-    OutputLayer,
-)
+from vl_lst.backbones.family import Family
+from vl_lst.backbones.layers import AttentionLayers, BlockSizes, FeedForwardLayers, OutputLayer
 from vl_lst.errors import ModelError
 
 __all__ = ["FAMILY", "T5", "T5Fields"]

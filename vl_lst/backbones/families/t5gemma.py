@@ -24,13 +24,8 @@ from vl_lst.backbones.config_fields import (
     VocabularySize,
     Width,
 )
-from vl_lst.backbones.family import (
-    AttentionLayers,
-    BlockSizes,
-    Family,
-    FeedForwardLayers,
-    OutputLayer,
-)
+from vl_lst.backbones.family import Family
+from vl_lst.backbones.layers import AttentionLayers, BlockSizes, FeedForwardLayers, OutputLayer
 
 __all__ = ["FAMILY", "PairFields", "RotaryFields", "StackFields", "T5Gemma", "T5GemmaFields"]
 

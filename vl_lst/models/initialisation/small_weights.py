@@ -13,7 +13,7 @@ SMALL_STD = 0.01
 
 @torch.no_grad()
 def draw_small_weights(module: nn.Module) -> None:
-    """Draw all weights but those of norms and gates anew; biases become zero.
+    """Replace all weights but those of norms and gates by small random ones, and biases by zeros.
 
     Tables of relative positions get a standard deviation of 1, other weights one of `SMALL_STD`.
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vl_lst.backbones.family import BlockSizes
 from vl_lst.backbones.frozen import DecoderTaps, EncoderTaps, FrozenBackbone
+from vl_lst.backbones.layers import BlockSizes
 from vl_lst.errors import ModelError
 from vl_lst.models.config import LadderConfig
 from vl_lst.models.ladder.relative_bias import RelativePositionBias
@@ -184,8 +184,8 @@ class SideEncoder(_SideStack):
         Args:
             taps: Backbone states of the unique prompts.
             prompt_index_B: Index of each example's prompt.
-            image_tokens_BVD: Output of the visual embedding; `None` if the backbone reads the
-                images, whose tokens are then among those of `taps`.
+            image_tokens_BVD: Output of the visual embedding; `None` for text alone, or if the
+                backbone reads the images, whose tokens are then among those of `taps`.
         """
         dtype = (self.first_rung.weight if image_tokens_BVD is None else image_tokens_BVD).dtype
         embedding_UTD = self.scale(taps.embedding_UTD).to(dtype)

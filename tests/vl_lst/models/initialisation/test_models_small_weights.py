@@ -1,7 +1,5 @@
 """Small random weights have the statistics that the paper's code gives them for language tasks."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import nn
@@ -85,7 +83,7 @@ def test_those_of_a_prompt_without_a_network() -> None:
     assert torch.equal(model.prefix(), trainable["prefix.embedding.weight"])
 
 
-def test_the_defaults_are_drawn_by_width(make_backbone: Callable[..., FrozenBackbone]) -> None:
+def test_the_defaults_are_drawn_by_width() -> None:
     """The same draws as before the option existed."""
     _, trainable = attach("lst", reduction=2)
     assert close(trainable["side.upsample.weight"].std(), (128 * 3) ** -0.5)
