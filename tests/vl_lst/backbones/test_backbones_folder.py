@@ -227,16 +227,6 @@ def test_a_broken_link_is_not_a_missing_file(folder: Path, name: str, target: st
     assert f"{path} is a broken link: expected a regular file" in refusal(folder)
 
 
-def test_a_vocabulary_of_sentencepiece_needs_its_package(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The error of transformers asks for another package."""
-    (folder / "tokenizer.json").unlink()
-    (folder / "spiece.model").write_bytes(b"vocabulary")
-    monkeypatch.setattr("vl_lst.backbones.tokenizer_files.find_spec", lambda name: None)
-    assert "spiece.model cannot be read, since sentencepiece is not installed" in refusal(folder)
-
-
 @pytest.mark.parametrize(
     "fields",
     [

@@ -175,3 +175,14 @@ def test_bytes_need_no_vocabulary_file(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer"}')
     with pytest.raises(ModelError, match=r"no tokenizer\.json"):
         load_tokenizer(tmp_path, config, family)
+
+
+def test_a_vocabulary_of_sentencepiece_needs_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of transformers asks for another package."""
+    (tmp_path / "spiece.model").write_bytes(b"vocabulary")
+    monkeypatch.setattr("vl_lst.backbones.tokenizer_files.find_spec", lambda name: None)
+    any_model: Any = SimpleNamespace()
+    with pytest.raises(ModelError, match=r"spiece.model cannot be read, since sentencepiece"):
+        load_tokenizer(tmp_path, any_model, any_model)
