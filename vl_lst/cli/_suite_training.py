@@ -52,7 +52,7 @@ def train_suite(
     json_file: Path | None,
     quiet: bool,
 ) -> None:
-    """Train each task of a suite in a run of its own, and print all scores with their mean.
+    """Train each task of a suite in a separate run, and print all scores with their mean.
 
     A run that fails does not end the others.
 

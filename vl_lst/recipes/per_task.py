@@ -117,7 +117,7 @@ def choose_epochs(fields: dict[str, Any], tasks: Sequence[Task]) -> None:
         found = ", ".join(f"{name}: {number!r:.20}" for name, number in chosen.items())
         raise RecipeError(
             f"{EPOCHS}: found {found}; tasks that train together have one number: set it with "
-            f"--set {EPOCHS}=..., or train each task in a run of its own"
+            f"--set {EPOCHS}=..., or train each task in a separate run"
         )
     set_field(fields, path, first)
 

@@ -154,7 +154,7 @@ def test_numbers_are_learned_beside_a_backbone_of_low_precision(
 
 
 def test_numbers_are_learned(text_world: TextWorld, tmp_path: Path) -> None:
-    """The training pairs, which a ladder beside a random backbone can learn by heart."""
+    """The training pairs, which a ladder next to a random backbone can learn by heart."""
     recipe = text_world.recipe(
         "stsb",
         head="regress",
