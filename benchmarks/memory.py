@@ -54,8 +54,10 @@ class FullFineTuning(nn.Module):
     def __init__(self, t5: T5ForConditionalGeneration, workload: Workload) -> None:
         super().__init__()
         self.t5 = t5.requires_grad_(True)
+        visual = workload.visual()
+        assert visual is not None, "the batch has images"
         self.visual = VisualEmbedding(
-            workload.visual(), width=t5.config.d_model, epsilon=t5.config.layer_norm_epsilon
+            visual, width=t5.config.d_model, epsilon=t5.config.layer_norm_epsilon
         )
 
     def forward(self, batch: Batch, _loss_average: str) -> Tensor:
