@@ -114,7 +114,7 @@ def run(settings: Settings, trial: Trial, *, is_scored: bool) -> Cell:
         load_run(folder).evaluate(TEST, report=_stop_if_orphaned)
         record = settings.finished(trial)
         assert record is not None
-    return _cell(record, trial)
+    return _cell(record, trial, is_scored=is_scored)
 
 
 def _stop_if_orphaned(done: int, total: int, note: str = "") -> None:
@@ -124,7 +124,7 @@ def _stop_if_orphaned(done: int, total: int, note: str = "") -> None:
         raise KeyboardInterrupt
 
 
-def _cell(record: RunRecord, trial: Trial) -> Cell:
+def _cell(record: RunRecord, trial: Trial, *, is_scored: bool) -> Cell:
     scores = record.scores[trial.task]
     assert record.parameters is not None
     return Cell(
@@ -132,6 +132,7 @@ def _cell(record: RunRecord, trial: Trial) -> Cell:
         steps=record.total_steps or 0,
         best_step=record.best_step or 0,
         validation=scores[VALIDATION],
-        test=scores.get(TEST),
+        # A run of the search may have been scored when other rates were tried.
+        test=scores[TEST] if is_scored else None,
         trainable_percent=record.parameters.percent_of_total,
     )

@@ -124,6 +124,11 @@ def test_every_rate_trains_with_the_first_seed_and_the_best_with_the_others(
     assert written["floor"]["rte"]["average"] == 50.0
     assert written["methods"]["probe"]["costs"]["saved_bytes"] > 0
     assert len(text.splitlines()) == 2 + 1 + len(rates)
+    # A rate that was scored on its own, when no others were tried, changes no other table.
+    for rate in rates["probe"]:
+        alone = glue.Benchmark(shared, InlinePool(), {"probe": [rate]}, 5)
+        alone.search("rte")
+        alone.score("rte", 5)
     # Without training, the table has what is finished, nothing of a method that was never trained.
     rates |= {"side": [1e-3]}
     partial = glue.Benchmark(shared, InlinePool(), rates, 5, trains=False)
