@@ -75,6 +75,7 @@ def profile_document(
         "methods": [
             {
                 **asdict(profile),
+                "head": {"kind": profile.head.kind, "answers": profile.head.answers},
                 "trainable_percent": profile.trainable_percent,
                 "training_bytes": profile.training_bytes,
                 "ratio": profile.seconds.step / first.step if profile.seconds and first else None,
