@@ -80,11 +80,16 @@ FORMER_OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "places": ["self_attention", "cross_attention", "feed_forward"],
         "train_norms": False,
         "initialisation": "identity",
+        "recompute": False,
     },
-    "bitfit": {"final_norms": True},
-    "dora": {"train_biases": False, "train_position_tables": False},
-    "lora": {"train_biases": False, "train_position_tables": False},
+    "bitfit": {"final_norms": True, "recompute": False},
+    "dora": {"train_biases": False, "train_position_tables": False, "recompute": False},
+    "full": {"recompute": False},
+    "ia3": {"recompute": False},
+    "lora": {"train_biases": False, "train_position_tables": False, "recompute": False},
     "lst": {"merge_last": False, "random_weights": "by_width"},
+    "probe": {"recompute": False},
+    "prompt": {"recompute": False},
 }
 
 

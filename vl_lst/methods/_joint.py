@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.methods import Method
-from vl_lst.models.config import HeadConfig, VisualConfig
+from vl_lst.models.config import HeadConfig, Recompute, VisualConfig
 from vl_lst.models.joint import JointBackbone, JointModel
 from vl_lst.models.vision_language_model import VisionLanguageModel
 
@@ -28,11 +28,15 @@ class JointOptions(BaseModel):
 
     Args:
         dropout: Dropout probability in the backbone while training; 0.1 as in the paper's code.
+        recompute: Save only the input of each block of the backbone for the backward pass and
+            recompute the rest (gradient checkpointing); trades a forward pass for most of the
+            memory. `auto` is the same for all methods: true.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dropout: float = Field(0.1, ge=0, lt=1)
+    recompute: Recompute = True
 
 
 Options = TypeVar("Options", bound=JointOptions)
@@ -71,7 +75,12 @@ class JointMethod(Method, Generic[Options]):
     ) -> JointModel:
         """Build a model whose encoder reads image tokens, and insert the method's modules."""
         settings = cast(Options, options)
-        joint = JointBackbone(backbone.model, dropout=settings.dropout, family=backbone.family)
+        joint = JointBackbone(
+            backbone.model,
+            dropout=settings.dropout,
+            recompute=settings.recompute,
+            family=backbone.family,
+        )
         model = JointModel(joint, visual=visual, head=heads)
         self.insert(model, settings)
         return model

@@ -45,7 +45,12 @@ class Probing(Method):
     ) -> JointModel:
         """Build a model whose encoder reads image tokens, and change nothing of it."""
         assert isinstance(options, ProbeOptions)
-        joint = JointBackbone(backbone.model, dropout=options.dropout, family=backbone.family)
+        joint = JointBackbone(
+            backbone.model,
+            dropout=options.dropout,
+            recompute=options.recompute,
+            family=backbone.family,
+        )
         return JointModel(joint, visual=visual, head=heads)
 
     def trains(self, head: HeadConfig, *, visual: VisualConfig | None) -> bool:

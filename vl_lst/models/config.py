@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -18,9 +19,20 @@ from feature_extraction.spec import grid_side
 from vl_lst.checks import require_integer, require_number
 from vl_lst.errors import ModelError
 
-__all__ = ["HeadConfig", "LadderConfig", "LadderSettings", "SideSettings", "VisualConfig"]
+__all__ = [
+    "HeadConfig",
+    "LadderConfig",
+    "LadderSettings",
+    "Recompute",
+    "SideSettings",
+    "VisualConfig",
+]
 
 Layers = tuple[Annotated[int, Field(ge=0)], ...] | None
+# Read as true at once, so that recipes with either value are equal.
+Recompute = Annotated[bool, BeforeValidator(lambda value: True if value == "auto" else value)]
+"""Whether a method recomputes blocks in the backward pass; `auto` means the same for all methods:
+true."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +145,8 @@ class SideSettings(BaseModel):
         dropout: Dropout probability within the side network, for embeddings, attention weights,
             inner activations and the output of each sublayer.
         recompute: Save only the input of each side block for the backward pass and recompute the
-            rest; trades about a fifth of the side network's time for most of its memory.
+            rest; trades about a fifth of the side network's time for most of its memory. `auto` is
+            the same for all methods: true.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -142,7 +155,7 @@ class SideSettings(BaseModel):
     encoder_layers: Layers = None
     decoder_layers: Layers = None
     dropout: float = Field(0.1, ge=0, lt=1)
-    recompute: bool = True
+    recompute: Recompute = True
 
 
 class LadderSettings(SideSettings):

@@ -4,8 +4,10 @@ B examples, U unique prompts, T text tokens, V image tokens, P prefix tokens, S 
 L answer tokens, H attention heads, D backbone width; R, the width of decoder states, is D.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from transformers import PreTrainedModel
 
 from vl_lst.backbones.backbone import Backbone, BackboneCache
 from vl_lst.backbones.family import Family
+from vl_lst.backbones.recomputation import recomputed
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel
@@ -26,13 +29,21 @@ class JointBackbone(Backbone):
     Args:
         model: See `Backbone`.
         dropout: Dropout probability while training.
+        recompute: Whether each block saves only its input for the backward pass and computes the
+            rest again (gradient checkpointing).
         family: See `Backbone`.
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, dropout: float, family: Family | None = None
+        self,
+        model: PreTrainedModel,
+        *,
+        dropout: float,
+        recompute: bool = False,
+        family: Family | None = None,
     ) -> None:
         super().__init__(model, family)
+        self.recompute = recompute
         self.set_dropout(dropout)
 
     def encode(self, embedding_BSD: Tensor, mask_BS: Tensor, *, text: int | None) -> Tensor:
@@ -44,9 +55,11 @@ class JointBackbone(Backbone):
             text: Number of text tokens, which come first and are the only ones with positions (see
                 `Family.limit_positions`); `None` if all tokens have positions.
         """
-        if text is None:
-            return self.run_encoder(embedding_BSD, mask_BS)
-        with self.family.limit_positions(self.model, text):
+        limit: Callable[[], AbstractContextManager[None]] = nullcontext
+        if text is not None:
+            limit = partial(self.family.limit_positions, self.model, text)
+        # A block that computes positions is under the limit when it runs again, too.
+        with limit(), self._saving_inputs(self._encoder_blocks(), limit):
             return self.run_encoder(embedding_BSD, mask_BS)
 
     def decode(
@@ -64,9 +77,17 @@ class JointBackbone(Backbone):
             encoder_mask_BS: False for padding.
             cache: Keys and values of earlier tokens; extended by those of `ids_BL`.
         """
-        return self.run_decoder(
-            self.embed_answer(ids_BL), encoder_states_BSD, encoder_mask_BS, cache
-        )
+        with self._saving_inputs(self._decoder_blocks()):
+            return self.run_decoder(
+                self.embed_answer(ids_BL), encoder_states_BSD, encoder_mask_BS, cache
+            )
+
+    def _saving_inputs(
+        self,
+        blocks: Sequence[nn.Module],
+        context: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> AbstractContextManager[None]:
+        return recomputed(blocks, context) if self.recompute else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)

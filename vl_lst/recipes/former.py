@@ -1,8 +1,9 @@
 """Recipes of earlier versions, whose runs must give the same results as before."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from eval.recipe_fields import FORMER_VALUES, get_field
+from eval.recipe_fields import FORMER_OPTIONS, FORMER_VALUES, get_field
 from vl_lst.recipes.fields import set_field
 
 __all__ = ["keep_former_values"]
@@ -35,8 +36,13 @@ def keep_former_values(fields: dict[str, Any]) -> None:
         path = field.split(".")
         if get_field(fields, path) is None:
             set_field(fields, path, value)
+    method = str(get_field(fields, ("method", "name")))
+    for option, value in FORMER_OPTIONS.get(method, {}).items():
+        path = ["method", "options", option]
+        if not _has_field(fields, path):
+            set_field(fields, path, value)
 
 
-def _has_field(fields: Any, path: tuple[str, ...]) -> bool:
+def _has_field(fields: Any, path: Sequence[str]) -> bool:
     section = get_field(fields, path[:-1])
     return isinstance(section, dict) and path[-1] in section

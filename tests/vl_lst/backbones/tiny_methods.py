@@ -94,12 +94,13 @@ def attach(
     dropout: float = 0.0,
     *,
     has_images: bool = True,
+    recompute: bool = False,
 ) -> tuple[Any, dict[str, nn.Parameter]]:
     """Build a model and its trainable parameters as training does."""
     method = method_named(name)
     chosen = VARIANTS[name][1] if name in VARIANTS else OPTIONS.get(name, {})
     known = method.options.model_fields
-    options = {"dropout": dropout, **chosen}
+    options = {"dropout": dropout, "recompute": recompute, **chosen}
     torch.manual_seed(3)
     model = method.attach(
         backbone,

@@ -1,0 +1,56 @@
+"""Gradient checkpointing of a backbone's blocks (Chen et al. 2016, arXiv 1604.06174)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+__all__ = ["recomputed"]
+
+BlockContext = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def recomputed(blocks: Sequence[nn.Module], context: BlockContext = nullcontext) -> Iterator[None]:
+    """Let blocks save only their inputs for the backward pass, which computes the rest again.
+
+    Applies to forward passes within the context; outside it, and without gradients, the blocks are
+    as they were. The backward pass may come later.
+
+    Args:
+        blocks: Blocks that run one after the other.
+        context: Returns a context in which the backward pass runs a block again. It must set up
+            whatever the forward pass had temporarily changed within the blocks.
+    """
+    with ExitStack() as stack:
+        for block in blocks:
+            # Not a hook, which cannot replace the call. Not for longer than the context, since a
+            # copy of the model would run the blocks of the original.
+            block.forward = _recomputing(block.forward, context)
+            stack.callback(delattr, block, "forward")
+        yield
+
+
+def _recomputing(forward: Callable[..., Any], context: BlockContext) -> Callable[..., Any]:
+    def run(*inputs: Any, **named: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*inputs, **named)
+
+        def call(*values: Any) -> Any:
+            return forward(
+                *values[: len(inputs)], **dict(zip(named, values[len(inputs) :], strict=True))
+            )
+
+        # Passed by position, named inputs too are saved by autograd, which measurements see.
+        return checkpoint(
+            call,
+            *inputs,
+            *named.values(),
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), context()),
+        )
+
+    return run
