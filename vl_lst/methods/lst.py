@@ -89,6 +89,7 @@ class LadderSideTuning(Method):
     ) -> LadderModel:
         """Build the side network beside `backbone`."""
         assert isinstance(options, LadderOptions)
+        options = options.for_visual(visual)
         backbone.enable_dropout(options.backbone_dropout)
         model = LadderModel(
             backbone,

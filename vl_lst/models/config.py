@@ -175,8 +175,9 @@ class LadderSettings(SideSettings):
             embedding, projected by that layer's rung. Must be `pass` if the backbone reads images.
         gates: `scalar`, one number per layer as in the paper, or `channel`, one per channel.
         gate_temperature: T in a gate's `g = sigmoid(alpha / T)`; 0.1 as in the paper's code.
-        gate_start: Initial share of its own state that the side network keeps at each layer. At
-            0.5, as in the paper's code, each layer halves what text tokens learn from the image.
+        gate_start: Initial share of its own state that the side network keeps at each layer; 0.5 in
+            the paper's code. With a visual embedding, each layer then halves what text tokens learn
+            from the image. `None` means 0.9 with a visual embedding and 0.5 without one.
         merge_last: Whether another gate mixes the final states of the side network, projected to
             the backbone's width, with those of the backbone. Heads then read states of the
             backbone's width.
@@ -187,8 +188,18 @@ class LadderSettings(SideSettings):
     image_rungs: Literal["attenuate", "pass", "projection"] = "pass"
     gates: Literal["scalar", "channel"] = "scalar"
     gate_temperature: float = Field(0.1, gt=0, le=1e6)
-    gate_start: float = Field(0.9, gt=0, lt=1)
+    gate_start: float | None = Field(None, gt=0, lt=1)
     merge_last: bool = False
+
+    def for_visual(self, visual: VisualConfig | None) -> Self:
+        """Return the settings with the start of the gates that fits the visual embedding.
+
+        Args:
+            visual: Settings of the visual embedding; `None` if there is none.
+        """
+        if self.gate_start is not None:
+            return self
+        return self.model_copy(update={"gate_start": 0.5 if visual is None else 0.9})
 
 
 class LadderConfig(LadderSettings):

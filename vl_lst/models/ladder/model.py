@@ -128,7 +128,7 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
                 f"image_rungs is {ladder.image_rungs}, which changes the tokens of a visual "
                 "embedding, and the model has none: expected pass"
             )
-        self.side = LadderSideNetwork(backbone, ladder, build_rungs)
+        self.side = LadderSideNetwork(backbone, ladder.for_visual(visual), build_rungs)
         self.add_heads(head, width=self.side.output_width)
 
     @property

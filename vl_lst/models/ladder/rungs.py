@@ -177,6 +177,7 @@ class LearnedGates(Gates):
 
 def build_rungs(sizes: StackSizes, settings: LadderSettings) -> tuple[Rungs, Gates]:
     """Build the rungs and gates that the ladder's settings describe."""
+    assert settings.gate_start is not None, "resolved by LadderSettings.for_visual"
     rungs = (PooledRungs if settings.rungs == "pool" else LinearRungs)(sizes)
     gates = LearnedGates(
         sizes.depth,

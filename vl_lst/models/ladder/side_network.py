@@ -335,6 +335,7 @@ class LadderSideNetwork(nn.Module):
             self.upsample = nn.Linear(self.output_width, width)
         self.last_gate: LearnedGates | None = None
         if config.merge_last:
+            assert config.gate_start is not None, "resolved by LadderSettings.for_visual"
             self.output_width = width
             self.last_gate = LearnedGates(
                 1,

@@ -224,6 +224,23 @@ def test_gates_start_at_gate_start(make_model) -> None:
             torch.testing.assert_close(gates.value(layer), torch.full((8,), start))
 
 
+@pytest.mark.parametrize("merge_last", [False, True])
+def test_gates_start_further_open_where_image_tokens_have_no_rung(
+    make_backbone, merge_last
+) -> None:
+    visual = VisualConfig(channels=8, tokens=9, pooled_grid=2)
+    for settings, start in ((visual, 0.9), (None, 0.5)):
+        side = LadderModel(
+            make_backbone(),
+            visual=settings,
+            ladder=LadderConfig(merge_last=merge_last),
+            head=HeadConfig(kind="generate"),
+        ).side
+        gates = [side.encoder.gates, side.decoder.gates, *([side.last_gate] if merge_last else [])]
+        for gate in gates:
+            torch.testing.assert_close(gate.value(0), torch.tensor([start]))
+
+
 def test_normalised_rungs_do_not_grow_with_the_backbone(make_model, make_batch) -> None:
     """T5's residual stream grows from layer to layer and with the scale of its weights."""
 
