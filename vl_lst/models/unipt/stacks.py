@@ -157,37 +157,17 @@ class _Stack(nn.Module):
         """
         last = len(inputs) - 1
         anchor_BQR = self.feature(last, *inputs[last])
-        shares_BGS = (mask_BQS / mask_BQS.sum(-1, keepdim=True).clamp(min=1)).to(anchor_BQR.dtype)
         keys_BSR = anchor_BQR if cache is None else cache.append(last, anchor_BQR)
-        anchor_mean_BGR = shares_BGS @ keys_BSR
-
-        def weigh(
-            row: int,
-            highest_BG1: Tensor,
-            anchor_BQR: Tensor,
-            anchor_mean_BGR: Tensor,
-            mask_BQS: Tensor,
-            shares_BGS: Tensor,
-            *arguments: Any,
-        ) -> tuple[Tensor, Tensor, Tensor]:
-            feature_BQR = self.feature(row, *arguments)
-            keys_BSR = feature_BQR if cache is None else cache.append(row, feature_BQR)
-            merged_BQR = attend(anchor_BQR, keys_BSR, mask_BQS, self.epsilon) + feature_BQR
-            agreement_BGR = anchor_mean_BGR * (shares_BGS @ keys_BSR)
-            confidence_BG1 = (self.confidence * agreement_BGR).sum(-1, keepdim=True)
-            highest_BG1 = torch.maximum(highest_BG1, confidence_BG1.detach())
-            weight_BG1 = torch.exp(confidence_BG1 - highest_BG1)
-            return weight_BG1 * merged_BQR, weight_BG1, highest_BG1
-
+        shares_BGS = (mask_BQS / mask_BQS.sum(-1, keepdim=True).clamp(min=1)).to(anchor_BQR.dtype)
+        shared = (anchor_BQR, shares_BGS @ keys_BSR, mask_BQS, shares_BGS)
         # The softmax over features in one pass: weights are relative to the highest confidence so
         # far, and rescaled when it rises. A plain softmax would keep every merged feature for the
         # backward pass, since it knows their weights only after the last one.
         total_BQR, weights_BG1 = torch.zeros_like(anchor_BQR), torch.zeros_like(shares_BGS[..., :1])
         highest_BG1 = torch.full_like(weights_BG1, -torch.inf)
-        shared = (anchor_BQR, anchor_mean_BGR, mask_BQS, shares_BGS)
         for row in range(last):
             merged_BQR, weight_BG1, higher_BG1 = self._run(
-                weigh, row, highest_BG1, *shared, *inputs[row]
+                self._weigh, row, cache, highest_BG1, *shared, *inputs[row]
             )
             shrink_BG1 = torch.exp(highest_BG1 - higher_BG1)
             total_BQR = total_BQR * shrink_BG1 + merged_BQR
@@ -198,10 +178,42 @@ class _Stack(nn.Module):
         states_BQR: Tensor = self._run(self._add_projection, anchor_BQR, total_BQR, weights_BG1)
         return states_BQR
 
+    def _weigh(
+        self,
+        row: int,
+        cache: FeatureCache | None,
+        highest_BG1: Tensor,
+        anchor_BQR: Tensor,
+        anchor_mean_BGR: Tensor,
+        mask_BQS: Tensor,
+        shares_BGS: Tensor,
+        *inputs: Any,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a merged feature times its weight, the weight, and the highest confidence so far.
+
+        Args:
+            row: Number of the feature.
+            cache: See `merge`.
+            highest_BG1: Highest confidence of earlier features.
+            anchor_BQR: Anchor.
+            anchor_mean_BGR: Its mean over the keys of each query.
+            mask_BQS: See `merge`.
+            shares_BGS: The mask with rows that add up to one.
+            inputs: Arguments of `feature` after the first.
+        """
+        feature_BQR = self.feature(row, *inputs)
+        keys_BSR = feature_BQR if cache is None else cache.append(row, feature_BQR)
+        merged_BQR = attend(anchor_BQR, keys_BSR, mask_BQS, self.epsilon) + feature_BQR
+        agreement_BGR = anchor_mean_BGR * (shares_BGS @ keys_BSR)
+        confidence_BG1 = (self.confidence * agreement_BGR).sum(-1, keepdim=True)
+        highest_BG1 = torch.maximum(highest_BG1, confidence_BG1.detach())
+        weight_BG1 = torch.exp(confidence_BG1 - highest_BG1)
+        return weight_BG1 * merged_BQR, weight_BG1, highest_BG1
+
     def _add_projection(self, anchor_BQR: Tensor, total_BQR: Tensor, weights_BG1: Tensor) -> Tensor:
         """Return `A + J(M)`."""
-        projected_BQR: Tensor = self.projection(total_BQR / weights_BG1)
-        return anchor_BQR + self.dropout(projected_BQR)
+        projected_BQR: Tensor = self.dropout(self.projection(total_BQR / weights_BG1))
+        return anchor_BQR + projected_BQR
 
     def _run(self, step: Any, *arguments: Any) -> Any:
         """Run a step, which saves only its arguments for the backward pass if `recompute` is on."""
@@ -311,7 +323,9 @@ class StackDecoder(_Stack):
         feature_BLR = super().feature(row, rung_NTR, index_B)
         if row == len(self.crossings):
             return feature_BLR
-        crossed_BLR: Tensor = self.crossings[row](attend(feature_BLR, *rest, self.epsilon))
+        memory_BSR, memory_mask_B1S = rest
+        attended_BLR = attend(feature_BLR, memory_BSR, memory_mask_B1S, self.epsilon)
+        crossed_BLR: Tensor = self.crossings[row](attended_BLR)
         return feature_BLR + crossed_BLR
 
     def new_cache(self, memory_BSR: Tensor, capacity: int) -> FeatureCache:
