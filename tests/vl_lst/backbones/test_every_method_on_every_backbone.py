@@ -67,7 +67,7 @@ UNDISTURBED = (
 )
 MAX_LENGTH = 7
 # Methods that run the backbone without gradients.
-FROZEN = ("lst", "side", "lst merged")
+FROZEN = ("lst", "side", "unipt", "lst merged")
 
 MakeTiny = Callable[..., FrozenBackbone]
 
