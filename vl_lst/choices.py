@@ -21,7 +21,9 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 def module_names(package: str) -> list[str]:
-    """Return the names of the public modules of a package, without importing it.
+    """Return what the public modules of a package define, by name, without importing them.
+
+    A hyphen in a name is an underscore in the module's.
 
     Args:
         package: Full name of the package, such as `vl_lst.methods`.
@@ -29,4 +31,4 @@ def module_names(package: str) -> list[str]:
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec else None
     names = (module.name for module in pkgutil.iter_modules(folders or []))
-    return sorted(name for name in names if not name.startswith("_"))
+    return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))

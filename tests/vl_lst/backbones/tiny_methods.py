@@ -37,6 +37,8 @@ OPTIONS: dict[str, dict[str, object]] = {
     "lst": {"reduction": 2},
     "prompt": {"tokens": 3, "middle_width": 8},
     "side": {"reduction": 2},
+    "vera": {"rank": 4},
+    "vl-pet": {"bottleneck": 4, "gate_bottleneck": 3, "value_bottleneck": 2},
 }
 # A method with other options, by a name for the test.
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
@@ -56,6 +58,13 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "dora with biases": ("dora", {"rank": 4, "train_biases": True}),
     "bitfit without final norms": ("bitfit", {"final_norms": False}),
     "prompt of vectors": ("prompt", {"tokens": 3, "middle_width": None}),
+    **{
+        f"vl-pet {size}": (
+            "vl-pet",
+            {"size": size, "bottleneck": 4, "value_bottleneck": 2, "scale": 1.0},
+        )
+        for size in ("small", "middleX", "middleY")
+    },
 }
 # Backbones that have what an option concerns, and the refusal of others.
 NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
