@@ -2,6 +2,7 @@
 
 import importlib.util
 import pkgutil
+from collections.abc import Iterable
 from typing import Literal
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "DeviceName",
     "Vocabulary",
     "module_names",
+    "names_in",
 ]
 
 ArithmeticPrecision = Literal["fp32", "bf16"]
@@ -21,14 +23,17 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 def module_names(package: str) -> list[str]:
-    """Return what the public modules of a package define, by name, without importing them.
-
-    A hyphen in a name is an underscore in the module's.
+    """Return the names in `names_in` of the public modules of a package, without importing it.
 
     Args:
         package: Full name of the package, such as `vl_lst.methods`.
     """
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec else None
-    names = (module.name for module in pkgutil.iter_modules(folders or []))
+    return names_in(folders or [])
+
+
+def names_in(folders: Iterable[str]) -> list[str]:
+    """Return the names of the public modules in folders, with a hyphen for each underscore."""
+    names = (module.name for module in pkgutil.iter_modules(folders))
     return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))

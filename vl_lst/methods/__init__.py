@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from eval.run_files import ZERO_SHOT
 from vl_lst.backbones.frozen import FrozenBackbone
-from vl_lst.choices import module_names
+from vl_lst.choices import names_in
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.vision_language_model import VisionLanguageModel
@@ -86,7 +86,7 @@ class Method(ABC):
 
 def method_names() -> list[str]:
     """Return the names of all methods."""
-    return module_names(__name__)
+    return names_in(__path__)
 
 
 def get_method(name: str) -> Method:

@@ -19,7 +19,7 @@ __all__ = ["METHOD", "VlPet", "VlPetOptions"]
 
 
 class VlPetOptions(JointOptions):
-    """Options of VL-PET; the defaults are those of the paper's code for T5.
+    """Options of VL-PET; the defaults are those of the paper's code for blocks with norms first.
 
     Args:
         size: Gate of the encoder's adapters: per example (small), token (middleX), channel
@@ -28,7 +28,8 @@ class VlPetOptions(JointOptions):
         gate_bottleneck: Width of the bottleneck of large gates.
         value_bottleneck: Width of the bottleneck of the adapters beside the values of the
             decoder's cross-attention.
-        scale: Factor of the encoder's gated sublayers; 1 in the paper's code for BART.
+        scale: Factor of the encoder's gated sublayers; 1 in the paper's code for blocks with norms
+            last.
     """
 
     size: GateSize = "large"

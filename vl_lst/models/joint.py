@@ -33,8 +33,8 @@ class EncoderMask:
         self._mask_BS: Tensor | None = None
 
     @property
-    def mask_BS(self) -> Tensor:
-        """False for padding."""
+    def current(self) -> Tensor:
+        """Mask [B, S], False for padding."""
         assert self._mask_BS is not None, "the encoder is not running"
         return self._mask_BS
 

@@ -103,7 +103,7 @@ class ExampleGate(nn.Module):
     def forward(self, stream_BSD: Tensor, adapted_BSD: Tensor) -> Tensor:
         """Return gates [B, 1, 1]."""
         gates_BS1 = self.score(torch.cat((stream_BSD, adapted_BSD), -1)).sigmoid()
-        mask_BS1 = self._mask.mask_BS[..., None]
+        mask_BS1 = self._mask.current[..., None]
         sum_B11: Tensor = (gates_BS1 * mask_BS1).sum(1, keepdim=True)
         return sum_B11 / mask_BS1.sum(1, keepdim=True)
 

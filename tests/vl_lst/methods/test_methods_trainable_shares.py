@@ -77,7 +77,7 @@ TEXT_COUNTS = {
 def build(
     name: str,
     *,
-    size: str = "base",
+    backbone_size: str = "base",
     vocabulary: int = IMAGE_VOCABULARY,
     visual: VisualConfig | None = VISUAL,
     **options: Any,
@@ -85,7 +85,7 @@ def build(
     """Build a model on the meta device, and count the parameters of its plain backbone."""
     method = get_method(name)
     with torch.device("meta"):
-        t5 = T5ForConditionalGeneration(T5Config(vocab_size=vocabulary, **SIZES[size]))
+        t5 = T5ForConditionalGeneration(T5Config(vocab_size=vocabulary, **SIZES[backbone_size]))
         plain = sum(parameter.numel() for parameter in t5.parameters())
         model = method.attach(
             FrozenBackbone(t5),
@@ -123,7 +123,9 @@ def test_trainable_parameters_on_text_equal_the_papers(row: str) -> None:
     if name == "lst":
         layers = options["layers"]
         options = {"reduction": 8, "encoder_layers": layers, "decoder_layers": layers}
-    model, plain = build(name, size=size, vocabulary=TEXT_VOCABULARY, visual=None, **options)
+    model, plain = build(
+        name, backbone_size=size, vocabulary=TEXT_VOCABULARY, visual=None, **options
+    )
     trainable = count_trainable(name, model)
     assert trainable == count
     assert 100 * trainable / plain == pytest.approx(percent, abs=5e-5)
