@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TypeVar
 
-from peft import PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig
+from peft import PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig, PeftType
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
@@ -27,7 +27,8 @@ def inject(model: JointModel, config: PeftConfig) -> None:
     """Wrap the layers that `config` names with `peft`; what it adds is float32."""
     # As `inject_adapter_in_model` does, which refuses tuners with state that layers share. Each
     # layer has a reference to that state, so the tuner itself is not needed any more.
-    PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model.backbone.model, config, "default")
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING[PeftType(config.peft_type)]
+    tuner(model.backbone.model, config, "default")
     for layer in _wrapped(model):
         for name in (*layer.adapter_layer_names, *layer.other_param_names):
             added = getattr(layer, name)

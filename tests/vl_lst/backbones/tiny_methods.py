@@ -58,13 +58,7 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "dora with biases": ("dora", {"rank": 4, "train_biases": True}),
     "bitfit without final norms": ("bitfit", {"final_norms": False}),
     "prompt of vectors": ("prompt", {"tokens": 3, "middle_width": None}),
-    **{
-        f"vl-pet {size}": (
-            "vl-pet",
-            {"size": size, "bottleneck": 4, "value_bottleneck": 2, "scale": 1.0},
-        )
-        for size in ("small", "middleX", "middleY")
-    },
+    "vl-pet small": ("vl-pet", {"size": "small", "bottleneck": 4, "value_bottleneck": 2}),
 }
 # Backbones that have what an option concerns, and the refusal of others.
 NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
