@@ -31,8 +31,8 @@ def inject(model: JointModel, config: PeftConfig) -> None:
     tuner(model.backbone.model, config, "default")
     for layer in _wrapped(model):
         for name in (*layer.adapter_layer_names, *layer.other_param_names):
-            added = getattr(layer, name)
-            if isinstance(added, nn.Module):  # otherwise, a setting
+            added = getattr(layer, name, None)
+            if isinstance(added, nn.Module):  # others are settings
                 added.float()
 
 
