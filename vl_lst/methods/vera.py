@@ -11,10 +11,10 @@ __all__ = ["METHOD", "VectorAdaptation", "VeraOptions"]
 
 
 class VeraOptions(JointOptions):
-    """Options of VeRA, in which a weight W becomes `W + diag(b) B diag(d) A`.
+    """Options of VeRA, in which a weight W becomes `W + diag(v) B diag(d) A`.
 
     A and B are random, frozen and the same for all layers; smaller layers use a part of them. The
-    vectors b and d train; b starts at zero.
+    vectors v and d train; v starts at zero.
 
     Args:
         rank: Number of rows of A, columns of B, and numbers in d.
