@@ -2,6 +2,7 @@
 
 import importlib.util
 import pkgutil
+from collections.abc import Iterable
 from typing import Literal
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "DeviceName",
     "Vocabulary",
     "module_names",
+    "names_in",
 ]
 
 ArithmeticPrecision = Literal["fp32", "bf16"]
@@ -21,12 +23,17 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 def module_names(package: str) -> list[str]:
-    """Return the names of the public modules of a package, without importing it.
+    """Return the names in `names_in` of the public modules of a package, without importing it.
 
     Args:
         package: Full name of the package, such as `vl_lst.methods`.
     """
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec else None
-    names = (module.name for module in pkgutil.iter_modules(folders or []))
-    return sorted(name for name in names if not name.startswith("_"))
+    return names_in(folders or [])
+
+
+def names_in(folders: Iterable[str]) -> list[str]:
+    """Return the names of the public modules in folders, with a hyphen for each underscore."""
+    names = (module.name for module in pkgutil.iter_modules(folders))
+    return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))

@@ -23,7 +23,8 @@ class ReportedRow:
         method: Name of the method in the paper.
         backbone: Language model.
         costs: Costs by the key of `COSTS`; those that the paper does not report are absent.
-        scores: Score of each task and their `average`, in percent (CIDEr times 100).
+        scores: Score of each task and their `average`, in percent (CIDEr times 100); those that
+            the paper does not report are absent.
         source: Paper.
         readings: Where a number was read, by the key of the cost, `average`, or `tasks`, if the
             source has several places.
@@ -63,8 +64,9 @@ class ReportedResults:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the scores: the average, then each task."""
-        return (AVERAGE, *self.splits)
+        """Names of the scores that at least one row has: the average, then each task."""
+        names = (AVERAGE, *self.splits)
+        return tuple(name for name in names if any(name in row.scores for row in self.rows))
 
     @property
     def costs(self) -> tuple[Cost, ...]:
@@ -78,9 +80,9 @@ class ReportedResults:
         return (self.setting, *places)
 
     def matching(self, splits: Mapping[str, str]) -> tuple[ReportedRow, ...]:
-        """Return all rows if they are scored on the same splits as the runs, else none."""
+        """Return the rows with a score of the runs, if the splits are those of the runs."""
         same = all(self.splits.get(task) == split for task, split in splits.items())
-        return self.rows if same else ()
+        return tuple(row for row in self.rows if same and row.scores.keys() & splits.keys())
 
 
 def matching_rows(
@@ -91,7 +93,7 @@ def matching_rows(
 
 
 def reported_results(tasks: Collection[str] | None = None) -> tuple[ReportedResults, ...]:
-    """Return what papers report: for images and text on four tasks, and for the tasks of GLUE.
+    """Return what papers report, one protocol after the other.
 
     Args:
         tasks: Return only the settings with at least one of these tasks; `None` returns all.
@@ -112,7 +114,7 @@ def reported_results(tasks: Collection[str] | None = None) -> tuple[ReportedResu
 
 
 def _row(fields: Mapping[str, Any]) -> ReportedRow:
-    costs = {TRAINABLE: fields[TRAINABLE]}
+    costs = {TRAINABLE: fields[TRAINABLE]} if TRAINABLE in fields else {}
     if "peak_gigabytes" in fields:
         costs[PEAK] = fields["peak_gigabytes"] * BYTES_PER_GIGABYTE
     return ReportedRow(

@@ -322,7 +322,7 @@ def _reported_table(reported: ReportedResults) -> _Table:
     rows = [
         [
             _reported_label(each),
-            *(score_text(each.scores[name]) for name in reported.columns),
+            *(score_text(each.scores.get(name)) for name in reported.columns),
             *(_reported_cost(each, cost) for cost in reported.costs),
         ]
         for each in reported.rows

@@ -31,11 +31,14 @@ class Sublayer:
 
     Args:
         module: Module with that output, or with a tuple that begins with it.
+        reader: Module that reads the residual stream, which is its input: the norm before the
+            sublayer, or the sublayer's first linear layer.
         kind: What it is.
         width: Width of the output.
     """
 
     module: nn.Module
+    reader: nn.Module
     kind: SublayerKind
     width: int
 
@@ -230,16 +233,20 @@ class Backbone(nn.Module):
 
     def sublayers(self) -> list[Sublayer]:
         """Return the attentions and feed-forward layers, in the order of the model's modules."""
-        found: dict[str, tuple[SublayerKind, int]] = {}
+        found: dict[str, tuple[nn.Module, SublayerKind, int]] = {}
 
-        def add(name: str, kind: SublayerKind, output: str) -> None:
-            found[name] = (kind, int(self.model.get_submodule(output).out_features))
+        def add(name: str, reader: str, kind: SublayerKind, output: str) -> None:
+            module = self.model.get_submodule
+            found[name] = (module(reader), kind, int(module(output).out_features))
 
         for attention in self.family.attentions(self.model):
             kind: SublayerKind = "cross_attention" if attention.is_cross else "self_attention"
-            add(attention.sublayer, kind, attention.output)
+            # Not the queries of self-attention: where positions are relative, that layer may read
+            # positions too.
+            reader = attention.norm or (attention.query if attention.is_cross else attention.value)
+            add(attention.sublayer, reader, kind, attention.output)
         for layers in self.family.feed_forwards(self.model):
-            add(layers.sublayer, "feed_forward", layers.output)
+            add(layers.sublayer, layers.norm or layers.inner[0], "feed_forward", layers.output)
         return [
             Sublayer(module, *found[name])
             for name, module in self.model.named_modules()

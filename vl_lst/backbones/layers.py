@@ -44,6 +44,8 @@ class AttentionLayers:
         key: Linear layer of the keys.
         value: Linear layer of the values.
         output: Linear layer after the heads.
+        norm: Norm through which the queries read the residual stream; `None` if they read it as it
+            is, as in blocks with norms after each sublayer.
         is_cross: Whether keys and values are of the encoder's states alone.
     """
 
@@ -52,6 +54,7 @@ class AttentionLayers:
     key: str
     value: str
     output: str
+    norm: str | None = None
     is_cross: bool = False
 
 
@@ -63,11 +66,13 @@ class FeedForwardLayers:
         sublayer: See `AttentionLayers`.
         inner: Linear layers that read the residual stream: one, or two if the layer is gated.
         output: Linear layer after the activation.
+        norm: Norm through which they read it; see `AttentionLayers`.
     """
 
     sublayer: str
     inner: tuple[str, ...]
     output: str
+    norm: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

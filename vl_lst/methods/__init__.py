@@ -1,4 +1,4 @@
-"""Transfer methods, one file each; a file's name is the name of its method.
+"""Transfer methods, one file each; a file's name is the name of its method, `_` instead of `-`.
 
 A method defines what is added to the frozen backbone and what trains. `get_method("lst")` imports
 `lst.py`, so there is no list of methods to edit.
@@ -7,7 +7,6 @@ T prompt tokens, L answer tokens.
 """
 
 import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from eval.run_files import ZERO_SHOT
 from vl_lst.backbones.frozen import FrozenBackbone
+from vl_lst.choices import names_in
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.vision_language_model import VisionLanguageModel
@@ -86,11 +86,11 @@ class Method(ABC):
 
 def method_names() -> list[str]:
     """Return the names of all methods."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return names_in(__path__)
 
 
 def get_method(name: str) -> Method:
-    """Return the method defined in `methods/<name>.py`.
+    """Return the method defined in `methods/<name>.py`, with `_` for each `-`.
 
     Raises:
         RecipeError: The method does not exist, or trains nothing.
@@ -103,9 +103,10 @@ def get_method(name: str) -> Method:
         )
     if name not in method_names():
         raise RecipeError(f"no method {name!r}: expected one of: {', '.join(method_names())}")
-    file = f"vl_lst/methods/{name}.py"
+    stem = name.replace("-", "_")
+    file = f"vl_lst/methods/{stem}.py"
     try:
-        module = importlib.import_module(f"{__name__}.{name}")
+        module = importlib.import_module(f"{__name__}.{stem}")
     except (ImportError, SyntaxError) as error:
         raise ModelError(f"{file} cannot be imported: {error}") from error
     method = getattr(module, "METHOD", None)

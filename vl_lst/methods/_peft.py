@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import TypeVar
 
-import torch
-from peft import PeftConfig, inject_adapter_in_model
+from peft import PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig, PeftType
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
@@ -25,14 +24,23 @@ class PeftMethod(JointMethod[Options]):
 
 
 def inject(model: JointModel, config: PeftConfig) -> None:
-    """Wrap the layers that `config` names with `peft`; the added parameters are float32."""
-    inject_adapter_in_model(config, model.backbone.model)
-    for parameter in _added(model):
-        parameter.data = parameter.data.to(torch.float32)
+    """Wrap the layers that `config` names with `peft`; what it adds is float32."""
+    # As `inject_adapter_in_model` does, which refuses tuners with state that layers share. Each
+    # layer has a reference to that state, so the tuner itself is not needed any more.
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING[PeftType(config.peft_type)]
+    tuner(model.backbone.model, config, "default")
+    for layer in _wrapped(model):
+        for name in (*layer.adapter_layer_names, *layer.other_param_names):
+            added = getattr(layer, name, None)
+            if isinstance(added, nn.Module):  # others are settings
+                added.float()
 
 
 def _added(model: JointModel) -> Iterator[nn.Parameter]:
-    for module in model.backbone.modules():
-        if isinstance(module, BaseTunerLayer):
-            for name in module.adapter_layer_names:
-                yield from getattr(module, name).parameters()
+    for layer in _wrapped(model):
+        for name in layer.adapter_layer_names:
+            yield from getattr(layer, name).parameters()
+
+
+def _wrapped(model: JointModel) -> Iterator[BaseTunerLayer]:
+    return (layer for layer in model.backbone.modules() if isinstance(layer, BaseTunerLayer))

@@ -4,8 +4,8 @@ B examples, U unique prompts, T text tokens, V image tokens, P prefix tokens, S 
 L answer tokens, H attention heads, D backbone width; R, the width of decoder states, is D.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +20,32 @@ from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel
 
-__all__ = ["JointBackbone", "JointDecoding", "JointEncoding", "JointModel"]
+__all__ = ["EncoderMask", "JointBackbone", "JointDecoding", "JointEncoding", "JointModel"]
+
+
+class EncoderMask:
+    """Mask of the tokens that an encoder reads, while it runs.
+
+    A module within the encoder's blocks that needs the mask keeps this object.
+    """
+
+    def __init__(self) -> None:
+        self._mask_BS: Tensor | None = None
+
+    @property
+    def current(self) -> Tensor:
+        """Mask [B, S], False for padding."""
+        assert self._mask_BS is not None, "the encoder is not running"
+        return self._mask_BS
+
+    @contextmanager
+    def set(self, mask_BS: Tensor) -> Iterator[None]:
+        """Set the mask in a context."""
+        before, self._mask_BS = self._mask_BS, mask_BS
+        try:
+            yield
+        finally:
+            self._mask_BS = before
 
 
 class JointBackbone(Backbone):
@@ -44,6 +69,7 @@ class JointBackbone(Backbone):
     ) -> None:
         super().__init__(model, family)
         self.recompute = recompute
+        self.encoder_mask = EncoderMask()
         self.set_dropout(dropout)
 
     def encode(self, embedding_BSD: Tensor, mask_BS: Tensor, *, text: int | None) -> Tensor:
@@ -55,11 +81,9 @@ class JointBackbone(Backbone):
             text: Number of text tokens, which come first and are the only ones with positions (see
                 `Family.limit_positions`); `None` if all tokens have positions.
         """
-        limit: Callable[[], AbstractContextManager[None]] = nullcontext
-        if text is not None:
-            limit = partial(self.family.limit_positions, self.model, text)
-        # A block that computes positions is under the limit when it runs again, too.
-        with limit(), self._saving_inputs(self._encoder_blocks(), limit):
+        reading = partial(self._reading, mask_BS, text)
+        # Also when blocks run again, because some compute positions and some need the mask.
+        with reading(), self._saving_inputs(self._encoder_blocks(), reading):
             return self.run_encoder(embedding_BSD, mask_BS)
 
     def decode(
@@ -81,6 +105,14 @@ class JointBackbone(Backbone):
             return self.run_decoder(
                 self.embed_answer(ids_BL), encoder_states_BSD, encoder_mask_BS, cache
             )
+
+    @contextmanager
+    def _reading(self, mask_BS: Tensor, text: int | None) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(self.encoder_mask.set(mask_BS))
+            if text is not None:
+                stack.enter_context(self.family.limit_positions(self.model, text))
+            yield
 
     def _saving_inputs(
         self,

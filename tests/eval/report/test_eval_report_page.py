@@ -95,7 +95,7 @@ def test_the_page_allows_only_its_own_style_and_scripts_and_loads_nothing(tmp_pa
 
 def test_reported_rows_are_marked_and_optional(tmp_path: Path) -> None:
     write_run(tmp_path, "a", scores={"vqa": 1.0, "gqa": 1.0, "nlvr2": 0.5, "caption": 1.0})
-    (other_splits,) = reported_results(["vqa"])
+    other_splits, _ = reported_results(["vqa"])
     page = page_of(tmp_path, reported=[other_splits])
     assert page.count('<span class="badge">reported</span>') == 1 + len(other_splits.rows)
     assert page.index('<tbody class="reported">') > page.index('id="reported"')
@@ -113,16 +113,17 @@ def test_reported_rows_are_marked_and_optional(tmp_path: Path) -> None:
 
 def test_reported_rows_without_deviations_and_of_another_setting(tmp_path: Path) -> None:
     write_run(tmp_path, "text", scores={"rte": 60.0})
-    images, text = reported_results()
+    images, text, other = reported_results()
     board = build_board(find_runs(tmp_path), METRICS)
-    page = render_page(board, title="Leaderboard", reported=[images, text])
+    page = render_page(board, title="Leaderboard", reported=[images, text, other])
     beside, _, after = page.partition('id="reported"')
     assert beside.count('<span class="badge">reported</span>') == len(text.rows)
-    assert after.count('<tbody class="reported">') == 1
+    assert after.count('<tbody class="reported">') == 2
     assert '<td data-value="71.9">71.90</td>' in beside
     assert "CUDA peak</button>" in beside
     assert "against Trainable only; never on the front" in beside
-    for note in (*images.notes, *text.notes):
+    assert "<td>75.53</td><td>–</td>" in after
+    for note in (*images.notes, *text.notes, *other.notes):
         assert f"<p>{note}</p>" in after.replace("&#39;", "'")
 
 

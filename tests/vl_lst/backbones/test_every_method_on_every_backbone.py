@@ -64,6 +64,7 @@ UNDISTURBED = (
     "dora with biases",
     "lora with biases",
     "lora with tables",
+    "vera",
 )
 MAX_LENGTH = 7
 # Methods that run the backbone without gradients.

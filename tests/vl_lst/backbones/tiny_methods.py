@@ -38,6 +38,8 @@ OPTIONS: dict[str, dict[str, object]] = {
     "prompt": {"tokens": 3, "middle_width": 8},
     "side": {"reduction": 2},
     "unipt": {"reduction": 2},
+    "vera": {"rank": 4},
+    "vl-pet": {"bottleneck": 4, "gate_bottleneck": 3, "value_bottleneck": 2},
 }
 # A method with other options, by a name for the test.
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
@@ -58,6 +60,7 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "bitfit without final norms": ("bitfit", {"final_norms": False}),
     "unipt for text": ("unipt", {"reduction": 2, "form": "text"}),
     "prompt of vectors": ("prompt", {"tokens": 3, "middle_width": None}),
+    "vl-pet small": ("vl-pet", {"size": "small", "bottleneck": 4, "value_bottleneck": 2}),
 }
 # Backbones that have what an option concerns, and the refusal of others.
 NEEDS: dict[str, tuple[tuple[str, ...], str]] = {

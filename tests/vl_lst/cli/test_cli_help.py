@@ -62,10 +62,11 @@ def test_an_option_lists_its_values(
 def test_a_file_is_enough_to_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "package_of_methods"
     folder.mkdir()
-    for name in ("__init__", "vera", "_shared"):
-        (folder / f"{name}.py").write_text("raise SystemExit('imported')" if name == "vera" else "")
+    for name in ("__init__", "two_words", "_shared"):
+        text = "raise SystemExit('imported')" if name == "two_words" else ""
+        (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    assert module_names("package_of_methods") == ["vera"]
+    assert module_names("package_of_methods") == ["two-words"]
     assert module_names("vl_lst.methods") == method_names()
 
 

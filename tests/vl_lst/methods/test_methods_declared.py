@@ -14,10 +14,11 @@ from torch import nn
 import vl_lst.methods
 from eval.recipe_fields import FORMER_OPTIONS
 from vl_lst.backbones.frozen import FrozenBackbone
-from vl_lst.errors import ModelError
-from vl_lst.methods import Method, get_method
+from vl_lst.errors import ModelError, RecipeError
+from vl_lst.methods import Method, get_method, method_names
 from vl_lst.methods._joint import JointMethod, JointOptions
 from vl_lst.methods.lst import LadderSideTuning
+from vl_lst.methods.vl_pet import VlPet
 from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.joint import JointModel
@@ -134,6 +135,13 @@ def test_a_file_that_cannot_be_imported_is_named(
     monkeypatch.setattr(vl_lst.methods, "__path__", [*vl_lst.methods.__path__, str(tmp_path)])
     with pytest.raises(ModelError, match=r"toy\.py cannot be imported: .*line 1"):
         get_method("toy")
+
+
+def test_an_underscore_in_a_files_name_is_a_hyphen_in_the_methods() -> None:
+    assert "vl-pet" in method_names()
+    assert isinstance(get_method("vl-pet"), VlPet)
+    with pytest.raises(RecipeError, match=r"no method 'vl_pet': expected one of: .*vl-pet"):
+        get_method("vl_pet")
 
 
 @pytest.mark.parametrize("name", FORMER_OPTIONS)

@@ -30,6 +30,14 @@ IMAGE_COUNTS = {
     "prompt": (2_842_400, 1.26),
     "full": (224_540_160, 100.0),
 }
+# Of VL-PET, whose paper counts the same way.
+VL_PET_COUNTS = {
+    "small": (8_936_856, 4.51),
+    "middleX": (8_918_424, 4.50),
+    "middleY": (8_918_400, 4.50),
+    "large": (16_000_896, 7.31),
+}
+VISUAL_EMBEDDING = 1_581_312
 BASE_LAYERS = (1, 2, 3, 5, 6, 7, 9, 10, 11)
 ODD_LAYERS = tuple(range(1, 24, 2))
 TEXT_COUNTS = {
@@ -61,13 +69,15 @@ TEXT_COUNTS = {
     "bitfit": ("base", "bitfit", {"final_norms": False}, 280_932, 0.126),
     "prompt": ("base", "prompt", {"tokens": 100, "middle_width": None}, 76_800, 0.0345),
     "full": ("base", "full", {}, 222_882_048, 100.0),
+    # Of each query and value of 36 attentions, 256 and 768 numbers.
+    "vera": ("base", "vera", {}, 73_728, 0.0331),
 }
 
 
 def build(
     name: str,
     *,
-    size: str = "base",
+    backbone_size: str = "base",
     vocabulary: int = IMAGE_VOCABULARY,
     visual: VisualConfig | None = VISUAL,
     **options: Any,
@@ -75,7 +85,7 @@ def build(
     """Build a model on the meta device, and count the parameters of its plain backbone."""
     method = get_method(name)
     with torch.device("meta"):
-        t5 = T5ForConditionalGeneration(T5Config(vocab_size=vocabulary, **SIZES[size]))
+        t5 = T5ForConditionalGeneration(T5Config(vocab_size=vocabulary, **SIZES[backbone_size]))
         plain = sum(parameter.numel() for parameter in t5.parameters())
         model = method.attach(
             FrozenBackbone(t5),
@@ -98,19 +108,30 @@ def test_trainable_parameters_equal_the_papers(name: str) -> None:
     assert (trainable, round(100 * trainable / total, 2)) == IMAGE_COUNTS[name]
 
 
+@pytest.mark.parametrize("size", VL_PET_COUNTS)
+def test_trainable_parameters_of_vl_pet_equal_the_papers(size: str) -> None:
+    model, _ = build("vl-pet", size=size)
+    trainable = count_trainable("vl-pet", model)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    share = round(100 * trainable / total, 2)
+    assert (trainable - VISUAL_EMBEDDING, share) == VL_PET_COUNTS[size]
+
+
 @pytest.mark.parametrize("row", TEXT_COUNTS)
 def test_trainable_parameters_on_text_equal_the_papers(row: str) -> None:
     size, name, options, count, percent = TEXT_COUNTS[row]
     if name == "lst":
         layers = options["layers"]
         options = {"reduction": 8, "encoder_layers": layers, "decoder_layers": layers}
-    model, plain = build(name, size=size, vocabulary=TEXT_VOCABULARY, visual=None, **options)
+    model, plain = build(
+        name, backbone_size=size, vocabulary=TEXT_VOCABULARY, visual=None, **options
+    )
     trainable = count_trainable(name, model)
     assert trainable == count
     assert 100 * trainable / plain == pytest.approx(percent, abs=5e-5)
 
 
-@pytest.mark.parametrize("name", ["dora", "ia3", "probe", "side"])
+@pytest.mark.parametrize("name", ["dora", "ia3", "probe", "side", "vera", "vl-pet"])
 def test_methods_beyond_the_paper_build_on_the_meta_device(name: str) -> None:
     model, _ = build(name)
     assert all(parameter.is_meta for parameter in model.parameters())

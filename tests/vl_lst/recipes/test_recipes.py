@@ -24,7 +24,8 @@ from vl_lst.recipes import (
 
 # New methods may use the ladder's recipe.
 METHODS_WITH_RECIPES = (
-    "adapter", "bitfit", "dora", "full", "ia3", "lora", "lst", "probe", "prompt", "side", "unipt",
+    "adapter", "bitfit", "dora", "full", "ia3", "lora", "lst", "probe", "prompt", "qlora", "qst",
+    "sherl", "side", "unipt", "vera", "vl-pet", "xladder",
 )  # fmt: skip
 PACKAGE = Path(__file__).resolve().parents[3] / "vl_lst"
 
@@ -58,7 +59,14 @@ def test_a_method_without_a_recipe_gets_that_of_the_ladder() -> None:
 
 @pytest.mark.parametrize(
     ("name", "rate"),
-    [("full", 1e-4), ("adapter", 3e-4), ("lora", 3e-4), ("bitfit", 3e-3), ("prompt", 3e-3)],
+    [
+        ("full", 1e-4),
+        ("adapter", 3e-4),
+        ("lora", 3e-4),
+        ("vl-pet", 3e-4),
+        ("bitfit", 3e-3),
+        ("prompt", 3e-3),
+    ],
 )
 def test_other_methods_have_the_settings_of_the_paper(name: str, rate: float) -> None:
     """They are the method's defaults, and all but two equal those of the ladder."""
@@ -363,7 +371,7 @@ def test_the_package_reads_every_option_of_a_method(name: str) -> None:
     methods = PACKAGE / "methods"
     # Methods share code in private files; DoRA and side-tuning have the options of others.
     shared = [*methods.glob("_*.py"), methods / "lst.py", methods / "lora.py"]
-    files = [*(PACKAGE / "models").rglob("*.py"), *shared, methods / f"{name}.py"]
+    files = [*(PACKAGE / "models").rglob("*.py"), *shared, methods / f"{name.replace('-', '_')}.py"]
     source = "".join(path.read_text() for path in files)
     for option in get_method(name).options.model_fields:
         assert re.search(rf"(config|options|settings)\.{option}\b", source), option

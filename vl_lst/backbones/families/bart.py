@@ -146,6 +146,7 @@ class Bart(Family):
                     key=f"{block}.{name}.k_proj",
                     value=f"{block}.{name}.v_proj",
                     output=f"{block}.{name}.out_proj",
+                    norm=_norm_before(model, f"{block}.{name}_layer_norm"),
                     is_cross=name == "encoder_attn",
                 )
 
@@ -153,7 +154,10 @@ class Bart(Family):
         """Yield the feed-forward layers, whose linear layers belong to the block itself."""
         for block, _ in _blocks(model):
             yield FeedForwardLayers(
-                sublayer=f"{block}.fc2", inner=(f"{block}.fc1",), output=f"{block}.fc2"
+                sublayer=f"{block}.fc2",
+                inner=(f"{block}.fc1",),
+                output=f"{block}.fc2",
+                norm=_norm_before(model, f"{block}.final_layer_norm"),
             )
 
     def final_norms(self, model: Any) -> Iterator[nn.Module]:
@@ -174,6 +178,11 @@ def _sizes(config: Any, stack: str) -> BlockSizes:
         is_gated=False,
         epsilon=EPSILON,
     )
+
+
+def _norm_before(model: Any, norm: str) -> str | None:
+    """Return a sublayer's norm if it comes before the sublayer, as in mBART."""
+    return norm if model.config.model_type == "mbart" else None
 
 
 def _blocks(model: Any) -> Iterator[tuple[str, tuple[str, ...]]]:

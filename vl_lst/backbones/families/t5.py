@@ -187,6 +187,7 @@ class T5(Family):
                     key=f"{block}.{name}.k",
                     value=f"{block}.{name}.v",
                     output=f"{block}.{name}.o",
+                    norm=_norm_before(f"{block}.{name}"),
                     is_cross=name == "1.EncDecAttention",
                 )
 
@@ -198,6 +199,7 @@ class T5(Family):
                 sublayer=f"{block}.{dense}",
                 inner=tuple(f"{block}.{dense}.{part}" for part in parts),
                 output=f"{block}.{dense}.wo",
+                norm=_norm_before(f"{block}.{dense}"),
             )
 
     def final_norms(self, model: Any) -> Iterator[nn.Module]:
@@ -233,6 +235,10 @@ def _sublayers(model: Any) -> Iterator[tuple[str, tuple[str, ...], str]]:
             ("0.SelfAttention", "1.EncDecAttention"),
             "2.DenseReluDense",
         )
+
+
+def _norm_before(sublayer: str) -> str:
+    return f"{sublayer.rpartition('.')[0]}.layer_norm"
 
 
 def _tables(blocks: Sequence[Any]) -> Iterator[nn.Module]:

@@ -238,6 +238,7 @@ class T5Gemma(Family):
                         key=f"{block}.{name}.k_proj",
                         value=f"{block}.{name}.v_proj",
                         output=f"{block}.{name}.o_proj",
+                        norm=f"{block}.pre_{name}_layernorm",
                         is_cross=name == "cross_attn",
                     )
 
@@ -248,6 +249,7 @@ class T5Gemma(Family):
                 sublayer=f"{block}.post_feedforward_layernorm",
                 inner=(f"{block}.mlp.gate_proj", f"{block}.mlp.up_proj"),
                 output=f"{block}.mlp.down_proj",
+                norm=f"{block}.pre_feedforward_layernorm",
             )
 
     def final_norms(self, model: Any) -> Iterator[nn.Module]:
