@@ -39,7 +39,7 @@ def quantise(backbone: Backbone, precision: Literal["int8", "nf4"]) -> None:
     """Quantise the linear layers in the blocks of a backbone, in place.
 
     Args:
-        backbone: Backbone, to which a method may have been attached; layers that train are left out.
+        backbone: Backbone, to which a method may have been attached; what trains is left out.
         precision: `int8` has 8 bits per weight and one scale per output channel. `nf4` has 4 bits
             from a table of normal quantiles and one 8-bit scale per 64 weights (QLoRA, arXiv
             2305.14314). Both are dequantised to the activations' precision when used.

@@ -251,9 +251,9 @@ def attach_method(
     method = get_method(name)
     if method.needs_quantised_backbone and precision not in QUANTISED:
         raise ModelError(
-            f"the method {name} trains on a quantised backbone: found backbone.precision "
-            f"{precision}, expected {' or '.join(QUANTISED)} (--backbone-precision {QUANTISED[0]}), "
-            "or another method"
+            f"the method {name} needs a quantised backbone: found backbone.precision {precision}, "
+            f"expected {' or '.join(QUANTISED)} (--backbone-precision {QUANTISED[0]}), or another "
+            "method"
         )
     for task, head in heads.items():
         if not method.trains(head, visual=visual):
