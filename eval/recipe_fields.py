@@ -44,6 +44,8 @@ RULES = (
     _Rule("optimizer", "method"),
     # What reads the images: the backbone, or a visual embedding.
     _Rule("visual.embedding", "method"),
+    # Methods such as QLoRA are defined by the precision of the frozen weights.
+    _Rule("backbone.precision", "method"),
     # The next four distinguish the paper's methods from ours.
     _Rule("backbone.vocabulary", "method"),
     _Rule("visual.image_order_std", "method"),

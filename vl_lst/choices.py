@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 __all__ = [
+    "QUANTISED",
     "ArithmeticPrecision",
     "BackbonePrecision",
     "DeviceName",
@@ -17,6 +18,7 @@ __all__ = [
 ArithmeticPrecision = Literal["fp32", "bf16"]
 # Precision of the frozen backbone's weights; see `vl_lst.backbones.quantization`.
 BackbonePrecision = Literal["fp32", "bf16", "int8", "nf4"]
+QUANTISED: tuple[BackbonePrecision, ...] = ("nf4", "int8")
 # Tokens of a backbone; see `vl_lst.backbones.loading`.
 Vocabulary = Literal["tokenizer"]
 DeviceName = Literal["auto", "cpu", "cuda"]

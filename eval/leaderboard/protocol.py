@@ -33,7 +33,7 @@ __all__ = ["differing_settings", "is_floor_of", "method_settings", "protocol_of"
 ANSWER_COUNT = "data.min_answer_count"
 METHOD_SECTIONS = re.compile(r"^(method\.options|optimizer|visual|data)\.")
 # Fields of a recipe that are part of the protocol without training; others distinguish rows.
-UNTRAINED_FIELDS = ("backbone.precision", "data.blind", "data.root")
+UNTRAINED_FIELDS = ("data.blind", "data.root")
 
 
 def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:

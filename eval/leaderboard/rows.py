@@ -61,6 +61,12 @@ class Row:
         """Seeds that the row is averaged over, in ascending order."""
         return tuple(dict.fromkeys(run.record.seed for run in self.runs))
 
+    @property
+    def recomputes(self) -> bool | None:
+        """Whether blocks are recomputed in the backward pass; `None` if there is no such option."""
+        value = json.loads(self.settings.get("recompute", "null"))
+        return value if isinstance(value, bool) else None
+
     def runs_of(self, seed: int) -> tuple[Run, ...]:
         """Return the runs of a seed: one, or one per task of a suite."""
         return tuple(run for run in self.runs if run.record.seed == seed)

@@ -10,31 +10,37 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.leaderboard.board import Board, Group
+from eval.leaderboard.notes import SUITE_NOTE, cost_note, incomplete_notes, recompute_note
 from eval.leaderboard.quantities import AVERAGE, COSTS, Cost, Statistic
 from eval.leaderboard.reported import ReportedResults, ReportedRow, matching_rows
+from eval.leaderboard.rows import Row
 from eval.leaderboard.units import MISSING, number_text, score_text, setting_text, unit_text
 from eval.text import escape_controls
 
 __all__ = [
-    "SUITE_NOTE",
     "board_document",
-    "cost_note",
     "costs_with_reported",
     "group_caption",
     "group_title",
-    "incomplete_notes",
+    "recompute_text",
     "to_csv",
     "to_latex",
     "to_markdown",
 ]
 
 REPORTED = "reported"
-MAX_INCOMPLETE_SHOWN = 5
-SUITE_NOTE = (
-    "the mean over the tasks for each seed, then mean and deviation over seeds. Memory is that of "
-    "the task that needs most, time that of all tasks together."
+RECOMPUTE = "Recompute"
+CSV_FIELDS = (
+    "group",
+    "kind",
+    "method",
+    "recompute",
+    "backbone",
+    "runs",
+    "seeds",
+    "device",
+    "source",
 )
-CSV_FIELDS = ("group", "kind", "method", "backbone", "runs", "seeds", "device", "source")
 
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -86,35 +92,9 @@ def costs_with_reported(group: Group, rows: Sequence[ReportedRow]) -> tuple[Cost
     return tuple(cost for cost in COSTS if cost in group.costs or cost.key in reported)
 
 
-def cost_note(group: Group, costs: Sequence[Cost]) -> str | None:
-    """Return a note that names the costs that cannot be compared between the rows of a group.
-
-    Args:
-        group: Group of rows.
-        costs: Costs with a column in the table.
-
-    Returns:
-        The note; `None` if all costs are comparable.
-    """
-    labels = [cost.label for cost in costs if not group.is_comparable(cost)]
-    if not labels:
-        return None
-    return (
-        f"{', '.join(labels)}: not comparable between rows, which were measured on "
-        f"{'; '.join(group.devices)}."
-    )
-
-
-def incomplete_notes(board: Board) -> list[str]:
-    """Return which runs are not a result of their suite, and why; the first ones of many."""
-    notes = [
-        f"No result of {each.suite} for {each.method}, seed {each.seed} "
-        f"({', '.join(each.runs)}): {each.reason}"
-        for each in board.incomplete[:MAX_INCOMPLETE_SHOWN]
-    ]
-    if further := len(board.incomplete) - len(notes):
-        notes.append(f"{further:,} more seeds without a result of their suite: see the page")
-    return notes
+def recompute_text(row: Row) -> str:
+    """Return whether a row's blocks are recomputed in the backward pass, or a dash."""
+    return {True: "yes", False: "no", None: MISSING}[row.recomputes]
 
 
 def to_markdown(board: Board, reported: Sequence[ReportedResults]) -> str:
@@ -180,6 +160,7 @@ def to_csv(board: Board, reported: Sequence[ReportedResults]) -> str:
                     "group": _csv(group_title(group)),
                     "kind": "measured",
                     "method": _csv(row.label),
+                    "recompute": "" if row.recomputes is None else recompute_text(row),
                     "backbone": _csv(row.runs[0].record.backbone),
                     "runs": len(row.seeds),
                     "seeds": " ".join(map(str, row.seeds)),
@@ -215,6 +196,7 @@ def board_document(board: Board, reported: Sequence[ReportedResults]) -> dict[st
                 {
                     "label": row.label,
                     "method": row.method,
+                    "recompute": row.recomputes,
                     "settings": _parsed(row.settings),
                     "runs": [
                         {
@@ -296,6 +278,7 @@ def _tables(board: Board, reported: Sequence[ReportedResults]) -> Iterable[_Tabl
                 f"{row.label}{' *' if row.is_on_front else ''}",
                 str(len(row.seeds)),
                 *(score_text(row.scores[name]) for name in columns),
+                recompute_text(row),
                 *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
             ]
             for row in group.rows
@@ -305,12 +288,14 @@ def _tables(board: Board, reported: Sequence[ReportedResults]) -> Iterable[_Tabl
                 _reported_label(each),
                 MISSING,
                 *(score_text(each.score(name, group.tasks)) for name in columns),
+                MISSING,
                 *(_reported_cost(each, cost) for cost in costs),
             ]
             for each in quoted
         ]
-        header = ["method", "n", *columns, *(cost.label for cost in costs)]
-        note = cost_note(group, costs)
+        header = ["method", "n", *columns, RECOMPUTE, *(cost.label for cost in costs)]
+        notes = [note for note in (cost_note(group, costs), recompute_note(group)) if note]
+        note = " ".join(notes) or None
         yield _Table(group_title(group), header, rows + quoted_rows, len(quoted), note)
     for each in reported:
         if not any(each.matching(group.splits) for group in board.groups):

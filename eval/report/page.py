@@ -17,14 +17,15 @@ import yaml
 from markupsafe import Markup
 
 from eval.leaderboard.board import Board, Group
+from eval.leaderboard.notes import SUITE_NOTE, recompute_note
 from eval.leaderboard.quantities import Cost
 from eval.leaderboard.reported import ReportedResults, ReportedRow, matching_rows
 from eval.leaderboard.runs import Run
 from eval.leaderboard.tables import (
-    SUITE_NOTE,
     costs_with_reported,
     group_caption,
     group_title,
+    recompute_text,
 )
 from eval.leaderboard.units import number_text, score_text, setting_text, unit_text
 from eval.report.curves import Panel, training_curves
@@ -101,6 +102,8 @@ def render_page(
         score_text=score_text,
         unit_text=unit_text,
         group_title=group_title,
+        recompute_note=recompute_note,
+        recompute_text=recompute_text,
         suite_note=SUITE_NOTE,
     )
     environment.filters.update(pretty=setting_text, percent=_percent)

@@ -23,6 +23,7 @@ def test_the_roles_of_fields() -> None:
     assert set(METHOD_FIELDS) == {
         "method",
         "optimizer",
+        "backbone.precision",
         "backbone.vocabulary",
         "visual.embedding",
         "visual.image_order_std",

@@ -89,6 +89,9 @@ class Backbone(nn.Module):
                 "bfloat16 or float32 overflow to infinity; load it in bfloat16 or float32"
             )
         self.model: Any = model
+        self.linear_layers = tuple(self.family.linear_layers(model))
+        """Linear layers of the pretrained model but the output layer, not those that a method
+        inserts later."""
 
     @property
     def config(self) -> Any:

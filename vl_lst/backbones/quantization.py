@@ -2,12 +2,17 @@
 
 Only the linear layers of the blocks are quantised. The embedding table and the output layer, which
 are often one tensor, stay in bfloat16, as do norms and position biases: they are a small share of
-the weights, and the side network's loss depends on the output layer.
+the weights, and the loss depends on the output layer. What a method has inserted, and what it
+trains, stays as it is.
+
+Gradients pass through quantised layers to their inputs, as in QLoRA (arXiv 2305.14314).
 """
 
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -18,6 +23,7 @@ from vl_lst.errors import ModelError
 __all__ = [
     "BackbonePrecision",
     "bytes_freed_by_quantisation",
+    "dequantised",
     "inner_tensors",
     "model_bytes",
     "quantise",
@@ -33,7 +39,7 @@ def quantise(backbone: Backbone, precision: Literal["int8", "nf4"]) -> None:
     """Quantise the linear layers in the blocks of a backbone, in place.
 
     Args:
-        backbone: Frozen backbone.
+        backbone: Backbone, to which a method may have been attached; what trains is left out.
         precision: `int8` has 8 bits per weight and one scale per output channel. `nf4` has 4 bits
             from a table of normal quantiles and one 8-bit scale per 64 weights (QLoRA, arXiv
             2305.14314). Both are dequantised to the activations' precision when used.
@@ -41,7 +47,7 @@ def quantise(backbone: Backbone, precision: Literal["int8", "nf4"]) -> None:
     Raises:
         ModelError: torchao is not installed, or a weight does not divide into blocks.
     """
-    layers = list(backbone.family.linear_layers(backbone.model))
+    layers = _frozen_layers(backbone)
     torchao = _torchao()
     if precision == "int8":
         chosen = set(layers)
@@ -50,10 +56,56 @@ def quantise(backbone: Backbone, precision: Literal["int8", "nf4"]) -> None:
             torchao.Int8WeightOnlyConfig(),
             filter_fn=lambda module, _: module in chosen,
         )
-        return
+    else:
+        for layer in layers:
+            weight = layer.weight.detach()
+            packed = torchao.to_nf4(weight, NF4_BLOCK, _scales_per_group(weight))
+            layer.weight = nn.Parameter(packed, requires_grad=False)
     for layer in layers:
-        packed = torchao.to_nf4(layer.weight.detach(), NF4_BLOCK, _scales_per_group(layer.weight))
-        layer.weight = nn.Parameter(packed, requires_grad=False)
+        # Not a new module, since a method may have hooks on this one.
+        layer.__class__ = _QuantisedLinear
+
+
+def dequantised(weight: Tensor) -> Tensor:
+    """Return a weight as numbers: those that its codes and scales stand for, if it is quantised."""
+    if not is_traceable_wrapper_subclass(weight):
+        return weight
+    # The method `dequantize` of nf4 weights takes other arguments.
+    nf4: Any = getattr(weight, "get_original_weight", None)
+    quantised: Any = weight
+    numbers: Tensor = quantised.dequantize() if nf4 is None else nf4()
+    return numbers
+
+
+class _QuantisedLinear(nn.Linear):
+    """Linear layer with a quantised weight."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as in the base class
+        output: Tensor = _LinearFunction.apply(input, self.bias, self.weight)  # type: ignore[no-untyped-call]
+        return output
+
+
+class _LinearFunction(torch.autograd.Function):
+    """Linear function that dequantises its weight again in the backward pass.
+
+    Otherwise, autograd would keep a dequantised copy of each int8 weight, and quantisation would
+    save no memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, bias: Tensor | None, weight: Tensor) -> Tensor:
+        ctx.weight = weight
+        return F.linear(states, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        (gradient,) = gradients
+        of_bias = gradient.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        return gradient @ dequantised(ctx.weight).to(gradient.dtype), of_bias, None
+
+
+def _frozen_layers(backbone: Backbone) -> list[nn.Linear]:
+    return [layer for layer in backbone.linear_layers if not layer.weight.requires_grad]
 
 
 def bytes_freed_by_quantisation(backbone: Backbone, precision: Literal["int8", "nf4"]) -> int:
@@ -67,7 +119,7 @@ def bytes_freed_by_quantisation(backbone: Backbone, precision: Literal["int8", "
         ModelError: A weight does not divide into blocks.
     """
     freed = 0
-    for layer in backbone.family.linear_layers(backbone.model):
+    for layer in _frozen_layers(backbone):
         weight = layer.weight
         count, size = weight.numel(), weight.element_size()
         if precision == "int8":

@@ -153,8 +153,8 @@ def build_page(
         InputError: No run in the folder can be compared.
     """
     from eval.leaderboard.board import build_board
+    from eval.leaderboard.notes import incomplete_notes
     from eval.leaderboard.runs import find_runs
-    from eval.leaderboard.tables import incomplete_notes
     from eval.report.page import render_page
     from eval.text import escape_controls
     from vl_lst.cli._example_sheets import example_sheets, thumbnails
@@ -234,7 +234,8 @@ def _print_group(group: "Group") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from eval.leaderboard.tables import cost_note, group_title
+    from eval.leaderboard.notes import cost_note, recompute_note
+    from eval.leaderboard.tables import group_title
     from eval.leaderboard.units import score_text, unit_text
     from eval.text import escape_controls
 
@@ -256,5 +257,6 @@ def _print_group(group: "Group") -> None:
             *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
         )
     results.print(table)
-    if (note := cost_note(group, costs)) is not None:
-        results.print(escape_controls(note), markup=False)
+    for note in (cost_note(group, costs), recompute_note(group)):
+        if note is not None:
+            results.print(escape_controls(note), markup=False)

@@ -29,6 +29,8 @@ class Method(ABC):
 
     options: type[BaseModel]
     """Options of the method, set under `method.options` in a recipe."""
+    needs_quantised_backbone = False
+    """Whether the method is another one on a backbone in int8 or nf4, and refused on others."""
 
     @abstractmethod
     def attach(

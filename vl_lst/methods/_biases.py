@@ -47,8 +47,9 @@ def add_biases(model: JointModel, layers: dict[str, int]) -> None:
     """
     for name, width in layers.items():
         module: Any = model.get_submodule(name)
-        bias = nn.Parameter(module.weight.new_zeros(width, dtype=torch.float32))
-        module.register_parameter(ADDED, bias)
+        # Not `new_zeros`, which would quantise them like the weight.
+        bias = torch.zeros(width, dtype=torch.float32, device=module.weight.device)
+        module.register_parameter(ADDED, nn.Parameter(bias))
         # Added to the output, so that the layer may have another precision.
         module.register_forward_hook(_add_bias)
     if (head := _output_layer(model)) is not None:

@@ -1,11 +1,15 @@
 """LoRA (Hu et al. 2021, arXiv 2106.09685) on the queries and values of every attention."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 from peft import LoraConfig
+from peft.tuners.lora.dora import DoraLinearLayer
 from pydantic import Field
 from torch import nn
 
+from vl_lst.backbones.quantization import dequantised
 from vl_lst.errors import ModelError
 from vl_lst.methods._biases import add_biases, added_biases, biased_layers
 from vl_lst.methods._joint import JointOptions, train_modules
@@ -76,6 +80,9 @@ class LowRankAdaptation(PeftMethod[LoraOptions]):
             ],
         )
         inject(model, config)
+        for module in model.backbone.modules():
+            if isinstance(module, DoraLinearLayer):
+                module.register_forward_pre_hook(_dequantise_base_layer, with_kwargs=True)
         if options.train_biases and self._decomposed:
             add_biases(model, biased)
 
@@ -83,6 +90,15 @@ class LowRankAdaptation(PeftMethod[LoraOptions]):
         """Yield the low-rank updates and the added biases."""
         yield from super().tuned(model)
         yield from added_biases(model)
+
+
+def _dequantise_base_layer(
+    _module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give DoRA, which reads the weight of a layer, its numbers if it is quantised."""
+    base = named["base_layer"]
+    weight = nn.Parameter(dequantised(base.weight), requires_grad=False)
+    return inputs, {**named, "base_layer": SimpleNamespace(weight=weight, bias=base.bias)}
 
 
 METHOD = LowRankAdaptation()

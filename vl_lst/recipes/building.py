@@ -14,6 +14,7 @@ from vl_lst.backbones.loading import LoadedBackbone, load_backbone
 from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
 from vl_lst.backbones.random_weights import known_family
 from vl_lst.backbones.tokenizer import CachingTokenizer
+from vl_lst.choices import QUANTISED
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig, VisualConfig
@@ -238,16 +239,22 @@ def attach_method(
         visual: Settings of the visual embedding; `None` if the backbone reads the images, or if
             there are none.
         heads: Settings of each task's head.
-        precision: Precision in which the backbone will be kept.
+        precision: Precision in which the backbone will be kept; this function does not quantise.
 
     Returns:
         The model, and its trainable parameters by name.
 
     Raises:
-        ModelError: The method trains nothing for a task, it needs gradients through a backbone that
-            will be quantised, or it declares parameters that cannot train.
+        ModelError: The method trains nothing for a task, it is defined for a quantised backbone
+            only, or it declares parameters that cannot train.
     """
     method = get_method(name)
+    if method.needs_quantised_backbone and precision not in QUANTISED:
+        raise ModelError(
+            f"the method {name} needs a quantised backbone: found backbone.precision {precision}, "
+            f"expected {' or '.join(QUANTISED)} (--backbone-precision {QUANTISED[0]}), or another "
+            "method"
+        )
     for task, head in heads.items():
         if not method.trains(head, visual=visual):
             raise ModelError(
@@ -261,28 +268,9 @@ def attach_method(
     model.requires_grad_(False)
     trainable = method.trainable(model)
     _require_trainable(name, model, trainable)
-    if precision in ("int8", "nf4") and _backpropagates_through_backbone(model, trainable):
-        raise ModelError(
-            f"backbone.precision is {precision}, but the method {name} backpropagates through the "
-            "backbone, and quantised weights have no exact gradient. Use fp32 or bf16, or a method "
-            "that does not change the backbone, such as lst."
-        )
     for parameter in trainable.values():
         parameter.requires_grad_(True)
     return model, trainable
-
-
-def _backpropagates_through_backbone(
-    model: VisionLanguageModel[Any], trainable: Mapping[str, nn.Parameter]
-) -> bool:
-    """Return whether gradients of what trains pass through the backbone.
-
-    They do not if the backbone is frozen, or if only heads train, which come after it.
-    """
-    if isinstance(model.backbone, FrozenBackbone):
-        return False
-    heads = {id(p) for part in (model.classifiers, model.regressors) for p in part.parameters()}
-    return any(id(parameter) not in heads for parameter in trainable.values())
 
 
 def _require_trainable(

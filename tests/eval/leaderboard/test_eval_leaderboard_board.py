@@ -57,7 +57,6 @@ def test_scores_are_converted_to_percent_and_averaged(tmp_path: Path) -> None:
     [
         {"recipe__training__epochs": 3},
         {"recipe__training__precision": "bf16"},
-        {"recipe__backbone__precision": "bf16"},
         {"recipe__data__blind": True},
         {"recipe__data__root": "elsewhere"},
         {"recipe__something_new": 1},
@@ -121,6 +120,17 @@ def test_labels_show_the_settings_in_which_rows_of_a_method_differ(tmp_path: Pat
         "lst (reduction=8, lr=0.003)",
         "full",
     }
+
+
+def test_rows_may_differ_in_precision_of_the_backbone_and_recomputing(tmp_path: Path) -> None:
+    """Records of earlier versions lack `recompute`, which was false."""
+    write_run(tmp_path, "a", method="lora", options={"rank": 4})
+    write_run(tmp_path, "b", method="lora", options={"rank": 4, "recompute": True})
+    write_run(tmp_path, "c", method="qlora", recipe__backbone__precision="nf4")
+    write_run(tmp_path, "d", method="lora", options={"rank": 4, "recompute": False}, seed=1)
+    (group,) = board_of(tmp_path).groups
+    found = {(row.method, row.recomputes): row.seeds for row in group.rows}
+    assert found == {("lora", False): (0, 1), ("lora", True): (0,), ("qlora", None): (0,)}
 
 
 def test_the_paper_ladder_is_compared_with_ours(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import pytest
 from board_runs import METRICS, SUITE, write_run, write_suite
 
 from eval.leaderboard.board import Board, Group, build_board
+from eval.leaderboard.notes import incomplete_notes
 from eval.leaderboard.quantities import AVERAGE
 from eval.leaderboard.runs import find_runs
 from eval.leaderboard.tables import (
     board_document,
     group_caption,
     group_title,
-    incomplete_notes,
     to_csv,
     to_markdown,
 )

@@ -15,6 +15,7 @@ from eval.leaderboard.reported import reported_results
 from eval.leaderboard.runs import find_runs
 from eval.leaderboard.tables import board_document, to_csv, to_latex, to_markdown
 from eval.leaderboard.units import number_text, score_text
+from eval.report.page import render_page
 
 NASTY = r"=a|b_{c}\d %&#$^~<script>*`"
 
@@ -30,16 +31,34 @@ def board(tmp_path: Path) -> Board:
 def test_markdown_has_one_line_per_row_and_is_escaped(board: Board) -> None:
     text = to_markdown(board, ())
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert rows[2].startswith(r"| lst \* | 2 | 61.00 ± 1.41 | 7.50 % | 1,000 bytes |")
+    assert rows[2].startswith(r"| lst \* | 2 | 61.00 ± 1.41 | – | 7.50 % | 1,000 bytes |")
     # Bars in names are escaped.
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {len(rows[0].split("|")) - 1}
     assert "<script>" not in text
 
 
+def test_rows_tell_whether_they_recompute_and_a_note_that_they_differ(tmp_path: Path) -> None:
+    """A record of an earlier version lacks the option, which was false."""
+    write_run(tmp_path, "a", method="full")
+    alike = build_board(find_runs(tmp_path), METRICS)
+    write_run(tmp_path, "b", method="ia3", options={"recompute": True})
+    board = build_board(find_runs(tmp_path), METRICS)
+    note = "ia3 recompute blocks in the backward pass"
+    assert "recompute blocks" not in to_markdown(alike, ())
+    for text in (to_markdown(board, ()), to_latex(board, ()), render_page(board, title="")):
+        assert note in text
+        assert "and full do not." in text
+    expected = {"full": False, "ia3": True}
+    (group,) = board_document(board, ())["groups"]
+    assert {row["label"]: row["recompute"] for row in group["rows"]} == expected
+    rows = csv.DictReader(io.StringIO(to_csv(board, ())))
+    assert {row["method"]: row["recompute"] == "yes" for row in rows} == expected
+
+
 def test_latex_special_characters_are_escaped(board: Board) -> None:
     text = to_latex(board, ())
     assert r"\toprule" in text
-    assert r"lst * & 2 & 61.00 $\pm$ 1.41 & 7.50 \% & 1,000 bytes" in text
+    assert r"lst * & 2 & 61.00 $\pm$ 1.41 & -- & 7.50 \% & 1,000 bytes" in text
     expected = (
         r"=a\textbar{}b\_\{c\}\textbackslash{}d \%\&\#\$\textasciicircum{}\textasciitilde{}"
         r"\textless{}script\textgreater{}*`"
@@ -109,17 +128,17 @@ def test_reported_rows_of_text_stand_beside_runs_with_their_memory(tmp_path: Pat
     header, _, mine, *others = (
         line for line in to_markdown(runs, reported).splitlines() if line.startswith("|")
     )
-    assert header == "| method | n | rte | Trainable | Saved bytes | CUDA peak | " + (
-        "Gradients | Optimiser state | Examples/s | Time |"
+    assert header == "| method | n | rte | Recompute | Trainable | Saved bytes | " + (
+        "CUDA peak | Gradients | Optimiser state | Examples/s | Time |"
     )
-    assert mine.split(" | ")[5] == "–"
+    assert mine.split(" | ")[6] == "–"
     assert [line.split(" | ")[2] for line in others] == [
         *("74.10", "75.10", "75.50", "67.60", "59.50", "71.90", "79.90", "80.10"),
     ]
     assert others[5].startswith(
-        r"| lst, t5-base (reported: LST, NeurIPS 2022) | – | 71.90 | 1.74 %"
+        r"| lst, t5-base (reported: LST, NeurIPS 2022) | – | 71.90 | – | 1.74 %"
     )
-    assert others[5].split(" | ")[5] == "5.4 GiB"  # 5.5 GB of 1000 MiB
+    assert others[5].split(" | ")[6] == "5.4 GiB"  # 5.5 GB of 1000 MiB
     (row,) = (
         row
         for row in csv.DictReader(io.StringIO(to_csv(runs, reported)))

@@ -101,17 +101,6 @@ def attach(method: str, precision: str) -> tuple[nn.Module, dict[str, nn.Paramet
     )
 
 
-@pytest.mark.parametrize("method", ["full", "bitfit", "lora", "adapter", "prompt"])
-@pytest.mark.parametrize("precision", ["int8", "nf4"])
-def test_methods_that_need_gradients_through_the_backbone_are_refused(
-    method: str, precision: str
-) -> None:
-    full = "set backbone.precision to fp32"
-    why = full if method == "full" else f"{precision}, but the method {method} backpropagates"
-    with pytest.raises(ModelError, match=why):
-        attach(method, precision)
-
-
 @pytest.mark.parametrize("precision", ["int8", "nf4"])
 def test_the_ladder_trains_in_float32_beside_a_quantised_backbone(precision: str) -> None:
     from vl_lst.profiling.workload import Workload

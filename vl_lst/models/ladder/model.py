@@ -1,7 +1,7 @@
 """Ladder Side-Tuning model: frozen backbone, visual embedding, ladder side network and heads.
 
 L answer tokens, D backbone width, R side width (that of the states that heads read, which is D with
-`merge_last`).
+a last gate).
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
-from vl_lst.models.ladder.rungs import RungBuilder
+from vl_lst.models.ladder.rungs import LearnedGates, RungBuilder
 from vl_lst.models.ladder.side_network import LadderSideNetwork, SideDecoder
 from vl_lst.models.side_model import SideModel
 
@@ -31,6 +31,7 @@ class LadderModel(SideModel):
         head: See `VisionLanguageModel.add_heads`.
         build_rungs: Function that builds the rungs and gates of each stack. Default: those that
             `ladder` describes.
+        last_gate: See `LadderSideNetwork`.
 
     Raises:
         ModelError: The settings do not fit the backbone.
@@ -46,6 +47,7 @@ class LadderModel(SideModel):
         ladder: LadderConfig,
         head: HeadConfig | Mapping[str, HeadConfig],
         build_rungs: RungBuilder | None = None,
+        last_gate: LearnedGates | None = None,
     ) -> None:
         super().__init__(backbone, visual=visual)
         if visual is None and ladder.image_rungs != "pass":
@@ -53,7 +55,7 @@ class LadderModel(SideModel):
                 f"image_rungs is {ladder.image_rungs}, which changes the tokens of a visual "
                 "embedding, and the model has none: expected pass"
             )
-        self.side = LadderSideNetwork(backbone, ladder.for_visual(visual), build_rungs)
+        self.side = LadderSideNetwork(backbone, ladder.for_visual(visual), build_rungs, last_gate)
         self.add_heads(head, width=self.side.output_width)
 
     @property

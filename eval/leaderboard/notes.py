@@ -1,0 +1,58 @@
+"""Notes to the tables of a leaderboard: which numbers are not alike, and what is missing."""
+
+from collections.abc import Sequence
+
+from eval.leaderboard.board import Board, Group
+from eval.leaderboard.quantities import Cost
+
+__all__ = ["SUITE_NOTE", "cost_note", "incomplete_notes", "recompute_note"]
+
+MAX_INCOMPLETE_SHOWN = 5
+SUITE_NOTE = (
+    "the mean over the tasks for each seed, then mean and deviation over seeds. Memory is that of "
+    "the task that needs most, time that of all tasks together."
+)
+
+
+def cost_note(group: Group, costs: Sequence[Cost]) -> str | None:
+    """Return a note that names the costs that cannot be compared between the rows of a group.
+
+    Args:
+        group: Group of rows.
+        costs: Costs with a column in the table.
+
+    Returns:
+        The note; `None` if all costs are comparable.
+    """
+    labels = [cost.label for cost in costs if not group.is_comparable(cost)]
+    if not labels:
+        return None
+    return (
+        f"{', '.join(labels)}: not comparable between rows, which were measured on "
+        f"{'; '.join(group.devices)}."
+    )
+
+
+def recompute_note(group: Group) -> str | None:
+    """Return a note that some rows of a group recompute blocks and others do not, if so."""
+    recomputed = [row.label for row in group.rows if row.recomputes is True]
+    kept = [row.label for row in group.rows if row.recomputes is False]
+    if not recomputed or not kept:
+        return None
+    return (
+        "Saved bytes, CUDA peak and speed do not compare methods alone: "
+        f"{', '.join(recomputed)} recompute blocks in the backward pass (gradient checkpointing), "
+        f"which saves memory and costs time, and {', '.join(kept)} do not."
+    )
+
+
+def incomplete_notes(board: Board) -> list[str]:
+    """Return which runs are not a result of their suite, and why; the first ones of many."""
+    notes = [
+        f"No result of {each.suite} for {each.method}, seed {each.seed} "
+        f"({', '.join(each.runs)}): {each.reason}"
+        for each in board.incomplete[:MAX_INCOMPLETE_SHOWN]
+    ]
+    if further := len(board.incomplete) - len(notes):
+        notes.append(f"{further:,} more seeds without a result of their suite: see the page")
+    return notes
