@@ -13,7 +13,7 @@ import vl_lst.methods
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.errors import ModelError, RecipeError
-from vl_lst.methods import method_names
+from vl_lst.methods import get_method, method_names
 from vl_lst.models.config import HeadConfig
 from vl_lst.profiling.measure import ComparedMethod, ProfileSettings, profile_methods
 from vl_lst.profiling.workload import Workload
@@ -113,7 +113,13 @@ def test_parts_add_up_and_the_ladder_saves_nothing_in_the_backbone() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_estimate_equals_the_cpu_count_for_every_method(precision: Any) -> None:
-    methods = [ComparedMethod(name) for name in method_names()]
+    methods = [
+        ComparedMethod(
+            name,
+            backbone_precision="nf4" if get_method(name).needs_quantised_backbone else None,
+        )
+        for name in method_names()
+    ]
     # Not all default options fit the sizes of the bundled backbone.
     options = {"lst": {"reduction": 4}, "side": {"reduction": 4}}
     methods = [replace(each, options=options.get(each.name, {})) for each in methods]
