@@ -6,11 +6,11 @@ from itertools import islice
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.errors import ModelError
-from vl_lst.methods import Method
+from vl_lst.methods._side_network import SideNetworkMethod
 from vl_lst.models.config import HeadConfig, LadderConfig, LadderSettings, VisualConfig
 from vl_lst.models.initialisation.pruning import (
     fisher_importance,
@@ -74,7 +74,7 @@ class LadderOptions(LadderSettings):
         return self
 
 
-class LadderSideTuning(Method):
+class LadderSideTuning(SideNetworkMethod):
     """Trainable side network next to an unchanged backbone."""
 
     options: type[BaseModel] = LadderOptions
@@ -141,11 +141,6 @@ class LadderSideTuning(Method):
             initialise_coherently(model, bases, fisher)
         else:
             initialise_side_network(model, prune_backbone(state, importance, config, reduction))
-
-    def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
-        """Return the visual embedding, the side network and the heads; never the backbone."""
-        assert isinstance(model, LadderModel)
-        return model.trainable()
 
 
 METHOD = LadderSideTuning()

@@ -8,9 +8,8 @@ L answer tokens, Q tokens of the side network, K layers, X rung width, D backbon
 width.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +18,10 @@ from torch import Tensor
 
 from vl_lst.backbones.backbone import BackboneCache
 from vl_lst.backbones.frozen import DecoderTaps, EncoderTaps, FrozenBackbone
-from vl_lst.methods.lst import LadderSideTuning
+from vl_lst.methods._side_network import SideNetworkMethod
 from vl_lst.models.config import HeadConfig, LadderConfig, SideSettings, VisualConfig
 from vl_lst.models.ladder.model import LadderModel
 from vl_lst.models.ladder.rungs import Gates, LinearRungs, Rungs, StackSizes
-from vl_lst.models.vision_language_model import VisionLanguageModel
 
 __all__ = ["METHOD", "SideTuning"]
 
@@ -88,7 +86,7 @@ class _NoGates(Gates):
         return states_BQR
 
 
-class SideTuning(LadderSideTuning):
+class SideTuning(SideNetworkMethod):
     """Side network that reads no layer of the backbone."""
 
     options: type[BaseModel] = SideSettings
@@ -117,14 +115,6 @@ class SideTuning(LadderSideTuning):
         # blocks at the same seed.
         LinearRungs(sizes)
         return _NoRungs(), _NoGates()
-
-    def initialise(
-        self,
-        model: VisionLanguageModel[Any],
-        options: BaseModel,
-        samples: Iterable[tuple[Tensor, Tensor]],
-    ) -> None:
-        """Do nothing: side-tuning has no `initialisation` option."""
 
 
 METHOD = SideTuning()

@@ -194,13 +194,19 @@ class LadderSettings(SideSettings):
 class LadderConfig(LadderSettings):
     """Ladder settings for use from Python: types are strict, and errors are `ModelError`s.
 
-    The arguments are those of `SideSettings` and `LadderSettings`.
+    Args:
+        free_encoder_blocks: Number of side blocks without a rung that follow those of
+            `encoder_layers`. The other arguments are those of `SideSettings` and `LadderSettings`.
+        free_decoder_blocks: Likewise, for the decoder.
 
     Raises:
         ModelError: A field does not exist or has an invalid value.
     """
 
     model_config = ConfigDict(strict=True)
+
+    free_encoder_blocks: int = Field(0, ge=0)
+    free_decoder_blocks: int = Field(0, ge=0)
 
     @model_validator(mode="wrap")
     @classmethod

@@ -69,7 +69,8 @@ def model_parts(model: nn.Module) -> dict[str, list[nn.Module]]:
         elif isinstance(module, SideEncoder | SideDecoder):
             stack = "encoder" if isinstance(module, SideEncoder) else "decoder"
             parts[f"side {stack}"].append(module)
-            parts[f"side {stack} rungs"] += [module.first_rung, module.rungs]
+            rungs = (module.first_rung, module.rungs)
+            parts[f"side {stack} rungs"] += [rung for rung in rungs if rung is not None]
         elif isinstance(module, Backbone):
             for name, (whole, blocks) in module.stacks().items():
                 parts[f"backbone {name}"].append(whole)

@@ -36,12 +36,19 @@ OPTIONS: dict[str, dict[str, object]] = {
     "lora": {"rank": 4},
     "lst": {"reduction": 2},
     "prompt": {"tokens": 3, "middle_width": 8},
+    "qst": {"reduction": 2, "rank": 4},
     "side": {"reduction": 2},
+    "xladder": {"reduction": 2},
 }
 # A method with other options, by a name for the test.
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "lst merged": ("lst", {"reduction": 2, "merge_last": True, "gates": "channel"}),
     "lst from small weights": ("lst", {"reduction": 2, "random_weights": "small"}),
+    "qst unbounded": ("qst", {"reduction": 2, "rank": 4, "last_gate": "unbounded"}),
+    "xladder of last layers": (
+        "xladder",
+        {"reduction": 2, "encoder_layers": (1,), "free_blocks": 2, "rung_place": "after_block"},
+    ),
     "adapter with norms": (
         "adapter",
         {

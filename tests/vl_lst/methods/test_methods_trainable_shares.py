@@ -64,6 +64,15 @@ TEXT_COUNTS = {
 }
 
 
+# Without the visual embedding; from the arithmetic of the methods' papers.
+RELATIVE_COUNTS = {
+    "qst at 16": ("qst", {"reduction": 16}, 1_133_088),
+    "qst at 8": ("qst", {"reduction": 8}, 3_517_248),
+    "qst at 4": ("qst", {"reduction": 4}, 12_930_432),
+    "xladder of six layers": ("xladder", {"reduction": 4}, 14_614_296),
+}
+
+
 def build(
     name: str,
     *,
@@ -108,6 +117,13 @@ def test_trainable_parameters_on_text_equal_the_papers(row: str) -> None:
     trainable = count_trainable(name, model)
     assert trainable == count
     assert 100 * trainable / plain == pytest.approx(percent, abs=5e-5)
+
+
+@pytest.mark.parametrize("row", RELATIVE_COUNTS)
+def test_trainable_parameters_of_the_ladders_relatives(row: str) -> None:
+    name, options, count = RELATIVE_COUNTS[row]
+    model, _ = build(name, visual=None, **options)
+    assert count_trainable(name, model) == count
 
 
 @pytest.mark.parametrize("name", ["dora", "ia3", "probe", "side"])

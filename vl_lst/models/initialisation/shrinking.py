@@ -185,7 +185,9 @@ def initialise_coherently(
     pruned = shrink_backbone(state, bases, config, reduction, importance)
     written = initialise_side_network(model, pruned)
     for stack, side in (("encoder", model.side.encoder), ("decoder", model.side_decoder)):
-        projections: dict[str, torch.nn.Linear | LinearRungs] = {"first_rung": side.first_rung}
+        projections: dict[str, torch.nn.Linear | LinearRungs] = {}
+        if side.first_rung is not None:
+            projections["first_rung"] = side.first_rung
         if isinstance(side.rungs, LinearRungs):
             projections["rungs"] = side.rungs
         for name, module in projections.items():

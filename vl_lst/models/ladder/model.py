@@ -2,7 +2,7 @@
 
 B examples, U unique prompts, P unique (prompt, answer) pairs, N either of these, T tokens that the
 backbone's encoder reads, S tokens that the side encoder reads, L answer tokens, D backbone width, R
-side width (that of the states that heads read, which is D with `merge_last`), V vocabulary, A
+side width (that of the states that heads read, which is D with a last gate), V vocabulary, A
 answers.
 """
 
@@ -16,8 +16,9 @@ from vl_lst.backbones.frozen import EncoderTaps, FrozenBackbone
 from vl_lst.errors import ModelError
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig, LadderConfig, VisualConfig
-from vl_lst.models.ladder.rungs import RungBuilder
-from vl_lst.models.ladder.side_network import LadderSideNetwork, SideCache, SideDecoder
+from vl_lst.models.ladder.rungs import LearnedGates, RungBuilder
+from vl_lst.models.ladder.side_cache import SideCache
+from vl_lst.models.ladder.side_network import LadderSideNetwork, SideDecoder
 from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel
 
 __all__ = ["LadderDecoding", "LadderEncoding", "LadderModel"]
@@ -105,6 +106,7 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
         head: See `VisionLanguageModel.add_heads`.
         build_rungs: Function that builds the rungs and gates of each stack. Default: those that
             `ladder` describes.
+        last_gate: See `LadderSideNetwork`.
 
     Raises:
         ModelError: The settings do not fit the backbone.
@@ -121,6 +123,7 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
         ladder: LadderConfig,
         head: HeadConfig | Mapping[str, HeadConfig],
         build_rungs: RungBuilder | None = None,
+        last_gate: LearnedGates | None = None,
     ) -> None:
         super().__init__(backbone, visual=visual)
         if visual is None and ladder.image_rungs != "pass":
@@ -128,7 +131,7 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
                 f"image_rungs is {ladder.image_rungs}, which changes the tokens of a visual "
                 "embedding, and the model has none: expected pass"
             )
-        self.side = LadderSideNetwork(backbone, ladder, build_rungs)
+        self.side = LadderSideNetwork(backbone, ladder, build_rungs, last_gate)
         self.add_heads(head, width=self.side.output_width)
 
     @property
@@ -201,7 +204,7 @@ class LadderModel(VisionLanguageModel[LadderEncoding]):
         """Return the states [B, R] that a head which does not generate reads.
 
         These are the side decoder's at the start token, or without a decoder the side encoder's at
-        the first token; with `merge_last`, they are mixed with the backbone's at the same token.
+        the first token; with a last gate, they are mixed with the backbone's at the same token.
         """
         if self.side.decoder is None:
             side_B1R, final_U1D = encoded.side_BSR[:, :1], encoded.taps.final_UTD[:, :1]

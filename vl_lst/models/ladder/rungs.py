@@ -1,14 +1,14 @@
 """Rungs and gates: how backbone states enter the side network.
 
 K layers with a rung, N unique texts, B examples, T text tokens, V image tokens, Q tokens of the
-side network, X rung width, D backbone width, R side width.
+side network, X rung width, P rank of a rung, D backbone width, R side width.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ __all__ = [
     "Gates",
     "LearnedGates",
     "LinearRungs",
+    "LowRankRungs",
     "PooledRungs",
     "RungBuilder",
     "Rungs",
@@ -50,6 +51,13 @@ class Rungs(nn.Module, ABC):
 
     Called once per forward pass on the unique texts of a batch, so rungs cannot see the side
     network's states; gates can.
+    """
+
+    projects_embeddings: ClassVar[bool] = False
+    """Whether the rung of the first layer also projects what enters the first side block.
+
+    `forward` is then called with these states alone, too: [1, N, T, D]. Otherwise, the side network
+    has a linear projection for them.
     """
 
     @abstractmethod
@@ -116,6 +124,43 @@ class LinearRungs(Rungs):
         return rungs_NVKR.permute(2, 0, 1, 3)
 
 
+class LowRankRungs(Rungs):
+    """Learned projections of low rank, each followed by a norm (X = R).
+
+    These are the down-samplers of Quantized Side Tuning (arXiv 2401.07159):
+    `D(x) = LN(B silu(A x))`. That of the first layer also projects the embeddings.
+
+    Args:
+        sizes: Sizes of the stack.
+        rank: P.
+    """
+
+    projects_embeddings = True
+
+    def __init__(self, sizes: StackSizes, rank: int) -> None:
+        super().__init__()
+        count, width, side_width = len(sizes.layers), sizes.width, sizes.side_width
+        self.down = _uniform(count, rank, width)
+        self.up = _uniform(count, side_width, rank)
+        self.norms = nn.ModuleList(nn.LayerNorm(side_width) for _ in range(count))
+
+    def forward(self, taps_KNTD: Tensor) -> Tensor:
+        """Project the states of the first layers, or of all: [K, N, T, D] to [K, N, T, R]."""
+        count, rows, tokens, width = taps_KNTD.shape
+        flat = taps_KNTD.reshape(count, rows * tokens, width).to(self.down.dtype)
+        low = F.silu(torch.bmm(flat, self.down[:count].transpose(1, 2)))
+        rungs = torch.bmm(low, self.up[:count].transpose(1, 2)).view(count, rows, tokens, -1)
+        # Each norm saves its input alone; one norm of all layers would save its output as well.
+        normed = [norm(rung) for norm, rung in zip(self.norms, rungs, strict=False)]
+        return torch.stack(normed)
+
+
+def _uniform(count: int, rows: int, columns: int) -> nn.Parameter:
+    """Return matrices [count, rows, columns] as `nn.Linear` draws its weight."""
+    bound = columns**-0.5
+    return nn.Parameter(torch.empty(count, rows, columns).uniform_(-bound, bound))
+
+
 class PooledRungs(Rungs):
     """Means of adjacent channels (X = R): nothing trains, no state is saved for the backward pass.
 
@@ -149,20 +194,31 @@ class LearnedGates(Gates):
         start: Initial value of g.
         attenuate: Whether to multiply image tokens without a rung by the gate, as in the
             reference, where their rungs are zeros; otherwise they pass unchanged.
+        bounded: Whether g is that sigmoid. Otherwise it is `alpha / T`, a number that may start at
+            0 or 1 and leave the range between.
     """
 
     def __init__(
-        self, depth: int, channels: int, *, temperature: float, start: float, attenuate: bool
+        self,
+        depth: int,
+        channels: int,
+        *,
+        temperature: float,
+        start: float,
+        attenuate: bool,
+        bounded: bool = True,
     ) -> None:
         super().__init__()
         self.temperature = temperature
         self.attenuate = attenuate
-        alpha = temperature * math.log(start / (1 - start))
+        self.bounded = bounded
+        alpha = temperature * (math.log(start / (1 - start)) if bounded else start)
         self.alpha = nn.Parameter(torch.full((depth, channels), alpha))
 
     def value(self, layer: int) -> Tensor:
         """Return g of a backbone layer: [1] or [R]."""
-        return torch.sigmoid(self.alpha[layer] / self.temperature)
+        scaled = self.alpha[layer] / self.temperature
+        return torch.sigmoid(scaled) if self.bounded else scaled
 
     def forward(self, layer: int, rung_BTX: Tensor, states_BQR: Tensor) -> Tensor:
         """Return `g * states + (1 - g) * rung`."""

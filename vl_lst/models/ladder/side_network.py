@@ -21,9 +21,10 @@ from vl_lst.models.config import LadderConfig
 from vl_lst.models.ladder.relative_bias import RelativePositionBias
 from vl_lst.models.ladder.rungs import LearnedGates, RungBuilder, StackSizes, build_rungs
 from vl_lst.models.ladder.side_block import KeyValues, SideBlock, SideSizes
+from vl_lst.models.ladder.side_cache import SideCache
 from vl_lst.models.norm import RootMeanSquareNorm
 
-__all__ = ["LadderSideNetwork", "SideCache", "SideDecoder", "SideEncoder"]
+__all__ = ["LadderSideNetwork", "SideDecoder", "SideEncoder"]
 
 # The additive mask of the reference implementation: large enough that a masked key gets exactly
 # zero weight in float32, small enough not to overflow in bfloat16.
@@ -98,7 +99,8 @@ class _SideStack(nn.Module):
         self.normalises = config.rungs == "normalised"
         self.projects_image = config.image_rungs == "projection"
         self.epsilon = sizes.epsilon
-        self.first_rung = nn.Linear(tapped.width, sizes.width)
+        # Drawn in any case and before the rungs: a seed gives the same blocks to all methods.
+        self.first_rung: nn.Linear | None = nn.Linear(tapped.width, sizes.width)
         self.rungs, self.gates = build(
             StackSizes(
                 layers=self.layers,
@@ -107,6 +109,8 @@ class _SideStack(nn.Module):
                 side_width=sizes.width,
             )
         )
+        if self.rungs.projects_embeddings:
+            self.first_rung = None
         buckets, max_distance = backbone.relative_positions
         self.position_bias = RelativePositionBias(
             sizes.heads,
@@ -114,8 +118,9 @@ class _SideStack(nn.Module):
             max_distance=max_distance,
             bidirectional=not self.is_decoder,
         )
+        free = config.free_decoder_blocks if self.is_decoder else config.free_encoder_blocks
         self.blocks = nn.ModuleList(
-            SideBlock(sizes, memory_width=memory_width) for _ in self.layers
+            SideBlock(sizes, memory_width=memory_width) for _ in range(len(self.layers) + free)
         )
         self.final_norm = RootMeanSquareNorm(sizes.width, eps=sizes.epsilon)
         self.dropout = nn.Dropout(sizes.dropout)
@@ -132,34 +137,59 @@ class _SideStack(nn.Module):
             return F.rms_norm(states_D, states_D.shape[-1:], eps=self.epsilon)
         return states_D
 
+    def project_embedding(self, states_NTD: Tensor) -> Tensor:
+        """Return what enters the first side block [N, T, R], of embeddings or image tokens."""
+        if self.first_rung is None:
+            rungs_1NTR: Tensor = self.rungs(states_NTD[None])
+            return rungs_1NTR[0]
+        projected_NTR: Tensor = self.first_rung(states_NTD)
+        return projected_NTR
+
+    def rung_of(self, row: int, rungs_KNTX: Tensor, index_B: Tensor | None = None) -> Tensor | None:
+        """Return the rung of a side block [B, T, X]; `None` if the block is free.
+
+        Args:
+            row: Number of the block.
+            rungs_KNTX: Rungs of all layers.
+            index_B: Index of each example's text; `None` if every example is its own text.
+        """
+        if row >= len(self.layers):
+            return None
+        return rungs_KNTX[row] if index_B is None else rungs_KNTX[row].index_select(0, index_B)
+
     def apply_layer(
         self,
         row: int,
         states_BQR: Tensor,
-        rung_BTX: Tensor,
+        rung_BTX: Tensor | None,
         bias_BHQS: Tensor,
         memory: Tensor | KeyValues | None = None,
         memory_mask_B11S: Tensor | None = None,
         cache: KeyValues | None = None,
     ) -> Tensor:
-        """Apply the block of a layer, and mix the rung into the residual stream before or after it.
+        """Apply a block, and mix its layer's rung into the residual stream before or after it.
 
         Args:
-            row: Index into `layers`.
+            row: Number of the block, and index into `layers` unless the block is free.
             states_BQR: Residual stream.
-            rung_BTX: The layer's rung, one row per example; T <= Q.
+            rung_BTX: The layer's rung, one row per example; T <= Q. `None` for a free block.
             bias_BHQS: Position bias plus mask of the self-attention.
             memory: States of the side encoder, or their projections; in a decoder only.
             memory_mask_B11S: True where `memory` may be attended to.
             cache: Self-attention keys and values of earlier tokens, while generating.
         """
-        block, layer = self.blocks[row], self.layers[row]
+        block = self.blocks[row]
 
-        def step(states: Tensor, rung: Tensor, *rest: Any) -> Tensor:
+        def mix(states: Tensor, rung: Tensor | None) -> Tensor:
+            if rung is None:
+                return states
+            mixed: Tensor = self.gates(self.layers[row], rung, states)
+            return mixed
+
+        def step(states: Tensor, rung: Tensor | None, *rest: Any) -> Tensor:
             if self.mixes_after_block:
-                mixed: Tensor = self.gates(layer, rung, block(states, *rest))
-                return mixed
-            applied: Tensor = block(self.gates(layer, rung, states), *rest)
+                return mix(block(states, *rest), rung)
+            applied: Tensor = block(mix(states, rung), *rest)
             return applied
 
         arguments = (states_BQR, rung_BTX, bias_BHQS, memory, memory_mask_B11S)
@@ -187,15 +217,15 @@ class SideEncoder(_SideStack):
             image_tokens_BVD: Output of the visual embedding; `None` for text alone, or if the
                 backbone reads the images, whose tokens are then among those of `taps`.
         """
-        dtype = (self.first_rung.weight if image_tokens_BVD is None else image_tokens_BVD).dtype
-        embedding_UTD = self.scale(taps.embedding_UTD).to(dtype)
-        text_UTR = self.first_rung(self.dropout(embedding_UTD))
+        like = self.position_bias.table if image_tokens_BVD is None else image_tokens_BVD
+        embedding_UTD = self.scale(taps.embedding_UTD).to(like.dtype)
+        text_UTR = self.project_embedding(self.dropout(embedding_UTD))
         states_BSR = text_UTR.index_select(0, prompt_index_B)
         text, image = states_BSR.shape[1], 0
         image_rungs_KBVX = None
         if image_tokens_BVD is not None:
             image_tokens_BVD = self.dropout(image_tokens_BVD)
-            image_BVR = self.first_rung(image_tokens_BVD)
+            image_BVR = self.project_embedding(image_tokens_BVD)
             image = image_BVR.shape[1]
             states_BSR = torch.cat((states_BSR, image_BVR), 1)
             if self.projects_image:
@@ -209,8 +239,8 @@ class SideEncoder(_SideStack):
         bias_1HSS = F.pad(self.position_bias(text, text), (0, image, 0, image))
         bias_BHSS = bias_1HSS + (~mask_BS)[:, None, None] * MASKED
         for row in range(len(self.blocks)):
-            rung_BTX = rungs_KUTX[row].index_select(0, prompt_index_B)
-            if image_rungs_KBVX is not None:
+            rung_BTX = self.rung_of(row, rungs_KUTX, prompt_index_B)
+            if rung_BTX is not None and image_rungs_KBVX is not None:
                 rung_BTX = torch.cat((rung_BTX, image_rungs_KBVX[row]), 1)
             states_BSR = self.apply_layer(row, states_BSR, rung_BTX, bias_BHSS)
         return self.dropout(self.final_norm(states_BSR)), mask_BS
@@ -227,7 +257,7 @@ class SideDecoder(_SideStack):
         pair_index_B: Tensor | None,
         memory_BSR: Tensor,
         memory_mask_BS: Tensor,
-        cache: "SideCache | None" = None,
+        cache: SideCache | None = None,
     ) -> Tensor:
         """Return the states [B, L, R] after the final norm.
 
@@ -239,7 +269,7 @@ class SideDecoder(_SideStack):
             cache: Keys and values of earlier tokens, while generating; extended by those of `taps`.
         """
         dtype = memory_BSR.dtype
-        states_BLR = self.first_rung(self.dropout(self.scale(taps.embedding_PLD).to(dtype)))
+        states_BLR = self.project_embedding(self.dropout(self.scale(taps.embedding_PLD).to(dtype)))
         rungs_KPLX = self.rungs(self.scale(taps.blocks_KPLD))
         if pair_index_B is not None:
             states_BLR = states_BLR.index_select(0, pair_index_B)
@@ -251,9 +281,7 @@ class SideDecoder(_SideStack):
             bias_1HLS = bias_1HLS + later.triu(past + 1) * MASKED
         mask_B11S = memory_mask_BS[:, None, None]
         for row in range(len(self.blocks)):
-            rung_BLX = rungs_KPLX[row]
-            if pair_index_B is not None:
-                rung_BLX = rung_BLX.index_select(0, pair_index_B)
+            rung_BLX = self.rung_of(row, rungs_KPLX, pair_index_B)
             memory = memory_BSR if cache is None else cache.cross_attention[row]
             past_keys = None if cache is None else cache.self_attention[row]
             states_BLR = self.apply_layer(
@@ -262,59 +290,36 @@ class SideDecoder(_SideStack):
         normed_BLR: Tensor = self.dropout(self.final_norm(states_BLR))
         return normed_BLR
 
-    def new_cache(self, memory_BSR: Tensor, capacity: int) -> "SideCache":
+    def new_cache(self, memory_BSR: Tensor, capacity: int) -> SideCache:
         """Return an empty cache for `capacity` tokens, with the encoder's states projected."""
         caches = [block.new_cache(memory_BSR, capacity) for block in self.side_blocks()]
         return SideCache([memory for memory, _ in caches], [own for _, own in caches])
 
 
-class SideCache:
-    """Keys and values of the side decoder while generating, two entries per block.
-
-    Args:
-        cross_attention: Keys and values of the side encoder's states; constant.
-        self_attention: Keys and values of the tokens so far; extended with each token.
-    """
-
-    def __init__(self, cross_attention: list[KeyValues], self_attention: list[KeyValues]) -> None:
-        self.cross_attention = cross_attention
-        self.self_attention = self_attention
-
-    @property
-    def length(self) -> int:
-        """Number of tokens so far."""
-        return self.self_attention[0].length
-
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows of the batch, in this order; a row may occur several times."""
-        self.reorder(rows)
-        for entry in self.cross_attention:
-            entry.select(rows)
-
-    def reorder(self, rows: Tensor) -> None:
-        """Do the same as `select` if every row stays within its example, as in beam search."""
-        for entry in self.self_attention:
-            entry.select(rows)
-
-
 class LadderSideNetwork(nn.Module):
     """Side encoder, side decoder and the projection back to the backbone's width.
 
-    Next to a backbone without a decoder, there is a side encoder only, and no projection unless
-    `merge_last` needs one.
+    Next to a backbone without a decoder, there is a side encoder only, and no projection unless a
+    last gate needs one.
 
     Args:
         backbone: Backbone that is tapped; only its sizes are used.
         config: Settings.
         build: Function that builds the rungs and gates of each stack. Default: those that `config`
             describes.
+        last_gate: Gate of one layer at the backbone's width, which mixes the final states as with
+            `merge_last`. Default: that which `config` describes, if any.
 
     Raises:
         ModelError: The reduction or the layers do not fit the backbone.
     """
 
     def __init__(
-        self, backbone: FrozenBackbone, config: LadderConfig, build: RungBuilder | None = None
+        self,
+        backbone: FrozenBackbone,
+        config: LadderConfig,
+        build: RungBuilder | None = None,
+        last_gate: LearnedGates | None = None,
     ) -> None:
         super().__init__()
         if config.decoder_layers is not None and not backbone.has_decoder:
@@ -330,26 +335,27 @@ class LadderSideNetwork(nn.Module):
         width = backbone.output_width
         self.output_width = (self.decoder or self.encoder).sizes.width
         """Width of the states that heads read."""
-        self.upsample: nn.Linear | None = None
-        if backbone.has_decoder or config.merge_last:
-            self.upsample = nn.Linear(self.output_width, width)
-        self.last_gate: LearnedGates | None = None
-        if config.merge_last:
-            self.output_width = width
-            self.last_gate = LearnedGates(
+        if config.merge_last and last_gate is None:
+            last_gate = LearnedGates(
                 1,
                 width if config.gates == "channel" else 1,
                 temperature=config.gate_temperature,
                 start=config.gate_start,
                 attenuate=False,
             )
+        self.upsample: nn.Linear | None = None
+        if backbone.has_decoder or last_gate is not None:
+            self.upsample = nn.Linear(self.output_width, width)
+        self.last_gate = last_gate
+        if last_gate is not None:
+            self.output_width = width
 
     def merge(self, states_BLR: Tensor, final_NLD: Tensor, index_B: Tensor | None = None) -> Tensor:
         """Return the states that heads read: those of the side network, or a mixture [B, L, D].
 
         Args:
             states_BLR: Final states of the side network.
-            final_NLD: Final states of the backbone for unique texts; used only with `merge_last`.
+            final_NLD: Final states of the backbone for unique texts; used only by a last gate.
             index_B: Index of each example's text; `None` if every example is its own text.
         """
         if self.last_gate is None:
