@@ -1,16 +1,18 @@
-"""Memory saved for backward and time of a training step at t5-base size.
+"""Memory and time of a training step at t5-base size, with and without gradient checkpointing.
 
     python benchmarks/memory.py [--batch-size 16] [--steps 6] [--json OUT]
 
 Uses the shapes at which the reference implementation was measured: 49 features of width 2048,
-max-pooled to 36, 15 text tokens, 4 answer tokens, random weights, dropout on. Byte counts are exact
-on any machine; of the times, only ratios within one run are meaningful. Compares:
+max-pooled to 36, 15 text tokens, 4 answer tokens, random weights, dropout as in each recipe. Byte
+counts are exact on any machine; of the times, only ratios within one run are meaningful. Compares:
 
+* this package's ladder, full fine-tuning, LoRA, QLoRA and Quantized Side Tuning with the settings
+  of their recipes, each keeping everything and recomputing blocks in the backward pass;
 * the reference implementation's ladder, whose bytes were counted once and are recorded below;
-* this package's ladder, with side blocks recomputed in the backward pass (the default) and kept;
-* full fine-tuning of the stock Hugging Face model with image tokens in its encoder's input.
+* the bytes of full fine-tuning of the stock Hugging Face model with image tokens in its encoder's
+  input, and with its own gradient checkpointing.
 
-`vl-lst profile` compares the transfer methods of this package.
+`vl-lst profile` compares all methods of this package, at any size.
 """
 
 import argparse
@@ -22,63 +24,75 @@ from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
 from eval.outputs import write_json
-from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
+from vl_lst.cli._compared_methods import read_compared_methods
 from vl_lst.models.batch import Batch
-from vl_lst.models.config import HeadConfig
 from vl_lst.models.visual import VisualEmbedding
-from vl_lst.profiling.steps import StepSeconds, measure_steps
+from vl_lst.profiling.measure import MethodProfile, ProfileSettings, profile_methods
+from vl_lst.profiling.report import profile_document
 from vl_lst.profiling.workload import Workload
-from vl_lst.recipes.building import attach_method
-from vl_lst.recipes.schema import OptimizerSection
 from vl_lst.training.saved_bytes import TOTAL, saved_bytes_by_part
 
 REFERENCE_BYTES_AT_BATCH_16 = 330.6 * 2**20
 # The reference's t5-base vocabulary has 100 more entries than the published one, plus padding.
 VOCABULARY = 32_200
-ROUNDS = 2
+BACKBONE = "t5-base"
+METHODS = ("lst", "full", "lora", "qlora", "qst")
+BASELINE = "full"
 
 
-def t5_base() -> T5ForConditionalGeneration:
-    """Return a randomly initialised model of t5-base's size."""
-    backbone = random_backbone(*backbone_config("t5-base", vocabulary=VOCABULARY))
-    model: T5ForConditionalGeneration = backbone.model
-    return model
-
-
-class FullFineTuning(nn.Module):
+class StockFineTuning(nn.Module):
     """The stock model, fully trained, with image tokens after the text in its encoder."""
 
     device = torch.device("cpu")
 
-    def __init__(self, t5: T5ForConditionalGeneration, workload: Workload) -> None:
+    def __init__(self, workload: Workload, *, checkpointing: bool) -> None:
         super().__init__()
-        self.t5 = t5.requires_grad_(True)
+        backbone = random_backbone(*backbone_config(BACKBONE, vocabulary=VOCABULARY))
+        self.t5: T5ForConditionalGeneration = backbone.model.requires_grad_(True)
+        if checkpointing:
+            enable = getattr(
+                self.t5, "activation_checkpointing_enable", self.t5.gradient_checkpointing_enable
+            )
+            enable()
         visual = workload.visual()
         assert visual is not None, "the measured batch has images"
+        config = self.t5.config
         self.visual = VisualEmbedding(
-            visual, width=t5.config.d_model, epsilon=t5.config.layer_norm_epsilon
+            visual, width=config.d_model, epsilon=config.layer_norm_epsilon
         )
 
     def forward(self, batch: Batch, _loss_average: str) -> Tensor:
         """Return the mean cross-entropy of the answers."""
         text = self.t5.get_input_embeddings()(batch.prompt_ids_UT)
         inputs = torch.cat((text, self.visual(batch.features_BINF)), 1)
-        loss: Tensor = self.t5(inputs_embeds=inputs, labels=batch.labels_BL).loss
+        loss: Tensor = self.t5(inputs_embeds=inputs, labels=batch.labels_BL, use_cache=False).loss
         return loss
 
 
-def ladder(t5: T5ForConditionalGeneration, workload: Workload, *, recompute: bool) -> nn.Module:
-    """Return a ladder with the paper's reduction of 4, with all other parameters frozen."""
-    model, _ = attach_method(
-        "lst",
-        {"reduction": 4, "recompute": recompute},
-        FrozenBackbone(t5),
-        visual=workload.visual(),
-        heads={"task": HeadConfig(kind="generate")},
-        precision="fp32",
-    )
-    return model
+def name_of(profile: MethodProfile) -> str:
+    """Return the name of a row."""
+    checkpointing = " + checkpointing" if profile.recomputes else ""
+    return f"{profile.method} ({profile.backbone_precision}){checkpointing}"
+
+
+def row(profile: MethodProfile, baseline: MethodProfile) -> dict[str, Any]:
+    """Return the numbers of a row, bytes in MiB."""
+    adam, saved = profile.optimizer_bytes, profile.saved_bytes[TOTAL]
+    numbers = {
+        "trainable": f"{profile.trainable:,}",
+        "weights": profile.parameter_bytes,
+        "gradients": profile.gradient_bytes,
+        "Adam": adam,
+        "saved": saved,
+        "sum": profile.training_bytes,
+    }
+    row = {key: n if isinstance(n, str) else f"{n / 2**20:.1f}" for key, n in numbers.items()}
+    row["saved of full"] = f"{saved / baseline.saved_bytes[TOTAL]:.1%}"
+    row["sum of full"] = f"{profile.training_bytes / baseline.training_bytes:.1%}"
+    if profile.seconds and baseline.seconds:
+        row["time of full"] = f"{profile.seconds.step / baseline.seconds.step:.0%}"
+    return row
 
 
 def main() -> None:
@@ -88,54 +102,40 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--json", type=Path, metavar="OUT")
     arguments = parser.parse_args()
-    torch.manual_seed(0)
     workload = Workload(batch_size=arguments.batch_size)
-    batch = workload.batch(VOCABULARY)
-    frozen = t5_base()
-    models = {
-        "ladder, recomputed": ladder(frozen, workload, recompute=True),
-        "ladder, kept": ladder(frozen, workload, recompute=False),
-        "full fine-tuning": FullFineTuning(t5_base(), workload),
-    }
-    results: dict[str, dict[str, Any]] = {}
-    seconds: dict[str, list[StepSeconds]] = {name: [] for name in models}
-    for turn in range(ROUNDS):
-        for name, model in models.items():
-            trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
-            if turn == 0:
-                results[name] = {
-                    "trainable": sum(parameter.numel() for parameter in trainable.values()),
-                    "saved_bytes": saved_bytes_by_part(model.train(), batch, "examples"),
-                }
-            measured = measure_steps(
-                model,
-                trainable,
-                batch,
-                precision="fp32",
-                optimizer=OptimizerSection(lr=1e-4),
-                steps=-(-arguments.steps // ROUNDS),
-            )
-            seconds[name] += measured.seconds
-    for name, each in seconds.items():
-        results[name]["seconds"] = StepSeconds.median(each).step
-
-    baseline = results["full fine-tuning"]
-    reference = REFERENCE_BYTES_AT_BATCH_16 * arguments.batch_size / 16
-    print(
-        f"{'':22}{'trainable':>13}{'saved MiB':>11}{'of full':>9}"
-        f"{'of reference':>14}{'time of full':>14}"
+    settings = ProfileSettings(
+        backbone=BACKBONE,
+        random_weights=True,
+        vocabulary=VOCABULARY,
+        workload=workload,
+        steps=arguments.steps,
     )
-    for name, result in results.items():
-        saved = result["saved_bytes"][TOTAL]
-        print(
-            f"{name:22}{result['trainable']:>13,}{saved / 2**20:>11.1f}"
-            f"{saved / baseline['saved_bytes'][TOTAL]:>9.1%}{saved / reference:>14.1%}"
-            f"{result['seconds'] / baseline['seconds']:>14.1%}"
-        )
-    for part, saved in results["ladder, recomputed"]["saved_bytes"].items():
-        print(f"  {part:24}{saved / 2**20:>10.2f} MiB")
+    compared = read_compared_methods(
+        ",".join(METHODS), {}, [], source=None, backbone=BACKBONE, recompute="both"
+    )
+    profiles = profile_methods(compared, settings)
+    baseline = next(each for each in profiles if each.method == BASELINE and not each.recomputes)
+    rows = {name_of(profile): row(profile, baseline) for profile in profiles}
+    columns = list(next(iter(rows.values())))
+    print(f"{'MiB':28}" + "".join(f"{column:>14}" for column in columns))
+    for name, numbers in rows.items():
+        print(f"{name:28}" + "".join(f"{numbers[column]:>14}" for column in columns))
+    torch.manual_seed(0)
+    batch = workload.batch(VOCABULARY)
+    stock = {}
+    for checkpointing in (False, True):
+        model = StockFineTuning(workload, checkpointing=checkpointing).train()
+        saved = saved_bytes_by_part(model, batch, "examples")[TOTAL]
+        name = "stock model, fully trained" + (" + checkpointing" if checkpointing else "")
+        stock[name] = saved
+        print(f"{name}: {saved / 2**20:.1f} MiB saved")
+    reference = REFERENCE_BYTES_AT_BATCH_16 * arguments.batch_size / 16
+    print(f"ladder of the reference implementation: {reference / 2**20:.1f} MiB saved")
     if arguments.json:
-        write_json(arguments.json, results)
+        write_json(
+            arguments.json,
+            {**profile_document(profiles, settings), "rows": rows, "stock": stock},
+        )
 
 
 if __name__ == "__main__":

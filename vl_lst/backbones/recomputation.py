@@ -50,7 +50,22 @@ def _recomputing(forward: Callable[..., Any], context: BlockContext) -> Callable
             *inputs,
             *named.values(),
             use_reentrant=False,
-            context_fn=lambda: (nullcontext(), context()),
+            context_fn=lambda: (nullcontext(), _Repeated(context)),
         )
 
     return run
+
+
+class _Repeated(AbstractContextManager[None]):
+    """Context that can be entered again, as by a second backward pass of a kept graph."""
+
+    def __init__(self, context: BlockContext) -> None:
+        self._context = context
+        self._entered: list[AbstractContextManager[None]] = []
+
+    def __enter__(self) -> None:
+        self._entered.append(self._context())
+        self._entered[-1].__enter__()
+
+    def __exit__(self, *details: Any) -> None:
+        self._entered.pop().__exit__(*details)

@@ -1,17 +1,33 @@
 """The methods that `vl-lst profile` compares, from its options and a recipe."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
+from vl_lst.choices import QUANTISED, BackbonePrecision
 from vl_lst.cli._choices import REFERENCE_METHOD
 from vl_lst.errors import RecipeError
 
 if TYPE_CHECKING:
+    from vl_lst.methods import Method
     from vl_lst.profiling.measure import ComparedMethod
 
-__all__ = ["ALL", "read_compared_methods", "read_profile_recipe", "require_choice"]
+__all__ = [
+    "ALL",
+    "BACKBONE_PRECISIONS",
+    "Recompute",
+    "read_compared_methods",
+    "read_profile_recipe",
+    "require_choice",
+]
 
 ALL = "all"
+BACKBONE_PRECISIONS: tuple[BackbonePrecision, ...] = get_args(BackbonePrecision)
+Recompute = Literal["both", "true", "false"]
+RECOMPUTE_VALUES: Mapping[Recompute, tuple[bool, ...]] = {
+    "both": (False, True),
+    "true": (True,),
+    "false": (False,),
+}
 RECIPE_FIELDS: Mapping[str, Mapping[str, type]] = {
     "backbone": {"name": str, "precision": str, "vocabulary": str},
     "visual": {"pooled_grid": int, "embedding": str},
@@ -75,6 +91,8 @@ def read_compared_methods(
     *,
     source: str | None,
     backbone: str,
+    precision: BackbonePrecision | None = None,
+    recompute: Recompute | None = None,
 ) -> "list[ComparedMethod]":
     """Return the methods to compare, each with the settings that `vl-lst train` would use.
 
@@ -84,6 +102,11 @@ def read_compared_methods(
         settings: Overrides `METHOD.OPTION=VALUE`, which take precedence over the recipe.
         source: Name or file of the recipe, if any.
         backbone: Name of the backbone, which decides the bundled recipe of the other methods.
+        precision: Precision of the backbone for all methods but those that need a quantised one.
+            Default: methods whose own recipe quantises the backbone have that precision, the others
+            that of the profile.
+        recompute: Value of the option `recompute` of all methods that have it; `both` compares a
+            method with itself. Default: that of each recipe.
 
     Raises:
         RecipeError: A method is unknown or given twice, or a setting is for none of the methods.
@@ -108,21 +131,45 @@ def read_compared_methods(
         )
     options: dict[str, dict[str, Any]] = {}
     sources: dict[str, str | None] = {}
+    precisions: dict[str, BackbonePrecision | None] = {}
     for name in names:
-        get_method(name)
+        method = get_method(name)
         sources[name] = source if name == own else default_recipe(name, backbone)
         fields = recipe if name == own else read_recipe_file(str(sources[name]))
         # A method without its own recipe trains with the ladder's and its own defaults.
         if get_field(fields, ("method", "name")) != name:
             sources[name], fields = None, {}
         options[name] = dict(get_field(fields, ("method", "options")) or {})
+        wanted = get_field(fields, ("backbone", "precision")) or "fp32"
+        of_recipe = require_choice("backbone.precision", wanted, BACKBONE_PRECISIONS)
+        keeps_own = method.needs_quantised_backbone and precision not in QUANTISED
+        precisions[name] = of_recipe if of_recipe in QUANTISED else None
+        if precision is not None and not keeps_own:
+            precisions[name] = precision
     for setting in settings:
         path, value = parse_override(setting)
-        method, *place = path.split(".")
-        if method not in options or not place:
+        method_name, *place = path.split(".")
+        if method_name not in options or not place:
             raise RecipeError(
                 f"--set {setting}: expected METHOD.OPTION=VALUE with one of the methods "
                 f"{', '.join(names)}, such as --set {names[0]}.OPTION=VALUE"
             )
-        set_field(options[method], place, value)
-    return [ComparedMethod(name, chosen, sources[name]) for name, chosen in options.items()]
+        if place == ["recompute"] and recompute is not None:
+            raise RecipeError(
+                f"--set {setting} and --recompute {recompute} set the same option: give one of them"
+            )
+        set_field(options[method_name], place, value)
+    return [
+        ComparedMethod(name, chosen, sources[name], precisions[name])
+        for name, given in options.items()
+        for chosen in _recomputing(get_method(name), given, recompute)
+    ]
+
+
+def _recomputing(
+    method: "Method", options: dict[str, Any], recompute: Recompute | None
+) -> list[dict[str, Any]]:
+    """Return the options with each wanted value of `recompute`, if the method has that option."""
+    if recompute is None or "recompute" not in method.options.model_fields:
+        return [options]
+    return [{**options, "recompute": value} for value in RECOMPUTE_VALUES[recompute]]

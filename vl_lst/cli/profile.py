@@ -10,6 +10,8 @@ from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName, V
 from vl_lst.cli._choices import BACKBONES, METHODS
 from vl_lst.cli._compared_methods import (
     ALL,
+    BACKBONE_PRECISIONS,
+    Recompute,
     read_compared_methods,
     read_profile_recipe,
     require_choice,
@@ -25,7 +27,6 @@ DEFAULT_IMAGE_TOKENS = 49
 DEFAULT_CHANNELS = 2048
 DEFAULT_ANSWERS = 3_129
 PRECISIONS: tuple[ArithmeticPrecision, ...] = get_args(ArithmeticPrecision)
-BACKBONE_PRECISIONS: tuple[BackbonePrecision, ...] = get_args(BackbonePrecision)
 model_option = partial(typer.Option, rich_help_panel="Backbone and methods")
 batch_option = partial(typer.Option, rich_help_panel="Shape of a batch")
 measurement_option = partial(typer.Option, rich_help_panel="Measurement")
@@ -49,7 +50,11 @@ def profile(
     ] = False,
     backbone_precision: Annotated[
         BackbonePrecision | None,
-        model_option(help="Precision of the backbone's weights. Default: the recipe's, else fp32."),
+        model_option(
+            help="Precision of the backbone's weights. A method that needs a quantised backbone "
+            "keeps the precision of its own recipe. Default: nf4 or int8 if a method's own recipe "
+            "says so, else the recipe's, else fp32."
+        ),
     ] = None,
     vocabulary: Annotated[
         int | None,
@@ -82,6 +87,13 @@ def profile(
             "--set",
             metavar="METHOD.OPTION=VALUE",
             help="Override an option of a method, such as lst.reduction=8; may be repeated.",
+        ),
+    ] = None,
+    recompute: Annotated[
+        Recompute | None,
+        model_option(
+            help="Whether methods recompute blocks in the backward pass (gradient checkpointing); "
+            "`both` measures each method both ways. Default: each recipe's."
         ),
     ] = None,
     batch_size: Annotated[int, batch_option(min=1, max=65_536, help="Examples per step.")] = 16,
@@ -169,7 +181,10 @@ def profile(
     Example: vl-lst profile --backbone t5-base --random-weights --methods lst,full,lora --json
     cost.json --plot cost.svg
 
-    Without running: vl-lst profile --backbone t5-3b --dry-run --backbone-precision int8
+    With and without gradient checkpointing: vl-lst profile --backbone t5-base --dry-run --methods
+    lst,full,lora,qlora --recompute both --plot cost.svg
+
+    Without running: vl-lst profile --backbone t5-3b --dry-run --methods lst,full
 
     Text alone: vl-lst profile --recipe glue-lst-paper --images 0 --text-tokens 128 --dry-run
     """
@@ -205,7 +220,15 @@ def profile(
         raise typer.BadParameter("give --backbone, such as t5-base, or a recipe that names one")
     if plot is not None:
         require_plot_format(plot)
-    compared = read_compared_methods(methods, given, settings or [], source=recipe, backbone=name)
+    compared = read_compared_methods(
+        methods,
+        given,
+        settings or [],
+        source=recipe,
+        backbone=name,
+        precision=backbone_precision,
+        recompute=recompute,
+    )
     where = choose_device("cpu" if dry_run else device)
     if not shared_device:
         refuse_shared_device(where)
@@ -271,7 +294,7 @@ def profile(
         results.print(table)
     if (times := seconds_table(profiles)) is not None:
         results.print(times)
-    for line in settings_lines(profiles):
+    for line in settings_lines(profiles, wanted):
         results.print(line, markup=False)
     write_json_report(json_file, profile_document(profiles, wanted))
     if plot is not None:

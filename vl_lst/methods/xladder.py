@@ -5,7 +5,6 @@ blocks are free: they have no rung. There is no published code.
 """
 
 from collections.abc import Mapping
-from functools import partial
 
 from pydantic import BaseModel, Field
 
@@ -13,7 +12,6 @@ from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.methods._side_network import SideNetworkMethod
 from vl_lst.models.config import HeadConfig, LadderConfig, LadderSettings, VisualConfig
 from vl_lst.models.ladder.model import LadderModel
-from vl_lst.models.ladder.rungs import build_rungs
 
 __all__ = ["METHOD", "CrossLadder", "CrossLadderOptions"]
 
@@ -62,13 +60,7 @@ class CrossLadder(SideNetworkMethod):
         ladder = LadderConfig(
             **settings, free_encoder_blocks=free["encoder"], free_decoder_blocks=free["decoder"]
         )
-        return LadderModel(
-            backbone,
-            visual=visual,
-            ladder=ladder,
-            head=heads,
-            build_rungs=partial(build_rungs, settings=ladder),
-        )
+        return LadderModel(backbone, visual=visual, ladder=ladder, head=heads)
 
 
 METHOD = CrossLadder()

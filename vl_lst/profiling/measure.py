@@ -55,11 +55,13 @@ class ComparedMethod:
         options: Options of the method; those not given have their defaults.
         recipe: Source of the options, for the report: a recipe file, or the name of a bundled
             recipe; `None` without a recipe.
+        backbone_precision: Precision of the backbone's weights; `None` for that of the settings.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     recipe: str | None = None
+    backbone_precision: BackbonePrecision | None = None
 
     def resolved(self) -> dict[str, Any]:
         """Return all options, with defaults.
@@ -91,7 +93,7 @@ class ProfileSettings:
         random_weights: Whether to initialise the backbone at random instead of loading it.
         vocabulary: Vocabulary size of a random backbone, `None` for the published one; or
             `tokenizer`, which cuts that of a loaded backbone.
-        backbone_precision: Precision of the backbone's weights.
+        backbone_precision: Precision of the backbone's weights, unless a method has its own.
         precision: Precision of arithmetic.
         workload: Shapes of the batch.
         optimizer: Settings of AdamW.
@@ -120,6 +122,7 @@ class MethodProfile:
         method: Name of the method.
         options: All options of the method.
         recipe: Source of the options; see `ComparedMethod.recipe`.
+        backbone_precision: Precision of the backbone's weights.
         head: Head that was measured.
         trainable: Number of trainable parameters.
         total: Number of parameters, with the backbone; shared parameters count once.
@@ -136,6 +139,7 @@ class MethodProfile:
     method: str
     options: dict[str, Any]
     recipe: str | None
+    backbone_precision: BackbonePrecision
     head: HeadConfig
     trainable: int
     total: int
@@ -147,6 +151,12 @@ class MethodProfile:
     peak_reserved: int | None = None
     seconds: StepSeconds | None = None
     examples_per_second: float | None = None
+
+    @property
+    def recomputes(self) -> bool | None:
+        """Whether blocks run again in the backward pass; `None` without such an option."""
+        found = self.options.get("recompute")
+        return found if isinstance(found, bool) else None
 
     @property
     def trainable_percent(self) -> float:
@@ -198,11 +208,12 @@ class _Profiler:
         self._dataless = DatalessMode() if settings.estimate else None
         # Each method changes the backbone that it is attached to, so it gets a copy. Without data,
         # building another one is as fast.
-        self._backbone = None if self._dataless else self._load_backbone()
-        if self._backbone is None:
+        self._backbones: dict[torch.dtype, FrozenBackbone] = {}
+        if self._dataless:
             config, family = self._config()
         else:
-            config, family = self._backbone.config, self._backbone.family
+            backbone = self._pristine_backbone(settings.backbone_precision)
+            config, family = backbone.config, backbone.family
         vocabulary, has_decoder = family.vocabulary_size(config), family.has_decoder
         self._head = settings.workload.head(has_decoder=has_decoder)
         torch.manual_seed(SEED)
@@ -243,9 +254,18 @@ class _Profiler:
                 profile.examples_per_second = rows / profile.seconds.step
         return profiles
 
-    def _load_backbone(self) -> FrozenBackbone:
+    def _precision(self, method: ComparedMethod) -> BackbonePrecision:
+        return method.backbone_precision or self._settings.backbone_precision
+
+    def _pristine_backbone(self, precision: BackbonePrecision) -> FrozenBackbone:
+        """Return the backbone before it is quantised, which no method has changed."""
+        dtype = DTYPES[precision]
+        if dtype not in self._backbones:
+            self._backbones[dtype] = self._load_backbone(dtype)
+        return self._backbones[dtype]
+
+    def _load_backbone(self, dtype: torch.dtype) -> FrozenBackbone:
         settings = self._settings
-        dtype = DTYPES[settings.backbone_precision]
         if not (settings.random_weights or settings.estimate):
             # A method is attached before the backbone is quantised.
             plain: BackbonePrecision = "bf16" if dtype == torch.bfloat16 else "fp32"
@@ -261,10 +281,13 @@ class _Profiler:
         return backbone_config(self._settings.backbone, vocabulary=vocabulary)
 
     def _build(self, method: ComparedMethod) -> tuple[Any, dict[str, nn.Parameter]]:
-        precision = self._settings.backbone_precision
-        dataless, pristine = self._dataless, self._backbone
+        precision, dataless = self._precision(method), self._dataless
         with dataless.building() if dataless else nullcontext():
-            own = self._load_backbone() if pristine is None else copy.deepcopy(pristine)
+            own = (
+                self._load_backbone(DTYPES[precision])
+                if dataless
+                else copy.deepcopy(self._pristine_backbone(precision))
+            )
             torch.manual_seed(SEED)
             model, trainable = attach_method(
                 method.name,
@@ -295,17 +318,17 @@ class _Profiler:
             method=method.name,
             options=method.resolved(),
             recipe=method.recipe,
+            backbone_precision=self._precision(method),
             head=self._head,
             trainable=sum(parameter.numel() for parameter in trainable.values()),
             total=sum(parameter.numel() for parameter in model.parameters()),
-            parameter_bytes=self._parameter_bytes(model),
+            parameter_bytes=self._parameter_bytes(model, self._precision(method)),
             gradient_bytes=sum(parameter.nbytes for parameter in trainable.values()),
             saved_bytes=saved,
         )
 
-    def _parameter_bytes(self, model: Any) -> int:
+    def _parameter_bytes(self, model: Any, precision: BackbonePrecision) -> int:
         held = model_bytes(model)
-        precision = self._settings.backbone_precision
         if self._settings.estimate and precision in ("int8", "nf4"):
             held -= bytes_freed_by_quantisation(model.backbone, precision)
         return held

@@ -1,4 +1,8 @@
-"""A figure for papers: memory against trainable parameters, one point per method."""
+"""A figure for papers: memory against trainable parameters, one point per method.
+
+A method that was measured both with and without recomputing blocks in the backward pass has two
+points, joined by a line.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +16,7 @@ __all__ = ["PLOT_FORMATS", "plot_profiles", "require_plot_format"]
 
 PLOT_FORMATS = ("svg", "png", "pdf")
 LADDER = "lst"
+RECOMPUTED = "blocks recomputed in the backward pass"
 INK, MUTED, ACCENT, GRID = "#1f2328", "#59636e", "#0f766e", "#d8dee4"
 
 
@@ -82,8 +87,8 @@ def plot_profiles(profiles: Sequence[MethodProfile], settings: ProfileSettings, 
 
 def _draw(
     axes: Any, profiles: Sequence[MethodProfile], settings: ProfileSettings
-) -> dict[str, tuple[float, float]]:
-    """Draw everything except the labels; return the coordinates of each method."""
+) -> dict[str, list[tuple[float, float]]]:
+    """Draw everything except the labels; return the points of each method."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     has_peaks = all(profile.peak_allocated is not None for profile in profiles)
@@ -92,8 +97,15 @@ def _draw(
         ((profile.peak_allocated if has_peaks else None) or profile.training_bytes) / 2**30
         for profile in profiles
     ]
-    colors = [ACCENT if profile.method == LADDER else MUTED for profile in profiles]
-    axes.scatter(shares, heights, s=46, zorder=3, color=colors)
+    points: dict[str, list[tuple[float, float]]] = {}
+    for profile, share, height in zip(profiles, shares, heights, strict=True):
+        points.setdefault(profile.method, []).append((share, height))
+        color = ACCENT if profile.method == LADDER else MUTED
+        inside = "white" if profile.recomputes else color
+        axes.scatter([share], [height], s=46, zorder=3, color=inside, edgecolors=color)
+    for method, found in points.items():
+        color = ACCENT if method == LADDER else MUTED
+        axes.plot(*zip(*found, strict=True), color=color, linewidth=1, zorder=2)
     axes.set_xscale("log")
     axes.set_xlim(min(shares) / 2, max(*shares, 50) * 2)
     axes.set_ylim(0, max(heights) * 1.15)
@@ -106,7 +118,8 @@ def _draw(
     axes.set_xlabel("trainable parameters, % of all", color=INK)
     memory = "peak memory" if has_peaks else "weights, gradients, Adam states, saved for backward"
     axes.set_ylabel(f"{memory}, GiB", color=INK)
-    precision = f"backbone {settings.backbone_precision}, arithmetic {settings.precision}"
+    backbone = "/".join(dict.fromkeys(profile.backbone_precision for profile in profiles))
+    precision = f"backbone {backbone}, arithmetic {settings.precision}"
     how = "estimated" if settings.estimate else f"measured on {settings.device.type}"
     axes.set_title(
         f"{settings.backbone}, batch {settings.workload.batch_size}, {precision}, {how}",
@@ -114,20 +127,22 @@ def _draw(
         fontsize=10,
         color=INK,
     )
-    points = zip(shares, heights, strict=True)
-    return dict(zip((profile.method for profile in profiles), points, strict=True))
+    if any(profile.recomputes for profile in profiles):
+        axes.scatter([], [], s=46, color="white", edgecolors=MUTED, label=RECOMPUTED)
+        axes.legend(loc="best", frameon=False, fontsize=9, labelcolor=INK)
+    return points
 
 
-def _label(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
-    """Label each point with its method, where the label covers no point and no other label."""
+def _label(axes: Any, points: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    """Label the first point of each method, where the label covers no point and no other label."""
     from matplotlib.transforms import Bbox
 
     scale = axes.figure.dpi / 72
-    centres = axes.transData.transform(list(points.values()))
+    centres = axes.transData.transform([point for found in points.values() for point in found])
     taken = [
         Bbox.from_bounds(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale) for x, y in centres
     ]
-    for method, point in points.items():
+    for method, (point, *_) in points.items():
         is_ladder = method == LADDER
         for placement in PLACEMENTS:
             label = axes.annotate(

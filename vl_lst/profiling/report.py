@@ -21,6 +21,10 @@ __all__ = ["bytes_table", "parts_tables", "profile_document", "seconds_table", "
 DEFINITION = {
     "options": "all options of the method: those of the recipe that `vl-lst train` uses for this "
     "backbone, changed by --set; recipe is its name, null if the method has no recipe",
+    "backbone_precision": "precision of the backbone's weights for all methods but those whose own "
+    "backbone_precision is another",
+    "recompute": "whether blocks save only their input and run again in the backward pass "
+    "(gradient checkpointing); null if the method has no such option",
     "head": "head that was measured: generate, or classify if the backbone has no decoder",
     "trainable": "number of trainable parameters; total is the number of all parameters, those "
     "shared between layers counted once",
@@ -43,6 +47,8 @@ ESTIMATE = (
     "counted without running the model: tensors had shapes but no data, and operations were chosen "
     "as on the CPU, so the bytes are those of the CPU"
 )
+# Explains the mark behind the name of a method.
+RECOMPUTED = "* blocks recomputed in the backward pass, one at a time"
 METHODS_PER_TABLE = 5
 TERMINAL_WIDTH = 80
 PACKAGES = ("vl-lst", "torch", "transformers", "peft", "torchao")
@@ -75,6 +81,7 @@ def profile_document(
         "methods": [
             {
                 **asdict(profile),
+                "recompute": profile.recomputes,
                 "head": {"kind": profile.head.kind, "answers": profile.head.answers},
                 "trainable_percent": profile.trainable_percent,
                 "training_bytes": profile.training_bytes,
@@ -105,11 +112,13 @@ def bytes_table(profiles: Sequence[MethodProfile], settings: ProfileSettings) ->
         "sum",
         *["peak"][: int(has_peaks)],
     )
-    title = f"{settings.backbone} in {settings.backbone_precision}, {how} batch {rows}; MiB"
+    title = f"{settings.backbone} in {_precisions(profiles)}, {how} batch {rows}; MiB"
     table = _table(title, "method", numbers)
+    if any(profile.recomputes for profile in profiles):
+        table.caption, table.caption_justify = RECOMPUTED, "left"
     for profile in profiles:
         cells = [
-            profile.method,
+            _label(profile),
             f"{profile.trainable:,}",
             f"{profile.trainable_percent:.2f}",
             _mebibytes(profile.parameter_bytes),
@@ -122,11 +131,12 @@ def bytes_table(profiles: Sequence[MethodProfile], settings: ProfileSettings) ->
     return table
 
 
-def settings_lines(profiles: Sequence[MethodProfile]) -> Iterator[str]:
+def settings_lines(profiles: Sequence[MethodProfile], settings: ProfileSettings) -> Iterator[str]:
     """Yield the head if it classifies, and the options of each method with their source.
 
     Args:
         profiles: Profiles from `profile_methods`.
+        settings: Settings of the profile.
 
     Yields:
         Lines of at most `TERMINAL_WIDTH` characters.
@@ -137,6 +147,8 @@ def settings_lines(profiles: Sequence[MethodProfile]) -> Iterator[str]:
     yield "options:"
     for profile in profiles:
         source = f"recipe {profile.recipe}" if profile.recipe else "defaults"
+        if profile.backbone_precision != settings.backbone_precision:
+            source += f", backbone in {profile.backbone_precision}"
         values = {name: json.dumps(value) for name, value in profile.options.items()}
         options = ", ".join(f"{name}={value}" for name, value in values.items())
         yield from textwrap.wrap(
@@ -164,7 +176,7 @@ def seconds_table(profiles: Sequence[MethodProfile]) -> Table | None:
         seconds = profile.seconds
         assert seconds is not None
         table.add_row(
-            profile.method,
+            _label(profile),
             f"{profile.examples_per_second:.1f}",
             f"{seconds.forward:.3f}",
             f"{seconds.backward:.3f}",
@@ -186,13 +198,31 @@ def parts_tables(profiles: Sequence[MethodProfile]) -> Iterator[Table]:
     for start in range(0, len(profiles), METHODS_PER_TABLE):
         shown = profiles[start : start + METHODS_PER_TABLE]
         columns = [_without_layers(profile.saved_bytes) for profile in shown]
-        names = [profile.method for profile in shown]
+        names = [_label(profile) for profile in shown]
         table = _table("saved for backward, by part; MiB", "part", names)
         parts = dict.fromkeys(part for column in columns for part in column)
         for part in [*(p for p in parts if p not in (UNATTRIBUTED, TOTAL)), UNATTRIBUTED, TOTAL]:
             label = "head and loss" if part == UNATTRIBUTED else part
             table.add_row(label, *(_mebibytes(column.get(part, 0)) for column in columns))
         yield table
+
+
+def _label(profile: MethodProfile) -> str:
+    return f"{profile.method}{RECOMPUTED[0] if profile.recomputes else ''}"
+
+
+def _precisions(profiles: Sequence[MethodProfile]) -> str:
+    """Return the precision of the backbone, or with several, the methods of each."""
+    methods: dict[str, list[str]] = {}
+    for profile in profiles:
+        names = methods.setdefault(profile.backbone_precision, [])
+        if profile.method not in names:
+            names.append(profile.method)
+    if len(methods) == 1:
+        return next(iter(methods))
+    usual, *others = sorted(methods, key=lambda precision: -len(methods[precision]))
+    exceptions = [f"{name}: {each}" for each in others for name in methods[each]]
+    return f"{usual} ({', '.join(exceptions)})"
 
 
 def _table(title: str, first: str, numbers: Sequence[str]) -> Table:

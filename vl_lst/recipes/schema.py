@@ -132,8 +132,8 @@ class BackboneSection(_Section):
     Args:
         name: Hugging Face model ID such as `t5-base`, a local directory, or `demo` (bundled).
         precision: Precision of weights and activations. `int8` and `nf4` quantise the weights and
-            keep activations in bf16; they require a method that does not backpropagate through the
-            backbone. Trainable parameters are always float32.
+            keep activations in bf16; they require a method that does not train the weights
+            themselves. Trainable parameters are always float32.
         vocabulary: `tokenizer` cuts the embeddings and the output layer to the tokens of the
             tokenizer, as in the paper's code, so that no other can be generated. `None` keeps all
             that are stored; checkpoints may have more, to make their number even.

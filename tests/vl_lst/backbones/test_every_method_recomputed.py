@@ -90,3 +90,15 @@ def test_a_copy_of_a_model_recomputes_its_own_blocks(make_tiny: MakeTiny) -> Non
     own = dict(copied.named_parameters())
     assert all(own[key].grad is not None for key in trainable)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_second_backward_pass_of_a_kept_graph_adds_the_same_gradients(
+    make_tiny: MakeTiny,
+) -> None:
+    model, trainable = trained(make_tiny, "t5", "full", recompute=True)
+    loss = loss_of(model)
+    loss.backward(retain_graph=True)
+    once = {key: p.grad.clone() for key, p in trainable.items() if p.grad is not None}
+    loss.backward()
+    for key, gradient in once.items():
+        torch.testing.assert_close(trainable[key].grad, 2 * gradient, rtol=1e-9, atol=0.0)

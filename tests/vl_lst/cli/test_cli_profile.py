@@ -8,6 +8,7 @@ import pytest
 from transformers import T5ForConditionalGeneration
 
 from vl_lst.bundled import BACKBONE_FOLDERS
+from vl_lst.choices import BackbonePrecision
 from vl_lst.cli import main
 from vl_lst.cli._compared_methods import read_compared_methods
 from vl_lst.methods import method_names
@@ -43,6 +44,43 @@ def test_profile_prints_tables_and_writes_json_and_the_plot(
     drawn = figure.read_text()
     assert ">lst<" in drawn
     assert ">full<" in drawn
+
+
+def test_methods_are_measured_both_ways_and_each_in_its_own_precision(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document, figure = tmp_path / "cost.json", tmp_path / "cost.svg"
+    arguments = [*DEMO, "--methods", "lst,lora,qlora", "--dry-run", "--recompute", "both"]
+    assert main([*arguments, "--json", str(document), "--plot", str(figure)]) == 0
+    printed = capsys.readouterr().out
+    assert "demo in fp32 (qlora: nf4)" in printed
+    assert "* blocks recomputed in the backward pass" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    methods = json.loads(document.read_text())["methods"]
+    for kept, again in zip(methods[::2], methods[1::2], strict=True):
+        assert (kept["method"], kept["recompute"], again["recompute"]) == (
+            *(again["method"], False, True),
+        )
+        assert f" {kept['method']}* " in printed
+        assert again["saved_bytes"]["total"] < kept["saved_bytes"]["total"]
+        assert again["parameter_bytes"] == kept["parameter_bytes"]
+    precisions = [method["backbone_precision"] for method in methods[::2]]
+    assert precisions == ["fp32", "fp32", "nf4"]
+    assert methods[2]["trainable"] == methods[4]["trainable"]
+    assert methods[4]["parameter_bytes"] < methods[2]["parameter_bytes"]
+    assert figure.read_text().count(">qlora<") == 1, "one label for both points"
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"), [("int8", ["int8", "int8"]), ("bf16", ["bf16", "nf4"])]
+)
+def test_a_method_keeps_its_precision_only_if_it_cannot_have_the_wanted_one(
+    precision: BackbonePrecision, expected: list[str]
+) -> None:
+    compared = read_compared_methods(
+        "lora,qlora", {}, [], source=None, backbone="demo", precision=precision
+    )
+    assert [each.backbone_precision for each in compared] == expected
 
 
 @pytest.mark.parametrize("how", [["--dry-run"], ["--steps", "1", "--device", "cpu"]])
@@ -202,6 +240,10 @@ def test_a_recipe_may_leave_out_the_grid(tmp_path: Path) -> None:
         (["--methods", "lst", "--set", "lst.initialisation=principal"], "lst: rungs is normalised"),
         (["--methods", "lst", "--set", "full.x=1"], "expected METHOD.OPTION=VALUE"),
         (["--methods", "full", "--backbone-precision", "int8"], "set backbone.precision to fp32"),
+        (
+            ["--methods", "lst", "--recompute", "both", "--set", "lst.recompute=true"],
+            "--set lst.recompute=true and --recompute both set the same option",
+        ),
         (["--backbone", "/no/such/folder"], "no configuration of a backbone '/no/such/folder'"),
         (["--backbone", "/no/such/folder", "--dry-run"], "no configuration of a backbone"),
         (["--image-tokens", "50"], "cannot pool 50 feature vectors"),

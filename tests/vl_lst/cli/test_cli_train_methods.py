@@ -1,11 +1,16 @@
 """`vl-lst train --method NAME`, with each method's own recipe."""
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.torch import load_file
 from tiny_run import TinyWorld
 
+from eval.leaderboard.board import build_board
+from eval.leaderboard.runs import find_runs
+from tasks import get_task
 from vl_lst.cli import main
 from vl_lst.methods import method_names
 from vl_lst.recipes import default_recipe, load_recipe, read_recipe_file
@@ -56,6 +61,48 @@ def test_the_demo_backbone_has_its_own_recipes(world: TinyWorld, tmp_path: Path)
     expected = {"dropout": 0.0, "rank": 32, "alpha": 32.0}
     assert {name: recipe.method.options[name] for name in expected} == expected
     assert recipe.head == {"vqa": "classify"}
+
+
+def forget_recompute(run: Path) -> None:
+    """Make the recipe and the record of a run those of a version without the option."""
+    for file in (run / "recipe.yaml", run / "record.json"):
+        if file.exists():
+            fields = yaml.safe_load(file.read_text())
+            recipe = fields["recipe"] if file.suffix == ".json" else fields
+            del recipe["method"]["options"]["recompute"]
+            file.write_text(json.dumps(fields))
+
+
+def test_a_run_of_an_earlier_version_resumes_and_is_compared_as_one_that_kept_its_blocks(
+    world: TinyWorld, tmp_path: Path
+) -> None:
+    straight, former = tmp_path / "straight", tmp_path / "former"
+    more = ("--set", "training.checkpoint_every_steps=2", "--set", "training.epochs=2")
+    more += ("--set", "method.options.recompute=false")
+    assert main(arguments(world, straight, str(world.backbone), "lora", *more)) == 0
+
+    def interrupt(done: int, total: int, note: str) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(load_recipe(straight / "recipe.yaml"), former, report=interrupt)
+    forget_recompute(former)
+    assert main(["train", "--out", str(former), "--resume", "--quiet"]) == 0
+    one, other = (
+        load_file(run / "checkpoints" / "last" / "model.safetensors") for run in (straight, former)
+    )
+    assert all(one[key].equal(other[key]) for key in one | other)
+    forget_recompute(former)
+    assert load_recipe(former / "recipe.yaml").method.options["recompute"] is False
+    record = read_record(RunDirectory(former))
+    evaluation = load_run(former).evaluate("val2014")
+    assert record is not None
+    assert evaluation.score is not None
+    assert evaluation.score.metrics["accuracy"] == record.scores["vqa"]["val2014"]["accuracy"]
+    found = find_runs(tmp_path, include_dirty=True)
+    board = build_board(found, {"vqa": get_task("vqa").metric})
+    assert [each.reason for each in board.left_out] == ["repeats former: same settings, seed 0"]
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "qst"])

@@ -1,19 +1,23 @@
 """Profiles equal independent counts of bytes, and estimates equal measurements."""
 
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import vl_lst.methods
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import load_backbone
+from vl_lst.backbones.quantization import inner_tensors, quantise
 from vl_lst.errors import ModelError, RecipeError
-from vl_lst.methods import method_names
+from vl_lst.methods import get_method, method_names
 from vl_lst.models.config import HeadConfig
 from vl_lst.profiling.measure import ComparedMethod, ProfileSettings, profile_methods
 from vl_lst.profiling.workload import Workload
@@ -46,7 +50,67 @@ def saved_by_walking_the_graph(loss: Tensor, excluded: set[int]) -> int:
     return sum(storage.nbytes() for place, storage in storages.items() if place not in excluded)
 
 
-@pytest.mark.parametrize("method", [PLAIN, ComparedMethod("full"), ComparedMethod("bitfit")])
+def kept(name: str) -> ComparedMethod:
+    return ComparedMethod(name, {"recompute": False})
+
+
+class LivingStorages(TorchDispatchMode):
+    """Storages that operations create, to find those that live on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self._found[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        return result
+
+    def nbytes(self, excluded: set[int]) -> int:
+        return sum(
+            nbytes
+            for place, (reference, nbytes) in self._found.items()
+            if place not in excluded and not reference.expired()
+        )
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("method", ["lst", "full", "lora", "qlora", "bitfit"])
+def test_saved_bytes_equal_those_that_live_on_after_the_forward_pass(
+    method: str, recompute: bool
+) -> None:
+    """Blocks that are recomputed keep their inputs, and nothing else."""
+    options = {"recompute": recompute, **({"reduction": 4} if method == "lst" else {})}
+    is_quantised = get_method(method).needs_quantised_backbone
+    loaded = load_backbone("demo", precision="bf16" if is_quantised else "fp32")
+    model, _ = attach_method(
+        method,
+        options,
+        loaded.backbone,
+        visual=TINY.visual(),
+        heads={"task": HeadConfig(kind="classify", answers=5)},
+        precision="nf4" if is_quantised else "fp32",
+    )
+    if is_quantised:
+        quantise(model.backbone, "nf4")
+    model.train()
+    batch = replace(TINY.batch(600), scores_BA=torch.rand(2, 5))
+    counted = saved_bytes_by_part(model, batch, "examples")["total"]
+    given = [*model.parameters(), *model.buffers()]
+    owned = {inner.untyped_storage()._cdata for each in given for inner in inner_tensors(each)}
+    with LivingStorages() as living:
+        loss = model(batch, "examples")
+    values = [getattr(batch, each.name) for each in fields(batch)]
+    extra = sum(value.nbytes for value in (*values, loss) if isinstance(value, Tensor))
+    assert counted <= living.nbytes(owned) <= counted + extra
+
+
+@pytest.mark.parametrize("method", [PLAIN, kept("full"), kept("bitfit")])
 def test_saved_bytes_equal_those_held_by_the_graph(method: ComparedMethod) -> None:
     model, _ = attach_method(
         method.name,
@@ -113,7 +177,13 @@ def test_parts_add_up_and_the_ladder_saves_nothing_in_the_backbone() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_estimate_equals_the_cpu_count_for_every_method(precision: Any) -> None:
-    methods = [ComparedMethod(name) for name in method_names()]
+    methods = [
+        ComparedMethod(
+            name,
+            backbone_precision="nf4" if get_method(name).needs_quantised_backbone else None,
+        )
+        for name in method_names()
+    ]
     # Not all default options fit the sizes of the bundled backbone.
     options = {"lst": {"reduction": 4}, "side": {"reduction": 4}}
     methods = [replace(each, options=options.get(each.name, {})) for each in methods]
@@ -146,7 +216,8 @@ def test_an_estimate_includes_the_size_of_quantised_weights(precision: Any) -> N
 @pytest.mark.slow
 def test_the_order_of_methods_at_the_shapes_of_the_reference() -> None:
     """The reference implementation saves 330.6, 629.1, 832.3 and 919.9 MiB."""
-    methods = [ComparedMethod(name) for name in ("lst", "bitfit", "lora", "full")]
+    methods = [kept(name) for name in ("bitfit", "lora", "full")]
+    methods.insert(0, ComparedMethod("lst"))
     settings = ProfileSettings(backbone="t5-base", vocabulary=32_200, estimate=True)
     profiles = profile_methods(methods, settings)
     saved = [profile.saved_bytes["total"] / 2**20 for profile in profiles]
