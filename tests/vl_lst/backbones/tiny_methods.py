@@ -36,6 +36,8 @@ OPTIONS: dict[str, dict[str, object]] = {
     "lora": {"rank": 4},
     "lst": {"reduction": 2},
     "prompt": {"tokens": 3, "middle_width": 8},
+    # Without a bias, scores of so few channels may all be negative, and their weights do not train.
+    "sherl": {"reduction": 2, "score_bias": 0.1},
     "side": {"reduction": 2},
 }
 # A method with other options, by a name for the test.
