@@ -37,7 +37,8 @@ OPTIONS: dict[str, dict[str, object]] = {
     "lst": {"reduction": 2},
     "prompt": {"tokens": 3, "middle_width": 8},
     # Without a bias, scores of so few channels may all be negative, and their weights do not train.
-    "sherl": {"reduction": 2, "score_bias": 0.1},
+    # The first step turns the tiny mixtures; with fewer channels, four steps do not make up for it.
+    "sherl": {"reduction": 1, "score_bias": 0.1},
     "side": {"reduction": 2},
 }
 # A method with other options, by a name for the test.
