@@ -1,7 +1,7 @@
 """SHERL's mixture of a stack's features (arXiv 2407.07523), each token by itself.
 
-N rows, T tokens, M tokens of all rows, K features, J = K - 1 early features, H hidden width, D
-width of the stack, I and O widths of a linear layer.
+N rows, T tokens, M = N * T, K features, J = K - 1 features that are blocks' outputs, or that are
+not the deepest, H hidden width, D width of the stack, I and O widths of a linear layer.
 """
 
 import torch
@@ -31,9 +31,17 @@ class FeatureLinear(nn.Module):
         self.weight = nn.Parameter(torch.randn(features, output_width, width) * SMALL_STD)
         self.bias = nn.Parameter(torch.zeros(features, output_width))
 
-    def forward(self, features_KMI: Tensor) -> Tensor:
-        """Return [K, M, O]."""
-        return torch.baddbmm(self.bias[:, None], features_KMI, self.weight.transpose(1, 2))
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Return [K, M, O].
+
+        Args:
+            parts: Features [K, M, I], or the first and the others, which are not put together:
+                autograd would save a copy.
+        """
+        weights_KIO = self.weight.transpose(1, 2).split([len(part) for part in parts])
+        biases_K1O = self.bias[:, None].split([len(part) for part in parts])
+        outputs = map(torch.baddbmm, biases_K1O, parts, weights_KIO)
+        return torch.cat(tuple(outputs))
 
 
 class FeatureMixture(nn.Module):
@@ -61,25 +69,25 @@ class FeatureMixture(nn.Module):
         self.widen = _small_linear(hidden_width, width)
         self.stream_gate = nn.Parameter(torch.zeros(1))
 
-    def forward(self, features_KNTD: Tensor, stream_NTD: Tensor) -> Tensor:
+    def forward(self, embedding_NTD: Tensor, blocks_JNTD: Tensor, stream_NTD: Tensor) -> Tensor:
         """Return the mixture [N, T, D].
 
         Args:
-            features_KNTD: Features; the last is the deepest.
-            stream_NTD: Residual stream that the mixture replaces.
+            embedding_NTD: The first feature, in the precision of the weights.
+            blocks_JNTD: The others, from early to deep, likewise.
+            stream_NTD: Residual stream that the mixture replaces, likewise.
         """
-        dtype = self.widen.weight.dtype
-        codes_KMH = self._codes(features_KNTD.flatten(1, 2).to(dtype))
+        codes_KMH = self._codes(embedding_NTD.flatten(0, 1)[None], blocks_JNTD.flatten(1, 2))
         early_JMH, deep_MH = codes_KMH[:-1], codes_KMH[-1]
         shares_JM = self._shares(early_JMH, deep_MH)
         mixed_MH = (shares_JM[..., None] * early_JMH).sum(0) + deep_MH
         widened_NTD = self.widen(F.relu(mixed_MH)).view(stream_NTD.shape)
         gate = torch.tanh(self.stream_gate / GATE_TEMPERATURE)
-        mixture_NTD: Tensor = widened_NTD + gate * stream_NTD.to(dtype)
+        mixture_NTD: Tensor = widened_NTD + gate * stream_NTD
         return mixture_NTD
 
-    def _codes(self, features_KMD: Tensor) -> Tensor:
-        inner_KMH = F.relu(self.reduce(features_KMD))
+    def _codes(self, embedding_1MD: Tensor, blocks_JMD: Tensor) -> Tensor:
+        inner_KMH = F.relu(self.reduce(embedding_1MD, blocks_JMD))
         codes_KMH: Tensor = self.value(inner_KMH) + inner_KMH
         return codes_KMH * torch.sigmoid(self.gate(inner_KMH))
 

@@ -86,9 +86,12 @@ class MixedStack(nn.Module):
         return normed_NTD
 
     def _mix(self, embedding_NTD: Tensor, blocks_CNTD: Tensor) -> Tensor:
-        embedding_1NTD = self.dropout(embedding_NTD)[None]
-        features_KNTD = torch.cat((embedding_1NTD, blocks_CNTD[: self._read]))
-        mixture_NTD: Tensor = self.mixture(features_KNTD, blocks_CNTD[-1])
+        dtype = self.final_norm.weight.dtype
+        # Converted at once: autograd saves the storage of blocks and stream, which is one.
+        blocks_CNTD = blocks_CNTD.to(dtype)
+        mixture_NTD: Tensor = self.mixture(
+            self.dropout(embedding_NTD.to(dtype)), blocks_CNTD[: self._read], blocks_CNTD[-1]
+        )
         return mixture_NTD
 
 

@@ -56,7 +56,7 @@ def test_the_mixture_alone(recorded: Callable[[str], dict[str, Tensor]]) -> None
     mixture.load_state_dict(of_mixture(tensors, "state.", 4))
     features = [tensors[f"in.feature.{k}"].requires_grad_() for k in range(4)]
     stream = tensors["in.last"].requires_grad_()
-    mixed = mixture(torch.stack(features), stream)
+    mixed = mixture(features[0], torch.stack(features[1:]), stream)
     torch.testing.assert_close(mixed, tensors["out.y"], rtol=1e-5, atol=1e-5)
     mixed.sum().backward()
     assert_equal_gradients(mixture, of_mixture(tensors, "grad.", 4))
