@@ -61,6 +61,9 @@ TEXT_COUNTS = {
     "bitfit": ("base", "bitfit", {"final_norms": False}, 280_932, 0.126),
     "prompt": ("base", "prompt", {"tokens": 100, "middle_width": None}, 76_800, 0.0345),
     "full": ("base", "full", {}, 222_882_048, 100.0),
+    # Counts of its own paper's code.
+    "sherl": ("base", "sherl", {"reduction": 8, "layers": BASE_LAYERS}, 1_907_236, 0.8557),
+    "wider sherl": ("base", "sherl", {"reduction": 4, "layers": BASE_LAYERS}, 4_511_812, 2.0243),
 }
 
 
@@ -101,9 +104,10 @@ def test_trainable_parameters_equal_the_papers(name: str) -> None:
 @pytest.mark.parametrize("row", TEXT_COUNTS)
 def test_trainable_parameters_on_text_equal_the_papers(row: str) -> None:
     size, name, options, count, percent = TEXT_COUNTS[row]
-    if name == "lst":
+    if "layers" in options:
         layers = options["layers"]
-        options = {"reduction": 8, "encoder_layers": layers, "decoder_layers": layers}
+        rest = {key: value for key, value in options.items() if key != "layers"}
+        options = {"reduction": 8, **rest, "encoder_layers": layers, "decoder_layers": layers}
     model, plain = build(name, size=size, vocabulary=TEXT_VOCABULARY, visual=None, **options)
     trainable = count_trainable(name, model)
     assert trainable == count
