@@ -4,6 +4,8 @@ B examples, I images, N stored tokens, M pooled tokens, V = I * M image tokens, 
 X grids of all images, g and p sides of a stored and a pooled grid, D backbone width.
 """
 
+from collections.abc import Mapping, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,6 +71,10 @@ class VisualEmbedding(nn.Module):
         order_MD = torch.randn(config.pooled_tokens, width, generator=generator, device="cpu")
         device = self.image_order.weight.device
         self.register_buffer("order_MD", order_MD.to(device), persistent=False)
+
+    def memory_parts(self) -> Mapping[str, Sequence[nn.Module]]:
+        """Return the part that memory is reported for."""
+        return {"visual embedding": [self]}
 
     def forward(self, features_BINF: Tensor, boxes_BIM4: Tensor | None = None) -> Tensor:
         """Return the image tokens [B, V, D], image by image.

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from vl_lst.backbones.backbone import Backbone
 from vl_lst.backbones.quantization import inner_tensors
 from vl_lst.models.batch import Batch
-from vl_lst.models.ladder.side_network import SideDecoder, SideEncoder
-from vl_lst.models.visual import VisualEmbedding
+from vl_lst.models.memory_parts import HasMemoryParts
 
 __all__ = [
     "TOTAL",
@@ -55,21 +54,19 @@ def saved_bytes_by_part(model: nn.Module, batch: Batch, loss_average: str) -> di
 def model_parts(model: nn.Module) -> dict[str, list[nn.Module]]:
     """Return the modules of each part of a model that memory is reported for.
 
-    The parts are `visual embedding`; `side encoder`, `side decoder` and their rungs; and, in
-    methods that train through the backbone, `backbone encoder`, `backbone decoder` and their
-    layers, counted from 0. The head and the loss belong to no part.
+    The parts are those of modules with `memory_parts`: `visual embedding`, and for example `side
+    encoder`, `side decoder` and their rungs. In methods that train through the backbone, there are
+    also `backbone encoder`, `backbone decoder` and their layers, counted from 0. The head and the
+    loss belong to no part.
 
     Args:
         model: Model of any transfer method.
     """
     parts: dict[str, list[nn.Module]] = defaultdict(list)
     for module in model.modules():
-        if isinstance(module, VisualEmbedding):
-            parts["visual embedding"].append(module)
-        elif isinstance(module, SideEncoder | SideDecoder):
-            stack = "encoder" if isinstance(module, SideEncoder) else "decoder"
-            parts[f"side {stack}"].append(module)
-            parts[f"side {stack} rungs"] += [module.first_rung, module.rungs]
+        if isinstance(module, HasMemoryParts):
+            for name, modules in module.memory_parts().items():
+                parts[name] += modules
         elif isinstance(module, Backbone):
             for name, (whole, blocks) in module.stacks().items():
                 parts[f"backbone {name}"].append(whole)

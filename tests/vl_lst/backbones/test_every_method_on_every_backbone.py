@@ -67,8 +67,8 @@ UNDISTURBED = (
 )
 MAX_LENGTH = 7
 # Methods that run the backbone without gradients.
-FROZEN = ("lst", "side", "lst merged")
-# Methods whose gradients pass no weight that quantisation would change, or one block alone.
+FROZEN = ("lst", "side", "unipt", "lst merged")
+# With these, gradients may pass one frozen block, which may be quantised.
 QUANTISABLE = (*FROZEN, "sherl")
 
 MakeTiny = Callable[..., FrozenBackbone]

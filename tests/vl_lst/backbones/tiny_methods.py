@@ -40,6 +40,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     # The first step turns the tiny mixtures; with fewer channels, four steps do not make up for it.
     "sherl": {"reduction": 1, "score_bias": 0.1},
     "side": {"reduction": 2},
+    "unipt": {"reduction": 2},
 }
 # A method with other options, by a name for the test.
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
@@ -58,6 +59,7 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "lora with tables": ("lora", {"rank": 4, "train_position_tables": True}),
     "dora with biases": ("dora", {"rank": 4, "train_biases": True}),
     "bitfit without final norms": ("bitfit", {"final_norms": False}),
+    "unipt for text": ("unipt", {"reduction": 2, "form": "text"}),
     "prompt of vectors": ("prompt", {"tokens": 3, "middle_width": None}),
 }
 # Backbones that have what an option concerns, and the refusal of others.

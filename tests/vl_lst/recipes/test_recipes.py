@@ -24,7 +24,7 @@ from vl_lst.recipes import (
 
 # New methods may use the ladder's recipe.
 METHODS_WITH_RECIPES = (
-    "adapter", "bitfit", "dora", "full", "ia3", "lora", "lst", "probe", "prompt", "side",
+    "adapter", "bitfit", "dora", "full", "ia3", "lora", "lst", "probe", "prompt", "side", "unipt",
 )  # fmt: skip
 PACKAGE = Path(__file__).resolve().parents[3] / "vl_lst"
 

@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from vl_lst.profiling.workload import Workload
-from vl_lst.training.saved_bytes import bytes_saved_for_backward, saved_bytes_by_part
+from vl_lst.training.saved_bytes import (
+    bytes_saved_for_backward,
+    model_parts,
+    saved_bytes_by_part,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -45,6 +50,27 @@ def test_bytes_belong_to_the_innermost_part() -> None:
         model, lambda: model(states).sum(), {"whole": model, "inner": inner}
     )
     assert saved == {"whole": 32, "inner": 32, "elsewhere": 0, "total": 64}
+
+
+def test_any_module_may_name_the_parts_that_are_reported() -> None:
+    class Stack(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rung, self.block = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def memory_parts(self) -> Mapping[str, Sequence[nn.Module]]:
+            return {"stack": [self], "rungs": [self.rung]}
+
+        def forward(self, states: Tensor) -> Tensor:
+            block: Tensor = self.block(self.rung(states).relu())
+            return block
+
+    model = nn.Sequential(Stack(), Stack(), nn.Linear(4, 4))
+    assert model_parts(model) == {"stack": [*model[:2]], "rungs": [each.rung for each in model[:2]]}
+    states = torch.randn(2, 4)
+    saved = bytes_saved_for_backward(model, lambda: model(states).sum(), model_parts(model))
+    # The input of each linear layer; the second stack's rung reads what the first has put out.
+    assert saved == {"stack": 64, "rungs": 64, "elsewhere": 32, "total": 160}
 
 
 def test_hooks_are_removed_when_the_run_fails() -> None:

@@ -5,7 +5,7 @@ V image tokens, S = T + V, L answer tokens, Q tokens of the stack, K layers with
 X rung width, D backbone width, R side width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -119,6 +119,11 @@ class _SideStack(nn.Module):
         )
         self.final_norm = RootMeanSquareNorm(sizes.width, eps=sizes.epsilon)
         self.dropout = nn.Dropout(sizes.dropout)
+
+    def memory_parts(self) -> Mapping[str, Sequence[nn.Module]]:
+        """Return the parts that memory is reported for: the stack and its rungs."""
+        stack = "side decoder" if self.is_decoder else "side encoder"
+        return {stack: [self], f"{stack} rungs": [self.first_rung, self.rungs]}
 
     def side_blocks(self) -> Iterator[SideBlock]:
         """Yield the blocks in order."""

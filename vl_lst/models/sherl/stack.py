@@ -3,7 +3,7 @@
 N rows, T tokens, K features, C tapped blocks, D width of the stack.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class MixedStack(nn.Module):
 
     Args:
         sizes: Sizes of the stack.
-        name: `encoder` or `decoder`, for messages.
+        name: `encoder` or `decoder`, for messages and reports.
         layers: Blocks that are read, ascending and counted from 0; `None` means all. If
             `is_before_last`, the last is left out.
         is_before_last: Whether the mixture enters the last block, rather than following it.
@@ -58,6 +58,7 @@ class MixedStack(nn.Module):
         self.tapped = tuple(sorted({*read, end - 1}))
         """Blocks whose outputs `mix` is given: those that are read, and the last one before the
         mixture, whose output is the residual stream."""
+        self.name = name
         self.recompute = recompute
         self.mixture = FeatureMixture(
             1 + len(read), sizes.width, sizes.width // reduction, score_bias=score_bias
@@ -65,6 +66,10 @@ class MixedStack(nn.Module):
         self.final_norm = RootMeanSquareNorm(sizes.width, eps=sizes.epsilon)
         self.dropout = nn.Dropout(dropout)
         self._read = len(read)
+
+    def memory_parts(self) -> Mapping[str, Sequence[nn.Module]]:
+        """Return the part that memory is reported for: the mixture and the norm."""
+        return {f"side {self.name}": [self, self.final_norm]}
 
     def forward(self, embedding_NTD: Tensor, blocks_CNTD: Tensor) -> Tensor:
         """Return the mixture [N, T, D].
