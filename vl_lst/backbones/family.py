@@ -9,7 +9,7 @@ encoder, W width of the decoder, V vocabulary.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -260,6 +260,40 @@ class Family(ABC):
         """Return an empty cache of the decoder's keys and values."""
         return EncoderDecoderCache(DynamicCache(), DynamicCache())
 
+    # Running one block with other inputs
+
+    def replace_tokens(
+        self, model: Any, arguments: MutableMapping[str, Any], states_BSD: Tensor, mask_BS: Tensor
+    ) -> None:
+        """Change the arguments of an encoder block so that they fit other tokens.
+
+        Called only without a decoder. By default, the block has an `attention_mask` that is added
+        to attention scores, and nothing else that depends on the tokens but its first input.
+
+        Args:
+            model: Model.
+            arguments: Arguments of the block's `forward` by name, changed in place.
+            states_BSD: States of the tokens, in any number.
+            mask_BS: False for padding.
+        """
+        arguments["attention_mask"] = _added_mask(mask_BS, states_BSD.dtype)
+
+    def replace_memory(
+        self, arguments: MutableMapping[str, Any], states_BSD: Tensor, mask_BS: Tensor
+    ) -> None:
+        """Change the arguments of a decoder block so that it attends to other encoder states.
+
+        By default, the block has `encoder_hidden_states`, and an `encoder_attention_mask` that is
+        added to attention scores.
+
+        Args:
+            arguments: See `replace_tokens`.
+            states_BSD: Encoder states, in any number unless `reads_images`.
+            mask_BS: False for padding.
+        """
+        arguments["encoder_hidden_states"] = states_BSD
+        arguments["encoder_attention_mask"] = _added_mask(mask_BS, states_BSD.dtype)
+
     # Output layer
 
     def output_layer(self, model: Any) -> OutputLayer:
@@ -318,3 +352,9 @@ class Family(ABC):
                     setattr(module, name, 0.0)
                 elif name.endswith("dropout") and type(value) in (float, int):
                     setattr(module, name, probability)
+
+
+def _added_mask(mask_BS: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a mask [B, 1, 1, S] with zeros, and the smallest number for padding."""
+    added_BS = torch.zeros_like(mask_BS, dtype=dtype)
+    return added_BS.masked_fill(~mask_BS, torch.finfo(dtype).min)[:, None, None]

@@ -1,5 +1,7 @@
 """Frozen backbone: it runs without autograd, and its blocks can be tapped.
 
+Its last block alone can be run with gradients for its inputs; see `PausedStack`.
+
 B examples, U unique encoder inputs, P unique (input, answer) pairs, N either of these, I images, M
 tokens per image, T tokens that the encoder reads, L answer tokens, D width of a stack, K tapped
 blocks.
@@ -16,6 +18,7 @@ from transformers import PreTrainedModel
 
 from vl_lst.backbones.backbone import Backbone, BackboneCache
 from vl_lst.backbones.family import Family
+from vl_lst.backbones.paused import PausedStack, call_of
 
 __all__ = ["DecoderTaps", "EncoderTaps", "FrozenBackbone"]
 
@@ -126,6 +129,65 @@ class FrozenBackbone(Backbone):
             final_PLD = self.run_decoder(embedding_PLD, encoder_states_PTD, encoder_mask_PT, cache)
         _forbid_grad(recorded.embedding_NTD, recorded.blocks_KNTD, final_PLD)
         return DecoderTaps(recorded.embedding_NTD, recorded.blocks_KNTD, final_PLD)
+
+    @torch.no_grad()
+    def encode_to_last(
+        self, ids_UT: Tensor, layers: Sequence[int], images_UIMD: Tensor | None = None
+    ) -> tuple[PausedStack, Tensor]:
+        """Run the encoder up to its last block.
+
+        Args:
+            ids_UT: See `encode`.
+            layers: Blocks to tap before the last, ascending and counted from 0.
+            images_UIMD: See `encode`.
+
+        Returns:
+            The encoder, and a mask [U, T], False for padding.
+        """
+        embedding_UTD, mask_UT = self.encoder_input(ids_UT, images_UIMD)
+        paused = self._pause(
+            self._encoder_blocks(),
+            layers,
+            embedding_UTD,
+            lambda: self.run_encoder(embedding_UTD, mask_UT),
+        )
+        return paused, mask_UT
+
+    @torch.no_grad()
+    def decode_to_last(
+        self,
+        ids_PL: Tensor,
+        layers: Sequence[int],
+        *,
+        encoder_states_PTD: Tensor,
+        encoder_mask_PT: Tensor,
+        cache: BackboneCache | None = None,
+    ) -> PausedStack:
+        """Run the decoder up to its last block; see `decode` for the arguments.
+
+        The cache is extended by the last block too, when it runs.
+        """
+        embedding_PLD = self.embed_answer(ids_PL)
+        return self._pause(
+            self._decoder_blocks(),
+            layers,
+            embedding_PLD,
+            lambda: self.run_decoder(embedding_PLD, encoder_states_PTD, encoder_mask_PT, cache),
+        )
+
+    def _pause(
+        self,
+        blocks: Sequence[nn.Module],
+        layers: Sequence[int],
+        embedding_NTD: Tensor,
+        run: Callable[[], object],
+    ) -> PausedStack:
+        with self._record(blocks, layers, embedding_NTD) as recorded:
+            last = call_of(blocks[-1], run)
+        _forbid_grad(recorded.embedding_NTD, recorded.blocks_KNTD)
+        return PausedStack(
+            recorded.embedding_NTD, recorded.blocks_KNTD, self.model, self.family, last
+        )
 
     @contextmanager
     def _record(

@@ -23,12 +23,14 @@ __all__ = [
     "HeadConfig",
     "LadderConfig",
     "LadderSettings",
+    "Layers",
     "Recompute",
     "SideSettings",
     "VisualConfig",
 ]
 
 Layers = tuple[Annotated[int, Field(ge=0)], ...] | None
+"""Layers of a stack, counted from 0; `None` means all."""
 # Read as true at once, so that recipes with either value are equal.
 Recompute = Annotated[bool, BeforeValidator(lambda value: True if value == "auto" else value)]
 """Whether a method recomputes blocks in the backward pass; `auto` means the same for all methods:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from vl_lst.backbones.frozen import EncoderTaps, FrozenBackbone
-from vl_lst.errors import ModelError
 from vl_lst.models.batch import Batch
 from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel
 
@@ -188,18 +187,12 @@ class SideModel(VisionLanguageModel[SideEncoding]):
     def encode(self, batch: Batch) -> SideEncoding:
         """Run both encoders."""
         self.require_image_reader(batch)
-        features_BINF = batch.features_BINF
-        images_UIMD = image_tokens_BVD = None
-        if features_BINF is not None and self.visual is not None:
-            image_tokens_BVD = self.visual(features_BINF)
-        elif features_BINF is not None:
-            if batch.prompt_rows_U is None:
-                raise ModelError(
-                    "the backbone reads images, and the batch does not tell which image belongs to "
-                    "which prompt: expected prompt_rows_U"
-                )
-            images_UIMD = features_BINF.index_select(0, batch.prompt_rows_U)
-        taps = self.backbone.encode(batch.prompt_ids_UT, self.side.encoder.layers, images_UIMD)
+        image_tokens_BVD = None
+        if batch.features_BINF is not None and self.visual is not None:
+            image_tokens_BVD = self.visual(batch.features_BINF)
+        taps = self.backbone.encode(
+            batch.prompt_ids_UT, self.side.encoder.layers, self.images_of_prompts(batch)
+        )
         side_BSR, mask_BS = self.side.encoder(taps, batch.prompt_index_B, image_tokens_BVD)
         return SideEncoding(side_BSR, mask_BS, taps, batch.prompt_index_B)
 

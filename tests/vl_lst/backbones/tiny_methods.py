@@ -37,6 +37,9 @@ OPTIONS: dict[str, dict[str, object]] = {
     "lst": {"reduction": 2},
     "prompt": {"tokens": 3, "middle_width": 8},
     "qst": {"reduction": 2, "rank": 4},
+    # Without a bias, scores of so few channels may all be negative, and their weights do not train.
+    # The first step turns the tiny mixtures; with fewer channels, four steps do not make up for it.
+    "sherl": {"reduction": 1, "score_bias": 0.1},
     "side": {"reduction": 2},
     "unipt": {"reduction": 2},
     "vera": {"rank": 4},

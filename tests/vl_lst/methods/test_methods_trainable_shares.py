@@ -71,6 +71,9 @@ TEXT_COUNTS = {
     "full": ("base", "full", {}, 222_882_048, 100.0),
     # Of each query and value of 36 attentions, 256 and 768 numbers.
     "vera": ("base", "vera", {}, 73_728, 0.0331),
+    # Counts of its own paper's code.
+    "sherl": ("base", "sherl", {"reduction": 8, "layers": BASE_LAYERS}, 1_907_236, 0.8557),
+    "wider sherl": ("base", "sherl", {"reduction": 4, "layers": BASE_LAYERS}, 4_511_812, 2.0243),
 }
 
 
@@ -129,9 +132,10 @@ def test_trainable_parameters_of_vl_pet_equal_the_papers(size: str) -> None:
 @pytest.mark.parametrize("row", TEXT_COUNTS)
 def test_trainable_parameters_on_text_equal_the_papers(row: str) -> None:
     size, name, options, count, percent = TEXT_COUNTS[row]
-    if name == "lst":
+    if "layers" in options:
         layers = options["layers"]
-        options = {"reduction": 8, "encoder_layers": layers, "decoder_layers": layers}
+        rest = {key: value for key, value in options.items() if key != "layers"}
+        options = {"reduction": 8, **rest, "encoder_layers": layers, "decoder_layers": layers}
     model, plain = build(
         name, backbone_size=size, vocabulary=TEXT_VOCABULARY, visual=None, **options
     )

@@ -1,10 +1,13 @@
-"""DeBERTa v2 and v3 (arXiv 2006.03654, 2111.09543): attention between contents and positions."""
+"""DeBERTa v2 and v3 (arXiv 2006.03654, 2111.09543): attention between contents and positions.
 
-from collections.abc import Iterator, Mapping
+B examples, S tokens, D width.
+"""
+
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from vl_lst.backbones.config_fields import (
     ConfigFields,
@@ -74,6 +77,14 @@ class Deberta(EncoderFamily):
     def max_positions(self, config: Any) -> int | None:
         """Return the number of learned positions; `None` if all positions are relative."""
         return super().max_positions(config) if config.position_biased_input else None
+
+    def replace_tokens(
+        self, model: Any, arguments: MutableMapping[str, Any], states_BSD: Tensor, mask_BS: Tensor
+    ) -> None:
+        """Change the relative positions too; the mask is of pairs of tokens, and multiplied."""
+        encoder = self.encoder(model).encoder
+        arguments["attention_mask"] = encoder.get_attention_mask(mask_BS)
+        arguments["relative_pos"] = encoder.get_rel_pos(states_BSD)
 
     def position_tables(self, model: Any) -> Iterator[nn.Module]:
         """Yield the table of relative positions, which all blocks share."""

@@ -4,7 +4,7 @@ Blocks with a norm first, without biases; relative positions in the first block 
 UMT5 in every block.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
@@ -164,6 +164,13 @@ class T5(Family):
             for table in _tables(self.encoder_blocks(model)):
                 stack.callback(table.register_forward_hook(zero_others).remove)
             yield
+
+    def replace_memory(
+        self, arguments: MutableMapping[str, Any], states_BSD: Tensor, mask_BS: Tensor
+    ) -> None:
+        """Leave out the bias of cross-attention, zeros and the mask of the encoder's states."""
+        super().replace_memory(arguments, states_BSD, mask_BS)
+        arguments.pop("encoder_decoder_position_bias", None)
 
     def output_layer(self, model: Any) -> OutputLayer:
         """Return the output layer, which v1.0 scales by d_model**-0.5, later versions do not."""

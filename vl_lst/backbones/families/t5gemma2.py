@@ -9,7 +9,7 @@ what surrounds them, S = V + T, D width.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, Self
 
 import torch
@@ -189,6 +189,12 @@ class T5Gemma2(T5Gemma):
         embedding_BSD = self.embed(model, insert(ids_1V, ids_BT))
         images_BVD = images_BIND.flatten(1, 2).to(embedding_BSD.dtype)
         return embedding_BSD.masked_scatter(is_image_BS[:, :, None], images_BVD), mask_BS
+
+    def replace_memory(
+        self, arguments: MutableMapping[str, Any], states_BSD: Tensor, mask_BS: Tensor
+    ) -> None:
+        """Keep the mask, which is one with that of the answer, since the tokens are the same."""
+        arguments["encoder_hidden_states"] = states_BSD
 
 
 def _layout(config: Any, images: int, tokens: int) -> Iterator[int | None]:
