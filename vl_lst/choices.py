@@ -8,6 +8,7 @@ __all__ = [
     "ArithmeticPrecision",
     "BackbonePrecision",
     "DeviceName",
+    "OptimizerName",
     "Vocabulary",
     "module_names",
 ]
@@ -18,6 +19,8 @@ BackbonePrecision = Literal["fp32", "bf16", "int8", "nf4"]
 # Tokens of a backbone; see `vl_lst.backbones.loading`.
 Vocabulary = Literal["tokenizer"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+# See `vl_lst.training.optimizer`.
+OptimizerName = Literal["adamw", "adamw-8bit", "lora-fa", "galore", "apollo"]
 
 
 def module_names(package: str) -> list[str]:

@@ -30,6 +30,9 @@ class Method(ABC):
     options: type[BaseModel]
     """Options of the method, set under `method.options` in a recipe."""
 
+    has_low_rank_factors = False
+    """Whether what the method adds are low-rank updates B A, as the optimizer `lora-fa` requires."""
+
     @abstractmethod
     def attach(
         self,

@@ -27,7 +27,7 @@ DEFINITION = {
     "parameter_bytes": "size of all parameters and buffers, the backbone's included; a shared "
     "storage counts once, quantised weights count as codes and scales",
     "gradient_bytes": "size of the gradients",
-    "optimizer_bytes": "size of AdamW's state",
+    "optimizer_bytes": "size of the state of the optimizer, AdamW unless settings say otherwise",
     "saved_bytes": "distinct storages that autograd saves in the forward pass for the backward "
     "pass, each counted once and in full, without parameters and buffers; a storage belongs to the "
     "innermost part whose forward saved it first, or to `elsewhere`: head and loss; recomputed "
