@@ -31,7 +31,7 @@ class Method(ABC):
     """Options of the method, set under `method.options` in a recipe."""
 
     has_low_rank_factors = False
-    """Whether what the method adds are low-rank updates B A, as the optimizer `lora-fa` requires."""
+    """Whether the method adds low-rank updates B A, which the optimizer `lora-fa` requires."""
 
     @abstractmethod
     def attach(

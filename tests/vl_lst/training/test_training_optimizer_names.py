@@ -1,7 +1,6 @@
 """Optimizers other than AdamW: equal to the original code, resumed exactly, refused if useless."""
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +182,9 @@ def test_eight_bits_stay_near_adamw() -> None:
 
 
 @pytest.fixture
-def exact_peft(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def exact_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let peft's optimizer compute in float32; it would round its projection to bfloat16."""
     monkeypatch.setattr(peft.optimizers.lorafa, "is_bf16_available", lambda: False)
-    yield
 
 
 @pytest.mark.usefixtures("exact_peft")
