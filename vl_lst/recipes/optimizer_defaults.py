@@ -8,12 +8,10 @@ from vl_lst.choices import OptimizerName
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.recipes.fields import set_field
-from vl_lst.recipes.schema import OptimizerSection, ProjectionSection
 
 __all__ = [
     "PROJECTION",
     "complete_projection",
-    "optimizer_settings",
     "require_low_rank_factors",
 ]
 
@@ -36,13 +34,6 @@ def complete_projection(fields: dict[str, Any]) -> None:
     found = get_field(fields, PROJECTION)
     if defaults is not None and (found is None or isinstance(found, dict)):
         set_field(fields, PROJECTION, {**defaults, **(found or {})})
-
-
-def optimizer_settings(name: OptimizerName, *, lr: float) -> OptimizerSection:
-    """Return an optimizer with its default settings."""
-    defaults = PROJECTION_DEFAULTS.get(name)
-    projection = None if defaults is None else ProjectionSection(**defaults)
-    return OptimizerSection(name=name, projection=projection, lr=lr)
 
 
 def require_low_rank_factors(optimizer: OptimizerName, method: str) -> None:

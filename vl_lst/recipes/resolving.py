@@ -41,6 +41,7 @@ __all__ = [
     "parse_override",
     "resolve_recipe",
     "resolve_zero_shot_recipe",
+    "validate_section",
 ]
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -95,11 +96,11 @@ def resolve_recipe(
     if isinstance(name, str):
         found = get_field(fields, OPTIONS)
         options = {} if found is None else found
-        method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
+        method_options = validate_section(get_method(name).options, options, prefix=OPTIONS)
         set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
     _require_features(fields, tasks)
     _refuse_image_fields(fields, tasks)
-    resolved = _validate(Recipe, fields)
+    resolved = validate_section(Recipe, fields)
     require_low_rank_factors(resolved.optimizer.name, resolved.method.name)
     return _with_absolute_paths(resolved)
 
@@ -121,7 +122,7 @@ def resolve_zero_shot_recipe(
     complete_zero_shot_fields(fields, [path for path, _ in changes], tasks)
     complete_task_fields(fields, tasks)
     _refuse_image_fields(fields, tasks)
-    return _with_absolute_paths(_validate(ZeroShotRecipe, fields))
+    return _with_absolute_paths(validate_section(ZeroShotRecipe, fields))
 
 
 def _require_features(fields: Mapping[str, Any], tasks: Sequence[Task]) -> None:
@@ -239,7 +240,17 @@ def _absolute(paths: Mapping[str, Path | None]) -> dict[str, Path | None]:
     return {task: path and path.absolute() for task, path in paths.items()}
 
 
-def _validate(model: type[Model], fields: Any, prefix: Location = ()) -> Model:
+def validate_section(model: type[Model], fields: Any, prefix: Location = ()) -> Model:
+    """Return the typed fields of a recipe or of one of its sections.
+
+    Args:
+        model: Its type.
+        fields: Its fields.
+        prefix: Path of the section, for messages.
+
+    Raises:
+        RecipeError: A field is unknown, missing or out of range.
+    """
     try:
         # Strict validation of JSON still accepts lists as tuples and strings as paths.
         return model.model_validate_json(json.dumps(fields, default=str), strict=True)

@@ -17,7 +17,6 @@ from eval.leaderboard.runs import Run
 from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.models.low_rank import low_rank_factors
 from vl_lst.recipes import Recipe
-from vl_lst.recipes.optimizer_defaults import optimizer_settings
 from vl_lst.recipes.schema import OptimizerSection, ProjectionSection
 from vl_lst.run import load_run
 from vl_lst.runs.directory import RunDirectory
@@ -32,15 +31,12 @@ from vl_lst.training.session import train
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "optimizers" / "galore_apollo.safetensors"
 STEPS = 7
 SMALL = ProjectionSection(rank=2, update_proj_gap=3, scale=0.25)
-SMALL_APOLLO = SMALL.model_copy(update={"scale_type": "channel"})
+PROJECTIONS = {"galore": SMALL, "apollo": SMALL.model_copy(update={"scale_type": "channel"})}
 
 
 def small(name: str, **changes: Any) -> OptimizerSection:
-    settings = optimizer_settings(name, lr=0.05)  # type: ignore[arg-type]
-    if settings.projection is not None:
-        projection = settings.projection.model_copy(update={"rank": 2, "update_proj_gap": 3})
-        changes["projection"] = projection
-    return settings.model_copy(update=changes)
+    projection = PROJECTIONS.get(name)
+    return OptimizerSection(**{"name": name, "lr": 0.05, "projection": projection, **changes})
 
 
 def golden_optimizer(
@@ -217,9 +213,8 @@ def recipe(world: TinyWorld, name: str, **overrides: Any) -> Recipe:
     method = {"name": "lora" if name == "lora-fa" else "full", "options": {}}
     if name == "lora-fa":
         method["options"] = {"rank": 4, "dropout": 0.1, "recompute": False}
-    projection = {"galore": SMALL, "apollo": SMALL_APOLLO}.get(name)
-    if projection is not None:
-        overrides["optimizer__projection"] = projection.model_dump()
+    if name in PROJECTIONS:
+        overrides["optimizer__projection"] = PROJECTIONS[name].model_dump()
     return world.recipe(method=method, **{"optimizer__name": name, **overrides})
 
 
@@ -227,12 +222,12 @@ def recipe(world: TinyWorld, name: str, **overrides: Any) -> Recipe:
 def test_an_interrupted_run_ends_with_the_same_bits(
     world: TinyWorld, tmp_path: Path, name: str
 ) -> None:
-    chosen = recipe(world, name, training__checkpoint_every_steps=2)
+    chosen = recipe(world, name, training__checkpoint_every_steps=2, training__epochs=1)
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     record = train(chosen, straight)
 
     def interrupt(done: int, total: int, note: str) -> None:
-        if done == 5:
+        if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -250,8 +245,9 @@ def test_an_interrupted_run_ends_with_the_same_bits(
 
 
 def test_lora_fa_trains_b_alone_and_stores_a(world: TinyWorld, tmp_path: Path) -> None:
-    both = train(recipe(world, "lora-fa", optimizer__name="adamw"), tmp_path / "lora")
-    record = train(recipe(world, "lora-fa"), tmp_path / "run")
+    short = {"training__epochs": 1}
+    both = train(recipe(world, "lora-fa", optimizer__name="adamw", **short), tmp_path / "lora")
+    record = train(recipe(world, "lora-fa", **short), tmp_path / "run")
     saved = load_file(tmp_path / "run" / "checkpoints" / "best" / "model.safetensors")
     first = {key: tensor for key, tensor in saved.items() if ".lora_A." in key}
     start = load_file(tmp_path / "lora" / "checkpoints" / "best" / "model.safetensors")
@@ -269,7 +265,7 @@ def test_lora_fa_trains_b_alone_and_stores_a(world: TinyWorld, tmp_path: Path) -
     assert less["total"] < more["total"]
     # The stored A is used, whatever the random generators give.
     run = load_run(tmp_path / "run")
-    held = dict(run._built.model.named_parameters())
+    held = dict(run.built.model.named_parameters())
     assert all(held[key].detach().equal(tensor) for key, tensor in saved.items())
     again = read_record(RunDirectory(tmp_path / "run"))
     assert again is not None
