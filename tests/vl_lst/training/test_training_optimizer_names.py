@@ -265,7 +265,7 @@ def test_lora_fa_trains_b_alone_and_stores_a(world: TinyWorld, tmp_path: Path) -
     assert less["total"] < more["total"]
     # The stored A is used, whatever the random generators give.
     run = load_run(tmp_path / "run")
-    held = dict(run._answerer._built.model.named_parameters())
+    held = dict(run._answerer._model.named_parameters())
     assert all(held[key].detach().equal(tensor) for key, tensor in saved.items())
     again = read_record(RunDirectory(tmp_path / "run"))
     assert again is not None
