@@ -1,12 +1,12 @@
 """Runs of `glue.py`: their recipes and folders, training and scoring."""
 
 from dataclasses import dataclass
-from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
 import torch
 from _glue_table import Cell, Trial
+from _shapes_runs import stop_if_orphaned
 
 from eval.run_files import RunRecord
 from tasks import get_task
@@ -109,19 +109,12 @@ def run(settings: Settings, trial: Trial, *, is_scored: bool) -> Cell:
     folder = settings.folder(trial)
     record = settings.finished(trial)
     if record is None:
-        record = train(settings.recipe(trial), folder, resume=True, report=_stop_if_orphaned)
+        record = train(settings.recipe(trial), folder, resume=True, report=stop_if_orphaned)
     if is_scored and TEST not in record.scores[trial.task]:
-        load_run(folder).evaluate(TEST, report=_stop_if_orphaned)
+        load_run(folder).evaluate(TEST, report=stop_if_orphaned)
         record = settings.finished(trial)
         assert record is not None
     return _cell(record, trial, is_scored=is_scored)
-
-
-def _stop_if_orphaned(done: int, total: int, note: str = "") -> None:
-    """Exit when the parent process has been killed, which would not stop its children."""
-    parent = parent_process()
-    if parent is not None and not parent.is_alive():
-        raise KeyboardInterrupt
 
 
 def _cell(record: RunRecord, trial: Trial, *, is_scored: bool) -> Cell:

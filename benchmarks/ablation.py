@@ -28,17 +28,21 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import torch
 from _ablation_variants import OPTIONS, Variant, variants
+from _shapes_runs import (
+    ALL_TASKS,
+    AT_THE_END_ONLY,
+    AVERAGE,
+    extract_features,
+    percents,
+    prepare_world,
+    run,
+)
 
 from eval.outputs import atomic_path, write_json
 from eval.run_files import RunRecord
-from feature_extraction.encoders.encoder import build_encoder
-from feature_extraction.extract import extract
-from tasks import get_task
-from vl_lst.bundled import CLIP_FOLDER, DEMO
+from vl_lst.bundled import DEMO
 from vl_lst.demo.run import demo_settings
-from vl_lst.demo.world import write_world
 from vl_lst.recipes import (
     Recipe,
     bundled_recipes,
@@ -46,15 +50,8 @@ from vl_lst.recipes import (
     read_recipe_file,
     resolve_recipe,
 )
-from vl_lst.runs.directory import RunDirectory
-from vl_lst.runs.record import read_record
-from vl_lst.training.session import train
 
 RECIPE = "demo"
-ALL_TASKS = "vqa,gqa,nlvr2,caption"
-AVERAGE = "average"
-EXTRACTION_BATCH = 50
-AT_THE_END_ONLY = 10**6
 MIB = 2**20
 
 
@@ -103,35 +100,6 @@ class Settings:
         )
 
 
-def run(recipe: Recipe, folder: Path) -> RunRecord:
-    """Train or resume a run, or return the record of a finished one."""
-    torch.set_num_threads(1)
-    directory = RunDirectory(folder)
-    if directory.record_file.exists():
-        record = read_record(directory)
-        same = Recipe.model_validate_json(directory.recipe().model_dump_json()) == recipe
-        if record is not None and record.status == "success" and same:
-            return record
-    return train(recipe, folder, resume=True, report=_stop_if_orphaned)
-
-
-def _stop_if_orphaned(done: int, total: int, note: str = "") -> None:
-    """Exit when the parent process has been killed, which would not stop its children."""
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        raise KeyboardInterrupt
-
-
-def percents(record: RunRecord) -> dict[str, float]:
-    """Return each task's primary metric on the validation split, in percent, and their mean."""
-    found = {}
-    for name in record.tasks:
-        task = get_task(name)
-        metrics = record.scores[name][record.recipe["data"]["validation_split"][name]]
-        found[name] = task.metric.percent(float(metrics[task.primary_metric]))
-    return {**found, AVERAGE: fmean(found.values())}
-
-
 def summarise(runs: Mapping[int, RunRecord]) -> dict[str, Any]:
     """Return one row of the table: scores over the seeds, and costs."""
     scores = {seed: percents(record) for seed, record in sorted(runs.items())}
@@ -178,20 +146,14 @@ def markdown(table: Mapping[str, Mapping[str, Any]]) -> str:
 def prepare(arguments: argparse.Namespace) -> tuple[Path, tuple[Path, ...]]:
     """Return data root and feature files, created if they are not given."""
     root: Path | None = arguments.data_root
-    images: Path | None = arguments.images
     if arguments.features:
         assert root is not None, "checked by the parser"
         return root, tuple(arguments.features)
     if root is None:
-        root = arguments.out / "shapes"
-        images = root / "images"
-        write_world(root)
-    assert images is not None, "checked by the parser"
-    features = arguments.out / "features.h5"
-    extract(
-        images, features, build_encoder(str(CLIP_FOLDER), name=DEMO), batch_size=EXTRACTION_BATCH
-    )
-    return root, (features,)
+        root, features = prepare_world(arguments.out)
+        return root, (features,)
+    assert arguments.images is not None, "checked by the parser"
+    return root, (extract_features(arguments.images, arguments.out),)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from _glue_runs import TEST, TRAIN, Settings, base_recipe, parse_method, run
 from _glue_table import AVERAGE, Cell, Trial, markdown, table_document
+from _rates import best_rate, rates_around
 
 from eval.outputs import atomic_path, write_json
 from tasks import get_task
@@ -40,7 +41,6 @@ from vl_lst.training.saved_bytes import TOTAL
 TASKS = ("cola", "mrpc", "stsb", "sst2", "rte")
 METHODS = ("lst", "side", "full", "lora", "bitfit", "probe")
 REFERENCE = "full"
-FACTORS = (1 / 3, 1.0, 3.0)
 MEASURED_TOKENS, MEASURED_STEPS = 50, 8
 
 
@@ -50,7 +50,7 @@ def rates_of(method: str, given: dict[str, list[float]]) -> list[float]:
     if name in given:
         return given[name]
     own = float(base_recipe(name)["optimizer"]["lr"])
-    return [float(f"{own * factor:.1g}") for factor in FACTORS]
+    return rates_around(own)
 
 
 class Benchmark:
@@ -108,10 +108,12 @@ class Benchmark:
 
         There is none before all rates were tried.
         """
-        tried = [Trial(task, method, rate, self._seed) for rate in sorted(self._rates[method])]
+        tried = [Trial(task, method, rate, self._seed) for rate in self._rates[method]]
         if any(trial not in self.cells for trial in tried):
             return None
-        return max(tried, key=lambda trial: float(self.cells[trial].validation[AVERAGE])).rate
+        return best_rate(
+            {trial.rate: float(self.cells[trial].validation[AVERAGE]) for trial in tried}
+        )
 
     def _run(self, trials: Sequence[Trial], *, is_scored: bool) -> None:
         waiting = {

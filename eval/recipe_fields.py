@@ -10,6 +10,7 @@ from typing import Any, Literal
 __all__ = [
     "CHANGEABLE_ON_RESUME",
     "FORMERLY_ABSENT",
+    "FORMER_DEFAULTS",
     "FORMER_OPTIONS",
     "FORMER_VALUES",
     "METHOD_FIELDS",
@@ -74,7 +75,15 @@ CHANGEABLE_ON_RESUME = tuple(rule.name for rule in RULES if rule.may_change)
 FORMER_VALUES = {"data.max_prompt_tokens": 20, "data.prompt_suffix": ""}
 
 # Fields that earlier versions lacked, and that mean the same if they are null.
-FORMERLY_ABSENT = ("backbone.vocabulary", "visual.embedding", "optimizer.warmup_steps")
+FORMERLY_ABSENT = (
+    "backbone.vocabulary",
+    "visual.embedding",
+    "optimizer.warmup_steps",
+    "optimizer.projection",
+)
+
+# Fields that earlier versions lacked, with their value in those versions, which is the default.
+FORMER_DEFAULTS: Mapping[str, Any] = {"optimizer.name": "adamw"}
 
 # Options of methods that earlier versions lacked, with the value that means the same.
 FORMER_OPTIONS: Mapping[str, Mapping[str, Any]] = {

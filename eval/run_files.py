@@ -88,7 +88,7 @@ class Memory(_Part):
     Args:
         parameters: All parameters and buffers, backbone included; shared storages count once.
         gradients: Gradients of the trainable parameters.
-        optimizer_state: AdamW's moments; `None` before the first step.
+        optimizer_state: Moments of the optimizer; `None` before the first step.
         saved_for_backward: Memory saved for the backward pass, by part and in `total`, without
             parameters. Measured on the first batch, over all processes; with several tasks, on the
             task that needs the most.

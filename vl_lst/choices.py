@@ -10,6 +10,7 @@ __all__ = [
     "ArithmeticPrecision",
     "BackbonePrecision",
     "DeviceName",
+    "OptimizerName",
     "Vocabulary",
     "module_names",
     "names_in",
@@ -22,6 +23,8 @@ QUANTISED: tuple[BackbonePrecision, ...] = ("nf4", "int8")
 # Tokens of a backbone; see `vl_lst.backbones.loading`.
 Vocabulary = Literal["tokenizer"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+# See `vl_lst.training.optimizer`.
+OptimizerName = Literal["adamw", "adamw-8bit", "lora-fa", "galore", "apollo"]
 
 
 def module_names(package: str) -> list[str]:

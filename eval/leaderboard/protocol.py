@@ -17,6 +17,7 @@ from typing import Any
 
 from eval.leaderboard.runs import Run
 from eval.recipe_fields import (
+    FORMER_DEFAULTS,
     FORMER_OPTIONS,
     FORMER_VALUES,
     FORMERLY_ABSENT,
@@ -32,6 +33,7 @@ __all__ = ["differing_settings", "is_floor_of", "method_settings", "protocol_of"
 # Earlier versions had one number for all tasks.
 ANSWER_COUNT = "data.min_answer_count"
 METHOD_SECTIONS = re.compile(r"^(method\.options|optimizer|visual|data)\.")
+OPTIMIZER_NAME = "optimizer.name"
 # Fields of a recipe that are part of the protocol without training; others distinguish rows.
 UNTRAINED_FIELDS = ("data.blind", "data.root")
 
@@ -88,7 +90,9 @@ def method_settings(run: Run) -> dict[str, str]:
     fields = _recipe_fields(run.record) | {"method.name": run.record.method}
     is_trained = run.record.method != ZERO_SHOT
     return {
-        METHOD_SECTIONS.sub("", name): json.dumps(value, ensure_ascii=False)
+        "optimizer" if name == OPTIMIZER_NAME else METHOD_SECTIONS.sub("", name): json.dumps(
+            value, ensure_ascii=False
+        )
         for name, value in fields.items()
         if is_within(name, METHOD_FIELDS)
         or not (is_trained or is_within(name, NON_PROTOCOL_FIELDS) or name in UNTRAINED_FIELDS)
@@ -104,7 +108,7 @@ def differing_settings(all_settings: Iterable[Mapping[str, str]]) -> list[str]:
 
 def _recipe_fields(record: RunRecord) -> dict[str, Any]:
     """Return the fields of a record's recipe, converting those of earlier versions."""
-    fields = {**dict.fromkeys(FORMERLY_ABSENT), **flatten_fields(record.recipe)}
+    fields = {**dict.fromkeys(FORMERLY_ABSENT), **FORMER_DEFAULTS, **flatten_fields(record.recipe)}
     for option, value in FORMER_OPTIONS.get(record.method, {}).items():
         fields.setdefault(f"method.options.{option}", value)
     count = fields.pop(ANSWER_COUNT, None)

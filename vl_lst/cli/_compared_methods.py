@@ -10,12 +10,14 @@ from vl_lst.errors import RecipeError
 if TYPE_CHECKING:
     from vl_lst.methods import Method
     from vl_lst.profiling.measure import ComparedMethod
+    from vl_lst.recipes.schema import OptimizerSection
 
 __all__ = [
     "ALL",
     "BACKBONE_PRECISIONS",
     "Recompute",
     "read_compared_methods",
+    "read_optimizer",
     "read_profile_recipe",
     "require_choice",
 ]
@@ -28,10 +30,13 @@ RECOMPUTE_VALUES: Mapping[Recompute, tuple[bool, ...]] = {
     "true": (True,),
     "false": (False,),
 }
+# A profile does not depend on it.
+ANY_RATE = 1e-4
 RECIPE_FIELDS: Mapping[str, Mapping[str, type]] = {
     "backbone": {"name": str, "precision": str, "vocabulary": str},
     "visual": {"pooled_grid": int, "embedding": str},
     "method": {"name": str, "options": dict},
+    "optimizer": {"name": str, "projection": dict},
     "training": {"precision": str},
 }
 TYPE_NAMES = {str: "a string", int: "an integer above zero", dict: "a mapping"}
@@ -82,6 +87,32 @@ def require_choice(name: str, value: object, choices: Sequence[Choice]) -> Choic
         if value == choice:
             return choice
     raise RecipeError(f"{name}: found {value!r:.80}; expected one of {', '.join(choices)}")
+
+
+def read_optimizer(name: str | None, recipe: Mapping[str, Any]) -> "OptimizerSection":
+    """Return the optimizer of a profile.
+
+    Args:
+        name: Name of the optimizer; `None` is the recipe's, else `adamw`.
+        recipe: Fields of a recipe, which may be empty; its projection applies to its own optimizer.
+
+    Raises:
+        RecipeError: A field of the recipe is not valid.
+    """
+    from eval.recipe_fields import get_field
+    from vl_lst.recipes.optimizer_defaults import complete_projection
+    from vl_lst.recipes.resolving import validate_section
+    from vl_lst.recipes.schema import OptimizerSection
+
+    own = get_field(recipe, ("optimizer", "name"))
+    optimizer: dict[str, Any] = {"lr": ANY_RATE}
+    if chosen := name or own:
+        optimizer["name"] = chosen
+    if chosen == own:
+        optimizer["projection"] = get_field(recipe, ("optimizer", "projection"))
+    fields = {"optimizer": optimizer}
+    complete_projection(fields)
+    return validate_section(OptimizerSection, fields["optimizer"], ("optimizer",))
 
 
 def read_compared_methods(

@@ -64,7 +64,8 @@ def demo(
 
     Trains each method and, for comparison, a ladder that does not see the image. Needs no network:
     images are rendered, and small pretrained models are bundled. Takes a few minutes on two CPU
-    cores for one method. If it is interrupted, run the same command again to resume.
+    cores for one method. If it is interrupted, run the same command again to resume. If a run
+    fails, the others go on, and the exit code is 1.
 
     Compare all methods over three seeds: vl-lst demo --methods all --seeds 0,1,2
 
@@ -77,6 +78,7 @@ def demo(
     from feature_extraction.allocation import keep_freed_memory
     from tasks import get_task
     from vl_lst.demo.run import BLIND, LADDER, run_demo
+    from vl_lst.errors import TrainingError
     from vl_lst.methods import method_names
 
     # The ladder first: the gallery shows the examples of the first method.
@@ -97,7 +99,7 @@ def demo(
             for task in tasks
         ]
         label = f"{BLIND} (no image)" if name == BLIND else name
-        cells = [score_text(Statistic.of(values)) for values in percents]
+        cells = [score_text(Statistic.of(values)) if values else "failed" for values in percents]
         table.add_row(label, *cells, style="bold" if name == LADDER else None)
     results.print(table)
     page = out / PAGE
@@ -124,7 +126,7 @@ def demo(
     means: dict[str, dict[str, float]] = {}
     deviations: dict[str, dict[str, float | None]] = {}
     for name, scores in result.scores.items():
-        found = {trained: Statistic.of(values) for trained, values in scores.items()}
+        found = {trained: Statistic.of(values) for trained, values in scores.items() if values}
         means[name] = {trained: each.mean for trained, each in found.items()}
         deviations[name] = {trained: each.deviation for trained, each in found.items()}
     document = {
@@ -132,8 +134,15 @@ def demo(
         "standard_deviations": deviations,
         "seeds": seed_list,
         "seconds": round(result.seconds, 1),
+        "failures": {name: str(error) for name, error in result.failures.items()},
     }
     write_json_report(json_file, document)
+    if result.failures:
+        listed = "; ".join(f"{name}: {error}" for name, error in result.failures.items())
+        raise TrainingError(
+            f"{len(result.failures)} runs failed, and the others are shown ({listed}). Run the "
+            "same command again to resume them."
+        )
 
 
 def _read_seeds(text: str) -> list[int]:

@@ -6,13 +6,20 @@ from typing import Annotated, get_args
 
 import typer
 
-from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName, Vocabulary
+from vl_lst.choices import (
+    ArithmeticPrecision,
+    BackbonePrecision,
+    DeviceName,
+    OptimizerName,
+    Vocabulary,
+)
 from vl_lst.cli._choices import BACKBONES, METHODS
 from vl_lst.cli._compared_methods import (
     ALL,
     BACKBONE_PRECISIONS,
     Recompute,
     read_compared_methods,
+    read_optimizer,
     read_profile_recipe,
     require_choice,
 )
@@ -94,6 +101,12 @@ def profile(
         model_option(
             help="Whether methods recompute blocks in the backward pass (gradient checkpointing); "
             "`both` measures each method both ways. Default: each recipe's."
+        ),
+    ] = None,
+    optimizer: Annotated[
+        OptimizerName | None,
+        model_option(
+            help="Optimizer of all methods. Default: the recipe's, else adamw.", show_choices=True
         ),
     ] = None,
     batch_size: Annotated[int, batch_option(min=1, max=65_536, help="Examples per step.")] = 16,
@@ -280,6 +293,7 @@ def profile(
             has_visual_embedding=own is None and images > 0,
             answers=answers or DEFAULT_ANSWERS,
         ),
+        optimizer=read_optimizer(optimizer, given),
         steps=steps,
         estimate=dry_run,
         device=where,

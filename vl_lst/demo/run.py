@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from vl_lst.bundled import BACKBONE_FOLDERS, DEMO, ENCODER_FOLDERS
 from vl_lst.demo.gallery import Card, draw_gallery
 from vl_lst.demo.splits import picture_path
 from vl_lst.demo.world import write_world
-from vl_lst.errors import RecipeError
+from vl_lst.errors import RecipeError, VlLstError
 from vl_lst.launch import require_one_process
 from vl_lst.methods import get_method
 from vl_lst.progress import ProgressReport
@@ -58,12 +58,14 @@ class DemoResult:
 
     Args:
         scores: Primary metric on the official script's scale, by task and then by trained model:
-            each method, and `blind`, the ladder with all image features zero. One number per seed.
+            each method, and `blind`, the ladder with all image features zero. One number per seed
+            whose run has not failed.
         seconds: Wall time of this call.
         pictures: Folder of the rendered images.
         runs: Folder that holds the run directories.
         first_run: Run directory of the first method and seed.
         gallery: PNG file of examples with the first run's answers.
+        failures: Error of each run that failed, by the name of its folder.
     """
 
     scores: dict[str, dict[str, list[float]]]
@@ -72,6 +74,7 @@ class DemoResult:
     runs: Path
     first_run: Path
     gallery: Path
+    failures: Mapping[str, VlLstError] = field(default_factory=dict)
 
 
 def run_demo(
@@ -83,7 +86,8 @@ def run_demo(
 ) -> DemoResult:
     """Render images, extract features, train every method and a blind ladder, and score them.
 
-    If it is interrupted, the next call with the same folder resumes.
+    If it is interrupted, the next call with the same folder resumes. If a run fails, the others go
+    on.
 
     Args:
         out: Output folder.
@@ -95,6 +99,7 @@ def run_demo(
     Raises:
         RecipeError: A method or the backbone is unknown, a method or seed is repeated, or the
             folder's runs were made by another version.
+        VlLstError: All runs failed.
         CheckpointError: The folder cannot be created, or another process is using it.
         LaunchError: A launcher started this as one of several processes.
     """
@@ -150,20 +155,27 @@ def _run_in(
             workers=default_workers(usable_cores(), encoder.device),
             on_progress=report,
         )
+    failures: dict[str, VlLstError] = {}
     with stage("training") as report:
-        records = train_in_parallel(trained, report=report)
+        records = train_in_parallel(trained, report=report, failures=failures)
+    if not records:
+        raise next(iter(failures.values()))
     gallery = out / "examples.png"
-    first_recipe, first_run = next(iter(trained.values()))
+    first_recipe, first_run = trained[next(name for name in trained if name in records)]
     draw_gallery(_cards(data, first_recipe, first_run), gallery)
     scores = {
         task: {
-            name: [_primary(get_task(task), records[run_name(name, seed)]) for seed in seeds]
+            name: [
+                _primary(get_task(task), records[run_name(name, seed)])
+                for seed in seeds
+                if run_name(name, seed) in records
+            ]
             for name in (*methods, BLIND)
         }
         for task in TASKS
     }
     seconds = time.monotonic() - started
-    return DemoResult(scores, seconds, pictures, runs, first_run, gallery)
+    return DemoResult(scores, seconds, pictures, runs, first_run, gallery, failures)
 
 
 def _require_distinct(kind: str, given: Sequence[object]) -> None:

@@ -50,6 +50,8 @@ class LowRankAdaptation(PeftMethod[LoraOptions]):
 
     def __init__(self, *, decomposed: bool = False) -> None:
         self._decomposed = decomposed
+        # In DoRA, B A also changes the norm that the magnitudes replace.
+        self.has_low_rank_factors = not decomposed
 
     def insert(self, model: JointModel, options: LoraOptions) -> None:
         """Wrap the queries and values of every attention, and add what else trains."""

@@ -96,7 +96,7 @@ class ProfileSettings:
         backbone_precision: Precision of the backbone's weights, unless a method has its own.
         precision: Precision of arithmetic.
         workload: Shapes of the batch.
-        optimizer: Settings of AdamW.
+        optimizer: Settings of the optimizer.
         steps: Number of timed steps; 0 measures bytes only.
         estimate: Whether to count bytes without data, in seconds on any machine, without steps.
         device: Device to measure on.
@@ -129,7 +129,7 @@ class MethodProfile:
         parameter_bytes: Size of all parameters and buffers; shared storages count once.
         gradient_bytes: Size of the gradients.
         saved_bytes: Bytes saved for the backward pass, without parameters, by part and in `total`.
-        optimizer_bytes: Size of AdamW's state.
+        optimizer_bytes: Size of the optimizer's state.
         peak_allocated: Peak memory allocated on CUDA in training steps, parameters included.
         peak_reserved: Peak memory reserved on CUDA in training steps.
         seconds: Medians over the timed steps; `None` without steps.
@@ -296,6 +296,7 @@ class _Profiler:
                 visual=self._visual,
                 heads={self._batch.task: self._head},
                 precision=precision,
+                optimizer=self._settings.optimizer.name,
             )
         model.train()
         if dataless:
@@ -334,13 +335,13 @@ class _Profiler:
         return held
 
     def _optimizer_bytes(self, model: nn.Module, trainable: Mapping[str, nn.Parameter]) -> int:
-        """Return the size of AdamW's state after a step with zero gradients."""
-        adam = build_optimizer(model, trainable, self._settings.optimizer)
+        """Return the size of the optimizer's state after a step with zero gradients."""
+        made = build_optimizer(model, trainable, self._settings.optimizer)
         with self._running():
             for parameter in trainable.values():
                 parameter.grad = torch.zeros_like(parameter)
-            adam.step()
-        return optimizer_bytes(adam)
+            made.step()
+        return optimizer_bytes(made)
 
     def _measure_steps(
         self, model: nn.Module, trainable: Mapping[str, nn.Parameter], steps: int

@@ -31,7 +31,7 @@ DEFINITION = {
     "parameter_bytes": "size of all parameters and buffers, the backbone's included; a shared "
     "storage counts once, quantised weights count as codes and scales",
     "gradient_bytes": "size of the gradients",
-    "optimizer_bytes": "size of AdamW's state",
+    "optimizer_bytes": "size of the state that the optimizer keeps between steps",
     "saved_bytes": "distinct storages that autograd saves in the forward pass for the backward "
     "pass, each counted once and in full, without parameters and buffers; a storage belongs to the "
     "innermost part whose forward saved it first, or to `elsewhere`: head and loss; recomputed "
@@ -72,6 +72,7 @@ def profile_document(
         "random_weights": settings.random_weights or settings.estimate,
         "backbone_precision": settings.backbone_precision,
         "precision": settings.precision,
+        "optimizer": settings.optimizer.name,
         "workload": asdict(settings.workload),
         "warm_up_steps": WARM_UP_STEPS,
         "steps": 0 if settings.estimate else settings.steps,
@@ -112,7 +113,9 @@ def bytes_table(profiles: Sequence[MethodProfile], settings: ProfileSettings) ->
         "sum",
         *["peak"][: int(has_peaks)],
     )
-    title = f"{settings.backbone} in {_precisions(profiles)}, {how} batch {rows}; MiB"
+    name = settings.optimizer.name
+    optimizer = "" if name == "adamw" else f"{name}, "
+    title = f"{settings.backbone} in {_precisions(profiles)}, {optimizer}{how} batch {rows}; MiB"
     table = _table(title, "method", numbers)
     if any(profile.recomputes for profile in profiles):
         table.caption, table.caption_justify = RECOMPUTED, "left"

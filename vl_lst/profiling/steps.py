@@ -28,7 +28,7 @@ class StepSeconds:
     Args:
         forward: Forward pass with the loss.
         backward: Backward pass.
-        optimizer: Gradient clipping, AdamW, and freeing the gradients.
+        optimizer: Gradient clipping, update of the parameters, and freeing the gradients.
         step: The whole step.
     """
 
@@ -81,11 +81,11 @@ def measure_steps(
         trainable: Trainable parameters, by name.
         batch: Batch of every step, on the device.
         precision: Precision of arithmetic.
-        optimizer: Settings of AdamW.
+        optimizer: Settings of the optimizer.
         steps: Number of measured steps, at least 1.
     """
     device = batch.prompt_index_B.device
-    adam = build_optimizer(model, trainable, optimizer)
+    made = build_optimizer(model, trainable, optimizer)
     peak, seconds = PeakMemory(device), []
     for _ in range(WARM_UP_STEPS + steps):
         started = _now(device)
@@ -95,8 +95,8 @@ def measure_steps(
         loss.backward()
         backward = _now(device)
         nn.utils.clip_grad_norm_(trainable.values(), optimizer.clip_norm or math.inf)
-        adam.step()
-        adam.zero_grad(set_to_none=True)
+        made.step()
+        made.zero_grad(set_to_none=True)
         del loss
         ended = _now(device)
         seconds.append(
@@ -110,7 +110,7 @@ def measure_steps(
         peak.step()
     return MeasuredSteps(
         seconds=seconds[WARM_UP_STEPS:],
-        optimizer_state=optimizer_bytes(adam),
+        optimizer_state=optimizer_bytes(made),
         peak_allocated=peak.allocated,
         peak_reserved=peak.reserved,
     )

@@ -1,7 +1,7 @@
 """Build the model of a recipe, with exactly the method's parameters trainable."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,12 +14,14 @@ from vl_lst.backbones.loading import LoadedBackbone, load_backbone
 from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
 from vl_lst.backbones.random_weights import known_family
 from vl_lst.backbones.tokenizer import CachingTokenizer
-from vl_lst.choices import QUANTISED
+from vl_lst.choices import QUANTISED, OptimizerName
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig, VisualConfig
+from vl_lst.models.low_rank import low_rank_factors
 from vl_lst.models.untrained import UntrainedModel
 from vl_lst.models.vision_language_model import VisionLanguageModel
+from vl_lst.recipes.optimizer_defaults import require_low_rank_factors
 from vl_lst.recipes.schema import Recipe
 from vl_lst.recipes.visual import require_own_features, visual_config
 from vl_lst.recipes.zero_shot import ZeroShotRecipe
@@ -39,7 +41,8 @@ class BuiltModel:
 
     Args:
         model: Model in which all parameters but `trainable` are frozen.
-        trainable: Trainable parameters by name; a checkpoint contains exactly these.
+        trainable: Trainable parameters by name.
+        fixed: Parameters of the method that the optimizer leaves at their random initial values.
         tokenizer: Tokenizer of the backbone.
         fingerprint: SHA-256 of the backbone's weights before quantisation.
         precision: Precision of the backbone.
@@ -50,6 +53,12 @@ class BuiltModel:
     tokenizer: CachingTokenizer
     fingerprint: str
     precision: BackbonePrecision
+    fixed: dict[str, nn.Parameter] = field(default_factory=dict)
+
+    @property
+    def stored(self) -> dict[str, nn.Parameter]:
+        """Parameters that a checkpoint contains, by name."""
+        return self.trainable | self.fixed
 
     def quantise_backbone(self) -> None:
         """Quantise the backbone if `precision` is int8 or nf4.
@@ -128,9 +137,18 @@ def build_model(
             for task in recipe.tasks
         },
         precision=precision,
+        optimizer=recipe.optimizer.name,
     )
     _require_positions(recipe, model, 0 if spec is None else spec.tokens)
-    return BuiltModel(model, trainable, _tokenizer(loaded), loaded.fingerprint, precision)
+    declared = get_method(recipe.method.name).trainable(model)
+    return BuiltModel(
+        model,
+        trainable,
+        _tokenizer(loaded),
+        loaded.fingerprint,
+        precision,
+        fixed={name: p for name, p in declared.items() if name not in trainable},
+    )
 
 
 def _head_config(kind: Head, task: Task, answers: Sequence[str] | None) -> HeadConfig:
@@ -229,6 +247,7 @@ def attach_method(
     visual: VisualConfig | None,
     heads: Mapping[str, HeadConfig],
     precision: BackbonePrecision,
+    optimizer: OptimizerName = "adamw",
 ) -> tuple[VisionLanguageModel[Any], dict[str, nn.Parameter]]:
     """Build the model of a method, and freeze all parameters but those that the method trains.
 
@@ -240,6 +259,7 @@ def attach_method(
             there are none.
         heads: Settings of each task's head.
         precision: Precision in which the backbone will be kept; this function does not quantise.
+        optimizer: Name of the optimizer; `lora-fa` trains less than the method does with others.
 
     Returns:
         The model, and its trainable parameters by name.
@@ -247,8 +267,10 @@ def attach_method(
     Raises:
         ModelError: The method trains nothing for a task, it is defined for a quantised backbone
             only, or it declares parameters that cannot train.
+        RecipeError: The optimizer does not fit the method.
     """
     method = get_method(name)
+    require_low_rank_factors(optimizer, name)
     if method.needs_quantised_backbone and precision not in QUANTISED:
         raise ModelError(
             f"the method {name} needs a quantised backbone: found backbone.precision {precision}, "
@@ -268,6 +290,9 @@ def attach_method(
     model.requires_grad_(False)
     trainable = method.trainable(model)
     _require_trainable(name, model, trainable)
+    if optimizer == "lora-fa":
+        fixed = {id(factors.first) for factors in low_rank_factors(model)}
+        trainable = {name: p for name, p in trainable.items() if id(p) not in fixed}
     for parameter in trainable.values():
         parameter.requires_grad_(True)
     return model, trainable

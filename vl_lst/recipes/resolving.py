@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import yaml
@@ -18,6 +18,11 @@ from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.recipes.fields import clear_alternatives, set_field
 from vl_lst.recipes.former import keep_former_values
+from vl_lst.recipes.optimizer_defaults import (
+    PROJECTION,
+    complete_projection,
+    require_low_rank_factors,
+)
 from vl_lst.recipes.per_task import (
     choose_epochs,
     complete_task_fields,
@@ -36,6 +41,7 @@ __all__ = [
     "parse_override",
     "resolve_recipe",
     "resolve_zero_shot_recipe",
+    "validate_section",
 ]
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -45,6 +51,7 @@ Location = tuple[int | str, ...]
 MAX_PROBLEMS_SHOWN = 5
 OPTIONS = ("method", "options")
 METHOD_NAME = ["method", "name"]
+OPTIMIZER_NAME = ["optimizer", "name"]
 # Required fields that have their own option.
 OPTION_OF_FIELD = {"backbone.name": "--backbone"}
 
@@ -83,16 +90,19 @@ def resolve_recipe(
     clear_alternatives(fields, lambda path: given.get(tuple(path)))
     choose_epochs(fields, tasks)
     complete_task_fields(fields, tasks)
+    complete_projection(fields)
     require_training_splits(fields, tasks)
     name = get_field(fields, METHOD_NAME)
     if isinstance(name, str):
         found = get_field(fields, OPTIONS)
         options = {} if found is None else found
-        method_options = _validate(get_method(name).options, options, prefix=OPTIONS)
+        method_options = validate_section(get_method(name).options, options, prefix=OPTIONS)
         set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
     _require_features(fields, tasks)
     _refuse_image_fields(fields, tasks)
-    return _with_absolute_paths(_validate(Recipe, fields))
+    resolved = validate_section(Recipe, fields)
+    require_low_rank_factors(resolved.optimizer.name, resolved.method.name)
+    return _with_absolute_paths(resolved)
 
 
 def resolve_zero_shot_recipe(
@@ -112,7 +122,7 @@ def resolve_zero_shot_recipe(
     complete_zero_shot_fields(fields, [path for path, _ in changes], tasks)
     complete_task_fields(fields, tasks)
     _refuse_image_fields(fields, tasks)
-    return _with_absolute_paths(_validate(ZeroShotRecipe, fields))
+    return _with_absolute_paths(validate_section(ZeroShotRecipe, fields))
 
 
 def _require_features(fields: Mapping[str, Any], tasks: Sequence[Task]) -> None:
@@ -178,6 +188,8 @@ def _apply(
         if path != ["task"]:
             if path == METHOD_NAME and value != get_field(fields, METHOD_NAME):
                 set_field(fields, OPTIONS, {})  # drop options of the other method
+            if path == OPTIMIZER_NAME and value != get_field(fields, OPTIMIZER_NAME):
+                set_field(fields, PROJECTION, None)  # drop settings of the other optimizer
             set_field(fields, path, value)
             # Expand a value for all tasks before the next change, which may be for one task.
             expand_task_fields(fields, tasks)
@@ -228,7 +240,17 @@ def _absolute(paths: Mapping[str, Path | None]) -> dict[str, Path | None]:
     return {task: path and path.absolute() for task, path in paths.items()}
 
 
-def _validate(model: type[Model], fields: Any, prefix: Location = ()) -> Model:
+def validate_section(model: type[Model], fields: Any, prefix: Location = ()) -> Model:
+    """Return the typed fields of a recipe or of one of its sections.
+
+    Args:
+        model: Its type.
+        fields: Its fields.
+        prefix: Path of the section, for messages.
+
+    Raises:
+        RecipeError: A field is unknown, missing or out of range.
+    """
     try:
         # Strict validation of JSON still accepts lists as tuples and strings as paths.
         return model.model_validate_json(json.dumps(fields, default=str), strict=True)
@@ -276,6 +298,7 @@ def _field_paths(
 ) -> Iterator[tuple[str, ...]]:
     for name, field in model.model_fields.items():
         yield (*parents, name)
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _field_paths(kind, (*parents, name))
+        # A section, or a section that may be null.
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _field_paths(kind, (*parents, name))

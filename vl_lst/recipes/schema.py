@@ -15,7 +15,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from feature_extraction.images.finding import is_utf8
 from tasks import Head, Task
-from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName, Vocabulary
+from vl_lst.choices import (
+    ArithmeticPrecision,
+    BackbonePrecision,
+    DeviceName,
+    OptimizerName,
+    Vocabulary,
+)
 from vl_lst.task_settings import configure_task
 
 __all__ = [
@@ -25,6 +31,7 @@ __all__ = [
     "MethodSection",
     "OptimizerSection",
     "Precision",
+    "ProjectionSection",
     "Recipe",
     "TrainingSection",
     "VisualSection",
@@ -174,10 +181,34 @@ class MethodSection(_Section):
     options: Mapping[str, Any]
 
 
-class OptimizerSection(_Section):
-    """AdamW with linear warm-up and linear decay.
+class ProjectionSection(_Section):
+    """The low-rank projection of gradients by the optimizers `galore` and `apollo`.
+
+    Embeddings, the output layer, and matrices whose smaller side is at most `rank` are not
+    projected. Defaults are those of `transformers`, which `resolve_recipe` fills in.
 
     Args:
+        rank: Rank of the projected gradients.
+        update_proj_gap: Number of steps between projections (T in both papers).
+        scale: Factor of the update (alpha in both papers); `apollo` uses its root.
+        scale_type: How `apollo` scales the gradient: by `channel`, or the whole matrix at once
+            (`tensor`, as in APOLLO-Mini with rank 1 and scale 128). `None` for `galore`.
+    """
+
+    rank: Count
+    update_proj_gap: Count
+    scale: float = Field(gt=0, le=MAX_REAL)
+    scale_type: Literal["channel", "tensor"] | None = None
+
+
+class OptimizerSection(_Section):
+    """The optimizer, with linear warm-up and linear decay of its learning rate.
+
+    Args:
+        name: `adamw`; `adamw-8bit`, which quantises the moments; `lora-fa`, which trains only the
+            factors B of low-rank updates; `galore` or `apollo`, whose moments are those of
+            projected gradients.
+        projection: Projection of `galore` and `apollo`, `None` for others.
         lr: Peak learning rate, reached at the end of the warm-up.
         weight_decay: Decoupled weight decay.
         decay: Parameters that weight decay applies to. `weights` excludes biases, norms, gates and
@@ -191,6 +222,8 @@ class OptimizerSection(_Section):
         clip_norm: Maximum norm of all gradients together; `None` disables clipping.
     """
 
+    name: OptimizerName = "adamw"
+    projection: ProjectionSection | None = None
     lr: float = Field(gt=0, le=MAX_REAL)
     weight_decay: float = Field(default=0.01, ge=0, le=MAX_REAL)
     decay: Literal["weights", "reference"] = "weights"
@@ -206,6 +239,20 @@ class OptimizerSection(_Section):
             raise ValueError(
                 f"warmup_share is {self.warmup_share} and warmup_steps is {self.warmup_steps}; "
                 "expected exactly one of them to be set, the other null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _require_used_projection(self) -> "OptimizerSection":
+        if (self.name in ("galore", "apollo")) != (self.projection is not None):
+            found = "null" if self.projection is None else "settings"
+            expected = "settings" if self.projection is None else "null"
+            raise ValueError(f"projection: found {found}; expected {expected} with {self.name}")
+        if self.projection and (self.name == "apollo") != (self.projection.scale_type is not None):
+            expected = "channel or tensor" if self.name == "apollo" else "null"
+            raise ValueError(
+                f"projection.scale_type: found {self.projection.scale_type or 'null'}; expected "
+                f"{expected} with {self.name}"
             )
         return self
 
@@ -287,7 +334,7 @@ class Recipe(_Section):
         head: `classify` picks from an answer list; `generate` writes free text; `regress` answers
             with a number. Default: the task's first head. One value for several tasks applies to
             those that have such a head.
-        optimizer: AdamW and its schedule.
+        optimizer: The optimizer and its schedule.
         training: Length, batches and device of training.
         generation: Generation of answers.
     """

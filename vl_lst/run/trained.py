@@ -133,7 +133,7 @@ def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
     require_same_backbone(card, recipe.backbone.name, built.fingerprint)
     folder = directory.checkpoint(checkpoint)
     saved = load_checkpoint(folder, MODEL)
-    load_parameters(built.trainable, saved.tensors[MODEL], source=folder)
+    load_parameters(built.stored, saved.tensors[MODEL], source=folder)
     built.quantise_backbone()
     wanted = recipe.training.device
     device = choose_device(wanted if torch.cuda.is_available() else "auto")

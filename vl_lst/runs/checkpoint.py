@@ -3,8 +3,9 @@
     checkpoints/last/   model.safetensors  training_state.safetensors  manifest.json
     checkpoints/best/   model.safetensors                              manifest.json
 
-`model.safetensors` holds exactly the trainable parameters. The manifest is written last and lists
-each file with its size and SHA-256, so an incomplete folder is never taken for a checkpoint.
+`model.safetensors` holds exactly the parameters that the method adds or trains. The manifest is
+written last and lists each file with its size and SHA-256, so an incomplete folder is never taken
+for a checkpoint.
 
 A new checkpoint is written to a hidden folder (`.last.new`) and replaces the old one by two
 renames. If the process is killed between them, `last` is missing and `.last.new` and `.last.old`

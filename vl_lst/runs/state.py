@@ -1,11 +1,12 @@
 """State for resuming a run exactly: counters, optimizer state, random number generators."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from eval.run_files import GitState, first_problem
 from vl_lst.errors import CheckpointError
@@ -98,15 +99,36 @@ class Counters(BaseModel):
         return counters
 
 
+@runtime_checkable
+class _WithNewState(Protocol):
+    """Optimizer whose state is not that of AdamW."""
+
+    def new_state(self, parameter: nn.Parameter) -> Mapping[str, Tensor | int]: ...
+
+
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, trainable: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
-    """Return the state of the optimizer as {`PARAMETER.MOMENT`: tensor}."""
+    """Return the state of the optimizer as {`PARAMETER.MOMENT`: tensor}.
+
+    A quantised moment has several tensors, `PARAMETER.MOMENT.PART`.
+    """
     return {
-        f"{name}.{moment}": value
+        f"{name}.{moment}{part}": tensor
         for name, parameter in trainable.items()
         for moment, value in optimizer.state[parameter].items()
+        for part, tensor in _parts(value).items()
     }
+
+
+def _parts(value: Tensor | int) -> dict[str, Tensor]:
+    """Return the tensors in which the data of a state are, by the suffix of their name."""
+    if isinstance(value, int):
+        return {"": torch.tensor(value)}
+    if is_traceable_wrapper_subclass(value):
+        names, _ = value.__tensor_flatten__()
+        return {f".{name}": getattr(value, name) for name in names}
+    return {"": value}
 
 
 def restore_optimizer(
@@ -117,16 +139,45 @@ def restore_optimizer(
     """Load state that `optimizer_tensors` returned into an optimizer.
 
     Raises:
-        CheckpointError: The state belongs to other parameters.
+        CheckpointError: The state belongs to other parameters or another optimizer.
     """
-    for key, value in saved.items():
-        name, _, moment = key.rpartition(".")
-        parameter = trainable.get(name)
-        if parameter is None or value.shape not in (parameter.shape, torch.Size(())):
-            raise CheckpointError(
-                f"the training state of the checkpoint does not fit the model: {key}"
-            )
-        optimizer.state[parameter][moment] = value.to(parameter.device, copy=True)
+    unread = dict(saved)
+    for name, parameter in trainable.items():
+        state = _new_state(optimizer, parameter)
+        parts = {
+            f"{name}.{moment}{part}": tensor
+            for moment, value in state.items()
+            for part, tensor in _parts(value).items()
+        }
+        # A parameter without a gradient so far has no state.
+        if not any(key in unread for key in parts):
+            continue
+        for key, tensor in parts.items():
+            found = unread.pop(key, None)
+            if found is None or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
+                raise _misfit(key)
+            tensor.copy_(found)
+        for moment, value in state.items():
+            if isinstance(value, int):
+                state[moment] = int(parts[f"{name}.{moment}"])
+        optimizer.state[parameter] = state
+    for key in unread:
+        raise _misfit(key)
+
+
+def _new_state(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
+    """Return the state of a parameter before its first step."""
+    if isinstance(optimizer, _WithNewState):
+        return dict(optimizer.new_state(parameter))
+    return {
+        "step": torch.zeros((), device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+        "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+    }
+
+
+def _misfit(key: str) -> CheckpointError:
+    return CheckpointError(f"the training state of the checkpoint does not fit the model: {key}")
 
 
 def random_state(device: torch.device) -> list[Tensor]:

@@ -81,7 +81,7 @@ class BestCheckpoints:
         metrics = {task: dict(result.score.metrics) for task, result in results.items()}
         state = {"step": self.counters.step, "metrics": metrics}
         save_checkpoint(
-            self.directory.checkpoint(name), Checkpoint({MODEL: self.built.trainable}, state)
+            self.directory.checkpoint(name), Checkpoint({MODEL: self.built.stored}, state)
         )
 
     def _save_predictions(self, results: Mapping[str, ValidationResult]) -> None:

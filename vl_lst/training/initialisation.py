@@ -42,7 +42,7 @@ def initialise(
             options = method.options.model_validate(dict(recipe.method.options))
             method.initialise(built.model, options, _on_device(samples, device))
     if accelerator.num_processes > 1:
-        for parameter in built.trainable.values():
+        for parameter in built.stored.values():
             broadcast(parameter.data)
     built.model.to("cpu")
     if device.type == "cuda":

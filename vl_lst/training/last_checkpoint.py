@@ -61,7 +61,7 @@ def save_last_checkpoint(
     save_checkpoint(
         directory.last,
         Checkpoint(
-            {MODEL: built.trainable, TRAINING_STATE: training_state},
+            {MODEL: built.stored, TRAINING_STATE: training_state},
             counters.model_dump(mode="json"),
         ),
     )
@@ -93,7 +93,7 @@ def load_last_checkpoint(
         return None
     checkpoint = load_checkpoint(folder, MODEL, TRAINING_STATE)
     counters = Counters.from_manifest(checkpoint.state, processes=accelerator.num_processes)
-    load_parameters(built.trainable, checkpoint.tensors[MODEL], source=folder)
+    load_parameters(built.stored, checkpoint.tensors[MODEL], source=folder)
     saved = checkpoint.tensors[TRAINING_STATE]
     moments = {
         name.removeprefix(OPTIMIZER_PREFIX): value

@@ -1,15 +1,20 @@
-"""AdamW with two parameter groups, and the learning rate of each step."""
+"""The optimizer with its parameter groups, and the learning rate of each step."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from vl_lst.backbones.backbone import Backbone
+from vl_lst.backbones.quantization import inner_tensors
+from vl_lst.errors import RecipeError
 from vl_lst.models.ladder.relative_bias import RelativePositionBias
 from vl_lst.models.ladder.rungs import LearnedGates
+from vl_lst.models.low_rank import low_rank_factors
 from vl_lst.recipes.schema import OptimizerSection
+from vl_lst.training.lora_fa import LoraFA
+from vl_lst.training.projected_adamw import Apollo, GaLore
 
 __all__ = ["build_optimizer", "decayed_names", "learning_rate", "optimizer_bytes"]
 
@@ -63,33 +68,96 @@ def decayed_names(
 
 def build_optimizer(
     model: nn.Module, trainable: Mapping[str, nn.Parameter], settings: OptimizerSection
-) -> torch.optim.AdamW:
-    """Return AdamW over exactly the trainable parameters.
+) -> torch.optim.Optimizer:
+    """Return the optimizer of exactly the trainable parameters.
 
     Args:
         model: Model that holds the parameters.
         trainable: Trainable parameters, by name.
-        settings: Optimiser settings of the recipe. The trainer sets the learning rate before each
+        settings: Optimizer settings of the recipe. The trainer sets the learning rate before each
             step.
+
+    Raises:
+        RecipeError: The optimizer projects matrices, and all are smaller than the projection.
     """
     decayed = decayed_names(model, trainable, settings.decay)
-    groups = [
-        {
-            "params": [p for name, p in trainable.items() if name in decayed],
-            "weight_decay": settings.weight_decay,
-        },
-        {
-            "params": [p for name, p in trainable.items() if name not in decayed],
-            "weight_decay": 0.0,
-        },
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.lr,
-        betas=settings.betas,
-        eps=settings.eps,
-        fused=True,
-    )
+    projected = _projected_names(model, trainable, settings)
+    groups = []
+    for is_projected in (True, False):
+        for is_decayed in (True, False):
+            chosen = [
+                parameter
+                for name, parameter in trainable.items()
+                if (name in projected, name in decayed) == (is_projected, is_decayed)
+            ]
+            group: dict[str, Any] = {
+                "params": chosen,
+                "weight_decay": settings.weight_decay if is_decayed else 0.0,
+            }
+            if is_projected and settings.projection is not None:
+                group |= settings.projection.model_dump()
+            if chosen:
+                groups.append(group)
+    common: dict[str, Any] = {"lr": settings.lr, "betas": settings.betas, "eps": settings.eps}
+    match settings.name:
+        case "adamw":
+            return torch.optim.AdamW(groups, **common, fused=True)
+        case "adamw-8bit":
+            from vl_lst.training.adamw_8bit import QuantisedAdamW
+
+            return QuantisedAdamW(groups, **common)
+        case "lora-fa":
+            return LoraFA(groups, low_rank_factors(model), **common, fused=True)
+        case "galore":
+            return GaLore(groups, **common)
+        case "apollo":
+            return Apollo(groups, **common)
+
+
+def _projected_names(
+    model: nn.Module, trainable: Mapping[str, nn.Parameter], settings: OptimizerSection
+) -> set[str]:
+    """Return the names of the matrices whose gradients the optimizer projects.
+
+    Raises:
+        RecipeError: There are none.
+    """
+    if settings.projection is None:
+        return set()
+    tables = {
+        id(module.weight)
+        for module in _modules_with_tables(model)
+        if isinstance(module.weight, nn.Parameter)
+    }
+    sides = {
+        name: min(parameter.shape)
+        for name, parameter in trainable.items()
+        if parameter.ndim == 2
+        and id(parameter) not in tables
+        and not isinstance(model.get_submodule(name.rpartition(".")[0]), UNDECAYED_MODULES)
+    }
+    rank = settings.projection.rank
+    projected = {name for name, side in sides.items() if side > rank}
+    if not projected:
+        largest = max(sides.values(), default=0)
+        advice = f"at most {largest - 1}" if largest > 1 else "another optimizer, such as adamw"
+        raise RecipeError(
+            f"optimizer.projection.rank: found {rank}, and the smaller sides of the matrices that "
+            f"train have at most {largest} values, so {settings.name} would project none; expected "
+            f"{advice}"
+        )
+    return projected
+
+
+def _modules_with_tables(model: nn.Module) -> Iterator[Any]:
+    """Yield embeddings and output layers, one row per token or position."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            yield module
+        elif isinstance(module, Backbone):
+            output_layer = module.model.get_output_embeddings()
+            if output_layer is not None:
+                yield output_layer
 
 
 def learning_rate(step: int, total_steps: int, settings: OptimizerSection) -> float:
@@ -115,10 +183,16 @@ def _warmup_steps(total_steps: int, settings: OptimizerSection) -> int:
 
 
 def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Return the size of an optimiser's state; 0 before the first step."""
+    """Return the bytes of tensors that an optimizer keeps between steps; 0 before the first.
+
+    Quantised moments count as their codes, scales and tables.
+    """
+    values = [value for state in optimizer.state.values() for value in state.values()]
+    if isinstance(optimizer, LoraFA):
+        values += optimizer.derived_tensors()
     return sum(
-        value.nbytes
-        for state in optimizer.state.values()
-        for value in state.values()
+        inner.nbytes
+        for value in values
         if isinstance(value, torch.Tensor)
+        for inner in inner_tensors(value)
     )

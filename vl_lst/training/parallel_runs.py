@@ -5,7 +5,7 @@ For small models, a second run makes better use of a second core than a second t
 
 import multiprocessing
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, MutableMapping
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.queues import Queue
@@ -14,7 +14,7 @@ from queue import Empty
 
 from eval.run_files import RunRecord
 from feature_extraction.cores import usable_cores
-from vl_lst.errors import TrainingError
+from vl_lst.errors import ModelError, TrainingError, VlLstError
 from vl_lst.launch import require_one_process
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
@@ -30,19 +30,22 @@ def train_in_parallel(
     *,
     processes: int | None = None,
     report: ProgressReport = silent,
+    failures: MutableMapping[str, VlLstError] | None = None,
 ) -> dict[str, RunRecord]:
     """Train several runs in parallel, resuming those that were interrupted.
 
-    If one run fails, or this process is interrupted, the other runs stop at their next step; the
-    same call resumes them.
+    If this process is interrupted, or one run fails and `failures` is not given, the other runs
+    stop at their next step; the same call resumes them.
 
     Args:
         runs: Recipe and folder of each run, by its name in progress notes.
         processes: Maximum number of parallel runs. Default: the number of usable cores.
         report: Progress callback for the steps of all runs.
+        failures: Filled with the error of each run that could not build its model or continue, by
+            name; the other runs go on.
 
     Returns:
-        Record of each run, by name.
+        Record of each finished run, by name.
 
     Raises:
         VlLstError: A run failed; see `vl_lst.training.session.train`.
@@ -65,7 +68,7 @@ def train_in_parallel(
                 name: pool.submit(train_one, name, recipe, folder)
                 for name, (recipe, folder) in runs.items()
             }
-            _report_until_done(futures, messages, report)
+            _report_until_done(futures, messages, report, failures)
         except BrokenProcessPool:
             raise TrainingError(
                 f"one of {processes} training processes exited unexpectedly, possibly because the "
@@ -76,19 +79,39 @@ def train_in_parallel(
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-        return {name: future.result() for name, future in futures.items()}
+        return {
+            name: future.result()
+            for name, future in futures.items()
+            if failures is None or name not in failures
+        }
 
 
 def _report_until_done(
-    futures: Mapping[str, Future[RunRecord]], messages: "Queue[Message]", report: ProgressReport
+    futures: Mapping[str, Future[RunRecord]],
+    messages: "Queue[Message]",
+    report: ProgressReport,
+    failures: MutableMapping[str, VlLstError] | None,
 ) -> None:
-    """Report the progress of all runs until all have ended or one has failed."""
+    """Report the progress of all runs until all have ended or one has failed.
+
+    Args:
+        futures: The runs, by name.
+        messages: Progress messages of their processes.
+        report: Progress callback.
+        failures: See `train_in_parallel`.
+    """
+    names = {future: name for name, future in futures.items()}
     latest: dict[str, tuple[int, int, str]] = {}
     unfinished = set(futures.values())
     while unfinished:
         ended, unfinished = wait(unfinished, timeout=POLL_SECONDS)
         for future in ended:
-            future.result()
+            try:
+                future.result()
+            except (ModelError, TrainingError) as error:
+                if failures is None:
+                    raise
+                failures[names[future]] = error
         before = dict(latest)
         while True:
             try:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from vl_lst.cli import main
 from vl_lst.demo import run
+from vl_lst.errors import TrainingError
 from vl_lst.methods import method_names
 
 ACCURACY = {"vqa": 70.0, "gqa": 60.0, "nlvr2": 0.5, "caption": 3.0}
@@ -62,6 +64,32 @@ def test_one_seed_has_no_deviation(calls: list[Any], tmp_path: Path) -> None:
     assert sorted(methods) == method_names()
     assert seeds == [0]
     assert set(json.loads(document.read_text())["standard_deviations"]["gqa"].values()) == {None}
+
+
+def test_a_failed_run_is_named_and_the_others_are_shown(
+    calls: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train_nothing = run.run_demo
+
+    def fail_one(*arguments: Any) -> run.DemoResult:
+        result = train_nothing(*arguments)
+        for scores in result.scores.values():
+            scores["full"] = []
+        return replace(result, failures={"full": TrainingError("the loss is NaN")})
+
+    monkeypatch.setattr(run, "run_demo", fail_one)
+    document = tmp_path / "demo.json"
+    arguments = ["--out", str(tmp_path), "--methods", "lst,full", "--json", str(document)]
+    assert main(["demo", *arguments]) == 1
+    result = json.loads(document.read_text())
+    assert set(result["tasks"]["vqa"]) == {"lst", "blind"}
+    assert result["failures"] == {"full": "the loss is NaN"}
+    printed = capsys.readouterr()
+    assert "failed" in printed.out
+    assert "1 runs failed, and the others are shown (full: the loss is NaN)" in printed.err
 
 
 def test_the_backbone_can_be_chosen(calls: list[Any], tmp_path: Path) -> None:

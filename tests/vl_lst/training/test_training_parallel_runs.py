@@ -1,4 +1,4 @@
-"""Runs trained in parallel: one that fails stops the others, and all can be resumed."""
+"""Runs trained in parallel: one that fails stops the others or not, and all can be resumed."""
 
 import multiprocessing
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_run import TinyWorld
 
-from vl_lst.errors import TrainingError
+from vl_lst.errors import TrainingError, VlLstError
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.record import read_record
 from vl_lst.training.parallel_runs import _summarise, train_in_parallel
@@ -63,6 +63,11 @@ def test_a_run_that_fails_stops_the_others_with_its_error(world: TinyWorld, tmp_
         train_in_parallel({"bad": (bad, tmp_path / "bad"), "good": (good, tmp_path / "good")})
     record = read_record(RunDirectory(tmp_path / "bad"))
     assert record is None or record.status == "failed"
+    failures: dict[str, VlLstError] = {}
+    runs = {"bad": (bad, tmp_path / "bad"), "good": (good, tmp_path / "good")}
+    records = train_in_parallel(runs, failures=failures)
+    assert {name: record.status for name, record in records.items()} == {"good": "success"}
+    assert "the reduction 3 does not divide" in str(failures["bad"])
 
 
 def test_only_the_parent_handles_an_interruption() -> None:
