@@ -205,8 +205,8 @@ class LadderConfig(LadderSettings):
 
     model_config = ConfigDict(strict=True)
 
-    free_encoder_blocks: int = Field(0, ge=0)
-    free_decoder_blocks: int = Field(0, ge=0)
+    free_encoder_blocks: Annotated[int, Field(ge=0)] = 0
+    free_decoder_blocks: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="wrap")
     @classmethod

@@ -99,7 +99,7 @@ class _SideStack(nn.Module):
         self.normalises = config.rungs == "normalised"
         self.projects_image = config.image_rungs == "projection"
         self.epsilon = sizes.epsilon
-        # Drawn in any case and before the rungs: a seed gives the same blocks to all methods.
+        # Before the rungs, which may replace it: the order of random draws never changes.
         self.first_rung: nn.Linear | None = nn.Linear(tapped.width, sizes.width)
         self.rungs, self.gates = build(
             StackSizes(
