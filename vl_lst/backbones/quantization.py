@@ -81,7 +81,7 @@ class _QuantisedLinear(nn.Linear):
     """Linear layer with a quantised weight."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as in the base class
-        output: Tensor = _LinearFunction.apply(input, self.bias, self.weight)  # type: ignore[no-untyped-call]
+        output: Tensor = _LinearFunction.apply(input, self.bias, self.weight)
         return output
 
 

@@ -13,8 +13,12 @@ from transformers import PreTrainedModel
 __all__ = ["DatalessMode"]
 
 
-class _AllNonzero(TorchDispatchMode):
-    """Make `nonzero` return every index: in a batch without padding, every label has a loss."""
+class _AsOnCpu(TorchDispatchMode):
+    """Correct the results of operations whose shape or dtype without data is another on the CPU.
+
+    `nonzero` returns every index: in a batch without padding, every label has a loss. A layer norm
+    whose weight is more precise than its input saves statistics of the weight's precision.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -25,7 +29,11 @@ class _AllNonzero(TorchDispatchMode):
         if func is torch.ops.aten.nonzero.default:
             (tensor,) = args
             return tensor.new_empty((tensor.numel(), tensor.ndim), dtype=torch.long)
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.native_layer_norm.default and args[2] is not None:
+            normed, *statistics = result
+            return (normed, *(each.to(args[2].dtype) for each in statistics))
+        return result
 
 
 class DatalessMode:
@@ -47,7 +55,7 @@ class DatalessMode:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Create batches and run adopted models; no batch may have padding."""
-        with self._mode, _AllNonzero():
+        with self._mode, _AsOnCpu():
             yield
 
     def adopt(self, model: nn.Module) -> None:

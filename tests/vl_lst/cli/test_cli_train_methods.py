@@ -65,12 +65,14 @@ def test_the_demo_backbone_has_its_own_recipes(world: TinyWorld, tmp_path: Path)
 
 def forget_recompute(run: Path) -> None:
     """Make the recipe and the record of a run those of a version without the option."""
-    for file in (run / "recipe.yaml", run / "record.json"):
-        if file.exists():
-            fields = yaml.safe_load(file.read_text())
-            recipe = fields["recipe"] if file.suffix == ".json" else fields
-            del recipe["method"]["options"]["recompute"]
-            file.write_text(json.dumps(fields))
+    recipe, record = run / "recipe.yaml", run / "record.json"
+    fields = yaml.safe_load(recipe.read_text())
+    del fields["method"]["options"]["recompute"]
+    recipe.write_text(yaml.safe_dump(fields))
+    if record.exists():
+        written = json.loads(record.read_text())
+        del written["recipe"]["method"]["options"]["recompute"]
+        record.write_text(json.dumps(written))
 
 
 def test_a_run_of_an_earlier_version_resumes_and_is_compared_as_one_that_kept_its_blocks(
