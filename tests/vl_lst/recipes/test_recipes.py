@@ -166,6 +166,7 @@ def test_the_recipe_of_the_papers_code_lacks_our_improvements() -> None:
         ("glue-lora", 3e-4),
         ("glue-bitfit", 3e-4),
         ("glue-prompt", 0.3),
+        ("glue-sherl", 3e-3),
     ],
 )
 def test_the_recipes_of_glue_have_the_settings_of_the_paper(name: str, rate: float) -> None:
