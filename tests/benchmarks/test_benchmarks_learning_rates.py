@@ -1,4 +1,4 @@
-"""The search of rates gives every method the same effort, on examples that it does not score."""
+"""The search of learning rates gives every method the same effort, on examples held out."""
 
 import json
 import sys

@@ -29,8 +29,7 @@ def low_rank_factors(model: nn.Module) -> Iterator[LowRankFactors]:
     for module in model.modules():
         if isinstance(module, LoraLayer):
             for name in module.active_adapters:
-                yield LowRankFactors(
-                    first=module.lora_A[name].weight,
-                    second=module.lora_B[name].weight,
-                    scale=float(module.scaling[name]),
-                )
+                first, second = module.lora_A[name].weight, module.lora_B[name].weight
+                assert isinstance(first, nn.Parameter)
+                assert isinstance(second, nn.Parameter)
+                yield LowRankFactors(first, second, scale=float(module.scaling[name]))

@@ -164,7 +164,7 @@ class GaLore(ProjectedAdamW):
         if state["step"] % group["update_proj_gap"] == 0:
             try:
                 _, _, vectors_NN = torch.linalg.svd(gradient_MN, full_matrices=False)
-            except torch.linalg.LinAlgError as error:
+            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
                 raise TrainingError(
                     f"the gradient of a matrix has no singular value decomposition, which "
                     f"optimizer galore needs ({error}): its values are probably not finite. Lower "
@@ -183,7 +183,8 @@ class GaLore(ProjectedAdamW):
         group: Mapping[str, Any],
     ) -> Tensor:
         """Project Adam's update back."""
-        return direction_MR @ projection_RN * group["scale"]
+        back_MN = direction_MR @ projection_RN
+        return back_MN.mul_(group["scale"])
 
 
 class Apollo(ProjectedAdamW):
@@ -226,8 +227,9 @@ class Apollo(ProjectedAdamW):
         dims = {"dim": 1, "keepdim": True} if group["scale_type"] == "channel" else {}
         factor = direction_MR.norm(**dims) / (low_MR.norm(**dims) + NORM_EPS)
         scaled_MN = gradient_MN * factor
-        norm, former = scaled_MN.norm(), state["update_norm"]
+        norm = scaled_MN.norm()
+        former: Tensor = state["update_norm"]
         limit = (norm / (former + NORM_EPS)).clamp(min=MAX_GROWTH) / MAX_GROWTH
         limit = torch.where(former > 0, limit, 1.0)
         state["update_norm"] = norm / limit
-        return scaled_MN / limit * math.sqrt(group["scale"])
+        return (scaled_MN / limit).mul_(math.sqrt(group["scale"]))
