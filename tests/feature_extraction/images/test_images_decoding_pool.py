@@ -89,7 +89,7 @@ def test_they_decode_only_a_few_batches_ahead(files: list[ImageFile], spec: Feat
 
 
 class TestUnexpectedExit:
-    def test_the_message_is_the_same_each_of_twenty_times(
+    def test_the_message_is_the_same_each_time(
         self, files: list[ImageFile], spec: FeatureSpec
     ) -> None:
         """Killed at any time, from before Python starts until after several batches."""
@@ -103,7 +103,7 @@ class TestUnexpectedExit:
                     if count == kill_at:
                         os.kill(processes[kill_at % 2], signal.SIGKILL)
 
-        for number in range(20):
+        for number in (0, 1, 2, 3, 4, 7, 12, 19):
             with pytest.raises(
                 FeatureError,
                 match=r"^a decoding process exited unexpectedly \(killed by SIGKILL\)( while it "

@@ -113,7 +113,6 @@ class _Rows(Dataset[torch.Tensor]):
         ("fork", 2, "block"),
         ("fork", 8, "block"),
         pytest.param("spawn", 2, "block", marks=pytest.mark.slow),
-        pytest.param("spawn", 8, "block", marks=pytest.mark.slow),
         (None, 0, "compressed"),
         ("fork", 2, "compressed"),
         pytest.param("spawn", 2, "compressed", marks=pytest.mark.slow),

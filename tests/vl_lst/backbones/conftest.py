@@ -1,6 +1,8 @@
 """Tiny backbones of every family, each written and loaded once."""
 
 import copy
+import io
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ from unittest.mock import patch
 
 import pytest
 from tiny_backbones import save_backbone, tiny_backbones
+from torch import Tensor, nn
 
 from vl_lst.backbones import families
 from vl_lst.backbones.families import find_family, known_model_types
@@ -28,6 +31,43 @@ def known_family(family: Family | None) -> Iterator[None]:
         yield
 
 
+class ModelCopier:
+    """Copies of a model, several times as fast as `copy.deepcopy` makes them.
+
+    The modules are pickled once, in memory; tensors are copied for each copy.
+
+    Args:
+        model: Model that no test changes.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        tensors: list[Tensor] = []
+        places: dict[int, int] = {}
+
+        class Pickler(pickle.Pickler):
+            def persistent_id(self, value: object) -> int | None:
+                if not isinstance(value, Tensor):
+                    return None
+                if id(value) not in places:
+                    places[id(value)] = len(tensors)
+                    tensors.append(value)
+                return places[id(value)]
+
+        pickled = io.BytesIO()
+        Pickler(pickled, protocol=pickle.HIGHEST_PROTOCOL).dump(model)
+        self._pickled, self._tensors = pickled.getvalue(), tensors
+
+    def copy(self) -> Any:
+        """Return a copy that shares nothing with the model; tied tensors are tied in it, too."""
+        tensors, memo = self._tensors, {}  # type: ignore[var-annotated]
+
+        class Unpickler(pickle.Unpickler):
+            def persistent_load(self, place: int) -> Tensor:
+                return copy.deepcopy(tensors[place], memo)
+
+        return Unpickler(io.BytesIO(self._pickled)).load()
+
+
 class SavedBackbones:
     """Stock models by name, and the folders that they were saved to.
 
@@ -39,6 +79,7 @@ class SavedBackbones:
         self._root = root
         self._stock: dict[str, Any] = {}
         self._loaded: dict[tuple[str, str], LoadedBackbone] = {}
+        self._copiers: dict[tuple[str, str], ModelCopier] = {}
 
     def stock(self, name: str) -> Any:
         """Return the language model that was saved; tests do not change it."""
@@ -62,7 +103,9 @@ class SavedBackbones:
     def copy(self, name: str, precision: str = "fp32") -> FrozenBackbone:
         """Return a copy of the backbone, which a test may change."""
         backbone = self.load(name, precision).backbone
-        return FrozenBackbone(copy.deepcopy(backbone.model), backbone.family)
+        if (name, precision) not in self._copiers:
+            self._copiers[name, precision] = ModelCopier(backbone.model)
+        return FrozenBackbone(self._copiers[name, precision].copy(), backbone.family)
 
 
 @pytest.fixture(scope="session")

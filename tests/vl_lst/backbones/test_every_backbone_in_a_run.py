@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_backbones import tiny_backbones
+from tiny_backbones import one_of_each_family, tiny_backbones
 from tiny_run import TinyWorld
 
 from vl_lst.backbones.families import find_family
-from vl_lst.backbones.family import Family
 from vl_lst.cli import main
 from vl_lst.training.session import train
 
@@ -17,18 +16,16 @@ class InterruptedRunError(Exception):
     """Raised by a progress report."""
 
 
-def one_of_each_family() -> list[str]:
-    """Return the name of the first tiny backbone of each family in the package."""
-    first: dict[Family, str] = {}
-    for name, tiny in tiny_backbones().items():
-        if tiny.family is None:
-            family = find_family(tiny.build().config.model_type)
-            if not family.reads_images:
-                first.setdefault(family, name)
-    return list(first.values())
+TINY = tiny_backbones()
+READERS_OF_TEXT = [
+    name
+    for name in one_of_each_family()
+    if TINY[name].family is None
+    and not find_family(TINY[name].build().config.model_type).reads_images
+]
 
 
-@pytest.mark.parametrize("name", one_of_each_family())
+@pytest.mark.parametrize("name", READERS_OF_TEXT)
 def test_an_interrupted_run_resumes_to_the_same_bytes_and_is_evaluated(
     saved_backbones: Any, world: TinyWorld, tmp_path: Path, name: str
 ) -> None:

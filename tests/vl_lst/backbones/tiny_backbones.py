@@ -7,6 +7,7 @@ found by itself. The guide for new backbones has another one.
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,17 @@ from guide_backbone import guide_backbones, guide_family
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from vl_lst.backbones.families import find_family
 from vl_lst.backbones.family import Family
 
-__all__ = ["TinyBackbone", "TinyTokenizer", "build_stock", "save_backbone", "tiny_backbones"]
+__all__ = [
+    "TinyBackbone",
+    "TinyTokenizer",
+    "build_stock",
+    "one_of_each_family",
+    "save_backbone",
+    "tiny_backbones",
+]
 
 WORDS = "vqa : ? what color is it red green blue yes no maybe a thing of other".split()
 # With smaller initial weights, states would hardly depend on the input.
@@ -83,6 +92,16 @@ def tiny_backbones() -> dict[str, TinyBackbone]:
         spec.loader.exec_module(module)
         found.update(module.BACKBONES)
     return found
+
+
+@cache
+def one_of_each_family() -> tuple[str, ...]:
+    """Return the name of the first tiny backbone of each family, that of the guide included."""
+    first: dict[Family, str] = {}
+    for name, tiny in tiny_backbones().items():
+        family = tiny.family or find_family(tiny.build().config.model_type)
+        first.setdefault(family, name)
+    return tuple(first.values())
 
 
 def build_stock(tiny: TinyBackbone, seed: int = 0) -> Any:

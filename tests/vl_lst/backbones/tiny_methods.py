@@ -136,13 +136,14 @@ def train_declared(
     """Train a few steps, in which exactly the declared parameters get gradients and learn."""
     optimizer = torch.optim.AdamW(trainable.values(), lr=lr, weight_decay=0.0)
     model.train()
+    parameters = list(model.named_parameters())
     losses = []
     for _ in range(4):  # behind a factor of zero, the first nonzero gradient comes in step two
         optimizer.zero_grad()
         loss = model(batch)
         loss.backward()
         losses.append(loss.item())
-        with_gradient = {key for key, p in model.named_parameters() if p.grad is not None}
+        with_gradient = {key for key, p in parameters if p.grad is not None}
         assert with_gradient == set(trainable)
         optimizer.step()
     assert losses[-1] < losses[0]

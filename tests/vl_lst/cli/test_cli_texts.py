@@ -1,9 +1,11 @@
 """The command line on text alone: from annotations to the leaderboard, and what it refuses."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -76,23 +78,25 @@ def test_scoring_imports_no_torch(finished: Path, text_world: TextWorld) -> None
 
 
 def test_a_killed_process_resumes_to_the_same_bytes(text_world: TextWorld, tmp_path: Path) -> None:
-    def start(out: Path, *more: str) -> subprocess.Popen[str]:
+    def arguments(out: Path) -> list[str]:
         often = ("--set", "training.checkpoint_every_steps=1", "--set", "training.epochs=12")
-        arguments = text_world.train_arguments(out, *often, *more)
-        return subprocess.Popen([sys.executable, "-m", "vl_lst", *arguments], text=True)
+        return text_world.train_arguments(out, *often)
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert start(whole).wait(300) == 0
-    process = start(parts)
+    assert main(arguments(whole)) == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vl_lst", *arguments(parts)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     last = parts / "checkpoints" / "last" / "model.safetensors"
     while process.poll() is None and not last.exists():
-        pass
+        time.sleep(0.005)
     process.kill()
     process.wait()
     assert not (parts / "record.json").exists() or (
         json.loads((parts / "record.json").read_text())["status"] != "success"
     )
-    assert start(parts, "--resume").wait(300) == 0
+    assert main([*arguments(parts), "--resume"]) == 0
     for name in ("metrics.jsonl", "checkpoints/last/model.safetensors", "predictions/rte-dev.json"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
 

@@ -1,5 +1,6 @@
 """The demo from images to scores, on a few images."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -9,13 +10,16 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from tiny_mixture import score_captions_without_java
 
+from eval.run_files import RunRecord
 from feature_extraction.store import open_features
 from vl_lst.demo import gallery, run, world
 from vl_lst.errors import RecipeError
-from vl_lst.progress import silent
-from vl_lst.recipes import dump_recipe, load_recipe
+from vl_lst.progress import ProgressReport, silent
+from vl_lst.recipes import Recipe, dump_recipe, load_recipe
 from vl_lst.runs.directory import recipe_differences
+from vl_lst.training.session import train
 
 
 def stage(_description: str) -> AbstractContextManager[Any]:
@@ -31,12 +35,28 @@ def few_images_and_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "DEMO_SETTINGS", (*run.DEMO_SETTINGS, ("training.steps", 8)))
 
 
+def train_in_turn(patch: pytest.MonkeyPatch) -> None:
+    """Train in this process, and score without Java: each process loads the libraries again."""
+
+    def train_all(
+        runs: Mapping[str, tuple[Recipe, Path]], *, report: ProgressReport
+    ) -> dict[str, RunRecord]:
+        return {
+            name: train(recipe, folder, resume=True, report=report)
+            for name, (recipe, folder) in runs.items()
+        }
+
+    patch.setattr(run, "train_in_parallel", train_all)
+    score_captions_without_java(patch)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_images_and_steps")
 def test_every_task_is_scored_with_and_without_the_image_and_an_interrupted_demo_resumes(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run.run_demo(tmp_path, stage)
+    train_in_turn(monkeypatch)
     assert set(first.scores) == set(run.TASKS)
     for scores in first.scores.values():
         assert {name: len(values) for name, values in scores.items()} == {"lst": 1, "blind": 1}
@@ -53,7 +73,10 @@ def test_every_task_is_scored_with_and_without_the_image_and_an_interrupted_demo
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_images_and_steps")
-def test_both_backbones_share_a_folder_and_each_reads_its_own_features(tmp_path: Path) -> None:
+def test_both_backbones_share_a_folder_and_each_reads_its_own_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_in_turn(monkeypatch)
     for backbone in ("demo", "demo-image"):
         result = run.run_demo(tmp_path, stage, ("side",), backbone=backbone)
         assert set(result.scores) == set(run.TASKS)

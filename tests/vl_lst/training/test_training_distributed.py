@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import distributed_training
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -59,6 +60,13 @@ def train_with(processes: int, recipe: Path, folder: Path) -> list[Path]:
     return files
 
 
+def train_alone(recipe: Path, folder: Path) -> list[Path]:
+    """Train in this process; return the file with its gradients."""
+    folder.mkdir()
+    distributed_training.main(recipe, folder / "run", folder / "gradients.safetensors")
+    return [folder / "gradients.safetensors"]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, list[Path]]]:
     folder = tmp_path_factory.mktemp("distributed")
@@ -77,8 +85,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, l
         )
         dump_recipe(recipe, folder / "recipe.yaml")
         files = {
-            count: train_with(count, folder / "recipe.yaml", folder / f"by-{count}")
-            for count in (1, 2)
+            1: train_alone(folder / "recipe.yaml", folder / "by-1"),
+            2: train_with(2, folder / "recipe.yaml", folder / "by-2"),
         }
     return folder, files
 

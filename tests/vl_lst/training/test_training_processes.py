@@ -166,15 +166,21 @@ def test_processes_must_have_the_same_inputs(monkeypatch: pytest.MonkeyPatch) ->
         distributed.require_same_inputs(pair, "card")
 
 
-def run_two(arguments: list[str], folder: Path) -> list[tuple[int, str]]:
-    """Exit code and standard error of two processes, as torchrun would start them."""
+def run_two(folder: Path, *commands: list[str]) -> list[tuple[int, str]]:
+    """Exit code and standard error of two processes, as torchrun would start them.
+
+    Args:
+        folder: Folder for torchrun's error files.
+        commands: Arguments of `vl-lst`, for one command after the other in each process.
+    """
+    code = f"import sys; from vl_lst.cli import main; sys.exit(max(map(main, {commands!r})))"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "vl_lst", *arguments],
+            [sys.executable, "-c", code],
             env=os.environ
             | shared
             | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
@@ -203,7 +209,7 @@ def test_only_the_first_process_prints_the_error(
         "data-root": ["--data-root", str(tmp_path / "nowhere")],
         "recipe": ["--set", "optimizer.lr=-1"],
     }[mistake]
-    first, second = run_two(world.train_arguments(tmp_path / "run", *more), tmp_path)
+    first, second = run_two(tmp_path, world.train_arguments(tmp_path / "run", *more))
     assert (first[0], second[0]) == (1, 1)
     assert first[1].count("error: ") == 1
     assert "Traceback" not in first[1]
@@ -214,16 +220,30 @@ def test_only_the_first_process_prints_the_error(
     assert "nowhere" in reported or "optimizer.lr: found -1" in reported
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["int8", "nf4"])
-def test_two_processes_with_a_quantised_backbone_learn_like_one(
-    world: TinyWorld, tmp_path: Path, precision: str
-) -> None:
+PRECISIONS = ("int8", "nf4")
+
+
+@pytest.fixture(scope="module")
+def quantised_runs(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a run of two processes for each precision of the backbone."""
+    folder = tmp_path_factory.mktemp("quantised")
     changes = [f"training.{name}=1" for name in ("log_every_steps", "epochs")]
-    more = ["--backbone-precision", precision, "--set", "method.options.dropout=0.0"]
+    more = ["--set", "method.options.dropout=0.0"]
     more += [word for change in changes for word in ("--set", change)]
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert [code for code, _ in run_two(world.train_arguments(two, *more), tmp_path)] == [0, 0]
+    commands = [
+        world.train_arguments(folder / precision, "--backbone-precision", precision, *more)
+        for precision in PRECISIONS
+    ]
+    assert [code for code, _ in run_two(folder, *commands)] == [0, 0]
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_two_processes_with_a_quantised_backbone_learn_like_one(
+    quantised_runs: Path, tmp_path: Path, precision: str
+) -> None:
+    one, two = tmp_path / "one", quantised_runs / precision
     train(RunDirectory(two).recipe(), one)
     losses = [
         [line["loss"] for line in map(json.loads, text.splitlines()) if "loss" in line]
