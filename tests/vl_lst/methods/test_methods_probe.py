@@ -95,16 +95,6 @@ def test_without_images_a_head_that_generates_is_refused(
     assert {name.split(".")[0] for name in trainable} == {"classifiers", "visual"}
 
 
-@pytest.mark.parametrize("precision", ["int8", "nf4"])
-def test_a_backbone_is_quantised_only_if_no_gradient_passes_through_it(
-    make_backbone: Callable[..., FrozenBackbone], precision: str
-) -> None:
-    heads = {DEFAULT_TASK: CLASSIFY}
-    attach("probe", make_backbone(), heads, precision=precision)
-    with pytest.raises(ModelError, match="the method probe backpropagates through the backbone"):
-        attach("probe", make_backbone(), heads, visual=VISUAL, precision=precision)
-
-
 def test_a_profile_of_all_methods_leaves_out_one_that_trains_nothing() -> None:
     methods = [ComparedMethod("bitfit"), ComparedMethod("probe")]
 
