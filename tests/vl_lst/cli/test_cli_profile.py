@@ -99,7 +99,7 @@ def test_every_method_is_profiled_on_text_alone(
     assert {method["method"] for method in result["methods"]} == set(method_names()) - {"probe"}
     for method in result["methods"]:
         assert "visual embedding" not in method["saved_bytes"]
-        is_beside = method["method"] in ("lst", "side")
+        is_beside = method["method"] in ("lst", "qst", "side", "xladder")
         # Nothing of a frozen backbone is saved, since nothing flows back through it.
         parts = {part.split()[0] for part in method["saved_bytes"]}
         assert ("side" in parts, "backbone" in parts) == (is_beside, not is_beside)
