@@ -100,7 +100,7 @@ def test_every_method_is_profiled_on_text_alone(
     for method in result["methods"]:
         assert "visual embedding" not in method["saved_bytes"]
         # Nothing of a frozen backbone is saved, unless gradients pass its last block.
-        is_frozen = method["method"] in ("lst", "side", "unipt")
+        is_frozen = method["method"] in ("lst", "qst", "side", "unipt", "xladder")
         is_beside = is_frozen or method["method"] == "sherl"
         parts = {part.split()[0] for part in method["saved_bytes"]}
         assert ("side" in parts, "backbone" in parts) == (is_beside, not is_frozen)

@@ -58,11 +58,9 @@ def test_tasks_that_classify_and_generate_share_one_model(
     assert torch.isfinite(model(replace(batch, task="caption")))
 
 
-def test_the_ladder_saves_the_fewest_bytes_for_the_backward_pass() -> None:
-    """Uses T5-base's widths and the paper's lengths; two layers are enough for the order.
-
-    Blocks are kept. When all methods recompute them, what is left to save are states between them.
-    """
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_ladder_saves_the_fewest_bytes_for_the_backward_pass(recompute: bool) -> None:
+    """Uses T5-base's widths and the paper's lengths; two layers are enough for the order."""
     config = T5Config(vocab_size=300, d_model=768, d_ff=3072, d_kv=64, num_heads=12, num_layers=2)
     rows = 2
     batch = Batch(
@@ -78,7 +76,7 @@ def test_the_ladder_saves_the_fewest_bytes_for_the_backward_pass() -> None:
         method = method_named(name)
         model = method.attach(
             backbone,
-            method.options.model_validate({"recompute": False}),
+            method.options(recompute=recompute),
             visual=VisualConfig(channels=2048, tokens=49),
             heads={DEFAULT_TASK: HEADS["generate"]},
         )
@@ -88,6 +86,9 @@ def test_the_ladder_saves_the_fewest_bytes_for_the_backward_pass() -> None:
         model.train()
         counted = bytes_saved_for_backward(model, lambda model=model: model(batch))
         saved[name] = counted["total"]
+    if recompute:  # the inputs of the blocks, which are the same in all other methods
+        assert saved["lst"] < min(saved["bitfit"], saved["lora"], saved["full"])
+        return
     assert saved["lst"] < saved["bitfit"] < saved["lora"] < saved["full"]
     assert saved["lst"] < 0.4 * saved["full"]
 
