@@ -226,7 +226,7 @@ class Apollo(ProjectedAdamW):
         """Scale the gradient."""
         dims = {"dim": 1, "keepdim": True} if group["scale_type"] == "channel" else {}
         factor = direction_MR.norm(**dims) / (low_MR.norm(**dims) + NORM_EPS)
-        scaled_MN = gradient_MN * factor
+        scaled_MN: Tensor = gradient_MN * factor
         norm = scaled_MN.norm()
         former: Tensor = state["update_norm"]
         limit = (norm / (former + NORM_EPS)).clamp(min=MAX_GROWTH) / MAX_GROWTH
