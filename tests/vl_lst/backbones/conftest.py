@@ -59,7 +59,8 @@ class ModelCopier:
 
     def copy(self) -> Any:
         """Return a copy that shares nothing with the model; tied tensors are tied in it, too."""
-        tensors, memo = self._tensors, {}  # type: ignore[var-annotated]
+        tensors = self._tensors
+        memo: dict[int, Any] = {}
 
         class Unpickler(pickle.Unpickler):
             def persistent_load(self, place: int) -> Tensor:
