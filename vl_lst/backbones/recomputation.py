@@ -1,4 +1,4 @@
-"""Gradient checkpointing of a backbone's blocks (Chen et al. 2016, arXiv 1604.06174)."""
+"""Gradient checkpointing (Chen et al. 2016, arXiv 1604.06174) of blocks and of other steps."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -8,9 +8,23 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["recomputed"]
+__all__ = ["checkpointed", "recomputed"]
 
 BlockContext = Callable[[], AbstractContextManager[None]]
+
+
+def checkpointed(step: Callable[..., Any], *arguments: Any, recompute: bool) -> Any:
+    """Return the result of a step of a model.
+
+    Args:
+        step: Function that computes it.
+        arguments: Arguments of `step`.
+        recompute: Whether to save only the arguments for the backward pass, which runs `step`
+            again. Without gradients, this makes no difference.
+    """
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(step, *arguments, use_reentrant=False)
+    return step(*arguments)
 
 
 @contextmanager

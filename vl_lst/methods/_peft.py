@@ -10,7 +10,7 @@ from torch import nn
 from vl_lst.methods._joint import JointMethod, JointOptions
 from vl_lst.models.joint import JointModel
 
-__all__ = ["PeftMethod", "inject"]
+__all__ = ["PeftMethod", "inject", "query_value_layers"]
 
 Options = TypeVar("Options", bound=JointOptions)
 
@@ -21,6 +21,16 @@ class PeftMethod(JointMethod[Options]):
     def tuned(self, model: JointModel) -> Iterator[nn.Parameter]:
         """Yield the parameters that `peft` added."""
         return _added(model)
+
+
+def query_value_layers(model: JointModel) -> list[str]:
+    """Return the names of the layers of queries and values of every attention of the backbone."""
+    backbone = model.backbone
+    return [
+        name
+        for attention in backbone.family.attentions(backbone.model)
+        for name in (attention.query, attention.value)
+    ]
 
 
 def inject(model: JointModel, config: PeftConfig) -> None:

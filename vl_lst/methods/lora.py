@@ -13,7 +13,7 @@ from vl_lst.backbones.quantization import dequantised
 from vl_lst.errors import ModelError
 from vl_lst.methods._biases import add_biases, added_biases, biased_layers
 from vl_lst.methods._joint import JointOptions, train_modules
-from vl_lst.methods._peft import PeftMethod, inject
+from vl_lst.methods._peft import PeftMethod, inject, query_value_layers
 from vl_lst.models.joint import JointModel
 
 __all__ = ["METHOD", "LoraOptions", "LowRankAdaptation"]
@@ -75,11 +75,7 @@ class LowRankAdaptation(PeftMethod[LoraOptions]):
             lora_alpha=options.alpha,  # type: ignore[arg-type]
             lora_dropout=options.dropout,
             use_dora=self._decomposed,
-            target_modules=[
-                name
-                for attention in backbone.family.attentions(backbone.model)
-                for name in (attention.query, attention.value)
-            ],
+            target_modules=query_value_layers(model),
         )
         inject(model, config)
         for module in model.backbone.modules():

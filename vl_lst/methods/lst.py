@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.errors import ModelError
-from vl_lst.methods._side_network import SideNetworkMethod
+from vl_lst.methods._frozen_backbone import FrozenBackboneMethod
 from vl_lst.models.config import HeadConfig, LadderConfig, LadderSettings, VisualConfig
 from vl_lst.models.initialisation.pruning import (
     fisher_importance,
@@ -74,7 +74,7 @@ class LadderOptions(LadderSettings):
         return self
 
 
-class LadderSideTuning(SideNetworkMethod):
+class LadderSideTuning(FrozenBackboneMethod):
     """Trainable side network next to an unchanged backbone."""
 
     options: type[BaseModel] = LadderOptions

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from vl_lst.backbones.frozen import FrozenBackbone
-from vl_lst.methods._side_network import SideNetworkMethod
+from vl_lst.methods._frozen_backbone import FrozenBackboneMethod
 from vl_lst.models.config import HeadConfig, LadderConfig, SideSettings, VisualConfig
 from vl_lst.models.ladder.model import LadderModel
 from vl_lst.models.ladder.rungs import Gates, LearnedGates, LowRankRungs, Rungs, StackSizes
@@ -44,7 +44,7 @@ class QuantizedSideOptions(SideSettings):
     last_gate: Literal["sigmoid", "unbounded"] = "sigmoid"
 
 
-class QuantizedSideTuning(SideNetworkMethod):
+class QuantizedSideTuning(FrozenBackboneMethod):
     """Trainable side network whose output is added to that of the frozen backbone."""
 
     options: type[BaseModel] = QuantizedSideOptions

@@ -1,16 +1,13 @@
 """SHERL: early features are mixed, and a frozen last block reads the mixture (arXiv 2407.07523)."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
 
 from vl_lst.backbones.frozen import FrozenBackbone
-from vl_lst.methods import Method
+from vl_lst.methods._frozen_backbone import FrozenBackboneMethod
 from vl_lst.models.config import HeadConfig, Layers, Recompute, VisualConfig
 from vl_lst.models.sherl.model import SherlModel
-from vl_lst.models.vision_language_model import VisionLanguageModel
 
 __all__ = ["METHOD", "Sherl", "SherlOptions"]
 
@@ -46,7 +43,7 @@ class SherlOptions(BaseModel):
     recompute: Recompute = True
 
 
-class Sherl(Method):
+class Sherl(FrozenBackboneMethod):
     """Mixtures of the frozen backbone's states, one of which passes its last block."""
 
     options: type[BaseModel] = SherlOptions
@@ -73,14 +70,6 @@ class Sherl(Method):
             dropout=options.dropout,
             recompute=options.recompute,
         )
-
-    def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
-        """Return the visual embedding, the mixtures, their norms and the heads."""
-        return {
-            name: parameter
-            for name, parameter in model.named_parameters()
-            if not name.startswith("backbone.")
-        }
 
 
 METHOD = Sherl()

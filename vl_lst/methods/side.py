@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vl_lst.backbones.backbone import BackboneCache
 from vl_lst.backbones.frozen import DecoderTaps, EncoderTaps, FrozenBackbone
-from vl_lst.methods._side_network import SideNetworkMethod
+from vl_lst.methods._frozen_backbone import FrozenBackboneMethod
 from vl_lst.models.config import HeadConfig, LadderConfig, SideSettings, VisualConfig
 from vl_lst.models.ladder.model import LadderModel
 from vl_lst.models.ladder.rungs import Gates, LinearRungs, Rungs, StackSizes
@@ -86,7 +86,7 @@ class _NoGates(Gates):
         return states_BQR
 
 
-class SideTuning(SideNetworkMethod):
+class SideTuning(FrozenBackboneMethod):
     """Side network that reads no layer of the backbone."""
 
     options: type[BaseModel] = SideSettings

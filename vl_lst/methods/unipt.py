@@ -4,17 +4,14 @@ No gradient passes through the backbone.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
 
 from vl_lst.backbones.frozen import FrozenBackbone
-from vl_lst.methods import Method
+from vl_lst.methods._frozen_backbone import FrozenBackboneMethod
 from vl_lst.models.config import HeadConfig, Recompute, VisualConfig
 from vl_lst.models.unipt.model import UniPTModel, UniPTNetwork
 from vl_lst.models.unipt.stacks import Form
-from vl_lst.models.vision_language_model import VisionLanguageModel
 
 __all__ = ["METHOD", "UniPT", "UniPTOptions"]
 
@@ -42,7 +39,7 @@ class UniPTOptions(BaseModel):
     recompute: Recompute = True
 
 
-class UniPT(Method):
+class UniPT(FrozenBackboneMethod):
     """Trainable stacks that merge what the layers of an unchanged backbone compute."""
 
     options: type[BaseModel] = UniPTOptions
@@ -65,11 +62,6 @@ class UniPT(Method):
             recompute=options.recompute,
         )
         return UniPTModel(backbone, visual=visual, network=network, head=heads)
-
-    def trainable(self, model: VisionLanguageModel[Any]) -> dict[str, nn.Parameter]:
-        """Return the visual embedding, the stacks and the heads; never the backbone."""
-        assert isinstance(model, UniPTModel)
-        return model.trainable()
 
 
 METHOD = UniPT()

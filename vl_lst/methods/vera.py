@@ -4,7 +4,7 @@ from peft import VeraConfig
 from pydantic import Field
 
 from vl_lst.methods._joint import JointOptions
-from vl_lst.methods._peft import PeftMethod, inject
+from vl_lst.methods._peft import PeftMethod, inject, query_value_layers
 from vl_lst.models.joint import JointModel
 
 __all__ = ["METHOD", "VectorAdaptation", "VeraOptions"]
@@ -34,17 +34,12 @@ class VectorAdaptation(PeftMethod[VeraOptions]):
 
     def insert(self, model: JointModel, options: VeraOptions) -> None:
         """Wrap the queries and values of every attention."""
-        backbone = model.backbone
         config = VeraConfig(
             r=options.rank,
             d_initial=options.initial_scale,
             projection_prng_key=options.projection_seed,
             vera_dropout=options.dropout,
-            target_modules=[
-                name
-                for attention in backbone.family.attentions(backbone.model)
-                for name in (attention.query, attention.value)
-            ],
+            target_modules=query_value_layers(model),
         )
         inject(model, config)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, Field
 
 from vl_lst.backbones.frozen import FrozenBackbone
-from vl_lst.methods._side_network import SideNetworkMethod
+from vl_lst.methods._frozen_backbone import FrozenBackboneMethod
 from vl_lst.models.config import HeadConfig, LadderConfig, LadderSettings, VisualConfig
 from vl_lst.models.ladder.model import LadderModel
 
@@ -31,7 +31,7 @@ class CrossLadderOptions(LadderSettings):
     free_blocks: int | None = Field(None, ge=0, le=1000)
 
 
-class CrossLadder(SideNetworkMethod):
+class CrossLadder(FrozenBackboneMethod):
     """Side network that continues where the backbone ends."""
 
     options: type[BaseModel] = CrossLadderOptions

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vl_lst.backbones.frozen import EncoderTaps, FrozenBackbone
+from vl_lst.backbones.frozen import EncoderTaps
 from vl_lst.models.batch import Batch
-from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel
+from vl_lst.models.frozen_backbone_model import FrozenBackboneModel
+from vl_lst.models.vision_language_model import DecodingState
 
 __all__ = [
     "SideDecoderCache",
@@ -154,7 +155,7 @@ class SideDecoding(DecodingState):
         self._side_cache.reorder(rows)
 
 
-class SideModel(VisionLanguageModel[SideEncoding]):
+class SideModel(FrozenBackboneModel[SideEncoding]):
     """Frozen backbone, a side network that reads its states, and heads.
 
     Without a visual embedding, the backbone reads the images, if there are any. With one, it reads
@@ -162,8 +163,6 @@ class SideModel(VisionLanguageModel[SideEncoding]):
     `add_heads`.
     """
 
-    backbone: FrozenBackbone
-    backbone_kind = FrozenBackbone
     side: SideNetwork
 
     @property
@@ -171,14 +170,6 @@ class SideModel(VisionLanguageModel[SideEncoding]):
         """Side decoder, which a model with a generation head has."""
         assert self.side.decoder is not None
         return self.side.decoder
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Return the trainable parameters by name: all outside the backbone."""
-        return {
-            name: parameter
-            for name, parameter in self.named_parameters()
-            if not name.startswith("backbone.")
-        }
 
     def start_decoding(self, encoded: SideEncoding, capacity: int) -> SideDecoding:
         """Return a state with empty caches of both decoders."""
@@ -239,10 +230,3 @@ class SideModel(VisionLanguageModel[SideEncoding]):
             taps, encoded.prompt_index_B, encoded.side_BSR, encoded.side_mask_BS
         )
         return self.side.merge(states_B1R, taps.final_PLD, encoded.prompt_index_B)[:, 0]
-
-    def forward(self, batch: Batch, loss_average: str = "examples") -> Tensor:
-        """Return the training loss of a batch; see `VisionLanguageModel.forward`."""
-        if self.training and self.backbone.has_dropout:
-            # Examples with equal texts need different dropout masks.
-            batch = batch.unshare()
-        return super().forward(batch, loss_average)

@@ -145,21 +145,6 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
                 "embedding, or a batch without images"
             )
 
-    def images_of_prompts(self, batch: Batch) -> Tensor | None:
-        """Return the images [U, I, M, D] of the unique prompts, if the backbone reads them.
-
-        Raises:
-            ModelError: The batch does not tell which image belongs to which prompt.
-        """
-        if batch.features_BINF is None or self.visual is not None:
-            return None
-        if batch.prompt_rows_U is None:
-            raise ModelError(
-                "the backbone reads images, and the batch does not tell which image belongs to "
-                "which prompt: expected prompt_rows_U"
-            )
-        return batch.features_BINF.index_select(0, batch.prompt_rows_U)
-
     @property
     def device(self) -> torch.device:
         """Device of the model."""

@@ -12,17 +12,17 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vl_lst.backbones.frozen import DecoderTaps, EncoderTaps, FrozenBackbone
 from vl_lst.backbones.layers import BlockSizes
-from vl_lst.errors import ModelError
+from vl_lst.backbones.recomputation import checkpointed
 from vl_lst.models.config import LadderConfig
 from vl_lst.models.ladder.relative_bias import RelativePositionBias
 from vl_lst.models.ladder.rungs import LearnedGates, RungBuilder, StackSizes, build_rungs
 from vl_lst.models.ladder.side_block import KeyValues, SideBlock, SideSizes
 from vl_lst.models.ladder.side_cache import SideCache
 from vl_lst.models.norm import RootMeanSquareNorm
+from vl_lst.models.tapped_layers import require_decoder_for, require_divisor, selected_layers
 
 __all__ = ["LadderSideNetwork", "SideDecoder", "SideEncoder"]
 
@@ -37,13 +37,7 @@ def _side_sizes(backbone: BlockSizes, config: LadderConfig, stack: str) -> SideS
         "head width": backbone.head_width,
         "inner width": backbone.inner_width,
     }
-    for name, size in sizes.items():
-        if size % config.reduction:
-            raise ModelError(
-                f"the reduction {config.reduction} does not divide the {name} of the backbone's "
-                f"{stack}, which is {size}; choose a divisor of "
-                f"{', '.join(f'{n} {s}' for n, s in sizes.items())}"
-            )
+    require_divisor(config.reduction, sizes, stack)
     return SideSizes(
         width=backbone.width // config.reduction,
         heads=backbone.heads,
@@ -53,20 +47,6 @@ def _side_sizes(backbone: BlockSizes, config: LadderConfig, stack: str) -> SideS
         epsilon=backbone.epsilon,
         dropout=config.dropout,
     )
-
-
-def _selected_layers(chosen: Sequence[int] | None, depth: int, stack: str) -> tuple[int, ...]:
-    layers = tuple(range(depth)) if chosen is None else tuple(chosen)
-    if (
-        not layers
-        or list(layers) != sorted(set(layers))
-        or not 0 <= layers[0] <= layers[-1] < depth
-    ):
-        raise ModelError(
-            f"the {stack} layers {list(layers)} are not ascending, distinct layers of a backbone "
-            f"whose {stack} has {depth} (0 to {depth - 1})"
-        )
-    return layers
 
 
 class _SideStack(nn.Module):
@@ -93,7 +73,7 @@ class _SideStack(nn.Module):
         chosen = config.decoder_layers if self.is_decoder else config.encoder_layers
         stack = "decoder" if self.is_decoder else "encoder"
         self.sizes = sizes = _side_sizes(tapped, config, stack)
-        self.layers = _selected_layers(chosen, tapped.depth, stack)
+        self.layers = selected_layers(chosen, tapped.depth, stack)
         self.recompute = config.recompute
         self.mixes_after_block = config.rung_place == "after_block"
         self.normalises = config.rungs == "normalised"
@@ -198,11 +178,9 @@ class _SideStack(nn.Module):
             applied: Tensor = block(mix(states, rung), *rest)
             return applied
 
-        arguments = (states_BQR, rung_BTX, bias_BHQS, memory, memory_mask_B11S)
-        if self.recompute and torch.is_grad_enabled():
-            recomputed: Tensor = checkpoint(step, *arguments, use_reentrant=False)
-            return recomputed
-        return step(*arguments, cache)
+        arguments = (states_BQR, rung_BTX, bias_BHQS, memory, memory_mask_B11S, cache)
+        states: Tensor = checkpointed(step, *arguments, recompute=self.recompute)
+        return states
 
 
 class SideEncoder(_SideStack):
@@ -328,11 +306,7 @@ class LadderSideNetwork(nn.Module):
         last_gate: LearnedGates | None = None,
     ) -> None:
         super().__init__()
-        if config.decoder_layers is not None and not backbone.has_decoder:
-            raise ModelError(
-                f"decoder_layers is {list(config.decoder_layers)}, and a backbone of type "
-                f"{backbone.model_type} has an encoder only: leave decoder_layers out"
-            )
+        require_decoder_for(config.decoder_layers, backbone)
         build = build or partial(build_rungs, settings=config)
         self.encoder = SideEncoder(backbone, config, build)
         self.decoder: SideDecoder | None = None

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from vl_lst.backbones.backbone import BackboneCache
 from vl_lst.backbones.frozen import FrozenBackbone
-from vl_lst.errors import ModelError
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
+from vl_lst.models.frozen_backbone_model import FrozenBackboneModel
 from vl_lst.models.sherl.stack import MixedStack
-from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel
+from vl_lst.models.tapped_layers import require_decoder_for
+from vl_lst.models.vision_language_model import DecodingState
 
 __all__ = ["SherlDecoding", "SherlEncoding", "SherlModel"]
 
@@ -74,7 +75,7 @@ class SherlDecoding(DecodingState):
         self._cache.reorder(rows)
 
 
-class SherlModel(VisionLanguageModel[SherlEncoding]):
+class SherlModel(FrozenBackboneModel[SherlEncoding]):
     """Frozen backbone whose last block reads a mixture of earlier states.
 
     Gradients pass through the last block of the decoder, or without a decoder of the encoder, and
@@ -98,9 +99,6 @@ class SherlModel(VisionLanguageModel[SherlEncoding]):
         ModelError: The settings do not fit the backbone.
     """
 
-    backbone: FrozenBackbone
-    backbone_kind = FrozenBackbone
-
     def __init__(
         self,
         backbone: FrozenBackbone,
@@ -115,11 +113,7 @@ class SherlModel(VisionLanguageModel[SherlEncoding]):
         recompute: bool,
     ) -> None:
         super().__init__(backbone, visual=visual)
-        if decoder_layers is not None and not backbone.has_decoder:
-            raise ModelError(
-                f"decoder_layers is {list(decoder_layers)}, and a backbone of type "
-                f"{backbone.model_type} has an encoder only: leave decoder_layers out"
-            )
+        require_decoder_for(decoder_layers, backbone)
         self.recompute = recompute
         self.dropout = nn.Dropout(dropout)
         build = partial(
@@ -232,10 +226,3 @@ class SherlModel(VisionLanguageModel[SherlEncoding]):
     def vocabulary_states(self, states_BLR: Tensor) -> Tensor:
         """Return the decoder states [B, L, D], scaled for the output layer."""
         return states_BLR * self.backbone.vocabulary_scale
-
-    def forward(self, batch: Batch, loss_average: str = "examples") -> Tensor:
-        """Return the training loss of a batch; see `VisionLanguageModel.forward`."""
-        if self.training and self.backbone.has_dropout:
-            # Examples with equal texts need different dropout masks.
-            batch = batch.unshare()
-        return super().forward(batch, loss_average)

@@ -5,14 +5,14 @@ N rows, T tokens, K features, C tapped blocks, D width of the stack.
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vl_lst.backbones.layers import BlockSizes
+from vl_lst.backbones.recomputation import checkpointed
 from vl_lst.errors import ModelError
 from vl_lst.models.norm import RootMeanSquareNorm
 from vl_lst.models.sherl.mixing import FeatureMixture
+from vl_lst.models.tapped_layers import require_divisor, selected_layers
 
 __all__ = ["MixedStack"]
 
@@ -48,15 +48,11 @@ class MixedStack(nn.Module):
         recompute: bool,
     ) -> None:
         super().__init__()
-        if sizes.width % reduction:
-            raise ModelError(
-                f"the reduction {reduction} does not divide the width of the backbone's {name}, "
-                f"which is {sizes.width}: choose a divisor"
-            )
+        require_divisor(reduction, {"width": sizes.width}, name)
         end = sizes.depth - 1 if is_before_last else sizes.depth
         read = _read_layers(layers, sizes.depth, end, name)
         self.tapped = tuple(sorted({*read, end - 1}))
-        """Blocks whose outputs `mix` is given: those that are read, and the last one before the
+        """Blocks whose outputs `forward` is given: those that are read, and the last one before the
         mixture, whose output is the residual stream."""
         self.name = name
         self.recompute = recompute
@@ -69,6 +65,7 @@ class MixedStack(nn.Module):
 
     def memory_parts(self) -> Mapping[str, Sequence[nn.Module]]:
         """Return the part that memory is reported for: the mixture and the norm."""
+        # The norm does not run within `forward`.
         return {f"side {self.name}": [self, self.final_norm]}
 
     def forward(self, embedding_NTD: Tensor, blocks_CNTD: Tensor) -> Tensor:
@@ -78,12 +75,10 @@ class MixedStack(nn.Module):
             embedding_NTD: Input of the first block.
             blocks_CNTD: Outputs of the blocks `tapped`.
         """
-        if self.recompute and torch.is_grad_enabled():
-            recomputed: Tensor = checkpoint(
-                self._mix, embedding_NTD, blocks_CNTD, use_reentrant=False
-            )
-            return recomputed
-        return self._mix(embedding_NTD, blocks_CNTD)
+        mixture_NTD: Tensor = checkpointed(
+            self._mix, embedding_NTD, blocks_CNTD, recompute=self.recompute
+        )
+        return mixture_NTD
 
     def normalise(self, states_NTD: Tensor) -> Tensor:
         """Return states as the backbone's own norm would leave them, in float32."""
@@ -102,12 +97,7 @@ class MixedStack(nn.Module):
 
 def _read_layers(chosen: Sequence[int] | None, depth: int, end: int, stack: str) -> tuple[int, ...]:
     """Return the layers below `end` among those that are chosen."""
-    layers = tuple(range(depth) if chosen is None else chosen)
-    if list(layers) != sorted(set(layers)) or not all(0 <= layer < depth for layer in layers):
-        raise ModelError(
-            f"the {stack} layers {list(layers)} are not ascending, distinct layers of a backbone "
-            f"whose {stack} has {depth} (0 to {depth - 1})"
-        )
+    layers = selected_layers(chosen, depth, stack)
     read = tuple(layer for layer in layers if layer < end)
     if not read:
         raise ModelError(

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from vl_lst.backbones.frozen import FrozenBackbone
-from vl_lst.errors import ModelError
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.side_model import SideModel
+from vl_lst.models.tapped_layers import require_divisor
 from vl_lst.models.unipt.stacks import Form, StackDecoder, StackEncoder, StackSettings
 
 __all__ = ["UniPTModel", "UniPTNetwork"]
@@ -44,11 +44,7 @@ class UniPTNetwork(nn.Module):
     ) -> None:
         super().__init__()
         width = backbone.output_width
-        if width % reduction:
-            raise ModelError(
-                f"the reduction {reduction} does not divide the width of the backbone's output, "
-                f"which is {width}; choose a divisor of it"
-            )
+        require_divisor(reduction, {"width": width}, "output")
         # One width for both stacks, since the features of one attend to the states of the other.
         settings = StackSettings(
             side_width=width // reduction, form=form, dropout=dropout, recompute=recompute

@@ -18,10 +18,10 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vl_lst.backbones.frozen import DecoderTaps, EncoderTaps
 from vl_lst.backbones.layers import BlockSizes
+from vl_lst.backbones.recomputation import checkpointed
 from vl_lst.models.ladder.rungs import LinearRungs, StackSizes
 
 __all__ = ["FeatureCache", "Form", "StackDecoder", "StackEncoder", "StackSettings", "attend"]
@@ -166,8 +166,10 @@ class _Stack(nn.Module):
         total_BQR, weights_BG1 = torch.zeros_like(anchor_BQR), torch.zeros_like(shares_BGS[..., :1])
         highest_BG1 = torch.full_like(weights_BG1, -torch.inf)
         for row in range(last):
-            merged_BQR, weight_BG1, higher_BG1 = self._run(
-                self._weigh, row, cache, highest_BG1, *shared, *inputs[row]
+            merged_BQR, weight_BG1, higher_BG1 = checkpointed(
+                self._weigh,
+                *(row, cache, highest_BG1, *shared, *inputs[row]),
+                recompute=self.recompute,
             )
             shrink_BG1 = torch.exp(highest_BG1 - higher_BG1)
             total_BQR = total_BQR * shrink_BG1 + merged_BQR
@@ -175,7 +177,9 @@ class _Stack(nn.Module):
             highest_BG1 = higher_BG1
         if cache is not None:
             cache.advance(anchor_BQR.shape[1])
-        states_BQR: Tensor = self._run(self._add_projection, anchor_BQR, total_BQR, weights_BG1)
+        states_BQR: Tensor = checkpointed(
+            self._add_projection, anchor_BQR, total_BQR, weights_BG1, recompute=self.recompute
+        )
         return states_BQR
 
     def _weigh(
@@ -214,12 +218,6 @@ class _Stack(nn.Module):
         """Return `A + J(M)`."""
         projected_BQR: Tensor = self.dropout(self.projection(total_BQR / weights_BG1))
         return anchor_BQR + projected_BQR
-
-    def _run(self, step: Any, *arguments: Any) -> Any:
-        """Run a step, which saves only its arguments for the backward pass if `recompute` is on."""
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(step, *arguments, use_reentrant=False)
-        return step(*arguments)
 
 
 class StackEncoder(_Stack):

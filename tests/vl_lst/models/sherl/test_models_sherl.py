@@ -33,7 +33,7 @@ def build(backbone: FrozenBackbone, **options: Any) -> Any:
         ({"reduction": 5}, "the reduction 5 does not divide the width of the backbone's encoder"),
         ({"encoder_layers": (3,)}, r"layers \[3\] are not ascending, distinct layers"),
         ({"encoder_layers": (1, 0)}, r"layers \[1, 0\] are not ascending, distinct layers"),
-        ({"encoder_layers": ()}, r"encoder layers \[\] leave nothing to mix"),
+        ({"encoder_layers": ()}, r"encoder layers \[\] are not ascending"),
         # The decoder has two blocks, and the last reads the mixture.
         ({"decoder_layers": (1,)}, r"the mixture follows layer 0: expected at least one layer"),
     ],
