@@ -8,14 +8,14 @@ from typing import Any
 from eval.outputs import atomic_path
 from tasks import Task, get_task
 
-__all__ = ["HELD_OUT", "TRAIN", "write_halves"]
+__all__ = ["HELD_OUT", "TRAIN", "write_parts"]
 
 TRAIN, HELD_OUT = "train", "held-out"
 # Of images, which VQA, GQA and captions share, and of sets of NLVR2's pairs.
 INTERVAL = 5
 
 
-def write_halves(root: Path, folder: Path, tasks: list[str]) -> None:
+def write_parts(root: Path, folder: Path, tasks: list[str]) -> None:
     """Write the training examples of each task as `TASK-train.jsonl` and `TASK-held-out.jsonl`.
 
     No image is in both. The validation splits, which the demo scores, are not read.
@@ -31,8 +31,8 @@ def write_halves(root: Path, folder: Path, tasks: list[str]) -> None:
         for line in _lines(get_task(name), root):
             is_held_out = _group(name, line["images"][0]) % INTERVAL == 0
             lines[HELD_OUT if is_held_out else TRAIN].append(json.dumps(line))
-        for half, written in lines.items():
-            with atomic_path(folder / f"{name}-{half}.jsonl") as temporary:
+        for part, written in lines.items():
+            with atomic_path(folder / f"{name}-{part}.jsonl") as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in written), encoding="utf-8")
 
 

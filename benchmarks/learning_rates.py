@@ -23,7 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from _held_out import HELD_OUT, TRAIN, write_halves
+from _held_out import HELD_OUT, TRAIN, write_parts
 from _rates import best_rate, rates_around
 from _shapes_runs import ALL_TASKS, AT_THE_END_ONLY, AVERAGE, percents, prepare_world, run
 
@@ -103,8 +103,8 @@ def trial_recipe(trial: Trial, out: Path, features: Path, steps: int) -> Recipe:
     return resolve_recipe(base_recipe(trial.method), changes)
 
 
-def _file(out: Path, task: str, half: str) -> Path:
-    return out / "examples" / f"{task}-{half}.jsonl"
+def _file(out: Path, task: str, part: str) -> Path:
+    return out / "examples" / f"{task}-{part}.jsonl"
 
 
 def run_trial(recipe: Recipe, folder: Path) -> Outcome:
@@ -180,7 +180,7 @@ def main() -> None:
     out: Path = arguments.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     root, features = prepare_world(out)
-    write_halves(root, out / "examples", ALL_TASKS.split(","))
+    write_parts(root, out / "examples", ALL_TASKS.split(","))
     rates = {
         name: rates_around(float(base_recipe(name)["optimizer"]["lr"]))
         for name in arguments.methods

@@ -56,7 +56,7 @@ def parse_options(description: str, *, steps: int, batch_size: int) -> Options:
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the model to")
-    parser.add_argument("--steps", type=int, default=steps, help="optimiser steps (%(default)s)")
+    parser.add_argument("--steps", type=int, default=steps, help="optimizer steps (%(default)s)")
     parser.add_argument(
         "--batch-size", type=int, default=batch_size, help="samples per step (%(default)s)"
     )

@@ -19,6 +19,7 @@ __all__ = [
 ArithmeticPrecision = Literal["fp32", "bf16"]
 # Precision of the frozen backbone's weights; see `vl_lst.backbones.quantization`.
 BackbonePrecision = Literal["fp32", "bf16", "int8", "nf4"]
+# The first is the one that messages suggest.
 QUANTISED: tuple[BackbonePrecision, ...] = ("nf4", "int8")
 # Tokens of a backbone; see `vl_lst.backbones.loading`.
 Vocabulary = Literal["tokenizer"]

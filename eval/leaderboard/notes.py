@@ -1,4 +1,4 @@
-"""Notes to the tables of a leaderboard: which numbers are not alike, and what is missing."""
+"""Notes to the tables of a leaderboard: which numbers are not comparable, and what is missing."""
 
 from collections.abc import Sequence
 

@@ -26,7 +26,7 @@ def search() -> Any:
 
 @pytest.fixture(scope="module")
 def folder(search: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Examples of a small world, in two halves."""
+    """Examples of a small world, in two parts."""
     out = tmp_path_factory.mktemp("search")
 
     def fewer(split: Split) -> Split:
@@ -40,28 +40,26 @@ def folder(search: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         splits=tuple(map(fewer, SPLITS)),
         pair_splits=tuple(map(fewer_pairs, PAIR_SPLITS)),
     )
-    search.write_halves(out / "shapes", out / "examples", search.ALL_TASKS.split(","))
+    search.write_parts(out / "shapes", out / "examples", search.ALL_TASKS.split(","))
     return out
 
 
 @pytest.mark.parametrize("task", ["vqa", "gqa", "nlvr2", "caption"])
-def test_no_image_is_in_both_halves_and_none_is_of_the_scored_split(
-    folder: Path, task: str
-) -> None:
-    halves = {}
-    for half in ("train", "held-out"):
-        lines = (folder / "examples" / f"{task}-{half}.jsonl").read_text().splitlines()
-        halves[half] = [json.loads(line) for line in lines]
-    images = {half: {i for line in lines for i in line["images"]} for half, lines in halves.items()}
+def test_no_image_is_in_both_parts_and_none_is_of_the_scored_split(folder: Path, task: str) -> None:
+    parts = {}
+    for part in ("train", "held-out"):
+        lines = (folder / "examples" / f"{task}-{part}.jsonl").read_text().splitlines()
+        parts[part] = [json.loads(line) for line in lines]
+    images = {part: {i for line in lines for i in line["images"]} for part, lines in parts.items()}
     assert images["train"]
     assert images["held-out"]
     assert not images["train"] & images["held-out"]
     assert all("train" in image for image in images["train"] | images["held-out"])
     if task == "vqa":
-        assert {len(line["answers"]) for line in halves["held-out"]} == {10}
+        assert {len(line["answers"]) for line in parts["held-out"]} == {10}
     if task == "caption":
-        assert len(halves["held-out"]) == len(images["held-out"])
-        assert all(len(line["answers"]) > 1 for line in halves["held-out"])
+        assert len(parts["held-out"]) == len(images["held-out"])
+        assert all(len(line["answers"]) > 1 for line in parts["held-out"])
 
 
 def test_all_methods_have_the_same_schedule_and_number_of_rates(search: Any, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """A stack of the frozen backbone that has stopped before its last block.
 
-The one door through which gradients pass a frozen block. They reach what the last block is given,
-never its weights, and no block before it. It costs what autograd saves in one block of the
-backbone's width, or with recomputation its inputs.
+This is the only place where gradients pass through a frozen block. They reach the inputs of the
+last block, never its weights, and no block before it. Autograd saves what one block of the
+backbone's width needs, or with recomputation the inputs of the block alone.
 
 N rows, T tokens of the stack, S tokens of other encoder states, D width, K tapped blocks.
 """
@@ -22,7 +22,7 @@ __all__ = ["BlockCall", "PausedStack", "call_of"]
 
 
 class _Reached(Exception):  # noqa: N818
-    """Leaves a stack at the call of a block."""
+    """Raised when a stack calls the block before which it stops."""
 
     def __init__(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         super().__init__()

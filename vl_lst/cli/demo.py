@@ -65,7 +65,7 @@ def demo(
     Trains each method and, for comparison, a ladder that does not see the image. Needs no network:
     images are rendered, and small pretrained models are bundled. Takes a few minutes on two CPU
     cores for one method. If it is interrupted, run the same command again to resume. If a run
-    fails, the others go on, and the exit code is 1.
+    fails, the others continue, and the exit code is 1.
 
     Compare all methods over three seeds: vl-lst demo --methods all --seeds 0,1,2
 
@@ -140,8 +140,8 @@ def demo(
     if result.failures:
         listed = "; ".join(f"{name}: {error}" for name, error in result.failures.items())
         raise TrainingError(
-            f"{len(result.failures)} runs failed, and the others are shown ({listed}). Run the "
-            "same command again to resume them."
+            f"runs that failed: {len(result.failures)} ({listed}). The table shows the others. Run "
+            "the same command again to resume those that failed."
         )
 
 

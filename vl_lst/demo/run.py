@@ -86,8 +86,8 @@ def run_demo(
 ) -> DemoResult:
     """Render images, extract features, train every method and a blind ladder, and score them.
 
-    If it is interrupted, the next call with the same folder resumes. If a run fails, the others go
-    on.
+    If it is interrupted, the next call with the same folder resumes. If a run fails, the others
+    continue.
 
     Args:
         out: Output folder.

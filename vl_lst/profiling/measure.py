@@ -165,7 +165,7 @@ class MethodProfile:
 
     @property
     def training_bytes(self) -> int:
-        """Bytes of parameters, buffers, gradients, optimiser state and saved tensors."""
+        """Bytes of parameters, buffers, gradients, optimizer state and saved tensors."""
         static = self.parameter_bytes + self.gradient_bytes + self.optimizer_bytes
         return static + self.saved_bytes[TOTAL]
 

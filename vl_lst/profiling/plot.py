@@ -59,7 +59,7 @@ def plot_profiles(profiles: Sequence[MethodProfile], settings: ProfileSettings, 
     """Draw the figure and write it to a file.
 
     The memory of a method is its CUDA peak if that was measured for all methods, else the sum of
-    weights, gradients, optimiser state and the memory saved for the backward pass.
+    weights, gradients, optimizer state and the memory saved for the backward pass.
 
     Args:
         profiles: Results of `profile_methods`.

@@ -1,4 +1,4 @@
-"""Timed training steps: forward, backward, optimiser."""
+"""Timed training steps: forward, backward, optimizer."""
 
 import math
 import statistics
@@ -54,7 +54,7 @@ class MeasuredSteps:
 
     Args:
         seconds: Seconds of each step after warm-up.
-        optimizer_state: Size of the optimiser's state, in bytes.
+        optimizer_state: Size of the optimizer's state, in bytes.
         peak_allocated: Peak memory allocated on CUDA after warm-up, in bytes, model included.
         peak_reserved: Peak memory reserved on CUDA after warm-up, in bytes.
     """

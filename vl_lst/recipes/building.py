@@ -194,7 +194,7 @@ def build_untrained_model(recipe: ZeroShotRecipe, spec: FeatureSpec | None) -> B
 def _load_unquantised(recipe: Recipe) -> LoadedBackbone:
     """Load the backbone of a recipe, in bf16 if it will be quantised."""
     precision = recipe.backbone.precision
-    is_quantised = precision in ("int8", "nf4")
+    is_quantised = precision in QUANTISED
     return load_backbone(
         recipe.backbone.name,
         precision="bf16" if is_quantised else precision,

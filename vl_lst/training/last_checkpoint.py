@@ -46,7 +46,7 @@ def save_last_checkpoint(
     Args:
         directory: Run directory.
         built: The model.
-        optimizer: Optimiser of its trainable parameters.
+        optimizer: Optimizer of its trainable parameters.
         counters: Counters of the run.
         random_states: States of the random generators of each process.
 
@@ -73,12 +73,12 @@ def load_last_checkpoint(
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
 ) -> Counters | None:
-    """Restore model, optimiser and random generators from the last checkpoint of a run.
+    """Restore model, optimizer and random generators from the last checkpoint of a run.
 
     Args:
         directory: Run directory.
         built: Model to restore.
-        optimizer: Optimiser to restore.
+        optimizer: Optimizer to restore.
         accelerator: The processes; each restores its own random generators.
 
     Returns:

@@ -168,7 +168,7 @@ def learning_rate(step: int, total_steps: int, settings: OptimizerSection) -> fl
     Args:
         step: Number of the step, counted from 0.
         total_steps: Number of steps of the run.
-        settings: Optimiser settings of the recipe.
+        settings: Optimizer settings of the recipe.
     """
     warmup = _warmup_steps(total_steps, settings)
     if step < warmup:

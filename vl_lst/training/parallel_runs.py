@@ -42,7 +42,7 @@ def train_in_parallel(
         processes: Maximum number of parallel runs. Default: the number of usable cores.
         report: Progress callback for the steps of all runs.
         failures: Filled with the error of each run that could not build its model or continue, by
-            name; the other runs go on.
+            name; the other runs continue.
 
     Returns:
         Record of each finished run, by name.

@@ -11,7 +11,7 @@ M, N: sides of a matrix, R: rank of the projection.
 """
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -30,7 +30,7 @@ NORM_EPS = 1e-8
 SEEDS_PER_PARAMETER = 1 << 24
 
 
-class ProjectedAdamW(torch.optim.Optimizer):
+class ProjectedAdamW(torch.optim.Optimizer, ABC):
     """AdamW in which groups with a `rank` have projected moments.
 
     Args:
@@ -52,7 +52,7 @@ class ProjectedAdamW(torch.optim.Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0, "rank": None}
         super().__init__(groups, defaults)
         parameters = (p for group in self.param_groups for p in group["params"])
-        self._places = {parameter: place for place, parameter in enumerate(parameters)}
+        self._indices = {parameter: index for index, parameter in enumerate(parameters)}
         self._groups = {p: group for group in self.param_groups for p in group["params"]}
 
     def new_state(self, parameter: nn.Parameter) -> dict[str, Tensor | int]:
@@ -72,7 +72,7 @@ class ProjectedAdamW(torch.optim.Optimizer):
 
     @abstractmethod
     def project(
-        self, gradient_MN: Tensor, state: dict[str, Any], group: Mapping[str, Any], place: int
+        self, gradient_MN: Tensor, state: dict[str, Any], group: Mapping[str, Any], index: int
     ) -> Tensor:
         """Return the projection [R, N] of a step.
 
@@ -80,7 +80,7 @@ class ProjectedAdamW(torch.optim.Optimizer):
             gradient_MN: Gradient.
             state: State of the parameter; `step` is the number of steps done.
             group: Settings.
-            place: Number of the parameter.
+            index: Number of the parameter, counted from 0.
         """
 
     @abstractmethod
@@ -122,7 +122,7 @@ class ProjectedAdamW(torch.optim.Optimizer):
             gradient = gradient.T
         low = gradient
         if is_projected:
-            projection_RN = self.project(gradient, state, group, self._places[parameter])
+            projection_RN = self.project(gradient, state, group, self._indices[parameter])
             low = gradient @ projection_RN.T
         state["step"] += 1
         direction, correction = _adam_direction(low, state, group)
@@ -157,7 +157,7 @@ class GaLore(ProjectedAdamW):
         return {"projection": parameter.new_zeros((rank, min(parameter.shape)))}
 
     def project(
-        self, gradient_MN: Tensor, state: dict[str, Any], group: Mapping[str, Any], place: int
+        self, gradient_MN: Tensor, state: dict[str, Any], group: Mapping[str, Any], index: int
     ) -> Tensor:
         """Return the projection of the last singular value decomposition."""
         projection_RN: Tensor = state["projection"]
@@ -202,12 +202,12 @@ class Apollo(ProjectedAdamW):
         return {"update_norm": parameter.new_zeros(())}
 
     def project(
-        self, gradient_MN: Tensor, state: dict[str, Any], group: Mapping[str, Any], place: int
+        self, gradient_MN: Tensor, state: dict[str, Any], group: Mapping[str, Any], index: int
     ) -> Tensor:
         """Draw the projection of this step."""
         interval = state["step"] // group["update_proj_gap"]
         generator = torch.Generator(gradient_MN.device)
-        generator.manual_seed(place * SEEDS_PER_PARAMETER + interval)
+        generator.manual_seed(index * SEEDS_PER_PARAMETER + interval)
         shape = (group["rank"], gradient_MN.shape[1])
         normal_RN = torch.randn(
             shape, generator=generator, device=gradient_MN.device, dtype=gradient_MN.dtype

@@ -107,7 +107,7 @@ class Trainer:
         )
 
     def optimizer_bytes(self) -> int:
-        """Return the size of the optimiser's state; 0 before the first step."""
+        """Return the size of the optimizer's state; 0 before the first step."""
         return optimizer_bytes(self._optimizer)
 
     def train(self) -> None:

@@ -19,7 +19,7 @@ TINY = tiny_backbones()
 # A decoder or none, learned or relative positions, an encoder that could read images.
 BACKBONES = ("t5", "mbart", "t5gemma", "blip-2", "bert")
 PAIRS = [(name, method) for name in BACKBONES for method in (*method_names(), *variants_on(name))]
-FROZEN = ("lst", "side", "unipt", "lst merged", "lst from small weights")
+FROZEN = ("lst", "side", "unipt", "qst", "xladder", "lst merged", "lst from small weights")
 
 MakeTiny = Callable[..., FrozenBackbone]
 

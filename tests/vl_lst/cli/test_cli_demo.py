@@ -89,7 +89,7 @@ def test_a_failed_run_is_named_and_the_others_are_shown(
     assert result["failures"] == {"full": "the loss is NaN"}
     printed = capsys.readouterr()
     assert "failed" in printed.out
-    assert "1 runs failed, and the others are shown (full: the loss is NaN)" in printed.err
+    assert "runs that failed: 1 (full: the loss is NaN). The table shows the others." in printed.err
 
 
 def test_the_backbone_can_be_chosen(calls: list[Any], tmp_path: Path) -> None:

@@ -53,12 +53,12 @@ def golden_optimizer(
         matrices |= {"update_proj_gap": 100, "scale": 4.0, "scale_type": scale_type}
 
     class Recorded(kind):  # type: ignore[misc,valid-type]
-        def project(self, gradient_MN: Tensor, state: Any, group: Any, place: int) -> Tensor:
+        def project(self, gradient_MN: Tensor, state: Any, group: Any, index: int) -> Tensor:
             start = state["step"] // group["update_proj_gap"] * group["update_proj_gap"]
-            recorded = golden[f"{name}.projection.{start}.{('tall', 'wide')[place]}"]
+            recorded = golden[f"{name}.projection.{start}.{('tall', 'wide')[index]}"]
             if name == "galore":
                 # The signs of singular vectors are arbitrary.
-                own = super().project(gradient_MN, state, group, place)
+                own = super().project(gradient_MN, state, group, index)
                 torch.testing.assert_close((own @ recorded.T).abs(), torch.eye(3))
             return recorded
 
