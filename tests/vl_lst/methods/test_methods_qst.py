@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from golden_tensors import assert_near
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, T5Config, T5ForConditionalGeneration
@@ -48,12 +49,6 @@ def attach(
     return model.eval()
 
 
-def assert_close(found: Tensor | None, expected: Tensor, relative: float) -> None:
-    assert found is not None
-    assert found.shape == expected.shape
-    assert (found - expected).norm() <= relative * expected.norm()
-
-
 def test_a_rung_equals_the_original_down_sampler() -> None:
     golden = load_file(GOLDEN / "qst_downsampler.safetensors")
     rungs = LowRankRungs(StackSizes(layers=(0,), depth=1, width=24, side_width=6), rank=4)
@@ -65,15 +60,15 @@ def test_a_rung_equals_the_original_down_sampler() -> None:
     )
     states = golden["in.x"].clone().requires_grad_()
     found = rungs(states[None])[0]
-    assert_close(found, golden["out.y"], 1e-5)
+    assert_near(found, golden["out.y"], 1e-5)
     (found * torch.arange(1.0, 7.0)).sum().backward()
-    assert_close(states.grad, golden["grad.x"], 1e-4)
+    assert_near(states.grad, golden["grad.x"], 1e-4)
     assert rungs.down.grad is not None
     assert rungs.up.grad is not None
-    assert_close(rungs.down.grad[0], golden["grad.adapter_A.weight"], 1e-4)
-    assert_close(rungs.up.grad[0], golden["grad.adapter_B.weight"], 1e-4)
+    assert_near(rungs.down.grad[0], golden["grad.adapter_A.weight"], 1e-4)
+    assert_near(rungs.up.grad[0], golden["grad.adapter_B.weight"], 1e-4)
     for kind in ("weight", "bias"):
-        assert_close(norm.get_parameter(kind).grad, golden[f"grad.post_layer_norm.{kind}"], 1e-4)
+        assert_near(norm.get_parameter(kind).grad, golden[f"grad.post_layer_norm.{kind}"], 1e-4)
 
 
 class _LlamaBlock(nn.Module):
@@ -170,15 +165,15 @@ def test_logits_and_gradients_equal_those_of_the_original_model(
     monkeypatch.setattr(model.backbone, "decode", lambda *_inputs, **_named: taps)
     encoded = model.encode(Batch(prompt_ids_UT=ids_BL, prompt_index_B=torch.arange(len(ids_BL))))
     logits_BLV = model.logits(model.decode(encoded, ids_BL, None, None))
-    assert_close(logits_BLV, golden["out.logits"], 1e-5)
+    assert_near(logits_BLV, golden["out.logits"], 1e-5)
     for row, block in enumerate(blocks):
-        assert_close(block.read[0], golden[f"mid.side_block_in.{row}"], 1e-5)
-        assert_close(block.written[0], golden[f"mid.side_block_out.{row}"], 1e-5)
+        assert_near(block.read[0], golden[f"mid.side_block_in.{row}"], 1e-5)
+        assert_near(block.written[0], golden[f"mid.side_block_out.{row}"], 1e-5)
     (logits_BLV * golden["in.weight_of_logits"]).sum().backward()
     assert {f"grad.{name}" for name in parameters} == {k for k in golden if k.startswith("grad.")}
     for name, (parameter, row, sign) in parameters.items():
         assert parameter.grad is not None
-        assert_close(sign * parameter.grad[row], golden[f"grad.{name}"], 1e-4)
+        assert_near(sign * parameter.grad[row], golden[f"grad.{name}"], 1e-4)
 
 
 @pytest.mark.parametrize(("last_gate", "share"), [("sigmoid", 0.731), ("unbounded", 1.0)])

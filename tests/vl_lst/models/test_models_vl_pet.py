@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from golden_tensors import assert_near, without_prefix
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import T5Config
@@ -46,16 +47,6 @@ def config_of(fields: dict[str, Any]) -> T5Config:
     )
 
 
-def prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def require_close(found: Tensor | None, expected: Tensor, tolerance: float) -> None:
-    assert found is not None
-    assert found.shape == expected.shape
-    assert (found - expected).norm() <= tolerance * expected.norm()
-
-
 def additive(mask_BS: Tensor) -> Tensor:
     return (1 - mask_BS[:, None, None].float()) * torch.finfo(torch.float32).min
 
@@ -89,8 +80,8 @@ def stock(tensors: dict[str, Tensor], layer: nn.Module) -> dict[str, Tensor]:
 def test_an_encoder_sublayer_equals_the_original(golden: Path, size: Any, kind: str) -> None:
     fields = json.loads((golden / "rivals" / "vlpet_encoder.json").read_text())["config"]
     everything = load_file(golden / "rivals" / "vlpet_encoder.safetensors")
-    tensors = prefixed(everything, f"{size}.{kind}.")
-    state, gradients = prefixed(tensors, "state."), prefixed(tensors, "grad.")
+    tensors = without_prefix(everything, f"{size}.{kind}.")
+    state, gradients = without_prefix(tensors, "state."), without_prefix(tensors, "grad.")
     config, place = config_of(fields), {"self": "attn", "ff": "ff"}[kind]
     layer: Any = T5LayerFF(config)
     if kind == "self":
@@ -115,20 +106,20 @@ def test_an_encoder_sublayer_equals_the_original(golden: Path, size: Any, kind: 
     # The original's mean over tokens includes padding.
     with mask.set(torch.ones(x.shape[:2], dtype=torch.bool)):
         y = layer(x, attention_mask=additive(tensors["in.mask"]))[0] if kind == "self" else layer(x)
-    require_close(y, tensors["out.y"], 1e-5)
+    assert_near(y, tensors["out.y"], 1e-5)
     y.sum().backward()
-    require_close(x.grad, gradients["x"], 1e-4)
+    assert_near(x.grad, gradients["x"], 1e-4)
     for name, parameter in parameters.items():
-        require_close(parameter.grad, gradients[name], 1e-4)
+        assert_near(parameter.grad, gradients[name], 1e-4)
     expected = ours(gradients, size, place, fields["bottleneck_heads"])
     for name, parameter in adapter.named_parameters():
-        require_close(parameter.grad, expected[name], 1e-4)
+        assert_near(parameter.grad, expected[name], 1e-4)
 
 
 def test_cross_attention_with_adapted_values_equals_the_original(golden: Path) -> None:
     fields = json.loads((golden / "rivals" / "vlpet_decoder.json").read_text())["config"]
     tensors = load_file(golden / "rivals" / "vlpet_decoder.safetensors")
-    state, gradients = prefixed(tensors, "state."), prefixed(tensors, "grad.")
+    state, gradients = without_prefix(tensors, "state."), without_prefix(tensors, "grad.")
     layer: Any = T5LayerCrossAttention(config_of(fields))
     layer.load_state_dict(stock(state, layer))
     values = layer.EncDecAttention.v
@@ -144,12 +135,12 @@ def test_cross_attention_with_adapted_values_equals_the_original(golden: Path) -
     x = tensors["in.x"].clone().requires_grad_(True)
     memory = tensors["in.memory"].clone().requires_grad_(True)
     y = layer(x, memory, attention_mask=additive(tensors["in.mask"]))[0]
-    require_close(y, tensors["out.y"], 1e-5)
+    assert_near(y, tensors["out.y"], 1e-5)
     y.sum().backward()
-    require_close(x.grad, gradients["x"], 1e-4)
-    require_close(memory.grad, gradients["memory"], 1e-4)
+    assert_near(x.grad, gradients["x"], 1e-4)
+    assert_near(memory.grad, gradients["memory"], 1e-4)
     for name, parameter in adapter.named_parameters():
-        require_close(parameter.grad, gradients[names[name]], 1e-4)
+        assert_near(parameter.grad, gradients[names[name]], 1e-4)
 
 
 def tiny_adapter(size: Any, mask: EncoderMask) -> GatedAdapter:

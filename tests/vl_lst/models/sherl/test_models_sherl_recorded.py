@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from golden_tensors import assert_near, without_prefix
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
@@ -42,7 +43,7 @@ def assert_equal_gradients(module: nn.Module, expected: Mapping[str, Tensor]) ->
     found = {name: parameter.grad for name, parameter in module.named_parameters()}
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
-        assert (found[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
+        assert_near(found[name], gradient, 1e-4, name)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,7 @@ def test_the_mixture_alone(recorded: Callable[[str], dict[str, Tensor]]) -> None
     mixed.sum().backward()
     assert_equal_gradients(mixture, of_mixture(tensors, "grad.", 4))
     for name, leaf in [("last", stream), *((f"feature.{k}", f) for k, f in enumerate(features))]:
-        expected = tensors[f"grad.{name}"]
-        assert (leaf.grad - expected).norm() <= 1e-4 * expected.norm(), name
+        assert_near(leaf.grad, tensors[f"grad.{name}"], 1e-4, name)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,7 @@ def whole(
     fields: dict[str, Any] = json.loads((golden / "rivals" / "sherl_t5.json").read_text())["config"]
     known = {key: value for key, value in fields.items() if key in T5Config().to_dict()}
     t5 = T5ForConditionalGeneration(T5Config(**known))
-    state = {key.removeprefix("state."): v for key, v in tensors.items() if key[:6] == "state."}
-    missing, _ = t5.load_state_dict(state, strict=False)
+    missing, _ = t5.load_state_dict(without_prefix(tensors, "state."), strict=False)
     assert set(missing) <= {
         "encoder.embed_tokens.weight",
         "decoder.embed_tokens.weight",
@@ -124,5 +123,5 @@ def test_logits_loss_and_gradients_of_a_whole_model(
         expected = of_mixture(tensors, f"{prefix}side_mtsa_block.", features)
         assert_equal_gradients(stack.mixture, expected)
         gradient = tensors[f"{prefix}final_side_layer_norm.weight"]
-        assert (stack.final_norm.weight.grad - gradient).norm() <= 1e-4 * gradient.norm()
+        assert_near(stack.final_norm.weight.grad, gradient, 1e-4)
     assert all(parameter.grad is None for parameter in model.backbone.parameters())

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from golden_tensors import assert_near, without_prefix
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGeneration
@@ -81,10 +82,6 @@ def mask_of(fixture: Mapping[str, Tensor]) -> Tensor:
     return torch.arange(fixture["out.y"].shape[1]) < fixture["in.lengths"][:, None]
 
 
-def assert_close(found: Tensor, expected: Tensor, tolerance: float, name: str) -> None:
-    assert (found - expected).norm() <= tolerance * expected.norm(), name
-
-
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("form", FIXTURES)
 def test_outputs_and_gradients_equal_the_original(
@@ -96,11 +93,7 @@ def test_outputs_and_gradients_equal_the_original(
     side = network(form, recompute=recompute)
     assert side.encoder.epsilon == settings["l1_eps"]
     assert all(norm.eps == settings["layer_norm_eps"] for norm in side.encoder.norms)  # type: ignore[union-attr]
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in fixture.items() if k.startswith(prefix)}
-
-    side.load_state_dict(ours(part("state."), form))
+    side.load_state_dict(ours(without_prefix(fixture, "state."), form))
     features = [fixture[f"in.feature.{row}"].requires_grad_() for row in range(FEATURES)]
     mask_BS = mask_of(fixture)
     taps = EncoderTaps(features[0], torch.stack(features[1:]), features[-1], mask_BS)
@@ -108,15 +101,13 @@ def test_outputs_and_gradients_equal_the_original(
     output_BSD = side.merge(states_BSR, taps.final_UTD)
     output_BSD.sum().backward()
     assert torch.equal(found_mask_BS, mask_BS)
-    assert_close(output_BSD, fixture["out.y"], 1e-5, "output")
-    expected = ours(part("grad."), form)
+    assert_near(output_BSD, fixture["out.y"], 1e-5, "output")
+    expected = ours(without_prefix(fixture, "grad."), form)
     assert expected.keys() == dict(side.named_parameters()).keys()
     for name, parameter in side.named_parameters():
-        assert parameter.grad is not None
-        assert_close(parameter.grad, expected[name], 1e-4, name)
+        assert_near(parameter.grad, expected[name], 1e-4, name)
     for row, feature in enumerate(features):
-        assert feature.grad is not None
-        assert_close(feature.grad, fixture[f"grad.feature.{row}"], 1e-4, f"feature {row}")
+        assert_near(feature.grad, fixture[f"grad.feature.{row}"], 1e-4, f"feature {row}")
 
 
 def attach(backbone: FrozenBackbone, **options: object) -> UniPTModel:
