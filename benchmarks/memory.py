@@ -78,16 +78,16 @@ def name_of(profile: MethodProfile) -> str:
 
 def row(profile: MethodProfile, baseline: MethodProfile) -> dict[str, Any]:
     """Return the numbers of a row, bytes in MiB."""
-    adam, saved = profile.optimizer_bytes, profile.saved_bytes[TOTAL]
-    numbers = {
-        "trainable": f"{profile.trainable:,}",
+    saved = profile.saved_bytes[TOTAL]
+    sizes = {
         "weights": profile.parameter_bytes,
         "gradients": profile.gradient_bytes,
-        "Adam": adam,
+        "Adam": profile.optimizer_bytes,
         "saved": saved,
         "sum": profile.training_bytes,
     }
-    row = {key: n if isinstance(n, str) else f"{n / 2**20:.1f}" for key, n in numbers.items()}
+    row = {"trainable": f"{profile.trainable:,}"}
+    row |= {name: f"{size / 2**20:.1f}" for name, size in sizes.items()}
     row["saved of full"] = f"{saved / baseline.saved_bytes[TOTAL]:.1%}"
     row["sum of full"] = f"{profile.training_bytes / baseline.training_bytes:.1%}"
     if profile.seconds and baseline.seconds:
