@@ -259,10 +259,6 @@ class JointModel(VisionLanguageModel[JointEncoding]):
         """Return a state with an empty cache, which grows without limit."""
         return JointDecoding(self, encoded)
 
-    def vocabulary_states(self, states_BLR: Tensor) -> Tensor:
-        """Return the decoder states [B, L, D], scaled for the output layer."""
-        return states_BLR * self.backbone.vocabulary_scale
-
 
 def _move_padding_last(embedding_BSD: Tensor, mask_BS: Tensor) -> tuple[Tensor, Tensor]:
     """Move padding behind all other tokens, so that no position depends on its length.

@@ -188,9 +188,12 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
             capacity: Maximum number of tokens per answer, including the start token.
         """
 
-    @abstractmethod
     def vocabulary_states(self, states_BLR: Tensor) -> Tensor:
-        """Return states at the backbone's width [B, L, D], scaled for its output layer."""
+        """Return states at the backbone's width [B, L, D], scaled for its output layer.
+
+        By default, R is that width.
+        """
+        return states_BLR * self.backbone.vocabulary_scale
 
     def logits(self, states_BLR: Tensor) -> Tensor:
         """Return the logits [B, L, V] over the vocabulary; training never stores all of them."""

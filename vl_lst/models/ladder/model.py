@@ -78,5 +78,4 @@ class LadderModel(SideModel):
     def vocabulary_states(self, states_BLR: Tensor) -> Tensor:
         """Return the states at the backbone's width [B, L, D], scaled for its output layer."""
         is_wide = self.side.last_gate is not None
-        widened_BLD = states_BLR if is_wide else self.side.widen(states_BLR)
-        return widened_BLD * self.backbone.vocabulary_scale
+        return super().vocabulary_states(states_BLR if is_wide else self.side.widen(states_BLR))

@@ -222,7 +222,3 @@ class SherlModel(FrozenBackboneModel[SherlEncoding]):
     def start_decoding(self, encoded: SherlEncoding, capacity: int) -> SherlDecoding:
         """Return a state with an empty cache, which grows without limit."""
         return SherlDecoding(self, encoded)
-
-    def vocabulary_states(self, states_BLR: Tensor) -> Tensor:
-        """Return the decoder states [B, L, D], scaled for the output layer."""
-        return states_BLR * self.backbone.vocabulary_scale

@@ -94,7 +94,3 @@ class UniPTModel(SideModel):
         super().__init__(backbone, visual=visual)
         self.side = network
         self.add_heads(head, width=network.upsample.out_features)
-
-    def vocabulary_states(self, states_BLR: Tensor) -> Tensor:
-        """Return the states, which have the backbone's width, scaled for its output layer."""
-        return states_BLR * self.backbone.vocabulary_scale
