@@ -116,13 +116,15 @@ def _draw(
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=MUTED)
     axes.set_xlabel("trainable parameters, % of all", color=INK)
-    memory = "peak memory" if has_peaks else "weights, gradients, Adam states, saved for backward"
+    parts = "weights, gradients, optimizer, saved for backward"
+    memory = "peak memory" if has_peaks else parts
     axes.set_ylabel(f"{memory}, GiB", color=INK)
     backbone = "/".join(dict.fromkeys(profile.backbone_precision for profile in profiles))
     precision = f"backbone {backbone}, arithmetic {settings.precision}"
     how = "estimated" if settings.estimate else f"measured on {settings.device.type}"
     axes.set_title(
-        f"{settings.backbone}, batch {settings.workload.batch_size}, {precision}, {how}",
+        f"{settings.backbone}, batch {settings.workload.batch_size}, {settings.optimizer.name}, "
+        f"{precision}, {how}",
         loc="left",
         fontsize=10,
         color=INK,
@@ -134,7 +136,7 @@ def _draw(
 
 
 def _label(axes: Any, points: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-    """Label the first point of each method, where the label covers no point and no other label."""
+    """Label the first point of each method where the label covers no point, line or other label."""
     from matplotlib.transforms import Bbox
 
     scale = axes.figure.dpi / 72
@@ -142,6 +144,9 @@ def _label(axes: Any, points: Mapping[str, Sequence[tuple[float, float]]]) -> No
     taken = [
         Bbox.from_bounds(x - 4 * scale, y - 4 * scale, 8 * scale, 8 * scale) for x, y in centres
     ]
+    for found in points.values():
+        ends = axes.transData.transform(found)
+        taken.append(Bbox([ends.min(0) - scale, ends.max(0) + scale]))  # the line that joins them
     for method, (point, *_) in points.items():
         is_ladder = method == LADDER
         for placement in PLACEMENTS:

@@ -108,14 +108,15 @@ def bytes_table(profiles: Sequence[MethodProfile], settings: ProfileSettings) ->
         "%",
         "weights",
         "grads",
-        "Adam",
+        "optim.",
         "saved",
         "sum",
         *["peak"][: int(has_peaks)],
     )
-    name = settings.optimizer.name
-    optimizer = "" if name == "adamw" else f"{name}, "
-    title = f"{settings.backbone} in {_precisions(profiles)}, {optimizer}{how} batch {rows}; MiB"
+    title = (
+        f"{settings.backbone} in {_precisions(profiles)}, {settings.optimizer.name}, {how} batch "
+        f"{rows}; MiB"
+    )
     table = _table(title, "method", numbers)
     if any(profile.recomputes for profile in profiles):
         table.caption, table.caption_justify = RECOMPUTED, "left"
