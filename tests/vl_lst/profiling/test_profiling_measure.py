@@ -274,7 +274,7 @@ def test_shared_frozen_buffers_of_a_method_count_once(
     monkeypatch.delitem(sys.modules, "vl_lst.methods.frozen_factors", raising=False)
     settings = replace(ON_CPU, estimate=estimate)
     plain, more = profile_methods(
-        [PLAIN, ComparedMethod("frozen_factors", PLAIN.options)], settings
+        [PLAIN, ComparedMethod("frozen-factors", PLAIN.options)], settings
     )
     assert more.parameter_bytes == plain.parameter_bytes + 4 * 700
     assert more.total == plain.total
