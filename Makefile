@@ -10,7 +10,7 @@ demo: $(INSTALLED)
 	$(VENV)/bin/vl-lst demo --out demo-run
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

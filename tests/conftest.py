@@ -1,6 +1,5 @@
 """Fixtures shared by the whole suite."""
 
-import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,18 +14,10 @@ if TYPE_CHECKING:
 # Read when torch is loaded, so it stands before that, here and in processes that tests start.
 # Threads that spin while they wait for each other make a suite on busy cores many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:  # several workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def pytest_collection_finish() -> None:
-    """Keep the thousands of collected tests out of every garbage collection of the run."""
-    gc.collect()
-    gc.freeze()
-
-
-def pytest_unconfigure() -> None:
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
