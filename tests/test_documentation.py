@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-DOCUMENTS = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
+DOCUMENTS = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
 # Paths such as `vl_lst/methods/lst.py`.
 CODE_PATHS = re.compile(
     r"(?<![\w/.-])(?:benchmarks|eval|feature_extraction|tasks|tests|tools|vl_lst)/[\w./-]*"

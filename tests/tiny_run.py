@@ -27,9 +27,17 @@ CLIP_CONFIG = {
     "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64},
     "text_cfg": {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1},
 }
+# Options of methods whose own do not fit the small backbones of command line tests.
+FITTING: Mapping[str, Mapping[str, object]] = {"qst": {"reduction": 4}}
 WORDS = (
     "<pad> </s> <unk> vqa : ? what color is it red green blue yes no maybe a thing of other".split()
 )
+
+
+def fitting_options(method: str) -> list[str]:
+    """Return command line arguments that make a method fit a small backbone."""
+    options = FITTING.get(method, {}).items()
+    return [word for name, value in options for word in ("--set", f"method.options.{name}={value}")]
 
 
 @dataclass(frozen=True)

@@ -110,13 +110,14 @@ def attach(
     *,
     has_images: bool = True,
     recompute: bool = False,
+    seed: int = 3,
 ) -> tuple[Any, dict[str, nn.Parameter]]:
     """Build a model and its trainable parameters as training does."""
     method = method_named(name)
     chosen = VARIANTS[name][1] if name in VARIANTS else OPTIONS.get(name, {})
     known = method.options.model_fields
     options = {"dropout": dropout, "recompute": recompute, **chosen}
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     model = method.attach(
         backbone,
         method.options.model_validate({k: v for k, v in options.items() if k in known}),

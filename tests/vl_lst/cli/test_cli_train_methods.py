@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from safetensors.torch import load_file
-from tiny_run import TinyWorld
+from tiny_run import TinyWorld, fitting_options
 
 from eval.leaderboard.board import build_board
 from eval.leaderboard.runs import find_runs
@@ -19,9 +19,6 @@ from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.record import read_record
 from vl_lst.training.session import train
 
-# Options for the small backbone, whose sizes those of the recipe do not divide.
-FITTING = {"qst": ("--set", "method.options.reduction=4")}
-
 
 def arguments(world: TinyWorld, out: Path, backbone: str, method: str, *more: str) -> list[str]:
     return [
@@ -31,7 +28,7 @@ def arguments(world: TinyWorld, out: Path, backbone: str, method: str, *more: st
         *("--set", "data.min_answer_count=1", "--set", "visual.pooled_grid=null"),
         *("--set", "training.epochs=1", "--set", "training.batch_size=8"),
         *("--set", "training.workers=0", "--set", "training.device=cpu"),
-        *(*FITTING.get(method, ()), *more),
+        *(*fitting_options(method), *more),
     ]
 
 

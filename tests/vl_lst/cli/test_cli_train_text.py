@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import tiny_settings, write_backbone
+from tiny_run import fitting_options, tiny_settings, write_backbone
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, T5ForConditionalGeneration
@@ -61,7 +61,7 @@ def test_every_method_has_a_default_recipe_for_text(
     backbone: Path, tmp_path: Path, method: str
 ) -> None:
     out = tmp_path / "run"
-    assert main(arguments(out, backbone, "--method", method)) == 0
+    assert main(arguments(out, backbone, "--method", method, *fitting_options(method))) == 0
     recipe = load_recipe(out / "recipe.yaml")
     assert recipe.training.batch_size == {"rte": 100}
     assert recipe.data.train_split == {"rte": "train"}

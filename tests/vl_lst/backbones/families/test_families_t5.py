@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_batches import tiny_batch
+from tiny_methods import attach
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import (
@@ -23,8 +25,8 @@ from vl_lst.backbones.families.t5 import HAS_CAUSAL_UMT5
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import load_backbone
 from vl_lst.generation.search import greedy_search
-from vl_lst.methods import get_method, method_names
-from vl_lst.models.batch import DEFAULT_TASK, Batch
+from vl_lst.methods import method_names
+from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.joint import JointBackbone, JointEncoding, JointModel
 
@@ -140,21 +142,9 @@ def test_a_loaded_relative_has_the_stock_models_states_and_answers(
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_trains_byt5(method: str) -> None:
     """The others are among the tiny backbones, on which every method is tested more closely."""
-    chosen = get_method(method)
-    fields = chosen.options.model_fields
-    options = {"reduction": 2} if "reduction" in fields else {}
-    model = chosen.attach(
-        FrozenBackbone(build("byt5")),
-        chosen.options.model_validate(options),
-        visual=VISUAL,
-        heads={DEFAULT_TASK: HeadConfig(kind="generate")},
-    )
-    model.requires_grad_(False)
-    trainable = chosen.trainable(model)
-    for parameter in trainable.values():
-        parameter.requires_grad_(True)
+    model, trainable = attach(method, FrozenBackbone(build("byt5")), "generate")
     model.train()
-    model(batch()).backward()
+    model(tiny_batch(model.backbone)).backward()
     assert {k for k, p in model.named_parameters() if p.grad is not None} == set(trainable)
 
 
