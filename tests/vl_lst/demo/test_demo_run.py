@@ -39,7 +39,10 @@ def train_in_turn(patch: pytest.MonkeyPatch) -> None:
     """Train in this process, and score without Java: each process loads the libraries again."""
 
     def train_all(
-        runs: Mapping[str, tuple[Recipe, Path]], *, report: ProgressReport
+        runs: Mapping[str, tuple[Recipe, Path]],
+        *,
+        report: ProgressReport,
+        failures: Mapping[str, Exception],
     ) -> dict[str, RunRecord]:
         return {
             name: train(recipe, folder, resume=True, report=report)

@@ -53,7 +53,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_it_runs_on_the_training_device(world: TinyWorld, calls: list[Any]) -> None:
     model = Model()
-    built: Any = SimpleNamespace(model=model, trainable={"weight": model.weight})
+    built: Any = SimpleNamespace(model=model, stored={"weight": model.weight})
     initialise(world.recipe(), built, samples(), process("meta"))
     assert calls == [("initialised", "meta")]
     assert model.moves == ["meta", "cpu"]
@@ -62,14 +62,14 @@ def test_it_runs_on_the_training_device(world: TinyWorld, calls: list[Any]) -> N
 def test_one_process_computes_and_broadcasts(world: TinyWorld, calls: list[Any]) -> None:
     for is_main in (True, False):
         model = Model()
-        built: Any = SimpleNamespace(model=model, trainable={"weight": model.weight})
+        built: Any = SimpleNamespace(model=model, stored={"weight": model.weight})
         initialise(world.recipe(), built, samples(), process("cpu", is_main=is_main, num=2))
     assert calls == [("initialised", "cpu"), [7.0, 7.0], [0.0, 0.0]]
 
 
 def test_methods_without_initialisation_are_skipped(world: TinyWorld) -> None:
     model = Model()
-    built: Any = SimpleNamespace(model=model, trainable={"weight": model.weight})
+    built: Any = SimpleNamespace(model=model, stored={"weight": model.weight})
     recipe = world.recipe(method__name="bitfit")
     initialise(recipe, built, samples(), process("cpu", num=2))
     assert model.moves == []

@@ -1,35 +1,19 @@
 """Saved bytes count each storage once, without parameters, by part."""
 
 import gc
-import importlib.util
 import weakref
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from vl_lst.profiling.measure import ComparedMethod, ProfileSettings, profile_methods
 from vl_lst.profiling.workload import Workload
-from vl_lst.training.saved_bytes import (
-    bytes_saved_for_backward,
-    model_parts,
-    saved_bytes_by_part,
-)
+from vl_lst.training.saved_bytes import bytes_saved_for_backward, model_parts
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    path = REPOSITORY / "benchmarks" / "memory.py"
-    spec = importlib.util.spec_from_file_location("memory_benchmark", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+# Of the reference implementation at the shapes of a default `Workload` of 16 examples.
+REFERENCE_BYTES = 330.6 * 2**20
 
 
 def test_a_storage_counts_once_and_parameters_do_not() -> None:
@@ -81,18 +65,14 @@ def test_hooks_are_removed_when_the_run_fails() -> None:
     assert not layer._forward_pre_hooks
 
 
-@pytest.mark.slow
-def test_the_ladder_needs_less_than_half_of_the_reference_at_t5_base_size(
-    benchmark: ModuleType,
-) -> None:
-    """The reference implementation saves 330.6 MiB at these shapes."""
-    workload = Workload(batch_size=16)
-    model = benchmark.ladder(benchmark.t5_base(), workload, recompute=True).train()
-    batch = workload.batch(benchmark.VOCABULARY)
-    saved = saved_bytes_by_part(model, batch, "examples")
-    assert not any(part.startswith("backbone") for part in saved)
-    assert saved["total"] <= 0.5 * benchmark.REFERENCE_BYTES_AT_BATCH_16
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 17_967_384
+def test_the_ladder_needs_less_than_half_of_the_reference_at_t5_base_size() -> None:
+    settings = ProfileSettings(
+        backbone="t5-base", vocabulary=32_200, workload=Workload(batch_size=16), estimate=True
+    )
+    (profile,) = profile_methods([ComparedMethod("lst", {"reduction": 4})], settings)
+    assert not any(part.startswith("backbone") for part in profile.saved_bytes)
+    assert profile.saved_bytes["total"] <= 0.5 * REFERENCE_BYTES
+    assert profile.trainable == 17_967_384
 
 
 def test_tensors_saved_for_a_discarded_result_do_not_count() -> None:
