@@ -79,7 +79,9 @@ def resolve_recipe(
 
     Args:
         recipe: Fields as read from a file.
-        overrides: (path of a field, value) pairs, or a dictionary of them; later pairs win.
+        overrides: (path of a field, value) pairs, or a dictionary of them; later pairs win. A pair
+            that names another method or optimizer drops what the recipe, but no pair, sets for the
+            former.
 
     Raises:
         RecipeError: A field is unknown, missing or out of range.
@@ -181,6 +183,9 @@ def _apply(
     for path, value in changes:
         if path == ["task"]:
             fields["task"] = value
+    # After the names, so that the order of the two does not matter: a new name drops what the file
+    # sets for the former one.
+    changes.sort(key=lambda change: tuple(change[0][:2]) in (OPTIONS, PROJECTION))
     tasks = parse_tasks(fields)
     expand_task_fields(fields, tasks)
     set_default_batch_sizes(fields, tasks)

@@ -79,6 +79,7 @@ def test_other_methods_have_the_settings_of_the_paper(name: str, rate: float) ->
 def test_changing_the_method_drops_the_other_method_s_options() -> None:
     recipe = resolve("lst", "method.name=lora", "method.options.rank=3")
     assert (recipe.method.name, recipe.method.options["rank"]) == ("lora", 3)
+    assert resolve("lst", "method.options.rank=3", "method.name=lora") == recipe
     assert resolve("lst", "method.name=lst").method == resolve("lst").method
 
 
