@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from eval.outputs import atomic_path
 from eval.recipe_fields import get_field
 from tasks import Task
+from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.recipes.fields import clear_alternatives, set_field
@@ -223,7 +224,8 @@ def _plain(value: object) -> object:
 
 def _with_absolute_paths(recipe: AnyRecipe) -> AnyRecipe:
     data, backbone = recipe.data, recipe.backbone
-    if Path(backbone.name).is_dir():
+    # A bundled backbone, even beside a folder of its name.
+    if backbone.name not in BACKBONE_FOLDERS and Path(backbone.name).is_dir():
         backbone = backbone.model_copy(update={"name": str(Path(backbone.name).absolute())})
     return recipe.model_copy(
         update={

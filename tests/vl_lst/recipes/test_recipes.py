@@ -83,6 +83,16 @@ def test_changing_the_method_drops_the_other_method_s_options() -> None:
     assert resolve("lst", "method.name=lst").method == resolve("lst").method
 
 
+def test_a_bundled_backbone_is_found_beside_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve("lst", "backbone.name=demo").backbone.name == "demo"
+    assert resolve("lst", "backbone.name=mine").backbone.name == str(tmp_path / "mine")
+
+
 def test_a_recipe_that_extends_another_contains_only_differences(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("extends: lora\noptimizer: {lr: 5e-5}\n")
