@@ -1,6 +1,7 @@
 """Optimizers other than AdamW: equal to the original code, resumed exactly, refused if useless."""
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,15 @@ def test_a_projection_of_nothing_is_refused(world: TinyWorld, tmp_path: Path) ->
     assert chosen.optimizer.projection.rank == 128
     with pytest.raises(RecipeError, match="found 128, .* expected at most "):
         train(chosen, tmp_path / "run")
+
+
+def test_quantised_moments_without_torchao_are_refused(
+    world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "vl_lst.training.adamw_8bit", raising=False)
+    monkeypatch.setitem(sys.modules, "torchao.optim", None)
+    with pytest.raises(RecipeError, match="adamw-8bit needs the package torchao.*or use adamw"):
+        train(recipe(world, "adamw-8bit"), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
