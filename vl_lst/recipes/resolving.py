@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from eval.outputs import atomic_path
 from eval.recipe_fields import get_field
 from tasks import Task
+from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.recipes.fields import clear_alternatives, set_field
@@ -79,7 +80,9 @@ def resolve_recipe(
 
     Args:
         recipe: Fields as read from a file.
-        overrides: (path of a field, value) pairs, or a dictionary of them; later pairs win.
+        overrides: (path of a field, value) pairs, or a dictionary of them; later pairs win. A pair
+            that names another method or optimizer drops what the recipe, but no pair, sets for the
+            former.
 
     Raises:
         RecipeError: A field is unknown, missing or out of range.
@@ -181,6 +184,9 @@ def _apply(
     for path, value in changes:
         if path == ["task"]:
             fields["task"] = value
+    # After the names, so that the order of the two does not matter: a new name drops what the file
+    # sets for the former one.
+    changes.sort(key=lambda change: tuple(change[0][:2]) in (OPTIONS, PROJECTION))
     tasks = parse_tasks(fields)
     expand_task_fields(fields, tasks)
     set_default_batch_sizes(fields, tasks)
@@ -218,7 +224,8 @@ def _plain(value: object) -> object:
 
 def _with_absolute_paths(recipe: AnyRecipe) -> AnyRecipe:
     data, backbone = recipe.data, recipe.backbone
-    if Path(backbone.name).is_dir():
+    # A bundled backbone, even beside a folder of its name.
+    if backbone.name not in BACKBONE_FOLDERS and Path(backbone.name).is_dir():
         backbone = backbone.model_copy(update={"name": str(Path(backbone.name).absolute())})
     return recipe.model_copy(
         update={

@@ -243,11 +243,9 @@ class OptimizerSection(_Section):
         return self
 
     @model_validator(mode="after")
-    def _require_used_projection(self) -> "OptimizerSection":
-        if (self.name in ("galore", "apollo")) != (self.projection is not None):
-            found = "null" if self.projection is None else "settings"
-            expected = "settings" if self.projection is None else "null"
-            raise ValueError(f"projection: found {found}; expected {expected} with {self.name}")
+    def _require_projection(self) -> "OptimizerSection":
+        if self.name in ("galore", "apollo") and self.projection is None:
+            raise ValueError(f"projection: found null; expected settings with {self.name}")
         if self.projection and (self.name == "apollo") != (self.projection.scale_type is not None):
             expected = "channel or tensor" if self.name == "apollo" else "null"
             raise ValueError(

@@ -78,7 +78,8 @@ def build_optimizer(
             step.
 
     Raises:
-        RecipeError: The optimizer projects matrices, and all are smaller than the projection.
+        RecipeError: The optimizer projects matrices, and all are smaller than the projection; or it
+            needs torchao, which is not installed.
     """
     decayed = decayed_names(model, trainable, settings.decay)
     projected = _projected_names(model, trainable, settings)
@@ -103,8 +104,13 @@ def build_optimizer(
         case "adamw":
             return torch.optim.AdamW(groups, **common, fused=True)
         case "adamw-8bit":
-            from vl_lst.training.adamw_8bit import QuantisedAdamW
-
+            try:
+                from vl_lst.training.adamw_8bit import QuantisedAdamW
+            except ImportError as error:
+                raise RecipeError(
+                    "optimizer.name adamw-8bit needs the package torchao, whose optimizers cannot "
+                    f"be imported ({error}); run `pip install -U torchao`, or use adamw"
+                ) from error
             return QuantisedAdamW(groups, **common)
         case "lora-fa":
             return LoraFA(groups, low_rank_factors(model), **common, fused=True)

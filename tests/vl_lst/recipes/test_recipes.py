@@ -79,7 +79,18 @@ def test_other_methods_have_the_settings_of_the_paper(name: str, rate: float) ->
 def test_changing_the_method_drops_the_other_method_s_options() -> None:
     recipe = resolve("lst", "method.name=lora", "method.options.rank=3")
     assert (recipe.method.name, recipe.method.options["rank"]) == ("lora", 3)
+    assert resolve("lst", "method.options.rank=3", "method.name=lora") == recipe
     assert resolve("lst", "method.name=lst").method == resolve("lst").method
+
+
+def test_a_bundled_backbone_is_found_beside_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve("lst", "backbone.name=demo").backbone.name == "demo"
+    assert resolve("lst", "backbone.name=mine").backbone.name == str(tmp_path / "mine")
 
 
 def test_a_recipe_that_extends_another_contains_only_differences(tmp_path: Path) -> None:
