@@ -1,4 +1,4 @@
-"""Base class of methods that leave the backbone frozen and train what is beside it."""
+"""Base class of methods that leave the backbone frozen and train what is next to it."""
 
 from typing import Any
 

@@ -87,7 +87,7 @@ class LadderSideTuning(FrozenBackboneMethod):
         visual: VisualConfig | None,
         heads: Mapping[str, HeadConfig],
     ) -> LadderModel:
-        """Build the side network beside `backbone`."""
+        """Build the side network next to `backbone`."""
         assert isinstance(options, LadderOptions)
         options = options.for_visual(visual)
         backbone.enable_dropout(options.backbone_dropout)

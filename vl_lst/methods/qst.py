@@ -57,7 +57,7 @@ class QuantizedSideTuning(FrozenBackboneMethod):
         visual: VisualConfig | None,
         heads: Mapping[str, HeadConfig],
     ) -> LadderModel:
-        """Build the side network beside `backbone`."""
+        """Build the side network next to `backbone`."""
         assert isinstance(options, QuantizedSideOptions)
         return LadderModel(
             backbone,

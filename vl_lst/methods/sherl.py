@@ -56,7 +56,7 @@ class Sherl(FrozenBackboneMethod):
         visual: VisualConfig | None,
         heads: Mapping[str, HeadConfig],
     ) -> SherlModel:
-        """Build the mixtures beside `backbone`."""
+        """Build the mixtures next to `backbone`."""
         assert isinstance(options, SherlOptions)
         backbone.enable_dropout(options.backbone_dropout)
         return SherlModel(

@@ -52,7 +52,7 @@ class UniPT(FrozenBackboneMethod):
         visual: VisualConfig | None,
         heads: Mapping[str, HeadConfig],
     ) -> UniPTModel:
-        """Build the stacks beside `backbone`."""
+        """Build the stacks next to `backbone`."""
         assert isinstance(options, UniPTOptions)
         network = UniPTNetwork(
             backbone,

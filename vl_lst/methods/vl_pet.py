@@ -26,7 +26,7 @@ class VlPetOptions(JointOptions):
             (middleY), or token and channel (large).
         bottleneck: Width of the bottleneck of the encoder's adapters.
         gate_bottleneck: Width of the bottleneck of large gates.
-        value_bottleneck: Width of the bottleneck of the adapters beside the values of the
+        value_bottleneck: Width of the bottleneck of the adapters next to the values of the
             decoder's cross-attention.
         scale: Factor of the encoder's gated sublayers; 1 in the paper's code for blocks with norms
             last.
@@ -45,7 +45,7 @@ class VlPet(JointMethod[VlPetOptions]):
     options = VlPetOptions
 
     def insert(self, model: JointModel, options: VlPetOptions) -> None:
-        """Insert adapters after the encoder's sublayers and beside the decoder's values."""
+        """Insert adapters after the encoder's sublayers and next to the decoder's values."""
         backbone = model.backbone
         encoder = set(backbone.stacks()["encoder"][0].modules())
         train_modules(

@@ -44,7 +44,7 @@ class CrossLadder(FrozenBackboneMethod):
         visual: VisualConfig | None,
         heads: Mapping[str, HeadConfig],
     ) -> LadderModel:
-        """Build the side network beside `backbone`."""
+        """Build the side network next to `backbone`."""
         assert isinstance(options, CrossLadderOptions)
         settings = options.model_dump(include=set(LadderSettings.model_fields))
         free = {"encoder": 0, "decoder": 0}

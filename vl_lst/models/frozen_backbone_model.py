@@ -18,7 +18,7 @@ Encoded = TypeVar("Encoded")
 
 
 class FrozenBackboneModel(VisionLanguageModel[Encoded]):
-    """Frozen backbone, and what is beside it: all of this trains.
+    """Frozen backbone, and what is next to it: all of this trains.
 
     Equal texts of a batch share the states of the backbone.
     """

@@ -28,7 +28,7 @@ __all__ = [
 
 
 class SideStack(Protocol):
-    """Part of a side network beside a stack of the backbone.
+    """Part of a side network next to a stack of the backbone.
 
     A side encoder is called with the `EncoderTaps` of the unique prompts, the index of each
     example's prompt, and the image tokens of the visual embedding, if there is one. It returns the
@@ -44,7 +44,7 @@ class SideStack(Protocol):
 
 
 class SideDecoderStack(SideStack, Protocol):
-    """Part of a side network beside the backbone's decoder.
+    """Part of a side network next to the backbone's decoder.
 
     It is called with the `DecoderTaps` of the unique pairs, the index of each example's pair
     (`None` if every example is its own pair), the states of the side encoder and their mask, and

@@ -162,7 +162,7 @@ class GatedAdapter(nn.Module):
 
 
 class ValueAdapter(nn.Module):
-    """Adapter beside a linear layer of values.
+    """Adapter next to a linear layer of values.
 
     Args:
         width: I.

@@ -224,7 +224,7 @@ def _plain(value: object) -> object:
 
 def _with_absolute_paths(recipe: AnyRecipe) -> AnyRecipe:
     data, backbone = recipe.data, recipe.backbone
-    # A bundled backbone, even beside a folder of its name.
+    # A bundled backbone, even next to a folder of its name.
     if backbone.name not in BACKBONE_FOLDERS and Path(backbone.name).is_dir():
         backbone = backbone.model_copy(update={"name": str(Path(backbone.name).absolute())})
     return recipe.model_copy(

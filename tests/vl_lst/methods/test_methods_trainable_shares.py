@@ -71,7 +71,7 @@ TEXT_COUNTS = {
     "full": ("base", "full", {}, 222_882_048, 100.0),
     # Of each query and value of 36 attentions, 256 and 768 numbers.
     "vera": ("base", "vera", {}, 73_728, 0.0331),
-    # Counts of its own paper's code.
+    # Counts of the method's own paper.
     "sherl": ("base", "sherl", {"reduction": 8, "layers": BASE_LAYERS}, 1_907_236, 0.8557),
     "wider sherl": ("base", "sherl", {"reduction": 4, "layers": BASE_LAYERS}, 4_511_812, 2.0243),
 }

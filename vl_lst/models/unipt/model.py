@@ -1,4 +1,4 @@
-"""UniPT model: frozen backbone, visual embedding, a stack beside each of its stacks, and heads.
+"""UniPT model: frozen backbone, visual embedding, a stack next to each of its stacks, and heads.
 
 L answer tokens, N unique texts, D width of the backbone's output, R side width.
 """
@@ -18,9 +18,9 @@ __all__ = ["UniPTModel", "UniPTNetwork"]
 
 
 class UniPTNetwork(nn.Module):
-    """Stacks beside the encoder and the decoder, and the projection to the backbone's width.
+    """Stacks next to the encoder and the decoder, and the projection to the backbone's width.
 
-    Next to a backbone without a decoder, there is a stack beside the encoder only.
+    Next to a backbone without a decoder, there is a stack next to the encoder only.
 
     Args:
         backbone: Backbone that is tapped; only its sizes are used.
@@ -74,7 +74,7 @@ class UniPTModel(SideModel):
     Args:
         backbone: Frozen backbone.
         visual: See `VisionLanguageModel`.
-        network: Network beside the backbone.
+        network: Network next to the backbone.
         head: See `VisionLanguageModel.add_heads`.
 
     Raises:

@@ -221,7 +221,7 @@ class _Stack(nn.Module):
 
 
 class StackEncoder(_Stack):
-    """Stack beside the encoder, for what the backbone reads and for image tokens.
+    """Stack next to the encoder, for what the backbone reads and for image tokens.
 
     Image tokens have no states in a backbone that reads the text alone. Every feature of them is
     the projection of their embedding.
@@ -266,7 +266,7 @@ class StackEncoder(_Stack):
 
 
 class StackDecoder(_Stack):
-    """Stack beside the decoder, in a causal form, that attends to the stack beside the encoder.
+    """Stack next to the decoder, in a causal form, that attends to the stack next to the encoder.
 
     A token attends to itself and earlier ones, and the means that its confidences compare are those
     over the same tokens.
@@ -298,7 +298,7 @@ class StackDecoder(_Stack):
         Args:
             taps: Backbone states of the unique (prompt, answer) pairs.
             pair_index_B: Index of each example's pair; `None` if `taps` has one row per example.
-            memory_BSR: States of the stack beside the encoder.
+            memory_BSR: States of the stack next to the encoder.
             memory_mask_BS: True where these are not padding.
             cache: Features of earlier tokens, while generating; extended by those of `taps`.
         """
@@ -316,7 +316,7 @@ class StackDecoder(_Stack):
             row: i.
             rung_NTR: `W_i F_i + b_i` of the unique pairs.
             index_B: Index of each example's pair.
-            rest: States of the stack beside the encoder, and their mask [B, 1, S].
+            rest: States of the stack next to the encoder, and their mask [B, 1, S].
         """
         feature_BLR = super().feature(row, rung_NTR, index_B)
         if row == len(self.crossings):

@@ -153,7 +153,7 @@ def test_a_token_depends_on_no_later_one(
 def test_no_gradient_passes_through_a_frozen_block_of_an_image_token(
     make_backbone: Callable[..., FrozenBackbone], make_batch: Callable[..., Batch]
 ) -> None:
-    """The backbone reads the text alone; images enter the stack beside its encoder."""
+    """The backbone reads the text alone; images enter the stack next to its encoder."""
     model, batch = attach(make_backbone()), make_batch()
     read: list[Any] = []
     block = model.backbone.model.encoder.block[0]
