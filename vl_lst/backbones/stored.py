@@ -4,8 +4,6 @@ U unique encoder inputs, P unique (input, answer) pairs, N either of these, T to
 encoder reads, L answer tokens, D width of a stack, K kept blocks, V vocabulary.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +21,7 @@ from vl_lst.backbones.layers import OutputLayer
 from vl_lst.backbones.states.reader import PaddedStates
 from vl_lst.errors import ModelError
 
-__all__ = ["BackboneStates", "StoredBackbone", "tokenizer_sha256"]
+__all__ = ["BackboneStates", "StoredBackbone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +174,3 @@ class StoredBackbone(FrozenBackbone):
         return replace(
             super()._output_layer(), weight_VW=self.output_weight, bias_V=self.output_bias
         )
-
-
-def tokenizer_sha256(tokenizer: Any) -> str:
-    """Return the SHA-256 of the ids of all tokens, which give token ids their meaning."""
-    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: (entry[1], entry[0]))
-    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
