@@ -24,6 +24,7 @@ from feature_extraction.store.outputs import check_output_file
 from feature_extraction.store.shards import Shard
 from tasks import ExampleTable, Task
 from vl_lst.backbones.layers import OutputLayer
+from vl_lst.backbones.states.layout import ShardOfStates
 from vl_lst.backbones.states.reader import StateReader
 from vl_lst.backbones.states.spec import StackSpec, StateDtype, StateSpec
 from vl_lst.backbones.states.table import StateTable, expected_bytes
@@ -118,7 +119,9 @@ def extract_states(
     if path.exists():
         _require_same(path, spec, table)
     else:
-        with StateWriter(path, spec, table, output=extraction.output, shard=shard) as writer:
+        with StateWriter(
+            path, spec, table, output=extraction.output, shard=extraction.shard
+        ) as writer:
             computed = extraction.run(writer, report)
             writer.finish()
     return StatesResult(
@@ -181,13 +184,20 @@ class _Extraction:
                 tables = [self._load(each.task, split) for split in splits]
             for table in tables:
                 texts.collect(table, found)
-        plan = TextPlan.of(found, batch_size)
-        self._plan = plan if shard is None else _part(plan, shard)
+        self._plan = TextPlan.of(found, batch_size)
         # Images add the same number of tokens to each text with as many images.
         one_of_each = {len(text.image_ids): text for text in found}
-        self.table = self._plan.table(
-            {images: self._count_image_tokens(text) for images, text in one_of_each.items()}
-        )
+        image_tokens = {
+            images: self._count_image_tokens(text) for images, text in one_of_each.items()
+        }
+        self.table = self._plan.table(image_tokens)
+        self.shard = None
+        if shard is not None:
+            self.shard = ShardOfStates(
+                number=shard.number, count=shard.count, whole_sha256=self.table.sha256
+            )
+            self._plan = self._plan.part(shard)
+            self.table = self._plan.table(image_tokens)
         self.output = None
         if model.generates:
             backbone = model.backbone
@@ -286,13 +296,3 @@ def _planes(
     if kept.has_final:
         planes.append(final_NTD[None])
     return list(torch.cat(planes).unbind(1))
-
-
-def _part(plan: TextPlan, shard: Shard) -> TextPlan:
-    """Return the batches of a shard.
-
-    Raises:
-        FeatureError: There are fewer batches than shards.
-    """
-    rows = shard.rows(len(plan.batches), 1)
-    return TextPlan(plan.batches[rows.start : rows.stop], plan.size)
