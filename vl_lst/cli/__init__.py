@@ -41,6 +41,7 @@ COMMANDS = {
     "profile": COMPARISONS,
     "leaderboard": COMPARISONS,
     "extract-features": DATA,
+    "extract-states": DATA,
     "features": DATA,
     "data": DATA,
 }

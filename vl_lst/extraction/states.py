@@ -26,9 +26,10 @@ from tasks import ExampleTable, Task
 from vl_lst.backbones.layers import OutputLayer
 from vl_lst.backbones.states.layout import ShardOfStates
 from vl_lst.backbones.states.reader import StateReader
-from vl_lst.backbones.states.spec import StackSpec, StateDtype, StateSpec
+from vl_lst.backbones.states.spec import StackSpec, StateSpec
 from vl_lst.backbones.states.table import StateTable, expected_bytes
 from vl_lst.backbones.states.writer import StateWriter
+from vl_lst.choices import StatePrecision
 from vl_lst.data.backbone_texts import TextInput
 from vl_lst.data.examples import load_examples, require_images
 from vl_lst.data.stored_texts import backbone_texts
@@ -74,7 +75,7 @@ def extract_states(
     out: str | Path,
     *,
     splits: Sequence[str] = (),
-    dtype: StateDtype | None = None,
+    precision: StatePrecision | None = None,
     batch_size: int = 64,
     shard: Shard | None = None,
     report: ProgressReport = silent,
@@ -89,7 +90,7 @@ def extract_states(
             it.
         splits: Splits of the recipe's tasks. Default: those for training, and those for validation
             of heads that do not generate, since generation runs the backbone anyway.
-        dtype: Type of the stored states. Default: that of the backbone's activations.
+        precision: Type of the stored states. Default: that of the backbone's activations.
         batch_size: Maximum number of texts that the backbone reads at once.
         shard: Part of the texts to extract. Default: all.
         report: Progress callback.
@@ -107,7 +108,7 @@ def extract_states(
     out = Path(out)
     path = out if shard is None else shard.path(out)
     check_output_file(path)
-    extraction = _Extraction(recipe, splits, dtype, batch_size, shard)
+    extraction = _Extraction(recipe, splits, precision, batch_size, shard)
     spec, table = extraction.spec, extraction.table
     log.info(
         "%s prompts and %s pairs of a prompt and an answer: %s of states",
@@ -159,7 +160,7 @@ class _Extraction:
         self,
         recipe: Recipe,
         splits: Sequence[str],
-        dtype: StateDtype | None,
+        precision: StatePrecision | None,
         batch_size: int,
         shard: Shard | None,
     ) -> None:
@@ -175,7 +176,7 @@ class _Extraction:
         self._backbone = model.backbone
         self._tokenizer = built.tokenizer
         self._features = features if model.backbone_reads_images else None
-        self.spec = state_spec(recipe, built, dtype, self._features and self._features.spec)
+        self.spec = state_spec(recipe, built, precision, self._features and self._features.spec)
         found: dict[TextInput, dict[tuple[int, ...], None]] = {}
         for name, each in examples.items():
             texts = backbone_texts(recipe, built, each.task, name)
@@ -204,9 +205,6 @@ class _Extraction:
             self.output = OutputLayer(
                 weight_VW=backbone.vocabulary_weight, bias_V=backbone.vocabulary_bias
             )
-        self.spec = state_spec(
-            recipe, built, dtype, None if self._features is None else self._features.spec
-        )
 
     def run(self, writer: StateWriter, report: ProgressReport) -> int:
         """Compute and write all states that are not written yet.
