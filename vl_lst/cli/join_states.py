@@ -1,4 +1,4 @@
-"""`vl-lst join-states`: one file of states from the shards of an extraction."""
+"""`vl-lst join-states`: an index of the shards of an extraction of states."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,12 +20,12 @@ def join_states(
         typer.Option(
             "--out",
             metavar="FILE.h5",
-            help="File to write, in the folder of the shards.",
-            callback=binary_file("a file of states", is_checked=False),
+            help="Index to write, in the folder of the shards.",
+            callback=binary_file("an index of states", is_checked=False),
         ),
     ],
 ) -> None:
-    """Join the shards that `vl-lst extract-states --shard` has written into one file of states.
+    """Join the shards of `vl-lst extract-states` into one file of states.
 
     The file is an index that names the shards relative to itself, so move them together. The
     command checks that no shard is missing, and that all were extracted with the same settings.
@@ -33,6 +33,13 @@ def join_states(
     Example: vl-lst join-states states.shard-*.h5 --out states.h5
     """
     from vl_lst.backbones.states.index import join_states as join
+    from vl_lst.backbones.states.reader import StateReader
 
     join(shards, out)
-    results.print(f"{out}: an index of {len(shards):,} files", markup=False)
+    reader = StateReader(out)
+    pairs = 0 if reader.decoder is None else len(reader.decoder)
+    results.print(
+        f"{out}: {len(reader.encoder):,} prompts and {pairs:,} answers, an index of "
+        f"{len(reader.files):,} files",
+        markup=False,
+    )
