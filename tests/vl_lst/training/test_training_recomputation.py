@@ -2,13 +2,16 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from tiny_run import TinyWorld
+from torch import nn
 
 from eval.run_files import RunRecord
+from vl_lst.models.batch import Batch
 from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.training import recomputation
@@ -151,3 +154,35 @@ def test_a_resumed_run_may_decide_anew(
     assert total(resumed) < total(whole)
     for name in (WEIGHTS, "metrics.jsonl"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_longer_batches_run_again_from_the_first_that_does_not_fit(
+    world: TinyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each length is estimated once; what was kept before was within the memory."""
+    seen: list[tuple[int, ...]] = []
+
+    def needed(_self: Recomputation, batch: Batch) -> int:
+        assert batch.labels_BL is not None
+        seen.append((*batch.prompt_ids_UT.shape[1:], *batch.labels_BL.shape[1:]))
+        return PLENTY if len(seen) == 3 else 1
+
+    monkeypatch.setattr(Recomputation, "_needed", needed)
+    monkeypatch.setattr(recomputation, "memory_available", lambda device: PLENTY)
+    built = SimpleNamespace(model=nn.Module())
+    built.model.device = torch.device("cpu")
+    built.model.recompute = False
+    recipe = world.recipe(method__options__recompute="auto")
+    chosen = Recomputation(recipe, built, 1, {"vqa": "examples"})  # type: ignore[arg-type]
+    for shape in ((5, 3), (4, 3), (5, 2), (4, 4), (5, 4), (9, 9)):
+        chosen.prepare(
+            Batch(
+                prompt_ids_UT=torch.ones(1, shape[0], dtype=torch.long),
+                prompt_index_B=torch.zeros(1, dtype=torch.long),
+                labels_BL=torch.ones(1, shape[1], dtype=torch.long),
+                task="vqa",
+            )
+        )
+        assert built.model.recompute is (shape in ((5, 4), (9, 9)))
+    assert seen == [(5, 3), (4, 4), (5, 4)]
+    assert chosen.is_on
