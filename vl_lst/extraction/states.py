@@ -21,7 +21,7 @@ from torch import Tensor
 from feature_extraction.errors import StoreError
 from feature_extraction.sizes import format_bytes
 from feature_extraction.store import open_features
-from feature_extraction.store.outputs import check_output_file
+from feature_extraction.store.outputs import check_output_file, remove_leftovers
 from feature_extraction.store.shards import Shard
 from tasks import ExampleTable, Task
 from vl_lst.backbones.layers import OutputLayer
@@ -120,6 +120,7 @@ def extract_states(
     computed = 0
     if path.exists():
         _require_same(path, spec, table)
+        remove_leftovers(path)
     else:
         with StateWriter(
             path, spec, table, output=extraction.output, shard=extraction.shard
