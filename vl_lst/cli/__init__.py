@@ -41,6 +41,8 @@ COMMANDS = {
     "profile": COMPARISONS,
     "leaderboard": COMPARISONS,
     "extract-features": DATA,
+    "extract-states": DATA,
+    "join-states": DATA,
     "features": DATA,
     "data": DATA,
 }
