@@ -38,8 +38,15 @@ class DecodingState(ABC):
         """Read the next tokens and return the logits [B, V] of the tokens after them."""
 
     @abstractmethod
+    def branch(self, beams: int) -> None:
+        """Repeat every row, for the beams of an example; called once, before any `select`."""
+
+    @abstractmethod
     def select(self, rows: Tensor) -> None:
-        """Keep these rows, in this order; a row may occur several times."""
+        """Keep these rows, in this order; a row may occur several times.
+
+        After `branch`, all beams of an example are kept, in any order.
+        """
 
     @abstractmethod
     def reorder(self, rows: Tensor) -> None:
