@@ -11,7 +11,7 @@ import typer
 
 from tasks import SUITES, Head
 from vl_lst.bundled import DEMO
-from vl_lst.choices import BackbonePrecision
+from vl_lst.choices import ChosenBackbonePrecision
 from vl_lst.cli._choices import METHODS, SUITE_NAMES, TASKS
 from vl_lst.cli._console import QuietOption, notes, progress, results
 from vl_lst.cli._distributed import report_error_once
@@ -113,11 +113,11 @@ def train(
         ),
     ] = None,
     backbone_precision: Annotated[
-        BackbonePrecision | None,
+        ChosenBackbonePrecision | None,
         model_option(
-            help="Precision of the frozen backbone's weights. int8 and nf4 fit larger backbones on "
-            "the same GPU. There is no fp16, in which backbones overflow. Default: the recipe's, "
-            "fp32."
+            help="Precision of the frozen backbone's weights; `auto` is bf16 where the device "
+            "computes it natively, else fp32. int8 and nf4 fit larger backbones on the same GPU. "
+            "There is no fp16, in which backbones overflow. Default: the recipe's, mostly auto."
         ),
     ] = None,
     method: Annotated[

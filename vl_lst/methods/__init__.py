@@ -32,6 +32,9 @@ class Method(ABC):
     needs_quantised_backbone = False
     """Whether the method is another one on a backbone in int8 or nf4, and refused on others."""
 
+    trains_backbone_weights = False
+    """Whether the weights of the backbone themselves train, so that they must be float32."""
+
     has_low_rank_factors = False
     """Whether the method adds low-rank updates B A, which the optimizer `lora-fa` requires."""
 
