@@ -275,12 +275,13 @@ class Backbone(nn.Module):
         self._require_decoder()
         decoder = self.family.decoder(self.model)
         is_replaced = can_replace_attention(decoder)
+        before = self._beams_share_memory
         self._beams_share_memory = is_replaced and not self.family.merges_attention
         try:
             with beam_attention(decoder) if is_replaced else nullcontext():
                 yield
         finally:
-            self._beams_share_memory = False
+            self._beams_share_memory = before
 
     def encoder_input(
         self, ids_UT: Tensor, images_UIMD: Tensor | None = None

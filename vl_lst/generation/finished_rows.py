@@ -36,7 +36,9 @@ class FinishedRows:
         """
         if self._device.type != "cuda":
             kept = _unfinished(finished_N.tolist())
-            return None if kept is None else torch.tensor(kept, dtype=torch.long, device=self._device)
+            return (
+                None if kept is None else torch.tensor(kept, dtype=torch.long, device=self._device)
+            )
         before, self._pending = self._pending, _Flags(finished_N)
         kept = None if before is None else _unfinished(before.read())
         if kept is None:

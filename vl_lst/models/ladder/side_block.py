@@ -61,6 +61,11 @@ class KeyValues:
         self._keys_BHSC = self._keys_BHSC.index_select(0, rows)
         self._values_BHSC = self._values_BHSC.index_select(0, rows)
 
+    def contiguous(self) -> "KeyValues":
+        """Return the same with the keys of each head in one piece, which each token would copy."""
+        keys_BHSC, values_BHSC = self._keys_BHSC.contiguous(), self._values_BHSC.contiguous()
+        return KeyValues(keys_BHSC, values_BHSC, length=self.length)
+
     def read(self) -> tuple[Tensor, Tensor]:
         """Return the keys and values written so far."""
         return self._keys_BHSC[:, :, : self.length], self._values_BHSC[:, :, : self.length]
@@ -274,7 +279,7 @@ class SideBlock(nn.Module):
         """
         if self.cross_attention is None:
             raise RuntimeError("an encoder block has no cache: expected a decoder block")
-        memory = self.cross_attention.project(memory_BSR)
+        memory = self.cross_attention.project(memory_BSR).contiguous()
         return memory, self.self_attention.empty_cache(memory_BSR, capacity)
 
     def forward(
