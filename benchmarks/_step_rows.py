@@ -1,6 +1,6 @@
 """Training steps of one method or of a stock model, measured on the same batch as all others.
 
-Used by `step.py` and `cuda.py`.
+Used by `step.py` and `gpu.py`.
 """
 
 import copy
