@@ -85,8 +85,14 @@ FORMERLY_ABSENT = (
     "states",
 )
 
-# Fields that earlier versions lacked, with their value in those versions, which is the default.
-FORMER_DEFAULTS: Mapping[str, Any] = {"optimizer.name": "adamw"}
+# Fields that earlier versions lacked, with their value in those versions.
+FORMER_DEFAULTS: Mapping[str, Any] = {
+    "optimizer.name": "adamw",
+    "backbone.precision": "fp32",
+    "training.precision": "fp32",
+    "training.tf32": False,
+    "training.compile": False,
+}
 
 # Options of methods that earlier versions lacked, with the value that means the same.
 FORMER_OPTIONS: Mapping[str, Mapping[str, Any]] = {

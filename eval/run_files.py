@@ -126,6 +126,8 @@ class RunRecord(_Part):
         total_steps: Number of optimizer steps of the whole schedule.
         parameters: Parameter counts; `None` if the model was never built.
         memory_bytes: Memory used by training.
+        recomputes: Whether blocks ran again in the backward pass at the end of training; `None` if
+            they cannot, and in records of older versions, in which the recipe tells.
         examples_per_second: Training speed, data loading included.
         train_seconds: Time spent in training steps.
         seed: Seed of the recipe.
@@ -160,6 +162,7 @@ class RunRecord(_Part):
     total_steps: Count | None = None
     parameters: Parameters | None = None
     memory_bytes: Memory | None = None
+    recomputes: bool | None = None
     examples_per_second: Amount | None = None
     train_seconds: Amount | None = None
     seed: Count

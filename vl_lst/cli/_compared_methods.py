@@ -3,7 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from vl_lst.choices import QUANTISED, BackbonePrecision
+from vl_lst.choices import (
+    AUTO,
+    QUANTISED,
+    ArithmeticPrecision,
+    BackbonePrecision,
+    ChosenArithmeticPrecision,
+    ChosenBackbonePrecision,
+)
 from vl_lst.cli._choices import REFERENCE_METHOD
 from vl_lst.errors import RecipeError
 
@@ -200,7 +207,14 @@ def read_compared_methods(
 def _recomputing(
     method: "Method", options: dict[str, Any], recompute: Recompute | None
 ) -> list[dict[str, Any]]:
-    """Return the options with each wanted value of `recompute`, if the method has that option."""
-    if recompute is None or "recompute" not in method.options.model_fields:
+    """Return the options with each wanted value of `recompute`, if the method has that option.
+
+    By default, it is the recipe's; `auto`, which depends on the memory of a device, is measured as
+    true, with the least memory that the method needs.
+    """
+    if "recompute" not in method.options.model_fields:
         return [options]
+    if recompute is None:
+        is_auto = options.get("recompute", AUTO) == AUTO
+        return [{**options, "recompute": True} if is_auto else options]
     return [{**options, "recompute": value} for value in RECOMPUTE_VALUES[recompute]]

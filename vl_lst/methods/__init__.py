@@ -36,6 +36,9 @@ class Method(ABC):
     """Whether training reads nothing of the backbone but its states and its output layer, so that
     they may come from a file. `attach` then returns a `SideModel`."""
 
+    trains_backbone_weights = False
+    """Whether the weights of the backbone themselves train, so that they must be float32."""
+
     has_low_rank_factors = False
     """Whether the method adds low-rank updates B A, which the optimizer `lora-fa` requires."""
 

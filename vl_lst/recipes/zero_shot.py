@@ -45,6 +45,7 @@ class _ZeroShotTraining(TrainingSection):
     evaluate_every: int = Field(default=1, exclude=True)
     checkpoint_every_steps: Count | None = Field(default=None, exclude=True)
     log_every_steps: Count = Field(default=1, exclude=True)
+    compile: bool = Field(default=False, exclude=True)
     seed: int = Field(default=0, exclude=True)
     tensorboard: bool = Field(default=False, exclude=True)
 

@@ -127,6 +127,7 @@ def _with_results(
             "steps": counters.step,
             "total_steps": trainer.schedule.total_steps,
             "memory_bytes": memory,
+            "recomputes": counters.recomputes,
             "examples_per_second": stopwatch.examples_per_second if stopwatch.examples else None,
             "train_seconds": stopwatch.seconds if stopwatch.examples else None,
             "earlier_git": [state for state in counters.checkouts if state != current],
