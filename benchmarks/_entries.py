@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-__all__ = ["Entries", "Entry", "markdown"]
+__all__ = ["Entries", "Entry"]
 
 Value = float | int | str | bool | None
 Status = Literal["done", "failed", "out of memory", "no time left"]
@@ -34,7 +34,7 @@ class Entry:
 
 
 class Entries:
-    """Measurements so far; each is printed when it is there.
+    """Measurements so far; each is printed as a row of a Markdown table when it is there.
 
     Args:
         device: Device that they use.
@@ -85,13 +85,10 @@ class Entries:
         return [asdict(entry) for entry in self.all]
 
     def _add(self, entry: Entry) -> None:
+        if not self.all:
+            print("| part | measured | result |\n|---|---|---|")
         self.all.append(entry)
         print(_row(entry), flush=True)
-
-
-def markdown(entries: Entries) -> str:
-    """Return all entries as a Markdown table."""
-    return "\n".join(["| part | measured | result |", "|---|---|---|", *map(_row, entries.all)])
 
 
 def _row(entry: Entry) -> str:

@@ -7,7 +7,7 @@ import copy
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,8 +20,12 @@ from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.loading import DTYPES
 from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
+from vl_lst.backbones.states.reader import PaddedStates
+from vl_lst.backbones.stored import BackboneStates, StoredBackbone
 from vl_lst.choices import ArithmeticPrecision
-from vl_lst.devices import autocast
+from vl_lst.devices import autocast, float32_products
+from vl_lst.models.batch import Batch
+from vl_lst.models.tapped_layers import selected_layers
 from vl_lst.profiling.steps import LOSS_AVERAGE, MeasuredSteps, StepSeconds, measure_steps
 from vl_lst.profiling.workload import Workload
 from vl_lst.recipes.building import attach_method
@@ -67,7 +71,10 @@ class Row:
         stock: What trains in a stock model.
         checkpointing: Whether a stock model recomputes its blocks.
         precision: Precision of arithmetic.
-        backbone_precision: Precision of the backbone's weights.
+        backbone_precision: Precision of the backbone's weights, and of states that are at hand.
+        states: Whether the backbone's states are at hand, as with `--states`, so that the backbone
+            neither runs nor takes memory. They are computed before the steps, not read from a file.
+        tf32: Whether CUDA multiplies fp32 matrices in TF32.
     """
 
     name: str
@@ -77,6 +84,8 @@ class Row:
     checkpointing: bool = False
     precision: ArithmeticPrecision = "fp32"
     backbone_precision: BackbonePrecision = "fp32"
+    states: bool = False
+    tf32: bool = False
 
 
 @dataclass(kw_only=True)
@@ -151,8 +160,11 @@ class StepBench:
             steps: Number of measured steps, at least 1.
             result: Result of earlier rounds, which is extended.
         """
-        model, trainable = self._build(row)
-        batch = self._batch
+        with float32_products(tf32=row.tf32, device=self._device):
+            return self._measure(row, steps, result)
+
+    def _measure(self, row: Row, steps: int, result: RowResult | None) -> RowResult:
+        model, trainable, batch = self._build(row)
         if result is None:
             with autocast(row.precision, self._device):
                 saved = saved_bytes_by_part(model, batch, LOSS_AVERAGE)
@@ -168,30 +180,32 @@ class StepBench:
         result.add(measured, clock.of_last_steps(steps))
         return result
 
-    def _build(self, row: Row) -> tuple[nn.Module, dict[str, nn.Parameter]]:
+    def _build(self, row: Row) -> tuple[nn.Module, dict[str, nn.Parameter], Batch]:
         backbone = self._backbone(DTYPES[row.backbone_precision])
-        visual = self.workload.visual()
+        visual, batch = self.workload.visual(), self._batch
         torch.manual_seed(SEED)
         if row.method is None:
             assert visual is not None, "the measured batch has images"
             stock = StockFineTuning(
                 backbone, visual, train=row.stock, checkpointing=row.checkpointing
             )
-            return stock.train().to(self._device), stock.trainable()
-        head = self.workload.head(has_decoder=self._family.has_decoder)
+            return stock.train().to(self._device), stock.trainable(), batch
+        if row.states:
+            with autocast(row.precision, self._device):
+                backbone, batch = _with_states(backbone.to(self._device), batch, row.options)
         model, trainable = attach_method(
             row.method,
             row.options,
             backbone,
             visual=visual,
-            heads={self._batch.task: head},
+            heads={batch.task: self.workload.head(has_decoder=self._family.has_decoder)},
             precision=row.backbone_precision,
             optimizer=OPTIMIZER.name,
         )
         model.train()
         if row.backbone_precision in ("int8", "nf4"):
             quantise(model.backbone, row.backbone_precision)
-        return model.to(self._device), trainable
+        return model.to(self._device), trainable, batch
 
     def _backbone(self, dtype: torch.dtype) -> FrozenBackbone:
         """Return a backbone that nothing else uses."""
@@ -204,6 +218,36 @@ class StepBench:
             torch.manual_seed(SEED)
             self._pristine[dtype] = random_backbone(self._config, self._family, dtype=dtype)
         return copy.deepcopy(self._pristine[dtype])
+
+
+def _with_states(
+    backbone: FrozenBackbone, batch: Batch, options: Mapping[str, Any]
+) -> tuple[StoredBackbone, Batch]:
+    """Return the backbone without its model, and the batch with the states that it computed."""
+    assert batch.labels_BL is not None
+    encoder = backbone.encode(
+        batch.prompt_ids_UT,
+        selected_layers(options.get("encoder_layers"), backbone.encoder_depth, "encoder"),
+    )
+    ids_BL = backbone.shift_right(batch.labels_BL)
+    decoder = backbone.decode(
+        ids_BL,
+        selected_layers(options.get("decoder_layers"), backbone.decoder_depth, "decoder"),
+        encoder_states_PTD=encoder.final_UTD,
+        encoder_mask_PT=encoder.mask_UT,
+    )
+    states = BackboneStates(
+        PaddedStates(encoder.embedding_UTD, encoder.blocks_KUTD, None, encoder.mask_UT),
+        PaddedStates(
+            decoder.embedding_PLD,
+            decoder.blocks_KPLD,
+            None,
+            torch.ones_like(ids_BL, dtype=torch.bool),
+        ),
+    )
+    output = backbone.family.output_layer(backbone.model)
+    stored = StoredBackbone(backbone.config, backbone.family, output)
+    return stored, replace(batch, states=states)
 
 
 class _BackboneClock:

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from _entries import Entries, markdown
+from _entries import Entries
 from _gpu_parts import PARTS, Setting
 
 from eval.outputs import write_json
@@ -69,7 +69,7 @@ def main() -> int:
         parser.error("--device cpu needs --tiny: the real sizes would take hours")
     device = choose_device(options.device)
     found = environment(device)
-    print(", ".join(f"{name} {value}" for name, value in found.items()), flush=True)
+    print(", ".join(f"{name} {value}" for name, value in found.items()), end="\n\n")
     started = time.monotonic()
     entries = Entries(device)
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +81,7 @@ def main() -> int:
             entries.begin(left[0], seconds=max(0.0, 60 * options.minutes - now) * share)
             PARTS[left.pop(0)](setting, entries)
     seconds = time.monotonic() - started
-    print(f"\n{markdown(entries)}\n\n{seconds:.0f} s; written to {options.json}")
+    print(f"\n{seconds:.0f} s; written to {options.json}")
     write_json(options.json, {**found, "seconds": seconds, "entries": entries.document()})
     return int(entries.failed)
 

@@ -16,11 +16,14 @@ within one run are meaningful. The parts of a step:
 
 The first row is the stock model, fully trained in fp32; ratios relate to it. `bf16` rows of stock
 models use autocast with fp32 weights, as is usual; a ladder's frozen backbone is kept in bf16.
+`states` rows have the backbone's states at hand, as with `vl-lst train --states`; reading them from
+the file is not part of the step.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from _step_rows import VOCABULARY, Row, RowResult, StepBench, tiny_config, tiny_workload
@@ -34,23 +37,18 @@ BACKBONE = "t5-base"
 KEPT, RECOMPUTED = {"recompute": False}, {"recompute": True}
 
 
-def _ladder(name: str, options: dict[str, bool], *, bf16: bool = False) -> Row:
-    if bf16:
-        return Row(
-            name=name, method="lst", options=options, precision="bf16", backbone_precision="bf16"
-        )
-    return Row(name=name, method="lst", options=options)
-
-
+BF16: Mapping[str, Any] = {"precision": "bf16", "backbone_precision": "bf16"}
 ROWS = (
     Row(name="stock full"),
     Row(name="stock full, bf16", precision="bf16"),
     Row(name="stock lora", stock="lora"),
     Row(name="full", method="full", options=KEPT),
-    _ladder("lst", KEPT),
-    _ladder("lst, recomputed", RECOMPUTED),
-    _ladder("lst, bf16", KEPT, bf16=True),
-    _ladder("lst, bf16, recomputed", RECOMPUTED, bf16=True),
+    Row(name="lst", method="lst", options=KEPT),
+    Row(name="lst, recomputed", method="lst", options=RECOMPUTED),
+    Row(name="lst, states", method="lst", options=KEPT, states=True),
+    Row(name="lst, bf16", method="lst", options=KEPT, **BF16),
+    Row(name="lst, bf16, recomputed", method="lst", options=RECOMPUTED, **BF16),
+    Row(name="lst, bf16, states", method="lst", options=KEPT, states=True, **BF16),
 )
 
 
