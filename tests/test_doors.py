@@ -28,8 +28,8 @@ HEAVY = {"torch", "transformers", "open_clip", "h5py", "datasets", "accelerate"}
 ROOMS = {
     "feature_extraction": "exchange extract pipeline encoders images store".split(),
     "vl_lst": (
-        "__main__ cli demo run profiling training generation data runs recipes methods models "
-        "backbones"
+        "__main__ cli demo run profiling training extraction generation data runs recipes methods "
+        "models backbones"
     ).split(),
 }
 

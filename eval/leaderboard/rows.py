@@ -69,8 +69,7 @@ class Row:
         """
         setting = json.loads(self.settings.get("recompute", "null"))
         used = {
-            setting if run.record.recomputes is None else run.record.recomputes
-            for run in self.runs
+            setting if run.record.recomputes is None else run.record.recomputes for run in self.runs
         }
         return frozenset(value for value in used if isinstance(value, bool))
 

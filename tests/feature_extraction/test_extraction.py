@@ -20,7 +20,8 @@ from feature_extraction.encoders.encoder import Encoder, build_encoder, encode_i
 from feature_extraction.errors import EncoderError, ImageError, StoreError
 from feature_extraction.extract import extract
 from feature_extraction.images.finding import ImageFile, find_images
-from feature_extraction.store import writer
+from feature_extraction.store import resumable_writer, writer
+from feature_extraction.store.outputs import partial_folder
 from feature_extraction.store.store import FeatureStore
 
 pytestmark = pytest.mark.filterwarnings(
@@ -230,10 +231,10 @@ def kill_at_change(number: int, *, before: bool) -> None:
     """Make this process kill itself at its n-th call that changes files."""
     counted: Callable[[Any], Any] = kill_at_call(number, before=before)
     for name in SYSTEM_CALLS:
-        setattr(writer.os, name, counted(getattr(os, name)))
-    writer.shutil.rmtree = counted(shutil.rmtree)
+        setattr(os, name, counted(getattr(os, name)))
+    shutil.rmtree = counted(shutil.rmtree)
     writer.write_layout = counted(writer.write_layout)
-    writer.SECONDS_BETWEEN_COMMITS = 0.0
+    resumable_writer.SECONDS_BETWEEN_COMMITS = 0.0
 
 
 class TestKilled:
@@ -258,7 +259,7 @@ class TestKilled:
             code = in_child(work)
             extract(files, out, encoder, batch_size=BATCH)
             assert out.read_bytes() == uninterrupted
-            assert not writer.partial_folder(out).exists()
+            assert not partial_folder(out).exists()
             out.unlink()
             if code == 0:
                 break
@@ -272,7 +273,7 @@ class TestKilled:
         out, generator = tmp_path / "out.h5", random.Random(7)
 
         def work() -> None:
-            writer.SECONDS_BETWEEN_COMMITS = 0.0
+            resumable_writer.SECONDS_BETWEEN_COMMITS = 0.0
             extract(
                 files, out, encoder, batch_size=BATCH,
                 on_progress=lambda done, total, note="": time.sleep(0.02),
@@ -295,7 +296,7 @@ class TestKilled:
     ) -> None:
         """As after a power failure during an append."""
         out = tmp_path / "out.h5"
-        monkeypatch.setattr(writer, "SECONDS_BETWEEN_COMMITS", 0.0)
+        monkeypatch.setattr(resumable_writer, "SECONDS_BETWEEN_COMMITS", 0.0)
 
         def stop(done: int, total: int, note: str = "") -> None:
             if done >= 6:
@@ -304,7 +305,7 @@ class TestKilled:
         with pytest.raises(KeyboardInterrupt):
             extract(files, out, encoder, batch_size=BATCH, on_progress=stop)
         assert not out.exists()
-        journal = writer.partial_folder(out) / "journal.jsonl"
+        journal = partial_folder(out) / "journal.jsonl"
         journal.write_bytes(journal.read_bytes()[:-cut])
         result = extract(files, out, encoder, batch_size=BATCH)
         assert result.extracted == 8
@@ -333,8 +334,8 @@ class TestNoSpace:
             return original(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(writer, "SECONDS_BETWEEN_COMMITS", 0.0)
-            patch.setattr(writer.os, name, full)
+            patch.setattr(resumable_writer, "SECONDS_BETWEEN_COMMITS", 0.0)
+            patch.setattr(os, name, full)
             with pytest.raises(StoreError, match="no space left.*run the same command again"):
                 extract(files, out, encoder, batch_size=BATCH)
             assert not out.exists()

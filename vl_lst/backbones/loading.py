@@ -23,7 +23,8 @@ from vl_lst.backbones.folder import (
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.quantization import BackbonePrecision, inner_tensors, quantise
 from vl_lst.backbones.states.reader import StateReader
-from vl_lst.backbones.stored import StoredBackbone, tokenizer_sha256
+from vl_lst.backbones.stored import StoredBackbone
+from vl_lst.backbones.tokenizer import vocabulary_sha256
 from vl_lst.backbones.tokenizer_files import TOKENIZER_FILES, load_tokenizer
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.checks import require_choice
@@ -157,7 +158,7 @@ def load_stored_backbone(
         if size < backbone.vocabulary_size:
             family.set_vocabulary_size(config, size)
             backbone = StoredBackbone(config, family, states.output_layer())
-    _require_same_sizes(name, backbone, tokenizer_sha256(tokenizer), states)
+    _require_same_sizes(name, backbone, vocabulary_sha256(tokenizer), states)
     return LoadedBackbone(backbone, tokenizer, spec.weights_sha256, projection_sha256)
 
 

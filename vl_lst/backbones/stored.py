@@ -4,11 +4,10 @@ U unique encoder inputs, P unique (input, answer) pairs, N either of these, T to
 encoder reads, L answer tokens, D width of a stack, K kept blocks, V vocabulary.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from vl_lst.backbones.layers import OutputLayer
 from vl_lst.backbones.states.reader import PaddedStates
 from vl_lst.errors import ModelError
 
-__all__ = ["BackboneStates", "StoredBackbone", "tokenizer_sha256"]
+__all__ = ["BackboneStates", "StoredBackbone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +58,48 @@ class BackboneStates:
             _changed(self.encoder, change),
             None if self.decoder is None else _changed(self.decoder, change),
         )
+
+    def select(self, rows_B: Tensor, pairs_B: Tensor | None) -> "BackboneStates":
+        """Return the states of some texts, which may occur several times.
+
+        Args:
+            rows_B: Index of each encoder input.
+            pairs_B: Index of each pair; `None` keeps all.
+        """
+        decoder = self.decoder
+        if decoder is not None and pairs_B is not None:
+            decoder = _selected(decoder, pairs_B)
+        return BackboneStates(_selected(self.encoder, rows_B), decoder)
+
+    def lengthened(self, prompt_tokens: int, answer_tokens: int) -> "BackboneStates":
+        """Return states of texts as long as they may be, which repeat those of the first token.
+
+        Args:
+            prompt_tokens: Number of tokens of each encoder input.
+            answer_tokens: Number of tokens of each answer, if a head reads more than the first.
+        """
+        decoder = self.decoder
+        if decoder is not None and decoder.mask_NT.shape[1] > 1:
+            decoder = _changed(decoder, partial(_repeat_first, tokens=answer_tokens))
+        return BackboneStates(
+            _changed(self.encoder, partial(_repeat_first, tokens=prompt_tokens)), decoder
+        )
+
+
+def _selected(states: PaddedStates, rows: Tensor) -> PaddedStates:
+    final_NTD = states.final_NTD
+    return PaddedStates(
+        states.embedding_NTD.index_select(0, rows),
+        states.blocks_KNTD.index_select(1, rows),
+        None if final_NTD is None else final_NTD.index_select(0, rows),
+        states.mask_NT.index_select(0, rows),
+    )
+
+
+def _repeat_first(tensor: Tensor, tokens: int) -> Tensor:
+    """Return states [..., T, D], or a mask [N, T], with the first token in all places."""
+    place = tensor.ndim - 1 if tensor.dtype == torch.bool else tensor.ndim - 2
+    return tensor.narrow(place, 0, 1).repeat_interleave(tokens, place)
 
 
 def _changed(states: PaddedStates, change: Callable[[Tensor], Tensor]) -> PaddedStates:
@@ -176,9 +217,3 @@ class StoredBackbone(FrozenBackbone):
         return replace(
             super()._output_layer(), weight_VW=self.output_weight, bias_V=self.output_bias
         )
-
-
-def tokenizer_sha256(tokenizer: Any) -> str:
-    """Return the SHA-256 of the ids of all tokens, which give token ids their meaning."""
-    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: (entry[1], entry[0]))
-    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()

@@ -119,16 +119,11 @@ class Batch:
         return self._map(Tensor.pin_memory)
 
     def unshare(self) -> "Batch":
-        """Return the same examples without sharing: one prompt and one pair per example.
-
-        Raises:
-            ModelError: The batch has states, which are shared.
-        """
-        if self.states is not None:
-            raise ModelError(
-                "the states of the backbone were read from a file, and examples with equal texts "
-                "need states of their own: expected a backbone without dropout"
-            )
+        """Return the same examples without sharing: one prompt and one pair per example."""
+        states = self.states
+        if states is not None:
+            pairs = self.prompt_index_B if self.labels_BL is None else self.pair_index_B
+            states = states.select(self.prompt_index_B, pairs)
         rows = torch.arange(len(self), device=self.prompt_index_B.device)
         return replace(
             self,
@@ -137,6 +132,7 @@ class Batch:
             prompt_rows_U=None if self.prompt_rows_U is None else rows,
             pair_rows_P=None if self.pair_rows_P is None else rows,
             pair_index_B=None if self.pair_index_B is None else rows,
+            states=states,
         )
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":

@@ -21,6 +21,7 @@ from vl_lst.generation.answering import Answerer
 from vl_lst.models.batch import Batch
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
+from vl_lst.recipes.loaded_backbone import load_backbone_of
 from vl_lst.run.arguments import ImageSource, image_list, task_text
 
 __all__ = ["Answer", "Predictor"]
@@ -74,6 +75,7 @@ class Predictor:
         self._tokenizer = built.tokenizer
         self._backbone_reads_images = built.model.backbone_reads_images
         self._device = device
+        self._built = built
         self._answerer = Answerer(built, recipe, answers, device)
         self._encoder = encoder
 
@@ -147,6 +149,7 @@ class Predictor:
         )
         if images:
             fields["features_BINF"] = self._features(images, encoder_weights)[None]
+        load_backbone_of(self.recipe, self._built, "a new question has no states in a file")
         notes = question_notes(text, task, self._tokenizer)
         batch = Batch(example_ids=("",), task=self._head(task), **fields)
         if not self._answerer.is_ranked(self._head(task)):

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
@@ -87,8 +88,9 @@ def start_recomputation(
     log.info(
         "%s: a training step that keeps everything takes up to %.2f GiB besides the model, of %s "
         "(method.options.recompute: auto)",
-        "blocks run again in the backward pass" if recompute else "everything is kept for the "
-        "backward pass",
+        "blocks run again in the backward pass"
+        if recompute
+        else "everything is kept for the backward pass",
         needed / 2**30,
         "unknown memory" if available is None else f"{available / 2**30:.2f} GiB available",
     )
@@ -145,6 +147,7 @@ def _longest(batch: Batch, prompt_tokens: int, answer_tokens: int) -> Batch:
         batch,
         prompt_ids_UT=_fill(batch.prompt_ids_UT, prompt_tokens),
         labels_BL=None if labels_BL is None else _fill(labels_BL, answer_tokens),
+        states=batch.states and batch.states.lengthened(prompt_tokens, answer_tokens),
     )
 
 
@@ -160,4 +163,6 @@ def _first(pair: Batch) -> Batch:
         for name in pair.__dataclass_fields__
         if isinstance(value := getattr(pair, name), Tensor)
     }
-    return replace(pair, example_ids=pair.example_ids[:1], **tensors)
+    row = torch.zeros(1, dtype=torch.long)
+    states = pair.states and pair.states.select(row, row)
+    return replace(pair, example_ids=pair.example_ids[:1], states=states, **tensors)

@@ -17,7 +17,15 @@ from feature_extraction.errors import StoreError
 from feature_extraction.spec import package_versions
 from vl_lst.choices import BackbonePrecision, Vocabulary
 
-__all__ = ["DTYPES", "OutputSpec", "StackSpec", "StateDtype", "StateSpec", "state_packages"]
+__all__ = [
+    "DTYPES",
+    "OutputSpec",
+    "Sha256",
+    "StackSpec",
+    "StateDtype",
+    "StateSpec",
+    "state_packages",
+]
 
 StateDtype = Literal["float32", "bfloat16", "float16"]
 DTYPES: dict[StateDtype, torch.dtype] = {

@@ -4,7 +4,7 @@ N texts of one stack: encoder inputs, or pairs of an encoder input and an answer
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vl_lst.backbones.states.keys import KEY_BYTES
 from vl_lst.backbones.states.spec import DTYPES, StateSpec
 
-__all__ = ["MAX_TOKENS", "StateTable", "Texts", "expected_bytes"]
+__all__ = ["MAX_TOKENS", "StateTable", "Texts", "concatenate", "expected_bytes"]
 
 # Tokens per text.
 MAX_TOKENS = 2**16
@@ -74,6 +74,14 @@ class StateTable:
             digest.update(texts.keys_N.tobytes())
             digest.update(texts.length_N.astype("<i4").tobytes())
         return digest.hexdigest()
+
+
+def concatenate(parts: Sequence[Texts]) -> Texts:
+    """Return the texts of all parts, one part after another."""
+    return Texts(
+        np.concatenate([part.keys_N for part in parts]),
+        np.concatenate([part.length_N for part in parts]),
+    )
 
 
 def expected_bytes(spec: StateSpec, table: StateTable) -> int:
