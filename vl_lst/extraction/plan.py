@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Self
 
+from feature_extraction.errors import FeatureError
+from feature_extraction.store.shards import Shard
 from vl_lst.backbones.states.keys import pair_key
 from vl_lst.backbones.states.table import StateTable, Texts
 from vl_lst.data.backbone_texts import TextInput
@@ -75,6 +77,21 @@ class TextPlan:
                 pairs.sort(key=lambda pair: len(pair[1]))
                 batches.append(InputBatch(chosen, tuple(pairs)))
         return cls(tuple(batches), batch_size)
+
+    def part(self, shard: Shard) -> "TextPlan":
+        """Return the batches of a shard.
+
+        Raises:
+            FeatureError: There are fewer batches than shards.
+        """
+        count = len(self.batches)
+        if count < shard.count:
+            raise FeatureError(
+                f"{count:,} batches of texts cannot be divided into {shard.count:,} shards: choose "
+                f"at most {count:,}, or a smaller --batch-size"
+            )
+        rows = shard.rows(count, 1)
+        return TextPlan(self.batches[rows.start : rows.stop], self.size)
 
     def table(self, image_tokens: Mapping[int, int]) -> StateTable:
         """Return the keys and lengths of all texts.

@@ -7,6 +7,7 @@ import torch
 from feature_extraction.spec import FeatureSpec
 from vl_lst.backbones.loading import DTYPES
 from vl_lst.backbones.states.spec import OutputSpec, StateDtype, StateSpec, state_packages
+from vl_lst.choices import StatePrecision
 from vl_lst.models.side_model import SideModel
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
@@ -14,6 +15,11 @@ from vl_lst.recipes.stored_states import kept_states
 
 __all__ = ["state_spec"]
 
+TYPES: Mapping[StatePrecision, StateDtype] = {
+    "fp32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+}
 NAMES: Mapping[torch.dtype, StateDtype] = {
     torch.float32: "float32",
     torch.bfloat16: "bfloat16",
@@ -21,14 +27,17 @@ NAMES: Mapping[torch.dtype, StateDtype] = {
 
 
 def state_spec(
-    recipe: Recipe, built: BuiltModel, dtype: StateDtype | None, features: FeatureSpec | None
+    recipe: Recipe,
+    built: BuiltModel,
+    precision: StatePrecision | None,
+    features: FeatureSpec | None,
 ) -> StateSpec:
     """Return the settings of the states that a model reads in training.
 
     Args:
         recipe: Recipe of the run.
         built: Its model, with the backbone in memory.
-        dtype: Type of the stored states. Default: that of the backbone's activations.
+        precision: Type of the stored states. Default: that of the backbone's activations.
         features: Spec of the features that the backbone reads; `None` if it reads text alone.
     """
     model = built.model
@@ -51,7 +60,7 @@ def state_spec(
         tokenizer_sha256=built.tokenizer.vocabulary_sha256,
         encoder=encoder,
         decoder=decoder,
-        dtype=dtype or NAMES[DTYPES[recipe.backbone.precision]],
+        dtype=NAMES[DTYPES[recipe.backbone.precision]] if precision is None else TYPES[precision],
         output=output,
         features_sha256=None if features is None else features.digest,
         packages=state_packages(),

@@ -24,10 +24,12 @@ from feature_extraction.store.outputs import check_output_file
 from feature_extraction.store.shards import Shard
 from tasks import ExampleTable, Task
 from vl_lst.backbones.layers import OutputLayer
+from vl_lst.backbones.states.layout import ShardOfStates
 from vl_lst.backbones.states.reader import StateReader
-from vl_lst.backbones.states.spec import StackSpec, StateDtype, StateSpec
+from vl_lst.backbones.states.spec import StackSpec, StateSpec
 from vl_lst.backbones.states.table import StateTable, expected_bytes
 from vl_lst.backbones.states.writer import StateWriter
+from vl_lst.choices import StatePrecision
 from vl_lst.data.backbone_texts import TextInput
 from vl_lst.data.examples import load_examples, require_images
 from vl_lst.data.stored_texts import backbone_texts
@@ -73,7 +75,7 @@ def extract_states(
     out: str | Path,
     *,
     splits: Sequence[str] = (),
-    dtype: StateDtype | None = None,
+    precision: StatePrecision | None = None,
     batch_size: int = 64,
     shard: Shard | None = None,
     report: ProgressReport = silent,
@@ -88,7 +90,7 @@ def extract_states(
             it.
         splits: Splits of the recipe's tasks. Default: those for training, and those for validation
             of heads that do not generate, since generation runs the backbone anyway.
-        dtype: Type of the stored states. Default: that of the backbone's activations.
+        precision: Type of the stored states. Default: that of the backbone's activations.
         batch_size: Maximum number of texts that the backbone reads at once.
         shard: Part of the texts to extract. Default: all.
         report: Progress callback.
@@ -106,7 +108,7 @@ def extract_states(
     out = Path(out)
     path = out if shard is None else shard.path(out)
     check_output_file(path)
-    extraction = _Extraction(recipe, splits, dtype, batch_size, shard)
+    extraction = _Extraction(recipe, splits, precision, batch_size, shard)
     spec, table = extraction.spec, extraction.table
     log.info(
         "%s prompts and %s pairs of a prompt and an answer: %s of states",
@@ -118,7 +120,9 @@ def extract_states(
     if path.exists():
         _require_same(path, spec, table)
     else:
-        with StateWriter(path, spec, table, output=extraction.output, shard=shard) as writer:
+        with StateWriter(
+            path, spec, table, output=extraction.output, shard=extraction.shard
+        ) as writer:
             computed = extraction.run(writer, report)
             writer.finish()
     return StatesResult(
@@ -156,7 +160,7 @@ class _Extraction:
         self,
         recipe: Recipe,
         splits: Sequence[str],
-        dtype: StateDtype | None,
+        precision: StatePrecision | None,
         batch_size: int,
         shard: Shard | None,
     ) -> None:
@@ -172,7 +176,7 @@ class _Extraction:
         self._backbone = model.backbone
         self._tokenizer = built.tokenizer
         self._features = features if model.backbone_reads_images else None
-        self.spec = state_spec(recipe, built, dtype, self._features and self._features.spec)
+        self.spec = state_spec(recipe, built, precision, self._features and self._features.spec)
         found: dict[TextInput, dict[tuple[int, ...], None]] = {}
         for name, each in examples.items():
             texts = backbone_texts(recipe, built, each.task, name)
@@ -181,22 +185,26 @@ class _Extraction:
                 tables = [self._load(each.task, split) for split in splits]
             for table in tables:
                 texts.collect(table, found)
-        plan = TextPlan.of(found, batch_size)
-        self._plan = plan if shard is None else _part(plan, shard)
+        self._plan = TextPlan.of(found, batch_size)
         # Images add the same number of tokens to each text with as many images.
         one_of_each = {len(text.image_ids): text for text in found}
-        self.table = self._plan.table(
-            {images: self._count_image_tokens(text) for images, text in one_of_each.items()}
-        )
+        image_tokens = {
+            images: self._count_image_tokens(text) for images, text in one_of_each.items()
+        }
+        self.table = self._plan.table(image_tokens)
+        self.shard = None
+        if shard is not None:
+            self.shard = ShardOfStates(
+                number=shard.number, count=shard.count, whole_sha256=self.table.sha256
+            )
+            self._plan = self._plan.part(shard)
+            self.table = self._plan.table(image_tokens)
         self.output = None
         if model.generates:
             backbone = model.backbone
             self.output = OutputLayer(
                 weight_VW=backbone.vocabulary_weight, bias_V=backbone.vocabulary_bias
             )
-        self.spec = state_spec(
-            recipe, built, dtype, None if self._features is None else self._features.spec
-        )
 
     def run(self, writer: StateWriter, report: ProgressReport) -> int:
         """Compute and write all states that are not written yet.
@@ -286,13 +294,3 @@ def _planes(
     if kept.has_final:
         planes.append(final_NTD[None])
     return list(torch.cat(planes).unbind(1))
-
-
-def _part(plan: TextPlan, shard: Shard) -> TextPlan:
-    """Return the batches of a shard.
-
-    Raises:
-        FeatureError: There are fewer batches than shards.
-    """
-    rows = shard.rows(len(plan.batches), 1)
-    return TextPlan(plan.batches[rows.start : rows.stop], plan.size)

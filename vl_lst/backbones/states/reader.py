@@ -90,10 +90,9 @@ class StateReader:
             return None
         weight_VW = self._read("output_weight", (spec.vocabulary_size, spec.width), spec.dtype)
         if not spec.has_bias:
-            return OutputLayer(weight_VW)
-        return OutputLayer(
-            weight_VW, self._read("output_bias", (spec.vocabulary_size,), spec.dtype)
-        )
+            return OutputLayer(weight_VW=weight_VW)
+        bias_V = self._read("output_bias", (spec.vocabulary_size,), spec.dtype)
+        return OutputLayer(weight_VW=weight_VW, bias_V=bias_V)
 
     def close(self) -> None:
         """Close this process's handles; the next read opens them again."""
