@@ -251,6 +251,8 @@ def _tokens_per_second(search: Callable[[], int], setting: Setting) -> float:
 def measure_extraction(setting: Setting, entries: Entries) -> None:
     """Measure the extraction of features from generated photographs."""
     name, batch_size = ("RN50", 2) if setting.tiny else ("RN101", 128)
+    count = batch_size if setting.tiny else extraction.PHOTOGRAPHS
+    found = extraction.find_images(extraction.generate(setting.folder / "photographs", count))
 
     def measure(precision: ArithmeticPrecision) -> Mapping[str, Value]:
         encoder = build_encoder(
@@ -258,7 +260,6 @@ def measure_extraction(setting: Setting, entries: Entries) -> None:
         )
         folder = setting.folder / precision
         folder.mkdir()
-        found = extraction.find_images(extraction.generate(folder / "photographs"))
         squares_N3SS = extraction.squares(found, encoder)
         warm = extraction.run_encoder(encoder, squares_N3SS, batch_size)
         alone = extraction.timed(warm, batch_size).elapsed
