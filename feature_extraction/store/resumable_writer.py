@@ -237,8 +237,10 @@ class ResumableWriter(ABC, Generic[Header, Entry]):
                     f"{blocks[0][0]}. Remove the folder and run the command again."
                 )
             size = os.fstat(layout).st_size
-            starts = (0, *(end for _, end in blocks))
-            ends = (*(start for start, _ in blocks), size)
+            # HDF5 may put a small dataset into a gap before an aligned one.
+            ordered = sorted(blocks)
+            starts = (0, *(end for _, end in ordered))
+            ends = (*(start for start, _ in ordered), size)
             for start, end in zip(starts, ends, strict=True):
                 copy_range(layout, self._data, start, end)
             os.truncate(self._data, size)

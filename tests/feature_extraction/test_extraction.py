@@ -1,19 +1,16 @@
 import errno
-import multiprocessing
 import os
 import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from kill_at_call import kill_at_call
+from kill_at_call import in_child, kill_at_change
 from PIL import Image
 
 from feature_extraction.encoders.encoder import Encoder, build_encoder, encode_image
@@ -29,18 +26,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 BATCH = 3
-
-
-def in_child(work: Callable[[], None], *, kill_after: float | None = None) -> int:
-    """Run `work` in a forked process and return its exit code; optionally kill it after seconds."""
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    if kill_after is not None:
-        time.sleep(kill_after)
-        process.kill()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
 
 
 class TestResult:
@@ -224,19 +209,6 @@ class TestSecondRun:
             extract(files[1:], tmp_path / "out.h5", encoder)
 
 
-SYSTEM_CALLS = ("pwrite", "write", "fsync", "truncate", "replace", "open")
-
-
-def kill_at_change(number: int, *, before: bool) -> None:
-    """Make this process kill itself at its n-th call that changes files."""
-    counted: Callable[[Any], Any] = kill_at_call(number, before=before)
-    for name in SYSTEM_CALLS:
-        setattr(os, name, counted(getattr(os, name)))
-    shutil.rmtree = counted(shutil.rmtree)
-    writer.write_layout = counted(writer.write_layout)
-    resumable_writer.SECONDS_BETWEEN_COMMITS = 0.0
-
-
 class TestKilled:
     """After a kill at any time, the finished file is identical to that of an uninterrupted run."""
 
@@ -253,7 +225,7 @@ class TestKilled:
         for number in range(1, 200):
 
             def work(number: int = number) -> None:
-                kill_at_change(number, before=before)
+                kill_at_change(number, writer, before=before)
                 extract(files, out, encoder, batch_size=BATCH)
 
             code = in_child(work)

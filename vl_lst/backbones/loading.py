@@ -208,7 +208,7 @@ def _tokens_to_keep(backbone: FrozenBackbone, tokenizer: Any) -> int:
             f"vocabulary is tokenizer, and a backbone of type {backbone.model_type} has an encoder "
             "only, so it generates no tokens: expected null"
         )
-    size = 1 + max(tokenizer.get_vocab().values())
+    size: int = 1 + max(tokenizer.get_vocab().values())
     needed = (
         backbone.pad_token_id,
         backbone.start_token_id,

@@ -72,9 +72,8 @@ def extract_states(
         str | None,
         states_option(
             metavar="N[,N]...",
-            help="Layers of the encoder and of the decoder, counted from 0, that the method reads: "
-            "sets method.options.encoder_layers and decoder_layers, as for training. Default: those "
-            "of the recipe.",
+            help="Layers of the encoder and of the decoder that the method reads, counted from 0: "
+            "sets method.options.encoder_layers and decoder_layers. Default: the recipe's.",
         ),
     ] = None,
     precision: Annotated[

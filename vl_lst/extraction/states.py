@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ from vl_lst.data.backbone_texts import TextInput
 from vl_lst.data.examples import load_examples, require_images
 from vl_lst.data.stored_texts import backbone_texts
 from vl_lst.devices import autocast, choose_device
-from vl_lst.extraction.plan import InputBatch, TextPlan
+from vl_lst.extraction.plan import InputBatch, Pair, TextPlan
 from vl_lst.extraction.spec import state_spec
 from vl_lst.methods import require_states_alone
 from vl_lst.models.side_model import SideModel
@@ -168,7 +169,8 @@ class _Extraction:
         features = open_features(recipe.features) if recipe.features else None
         examples = {name: load_examples(recipe, name, features) for name in recipe.tasks}
         answers = {name: each.answers for name, each in examples.items()}
-        built = build_model(recipe, features and features.spec, answers, loads_backbone=True)
+        spec = None if features is None else features.spec
+        built = build_model(recipe, spec, answers, loads_backbone=True)
         built.quantise_backbone()
         self._device = choose_device(recipe.training.device)
         model = built.model.to(self._device).eval()
@@ -176,7 +178,9 @@ class _Extraction:
         self._backbone = model.backbone
         self._tokenizer = built.tokenizer
         self._features = features if model.backbone_reads_images else None
-        self.spec = state_spec(recipe, built, precision, self._features and self._features.spec)
+        self.spec = state_spec(
+            recipe, built, precision, spec if model.backbone_reads_images else None
+        )
         found: dict[TextInput, dict[tuple[int, ...], None]] = {}
         for name, each in examples.items():
             texts = backbone_texts(recipe, built, each.task, name)
@@ -255,7 +259,7 @@ class _Extraction:
             writer.write_pairs(
                 first_pair + place,
                 _planes(answers.embedding_PLD, answers.blocks_KPLD, answers.final_PLD, kept[1]),
-                lambda place, pairs=pairs: self._describe(texts[pairs[place][0]]),
+                partial(self._describe_pair, texts, pairs),
             )
 
     def _load(self, task: Task, split: str) -> ExampleTable:
@@ -271,8 +275,8 @@ class _Extraction:
             return None
         assert self._features is not None, "a backbone that reads images has their features"
         ids = [image_id for text in texts for image_id in text.image_ids]
-        images = torch.from_numpy(self._features.read(ids))
-        return images.unflatten(0, (len(texts), count)).to(self._device)
+        images: Tensor = torch.from_numpy(self._features.read(ids)).to(self._device)
+        return images.view(len(texts), count, *images.shape[1:])
 
     def _count_image_tokens(self, text: TextInput) -> int:
         """Return the number of tokens that the encoder reads of a text's images."""
@@ -281,6 +285,9 @@ class _Extraction:
         ids_1T = torch.tensor([text.ids], device=self._device)
         _, mask_1T = self._backbone.encoder_input(ids_1T, self._images([text]))
         return mask_1T.shape[1] - len(text.ids)
+
+    def _describe_pair(self, texts: Sequence[TextInput], pairs: Sequence[Pair], place: int) -> str:
+        return f"an answer to {self._describe(texts[pairs[place][0]])}"
 
     def _describe(self, text: TextInput) -> str:
         return repr(self._tokenizer.decode(text.ids))

@@ -152,9 +152,8 @@ def build_model(
     else:
         states = open_states(recipe, spec)
         # Whether the image features are the backbone's own was checked when it read them.
-        loaded = load_stored_backbone(
-            recipe.backbone.name, states, projection_sha256=spec and spec.projection_sha256
-        )
+        projection = None if spec is None else spec.projection_sha256
+        loaded = load_stored_backbone(recipe.backbone.name, states, projection_sha256=projection)
     torch.manual_seed(recipe.training.seed)
     model, trainable = attach_method(
         recipe.method.name,

@@ -6,6 +6,7 @@ I images, N tokens per image, F channels.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -140,7 +141,7 @@ class Predictor:
                 f"{expected}{reason}"
             )
         text = task.prompt_prefix + text + task.prompt_suffix
-        fields = prompt_fields(
+        fields: dict[str, Any] = prompt_fields(
             [text],
             self._tokenizer,
             max_tokens=task.max_prompt_tokens,

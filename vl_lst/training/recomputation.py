@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -158,7 +159,7 @@ def _fill(ids: Tensor, length: int) -> Tensor:
 
 def _first(pair: Batch) -> Batch:
     """Return the first example of a batch without sharing."""
-    tensors = {
+    tensors: dict[str, Any] = {
         name: value[:1]
         for name in pair.__dataclass_fields__
         if isinstance(value := getattr(pair, name), Tensor)

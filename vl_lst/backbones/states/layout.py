@@ -133,11 +133,10 @@ def write_layout(
         record: Their record.
 
     Returns:
-        Offset and end in bytes, by name, of each dataset that is not written, in file order.
+        Offset and end in bytes, by name, of each dataset that is not written.
 
     Raises:
         OSError: The path cannot be created, or the file is larger than this process may write.
-        StoreError: This HDF5 library does not allocate the datasets one after another.
     """
     check_size_limit(expected_bytes(spec, table))
     with hdf5_in(
@@ -157,12 +156,6 @@ def write_layout(
             file.create_dataset(f"{stack}_length", data=lengths_N, track_times=False)
         write_record(file, "spec", spec)
         write_record(file, "texts", record)
-    if list(blocks.values()) != sorted(blocks.values()):
-        raise StoreError(
-            "this HDF5 library does not allocate datasets one after another: found h5py "
-            f"{h5py.version.version} with HDF5 {h5py.version.hdf5_version}, expected h5py 3.11 or "
-            "later. Upgrade h5py."
-        )
     return blocks
 
 

@@ -88,11 +88,11 @@ class StateReader:
         spec = self.spec.output
         if spec is None:
             return None
-        weight_VW = self._read("output_weight", (spec.vocabulary_size, spec.width), spec.dtype)
-        if not spec.has_bias:
-            return OutputLayer(weight_VW=weight_VW)
-        bias_V = self._read("output_bias", (spec.vocabulary_size,), spec.dtype)
-        return OutputLayer(weight_VW=weight_VW, bias_V=bias_V)
+        rows, dtype = (spec.vocabulary_size,), spec.dtype
+        return OutputLayer(
+            weight_VW=self._read("output_weight", (*rows, spec.width), dtype),
+            bias_V=self._read("output_bias", rows, dtype) if spec.has_bias else None,
+        )
 
     def close(self) -> None:
         """Close this process's handles; the next read opens them again."""

@@ -8,7 +8,7 @@ N texts, S states per token, T tokens, D width.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from vl_lst.backbones.states.layout import (
     write_layout,
 )
 from vl_lst.backbones.states.spec import DTYPES, StackSpec, StateDtype, StateSpec
-from vl_lst.backbones.states.table import MAX_TOKENS, StateTable
+from vl_lst.backbones.states.table import MAX_TOKENS, StateTable, Texts
 
 __all__ = ["StateWriter"]
 
@@ -71,7 +71,7 @@ class StateWriter(ResumableWriter[_Header, _Entry]):
         StoreError: Another process writes to `out`, the unfinished work has other settings or
             texts, there is not enough disk space, or the folder cannot be written. Or the texts are
             not valid: a stack has none, a text is too long, or a key occurs twice.
-        ValueError: The output layer is not the one of the spec.
+        ValueError: The output layer is not the one of the spec, or there are pairs and no decoder.
     """
 
     def __init__(
@@ -83,6 +83,8 @@ class StateWriter(ResumableWriter[_Header, _Entry]):
         output: OutputLayer | None = None,
         shard: ShardOfStates | None = None,
     ) -> None:
+        if spec.decoder is None and len(table.pairs):
+            raise ValueError("the table has pairs, and the spec has no decoder")
         self._texts = stacks_of(spec, table)
         _check_table(self._texts)
         count = sum(map(len, self._texts.values()))
@@ -236,7 +238,7 @@ class StateWriter(ResumableWriter[_Header, _Entry]):
         return f"Free some space, choose another --out, or keep fewer layers (--layers){smaller}."
 
 
-def _check_table(texts: dict[Stack, Any]) -> None:
+def _check_table(texts: dict[Stack, Texts]) -> None:
     for stack, each in texts.items():
         if not len(each):
             raise StoreError(f"there is no text for the {stack}: expected at least one")
