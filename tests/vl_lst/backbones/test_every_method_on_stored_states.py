@@ -65,9 +65,7 @@ def states_of(model: Any, batch: Batch, head: str) -> BackboneStates:
         encoder_mask_PT=taps.mask_UT[rows],
     )
     final = decoded.final_PLD if reads_final else None
-    return BackboneStates(
-        encoder, padded(decoded.embedding_PLD, decoded.blocks_KPLD, final, mask)
-    )
+    return BackboneStates(encoder, padded(decoded.embedding_PLD, decoded.blocks_KPLD, final, mask))
 
 
 def loss_and_gradients(model: Any, trainable: Any, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
@@ -107,9 +105,7 @@ def test_losses_and_gradients_are_those_of_the_backbone(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_it_answers_for_the_backbone_without_its_weights(
-    make_tiny: MakeTiny, family: str
-) -> None:
+def test_it_answers_for_the_backbone_without_its_weights(make_tiny: MakeTiny, family: str) -> None:
     backbone = make_tiny(family)
     stored = StoredBackbone(backbone.config, backbone.family, None)
     names = ["width", "output_width", "vocabulary_size", "pad_token_id", "relative_positions"]

@@ -2,18 +2,23 @@
 
 import json
 import shutil
-from collections.abc import Callable
+import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from kill_at_call import in_child, kill_at_change
+from killed_training import main as train_until
 from safetensors.torch import load_file, save_file
 from tiny_run import TinyWorld
 from tiny_texts import TextWorld
 
 from feature_extraction.errors import FeatureError, StoreError
+from feature_extraction.store import open_features
 from feature_extraction.store.shards import Shard
+from vl_lst.backbones.states import writer
 from vl_lst.backbones.states.index import join_states
 from vl_lst.backbones.states.reader import StateReader
 from vl_lst.backbones.stored import StoredBackbone
@@ -23,13 +28,15 @@ from vl_lst.data.task_data import build_task_data
 from vl_lst.errors import CheckpointError, ModelError, RecipeError
 from vl_lst.extraction import extract_states
 from vl_lst.models.batch import Batch
-from vl_lst.recipes import Recipe
+from vl_lst.recipes import Recipe, dump_recipe
 from vl_lst.recipes.building import BuiltModel, build_model
 from vl_lst.run import load_run
 from vl_lst.training.session import train
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
 FP32 = {"training__precision": "fp32", "backbone__precision": "fp32"}
-HEADS = ("classify", "generate")
 
 
 def losses(run: Path) -> list[float]:
@@ -45,8 +52,6 @@ def first_batch(recipe: Recipe, rows: list[int]) -> tuple[BuiltModel, Batch]:
     """A model, and a batch of its training examples."""
     reader = None
     if recipe.features:
-        from feature_extraction.store import open_features
-
         reader = open_features(recipe.features)
     name = recipe.tasks[0]
     examples = load_examples(recipe, name, reader)
@@ -179,8 +184,8 @@ def test_evaluation_of_other_texts_loads_the_backbone_and_says_so(
     own = tmp_path / "own.jsonl"
     example = {
         "id": "1",
-        "image_ids": ["COCO_val2014_000000000101"],
-        "text": "is it blue?",
+        "images": ["COCO_val2014_000000000101"],
+        "prompt": "is it blue?",
         "answers": ["yes"],
     }
     own.write_text(json.dumps(example) + "\n")
@@ -224,9 +229,9 @@ def test_other_states_than_the_recipe_needs_are_refused(
     error: type[Exception],
     message: str,
 ) -> None:
+    settings = {**FP32, "states": str(state_files["vqa classify"]), **changes}
     with pytest.raises(error, match=message):
-        recipe = world.recipe(**{**FP32, "states": str(state_files["vqa classify"]), **changes})
-        train(recipe, tmp_path / "run")
+        train(world.recipe(**settings), tmp_path / "run")
 
 
 def test_states_of_other_layers_are_refused_and_of_more_layers_taken(
@@ -250,11 +255,11 @@ def test_states_of_another_backbone_are_refused(
 ) -> None:
     """By tokenizer and sizes at once; by the weights themselves whenever they are loaded."""
     file = str(state_files["vqa generate"])
-    with pytest.raises(StoreError, match="tokenizer: found .*, expected"):
-        recipe = world.recipe(
-            states=file, head="generate", backbone__name=str(text_world.backbone), **FP32
-        )
-        train(recipe, tmp_path / "other")
+    other = world.recipe(
+        states=file, head="generate", backbone__name=str(text_world.backbone), **FP32
+    )
+    with pytest.raises(StoreError, match=r"tokenizer: found .*, expected"):
+        train(other, tmp_path / "other")
     changed = without_weights(world, tmp_path / "t5")
     weights = load_file(changed.backbone / "model.safetensors")
     name = next(iter(weights))
@@ -286,7 +291,10 @@ def test_states_of_16_bits_train_close_to_exact_ones(
     assert small.spec.dtype == {"bf16": "bfloat16", "fp16": "float16"}[precision]
     train(world.recipe(states=str(tmp_path / "small.h5"), **FP32), tmp_path / "small")
     train(world.recipe(**FP32), tmp_path / "backbone")
-    assert losses(tmp_path / "small") == pytest.approx(losses(tmp_path / "backbone"), rel=0.02)
+    # The first; later ones amplify any difference, since the tiny model learns fast.
+    assert losses(tmp_path / "small")[0] == pytest.approx(
+        losses(tmp_path / "backbone")[0], rel=1e-3
+    )
 
 
 def test_shards_joined_hold_the_states_of_one_file(
@@ -318,31 +326,67 @@ def test_a_finished_file_is_kept_and_one_of_other_states_refused(
         extract_states(world.recipe(data__prompt_prefix="what ", **FP32), out)
 
 
-def test_an_interrupted_extraction_resumes_to_the_same_bytes(
-    text_world: TextWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kills", [(4,), (12, 5), (25,), (40, 30)], ids=str)
+def test_a_killed_extraction_resumes_to_the_same_bytes(
+    text_world: TextWorld, tmp_path: Path, kills: tuple[int, ...]
 ) -> None:
-    from vl_lst.backbones.states.writer import StateWriter
-
     recipe = text_world.recipe(**FP32)
     whole = extract_states(recipe, tmp_path / "whole.h5", batch_size=2).path.read_bytes()
-
-    def interrupt_after(count: int) -> Callable[..., None]:
-        original = StateWriter.write_pairs
-
-        def write(self: StateWriter, *arguments: object) -> None:
-            nonlocal count
-            if count == 0:
-                raise KeyboardInterrupt
-            count -= 1
-            original(self, *arguments)  # type: ignore[arg-type]
-
-        return write
-
     out = tmp_path / "states.h5"
-    for count in (1, 2):
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(StateWriter, "write_pairs", interrupt_after(count))
+
+    for number in kills:
+
+        def work(number: int = number) -> None:
+            kill_at_change(number, writer, before=False)
+            extract_states(recipe, out, batch_size=2)
+
+        assert in_child(work) == -signal.SIGKILL
+        assert not out.exists()
+    extract_states(recipe, out, batch_size=2)
+    assert out.read_bytes() == whole
+
+
+def test_an_interrupted_extraction_computes_only_what_is_missing(
+    text_world: TextWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, left = writer.StateWriter.write_pairs, 3
+
+    def write(self: writer.StateWriter, *arguments: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+        original(self, *arguments)
+
+    recipe, out = text_world.recipe(**FP32), tmp_path / "states.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.StateWriter, "write_pairs", write)
+        with pytest.raises(KeyboardInterrupt):
             extract_states(recipe, out, batch_size=2)
     result = extract_states(recipe, out, batch_size=2)
     assert 0 < result.computed < result.inputs
-    assert out.read_bytes() == whole
+
+
+def test_a_killed_run_on_states_resumes_to_the_same_bits(
+    world: TinyWorld, state_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """With a head that generates, whose backbone is loaded for each validation."""
+    recipe = world.recipe(
+        head="generate",
+        states=str(state_files["vqa generate"]),
+        training__epochs=2,
+        training__checkpoint_every_steps=4,
+        method__options__dropout=0.2,
+        **FP32,
+    )
+    dump_recipe(recipe, tmp_path / "recipe.yaml")
+    train(recipe, tmp_path / "whole")
+    for event in (30, 26):
+
+        def work(event: int = event) -> None:
+            train_until(tmp_path / "recipe.yaml", tmp_path / "run", event)
+
+        assert in_child(work) == -signal.SIGKILL
+    train(recipe, tmp_path / "run", resume=True)
+    for name in ("metrics.jsonl", "checkpoints/last/model.safetensors", "model.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
