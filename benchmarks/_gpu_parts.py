@@ -36,6 +36,8 @@ __all__ = ["PARTS", "Setting"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MIB = 2**20
+# In test files: a test for CUDA alone, or one that runs on each device.
+MARKED = re.compile(r"mark\.gpu|on_devices")
 PRECISIONS: tuple[ArithmeticPrecision, ...] = ("fp32", "bf16")
 # Orders of addition differ between devices; an error in the arithmetic is far larger.
 FP32_DIFFERENCE, FP32_GRADIENT_DIFFERENCE = 1e-3, 1e-2
@@ -66,7 +68,7 @@ def run_tests(setting: Setting, entries: Entries) -> None:
     files = [
         path
         for path in sorted((REPOSITORY / "tests").rglob("test_*.py"))
-        if "mark.gpu" in path.read_text()
+        if MARKED.search(path.read_text())
     ][: 1 if setting.tiny else None]
 
     def measure() -> Mapping[str, Value]:

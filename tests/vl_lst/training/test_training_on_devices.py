@@ -121,3 +121,18 @@ def test_a_quantised_backbone_trains_and_answers(
     run = load_run(tmp_path / "run")
     answer = run.predict(world.image("red"), "what color is it?", encoder_weights=world.encoder)
     assert isinstance(answer.answer, str)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("initialisation", ["fisher", "principal"])
+def test_initial_weights_are_computed_on_the_device(
+    recipe: Callable[..., Any], initialisation: str, device: str, tmp_path: Path
+) -> None:
+    options = {
+        "training__steps": 1,
+        "method__options__initialisation": initialisation,
+        "method__options__rungs": "linear",
+        "method__options__initialisation_samples": 2,
+    }
+    train(recipe(device, **options), tmp_path / "run")
+    assert torch.isfinite(losses(tmp_path / "run")).all()
