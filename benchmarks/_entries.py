@@ -1,6 +1,7 @@
 """Results of independent measurements: one may fail, or run out of memory or time."""
 
 import gc
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -67,9 +68,12 @@ class Entries:
             self._add(Entry(self._part, name, "no time left", {}))
             return
         started = time.monotonic()
+        status: Status
         values: Mapping[str, Value]
         try:
             status, values = "done", measure()
+        except subprocess.TimeoutExpired:
+            status, values = "no time left", {}
         except torch.OutOfMemoryError as error:
             status, values = "out of memory", {"reason": _first_line(error)}
         except Exception as error:  # noqa: BLE001 - whatever fails must not stop the rest

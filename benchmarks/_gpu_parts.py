@@ -22,6 +22,7 @@ from _step_rows import VOCABULARY, Row, StepBench, tiny_config, tiny_workload
 from feature_extraction.cores import usable_cores
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
+from feature_extraction.images.finding import find_images
 from feature_extraction.pipeline import default_workers
 from vl_lst.backbones.quantization import BackbonePrecision
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
@@ -72,7 +73,8 @@ def run_tests(setting: Setting, entries: Entries) -> None:
     ][: 1 if setting.tiny else None]
 
     def measure() -> Mapping[str, Value]:
-        command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--no-header", *files]
+        options = ("-m", "gpu", "-q", "--no-header")
+        command = [sys.executable, "-m", "pytest", *options, *map(str, files)]
         done = subprocess.run(
             command,
             cwd=REPOSITORY,
@@ -254,7 +256,7 @@ def measure_extraction(setting: Setting, entries: Entries) -> None:
     """Measure the extraction of features from generated photographs."""
     name, batch_size = ("RN50", 2) if setting.tiny else ("RN101", 128)
     count = batch_size if setting.tiny else extraction.PHOTOGRAPHS
-    found = extraction.find_images(extraction.generate(setting.folder / "photographs", count))
+    found = find_images(extraction.generate(setting.folder / "photographs", count))
 
     def measure(precision: ArithmeticPrecision) -> Mapping[str, Value]:
         encoder = build_encoder(

@@ -15,8 +15,8 @@ __all__ = ["Stock", "StockFineTuning"]
 
 Stock = Literal["full", "lora"]
 DROPOUT = 0.1
-# Settings of the recipe `lora`.
-LORA = {"r": 150, "lora_alpha": 32, "lora_dropout": DROPOUT, "target_modules": ["q", "v"]}
+# As in the recipe `lora`.
+LORA_RANK, LORA_ALPHA, LORA_LAYERS = 150, 32, ["q", "v"]
 
 
 class StockFineTuning(nn.Module):
@@ -71,4 +71,7 @@ class StockFineTuning(nn.Module):
 def _with_low_rank_updates(stock: T5ForConditionalGeneration) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    return get_peft_model(stock, LoraConfig(**LORA))
+    settings = LoraConfig(
+        r=LORA_RANK, lora_alpha=LORA_ALPHA, lora_dropout=DROPOUT, target_modules=LORA_LAYERS
+    )
+    return get_peft_model(stock, settings)

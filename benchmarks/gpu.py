@@ -33,12 +33,12 @@ from vl_lst.devices import choose_device, device_name
 
 # Weights of the parts' shares of the time.
 SHARES: Mapping[str, float] = {
-    "tests": 3,
+    "tests": 5,
     "parity": 2,
     "steps": 4,
-    "large": 3,
+    "large": 2,
     "generation": 1,
-    "extraction": 2,
+    "extraction": 1.5,
 }
 
 
