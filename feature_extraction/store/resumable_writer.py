@@ -52,7 +52,7 @@ FILES = ("features", "journal.jsonl", "layout")
 Header = TypeVar("Header", bound=BaseModel)
 Entry = TypeVar("Entry", bound=BaseModel)
 Line = TypeVar("Line", bound=BaseModel)
-# Offset and end of each block of data in a file, ascending.
+# Offset and end of each block of data in a file.
 Blocks = tuple[tuple[int, int], ...]
 
 

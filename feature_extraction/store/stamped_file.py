@@ -51,7 +51,7 @@ class StampedFile:
         Raises:
             StoreError: The file ends before.
         """
-        count = os.preadv(self.handle, targets, offset)
+        count = os.preadv(self.handle, [target.data for target in targets], offset)
         if count == sum(target.nbytes for target in targets):
             return
         for target in targets:

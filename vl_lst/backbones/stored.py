@@ -7,7 +7,6 @@ encoder reads, L answer tokens, D width of a stack, K kept blocks, V vocabulary.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -71,20 +70,6 @@ class BackboneStates:
             decoder = _selected(decoder, pairs_B)
         return BackboneStates(_selected(self.encoder, rows_B), decoder)
 
-    def lengthened(self, prompt_tokens: int, answer_tokens: int) -> "BackboneStates":
-        """Return states of texts as long as they may be, which repeat those of the first token.
-
-        Args:
-            prompt_tokens: Number of tokens of each encoder input.
-            answer_tokens: Number of tokens of each answer, if a head reads more than the first.
-        """
-        decoder = self.decoder
-        if decoder is not None and decoder.mask_NT.shape[1] > 1:
-            decoder = _changed(decoder, partial(_repeat_first, tokens=answer_tokens))
-        return BackboneStates(
-            _changed(self.encoder, partial(_repeat_first, tokens=prompt_tokens)), decoder
-        )
-
 
 def _selected(states: PaddedStates, rows: Tensor) -> PaddedStates:
     final_NTD = states.final_NTD
@@ -94,12 +79,6 @@ def _selected(states: PaddedStates, rows: Tensor) -> PaddedStates:
         None if final_NTD is None else final_NTD.index_select(0, rows),
         states.mask_NT.index_select(0, rows),
     )
-
-
-def _repeat_first(tensor: Tensor, tokens: int) -> Tensor:
-    """Return states [..., T, D], or a mask [N, T], with the first token in all places."""
-    place = tensor.ndim - 1 if tensor.dtype == torch.bool else tensor.ndim - 2
-    return tensor.narrow(place, 0, 1).repeat_interleave(tokens, place)
 
 
 def _changed(states: PaddedStates, change: Callable[[Tensor], Tensor]) -> PaddedStates:

@@ -42,6 +42,7 @@ COMMANDS = {
     "leaderboard": COMPARISONS,
     "extract-features": DATA,
     "extract-states": DATA,
+    "join-states": DATA,
     "features": DATA,
     "data": DATA,
 }

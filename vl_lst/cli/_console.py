@@ -189,11 +189,14 @@ def notes(*, quiet: bool) -> Iterator[None]:
     """Show the library's log messages on standard error; with `quiet`, only errors."""
     logger, handler = logging.getLogger("vl_lst"), _StatusHandler()
     handler.setLevel(logging.ERROR if quiet else logging.INFO)
+    level = logger.level
+    logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 class _StatusHandler(logging.Handler):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tasks import SUITES
-from vl_lst.choices import BackbonePrecision
+from vl_lst.choices import ChosenBackbonePrecision
 from vl_lst.cli._choices import SUITE_NAMES
 from vl_lst.cli._console import QuietOption, notes, progress, results, status
 from vl_lst.cli._input_protection import protect_recipe_inputs
@@ -95,8 +95,11 @@ def evaluate(
         ),
     ] = None,
     backbone_precision: Annotated[
-        BackbonePrecision | None,
-        zero_shot_option(help="Precision of the backbone's weights. Default: fp32."),
+        ChosenBackbonePrecision | None,
+        zero_shot_option(
+            help="Precision of the backbone's weights. Default: auto, which is bf16 where the "
+            "device computes it natively, else fp32."
+        ),
     ] = None,
     prompt: Annotated[
         str | None,

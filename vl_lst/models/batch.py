@@ -32,6 +32,10 @@ TENSORS = {
     "values_B": (1, True),
 }
 REQUIRED = ("prompt_ids_UT", "prompt_index_B")
+PER_EXAMPLE = (
+    *("features_BINF", "prompt_index_B", "labels_BL", "pair_index_B", "weights_B"),
+    *("scores_BA", "values_B"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +122,14 @@ class Batch:
         """Copy the batch to page-locked memory, from which copies to a GPU are asynchronous."""
         return self._map(Tensor.pin_memory)
 
-    def unshare(self) -> "Batch":
-        """Return the same examples without sharing: one prompt and one pair per example."""
+    def unshare(self, chosen: Tensor | None = None) -> "Batch":
+        """Return examples without sharing: one prompt and one pair per example.
+
+        Args:
+            chosen: Rows of the examples; `None` means all, in order.
+        """
+        if chosen is not None:
+            return self._select(chosen).unshare()
         states = self.states
         if states is not None:
             pairs = self.prompt_index_B if self.labels_BL is None else self.pair_index_B
@@ -134,6 +144,17 @@ class Batch:
             pair_index_B=None if self.pair_index_B is None else rows,
             states=states,
         )
+
+    def _select(self, rows: Tensor) -> "Batch":
+        """Return some examples with all unique prompts; only `unshare` makes it a whole batch."""
+        rows = rows.to(self.prompt_index_B.device)
+        tensors: dict[str, Any] = {
+            name: value.index_select(0, rows)
+            for name in PER_EXAMPLE
+            if (value := getattr(self, name)) is not None
+        }
+        ids = tuple(self.example_ids[row] for row in rows.tolist()) if self.example_ids else ()
+        return replace(self, example_ids=ids, **tensors)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         tensors: dict[str, Any] = {

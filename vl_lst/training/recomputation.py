@@ -1,20 +1,13 @@
 """Whether blocks run again in the backward pass, decided by memory (`recompute: auto`).
 
-B examples, U unique prompts, T prompt tokens, L answer tokens.
+T prompt tokens, L answer tokens.
 """
 
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
-from torch import Tensor
 
-from vl_lst.data.task_data import TaskData
 from vl_lst.devices import autocast
 from vl_lst.models.batch import Batch
 from vl_lst.models.recomputing import set_recompute
@@ -23,7 +16,7 @@ from vl_lst.recipes.building import BuiltModel
 from vl_lst.training.resources import memory_available
 from vl_lst.training.saved_bytes import TOTAL, saved_bytes_by_part
 
-__all__ = ["Recomputation", "kept_bytes", "start_recomputation"]
+__all__ = ["Recomputation"]
 
 log = logging.getLogger(__name__)
 
@@ -35,135 +28,113 @@ USABLE_SHARE = 0.8
 MOMENTS = 2
 
 
-@dataclass(slots=True)
 class Recomputation:
-    """How blocks of a model compute the backward pass.
+    """How blocks of a model compute the backward pass: as the recipe says, or as memory allows.
 
-    Args:
-        built: The model.
-        is_on: Whether they save only their inputs and run again; `None` if they cannot.
-        may_fall_back: Whether they run again from the first step on that does not fit the memory.
-    """
-
-    built: BuiltModel
-    is_on: bool | None
-    may_fall_back: bool = False
-
-    def fall_back(self) -> None:
-        """Let the blocks run again from now on, since a step did not fit the memory."""
-        log.info(
-            "a training step that keeps everything does not fit the memory of the device: blocks "
-            "run again in the backward pass from now on, with the same results "
-            "(method.options.recompute: auto)"
-        )
-        set_recompute(self.built.model, True)
-        self.is_on, self.may_fall_back = True, False
-
-
-def start_recomputation(
-    recipe: Recipe, built: BuiltModel, data: Mapping[str, TaskData], accelerator: Accelerator
-) -> Recomputation:
-    """Return how blocks compute the backward pass, as the recipe says or memory allows.
-
-    With `auto`, all processes do the same: they keep everything if the longest step that the recipe
-    allows fits the memory that is available to each of them. On CUDA, an estimate that was too low
-    does no harm to a single process, which then falls back to running blocks again.
-
-    Args:
-        recipe: Settings of the run.
-        built: The model on its device, with all parameters.
-        data: Data of each task, by name.
-        accelerator: The processes that train together.
-    """
-    option = recipe.method.options.get("recompute")
-    if option != "auto":
-        return Recomputation(built, option if isinstance(option, bool) else None)
-    device, processes = accelerator.device, accelerator.num_processes
-    available = memory_available(device)
-    if available is not None and device.type != "cuda":
-        available //= processes  # which may all be on this machine
-    needed = kept_bytes(recipe, built, data, processes=processes)
-    fits = available is not None and needed <= USABLE_SHARE * available
-    recompute = not all(gather_object([fits]))
-    set_recompute(built.model, recompute)
-    log.info(
-        "%s: a training step that keeps everything takes up to %.2f GiB besides the model, of %s "
-        "(method.options.recompute: auto)",
-        "blocks run again in the backward pass"
-        if recompute
-        else "everything is kept for the backward pass",
-        needed / 2**30,
-        "unknown memory" if available is None else f"{available / 2**30:.2f} GiB available",
-    )
-    is_alone_on_cuda = processes == 1 and device.type == "cuda"
-    return Recomputation(built, recompute, may_fall_back=is_alone_on_cuda and not recompute)
-
-
-def kept_bytes(
-    recipe: Recipe, built: BuiltModel, data: Mapping[str, TaskData], *, processes: int
-) -> int:
-    """Estimate what a training step takes besides the model if everything is kept.
-
-    Two short forward passes of each task, of one and of two of its longest possible examples, give
-    the bytes per example and those that every step needs. The random state stays as it was, and
-    the blocks keep everything afterwards.
+    With `auto`, they keep everything as long as a training step fits the memory that was available
+    before the first one, and run again from the first batch on that does not: losses and gradients
+    are the same. On CUDA, a single process may also try, and fall back if the memory is full.
 
     Args:
         recipe: Settings of the run.
         built: The model on its device.
-        data: Data of each task, by name.
-        processes: Number of processes that share a batch.
+        processes: Number of processes that share a batch, perhaps on one machine.
+        loss_averages: `Task.loss_average` of each task, by name.
     """
-    model = built.model
-    set_recompute(model, False)
-    model.train()
-    most = 0
-    for name, each in data.items():
-        rows = [int(row) for row in each.rows[:2]]
-        batch = each.train[[(0, row) for row in (*rows, *rows)[:2]]]
-        task = each.examples.task
-        pair = _longest(batch, task.max_prompt_tokens, task.max_answer_tokens)
-        with autocast(recipe.training.precision, model.device):
+
+    def __init__(
+        self, recipe: Recipe, built: BuiltModel, processes: int, loss_averages: dict[str, str]
+    ) -> None:
+        self._recipe = recipe
+        self._built = built
+        self._processes = processes
+        self._loss_averages = loss_averages
+        option = recipe.method.options.get("recompute")
+        self._decides = option == "auto"
+        self.is_on: bool | None = option if isinstance(option, bool) else None
+        """Whether blocks save only their inputs and run again; `None` if they cannot, and with
+        `auto` before the first batch."""
+        self._available: int | None = None
+        # Lengths (T, L) of the batches that fit, by task; none is shorter than another in both.
+        self._fitting: dict[str, list[tuple[int, int]]] = {}
+
+    @property
+    def may_fall_back(self) -> bool:
+        """Whether a step that does not fit the memory may be tried again with `fall_back`."""
+        is_cuda = self._built.model.device.type == "cuda"
+        return self._decides and is_cuda and self._processes == 1
+
+    def prepare(self, batch: Batch) -> None:
+        """Decide how the blocks compute the next step, before which there are no gradients.
+
+        Args:
+            batch: Batch of the step, on the device.
+        """
+        if not self._decides:
+            return
+        labels_BL = batch.labels_BL
+        lengths = (batch.prompt_ids_UT.shape[1], 0 if labels_BL is None else labels_BL.shape[1])
+        fitting = self._fitting.setdefault(batch.task, [])
+        if any(lengths[0] <= known[0] and lengths[1] <= known[1] for known in fitting):
+            return
+        if self.is_on is None:
+            # Only now: memory that later steps have freed may still belong to the process.
+            self._available = self._memory_available()
+        needed = self._needed(batch)
+        if self._available is None or needed > USABLE_SHARE * self._available:
+            self._recompute(f"a step that keeps everything takes {_gibibytes(needed)} more, ")
+        else:
+            fitting.append(lengths)
+            if self.is_on is None:
+                log.info(
+                    "everything is kept for the backward pass: a step takes %s besides the model, "
+                    "of %s available (method.options.recompute: auto)",
+                    _gibibytes(needed),
+                    _gibibytes(self._available),
+                )
+            self.is_on = False
+
+    def fall_back(self) -> None:
+        """Let the blocks run again from now on, since a step did not fit the memory."""
+        self._recompute("a step that keeps everything did not fit, ")
+
+    def _recompute(self, reason: str) -> None:
+        set_recompute(self._built.model, True)
+        self._decides, self.is_on = False, True
+        available = self._available
+        log.info(
+            "blocks run again in the backward pass, with the same results: %sof %s available "
+            "(method.options.recompute: auto)",
+            reason,
+            "an unknown memory" if available is None else _gibibytes(available),
+        )
+
+    def _memory_available(self) -> int | None:
+        device = self._built.model.device
+        available = memory_available(device)
+        if available is None or device.type == "cuda":
+            return available
+        return available // self._processes
+
+    def _needed(self, batch: Batch) -> int:
+        """Estimate what a step takes besides the model if blocks keep everything.
+
+        Short forward passes of one and of two examples, padded like the batch, give the bytes per
+        example and those that every step needs. The random state stays as it was.
+        """
+        model, loss_average = self._built.model, self._loss_averages[batch.task]
+        set_recompute(model, False)
+        device = batch.prompt_ids_UT.device
+        with autocast(self._recipe.training.precision, device):
             one, two = (
-                saved_bytes_by_part(model, part.to(model.device), task.loss_average)[TOTAL]
-                for part in (_first(pair), pair)
+                saved_bytes_by_part(model, batch.unshare(rows), loss_average)[TOTAL]
+                for rows in (torch.tensor([0]), torch.tensor([0, len(batch) - 1]))
             )
-        examples = math.ceil(recipe.training.batch_size[name] / processes)
-        most = max(most, one + (examples - 1) * (two - one))
-    gradients = sum(parameter.nbytes for parameter in built.trainable.values())
-    return math.ceil((1 + TEMPORARY_SHARE) * most) + (1 + MOMENTS) * gradients
+        examples = math.ceil(self._recipe.training.batch_size[batch.task] / self._processes)
+        saved = one + max(examples, len(batch)) * (two - one)
+        gradients = sum(parameter.nbytes for parameter in self._built.trainable.values())
+        return math.ceil((1 + TEMPORARY_SHARE) * saved) + (1 + MOMENTS) * gradients
 
 
-def _longest(batch: Batch, prompt_tokens: int, answer_tokens: int) -> Batch:
-    """Return a batch without sharing whose prompts and answers are as long as they may be.
-
-    Args:
-        batch: Batch of two examples.
-        prompt_tokens: T of the result.
-        answer_tokens: L of the result, if there are answers.
-    """
-    batch = batch.unshare()
-    labels_BL = batch.labels_BL
-    return replace(
-        batch,
-        prompt_ids_UT=_fill(batch.prompt_ids_UT, prompt_tokens),
-        labels_BL=None if labels_BL is None else _fill(labels_BL, answer_tokens),
-        states=batch.states and batch.states.lengthened(prompt_tokens, answer_tokens),
-    )
-
-
-def _fill(ids: Tensor, length: int) -> Tensor:
-    """Return ids of this length that repeat the first one, which is no padding."""
-    return ids[:, :1].repeat(1, length)
-
-
-def _first(pair: Batch) -> Batch:
-    """Return the first example of a batch without sharing."""
-    tensors: dict[str, Any] = {
-        name: value[:1]
-        for name in pair.__dataclass_fields__
-        if isinstance(value := getattr(pair, name), Tensor)
-    }
-    row = torch.zeros(1, dtype=torch.long)
-    states = pair.states and pair.states.select(row, row)
-    return replace(pair, example_ids=pair.example_ids[:1], states=states, **tensors)
+def _gibibytes(number: int) -> str:
+    return f"{number / 2**30:.2f} GiB"

@@ -22,7 +22,7 @@ from vl_lst.data.examples import examples_digest, load_examples
 from vl_lst.data.stored_texts import stored_states
 from vl_lst.data.task_data import TaskData, build_task_data, sample_examples
 from vl_lst.data.text_warnings import log_text_issues
-from vl_lst.devices import choose_device
+from vl_lst.devices import choose_device, float32_products
 from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.launch import read_launch, refuse_separate_processes
 from vl_lst.progress import ProgressReport, silent
@@ -33,12 +33,14 @@ from vl_lst.runs.checkpoint import find_checkpoint, remove_leftovers
 from vl_lst.runs.directory import RunDirectory, make_folder
 from vl_lst.runs.lock import exclusive_folder
 from vl_lst.runs.log_file import log_to_file
+from vl_lst.training.compilation import require_compilable
 from vl_lst.training.description import numeric_environment
 from vl_lst.training.distributed import (
     ignored_settings,
     join_processes,
     launch_environment,
     require_same_inputs,
+    with_same_precisions,
 )
 from vl_lst.training.failures import explain_failures, fail_together
 from vl_lst.training.initialisation import initialise
@@ -94,10 +96,13 @@ def train(
     launch = read_launch(os.environ)
     refuse_separate_processes(launch, os.environ)
     device = choose_device(recipe.training.device)
+    require_compilable(recipe, device)
     ignored = ignored_settings(os.environ, device)
     with launch_environment(launch), ExitStack() as stack:
         # A step of one task leaves the heads of the others unused.
         accelerator = join_processes(launch, device, has_unused_parameters=len(recipe.tasks) > 1)
+        recipe = with_same_precisions(accelerator, recipe)
+        stack.enter_context(float32_products(tf32=recipe.training.tf32, device=device))
         with fail_together(accelerator):
             if accelerator.is_main_process:
                 make_folder(directory.path)

@@ -193,7 +193,12 @@ def test_evaluation_of_other_texts_loads_the_backbone_and_says_so(
     run.evaluate(own)
     assert "loading the backbone" in caplog.text
     assert "lacks states of texts of vqa" in caplog.text
-    assert run.predict(world.image("red"), "is it red?").answer
+    caplog.clear()
+    answer = load_run(tmp_path / "run").predict(
+        world.image("red"), "is it red?", encoder_weights=world.encoder
+    )
+    assert answer.answer
+    assert "a new question has no states in a file" in caplog.text
 
 
 def test_an_initialisation_from_weights_loads_the_backbone_once(

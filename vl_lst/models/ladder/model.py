@@ -80,6 +80,11 @@ class LadderModel(SideModel):
             if all(parameter is not other for other in unused)
         }
 
+    def trained_blocks(self) -> list[nn.Module]:
+        """Return the blocks of the side network."""
+        stacks = (self.side.encoder, self.side.decoder)
+        return [block for stack in stacks if stack is not None for block in stack.side_blocks()]
+
     def vocabulary_states(self, states_BLR: Tensor) -> Tensor:
         """Return the states at the backbone's width [B, L, D], scaled for its output layer."""
         is_wide = self.side.last_gate is not None
