@@ -41,6 +41,11 @@ class StampedFile:
         if stamp_of(self.handle) != stamp:
             raise StoreError("it was replaced or changed after it was opened; open it again")
 
+    def announce(self, offset: int, size: int) -> None:
+        """Tell the system that bytes will be read soon, so that it reads several parts at once."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self.handle, offset, size, os.POSIX_FADV_WILLNEED)
+
     def fetch(self, offset: int, *targets: NDArray[Any]) -> None:
         """Fill contiguous arrays, one after another, with the bytes from `offset` on.
 

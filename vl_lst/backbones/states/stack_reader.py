@@ -3,7 +3,8 @@
 N texts, S states per token, K kept blocks, T tokens, D width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,25 @@ class ReopenedFile:
         Raises:
             StoreError: The file cannot be read, or has changed since it was checked.
         """
+        with self._opened() as file:
+            file.fetch(offset, *targets)
+
+    def announce(self, offset: int, size: int) -> None:
+        """Tell the system that bytes will be read soon.
+
+        Raises:
+            StoreError: The file cannot be read, or has changed since it was checked.
+        """
+        with self._opened() as file:
+            file.announce(offset, size)
+
+    @contextmanager
+    def _opened(self) -> Iterator[StampedFile]:
         try:
             # Positioned reads have no state: a forked child can keep using the handle.
             if self._file is None:
                 self._file = StampedFile(self.path, self._stamp)
-            self._file.fetch(offset, *targets)
+            yield self._file
         except READ_ERRORS as error:
             raise read_error(self.path, error, STATE_FILE) from error
 
@@ -194,6 +209,10 @@ class StackReader:
         # The same memory as bytes: NumPy has no bfloat16.
         bytes_SNTC: NDArray[np.uint8] = states_SNTD.view(torch.uint8).numpy()
         runs = _consecutive(planes)
+        token_bytes = self.spec.planes * bytes_SNTC.shape[-1]
+        for row, length in zip(rows_N, length_N.tolist(), strict=True):
+            file = self._files[self._file_N[row]]
+            file.announce(int(self._offset_N[row]), length * token_bytes)
         for position, (row, length) in enumerate(zip(rows_N, length_N.tolist(), strict=True)):
             bytes_SNTC[:, position, length:] = 0
             offset, file = int(self._offset_N[row]), self._files[self._file_N[row]]
