@@ -17,6 +17,7 @@ from vl_lst.models.ladder.fused import add_dropped, attend_with_bias
 from vl_lst.models.norm import RootMeanSquareNorm
 
 __all__ = [
+    "MASKED",
     "MASKS_PER_BLOCK",
     "CrossAttention",
     "FeedForward",
@@ -26,6 +27,9 @@ __all__ = [
     "SideSizes",
 ]
 
+# The additive mask of the reference implementation: large enough that a masked key gets exactly
+# zero weight in float32, small enough not to overflow in bfloat16.
+MASKED = -1e4
 # Each of three sublayers has one within it, and one for its output.
 MASKS_PER_BLOCK = 6
 
@@ -218,13 +222,13 @@ class CrossAttention(_Attention):
         Args:
             states_BQR: Normed states.
             memory: States of the encoder [B, S, R], or the output of `project`.
-            mask_B11S: Added to the scores: zero where the encoder's state may be attended to.
+            mask_B11S: True where the encoder's state may be attended to.
             masks: See `SideBlock`.
         """
         queries_BQE = F.linear(states_BQR, self.q)
-        mask_B11S = mask_B11S.to(queries_BQE.dtype)
         if isinstance(memory, Tensor):
-            return self._attend(queries_BQE, F.linear(memory, self.kv), mask_B11S, masks)
+            bias_B11S = torch.where(mask_B11S, 0.0, MASKED).to(queries_BQE.dtype)
+            return self._attend(queries_BQE, F.linear(memory, self.kv), bias_B11S, masks)
         return self._attend_to(self._split(queries_BQE), *memory.read(), mask_B11S)
 
 
@@ -308,7 +312,7 @@ class SideBlock(nn.Module):
             states_BQR: Residual stream.
             bias_BHQS: Position bias plus mask of the self-attention, broadcastable.
             memory: States of the side encoder, or their projections; in a decoder only.
-            memory_mask_B11S: Added to the scores of `memory`: zero where it may be attended to.
+            memory_mask_B11S: True where `memory` may be attended to.
             cache: Self-attention keys and values of earlier tokens, while generating.
             masks: Dropout masks, of which the block reads up to `MASKS_PER_BLOCK`; `None` without
                 dropout.

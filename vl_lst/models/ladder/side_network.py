@@ -20,16 +20,13 @@ from vl_lst.models.config import LadderConfig
 from vl_lst.models.ladder.dropout import DropoutMasks, draw_pool, drop
 from vl_lst.models.ladder.relative_bias import RelativePositionBias
 from vl_lst.models.ladder.rungs import LearnedGates, RungBuilder, StackSizes, build_rungs
-from vl_lst.models.ladder.side_block import MASKS_PER_BLOCK, KeyValues, SideBlock, SideSizes
+from vl_lst.models.ladder.side_block import MASKED, MASKS_PER_BLOCK, KeyValues, SideBlock, SideSizes
 from vl_lst.models.ladder.side_cache import SideCache
 from vl_lst.models.norm import RootMeanSquareNorm, divide_by_root_mean_square
 from vl_lst.models.tapped_layers import require_decoder_for, require_divisor, selected_layers
 
 __all__ = ["LadderSideNetwork", "SideDecoder", "SideEncoder"]
 
-# The additive mask of the reference implementation: large enough that a masked key gets exactly
-# zero weight in float32, small enough not to overflow in bfloat16.
-MASKED = -1e4
 # Places with dropout before the first block: both kinds of embeddings, and the final states.
 FIRST_BLOCK_MASK = 3
 
@@ -194,7 +191,7 @@ class _SideStack(nn.Module):
             rung_BTX: The layer's rung, one row per example; T <= Q. `None` for a free block.
             bias_BHQS: Position bias plus mask of the self-attention.
             memory: States of the side encoder, or their projections; in a decoder only.
-            memory_mask_B11S: See `SideBlock.forward`.
+            memory_mask_B11S: True where `memory` may be attended to.
             cache: Self-attention keys and values of earlier tokens, while generating.
             pool_P: Output of `draw_masks`.
         """
@@ -307,7 +304,7 @@ class SideDecoder(_SideStack):
         if length > 1:
             later = torch.ones(length, past + length, dtype=torch.bool, device=bias_1HLS.device)
             bias_1HLS = bias_1HLS + later.triu(past + 1) * MASKED
-        mask_B11S = (~memory_mask_BS)[:, None, None] * MASKED
+        mask_B11S = memory_mask_BS[:, None, None]
         for row in range(len(self.blocks)):
             rung_BLX = self.rung_of(row, rungs_KPLX, pair_index_B)
             memory = memory_BSR if cache is None else cache.cross_attention[row]
