@@ -158,6 +158,29 @@ def measure_steps(setting: Setting, entries: Entries) -> None:
             entries.attempt(name, partial(_measure_row, bench, row))
 
 
+def measure_compilation(setting: Setting, entries: Entries) -> None:
+    """Measure steps whose blocks are compiled, next to the same without."""
+    config = tiny_config() if setting.tiny else backbone_config("t5-base", vocabulary=VOCABULARY)
+    # The compiler of the CPU needs a C++ compiler, and minutes.
+    compiler = "eager" if setting.tiny else "inductor"
+    for batch_size in (2,) if setting.tiny else (16, 300):
+        workload = tiny_workload() if setting.tiny else Workload(batch_size=batch_size)
+        bench = StepBench(*config, workload, setting.device, compiler)
+        for method in ("lst",) if setting.tiny else ("lst", "full"):
+            for compiled in (False, True):
+                row = Row(
+                    name=method,
+                    method=method,
+                    options={"recompute": False},
+                    precision="bf16",
+                    backbone_precision="bf16" if method == "lst" else "fp32",
+                    compiled=compiled,
+                )
+                how = "compiled" if compiled else "not compiled"
+                name = f"{method}, bf16, {how}, batch {workload.batch_size}"
+                entries.attempt(name, partial(_measure_row, bench, row))
+
+
 def measure_large(setting: Setting, entries: Entries) -> None:
     """Measure a ladder next to T5-3B on texts: of the last layer, as in the paper, and of all."""
     options = read_recipe_file("glue-lst-paper-3b")["method"]["options"] | {"recompute": False}
@@ -302,4 +325,5 @@ PARTS: Mapping[str, Callable[[Setting, Entries], None]] = {
     "large": measure_large,
     "generation": measure_generation,
     "extraction": measure_extraction,
+    "compile": measure_compilation,
 }

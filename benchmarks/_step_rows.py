@@ -30,6 +30,7 @@ from vl_lst.profiling.steps import LOSS_AVERAGE, MeasuredSteps, StepSeconds, mea
 from vl_lst.profiling.workload import Workload
 from vl_lst.recipes.building import attach_method
 from vl_lst.recipes.schema import OptimizerSection
+from vl_lst.training.compilation import compile_blocks, uncompiled
 from vl_lst.training.saved_bytes import TOTAL, saved_bytes_by_part
 
 __all__ = ["VOCABULARY", "Row", "RowResult", "StepBench", "tiny_config", "tiny_workload"]
@@ -75,6 +76,7 @@ class Row:
         states: Whether the backbone's states are at hand, as with `--states`, so that the backbone
             neither runs nor takes memory. They are computed before the steps, not read from a file.
         tf32: Whether CUDA multiplies fp32 matrices in TF32.
+        compiled: Whether the blocks that train are compiled (`training.compile`).
     """
 
     name: str
@@ -86,6 +88,7 @@ class Row:
     backbone_precision: BackbonePrecision = "fp32"
     states: bool = False
     tf32: bool = False
+    compiled: bool = False
 
 
 @dataclass(kw_only=True)
@@ -139,14 +142,21 @@ class StepBench:
         family: Its family.
         workload: Shapes of the batch.
         device: Device to measure on.
+        compiler: Backend of `torch.compile`.
     """
 
     def __init__(
-        self, config: Any, family: Family, workload: Workload, device: torch.device
+        self,
+        config: Any,
+        family: Family,
+        workload: Workload,
+        device: torch.device,
+        compiler: str = "inductor",
     ) -> None:
         self._config, self._family = config, family
         self.workload = workload
         self._device = device
+        self._compiler = compiler
         self._pristine: dict[torch.dtype, FrozenBackbone] = {}
         torch.manual_seed(SEED)
         vocabulary = family.vocabulary_size(config)
@@ -166,7 +176,7 @@ class StepBench:
     def _measure(self, row: Row, steps: int, result: RowResult | None) -> RowResult:
         model, trainable, batch = self._build(row)
         if result is None:
-            with autocast(row.precision, self._device):
+            with autocast(row.precision, self._device), uncompiled():
                 saved = saved_bytes_by_part(model, batch, LOSS_AVERAGE)
             result = RowResult(
                 trainable=sum(parameter.numel() for parameter in trainable.values()),
@@ -205,6 +215,8 @@ class StepBench:
         model.train()
         if row.backbone_precision in ("int8", "nf4"):
             quantise(model.backbone, row.backbone_precision)
+        if row.compiled:
+            compile_blocks(model, self._compiler)
         return model.to(self._device), trainable, batch
 
     def _backbone(self, dtype: torch.dtype) -> FrozenBackbone:

@@ -10,6 +10,7 @@ Run it in a checkout; the package need not be installed. The parts:
     large       the same of a ladder next to T5-3B, in bf16 and nf4
     generation  greedy and beam search, tokens per second
     extraction  the whole pipeline against the image encoder alone, on generated photographs
+    compile     training steps with and without `training.compile`
 
 Weights are random and nothing is downloaded. A failure is a line of the table and does not end the
 program; lack of memory is a result. Each part has a share of the time, and what a part does not use
@@ -39,6 +40,7 @@ SHARES: Mapping[str, float] = {
     "large": 2,
     "generation": 1,
     "extraction": 1.5,
+    "compile": 2,
 }
 
 
@@ -80,9 +82,10 @@ def main() -> int:
             share = SHARES[left[0]] / sum(SHARES[part] for part in left)
             entries.begin(left[0], seconds=max(0.0, 60 * options.minutes - now) * share)
             PARTS[left.pop(0)](setting, entries)
-    seconds = time.monotonic() - started
+            # After each part, so that an interrupted program leaves what it has found.
+            seconds = time.monotonic() - started
+            write_json(options.json, {**found, "seconds": seconds, "entries": entries.document()})
     print(f"\n{seconds:.0f} s; written to {options.json}")
-    write_json(options.json, {**found, "seconds": seconds, "entries": entries.document()})
     return int(entries.failed)
 
 

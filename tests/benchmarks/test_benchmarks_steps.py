@@ -62,7 +62,7 @@ def test_all_that_needs_no_gpu_runs_on_the_cpu(tmp_path: Path) -> None:
                 "--json",
                 out,
             ),
-            *("--parts", "parity,steps,large,generation,extraction"),
+            *("--parts", "parity,steps,large,generation,extraction,compile"),
         ],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -73,7 +73,7 @@ def test_all_that_needs_no_gpu_runs_on_the_cpu(tmp_path: Path) -> None:
     entries = json.loads(out.read_text())["entries"]
     assert {entry["status"] for entry in entries} == {"done"}
     assert {entry["part"] for entry in entries} == {
-        *("parity", "steps", "large", "generation", "extraction")
+        *("parity", "steps", "large", "generation", "extraction", "compile")
     }
     assert sum(line.startswith("| ") for line in done.stdout.splitlines()) == len(entries) + 1
 
