@@ -52,10 +52,14 @@ class Entries:
         """Whether a measurement failed; lack of memory and time are no failures."""
         return any(entry.status == "failed" for entry in self.all)
 
-    def begin(self, part: str, *, seconds: float) -> None:
-        """Begin a part, which may take some seconds."""
+    def run(self, part: str, measure_all: Callable[[], None], *, seconds: float) -> None:
+        """Run a part, which may take some seconds; what it does outside `attempt` may fail too."""
         self._part = part
         self._deadline = time.monotonic() + seconds
+        started = time.monotonic()
+        status, values = _outcome(measure_all)
+        if status != "done":
+            self._add(Entry(part, "preparation", status, values, time.monotonic() - started))
 
     @property
     def seconds_left(self) -> float:
@@ -68,16 +72,7 @@ class Entries:
             self._add(Entry(self._part, name, "no time left", {}))
             return
         started = time.monotonic()
-        status: Status
-        values: Mapping[str, Value]
-        try:
-            status, values = "done", measure()
-        except subprocess.TimeoutExpired:
-            status, values = "no time left", {}
-        except torch.OutOfMemoryError as error:
-            status, values = "out of memory", {"reason": _first_line(error)}
-        except Exception as error:  # noqa: BLE001 - whatever fails must not stop the rest
-            status, values = "failed", {"reason": _first_line(error)}
+        status, values = _outcome(measure)
         self._add(Entry(self._part, name, status, values, time.monotonic() - started))
         # A failed measurement leaves its model in a cycle of frames and exceptions.
         gc.collect()
@@ -93,6 +88,20 @@ class Entries:
             print("| part | measured | result |\n|---|---|---|")
         self.all.append(entry)
         print(_row(entry), flush=True)
+
+
+def _outcome(
+    work: Callable[[], Mapping[str, Value] | None],
+) -> tuple[Status, Mapping[str, Value]]:
+    """Return how a measurement ended, and its values or the reason of its failure."""
+    try:
+        return "done", work() or {}
+    except subprocess.TimeoutExpired:
+        return "no time left", {}
+    except torch.OutOfMemoryError as error:
+        return "out of memory", {"reason": _first_line(error)}
+    except Exception as error:  # noqa: BLE001 - whatever fails must not stop the rest
+        return "failed", {"reason": _first_line(error)}
 
 
 def _row(entry: Entry) -> str:

@@ -23,6 +23,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -80,8 +81,12 @@ def main() -> int:
         while left:
             now = time.monotonic() - started
             share = SHARES[left[0]] / sum(SHARES[part] for part in left)
-            entries.begin(left[0], seconds=max(0.0, 60 * options.minutes - now) * share)
-            PARTS[left.pop(0)](setting, entries)
+            part = left.pop(0)
+            entries.run(
+                part,
+                partial(PARTS[part], setting, entries),
+                seconds=max(0.0, 60 * options.minutes - now) * share,
+            )
             # After each part, so that an interrupted program leaves what it has found.
             seconds = time.monotonic() - started
             write_json(options.json, {**found, "seconds": seconds, "entries": entries.document()})

@@ -87,17 +87,20 @@ def test_one_failure_does_not_end_the_program() -> None:
     def fail() -> dict[str, float]:
         raise ValueError("first | line\nsecond line")
 
-    entries.begin("part", seconds=60)
-    entries.attempt("small", lambda: {"ms": 1.25})
-    entries.attempt("large", out_of_memory)
-    assert not entries.failed
-    entries.attempt("wrong", fail)
+    def part() -> None:
+        entries.attempt("small", lambda: {"ms": 1.25})
+        entries.attempt("large", out_of_memory)
+        assert not entries.failed
+        entries.attempt("wrong", fail)
+        raise OSError("no such folder")
+
+    entries.run("part", part, seconds=60)
     assert entries.failed
-    entries.begin("late", seconds=0)
-    entries.attempt("never run", fail)
+    entries.run("late", lambda: entries.attempt("never run", fail), seconds=0)
     assert [(entry.status, entry.values) for entry in entries.all] == [
         ("done", {"ms": 1.25}),
         ("out of memory", {"reason": "OutOfMemoryError: tried to allocate 3 GiB"}),
         ("failed", {"reason": "ValueError: first / line"}),
+        ("failed", {"reason": "OSError: no such folder"}),
         ("no time left", {}),
     ]
