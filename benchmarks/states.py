@@ -102,8 +102,8 @@ class Measured:
     states: list[float] = field(default_factory=list)
     reading: list[float] = field(default_factory=list)
 
-    def row(self, batch_size: int) -> dict[str, float]:
-        """Return the medians, and what follows from them."""
+    def row(self, batch_size: int) -> dict[str, float | None]:
+        """Return the medians, and what follows from them; no break-even if nothing is saved."""
         backbone, states, reading = (
             statistics.median(each) for each in (self.backbone, self.states, self.reading)
         )
@@ -115,7 +115,7 @@ class Measured:
             "ratio": (states + reading) / backbone,
             "extraction": self.extraction,
             "saved": saved,
-            "break_even": self.extraction / saved if saved > 0 else float("inf"),
+            "break_even": self.extraction / saved if saved > 0 else None,
         }
 
 
@@ -328,7 +328,7 @@ def _drop_from_memory(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def print_times(rows: Mapping[str, Mapping[str, float]], device: torch.device) -> None:
+def print_times(rows: Mapping[str, Mapping[str, Any]], device: torch.device) -> None:
     """Print the table of times."""
     print(f"\nSeconds on {device_name(device)}, {torch.get_num_threads()} threads; medians.\n")
     columns = (
@@ -343,10 +343,11 @@ def print_times(rows: Mapping[str, Mapping[str, float]], device: torch.device) -
     )
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for name, row in rows.items():
+        epochs = "never" if row["break_even"] is None else f"{row['break_even']:.1f}"
         print(
             f"| {name} | {row['backbone']:.3f} | {row['states']:.3f} | {row['reading']:.4f} | "
             f"{row['ratio']:.0%} | {1e3 * row['extraction']:.1f} | {1e3 * row['saved']:.1f} | "
-            f"{row['break_even']:.1f} |"
+            f"{epochs} |"
         )
 
 

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 from vl_lst.choices import (
     AUTO,
     QUANTISED,
+    ArithmeticPrecision,
     BackbonePrecision,
+    ChosenArithmeticPrecision,
+    ChosenBackbonePrecision,
 )
 from vl_lst.cli._choices import REFERENCE_METHOD
 from vl_lst.errors import RecipeError

@@ -10,7 +10,7 @@ import typer
 
 from vl_lst.choices import StatePrecision
 from vl_lst.cli._choices import TASKS
-from vl_lst.cli._console import QuietOption, notes, progress, results
+from vl_lst.cli._console import QuietOption, announce_imports, notes, progress, results
 from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 from vl_lst.cli._recipe_options import (
@@ -111,6 +111,7 @@ def extract_states(
     One layer in 16 bits: vl-lst extract-states --task rte --data-root data --backbone t5-3b
     --layers 23 --precision bf16 --out states.h5
     """
+    announce_imports(quiet=quiet)
     from feature_extraction.sizes import format_bytes
     from feature_extraction.store.shards import Shard
     from vl_lst.extraction import extract_states as extract

@@ -11,7 +11,7 @@ import typer
 from tasks import SUITES
 from vl_lst.bundled import DEMO
 from vl_lst.cli._choices import SUITE_NAMES, TASKS
-from vl_lst.cli._console import QuietOption, notes, progress, results
+from vl_lst.cli._console import QuietOption, announce_imports, notes, progress, results
 from vl_lst.cli._distributed import report_error_once
 from vl_lst.cli._features import DEMO_ENCODER
 from vl_lst.cli._input_protection import protect_recipe_inputs
@@ -147,6 +147,8 @@ def train(
                 "--states": states,
             },
         )
+    quiet = quiet or not launch.is_first
+    announce_imports(quiet=quiet)
     from vl_lst.cli._run_features import extracted_into_run, features_file
     from vl_lst.recipes import parse_override
     from vl_lst.runs.git import git_state
@@ -168,7 +170,6 @@ def train(
     )
     if states is not None:
         changes.append(("states", str(states)))
-    quiet = quiet or not launch.is_first
     with report_error_once(launch), notes(quiet=quiet), ExitStack() as stack:
         changes += map(parse_override, settings or [])
         if suite is not None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from feature_extraction.errors import StoreError
 from feature_extraction.sizes import format_bytes
 from feature_extraction.store import open_features
-from feature_extraction.store.outputs import check_output_file
+from feature_extraction.store.outputs import check_output_file, remove_leftovers
 from feature_extraction.store.shards import Shard
 from tasks import ExampleTable, Task
 from vl_lst.backbones.layers import OutputLayer
@@ -34,7 +34,7 @@ from vl_lst.choices import StatePrecision
 from vl_lst.data.backbone_texts import TextInput
 from vl_lst.data.examples import load_examples, require_images
 from vl_lst.data.stored_texts import backbone_texts
-from vl_lst.devices import autocast, choose_device
+from vl_lst.devices import choose_device, float32_products, inference_autocast
 from vl_lst.extraction.plan import InputBatch, Pair, TextPlan
 from vl_lst.extraction.spec import state_spec
 from vl_lst.methods import require_states_alone
@@ -120,6 +120,7 @@ def extract_states(
     computed = 0
     if path.exists():
         _require_same(path, spec, table)
+        remove_leftovers(path)
     else:
         with StateWriter(
             path, spec, table, output=extraction.output, shard=extraction.shard
@@ -216,6 +217,14 @@ class _Extraction:
         Returns:
             The number of encoder inputs that were computed.
         """
+        training, device = self._recipe.training, self._device
+        with (
+            inference_autocast(self._backbone, training.precision, device),
+            float32_products(tf32=training.tf32, device=device),
+        ):
+            return self._compute_all(writer, report)
+
+    def _compute_all(self, writer: StateWriter, report: ProgressReport) -> int:
         input_row = pair_row = computed = 0
         for batch in self._plan.batches:
             next_input, next_pair = input_row + len(batch.inputs), pair_row + len(batch.pairs)
@@ -230,7 +239,6 @@ class _Extraction:
             report(input_row, len(self.table.inputs))
         return computed
 
-    @torch.no_grad()
     def _compute(
         self, writer: StateWriter, batch: InputBatch, first_input: int, first_pair: int
     ) -> None:
@@ -238,8 +246,7 @@ class _Extraction:
         kept = (self.spec.encoder, self.spec.decoder)
         texts = batch.inputs
         ids_UT = torch.tensor([text.ids for text in texts], device=self._device)
-        with autocast(self._recipe.training.precision, self._device):
-            taps = self._backbone.encode(ids_UT, kept[0].layers, self._images(texts))
+        taps = self._backbone.encode(ids_UT, kept[0].layers, self._images(texts))
         writer.write_inputs(
             first_input,
             _planes(taps.embedding_UTD, taps.blocks_KUTD, taps.final_UTD, kept[0]),
@@ -249,13 +256,12 @@ class _Extraction:
             return
         for place, pairs in batch.pair_batches(self._plan.size):
             rows_P = torch.tensor([row for row, _ in pairs], device=self._device)
-            with autocast(self._recipe.training.precision, self._device):
-                answers = self._backbone.decode(
-                    torch.tensor([ids for _, ids in pairs], device=self._device),
-                    kept[1].layers,
-                    encoder_states_PTD=taps.final_UTD[rows_P],
-                    encoder_mask_PT=taps.mask_UT[rows_P],
-                )
+            answers = self._backbone.decode(
+                torch.tensor([ids for _, ids in pairs], device=self._device),
+                kept[1].layers,
+                encoder_states_PTD=taps.final_UTD[rows_P],
+                encoder_mask_PT=taps.mask_UT[rows_P],
+            )
             writer.write_pairs(
                 first_pair + place,
                 _planes(answers.embedding_PLD, answers.blocks_KPLD, answers.final_PLD, kept[1]),

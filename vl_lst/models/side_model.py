@@ -56,13 +56,16 @@ class SideDecoderStack(SideStack, Protocol):
 
 
 class SideDecoderCache(Protocol):
-    """What a side decoder keeps of earlier tokens."""
+    """What a side decoder keeps of earlier tokens, and of the side encoder's states.
 
-    def select(self, rows: Tensor) -> None:
-        """See `DecodingState`."""
+    There is one row of the latter per example, to which all its beams attend.
+    """
+
+    def select(self, rows: Tensor, examples: Tensor) -> None:
+        """Keep these rows of the tokens and these examples of the states, in this order."""
 
     def reorder(self, rows: Tensor) -> None:
-        """See `DecodingState`."""
+        """Keep these rows of the tokens, in this order, which may each occur several times."""
 
 
 class SideNetwork(Protocol):
@@ -132,6 +135,7 @@ class SideDecoding(DecodingState):
         self._backbone_cache = model.backbone.new_cache()
         self._decoder = model.side_decoder
         self._side_cache = self._decoder.new_cache(encoded.side_BSR, capacity)
+        self._beams = 1
 
     def next_logits(self, tokens_B: Tensor) -> Tensor:
         model = self._model
@@ -145,13 +149,22 @@ class SideDecoding(DecodingState):
         states_B1R = self._decoder(taps, None, self._side_BSR, self._side_mask_BS, self._side_cache)
         return model.logits(model.side.merge(states_B1R, taps.final_PLD))[:, 0]
 
+    def branch(self, beams: int) -> None:
+        repeats = self._backbone_cache.branch(beams)
+        self._memory_BTD = self._memory_BTD.repeat_interleave(repeats, 0)
+        self._memory_mask_BT = self._memory_mask_BT.repeat_interleave(repeats, 0)
+        rows = torch.arange(len(self._side_BSR), device=self._side_BSR.device)
+        self._side_cache.reorder(rows.repeat_interleave(beams))
+        self._beams = beams
+
     def select(self, rows: Tensor) -> None:
-        self._side_BSR = self._side_BSR.index_select(0, rows)
-        self._side_mask_BS = self._side_mask_BS.index_select(0, rows)
-        self._memory_BTD = self._memory_BTD.index_select(0, rows)
-        self._memory_mask_BT = self._memory_mask_BT.index_select(0, rows)
-        self._backbone_cache.select(rows)
-        self._side_cache.select(rows)
+        kept = self._backbone_cache.select(rows)
+        self._memory_BTD = self._memory_BTD.index_select(0, kept)
+        self._memory_mask_BT = self._memory_mask_BT.index_select(0, kept)
+        examples = rows[:: self._beams] // self._beams
+        self._side_BSR = self._side_BSR.index_select(0, examples)
+        self._side_mask_BS = self._side_mask_BS.index_select(0, examples)
+        self._side_cache.select(rows, examples)
 
     def reorder(self, rows: Tensor) -> None:
         self._backbone_cache.reorder(rows)

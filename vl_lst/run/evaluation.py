@@ -15,7 +15,7 @@ from tasks import ExampleTable, Score, Task, with_own_files
 from tasks._arguments import as_path
 from vl_lst.data.batches import Batches, BlankFeatures, Features, load_in_order
 from vl_lst.data.examples import has_labels, require_images
-from vl_lst.data.order import sequential_batches
+from vl_lst.data.order import evaluation_batches
 from vl_lst.data.stored_texts import stored_states
 from vl_lst.data.text_warnings import split_notes
 from vl_lst.progress import ProgressReport, silent
@@ -225,11 +225,14 @@ class Run(Predictor, ABC):
                 backbone_reads_images=self._backbone_reads_images,
                 states=states,
             ),
-            sequential_batches(total, training.evaluation_batch_size),
+            evaluation_batches(
+                [example.prompt for example in examples], training.evaluation_batch_size
+            ),
             workers=training.workers,
             pin_memory=self._device.type == "cuda",
         )
-        return self._answerer.answer_all(batches, lambda done: report(done, total))
+        answers = self._answerer.answer_all(batches, lambda done: report(done, total))
+        return {key: answers[key] for key in examples.ids()}
 
     def _count_trained_on(
         self, task: Task, examples: ExampleTable, *, by_content: bool

@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 
 from tasks import Score, Task
 from vl_lst.data.batches import load_in_order
-from vl_lst.data.order import sequential_batches
+from vl_lst.data.order import evaluation_batches
 from vl_lst.data.task_data import TaskData
 from vl_lst.errors import TrainingError
 from vl_lst.generation.answering import Answerer
@@ -87,9 +87,10 @@ class Validator:
     def _answers(self, name: str, data: TaskData, report: Callable[[str], None]) -> dict[str, str]:
         num_processes = self.accelerator.num_processes
         split = self.recipe.data.validation_split[name]
-        total = len(data.examples.validation)
-        order = sequential_batches(
-            total,
+        examples = data.examples.validation
+        total = len(examples)
+        order = evaluation_batches(
+            [example.prompt for example in examples],
             self.recipe.training.evaluation_batch_size,
             rank=self.accelerator.process_index,
             num_processes=num_processes,
@@ -107,7 +108,8 @@ class Validator:
             ),
         )
         # By id, so that each example counts once.
-        return dict(gather_object(list(answers.items())))
+        gathered = dict(gather_object(list(answers.items())))
+        return {key: gathered[key] for key in examples.ids()}
 
 
 def percent(task: Task, score: Score) -> float:

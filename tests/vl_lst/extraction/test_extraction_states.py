@@ -17,6 +17,7 @@ from tiny_texts import TextWorld
 
 from feature_extraction.errors import FeatureError, StoreError
 from feature_extraction.store import open_features
+from feature_extraction.store.outputs import partial_folder
 from feature_extraction.store.shards import Shard
 from vl_lst.backbones.states import writer
 from vl_lst.backbones.states.index import join_states
@@ -323,8 +324,12 @@ def test_a_finished_file_is_kept_and_one_of_other_states_refused(
     out = tmp_path / "states.h5"
     assert extract_states(world.recipe(**FP32), out).computed == 2
     before = out.read_bytes()
+    # As if the process had been killed when the file was in its place.
+    partial_folder(out).mkdir()
+    (partial_folder(out) / "journal.jsonl").touch()
     assert extract_states(world.recipe(**FP32), out).computed == 0
     assert out.read_bytes() == before
+    assert not partial_folder(out).exists()
     with pytest.raises(StoreError, match=r"holds other states \(dtype: found float32"):
         extract_states(world.recipe(**FP32), out, precision="bf16")
     with pytest.raises(StoreError, match="the texts differ"):

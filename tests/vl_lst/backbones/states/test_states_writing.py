@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from kill_at_call import in_child, kill_at_change
-from plain_states import OUTPUT, SPEC, TABLE, input_states, write_states
+from plain_states import INPUTS, OUTPUT, PAIRS, SPEC, TABLE, input_states, pair_states, write_states
 
 from feature_extraction.errors import StoreError
 from feature_extraction.store.outputs import partial_folder
 from vl_lst.backbones.states import writer
 from vl_lst.backbones.states.reader import StateReader
-from vl_lst.backbones.states.spec import StateSpec
+from vl_lst.backbones.states.spec import StackSpec, StateSpec
 from vl_lst.backbones.states.table import StateTable, Texts
 from vl_lst.backbones.states.writer import StateWriter
 
@@ -51,6 +51,22 @@ def test_killed_at_any_step_the_finished_file_is_the_same(
             break
         assert code == -signal.SIGKILL
     assert number > 20
+
+
+def test_small_data_may_lie_before_large_data_in_the_file(tmp_path: Path) -> None:
+    """HDF5 aligns large datasets, and puts small ones into the gap before."""
+    wide = StackSpec(layers=(), width=3000, has_final=False)
+    spec = SPEC.model_copy(update={"encoder": wide})
+    table = StateTable(Texts.of([(INPUTS[2], 1)]), Texts.of([(PAIRS[4], 1)]))
+    states = torch.arange(3000.0).reshape(1, 1, 3000)
+    with StateWriter(tmp_path / "states.h5", spec, table, output=OUTPUT) as out:
+        out.write_pairs(0, [pair_states(4)])
+        out.write_inputs(0, [states])
+        out.finish()
+    reader = StateReader(tmp_path / "states.h5")
+    assert reader.decoder is not None
+    assert torch.equal(reader.encoder.read(INPUTS[2:3]).embedding_NTD, states)
+    assert torch.equal(reader.decoder.read(PAIRS[4:5]).embedding_NTD[0], pair_states(4)[0])
 
 
 def test_what_is_committed_is_not_written_again(tmp_path: Path) -> None:
