@@ -106,11 +106,11 @@ def main() -> None:
     report(rounds, stages, encoder, options, count)
 
 
-def generate(folder: Path) -> Path:
+def generate(folder: Path, count: int = PHOTOGRAPHS) -> Path:
     """Write photograph-like JPEG files."""
     folder.mkdir()
     generator = np.random.default_rng(0)
-    for number in range(PHOTOGRAPHS):
+    for number in range(count):
         picture = np.zeros((HEIGHT, WIDTH, 3), np.float32)
         for length in AMPLITUDES:
             size = (HEIGHT // length + 1, WIDTH // length + 1, 3)

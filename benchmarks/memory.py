@@ -20,54 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import T5ForConditionalGeneration
+from _step_rows import VOCABULARY
+from _stock_model import StockFineTuning
 
 from eval.outputs import write_json
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.cli._compared_methods import read_compared_methods
-from vl_lst.models.batch import Batch
-from vl_lst.models.visual import VisualEmbedding
 from vl_lst.profiling.measure import MethodProfile, ProfileSettings, profile_methods
 from vl_lst.profiling.report import profile_document
 from vl_lst.profiling.workload import Workload
 from vl_lst.training.saved_bytes import TOTAL, saved_bytes_by_part
 
 REFERENCE_BYTES_AT_BATCH_16 = 330.6 * 2**20
-# The reference's t5-base vocabulary has 100 more entries than the published one, plus padding.
-VOCABULARY = 32_200
 BACKBONE = "t5-base"
 METHODS = ("lst", "full", "lora", "qlora", "qst")
 BASELINE = "full"
-
-
-class StockFineTuning(nn.Module):
-    """The stock model, fully trained, with image tokens after the text in its encoder."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, workload: Workload, *, checkpointing: bool) -> None:
-        super().__init__()
-        backbone = random_backbone(*backbone_config(BACKBONE, vocabulary=VOCABULARY))
-        self.t5: T5ForConditionalGeneration = backbone.model.requires_grad_(True)
-        if checkpointing:
-            enable = getattr(
-                self.t5, "activation_checkpointing_enable", self.t5.gradient_checkpointing_enable
-            )
-            enable()
-        visual = workload.visual()
-        assert visual is not None, "the measured batch has images"
-        config = self.t5.config
-        self.visual = VisualEmbedding(
-            visual, width=config.d_model, epsilon=config.layer_norm_epsilon
-        )
-
-    def forward(self, batch: Batch, _loss_average: str) -> Tensor:
-        """Return the mean cross-entropy of the answers."""
-        text = self.t5.get_input_embeddings()(batch.prompt_ids_UT)
-        inputs = torch.cat((text, self.visual(batch.features_BINF)), 1)
-        loss: Tensor = self.t5(inputs_embeds=inputs, labels=batch.labels_BL, use_cache=False).loss
-        return loss
 
 
 def name_of(profile: MethodProfile) -> str:
@@ -121,10 +88,12 @@ def main() -> None:
     for name, numbers in rows.items():
         print(f"{name:28}" + "".join(f"{numbers[column]:>14}" for column in columns))
     torch.manual_seed(0)
-    batch = workload.batch(VOCABULARY)
+    batch, visual = workload.batch(VOCABULARY), workload.visual()
+    assert visual is not None, "the measured batch has images"
     stock = {}
     for checkpointing in (False, True):
-        model = StockFineTuning(workload, checkpointing=checkpointing).train()
+        backbone = random_backbone(*backbone_config(BACKBONE, vocabulary=VOCABULARY))
+        model = StockFineTuning(backbone, visual, checkpointing=checkpointing).train()
         saved = saved_bytes_by_part(model, batch, "examples")[TOTAL]
         name = "stock model, fully trained" + (" + checkpointing" if checkpointing else "")
         stock[name] = saved

@@ -51,6 +51,7 @@ from vl_lst.models.vision_language_model import VisionLanguageModel
 BEAMS = 5
 ROUNDING = 1e-6
 RECORDED_THREADS = 2
+CPU = torch.device("cpu")
 LOSS_AVERAGE = {"vqa": "examples", "nlvr": "examples", "caption": "tokens"}
 
 
@@ -61,15 +62,16 @@ def image_count(tensors: Mapping[str, Tensor]) -> int:
 
 def fixture_batch(tensors: Mapping[str, Tensor]) -> Batch:
     """Return the recorded inputs as a batch, with a dimension for the images of an example."""
-    features, rows = tensors.get("in.vis_feats"), len(tensors["in.input_ids"])
+    prompt_ids_UT = tensors["in.input_ids"]
+    features, rows, device = tensors.get("in.vis_feats"), len(prompt_ids_UT), prompt_ids_UT.device
     if features is not None:
         features = features.view(rows, image_count(tensors), -1, features.shape[-1])
     return Batch(
         features_BINF=features,
-        prompt_ids_UT=tensors["in.input_ids"],
-        prompt_index_B=torch.arange(rows),
+        prompt_ids_UT=prompt_ids_UT,
+        prompt_index_B=torch.arange(rows, device=device),
         labels_BL=tensors["in.labels"],
-        weights_B=tensors.get("in.scores", torch.ones(rows)),
+        weights_B=tensors.get("in.scores", torch.ones(rows, device=device)),
         scores_BA=tensors.get("in.targets"),
     )
 
@@ -253,7 +255,9 @@ def compare_pruning(tensors: Mapping[str, Tensor], description: Any) -> dict[str
     return {"max_abs": max_abs, "kept_rows_equal": kept}
 
 
-def compare_fixture(path: Path, attention: str, precision: torch.dtype) -> dict[str, object]:
+def compare_fixture(
+    path: Path, attention: str, precision: torch.dtype, device: torch.device = CPU
+) -> dict[str, object]:
     """Return all comparisons of a fixture."""
     description = json.loads(path.with_suffix(".json").read_text())
     if "keep_fisher" in description:
@@ -261,15 +265,16 @@ def compare_fixture(path: Path, attention: str, precision: torch.dtype) -> dict[
     mode = description.get("mode", "not stated")
     if mode != "lst" and mode not in MODES:
         return {"skipped": f"the fixture's mode is {mode}; this program has none of that name"}
-    tensors = {
+    recorded = {
         name: tensor.to(precision) if tensor.is_floating_point() else tensor
         for name, tensor in load_file(path).items()
     }
+    state = {k.removeprefix("state."): v for k, v in recorded.items() if k.startswith("state.")}
+    tensors = {name: tensor.to(device) for name, tensor in recorded.items()}
     padding = description["config"]["pad_token_id"]
     mask = tensors.get("in.attention_mask")
     if mask is not None and not torch.equal(mask, (tensors["in.input_ids"] != padding).to(mask)):
         return {"skipped": "the fixture's mask hides other tokens than padding"}
-    state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     if mode != "lst":
         if unsupported := unsupported_setting(description):
             return {"skipped": unsupported}
@@ -278,7 +283,7 @@ def compare_fixture(path: Path, attention: str, precision: torch.dtype) -> dict[
         model = from_reference(state, description["config"], attention=attention)
     except (CheckpointError, ModelError) as error:
         return {"skipped": str(error)}
-    model.eval().to(precision)
+    model.eval().to(device, precision)
     batch = fixture_batch(tensors)
     give_boxes(model, tensors)
     generated = compare_generation(model, batch, tensors, description)
@@ -299,6 +304,7 @@ def compare_baseline(
         model, trainable = build_baseline(description, state, attention=attention)
     except ModelError as error:
         return {"skipped": str(error)}
+    model.to(tensors["in.input_ids"].device)
     batch = fixture_batch(tensors)
     give_boxes(model, tensors)
     generated = compare_generation(model, batch, tensors, description)
