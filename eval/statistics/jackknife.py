@@ -8,35 +8,17 @@ smoothly with each example, such as F1 and the coefficients of Matthews, Pearson
 draws no random numbers.
 """
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 __all__ = ["pseudo_values"]
 
-Item = TypeVar("Item", bound=Hashable)
 
-
-def pseudo_values(items: Sequence[Item], metric: Callable[[Sequence[Item]], float]) -> list[float]:
+def pseudo_values(metric: float, without_each: Sequence[float]) -> list[float]:
     """Return the jackknife's pseudo-value of each example.
 
     Args:
-        items: What the metric reads of each example, such as its prediction and correct answer.
-            Equal items share one computation.
-        metric: Computes the metric of items, in any order.
-
-    Raises:
-        ValueError: There are fewer than two examples.
+        metric: Metric of all examples.
+        without_each: Metric without each of the examples.
     """
-    number = len(items)
-    if number < 2:
-        raise ValueError(f"found {number} example(s): leaving one out requires at least two")
-    of_all = metric(items)
-    counts = Counter(items)
-    position = {item: index for index, item in enumerate(items)}
-    values = {}
-    for item in counts:
-        left_out = position[item]
-        without = metric([*items[:left_out], *items[left_out + 1 :]])
-        values[item] = number * of_all - (number - 1) * without
-    return [values[item] for item in items]
+    number = len(without_each)
+    return [number * metric - (number - 1) * value for value in without_each]

@@ -124,9 +124,10 @@ def _shares(
     """Return each example's share of the best score; nothing if answers are compared as texts."""
     if task.answers_are == "references":
         return {}
-    scores = read_example_scores(path, task)
-    if scores is None or scores.keys() != set(ids):
-        scores = dict(task.score(predictions, data_root, split).per_example)
+    found = read_example_scores(path, task)
+    scores: Mapping[str, float] = {} if found is None else found.scores
+    if scores.keys() != set(ids):
+        scores = task.score(predictions, data_root, split).per_example
     return {id_: task.metric.percent(value) / 100 for id_, value in scores.items()}
 
 
