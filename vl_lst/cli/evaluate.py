@@ -13,7 +13,6 @@ from vl_lst.cli._choices import SUITE_NAMES
 from vl_lst.cli._console import QuietOption, notes, progress, results, status
 from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
-from vl_lst.cli._suite_evaluation import evaluate_suite
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
 
 __all__ = ["evaluate"]
@@ -154,6 +153,8 @@ def evaluate(
                 "--set": settings,
             },
         )
+        from vl_lst.cli._suite_evaluation import evaluate_suite
+
         assert split is not None
         evaluate_suite(
             task,

@@ -20,7 +20,6 @@ from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 from vl_lst.cli._run_recipe import resolve_run_recipe
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
-from vl_lst.cli._suite_training import train_suite
 from vl_lst.launch import read_launch
 
 if TYPE_CHECKING:
@@ -212,6 +211,8 @@ def train(
     with report_error_once(launch), notes(quiet=quiet), ExitStack() as stack:
         changes += map(parse_override, settings or [])
         if suite is not None:
+            from vl_lst.cli._suite_training import train_suite
+
             train_suite(
                 suite,
                 out,
