@@ -40,6 +40,7 @@ COMMANDS = {
     "score": MODELS,
     "profile": COMPARISONS,
     "leaderboard": COMPARISONS,
+    "compare": COMPARISONS,
     "extract-features": DATA,
     "features": DATA,
     "data": DATA,
