@@ -7,7 +7,7 @@ from typing import Any
 from eval.leaderboard.quantities import Statistic
 from eval.text import format_bytes
 
-__all__ = ["MISSING", "number_text", "score_text", "setting_text", "unit_text"]
+__all__ = ["MISSING", "number_text", "score_text", "setting_text", "spread_text", "unit_text"]
 
 MISSING = "–"
 MINUTE = 60
@@ -17,12 +17,21 @@ MIN_RATE_WITHOUT_DECIMALS = 10
 
 
 def score_text(statistic: Statistic | None) -> str:
-    """Return a score such as `64.05 ± 0.31`; without a deviation if there is none."""
+    """Return a score such as `64.05 ± 0.31` or, of a single run, `64.05 [63.12, 64.97]`."""
     if statistic is None:
         return MISSING
-    if statistic.deviation is None:
-        return f"{statistic.mean:.2f}"
-    return f"{statistic.mean:.2f} ± {statistic.deviation:.2f}"
+    spread = spread_text(statistic)
+    return f"{statistic.mean:.2f} {spread}" if spread else f"{statistic.mean:.2f}"
+
+
+def spread_text(statistic: Statistic) -> str:
+    """Return the deviation over seeds or, of a single run, its interval; empty if unknown."""
+    if statistic.deviation is not None:
+        return f"± {statistic.deviation:.2f}"
+    if statistic.interval is not None:
+        low, high = statistic.interval
+        return f"[{low:.2f}, {high:.2f}]"
+    return ""
 
 
 def setting_text(value: str) -> str:
