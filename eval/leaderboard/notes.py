@@ -25,7 +25,7 @@ SIGNIFICANCE_NOTE = (
     "better, worse, or not told apart: paired tests on the same examples, with errors clustered by "
     "image, at 5 % over all pairs of rows of a table (Holm). Between rows with two or more seeds "
     "they include the variance between seeds; otherwise they compare the trained models. A dash "
-    "means that per-example scores are missing, which `vl-lst evaluate` adds."
+    "means that per-example scores are missing, which vl-lst evaluate adds."
 )
 MAX_NEEDED_SHOWN = 5
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from eval.leaderboard.units import MISSING
+from eval.leaderboard.units import MISSING, probability_text
 from eval.statistics.estimates import Estimate
 from eval.statistics.holm import adjust_probabilities
 from eval.statistics.paired import LEVEL, Difference, Verdict, compare, verdict
@@ -63,21 +63,11 @@ class Contrast:
         return MISSING if test is None else test.verdict_of(row)
 
     def detail(self, row: int) -> str:
-        """Return the numbers behind the cell of a row; empty if there are none."""
+        """Return the difference and the p-value of a row; empty if there is no test."""
         found = self.tests[row]
         if found is None:
             return ""
-        low, high = found.test.low, found.test.high
-        if row != found.rows[0]:
-            low, high = -high, -low
-        text = (
-            f"{found.difference_of(row):+.2f} (95 % interval {low:+.2f} to {high:+.2f}), adjusted "
-            f"p = {found.probability:.3g}"
-        )
-        needed = found.test.examples_needed
-        if found.verdict_of(row) != "not told apart" or needed is None:
-            return text
-        return f"{text}; {needed:,} examples would be needed, there are {found.test.examples:,}"
+        return f"{found.difference_of(row):+.2f}, adjusted p {probability_text(found.probability)}"
 
 
 def compare_rows(estimates: Sequence[Estimate | None]) -> tuple[RowTest, ...]:

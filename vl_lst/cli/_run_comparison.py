@@ -1,7 +1,7 @@
 """Two runs compared: settings, scores with a paired test, and the answers that differ."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -170,7 +170,7 @@ def _common_split(first: Run, second: Run, task: str) -> str:
     )
 
 
-def _listed(names: Sequence[str] | dict[str, object]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
@@ -183,20 +183,19 @@ def _compare_task(first: Run, second: Run, name: str, split: str, limit: int) ->
         scores=(_score(first, name, split), _score(second, name, split)),
     )
     try:
-        answers = [read_answers(run, name, split) for run in (first, second)]
+        firsts, seconds = read_answers(first, name, split), read_answers(second, name, split)
     except (InputError, OSError) as error:
         return replace(result, note=f"no paired test: {error}")
-    _require_same_examples((first, second), answers)
-    estimates = [_estimate(run, each) for run, each in zip((first, second), answers, strict=True)]
-    one, other = estimates
+    _require_same_examples((first, second), (firsts, seconds))
+    one, other = _estimate(first, firsts), _estimate(second, seconds)
     test = compare(one, other) if one and other else None
     return replace(
         result,
-        intervals=(one and interval(one), other and interval(other)),
+        intervals=(interval(one) if one else None, interval(other) if other else None),
         test=test,
-        note="" if test else _why_no_test((first, second), estimates),
-        only_right=count_only_right(*answers),
-        examples=find_differing(*answers, limit),
+        note="" if test else _why_no_test((first, second), (one, other)),
+        only_right=count_only_right(firsts, seconds),
+        examples=find_differing(firsts, seconds, limit),
     )
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 MISSING = "–"
-# Below this, p-values are not told apart.
-MIN_PROBABILITY = 0.001
 
 
 def compare(
@@ -110,11 +108,12 @@ def _print_task(found: "TaskComparison") -> None:
 
 
 def _test_text(found: "TaskComparison") -> str:
+    from eval.leaderboard.units import probability_text
+
     test = found.test
     assert test is not None
     assert found.probability is not None
-    value = found.probability
-    shown = f"= {value:.3f}" if value >= MIN_PROBABILITY else f"< {MIN_PROBABILITY}"
+    shown = probability_text(found.probability)
     said = f"A is {found.verdict}"
     if found.verdict == "not told apart":
         said = "A and B are not told apart"

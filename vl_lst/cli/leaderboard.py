@@ -24,6 +24,8 @@ MIN_METHOD_WIDTH = 16
 # A narrower terminal shows only the average of several tasks. Each task beyond the fourth needs
 # more columns.
 MIN_WIDTH_FOR_FOUR_TASKS, WIDTH_OF_SCORE = 120, 15
+# A narrower terminal shows no intervals, and one comparison of rows.
+MIN_WIDTH_FOR_INTERVALS = 100
 
 
 def leaderboard(
@@ -123,6 +125,7 @@ def leaderboard(
     Example: vl-lst leaderboard runs --out leaderboard.html --images coco --markdown table.md
     """
     from eval.leaderboard.document import board_document
+    from eval.leaderboard.notes import SIGNIFICANCE_NOTE
     from eval.leaderboard.tables import to_csv, to_latex, to_markdown
 
     board, page = build_page(
@@ -138,6 +141,8 @@ def leaderboard(
     )
     for group in board.groups:
         _print_group(group)
+    if any(group.contrasts for group in board.groups):
+        results.print(SIGNIFICANCE_NOTE, markup=False)
     if write_report(out, page):
         results.print(f"page: {out}", markup=False)
     quoted = _quoted(board) if reported else ()
@@ -260,12 +265,7 @@ def _print_group(group: "Group") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from eval.leaderboard.notes import (
-        SIGNIFICANCE_NOTE,
-        cost_note,
-        needed_note,
-        recompute_note,
-    )
+    from eval.leaderboard.notes import cost_note, needed_note, recompute_note
     from eval.leaderboard.tables import group_title
     from eval.leaderboard.units import score_text, unit_text
     from eval.text import escape_controls
@@ -276,22 +276,27 @@ def _print_group(group: "Group") -> None:
     table.add_column("method", overflow="fold", min_width=MIN_METHOD_WIDTH)
     # Only costs that do not depend on the device; the page shows all.
     costs = [cost for cost in group.costs if cost.is_axis and not cost.depends_on_device]
-    needed = MIN_WIDTH_FOR_FOUR_TASKS + WIDTH_OF_SCORE * max(len(group.tasks) - 4, 0)
+    is_wide = results.width >= MIN_WIDTH_FOR_INTERVALS
+    contrasts = group.contrasts if is_wide else group.contrasts[-1:]
+    num_others = max(len(group.tasks) - 4, 0) + len(contrasts)
+    needed = MIN_WIDTH_FOR_FOUR_TASKS + WIDTH_OF_SCORE * num_others
     columns = group.columns if results.width >= needed else group.columns[:1]
-    contrasts = group.contrasts
     headings = [each.heading for each in contrasts]
     for name in ("n", *columns, *headings, *(cost.label for cost in costs)):
-        table.add_column(Text(name), justify="right", no_wrap=True)
+        table.add_column(Text(name), justify="right", no_wrap=name not in headings)
     for index, row in enumerate(group.rows):
         table.add_row(
             Text(f"{escape_controls(row.label)}{' *' if row.is_on_front else ''}"),
             str(len(row.seeds)),
-            *(score_text(row.scores[name]) for name in columns),
+            *(
+                # Several tasks leave no room for intervals.
+                score_text(row.scores[name], has_interval=is_wide and len(columns) == 1)
+                for name in columns
+            ),
             *(Text(each.text(index)) for each in contrasts),
             *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
         )
     results.print(table)
-    tested = SIGNIFICANCE_NOTE if contrasts else None
-    for note in (tested, needed_note(group), cost_note(group, costs), recompute_note(group)):
+    for note in (needed_note(group), cost_note(group, costs), recompute_note(group)):
         if note is not None:
             results.print(escape_controls(note), markup=False)

@@ -79,8 +79,8 @@ def test_no_ranking_is_claimed_within_noise(board: Board) -> None:
         ["best", "not told apart", "–", "worse"],
         ["not told apart", "lora", "–", "worse"],
     ]
-    assert "would be needed, there are 100" in best.detail(1)
-    assert best.detail(3).startswith("-40.00 (95 % interval -")
+    assert best.detail(1).startswith("-1.00, adjusted p = ")
+    assert best.detail(3) == "-40.00, adjusted p < 0.001"
     low, high = group.rows[0].scores["vqa"].interval or (0, 0)
     assert low < 80 < high
     assert group.rows[2].scores["vqa"].interval is None
@@ -126,8 +126,8 @@ def test_json_has_every_pair(board: Board) -> None:
 
 def test_the_page_shows_the_tests(board: Board) -> None:
     page = render_page(board, title="Board")
-    assert '<td class="verdict" data-value="not told apart">not told apart<span' in page
-    assert "adjusted p = " in page
+    assert '<td data-value="not told apart">not told apart<span' in page
+    assert "-40.00, adjusted p &lt; 0.001" in page
     assert "Holm" in page
 
 
