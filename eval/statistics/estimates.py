@@ -1,8 +1,8 @@
 """A score over one or more seeds: its variance and its interval.
 
 A score is a mean over examples that were drawn in clusters, so its variance is the cluster-robust
-one (Miller, "Adding Error Bars to Evals", arXiv 2411.00640, equation 4; Cameron and Miller, "A
-Practitioner's Guide to Cluster-Robust Inference", Journal of Human Resources 50, 2015).
+one (Miller, "Adding Error Bars to Evals", arXiv 2411.00640; Cameron and Miller, "A Practitioner's
+Guide to Cluster-Robust Inference", Journal of Human Resources 50, 2015).
 
 With several seeds, examples and seeds are crossed: the score of a seed on a cluster is the sum of a
 mean, an effect of the seed, an effect of the cluster, and the rest (two-way random effects; Searle,
@@ -131,9 +131,9 @@ def interval(estimate: Estimate) -> tuple[float, float]:
 
     With one seed it holds for this trained model on other examples, with several for other seeds
     too. If the examples count between 0 and 100 %, it is Wilson's for as many independent examples
-    as the variance corresponds to, which never leaves this range (Dean and Pagano, "Evaluating
-    Confidence Interval Methods for Binomial Proportions in Clustered Surveys", Journal of Survey
-    Statistics and Methodology 3, 2015). Otherwise it is that of Student's t.
+    as the variance corresponds to, which never leaves this range (Franco, Little, Louis and Slud,
+    "Comparative Study of Confidence Intervals for Proportions in Complex Sample Surveys", Journal
+    of Survey Statistics and Methodology 7, 2019). Otherwise it is that of Student's t.
     """
     variance = variance_of(estimate.deviations_C, [estimate])
     t = two_sided_quantile(CONFIDENCE, variance.degrees)

@@ -1,7 +1,7 @@
 """Paired tests between scores on the same examples.
 
 The differences of the examples leave out what is hard for both (Miller, "Adding Error Bars to
-Evals", arXiv 2411.00640, section 4.2). Their mean is tested like a score, with errors clustered by
+Evals", arXiv 2411.00640). Their mean is tested like a score, with errors clustered by
 image; see `eval.statistics.estimates`.
 """
 
@@ -109,7 +109,7 @@ def _probability(difference: float, variance: Variance, num_differing: int) -> f
 
 
 def _examples_needed(difference: float, variance: Variance, examples: int) -> int | None:
-    """Return the required number of examples (Miller, section 5)."""
+    """Return the required number of examples (Miller)."""
     normal = NormalDist()
     factor = normal.inv_cdf(1 - LEVEL / 2) + normal.inv_cdf(POWER)
     allowed = (difference / factor) ** 2 - variance.seeds
