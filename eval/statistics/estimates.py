@@ -114,16 +114,16 @@ def variance_of(deviations_C: Floats, over_seeds: Iterable[Estimate]) -> Varianc
         deviations_C: Deviation of each cluster.
         over_seeds: The scores that vary with their seeds.
     """
-    clusters = deviations_C.size
-    examples = clusters / (clusters - 1) * float(deviations_C @ deviations_C)
-    seeds, squares = 0.0, examples**2 / (clusters - 1)
-    for each in over_seeds:
-        if each.seeds > 1:
-            seeds += max(0.0, each.between_seeds - each.rest)
-            squares += each.between_seeds**2 / (each.seeds - 1)
-    degrees = (examples + seeds) ** 2 / squares if squares > 0 else clusters - 1
+    degrees = deviations_C.size - 1
+    examples = (degrees + 1) / degrees * float(np.square(deviations_C).sum())
+    varying = [each for each in over_seeds if each.between_seeds > 0]
+    if not varying:
+        return Variance(examples, 0.0, degrees)
+    seeds = sum(max(0.0, each.between_seeds - each.rest) for each in varying)
+    squares = sum(each.between_seeds**2 / (each.seeds - 1) for each in varying)
+    freedom = (examples + seeds) ** 2 / (squares + examples**2 / degrees)
     # The difference of almost equal variances can lack any freedom.
-    return Variance(examples, seeds, max(1.0, degrees))
+    return Variance(examples, seeds, max(1.0, freedom))
 
 
 def interval(estimate: Estimate) -> tuple[float, float]:

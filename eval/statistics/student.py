@@ -14,6 +14,7 @@ __all__ = ["two_sided_probability", "two_sided_quantile"]
 MAX_DEGREES = 1e6
 MAX_TERMS = 10_000
 PRECISION = 1e-15
+STEP_PRECISION = 1e-12
 TINY = 1e-300
 
 
@@ -52,17 +53,24 @@ def two_sided_quantile(confidence: float, degrees: float) -> float:
     """
     if not 0 < confidence < 1:
         raise ValueError(f"a confidence of {confidence}: expected a number between 0 and 1")
+    normal = NormalDist().inv_cdf((1 + confidence) / 2)
     if degrees > MAX_DEGREES:
-        return NormalDist().inv_cdf((1 + confidence) / 2)
-    low, high = 0.0, 1.0
-    while two_sided_probability(high, degrees) > 1 - confidence:
-        low, high = high, 2 * high
-    while low < (middle := (low + high) / 2) < high:
-        if two_sided_probability(middle, degrees) > 1 - confidence:
-            low = middle
-        else:
-            high = middle
-    return high
+        return normal
+    # The quantile of the normal distribution is smaller, and the probability is convex above 0, so
+    # that Newton's method rises to the quantile without passing it.
+    t = normal
+    while True:
+        excess = two_sided_probability(t, degrees) - (1 - confidence)
+        step = excess / (2 * _density(t, degrees))
+        t += step
+        if step < t * STEP_PRECISION:
+            return t
+
+
+def _density(t: float, degrees: float) -> float:
+    logarithm = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)
+    tail = (degrees + 1) / 2 * math.log1p(t * t / degrees)
+    return math.exp(logarithm - tail) / math.sqrt(degrees * math.pi)
 
 
 def _incomplete_beta(x: float, complement: float, a: float, b: float) -> float:
