@@ -1,8 +1,10 @@
 """A score over one or more seeds: its variance and its interval.
 
-A score is a mean over examples that were drawn in clusters, so its variance is the cluster-robust
-one (Miller, "Adding Error Bars to Evals", arXiv 2411.00640; Cameron and Miller, "A Practitioner's
-Guide to Cluster-Robust Inference", Journal of Human Resources 50, 2015).
+A score is a mean over examples that were drawn in clusters, so its standard error is clustered
+(Miller, "Adding Error Bars to Evals", arXiv 2411.00640). The variance is estimated from the scores
+without each cluster in turn (CV3 of MacKinnon, Nielsen and Webb, "Cluster-Robust Inference: A Guide
+to Empirical Practice", Journal of Econometrics 232, 2023). For clusters of equal sizes it is the
+usual sandwich estimator with its correction for few clusters; for others that is too small.
 
 With several seeds, examples and seeds are crossed: the score of a seed on a cluster is the sum of a
 mean, an effect of the seed, an effect of the cluster, and the rest (two-way random effects; Searle,
@@ -79,12 +81,10 @@ def estimate_score(samples: Sequence[Sample]) -> Estimate | None:
         samples: The score for each seed; at least one.
 
     Returns:
-        The estimate; `None` if the examples differ or are all in one cluster, which leaves the
-        variance unknown.
+        The estimate; `None` if the examples differ.
     """
     first, seeds = samples[0], len(samples)
-    clusters = len(first.clusters)
-    if len({sample.digest for sample in samples}) > 1 or clusters < 2:
+    if len({sample.digest for sample in samples}) > 1:
         return None
     scores = [sample.score for sample in samples]
     deviations_KC = np.stack([sample.deviations_C for sample in samples])
@@ -92,8 +92,7 @@ def estimate_score(samples: Sequence[Sample]) -> Estimate | None:
     between = rest = 0.0
     if seeds > 1:
         between = statistics.variance(scores) / seeds
-        squares = float(np.square(deviations_KC - deviations_C).sum())
-        rest = clusters / (clusters - 1) * squares / (seeds * (seeds - 1))
+        rest = _jackknife_variance(deviations_KC - deviations_C) / (seeds * (seeds - 1))
     return Estimate(
         score=math.fsum(scores) / seeds,
         seeds=seeds,
@@ -115,7 +114,7 @@ def variance_of(deviations_C: Floats, over_seeds: Iterable[Estimate]) -> Varianc
         over_seeds: The scores that vary with their seeds.
     """
     degrees = deviations_C.size - 1
-    examples = (degrees + 1) / degrees * float(np.square(deviations_C).sum())
+    examples = _jackknife_variance(deviations_C)
     varying = [each for each in over_seeds if each.between_seeds > 0]
     if not varying:
         return Variance(examples, 0.0, degrees)
@@ -124,6 +123,15 @@ def variance_of(deviations_C: Floats, over_seeds: Iterable[Estimate]) -> Varianc
     freedom = (examples + seeds) ** 2 / (squares + examples**2 / degrees)
     # The difference of almost equal variances can lack any freedom.
     return Variance(examples, seeds, max(1.0, freedom))
+
+
+def _jackknife_variance(deviations_KC: Floats) -> float:
+    """Return the variance of a score from its deviations, summed over seeds if there are several.
+
+    It uses no matrix product, whose rounding depends on the number of threads.
+    """
+    clusters = deviations_KC.shape[-1]
+    return (clusters - 1) / clusters * float(np.square(deviations_KC).sum())
 
 
 def interval(estimate: Estimate) -> tuple[float, float]:

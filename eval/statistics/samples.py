@@ -1,7 +1,7 @@
 """Per-example values of a score, summed up by cluster.
 
 Examples of one cluster are not independent, such as the questions about one image. All that
-intervals and tests need of a run is what each cluster contributes to its score.
+intervals and tests need of a run is what its score would be without each cluster.
 """
 
 import hashlib
@@ -31,8 +31,7 @@ class Sample:
         digest: Digest of the examples' IDs and clusters; samples that share it can be paired.
         clusters: Name of each cluster, in ascending order.
         contributions_C: Contribution of each cluster to the mean over examples, which is their sum.
-        deviations_C: The same, less what the cluster would contribute if all of its examples had
-            the mean value. Their sum is 0.
+        deviations_C: The mean minus the mean without each cluster.
         is_proportion: Whether each example's value is between 0 and 100 percent.
     """
 
@@ -57,8 +56,8 @@ def sample_of(
         clusters: Name of the cluster of each example, by ID.
 
     Returns:
-        The sample; `None` if there are no examples, a value is not finite, or an example has no
-        cluster.
+        The sample; `None` if there are fewer than two clusters, which leaves the variance unknown,
+        a value is not finite, or an example has no cluster.
     """
     if not values or not values.keys() <= clusters.keys():
         return None
@@ -68,15 +67,18 @@ def sample_of(
         return None
     of_example = [clusters[id_] for id_ in ids]
     names, index_N = np.unique(np.array(of_example, dtype=object), return_inverse=True)
+    if len(names) < 2:
+        return None
     digest = hashlib.sha256(json.dumps([ids, of_example]).encode())
     number = len(ids)
+    sums_C = np.bincount(index_N, values_N - values_N.mean())
     return Sample(
         score=score,
         examples=number,
         digest=digest.hexdigest(),
         clusters=tuple(names),
         contributions_C=np.bincount(index_N, values_N) / number,
-        deviations_C=np.bincount(index_N, values_N - values_N.mean()) / number,
+        deviations_C=sums_C / (number - np.bincount(index_N)),
         is_proportion=bool((values_N >= 0).all() and (values_N <= MAX_SHARE).all()),
     )
 

@@ -10,10 +10,12 @@ import pytest
 from eval.statistics.estimates import Estimate, estimate_score, interval
 from eval.statistics.paired import Difference, compare, verdict
 from eval.statistics.samples import Sample, average_samples, sample_of
+from eval.statistics.student import two_sided_quantile
 
 VALUES = (100, 100, 0, 100, 0, 0, 100, 30, 60, 100, 0, 100)
 OTHERS = (100, 30, 60, 60, 30, 60, 30, 30, 0, 70, 60, 30)
-CLUSTERS = (0, 0, 0, 1, 1, 2, 2, 2, 3, 4, 5, 5)
+CLUSTERS = (0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5)
+UNEQUAL_CLUSTERS = (0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 3)
 PAIRS = 200
 # One in twenty at most, plus 1.645 standard errors of a share of 200.
 MAX_FALSE_ALARMS = 10 + 5
@@ -44,14 +46,25 @@ def compare_samples(first: Sequence[Sample], second: Sequence[Sample]) -> Differ
 
 
 def test_a_clustered_error_is_that_of_statsmodels() -> None:
-    """Against `OLS(values, 1).fit(cov_type="cluster", use_t=True)`."""
+    """Against `OLS(values, 1).fit(cov_type="cluster", use_t=True)`, for clusters of equal sizes."""
     # A value above 100 % rules out Wilson's interval, and a shift changes no variance.
     shifted = make_sample([value + 60 for value in VALUES], CLUSTERS)
-    assert interval(estimate_of(shifted)) == pytest.approx((101.19992997, 133.80007003))
+    assert interval(estimate_of(shifted)) == pytest.approx((81.79604643, 153.20395357))
     found = compare_samples([make_sample(VALUES, CLUSTERS)], [make_sample(OTHERS, CLUSTERS)])
     assert found.difference == pytest.approx(10.83333333)
-    assert (found.low, found.high) == pytest.approx((-4.13620385, 25.80287052))
-    assert found.probability == pytest.approx(0.1219223)
+    assert (found.low, found.high) == pytest.approx((-25.27955501, 46.94622168))
+    assert found.probability == pytest.approx(0.47546942)
+
+
+def test_clusters_of_unequal_sizes_are_left_out_in_turn() -> None:
+    shifted = [value + 60 for value in VALUES]
+    low, high = interval(estimate_of(make_sample(shifted, UNEQUAL_CLUSTERS)))
+    without = [
+        np.mean([v for v, each in zip(shifted, UNEQUAL_CLUSTERS, strict=True) if each != cluster])
+        for cluster in range(4)
+    ]
+    variance = 3 / 4 * sum((np.mean(shifted) - each) ** 2 for each in without)
+    assert high - low == pytest.approx(2 * two_sided_quantile(0.95, 3) * math.sqrt(variance))
 
 
 def test_an_interval_of_independent_answers_is_that_of_wilson() -> None:
@@ -88,9 +101,11 @@ def test_what_cannot_be_paired_has_no_test() -> None:
     other_clusters = make_sample(VALUES)
     assert compare(estimate_of(sample), estimate_of(other_clusters)) is None
     assert estimate_score([sample, other_clusters]) is None
-    assert estimate_score([make_sample(VALUES, [0] * len(VALUES))]) is None
-    assert sample_of(50.0, {"1": math.nan}, {"1": "a"}) is None
-    assert sample_of(50.0, {"1": 100.0}, {}) is None
+    values = {"1": 100.0, "2": 0.0}
+    assert sample_of(50.0, values, {"1": "a", "2": "b"}) is not None
+    assert sample_of(50.0, values, {"1": "a", "2": "a"}) is None
+    assert sample_of(50.0, values, {"1": "a"}) is None
+    assert sample_of(50.0, values | {"1": math.nan}, {"1": "a", "2": "b"}) is None
     assert sample_of(50.0, {}, {}) is None
 
 
