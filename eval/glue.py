@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
     Numbers: TypeAlias = NDArray[float64]
 
-__all__ = ["glue_metrics", "glue_tasks", "metric_names", "read_number"]
+__all__ = ["average_without_each", "glue_metrics", "glue_tasks", "metric_names", "read_number"]
 
 POSITIVE = "1"
 BINARY = ("0", "1")
+# A wrong answer, whichever it is.
+WRONG = ""
 # The value of a prediction that is not a number.
 NOT_A_NUMBER = -1.0
 
@@ -92,6 +94,47 @@ def glue_metrics(task: str, predictions: Sequence[str], targets: Sequence[str]) 
     return {**metrics, "average": math.fsum(metrics.values()) / len(metrics)}
 
 
+def average_without_each(
+    task: str, predictions: Sequence[str], targets: Sequence[str]
+) -> list[float]:
+    """Return the average metric of a task in percent without each example in turn.
+
+    Args:
+        task: Name of the task.
+        predictions: The predicted text of each example.
+        targets: The correct text of each example, in the same order; for correlations, at least 3.
+
+    Raises:
+        InputError: There is no such task, or the metric is not defined for these targets.
+    """
+    if metric_names(task) == METRICS["stsb"]:
+        return _correlations_without_each(predictions, targets)
+    pairs = [
+        (given.strip(), correct.strip())
+        for given, correct in zip(predictions, targets, strict=True)
+    ]
+    if metric_names(task) != METRICS["cola"]:
+        # All wrong answers count alike, so that few pairs remain.
+        pairs = [(given if given == correct else WRONG, correct) for given, correct in pairs]
+    position = {pair: index for index, pair in enumerate(pairs)}
+    averages = {}
+    for pair, left_out in position.items():
+        given, correct = zip(*pairs[:left_out], *pairs[left_out + 1 :], strict=True)
+        averages[pair] = glue_metrics(task, given, correct)["average"]
+    return [averages[pair] for pair in pairs]
+
+
+def _correlations_without_each(predictions: Sequence[str], targets: Sequence[str]) -> list[float]:
+    import numpy as np
+
+    given, correct = _numbers(predictions, targets)
+    averages = []
+    for index in range(len(given)):
+        numbers = np.delete(given, index), np.delete(correct, index)
+        averages.append(50 * (_correlation(*numbers) + _rank_correlation(*numbers)))
+    return averages
+
+
 def read_number(text: str) -> float:
     """Return the number that a prediction of STS-B stands for: -1 if Python cannot read it."""
     try:
@@ -137,7 +180,10 @@ def _pearson(predictions: Sequence[str], targets: Sequence[str]) -> float:
 
 
 def _spearman(predictions: Sequence[str], targets: Sequence[str]) -> float:
-    given, correct = _numbers(predictions, targets)
+    return _rank_correlation(*_numbers(predictions, targets))
+
+
+def _rank_correlation(given: "Numbers", correct: "Numbers") -> float:
     # Ranks would hide that a number is missing.
     if any(bool((numbers != numbers).any()) for numbers in (given, correct)):
         return 0.0

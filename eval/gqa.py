@@ -73,6 +73,7 @@ class GqaScores:
         accuracy_per_length: Accuracy by number of words.
         accuracy_per_steps: Accuracy by number of reasoning steps.
         per_question: Whether each predicted answer is correct, including unbalanced questions.
+        per_balanced_question: The same without unbalanced questions.
         reasons: Why each metric that is `None` could not be computed.
     """
 
@@ -88,6 +89,7 @@ class GqaScores:
     accuracy_per_length: Mapping[int, TypeAccuracy]
     accuracy_per_steps: Mapping[int, TypeAccuracy]
     per_question: Mapping[str, bool]
+    per_balanced_question: Mapping[str, bool]
     reasons: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -281,6 +283,9 @@ def _scores(tally: _Tally, allowed: _Allowed | None, *, strict_official: bool) -
         accuracy_per_length=tally.accuracy_per(lambda kind: kind.length),
         accuracy_per_steps=tally.accuracy_per(lambda kind: kind.steps),
         per_question=tally.correct,
+        per_balanced_question={
+            id_: tally.correct[id_] for id_ in tally.balanced_ids if id_ in tally.correct
+        },
     )
     reasons = {
         "binary": NO_QUESTIONS.format(kind="binary"),

@@ -234,12 +234,21 @@ class ExampleScores(_Part):
         predictions_sha256: SHA-256 of the predictions file.
         metric: Name of the task's primary metric.
         scores: Scores on the official scale, by example id.
+        value: The primary metric; `None` in files of older versions.
+        averaged: What the primary metric is the mean of, by example id, if that is not `scores`;
+            see `tasks.Score`.
+        clusters: Name of the cluster of each example, by example id; `None` in files of older
+            versions. Examples of one cluster, such as questions about one image, are not
+            independent.
     """
 
     schema_version: Literal[1] = 1
     predictions_sha256: str
     metric: str
     scores: dict[str, float]
+    value: float | None = None
+    averaged: dict[str, float] | None = None
+    clusters: dict[str, str] | None = None
 
 
 def read_run_file(path: Path, *, expected: str) -> Any:

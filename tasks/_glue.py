@@ -4,13 +4,14 @@ The official splits keep their names: `train`, `dev` and `test`, whose answers a
 paper's splits are `paper_train`, `paper_validation` and `paper_test` (see `tasks._glue_splits`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eval.glue import glue_metrics, metric_names
+from eval.glue import average_without_each, glue_metrics, metric_names
 from eval.intervals import accuracy_in_context
 from eval.metrics import Metric
+from eval.statistics.jackknife import pseudo_values
 from eval.submissions import require_same_ids
 from tasks._arrow import cached_examples
 from tasks._examples import Example, ExampleTable
@@ -30,6 +31,9 @@ SERVER = "GLUE (https://gluebenchmark.com)"
 MAX_CLASS_TOKENS = 3
 # As in the paper.
 BATCH_SIZE = 100
+
+# A correlation is not defined for fewer examples.
+MIN_CORRELATED = 2
 
 # What an invalid answer counts as, by metric.
 INVALID = {
@@ -280,7 +284,9 @@ class _Rules:
         """Score predictions by the official metrics; there is one for each answer."""
         given = [predictions[id_] for id_ in answers]
         correct = list(answers.values())
-        metrics: dict[str, object] = dict(glue_metrics(self.name, given, correct))
+        official = glue_metrics(self.name, given, correct)
+        average = official["average"]
+        metrics: dict[str, object] = dict(official)
         shares = list(map(self.labels.share, given, correct))
         if "accuracy" in metrics:
             is_right = [share == 1 for share in shares]
@@ -291,7 +297,17 @@ class _Rules:
             per_example={id_: 100 * share for id_, share in zip(answers, shares, strict=True)},
             protocol=protocol,
             notes=self._notes(given),
+            averaged=self._averaged(answers, given, correct, average),
         )
+
+    def _averaged(
+        self, ids: Iterable[str], given: Sequence[str], correct: Sequence[str], average: float
+    ) -> Mapping[str, float] | None:
+        """Return the jackknife's pseudo-values, by example, of metrics that are no means."""
+        if metric_names(self.name) == ("accuracy",) or len(given) <= MIN_CORRELATED:
+            return None
+        without_each = average_without_each(self.name, given, correct)
+        return dict(zip(ids, pseudo_values(average, without_each), strict=True))
 
     def _notes(self, given: Sequence[str]) -> Sequence[str]:
         invalid = sum(not self.labels.is_valid(text) for text in given)

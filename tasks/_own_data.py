@@ -78,6 +78,7 @@ def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
         # Users' own data often have few examples.
         min_answer_count=1,
         predictions_suffix=".json",
+        cluster_of=None,
         files=(),
         sizes={},
         submission=None,

@@ -1,6 +1,6 @@
 """The definition of a task: the contract that each task file of this package fulfils."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from eval.errors import InputError
 from eval.metrics import Metric
 from tasks._arguments import PARAMETERS, CheckedCall
-from tasks._examples import ExampleTable
+from tasks._examples import Example, ExampleTable
 from tasks._files import DataFile, SplitSize
 
 __all__ = ["AnswerKind", "Head", "Prepared", "Score", "Submission", "Task"]
@@ -33,6 +33,9 @@ class Score:
         protocol: Name of the official rules that were followed ("vqa_v2 official").
         reasons: Why each metric that is `None` could not be computed, and how to get it.
         notes: Remarks about the predictions, one sentence each.
+        averaged: What the primary metric is the mean of, by example ID, if that is not
+            `per_example`: the examples that count, or the jackknife's pseudo-values of a metric
+            that is no mean; see `eval.statistics.jackknife`.
     """
 
     metrics: Mapping[str, object]
@@ -41,6 +44,7 @@ class Score:
     protocol: str
     reasons: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    averaged: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +189,8 @@ class Task:
         images_per_example: Number of images per example: two for NLVR2, none for tasks of text
             alone.
         takes_text: Whether a prompt has a text after the prefix.
+        cluster_of: Returns the cluster of an official example, if it is not its image or its text;
+            see `tasks._clusters`.
         text_format: How the texts of an example form that text; each "{}" stands for one of them
             ("sentence1: {} sentence2: {}").
         prompt_suffix: Text after that of each prompt; it is kept if a prompt is truncated.
@@ -227,6 +233,7 @@ class Task:
     predictions_suffix: str = ".json"
     images_per_example: int = 1
     takes_text: bool = True
+    cluster_of: Callable[[Example], str] | None = None
     text_format: str = "{}"
     prompt_suffix: str = ""
     zero_shot_prompt: str = "{}"

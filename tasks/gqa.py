@@ -164,6 +164,9 @@ class _Official:
             protocol="gqa official script" if strict_official else "gqa official",
             reasons={**scores.reasons, "grounding": NO_ATTENTION},
             notes=losses.notes(),
+            averaged={
+                id_: 100.0 * correct for id_, correct in scores.per_balanced_question.items()
+            },
         )
 
     def _all(self) -> Iterator[tuple[str, Any, Problem]]:

@@ -191,6 +191,11 @@ def _score(
     )
 
 
+def _set_of(example: Example) -> str:
+    """Return the set of an example, whose pairs show images of one search and share sentences."""
+    return "-".join(example.id.split("-")[:2])
+
+
 def _labels_of(path: Path, statements: Sequence[_Statement]) -> dict[str, str]:
     labels = {each.id: each.label for each in statements if each.label is not None}
     if not labels:
@@ -256,6 +261,7 @@ TASK = Task(
         file_name="nlvr2_{split}_{name}.csv",
     ),
     images_per_example=2,
+    cluster_of=_set_of,
     # No paper has one: published models are trained on the task.
     zero_shot_prompt="{} True or false?",
 )

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from eval.leaderboard.front import pareto_front
 from eval.leaderboard.protocol import (
@@ -14,7 +14,8 @@ from eval.leaderboard.protocol import (
 from eval.leaderboard.quantities import AVERAGE, COSTS, MEMORY, Cost
 from eval.leaderboard.rows import Result, Row, build_rows, devices_of, is_comparable
 from eval.leaderboard.runs import FoundRuns, LeftOutRun, Run
-from eval.leaderboard.scoring import ScoredRun, UnusableError, score_run
+from eval.leaderboard.scoring import ReadExampleScores, ScoredRun, UnusableError, score_run
+from eval.leaderboard.significance import Contrast, RowTest, compare_rows, contrast_with
 from eval.leaderboard.suites import IncompleteSuite, TaskGroup, find_suite_groups
 from eval.metrics import Metric
 from eval.run_files import ZERO_SHOT
@@ -35,6 +36,9 @@ class Group:
         rows: Rows, best average first.
         suite: Name of the suite that the tasks make up, trained one by one; `None` if each run
             trains all of the tasks.
+        tests: Paired tests between the rows, by score.
+        contrasts: Comparisons of the main score with that of the best row and of the reference.
+        reference: Index of the reference, if there is one.
     """
 
     tasks: tuple[str, ...]
@@ -44,6 +48,9 @@ class Group:
     devices: tuple[str, ...]
     rows: tuple[Row, ...]
     suite: str | None = None
+    tests: Mapping[str, Sequence[RowTest]] = field(default_factory=dict)
+    contrasts: tuple[Contrast, ...] = ()
+    reference: int | None = None
 
     def is_comparable(self, cost: Cost) -> bool:
         """Return whether a cost can be compared between the rows."""
@@ -123,6 +130,9 @@ def build_board(
     metrics: Mapping[str, Metric],
     splits: Mapping[str, str] | None = None,
     suites: Mapping[str, Sequence[str]] | None = None,
+    *,
+    read_scores: ReadExampleScores | None = None,
+    reference: str | None = None,
 ) -> Board:
     """Group runs by protocol, average them over seeds, and compare them.
 
@@ -131,19 +141,23 @@ def build_board(
         metrics: Primary metric of each known task.
         splits: Split to compare, by task. Default: the split that chose the best checkpoint.
         suites: Tasks of each suite, whose runs are also summed up; see `eval.leaderboard.suites`.
+        read_scores: Reads the per-example scores of a run, for intervals and tests; `None` if there
+            should be none.
+        reference: Label of a row, or a method of which the best row is meant, that the others are
+            compared with besides the best one.
     """
     left_out = list(found.left_out)
     by_protocol: defaultdict[str, list[ScoredRun]] = defaultdict(list)
     protocols: dict[str, dict[str, str]] = {}
     # Runs without training come last, to be added to the groups of which they are the floor.
     for run in sorted(found.runs, key=lambda run: run.record.method == ZERO_SHOT):
-        placed = _floors(run, by_protocol, protocols, metrics)
+        placed = _floors(run, by_protocol, protocols, metrics, read_scores)
         for key, scored in placed:
             by_protocol[key].append(scored)
         if placed:
             continue
         try:
-            scored = score_run(run, metrics, splits or {})
+            scored = score_run(run, metrics, splits or {}, read_scores)
         except UnusableError as error:
             left_out.append(LeftOutRun(run.name, str(error)))
             continue
@@ -156,7 +170,9 @@ def build_board(
     for key, runs in by_protocol.items():
         results_by_row, repeated = _results_by_row(
             [
-                Result(run.record.seed, (run,), scored.percents, method_settings(run))
+                Result(
+                    run.record.seed, (run,), scored.percents, method_settings(run), scored.samples
+                )
                 for scored in runs
                 for run in (scored.run,)
             ]
@@ -171,14 +187,14 @@ def build_board(
             devices=devices_of(own, own),
             rows=build_rows(results_by_row),
         )
-        groups.append(_with_front(group))
+        groups.append(_with_comparisons(group, reference))
         if len(group.tasks) == 1:
             (task,) = group.tasks
             results = [result for row in results_by_row for result in row]
             task_groups.append(TaskGroup(task, group.splits[task], group.protocol, results))
     incomplete: list[IncompleteSuite] = []
     for suite, tasks in (suites or {}).items():
-        suite_groups, lacking = _suite_groups(suite, tuple(tasks), task_groups)
+        suite_groups, lacking = _suite_groups(suite, tuple(tasks), task_groups, reference)
         groups += suite_groups
         incomplete += lacking
     groups.sort(
@@ -199,7 +215,7 @@ def build_board(
 
 
 def _suite_groups(
-    suite: str, tasks: tuple[str, ...], task_groups: Sequence[TaskGroup]
+    suite: str, tasks: tuple[str, ...], task_groups: Sequence[TaskGroup], reference: str | None
 ) -> tuple[list[Group], list[IncompleteSuite]]:
     found, incomplete = find_suite_groups(suite, tasks, task_groups)
     protocols = [each.protocol for each in found]
@@ -216,7 +232,7 @@ def _suite_groups(
             rows=build_rows(results_by_row),
             suite=suite,
         )
-        groups.append(_with_front(group))
+        groups.append(_with_comparisons(group, reference))
     return groups, incomplete
 
 
@@ -225,6 +241,7 @@ def _floors(
     groups: Mapping[str, Sequence[ScoredRun]],
     protocols: Mapping[str, Mapping[str, str]],
     metrics: Mapping[str, Metric],
+    read_scores: ReadExampleScores | None,
 ) -> list[tuple[str, ScoredRun]]:
     """Return the keys of the trained groups that a run without training is a floor of.
 
@@ -240,7 +257,7 @@ def _floors(
             continue
         part = replace(run, record=run.record.model_copy(update={"tasks": tasks}))
         try:
-            scored = score_run(part, metrics, first.splits)
+            scored = score_run(part, metrics, first.splits, read_scores)
         except UnusableError:
             continue
         if is_floor_of(protocol_of(part, scored.splits), protocols[key]):
@@ -274,9 +291,26 @@ def _results_by_row(
     return [[seeds[seed] for seed in sorted(seeds)] for seeds in rows.values()], repeated
 
 
-def _with_front(group: Group) -> Group:
-    """Return the group with its rows marked that are on the front of main score and memory."""
+def _with_comparisons(group: Group, reference: str | None) -> Group:
+    """Return the group with its rows tested, and those on the front of score and memory marked."""
     memory = next(cost for cost in COSTS if cost.key == MEMORY)
     front = group.front(memory, group.main_column)
-    rows = (replace(row, is_on_front=index in front) for index, row in enumerate(group.rows))
-    return replace(group, rows=tuple(rows))
+    rows = [replace(row, is_on_front=index in front) for index, row in enumerate(group.rows)]
+    tests = {
+        name: compare_rows([row.estimates.get(name) for row in rows]) for name in group.columns
+    }
+    named = (index for index, row in enumerate(rows) if reference in (row.label, row.method))
+    headings = {0: "vs best"}
+    if (found := next(named, None)) is not None:
+        headings.setdefault(found, f"vs {rows[found].label}")
+    contrasts = (
+        contrast_with(heading, row, tests[group.main_column], len(rows))
+        for row, heading in headings.items()
+    )
+    return replace(
+        group,
+        rows=tuple(rows),
+        tests=tests,
+        contrasts=tuple(each for each in contrasts if each is not None),
+        reference=found,
+    )

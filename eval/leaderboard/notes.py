@@ -5,13 +5,58 @@ from collections.abc import Sequence
 from eval.leaderboard.board import Board, Group
 from eval.leaderboard.quantities import Cost
 
-__all__ = ["SUITE_NOTE", "cost_note", "incomplete_notes", "recompute_note"]
+__all__ = [
+    "SIGNIFICANCE_NOTE",
+    "SUITE_NOTE",
+    "cost_note",
+    "incomplete_notes",
+    "needed_note",
+    "recompute_note",
+]
 
 MAX_INCOMPLETE_SHOWN = 5
 SUITE_NOTE = (
     "the mean over the tasks for each seed, then mean and deviation over seeds. Memory is that of "
     "the task that needs most, time that of all tasks together."
 )
+
+SIGNIFICANCE_NOTE = (
+    "Brackets are the 95 % interval of a single run. Columns 'vs' say whether a row is "
+    "better, worse, or not told apart: paired tests on the same examples, with errors clustered by "
+    "image, at 5 % over all pairs of rows of a table (Holm). Between rows with two or more seeds "
+    "they include the variance between seeds; otherwise they compare the trained models. A dash "
+    "means that per-example scores are missing, which vl-lst evaluate adds."
+)
+MAX_NEEDED_SHOWN = 5
+
+
+def needed_note(group: Group) -> str | None:
+    """Return how many examples would tell rows apart from the best one, of those that are not.
+
+    Returns:
+        The note; `None` if there are none.
+    """
+    if not group.contrasts:
+        return None
+    contrast = group.contrasts[0]
+    found = [
+        (group.rows[index].label, each.test)
+        for index, each in enumerate(contrast.tests)
+        if each is not None and each.verdict_of(index) == "not told apart"
+    ]
+    needed = [
+        f"{label} {test.examples_needed:,}"
+        for label, test in found
+        if test.examples_needed is not None
+    ]
+    if not needed:
+        return None
+    more = f" and {len(needed) - MAX_NEEDED_SHOWN:,} more" if len(needed) > MAX_NEEDED_SHOWN else ""
+    return (
+        "Number of examples with which a single test would tell a true difference of this size "
+        f"from {group.rows[contrast.reference].label} with a power of 80 % (there are "
+        f"{found[0][1].examples:,}): {', '.join(needed[:MAX_NEEDED_SHOWN])}{more}."
+    )
 
 
 def cost_note(group: Group, costs: Sequence[Cost]) -> str | None:

@@ -28,7 +28,7 @@ from eval.recipe_fields import (
 )
 from eval.run_files import ZERO_SHOT, RunRecord
 
-__all__ = ["differing_settings", "is_floor_of", "method_settings", "protocol_of"]
+__all__ = ["differing_settings", "is_floor_of", "method_settings", "protocol_of", "recipe_fields"]
 
 # Earlier versions had one number for all tasks.
 ANSWER_COUNT = "data.min_answer_count"
@@ -49,7 +49,7 @@ def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
     is_trained = record.method != ZERO_SHOT
     fields = {
         name: value
-        for name, value in _recipe_fields(record).items()
+        for name, value in recipe_fields(record).items()
         if (not is_within(name, NON_PROTOCOL_FIELDS) if is_trained else name in UNTRAINED_FIELDS)
     }
     fields["backbone"] = record.backbone_fingerprint or record.backbone
@@ -87,7 +87,7 @@ def is_floor_of(protocol: Mapping[str, str], trained: Mapping[str, str]) -> bool
 
 def method_settings(run: Run) -> dict[str, str]:
     """Return the method's settings as {field without its section: value as JSON}."""
-    fields = _recipe_fields(run.record) | {"method.name": run.record.method}
+    fields = recipe_fields(run.record) | {"method.name": run.record.method}
     is_trained = run.record.method != ZERO_SHOT
     return {
         "optimizer" if name == OPTIMIZER_NAME else METHOD_SECTIONS.sub("", name): json.dumps(
@@ -106,8 +106,8 @@ def differing_settings(all_settings: Iterable[Mapping[str, str]]) -> list[str]:
     return [name for name in names if len({settings.get(name) for settings in listed}) > 1]
 
 
-def _recipe_fields(record: RunRecord) -> dict[str, Any]:
-    """Return the fields of a record's recipe, converting those of earlier versions."""
+def recipe_fields(record: RunRecord) -> dict[str, Any]:
+    """Return the fields of a record's recipe as {path: value}, with those of earlier versions."""
     fields = {**dict.fromkeys(FORMERLY_ABSENT), **FORMER_DEFAULTS, **flatten_fields(record.recipe)}
     for option, value in FORMER_OPTIONS.get(record.method, {}).items():
         fields.setdefault(f"method.options.{option}", value)

@@ -21,10 +21,12 @@ class Statistic:
     Args:
         mean: Arithmetic mean.
         deviation: Sample standard deviation (n - 1); `None` for a single run.
+        interval: Interval of the mean at 95 % confidence; `None` if it is unknown.
     """
 
     mean: float
     deviation: float | None
+    interval: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Statistic":

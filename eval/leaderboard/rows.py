@@ -3,11 +3,13 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from eval.leaderboard.protocol import differing_settings
 from eval.leaderboard.quantities import AVERAGE, COSTS, Cost, Statistic
 from eval.leaderboard.runs import Run
+from eval.statistics.estimates import Estimate, estimate_score, interval
+from eval.statistics.samples import Sample
 
 __all__ = ["Result", "Row", "build_rows", "devices_of", "is_comparable"]
 
@@ -23,12 +25,14 @@ class Result:
         runs: Its run, or its runs of a suite, one per task.
         percents: Score of each task, then their average, in percent.
         settings: All settings of the method, as {field: JSON}.
+        samples: The scores by cluster of examples, of those with per-example scores.
     """
 
     seed: int
     runs: tuple[Run, ...]
     percents: Mapping[str, float]
     settings: Mapping[str, str]
+    samples: Mapping[str, Sample] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Row:
             the device or the number of processes and these differ between runs.
         is_on_front: Whether the row is on the Pareto front of the main score and memory.
         devices: Devices of the runs.
+        estimates: The scores with their variance, of those with per-example scores of all seeds.
     """
 
     label: str
@@ -55,6 +60,7 @@ class Row:
     costs: Mapping[str, Statistic | None]
     is_on_front: bool
     devices: tuple[str, ...]
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -97,18 +103,19 @@ def build_rows(results_by_row: Sequence[Sequence[Result]]) -> tuple[Row, ...]:
     rows = []
     for results, own in zip(results_by_row, settings, strict=True):
         runs = tuple(run for each in results for run in each.runs)
+        estimates = _estimates(results)
         row = Row(
             label=_label(own, settings),
             method=runs[0].record.method,
             settings=own,
             runs=runs,
             scores={
-                name: Statistic.of([each.percents[name] for each in results])
-                for name in results[0].percents
+                name: _score(name, results, estimates.get(name)) for name in results[0].percents
             },
             costs={cost.key: _cost(cost, results) for cost in COSTS},
             is_on_front=False,
             devices=devices_of(runs, all_runs),
+            estimates=estimates,
         )
         rows.append(row)
     main = AVERAGE if AVERAGE in rows[0].scores else next(iter(rows[0].scores))
@@ -145,6 +152,20 @@ def _processes(run: Run) -> str:
     if number is None:
         return "number of processes not recorded"
     return "1 process" if number == 1 else f"{number} processes"
+
+
+def _estimates(results: Sequence[Result]) -> dict[str, Estimate]:
+    estimates = {}
+    for name in results[0].samples:
+        samples = [each.samples[name] for each in results if name in each.samples]
+        if len(samples) == len(results) and (estimate := estimate_score(samples)) is not None:
+            estimates[name] = estimate
+    return estimates
+
+
+def _score(name: str, results: Sequence[Result], estimate: Estimate | None) -> Statistic:
+    score = Statistic.of([each.percents[name] for each in results])
+    return score if estimate is None else replace(score, interval=interval(estimate))
 
 
 def _cost(cost: Cost, results: Sequence[Result]) -> Statistic | None:

@@ -19,7 +19,7 @@ from eval.run_files import (
     read_run_file,
 )
 
-__all__ = ["FoundRuns", "LeftOutRun", "Run", "find_runs"]
+__all__ = ["FoundRuns", "LeftOutRun", "Run", "find_runs", "read_record"]
 
 # Code that displays a record is recursive. A recipe has six levels.
 MAX_NESTING = 50
@@ -93,7 +93,7 @@ def find_runs(folder: Path, *, include_dirty: bool = False) -> FoundRuns:
     for path in _record_files(folder, unreadable.append):
         name = _name(path.parent, folder)
         try:
-            record = _read_record(path)
+            record = read_record(path)
         except (InputError, OSError) as error:
             left_out.append(LeftOutRun(name, _printable(f"unreadable record: {error}")))
             continue
@@ -160,7 +160,15 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _read_record(path: Path) -> RunRecord:
+def read_record(path: Path) -> RunRecord:
+    """Read the record of a run.
+
+    Args:
+        path: Its `record.json`.
+
+    Raises:
+        InputError: There is no such file, or it is damaged.
+    """
     content = read_run_file(path, expected="the record of a run")
     try:
         # Lone surrogates, NaN and infinities could not be written to the leaderboard's files.

@@ -17,6 +17,7 @@ from eval.leaderboard.quantities import AVERAGE
 from eval.leaderboard.rows import Result
 from eval.leaderboard.runs import Run
 from eval.run_files import ZERO_SHOT
+from eval.statistics.samples import average_samples
 
 __all__ = ["IncompleteSuite", "SuiteGroup", "TaskGroup", "find_suite_groups"]
 
@@ -203,11 +204,17 @@ def _sum_up(tasks: Sequence[str], results: Sequence[Result]) -> Result:
     """Return the result of a suite from one result per task."""
     by_task = dict(zip(tasks, results, strict=True))
     percents = {task: result.percents[task] for task, result in by_task.items()}
+    samples = {
+        task: result.samples[task] for task, result in by_task.items() if task in result.samples
+    }
+    if samples.keys() == set(tasks):
+        samples[AVERAGE] = average_samples(list(samples.values()))
     return Result(
         seed=results[0].seed,
         runs=tuple(run for result in results for run in result.runs),
         percents={**percents, AVERAGE: statistics.fmean(percents.values())},
         settings=_merge({task: result.settings for task, result in by_task.items()}),
+        samples=samples,
     )
 
 

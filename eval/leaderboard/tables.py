@@ -1,16 +1,21 @@
-"""The leaderboard as Markdown, LaTeX, CSV and JSON."""
+"""The leaderboard as Markdown, LaTeX and CSV."""
 
 import csv
 import io
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from eval.leaderboard.board import Board, Group
-from eval.leaderboard.notes import SUITE_NOTE, cost_note, incomplete_notes, recompute_note
+from eval.leaderboard.notes import (
+    SIGNIFICANCE_NOTE,
+    SUITE_NOTE,
+    cost_note,
+    incomplete_notes,
+    needed_note,
+    recompute_note,
+)
 from eval.leaderboard.quantities import AVERAGE, COSTS, Cost, Statistic
 from eval.leaderboard.reported import ReportedResults, ReportedRow, matching_rows
 from eval.leaderboard.rows import Row
@@ -18,7 +23,6 @@ from eval.leaderboard.units import MISSING, number_text, score_text, setting_tex
 from eval.text import escape_controls
 
 __all__ = [
-    "board_document",
     "costs_with_reported",
     "group_caption",
     "group_title",
@@ -150,12 +154,14 @@ def to_csv(board: Board, reported: Sequence[ReportedResults]) -> str:
         *CSV_FIELDS,
         *(f"{name}_{part}" for name in (*scores, *costs) for part in ("mean", "std")),
         "on_front",
+        *(f"{name}_{part}" for name in scores for part in ("low", "high")),
+        "vs_best",
     ]
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, restval="", lineterminator="\n")
     writer.writeheader()
     for group in board.groups:
-        for row in group.rows:
+        for index, row in enumerate(group.rows):
             statistics = {**row.scores, **row.costs}
             writer.writerow(
                 {
@@ -169,6 +175,7 @@ def to_csv(board: Board, reported: Sequence[ReportedResults]) -> str:
                     "device": _csv("; ".join(row.devices)),
                     "on_front": int(row.is_on_front),
                     **_numbers(statistics.items()),
+                    "vs_best": _csv_verdict(group, index),
                 }
             )
     for each in (row for results in reported for row in results.rows):
@@ -185,83 +192,6 @@ def to_csv(board: Board, reported: Sequence[ReportedResults]) -> str:
     return text.getvalue()
 
 
-def board_document(board: Board, reported: Sequence[ReportedResults]) -> dict[str, Any]:
-    """Return the leaderboard as JSON values; values that were not measured are `None`."""
-    groups = [
-        {
-            "suite": group.suite,
-            "tasks": list(group.tasks),
-            "splits": dict(group.splits),
-            "protocol": _parsed(group.protocol),
-            "devices": list(group.devices),
-            "rows": [
-                {
-                    "label": row.label,
-                    "method": row.method,
-                    "recompute": row.recomputes,
-                    "settings": _parsed(row.settings),
-                    "runs": [
-                        {
-                            "name": run.name,
-                            "seed": run.record.seed,
-                            "device": run.record.device,
-                            "num_processes": run.record.num_processes,
-                        }
-                        for run in row.runs
-                    ],
-                    "scores": {name: _statistic(each) for name, each in row.scores.items()},
-                    "costs": {name: each and _statistic(each) for name, each in row.costs.items()},
-                    "on_front": row.is_on_front,
-                }
-                for row in group.rows
-            ],
-        }
-        for group in board.groups
-    ]
-    document: dict[str, Any] = {
-        "schema_version": 2,
-        "metrics": {
-            name: {"metric": metric.name, "factor": metric.factor}
-            for name, metric in board.metrics.items()
-        },
-        "groups": groups,
-        "left_out": [{"name": each.name, "reason": each.reason} for each in board.left_out],
-        "incomplete_suites": [
-            {
-                "suite": each.suite,
-                "method": each.method,
-                "seed": each.seed,
-                "runs": list(each.runs),
-                "reason": each.reason,
-            }
-            for each in board.incomplete
-        ],
-    }
-    if reported:
-        document["reported"] = [_reported_document(each) for each in reported]
-    return document
-
-
-def _reported_document(reported: ReportedResults) -> dict[str, Any]:
-    return {
-        "setting": reported.setting,
-        "splits": dict(reported.splits),
-        "sources": list(reported.sources),
-        "readings": dict(reported.readings),
-        "rows": [
-            {
-                "method": each.method,
-                "backbone": each.backbone,
-                "costs": dict(each.costs),
-                "scores": {name: _statistic(score) for name, score in each.scores.items()},
-                "source": each.source,
-                "readings": dict(each.readings),
-            }
-            for each in reported.rows
-        ],
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class _Table:
     caption: str
@@ -275,29 +205,33 @@ def _tables(board: Board, reported: Sequence[ReportedResults]) -> Iterable[_Tabl
     for group in board.groups:
         quoted = matching_rows(reported, group.splits)
         columns, costs = group.columns, costs_with_reported(group, quoted)
+        contrasts = group.contrasts
         rows = [
             [
                 f"{row.label}{' *' if row.is_on_front else ''}",
                 str(len(row.seeds)),
                 *(score_text(row.scores[name]) for name in columns),
+                *(each.text(index) for each in contrasts),
                 recompute_text(row),
                 *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
             ]
-            for row in group.rows
+            for index, row in enumerate(group.rows)
         ]
         quoted_rows = [
             [
                 _reported_label(each),
                 MISSING,
                 *(score_text(each.score(name, group.tasks)) for name in columns),
+                *(MISSING for _ in contrasts),
                 MISSING,
                 *(_reported_cost(each, cost) for cost in costs),
             ]
             for each in quoted
         ]
-        header = ["method", "n", *columns, RECOMPUTE, *(cost.label for cost in costs)]
-        notes = [note for note in (cost_note(group, costs), recompute_note(group)) if note]
-        note = " ".join(notes) or None
+        headings = [each.heading for each in contrasts]
+        header = ["method", "n", *columns, *headings, RECOMPUTE, *(cost.label for cost in costs)]
+        notes = (needed_note(group), cost_note(group, costs), recompute_note(group))
+        note = " ".join(filter(None, notes)) or None
         yield _Table(group_title(group), header, rows + quoted_rows, len(quoted), note)
     for each in reported:
         if not any(each.matching(group.splits) for group in board.groups):
@@ -334,6 +268,8 @@ def _notes(board: Board, reported: Sequence[ReportedResults]) -> list[str]:
         "* marks the Pareto front of score against saved bytes, the memory that autograd saves for "
         "the backward pass."
     ]
+    if any(group.contrasts for group in board.groups):
+        notes.append(SIGNIFICANCE_NOTE)
     suites = dict.fromkeys(group.suite for group in board.groups if group.suite is not None)
     notes += [f"{suite}: {SUITE_NOTE}" for suite in suites]
     notes += incomplete_notes(board)
@@ -370,12 +306,11 @@ def _numbers(statistics: Iterable[tuple[str, Statistic | None]]) -> dict[str, fl
             numbers[f"{name}_mean"] = each.mean
             if each.deviation is not None:
                 numbers[f"{name}_std"] = each.deviation
+            if each.interval is not None:
+                numbers[f"{name}_low"], numbers[f"{name}_high"] = each.interval
     return numbers
 
 
-def _statistic(statistic: Statistic) -> dict[str, float | None]:
-    return {"mean": statistic.mean, "std": statistic.deviation}
-
-
-def _parsed(fields: Mapping[str, str]) -> dict[str, Any]:
-    return {name: json.loads(value) for name, value in fields.items()}
+def _csv_verdict(group: Group, row: int) -> str:
+    text = group.contrasts[0].text(row) if group.contrasts else MISSING
+    return "" if text == MISSING else text

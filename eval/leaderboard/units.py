@@ -7,22 +7,50 @@ from typing import Any
 from eval.leaderboard.quantities import Statistic
 from eval.text import format_bytes
 
-__all__ = ["MISSING", "number_text", "score_text", "setting_text", "unit_text"]
+__all__ = [
+    "MISSING",
+    "number_text",
+    "probability_text",
+    "score_text",
+    "setting_text",
+    "spread_text",
+    "unit_text",
+]
 
 MISSING = "–"
 MINUTE = 60
 # Smaller percentages would be printed as 0.00.
 MIN_PERCENT_WITH_TWO_DECIMALS = 0.01
 MIN_RATE_WITHOUT_DECIMALS = 10
+MIN_PROBABILITY = 0.001
 
 
-def score_text(statistic: Statistic | None) -> str:
-    """Return a score such as `64.05 ± 0.31`; without a deviation if there is none."""
+def score_text(statistic: Statistic | None, *, has_interval: bool = True) -> str:
+    """Return a score such as `64.05 ± 0.31` or, of a single run, `64.05 [63.12, 64.97]`.
+
+    Args:
+        statistic: Score.
+        has_interval: Whether to include the interval of a single run.
+    """
     if statistic is None:
         return MISSING
-    if statistic.deviation is None:
-        return f"{statistic.mean:.2f}"
-    return f"{statistic.mean:.2f} ± {statistic.deviation:.2f}"
+    spread = spread_text(statistic) if has_interval or statistic.deviation is not None else ""
+    return f"{statistic.mean:.2f} {spread}" if spread else f"{statistic.mean:.2f}"
+
+
+def spread_text(statistic: Statistic) -> str:
+    """Return the deviation over seeds or, of a single run, its interval; empty if unknown."""
+    if statistic.deviation is not None:
+        return f"± {statistic.deviation:.2f}"
+    if statistic.interval is not None:
+        low, high = statistic.interval
+        return f"[{low:.2f}, {high:.2f}]"
+    return ""
+
+
+def probability_text(value: float) -> str:
+    """Return a p-value with its sign of equality, such as `= 0.031` or `< 0.001`."""
+    return f"= {value:.3f}" if value >= MIN_PROBABILITY else f"< {MIN_PROBABILITY}"
 
 
 def setting_text(value: str) -> str:

@@ -17,7 +17,12 @@ import yaml
 from markupsafe import Markup
 
 from eval.leaderboard.board import Board, Group
-from eval.leaderboard.notes import SUITE_NOTE, recompute_note
+from eval.leaderboard.notes import (
+    SIGNIFICANCE_NOTE,
+    SUITE_NOTE,
+    needed_note,
+    recompute_note,
+)
 from eval.leaderboard.quantities import Cost
 from eval.leaderboard.reported import ReportedResults, ReportedRow, matching_rows
 from eval.leaderboard.runs import Run
@@ -27,7 +32,7 @@ from eval.leaderboard.tables import (
     group_title,
     recompute_text,
 )
-from eval.leaderboard.units import number_text, score_text, setting_text, unit_text
+from eval.leaderboard.units import number_text, score_text, setting_text, spread_text, unit_text
 from eval.report.curves import Panel, training_curves
 from eval.report.examples import ExampleSheet, Pictures
 from eval.report.plot import scatter_plot
@@ -99,7 +104,10 @@ def render_page(
     )
     environment.globals.update(
         number_text=number_text,
+        needed_note=needed_note,
         score_text=score_text,
+        significance_note=SIGNIFICANCE_NOTE,
+        spread_text=spread_text,
         unit_text=unit_text,
         group_title=group_title,
         recompute_note=recompute_note,

@@ -103,13 +103,15 @@ def _score_axis(name: str, group: Group, reported: Sequence[ReportedRow]) -> dic
     }
 
 
+def _ends(statistic: Statistic) -> tuple[float, float] | None:
+    """Return the ends of an error bar: the deviation over seeds, or a single run's interval."""
+    if statistic.deviation is None:
+        return statistic.interval
+    return statistic.mean - statistic.deviation, statistic.mean + statistic.deviation
+
+
 def _score_scale(statistics: Sequence[Statistic | None]) -> dict[str, Any]:
-    ranges = [
-        None
-        if each is None or each.deviation is None
-        else (each.mean - each.deviation, each.mean + each.deviation)
-        for each in statistics
-    ]
+    ranges = [None if each is None else _ends(each) for each in statistics]
     axis = linear_axis(
         [None if each is None else each.mean for each in statistics],
         lambda value: f"{value:g}",

@@ -188,6 +188,22 @@ def test_the_share_of_a_similarity_falls_with_the_distance() -> None:
     )
 
 
+@pytest.mark.parametrize("task", ["mrpc", "stsb"])
+def test_metrics_that_are_no_means_have_pseudo_values(task: str) -> None:
+    """The mean of pseudo-values is the metric, less the estimated bias."""
+    predictions = {"0": "1", "1": "1", "2": "0", "3": "1"}
+    score = get_task(task).score(predictions, FIXTURES / task, "dev")
+    assert score.averaged is not None
+    assert score.averaged.keys() == score.per_example.keys()
+    assert score.averaged != score.per_example
+
+
+def test_accuracies_are_means_of_their_examples() -> None:
+    task, root = get_task("sst2"), FIXTURES / "sst2"
+    predictions = dict.fromkeys(task.load(root, "dev").ids(), "1")
+    assert task.score(predictions, root, "dev").averaged is None
+
+
 def test_class_scores_have_an_interval_and_the_majority() -> None:
     task, root = get_task("mrpc"), FIXTURES / "mrpc"
     score = task.score({"0": "1", "1": " 1 ", "2": "yes", "3": "0"}, root, "dev")

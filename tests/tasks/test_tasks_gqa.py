@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -84,6 +85,16 @@ def test_consistency_uses_unbalanced_questions() -> None:
     assert score.metrics["accuracy"] == 100.0
     assert score.metrics["consistency"] == pytest.approx(100 * (1 / 2 + 1) / 2)
     assert score.per_example["09"] == 0.0
+
+
+def test_accuracy_averages_balanced_questions_only() -> None:
+    predictions = answers(FIXTURE, "val_all")
+    wrong = dict.fromkeys(predictions, "none") | {"09": predictions["09"]}
+    score = TASK.score(wrong, FIXTURE, "val_all")
+    assert score.averaged is not None
+    assert score.averaged.keys() == set(TASK.load(FIXTURE, "val").ids())
+    assert fmean(score.averaged.values()) == pytest.approx(score.metrics["accuracy"])
+    assert fmean(score.per_example.values()) != pytest.approx(score.metrics["accuracy"])
 
 
 def test_only_consistency_requires_unbalanced_predictions() -> None:

@@ -40,6 +40,7 @@ COMMANDS = {
     "score": MODELS,
     "profile": COMPARISONS,
     "leaderboard": COMPARISONS,
+    "compare": COMPARISONS,
     "extract-features": DATA,
     "extract-states": DATA,
     "join-states": DATA,

@@ -11,6 +11,7 @@ from eval.errors import InputError
 from eval.leaderboard.runs import Run
 from eval.recipe_fields import get_field
 from eval.report.examples import ExampleCard, ExampleSheet
+from eval.run_files import ExampleScores
 from feature_extraction.errors import ImageError
 from feature_extraction.images.decode import decode_image
 from feature_extraction.images.finding import find_images
@@ -20,7 +21,7 @@ from vl_lst.progress import ProgressReport
 from vl_lst.runs.predictions import predictions_file, read_example_scores
 from vl_lst.task_settings import configure_task
 
-__all__ = ["example_sheets", "thumbnails"]
+__all__ = ["example_sheets", "kept_scores", "thumbnails"]
 
 THUMBNAIL_SIDE = 176
 JPEG_QUALITY = 72
@@ -39,6 +40,21 @@ def example_sheets(run: Run, splits: Mapping[str, str], count: int) -> list[Exam
             answered wrong if possible.
     """
     return [_sheet(run, task, splits[task], count) for task in run.record.tasks]
+
+
+def kept_scores(run: Run, name: str, split: str) -> ExampleScores | None:
+    """Return the per-example scores that a run kept with its predictions, if it did.
+
+    Args:
+        run: Run.
+        name: Name of the task.
+        split: Name of the split.
+    """
+    task = configure_task(run.record.recipe, name)
+    try:
+        return read_example_scores(predictions_file(run.folder, task, split), task)
+    except (InputError, OSError):
+        return None
 
 
 def thumbnails(
@@ -124,9 +140,10 @@ def _shares(
     """Return each example's share of the best score; nothing if answers are compared as texts."""
     if task.answers_are == "references":
         return {}
-    scores = read_example_scores(path, task)
-    if scores is None or scores.keys() != set(ids):
-        scores = dict(task.score(predictions, data_root, split).per_example)
+    found = read_example_scores(path, task)
+    scores: Mapping[str, float] = {} if found is None else found.scores
+    if scores.keys() != set(ids):
+        scores = task.score(predictions, data_root, split).per_example
     return {id_: task.metric.percent(value) / 100 for id_, value in scores.items()}
 
 

@@ -24,6 +24,8 @@ MIN_METHOD_WIDTH = 16
 # A narrower terminal shows only the average of several tasks. Each task beyond the fourth needs
 # more columns.
 MIN_WIDTH_FOR_FOUR_TASKS, WIDTH_OF_SCORE = 120, 15
+# A narrower terminal shows no intervals, and one comparison of rows.
+MIN_WIDTH_FOR_INTERVALS = 100
 
 
 def leaderboard(
@@ -76,6 +78,15 @@ def leaderboard(
             rich_help_panel=COMPARISON,
         ),
     ] = False,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="Method, or label of a row, that all rows are tested against, such as `full`, "
+            "besides the best row.",
+            rich_help_panel=COMPARISON,
+        ),
+    ] = None,
     reported: Annotated[
         bool,
         typer.Option(
@@ -113,7 +124,9 @@ def leaderboard(
 
     Example: vl-lst leaderboard runs --out leaderboard.html --images coco --markdown table.md
     """
-    from eval.leaderboard.tables import board_document, to_csv, to_latex, to_markdown
+    from eval.leaderboard.document import board_document
+    from eval.leaderboard.notes import SIGNIFICANCE_NOTE
+    from eval.leaderboard.tables import to_csv, to_latex, to_markdown
 
     board, page = build_page(
         runs_dir,
@@ -124,9 +137,12 @@ def leaderboard(
         reported=reported,
         include_dirty=include_dirty,
         quiet=quiet,
+        reference=reference,
     )
     for group in board.groups:
         _print_group(group)
+    if any(group.contrasts for group in board.groups):
+        results.print(SIGNIFICANCE_NOTE, markup=False)
     if write_report(out, page):
         results.print(f"page: {out}", markup=False)
     quoted = _quoted(board) if reported else ()
@@ -146,6 +162,7 @@ def build_page(
     reported: bool,
     include_dirty: bool,
     quiet: bool,
+    reference: str | None = None,
 ) -> "tuple[Board, bytes]":
     """Return the compared runs and their HTML page; see the options of the command.
 
@@ -157,17 +174,20 @@ def build_page(
     from eval.leaderboard.runs import find_runs
     from eval.report.page import render_page
     from eval.text import escape_controls
-    from vl_lst.cli._example_sheets import example_sheets, thumbnails
+    from vl_lst.cli._example_sheets import example_sheets, kept_scores, thumbnails
 
     metrics = {name: get_task(name).metric for name in task_names()}
     found = find_runs(runs_dir, include_dirty=include_dirty)
-    board = build_board(found, metrics, splits, SUITES)
+    board = build_board(
+        found, metrics, splits, SUITES, read_scores=kept_scores, reference=reference
+    )
     if not quiet:
         for each in board.left_out:
             status.print(f"left out {escape_controls(f'{each.name}: {each.reason}')}", markup=False)
         for note in incomplete_notes(board):
             status.print(escape_controls(note), markup=False)
     _require_runs(board, runs_dir)
+    _require_reference(board, reference)
     sheets = {}
     with progress("collecting examples", quiet=quiet) as report:
         placed = board.placed_runs
@@ -230,11 +250,22 @@ def _require_runs(board: "Board", runs_dir: Path) -> None:
         )
 
 
+def _require_reference(board: "Board", reference: str | None) -> None:
+    from eval.errors import InputError
+
+    if reference is not None and all(group.reference is None for group in board.groups):
+        labels = dict.fromkeys(row.label for group in board.groups for row in group.rows)
+        raise InputError(
+            f"--reference {reference!r:.60}: found no such row; expected a method or one of: "
+            f"{', '.join(labels)}"
+        )
+
+
 def _print_group(group: "Group") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from eval.leaderboard.notes import cost_note, recompute_note
+    from eval.leaderboard.notes import cost_note, needed_note, recompute_note
     from eval.leaderboard.tables import group_title
     from eval.leaderboard.units import score_text, unit_text
     from eval.text import escape_controls
@@ -245,18 +276,27 @@ def _print_group(group: "Group") -> None:
     table.add_column("method", overflow="fold", min_width=MIN_METHOD_WIDTH)
     # Only costs that do not depend on the device; the page shows all.
     costs = [cost for cost in group.costs if cost.is_axis and not cost.depends_on_device]
-    needed = MIN_WIDTH_FOR_FOUR_TASKS + WIDTH_OF_SCORE * max(len(group.tasks) - 4, 0)
+    is_wide = results.width >= MIN_WIDTH_FOR_INTERVALS
+    contrasts = group.contrasts if is_wide else group.contrasts[-1:]
+    num_others = max(len(group.tasks) - 4, 0) + len(contrasts)
+    needed = MIN_WIDTH_FOR_FOUR_TASKS + WIDTH_OF_SCORE * num_others
     columns = group.columns if results.width >= needed else group.columns[:1]
-    for name in ("n", *columns, *(cost.label for cost in costs)):
-        table.add_column(Text(name), justify="right", no_wrap=True)
-    for row in group.rows:
+    headings = [each.heading for each in contrasts]
+    for name in ("n", *columns, *headings, *(cost.label for cost in costs)):
+        table.add_column(Text(name), justify="right", no_wrap=name not in headings)
+    for index, row in enumerate(group.rows):
         table.add_row(
             Text(f"{escape_controls(row.label)}{' *' if row.is_on_front else ''}"),
             str(len(row.seeds)),
-            *(score_text(row.scores[name]) for name in columns),
+            *(
+                # Several tasks leave no room for intervals.
+                score_text(row.scores[name], has_interval=is_wide and len(columns) == 1)
+                for name in columns
+            ),
+            *(Text(each.text(index)) for each in contrasts),
             *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
         )
     results.print(table)
-    for note in (cost_note(group, costs), recompute_note(group)):
+    for note in (needed_note(group), cost_note(group, costs), recompute_note(group)):
         if note is not None:
             results.print(escape_controls(note), markup=False)

@@ -156,7 +156,7 @@ class Run(Predictor, ABC):
         try:
             self._record(task, split, examples, score)
             if score is not None and write_error is None:
-                write_example_scores(path, task, score)
+                write_example_scores(path, task, score, examples)
         except OutputError as error:
             write_error = error
         num_trained_on = self._count_trained_on(task, examples, by_content=by_content)

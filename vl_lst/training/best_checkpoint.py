@@ -86,11 +86,12 @@ class BestCheckpoints:
 
     def _save_predictions(self, results: Mapping[str, ValidationResult]) -> None:
         for name, result in results.items():
-            task = self.data[name].examples.task
+            examples = self.data[name].examples
+            task = examples.task
             path = self.directory.predictions_file(task, self.recipe.data.validation_split[name])
             path.parent.mkdir(exist_ok=True)
             task.write_predictions(result.predictions, path)
-            write_example_scores(path, task, result.score)
+            write_example_scores(path, task, result.score, examples.validation)
 
 
 def _is_better(latest: Best, best: Best | None) -> bool:

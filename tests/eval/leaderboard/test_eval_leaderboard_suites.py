@@ -9,11 +9,11 @@ import pytest
 from board_runs import METRICS, SUITE, write_run, write_suite
 
 from eval.leaderboard.board import Board, Group, build_board
+from eval.leaderboard.document import board_document
 from eval.leaderboard.notes import incomplete_notes
 from eval.leaderboard.quantities import AVERAGE
 from eval.leaderboard.runs import find_runs
 from eval.leaderboard.tables import (
-    board_document,
     group_caption,
     group_title,
     to_csv,

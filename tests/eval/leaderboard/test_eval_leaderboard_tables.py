@@ -10,16 +10,11 @@ import pytest
 from board_runs import METRICS, write_run
 
 from eval.leaderboard.board import Board, build_board
+from eval.leaderboard.document import board_document
 from eval.leaderboard.quantities import Statistic
 from eval.leaderboard.reported import reported_results
 from eval.leaderboard.runs import find_runs
-from eval.leaderboard.tables import (
-    board_document,
-    recompute_text,
-    to_csv,
-    to_latex,
-    to_markdown,
-)
+from eval.leaderboard.tables import recompute_text, to_csv, to_latex, to_markdown
 from eval.leaderboard.units import number_text, score_text
 from eval.report.page import render_page
 
@@ -105,7 +100,10 @@ def test_csv_has_plain_numbers_and_no_formulas(board: Board) -> None:
 def test_json_has_null_for_unknown_values(board: Board) -> None:
     document = json.loads(json.dumps(board_document(board, ()), allow_nan=False))
     measured, nasty = document["groups"][0]["rows"]
-    assert measured["scores"]["vqa"] == {"mean": 61.0, "std": pytest.approx(2**0.5)}
+    assert measured["scores"]["vqa"] == {
+        **{"mean": 61.0, "std": pytest.approx(2**0.5)},
+        "interval": None,
+    }
     assert nasty["costs"]["saved_for_backward"] is None
     assert nasty["method"] == NASTY
     assert measured["settings"]["lr"] == 1e-3
@@ -202,4 +200,6 @@ def test_numbers_have_their_unit(value: float, unit: str, text: str) -> None:
 def test_scores_have_two_decimals() -> None:
     assert score_text(Statistic(64.054, 0.306)) == "64.05 ± 0.31"
     assert score_text(Statistic(64.0, None)) == "64.00"
+    assert score_text(Statistic(64.0, None, (61.25, 66.5))) == "64.00 [61.25, 66.50]"
+    assert score_text(Statistic(64.0, 0.5, (61.25, 66.5))) == "64.00 ± 0.50"
     assert score_text(None) == "–"

@@ -84,6 +84,9 @@ def test_real_runs_become_a_page_and_tables(
     assert row["scores"]["vqa"]["mean"] == pytest.approx(sum(scores) / 2)
     assert row["label"] == "lst"
     assert [run["seed"] for run in row["runs"]] == [0, 1]
+    # Both runs kept the scores of each example.
+    low, high = row["scores"]["vqa"]["interval"]
+    assert low < row["scores"]["vqa"]["mean"] < high
     assert "| lst" in files["markdown"].read_text()
     assert r"\toprule" in files["latex"].read_text()
     assert files["csv"].read_text().startswith("group,kind,method")

@@ -5,12 +5,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_run import TinyWorld
 
-from tasks import Score, get_task
+from tasks import Example, Score, get_task
 from vl_lst.run import load_run
 from vl_lst.runs.predictions import predictions_file, read_example_scores, write_example_scores
 
@@ -18,6 +19,13 @@ VQA = get_task("vqa")
 SCORE = Score(
     metrics={"accuracy": 50.0}, examples=2, per_example={"1": 100.0, "2": 0.0}, protocol=""
 )
+CAPTION_SCORE = replace(SCORE, metrics={"cider": 0.5})
+EXAMPLES = [Example(id_, ("a.jpg",), "vqa: is it?", ()) for id_ in ("1", "2")]
+
+
+def _kept_scores(path: Path) -> dict[str, float] | None:
+    kept = read_example_scores(path, VQA)
+    return None if kept is None else kept.scores
 
 
 @pytest.fixture
@@ -37,10 +45,18 @@ def test_training_keeps_the_scores_of_its_best_predictions(
 ) -> None:
     path = predictions_file(finished, VQA, "val2014")
     official = VQA.score(VQA.read_predictions(path), world.root, "val2014")
-    assert read_example_scores(path, VQA) == official.per_example
+    kept = read_example_scores(path, VQA)
+    assert kept is not None
+    assert (kept.scores, kept.value) == (official.per_example, official.metrics["accuracy"])
+    examples = VQA.load(world.root, "val2014")
+    assert kept.clusters == {example.id: example.image_ids[0] for example in examples}
+    assert kept.averaged is None
     content = json.loads(path.with_name("vqa-val2014.scores.json").read_text())
     assert content["predictions_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert list(content) == ["schema_version", "predictions_sha256", "metric", "scores"]
+    assert list(content) == [
+        *("schema_version", "predictions_sha256", "metric", "scores"),
+        *("value", "averaged", "clusters"),
+    ]
 
 
 def test_an_evaluation_keeps_the_scores_of_its_predictions(
@@ -49,7 +65,11 @@ def test_an_evaluation_keeps_the_scores_of_its_predictions(
     run = load_run(finished)
     evaluation = run.evaluate("train2014")
     assert evaluation.score is not None
-    assert read_example_scores(evaluation.path, VQA) == evaluation.score.per_example
+    kept = read_example_scores(evaluation.path, VQA)
+    assert kept is not None
+    assert kept.scores == evaluation.score.per_example
+    assert kept.clusters is not None
+    assert kept.clusters.keys() == kept.scores.keys()
     unlabelled = run.evaluate("test2015", features=_test_features(world, finished))
     assert read_example_scores(unlabelled.path, VQA) is None
 
@@ -76,35 +96,47 @@ def test_scores_that_cannot_be_written_are_reported(
 
 def test_scores_of_other_predictions_are_ignored(predictions: Path) -> None:
     """As if a process was killed before it wrote the scores."""
-    write_example_scores(predictions, VQA, SCORE)
-    assert read_example_scores(predictions, VQA) == SCORE.per_example
+    write_example_scores(predictions, VQA, SCORE, EXAMPLES)
+    assert _kept_scores(predictions) == SCORE.per_example
     VQA.write_predictions({"1": "no", "2": "no"}, predictions)
     assert read_example_scores(predictions, VQA) is None
 
 
 def test_scores_of_another_metric_are_ignored(predictions: Path) -> None:
-    write_example_scores(predictions, get_task("caption"), SCORE)
+    write_example_scores(predictions, get_task("caption"), CAPTION_SCORE, EXAMPLES)
     assert read_example_scores(predictions, VQA) is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 2}', '{"scores": 1}'])
 def test_damaged_scores_are_ignored(predictions: Path, content: str) -> None:
-    write_example_scores(predictions, VQA, SCORE)
+    write_example_scores(predictions, VQA, SCORE, EXAMPLES)
     predictions.with_name("vqa-val2014.scores.json").write_text(content)
     assert read_example_scores(predictions, VQA) is None
 
 
+def test_scores_of_earlier_versions_are_read(predictions: Path) -> None:
+    path = predictions.with_name("vqa-val2014.scores.json")
+    write_example_scores(predictions, VQA, SCORE, EXAMPLES)
+    content = json.loads(path.read_text())
+    for name in ("value", "averaged", "clusters"):
+        del content[name]
+    path.write_text(json.dumps(content))
+    kept = read_example_scores(predictions, VQA)
+    assert kept is not None
+    assert (kept.scores, kept.clusters) == (SCORE.per_example, None)
+
+
 def test_nothing_is_kept_without_predictions_or_scores(tmp_path: Path, predictions: Path) -> None:
-    write_example_scores(tmp_path / "none.json", VQA, SCORE)
-    write_example_scores(Path("/dev/null"), VQA, SCORE)
+    write_example_scores(tmp_path / "none.json", VQA, SCORE, EXAMPLES)
+    write_example_scores(Path("/dev/null"), VQA, SCORE, EXAMPLES)
     no_scores = Score(metrics={"accuracy": None}, examples=2, per_example={}, protocol="")
-    write_example_scores(predictions, VQA, no_scores)
+    write_example_scores(predictions, VQA, no_scores, EXAMPLES)
     assert [path.name for path in tmp_path.rglob("*.scores.json")] == []
 
 
 def test_the_same_scores_are_the_same_bytes(predictions: Path) -> None:
     path = predictions.with_name("vqa-val2014.scores.json")
-    write_example_scores(predictions, VQA, SCORE)
+    write_example_scores(predictions, VQA, SCORE, EXAMPLES)
     first = path.read_bytes()
-    write_example_scores(predictions, VQA, SCORE)
+    write_example_scores(predictions, VQA, SCORE, EXAMPLES)
     assert path.read_bytes() == first
