@@ -118,8 +118,9 @@ def test_a_batch_of_equal_lengths_gives_the_same_bits(
             results.append((loss.detach(), gradients))
         assert isinstance(built.model.backbone, StoredBackbone)
         (loss, gradients), (stored_loss, stored_gradients) = results
-        same_length = len({*(batch.prompt_ids_UT != 0).sum(1).tolist()}) == 1
-        if is_exact and same_length and "generate" not in case:
+        if is_exact:
+            assert len({*(batch.prompt_ids_UT != 0).sum(1).tolist()}) == 1
+            assert batch.labels_BL is None or (batch.labels_BL >= 0).all()
             assert torch.equal(loss, stored_loss)
             assert all(map(torch.equal, gradients, stored_gradients))
         torch.testing.assert_close(stored_loss, loss, rtol=1e-5, atol=1e-6)
@@ -302,11 +303,11 @@ def test_states_of_16_bits_give_close_losses_and_gradients(
         built, batch = first_batch(world.recipe(**FP32, **more), [0, 1, 2, 3])
         loss = built.model.eval()(batch)
         loss.backward()
-        results.append((loss.item(), [p.grad for p in built.trainable.values()]))
-    (expected, gradients), (found, rounded) = results
+        gradients = torch.cat([p.grad.flatten() for p in built.trainable.values()])
+        results.append((loss.item(), gradients))
+    (expected, exact), (found, rounded) = results
     assert 0 < abs(found - expected) < 1e-2
-    for exact, close in zip(gradients, rounded, strict=True):
-        assert (exact - close).norm() <= 0.05 * exact.norm() + 1e-4
+    assert 0 < (exact - rounded).norm() < 0.2 * exact.norm()
 
 
 def test_shards_joined_hold_the_states_of_one_file(
