@@ -47,7 +47,7 @@ def draw_pool(
         device: Device of the masks.
     """
     window = max(_window(shape) for shape in shapes)
-    pool_P = torch.empty(window + places * STEP, dtype=dtype, device=device)
+    pool_P = torch.empty(window + (places - 1) * STEP, dtype=dtype, device=device)
     return pool_P.bernoulli_(1 - probability).div_(1 - probability)
 
 
