@@ -47,9 +47,14 @@ RECIPE_FIELDS: Mapping[str, Mapping[str, type]] = {
     "visual": {"pooled_grid": int, "embedding": str},
     "method": {"name": str, "options": dict},
     "optimizer": {"name": str, "projection": dict},
-    "training": {"precision": str},
+    "training": {"precision": str, "tf32": bool},
 }
-TYPE_NAMES = {str: "a string", int: "an integer above zero", dict: "a mapping"}
+TYPE_NAMES = {
+    bool: "true or false",
+    str: "a string",
+    int: "an integer above zero",
+    dict: "a mapping",
+}
 Choice = TypeVar("Choice", bound=str)
 
 
@@ -78,7 +83,7 @@ def read_profile_recipe(name: str | None) -> dict[str, Any]:
 
 def _require_type(recipe: str | None, field: str, value: object, kind: type) -> None:
     # Not isinstance, because bool is a subclass of int.
-    if type(value) is not kind or (isinstance(value, int) and value < 1):
+    if type(value) is not kind or (kind is int and isinstance(value, int) and value < 1):
         raise RecipeError(f"{recipe}: {field}: found {value!r:.80}; expected {TYPE_NAMES[kind]}")
 
 

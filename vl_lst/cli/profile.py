@@ -280,6 +280,7 @@ def profile(
         vocabulary=cut if is_loaded else vocabulary,
         backbone_precision=weights,
         precision=arithmetic,
+        tf32=where.type == "cuda" and get_field(given, ("training", "tf32")) is not False,
         workload=Workload(
             batch_size=batch_size,
             text_tokens=text_tokens,
