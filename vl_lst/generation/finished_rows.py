@@ -24,6 +24,8 @@ class FinishedRows:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self.delay = 1 if device.type == "cuda" else 0
+        """Number of steps after which a row is known to be finished."""
         self._pending: _Flags | None = None
 
     def unfinished(self, finished_N: Tensor) -> Tensor | None:
@@ -34,18 +36,21 @@ class FinishedRows:
         Args:
             finished_N: True for finished rows; a finished row stays finished.
         """
-        if self._device.type != "cuda":
+        if not self.delay:
             kept = _unfinished(finished_N.tolist())
-            return (
-                None if kept is None else torch.tensor(kept, dtype=torch.long, device=self._device)
-            )
-        before, self._pending = self._pending, _Flags(finished_N)
-        kept = None if before is None else _unfinished(before.read())
-        if kept is None:
-            return None
-        self._pending.rows = kept
-        # From page-locked memory, the copy does not wait for the device either.
-        return torch.tensor(kept, dtype=torch.long).pin_memory().to(self._device, non_blocking=True)
+        else:
+            before, self._pending = self._pending, _Flags(finished_N)
+            kept = None if before is None else _unfinished(before.read())
+            if kept is not None:
+                self._pending.rows = kept
+        return None if kept is None else self._upload(kept)
+
+    def _upload(self, rows: list[int]) -> Tensor:
+        """Return rows on the device; from page-locked memory, without waiting for it."""
+        rows_N = torch.tensor(rows, dtype=torch.long)
+        if self._device.type == "cuda":
+            rows_N = rows_N.pin_memory()
+        return rows_N.to(self._device, non_blocking=True)
 
 
 class _Flags:

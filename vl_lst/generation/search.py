@@ -126,7 +126,7 @@ def greedy_search(
             if unfinished is None:
                 continue
             if len(unfinished) == 0:
-                return ids_BL[:, : position + 1]
+                return ids_BL[:, : position + 1 - finished.delay]
             open_rows, tokens_b = open_rows[unfinished], tokens_b[unfinished]
             is_finished_b = is_finished_b[unfinished]
             state.select(unfinished)

@@ -1,6 +1,7 @@
 """The search equals a plain one that has no caches, no batches and no tensors of beams."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from vl_lst.generation import finished_rows, search
 from vl_lst.generation.answer_tree import AnswerTree
-from vl_lst.generation.search import beam_search, greedy_search
+from vl_lst.generation.finished_rows import FinishedRows
+from vl_lst.generation.search import beam_search, generate, greedy_search
 from vl_lst.models.batch import Batch
 
 MAX_LENGTH = 8
@@ -34,7 +37,7 @@ def plain_beam_search(
 ) -> tuple[list[int], float]:
     """Return the best answer to the only example, and its score, as transformers 4.2.1 does."""
     ends = model.backbone.end_token_ids
-    start = (model.backbone.start_token_id,)
+    start: tuple[int, ...] = (model.backbone.start_token_id,)
     alive = [(start, 0.0)] + [(start, -1e9)] * (beams - 1)
     finished: list[tuple[float, tuple[int, ...]]] = []
     for length in range(1, MAX_LENGTH):
@@ -102,6 +105,71 @@ def test_beams_are_those_of_a_plain_search(
         assert ids_BL[row, : len(expected)].tolist() == expected
         assert not ids_BL[row, len(expected) :].any()
         assert float(scores_B[row]) == pytest.approx(score, abs=1e-5)
+
+
+class LateRows(FinishedRows):
+    """Rows that are dropped one step after they have finished, as on CUDA."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.delay = 1
+
+
+class LateFlags:
+    """Flags of a step, read after the next."""
+
+    def __init__(self, flags_N: torch.Tensor) -> None:
+        self.rows: Sequence[int] = range(len(flags_N))
+        self._flags = flags_N.tolist()
+
+    def read(self) -> list[bool]:
+        return [self._flags[row] for row in self.rows]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_rows_that_are_dropped_late_change_no_answer(
+    make_model: Callable[..., Any],
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+    beams: int,
+) -> None:
+    for seed in range(6):
+        model = make_model(seed=seed)
+        with monkeypatch.context() as patch:
+            end_some_early(model, batch, patch)
+            expected = generate(model, batch, max_length=MAX_LENGTH, beams=beams)
+            patch.setattr(search, "FinishedRows", LateRows)
+            patch.setattr(finished_rows, "_Flags", LateFlags)
+            assert torch.equal(generate(model, batch, max_length=MAX_LENGTH, beams=beams), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("beams", [1, 3])
+def test_on_cuda_the_device_waits_for_the_host_no_more_often_for_more_tokens(
+    make_model: Callable[..., Any],
+    batch: Batch,
+    monkeypatch: pytest.MonkeyPatch,
+    recwarn: pytest.WarningsRecorder,
+    beams: int,
+) -> None:
+    model = make_model(seed=1)
+    end_some_early(model, batch, monkeypatch)
+    expected = generate(model, batch, max_length=MAX_LENGTH, beams=beams)
+    model, moved = model.cuda(), batch.to("cuda")
+    assert torch.equal(generate(model, moved, max_length=MAX_LENGTH, beams=beams).cpu(), expected)
+    monkeypatch.setattr(model.backbone.config, "eos_token_id", -1)
+    waits = []
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        for length in (MAX_LENGTH, 2 * MAX_LENGTH):
+            recwarn.clear()
+            warnings.simplefilter("always")
+            generate(model, moved, max_length=length, beams=beams)
+            waits.append(sum("synchronizing" in str(each.message) for each in recwarn))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert waits[0] == waits[1]
 
 
 @torch.no_grad()
