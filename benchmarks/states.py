@@ -11,10 +11,11 @@ tokens with an answer of 4, the shapes at which the reference implementation was
 The second compares training steps of a ladder whose backbone runs with steps whose states are read
 from a file, for all layers and for the last one. The backbone has random weights. Texts are
 extracted in batches, each prompt with one answer, and every prompt is different, which is the worst
-case. Before each reading, the file is dropped from memory where the system can do so. `saved` is
-what an example saves in an epoch, and the extraction pays from `break-even` epochs on. Rows are
-measured in turns, so that other load on the machine affects all of them; of the times, only ratios
-within one run are meaningful.
+case. `saved` is what an example saves in an epoch, and the extraction pays from `break-even` epochs
+on. On the CPU, times are CPU seconds of all threads, which other load on the machine hardly
+changes; but reading takes the time on the clock, the disk included, and the file is dropped from
+memory before where the system can do so. Rows are measured in turns, warm-up steps included; only
+ratios within one run are meaningful.
 """
 
 import argparse
@@ -50,6 +51,7 @@ from vl_lst.profiling.steps import measure_steps
 from vl_lst.profiling.workload import Workload
 from vl_lst.recipes.building import attach_method
 from vl_lst.recipes.schema import OptimizerSection
+from vl_lst.training.resources import WARM_UP_STEPS
 
 VOCABULARY = 32_200
 BACKBONES = ("t5-base", "t5-large", "t5-3b")
@@ -206,6 +208,7 @@ class StatesBench:
     ) -> None:
         self._config, self._family, self._workload = config, family, workload
         self._precision, self._device, self._folder = precision, device, folder
+        self._clock = time.process_time if device.type == "cpu" else time.perf_counter
         torch.manual_seed(SEED)
         backbone: FrozenBackbone = random_backbone(config, family, dtype=DTYPES[precision])
         self._backbone = backbone.to(device)
@@ -227,9 +230,9 @@ class StatesBench:
         readers, results = {}, {}
         for layers in choices:
             path = self._folder / f"{layers.name}.h5"
-            started = time.perf_counter()
+            started = self._clock()
             self._extract(path, layers)
-            seconds = (time.perf_counter() - started) / len(self._inputs)
+            seconds = (self._clock() - started) / len(self._inputs)
             results[layers.name] = Measured(path.stat().st_size, seconds)
             readers[layers.name] = StateReader(path)
         for round_number in range(rounds):
@@ -291,7 +294,7 @@ class StatesBench:
         )
 
     def _step(self, layers: Layers, backbone: FrozenBackbone, batch: Batch) -> float:
-        """Return the seconds of a step after warm-up."""
+        """Return the seconds of a step."""
         torch.manual_seed(SEED)
         options = {
             "encoder_layers": list(layers.encoder),
@@ -307,15 +310,17 @@ class StatesBench:
             precision="fp32",
             optimizer=OPTIMIZER.name,
         )
-        measured = measure_steps(
-            model.train().to(self._device),
+        model.train().to(self._device)
+        batch, started = batch.to(self._device), self._clock()
+        measure_steps(
+            model,
             trainable,
-            batch.to(self._device),
+            batch,
             precision=self._precision,
             optimizer=OPTIMIZER,
             steps=1,
         )
-        return measured.seconds[0].step
+        return (self._clock() - started) / (WARM_UP_STEPS + 1)
 
 
 def _planes(embedding_NTD: Tensor, blocks_KNTD: Tensor) -> list[Tensor]:
@@ -330,7 +335,8 @@ def _drop_from_memory(path: Path) -> None:
 
 def print_times(rows: Mapping[str, Mapping[str, Any]], device: torch.device) -> None:
     """Print the table of times."""
-    print(f"\nSeconds on {device_name(device)}, {torch.get_num_threads()} threads; medians.\n")
+    kind = "CPU seconds" if device.type == "cpu" else "Seconds"
+    print(f"\n{kind} on {device_name(device)}, {torch.get_num_threads()} threads; medians.\n")
     columns = (
         "kept",
         "step",

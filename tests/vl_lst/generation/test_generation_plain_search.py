@@ -37,7 +37,7 @@ def plain_beam_search(
 ) -> tuple[list[int], float]:
     """Return the best answer to the only example, and its score, as transformers 4.2.1 does."""
     ends = model.backbone.end_token_ids
-    start = (model.backbone.start_token_id,)
+    start: tuple[int, ...] = (model.backbone.start_token_id,)
     alive = [(start, 0.0)] + [(start, -1e9)] * (beams - 1)
     finished: list[tuple[float, tuple[int, ...]]] = []
     for length in range(1, MAX_LENGTH):
