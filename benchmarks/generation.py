@@ -1,30 +1,38 @@
-"""Generation speed in tokens per second at t5-base size, compared with stock Hugging Face.
+"""Generation speed at t5-base size, compared with stock Hugging Face.
 
     python benchmarks/generation.py [--batch-size 16] [--tokens 19] [--rounds 3] [--json OUT]
 
-No answer ends early, so that every row does the same work. Compared in turns within one run:
+Compared in turns within one run, in float32 and in bfloat16:
 
 * a ladder with distinct questions, and with one prompt for all examples, as for captions;
 * stock Hugging Face `generate` of the same T5 on the same text, without image and side network.
 
-The reference implementation took 5.56 s for beam 5 and 2.46 s for greedy search at these shapes
-(304 tokens) on another machine with two cores: 55 and 124 tokens per second.
+Long answers all have as many tokens as `--tokens` says, so that every row does the same work. Short
+ones end after two to five tokens, as in VQA: each model has tokens of its own that end an answer,
+those at these places of its long answers.
+
+The reference implementation took 5.56 s for beam 5 and 2.46 s for greedy search of long answers at
+these shapes (304 tokens) on another machine with two cores: 55 and 124 tokens per second.
 """
 
 import argparse
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from eval.outputs import write_json
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
+from vl_lst.choices import ArithmeticPrecision
+from vl_lst.devices import inference_autocast
 from vl_lst.generation.search import generate
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig
@@ -34,87 +42,145 @@ from vl_lst.recipes.building import attach_method
 
 VOCABULARY = 32_200
 REFERENCE_TOKENS_PER_SECOND = {5: 304 / 5.56, 1: 304 / 2.46}
+STOCK = "stock T5, text alone"
+LADDERS = ("ladder", "ladder, one prompt")
+PRECISIONS: tuple[ArithmeticPrecision, ...] = ("fp32", "bf16")
+CPU = torch.device("cpu")
 
 
-def never_ending(t5: T5ForConditionalGeneration) -> T5ForConditionalGeneration:
-    """Return the model with an end-of-sequence token that is never chosen."""
-    eos = t5.config.eos_token_id
-    with torch.no_grad():
-        t5.get_output_embeddings().weight[eos] = 0.0
-    return t5
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """One way to answer a batch.
+
+    Args:
+        answer: Function of the number of beams that returns the ids [B, L] of the answers, with
+            the start token.
+        context: Function that returns the context to call it in.
+    """
+
+    answer: Callable[[int], Tensor]
+    context: Callable[[], AbstractContextManager[None]]
+
+    def seconds(self, beams: int) -> float:
+        """Return the time of one call."""
+        with self.context(), torch.no_grad():
+            started = time.perf_counter()
+            self.answer(beams)
+            return time.perf_counter() - started
 
 
 def searches(
-    model: VisionLanguageModel[Any], t5: T5ForConditionalGeneration, batch: Batch, tokens: int
-) -> dict[str, Callable[[int], int]]:
-    """Return the timed functions: each generates with N beams and returns the token count."""
-    rows = len(batch)
+    model: VisionLanguageModel[Any],
+    t5: T5ForConditionalGeneration,
+    batch: Batch,
+    tokens: int,
+    precision: ArithmeticPrecision,
+) -> dict[str, Search]:
+    """Return the searches to compare, by name."""
     same = replace(
         batch,
         prompt_ids_UT=batch.prompt_ids_UT[:1],
-        prompt_index_B=torch.zeros(rows, dtype=torch.long),
+        prompt_index_B=torch.zeros(len(batch), dtype=torch.long),
     )
 
-    def ladder(given: Batch) -> Callable[[int], int]:
-        return lambda beams: generate(model, given, max_length=tokens + 1, beams=beams)[
-            :, 1:
-        ].numel()
+    def ladder(given: Batch) -> Search:
+        return Search(
+            answer=lambda beams: generate(model, given, max_length=tokens + 1, beams=beams),
+            context=lambda: inference_autocast(model, precision, CPU),
+        )
 
-    def stock(beams: int) -> int:
+    def stock(beams: int) -> Tensor:
         stock_t5: Any = t5
-        found = stock_t5.generate(
+        ids_BL: Tensor = stock_t5.generate(
             batch.prompt_ids_UT,
+            attention_mask=torch.ones_like(batch.prompt_ids_UT),
             num_beams=beams,
             do_sample=False,
             max_new_tokens=tokens,
-            min_new_tokens=tokens,
         )
-        return int(found[:, 1:].numel())
+        return ids_BL
 
-    return {
-        "ladder": ladder(batch),
-        "ladder, one prompt": ladder(same),
-        "stock T5, text alone": stock,
-    }
+    given = dict(zip(LADDERS, map(ladder, (batch, same)), strict=True))
+    return {**given, STOCK: Search(answer=stock, context=nullcontext)}
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=19, help="tokens per answer")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="OUT")
-    arguments = parser.parse_args()
+def set_ends(t5: T5ForConditionalGeneration, ids: Sequence[int]) -> None:
+    """Let these tokens end an answer, of the ladder and of the stock model."""
+    t5.config.eos_token_id = list(ids)
+    settings: Any = t5.generation_config
+    settings.eos_token_id = list(ids)
+
+
+def ends_of_short_answers(search: Search) -> list[int]:
+    """Return tokens that end the answers of a greedy search after two to five tokens, or before."""
+    with search.context(), torch.no_grad():
+        ids_BL = search.answer(1)
+    return sorted({int(ids[2 + row % 4]) for row, ids in enumerate(ids_BL)})
+
+
+def measure(
+    arguments: argparse.Namespace, precision: ArithmeticPrecision
+) -> dict[str, dict[str, float]]:
+    """Return the tokens per second of long answers, and the short answers per second.
+
+    Args:
+        arguments: Arguments of the command line.
+        precision: Precision of the arithmetic and of the backbone.
+    """
     torch.manual_seed(0)
     workload = Workload(batch_size=arguments.batch_size)
-    t5 = never_ending(random_backbone(*backbone_config("t5-base", vocabulary=VOCABULARY)).model)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    config = backbone_config("t5-base", vocabulary=VOCABULARY)
+    t5 = random_backbone(*config, dtype=dtype).model
     model, _ = attach_method(
         "lst",
         {"reduction": 4},
         FrozenBackbone(t5),
         visual=workload.visual(),
         heads={"task": HeadConfig(kind="generate")},
-        precision="fp32",
+        precision=precision,
     )
     model.eval()
-    results: dict[str, dict[str, float]] = {}
+    # With weights of zero, the token is never chosen.
+    never = [int(t5.config.eos_token_id)]
     with torch.no_grad():
-        named = searches(model, t5, workload.batch(VOCABULARY), arguments.tokens)
+        t5.get_output_embeddings().weight[never] = 0.0
+    set_ends(t5, never)
+    named = searches(model, t5, workload.batch(VOCABULARY), arguments.tokens, precision)
+    ends = {name: ends_of_short_answers(search) for name, search in named.items()}
+    results: dict[str, dict[str, float]] = {}
+    for kind, count in (
+        ("long", workload.batch_size * arguments.tokens),
+        ("short", workload.batch_size),
+    ):
         for beams in (5, 1):
             rates: dict[str, list[float]] = {name: [] for name in named}
             for _ in range(arguments.rounds):
                 for name, search in named.items():
-                    started = time.perf_counter()
-                    count = search(beams)
-                    rates[name].append(count / (time.perf_counter() - started))
-            results[f"beam {beams}" if beams > 1 else "greedy"] = {
-                name: median(each) for name, each in rates.items()
-            }
-    for search_name, rates_of in results.items():
-        baseline = rates_of["stock T5, text alone"]
-        for name, rate in rates_of.items():
-            print(f"{search_name:8}{name:24}{rate:>9.1f} tokens/s{rate / baseline:>8.0%} of stock")
+                    set_ends(t5, never if kind == "long" else ends[name])
+                    rates[name].append(count / search.seconds(beams))
+            title = f"{kind}, beam {beams}" if beams > 1 else f"{kind}, greedy"
+            results[title] = {name: median(each) for name, each in rates.items()}
+    return results
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=19, help="tokens per long answer")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="OUT")
+    arguments = parser.parse_args()
+    results = {precision: measure(arguments, precision) for precision in PRECISIONS}
+    for precision, by_search in results.items():
+        for search, rates in by_search.items():
+            unit = "tokens/s" if search.startswith("long") else "answers/s"
+            for name, rate in rates.items():
+                share = rate / rates[STOCK]
+                print(
+                    f"{precision:5}{search:15}{name:22}{rate:>8.1f} {unit:9}{share:>6.0%} of stock"
+                )
     for beams, rate in REFERENCE_TOKENS_PER_SECOND.items():
         print(f"reference implementation, beam {beams}, another machine: {rate:.0f} tokens/s")
     if arguments.json:

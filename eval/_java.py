@@ -12,14 +12,13 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
-__all__ = ["JavaError", "JavaProcess", "library_folder", "run_java"]
+__all__ = ["JavaError", "JavaProcess", "find_java", "library_folder", "run_java"]
 
 NO_JAVA = (
     "requires Java, and there is no `java` on the PATH: install a Java runtime "
@@ -60,7 +59,8 @@ def run_java(name: str, arguments: Sequence[str], *, folder: Path, time_limit: f
         JavaError: There is no Java, or the program failed, was killed or took too long.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = _start(arguments, folder, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+        command = [find_java(), *arguments]
+        process = _start(command, folder, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
         try:
             code = process.wait(time_limit)
         except subprocess.TimeoutExpired:
@@ -76,42 +76,60 @@ def run_java(name: str, arguments: Sequence[str], *, folder: Path, time_limit: f
 
 
 class JavaProcess:
-    """A running Java program that answers lines with lines; killed at the end of a `with` block.
+    """A running Java program that answers lines with lines, until it is closed.
 
     Args:
         name: Name of the program, for messages.
-        arguments: Command-line arguments for `java`.
-        time_limit: Seconds after which the program is killed, counted from its start.
+        command: Command line; see `find_java`.
 
     Raises:
-        JavaError: There is no Java, or it cannot be started.
+        JavaError: Java cannot be started.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], *, time_limit: float) -> None:
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        self.command = command
         self._name = name
-        self._time_limit = time_limit
-        self._folder = tempfile.TemporaryDirectory(prefix="vl-lst-")
+        self._folder = Path(tempfile.mkdtemp(prefix="vl-lst-"))
         self._errors = tempfile.TemporaryFile()
+        self._time_limit = 0.0
+        self._expired = threading.Event()
         try:
             self._process = _start(
-                arguments,
-                Path(self._folder.name),
+                command,
+                self._folder,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
             )
-        except JavaError:
+        except BaseException:
             self._discard_files()
             raise
-        self._expired = threading.Event()
-        self._watchdog = threading.Timer(time_limit, self._expire)
-        self._watchdog.daemon = True
-        self._watchdog.start()
 
     @property
     def process_id(self) -> int:
         """The process ID."""
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the program is running, and no time limit has stopped it."""
+        return self._process.poll() is None and not self._expired.is_set()
+
+    @contextmanager
+    def limited_to(self, seconds: float) -> Iterator[None]:
+        """Kill the program if the block takes longer, and forget its earlier error messages."""
+        self._errors.seek(0)
+        # The program shares the position in this file, so it continues at the new end.
+        self._errors.truncate()
+        self._time_limit = seconds
+        watchdog = threading.Timer(seconds, self._expire)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            yield
+        finally:
+            watchdog.cancel()
+            watchdog.join()
 
     def request(self, lines: Sequence[str], *, num_answers: int) -> list[str]:
         """Send lines to the program and return its answers.
@@ -142,24 +160,22 @@ class JavaProcess:
         """Return the error for an answer that is not a score."""
         return JavaError(f"{self._name} answered {_quote(answer.encode())!r}, expected a score")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._watchdog.cancel()
-        self._watchdog.join()
+    def close(self) -> None:
+        """Kill the program and remove its files."""
         _kill(self._process)
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with suppress(BrokenPipeError):
-                    stream.close()
+        self._close_pipes()
         self._discard_files()
+
+    def abandon(self) -> None:
+        """Close the copies of the pipes in a forked process: the program belongs to its parent.
+
+        While any copy is open, the program would not notice that the parent has ended.
+        """
+        # Neither `close` nor the garbage collector may end the program of another process.
+        self._process.returncode = 0
+        self._close_pipes()
+        self._errors.close()
 
     def _expire(self) -> None:
         self._expired.set()
@@ -174,25 +190,40 @@ class JavaProcess:
         reason = _error_text(self._errors, output)
         return JavaError(_describe_exit(self._name, self._process.returncode, reason))
 
+    def _close_pipes(self) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+
     def _discard_files(self) -> None:
         self._errors.close()
-        self._folder.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def find_java() -> str:
+    """Return the path of `java`.
+
+    Raises:
+        JavaError: There is none.
+    """
+    java = shutil.which("java")
+    if java is None:
+        raise JavaError(NO_JAVA)
+    return os.path.abspath(java)
 
 
 def _start(
-    arguments: Sequence[str],
+    command: Sequence[str],
     folder: Path,
     *,
     stdin: int,
     stdout: int | IO[bytes],
     stderr: IO[bytes],
 ) -> subprocess.Popen[bytes]:
-    java = shutil.which("java")
-    if java is None:
-        raise JavaError(NO_JAVA)
     try:
         return subprocess.Popen(
-            [os.path.abspath(java), *arguments],
+            command,
             cwd=folder,
             stdin=stdin,
             stdout=stdout,
@@ -200,7 +231,7 @@ def _start(
             start_new_session=True,
         )
     except OSError as error:
-        raise JavaError(f"{java} cannot be started: {error.strerror}") from None
+        raise JavaError(f"{command[0]} cannot be started: {error.strerror}") from None
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -3,12 +3,13 @@
 import re
 import tempfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from eval._java import JavaError, library_folder, run_java
 from eval.errors import InputError
 
-__all__ = ["SHIFTING_SEPARATOR", "tokenize"]
+__all__ = ["SHIFTING_SEPARATOR", "remembered_tokens", "tokenize"]
 
 NAME = "the Stanford tokenizer"
 JAR = "stanford-corenlp-3.4.1.jar"
@@ -22,8 +23,12 @@ START_SECONDS = 120.0
 
 
 def tokenize(
-    captions: Sequence[str], *, time_limit: float | None = None, strict_official: bool = False
-) -> list[str]:
+    captions: Sequence[str],
+    *,
+    time_limit: float | None = None,
+    strict_official: bool = False,
+    remember: bool = False,
+) -> Sequence[str]:
     """Return each caption as lower-case tokens joined by spaces.
 
     The tokenizer looks ahead to the next caption, so the order matters if a caption ends in an
@@ -33,11 +38,20 @@ def tokenize(
         captions: The captions. Line separators in them count as spaces.
         time_limit: Time limit in seconds of the Java program; `None` for a generous limit.
         strict_official: Whether line separators shift captions, as in the official code.
+        remember: Whether the result is needed again, as for the references that every validation
+            of a run uses. Only the latest such result is remembered.
 
     Raises:
         JavaError: There is no Java, or the program failed.
         InputError: A caption is not valid Unicode.
     """
+    run = remembered_tokens if remember else _tokenize
+    return run(tuple(captions), time_limit, strict_official)
+
+
+def _tokenize(
+    captions: Sequence[str], time_limit: float | None, strict_official: bool
+) -> Sequence[str]:
     lines = [caption.replace("\n", " ") for caption in captions]
     if not strict_official:
         lines = [SHIFTING_SEPARATOR.sub(" ", line) for line in lines]
@@ -69,6 +83,9 @@ def tokenize(
             f"{tokenized[0]!r:.200}"
         )
     return [_without_punctuation(line) for line in tokenized]
+
+
+remembered_tokens = lru_cache(maxsize=1)(_tokenize)
 
 
 def _without_punctuation(line: str) -> str:

@@ -7,7 +7,8 @@ its scorers; tokenization and METEOR use its JAR files. The differences are:
   Officially, all separators except the line feed shift the following captions to other images.
 * Java programs run with a time limit, and their output is kept for error messages. A metric that
   cannot be computed is `None` and has a reason; the other metrics are still returned.
-* METEOR, which takes longest, runs while Python computes the others.
+* METEOR, which takes longest, runs while Python computes the others. Its program is kept for the
+  next call, because it loads tables for several seconds when it starts.
 
 CIDEr weights a word by the number of evaluated images that it describes. It therefore depends on
 the set of evaluated images, and is 0 for a single image.
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from eval._java import JavaError
-from eval._meteor import Meteor
+from eval._meteor import running_meteor
 from eval._ptb import SHIFTING_SEPARATOR, tokenize
 from eval._spice import spice
 from eval.errors import InputError
@@ -106,12 +107,13 @@ def _compute(
 ) -> tuple[dict[str, Scores], dict[str, str]]:
     tokenized = partial(tokenize, time_limit=time_limit, strict_official=strict_official)
     reasons: dict[str, str] = {}
-    # METEOR must be killed before the thread that waits for it is joined.
+    # After an error, METEOR must be killed before the thread that waits for it is joined.
     with (
         ThreadPoolExecutor(max_workers=1) as in_background,
-        Meteor(len(references), time_limit=time_limit) as program,
+        running_meteor(len(references), time_limit=time_limit) as program,
     ):
-        tokens = iter(tokenized([text for texts in references.values() for text in texts]))
+        texts_in_order = [text for texts in references.values() for text in texts]
+        tokens = iter(tokenized(texts_in_order, remember=True))
         gold = [[next(tokens) for _ in texts] for texts in references.values()]
         candidates = tokenized([captions[image] for image in references])
         _require_words(gold)

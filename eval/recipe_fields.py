@@ -58,6 +58,8 @@ RULES = (
     _Rule("backbone.name", "runtime"),
     # Runs are compared by how the features were extracted.
     _Rule("features", "runtime", may_change=True),
+    # The states of a backbone are compared by its weights; a resumed run by what the file holds.
+    _Rule("states", "runtime", may_change=True),
     _Rule("training.checkpoint_every_steps", "runtime", may_change=True),
     _Rule("training.device", "runtime"),
     _Rule("training.evaluation_batch_size", "runtime"),
@@ -80,6 +82,7 @@ FORMERLY_ABSENT = (
     "visual.embedding",
     "optimizer.warmup_steps",
     "optimizer.projection",
+    "states",
 )
 
 # Fields that earlier versions lacked, with their value in those versions.

@@ -132,6 +132,8 @@ class RunRecord(_Part):
         train_seconds: Time spent in training steps.
         seed: Seed of the recipe.
         feature_spec_sha256: Digest of how the features were extracted.
+        states_sha256: Digest of the file of backbone states that the run was trained on; `None` if
+            the backbone computed them.
         backbone: Name of the backbone.
         backbone_fingerprint: SHA-256 of the backbone's weights.
         num_processes: Number of processes that share each batch; `None` in records of older
@@ -165,6 +167,7 @@ class RunRecord(_Part):
     train_seconds: Amount | None = None
     seed: Count
     feature_spec_sha256: str | None = None
+    states_sha256: str | None = None
     backbone: str
     backbone_fingerprint: str | None = None
     num_processes: Annotated[int, Field(ge=1, lt=2**31)] | None = None
@@ -207,12 +210,15 @@ class ModelCard(_Part):
         backbone_fingerprint: SHA-256 of the frozen weights.
         feature_spec: Spec of the features that it reads; `None` if it reads the text alone.
         tasks: Trained tasks, by name.
+        states_sha256: Digest of the file of backbone states that it is trained on; `None` if the
+            backbone computes them.
     """
 
     schema_version: Literal[2] = 2
     backbone_fingerprint: str
     feature_spec: dict[str, Any] | None
     tasks: dict[str, TaskCard]
+    states_sha256: str | None = None
 
     @property
     def answers(self) -> dict[str, list[str] | None]:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from eval.agreement import OFFICIAL_PEOPLE, agreement, agreement_weights
-from eval.caption import score_captions
 from eval.errors import InputError, PredictionError
 from eval.intervals import accuracy_in_context
 from eval.submissions import require_predictions, require_same_ids
@@ -197,6 +196,9 @@ def _is_name(split: object) -> bool:
 def _caption_score(
     predictions: Mapping[str, str], answers: Mapping[str, list[str]], task: Task
 ) -> Score:
+    # Running Java programs needs modules that other tasks, and help texts, do not.
+    from eval.caption import score_captions
+
     scores = score_captions(predictions, answers)
     return Score(
         metrics=scores.metrics,

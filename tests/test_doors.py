@@ -23,13 +23,15 @@ FORBIDDEN = {
 # Development only: nothing that users install may import these.
 DEVELOPMENT = {"unittest", "pytest", "tests", "benchmarks", "tools"}
 HEAVY = {"torch", "transformers", "open_clip", "h5py", "datasets", "accelerate"}
+# Packages that need a moment, and modules with many imports of their own, that help does without.
+NOT_FOR_HELP = {"numpy", "pydantic", "yaml", "PIL", "eval.caption", "tasks._download"}
 # Rooms from top to bottom: each may import the rooms below it. Modules at the root of a package
 # that are not listed are below all of its rooms.
 ROOMS = {
     "feature_extraction": "exchange extract pipeline encoders images store".split(),
     "vl_lst": (
-        "__main__ cli demo run profiling training generation data runs recipes methods models "
-        "backbones"
+        "__main__ cli demo run profiling training extraction generation data runs recipes methods "
+        "models backbones"
     ).split(),
 }
 
@@ -102,13 +104,19 @@ def upward_imports(
     ]
 
 
+def run_command(line: str) -> str:
+    """A statement that runs a command of `vl-lst`."""
+    return f"from vl_lst.cli import main; main({line.split()!r})"
+
+
 def loaded_by(statement: str, names: set[str]) -> set[str]:
     """Which of `names` a fresh interpreter has loaded after a statement."""
     code = f"import sys; {statement}; print(*({names!r} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
     )
-    return set(done.stdout.split())
+    # The statement may print, too.
+    return set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -151,11 +159,58 @@ def test_no_modules_import_each_other() -> None:
         ),
         ("import feature_extraction", FORBIDDEN["feature_extraction"]),
         ("import vl_lst.cli", HEAVY),
+        (run_command("--help"), HEAVY | NOT_FOR_HELP),
+        (run_command("train --help"), HEAVY | NOT_FOR_HELP),
+        (run_command("features info --help"), HEAVY | NOT_FOR_HELP),
         ("import vl_lst.training.parallel_worker", HEAVY),
+        ("import feature_extraction.images.decoding_process", HEAVY),
+        (run_command("extract-features --images nowhere --out features.h5"), {"torch"}),
+        (run_command("score --task caption --file nowhere --predictions nowhere"), HEAVY),
+        (run_command("leaderboard nowhere"), HEAVY),
     ],
 )
 def test_importing_loads_nothing_heavy_or_forbidden(statement: str, absent: set[str]) -> None:
     assert loaded_by(statement, absent) == set()
+
+
+FIRST_LINE = "importing PyTorch and Transformers"
+
+
+@pytest.mark.parametrize(
+    ("line", "printed"),
+    [
+        ("train --out run --recipe x", [FIRST_LINE]),
+        ("train --out run --recipe x --quiet", []),
+        ("evaluate run --split dev", [FIRST_LINE]),
+    ],
+)
+def test_a_command_speaks_before_it_imports_anything_heavy(line: str, printed: list[str]) -> None:
+    """Importing a heavy package interrupts the command here, so that it prints nothing more."""
+    code = f"""
+import sys
+class Interrupt:
+    def find_spec(self, name, *others):
+        if name in {HEAVY!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+{run_command(line)}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
+    assert done.stderr.splitlines() == [*printed, "interrupted"]
+
+
+def test_importing_shows_no_warning_of_libraries() -> None:
+    """Importing `vl_lst` hides it the same way, since it imports `feature_extraction`."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import feature_extraction.encoders.registry"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_the_checks_of_packages_can_fail() -> None:

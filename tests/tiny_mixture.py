@@ -78,7 +78,7 @@ def score_captions_without_java(patch: pytest.MonkeyPatch) -> None:
     def nothing(*_: object, **__: object) -> bytes:
         return b""
 
-    patch.setattr("eval.caption.Meteor", NoMeteor)
+    patch.setattr("eval.caption.running_meteor", NoMeteor)
     patch.setattr("eval.caption.spice", NoMeteor().score)
     patch.setattr("eval.caption.tokenize", split)
     patch.setattr("tasks.caption.run_java", nothing)

@@ -14,6 +14,7 @@ __all__ = [
     "ChosenBackbonePrecision",
     "DeviceName",
     "OptimizerName",
+    "StatePrecision",
     "Vocabulary",
     "module_names",
     "names_in",
@@ -31,6 +32,8 @@ ChosenBackbonePrecision = Literal["auto", "fp32", "bf16", "int8", "nf4"]
 QUANTISED: tuple[BackbonePrecision, ...] = ("nf4", "int8")
 # Tokens of a backbone; see `vl_lst.backbones.loading`.
 Vocabulary = Literal["tokenizer"]
+# Type of the states in a file; see `vl_lst.extraction`.
+StatePrecision = Literal["fp32", "bf16", "fp16"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 # See `vl_lst.training.optimizer`.
 OptimizerName = Literal["adamw", "adamw-8bit", "lora-fa", "galore", "apollo"]

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from vl_lst.choices import ArithmeticPrecision, DeviceName
 from vl_lst.errors import TrainingError
@@ -16,6 +17,7 @@ __all__ = [
     "choose_device",
     "device_name",
     "float32_products",
+    "inference_autocast",
     "native_bf16",
 ]
 
@@ -70,6 +72,37 @@ def autocast(
 ) -> AbstractContextManager[object]:
     """Return a context in which forward passes compute at `precision`; parameters keep theirs."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def inference_autocast(
+    module: nn.Module, precision: ArithmeticPrecision, device: torch.device
+) -> Iterator[None]:
+    """Compute at `precision` without gradients within the context, and cast each weight once.
+
+    Autocast keeps the cast weights that require grad, and casts others at each use, as often as
+    there are tokens to generate. So within the context, all do. A context within another one keeps
+    the cast weights of the outer one.
+
+    Args:
+        module: Module that computes; its weights must not change within the context.
+        precision: See `autocast`.
+        device: See `autocast`.
+    """
+    is_cast = precision == "bf16"
+    frozen = [
+        parameter
+        for parameter in module.parameters()
+        if is_cast and parameter.dtype == torch.float32 and not parameter.requires_grad
+    ]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        with torch.no_grad(), autocast(precision, device):
+            yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 @contextmanager

@@ -5,15 +5,13 @@ import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pycocoevalcap
 import pytest
 
-from eval._meteor import Meteor
+from eval._meteor import running_meteor
 from eval._ptb import tokenize
 from eval.caption import METRICS, score_captions
 from eval.errors import InputError, PredictionError
@@ -29,18 +27,6 @@ OFFICIAL_NAMES = {
     "cider": "CIDEr",
 }
 SEPARATORS = ["\r", "\r\n", "\x0b", "\x0c", "\u2028", "\u2029"]
-
-
-@pytest.fixture(scope="module")
-def running_meteor() -> Iterator[Meteor]:
-    with Meteor(10_000) as program:
-        yield program
-
-
-@pytest.fixture
-def one_meteor(running_meteor: Meteor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """METEOR takes ten seconds to start, so one program serves all tests."""
-    monkeypatch.setattr("eval.caption.Meteor", lambda *_, **__: nullcontext(running_meteor))
 
 
 def read(file: Path) -> Any:
@@ -73,7 +59,6 @@ def files_of_the_library() -> set[Path]:
 
 @needs_java
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_meteor")
 @pytest.mark.parametrize("system", ["mixed", "plain"])
 def test_official_numbers_on_awkward_captions(golden: Path, system: str) -> None:
     require_official_numbers(golden / "coco", "nasty", system)
@@ -81,18 +66,18 @@ def test_official_numbers_on_awkward_captions(golden: Path, system: str) -> None
 
 @needs_java
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_meteor")
 @pytest.mark.parametrize("system", ["magic", "topk", "zerocap"])
 def test_official_numbers_on_real_captions(shared_data: Path, system: str) -> None:
     require_official_numbers(shared_data / "reference/evaluators/coco", "real", system)
 
 
 @needs_java
-@pytest.mark.usefixtures("one_meteor")
 def test_nothing_is_printed_or_left_behind(
     golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The library's own classes print, and write to the installed package."""
+    with running_meteor(0):
+        pass  # It is kept, so that its own temporary folder is elsewhere.
     for folder in ("cwd", "tmp"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
@@ -105,7 +90,6 @@ def test_nothing_is_printed_or_left_behind(
 
 
 @needs_java
-@pytest.mark.usefixtures("one_meteor")
 def test_empty_captions_score_zero(golden: Path) -> None:
     _, references = case(golden / "coco", "nasty", "plain")
     scores = score_captions(dict.fromkeys(references, ""), references)
@@ -144,7 +128,6 @@ def test_strict_tokenization_shifts_captions(mark: str) -> None:
 
 
 @needs_java
-@pytest.mark.usefixtures("one_meteor")
 def test_separators_are_reported_and_do_not_change_scores(
     golden: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,12 +8,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from eval._meteor import REQUESTS_PER_BATCH, Meteor
+from eval._meteor import REQUESTS_PER_BATCH, Meteor, close_kept_meteor
+from eval._ptb import remembered_tokens
 from eval.caption import METRICS, CaptionScores, score_captions
 
 IMAGES = 3 * REQUESTS_PER_BATCH
@@ -41,17 +42,20 @@ Fake = Callable[[str], None]
 
 
 @pytest.fixture
-def fake_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+def fake_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     """Return a function that puts a modified script called `java` on the PATH."""
 
     def install(change: str) -> None:
         folder = tmp_path / "bin"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "java").write_text(SCRIPT.format(python=sys.executable, change=change))
         (folder / "java").chmod(0o755)
         monkeypatch.setenv("PATH", str(folder))
 
-    return install
+    remembered_tokens.cache_clear()
+    yield install
+    close_kept_meteor()
+    remembered_tokens.cache_clear()
 
 
 def score(time_limit: float | None = None) -> CaptionScores:
@@ -176,7 +180,7 @@ def test_meteor_killed_between_two_answers(
             return super().request(lines, num_answers=num_answers)
 
     fake_java("")
-    monkeypatch.setattr("eval.caption.Meteor", Victim)
+    monkeypatch.setattr("eval._meteor.Meteor", Victim)
     require_reason_for_meteor(score(), "METEOR was killed by SIGKILL")
 
 

@@ -44,7 +44,7 @@ def evaluator(suite: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     program = suite.get("scoring_needs")
     if program is not None and shutil.which(program) is None:
         pytest.skip(f"scoring needs {program}")
-    monkeypatch.setattr("eval.caption.Meteor", NoMeteor)
+    monkeypatch.setattr("eval.caption.running_meteor", NoMeteor)
 
 
 class NoMeteor(AbstractContextManager["NoMeteor"]):

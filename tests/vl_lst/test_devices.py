@@ -1,12 +1,14 @@
 """What a device computes natively, and the precision of float32 products on CUDA."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vl_lst import devices
-from vl_lst.devices import float32_products, native_bf16
+from vl_lst.devices import autocast, float32_products, inference_autocast, native_bf16
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -53,3 +55,41 @@ def test_products_in_tf32_end_with_the_context_and_spare_other_devices(before: s
                 assert torch.get_float32_matmul_precision() == before
     finally:
         torch.set_float32_matmul_precision(own)
+
+
+class CountCasts(TorchDispatchMode):
+    """Count of casts of tensors with a shape."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self._shape = shape
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.count += function._overloadpacket._qualified_op_name == "aten::_to_copy" and (
+            args[0].shape == self._shape
+        )
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_inference_casts_each_weight_once_and_changes_nothing_else(is_frozen: bool) -> None:
+    layer = torch.nn.Linear(5, 3).requires_grad_(not is_frozen)
+    states = torch.randn(2, 5)
+    with torch.no_grad(), autocast("bf16", CPU):
+        expected = layer(states)
+    with CountCasts(layer.weight.shape) as casts:
+        with inference_autocast(layer, "bf16", CPU):
+            for _ in range(3):
+                with inference_autocast(layer, "bf16", CPU):  # as for one batch of many
+                    found = layer(states)
+    assert casts.count == 1
+    assert torch.equal(found, expected)
+    assert found.dtype == torch.bfloat16
+    assert not found.requires_grad
+    assert layer.weight.requires_grad is not is_frozen
+    with inference_autocast(layer, "fp32", CPU):
+        assert layer(states).dtype == torch.float32
+        assert layer.weight.requires_grad is not is_frozen

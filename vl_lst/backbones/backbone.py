@@ -4,14 +4,16 @@ B examples, U unique encoder inputs, P unique (input, answer) pairs, I images, M
 tokens that the encoder reads, L answer tokens, D width of a stack, V vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import EncoderDecoderCache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from vl_lst.backbones.decoding import BackboneCache, beam_attention, can_replace_attention
 from vl_lst.backbones.families import family_of
 from vl_lst.backbones.family import Family
 from vl_lst.backbones.layers import BlockSizes, OutputLayer
@@ -43,26 +45,6 @@ class Sublayer:
     width: int
 
 
-class BackboneCache:
-    """Keys and values of the backbone's decoder during generation.
-
-    Args:
-        entries: Empty cache of the backbone.
-    """
-
-    def __init__(self, entries: EncoderDecoderCache) -> None:
-        self.entries = entries
-
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows of the batch, in this order; a row may occur several times."""
-        self.reorder(rows)
-        self.entries.cross_attention_cache.batch_select_indices(rows)
-
-    def reorder(self, rows: Tensor) -> None:
-        """Do the same as `select` if every row stays within its example, as in beam search."""
-        self.entries.self_attention_cache.batch_select_indices(rows)
-
-
 class Backbone(nn.Module):
     """A stock Hugging Face model and its properties.
 
@@ -92,6 +74,7 @@ class Backbone(nn.Module):
         self.linear_layers = tuple(self.family.linear_layers(model))
         """Linear layers of the pretrained model but the output layer, not those that a method
         inserts later."""
+        self._beams_share_memory = False
 
     @property
     def config(self) -> Any:
@@ -278,9 +261,27 @@ class Backbone(nn.Module):
         return shifted_BL
 
     def new_cache(self) -> BackboneCache:
-        """Return an empty cache of the decoder."""
+        """Return an empty cache of the decoder; within `decoding`, beams share encoder states."""
         self._require_decoder()
-        return BackboneCache(self.family.new_cache(self.model))
+        entries = self.family.new_cache(self.model)
+        return BackboneCache(entries, shares_memory=self._beams_share_memory)
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Decode faster within the context, in which each call reads one token per row.
+
+        A cache from within the context must not be used outside.
+        """
+        self._require_decoder()
+        decoder = self.family.decoder(self.model)
+        is_replaced = can_replace_attention(decoder)
+        before = self._beams_share_memory
+        self._beams_share_memory = is_replaced and not self.family.merges_attention
+        try:
+            with beam_attention(decoder) if is_replaced else nullcontext():
+                yield
+        finally:
+            self._beams_share_memory = before
 
     def encoder_input(
         self, ids_UT: Tensor, images_UIMD: Tensor | None = None
@@ -333,10 +334,15 @@ class Backbone(nn.Module):
         past = 0 if cache is None else cache.entries.get_seq_length()
         self._require_positions(past + embedding_PLD.shape[1], "its decoder")
         decoder = self.family.decoder(self.model)
+        mask = encoder_mask_PT.long()
+        if cache is not None and cache.shares_memory:
+            # The stock model leaves a mask of four dimensions as it is: it neither expands it to
+            # all rows nor asks the device whether there is padding at all.
+            mask = encoder_mask_PT[:, None, None]
         states_PLD: Tensor = decoder(
             inputs_embeds=embedding_PLD,
             encoder_hidden_states=encoder_states_PTD,
-            encoder_attention_mask=encoder_mask_PT.long(),
+            encoder_attention_mask=mask,
             past_key_values=None if cache is None else cache.entries,
             use_cache=cache is not None,
         ).last_hidden_state

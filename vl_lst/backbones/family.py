@@ -52,6 +52,9 @@ class Family(ABC):
     reads_images: ClassVar[bool] = False
     """Whether the encoder reads image tokens that the model's own image encoder computes."""
 
+    merges_attention: ClassVar[bool] = False
+    """Whether the decoder reads its own tokens and the encoder's states in one attention."""
+
     optional_tensors: ClassVar[tuple[str, ...]] = ()
     """Names of tensors that a checkpoint may lack; the model then keeps its initial values."""
 

@@ -1,14 +1,15 @@
 """The command line `vl-lst COMMAND`, with one file per command.
 
 Exit codes: 0 for success, 1 for a problem with the user's input or machine, 2 for wrong usage, 130
-for an interruption. Commands import what they need inside their function, so that `vl-lst score`
-never loads torch.
+for an interruption. Only the module of the given command is imported, and a command imports what it
+needs inside its function, so that help is shown at once and `vl-lst score` never loads torch.
 """
 
+import importlib
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Annotated
 
@@ -18,38 +19,66 @@ from typer.models import CommandInfo
 from vl_lst import __version__
 from vl_lst.cli._arguments import disable_readability_checks, find_argument_problem
 from vl_lst.cli._console import complain, explain, prepare_streams, results, status
+from vl_lst.cli._group import CommandGroup
 from vl_lst.cli._input_protection import protect_inputs
-from vl_lst.cli.data import data
-from vl_lst.cli.demo import demo
-from vl_lst.cli.evaluate import evaluate
-from vl_lst.cli.extract_features import extract_features
-from vl_lst.cli.features import features
-from vl_lst.cli.leaderboard import leaderboard
-from vl_lst.cli.predict import predict
-from vl_lst.cli.profile import profile
-from vl_lst.cli.score import score
-from vl_lst.cli.train import train
 from vl_lst.errors import EXPLAINED_ERRORS
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "build_app", "main"]
 
 WRONG_USAGE = 2
 INTERRUPTED = 130
 
-# Groups of commands in the help text.
+# Panels of the help text.
 MODELS, COMPARISONS, DATA = "Train and evaluate", "Compare", "Data and features"
+# The panel of each command, in the order of the help text. The command or group `two-words` is the
+# function or Typer `two_words` of the module `vl_lst.cli.two_words`.
+COMMANDS = {
+    "demo": MODELS,
+    "train": MODELS,
+    "evaluate": MODELS,
+    "predict": MODELS,
+    "score": MODELS,
+    "profile": COMPARISONS,
+    "leaderboard": COMPARISONS,
+    "extract-features": DATA,
+    "extract-states": DATA,
+    "join-states": DATA,
+    "features": DATA,
+    "data": DATA,
+}
 
-app = typer.Typer(
-    name="vl-lst",
-    help="Fine-tune a frozen language model on vision-and-language tasks with little memory, and "
-    "compare methods for doing so.\n\n"
-    "Try it without any data: vl-lst demo\n\n"
-    "Every command has an example: vl-lst train --help",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
+
+def build_app(names: Iterable[str]) -> typer.Typer:
+    """Return the command line with the given commands and groups.
+
+    Args:
+        names: Commands and groups to import; the others do not exist in what is returned.
+    """
+    app = typer.Typer(
+        name="vl-lst",
+        cls=CommandGroup,
+        help="Fine-tune a frozen language model on vision-and-language tasks with little memory, "
+        "and compare methods for doing so.\n\n"
+        "Try it without any data: vl-lst demo\n\n"
+        "Every command has an example: vl-lst train --help",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    app.callback()(options)
+    for name in names:
+        attribute = name.replace("-", "_")
+        command = getattr(importlib.import_module(f"{__name__}.{attribute}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, rich_help_panel=COMMANDS[name])
+        else:
+            app.command(name, rich_help_panel=COMMANDS[name])(command)
+    for each in _all_commands(app):
+        disable_readability_checks(each)
+        protect_inputs(each)
+        _unwrap_help(each)
+    return app
 
 
 def _print_version(is_asked: bool) -> None:
@@ -58,7 +87,6 @@ def _print_version(is_asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def options(
     version: Annotated[
         bool,
@@ -68,22 +96,6 @@ def options(
     ] = False,
 ) -> None:
     """Declare the options that belong to no command."""
-
-
-for command, panel in (
-    (demo, MODELS),
-    (train, MODELS),
-    (evaluate, MODELS),
-    (predict, MODELS),
-    (score, MODELS),
-    (profile, COMPARISONS),
-    (leaderboard, COMPARISONS),
-    (extract_features, DATA),
-):
-    name = command.__name__.replace("_", "-")
-    app.command(name, rich_help_panel=panel)(command)
-app.add_typer(features, rich_help_panel=DATA)
-app.add_typer(data, rich_help_panel=DATA)
 
 
 def _all_commands(group: typer.Typer) -> Iterator[CommandInfo]:
@@ -97,12 +109,6 @@ def _unwrap_help(command: CommandInfo) -> None:
     """Join the lines of each paragraph of the help text, which Typer would print as they are."""
     text = inspect.getdoc(command.callback) or ""
     command.help = "\n\n".join(" ".join(each.split()) for each in text.split("\n\n"))
-
-
-for each in _all_commands(app):
-    disable_readability_checks(each)
-    protect_inputs(each)
-    _unwrap_help(each)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,7 +138,10 @@ def _run(arguments: list[str]) -> int:
     if (problem := find_argument_problem(arguments)) is not None:
         complain(problem)
         return WRONG_USAGE
+    given = arguments[:1]
     try:
+        # Without a command, or with an unknown one, the help or the message lists all of them.
+        app = build_app(given if COMMANDS.keys() & given else COMMANDS)
         app(args=arguments, prog_name="vl-lst")
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)

@@ -14,6 +14,7 @@ from tasks._suites import splits_of
 from vl_lst.cli._choices import SUITE_NAMES, TASKS
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._data_tables import check_document, file_table, print_table, split_table
+from vl_lst.cli._group import CommandGroup
 from vl_lst.cli._outputs import JsonOption, write_json_report
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
 from vl_lst.progress import ProgressReport
@@ -47,6 +48,7 @@ MEBIBYTE = 1 << 20
 
 data = typer.Typer(
     name="data",
+    cls=CommandGroup,
     help="Check, prepare and download the official annotations.\n\n"
     "Example: vl-lst data check --task vqa --data-root data",
     no_args_is_help=True,

@@ -10,10 +10,9 @@ import typer
 from tasks import SUITES
 from vl_lst.choices import ChosenBackbonePrecision
 from vl_lst.cli._choices import SUITE_NAMES
-from vl_lst.cli._console import QuietOption, notes, progress, results, status
+from vl_lst.cli._console import QuietOption, announce_imports, notes, progress, results, status
 from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
-from vl_lst.cli._suite_evaluation import evaluate_suite
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
 
 __all__ = ["evaluate"]
@@ -157,7 +156,10 @@ def evaluate(
                 "--set": settings,
             },
         )
+        from vl_lst.cli._suite_evaluation import evaluate_suite
+
         assert split is not None
+        announce_imports(quiet=quiet)
         evaluate_suite(
             task,
             run,
@@ -169,6 +171,7 @@ def evaluate(
             quiet=quiet,
         )
         return
+    announce_imports(quiet=quiet)
     from eval.errors import InputError
     from eval.outputs import check_output
     from tasks._submission import submission_of

@@ -23,7 +23,7 @@ from vl_lst.cli._compared_methods import (
     read_profile_recipe,
     require_choice,
 )
-from vl_lst.cli._console import QuietOption, progress, results
+from vl_lst.cli._console import QuietOption, announce_imports, progress, results
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 
 __all__ = ["profile"]
@@ -215,6 +215,7 @@ def profile(
         raise typer.BadParameter(
             "--images 0 has no features: leave out --image-tokens, --channels and --grid"
         )
+    announce_imports(quiet=quiet)
     from eval.recipe_fields import get_field
     from vl_lst.backbones.random_weights import backbone_config, own_image_tokens
     from vl_lst.devices import choose_device

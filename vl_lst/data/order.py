@@ -20,9 +20,12 @@ __all__ = [
     "Schedule",
     "StepKeys",
     "StepOrder",
-    "sequential_batches",
+    "evaluation_batches",
     "uniform_from_key",
 ]
+
+# Number of adjacent batches whose examples are sorted together for evaluation.
+SORTED_BATCHES = 32
 
 ExampleKey = tuple[int, int]
 """Epoch, and row of an example in its table."""
@@ -154,19 +157,31 @@ class StepOrder(Sampler[StepKeys]):
             yield rows
 
 
-def sequential_batches(
-    num_examples: int, batch_size: int, *, rank: int = 0, num_processes: int = 1
+def evaluation_batches(
+    prompts: Sequence[str], batch_size: int, *, rank: int = 0, num_processes: int = 1
 ) -> list[list[ExampleKey]]:
-    """Return the keys of one process's batches for one pass in the order of the table.
+    """Return the keys of one process's batches for one pass over a table.
+
+    Prompts of a batch are similarly long, so that there is little padding, and equal prompts, which
+    are computed once, are next to each other. Only examples that are near each other in the table
+    are sorted, since they may have the same images.
 
     Args:
-        num_examples: Number of examples.
+        prompts: Prompt of each example.
         batch_size: Examples per batch.
         rank: Rank of the process.
         num_processes: Number of processes; each example goes to one of them.
     """
-    rows = range(rank, num_examples, num_processes)
+    rows = range(rank, len(prompts), num_processes)
+    window = SORTED_BATCHES * batch_size
+    ordered = [
+        row
+        for first in range(0, len(rows), window)
+        for row in sorted(
+            rows[first : first + window], key=lambda row: (len(prompts[row]), prompts[row])
+        )
+    ]
     return [
-        [(0, row) for row in rows[first : first + batch_size]]
-        for first in range(0, len(rows), batch_size)
+        [(0, row) for row in ordered[first : first + batch_size]]
+        for first in range(0, len(ordered), batch_size)
     ]

@@ -1,6 +1,6 @@
 """Constrained generation: a closed answer list as a prefix tree of token ids.
 
-B rows, V vocabulary, E edges of the tree.
+B rows, V vocabulary, E edges of the tree or of its largest node.
 """
 
 from collections.abc import Iterable, Sequence
@@ -47,6 +47,7 @@ class AnswerTree:
         counts = torch.bincount(nodes_E, minlength=len(children))
         self._count = counts
         self._first = counts.cumsum(0) - counts
+        self._edge_E = torch.arange(int(counts.max()), device=device)
 
     def start(self, rows: int) -> Tensor:
         """Return the nodes [B] of rows that have no token yet."""
@@ -60,11 +61,10 @@ class AnswerTree:
 
     def mask_scores(self, scores_BV: Tensor, nodes_B: Tensor) -> Tensor:
         """Return the scores [B, V] with minus infinity for tokens that are not allowed."""
-        count_B = self._count[nodes_B]
-        row_E = torch.arange(len(nodes_B), device=nodes_B.device).repeat_interleave(count_B)
-        position_E = torch.arange(len(row_E), device=nodes_B.device)
-        before_B = count_B.cumsum(0) - count_B
-        edge_E = position_E + (self._first[nodes_B] - before_B).repeat_interleave(count_B)
-        allowed_BV = torch.full_like(scores_BV, -torch.inf)
-        allowed_BV[row_E, self._token_E[edge_E]] = 0
-        return scores_BV + allowed_BV
+        # As many edges for each node as the largest has, so that no size depends on the nodes: the
+        # host would have to wait for the device to know it. Edges that a node lacks point to V.
+        count_B1, first_B1 = self._count[nodes_B, None], self._first[nodes_B, None]
+        edge_BE = (first_B1 + self._edge_E).clamp(max=len(self._token_E) - 1)
+        token_BE = self._token_E[edge_BE].where(self._edge_E < count_B1, self._vocabulary)
+        allowed_BV = scores_BV.new_full((len(nodes_B), self._vocabulary + 1), -torch.inf)
+        return scores_BV + allowed_BV.scatter_(1, token_BE, 0.0)[:, :-1]

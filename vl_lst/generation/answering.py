@@ -10,7 +10,7 @@ import torch
 
 from eval.errors import InputError
 from tasks import get_task
-from vl_lst.devices import autocast, float32_products
+from vl_lst.devices import float32_products, inference_autocast
 from vl_lst.generation.answer_tree import AnswerTree
 from vl_lst.generation.search import generate
 from vl_lst.models.batch import Batch
@@ -58,7 +58,6 @@ class Answerer:
         """Return whether the task classifies, so that every answer has a score."""
         return self._recipe.head[task] == "classify"
 
-    @torch.no_grad()
     def answer(self, batch: Batch) -> list[str]:
         """Return the best answer to each example."""
         if self.is_ranked(batch.task):
@@ -66,11 +65,11 @@ class Answerer:
         if self._recipe.head[batch.task] == "regress":
             return self._numbers(batch)
         settings, tree = self._recipe.generation, self._tree(batch.task)
-        with self._evaluating(batch) as moved:
+        with self._evaluating():
             # The start token counts too.
             ids_BL = generate(
                 self._model,
-                moved,
+                batch.to(self._device),
                 max_length=settings.max_length[batch.task] + 1,
                 beams=settings.beams[batch.task],
                 answers=tree,
@@ -81,11 +80,10 @@ class Answerer:
         """Return answers that are numbers, limited to the task's range."""
         limits = get_task(batch.task).value_range
         assert limits is not None
-        with self._evaluating(batch) as moved:
-            values_B = self._model.regress(moved).float().clamp(*limits)
+        with self._evaluating():
+            values_B = self._model.regress(batch.to(self._device)).float().clamp(*limits)
         return [f"{value:.{DECIMALS}f}" for value in values_B.tolist()]
 
-    @torch.no_grad()
     def rank(self, batch: Batch, count: int) -> list[list[tuple[str, float]]]:
         """Return the best answers to each example of a classification task, with scores.
 
@@ -99,8 +97,8 @@ class Answerer:
         answers = self._answers[batch.task]
         if answers is None or not self.is_ranked(batch.task):
             raise RuntimeError(f"{batch.task} has no answer list to rank: it does not classify")
-        with self._evaluating(batch) as moved:
-            logits_BA = self._model.classify(moved).float()
+        with self._evaluating():
+            logits_BA = self._model.classify(batch.to(self._device)).float()
         best = logits_BA.topk(min(count, len(answers)), dim=1)
         return [
             [(answers[row], score) for row, score in zip(rows, scores, strict=True)]
@@ -119,9 +117,11 @@ class Answerer:
             on_batch: Called after each batch with the number of examples answered so far.
         """
         answers: dict[str, str] = {}
-        for batch in batches:
-            answers.update(zip(batch.example_ids, self.answer(batch), strict=True))
-            on_batch(len(answers))
+        # One context for all batches, so that weights are cast once.
+        with self._evaluating():
+            for batch in batches:
+                answers.update(zip(batch.example_ids, self.answer(batch), strict=True))
+                on_batch(len(answers))
         return answers
 
     def _tree(self, task: str) -> AnswerTree | None:
@@ -144,14 +144,16 @@ class Answerer:
         return self._trees[task]
 
     @contextmanager
-    def _evaluating(self, batch: Batch) -> Iterator[Batch]:
+    def _evaluating(self) -> Iterator[None]:
+        """Set what the model needs to answer; a context within another one changes nothing."""
         was_training = self._model.training
         self._model.eval()
+        training = self._recipe.training
         try:
             with (
-                autocast(self._recipe.training.precision, self._device),
-                float32_products(tf32=self._recipe.training.tf32, device=self._device),
+                inference_autocast(self._model, training.precision, self._device),
+                float32_products(tf32=training.tf32, device=self._device),
             ):
-                yield batch.to(self._device)
+                yield
         finally:
             self._model.train(was_training)

@@ -12,6 +12,7 @@ from vl_lst.backbones.backbone import Backbone
 from vl_lst.checks import require_integer
 from vl_lst.errors import ModelError
 from vl_lst.generation.answer_tree import AnswerTree
+from vl_lst.generation.finished_rows import FinishedRows
 from vl_lst.models.batch import Batch
 from vl_lst.models.vision_language_model import VisionLanguageModel
 
@@ -103,24 +104,31 @@ def greedy_search(
 ) -> Tensor:
     """Return ids [B, L] of the most likely token at each step; finished examples are dropped."""
     backbone = model.backbone
-    state = model.start_decoding(model.encode(batch), max_length)
     device = batch.prompt_index_B.device
+    encoded = model.encode(batch)
     ids_BL = torch.full((len(batch), max_length), backbone.pad_token_id, device=device)
     ids_BL[:, 0] = backbone.start_token_id
+    tokens_b = ids_BL[:, 0]
     ends = torch.tensor(backbone.end_token_ids, device=device)
     open_rows = torch.arange(len(batch), device=device)
+    is_finished_b = torch.zeros_like(open_rows, dtype=torch.bool)
+    finished = FinishedRows(device)
     constraint = _AnswerConstraint(answers, len(batch), backbone, max_length)
-    for position in range(1, max_length):
-        tokens = constraint.mask_scores(state.next_logits(ids_BL[open_rows, position - 1])).argmax(
-            -1
-        )
-        ids_BL[open_rows, position] = tokens
-        constraint.follow(tokens)
-        unfinished = torch.nonzero(torch.isin(tokens, ends, invert=True))[:, 0]
-        if len(unfinished) == 0:
-            return ids_BL[:, : position + 1]
-        if len(unfinished) < len(open_rows):
-            open_rows = open_rows[unfinished]
+    with backbone.decoding():
+        state = model.start_decoding(encoded, max_length)
+        for position in range(1, max_length):
+            tokens_b = constraint.mask_scores(state.next_logits(tokens_b)).argmax(-1)
+            tokens_b = tokens_b.masked_fill(is_finished_b, backbone.pad_token_id)
+            ids_BL[open_rows, position] = tokens_b
+            constraint.follow(tokens_b)
+            is_finished_b = is_finished_b | torch.isin(tokens_b, ends)
+            unfinished = finished.unfinished(is_finished_b)
+            if unfinished is None:
+                continue
+            if len(unfinished) == 0:
+                return ids_BL[:, : position + 1 - finished.delay]
+            open_rows, tokens_b = open_rows[unfinished], tokens_b[unfinished]
+            is_finished_b = is_finished_b[unfinished]
             state.select(unfinished)
             constraint.select(unfinished)
     return ids_BL
@@ -129,7 +137,9 @@ def greedy_search(
 class _Hypotheses:
     """K best finished answers of each example."""
 
-    def __init__(self, rows: int, beams: int, max_length: int, pad: int, device: str) -> None:
+    def __init__(
+        self, rows: int, beams: int, max_length: int, pad: int, device: torch.device
+    ) -> None:
         self.scores_BK = torch.full((rows, beams), -torch.inf, device=device)
         self.ids_BKL = torch.full((rows, beams, max_length), pad, device=device)
         self.lengths_BK = torch.zeros(rows, beams, dtype=torch.long, device=device)
@@ -164,68 +174,81 @@ def beam_search(
     finished when no open beam can beat its K finished answers; finished examples are dropped.
     Whichever token ends an answer, the answer is returned with end-of-sequence.
     """
-    backbone = model.backbone
     rows = len(batch)
+    backbone = model.backbone
     device = batch.prompt_index_B.device
-    finished = _Hypotheses(rows, beams, max_length, backbone.pad_token_id, str(device))
-    state = model.start_decoding(model.encode(batch), max_length)
-    state.select(torch.arange(rows, device=device).repeat_interleave(beams))
-
+    encoded = model.encode(batch)
+    hypotheses = _Hypotheses(rows, beams, max_length, backbone.pad_token_id, device)
     constraint = _AnswerConstraint(answers, rows * beams, backbone, max_length)
     open_rows = torch.arange(rows, device=device)
+    is_finished_b = torch.zeros(rows, dtype=torch.bool, device=device)
+    finished = FinishedRows(device)
     ids_bKL = torch.full((rows, beams, max_length), backbone.pad_token_id, device=device)
     ids_bKL[:, :, 0] = backbone.start_token_id
     sums_bK = torch.zeros(rows, beams, device=device)
     sums_bK[:, 1:] = -1e9  # all beams start equal: only the first may be continued
     ends = torch.tensor(backbone.end_token_ids, device=device)
     length = 1
-    while length < max_length:
-        # Score every continuation of every beam.
-        logits = state.next_logits(ids_bKL[:, :, length - 1].flatten()).float()
-        vocabulary = logits.shape[-1]
-        scores = constraint.mask_scores(logits.log_softmax(-1))
-        candidates = scores.view(-1, beams, vocabulary) + sums_bK[:, :, None]
-        best_b2K, index_b2K = candidates.flatten(1).topk(2 * beams, dim=1)
-        beam_b2K, token_b2K = index_b2K // vocabulary, index_b2K % vocabulary
-        ends_b2K = torch.isin(token_b2K, ends)
+    with backbone.decoding():
+        state = model.start_decoding(encoded, max_length)
+        while length < max_length:
+            # Score every continuation of every beam.
+            if length == 1:  # of one beam, since all are equal
+                logits = state.next_logits(ids_bKL[:, 0, 0]).repeat_interleave(beams, 0)
+                state.branch(beams)
+            else:
+                logits = state.next_logits(ids_bKL[:, :, length - 1].flatten())
+            vocabulary = logits.shape[-1]
+            scores = constraint.mask_scores(logits.float().log_softmax(-1))
+            candidates = scores.view(-1, beams, vocabulary).add_(sums_bK[:, :, None])
+            best_b2K, index_b2K = candidates.flatten(1).topk(2 * beams, dim=1)
+            beam_b2K, token_b2K = index_b2K // vocabulary, index_b2K % vocabulary
+            ends_b2K = torch.isin(token_b2K, ends)
 
-        # Store the answers that end here.
-        ending_bK = torch.where(ends_b2K, best_b2K / length, -torch.inf)[:, :beams]
-        source = beam_b2K[:, :beams, None].expand(-1, -1, max_length)
-        finished.add(open_rows, ending_bK, ids_bKL.gather(1, source), length)
+            # Store the answers that end here.
+            may_end_b2K = ends_b2K & ~is_finished_b[:, None]
+            ending_bK = torch.where(may_end_b2K, best_b2K / length, -torch.inf)[:, :beams]
+            source = beam_b2K[:, :beams, None].expand(-1, -1, max_length)
+            hypotheses.add(open_rows, ending_bK, ids_bKL.gather(1, source), length)
 
-        # Continue the K best unfinished candidates; the stable sort keeps them best first.
-        unfinished_bK = ends_b2K.int().sort(dim=1, stable=True).indices[:, :beams]
-        sums_bK = best_b2K.gather(1, unfinished_bK)
-        beam_bK = beam_b2K.gather(1, unfinished_bK)
-        ids_bKL = ids_bKL.gather(1, beam_bK[:, :, None].expand(-1, -1, max_length))
-        ids_bKL[:, :, length] = token_b2K.gather(1, unfinished_bK)
+            # Continue the K best unfinished candidates; the stable sort keeps them best first.
+            unfinished_bK = ends_b2K.int().sort(dim=1, stable=True).indices[:, :beams]
+            sums_bK = best_b2K.gather(1, unfinished_bK)
+            beam_bK = beam_b2K.gather(1, unfinished_bK)
+            token_bK = token_b2K.gather(1, unfinished_bK)
+            ids_bKL = ids_bKL.gather(1, beam_bK[:, :, None].expand(-1, -1, max_length))
+            ids_bKL[:, :, length] = token_bK
 
-        # Drop examples whose finished answers no beam can beat.
-        worst_kept_b = finished.scores_BK[open_rows].min(dim=1).values
-        open_b = torch.nonzero(worst_kept_b < best_b2K[:, 0] / length)[:, 0]
-        length += 1
-        if len(open_b) == 0:
-            open_rows = open_b
-            break
-        rows_bK = (open_b[:, None] * beams + beam_bK[open_b]).flatten()
-        constraint.select(rows_bK)
-        constraint.follow(token_b2K.gather(1, unfinished_bK)[open_b].flatten())
-        if len(open_b) < len(open_rows):
-            state.select(rows_bK)
-        else:
-            state.reorder(rows_bK)
-        open_rows, ids_bKL, sums_bK = open_rows[open_b], ids_bKL[open_b], sums_bK[open_b]
-    if len(open_rows):  # cut off at the maximum length
-        finished.add(open_rows, sums_bK / length, ids_bKL, length)
-    return _best(finished, backbone.eos_token_id, max_length)
+            # Drop examples whose finished answers no beam can beat.
+            worst_kept_b = hypotheses.scores_BK[open_rows].min(dim=1).values
+            is_finished_b = is_finished_b | ~(worst_kept_b < best_b2K[:, 0] / length)
+            length += 1
+            kept_b = finished.unfinished(is_finished_b)
+            if kept_b is not None:
+                open_rows, is_finished_b = open_rows[kept_b], is_finished_b[kept_b]
+                ids_bKL, sums_bK = ids_bKL[kept_b], sums_bK[kept_b]
+                beam_bK, token_bK = beam_bK[kept_b], token_bK[kept_b]
+                if len(kept_b) == 0:
+                    break
+            before_b = torch.arange(len(open_rows), device=device) if kept_b is None else kept_b
+            rows_bK = (before_b[:, None] * beams + beam_bK).flatten()
+            constraint.select(rows_bK)
+            constraint.follow(token_bK.flatten())
+            if kept_b is None:
+                state.reorder(rows_bK)
+            else:
+                state.select(rows_bK)
+    # Those that are cut off at the maximum length.
+    cut_off_bK = (sums_bK / length).masked_fill(is_finished_b[:, None], -torch.inf)
+    hypotheses.add(open_rows, cut_off_bK, ids_bKL, length)
+    return _best(hypotheses, backbone.eos_token_id, max_length)
 
 
-def _best(finished: _Hypotheses, eos: int, max_length: int) -> tuple[Tensor, Tensor]:
-    scores_B, index_B = finished.scores_BK.max(dim=1)
+def _best(hypotheses: _Hypotheses, eos: int, max_length: int) -> tuple[Tensor, Tensor]:
+    scores_B, index_B = hypotheses.scores_BK.max(dim=1)
     row_B = torch.arange(len(index_B), device=index_B.device)
-    ids_BL = finished.ids_BKL[row_B, index_B]
-    lengths_B = finished.lengths_BK[row_B, index_B]
+    ids_BL = hypotheses.ids_BKL[row_B, index_B]
+    lengths_B = hypotheses.lengths_BK[row_B, index_B]
     fits = lengths_B < max_length
     ids_BL[row_B[fits], lengths_B[fits]] = eos
     longest = int(torch.clamp(lengths_B + 1, max=max_length).max())

@@ -43,6 +43,7 @@ class UniPT(FrozenBackboneMethod):
     """Trainable stacks that merge what the layers of an unchanged backbone compute."""
 
     options: type[BaseModel] = UniPTOptions
+    reads_states_alone = True
 
     def attach(
         self,

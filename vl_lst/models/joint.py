@@ -136,6 +136,10 @@ class JointEncoding:
     mask_BS: Tensor
     prefix: int
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "JointEncoding":
+        """Return the states of other rows, which `change` makes of each part."""
+        return JointEncoding(change(self.states_BSD), change(self.mask_BS), self.prefix)
+
 
 class JointDecoding(DecodingState):
     """Decoder cache, and the encoder states to which the decoder attends.
@@ -156,13 +160,13 @@ class JointDecoding(DecodingState):
         )
         return self._model.logits(states_B1D)[:, 0]
 
+    def branch(self, beams: int) -> None:
+        repeats = self._cache.branch(beams)
+        self._encoded = self._encoded.map(lambda part: part.repeat_interleave(repeats, 0))
+
     def select(self, rows: Tensor) -> None:
-        self._encoded = JointEncoding(
-            self._encoded.states_BSD.index_select(0, rows),
-            self._encoded.mask_BS.index_select(0, rows),
-            self._encoded.prefix,
-        )
-        self._cache.select(rows)
+        kept = self._cache.select(rows)
+        self._encoded = self._encoded.map(lambda part: part.index_select(0, kept))
 
     def reorder(self, rows: Tensor) -> None:
         self._cache.reorder(rows)

@@ -38,8 +38,15 @@ class DecodingState(ABC):
         """Read the next tokens and return the logits [B, V] of the tokens after them."""
 
     @abstractmethod
+    def branch(self, beams: int) -> None:
+        """Repeat every row, for the beams of an example; called once, before any `select`."""
+
+    @abstractmethod
     def select(self, rows: Tensor) -> None:
-        """Keep these rows, in this order; a row may occur several times."""
+        """Keep these rows, in this order; a row may occur several times.
+
+        After `branch`, all beams of an example are kept, in any order.
+        """
 
     @abstractmethod
     def reorder(self, rows: Tensor) -> None:
@@ -203,10 +210,10 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         """Return the logits [B, L, V] over the vocabulary; training never stores all of them."""
         states_BLD = self.vocabulary_states(states_BLR)
         weight_VD, bias_V = self.backbone.vocabulary_weight, self.backbone.vocabulary_bias
-        dtype = states_BLD.dtype
-        logits_BLV = nn.functional.linear(
-            states_BLD, weight_VD.to(dtype), None if bias_V is None else bias_V.to(dtype)
-        )
+        if not torch.is_autocast_enabled(states_BLD.device.type):  # it keeps cast weights
+            weight_VD = weight_VD.to(states_BLD.dtype)
+            bias_V = None if bias_V is None else bias_V.to(states_BLD.dtype)
+        logits_BLV = nn.functional.linear(states_BLD, weight_VD, bias_V)
         return bound_logits(logits_BLV, self.backbone.vocabulary_softcap)
 
     def classify(self, batch: Batch) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from eval.recipe_fields import get_field
+from vl_lst.backbones.states.reader import StateReader
 from vl_lst.choices import AUTO, QUANTISED, ArithmeticPrecision, BackbonePrecision
 from vl_lst.devices import available_device, native_bf16
 from vl_lst.methods import get_method, method_names
@@ -43,7 +44,9 @@ def complete_precisions(fields: dict[str, Any], running: Recipe | None) -> None:
             weights = running.backbone.precision
         else:
             method = get_field(fields, ("method", "name"))
-            weights = backbone_precision(method, get_field(fields, ARITHMETIC))
+            weights = _precision_of_states(get_field(fields, ("states",))) or backbone_precision(
+                method, get_field(fields, ARITHMETIC)
+            )
         set_field(fields, BACKBONE, weights)
     if get_field(fields, TF32) is None:
         tf32 = device.type == "cuda" if running is None else running.training.tf32
@@ -73,6 +76,11 @@ def backbone_precision(method: object, arithmetic: object) -> BackbonePrecision:
         if kind.trains_backbone_weights:
             return "fp32"
     return "bf16" if arithmetic == "bf16" else "fp32"
+
+
+def _precision_of_states(path: object) -> BackbonePrecision | None:
+    """Return the precision of the backbone that computed a file of states; `None` without one."""
+    return StateReader(path).spec.precision if isinstance(path, str) else None
 
 
 def _is_auto(value: object) -> bool:

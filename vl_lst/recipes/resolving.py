@@ -16,7 +16,7 @@ from eval.recipe_fields import get_field
 from tasks import Task
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import RecipeError
-from vl_lst.methods import get_method
+from vl_lst.methods import get_method, require_states_alone
 from vl_lst.recipes.fields import clear_alternatives, set_field
 from vl_lst.recipes.former import keep_former_values
 from vl_lst.recipes.optimizer_defaults import (
@@ -111,6 +111,8 @@ def resolve_recipe(
     _require_features(fields, tasks)
     _refuse_image_fields(fields, tasks)
     resolved = validate_section(Recipe, fields)
+    if resolved.states is not None:
+        require_states_alone(resolved.method.name)
     require_low_rank_factors(resolved.optimizer.name, resolved.method.name)
     return _with_absolute_paths(resolved)
 
@@ -246,6 +248,7 @@ def _with_absolute_paths(recipe: AnyRecipe) -> AnyRecipe:
                 }
             ),
             "features": tuple(path.absolute() for path in recipe.features),
+            "states": recipe.states and recipe.states.absolute(),
             "backbone": backbone,
         }
     )

@@ -351,6 +351,8 @@ class Recipe(_Section):
         task: Name of a module in `tasks`, or several separated by commas.
         data: Training and validation data.
         features: Feature files of all images; none if no task has images.
+        states: File of the backbone's states, from which a run trains without the backbone (see
+            `vl-lst extract-states`); `None` lets the backbone compute them.
         backbone: The frozen language model.
         visual: The visual embedding.
         method: The transfer method.
@@ -365,6 +367,7 @@ class Recipe(_Section):
     task: str
     data: DataSection
     features: tuple[File, ...] = ()
+    states: File | None = None
     backbone: BackboneSection
     visual: VisualSection = VisualSection()
     method: MethodSection

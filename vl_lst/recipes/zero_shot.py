@@ -66,6 +66,7 @@ class ZeroShotRecipe(Recipe):
 
     data: _ZeroShotData
     features: tuple[File, ...] = ()
+    states: File | None = Field(default=None, exclude=True)
     visual: VisualSection = Field(default=VisualSection(), exclude=True)
     method: MethodSection = MethodSection(name=ZERO_SHOT, options={})
     head: Mapping[str, Head] = Field(exclude=True)

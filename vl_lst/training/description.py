@@ -75,6 +75,7 @@ def describe_run(
         answer_coverage=dict(answer_coverage or {}),
         seed=recipe.training.seed,
         feature_spec_sha256=spec.digest if spec else None,
+        states_sha256=card.states_sha256 if card else None,
         backbone=recipe.backbone.name,
         backbone_fingerprint=card.backbone_fingerprint if card else None,
         num_processes=num_processes,

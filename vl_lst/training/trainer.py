@@ -85,7 +85,7 @@ class Trainer:
         self._optimizer = build_optimizer(built.model, built.trainable, recipe.optimizer)
         answers = {name: each.examples.answers for name, each in data.items()}
         answerer = Answerer(built, recipe, answers, self._device)
-        self._validator = Validator(recipe, data, answerer, accelerator)
+        self._validator = Validator(recipe, built, data, answerer, accelerator)
         self.schedule = Schedule(
             portions={
                 name: Portion(len(each.rows), recipe.training.batch_size[name])

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -10,11 +11,13 @@ from accelerate.utils import gather_object
 
 from tasks import Score, Task
 from vl_lst.data.batches import load_in_order
-from vl_lst.data.order import sequential_batches
+from vl_lst.data.order import evaluation_batches
 from vl_lst.data.task_data import TaskData
 from vl_lst.errors import TrainingError
 from vl_lst.generation.answering import Answerer
 from vl_lst.recipes import Recipe
+from vl_lst.recipes.building import BuiltModel
+from vl_lst.recipes.loaded_backbone import backbone_in_memory
 from vl_lst.training.failures import fail_together
 
 __all__ = ["ValidationResult", "Validator", "mean_percent", "percent"]
@@ -41,12 +44,14 @@ class Validator:
 
     Args:
         recipe: Settings of the run.
+        built: The model.
         data: Data of each task, by name.
         answerer: Answerer of the model.
         accelerator: The processes that share the examples.
     """
 
     recipe: Recipe
+    built: BuiltModel
     data: Mapping[str, TaskData]
     answerer: Answerer
     accelerator: Accelerator
@@ -62,7 +67,9 @@ class Validator:
         """
         results = {}
         for name, data in self.data.items():
-            answers = self._answers(name, data, report)
+            generates = self.recipe.head[name] == "generate"
+            with self._backbone(name) if generates else nullcontext():
+                answers = self._answers(name, data, report)
             with fail_together(self.accelerator):
                 if self.accelerator.is_main_process:
                     split = self.recipe.data.validation_split[name]
@@ -72,12 +79,18 @@ class Validator:
                     results[name] = ValidationResult(score, answers)
         return results
 
+    def _backbone(self, task: str) -> AbstractContextManager[None]:
+        return backbone_in_memory(
+            self.recipe, self.built, f"it generates the answers of {task} for validation"
+        )
+
     def _answers(self, name: str, data: TaskData, report: Callable[[str], None]) -> dict[str, str]:
         num_processes = self.accelerator.num_processes
         split = self.recipe.data.validation_split[name]
-        total = len(data.examples.validation)
-        order = sequential_batches(
-            total,
+        examples = data.examples.validation
+        total = len(examples)
+        order = evaluation_batches(
+            [example.prompt for example in examples],
             self.recipe.training.evaluation_batch_size,
             rank=self.accelerator.process_index,
             num_processes=num_processes,
@@ -95,7 +108,8 @@ class Validator:
             ),
         )
         # By id, so that each example counts once.
-        return dict(gather_object(list(answers.items())))
+        gathered = dict(gather_object(list(answers.items())))
+        return {key: gathered[key] for key in examples.ids()}
 
 
 def percent(task: Task, score: Score) -> float:

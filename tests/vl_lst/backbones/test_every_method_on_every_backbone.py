@@ -17,6 +17,7 @@ from tiny_batches import tiny_batch, visual_for
 from tiny_methods import HEADS, OPTIONS, VARIANTS, attach, lacks, train_declared, variants_on
 from torch import Tensor, nn
 
+from vl_lst.backbones.backbone import Backbone
 from vl_lst.backbones.families import find_family
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.choices import ArithmeticPrecision
@@ -165,7 +166,9 @@ def test_training_starts_at_the_backbones_output(
 @pytest.mark.parametrize(
     ("name", "method"), [pair for pair in PAIRS if "generate" in heads_for(*pair)]
 )
-def test_cached_search_equals_uncached_passes(make_tiny: MakeTiny, name: str, method: str) -> None:
+def test_cached_search_equals_uncached_passes(
+    make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch, name: str, method: str
+) -> None:
     model, trainable = attach(method, make_tiny(name), "generate")
     disturb(trainable)
     batch = tiny_batch(model.backbone)
@@ -184,8 +187,15 @@ def test_cached_search_equals_uncached_passes(make_tiny: MakeTiny, name: str, me
     one_beam, _ = beam_search(model, batch, max_length=MAX_LENGTH, beams=1)
     width = min(one_beam.shape[1], ids_BL.shape[1])
     assert torch.equal(one_beam[:, :width], ids_BL[:, :width])
-    _, three_scores = beam_search(model, batch, max_length=MAX_LENGTH, beams=3)
-    assert torch.isfinite(three_scores).all()
+    # The beams of an example share the keys and values of the encoder's states.
+    monkeypatch.setattr(Backbone, "end_token_ids", (-1,))
+    ids_BL, scores_B = beam_search(model, batch, max_length=MAX_LENGTH, beams=3)
+    with torch.no_grad():
+        logits_BLV = model.logits(model.decode(model.encode(batch), ids_BL, rows, rows))
+    chosen_BL = logits_BLV.log_softmax(-1)[:, :-1].gather(2, ids_BL[:, 1:, None])[..., 0]
+    torch.testing.assert_close(
+        scores_B, chosen_BL[:, first - 1 : end - 1].sum(1) / MAX_LENGTH, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(("name", "method", "head"), THINNED_HEADS)

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from vl_lst.cli import app
+from vl_lst import cli
 
 
 def leaf_commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -17,7 +17,7 @@ def leaf_commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str,
             yield " ".join((*path, name)), command
 
 
-COMMANDS: dict[str, Any] = dict(leaf_commands(typer.main.get_command(app)))
+COMMANDS: dict[str, Any] = dict(leaf_commands(typer.main.get_command(cli.build_app(cli.COMMANDS))))
 
 
 def option_names(name: str) -> set[str]:

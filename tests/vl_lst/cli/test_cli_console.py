@@ -108,6 +108,7 @@ class Interrupt:
         if name == {module!r}:
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Interrupt())
+sys.argv[1:] = ["train", "--help"]
 from vl_lst.__main__ import main
 sys.exit(main())
 """

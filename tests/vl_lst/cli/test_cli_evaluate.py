@@ -13,7 +13,9 @@ from tiny_run import TinyWorld
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.extract import extract
 from vl_lst.cli import main
+from vl_lst.data.order import evaluation_batches
 from vl_lst.generation.answering import Answerer
+from vl_lst.run import evaluation
 from vl_lst.training.session import train
 
 
@@ -39,6 +41,23 @@ def test_it_writes_predictions_and_official_scores(
     arguments = ["score", "--task", "vqa", "--data-root", str(world.root), "--split", "val2014"]
     assert main([*arguments, "--predictions", str(predictions), "--json", str(again)]) == 0
     assert json.loads(again.read_text()) == document
+
+
+def test_predictions_do_not_depend_on_the_order_of_batches(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches are sorted by the length of prompts, and files are in the order of the split."""
+    path = run / "predictions" / "vqa-val2014.json"
+    contents = []
+    for batches in (
+        evaluation_batches,
+        lambda prompts, size: [[(0, row)] for row in range(len(prompts))],
+    ):
+        path.unlink(missing_ok=True)
+        monkeypatch.setattr(evaluation, "evaluation_batches", batches)
+        assert main(["evaluate", str(run), "--split", "val2014"]) == 0
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
 
 
 def test_a_predictions_folder_that_is_a_file_is_reported_before_work_begins(

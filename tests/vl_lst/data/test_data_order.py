@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from vl_lst.data.order import (
+    SORTED_BATCHES,
     ExampleKey,
     Portion,
     Schedule,
     StepOrder,
-    sequential_batches,
+    evaluation_batches,
     uniform_from_key,
 )
 
@@ -77,10 +78,20 @@ def test_processes_share_a_step_in_equal_parts() -> None:
 
 
 def test_evaluation_sees_each_example_in_exactly_one_process() -> None:
-    shares = [sequential_batches(5, 2, rank=p, num_processes=2) for p in range(2)]
+    prompts = ["five", "a", "two", "a", "longest"]
+    shares = [evaluation_batches(prompts, 2, rank=p, num_processes=2) for p in range(2)]
     seen = [row for share in shares for batch in share for _, row in batch]
     assert sorted(seen) == [0, 1, 2, 3, 4]
-    assert sequential_batches(5, 2) == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)]]
+
+
+def test_evaluation_sorts_prompts_by_length_among_near_examples() -> None:
+    prompts = ["five", "b", "two", "a", "longest"]
+    assert evaluation_batches(prompts, 2) == [[(0, 3), (0, 1)], [(0, 2), (0, 0)], [(0, 4)]]
+    many = [str(row) for row in reversed(range(10 * SORTED_BATCHES))]
+    batches = evaluation_batches(many, 5)
+    assert {
+        row // (5 * SORTED_BATCHES) for batch in batches[:SORTED_BATCHES] for _, row in batch
+    } == {0}
 
 
 def test_uniform_numbers_depend_on_their_key_and_fill_the_unit_interval() -> None:

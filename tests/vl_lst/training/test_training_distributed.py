@@ -15,7 +15,7 @@ from tiny_mixture import GQA_VALIDATION, TASKS, add_tasks, mixture_recipe
 from tiny_run import tiny_world
 from tiny_texts import write_text_tasks
 
-from vl_lst.data.order import sequential_batches
+from vl_lst.data.order import evaluation_batches
 from vl_lst.recipes import dump_recipe
 
 TESTS = Path(__file__).resolve().parents[2]
@@ -117,7 +117,8 @@ def test_predictions_of_two_processes_score_as_those_of_one(
     trained: tuple[Path, dict[int, list[Path]]],
 ) -> None:
     folder, _ = trained
-    shares = [sequential_batches(GQA_VALIDATION, 9, rank=rank, num_processes=2) for rank in (0, 1)]
+    prompts = [""] * GQA_VALIDATION
+    shares = [evaluation_batches(prompts, 9, rank=rank, num_processes=2) for rank in (0, 1)]
     assert [len(batch) for batches in shares for batch in batches] == [3, 2], "uneven on purpose"
     records = [
         json.loads((folder / f"by-{count}" / "run" / "record.json").read_text()) for count in (1, 2)

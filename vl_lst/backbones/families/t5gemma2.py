@@ -108,6 +108,7 @@ class T5Gemma2(T5Gemma):
 
     model_types = ("t5gemma2",)
     fields = T5Gemma2Fields
+    merges_attention = True
     reads_images = True
     encoder_prefix = "model.encoder.text_model"
 

@@ -2,6 +2,7 @@
 
 import typer
 
+from vl_lst.cli._group import CommandGroup
 from vl_lst.cli.features.compress import compress
 from vl_lst.cli.features.export import export
 from vl_lst.cli.features.import_ import import_
@@ -13,6 +14,7 @@ __all__ = ["features"]
 
 features = typer.Typer(
     name="features",
+    cls=CommandGroup,
     help="Inspect, verify, import, export, join and compress feature files.\n\n"
     "Example: vl-lst features info val2014.h5",
     no_args_is_help=True,

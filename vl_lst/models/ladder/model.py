@@ -59,6 +59,11 @@ class LadderModel(SideModel):
         self.add_heads(head, width=self.side.output_width)
 
     @property
+    def reads_final_states(self) -> bool:
+        """Whether heads read the final states of the backbone too: those that a last gate mixes."""
+        return self.side.last_gate is not None
+
+    @property
     def side_decoder(self) -> SideDecoder:
         """Side decoder, which a model with a generation head has."""
         assert self.side.decoder is not None

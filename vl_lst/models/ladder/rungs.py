@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vl_lst.models.config import LadderSettings
+from vl_lst.models.ladder.fused import mix
 
 __all__ = [
     "Gates",
@@ -222,13 +223,7 @@ class LearnedGates(Gates):
 
     def forward(self, layer: int, rung_BTX: Tensor, states_BQR: Tensor) -> Tensor:
         """Return `g * states + (1 - g) * rung`."""
-        gate, tokens = self.value(layer), rung_BTX.shape[1]
-        if self.attenuate:
-            rung_BTX = F.pad(rung_BTX, (0, 0, 0, states_BQR.shape[1] - tokens))
-        elif tokens < states_BQR.shape[1]:
-            mixed_BTR = gate * states_BQR[:, :tokens] + (1 - gate) * rung_BTX
-            return torch.cat((mixed_BTR, states_BQR[:, tokens:]), 1)
-        return gate * states_BQR + (1 - gate) * rung_BTX
+        return mix(self.value(layer), states_BQR, rung_BTX, attenuate=self.attenuate)
 
 
 def build_rungs(sizes: StackSizes, settings: LadderSettings) -> tuple[Rungs, Gates]:

@@ -12,9 +12,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vl_lst.models.ladder.dropout import DropoutMasks
+from vl_lst.models.ladder.fused import add_dropped, attend_with_bias
 from vl_lst.models.norm import RootMeanSquareNorm
 
-__all__ = ["CrossAttention", "FeedForward", "KeyValues", "SelfAttention", "SideBlock", "SideSizes"]
+__all__ = [
+    "MASKED",
+    "MASKS_PER_BLOCK",
+    "CrossAttention",
+    "FeedForward",
+    "KeyValues",
+    "SelfAttention",
+    "SideBlock",
+    "SideSizes",
+]
+
+# The additive mask of the reference implementation: large enough that a masked key gets exactly
+# zero weight in float32, small enough not to overflow in bfloat16.
+MASKED = -1e4
+# Each of three sublayers has one within it, and one for its output.
+MASKS_PER_BLOCK = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +78,11 @@ class KeyValues:
         self._keys_BHSC = self._keys_BHSC.index_select(0, rows)
         self._values_BHSC = self._values_BHSC.index_select(0, rows)
 
+    def contiguous(self) -> "KeyValues":
+        """Return the same with the keys of each head in one piece, which each token would copy."""
+        keys_BHSC, values_BHSC = self._keys_BHSC.contiguous(), self._values_BHSC.contiguous()
+        return KeyValues(keys_BHSC, values_BHSC, length=self.length)
+
     def read(self) -> tuple[Tensor, Tensor]:
         """Return the keys and values written so far."""
         return self._keys_BHSC[:, :, : self.length], self._values_BHSC[:, :, : self.length]
@@ -80,23 +102,62 @@ class _Attention(nn.Module):
         self.heads = sizes.heads
         self.dropout = sizes.dropout
 
+    def _attend(
+        self,
+        queries_BQE: Tensor,
+        keys_values_BSF: Tensor,
+        bias_BHQS: Tensor,
+        masks: DropoutMasks | None,
+    ) -> Tensor:
+        """Attend, merge the heads and project them: [B, Q, R].
+
+        Args:
+            queries_BQE: Queries.
+            keys_values_BSF: Keys, followed by values; F = 2 * E.
+            bias_BHQS: Position bias plus mask, broadcastable.
+            masks: See `SideBlock`.
+        """
+        if queries_BQE.device.type == "cpu" and torch.is_grad_enabled():
+            batch, queries, _ = queries_BQE.shape
+            shape = (batch, self.heads, queries, keys_values_BSF.shape[1])
+            keep_BHQS = None if masks is None else masks.next_of(shape)
+            attended_BQE = attend_with_bias(
+                queries_BQE, keys_values_BSF, bias_BHQS, keep_BHQS, heads=self.heads
+            )
+            return F.linear(attended_BQE, self.o)
+        keys, values = (self._split(part) for part in keys_values_BSF.chunk(2, -1))
+        return self._attend_to(self._split(queries_BQE), keys, values, bias_BHQS)
+
     def _split(self, states_BSE: Tensor) -> Tensor:
         """Split the last dimension into heads: [B, S, E] to [B, H, S, C]."""
         batch, length, width = states_BSE.shape
         return states_BSE.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
 
-    def _attend(
-        self, queries_BHQC: Tensor, keys_BHSC: Tensor, values_BHSC: Tensor, mask: Tensor
+    def _attend_to(
+        self, queries_BHQC: Tensor, keys_BHSC: Tensor, values_BHSC: Tensor, bias_BHQS: Tensor
     ) -> Tensor:
-        """Attend, merge the heads and project them: [B, Q, R]."""
+        """Do the same as `_attend` with a kernel of torch."""
         attended_BHQC = F.scaled_dot_product_attention(
             queries_BHQC,
             keys_BHSC,
             values_BHSC,
-            attn_mask=mask,
+            attn_mask=bias_BHQS,
             dropout_p=self.dropout if self.training else 0.0,
             scale=1.0,
         )
+        return self._merge(attended_BHQC)
+
+    def _attend_to_cache(self, queries_BHQC: Tensor, cache: KeyValues, bias_BHQS: Tensor) -> Tensor:
+        """Do the same as `_attend` for the few queries of generation."""
+        keys_BHSC, values_BHSC = cache.read()
+        if queries_BHQC.device.type != "cpu":
+            return self._attend_to(queries_BHQC, keys_BHSC, values_BHSC, bias_BHQS)
+        # For one query, torch's kernel for the CPU takes three to five times as long in bfloat16.
+        scores_BHQS = queries_BHQC @ keys_BHSC.transpose(2, 3) + bias_BHQS
+        return self._merge(scores_BHQS.softmax(-1) @ values_BHSC)
+
+    def _merge(self, attended_BHQC: Tensor) -> Tensor:
+        """Merge the heads and project them: [B, Q, R]."""
         return F.linear(attended_BHQC.transpose(1, 2).flatten(2), self.o)
 
 
@@ -122,7 +183,11 @@ class SelfAttention(_Attention):
         return KeyValues(like_BSR.new_empty(size), like_BSR.new_empty(size), length=0)
 
     def forward(
-        self, states_BQR: Tensor, bias_BHQS: Tensor, cache: KeyValues | None = None
+        self,
+        states_BQR: Tensor,
+        bias_BHQS: Tensor,
+        cache: KeyValues | None = None,
+        masks: DropoutMasks | None = None,
     ) -> Tensor:
         """Attend from and to the same states; [B, Q, R] in and out.
 
@@ -130,14 +195,17 @@ class SelfAttention(_Attention):
             states_BQR: Normed states.
             bias_BHQS: Position bias plus mask, broadcastable.
             cache: Earlier keys and values; extended by those of `states_BQR`.
+            masks: See `SideBlock`.
         """
-        queries, keys, values = (
-            self._split(part) for part in F.linear(states_BQR, self.qkv).chunk(3, -1)
-        )
-        if cache is not None:
-            cache.append(keys, values)
-            keys, values = cache.read()
-        return self._attend(queries, keys, values, bias_BHQS.to(queries.dtype))
+        projected = F.linear(states_BQR, self.qkv)
+        bias_BHQS = bias_BHQS.to(projected.dtype)
+        if cache is None:
+            inner = self.o.shape[1]
+            queries_BQE, keys_values_BQF = projected.split((inner, 2 * inner), -1)
+            return self._attend(queries_BQE, keys_values_BQF, bias_BHQS, masks)
+        queries, keys, values = (self._split(part) for part in projected.chunk(3, -1))
+        cache.append(keys, values)
+        return self._attend_to_cache(queries, cache, bias_BHQS)
 
 
 class CrossAttention(_Attention):
@@ -160,18 +228,29 @@ class CrossAttention(_Attention):
         keys, values = (self._split(part) for part in F.linear(memory_BSR, self.kv).chunk(2, -1))
         return KeyValues(keys, values, length=keys.shape[2])
 
-    def forward(self, states_BQR: Tensor, memory: Tensor | KeyValues, mask_B11S: Tensor) -> Tensor:
+    def forward(
+        self,
+        states_BQR: Tensor,
+        memory: Tensor | KeyValues,
+        mask_B11S: Tensor,
+        masks: DropoutMasks | None = None,
+    ) -> Tensor:
         """Attend to the encoder; [B, Q, R] in and out.
 
         Args:
-            states_BQR: Normed states.
+            states_BQR: Normed states; while generating, one row per beam.
             memory: States of the encoder [B, S, R], or the output of `project`.
             mask_B11S: True where the encoder's state may be attended to.
+            masks: See `SideBlock`.
         """
+        queries_BQE = F.linear(states_BQR, self.q)
+        bias_B11S = torch.where(mask_B11S, 0.0, MASKED).to(queries_BQE.dtype)
         if isinstance(memory, Tensor):
-            memory = self.project(memory)
-        queries = self._split(F.linear(states_BQR, self.q))
-        return self._attend(queries, *memory.read(), mask_B11S)
+            return self._attend(queries_BQE, F.linear(memory, self.kv), bias_B11S, masks)
+        # The beams of an example, which are rows of one token, are queries to the same states.
+        queries_BQE = queries_BQE.view(len(bias_B11S), -1, queries_BQE.shape[-1])
+        attended = self._attend_to_cache(self._split(queries_BQE), memory, bias_B11S)
+        return attended.view_as(states_BQR)
 
 
 class FeedForward(nn.Module):
@@ -185,19 +264,26 @@ class FeedForward(nn.Module):
         super().__init__()
         branches = 2 if sizes.is_gated else 1
         self.is_gated = sizes.is_gated
-        self.dropout = nn.Dropout(sizes.dropout)
         self.wi = _initial(branches * sizes.inner_width, sizes.width, sizes.width**-0.5)
         self.wo = _initial(sizes.width, sizes.inner_width, sizes.inner_width**-0.5)
 
-    def forward(self, states_BQR: Tensor) -> Tensor:
-        """Transform each state separately; [B, Q, R] in and out."""
+    def forward(self, states_BQR: Tensor, masks: DropoutMasks | None = None) -> Tensor:
+        """Transform each state separately; [B, Q, R] in and out.
+
+        Args:
+            states_BQR: Normed states.
+            masks: See `SideBlock`.
+        """
         inner = F.linear(states_BQR, self.wi)
         if self.is_gated:
             activated, linear = inner.chunk(2, -1)
             inner = F.gelu(activated, approximate="tanh") * linear
-        else:
-            inner = F.relu(inner)
-        return F.linear(self.dropout(inner), self.wo)
+        if masks is not None:
+            inner.mul_(masks.next(inner))
+        if not self.is_gated:
+            # After the mask, with which it commutes: it saves its result, as the product does.
+            inner.relu_()
+        return F.linear(inner, self.wo)
 
 
 class SideBlock(nn.Module):
@@ -219,7 +305,6 @@ class SideBlock(nn.Module):
         self.cross_attention = None if memory_width is None else CrossAttention(sizes, memory_width)
         self.feed_forward_norm = RootMeanSquareNorm(sizes.width, eps=sizes.epsilon)
         self.feed_forward = FeedForward(sizes)
-        self.dropout = nn.Dropout(sizes.dropout)
 
     def new_cache(self, memory_BSR: Tensor, capacity: int) -> tuple[KeyValues, KeyValues]:
         """Return the keys and values of the encoder's states and an empty self-attention cache.
@@ -230,7 +315,7 @@ class SideBlock(nn.Module):
         """
         if self.cross_attention is None:
             raise RuntimeError("an encoder block has no cache: expected a decoder block")
-        memory = self.cross_attention.project(memory_BSR)
+        memory = self.cross_attention.project(memory_BSR).contiguous()
         return memory, self.self_attention.empty_cache(memory_BSR, capacity)
 
     def forward(
@@ -240,6 +325,7 @@ class SideBlock(nn.Module):
         memory: Tensor | KeyValues | None = None,
         memory_mask_B11S: Tensor | None = None,
         cache: KeyValues | None = None,
+        masks: DropoutMasks | None = None,
     ) -> Tensor:
         """Apply the block; [B, Q, R] in and out.
 
@@ -249,13 +335,18 @@ class SideBlock(nn.Module):
             memory: States of the side encoder, or their projections; in a decoder only.
             memory_mask_B11S: True where `memory` may be attended to.
             cache: Self-attention keys and values of earlier tokens, while generating.
+            masks: Dropout masks, of which the block reads up to `MASKS_PER_BLOCK`; `None` without
+                dropout.
         """
-        attended = self.self_attention(self.self_attention_norm(states_BQR), bias_BHQS, cache)
-        states_BQR = states_BQR + self.dropout(attended)
+
+        def add(states: Tensor, addition: Tensor) -> Tensor:
+            return add_dropped(states, addition, None if masks is None else masks.next(addition))
+
+        normed = self.self_attention_norm(states_BQR)
+        states_BQR = add(states_BQR, self.self_attention(normed, bias_BHQS, cache, masks))
         if self.cross_attention is not None and self.cross_attention_norm is not None:
             normed = self.cross_attention_norm(states_BQR)
-            crossed = self.cross_attention(normed, memory, memory_mask_B11S)
-            states_BQR = states_BQR + self.dropout(crossed)
-        fed: Tensor = self.feed_forward(self.feed_forward_norm(states_BQR))
-        fed = self.dropout(fed)
-        return states_BQR + fed
+            crossed = self.cross_attention(normed, memory, memory_mask_B11S, masks)
+            states_BQR = add(states_BQR, crossed)
+        normed = self.feed_forward_norm(states_BQR)
+        return add(states_BQR, self.feed_forward(normed, masks))

@@ -11,8 +11,10 @@ class SideCache:
     """Keys and values of the side decoder while generating, two entries per block.
 
     Args:
-        cross_attention: Keys and values of the side encoder's states; constant.
-        self_attention: Keys and values of the tokens so far; extended with each token.
+        cross_attention: Keys and values of the side encoder's states, one row per example;
+            constant.
+        self_attention: Keys and values of the tokens so far, one row per beam; extended with
+            each token.
     """
 
     def __init__(self, cross_attention: list[KeyValues], self_attention: list[KeyValues]) -> None:
@@ -24,13 +26,13 @@ class SideCache:
         """Number of tokens so far."""
         return self.self_attention[0].length
 
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows of the batch, in this order; a row may occur several times."""
+    def select(self, rows: Tensor, examples: Tensor) -> None:
+        """Keep these rows of the tokens so far, and these examples, in this order."""
         self.reorder(rows)
         for entry in self.cross_attention:
-            entry.select(rows)
+            entry.select(examples)
 
     def reorder(self, rows: Tensor) -> None:
-        """Do the same as `select` if every row stays within its example, as in beam search."""
+        """Keep these rows of the tokens so far, in this order; a row may occur several times."""
         for entry in self.self_attention:
             entry.select(rows)

@@ -17,18 +17,18 @@ from vl_lst.backbones.frozen import DecoderTaps, EncoderTaps, FrozenBackbone
 from vl_lst.backbones.layers import BlockSizes
 from vl_lst.backbones.recomputation import checkpointed
 from vl_lst.models.config import LadderConfig
+from vl_lst.models.ladder.dropout import DropoutMasks, draw_pool, drop
 from vl_lst.models.ladder.relative_bias import RelativePositionBias
 from vl_lst.models.ladder.rungs import LearnedGates, RungBuilder, StackSizes, build_rungs
-from vl_lst.models.ladder.side_block import KeyValues, SideBlock, SideSizes
+from vl_lst.models.ladder.side_block import MASKED, MASKS_PER_BLOCK, KeyValues, SideBlock, SideSizes
 from vl_lst.models.ladder.side_cache import SideCache
-from vl_lst.models.norm import RootMeanSquareNorm
+from vl_lst.models.norm import RootMeanSquareNorm, divide_by_root_mean_square
 from vl_lst.models.tapped_layers import require_decoder_for, require_divisor, selected_layers
 
 __all__ = ["LadderSideNetwork", "SideDecoder", "SideEncoder"]
 
-# The additive mask of the reference implementation: large enough that a masked key gets exactly
-# zero weight in float32, small enough not to overflow in bfloat16.
-MASKED = -1e4
+# Places with dropout before the first block: both kinds of embeddings, and the final states.
+FIRST_BLOCK_MASK = 3
 
 
 def _side_sizes(backbone: BlockSizes, config: LadderConfig, stack: str) -> SideSizes:
@@ -103,7 +103,6 @@ class _SideStack(nn.Module):
             SideBlock(sizes, memory_width=memory_width) for _ in range(len(self.layers) + free)
         )
         self.final_norm = RootMeanSquareNorm(sizes.width, eps=sizes.epsilon)
-        self.dropout = nn.Dropout(sizes.dropout)
 
     def memory_parts(self) -> Mapping[str, Sequence[nn.Module]]:
         """Return the parts that memory is reported for: the stack and its rungs."""
@@ -119,9 +118,39 @@ class _SideStack(nn.Module):
 
     def scale(self, states_D: Tensor) -> Tensor:
         """Return backbone states [..., D] as rungs read them: normalised if `rungs` says so."""
-        if self.normalises:
-            return F.rms_norm(states_D, states_D.shape[-1:], eps=self.epsilon)
-        return states_D
+        return divide_by_root_mean_square(states_D, self.epsilon) if self.normalises else states_D
+
+    def cast(self, states: Tensor) -> Tensor:
+        """Return states in the data type that products are computed in."""
+        return states.to(self._product_dtype())
+
+    def _product_dtype(self) -> torch.dtype:
+        table = self.position_bias.table
+        kind = table.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
+
+    def mask_shapes(self, batch: int, queries: int, keys: int) -> Sequence[tuple[int, ...]]:
+        """Return the shapes of the largest dropout masks of a block.
+
+        Args:
+            batch: B.
+            queries: Q.
+            keys: S, the larger number of those of both attentions.
+        """
+        inner, heads = self.sizes.inner_width, self.sizes.heads
+        return (batch, queries, inner), (batch, heads, queries, keys)
+
+    def draw_masks(self, *shapes: Sequence[int]) -> Tensor | None:
+        """Return a pool [P] for masks of up to these shapes; `None` without dropout."""
+        if not self.training or not self.sizes.dropout:
+            return None
+        return draw_pool(
+            shapes,
+            self.sizes.dropout,
+            places=FIRST_BLOCK_MASK + MASKS_PER_BLOCK * len(self.blocks),
+            dtype=self._product_dtype(),
+            device=self.position_bias.table.device,
+        )
 
     def project_embedding(self, states_NTD: Tensor) -> Tensor:
         """Return what enters the first side block [N, T, R], of embeddings or image tokens."""
@@ -152,6 +181,7 @@ class _SideStack(nn.Module):
         memory: Tensor | KeyValues | None = None,
         memory_mask_B11S: Tensor | None = None,
         cache: KeyValues | None = None,
+        pool_P: Tensor | None = None,
     ) -> Tensor:
         """Apply a block, and mix its layer's rung into the residual stream before or after it.
 
@@ -163,6 +193,7 @@ class _SideStack(nn.Module):
             memory: States of the side encoder, or their projections; in a decoder only.
             memory_mask_B11S: True where `memory` may be attended to.
             cache: Self-attention keys and values of earlier tokens, while generating.
+            pool_P: Output of `draw_masks`.
         """
         block = self.blocks[row]
 
@@ -172,13 +203,16 @@ class _SideStack(nn.Module):
             mixed: Tensor = self.gates(self.layers[row], rung, states)
             return mixed
 
-        def step(states: Tensor, rung: Tensor | None, *rest: Any) -> Tensor:
+        # The pool is an argument, so that measurements see what is kept for the backward pass.
+        def step(states: Tensor, rung: Tensor | None, pool: Tensor | None, *rest: Any) -> Tensor:
+            first = FIRST_BLOCK_MASK + row * MASKS_PER_BLOCK
+            masks = None if pool is None else DropoutMasks(pool, first)
             if self.mixes_after_block:
-                return mix(block(states, *rest), rung)
-            applied: Tensor = block(mix(states, rung), *rest)
+                return mix(block(states, *rest, masks), rung)
+            applied: Tensor = block(mix(states, rung), *rest, masks)
             return applied
 
-        arguments = (states_BQR, rung_BTX, bias_BHQS, memory, memory_mask_B11S, cache)
+        arguments = (states_BQR, rung_BTX, pool_P, bias_BHQS, memory, memory_mask_B11S, cache)
         states: Tensor = checkpointed(step, *arguments, recompute=self.recompute)
         return states
 
@@ -201,16 +235,19 @@ class SideEncoder(_SideStack):
             image_tokens_BVD: Output of the visual embedding; `None` for text alone, or if the
                 backbone reads the images, whose tokens are then among those of `taps`.
         """
-        like = self.position_bias.table if image_tokens_BVD is None else image_tokens_BVD
-        embedding_UTD = self.scale(taps.embedding_UTD).to(like.dtype)
-        text_UTR = self.project_embedding(self.dropout(embedding_UTD))
+        prompts, text, width = taps.embedding_UTD.shape
+        image = 0 if image_tokens_BVD is None else image_tokens_BVD.shape[1]
+        pool_P = self.draw_masks(
+            *((prompts, text, width), (len(prompt_index_B), image, width)),
+            *self.mask_shapes(len(prompt_index_B), text + image, text + image),
+        )
+        masks = None if pool_P is None else DropoutMasks(pool_P)
+        text_UTR = self.project_embedding(drop(self.cast(self.scale(taps.embedding_UTD)), masks))
         states_BSR = text_UTR.index_select(0, prompt_index_B)
-        text, image = states_BSR.shape[1], 0
         image_rungs_KBVX = None
         if image_tokens_BVD is not None:
-            image_tokens_BVD = self.dropout(image_tokens_BVD)
+            image_tokens_BVD = drop(self.cast(image_tokens_BVD), masks)
             image_BVR = self.project_embedding(image_tokens_BVD)
-            image = image_BVR.shape[1]
             states_BSR = torch.cat((states_BSR, image_BVR), 1)
             if self.projects_image:
                 image_rungs_KBVX = self.rungs.project_image(
@@ -226,8 +263,8 @@ class SideEncoder(_SideStack):
             rung_BTX = self.rung_of(row, rungs_KUTX, prompt_index_B)
             if rung_BTX is not None and image_rungs_KBVX is not None:
                 rung_BTX = torch.cat((rung_BTX, image_rungs_KBVX[row]), 1)
-            states_BSR = self.apply_layer(row, states_BSR, rung_BTX, bias_BHSS)
-        return self.dropout(self.final_norm(states_BSR)), mask_BS
+            states_BSR = self.apply_layer(row, states_BSR, rung_BTX, bias_BHSS, pool_P=pool_P)
+        return drop(self.final_norm(states_BSR), masks), mask_BS
 
 
 class SideDecoder(_SideStack):
@@ -252,8 +289,12 @@ class SideDecoder(_SideStack):
             memory_mask_BS: True where these are not padding.
             cache: Keys and values of earlier tokens, while generating; extended by those of `taps`.
         """
-        dtype = memory_BSR.dtype
-        states_BLR = self.project_embedding(self.dropout(self.scale(taps.embedding_PLD).to(dtype)))
+        pool_P = self.draw_masks(
+            taps.embedding_PLD.shape,
+            *self.mask_shapes(len(memory_BSR), taps.embedding_PLD.shape[1], memory_BSR.shape[1]),
+        )
+        masks = None if pool_P is None else DropoutMasks(pool_P)
+        states_BLR = self.project_embedding(drop(self.cast(self.scale(taps.embedding_PLD)), masks))
         rungs_KPLX = self.rungs(self.scale(taps.blocks_KPLD))
         if pair_index_B is not None:
             states_BLR = states_BLR.index_select(0, pair_index_B)
@@ -269,10 +310,9 @@ class SideDecoder(_SideStack):
             memory = memory_BSR if cache is None else cache.cross_attention[row]
             past_keys = None if cache is None else cache.self_attention[row]
             states_BLR = self.apply_layer(
-                row, states_BLR, rung_BLX, bias_1HLS, memory, mask_B11S, past_keys
+                row, states_BLR, rung_BLX, bias_1HLS, memory, mask_B11S, past_keys, pool_P
             )
-        normed_BLR: Tensor = self.dropout(self.final_norm(states_BLR))
-        return normed_BLR
+        return drop(self.final_norm(states_BLR), masks)
 
     def new_cache(self, memory_BSR: Tensor, capacity: int) -> SideCache:
         """Return an empty cache for `capacity` tokens, with the encoder's states projected."""

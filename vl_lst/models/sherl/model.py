@@ -5,7 +5,7 @@ embedding, S = V + T, L answer tokens, D backbone width; R, the width of the sta
 is the decoder's, or without one D.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -42,6 +42,11 @@ class SherlEncoding:
     memory_mask_BS: Tensor
     frozen: tuple[Tensor, Tensor] | None = None
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "SherlEncoding":
+        """Return the states of other rows, which `change` makes of each part."""
+        frozen = None if self.frozen is None else (change(self.frozen[0]), change(self.frozen[1]))
+        return SherlEncoding(change(self.memory_BSD), change(self.memory_mask_BS), frozen)
+
 
 class SherlDecoding(DecodingState):
     """Cache of the decoder, and the encoder states to which it attends.
@@ -60,16 +65,13 @@ class SherlDecoding(DecodingState):
         states_B1R = self._model.run_decoder(self._encoded, tokens_B[:, None], self._cache)
         return self._model.logits(states_B1R)[:, 0]
 
+    def branch(self, beams: int) -> None:
+        repeats = self._cache.branch(beams)
+        self._encoded = self._encoded.map(lambda part: part.repeat_interleave(repeats, 0))
+
     def select(self, rows: Tensor) -> None:
-        encoded = self._encoded
-        assert encoded.frozen is not None
-        frozen_BTD, frozen_mask_BT = encoded.frozen
-        self._encoded = SherlEncoding(
-            encoded.memory_BSD.index_select(0, rows),
-            encoded.memory_mask_BS.index_select(0, rows),
-            (frozen_BTD.index_select(0, rows), frozen_mask_BT.index_select(0, rows)),
-        )
-        self._cache.select(rows)
+        kept = self._cache.select(rows)
+        self._encoded = self._encoded.map(lambda part: part.index_select(0, kept))
 
     def reorder(self, rows: Tensor) -> None:
         self._cache.reorder(rows)

@@ -89,7 +89,9 @@ class FeatureCache:
         """Keep these rows of the batch, in this order; a row may occur several times."""
         self._features_FBCR = self._features_FBCR.index_select(1, rows)
 
-    select = reorder
+    def select(self, rows: Tensor, examples: Tensor) -> None:
+        """Do the same as `reorder`, since nothing is kept of the encoder's states."""
+        self.reorder(rows)
 
 
 class _Stack(nn.Module):
@@ -322,8 +324,10 @@ class StackDecoder(_Stack):
         if row == len(self.crossings):
             return feature_BLR
         memory_BSR, memory_mask_B1S = rest
-        attended_BLR = attend(feature_BLR, memory_BSR, memory_mask_B1S, self.epsilon)
-        crossed_BLR: Tensor = self.crossings[row](attended_BLR)
+        # The beams of an example, which are rows of one token, are queries to the same states.
+        queries_BQR = feature_BLR.view(len(memory_BSR), -1, feature_BLR.shape[-1])
+        attended_BQR = attend(queries_BQR, memory_BSR, memory_mask_B1S, self.epsilon)
+        crossed_BLR: Tensor = self.crossings[row](attended_BQR.view_as(feature_BLR))
         return feature_BLR + crossed_BLR
 
     def new_cache(self, memory_BSR: Tensor, capacity: int) -> FeatureCache:
