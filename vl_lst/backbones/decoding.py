@@ -33,7 +33,7 @@ class BackboneCache:
     """
 
     def __init__(self, entries: EncoderDecoderCache, *, shares_memory: bool) -> None:
-        self.entries = entries
+        self.entries: Any = entries
         self.shares_memory = shares_memory
         self._beams = 1
 

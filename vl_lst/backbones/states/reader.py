@@ -14,6 +14,7 @@ from torch import Tensor
 
 from feature_extraction.errors import StoreError
 from feature_extraction.store.hdf5_reader import open_hdf5
+from feature_extraction.store.outputs import resolve_link
 from feature_extraction.store.stamped_file import stamp_of
 from vl_lst.backbones.layers import OutputLayer
 from vl_lst.backbones.states.index import IndexOfStates, read_state_index
@@ -132,8 +133,12 @@ def _open_indexed(path: Path, index: IndexOfStates) -> list[_File]:
     """Open the files of an index, and check that they have not changed since it was made."""
     files = []
     for entry in index.files:
+        joined = path.parent / entry.name
+        if not joined.exists():
+            # The names are relative to the index itself, not to a link to it.
+            joined = resolve_link(path).parent / entry.name
         try:
-            file = _open_file(path.parent / entry.name)
+            file = _open_file(joined)
         except StoreError as error:
             reason = str(error).rstrip(".")
             raise StoreError(

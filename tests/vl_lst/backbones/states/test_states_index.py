@@ -49,6 +49,8 @@ def test_the_folder_of_an_index_can_be_moved(tmp_path: Path, shards: list[Path])
     (tmp_path / "a").rename(tmp_path / "b")
     reader = StateReader(tmp_path / "b" / "states.h5")
     assert reader.encoder.missing(INPUTS) == []
+    (tmp_path / "link.h5").symlink_to(tmp_path / "b" / "states.h5")
+    assert StateReader(tmp_path / "link.h5").encoder.missing(INPUTS) == []
     (tmp_path / "b" / "one.h5").unlink()
     with pytest.raises(StoreError, match=r"one of the files it joins cannot be used.*one\.h5"):
         StateReader(tmp_path / "b" / "states.h5")
