@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate import Accelerator
 from tiny_run import TinyWorld
 
 from vl_lst import devices
@@ -12,6 +13,8 @@ from vl_lst.cli import main
 from vl_lst.run import load_run
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.record import read_record
+from vl_lst.training import distributed
+from vl_lst.training.distributed import with_same_precisions
 from vl_lst.training.session import train
 
 # torch warns if a norm's weight is float32, as trainable weights are.
@@ -57,6 +60,15 @@ def test_a_resumed_run_is_bit_identical(world: TinyWorld, tmp_path: Path, method
         assert (tmp_path / "resumed" / name).read_bytes() == (
             tmp_path / "whole" / name
         ).read_bytes()
+
+
+def test_all_processes_have_the_precisions_of_the_first(
+    world: TinyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines of one run may have different processors."""
+    monkeypatch.setattr(distributed, "gather_object", lambda own: [("fp32", "fp32", False), *own])
+    own = world.recipe(**BF16, training__tf32=True)
+    assert with_same_precisions(Accelerator(cpu=True), own) == world.recipe(training__tf32=False)
 
 
 def test_a_run_chooses_its_precision_once(

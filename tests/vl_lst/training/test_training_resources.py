@@ -1,11 +1,16 @@
-"""Peak memory on CUDA covers training steps only; a stand-in plays the allocator."""
+"""Memory that is available, and the peak of training steps on CUDA.
+
+A stand-in plays the allocator.
+"""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
-from vl_lst.training.resources import WARM_UP_STEPS, PeakMemory
+from vl_lst.training import resources
+from vl_lst.training.resources import WARM_UP_STEPS, PeakMemory, memory_available
 
 CUDA = torch.device("cuda")
 
@@ -85,3 +90,47 @@ def test_cuda_is_not_called_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         peak.step()
     peak.skip()
     assert peak.allocated is peak.reserved is None
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"meminfo": "MemTotal: 900 kB\nMemAvailable: 500 kB\n"}, 512_000),
+        (
+            {
+                "meminfo": "MemAvailable: 500 kB\n",
+                "memory.max": "max\n",
+                "memory.current": "7\n",
+            },
+            512_000,
+        ),
+        (
+            {
+                "meminfo": "MemAvailable: 500 kB\n",
+                "memory.max": "100000\n",
+                "memory.current": "70000\n",
+                "memory.stat": "anon 5\ninactive_file 20000\n",
+            },
+            50_000,
+        ),
+        (
+            {
+                "meminfo": "MemAvailable: 500 kB\n",
+                "memory/memory.limit_in_bytes": "1000\n",
+                "memory/memory.usage_in_bytes": "3000\n",
+            },
+            0,
+        ),
+    ],
+    ids=["unknown", "system", "no-limit", "version-2", "version-1"],
+)
+def test_memory_available_is_what_the_system_and_a_container_leave(
+    files: dict[str, str], expected: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(resources, "MEMORY_INFO", tmp_path / "meminfo")
+    monkeypatch.setattr(resources, "CONTROL_GROUP", tmp_path)
+    assert memory_available(torch.device("cpu")) == expected
