@@ -45,7 +45,7 @@ def _inverse_root_mean_square(states: Tensor, epsilon: float) -> Tensor:
     """Return `1 / sqrt(mean(states^2) + epsilon)` [..., 1], in float32 or better."""
     precise = torch.promote_types(states.dtype, torch.float32)
     # Reads the states once, where the mean of their squares would write the squares first.
-    norms = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=precise)
+    norms: Tensor = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=precise)
     return norms.square_().div_(states.shape[-1]).add_(epsilon).rsqrt_()
 
 

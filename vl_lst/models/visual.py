@@ -113,5 +113,5 @@ class VisualEmbedding(nn.Module):
             positions = torch.stack((x1, x2, y1, y2, (y2 - y1) * (x2 - x1)), -1)
         image_order_I1D = self.image_order.weight[: tokens_BIMD.shape[1], None]
         # Added first: without boxes, these are few values.
-        places_BIMD = self.box_norm(self.box_projection(positions)) + image_order_I1D
+        places_BIMD: Tensor = self.box_norm(self.box_projection(positions)) + image_order_I1D
         return (tokens_BIMD + (places_BIMD + self.order_MD)).flatten(1, 2)
