@@ -1,12 +1,9 @@
 """The parts of `gpu.py`. Each takes measurements that do not depend on each other."""
 
 import re
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,13 +22,11 @@ from feature_extraction.extract import extract
 from feature_extraction.images.finding import find_images
 from feature_extraction.pipeline import default_workers
 from vl_lst.backbones.quantization import BackbonePrecision
-from vl_lst.backbones.random_weights import backbone_config, random_backbone
+from vl_lst.backbones.random_weights import backbone_config
 from vl_lst.choices import ArithmeticPrecision
 from vl_lst.devices import autocast
-from vl_lst.models.config import HeadConfig
 from vl_lst.profiling.workload import Workload
 from vl_lst.recipes import read_recipe_file
-from vl_lst.recipes.building import attach_method
 
 __all__ = ["PARTS", "Setting"]
 
@@ -230,49 +225,24 @@ def measure_generation(setting: Setting, entries: Entries) -> None:
     """Measure greedy and beam search, in each precision."""
     config = tiny_config() if setting.tiny else backbone_config("t5-base", vocabulary=VOCABULARY)
     workload = tiny_workload() if setting.tiny else Workload()
-    tokens = 4 if setting.tiny else ANSWER_TOKENS
 
-    @contextmanager
-    def searches(precision: ArithmeticPrecision) -> Iterator[Mapping[str, Callable[[int], int]]]:
-        torch.manual_seed(0)
-        backbone = random_backbone(*config, dtype=torch.float32)
-        t5 = generation.never_ending(backbone.model)
-        model, _ = attach_method(
-            "lst",
-            {},
-            backbone,
-            visual=workload.visual(),
-            heads={"task": HeadConfig(kind="generate")},
-            precision="fp32",
+    def measure(precision: ArithmeticPrecision) -> Mapping[str, Value]:
+        found = generation.measure(
+            config,
+            workload,
+            precision,
+            tokens=5 if setting.tiny else ANSWER_TOKENS,
+            rounds=1 if setting.tiny else ROUNDS,
+            device=setting.device,
         )
-        model.eval().to(setting.device)
-        batch = workload.batch(config[1].vocabulary_size(config[0])).to(setting.device)
-        with torch.no_grad(), autocast(precision, setting.device):
-            yield generation.searches(model, t5, batch, tokens)
-
-    def measure(precision: ArithmeticPrecision, beams: int) -> Mapping[str, Value]:
-        with searches(precision) as named:
-            return {
-                f"{name}, tokens/s": _tokens_per_second(partial(search, beams), setting)
-                for name, search in named.items()
-            }
+        return {
+            f"{search}: {name} {'tokens' if search.startswith('long') else 'answers'}/s": rate
+            for search, rates in found.items()
+            for name, rate in rates.items()
+        }
 
     for precision in PRECISIONS:
-        for beams in (1, 5):
-            name = f"{'greedy' if beams == 1 else f'beam {beams}'}, {precision}"
-            entries.attempt(name, partial(measure, precision, beams))
-
-
-def _tokens_per_second(search: Callable[[], int], setting: Setting) -> float:
-    search()
-    rates = []
-    for _ in range(ROUNDS):
-        _wait_for(setting.device)
-        started = time.perf_counter()
-        count = search()
-        _wait_for(setting.device)
-        rates.append(count / (time.perf_counter() - started))
-    return statistics.median(rates)
+        entries.attempt(precision, partial(measure, precision))
 
 
 def measure_extraction(setting: Setting, entries: Entries) -> None:
@@ -311,11 +281,6 @@ def measure_extraction(setting: Setting, entries: Entries) -> None:
 
     for precision in PRECISIONS:
         entries.attempt(f"{name}, {precision}", partial(measure, precision))
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 PARTS: Mapping[str, Callable[[Setting, Entries], None]] = {

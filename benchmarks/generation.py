@@ -16,6 +16,7 @@ these shapes (304 tokens) on another machine with two cores: 55 and 124 tokens p
 """
 
 import argparse
+import copy
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -29,6 +30,7 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from eval.outputs import write_json
+from vl_lst.backbones.family import Family
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.choices import ArithmeticPrecision
@@ -56,17 +58,24 @@ class Search:
         answer: Function of the number of beams that returns the ids [B, L] of the answers, with
             the start token.
         context: Function that returns the context to call it in.
+        device: Device that computes.
     """
 
     answer: Callable[[int], Tensor]
     context: Callable[[], AbstractContextManager[None]]
+    device: torch.device
 
     def seconds(self, beams: int) -> float:
         """Return the time of one call."""
         with self.context(), torch.no_grad():
-            started = time.perf_counter()
+            started = self._now()
             self.answer(beams)
-            return time.perf_counter() - started
+            return self._now() - started
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
 
 def searches(
@@ -77,16 +86,18 @@ def searches(
     precision: ArithmeticPrecision,
 ) -> dict[str, Search]:
     """Return the searches to compare, by name."""
+    device = batch.prompt_index_B.device
     same = replace(
         batch,
         prompt_ids_UT=batch.prompt_ids_UT[:1],
-        prompt_index_B=torch.zeros(len(batch), dtype=torch.long),
+        prompt_index_B=torch.zeros_like(batch.prompt_index_B),
     )
 
     def ladder(given: Batch) -> Search:
         return Search(
             answer=lambda beams: generate(model, given, max_length=tokens + 1, beams=beams),
-            context=lambda: inference_autocast(model, precision, CPU),
+            context=lambda: inference_autocast(model, precision, device),
+            device=device,
         )
 
     def stock(beams: int) -> Tensor:
@@ -101,7 +112,7 @@ def searches(
         return ids_BL
 
     given = dict(zip(LADDERS, map(ladder, (batch, same)), strict=True))
-    return {**given, STOCK: Search(answer=stock, context=nullcontext)}
+    return {**given, STOCK: Search(answer=stock, context=nullcontext, device=device)}
 
 
 def set_ends(t5: T5ForConditionalGeneration, ids: Sequence[int]) -> None:
@@ -119,19 +130,28 @@ def ends_of_short_answers(search: Search) -> list[int]:
 
 
 def measure(
-    arguments: argparse.Namespace, precision: ArithmeticPrecision
+    config: tuple[Any, Family],
+    workload: Workload,
+    precision: ArithmeticPrecision,
+    *,
+    tokens: int,
+    rounds: int,
+    device: torch.device = CPU,
 ) -> dict[str, dict[str, float]]:
     """Return the tokens per second of long answers, and the short answers per second.
 
     Args:
-        arguments: Arguments of the command line.
+        config: Configuration of the backbone, and its family.
+        workload: Shapes of the batch.
         precision: Precision of the arithmetic and of the backbone.
+        tokens: Tokens per long answer, at least 5.
+        rounds: Number of times that each search is timed.
+        device: Device to measure on.
     """
     torch.manual_seed(0)
-    workload = Workload(batch_size=arguments.batch_size)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    config = backbone_config("t5-base", vocabulary=VOCABULARY)
-    t5 = random_backbone(*config, dtype=dtype).model
+    own = copy.deepcopy(config[0])  # is changed below
+    t5 = random_backbone(own, config[1], dtype=dtype).model
     model, _ = attach_method(
         "lst",
         {"reduction": 4},
@@ -140,22 +160,23 @@ def measure(
         heads={"task": HeadConfig(kind="generate")},
         precision=precision,
     )
-    model.eval()
+    model.eval().to(device)
     # With weights of zero, the token is never chosen.
     never = [int(t5.config.eos_token_id)]
     with torch.no_grad():
         t5.get_output_embeddings().weight[never] = 0.0
     set_ends(t5, never)
-    named = searches(model, t5, workload.batch(VOCABULARY), arguments.tokens, precision)
+    batch = workload.batch(t5.config.vocab_size).to(device)
+    named = searches(model, t5, batch, tokens, precision)
     ends = {name: ends_of_short_answers(search) for name, search in named.items()}
     results: dict[str, dict[str, float]] = {}
     for kind, count in (
-        ("long", workload.batch_size * arguments.tokens),
+        ("long", workload.batch_size * tokens),
         ("short", workload.batch_size),
     ):
         for beams in (5, 1):
             rates: dict[str, list[float]] = {name: [] for name in named}
-            for _ in range(arguments.rounds):
+            for _ in range(rounds):
                 for name, search in named.items():
                     set_ends(t5, never if kind == "long" else ends[name])
                     rates[name].append(count / search.seconds(beams))
@@ -172,7 +193,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="OUT")
     arguments = parser.parse_args()
-    results = {precision: measure(arguments, precision) for precision in PRECISIONS}
+    config = backbone_config("t5-base", vocabulary=VOCABULARY)
+    workload = Workload(batch_size=arguments.batch_size)
+    results = {
+        precision: measure(
+            config, workload, precision, tokens=arguments.tokens, rounds=arguments.rounds
+        )
+        for precision in PRECISIONS
+    }
     for precision, by_search in results.items():
         for search, rates in by_search.items():
             unit = "tokens/s" if search.startswith("long") else "answers/s"

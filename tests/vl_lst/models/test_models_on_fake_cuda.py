@@ -5,6 +5,7 @@ Operations refuse tensors of different devices, and whatever needs a tensor's va
 tensors have no backward pass on a device that does not exist.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
-from vl_lst.generation.search import generate
+from vl_lst.generation import finished_rows, search
 from vl_lst.methods import get_method, method_names
 from vl_lst.models.batch import DEFAULT_TASK, Batch
 from vl_lst.models.config import HeadConfig
@@ -37,7 +38,32 @@ SIZES = {
     "num_layers": 2,
     "num_decoder_layers": 2,
 }
+# One for each way to decode.
+BEAM_METHODS = ("lst", "full", "prompt")
 OPTIONS = {"qst": {"reduction": 4}}
+
+
+class NoneFinished:
+    """Flags of finished rows, which a search copies to the host: no row is finished."""
+
+    def __init__(self, flags_N: Tensor) -> None:
+        assert flags_N.device == CUDA
+        self.rows: Sequence[int] = range(len(flags_N))
+
+    def read(self) -> list[bool]:
+        return [False for _ in self.rows]
+
+
+@pytest.fixture(autouse=True)
+def no_copies_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what reads values: whether rows are finished, and at the end which answer is best.
+
+    The first waits for a copy that the device has made meanwhile, the second once per batch.
+    """
+    monkeypatch.setattr(finished_rows, "_Flags", NoneFinished)
+    monkeypatch.setattr(
+        search, "_best", lambda found, *_: (found.ids_BKL[:, 0], found.scores_BK[:, 0])
+    )
 
 
 class FakeCuda(DatalessMode):
@@ -81,9 +107,12 @@ def test_losses_and_answers_stay_on_the_device(method: str, head: str) -> None:
         assert loss.device == CUDA
         assert loss.requires_grad
         if head == "generate":
-            with torch.no_grad():
-                ids_BL = generate(model.eval(), batch_on_cuda(), max_length=4)
-            assert ids_BL.device == CUDA
+            for beams in (1, 3) if method in BEAM_METHODS else (1,):
+                with torch.no_grad():
+                    ids_BL = search.generate(
+                        model.eval(), batch_on_cuda(), max_length=4, beams=beams
+                    )
+                assert ids_BL.device == CUDA
 
 
 def test_a_tensor_of_the_cpu_is_noticed() -> None:
