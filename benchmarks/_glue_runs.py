@@ -8,8 +8,10 @@ import torch
 from _glue_table import Cell, Trial
 from _shapes_runs import stop_if_orphaned
 
+from eval.recipe_fields import get_field
 from eval.run_files import RunRecord
 from tasks import get_task
+from vl_lst.choices import AUTO
 from vl_lst.methods import get_method
 from vl_lst.recipes import (
     Recipe,
@@ -70,8 +72,12 @@ class Settings:
         if "recompute" in get_method(name).options.model_fields:
             # The same numbers in less time. Costs are measured with the recipe's own setting.
             changes["method.options.recompute"] = False
+        base = base_recipe(name)
+        if get_field(base, ("backbone", "precision")) == AUTO:
+            # The frozen weights of every run are those of the runs in float32.
+            changes["backbone.precision"] = "fp32"
         changes |= {f"method.options.{option}": value for option, value in options.items()}
-        return resolve_recipe(base_recipe(name), {**changes, **dict([self.lengths[trial.task]])})
+        return resolve_recipe(base, {**changes, **dict([self.lengths[trial.task]])})
 
     def folder(self, trial: Trial) -> Path:
         """Return the folder of a run."""

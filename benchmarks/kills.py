@@ -26,7 +26,7 @@ from feature_extraction.encoders.encoder import Encoder, build_encoder
 from feature_extraction.exchange.join import join_stores
 from feature_extraction.extract import extract
 from feature_extraction.images.finding import ImageFile, find_images
-from feature_extraction.store import writer
+from feature_extraction.store import resumable_writer
 from feature_extraction.store.shards import Shard
 from vl_lst.bundled import CLIP_FOLDER
 
@@ -108,7 +108,7 @@ def kill_and_finish(
 
 def work(files: Sequence[ImageFile], encoder: Encoder, target: Path) -> None:
     """Extract the shards, committing every batch at once so that kills can hit every step."""
-    writer.SECONDS_BETWEEN_COMMITS = 0.0
+    resumable_writer.SECONDS_BETWEEN_COMMITS = 0.0
     for number in range(1, SHARDS + 1):
         shard = Shard(number, SHARDS)
         extract(files, target / "all.h5", encoder, batch_size=BATCH, workers=1, shard=shard)

@@ -58,6 +58,8 @@ RULES = (
     _Rule("backbone.name", "runtime"),
     # Runs are compared by how the features were extracted.
     _Rule("features", "runtime", may_change=True),
+    # The states of a backbone are compared by its weights; a resumed run by what the file holds.
+    _Rule("states", "runtime", may_change=True),
     _Rule("training.checkpoint_every_steps", "runtime", may_change=True),
     _Rule("training.device", "runtime"),
     _Rule("training.evaluation_batch_size", "runtime"),
@@ -80,10 +82,17 @@ FORMERLY_ABSENT = (
     "visual.embedding",
     "optimizer.warmup_steps",
     "optimizer.projection",
+    "states",
 )
 
-# Fields that earlier versions lacked, with their value in those versions, which is the default.
-FORMER_DEFAULTS: Mapping[str, Any] = {"optimizer.name": "adamw"}
+# Fields that earlier versions lacked, with their value in those versions.
+FORMER_DEFAULTS: Mapping[str, Any] = {
+    "optimizer.name": "adamw",
+    "backbone.precision": "fp32",
+    "training.precision": "fp32",
+    "training.tf32": False,
+    "training.compile": False,
+}
 
 # Options of methods that earlier versions lacked, with the value that means the same.
 FORMER_OPTIONS: Mapping[str, Mapping[str, Any]] = {

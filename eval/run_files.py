@@ -126,10 +126,14 @@ class RunRecord(_Part):
         total_steps: Number of optimizer steps of the whole schedule.
         parameters: Parameter counts; `None` if the model was never built.
         memory_bytes: Memory used by training.
+        recomputes: Whether blocks ran again in the backward pass at the end of training; `None` if
+            they cannot, and in records of older versions, in which the recipe tells.
         examples_per_second: Training speed, data loading included.
         train_seconds: Time spent in training steps.
         seed: Seed of the recipe.
         feature_spec_sha256: Digest of how the features were extracted.
+        states_sha256: Digest of the file of backbone states that the run was trained on; `None` if
+            the backbone computed them.
         backbone: Name of the backbone.
         backbone_fingerprint: SHA-256 of the backbone's weights.
         num_processes: Number of processes that share each batch; `None` in records of older
@@ -158,10 +162,12 @@ class RunRecord(_Part):
     total_steps: Count | None = None
     parameters: Parameters | None = None
     memory_bytes: Memory | None = None
+    recomputes: bool | None = None
     examples_per_second: Amount | None = None
     train_seconds: Amount | None = None
     seed: Count
     feature_spec_sha256: str | None = None
+    states_sha256: str | None = None
     backbone: str
     backbone_fingerprint: str | None = None
     num_processes: Annotated[int, Field(ge=1, lt=2**31)] | None = None
@@ -204,12 +210,15 @@ class ModelCard(_Part):
         backbone_fingerprint: SHA-256 of the frozen weights.
         feature_spec: Spec of the features that it reads; `None` if it reads the text alone.
         tasks: Trained tasks, by name.
+        states_sha256: Digest of the file of backbone states that it is trained on; `None` if the
+            backbone computes them.
     """
 
     schema_version: Literal[2] = 2
     backbone_fingerprint: str
     feature_spec: dict[str, Any] | None
     tasks: dict[str, TaskCard]
+    states_sha256: str | None = None
 
     @property
     def answers(self) -> dict[str, list[str] | None]:

@@ -30,8 +30,8 @@ NOT_FOR_HELP = {"numpy", "pydantic", "yaml", "PIL", "eval.caption", "tasks._down
 ROOMS = {
     "feature_extraction": "exchange extract pipeline encoders images store".split(),
     "vl_lst": (
-        "__main__ cli demo run profiling training generation data runs recipes methods models "
-        "backbones"
+        "__main__ cli demo run profiling training extraction generation data runs recipes methods "
+        "models backbones"
     ).split(),
 }
 
@@ -104,6 +104,11 @@ def upward_imports(
     ]
 
 
+def run_command(line: str) -> str:
+    """A statement that runs a command of `vl-lst`."""
+    return f"from vl_lst.cli import main; main({line.split()!r})"
+
+
 def loaded_by(statement: str, names: set[str]) -> set[str]:
     """Which of `names` a fresh interpreter has loaded after a statement."""
     code = f"import sys; {statement}; print(*({names!r} & set(sys.modules)))"
@@ -154,14 +159,48 @@ def test_no_modules_import_each_other() -> None:
         ),
         ("import feature_extraction", FORBIDDEN["feature_extraction"]),
         ("import vl_lst.cli", HEAVY),
-        ("from vl_lst.cli import main; main(['--help'])", HEAVY | NOT_FOR_HELP),
-        ("from vl_lst.cli import main; main(['train', '--help'])", HEAVY | NOT_FOR_HELP),
-        ("from vl_lst.cli import main; main(['features', 'info', '--help'])", NOT_FOR_HELP),
+        (run_command("--help"), HEAVY | NOT_FOR_HELP),
+        (run_command("train --help"), HEAVY | NOT_FOR_HELP),
+        (run_command("features info --help"), HEAVY | NOT_FOR_HELP),
         ("import vl_lst.training.parallel_worker", HEAVY),
+        ("import feature_extraction.images.decoding_process", HEAVY),
+        (run_command("extract-features --images nowhere --out features.h5"), {"torch"}),
+        (run_command("score --task caption --file nowhere --predictions nowhere"), HEAVY),
+        (run_command("leaderboard nowhere"), HEAVY),
     ],
 )
 def test_importing_loads_nothing_heavy_or_forbidden(statement: str, absent: set[str]) -> None:
     assert loaded_by(statement, absent) == set()
+
+
+@pytest.mark.parametrize("line", ["train --out run --recipe x", "evaluate run --split dev"])
+def test_a_command_speaks_before_it_imports_anything_heavy(line: str) -> None:
+    """Import of the first heavy package is an interruption here, so only the first line is said."""
+    code = f"""
+import sys
+class Interrupt:
+    def find_spec(self, name, *others):
+        if name in {HEAVY!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+{run_command(line)}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY
+    )
+    assert done.stderr.splitlines() == ["importing PyTorch and Transformers", "interrupted"]
+
+
+@pytest.mark.parametrize("package", ["vl_lst.methods", "feature_extraction.encoders.registry"])
+def test_importing_shows_no_warning_of_libraries(package: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {package}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_the_checks_of_packages_can_fail() -> None:

@@ -78,7 +78,7 @@ class TinyWorld:
             *("--set", "data.min_answer_count=1", "--set", "visual.pooled_grid=null"),
             *("--set", "method.options.reduction=2", "--set", "training.epochs=2"),
             *("--set", "training.batch_size=8", "--set", "training.device=cpu"),
-            *("--set", "training.workers=0", *more),
+            *("--set", "training.workers=0", "--set", "training.precision=fp32", *more),
         ]
 
     def image(self, colour: str) -> Path:
@@ -102,6 +102,8 @@ def tiny_recipe(fields: Mapping[str, object], overrides: Mapping[str, object]) -
             "evaluation_batch_size": 16,
             "log_every_steps": 2,
             "device": "cpu",
+            # The same on every machine.
+            "precision": "fp32",
         },
     }
     return resolve_recipe(

@@ -5,12 +5,11 @@ torch.
 """
 
 import importlib
-import logging
 from typing import Any
 
-# Transformers imports torchao if it is installed, which then logs a deprecation warning that users
-# cannot act on.
-logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+from feature_extraction.library_messages import hide_enum_registrations
+
+hide_enum_registrations()
 
 __version__ = "0.1.0"
 

@@ -6,23 +6,34 @@ from collections.abc import Iterable
 from typing import Literal
 
 __all__ = [
+    "AUTO",
     "QUANTISED",
     "ArithmeticPrecision",
     "BackbonePrecision",
+    "ChosenArithmeticPrecision",
+    "ChosenBackbonePrecision",
     "DeviceName",
     "OptimizerName",
+    "StatePrecision",
     "Vocabulary",
     "module_names",
     "names_in",
 ]
 
+# The value of a setting that is decided by the device; a run records what it was.
+AUTO: Literal["auto"] = "auto"
 ArithmeticPrecision = Literal["fp32", "bf16"]
 # Precision of the frozen backbone's weights; see `vl_lst.backbones.quantization`.
 BackbonePrecision = Literal["fp32", "bf16", "int8", "nf4"]
-# The first is the one that messages suggest.
+# What a user may choose; see `vl_lst.recipes.precision`.
+ChosenArithmeticPrecision = Literal["auto", "fp32", "bf16"]
+ChosenBackbonePrecision = Literal["auto", "fp32", "bf16", "int8", "nf4"]
+# The first is the one that messages suggest, and that `auto` means for methods that need one.
 QUANTISED: tuple[BackbonePrecision, ...] = ("nf4", "int8")
 # Tokens of a backbone; see `vl_lst.backbones.loading`.
 Vocabulary = Literal["tokenizer"]
+# Type of the states in a file; see `vl_lst.extraction`.
+StatePrecision = Literal["fp32", "bf16", "fp16"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 # See `vl_lst.training.optimizer`.
 OptimizerName = Literal["adamw", "adamw-8bit", "lora-fa", "galore", "apollo"]

@@ -79,9 +79,9 @@ def cost_note(group: Group, costs: Sequence[Cost]) -> str | None:
 
 
 def recompute_note(group: Group) -> str | None:
-    """Return a note that some rows of a group recompute blocks and others do not, if so."""
-    recomputed = [row.label for row in group.rows if row.recomputes is True]
-    kept = [row.label for row in group.rows if row.recomputes is False]
+    """Return a note that some runs of a group recompute blocks and others do not, if so."""
+    recomputed = [row.label for row in group.rows if True in row.recomputing]
+    kept = [row.label for row in group.rows if False in row.recomputing]
     if not recomputed or not kept:
         return None
     return (

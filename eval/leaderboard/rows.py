@@ -68,10 +68,21 @@ class Row:
         return tuple(dict.fromkeys(run.record.seed for run in self.runs))
 
     @property
+    def recomputing(self) -> frozenset[bool]:
+        """Whether blocks of the runs are recomputed in the backward pass; both if runs differ.
+
+        Records of older versions do not tell, but their settings do.
+        """
+        setting = json.loads(self.settings.get("recompute", "null"))
+        used = {
+            setting if run.record.recomputes is None else run.record.recomputes for run in self.runs
+        }
+        return frozenset(value for value in used if isinstance(value, bool))
+
+    @property
     def recomputes(self) -> bool | None:
-        """Whether blocks are recomputed in the backward pass; `None` if there is no such option."""
-        value = json.loads(self.settings.get("recompute", "null"))
-        return value if isinstance(value, bool) else None
+        """Whether blocks are recomputed; `None` if they cannot be, or if runs differ."""
+        return next(iter(self.recomputing)) if len(self.recomputing) == 1 else None
 
     def runs_of(self, seed: int) -> tuple[Run, ...]:
         """Return the runs of a seed: one, or one per task of a suite."""

@@ -98,6 +98,8 @@ def costs_with_reported(group: Group, rows: Sequence[ReportedRow]) -> tuple[Cost
 
 def recompute_text(row: Row) -> str:
     """Return whether a row's blocks are recomputed in the backward pass, or a dash."""
+    if len(row.recomputing) > 1:
+        return "in some runs"
     return {True: "yes", False: "no", None: MISSING}[row.recomputes]
 
 
@@ -166,7 +168,7 @@ def to_csv(board: Board, reported: Sequence[ReportedResults]) -> str:
                     "group": _csv(group_title(group)),
                     "kind": "measured",
                     "method": _csv(row.label),
-                    "recompute": "" if row.recomputes is None else recompute_text(row),
+                    "recompute": recompute_text(row) if row.recomputing else "",
                     "backbone": _csv(row.runs[0].record.backbone),
                     "runs": len(row.seeds),
                     "seeds": " ".join(map(str, row.seeds)),

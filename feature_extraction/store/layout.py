@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from feature_extraction.errors import StoreError
 from feature_extraction.spec import FeatureSpec
+from feature_extraction.store.dataset_checks import check_no_user_block, check_stored, local_dataset
 from feature_extraction.store.filters import read_filters
 from feature_extraction.store.hdf5_text import (
     fixed_length_text,
@@ -169,16 +170,12 @@ def check_layout(file: h5py.File) -> None:
     Raises:
         StoreError: The file is refused; the message states what was found and expected.
     """
-    if file.userblock_size:
-        raise StoreError(
-            f"the file begins with {file.userblock_size:,} bytes that are not HDF5 (a user block), "
-            "expected none"
-        )
+    check_no_user_block(file)
     if INDEX_ATTRIBUTE in file.attrs:
         raise StoreError(
             "it is an index made by `vl-lst features join`, expected a file with its own features"
         )
-    features = _local_dataset(file, "features")
+    features = local_dataset(file, "features")
     _check_features_shape(features)
     images, tokens, channels = features.shape
     if features.chunks not in (None, (1, tokens, channels)):
@@ -187,7 +184,7 @@ def check_layout(file: h5py.File) -> None:
             f"expected one image per chunk: {(1, tokens, channels)}"
         )
     if not read_filters(features):
-        _check_stored(features)
+        check_stored(features)
     check_table(file, images)
 
 
@@ -215,7 +212,7 @@ def check_table(file: h5py.File, images: int) -> None:
         "reason": ((images,), None),
     }
     for name, (shape, dtype) in expected.items():
-        dataset = _local_dataset(file, name)
+        dataset = local_dataset(file, name)
         is_expected = (
             h5py.check_string_dtype(dataset.dtype) is not None
             if dtype is None
@@ -228,7 +225,7 @@ def check_table(file: h5py.File, images: int) -> None:
             )
         if dataset.id.get_create_plist().get_nfilters():
             raise StoreError(f"/{name} is compressed, expected plain storage")
-        _check_stored(dataset)
+        check_stored(dataset)
 
 
 def read_spec(file: h5py.File) -> FeatureSpec:
@@ -241,42 +238,3 @@ def read_spec(file: h5py.File) -> FeatureSpec:
     if text is None:
         raise StoreError("the attribute 'spec' with the settings of the features is missing")
     return FeatureSpec.from_json(text)
-
-
-def _local_dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """Open a dataset without following links.
-
-    Raises:
-        StoreError: It is missing, stored elsewhere, or holds objects or references.
-    """
-    # `in` and [] follow links, so the kind of link is checked first.
-    if name not in set(file):
-        raise StoreError(f"/{name} is missing; it is not a feature store")
-    link = file.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink):
-        raise StoreError(
-            f"/{name} is a {type(link).__name__}, expected data in the file itself; refused"
-        )
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset):
-        raise StoreError(f"/{name} is a {type(dataset).__name__}, expected a dataset")
-    if dataset.external is not None:
-        raise StoreError(f"/{name} keeps its data in other files (external storage); refused")
-    if dataset.is_virtual:
-        raise StoreError(f"/{name} is a virtual dataset over other files; refused")
-    if h5py.check_ref_dtype(dataset.dtype) is not None or (
-        dataset.dtype.hasobject and h5py.check_string_dtype(dataset.dtype) is None
-    ):
-        raise StoreError(f"/{name} holds references or objects, expected plain numbers or text")
-    return dataset
-
-
-def _check_stored(dataset: h5py.Dataset) -> None:
-    declared = dataset.size * dataset.id.get_type().get_size()
-    # The storage size that HDF5 reports comes from the file, so it is bounded by the file's size.
-    stored = min(dataset.id.get_storage_size(), dataset.file.id.get_filesize())
-    if stored < declared:
-        raise StoreError(
-            f"{dataset.name} declares {declared:,} bytes but {stored:,} are stored; "
-            "the file is incomplete"
-        )

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from feature_extraction.errors import HOW_TO_EXTRACT, StoreError
 from feature_extraction.spec import FeatureSpec
+from feature_extraction.store.hdf5_reader import open_hdf5
 from feature_extraction.store.index import IndexEntry, read_index
 from feature_extraction.store.joined import JoinedStore
 from feature_extraction.store.layout import read_spec
 from feature_extraction.store.outputs import resolve_link
 from feature_extraction.store.reader import FeatureReader
-from feature_extraction.store.store import FeatureStore, open_hdf5
+from feature_extraction.store.store import FeatureStore
 
 __all__ = ["is_index", "open_features"]
 

@@ -7,7 +7,6 @@ features are one block; for compressed features there is a table with the positi
 
 import errno
 import os
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from feature_extraction.errors import StoreError
 from feature_extraction.store.filters import decode, read_filters
 from feature_extraction.store.layout import PAGE_BYTES
+from feature_extraction.store.stamped_file import TRUNCATED, Stamp, StampedFile, stamp_of
 
 # N images, V tokens, C channels
 
@@ -32,7 +32,6 @@ NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 NOT_IN_MEMORY = (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 # Compression can enlarge a chunk, but not to twice its size.
 MAX_EXPANSION = 2
-TRUNCATED = "it was truncated while in use"
 
 
 class RowReader(Protocol):
@@ -59,7 +58,7 @@ def open_row_reader(path: Path, features: h5py.Dataset) -> RowReader:
         StoreError: Features are missing, or extend beyond the end of the file.
     """
     # Taken from the path, not from the open file, to notice a file that was replaced in between.
-    stamp = _stamp(path)
+    stamp = stamp_of(path)
     offset = _block_offset(features)
     if offset is None:
         filters = read_filters(features)
@@ -122,9 +121,7 @@ class _BlockRows:
     images are read with one system call each, because a map would wait for the disk page by page.
     """
 
-    def __init__(
-        self, path: Path, stamp: tuple[int, int], offset: int, shape: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, path: Path, stamp: Stamp, offset: int, shape: tuple[int, int, int]) -> None:
         self._path = path
         self._stamp = stamp
         self._offset = offset
@@ -170,44 +167,20 @@ class _BlockRows:
         return {**self.__dict__, "_file": None}
 
 
-class _OpenFile:
-    """A file that is open in this process."""
-
-    def __init__(self, path: Path, stamp: tuple[int, int]) -> None:
-        # Non-blocking: a pipe that replaced the file is detected instead of waited for.
-        self._handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        self.close = weakref.finalize(self, os.close, self._handle)
-        _check_unchanged(stamp, _stamp(self._handle))
-
-    def fetch(self, offset: int, target: NDArray[Any]) -> None:
-        """Fill a contiguous array with the bytes at `offset`."""
-        count = os.preadv(self._handle, [target.data], offset)
-        if count == target.nbytes:
-            return
-        rest, offset = target.data.cast("B")[count:], offset + count
-        while rest:
-            count = os.preadv(self._handle, [rest], offset)
-            if count == 0:
-                raise StoreError(TRUNCATED)
-            rest, offset = rest[count:], offset + count
-
-
-class _OpenBlock(_OpenFile):
+class _OpenBlock(StampedFile):
     """An open file whose features are one block."""
 
-    def __init__(
-        self, path: Path, stamp: tuple[int, int], offset: int, shape: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, path: Path, stamp: Stamp, offset: int, shape: tuple[int, int, int]) -> None:
         super().__init__(path, stamp)
         self._last_byte = [bytearray(1)]
         # Map the handle, which was checked, not the path. View it as a plain array: each access to
         # a `numpy.memmap` creates an object, which takes longer than copying a small image.
-        with os.fdopen(self._handle, "rb", closefd=False) as file:
+        with os.fdopen(self.handle, "rb", closefd=False) as file:
             mapped_NVC = np.memmap(file, "<f2", "r", offset, shape)
         self.mapped_NVC: NDArray[np.float16] = mapped_NVC.view(np.ndarray)
 
     def size(self) -> int:
-        return os.fstat(self._handle).st_size
+        return os.fstat(self.handle).st_size
 
     def is_in_memory(self, offset: int) -> bool:
         """Whether the byte at `offset` can be read without waiting for the disk.
@@ -218,7 +191,7 @@ class _OpenBlock(_OpenFile):
         if NO_WAIT is None:
             return False
         try:
-            if os.preadv(self._handle, self._last_byte, offset, NO_WAIT) == 0:
+            if os.preadv(self.handle, self._last_byte, offset, NO_WAIT) == 0:
                 raise StoreError(TRUNCATED)
         except OSError as error:
             if error.errno in NOT_IN_MEMORY:
@@ -233,7 +206,7 @@ class _ChunkRows:
     def __init__(
         self,
         path: Path,
-        stamp: tuple[int, int],
+        stamp: Stamp,
         filters: tuple[int, ...],
         shape_VC: tuple[int, int],
         positions_N3: NDArray[np.uint64],
@@ -243,7 +216,7 @@ class _ChunkRows:
         self._filters = filters
         self._shape_VC = shape_VC
         self._positions_N3 = positions_N3
-        self._file: _OpenFile | None = None
+        self._file: StampedFile | None = None
 
     def read(self, row: int) -> NDArray[np.float16]:
         features_VC = np.empty(self._shape_VC, np.float16)
@@ -252,7 +225,7 @@ class _ChunkRows:
 
     def read_into(self, rows: Sequence[int], features_NVC: NDArray[np.float16]) -> None:
         if self._file is None:
-            self._file = _OpenFile(self._path, self._stamp)
+            self._file = StampedFile(self._path, self._stamp)
         for position, row in enumerate(rows):
             offset, size, skipped = self._positions_N3[row].tolist()
             stored = np.empty(size, np.uint8)
@@ -266,13 +239,3 @@ class _ChunkRows:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}
-
-
-def _stamp(file: Path | int) -> tuple[int, int]:
-    found = os.stat(file)
-    return found.st_size, found.st_mtime_ns
-
-
-def _check_unchanged(before: tuple[int, int], now: tuple[int, int]) -> None:
-    if now != before:
-        raise StoreError("it was replaced or changed after it was opened; open it again")

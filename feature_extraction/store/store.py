@@ -5,10 +5,8 @@ with the status `DONE` have features; failed images are listed with their reason
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,19 +14,18 @@ from feature_extraction.errors import HOW_TO_EXTRACT, StoreError
 from feature_extraction.names import abbreviate, near_names_hint
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store.filters import compression_name, read_filters
+from feature_extraction.store.hdf5_reader import READ_ERRORS, open_hdf5, read_error
 from feature_extraction.store.image_table import describe_repeated_ids, read_image_table
 from feature_extraction.store.layout import Metadata, Status, check_layout, read_spec
-from feature_extraction.store.outputs import partial_folder
 from feature_extraction.store.reader import FeatureReader
 from feature_extraction.store.row_reader import open_row_reader
 from feature_extraction.store.shards import ShardRecord, read_shard_record
 
 # N requested images, V tokens, C channels
 
-__all__ = ["FeatureStore", "combine_metadata", "has_same_content", "no_features_error", "open_hdf5"]
+__all__ = ["FeatureStore", "combine_metadata", "has_same_content", "no_features_error"]
 
 COMPARE_BLOCK_BYTES = 2**24
-READ_ERRORS = (StoreError, OSError, RuntimeError, ValueError, KeyError, TypeError)
 
 
 class FeatureStore:
@@ -145,7 +142,7 @@ class FeatureStore:
         try:
             return self._rows.read(row)
         except READ_ERRORS as error:
-            raise _read_error(self._path, error) from error
+            raise read_error(self._path, error) from error
 
     def image_size(self, image_id: str) -> tuple[int, int]:
         """Return height and width of the photograph in pixels, after EXIF rotation.
@@ -181,7 +178,7 @@ class FeatureStore:
         try:
             self._rows.read_into(rows, features_NVC)
         except READ_ERRORS as error:
-            raise _read_error(self._path, error) from error
+            raise read_error(self._path, error) from error
         return features_NVC
 
     def read_into(self, image_id: str, features_VC: NDArray[np.float16]) -> None:
@@ -194,7 +191,7 @@ class FeatureStore:
         try:
             self._rows.read_into(rows, features_VC[None])
         except READ_ERRORS as error:
-            raise _read_error(self._path, error) from error
+            raise read_error(self._path, error) from error
 
     def require_finished(self) -> None:
         """Check that every image is done or failed.
@@ -284,48 +281,3 @@ def _done_sizes(store: FeatureStore) -> bytes:
     # The size of a failed image has no meaning.
     sizes: bytes = store.listed_sizes[store.status == Status.DONE].tobytes()
     return sizes
-
-
-@contextmanager
-def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open a feature file or an index for reading.
-
-    Raises:
-        StoreError: The file is missing, unfinished or damaged, in the call or in the block.
-    """
-    if not path.is_file():
-        raise StoreError(f"feature file {path} {_absence(path)}. Make it with {HOW_TO_EXTRACT}")
-    try:
-        # Files are replaced as a whole, never written in place, and some file systems have no
-        # locks.
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except READ_ERRORS as error:
-        raise _read_error(path, error) from error
-
-
-def _absence(path: Path) -> str:
-    """Describe what exists where a file was expected."""
-    if path.is_dir():
-        return "is a folder"
-    if path.exists():
-        return "does not exist as a file: it is a device, a named pipe or a socket"
-    if partial_folder(path).exists():
-        return "is not finished: run the same command again"
-    return "does not exist"
-
-
-def _read_error(path: Path, error: Exception) -> StoreError:
-    """Return the error to raise when HDF5 or the system cannot read a feature file."""
-    if isinstance(error, StoreError):
-        return StoreError(f"{path}: {error}")
-    if isinstance(error, PermissionError):
-        return StoreError(
-            f"{path} cannot be read: permission denied. Ask its owner for permission to read it, "
-            "or choose another file."
-        )
-    return StoreError(
-        f"{path} cannot be read as an HDF5 feature store ({error}). It is damaged, truncated or "
-        f"another kind of file: copy it again from its source, or extract the features again: "
-        f"{HOW_TO_EXTRACT}"
-    )

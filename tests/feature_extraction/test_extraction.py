@@ -1,26 +1,24 @@
 import errno
-import multiprocessing
 import os
 import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from kill_at_call import kill_at_call
+from kill_at_call import in_child, kill_at_change
 from PIL import Image
 
 from feature_extraction.encoders.encoder import Encoder, build_encoder, encode_image
 from feature_extraction.errors import EncoderError, ImageError, StoreError
 from feature_extraction.extract import extract
 from feature_extraction.images.finding import ImageFile, find_images
-from feature_extraction.store import writer
+from feature_extraction.store import resumable_writer, writer
+from feature_extraction.store.outputs import partial_folder
 from feature_extraction.store.store import FeatureStore
 
 pytestmark = pytest.mark.filterwarnings(
@@ -28,18 +26,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 BATCH = 3
-
-
-def in_child(work: Callable[[], None], *, kill_after: float | None = None) -> int:
-    """Run `work` in a forked process and return its exit code; optionally kill it after seconds."""
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    if kill_after is not None:
-        time.sleep(kill_after)
-        process.kill()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
 
 
 class TestResult:
@@ -223,19 +209,6 @@ class TestSecondRun:
             extract(files[1:], tmp_path / "out.h5", encoder)
 
 
-SYSTEM_CALLS = ("pwrite", "write", "fsync", "truncate", "replace", "open")
-
-
-def kill_at_change(number: int, *, before: bool) -> None:
-    """Make this process kill itself at its n-th call that changes files."""
-    counted: Callable[[Any], Any] = kill_at_call(number, before=before)
-    for name in SYSTEM_CALLS:
-        setattr(writer.os, name, counted(getattr(os, name)))
-    writer.shutil.rmtree = counted(shutil.rmtree)
-    writer.write_layout = counted(writer.write_layout)
-    writer.SECONDS_BETWEEN_COMMITS = 0.0
-
-
 class TestKilled:
     """After a kill at any time, the finished file is identical to that of an uninterrupted run."""
 
@@ -252,13 +225,13 @@ class TestKilled:
         for number in range(1, 200):
 
             def work(number: int = number) -> None:
-                kill_at_change(number, before=before)
+                kill_at_change(number, writer, before=before)
                 extract(files, out, encoder, batch_size=BATCH)
 
             code = in_child(work)
             extract(files, out, encoder, batch_size=BATCH)
             assert out.read_bytes() == uninterrupted
-            assert not writer.partial_folder(out).exists()
+            assert not partial_folder(out).exists()
             out.unlink()
             if code == 0:
                 break
@@ -272,7 +245,7 @@ class TestKilled:
         out, generator = tmp_path / "out.h5", random.Random(7)
 
         def work() -> None:
-            writer.SECONDS_BETWEEN_COMMITS = 0.0
+            resumable_writer.SECONDS_BETWEEN_COMMITS = 0.0
             extract(
                 files, out, encoder, batch_size=BATCH,
                 on_progress=lambda done, total, note="": time.sleep(0.02),
@@ -295,7 +268,7 @@ class TestKilled:
     ) -> None:
         """As after a power failure during an append."""
         out = tmp_path / "out.h5"
-        monkeypatch.setattr(writer, "SECONDS_BETWEEN_COMMITS", 0.0)
+        monkeypatch.setattr(resumable_writer, "SECONDS_BETWEEN_COMMITS", 0.0)
 
         def stop(done: int, total: int, note: str = "") -> None:
             if done >= 6:
@@ -304,7 +277,7 @@ class TestKilled:
         with pytest.raises(KeyboardInterrupt):
             extract(files, out, encoder, batch_size=BATCH, on_progress=stop)
         assert not out.exists()
-        journal = writer.partial_folder(out) / "journal.jsonl"
+        journal = partial_folder(out) / "journal.jsonl"
         journal.write_bytes(journal.read_bytes()[:-cut])
         result = extract(files, out, encoder, batch_size=BATCH)
         assert result.extracted == 8
@@ -333,8 +306,8 @@ class TestNoSpace:
             return original(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(writer, "SECONDS_BETWEEN_COMMITS", 0.0)
-            patch.setattr(writer.os, name, full)
+            patch.setattr(resumable_writer, "SECONDS_BETWEEN_COMMITS", 0.0)
+            patch.setattr(os, name, full)
             with pytest.raises(StoreError, match="no space left.*run the same command again"):
                 extract(files, out, encoder, batch_size=BATCH)
             assert not out.exists()

@@ -25,7 +25,7 @@ from feature_extraction.extract import extract
 from feature_extraction.images import decode
 from feature_extraction.images.decode import decode_image
 from feature_extraction.images.finding import ImageFile, find_images
-from feature_extraction.store import writer
+from feature_extraction.store import resumable_writer
 from feature_extraction.store.store import FeatureStore
 
 pytestmark = pytest.mark.filterwarnings(
@@ -54,7 +54,7 @@ def test_killed_at_random_instants_every_finished_file_is_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Six SIGKILLs to an extraction in two shards; `benchmarks/kills.py` sends fifty."""
-    monkeypatch.setattr(writer, "SECONDS_BETWEEN_COMMITS", 1.0)
+    monkeypatch.setattr(resumable_writer, "SECONDS_BETWEEN_COMMITS", 1.0)
     hit, different = kills.kill_and_finish(files, encoder, tmp_path, kills=6, seed=1)
     assert hit > 0
     assert different == 0
@@ -120,7 +120,7 @@ class TestDisk:
 
         def work() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (len(uninterrupted) // 2,) * 2)
-            writer.SECONDS_BETWEEN_COMMITS = 0.0
+            resumable_writer.SECONDS_BETWEEN_COMMITS = 0.0
             try:
                 extract(files, out, encoder, batch_size=BATCH)
             except StoreError as error:

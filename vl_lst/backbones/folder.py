@@ -36,6 +36,7 @@ __all__ = [
     "CONFIG_NAME",
     "GENERATION_NAME",
     "backbone_folder",
+    "empty_model",
     "load_weights",
     "model_errors",
     "read_config",
@@ -182,13 +183,40 @@ def load_weights(folder: Path, config: Any, family: Family, dtype: torch.dtype) 
                 f"the weights in {folder} are damaged: {name} has values that are not finite. "
                 "Download or save them again"
             )
-    for name in FORCED_TOKENS:
-        if getattr(config, name, None) is not None:
-            # `generate` refuses a configuration with settings of generation.
-            setattr(model.generation_config, name, getattr(config, name))
-            setattr(model.config, name, None)
+    _move_forced_tokens(model, config)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def empty_model(config: Any, family: Family) -> PreTrainedModel:
+    """Return a model without weights: its parameters have shapes and take no memory.
+
+    Args:
+        config: Configuration from `read_config`.
+        family: Family of the model.
+
+    Raises:
+        ModelError: transformers cannot build the model.
+    """
+
+    def cannot_build(reason: str) -> ModelError:
+        return ModelError(f"cannot build a {config.model_type} of these sizes: {reason}")
+
+    with guard_library_call(cannot_build), torch.device("meta"):
+        model = family.build_random(config, torch.float32)
+    _move_forced_tokens(model, config)
+    return model
+
+
+def _move_forced_tokens(model: Any, config: Any) -> None:
+    """Make tokens that the decoder is forced to generate settings of generation.
+
+    `generate` refuses a configuration with such settings.
+    """
+    for name in FORCED_TOKENS:
+        if getattr(config, name, None) is not None:
+            setattr(model.generation_config, name, getattr(config, name))
+            setattr(model.config, name, None)
 
 
 def weights_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

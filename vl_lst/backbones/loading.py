@@ -8,8 +8,11 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from feature_extraction.encoders.weights import projection_sha256
+from feature_extraction.encoders.weights import projection_sha256 as hash_projection
+from feature_extraction.errors import StoreError
 from vl_lst.backbones.folder import (
+    CONFIG_NAME,
+    GENERATION_NAME,
     backbone_folder,
     load_weights,
     model_errors,
@@ -19,7 +22,10 @@ from vl_lst.backbones.folder import (
 )
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.backbones.quantization import BackbonePrecision, inner_tensors, quantise
-from vl_lst.backbones.tokenizer_files import load_tokenizer
+from vl_lst.backbones.states.reader import StateReader
+from vl_lst.backbones.stored import StoredBackbone
+from vl_lst.backbones.tokenizer import vocabulary_sha256
+from vl_lst.backbones.tokenizer_files import TOKENIZER_FILES, load_tokenizer
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.checks import require_choice
 from vl_lst.choices import Vocabulary
@@ -29,6 +35,7 @@ __all__ = [
     "DTYPES",
     "LoadedBackbone",
     "load_backbone",
+    "load_stored_backbone",
     "weights_fingerprint",
 ]
 
@@ -115,12 +122,83 @@ def load_backbone(
         backbone,
         tokenizer,
         fingerprint,
-        None if projection is None else projection_sha256(projection),
+        None if projection is None else hash_projection(projection),
     )
 
 
-def _cut_vocabulary(backbone: FrozenBackbone, tokenizer: Any) -> None:
-    """Cut the embeddings and the output layer to the tokens of the tokenizer.
+def load_stored_backbone(
+    name: str | Path, states: StateReader, *, projection_sha256: str | None = None
+) -> LoadedBackbone:
+    """Load the configuration and the tokenizer of a backbone whose states are in a file.
+
+    No weights are read or downloaded but the output layer, which the file may hold. That the file
+    belongs to the backbone is known from its tokenizer and its sizes; the weights are compared
+    whenever they are loaded.
+
+    Args:
+        name: See `load_backbone`.
+        states: The file, which also tells precision and vocabulary.
+        projection_sha256: See `LoadedBackbone`.
+
+    Raises:
+        ModelError: See `load_backbone`.
+        StoreError: The states are of a backbone with another tokenizer or other sizes.
+    """
+    name, spec = str(name), states.spec
+    problem = f"cannot read the configuration of the backbone {name!r:.200}"
+    with model_errors(problem):
+        files = (CONFIG_NAME, GENERATION_NAME, *TOKENIZER_FILES)
+        folder = BACKBONE_FOLDERS.get(name) or backbone_folder(name, files)
+        config, family = read_config(folder)
+        tokenizer = load_tokenizer(folder, config, family)
+        family.read_tokenizer(config, tokenizer)
+    backbone = StoredBackbone(config, family, states.output_layer())
+    if spec.vocabulary == "tokenizer":
+        size = _tokens_to_keep(backbone, tokenizer)
+        if size < backbone.vocabulary_size:
+            family.set_vocabulary_size(config, size)
+            backbone = StoredBackbone(config, family, states.output_layer())
+    _require_same_sizes(name, backbone, vocabulary_sha256(tokenizer), states)
+    return LoadedBackbone(backbone, tokenizer, spec.weights_sha256, projection_sha256)
+
+
+def _require_same_sizes(
+    name: str, backbone: FrozenBackbone, tokenizer: str, states: StateReader
+) -> None:
+    """Refuse states that a backbone cannot have computed.
+
+    Raises:
+        StoreError: Its tokenizer or its sizes are others.
+    """
+    spec, output = states.spec, states.spec.output
+    found: dict[str, object] = {
+        "tokenizer": spec.tokenizer_sha256[:12],
+        "width of the encoder": spec.encoder.width,
+        "width of the decoder": None if spec.decoder is None else spec.decoder.width,
+    }
+    expected: dict[str, object] = {
+        "tokenizer": tokenizer[:12],
+        "width of the encoder": backbone.width,
+        "width of the decoder": backbone.decoder_sizes.width if backbone.has_decoder else None,
+    }
+    if output is not None:
+        found["vocabulary"] = output.vocabulary_size
+        expected["vocabulary"] = backbone.vocabulary_size
+    differences = [
+        f"{field}: found {found[field]}, expected {expected[field]}"
+        for field in found
+        if found[field] != expected[field]
+    ]
+    if differences:
+        raise StoreError(
+            f"the states in {states.path} are of the backbone {spec.backbone}, not of {name}: "
+            f"{'; '.join(differences)}. Extract them with `vl-lst extract-states --backbone "
+            f"{name}`, or give the backbone that they are of."
+        )
+
+
+def _tokens_to_keep(backbone: FrozenBackbone, tokenizer: Any) -> int:
+    """Return the number of tokens that a vocabulary is cut to: those of the tokenizer.
 
     Raises:
         ModelError: The backbone has no decoder, or needs a token that the tokenizer lacks.
@@ -130,8 +208,7 @@ def _cut_vocabulary(backbone: FrozenBackbone, tokenizer: Any) -> None:
             f"vocabulary is tokenizer, and a backbone of type {backbone.model_type} has an encoder "
             "only, so it generates no tokens: expected null"
         )
-    size = 1 + max(tokenizer.get_vocab().values())
-    family, model = backbone.family, backbone.model
+    size: int = 1 + max(tokenizer.get_vocab().values())
     needed = (
         backbone.pad_token_id,
         backbone.start_token_id,
@@ -144,6 +221,17 @@ def _cut_vocabulary(backbone: FrozenBackbone, tokenizer: Any) -> None:
             f"the tokenizer has {size:,} tokens, and the decoder starts or ends with token "
             f"{max(needed):,}: expected it among them, or vocabulary to be null"
         )
+    return size
+
+
+def _cut_vocabulary(backbone: FrozenBackbone, tokenizer: Any) -> None:
+    """Cut the embeddings and the output layer to the tokens of the tokenizer.
+
+    Raises:
+        ModelError: See `_tokens_to_keep`.
+    """
+    size = _tokens_to_keep(backbone, tokenizer)
+    family, model = backbone.family, backbone.model
     if size < backbone.vocabulary_size:
         model.resize_token_embeddings(size)
         family.set_vocabulary_size(model.config, size)

@@ -43,8 +43,12 @@ def recomputed(blocks: Sequence[nn.Module], context: BlockContext = nullcontext)
         for block in blocks:
             # Not a hook, which cannot replace the call. Not for longer than the context, since a
             # copy of the model would run the blocks of the original.
+            own = block.__dict__.get("forward")  # that of a compiled block, for example
             block.forward = _recomputing(block.forward, context)
-            stack.callback(delattr, block, "forward")
+            if own is None:
+                stack.callback(delattr, block, "forward")
+            else:
+                stack.callback(setattr, block, "forward", own)
         yield
 
 

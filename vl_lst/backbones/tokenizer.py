@@ -3,6 +3,8 @@
 R texts, X tokens.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from vl_lst.errors import ModelError
 
-__all__ = ["CachingTokenizer", "pad_rows"]
+__all__ = ["CachingTokenizer", "pad_rows", "vocabulary_sha256"]
 
 # Questions repeat: VQA v2's 440,000 training questions are 150,000 distinct ones.
 CACHED_TEXTS = 2**17
@@ -63,6 +65,11 @@ class CachingTokenizer:
     def num_prompt_specials(self) -> int:
         """Number of special tokens in each prompt."""
         return sum(map(len, self._around_prompt))
+
+    @property
+    def vocabulary_sha256(self) -> str:
+        """Digest of the ids of all tokens; see the function of this name."""
+        return vocabulary_sha256(self._tokenizer)
 
     @property
     def num_answer_specials(self) -> int:
@@ -149,3 +156,9 @@ def pad_rows(rows: Sequence[Sequence[int]], *, padding: int) -> Tensor:
     """Stack rows of different lengths into [R, X], padded on the right with `padding`."""
     width = max(map(len, rows))
     return torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows])
+
+
+def vocabulary_sha256(tokenizer: Any) -> str:
+    """Return the SHA-256 of the ids of all tokens of a Hugging Face tokenizer."""
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: (entry[1], entry[0]))
+    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()

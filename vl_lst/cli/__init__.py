@@ -42,6 +42,8 @@ COMMANDS = {
     "leaderboard": COMPARISONS,
     "compare": COMPARISONS,
     "extract-features": DATA,
+    "extract-states": DATA,
+    "join-states": DATA,
     "features": DATA,
     "data": DATA,
 }

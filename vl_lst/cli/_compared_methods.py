@@ -3,27 +3,37 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from vl_lst.choices import QUANTISED, BackbonePrecision
+from vl_lst.choices import (
+    AUTO,
+    QUANTISED,
+    ArithmeticPrecision,
+    BackbonePrecision,
+    ChosenArithmeticPrecision,
+    ChosenBackbonePrecision,
+)
 from vl_lst.cli._choices import REFERENCE_METHOD
 from vl_lst.errors import RecipeError
 
 if TYPE_CHECKING:
+    import torch
+
     from vl_lst.methods import Method
     from vl_lst.profiling.measure import ComparedMethod
     from vl_lst.recipes.schema import OptimizerSection
 
 __all__ = [
     "ALL",
-    "BACKBONE_PRECISIONS",
     "Recompute",
     "read_compared_methods",
     "read_optimizer",
+    "read_precisions",
     "read_profile_recipe",
     "require_choice",
 ]
 
 ALL = "all"
-BACKBONE_PRECISIONS: tuple[BackbonePrecision, ...] = get_args(BackbonePrecision)
+PRECISIONS: tuple[ChosenArithmeticPrecision, ...] = get_args(ChosenArithmeticPrecision)
+BACKBONE_PRECISIONS: tuple[ChosenBackbonePrecision, ...] = get_args(ChosenBackbonePrecision)
 Recompute = Literal["both", "true", "false"]
 RECOMPUTE_VALUES: Mapping[Recompute, tuple[bool, ...]] = {
     "both": (False, True),
@@ -37,9 +47,14 @@ RECIPE_FIELDS: Mapping[str, Mapping[str, type]] = {
     "visual": {"pooled_grid": int, "embedding": str},
     "method": {"name": str, "options": dict},
     "optimizer": {"name": str, "projection": dict},
-    "training": {"precision": str},
+    "training": {"precision": str, "tf32": bool},
 }
-TYPE_NAMES = {str: "a string", int: "an integer above zero", dict: "a mapping"}
+TYPE_NAMES = {
+    bool: "true or false",
+    str: "a string",
+    int: "an integer above zero",
+    dict: "a mapping",
+}
 Choice = TypeVar("Choice", bound=str)
 
 
@@ -68,7 +83,7 @@ def read_profile_recipe(name: str | None) -> dict[str, Any]:
 
 def _require_type(recipe: str | None, field: str, value: object, kind: type) -> None:
     # Not isinstance, because bool is a subclass of int.
-    if type(value) is not kind or (isinstance(value, int) and value < 1):
+    if type(value) is not kind or (kind is int and isinstance(value, int) and value < 1):
         raise RecipeError(f"{recipe}: {field}: found {value!r:.80}; expected {TYPE_NAMES[kind]}")
 
 
@@ -87,6 +102,53 @@ def require_choice(name: str, value: object, choices: Sequence[Choice]) -> Choic
         if value == choice:
             return choice
     raise RecipeError(f"{name}: found {value!r:.80}; expected one of {', '.join(choices)}")
+
+
+def read_precisions(
+    backbone: ChosenBackbonePrecision | None,
+    arithmetic: ChosenArithmeticPrecision | None,
+    recipe: Mapping[str, Any],
+    device: "torch.device",
+    *,
+    name: str,
+    dry_run: bool,
+) -> tuple[BackbonePrecision, ArithmeticPrecision]:
+    """Return the precisions of a profile: of the weights of the backbone, and of arithmetic.
+
+    `auto`, the default, means what it means for training on the device. An estimate without a
+    device is the same on every machine, so it means fp32 there.
+
+    Args:
+        backbone: Precision of the weights from an option, if any.
+        arithmetic: Precision of arithmetic from an option, if any.
+        recipe: Fields of a recipe, which may be empty; the ladder's own recipe fills them in.
+        device: Device to measure on.
+        name: Name of the backbone, which decides the ladder's recipe.
+        dry_run: Whether nothing is measured.
+
+    Raises:
+        RecipeError: A precision of the recipe does not exist.
+    """
+    from eval.recipe_fields import get_field
+    from vl_lst.recipes import default_recipe, read_recipe_file
+    from vl_lst.recipes.precision import backbone_precision, preferred_precision
+
+    usual = read_recipe_file(default_recipe(None, name))
+
+    def found(section: str) -> Any:
+        path = (section, "precision")
+        return get_field(recipe, path) or get_field(usual, path) or AUTO
+
+    weights = require_choice(
+        "backbone.precision", backbone or found("backbone"), BACKBONE_PRECISIONS
+    )
+    wanted = require_choice("training.precision", arithmetic or found("training"), PRECISIONS)
+    if wanted == AUTO:
+        is_exact = dry_run or weights == "fp32"
+        wanted = "fp32" if is_exact else preferred_precision(device)
+    if weights == AUTO:
+        weights = backbone_precision(None, wanted)
+    return weights, wanted
 
 
 def read_optimizer(name: str | None, recipe: Mapping[str, Any]) -> "OptimizerSection":
@@ -122,7 +184,7 @@ def read_compared_methods(
     *,
     source: str | None,
     backbone: str,
-    precision: BackbonePrecision | None = None,
+    precision: ChosenBackbonePrecision | None = None,
     recompute: Recompute | None = None,
 ) -> "list[ComparedMethod]":
     """Return the methods to compare, each with the settings that `vl-lst train` would use.
@@ -133,9 +195,9 @@ def read_compared_methods(
         settings: Overrides `METHOD.OPTION=VALUE`, which take precedence over the recipe.
         source: Name or file of the recipe, if any.
         backbone: Name of the backbone, which decides the bundled recipe of the other methods.
-        precision: Precision of the backbone for all methods but those that need a quantised one.
-            Default: methods whose own recipe quantises the backbone have that precision, the others
-            that of the profile.
+        precision: Precision of the backbone for all methods but those that need a quantised one or
+            train its weights. Default: methods whose own recipe quantises the backbone have that
+            precision, the others that of the profile.
         recompute: Value of the option `recompute` of all methods that have it; `both` compares a
             method with itself. Default: that of each recipe.
 
@@ -171,12 +233,15 @@ def read_compared_methods(
         if get_field(fields, ("method", "name")) != name:
             sources[name], fields = None, {}
         options[name] = dict(get_field(fields, ("method", "options")) or {})
-        wanted = get_field(fields, ("backbone", "precision")) or "fp32"
+        wanted = get_field(fields, ("backbone", "precision")) or AUTO
         of_recipe = require_choice("backbone.precision", wanted, BACKBONE_PRECISIONS)
         keeps_own = method.needs_quantised_backbone and precision not in QUANTISED
-        precisions[name] = of_recipe if of_recipe in QUANTISED else None
-        if precision is not None and not keeps_own:
+        if precision is not None and precision != AUTO and not keeps_own:
             precisions[name] = precision
+        elif of_recipe == "nf4" or of_recipe == "int8":
+            precisions[name] = of_recipe
+        else:
+            precisions[name] = "fp32" if method.trains_backbone_weights else None
     for setting in settings:
         path, value = parse_override(setting)
         method_name, *place = path.split(".")
@@ -200,7 +265,14 @@ def read_compared_methods(
 def _recomputing(
     method: "Method", options: dict[str, Any], recompute: Recompute | None
 ) -> list[dict[str, Any]]:
-    """Return the options with each wanted value of `recompute`, if the method has that option."""
-    if recompute is None or "recompute" not in method.options.model_fields:
+    """Return the options with each wanted value of `recompute`, if the method has that option.
+
+    By default, it is the recipe's; `auto`, which depends on the memory of a device, is measured as
+    true, with the least memory that the method needs.
+    """
+    if "recompute" not in method.options.model_fields:
         return [options]
+    if recompute is None:
+        is_auto = options.get("recompute", AUTO) == AUTO
+        return [{**options, "recompute": True} if is_auto else options]
     return [{**options, "recompute": value} for value in RECOMPUTE_VALUES[recompute]]

@@ -33,6 +33,7 @@ from vl_lst.progress import ProgressReport, silent
 
 __all__ = [
     "QuietOption",
+    "announce_imports",
     "complain",
     "explain",
     "notes",
@@ -189,11 +190,14 @@ def notes(*, quiet: bool) -> Iterator[None]:
     """Show the library's log messages on standard error; with `quiet`, only errors."""
     logger, handler = logging.getLogger("vl_lst"), _StatusHandler()
     handler.setLevel(logging.ERROR if quiet else logging.INFO)
+    level = logger.level
+    logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 class _StatusHandler(logging.Handler):
@@ -202,6 +206,16 @@ class _StatusHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if not getattr(record, "only_in_file", False):
             status.print(_printable(record.getMessage()), markup=False)
+
+
+def announce_imports(*, quiet: bool) -> None:
+    """Say that PyTorch is about to be imported, which takes several seconds, unless it has been.
+
+    Args:
+        quiet: Whether to print nothing.
+    """
+    if not quiet and "torch" not in sys.modules:
+        status.print("importing PyTorch and Transformers", markup=False)
 
 
 def complain(message: str) -> None:

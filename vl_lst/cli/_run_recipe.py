@@ -27,7 +27,7 @@ def resolve_run_recipe(
         CheckpointError: There is nothing to resume.
     """
     from vl_lst.errors import CheckpointError
-    from vl_lst.recipes import default_recipe, read_recipe_file, resolve_recipe
+    from vl_lst.recipes import default_recipe, load_recipe, read_recipe_file, resolve_recipe
     from vl_lst.runs.directory import RunDirectory
 
     saved = RunDirectory(out).recipe_file
@@ -38,5 +38,6 @@ def resolve_run_recipe(
         )
     named = dict(changes)
     fitting = default_recipe(named.get("method.name"), named.get("backbone.name"))
-    base = recipe or (str(saved) if resume and saved.exists() else fitting)
-    return resolve_recipe(read_recipe_file(base), changes)
+    running = load_recipe(saved) if resume and saved.exists() else None
+    base = recipe or (fitting if running is None else str(saved))
+    return resolve_recipe(read_recipe_file(base), changes, running=running)

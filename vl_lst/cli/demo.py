@@ -8,7 +8,7 @@ from rich.table import Table
 
 from vl_lst.bundled import DEMO, DEMO_IMAGE
 from vl_lst.cli._choices import METHODS
-from vl_lst.cli._console import QuietOption, progress, results
+from vl_lst.cli._console import QuietOption, announce_imports, progress, results
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report, write_report
 from vl_lst.cli.leaderboard import build_page
 
@@ -71,6 +71,7 @@ def demo(
 
     Example: vl-lst demo --out demo-run
     """
+    announce_imports(quiet=quiet)
     from functools import partial
 
     from eval.leaderboard.quantities import Statistic

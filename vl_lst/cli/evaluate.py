@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from tasks import SUITES
-from vl_lst.choices import BackbonePrecision
+from vl_lst.choices import ChosenBackbonePrecision
 from vl_lst.cli._choices import SUITE_NAMES
-from vl_lst.cli._console import QuietOption, notes, progress, results, status
+from vl_lst.cli._console import QuietOption, announce_imports, notes, progress, results, status
 from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
@@ -95,8 +95,11 @@ def evaluate(
         ),
     ] = None,
     backbone_precision: Annotated[
-        BackbonePrecision | None,
-        zero_shot_option(help="Precision of the backbone's weights. Default: fp32."),
+        ChosenBackbonePrecision | None,
+        zero_shot_option(
+            help="Precision of the backbone's weights. Default: auto, which is bf16 where the "
+            "device computes it natively, else fp32."
+        ),
     ] = None,
     prompt: Annotated[
         str | None,
@@ -156,6 +159,7 @@ def evaluate(
         from vl_lst.cli._suite_evaluation import evaluate_suite
 
         assert split is not None
+        announce_imports(quiet=quiet)
         evaluate_suite(
             task,
             run,
@@ -167,6 +171,7 @@ def evaluate(
             quiet=quiet,
         )
         return
+    announce_imports(quiet=quiet)
     from eval.errors import InputError
     from eval.outputs import check_output
     from tasks._submission import submission_of

@@ -147,9 +147,7 @@ def extract_features(
     """
     from feature_extraction.allocation import keep_freed_memory
     from feature_extraction.cores import usable_cores
-    from feature_extraction.extract import extract
     from feature_extraction.images.finding import find_images
-    from feature_extraction.pipeline import default_workers
     from feature_extraction.sizes import format_bytes
     from feature_extraction.store.outputs import check_output_file
 
@@ -168,6 +166,10 @@ def extract_features(
         if files.note:
             status.print(files.note, markup=False)
         status.print(f"{len(files):,} images in {images}; building {encoder}", markup=False)
+    # These import PyTorch, which takes several seconds.
+    from feature_extraction.extract import extract
+    from feature_extraction.pipeline import default_workers
+
     built = build_named_encoder(
         encoder,
         weights=weights,

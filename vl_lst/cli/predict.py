@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vl_lst.cli._console import QuietOption, notes, results, status
+from vl_lst.cli._console import QuietOption, announce_imports, notes, results, status
 from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, write_json_report
 
@@ -62,6 +62,7 @@ def predict(
 
     Text alone: vl-lst predict runs/rte --text "A cat sleeps." --text2 "An animal sleeps."
     """
+    announce_imports(quiet=quiet)
     from vl_lst.run import load_run
 
     with notes(quiet=quiet):

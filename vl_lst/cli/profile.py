@@ -7,8 +7,8 @@ from typing import Annotated, get_args
 import typer
 
 from vl_lst.choices import (
-    ArithmeticPrecision,
-    BackbonePrecision,
+    ChosenArithmeticPrecision,
+    ChosenBackbonePrecision,
     DeviceName,
     OptimizerName,
     Vocabulary,
@@ -16,14 +16,14 @@ from vl_lst.choices import (
 from vl_lst.cli._choices import BACKBONES, METHODS
 from vl_lst.cli._compared_methods import (
     ALL,
-    BACKBONE_PRECISIONS,
     Recompute,
     read_compared_methods,
     read_optimizer,
+    read_precisions,
     read_profile_recipe,
     require_choice,
 )
-from vl_lst.cli._console import QuietOption, progress, results
+from vl_lst.cli._console import QuietOption, announce_imports, progress, results
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 
 __all__ = ["profile"]
@@ -33,7 +33,6 @@ DEFAULT_GRID = 6
 DEFAULT_IMAGE_TOKENS = 49
 DEFAULT_CHANNELS = 2048
 DEFAULT_ANSWERS = 3_129
-PRECISIONS: tuple[ArithmeticPrecision, ...] = get_args(ArithmeticPrecision)
 model_option = partial(typer.Option, rich_help_panel="Backbone and methods")
 batch_option = partial(typer.Option, rich_help_panel="Shape of a batch")
 measurement_option = partial(typer.Option, rich_help_panel="Measurement")
@@ -56,11 +55,11 @@ def profile(
         ),
     ] = False,
     backbone_precision: Annotated[
-        BackbonePrecision | None,
+        ChosenBackbonePrecision | None,
         model_option(
             help="Precision of the backbone's weights. A method that needs a quantised backbone "
             "keeps the precision of its own recipe. Default: nf4 or int8 if a method's own recipe "
-            "says so, else the recipe's, else fp32."
+            "says so, else the recipe's; `auto` is that of the computation."
         ),
     ] = None,
     vocabulary: Annotated[
@@ -100,7 +99,8 @@ def profile(
         Recompute | None,
         model_option(
             help="Whether methods recompute blocks in the backward pass (gradient checkpointing); "
-            "`both` measures each method both ways. Default: each recipe's."
+            "`both` measures each method both ways. Default: each recipe's; auto is measured as "
+            "true."
         ),
     ] = None,
     optimizer: Annotated[
@@ -166,8 +166,11 @@ def profile(
         ),
     ] = DEFAULT_STEPS,
     precision: Annotated[
-        ArithmeticPrecision | None,
-        measurement_option(help="Precision of the computation. Default: the recipe's, else fp32."),
+        ChosenArithmeticPrecision | None,
+        measurement_option(
+            help="Precision of the computation; `auto` is bf16 where the device computes it "
+            "natively, else fp32, and fp32 with --dry-run. Default: the recipe's."
+        ),
     ] = None,
     device: Annotated[DeviceName, measurement_option(help="Device to run on.")] = "auto",
     shared_device: Annotated[
@@ -212,6 +215,7 @@ def profile(
         raise typer.BadParameter(
             "--images 0 has no features: leave out --image-tokens, --channels and --grid"
         )
+    announce_imports(quiet=quiet)
     from eval.recipe_fields import get_field
     from vl_lst.backbones.random_weights import backbone_config, own_image_tokens
     from vl_lst.devices import choose_device
@@ -268,20 +272,16 @@ def profile(
     if cut is not None:
         require_choice("backbone.vocabulary", cut, get_args(Vocabulary))
     is_loaded = not (random_weights or dry_run)
+    weights, arithmetic = read_precisions(
+        backbone_precision, precision, given, where, name=name, dry_run=dry_run
+    )
     wanted = ProfileSettings(
         backbone=name,
         random_weights=random_weights,
         vocabulary=cut if is_loaded else vocabulary,
-        backbone_precision=require_choice(
-            "backbone.precision",
-            backbone_precision or get_field(given, ("backbone", "precision")) or "fp32",
-            BACKBONE_PRECISIONS,
-        ),
-        precision=require_choice(
-            "training.precision",
-            precision or get_field(given, ("training", "precision")) or "fp32",
-            PRECISIONS,
-        ),
+        backbone_precision=weights,
+        precision=arithmetic,
+        tf32=where.type == "cuda" and get_field(given, ("training", "tf32")) is not False,
         workload=Workload(
             batch_size=batch_size,
             text_tokens=text_tokens,

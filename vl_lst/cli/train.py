@@ -3,21 +3,36 @@
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tasks import SUITES, Head
+from tasks import SUITES
 from vl_lst.bundled import DEMO
-from vl_lst.choices import BackbonePrecision
-from vl_lst.cli._choices import METHODS, SUITE_NAMES, TASKS
-from vl_lst.cli._console import QuietOption, notes, progress, results
+from vl_lst.cli._choices import SUITE_NAMES, TASKS
+from vl_lst.cli._console import QuietOption, announce_imports, notes, progress, results
 from vl_lst.cli._distributed import report_error_once
 from vl_lst.cli._features import DEMO_ENCODER
 from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
+from vl_lst.cli._recipe_options import (
+    BackboneOption,
+    BackbonePrecisionOption,
+    DataRootOption,
+    FeaturesOption,
+    HeadOption,
+    MethodOption,
+    MoreFeaturesArgument,
+    RecipeOption,
+    SettingsOption,
+    TrainFileOption,
+    ValidationFileOption,
+    data_option,
+    features_option,
+    model_option,
+    recipe_changes,
+)
 from vl_lst.cli._run_recipe import resolve_run_recipe
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
 from vl_lst.launch import read_launch
@@ -28,9 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 DEFAULT_ENCODER = "RN101"
-data_option = partial(typer.Option, rich_help_panel="Data")
-features_option = partial(typer.Option, rich_help_panel="Image features")
-model_option = partial(typer.Option, rich_help_panel="Model and settings")
 
 
 def train(
@@ -54,39 +66,11 @@ def train(
             f"({SUITE_NAMES}) are trained one by one, in RUN/TASK.",
         ),
     ] = None,
-    data_root: Annotated[
-        Path | None,
-        data_option(
-            metavar="DIR",
-            help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/, glue/.",
-        ),
-    ] = None,
-    train_file: Annotated[
-        Path | None,
-        data_option(
-            metavar="FILE.jsonl",
-            help="Your own training examples, instead of --data-root. With several tasks: --set "
-            "data.train_file.TASK=FILE.jsonl.",
-        ),
-    ] = None,
-    val_file: Annotated[
-        Path | None,
-        data_option(
-            metavar="FILE.jsonl",
-            help="Your own validation examples. With several tasks: --set "
-            "data.validation_file.TASK=FILE.jsonl.",
-        ),
-    ] = None,
-    features: Annotated[
-        list[Path] | None,
-        features_option(
-            metavar="FILE.h5", help="Feature file. Pass several, or repeat the option."
-        ),
-    ] = None,
-    more_features: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="FILE.h5", help="More feature files.", show_default=False),
-    ] = None,
+    data_root: DataRootOption = None,
+    train_file: TrainFileOption = None,
+    val_file: ValidationFileOption = None,
+    features: FeaturesOption = None,
+    more_features: MoreFeaturesArgument = None,
     images: Annotated[
         Path | None,
         features_option(
@@ -104,48 +88,20 @@ def train(
             f"{DEFAULT_ENCODER}.",
         ),
     ] = None,
-    backbone: Annotated[
-        str | None,
+    states: Annotated[
+        Path | None,
         model_option(
-            metavar="NAME|PATH|demo",
-            help="Hugging Face model ID such as t5-base, a local directory, or `demo` (bundled).",
+            metavar="FILE.h5",
+            help="File of the backbone's states, made by `vl-lst extract-states` with the same "
+            "settings: training then needs neither time nor memory for the backbone.",
         ),
     ] = None,
-    backbone_precision: Annotated[
-        BackbonePrecision | None,
-        model_option(
-            help="Precision of the frozen backbone's weights. int8 and nf4 fit larger backbones on "
-            "the same GPU. There is no fp16, in which backbones overflow. Default: the recipe's, "
-            "fp32."
-        ),
-    ] = None,
-    method: Annotated[
-        str | None,
-        model_option(metavar="METHOD", help=f"Transfer method, one of {METHODS}. Default: lst."),
-    ] = None,
-    head: Annotated[
-        Head | None,
-        model_option(
-            help="`classify` picks from an answer list; `generate` writes free text; `regress` "
-            "answers with a number (stsb). Captions always use `generate`."
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        model_option(
-            metavar="FILE|NAME",
-            help="YAML file, or name of a bundled recipe such as lst-paper. Default: the method's "
-            "recipe (a smaller one for the backbone `demo`); with --resume, the run's own.",
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        model_option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Override a field of the recipe, such as optimizer.lr=1e-3; may be repeated.",
-        ),
-    ] = None,
+    backbone: BackboneOption = None,
+    backbone_precision: BackbonePrecisionOption = None,
+    method: MethodOption = None,
+    head: HeadOption = None,
+    recipe: RecipeOption = None,
+    settings: SettingsOption = None,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -161,6 +117,9 @@ def train(
 
     All tasks of a suite: vl-lst train --task glue --data-root data --backbone t5-base --method lst
     --out runs/glue
+
+    On states of the backbone in a file: vl-lst train --task vqa --data-root data --features
+    train.h5 val.h5 --backbone t5-base --states states.h5 --out runs/vqa
 
     Your own data: vl-lst train --task vqa --train-file train.jsonl --val-file val.jsonl --images
     photos --encoder demo --backbone demo --out runs/own
@@ -185,8 +144,11 @@ def train(
                 "--images": images,
                 "--train-file": train_file,
                 "--val-file": val_file,
+                "--states": states,
             },
         )
+    quiet = quiet or not launch.is_first
+    announce_imports(quiet=quiet)
     from vl_lst.cli._run_features import extracted_into_run, features_file
     from vl_lst.recipes import parse_override
     from vl_lst.runs.git import git_state
@@ -195,19 +157,19 @@ def train(
     checkout = None
     if images is not None:
         files = [features_file(out)]
-    given: dict[str, Any] = {
-        "task": None if suite is not None else task,
-        "data.root": data_root and str(data_root),
-        "data.train_file": train_file and str(train_file),
-        "data.validation_file": val_file and str(val_file),
-        "features": [str(file) for file in files] or None,
-        "backbone.name": backbone,
-        "backbone.precision": backbone_precision,
-        "method.name": method,
-        "head": head,
-    }
-    changes = [(name, value) for name, value in given.items() if value is not None]
-    quiet = quiet or not launch.is_first
+    changes = recipe_changes(
+        task=None if suite is not None else task,
+        data_root=data_root,
+        train_file=train_file,
+        validation_file=val_file,
+        features=files,
+        backbone=backbone,
+        backbone_precision=backbone_precision,
+        method=method,
+        head=head,
+    )
+    if states is not None:
+        changes.append(("states", str(states)))
     with report_error_once(launch), notes(quiet=quiet), ExitStack() as stack:
         changes += map(parse_override, settings or [])
         if suite is not None:

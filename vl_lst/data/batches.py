@@ -5,6 +5,7 @@ T prompt tokens.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from feature_extraction.cores import usable_cores
 from feature_extraction.store.reader import FeatureReader
 from tasks import ExampleTable, Task
 from vl_lst.backbones.tokenizer import CachingTokenizer, pad_rows
+from vl_lst.data.backbone_texts import StoredStates
 from vl_lst.data.order import ExampleKey, StepKeys
 from vl_lst.data.targets import Targets
 from vl_lst.models.batch import Batch, unique_rows
@@ -100,6 +102,7 @@ class Batches(Dataset[Batch]):
         answered_as: Name of the task whose head answers. Default: the examples' own task.
         backbone_reads_images: Whether the backbone reads images with the prompts; otherwise,
             equal prompts are computed once whatever their images.
+        states: States of the backbone for the batches' texts; `None` if the backbone computes them.
     """
 
     def __init__(
@@ -112,35 +115,44 @@ class Batches(Dataset[Batch]):
         *,
         answered_as: str | None = None,
         backbone_reads_images: bool = False,
+        states: StoredStates | None = None,
     ) -> None:
         self._head = answered_as or task.name
         self._images = task.images_per_example
         self._max_prompt_tokens = task.max_prompt_tokens
         self._suffix = task.prompt_suffix
         self._examples = examples
-        self._features = features
         self._tokenizer = tokenizer
         self._targets = targets
-        self._backbone_reads_images = backbone_reads_images and features is not None
+        if states is not None and states.reads_images:
+            # What the backbone made of the images is in its states.
+            features = None
+        self._features = features
+        self._states = states
+        self._backbone_reads_images = (
+            states.reads_images
+            if states is not None
+            else backbone_reads_images and features is not None
+        )
 
     def __getitem__(self, keys: Sequence[ExampleKey]) -> Batch:
         examples = [self._examples[row] for _, row in keys]
+        image_ids = [example.image_ids for example in examples]
         fields = prompt_fields(
             [example.prompt for example in examples],
             self._tokenizer,
             max_tokens=self._max_prompt_tokens,
             suffix=self._suffix,
-            image_ids=[example.image_ids for example in examples]
-            if self._backbone_reads_images
-            else None,
+            image_ids=image_ids if self._backbone_reads_images else None,
         )
         if self._features is not None:
-            image_ids = [image_id for example in examples for image_id in example.image_ids]
-            features = torch.from_numpy(self._features.read(image_ids))
+            features = torch.from_numpy(self._features.read(list(chain.from_iterable(image_ids))))
             fields["features_BINF"] = features.unflatten(0, (len(examples), self._images))
         if self._targets is not None:
             fields |= self._targets.fields(examples, keys, fields["prompt_index_B"])
+        states = None if self._states is None else self._states.read(fields, image_ids)
         return Batch(
+            states=states,
             example_ids=tuple(example.id for example in examples),
             task=self._head,
             **fields,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from feature_extraction.store.reader import FeatureReader
 from vl_lst.backbones.tokenizer import CachingTokenizer
+from vl_lst.data.backbone_texts import StoredStates
 from vl_lst.data.batches import Batches, BlankFeatures, Features
 from vl_lst.data.examples import TaskExamples, require_answers, rows_with_answers
 from vl_lst.data.targets import AnswerScores, AnswerValues, SampledAnswers, Targets
@@ -50,6 +51,7 @@ def build_task_data(
     tokenizer: CachingTokenizer,
     *,
     backbone_reads_images: bool = False,
+    states: StoredStates | None = None,
 ) -> TaskData:
     """Return the batches of a task.
 
@@ -59,9 +61,11 @@ def build_task_data(
         reader: Image features; `None` if no task of the run has images.
         tokenizer: Tokenizer of the backbone.
         backbone_reads_images: See `Batches`.
+        states: See `Batches`. A head that generates validates with the backbone itself.
 
     Raises:
         InputError: No training example has an answer that the head can learn.
+        StoreError: The file lacks states of an example.
     """
     task, answers = examples.task, examples.answers
     features: Features | None = None
@@ -87,11 +91,16 @@ def build_task_data(
         tokenizer=tokenizer,
         backbone_reads_images=backbone_reads_images,
     )
+    for_validation = None if recipe.head[task.name] == "generate" else states
+    if states is not None:
+        states.require(recipe.data.train_split[task.name], examples.train)
+    if for_validation is not None:
+        for_validation.require(recipe.data.validation_split[task.name], examples.validation)
     return TaskData(
         examples,
-        make(examples=examples.train, targets=targets),
+        make(examples=examples.train, targets=targets, states=states),
         rows,
-        make(examples=examples.validation),
+        make(examples=examples.validation, states=for_validation),
     )
 
 

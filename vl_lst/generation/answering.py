@@ -10,7 +10,7 @@ import torch
 
 from eval.errors import InputError
 from tasks import get_task
-from vl_lst.devices import autocast
+from vl_lst.devices import autocast, float32_products
 from vl_lst.generation.answer_tree import AnswerTree
 from vl_lst.generation.search import generate
 from vl_lst.models.batch import Batch
@@ -148,7 +148,10 @@ class Answerer:
         was_training = self._model.training
         self._model.eval()
         try:
-            with autocast(self._recipe.training.precision, self._device):
+            with (
+                autocast(self._recipe.training.precision, self._device),
+                float32_products(tf32=self._recipe.training.tf32, device=self._device),
+            ):
                 yield batch.to(self._device)
         finally:
             self._model.train(was_training)

@@ -21,7 +21,7 @@ from vl_lst.errors import ModelError, RecipeError
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.vision_language_model import VisionLanguageModel
 
-__all__ = ["Method", "get_method", "method_names"]
+__all__ = ["Method", "get_method", "method_names", "require_states_alone"]
 
 
 class Method(ABC):
@@ -31,6 +31,13 @@ class Method(ABC):
     """Options of the method, set under `method.options` in a recipe."""
     needs_quantised_backbone = False
     """Whether the method is another one on a backbone in int8 or nf4, and refused on others."""
+
+    reads_states_alone = False
+    """Whether training reads nothing of the backbone but its states and its output layer, so that
+    they may come from a file. `attach` then returns a `SideModel`."""
+
+    trains_backbone_weights = False
+    """Whether the weights of the backbone themselves train, so that they must be float32."""
 
     has_low_rank_factors = False
     """Whether the method adds low-rank updates B A, which the optimizer `lora-fa` requires."""
@@ -74,6 +81,16 @@ class Method(ABC):
             samples: Infinite iterator over training examples in random order, as pairs of prompt
                 ids [1, T] and label ids [1, L] on the training device; computed lazily.
         """
+
+    def needs_weights_to_initialise(self, options: BaseModel) -> bool:
+        """Return whether `initialise` reads weights of the backbone, or runs it; by default not.
+
+        Asked only if the backbone's states come from a file; it is then loaded for `initialise`.
+
+        Args:
+            options: Options of the method.
+        """
+        return False
 
     def trains(self, head: HeadConfig, *, visual: VisualConfig | None) -> bool:
         """Return whether the method trains anything for a task; by default, it always does.
@@ -122,3 +139,17 @@ def get_method(name: str) -> Method:
             "from vl_lst.methods.Method, as at the end of lst.py"
         )
     return method
+
+
+def require_states_alone(name: str) -> None:
+    """Refuse a method that cannot train on states of the backbone in a file.
+
+    Raises:
+        RecipeError: The method runs the backbone while it trains.
+    """
+    if not get_method(name).reads_states_alone:
+        *others, last = (each for each in method_names() if get_method(each).reads_states_alone)
+        raise RecipeError(
+            f"method.name: found {name}, which runs the backbone while it trains, so states in a "
+            f"file cannot replace it: expected {', '.join(others)} or {last}, or no file of states"
+        )

@@ -30,13 +30,13 @@ class JointOptions(BaseModel):
         dropout: Dropout probability in the backbone while training; 0.1 as in the paper's code.
         recompute: Save only the input of each block of the backbone for the backward pass and
             recompute the rest (gradient checkpointing); trades a forward pass for most of the
-            memory. `auto` is the same for all methods: true.
+            memory. `auto` does so where a step that keeps everything does not fit the memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dropout: float = Field(0.1, ge=0, lt=1)
-    recompute: Recompute = True
+    recompute: Recompute = "auto"
 
 
 Options = TypeVar("Options", bound=JointOptions)
@@ -78,7 +78,7 @@ class JointMethod(Method, Generic[Options]):
         joint = JointBackbone(
             backbone.model,
             dropout=settings.dropout,
-            recompute=settings.recompute,
+            recompute=settings.recompute is not False,
             family=backbone.family,
         )
         model = JointModel(joint, visual=visual, head=heads)

@@ -15,6 +15,8 @@ __all__ = ["METHOD", "FullFineTuning"]
 class FullFineTuning(JointMethod[JointOptions]):
     """Method that trains the whole backbone, including its embedding and output layer."""
 
+    trains_backbone_weights = True
+
     def insert(self, model: JointModel, options: JointOptions) -> None:
         """Insert nothing; refuse a backbone that is not float32."""
         dtypes = {parameter.dtype for parameter in model.backbone.parameters()}

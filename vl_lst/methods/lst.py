@@ -78,6 +78,7 @@ class LadderSideTuning(FrozenBackboneMethod):
     """Trainable side network next to an unchanged backbone."""
 
     options: type[BaseModel] = LadderOptions
+    reads_states_alone = True
 
     def attach(
         self,
@@ -105,6 +106,11 @@ class LadderSideTuning(FrozenBackboneMethod):
     def build_rungs(self, sizes: StackSizes, options: LadderSettings) -> tuple[Rungs, Gates]:
         """Build the rungs and gates of one stack; variants of the ladder override this."""
         return build_rungs(sizes, options)
+
+    def needs_weights_to_initialise(self, options: BaseModel) -> bool:
+        """Return whether initial weights are derived from the backbone."""
+        assert isinstance(options, LadderOptions)
+        return options.initialisation != "random"
 
     def initialise(
         self,

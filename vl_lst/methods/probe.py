@@ -48,7 +48,7 @@ class Probing(Method):
         joint = JointBackbone(
             backbone.model,
             dropout=options.dropout,
-            recompute=options.recompute,
+            recompute=options.recompute is not False,
             family=backbone.family,
         )
         return JointModel(joint, visual=visual, head=heads)

@@ -48,6 +48,7 @@ class QuantizedSideTuning(FrozenBackboneMethod):
     """Trainable side network whose output is added to that of the frozen backbone."""
 
     options: type[BaseModel] = QuantizedSideOptions
+    reads_states_alone = True
 
     def attach(
         self,

@@ -29,7 +29,8 @@ class SherlOptions(BaseModel):
         backbone_dropout: Dropout probability in the frozen backbone while training, as in the
             paper's code. Above 0, its states are noisy and equal prompts are computed separately.
         recompute: Save only what the mixtures and the last block read for the backward pass, and
-            recompute the rest. `auto` is the same for all methods: true.
+            recompute the rest. `auto` does so where a step that keeps everything does not fit the
+            memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,7 +41,7 @@ class SherlOptions(BaseModel):
     score_bias: float = Field(0.0, ge=-1, le=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     backbone_dropout: float = Field(0.0, ge=0, lt=1)
-    recompute: Recompute = True
+    recompute: Recompute = "auto"
 
 
 class Sherl(FrozenBackboneMethod):
@@ -68,7 +69,7 @@ class Sherl(FrozenBackboneMethod):
             decoder_layers=options.decoder_layers,
             score_bias=options.score_bias,
             dropout=options.dropout,
-            recompute=options.recompute,
+            recompute=options.recompute is not False,
         )
 
 

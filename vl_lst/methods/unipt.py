@@ -28,7 +28,7 @@ class UniPTOptions(BaseModel):
             applies a ReLU before the projection to the backbone's width.
         dropout: Dropout probability of image tokens and of the projected features.
         recompute: Save only the inputs of each layer for the backward pass and recompute the rest.
-            `auto` is the same for all methods: true.
+            `auto` does so where a step that keeps everything does not fit the memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,13 +36,14 @@ class UniPTOptions(BaseModel):
     reduction: int = Field(2, ge=1, le=10_000)
     form: Form = "joint"
     dropout: float = Field(0.1, ge=0, lt=1)
-    recompute: Recompute = True
+    recompute: Recompute = "auto"
 
 
 class UniPT(FrozenBackboneMethod):
     """Trainable stacks that merge what the layers of an unchanged backbone compute."""
 
     options: type[BaseModel] = UniPTOptions
+    reads_states_alone = True
 
     def attach(
         self,
@@ -59,7 +60,7 @@ class UniPT(FrozenBackboneMethod):
             reduction=options.reduction,
             form=options.form,
             dropout=options.dropout,
-            recompute=options.recompute,
+            recompute=options.recompute is not False,
         )
         return UniPTModel(backbone, visual=visual, network=network, head=heads)
 

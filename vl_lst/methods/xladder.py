@@ -35,6 +35,7 @@ class CrossLadder(FrozenBackboneMethod):
     """Side network that continues where the backbone ends."""
 
     options: type[BaseModel] = CrossLadderOptions
+    reads_states_alone = True
 
     def attach(
         self,

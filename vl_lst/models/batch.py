@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vl_lst.backbones.stored import BackboneStates
 from vl_lst.checks import require_tensor
 from vl_lst.errors import ModelError
 
@@ -31,6 +32,10 @@ TENSORS = {
     "values_B": (1, True),
 }
 REQUIRED = ("prompt_ids_UT", "prompt_index_B")
+PER_EXAMPLE = (
+    *("features_BINF", "prompt_index_B", "labels_BL", "pair_index_B", "weights_B"),
+    *("scores_BA", "values_B"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,8 @@ class Batch:
         weights_B: Weight of each example's loss.
         scores_BA: Soft score of each answer in the list; needed to train a classification head.
         values_B: Answers that are numbers; needed to train a regression head.
+        states: States of the backbone for the unique prompts and pairs, if they are read from a
+            file; `None` if the backbone computes them.
         example_ids: IDs for messages and predictions.
         task: Name of the task whose head is used.
 
@@ -68,6 +75,7 @@ class Batch:
     weights_B: Tensor | None = None
     scores_BA: Tensor | None = None
     values_B: Tensor | None = None
+    states: BackboneStates | None = None
     example_ids: tuple[str, ...] = ()
     task: str = DEFAULT_TASK
 
@@ -79,6 +87,13 @@ class Batch:
                     f"{name} of a batch", value, dimensions=dimensions, is_floating=is_floating
                 )
         self.require_rows("features_BINF")
+        if self.states is not None:
+            found = len(self.states.encoder.mask_NT)
+            if found != len(self.prompt_ids_UT):
+                raise ModelError(
+                    f"the states of a batch are of {found} prompts: expected "
+                    f"{len(self.prompt_ids_UT)}, as many as prompt_ids_UT"
+                )
         if (self.pair_rows_P is None) != (self.pair_index_B is None):
             raise ModelError("a batch has one of pair_rows_P and pair_index_B: expected both")
 
@@ -107,8 +122,18 @@ class Batch:
         """Copy the batch to page-locked memory, from which copies to a GPU are asynchronous."""
         return self._map(Tensor.pin_memory)
 
-    def unshare(self) -> "Batch":
-        """Return the same examples without sharing: one prompt and one pair per example."""
+    def unshare(self, chosen: Tensor | None = None) -> "Batch":
+        """Return examples without sharing: one prompt and one pair per example.
+
+        Args:
+            chosen: Rows of the examples; `None` means all, in order.
+        """
+        if chosen is not None:
+            return self._select(chosen).unshare()
+        states = self.states
+        if states is not None:
+            pairs = self.prompt_index_B if self.labels_BL is None else self.pair_index_B
+            states = states.select(self.prompt_index_B, pairs)
         rows = torch.arange(len(self), device=self.prompt_index_B.device)
         return replace(
             self,
@@ -117,7 +142,19 @@ class Batch:
             prompt_rows_U=None if self.prompt_rows_U is None else rows,
             pair_rows_P=None if self.pair_rows_P is None else rows,
             pair_index_B=None if self.pair_index_B is None else rows,
+            states=states,
         )
+
+    def _select(self, rows: Tensor) -> "Batch":
+        """Return some examples with all unique prompts; only `unshare` makes it a whole batch."""
+        rows = rows.to(self.prompt_index_B.device)
+        tensors: dict[str, Any] = {
+            name: value.index_select(0, rows)
+            for name in PER_EXAMPLE
+            if (value := getattr(self, name)) is not None
+        }
+        ids = tuple(self.example_ids[row] for row in rows.tolist()) if self.example_ids else ()
+        return replace(self, example_ids=ids, **tensors)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         tensors: dict[str, Any] = {
@@ -125,6 +162,8 @@ class Batch:
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
+        if self.states is not None:
+            tensors["states"] = self.states.map(change)
         return replace(self, **tensors)
 
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -31,10 +30,10 @@ __all__ = [
 
 Layers = tuple[Annotated[int, Field(ge=0)], ...] | None
 """Layers of a stack, counted from 0; `None` means all."""
-# Read as true at once, so that recipes with either value are equal.
-Recompute = Annotated[bool, BeforeValidator(lambda value: True if value == "auto" else value)]
-"""Whether a method recomputes blocks in the backward pass; `auto` means the same for all methods:
-true."""
+Recompute = bool | Literal["auto"]
+"""Whether blocks save only their inputs for the backward pass and run again in it. `auto` keeps
+everything where a training step fits the memory of the device; models recompute until that is
+known, see `vl_lst.training.recomputation`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +146,8 @@ class SideSettings(BaseModel):
         dropout: Dropout probability within the side network, for embeddings, attention weights,
             inner activations and the output of each sublayer.
         recompute: Save only the input of each side block for the backward pass and recompute the
-            rest; trades about a fifth of the side network's time for most of its memory. `auto` is
-            the same for all methods: true.
+            rest; trades about a fifth of the side network's time for most of its memory. `auto`
+            does so where a step that keeps everything does not fit the memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -157,7 +156,7 @@ class SideSettings(BaseModel):
     encoder_layers: Layers = None
     decoder_layers: Layers = None
     dropout: float = Field(0.1, ge=0, lt=1)
-    recompute: Recompute = True
+    recompute: Recompute = "auto"
 
 
 class LadderSettings(SideSettings):

@@ -198,6 +198,10 @@ class JointModel(VisionLanguageModel[JointEncoding]):
         """Modules of the backbone that train whole; a method adds to them."""
         self.add_heads(head, width=backbone.output_width)
 
+    def trained_blocks(self) -> list[nn.Module]:
+        """Return the blocks of the backbone."""
+        return [block for _, blocks in self.backbone.stacks().values() for block in blocks]
+
     def num_encoder_tokens(self, prompt: int, images: int, image_tokens: int) -> int:
         """Return the number of tokens of prefix, text and images."""
         prefix = 0 if self.prefix is None else len(self.prefix())

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from vl_lst.backbones.frozen import EncoderTaps
+from vl_lst.backbones.frozen import DecoderTaps, EncoderTaps
 from vl_lst.models.batch import Batch
 from vl_lst.models.frozen_backbone_model import FrozenBackboneModel
 from vl_lst.models.vision_language_model import DecodingState
@@ -95,12 +95,15 @@ class SideEncoding:
         side_mask_BS: False for padding.
         taps: States of the backbone's encoder for the unique prompts.
         prompt_index_B: Index of each example's prompt.
+        decoder_taps: States of the backbone's decoder for the unique pairs, or for the start token
+            after each prompt, if they were read from a file.
     """
 
     side_BSR: Tensor
     side_mask_BS: Tensor
     taps: EncoderTaps
     prompt_index_B: Tensor
+    decoder_taps: DecoderTaps | None = None
 
     def backbone_memory(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the states to which the backbone's decoder attends, and their mask.
@@ -166,6 +169,11 @@ class SideModel(FrozenBackboneModel[SideEncoding]):
     side: SideNetwork
 
     @property
+    def reads_final_states(self) -> bool:
+        """Whether heads read the final states of the backbone too."""
+        return False
+
+    @property
     def side_decoder(self) -> SideDecoderStack:
         """Side decoder, which a model with a generation head has."""
         assert self.side.decoder is not None
@@ -181,11 +189,15 @@ class SideModel(FrozenBackboneModel[SideEncoding]):
         image_tokens_BVD = None
         if batch.features_BINF is not None and self.visual is not None:
             image_tokens_BVD = self.visual(batch.features_BINF)
-        taps = self.backbone.encode(
-            batch.prompt_ids_UT, self.side.encoder.layers, self.images_of_prompts(batch)
-        )
+        decoder_taps = None
+        if batch.states is not None:
+            taps, decoder_taps = batch.states.encoder_taps(), batch.states.decoder_taps()
+        else:
+            taps = self.backbone.encode(
+                batch.prompt_ids_UT, self.side.encoder.layers, self.images_of_prompts(batch)
+            )
         side_BSR, mask_BS = self.side.encoder(taps, batch.prompt_index_B, image_tokens_BVD)
-        return SideEncoding(side_BSR, mask_BS, taps, batch.prompt_index_B)
+        return SideEncoding(side_BSR, mask_BS, taps, batch.prompt_index_B, decoder_taps)
 
     def decode(
         self,
@@ -195,14 +207,16 @@ class SideModel(FrozenBackboneModel[SideEncoding]):
         pair_index_B: Tensor | None,
     ) -> Tensor:
         """Return the states [B, L, R] that the output layer reads for given answers."""
-        ids_PL = decoder_ids_BL if pair_rows_P is None else decoder_ids_BL[pair_rows_P]
-        memory_PTD, memory_mask_PT = encoded.backbone_memory(pair_rows_P)
-        taps = self.backbone.decode(
-            ids_PL,
-            self.side_decoder.layers,
-            encoder_states_PTD=memory_PTD,
-            encoder_mask_PT=memory_mask_PT,
-        )
+        taps = encoded.decoder_taps
+        if taps is None:
+            ids_PL = decoder_ids_BL if pair_rows_P is None else decoder_ids_BL[pair_rows_P]
+            memory_PTD, memory_mask_PT = encoded.backbone_memory(pair_rows_P)
+            taps = self.backbone.decode(
+                ids_PL,
+                self.side_decoder.layers,
+                encoder_states_PTD=memory_PTD,
+                encoder_mask_PT=memory_mask_PT,
+            )
         states_BLR: Tensor = self.side_decoder(
             taps, pair_index_B, encoded.side_BSR, encoded.side_mask_BS
         )
@@ -217,15 +231,17 @@ class SideModel(FrozenBackboneModel[SideEncoding]):
         if self.side.decoder is None:
             side_B1R, final_U1D = encoded.side_BSR[:, :1], encoded.taps.final_UTD[:, :1]
             return self.side.merge(side_B1R, final_U1D, encoded.prompt_index_B)[:, 0]
-        prompts = encoded.taps.final_UTD.shape[0]
-        device = encoded.prompt_index_B.device
-        start = self.backbone.start_token_id
-        taps = self.backbone.decode(
-            torch.full((prompts, 1), start, device=device),
-            self.side.decoder.layers,
-            encoder_states_PTD=encoded.taps.final_UTD,
-            encoder_mask_PT=encoded.taps.mask_UT,
-        )
+        taps = encoded.decoder_taps
+        if taps is None:
+            prompts = encoded.taps.final_UTD.shape[0]
+            device = encoded.prompt_index_B.device
+            start = self.backbone.start_token_id
+            taps = self.backbone.decode(
+                torch.full((prompts, 1), start, device=device),
+                self.side.decoder.layers,
+                encoder_states_PTD=encoded.taps.final_UTD,
+                encoder_mask_PT=encoded.taps.mask_UT,
+            )
         states_B1R: Tensor = self.side.decoder(
             taps, encoded.prompt_index_B, encoded.side_BSR, encoded.side_mask_BS
         )

@@ -116,6 +116,10 @@ class VisionLanguageModel(nn.Module, ABC, Generic[Encoded]):
         parts = (self.visual, self.classifiers, self.regressors)
         return [list(part.parameters()) for part in parts if part is not None]
 
+    def trained_blocks(self) -> list[nn.Module]:
+        """Return the blocks that the gradients of a training step pass; by default, none."""
+        return []
+
     def num_encoder_tokens(self, prompt: int, images: int, image_tokens: int) -> int:
         """Return the number of tokens that the backbone's encoder reads of an example.
 

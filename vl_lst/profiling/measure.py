@@ -21,7 +21,7 @@ from vl_lst.backbones.quantization import (
 )
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.choices import ArithmeticPrecision, Vocabulary
-from vl_lst.devices import autocast
+from vl_lst.devices import autocast, float32_products
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig
@@ -95,6 +95,7 @@ class ProfileSettings:
             `tokenizer`, which cuts that of a loaded backbone.
         backbone_precision: Precision of the backbone's weights, unless a method has its own.
         precision: Precision of arithmetic.
+        tf32: Whether CUDA multiplies in TF32 what stays in float32.
         workload: Shapes of the batch.
         optimizer: Settings of the optimizer.
         steps: Number of timed steps; 0 measures bytes only.
@@ -107,6 +108,7 @@ class ProfileSettings:
     vocabulary: int | Vocabulary | None = None
     backbone_precision: BackbonePrecision = "fp32"
     precision: ArithmeticPrecision = "fp32"
+    tf32: bool = False
     workload: Workload = Workload()
     optimizer: OptimizerSection = OptimizerSection(lr=1e-4)
     steps: int = 6
@@ -154,9 +156,12 @@ class MethodProfile:
 
     @property
     def recomputes(self) -> bool | None:
-        """Whether blocks run again in the backward pass; `None` without such an option."""
+        """Whether blocks run again in the backward pass; `None` without such an option.
+
+        With `auto`, they are measured running again, as they do until memory has been compared.
+        """
         found = self.options.get("recompute")
-        return found if isinstance(found, bool) else None
+        return None if found is None else found is not False
 
     @property
     def trainable_percent(self) -> float:
@@ -195,7 +200,8 @@ def profile_methods(
     profiler = _Profiler(settings)
     if leave_out_untrained:
         methods = [method for method in methods if profiler.trains(method)]
-    return profiler.run(methods, report)
+    with float32_products(tf32=settings.tf32, device=settings.device):
+        return profiler.run(methods, report)
 
 
 class _Profiler:

@@ -72,6 +72,7 @@ def profile_document(
         "random_weights": settings.random_weights or settings.estimate,
         "backbone_precision": settings.backbone_precision,
         "precision": settings.precision,
+        "tf32": settings.tf32,
         "optimizer": settings.optimizer.name,
         "workload": asdict(settings.workload),
         "warm_up_steps": WARM_UP_STEPS,

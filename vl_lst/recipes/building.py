@@ -10,19 +10,23 @@ from torch import nn
 from feature_extraction.spec import FeatureSpec
 from tasks import Head, Task, get_task
 from vl_lst.backbones.frozen import FrozenBackbone
-from vl_lst.backbones.loading import LoadedBackbone, load_backbone
+from vl_lst.backbones.loading import LoadedBackbone, load_backbone, load_stored_backbone
 from vl_lst.backbones.quantization import BackbonePrecision, model_bytes, quantise
 from vl_lst.backbones.random_weights import known_family
+from vl_lst.backbones.states.reader import StateReader
+from vl_lst.backbones.stored import StoredBackbone
 from vl_lst.backbones.tokenizer import CachingTokenizer
 from vl_lst.choices import QUANTISED, OptimizerName
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.low_rank import low_rank_factors
+from vl_lst.models.side_model import SideModel
 from vl_lst.models.untrained import UntrainedModel
 from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.recipes.optimizer_defaults import require_low_rank_factors
 from vl_lst.recipes.schema import Recipe
+from vl_lst.recipes.stored_states import open_states, require_kept_states
 from vl_lst.recipes.visual import require_own_features, visual_config
 from vl_lst.recipes.zero_shot import ZeroShotRecipe
 
@@ -31,6 +35,7 @@ __all__ = [
     "attach_method",
     "build_model",
     "build_untrained_model",
+    "load_unquantised",
     "require_heads",
 ]
 
@@ -46,6 +51,7 @@ class BuiltModel:
         tokenizer: Tokenizer of the backbone.
         fingerprint: SHA-256 of the backbone's weights before quantisation.
         precision: Precision of the backbone.
+        states: File of the backbone's states; `None` if the backbone computes them.
     """
 
     model: VisionLanguageModel[Any]
@@ -54,6 +60,7 @@ class BuiltModel:
     fingerprint: str
     precision: BackbonePrecision
     fixed: dict[str, nn.Parameter] = field(default_factory=dict)
+    states: StateReader | None = None
 
     @property
     def stored(self) -> dict[str, nn.Parameter]:
@@ -65,7 +72,9 @@ class BuiltModel:
 
         Call this after the method's `initialise`, which may copy weights of the backbone.
         """
-        if self.precision in ("int8", "nf4"):
+        if self.precision in ("int8", "nf4") and not isinstance(
+            self.model.backbone, StoredBackbone
+        ):
             quantise(self.model.backbone, self.precision)
 
     def parameter_bytes(self) -> int:
@@ -73,8 +82,13 @@ class BuiltModel:
         return model_bytes(self.model)
 
     def parameter_count(self) -> int:
-        """Return the number of parameters of the model, counting shared ones once."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        """Return the number of parameters of the model, counting shared ones once.
+
+        A backbone counts even if its states are read from a file.
+        """
+        backbone = self.model.backbone
+        absent = backbone.num_absent_parameters if isinstance(backbone, StoredBackbone) else 0
+        return absent + sum(parameter.numel() for parameter in self.model.parameters())
 
     def trainable_count(self) -> int:
         """Return the number of trainable parameters."""
@@ -108,24 +122,38 @@ def require_heads(recipe: Recipe) -> None:
 
 
 def build_model(
-    recipe: Recipe, spec: FeatureSpec | None, answers: Mapping[str, Sequence[str] | None]
+    recipe: Recipe,
+    spec: FeatureSpec | None,
+    answers: Mapping[str, Sequence[str] | None],
+    *,
+    loads_backbone: bool = False,
 ) -> BuiltModel:
     """Load the backbone and attach the method.
 
-    Initial weights depend only on the recipe's seed.
+    Initial weights depend only on the recipe's seed. If the recipe names a file of the backbone's
+    states, the weights of the backbone are not loaded.
 
     Args:
         recipe: Recipe of the run.
         spec: Spec of the features that the model will read; `None` if no task has images.
         answers: Answer list of each task; `None` for a task that may generate any answer.
+        loads_backbone: Whether to load the backbone even if its states are in a file.
 
     Raises:
         ModelError: The backbone cannot be loaded, or does not fit the settings.
         RecipeError: The visual section does not fit the backbone.
-        StoreError: The backbone reads images, and the features are not of its own image encoder.
+        StoreError: The backbone reads images, and the features are not of its own image encoder;
+            or the file of states is not usable.
     """
     precision = recipe.backbone.precision
-    loaded = _load_unquantised(recipe)
+    states = None
+    if recipe.states is None or loads_backbone:
+        loaded = load_unquantised(recipe)
+    else:
+        states = open_states(recipe, spec)
+        # Whether the image features are the backbone's own was checked when it read them.
+        projection = None if spec is None else spec.projection_sha256
+        loaded = load_stored_backbone(recipe.backbone.name, states, projection_sha256=projection)
     torch.manual_seed(recipe.training.seed)
     model, trainable = attach_method(
         recipe.method.name,
@@ -139,6 +167,9 @@ def build_model(
         precision=precision,
         optimizer=recipe.optimizer.name,
     )
+    if states is not None:
+        assert isinstance(model, SideModel), "resolving requires it of the method"
+        require_kept_states(states, model)
     _require_positions(recipe, model, 0 if spec is None else spec.tokens)
     declared = get_method(recipe.method.name).trainable(model)
     return BuiltModel(
@@ -148,6 +179,7 @@ def build_model(
         loaded.fingerprint,
         precision,
         fixed={name: p for name, p in declared.items() if name not in trainable},
+        states=states,
     )
 
 
@@ -180,7 +212,7 @@ def build_untrained_model(recipe: ZeroShotRecipe, spec: FeatureSpec | None) -> B
         StoreError: The backbone reads images, and the features are not of its own image encoder.
     """
     precision = recipe.backbone.precision
-    loaded = _load_unquantised(recipe)
+    loaded = load_unquantised(recipe)
     frozen = loaded.backbone
     if frozen.reads_images and spec is not None:
         require_own_features(loaded, recipe.backbone.name, spec)
@@ -191,7 +223,7 @@ def build_untrained_model(recipe: ZeroShotRecipe, spec: FeatureSpec | None) -> B
     return built
 
 
-def _load_unquantised(recipe: Recipe) -> LoadedBackbone:
+def load_unquantised(recipe: Recipe) -> LoadedBackbone:
     """Load the backbone of a recipe, in bf16 if it will be quantised."""
     precision = recipe.backbone.precision
     is_quantised = precision in QUANTISED

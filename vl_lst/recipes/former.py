@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from eval.recipe_fields import FORMER_OPTIONS, FORMER_VALUES, get_field
+from eval.recipe_fields import FORMER_DEFAULTS, FORMER_OPTIONS, FORMER_VALUES, get_field
+from eval.run_files import ZERO_SHOT
 from vl_lst.recipes.fields import set_field
 
 __all__ = ["keep_former_values"]
@@ -30,13 +31,21 @@ def keep_former_values(fields: dict[str, Any]) -> None:
     Args:
         fields: Recipe as read from a file, changed in place.
     """
-    if not all(_has_field(fields, path) for path in ALWAYS_WRITTEN):
+    method = str(get_field(fields, ("method", "name")))
+    is_trained = all(_has_field(fields, path) for path in ALWAYS_WRITTEN)
+    # Only a run writes a recipe without training.
+    if not (is_trained or method == ZERO_SHOT):
+        return
+    for field, value in FORMER_DEFAULTS.items():
+        path = field.split(".")
+        if isinstance(get_field(fields, path[:-1]), dict) and not _has_field(fields, path):
+            set_field(fields, path, value)
+    if not is_trained:
         return
     for field, value in FORMER_VALUES.items():
         path = field.split(".")
         if get_field(fields, path) is None:
             set_field(fields, path, value)
-    method = str(get_field(fields, ("method", "name")))
     for option, value in FORMER_OPTIONS.get(method, {}).items():
         path = ["method", "options", option]
         if not _has_field(fields, path):

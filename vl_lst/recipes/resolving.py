@@ -16,7 +16,7 @@ from eval.recipe_fields import get_field
 from tasks import Task
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import RecipeError
-from vl_lst.methods import get_method
+from vl_lst.methods import get_method, require_states_alone
 from vl_lst.recipes.fields import clear_alternatives, set_field
 from vl_lst.recipes.former import keep_former_values
 from vl_lst.recipes.optimizer_defaults import (
@@ -32,6 +32,7 @@ from vl_lst.recipes.per_task import (
     require_training_splits,
     set_default_batch_sizes,
 )
+from vl_lst.recipes.precision import complete_precisions
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
 from vl_lst.recipes.zero_shot import ZeroShotRecipe, complete_zero_shot_fields, is_zero_shot
@@ -70,7 +71,10 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def resolve_recipe(
-    recipe: Mapping[str, Any], overrides: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()
+    recipe: Mapping[str, Any],
+    overrides: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+    *,
+    running: Recipe | None = None,
 ) -> Recipe:
     """Apply overrides to a recipe, fill in the tasks' defaults, and validate the result.
 
@@ -83,6 +87,8 @@ def resolve_recipe(
         overrides: (path of a field, value) pairs, or a dictionary of them; later pairs win. A pair
             that names another method or optimizer drops what the recipe, but no pair, sets for the
             former.
+        running: Recipe of the run that will be resumed, whose precisions `auto` keeps. Default: a
+            new run, for which `auto` depends on the device; see `recipes.precision`.
 
     Raises:
         RecipeError: A field is unknown, missing or out of range.
@@ -95,6 +101,7 @@ def resolve_recipe(
     complete_task_fields(fields, tasks)
     complete_projection(fields)
     require_training_splits(fields, tasks)
+    complete_precisions(fields, running)
     name = get_field(fields, METHOD_NAME)
     if isinstance(name, str):
         found = get_field(fields, OPTIONS)
@@ -104,6 +111,8 @@ def resolve_recipe(
     _require_features(fields, tasks)
     _refuse_image_fields(fields, tasks)
     resolved = validate_section(Recipe, fields)
+    if resolved.states is not None:
+        require_states_alone(resolved.method.name)
     require_low_rank_factors(resolved.optimizer.name, resolved.method.name)
     return _with_absolute_paths(resolved)
 
@@ -124,6 +133,7 @@ def resolve_zero_shot_recipe(
     fields, changes, tasks = _apply(recipe, overrides)
     complete_zero_shot_fields(fields, [path for path, _ in changes], tasks)
     complete_task_fields(fields, tasks)
+    complete_precisions(fields, running=None)
     _refuse_image_fields(fields, tasks)
     return _with_absolute_paths(validate_section(ZeroShotRecipe, fields))
 
@@ -238,6 +248,7 @@ def _with_absolute_paths(recipe: AnyRecipe) -> AnyRecipe:
                 }
             ),
             "features": tuple(path.absolute() for path in recipe.features),
+            "states": recipe.states and recipe.states.absolute(),
             "backbone": backbone,
         }
     )

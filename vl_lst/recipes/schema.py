@@ -9,7 +9,7 @@ missing ones. A single value is used for all tasks:
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -18,6 +18,8 @@ from tasks import Head, Task
 from vl_lst.choices import (
     ArithmeticPrecision,
     BackbonePrecision,
+    ChosenArithmeticPrecision,
+    ChosenBackbonePrecision,
     DeviceName,
     OptimizerName,
     Vocabulary,
@@ -38,18 +40,33 @@ __all__ = [
 ]
 
 
-def _refuse_float16(value: object) -> object:
+def _check_precision(choices: object) -> BeforeValidator:
+    """Return a check that a precision is one of the choices, among which is `auto`.
+
+    `resolve_recipe` has replaced `auto` before.
+    """
+    names = get_args(choices)
+
+    def check(value: object) -> object:
+        _refuse_float16(value)
+        if value not in names:
+            raise ValueError(f"expected one of {', '.join(names)}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _refuse_float16(value: object) -> None:
     if str(value).lower() in ("fp16", "float16", "half"):
         raise ValueError(
             "activations of backbones that were trained in bfloat16 or float32 overflow to "
             "infinity in float16, so training would end in NaN; use bf16, which needs as little "
             "memory, or fp32"
         )
-    return value
 
 
-Precision = Annotated[ArithmeticPrecision, BeforeValidator(_refuse_float16)]
-WeightPrecision = Annotated[BackbonePrecision, BeforeValidator(_refuse_float16)]
+Precision = Annotated[ArithmeticPrecision, _check_precision(ChosenArithmeticPrecision)]
+WeightPrecision = Annotated[BackbonePrecision, _check_precision(ChosenBackbonePrecision)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 # Far above useful values, far below those that overflow or exhaust memory.
@@ -140,7 +157,8 @@ class BackboneSection(_Section):
         name: Hugging Face model ID such as `t5-base`, a local directory, or `demo` (bundled).
         precision: Precision of weights and activations. `int8` and `nf4` quantise the weights and
             keep activations in bf16; they require a method that does not train the weights
-            themselves. Trainable parameters are always float32.
+            themselves. Trainable parameters are always float32. Default: `auto`, the precision of
+            computation, unless the method needs another one (see `recipes.precision`).
         vocabulary: `tokenizer` cuts the embeddings and the output layer to the tokens of the
             tokenizer, as in the paper's code, so that no other can be generated. `None` keeps all
             that are stored; checkpoints may have more, to make their number even.
@@ -274,7 +292,12 @@ class TrainingSection(_Section):
         checkpoint_every_steps: Number of steps between checkpoints; `None` saves one only after
             each evaluation.
         log_every_steps: Number of steps averaged in a line of `metrics.jsonl`.
-        precision: Precision of computation; trainable parameters are always float32.
+        precision: Precision of computation; trainable parameters are always float32. Default:
+            `auto`, which is bf16 on devices that compute it natively, else fp32. A run records
+            which, and keeps it.
+        tf32: Whether CUDA multiplies in TF32 what stays in float32: faster, with 10 bits of the
+            mantissa. Default: true on CUDA, false elsewhere, where it has no effect.
+        compile: Whether to compile the blocks that train with `torch.compile`; on CUDA only.
         device: Device to train on; `auto` uses CUDA if available.
         seed: Seed for initial weights, example order, answer sampling and dropout.
         tensorboard: Also write TensorBoard event files.
@@ -289,6 +312,8 @@ class TrainingSection(_Section):
     checkpoint_every_steps: Count | None = None
     log_every_steps: Count = 10
     precision: Precision = "fp32"
+    tf32: bool = False
+    compile: bool = False
     device: DeviceName = "auto"
     seed: int = Field(default=0, ge=0, lt=2**32)
     tensorboard: bool = False
@@ -326,6 +351,8 @@ class Recipe(_Section):
         task: Name of a module in `tasks`, or several separated by commas.
         data: Training and validation data.
         features: Feature files of all images; none if no task has images.
+        states: File of the backbone's states, from which a run trains without the backbone (see
+            `vl-lst extract-states`); `None` lets the backbone compute them.
         backbone: The frozen language model.
         visual: The visual embedding.
         method: The transfer method.
@@ -340,6 +367,7 @@ class Recipe(_Section):
     task: str
     data: DataSection
     features: tuple[File, ...] = ()
+    states: File | None = None
     backbone: BackboneSection
     visual: VisualSection = VisualSection()
     method: MethodSection

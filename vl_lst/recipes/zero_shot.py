@@ -45,6 +45,7 @@ class _ZeroShotTraining(TrainingSection):
     evaluate_every: int = Field(default=1, exclude=True)
     checkpoint_every_steps: Count | None = Field(default=None, exclude=True)
     log_every_steps: Count = Field(default=1, exclude=True)
+    compile: bool = Field(default=False, exclude=True)
     seed: int = Field(default=0, exclude=True)
     tensorboard: bool = Field(default=False, exclude=True)
 
@@ -65,6 +66,7 @@ class ZeroShotRecipe(Recipe):
 
     data: _ZeroShotData
     features: tuple[File, ...] = ()
+    states: File | None = Field(default=None, exclude=True)
     visual: VisualSection = Field(default=VisualSection(), exclude=True)
     method: MethodSection = MethodSection(name=ZERO_SHOT, options={})
     head: Mapping[str, Head] = Field(exclude=True)

@@ -16,10 +16,12 @@ from tasks._arguments import as_path
 from vl_lst.data.batches import Batches, BlankFeatures, Features, load_in_order
 from vl_lst.data.examples import has_labels, require_images
 from vl_lst.data.order import sequential_batches
+from vl_lst.data.stored_texts import stored_states
 from vl_lst.data.text_warnings import split_notes
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
+from vl_lst.recipes.loaded_backbone import load_backbone_of
 from vl_lst.run.predictor import Predictor
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.predictions import write_example_scores
@@ -207,14 +209,21 @@ class Run(Predictor, ABC):
         self, task: Task, examples: ExampleTable, source: Features | None, report: ProgressReport
     ) -> dict[str, str]:
         training, total = self.recipe.training, len(examples)
+        head = self._head(task)
+        states = stored_states(self.recipe, self._built, task, head)
+        if states is not None and states.missing(examples):
+            path, states = self.recipe.states, None
+            reason = f"{path} lacks states of texts of {task.name}"
+            load_backbone_of(self.recipe, self._built, reason)
         batches = load_in_order(
             Batches(
                 task,
                 examples,
                 source,
                 self._tokenizer,
-                answered_as=self._head(task),
+                answered_as=head,
                 backbone_reads_images=self._backbone_reads_images,
+                states=states,
             ),
             sequential_batches(total, training.evaluation_batch_size),
             workers=training.workers,

@@ -6,6 +6,7 @@ I images, N tokens per image, F channels.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from vl_lst.generation.answering import Answerer
 from vl_lst.models.batch import Batch
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
+from vl_lst.recipes.loaded_backbone import load_backbone_of
 from vl_lst.run.arguments import ImageSource, image_list, task_text
 
 __all__ = ["Answer", "Predictor"]
@@ -74,6 +76,7 @@ class Predictor:
         self._tokenizer = built.tokenizer
         self._backbone_reads_images = built.model.backbone_reads_images
         self._device = device
+        self._built = built
         self._answerer = Answerer(built, recipe, answers, device)
         self._encoder = encoder
 
@@ -138,7 +141,7 @@ class Predictor:
                 f"{expected}{reason}"
             )
         text = task.prompt_prefix + text + task.prompt_suffix
-        fields = prompt_fields(
+        fields: dict[str, Any] = prompt_fields(
             [text],
             self._tokenizer,
             max_tokens=task.max_prompt_tokens,
@@ -147,6 +150,7 @@ class Predictor:
         )
         if images:
             fields["features_BINF"] = self._features(images, encoder_weights)[None]
+        load_backbone_of(self.recipe, self._built, "a new question has no states in a file")
         notes = question_notes(text, task, self._tokenizer)
         batch = Batch(example_ids=("",), task=self._head(task), **fields)
         if not self._answerer.is_ranked(self._head(task)):

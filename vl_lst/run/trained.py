@@ -129,7 +129,9 @@ def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
     if checkpoint not in names:
         raise CheckpointError(f"no checkpoint {checkpoint!r}: expected one of: {', '.join(names)}")
     require_same_tasks(card, recipe.tasks)
-    built = build_model(recipe, feature_spec_of(card), card.answers)
+    built = build_model(
+        recipe, feature_spec_of(card), card.answers, loads_backbone=_needs_backbone(recipe)
+    )
     require_same_backbone(card, recipe.backbone.name, built.fingerprint)
     folder = directory.checkpoint(checkpoint)
     saved = load_checkpoint(folder, MODEL)
@@ -145,6 +147,24 @@ def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
     built.model.to(device).eval()
     step = int(saved.state.get("step", 0))
     return TrainedRun(directory, recipe, card, built, checkpoint, step, device)
+
+
+def _needs_backbone(recipe: Recipe) -> bool:
+    """Return whether a run needs its backbone at once, although it was trained on its states."""
+    if recipe.states is None:
+        return True
+    if "generate" in recipe.head.values():
+        log.info("loading the backbone %s, which generates answers", recipe.backbone.name)
+        return True
+    if not recipe.states.exists():
+        log.warning(
+            "the file of states %s, on which the run was trained, is not there: loading the "
+            "backbone %s",
+            recipe.states,
+            recipe.backbone.name,
+        )
+        return True
+    return False
 
 
 def _was_trained_on_cuda(directory: RunDirectory) -> bool:

@@ -18,7 +18,7 @@ from feature_extraction.store import open_features
 from tasks import ExampleTable, Score, Task, get_task
 from tasks._arguments import as_path
 from vl_lst.bundled import ENCODER_FOLDERS
-from vl_lst.choices import BackbonePrecision
+from vl_lst.choices import ChosenBackbonePrecision
 from vl_lst.data.answer_lists import load_answers
 from vl_lst.data.batches import Features
 from vl_lst.data.examples import examples_digest
@@ -173,7 +173,7 @@ def zero_shot(
     *,
     task: str = "vqa",
     prompt: str | None = None,
-    precision: BackbonePrecision = "fp32",
+    precision: ChosenBackbonePrecision = "auto",
 ) -> Predictor:
     """Load a pretrained backbone that answers questions as it is, without training.
 
@@ -183,7 +183,8 @@ def zero_shot(
         task: Name of the task.
         prompt: Prompt, in which "{}" stands for the question. Default: the task's own, such as
             "Question: {} Short answer:".
-        precision: Precision of the weights; see `load_backbone`.
+        precision: Precision of the weights; see `load_backbone`. `auto` is bf16 where the device
+            computes it natively, else fp32.
 
     Raises:
         ModelError: The backbone cannot be loaded, or has no decoder.

@@ -94,6 +94,12 @@ def require_same_model(saved: ModelCard, found: ModelCard) -> None:
     require_same_tasks(saved, found.tasks)
     require_same_features(saved, feature_spec_of(found))
     require_same_backbone(saved, "of this recipe", found.backbone_fingerprint)
+    if saved.states_sha256 != found.states_sha256:
+        raise CheckpointError(
+            "the run was trained on other states of the backbone, so it cannot be resumed exactly: "
+            f"found {_short(found.states_sha256)}, expected {_short(saved.states_sha256)}. Give "
+            "the file that it was started with (--states), or choose another --out."
+        )
     for task, before in saved.tasks.items():
         for name in TaskCard.model_fields:
             if getattr(before, name) != getattr(found.tasks[task], name):
@@ -101,3 +107,7 @@ def require_same_model(saved: ModelCard, found: ModelCard) -> None:
                     f"the data of {task} have changed since the run started ({name} differs), so "
                     "it cannot be resumed exactly. Restore them, or choose another --out."
                 )
+
+
+def _short(digest: str | None) -> str:
+    return "none (the backbone itself)" if digest is None else digest[:12]

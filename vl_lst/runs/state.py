@@ -52,6 +52,7 @@ class Counters(BaseModel):
         examples: Number of examples trained on.
         saved_for_backward: Bytes saved for the backward pass by part, measured on the first batch
             of each task.
+        recomputes: Whether blocks were recomputed in the backward pass when they were measured.
         checkouts: Git checkouts that sessions have trained with, in order.
     """
 
@@ -69,6 +70,7 @@ class Counters(BaseModel):
     seconds: float = 0.0
     examples: int = 0
     saved_for_backward: dict[str, dict[str, int]] = {}
+    recomputes: bool | None = None
     checkouts: list[GitState] = []
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Processes that train one model together: start, shared model, and equal inputs."""
+"""Processes that train one model together: start, shared model, equal precisions and inputs."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vl_lst.errors import LaunchError, TrainingError
 from vl_lst.launch import Launch, join_process_group
+from vl_lst.recipes import Recipe
 
 __all__ = [
     "distribute",
@@ -19,6 +20,7 @@ __all__ = [
     "join_processes",
     "launch_environment",
     "require_same_inputs",
+    "with_same_precisions",
 ]
 
 # Prefixes of the variables that accelerate reads.
@@ -154,6 +156,24 @@ def require_same_inputs(accelerator: Accelerator, card: str) -> None:
             "backbone weights than process 0, expected the same in all. Copy the same files to "
             "every machine."
         )
+
+
+def with_same_precisions(accelerator: Accelerator, recipe: Recipe) -> Recipe:
+    """Return the recipe with the precisions of the first process.
+
+    Machines that train together may have different processors, and `auto` may mean another
+    precision on each.
+
+    Args:
+        accelerator: The processes.
+        recipe: Recipe of this process.
+    """
+    weights, arithmetic, tf32 = gather_object(
+        [(recipe.backbone.precision, recipe.training.precision, recipe.training.tf32)]
+    )[0]
+    backbone = recipe.backbone.model_copy(update={"precision": weights})
+    training = recipe.training.model_copy(update={"precision": arithmetic, "tf32": tf32})
+    return recipe.model_copy(update={"backbone": backbone, "training": training})
 
 
 def ignored_settings(environment: Mapping[str, str], device: torch.device) -> list[str]:

@@ -56,7 +56,7 @@ def fail_together(accelerator: Accelerator) -> Iterator[None]:
 
 @contextmanager
 def explain_failures(accelerator: Accelerator, folder: Path) -> Iterator[None]:
-    """Turn a full disk, and a lost connection to another process, into errors that say what to do.
+    """Turn a full disk or device and a lost connection into errors that say what to do.
 
     In processes other than the first, an error that the first cannot know of is logged.
 
@@ -65,7 +65,7 @@ def explain_failures(accelerator: Accelerator, folder: Path) -> Iterator[None]:
         folder: The run's folder.
 
     Raises:
-        TrainingError: The disk is full.
+        TrainingError: The disk is full, or the memory of a CUDA device.
         ProcessFailedError: Another process failed or was killed, or this one failed and is not the
             first.
     """
@@ -83,6 +83,16 @@ def explain_failures(accelerator: Accelerator, folder: Path) -> Iterator[None]:
             f"no space left on the device at {folder if is_inside else error.filename}. Free some "
             "space and run the same command again with --resume."
         ) from error
+    except torch.OutOfMemoryError as error:
+        message = (
+            f"the memory of the device is full: {str(error).splitlines()[0]} Set "
+            "method.options.recompute=true, or a smaller training.batch_size (or "
+            "training.evaluation_batch_size), and run the same command again in another folder."
+        )
+        if accelerator.is_main_process:
+            raise TrainingError(message) from error
+        log.error("process %d of %d: %s", rank, num_processes, message)
+        raise ProcessFailedError(message, is_own=True) from error
     except RuntimeError as error:
         if num_processes == 1 or not _is_lost_connection(error):
             raise

@@ -1,6 +1,7 @@
 """Initial weights that a method computes once, on the training device, for all processes."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
@@ -10,6 +11,7 @@ from torch import Tensor
 from vl_lst.methods import Method, get_method
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
+from vl_lst.recipes.loaded_backbone import backbone_in_memory
 from vl_lst.training.failures import fail_together
 
 __all__ = ["initialise"]
@@ -36,15 +38,21 @@ def initialise(
     if type(method).initialise is Method.initialise:
         return
     device = accelerator.device
-    built.model.to(device)
-    with fail_together(accelerator):
-        if accelerator.is_main_process:
-            options = method.options.model_validate(dict(recipe.method.options))
-            method.initialise(built.model, options, _on_device(samples, device))
-    if accelerator.num_processes > 1:
-        for parameter in built.stored.values():
-            broadcast(parameter.data)
-    built.model.to("cpu")
+    options = method.options.model_validate(dict(recipe.method.options))
+    reading = (
+        backbone_in_memory(recipe, built, "initial weights are derived from it", is_quantised=False)
+        if method.needs_weights_to_initialise(options)
+        else nullcontext()
+    )
+    with reading:
+        built.model.to(device)
+        with fail_together(accelerator):
+            if accelerator.is_main_process:
+                method.initialise(built.model, options, _on_device(samples, device))
+        if accelerator.num_processes > 1:
+            for parameter in built.stored.values():
+                broadcast(parameter.data)
+        built.model.to("cpu")
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

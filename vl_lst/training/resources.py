@@ -5,13 +5,27 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-__all__ = ["WARM_UP_STEPS", "PeakMemory", "Stopwatch", "memory_in_use"]
+__all__ = ["WARM_UP_STEPS", "PeakMemory", "Stopwatch", "memory_available", "memory_in_use"]
 
 STATM = Path("/proc/self/statm")
+MEMORY_INFO = Path("/proc/meminfo")
+# Limit, use and statistics of the control group of this process, in versions 2 and 1 of Linux's
+# control groups. What is cached of files in use is freed when memory is needed.
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+GROUP_FILES = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
 WARM_UP_STEPS = 2
 
 
@@ -23,6 +37,42 @@ def memory_in_use(device: torch.device) -> int:
         return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def memory_available(device: torch.device) -> int | None:
+    """Return the bytes that can still be allocated on a device; `None` if the system tells nothing.
+
+    On CUDA, what torch has reserved and not allocated counts as available. On the CPU, it is what
+    Linux estimates without swapping, and at most what a control group, such as a container, has
+    left.
+    """
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    kibibytes = _numbers(MEMORY_INFO).get("MemAvailable:")
+    if kibibytes is None:
+        return None
+    return min([1024 * kibibytes, *_left_in_group()])
+
+
+def _left_in_group() -> Iterator[int]:
+    for limit_file, use_file, statistics_file, cache in GROUP_FILES:
+        try:
+            limit = int((CONTROL_GROUP / limit_file).read_text())
+            used = int((CONTROL_GROUP / use_file).read_text())
+        except (OSError, ValueError):  # no such version, or no limit
+            continue
+        cached = _numbers(CONTROL_GROUP / statistics_file).get(cache, 0)
+        yield max(0, limit - used + cached)
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """Return the lines of a file that consist of a name, a number, and perhaps a unit."""
+    try:
+        rows = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
 
 
 class Stopwatch:

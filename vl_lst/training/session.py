@@ -17,25 +17,30 @@ from accelerate import Accelerator
 from eval.run_files import GitState, ModelCard, RunRecord, TaskCard
 from feature_extraction.store import open_features
 from tasks._arguments import as_path
+from vl_lst.backbones.states.reader import StateReader
 from vl_lst.data.examples import examples_digest, load_examples
+from vl_lst.data.stored_texts import stored_states
 from vl_lst.data.task_data import TaskData, build_task_data, sample_examples
 from vl_lst.data.text_warnings import log_text_issues
-from vl_lst.devices import choose_device
+from vl_lst.devices import choose_device, float32_products
 from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.launch import read_launch, refuse_separate_processes
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel, build_model, require_heads
+from vl_lst.recipes.stored_states import states_sha256
 from vl_lst.runs.checkpoint import find_checkpoint, remove_leftovers
 from vl_lst.runs.directory import RunDirectory, make_folder
 from vl_lst.runs.lock import exclusive_folder
 from vl_lst.runs.log_file import log_to_file
+from vl_lst.training.compilation import require_compilable
 from vl_lst.training.description import numeric_environment
 from vl_lst.training.distributed import (
     ignored_settings,
     join_processes,
     launch_environment,
     require_same_inputs,
+    with_same_precisions,
 )
 from vl_lst.training.failures import explain_failures, fail_together
 from vl_lst.training.initialisation import initialise
@@ -91,10 +96,13 @@ def train(
     launch = read_launch(os.environ)
     refuse_separate_processes(launch, os.environ)
     device = choose_device(recipe.training.device)
+    require_compilable(recipe, device)
     ignored = ignored_settings(os.environ, device)
     with launch_environment(launch), ExitStack() as stack:
         # A step of one task leaves the heads of the others unused.
         accelerator = join_processes(launch, device, has_unused_parameters=len(recipe.tasks) > 1)
+        recipe = with_same_precisions(accelerator, recipe)
+        stack.enter_context(float32_products(tf32=recipe.training.tf32, device=device))
         with fail_together(accelerator):
             if accelerator.is_main_process:
                 make_folder(directory.path)
@@ -204,6 +212,7 @@ class _Session:
                 )
                 for name, each in examples.items()
             },
+            states_sha256=None if built.states is None else states_sha256(built.states),
         )
         if self.accelerator.is_main_process:
             self.directory.ensure_card(card)
@@ -215,6 +224,7 @@ class _Session:
                 reader,
                 built.tokenizer,
                 backbone_reads_images=built.model.backbone_reads_images,
+                states=stored_states(recipe, built, each.task),
             )
             for name, each in examples.items()
         }
@@ -231,11 +241,24 @@ class _Session:
             if earlier not in trainer.counters.checkouts:
                 trainer.counters.checkouts.insert(0, earlier)
 
+    def _log_states(self, states: StateReader) -> None:
+        generating = [name for name, head in self.recipe.head.items() if head == "generate"]
+        log.info(
+            "reading the backbone's states from %s, so its weights stay out of memory%s",
+            states.path,
+            f"; each validation of {' and '.join(generating)} loads them to generate answers, and "
+            "frees them afterwards"
+            if generating
+            else "",
+        )
+
     def _log_start(self, data: Mapping[str, TaskData], built: BuiltModel, trainer: Trainer) -> None:
         total, num_processes = trainer.schedule.total_steps, self.accelerator.num_processes
         if trainer.first_step >= total:
             log.info("the run was finished at step %d: nothing is left to train", total)
             return
+        if built.states is not None:
+            self._log_states(built.states)
         log.info(
             "training %s parameters of %s on %s for %s steps in %s on %s",
             f"{built.trainable_count():,}",

@@ -4,6 +4,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
@@ -23,13 +24,15 @@ from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.metrics import MetricsLog
-from vl_lst.runs.state import Counters, random_state
+from vl_lst.runs.state import Counters, random_state, restore_random_state
 from vl_lst.training.best_checkpoint import BestCheckpoints
+from vl_lst.training.compilation import compile_blocks, uncompiled
 from vl_lst.training.distributed import distribute
 from vl_lst.training.failures import fail_together
 from vl_lst.training.last_checkpoint import load_last_checkpoint, save_last_checkpoint
 from vl_lst.training.loss_window import LossWindow, StepResult
 from vl_lst.training.optimizer import build_optimizer, learning_rate, optimizer_bytes
+from vl_lst.training.recomputation import Recomputation
 from vl_lst.training.resources import PeakMemory, Stopwatch, memory_in_use
 from vl_lst.training.saved_bytes import saved_bytes_by_part
 from vl_lst.training.validation import Validator
@@ -76,11 +79,13 @@ class Trainer:
         self._accelerator = accelerator
         self._report = report
         self._device: torch.device = accelerator.device
+        if recipe.training.compile:
+            compile_blocks(built.model)
         self._model = distribute(accelerator, built.model)
         self._optimizer = build_optimizer(built.model, built.trainable, recipe.optimizer)
         answers = {name: each.examples.answers for name, each in data.items()}
         answerer = Answerer(built, recipe, answers, self._device)
-        self._validator = Validator(recipe, data, answerer, accelerator)
+        self._validator = Validator(recipe, built, data, answerer, accelerator)
         self.schedule = Schedule(
             portions={
                 name: Portion(len(each.rows), recipe.training.batch_size[name])
@@ -97,6 +102,12 @@ class Trainer:
             self.counters.checkouts.append(checkout)
         self.stopwatch = Stopwatch(self.counters.seconds, self.counters.examples)
         self._losses = LossWindow(self.counters)
+        self._recomputation = Recomputation(
+            recipe,
+            built,
+            accelerator.num_processes,
+            {name: each.examples.task.loss_average for name, each in data.items()},
+        )
         self._best = BestCheckpoints(
             recipe=recipe,
             data=data,
@@ -153,13 +164,7 @@ class Trainer:
         loss_average = self._data[batch.task].examples.task.loss_average
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(counters.step, self.schedule.total_steps, settings)
-        with autocast(self._recipe.training.precision, self._device):
-            if batch.task not in counters.saved_for_backward:
-                counters.saved_for_backward[batch.task] = self._saved_bytes(batch, loss_average)
-            loss = self._model(batch, loss_average)
-        if loss_average == "tokens":
-            loss = loss * self._token_weight(batch)
-        accelerator.backward(loss)
+        loss = self._backward(batch, loss_average)
         gradient_norm = torch.nn.utils.clip_grad_norm_(
             trainable.values(), settings.clip_norm or math.inf
         )
@@ -177,6 +182,50 @@ class Trainer:
         self.peak_memory.step()
         self.stopwatch.add(len(batch) * accelerator.num_processes)
         self._report_step()
+
+    def _backward(self, batch: Batch, loss_average: str) -> Tensor:
+        """Add the gradients of a batch, and return its loss.
+
+        Blocks run again in the backward pass from the first batch on that does not fit the memory
+        otherwise, if the recipe leaves that to the device.
+        """
+        self._recomputation.prepare(batch)
+        self._note_recomputation()
+        if not self._recomputation.may_fall_back:
+            return self._backward_once(batch, loss_average)
+        random = random_state(self._device)
+        try:
+            return self._backward_once(batch, loss_average)
+        except torch.OutOfMemoryError:
+            pass
+        # Not in the exception's block, in which it would hold the tensors of the failed attempt.
+        self._optimizer.zero_grad(set_to_none=True)
+        restore_random_state(random, self._device)
+        self._recomputation.fall_back()
+        self._note_recomputation()
+        self.peak_memory.skip()
+        return self._backward_once(batch, loss_average)
+
+    def _backward_once(self, batch: Batch, loss_average: str) -> Tensor:
+        saved = self.counters.saved_for_backward
+        with autocast(self._recipe.training.precision, self._device):
+            if batch.task not in saved:
+                saved[batch.task] = self._saved_bytes(batch, loss_average)
+            loss: Tensor = self._model(batch, loss_average)
+        if loss_average == "tokens":
+            loss = loss * self._token_weight(batch)
+        self._accelerator.backward(loss)
+        return loss
+
+    def _note_recomputation(self) -> None:
+        """Let the saved bytes be those of how blocks compute the backward pass now.
+
+        Several processes, which count them together, keep those of the first batch.
+        """
+        counters, is_on = self.counters, self._recomputation.is_on
+        if counters.recomputes not in (None, is_on) and self._accelerator.num_processes == 1:
+            counters.saved_for_backward.clear()
+        counters.recomputes = is_on
 
     def _restore(self) -> Counters:
         counters = load_last_checkpoint(
@@ -208,7 +257,10 @@ class Trainer:
     def _saved_bytes(self, batch: Batch, loss_average: str) -> dict[str, int]:
         """Return the bytes saved for the backward pass of the whole batch, in all processes."""
         total: Counter[str] = Counter()
-        for saved in gather_object([saved_bytes_by_part(self._built.model, batch, loss_average)]):
+        # Not of compiled blocks, in which parts of the model cannot be told apart.
+        with uncompiled() if self._recipe.training.compile else nullcontext():
+            own = saved_bytes_by_part(self._built.model, batch, loss_average)
+        for saved in gather_object([own]):
             total.update(saved)
         return dict(total)
 

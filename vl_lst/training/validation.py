@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -15,6 +16,8 @@ from vl_lst.data.task_data import TaskData
 from vl_lst.errors import TrainingError
 from vl_lst.generation.answering import Answerer
 from vl_lst.recipes import Recipe
+from vl_lst.recipes.building import BuiltModel
+from vl_lst.recipes.loaded_backbone import backbone_in_memory
 from vl_lst.training.failures import fail_together
 
 __all__ = ["ValidationResult", "Validator", "mean_percent", "percent"]
@@ -41,12 +44,14 @@ class Validator:
 
     Args:
         recipe: Settings of the run.
+        built: The model.
         data: Data of each task, by name.
         answerer: Answerer of the model.
         accelerator: The processes that share the examples.
     """
 
     recipe: Recipe
+    built: BuiltModel
     data: Mapping[str, TaskData]
     answerer: Answerer
     accelerator: Accelerator
@@ -62,7 +67,9 @@ class Validator:
         """
         results = {}
         for name, data in self.data.items():
-            answers = self._answers(name, data, report)
+            generates = self.recipe.head[name] == "generate"
+            with self._backbone(name) if generates else nullcontext():
+                answers = self._answers(name, data, report)
             with fail_together(self.accelerator):
                 if self.accelerator.is_main_process:
                     split = self.recipe.data.validation_split[name]
@@ -71,6 +78,11 @@ class Validator:
                     _require_primary(task, split, score)
                     results[name] = ValidationResult(score, answers)
         return results
+
+    def _backbone(self, task: str) -> AbstractContextManager[None]:
+        return backbone_in_memory(
+            self.recipe, self.built, f"it generates the answers of {task} for validation"
+        )
 
     def _answers(self, name: str, data: TaskData, report: Callable[[str], None]) -> dict[str, str]:
         num_processes = self.accelerator.num_processes

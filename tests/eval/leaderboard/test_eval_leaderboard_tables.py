@@ -14,7 +14,7 @@ from eval.leaderboard.document import board_document
 from eval.leaderboard.quantities import Statistic
 from eval.leaderboard.reported import reported_results
 from eval.leaderboard.runs import find_runs
-from eval.leaderboard.tables import to_csv, to_latex, to_markdown
+from eval.leaderboard.tables import recompute_text, to_csv, to_latex, to_markdown
 from eval.leaderboard.units import number_text, score_text
 from eval.report.page import render_page
 
@@ -54,6 +54,26 @@ def test_rows_tell_whether_they_recompute_and_a_note_that_they_differ(tmp_path: 
     assert {row["label"]: row["recompute"] for row in group["rows"]} == expected
     rows = csv.DictReader(io.StringIO(to_csv(board, ())))
     assert {row["method"]: row["recompute"] == "yes" for row in rows} == expected
+
+
+def test_rows_tell_what_memory_decided_for_their_runs(tmp_path: Path) -> None:
+    """With `auto`, the records tell; seeds of one row may differ."""
+    auto = {"recompute": "auto"}
+    for name, method, recomputes, seed in (
+        ("a", "full", False, 0),
+        ("b", "ia3", True, 0),
+        ("c", "ia3", False, 1),
+        ("d", "lora", True, 0),
+    ):
+        write_run(tmp_path, name, method=method, options=auto, recomputes=recomputes, seed=seed)
+    board = build_board(find_runs(tmp_path), METRICS)
+    (group,) = board.groups
+    texts = {row.label: recompute_text(row) for row in group.rows}
+    assert texts == {"full": "no", "ia3": "in some runs", "lora": "yes"}
+    rows = csv.DictReader(io.StringIO(to_csv(board, ())))
+    assert {row["method"]: row["recompute"] for row in rows} == texts
+    assert "ia3, lora recompute blocks in the backward pass" in to_markdown(board, ())
+    assert "and full, ia3 do not." in to_markdown(board, ())
 
 
 def test_latex_special_characters_are_escaped(board: Board) -> None:

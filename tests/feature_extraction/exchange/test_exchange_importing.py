@@ -24,8 +24,8 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from feature_extraction.exchange import importing
-from feature_extraction.store import writer
-writer.SECONDS_BETWEEN_COMMITS = 0
+from feature_extraction.store import resumable_writer
+resumable_writer.SECONDS_BETWEEN_COMMITS = 0
 importing.BATCH_BYTES = 240
 def report(done, total, note=""):
     print(done, flush=True)
@@ -159,7 +159,7 @@ def test_unreadable_files_are_reported_immediately(tmp_path: Path) -> None:
 def test_an_import_resumes_after_any_batch(
     source: Path, tmp_path: Path, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("feature_extraction.store.writer.SECONDS_BETWEEN_COMMITS", 0)
+    monkeypatch.setattr("feature_extraction.store.resumable_writer.SECONDS_BETWEEN_COMMITS", 0)
     import_features(source, tmp_path / "whole.h5")
 
     def interrupt(done: int, total: int, note: str = "") -> None:

@@ -6,7 +6,7 @@ New files in `vl_lst/methods` and the guide's methods are included.
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from vl_lst.backbones.families import find_family
 from vl_lst.backbones.frozen import FrozenBackbone
+from vl_lst.choices import ArithmeticPrecision
+from vl_lst.devices import autocast
 from vl_lst.errors import ModelError
 from vl_lst.generation.search import beam_search, greedy_search
 from vl_lst.methods import get_method, method_names
@@ -209,15 +211,23 @@ def test_a_bfloat16_backbone_trains_what_is_added_in_float32(
     if method == "full":
         with pytest.raises(ModelError, match="bfloat16 here; expected float32"):
             attach(method, backbone, head)
-        return
+        backbone = make_tiny(name)
     model, trainable = attach(method, backbone, head)
     batch = tiny_batch(backbone)
-    model(batch).backward()
-    for parameter in trainable.values():
-        assert parameter.dtype == torch.float32
-        assert torch.isfinite(parameter.grad).all()
-    if head == "generate":
-        assert greedy_search(model, batch, max_length=4).shape[0] == len(batch)
+    losses = []
+    for precision in get_args(ArithmeticPrecision):
+        with autocast(precision, model.device):
+            loss = model(batch)
+        loss.backward()
+        losses.append(loss.item())
+        for parameter in trainable.values():
+            assert parameter.dtype == torch.float32
+            assert torch.isfinite(parameter.grad).all()
+            parameter.grad = None
+        if head == "generate":
+            with autocast(precision, model.device):
+                assert greedy_search(model, batch, max_length=4).shape[0] == len(batch)
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
 @pytest.mark.parametrize(("name", "method", "head"), THINNED_HEADS)

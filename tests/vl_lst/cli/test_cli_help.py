@@ -13,7 +13,12 @@ from feature_extraction.choices import Compression, ExportFormat, Layer, Precisi
 from feature_extraction.encoders.table import ENCODERS
 from tasks import Head, task_names
 from vl_lst.bundled import BACKBONE_FOLDERS
-from vl_lst.choices import ArithmeticPrecision, BackbonePrecision, DeviceName, module_names
+from vl_lst.choices import (
+    ChosenArithmeticPrecision,
+    ChosenBackbonePrecision,
+    DeviceName,
+    module_names,
+)
 from vl_lst.cli import main
 from vl_lst.methods import method_names
 
@@ -39,9 +44,9 @@ DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"
         ("features export", "--format", get_args(ExportFormat)),
         ("profile", "--backbone", BACKBONE_FOLDERS),
         ("train", "--head", get_args(Head)),
-        ("train", "--backbone-precision", get_args(BackbonePrecision)),
-        ("profile", "--backbone-precision", get_args(BackbonePrecision)),
-        ("profile", "--precision", get_args(ArithmeticPrecision)),
+        ("train", "--backbone-precision", get_args(ChosenBackbonePrecision)),
+        ("profile", "--backbone-precision", get_args(ChosenBackbonePrecision)),
+        ("profile", "--precision", get_args(ChosenArithmeticPrecision)),
         ("profile", "--device", get_args(DeviceName)),
     ],
 )

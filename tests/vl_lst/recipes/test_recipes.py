@@ -150,7 +150,7 @@ def test_the_lst_recipe_has_the_settings_of_the_paper() -> None:
 
 
 def test_the_recipe_of_the_papers_code_lacks_our_improvements() -> None:
-    paper, ours = resolve("lst-paper"), resolve("lst")
+    paper, ours = resolve("lst-paper"), resolve("lst", "training.precision=fp32")
     options, better = paper.method.options, ours.method.options
     assert (options["image_rungs"], better["image_rungs"]) == ("attenuate", "pass")
     assert (options["initialisation"], options["initialisation_samples"]) == ("fisher", 1024)
@@ -317,6 +317,11 @@ def test_float16_is_refused_with_the_reason(field: str, name: str) -> None:
     assert field in message
     assert "overflow" in message
     assert "bf16" in message
+
+
+@pytest.mark.parametrize("field", ["training.precision", "backbone.precision"])
+def test_an_unknown_precision_is_reported_with_auto_among_the_others(field: str) -> None:
+    assert f'{field}: found "bf61"; expected one of auto, fp32, bf16' in refusal(f"{field}=bf61")
 
 
 def test_several_problems_are_reported_at_once() -> None:

@@ -16,6 +16,8 @@ OF_GLUE = [name for name in bundled_recipes() if name.startswith("glue-")]
 PAPER = [name for name in bundled_recipes() if name not in (*DEMO, *OF_GLUE)]
 WITH_IMAGES = [
     ("task", "vqa"), ("data.root", "data"), ("features", ["a.h5"]), ("backbone.name", "t5"),
+    # That of the paper's code, which its recipe keeps on every device.
+    ("training.precision", "fp32"), ("training.tf32", False),
 ]  # fmt: skip
 TEXT = [("task", "rte"), ("data.root", "data")]
 

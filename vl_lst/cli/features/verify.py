@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vl_lst.cli._console import QuietOption, progress, results, status
+from vl_lst.cli._console import QuietOption, announce_imports, progress, results, status
 from vl_lst.cli._features import DeviceOption, FeatureFileArgument
 from vl_lst.cli._outputs import JsonOption, write_json_report
 
@@ -48,6 +48,7 @@ def verify(
 
     Example: vl-lst features verify val2014.h5 --images coco/val2014
     """
+    announce_imports(quiet=quiet)
     from feature_extraction.encoders.encoder import encoder_from_spec
     from feature_extraction.errors import StoreError
     from feature_extraction.exchange.verification import verify as compare

@@ -59,6 +59,11 @@ class LadderModel(SideModel):
         self.add_heads(head, width=self.side.output_width)
 
     @property
+    def reads_final_states(self) -> bool:
+        """Whether heads read the final states of the backbone too: those that a last gate mixes."""
+        return self.side.last_gate is not None
+
+    @property
     def side_decoder(self) -> SideDecoder:
         """Side decoder, which a model with a generation head has."""
         assert self.side.decoder is not None
@@ -74,6 +79,11 @@ class LadderModel(SideModel):
             for name, parameter in super().trainable().items()
             if all(parameter is not other for other in unused)
         }
+
+    def trained_blocks(self) -> list[nn.Module]:
+        """Return the blocks of the side network."""
+        stacks = (self.side.encoder, self.side.decoder)
+        return [block for stack in stacks if stack is not None for block in stack.side_blocks()]
 
     def vocabulary_states(self, states_BLR: Tensor) -> Tensor:
         """Return the states at the backbone's width [B, L, D], scaled for its output layer."""

@@ -74,7 +74,7 @@ class _SideStack(nn.Module):
         stack = "decoder" if self.is_decoder else "encoder"
         self.sizes = sizes = _side_sizes(tapped, config, stack)
         self.layers = selected_layers(chosen, tapped.depth, stack)
-        self.recompute = config.recompute
+        self.recompute = config.recompute is not False
         self.mixes_after_block = config.rung_place == "after_block"
         self.normalises = config.rungs == "normalised"
         self.projects_image = config.image_rungs == "projection"

@@ -222,7 +222,7 @@ class TestOneFileWithOneRowPerImage:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("feature_extraction.exchange.importing.BATCH_BYTES", 2 * 4 * 6)
-        monkeypatch.setattr("feature_extraction.store.writer.SECONDS_BETWEEN_COMMITS", 0)
+        monkeypatch.setattr("feature_extraction.store.resumable_writer.SECONDS_BETWEEN_COMMITS", 0)
         pq.write_table(pa.table({"id": IDS, "features": GRIDS.tolist()}), tmp_path / "all.parquet")
         import_features(tmp_path / "all.parquet", tmp_path / "whole.h5")
 

@@ -1,0 +1,1 @@
+"""State store: what a frozen backbone gives for each text, kept in an HDF5 file."""

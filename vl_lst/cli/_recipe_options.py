@@ -1,0 +1,135 @@
+"""Options that set fields of a recipe, for the commands that train and prepare training."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tasks import Head
+from vl_lst.choices import ChosenBackbonePrecision
+from vl_lst.cli._choices import METHODS
+
+__all__ = [
+    "BackboneOption",
+    "BackbonePrecisionOption",
+    "DataRootOption",
+    "FeaturesOption",
+    "HeadOption",
+    "MethodOption",
+    "MoreFeaturesArgument",
+    "RecipeOption",
+    "SettingsOption",
+    "TrainFileOption",
+    "ValidationFileOption",
+    "data_option",
+    "features_option",
+    "model_option",
+    "recipe_changes",
+]
+
+data_option = partial(typer.Option, rich_help_panel="Data")
+features_option = partial(typer.Option, rich_help_panel="Image features")
+model_option = partial(typer.Option, rich_help_panel="Model and settings")
+
+DataRootOption = Annotated[
+    Path | None,
+    data_option(
+        metavar="DIR",
+        help="Folder with the official annotation files in vqa/, gqa/, nlvr2/, coco/, glue/.",
+    ),
+]
+TrainFileOption = Annotated[
+    Path | None,
+    data_option(
+        metavar="FILE.jsonl",
+        help="Your own training examples, instead of --data-root. With several tasks: --set "
+        "data.train_file.TASK=FILE.jsonl.",
+    ),
+]
+ValidationFileOption = Annotated[
+    Path | None,
+    data_option(
+        metavar="FILE.jsonl",
+        help="Your own validation examples. With several tasks: --set "
+        "data.validation_file.TASK=FILE.jsonl.",
+    ),
+]
+FeaturesOption = Annotated[
+    list[Path] | None,
+    features_option(metavar="FILE.h5", help="Feature file. Pass several, or repeat the option."),
+]
+MoreFeaturesArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="FILE.h5", help="More feature files.", show_default=False),
+]
+BackboneOption = Annotated[
+    str | None,
+    model_option(
+        metavar="NAME|PATH|demo",
+        help="Hugging Face model ID such as t5-base, a local directory, or `demo` (bundled).",
+    ),
+]
+BackbonePrecisionOption = Annotated[
+    ChosenBackbonePrecision | None,
+    model_option(
+        help="Precision of the frozen backbone's weights; `auto` is bf16 where the device "
+        "computes it natively, else fp32. int8 and nf4 fit larger backbones on the same GPU. "
+        "There is no fp16, in which backbones overflow. Default: the recipe's, mostly auto."
+    ),
+]
+MethodOption = Annotated[
+    str | None,
+    model_option(metavar="METHOD", help=f"Transfer method, one of {METHODS}. Default: lst."),
+]
+HeadOption = Annotated[
+    Head | None,
+    model_option(
+        help="`classify` picks from an answer list; `generate` writes free text; `regress` "
+        "answers with a number (stsb). Captions always use `generate`."
+    ),
+]
+RecipeOption = Annotated[
+    str | None,
+    model_option(
+        metavar="FILE|NAME",
+        help="YAML file, or name of a bundled recipe such as lst-paper. Default: the method's "
+        "recipe (a smaller one for the backbone `demo`); with --resume, the run's own.",
+    ),
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    model_option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a field of the recipe, such as optimizer.lr=1e-3; may be repeated.",
+    ),
+]
+
+
+def recipe_changes(
+    *,
+    task: str | None,
+    data_root: Path | None,
+    train_file: Path | None,
+    validation_file: Path | None,
+    features: Sequence[Path],
+    backbone: str | None,
+    backbone_precision: str | None,
+    method: str | None,
+    head: str | None,
+) -> list[tuple[str, Any]]:
+    """Return the fields of a recipe that options set, as (path, value) pairs."""
+    given: dict[str, Any] = {
+        "task": task,
+        "data.root": data_root and str(data_root),
+        "data.train_file": train_file and str(train_file),
+        "data.validation_file": validation_file and str(validation_file),
+        "features": [str(file) for file in features] or None,
+        "backbone.name": backbone,
+        "backbone.precision": backbone_precision,
+        "method.name": method,
+        "head": head,
+    }
+    return [(name, value) for name, value in given.items() if value is not None]
