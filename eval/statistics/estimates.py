@@ -130,7 +130,7 @@ def _jackknife_variance(deviations_KC: Floats) -> float:
 
     It uses no matrix product, whose rounding depends on the number of threads.
     """
-    clusters = deviations_KC.shape[-1]
+    clusters: int = deviations_KC.shape[-1]
     return (clusters - 1) / clusters * float(np.square(deviations_KC).sum())
 
 

@@ -227,3 +227,15 @@ def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
 def test_help_ends_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["leaderboard", "--help"]) == 0
     assert "Example: vl-lst leaderboard runs" in capsys.readouterr().out
+
+
+def test_an_unknown_reference_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "runs", "run", method="lora")
+    out = tmp_path / "board.html"
+    arguments = ["leaderboard", str(tmp_path / "runs"), "--out", str(out), "--reference"]
+    assert main([*arguments, "full"]) == 1
+    assert "--reference 'full': found no such row" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*arguments, "lora"]) == 0
