@@ -213,8 +213,7 @@ class StatesBench:
         self._backbone = random_backbone(config, family, dtype=DTYPES[precision]).to(device)
         vocabulary = family.vocabulary_size(config)
         self._batch = workload.batch(vocabulary)
-        shape = (texts, workload.text_tokens)
-        self._prompts_NT = torch.randint(2, vocabulary, shape)
+        self._prompts_NT = torch.randint(2, vocabulary, (texts, workload.text_tokens))
         self._labels_NL = torch.randint(2, vocabulary, (texts, workload.answer_tokens))
         self._decoder_ids_NL = self._backbone.shift_right(self._labels_NL)
         self._inputs = [input_key(ids) for ids in self._prompts_NT.tolist()]
@@ -294,14 +293,10 @@ class StatesBench:
     def _step(self, layers: Layers, backbone: FrozenBackbone, batch: Batch) -> float:
         """Return the seconds of a step."""
         torch.manual_seed(SEED)
-        options = {
-            "encoder_layers": list(layers.encoder),
-            "decoder_layers": list(layers.decoder),
-            "recompute": False,
-        }
+        kept = {"encoder_layers": [*layers.encoder], "decoder_layers": [*layers.decoder]}
         model, trainable = attach_method(
             "lst",
-            options,
+            {**kept, "recompute": False},
             backbone,
             visual=self._workload.visual(),
             heads={batch.task: self._workload.head(has_decoder=True)},
