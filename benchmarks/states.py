@@ -210,15 +210,12 @@ class StatesBench:
         self._precision, self._device, self._folder = precision, device, folder
         self._clock = time.process_time if device.type == "cpu" else time.perf_counter
         torch.manual_seed(SEED)
-        backbone: FrozenBackbone = random_backbone(config, family, dtype=DTYPES[precision])
-        self._backbone = backbone.to(device)
+        self._backbone = random_backbone(config, family, dtype=DTYPES[precision]).to(device)
         vocabulary = family.vocabulary_size(config)
         self._batch = workload.batch(vocabulary)
-        shape = (texts, workload.text_tokens)
-        self._prompts_NT = torch.randint(2, vocabulary, shape)
-        answers_NL = torch.randint(2, vocabulary, (texts, workload.answer_tokens))
-        self._labels_NL = answers_NL
-        self._decoder_ids_NL = backbone.shift_right(answers_NL)
+        self._prompts_NT = torch.randint(2, vocabulary, (texts, workload.text_tokens))
+        self._labels_NL = torch.randint(2, vocabulary, (texts, workload.answer_tokens))
+        self._decoder_ids_NL = self._backbone.shift_right(self._labels_NL)
         self._inputs = [input_key(ids) for ids in self._prompts_NT.tolist()]
         self._pairs = [
             pair_key(key, ids)
@@ -296,14 +293,10 @@ class StatesBench:
     def _step(self, layers: Layers, backbone: FrozenBackbone, batch: Batch) -> float:
         """Return the seconds of a step."""
         torch.manual_seed(SEED)
-        options = {
-            "encoder_layers": list(layers.encoder),
-            "decoder_layers": list(layers.decoder),
-            "recompute": False,
-        }
+        kept = {"encoder_layers": [*layers.encoder], "decoder_layers": [*layers.decoder]}
         model, trainable = attach_method(
             "lst",
-            options,
+            {**kept, "recompute": False},
             backbone,
             visual=self._workload.visual(),
             heads={batch.task: self._workload.head(has_decoder=True)},
@@ -337,17 +330,10 @@ def print_times(rows: Mapping[str, Mapping[str, Any]], device: torch.device) -> 
     """Print the table of times."""
     kind = "CPU seconds" if device.type == "cpu" else "Seconds"
     print(f"\n{kind} on {device_name(device)}, {torch.get_num_threads()} threads; medians.\n")
-    columns = (
-        "kept",
-        "step",
-        "step with states",
-        "reading",
-        "ratio",
-        "extraction, ms",
-        "saved, ms",
-        "break-even, epochs",
+    print(
+        "| kept | step | step with states | reading | ratio | extraction, ms | saved, ms | "
+        "break-even, epochs |\n|---|---|---|---|---|---|---|---|"
     )
-    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for name, row in rows.items():
         epochs = "never" if row["break_even"] is None else f"{row['break_even']:.1f}"
         print(
