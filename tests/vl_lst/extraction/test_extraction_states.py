@@ -5,11 +5,10 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from kill_at_call import in_child, kill_at_change
+from kill_at_call import in_child
 from killed_training import main as train_until
 from safetensors.torch import load_file, save_file
 from tiny_run import TinyWorld
@@ -19,7 +18,6 @@ from feature_extraction.errors import FeatureError, StoreError
 from feature_extraction.store import open_features
 from feature_extraction.store.outputs import partial_folder
 from feature_extraction.store.shards import Shard
-from vl_lst.backbones.states import writer
 from vl_lst.backbones.states.index import join_states
 from vl_lst.backbones.states.reader import StateReader
 from vl_lst.backbones.stored import StoredBackbone
@@ -341,47 +339,6 @@ def test_a_finished_file_is_kept_and_one_of_other_states_refused(
         extract_states(world.recipe(**FP32), out, precision="bf16")
     with pytest.raises(StoreError, match="the texts differ"):
         extract_states(world.recipe(data__prompt_prefix="what ", **FP32), out)
-
-
-@pytest.mark.parametrize("kills", [(4,), (12, 5), (25,), (40, 30)], ids=str)
-def test_a_killed_extraction_resumes_to_the_same_bytes(
-    text_world: TextWorld, tmp_path: Path, kills: tuple[int, ...]
-) -> None:
-    recipe = text_world.recipe(**FP32)
-    whole = extract_states(recipe, tmp_path / "whole.h5", batch_size=2).path.read_bytes()
-    out = tmp_path / "states.h5"
-
-    for number in kills:
-
-        def work(number: int = number) -> None:
-            kill_at_change(number, writer, before=False)
-            extract_states(recipe, out, batch_size=2)
-
-        assert in_child(work) == -signal.SIGKILL
-        assert not out.exists()
-    extract_states(recipe, out, batch_size=2)
-    assert out.read_bytes() == whole
-
-
-def test_an_interrupted_extraction_computes_only_what_is_missing(
-    text_world: TextWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original, left = writer.StateWriter.write_pairs, 3
-
-    def write(self: writer.StateWriter, *arguments: Any) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise KeyboardInterrupt
-        original(self, *arguments)
-
-    recipe, out = text_world.recipe(**FP32), tmp_path / "states.h5"
-    with monkeypatch.context() as patch:
-        patch.setattr(writer.StateWriter, "write_pairs", write)
-        with pytest.raises(KeyboardInterrupt):
-            extract_states(recipe, out, batch_size=2)
-    result = extract_states(recipe, out, batch_size=2)
-    assert 0 < result.computed < result.inputs
 
 
 @pytest.mark.slow
