@@ -173,7 +173,7 @@ def zero_shot(
     *,
     task: str = "vqa",
     prompt: str | None = None,
-    precision: ChosenBackbonePrecision = "auto",
+    precision: ChosenBackbonePrecision = "fp32",
 ) -> Predictor:
     """Load a pretrained backbone that answers questions as it is, without training.
 
@@ -184,7 +184,7 @@ def zero_shot(
         prompt: Prompt, in which "{}" stands for the question. Default: the task's own, such as
             "Question: {} Short answer:".
         precision: Precision of the weights; see `load_backbone`. `auto` is bf16 where the device
-            computes it natively, else fp32.
+            computes it natively, else fp32; with fp32, all arithmetic is in float32 too.
 
     Raises:
         ModelError: The backbone cannot be loaded, or has no decoder.

@@ -30,6 +30,7 @@ def evaluate(world: TinyWorld, run: Path) -> Evaluate:
     def call(*more: str, split: str = "val2014", new: bool = True) -> int:
         settings = ["--backbone", str(world.backbone), "--data-root", str(world.root)]
         settings += ["--task", "vqa", "--prompt", PROMPT, "--set", "training.device=cpu"]
+        settings += ["--backbone-precision", "fp32"]  # the same on every machine
         arguments = ["evaluate", str(run), "--zero-shot", "--split", split]
         return main([*arguments, *(settings if new else []), *more])
 
