@@ -129,16 +129,16 @@ class _SideStack(nn.Module):
         kind = table.device.type
         return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
 
-    def mask_shapes(self, batch: int, queries: int, keys: int) -> Sequence[tuple[int, ...]]:
+    def mask_shapes(self, batch: int, queries: int, keys: int = 0) -> Sequence[tuple[int, ...]]:
         """Return the shapes of the largest dropout masks of a block.
 
         Args:
             batch: B.
             queries: Q.
-            keys: S, the larger number of those of both attentions.
+            keys: Number of states of the side encoder, to which a decoder attends.
         """
-        inner, heads = self.sizes.inner_width, self.sizes.heads
-        return (batch, queries, inner), (batch, heads, queries, keys)
+        width, heads = max(self.sizes.inner_width, self.sizes.width), self.sizes.heads
+        return (batch, queries, width), (batch, heads, queries, max(queries, keys))
 
     def draw_masks(self, *shapes: Sequence[int]) -> Tensor | None:
         """Return a pool [P] for masks of up to these shapes; `None` without dropout."""
@@ -239,7 +239,7 @@ class SideEncoder(_SideStack):
         image = 0 if image_tokens_BVD is None else image_tokens_BVD.shape[1]
         pool_P = self.draw_masks(
             *((prompts, text, width), (len(prompt_index_B), image, width)),
-            *self.mask_shapes(len(prompt_index_B), text + image, text + image),
+            *self.mask_shapes(len(prompt_index_B), text + image),
         )
         masks = None if pool_P is None else DropoutMasks(pool_P)
         text_UTR = self.project_embedding(drop(self.cast(self.scale(taps.embedding_UTD)), masks))

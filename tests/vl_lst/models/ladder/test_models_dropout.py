@@ -1,6 +1,7 @@
 """Dropout masks of a side network: probability, independence, memory, recomputation."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -110,3 +111,10 @@ def test_masks_are_new_in_every_step_and_the_same_with_the_same_seed(
     assert not torch.equal(model(batch), model(batch))
     model.eval()
     assert loss(0) == loss(1)
+
+
+def test_the_pool_suffices_for_long_answers_to_short_prompts(make_model, make_batch) -> None:
+    """Answers that attend to themselves then have the largest mask."""
+    model, batch = make_model(dropout=0.1).train(), make_batch()
+    labels = torch.full((len(batch), 200), 5)
+    assert torch.isfinite(model(replace(batch, labels_BL=labels)))
