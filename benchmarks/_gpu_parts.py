@@ -279,7 +279,7 @@ def measure_extraction(setting: Setting, entries: Entries) -> None:
             "workers": workers,
         }
 
-    for precision in PRECISIONS:
+    for precision in PRECISIONS[:1] if setting.tiny else PRECISIONS:
         entries.attempt(f"{name}, {precision}", partial(measure, precision))
 
 

@@ -136,6 +136,8 @@ class RunRecord(_Part):
             the backbone computed them.
         backbone: Name of the backbone.
         backbone_fingerprint: SHA-256 of the backbone's weights.
+        backbone_fingerprint_bf16: That of the weights rounded to bf16, so the same for every
+            precision; `None` in records of older versions.
         num_processes: Number of processes that share each batch; `None` in records of older
             versions.
         git: Git checkout of the last session; `None` if the package is installed without one.
@@ -170,6 +172,7 @@ class RunRecord(_Part):
     states_sha256: str | None = None
     backbone: str
     backbone_fingerprint: str | None = None
+    backbone_fingerprint_bf16: str | None = None
     num_processes: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     git: GitState | None = None
     earlier_git: list[GitState] = []
@@ -208,6 +211,7 @@ class ModelCard(_Part):
     Args:
         schema_version: Version of this schema.
         backbone_fingerprint: SHA-256 of the frozen weights.
+        backbone_fingerprint_bf16: See `RunRecord`.
         feature_spec: Spec of the features that it reads; `None` if it reads the text alone.
         tasks: Trained tasks, by name.
         states_sha256: Digest of the file of backbone states that it is trained on; `None` if the
@@ -219,6 +223,7 @@ class ModelCard(_Part):
     feature_spec: dict[str, Any] | None
     tasks: dict[str, TaskCard]
     states_sha256: str | None = None
+    backbone_fingerprint_bf16: str | None = None
 
     @property
     def answers(self) -> dict[str, list[str] | None]:

@@ -10,6 +10,7 @@ from eval.leaderboard.protocol import (
     is_floor_of,
     method_settings,
     protocol_of,
+    rounded_fingerprints,
 )
 from eval.leaderboard.quantities import AVERAGE, COSTS, MEMORY, Cost
 from eval.leaderboard.rows import Result, Row, build_rows, devices_of, is_comparable
@@ -150,8 +151,9 @@ def build_board(
     by_protocol: defaultdict[str, list[ScoredRun]] = defaultdict(list)
     protocols: dict[str, dict[str, str]] = {}
     # Runs without training come last, to be added to the groups of which they are the floor.
+    rounded = rounded_fingerprints(found.runs)
     for run in sorted(found.runs, key=lambda run: run.record.method == ZERO_SHOT):
-        placed = _floors(run, by_protocol, protocols, metrics, read_scores)
+        placed = _floors(run, by_protocol, protocols, metrics, read_scores, rounded)
         for key, scored in placed:
             by_protocol[key].append(scored)
         if placed:
@@ -161,7 +163,7 @@ def build_board(
         except UnusableError as error:
             left_out.append(LeftOutRun(run.name, str(error)))
             continue
-        protocol = protocol_of(run, scored.splits)
+        protocol = protocol_of(run, scored.splits, rounded)
         key = str(sorted(protocol.items()))
         protocols[key] = protocol
         by_protocol[key].append(scored)
@@ -242,6 +244,7 @@ def _floors(
     protocols: Mapping[str, Mapping[str, str]],
     metrics: Mapping[str, Metric],
     read_scores: ReadExampleScores | None,
+    rounded: Mapping[str, str],
 ) -> list[tuple[str, ScoredRun]]:
     """Return the keys of the trained groups that a run without training is a floor of.
 
@@ -260,7 +263,7 @@ def _floors(
             scored = score_run(part, metrics, first.splits, read_scores)
         except UnusableError:
             continue
-        if is_floor_of(protocol_of(part, scored.splits), protocols[key]):
+        if is_floor_of(protocol_of(part, scored.splits, rounded), protocols[key]):
             found.append((key, scored))
     return found
 

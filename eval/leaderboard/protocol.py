@@ -28,7 +28,14 @@ from eval.recipe_fields import (
 )
 from eval.run_files import ZERO_SHOT, RunRecord
 
-__all__ = ["differing_settings", "is_floor_of", "method_settings", "protocol_of", "recipe_fields"]
+__all__ = [
+    "differing_settings",
+    "is_floor_of",
+    "method_settings",
+    "protocol_of",
+    "recipe_fields",
+    "rounded_fingerprints",
+]
 
 # Earlier versions had one number for all tasks.
 ANSWER_COUNT = "data.min_answer_count"
@@ -38,12 +45,32 @@ OPTIMIZER_NAME = "optimizer.name"
 UNTRAINED_FIELDS = ("data.blind", "data.root")
 
 
-def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
+def rounded_fingerprints(runs: Iterable[Run]) -> dict[str, str]:
+    """Return the fingerprint of each backbone's weights rounded to bf16, by that of the weights.
+
+    The precision in which a backbone is kept belongs to the method, and methods that train it keep
+    it in float32 where others do not. Records of older versions lack the rounded fingerprint, and
+    are found by the other.
+
+    Args:
+        runs: Runs that may be compared.
+    """
+    return {
+        run.record.backbone_fingerprint: run.record.backbone_fingerprint_bf16
+        for run in runs
+        if run.record.backbone_fingerprint and run.record.backbone_fingerprint_bf16
+    }
+
+
+def protocol_of(
+    run: Run, splits: Mapping[str, str], rounded: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return everything that comparable runs have in common, as {field: value as JSON}.
 
     Args:
         run: The run.
         splits: Split whose scores are compared, by task.
+        rounded: See `rounded_fingerprints`.
     """
     record = run.record
     is_trained = record.method != ZERO_SHOT
@@ -52,7 +79,8 @@ def protocol_of(run: Run, splits: Mapping[str, str]) -> dict[str, str]:
         for name, value in recipe_fields(record).items()
         if (not is_within(name, NON_PROTOCOL_FIELDS) if is_trained else name in UNTRAINED_FIELDS)
     }
-    fields["backbone"] = record.backbone_fingerprint or record.backbone
+    weights = record.backbone_fingerprint or record.backbone
+    fields["backbone"] = (rounded or {}).get(weights, weights)
     if is_trained or record.feature_spec_sha256:
         fields["features"] = record.feature_spec_sha256
     if is_trained:

@@ -57,6 +57,8 @@ class LoadedBackbone:
         tokenizer: Hugging Face tokenizer.
         fingerprint: SHA-256 of the weights as stored, so the same for every `vocabulary`; a run
             cannot be resumed with another backbone.
+        fingerprint_bf16: That of the weights rounded to bf16, so the same for every precision;
+            `None` if they were not read.
         projection_sha256: Hash of the projection that ends the image encoder of a backbone that
             reads images, as in the spec of its features; `None` for other backbones.
     """
@@ -64,6 +66,7 @@ class LoadedBackbone:
     backbone: FrozenBackbone
     tokenizer: Any
     fingerprint: str
+    fingerprint_bf16: str | None = None
     projection_sha256: str | None = None
 
 
@@ -113,6 +116,7 @@ def load_backbone(
         projection = read_projection(folder, family) if family.reads_images else None
         model = load_weights(folder, config, family, DTYPES[precision])
     backbone = FrozenBackbone(model, family)
+    fingerprint_bf16 = weights_fingerprint(model, torch.bfloat16)
     if precision in ("int8", "nf4"):
         quantise(backbone, precision)
     fingerprint = weights_fingerprint(model)
@@ -122,6 +126,7 @@ def load_backbone(
         backbone,
         tokenizer,
         fingerprint,
+        fingerprint_bf16,
         None if projection is None else hash_projection(projection),
     )
 
@@ -159,7 +164,9 @@ def load_stored_backbone(
             family.set_vocabulary_size(config, size)
             backbone = StoredBackbone(config, family, states.output_layer())
     _require_same_sizes(name, backbone, vocabulary_sha256(tokenizer), states)
-    return LoadedBackbone(backbone, tokenizer, spec.weights_sha256, projection_sha256)
+    return LoadedBackbone(
+        backbone, tokenizer, spec.weights_sha256, projection_sha256=projection_sha256
+    )
 
 
 def _require_same_sizes(
@@ -238,11 +245,18 @@ def _cut_vocabulary(backbone: FrozenBackbone, tokenizer: Any) -> None:
         model.eval().requires_grad_(False)
 
 
-def weights_fingerprint(model: nn.Module) -> str:
-    """Return the SHA-256 of the names, shapes and bytes of all weights, sorted by name."""
+def weights_fingerprint(model: nn.Module, dtype: torch.dtype | None = None) -> str:
+    """Return the SHA-256 of the names, shapes and bytes of all weights, sorted by name.
+
+    Args:
+        model: Model.
+        dtype: Type to which real numbers are rounded first; `None` leaves them as they are.
+    """
     digest = hashlib.sha256()
     for name, weight in sorted(weights_of(model), key=lambda named: named[0]):
         for tensor in inner_tensors(weight.detach()):
+            if dtype is not None and tensor.is_floating_point():
+                tensor = tensor.to(dtype)
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             # A single number, such as a quantised weight's second scale, may have no dimension or
             # any stride, and cannot be viewed as bytes then.

@@ -50,6 +50,7 @@ class BuiltModel:
         fixed: Parameters of the method that the optimizer leaves at their random initial values.
         tokenizer: Tokenizer of the backbone.
         fingerprint: SHA-256 of the backbone's weights before quantisation.
+        fingerprint_bf16: See `LoadedBackbone`.
         precision: Precision of the backbone.
         states: File of the backbone's states; `None` if the backbone computes them.
     """
@@ -59,6 +60,7 @@ class BuiltModel:
     tokenizer: CachingTokenizer
     fingerprint: str
     precision: BackbonePrecision
+    fingerprint_bf16: str | None = None
     fixed: dict[str, nn.Parameter] = field(default_factory=dict)
     states: StateReader | None = None
 
@@ -178,6 +180,7 @@ def build_model(
         _tokenizer(loaded),
         loaded.fingerprint,
         precision,
+        fingerprint_bf16=loaded.fingerprint_bf16,
         fixed={name: p for name, p in declared.items() if name not in trainable},
         states=states,
     )
@@ -218,7 +221,14 @@ def build_untrained_model(recipe: ZeroShotRecipe, spec: FeatureSpec | None) -> B
         require_own_features(loaded, recipe.backbone.name, spec)
     model = UntrainedModel(frozen.model, family=frozen.family, tasks=recipe.tasks)
     _require_positions(recipe, model, 0 if spec is None else spec.tokens)
-    built = BuiltModel(model, {}, _tokenizer(loaded), loaded.fingerprint, precision)
+    built = BuiltModel(
+        model,
+        {},
+        _tokenizer(loaded),
+        loaded.fingerprint,
+        precision,
+        fingerprint_bf16=loaded.fingerprint_bf16,
+    )
     built.quantise_backbone()
     return built
 

@@ -78,6 +78,7 @@ class ZeroShotRun(Run):
         self._built = built
         self._card = ModelCard(
             backbone_fingerprint=built.fingerprint,
+            backbone_fingerprint_bf16=built.fingerprint_bf16,
             feature_spec=None if spec is None else json.loads(spec.to_json()),
             tasks={} if card is None else card.tasks,
         )

@@ -78,6 +78,7 @@ def describe_run(
         states_sha256=card.states_sha256 if card else None,
         backbone=recipe.backbone.name,
         backbone_fingerprint=card.backbone_fingerprint if card else None,
+        backbone_fingerprint_bf16=card.backbone_fingerprint_bf16 if card else None,
         num_processes=num_processes,
         git=git,
         environment=numeric_environment(os.environ),

@@ -205,6 +205,7 @@ class _Session:
         recorder.built = built = build_model(recipe, spec, answers)
         recorder.card = card = ModelCard(
             backbone_fingerprint=built.fingerprint,
+            backbone_fingerprint_bf16=built.fingerprint_bf16,
             feature_spec=None if spec is None else json.loads(spec.to_json()),
             tasks={
                 name: TaskCard(

@@ -8,7 +8,7 @@ import pytest
 from board_runs import make_record, write_card, write_run
 
 from eval.errors import InputError
-from eval.leaderboard.protocol import method_settings, protocol_of
+from eval.leaderboard.protocol import method_settings, protocol_of, rounded_fingerprints
 from eval.leaderboard.runs import find_runs
 
 
@@ -161,3 +161,25 @@ def test_runs_of_earlier_versions_are_comparable(tmp_path: Path) -> None:
     splits = {"vqa": "val2014", "gqa": "val"}
     assert protocol_of(then, splits) == protocol_of(now, splits) == protocol_of(other, splits)
     assert method_settings(then) == method_settings(now) != method_settings(other)
+
+
+def test_runs_with_one_backbone_in_two_precisions_are_comparable(tmp_path: Path) -> None:
+    """Full fine-tuning keeps weights in float32 where others keep them in bf16. A run of an earlier
+    version has the fingerprint of one of them."""
+    rounded = "r" * 64
+    names = {"exact": "a" * 64, "in bf16": rounded, "before": "a" * 64, "other": "c" * 64}
+    for seed, (name, fingerprint) in enumerate(names.items()):
+        known = None if name in ("before", "other") else rounded
+        write_run(
+            tmp_path,
+            name,
+            seed=seed,
+            scores={"vqa": 60.0},
+            backbone_fingerprint=fingerprint,
+            backbone_fingerprint_bf16=known,
+        )
+    runs = find_runs(tmp_path).runs
+    by_fingerprint = rounded_fingerprints(runs)
+    protocols = {run.name: protocol_of(run, {"vqa": "val2014"}, by_fingerprint) for run in runs}
+    assert protocols["exact"] == protocols["in bf16"] == protocols["before"]
+    assert protocols["other"] != protocols["exact"]

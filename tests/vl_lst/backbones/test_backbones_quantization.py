@@ -79,6 +79,12 @@ def test_the_same_weights_have_the_same_fingerprint(precision: str) -> None:
     assert first != load_backbone("demo", precision="bf16").fingerprint
 
 
+def test_one_fingerprint_is_the_same_in_every_precision() -> None:
+    loaded = {name: load_backbone("demo", precision=name) for name in ("fp32", "bf16", "nf4")}  # type: ignore[arg-type]
+    assert len({each.fingerprint for each in loaded.values()}) == 3
+    assert {each.fingerprint_bf16 for each in loaded.values()} == {loaded["bf16"].fingerprint}
+
+
 def test_a_weight_that_does_not_divide_into_blocks_is_refused() -> None:
     with pytest.raises(ModelError, match="multiple of 64 numbers; use int8"):
         quantise(FrozenBackbone(small_t5(width=18)), "nf4")

@@ -22,7 +22,7 @@ from torch import Tensor
 
 __all__ = ["DropoutMasks", "draw_pool", "drop"]
 
-MAX_POOL = 1 << 20
+MAX_POOL = 1 << 16
 # Offsets are multiples of 16 values, so that masks start at the border of a vector register, and
 # consecutive places differ by a number of values that no common width divides.
 ALIGNMENT = 16
