@@ -49,7 +49,7 @@ class Entries:
 
     @property
     def failed(self) -> bool:
-        """Whether a measurement failed; lack of memory and time are no failures."""
+        """Whether a measurement failed; lack of memory or time is not a failure."""
         return any(entry.status == "failed" for entry in self.all)
 
     def run(self, part: str, measure_all: Callable[[], None], *, seconds: float) -> None:

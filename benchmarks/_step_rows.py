@@ -1,6 +1,6 @@
 """Training steps of one method or of a stock model, measured on the same batch as all others.
 
-Used by `step.py` and `gpu.py`.
+Used by `step.py` and `gpu.py`; other programs take their sizes from here.
 """
 
 import copy
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from _stock_model import Stock, StockFineTuning
 from torch import nn
-from transformers.models.t5.modeling_t5 import T5Stack
 
 from vl_lst.backbones.family import Family
 from vl_lst.backbones.frozen import FrozenBackbone
@@ -273,6 +272,8 @@ class _BackboneClock:
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
+        from transformers.models.t5.modeling_t5 import T5Stack
+
         self._stacks = [each for each in model.modules() if isinstance(each, T5Stack)]
         self._is_cuda = device.type == "cuda"
         self._starts: list[Any] = []

@@ -1,15 +1,17 @@
 """Training of the stock Hugging Face model, against which this package is measured."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import T5ForConditionalGeneration
 
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import VisualConfig
 from vl_lst.models.visual import VisualEmbedding
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
 
 __all__ = ["Stock", "StockFineTuning"]
 
@@ -68,7 +70,7 @@ class StockFineTuning(nn.Module):
         return loss
 
 
-def _with_low_rank_updates(stock: T5ForConditionalGeneration) -> Any:
+def _with_low_rank_updates(stock: "T5ForConditionalGeneration") -> Any:
     from peft import LoraConfig, get_peft_model
 
     settings = LoraConfig(

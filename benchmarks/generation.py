@@ -26,6 +26,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from _step_rows import VOCABULARY
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
@@ -42,7 +43,6 @@ from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.profiling.workload import Workload
 from vl_lst.recipes.building import attach_method
 
-VOCABULARY = 32_200
 REFERENCE_TOKENS_PER_SECOND = {5: 304 / 5.56, 1: 304 / 2.46}
 STOCK = "stock T5, text alone"
 LADDERS = ("ladder", "ladder, one prompt")

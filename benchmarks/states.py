@@ -27,9 +27,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
+from _step_rows import VOCABULARY, tiny_config
 from torch import Tensor
 
 from eval.outputs import write_json
@@ -40,7 +41,13 @@ from vl_lst.backbones.loading import DTYPES
 from vl_lst.backbones.random_weights import backbone_config, random_backbone
 from vl_lst.backbones.states.keys import input_key, pair_key
 from vl_lst.backbones.states.reader import StateReader
-from vl_lst.backbones.states.spec import OutputSpec, StackSpec, StateDtype, StateSpec
+from vl_lst.backbones.states.spec import (
+    STATE_DTYPES,
+    OutputSpec,
+    StackSpec,
+    StateDtype,
+    StateSpec,
+)
 from vl_lst.backbones.states.table import StateTable, Texts, expected_bytes
 from vl_lst.backbones.states.writer import StateWriter
 from vl_lst.backbones.stored import BackboneStates, StoredBackbone
@@ -53,12 +60,10 @@ from vl_lst.recipes.building import attach_method
 from vl_lst.recipes.schema import OptimizerSection
 from vl_lst.training.resources import WARM_UP_STEPS
 
-VOCABULARY = 32_200
 BACKBONES = ("t5-base", "t5-large", "t5-3b")
 PAIRS = 100_000
-TINY_SIZES = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_heads": 4, "num_layers": 2}
 OPTIMIZER = OptimizerSection(lr=1e-4)
-STATE_DTYPES: Mapping[ArithmeticPrecision, StateDtype] = {"fp32": "float32", "bf16": "bfloat16"}
+PRECISIONS: tuple[ArithmeticPrecision, ...] = get_args(ArithmeticPrecision)
 SEED = 0
 
 
@@ -347,7 +352,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", choices=BACKBONES, default="t5-base")
-    parser.add_argument("--precision", choices=list(STATE_DTYPES), default="fp32")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--texts", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
@@ -368,8 +373,7 @@ def main() -> None:
         device = choose_device(options.device)
         config, family = backbone_config(options.backbone, vocabulary=VOCABULARY)
         if options.tiny:
-            config, family = backbone_config("t5-small", vocabulary=100)
-            config.update(TINY_SIZES | {"num_decoder_layers": 2})
+            config, family = tiny_config()
             workload = replace(workload, channels=16)
         with tempfile.TemporaryDirectory() as folder:
             bench = StatesBench(

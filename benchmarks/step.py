@@ -5,8 +5,8 @@
 
 At t5-base size with random weights and the shapes at which the reference implementation was
 measured: 49 features of width 2048, max-pooled to 36, 15 text tokens, 4 answer tokens, dropout 0.1.
-In every round, each row is built anew, warmed up and trained for a few steps, so that other load on
-the machine affects all rows. Figures are medians over all measured steps; of the times, only ratios
+In every round, each row is built, warmed up and trained for a few steps, so that other load on the
+machine affects all rows. Figures are medians over all measured steps; of the times, only ratios
 within one run are meaningful. The parts of a step:
 
     backbone   forward pass of the backbone's encoder and decoder
@@ -35,8 +35,6 @@ from vl_lst.profiling.workload import Workload
 
 BACKBONE = "t5-base"
 KEPT, RECOMPUTED = {"recompute": False}, {"recompute": True}
-
-
 BF16: Mapping[str, Any] = {"precision": "bf16", "backbone_precision": "bf16"}
 ROWS = (
     Row(name="stock full"),

@@ -303,7 +303,7 @@ class _Rules:
     def _averaged(
         self, ids: Iterable[str], given: Sequence[str], correct: Sequence[str], average: float
     ) -> Mapping[str, float] | None:
-        """Return the jackknife's pseudo-values, by example, of metrics that are no means."""
+        """Return the jackknife's pseudo-values, by example, of metrics that are not means."""
         if metric_names(self.name) == ("accuracy",) or len(given) <= MIN_CORRELATED:
             return None
         without_each = average_without_each(self.name, given, correct)

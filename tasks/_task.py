@@ -35,7 +35,7 @@ class Score:
         notes: Remarks about the predictions, one sentence each.
         averaged: What the primary metric is the mean of, by example ID, if that is not
             `per_example`: the examples that count, or the jackknife's pseudo-values of a metric
-            that is no mean; see `eval.statistics.jackknife`.
+            that is not a mean; see `eval.statistics.jackknife`.
     """
 
     metrics: Mapping[str, object]

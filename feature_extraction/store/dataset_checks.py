@@ -1,4 +1,4 @@
-"""Checks of a file's datasets before they are read: no links, other files, objects or lies."""
+"""Checks of datasets before they are read: no links, other files, objects or false sizes."""
 
 import h5py
 

@@ -4,10 +4,10 @@ import json
 import sys
 from concurrent.futures import Future
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from benchmark_programs import import_benchmark
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -19,14 +19,7 @@ ENTAILS = ("the river rose", "the rain fell", "two ship left", "the ship rose")
 
 @pytest.fixture(scope="module")
 def glue() -> Any:
-    folder = str(REPOSITORY / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
-        import glue as module
-    finally:
-        sys.path.remove(folder)
-    assert isinstance(module, ModuleType)
-    return module
+    return import_benchmark("glue")
 
 
 @pytest.fixture(scope="module")

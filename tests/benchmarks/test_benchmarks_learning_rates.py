@@ -1,27 +1,20 @@
 """The search of learning rates gives every method the same effort, on examples held out."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmark_programs import import_benchmark
 
 from vl_lst.demo.splits import PairSplit, Split
 from vl_lst.demo.world import PAIR_SPLITS, SPLITS, write_world
 from vl_lst.errors import TrainingError
 
-BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
-
 
 @pytest.fixture(scope="module")
 def search() -> Any:
-    sys.path.insert(0, BENCHMARKS)
-    try:
-        import learning_rates as module
-    finally:
-        sys.path.remove(BENCHMARKS)
-    return module
+    return import_benchmark("learning_rates")
 
 
 @pytest.fixture(scope="module")

@@ -1,24 +1,17 @@
 """The program that measures stored states reads what it extracts, and counts bytes exactly."""
 
-import importlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from benchmark_programs import import_benchmark
 
 
 @pytest.fixture(scope="module")
 def program() -> Any:
-    folder = str(REPOSITORY / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
-        return importlib.import_module("states")
-    finally:
-        sys.path.remove(folder)
+    return import_benchmark("states")
 
 
 def test_every_choice_of_layers_is_measured(

@@ -1,6 +1,5 @@
 """The programs that measure training steps run every way to train, and all that a GPU would run."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -10,23 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def program(name: str) -> Any:
-    """Import a module of the folder of benchmarks."""
-    folder = str(REPOSITORY / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(folder)
+from benchmark_programs import BENCHMARKS, import_benchmark
 
 
 @pytest.fixture(scope="module")
 def step() -> Any:
-    return program("step")
+    return import_benchmark("step")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft
@@ -53,18 +41,11 @@ def test_all_that_needs_no_gpu_runs_on_the_cpu(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     done = subprocess.run(
         [
-            *(
-                sys.executable,
-                REPOSITORY / "benchmarks/gpu.py",
-                "--device",
-                "cpu",
-                "--tiny",
-                "--json",
-                out,
-            ),
+            *(sys.executable, BENCHMARKS / "gpu.py"),
+            *("--device", "cpu", "--tiny", "--json", out),
             *("--parts", "parity,steps,large,generation,extraction,compile"),
         ],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": str(BENCHMARKS.parent), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -79,7 +60,7 @@ def test_all_that_needs_no_gpu_runs_on_the_cpu(tmp_path: Path) -> None:
 
 
 def test_one_failure_does_not_end_the_program() -> None:
-    entries = program("_entries").Entries(torch.device("cpu"))
+    entries = import_benchmark("_entries").Entries(torch.device("cpu"))
 
     def out_of_memory() -> dict[str, float]:
         raise torch.OutOfMemoryError("tried to allocate 3 GiB")

@@ -117,9 +117,16 @@ def load_backbone(
         model = load_weights(folder, config, family, DTYPES[precision])
     backbone = FrozenBackbone(model, family)
     fingerprint_bf16 = weights_fingerprint(model, torch.bfloat16)
+    is_rounded = all(
+        weight.dtype == torch.bfloat16
+        for _, weight in weights_of(model)
+        if weight.is_floating_point()
+    )
     if precision in ("int8", "nf4"):
         quantise(backbone, precision)
-    fingerprint = weights_fingerprint(model)
+        is_rounded = False
+    # Hashing billions of weights takes seconds.
+    fingerprint = fingerprint_bf16 if is_rounded else weights_fingerprint(model)
     if vocabulary == "tokenizer":
         _cut_vocabulary(backbone, tokenizer)
     return LoadedBackbone(

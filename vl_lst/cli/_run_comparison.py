@@ -75,8 +75,8 @@ def read_run(folder: Path) -> Run:
     path = folder / RECORD_FILE
     if not path.exists():
         raise InputError(
-            f"{folder} is no finished run: found no {RECORD_FILE}, expected the folder of a run of "
-            "`vl-lst train`"
+            f"{folder} is not a finished run: found no {RECORD_FILE}, expected the folder of a run "
+            "of `vl-lst train`"
         )
     try:
         record = read_record(path)
@@ -85,7 +85,7 @@ def read_run(folder: Path) -> Run:
     if record.status != "success":
         reason = f" ({record.error})" if record.error else ""
         raise InputError(
-            f"{folder} is no finished run: its status is {record.status}{reason}, expected "
+            f"{folder} is not a finished run: its status is {record.status}{reason}, expected "
             f"success. Resume it with `vl-lst train --out {folder} --resume`."
         )
     return Run(str(folder), folder, record, {}, {})

@@ -62,8 +62,8 @@ def compare(
     _print_settings(settings)
     for each in found:
         _print_task(each)
-    if any(each.test for each in found):
-        _print(_test_note(len(found)))
+    if num_tests := sum(each.test is not None for each in found):
+        _print(_test_note(num_tests))
     write_json_report(json_file, _document(runs, settings, found))
 
 
@@ -129,8 +129,8 @@ def _test_text(found: "TaskComparison") -> str:
     return text
 
 
-def _test_note(num_tasks: int) -> str:
-    adjusted = ", adjusted for the number of tasks (Holm)" if num_tasks > 1 else ""
+def _test_note(num_tests: int) -> str:
+    adjusted = ", adjusted for the number of tasks (Holm)" if num_tests > 1 else ""
     return (
         f"\nPaired test on the same examples, errors clustered by image, level 5 %{adjusted}. It "
         "compares these two trained models; other seeds of the same methods may differ."
@@ -138,14 +138,13 @@ def _test_note(num_tasks: int) -> str:
 
 
 def _print_example(example: "DifferingExample", *, is_graded: bool) -> None:
-    marks = ["", ""]
     if is_graded:
         marks = [" (right)", " (wrong)"]
         if example.scores[0] < example.scores[1]:
             marks.reverse()
     else:
         marks = [f" ({score:.1f})" for score in example.scores]
-    prompt = "" if not example.prompt else f"  {example.prompt}"
+    prompt = f"  {example.prompt}" if example.prompt else ""
     _print(f"\n  {example.id}{prompt}")
     if example.answers:
         _print(f"    truth: {' · '.join(example.answers)}")

@@ -178,7 +178,7 @@ def _layer_changes(backbone: str, text: str) -> list[tuple[str, Sequence[int]]]:
     """Return the options of a method that `--layers` sets.
 
     Raises:
-        BadParameter: The text is no list of numbers.
+        BadParameter: The text is not a list of numbers.
         ModelError: There is no such backbone.
     """
     from vl_lst.backbones.random_weights import backbone_config

@@ -1,12 +1,14 @@
 """The settings of the states that a run of a recipe reads."""
 
-from collections.abc import Mapping
-
-import torch
-
 from feature_extraction.spec import FeatureSpec
-from vl_lst.backbones.loading import DTYPES
-from vl_lst.backbones.states.spec import OutputSpec, StateDtype, StateSpec, state_packages
+from vl_lst.backbones.loading import DTYPES as BACKBONE_DTYPES
+from vl_lst.backbones.states.spec import (
+    DTYPES,
+    STATE_DTYPES,
+    OutputSpec,
+    StateSpec,
+    state_packages,
+)
 from vl_lst.choices import StatePrecision
 from vl_lst.models.side_model import SideModel
 from vl_lst.recipes import Recipe
@@ -15,15 +17,7 @@ from vl_lst.recipes.stored_states import kept_states
 
 __all__ = ["state_spec"]
 
-TYPES: Mapping[StatePrecision, StateDtype] = {
-    "fp32": "float32",
-    "bf16": "bfloat16",
-    "fp16": "float16",
-}
-NAMES: Mapping[torch.dtype, StateDtype] = {
-    torch.float32: "float32",
-    torch.bfloat16: "bfloat16",
-}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def state_spec(
@@ -49,7 +43,7 @@ def state_spec(
         output = OutputSpec(
             vocabulary_size=weight_VD.shape[0],
             width=weight_VD.shape[1],
-            dtype=NAMES[weight_VD.dtype],
+            dtype=DTYPE_NAMES[weight_VD.dtype],
             has_bias=model.backbone.vocabulary_bias is not None,
         )
     return StateSpec(
@@ -60,7 +54,9 @@ def state_spec(
         tokenizer_sha256=built.tokenizer.vocabulary_sha256,
         encoder=encoder,
         decoder=decoder,
-        dtype=NAMES[DTYPES[recipe.backbone.precision]] if precision is None else TYPES[precision],
+        dtype=DTYPE_NAMES[BACKBONE_DTYPES[recipe.backbone.precision]]
+        if precision is None
+        else STATE_DTYPES[precision],
         output=output,
         features_sha256=None if features is None else features.digest,
         packages=state_packages(),

@@ -1,4 +1,4 @@
-"""Pseudo-values of metrics that are no means."""
+"""Pseudo-values of metrics that are not means."""
 
 import math
 import statistics
@@ -18,7 +18,7 @@ def test_pseudo_values_of_a_mean_are_the_values() -> None:
 
 @pytest.mark.parametrize("task", ["cola", "mrpc", "rte", "stsb"])
 def test_each_example_is_left_out(task: str) -> None:
-    """Also with predictions that are no answers, and with ties."""
+    """Also with invalid predictions, and with ties."""
     given = ["0", "1", "1", " 1", "none", "0", "2.5", "1"]
     correct = ["0", "1", "0", "1", "1", "0", "1", "0"]
     expected = [

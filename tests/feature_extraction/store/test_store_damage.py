@@ -1,7 +1,6 @@
 """Randomly damaged files and hostile files: reading them returns values or raises an error."""
 
 import resource
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 from plain_stores import SPEC, write_store
+from random_damage import require_values_or_errors
 
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange.compression import compress_store
@@ -17,42 +17,14 @@ from feature_extraction.exchange.join import join_stores
 from feature_extraction.store.store import FeatureStore
 
 TRIALS = 300
-SECONDS = 100
-
-# In a separate process: HDF5 may crash it, or allocate any amount of memory.
-READ_DAMAGED = """
-import random, resource, signal, sys
-from pathlib import Path
+READ = """
 import pyarrow
-from feature_extraction.errors import StoreError
 from feature_extraction.store import open_features
 
-path, trials = Path(sys.argv[1]), int(sys.argv[2])
-pages = int(Path("/proc/self/statm").read_text().split()[0])
-resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**28,) * 2)
-whole = path.read_bytes()
-used = [place for place, byte in enumerate(whole) if byte]
-target = path.with_name("damaged.h5")
-for trial in range(trials):
-    generator, content = random.Random(trial), bytearray(whole)
-    if trial % 3 == 0:
-        del content[generator.randrange(len(content)):]
-    else:
-        places = used if trial % 3 == 1 else range(len(content))
-        for _ in range(generator.choice([1, 2, 8, 32])):
-            start = generator.choice(places)
-            for place in range(start, min(len(content), start + generator.choice([1, 1, 4, 8]))):
-                content[place] = generator.choice([0, 255, generator.randrange(256)])
-    target.write_bytes(content)
-    print("trial", trial, flush=True)
-    signal.alarm(20)
-    try:
-        store = open_features(target)
-        features = store.read(list(store))
-        assert features.shape[1:] == (store.tokens, store.channels), features.shape
-    except StoreError:
-        pass
-    signal.alarm(0)
+def read(path):
+    store = open_features(path)
+    features = store.read(list(store))
+    assert features.shape[1:] == (store.tokens, store.channels), features.shape
 """
 
 
@@ -65,9 +37,7 @@ def test_random_damage_gives_values_or_an_error(tmp_path: Path, kind: str) -> No
     if kind == "index":
         write_store(tmp_path / "more.h5", ["x", "y"])
         path = join_stores([path, tmp_path / "more.h5"], tmp_path / "index.h5").path
-    command = [sys.executable, "-c", READ_DAMAGED, str(path), str(TRIALS)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert ended.returncode == 0, (ended.stdout.splitlines()[-1:], ended.stderr[-2000:])
+    require_values_or_errors(path, READ, TRIALS)
 
 
 @pytest.fixture

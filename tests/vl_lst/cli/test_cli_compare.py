@@ -145,7 +145,7 @@ def test_predictions_of_another_checkpoint_are_not_tested(
 @pytest.mark.parametrize(
     ("fields", "arguments", "message"),
     [
-        ({"status": "cancelled"}, (), "no finished run: its status is cancelled"),
+        ({"status": "cancelled"}, (), "not a finished run: its status is cancelled"),
         ({"scores": {"gqa": 50.0}}, (), "expected a task in common"),
         ({}, ("--task", "gqa"), "expected scores of gqa in both"),
         ({}, ("--split", "train"), "no scores of vqa train"),

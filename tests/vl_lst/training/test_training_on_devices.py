@@ -57,7 +57,7 @@ class Interruption(BaseException):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_an_interrupted_run_goes_on_where_it_was(
+def test_an_interrupted_run_is_resumed_where_it_stopped(
     recipe: Callable[..., Any], device: str, tmp_path: Path
 ) -> None:
     """With dropout, whose random state is the device's own."""

@@ -130,7 +130,7 @@ def test_a_step_that_does_not_fit_runs_again_with_the_same_numbers(
     assert "a step that keeps everything did not fit" in caplog.text
 
 
-def test_a_resumed_run_may_decide_anew(
+def test_a_resumed_run_decides_again(
     world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings: dict[str, Any] = {

@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from eval.run_files import first_problem
 from feature_extraction.errors import StoreError
 from feature_extraction.spec import package_versions
-from vl_lst.choices import BackbonePrecision, Vocabulary
+from vl_lst.choices import BackbonePrecision, StatePrecision, Vocabulary
 
 __all__ = [
     "DTYPES",
+    "STATE_DTYPES",
     "OutputSpec",
     "Sha256",
     "StackSpec",
@@ -32,6 +33,11 @@ DTYPES: dict[StateDtype, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+}
+STATE_DTYPES: Mapping[StatePrecision, StateDtype] = {
+    "fp32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
 }
 
 # One read fills all planes of a text, and the system accepts at most 1024 buffers per read.

@@ -32,7 +32,7 @@ class PaddedStates:
     Args:
         embedding_NTD: Input of the first block; zeros for padding, as in all fields.
         blocks_KNTD: Output of each requested block.
-        final_NTD: Output of the stack; `None` if it is not kept, or was not requested.
+        final_NTD: Output of the stack; `None` if it is not kept.
         mask_NT: False for padding, which comes last.
     """
 
@@ -169,23 +169,11 @@ class StackReader:
         positions: list[int] = np.flatnonzero(~is_found).tolist()
         return positions
 
-    def lengths(
-        self, keys: Sequence[bytes], describe: Callable[[int], str] | None = None
-    ) -> list[int]:
-        """Return the number of tokens of each text; see `read`.
-
-        Raises:
-            StoreError: A text is missing.
-        """
-        lengths: list[int] = self._length_N[self._rows(keys, describe)].tolist()
-        return lengths
-
     def read(
         self,
         keys: Sequence[bytes],
         layers: Sequence[int] | None = None,
         *,
-        final: bool = True,
         describe: Callable[[int], str] | None = None,
     ) -> PaddedStates:
         """Return the states of several texts, padded to the longest.
@@ -193,14 +181,13 @@ class StackReader:
         Args:
             keys: At least one key; any order, and repeats are allowed.
             layers: Blocks to read, some of `spec.layers`. Default: all of them.
-            final: Whether to read the output of the stack, if it is kept.
             describe: Returns the text at a position of `keys`, for messages.
 
         Raises:
             StoreError: A text or a block is missing, or the file can no longer be read.
         """
         rows_N = self._rows(keys, describe)
-        planes = self._planes(layers, final=final)
+        planes = self._planes(layers)
         length_N = self._length_N[rows_N]
         width = self.spec.width
         states_SNTD = torch.empty(
@@ -221,7 +208,7 @@ class StackReader:
                 plane_bytes = length * bytes_SNTC.shape[-1]
                 file.fetch(offset + planes[run[0]] * plane_bytes, targets)
         mask_NT = torch.arange(states_SNTD.shape[2]) < torch.from_numpy(length_N)[:, None]
-        has_final = final and self.spec.has_final
+        has_final = self.spec.has_final
         return PaddedStates(
             embedding_NTD=states_SNTD[0],
             blocks_KNTD=states_SNTD[1 : len(planes) - has_final],
@@ -229,7 +216,7 @@ class StackReader:
             mask_NT=mask_NT,
         )
 
-    def _planes(self, layers: Sequence[int] | None, *, final: bool) -> list[int]:
+    def _planes(self, layers: Sequence[int] | None) -> list[int]:
         """Return which of a text's planes to read, the embedding first."""
         absent = sorted(set(layers or ()) - set(self.spec.layers))
         if absent:
@@ -240,7 +227,7 @@ class StackReader:
             )
         wanted = self.spec.layers if layers is None else layers
         planes = [0, *(1 + self.spec.layers.index(layer) for layer in wanted)]
-        return [*planes, self.spec.planes - 1] if final and self.spec.has_final else planes
+        return [*planes, self.spec.planes - 1] if self.spec.has_final else planes
 
     def _rows(
         self, keys: Sequence[bytes], describe: Callable[[int], str] | None

@@ -1,7 +1,6 @@
 """Damaged and hostile files of states: reading them returns values or raises an error."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,57 +10,28 @@ import numpy as np
 import pytest
 import torch
 from plain_states import INPUTS, TABLE, input_states, write_states
+from random_damage import require_values_or_errors
 
 from feature_extraction.errors import StoreError
 from vl_lst.backbones.states.reader import StateReader
 from vl_lst.backbones.states.table import StateTable, Texts
 
 TRIALS = 90
-SECONDS = 100
-
-# In a separate process: HDF5 may crash it, or allocate any amount of memory.
-READ_DAMAGED = """
-import random, resource, signal, sys
-from pathlib import Path
-from feature_extraction.errors import StoreError
+READ = """
 from vl_lst.backbones.states.reader import StateReader
 
-path, trials = Path(sys.argv[1]), int(sys.argv[2])
-keys = StateReader(path).encoder._key_N.tolist()
-pages = int(Path("/proc/self/statm").read_text().split()[0])
-resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**28,) * 2)
-whole = path.read_bytes()
-used = [place for place, byte in enumerate(whole) if byte]
-target = path.with_name("damaged.h5")
-for trial in range(trials):
-    generator, content = random.Random(trial), bytearray(whole)
-    if trial % 3 == 0:
-        del content[generator.randrange(len(content)):]
-    else:
-        places = used if trial % 3 == 1 else range(len(content))
-        for _ in range(generator.choice([1, 2, 8, 32])):
-            start = generator.choice(places)
-            for place in range(start, min(len(content), start + generator.choice([1, 1, 4, 8]))):
-                content[place] = generator.choice([0, 255, generator.randrange(256)])
-    target.write_bytes(content)
-    print("trial", trial, flush=True)
-    signal.alarm(20)
-    try:
-        reader = StateReader(target)
-        reader.encoder.read(keys)
-        reader.output_layer()
-    except StoreError:
-        pass
-    signal.alarm(0)
+keys = StateReader(Path(sys.argv[1])).encoder._key_N.tolist()
+
+def read(path):
+    reader = StateReader(path)
+    reader.encoder.read(keys)
+    reader.output_layer()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited as on Linux")
 def test_random_damage_gives_values_or_an_error(tmp_path: Path) -> None:
-    path = write_states(tmp_path / "states.h5")
-    command = [sys.executable, "-c", READ_DAMAGED, str(path), str(TRIALS)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert ended.returncode == 0, (ended.stdout.splitlines()[-1:], ended.stderr[-2000:])
+    require_values_or_errors(write_states(tmp_path / "states.h5"), READ, TRIALS)
 
 
 @pytest.fixture

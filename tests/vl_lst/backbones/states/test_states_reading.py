@@ -105,8 +105,9 @@ class TestRoundTrip:
 
     def test_some_layers_can_be_read(self, path: Path) -> None:
         encoder = StateReader(path).encoder
-        states = encoder.read(INPUTS[:1], [0, 3], final=False)
-        assert states.final_NTD is None
+        states = encoder.read(INPUTS[:1], [0, 3])
+        assert states.final_NTD is not None
+        assert torch.equal(states.final_NTD[0], input_states(0)[-1])
         assert torch.equal(states.blocks_KNTD[:, 0], input_states(0)[[1, 3]])
         assert encoder.read(INPUTS[:1], []).blocks_KNTD.shape == (0, 1, 5, 6)
         with pytest.raises(StoreError, match=r"encoder's blocks \[0, 2, 3\], and \[1\] are needed"):
@@ -122,7 +123,6 @@ class TestMissing:
         encoder = StateReader(path).encoder
         absent = [bytes(16), b"\xff" * 16]
         assert encoder.missing([*INPUTS, *absent]) == [4, 5]
-        assert encoder.lengths(INPUTS) == list(LENGTHS)
 
     def test_the_message_names_the_text(self, path: Path) -> None:
         encoder = StateReader(path).encoder
@@ -130,7 +130,7 @@ class TestMissing:
         with pytest.raises(StoreError, match="no states of the encoder for the text 'vqa: 1'"):
             encoder.read(keys, describe=lambda position: f"the text 'vqa: {position}'")
         with pytest.raises(StoreError, match="other settings of prompts. Extract the states"):
-            encoder.lengths(keys)
+            encoder.read(keys)
 
 
 def check_states(reader: StateReader) -> None:
@@ -148,7 +148,7 @@ class TestProcesses:
         worker.start()
         worker.join()
         assert worker.exitcode == 0
-        assert reader.encoder.lengths(INPUTS) == list(LENGTHS)
+        assert torch.equal(reader.encoder.read(INPUTS).embedding_NTD[0], input_states(0)[0])
 
     def test_a_reader_is_pickled_without_its_handle(self, path: Path) -> None:
         reader = StateReader(path)
