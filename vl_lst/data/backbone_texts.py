@@ -3,7 +3,7 @@
 U unique prompts, P unique (prompt, answer) pairs, T prompt tokens, L answer tokens.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
@@ -61,6 +61,7 @@ class BackboneTexts:
         ids = self.tokenizer.encode_prompt(
             example.prompt, self.task.max_prompt_tokens, suffix=self.task.prompt_suffix
         )
+        ids = _strip(ids, self.tokenizer.pad_token_id)
         return TextInput(ids, example.image_ids if self.reads_images else ())
 
     def answers_of(self, example: Example) -> Iterator[tuple[int, ...]]:
@@ -174,25 +175,45 @@ class StoredStates:
             images = [image_ids[row] for row in fields["prompt_rows_U"].tolist()]
         keys = [input_key(*each) for each in zip(rows, images, strict=True)]
         encoder_layers, decoder_layers = self._layers
-        encoder = self._reader.encoder.read(
-            keys, encoder_layers, describe=lambda place: self._describe(rows[place])
-        )
+
+        def describe(place: int) -> str:
+            return self._describe(rows[place])
+
+        lengths = self._reader.encoder.lengths(keys, describe)
+        others = max(0, lengths[0] - len(rows[0])) if self.reads_images else 0
+        self._require_lengths(lengths, [others + len(row) for row in rows], describe)
+        encoder = self._reader.encoder.read(keys, encoder_layers, describe=describe)
         # As the backbone masks its input: padding tokens within a text too, and no image token.
-        mask_UT = ids_UT != padding
-        others = encoder.mask_NT.shape[1] - mask_UT.shape[1]
+        mask_UT = ids_UT[:, : encoder.mask_NT.shape[1] - others] != padding
         encoder = replace(encoder, mask_NT=F.pad(mask_UT, (others, 0), value=True))
         if self._reader.decoder is None or decoder_layers is None:
             return BackboneStates(encoder)
         pairs = list(self._pairs(fields, keys))
-        decoder = self._reader.decoder.read(
-            [pair_key(keys[prompt], ids) for prompt, ids in pairs],
-            decoder_layers,
-            describe=lambda place: (
-                f"{self._describe(rows[pairs[place][0]])} with the answer "
-                f"{self._describe(pairs[place][1][1:])}"
-            ),
-        )
+
+        def describe_pair(place: int) -> str:
+            prompt, ids = pairs[place]
+            return f"{describe(prompt)} with the answer {self._describe(ids[1:])}"
+
+        pair_keys = [pair_key(keys[prompt], ids) for prompt, ids in pairs]
+        lengths = self._reader.decoder.lengths(pair_keys, describe_pair)
+        self._require_lengths(lengths, [len(ids) for _, ids in pairs], describe_pair)
+        decoder = self._reader.decoder.read(pair_keys, decoder_layers, describe=describe_pair)
         return BackboneStates(encoder, decoder)
+
+    def _require_lengths(
+        self, found: Sequence[int], expected: Sequence[int], describe: Callable[[int], str]
+    ) -> None:
+        """Refuse states that cannot be those of their texts.
+
+        Raises:
+            StoreError: A text has another number of tokens than its states.
+        """
+        for place, (tokens, wanted) in enumerate(zip(found, expected, strict=True)):
+            if tokens != wanted:
+                raise StoreError(
+                    f"{self._reader.path} holds states of {tokens:,} tokens for {describe(place)}, "
+                    f"expected {wanted:,}: it is damaged. Extract the states again."
+                )
 
     def _pairs(
         self, fields: Mapping[str, Tensor], keys: Sequence[bytes]
@@ -212,7 +233,7 @@ class StoredStates:
         return repr(self._texts.tokenizer.decode(ids))
 
 
-def _strip(row: list[int], padding: int) -> tuple[int, ...]:
+def _strip(row: Sequence[int], padding: int) -> tuple[int, ...]:
     """Return token ids without the padding after them."""
     length = len(row)
     while length and row[length - 1] == padding:

@@ -73,8 +73,9 @@ class LossWindow:
             what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient is {norm}"
             raise TrainingError(
                 f"{what} at step {result.step}, on the examples {', '.join(result.example_ids)} "
-                f"of {result.task}. Check their answers and, if they have any, their features. If "
-                "they are correct, lower optimizer.lr or optimizer.clip_norm and start a new run."
+                f"of {result.task}. Check their answers and, if they have any, their features and "
+                "stored states. If they are correct, lower optimizer.lr or optimizer.clip_norm and "
+                "start a new run."
             )
         losses, steps = self._counters.window_losses, self._counters.window_steps
         losses[result.task] = losses.get(result.task, 0.0) + loss

@@ -28,6 +28,7 @@ from vl_lst.launch import read_launch, refuse_separate_processes
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel, build_model, require_heads
+from vl_lst.recipes.loaded_backbone import backbone_in_memory
 from vl_lst.recipes.stored_states import states_sha256
 from vl_lst.runs.checkpoint import find_checkpoint, remove_leftovers
 from vl_lst.runs.directory import RunDirectory, make_folder
@@ -162,6 +163,8 @@ class _Session:
         )
         self.recorder.trainer = trainer
         self._add_recorded_checkout(trainer)
+        if trainer.first_step < trainer.schedule.total_steps:
+            self._require_backbone_for_validation(built)
         # Only now, when data and features have been found at this recipe's paths.
         with fail_together(accelerator):
             if accelerator.is_main_process:
@@ -242,8 +245,28 @@ class _Session:
             if earlier not in trainer.counters.checkouts:
                 trainer.counters.checkouts.insert(0, earlier)
 
+    def _require_backbone_for_validation(self, built: BuiltModel) -> None:
+        """Load the backbone that validation will need, before hours of training depend on it."""
+        if "generate" not in self.recipe.head.values():
+            return
+        reason = "its weights are compared with those of the states"
+        with (
+            fail_together(self.accelerator),
+            backbone_in_memory(self.recipe, built, reason),
+        ):
+            pass
+
     def _log_states(self, states: StateReader) -> None:
         generating = [name for name, head in self.recipe.head.items() if head == "generate"]
+        name, extracted_from = self.recipe.backbone.name, states.spec.backbone
+        if name != extracted_from and not generating:
+            log.warning(
+                "the states in %s are of the backbone %s, and the recipe names %s: tokenizer and "
+                "sizes are equal, and weights are not compared until they are loaded",
+                states.path,
+                extracted_from,
+                name,
+            )
         log.info(
             "reading the backbone's states from %s, so its weights stay out of memory%s",
             states.path,

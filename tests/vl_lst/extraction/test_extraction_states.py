@@ -6,6 +6,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 from kill_at_call import in_child
@@ -16,10 +17,12 @@ from tiny_texts import TextWorld
 
 from feature_extraction.errors import FeatureError, StoreError
 from feature_extraction.store import open_features
+from feature_extraction.store.hdf5_text import write_text_attribute
 from feature_extraction.store.outputs import partial_folder
 from feature_extraction.store.shards import Shard
 from vl_lst.backbones.states.index import join_states
 from vl_lst.backbones.states.reader import StateReader
+from vl_lst.backbones.states.table import StateTable, Texts
 from vl_lst.backbones.stored import StoredBackbone
 from vl_lst.data.examples import load_examples
 from vl_lst.data.stored_texts import stored_states
@@ -259,8 +262,9 @@ def test_states_of_another_backbone_are_refused(
     text_world: TextWorld,
     state_files: dict[str, Path],
     tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """By tokenizer and sizes at once; by the weights themselves whenever they are loaded."""
+    """By tokenizer and sizes; by the weights before training, if a head generates."""
     file = str(state_files["vqa generate"])
     other = world.recipe(
         states=file, head="generate", backbone__name=str(text_world.backbone), **FP32
@@ -274,6 +278,11 @@ def test_states_of_another_backbone_are_refused(
     save_file(weights, changed.backbone / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match="other weights than the one whose states"):
         train(changed.recipe(states=file, head="generate", **FP32), tmp_path / "weights")
+    assert not (tmp_path / "weights" / "metrics.jsonl").exists()
+    # Another head never loads them, so a warning has to do.
+    file = str(state_files["vqa classify"])
+    train(changed.recipe(states=file, training__steps=1, **FP32), tmp_path / "classify")
+    assert "weights are not compared until they are loaded" in caplog.text
 
 
 def test_a_run_is_not_resumed_with_other_states(
@@ -288,6 +297,26 @@ def test_a_run_is_not_resumed_with_other_states(
     for other in (str(tmp_path / "bf16.h5"), None):
         with pytest.raises(CheckpointError, match="trained on other states of the backbone"):
             train(world.recipe(states=other, **settings), tmp_path / "run", resume=True)
+
+
+def test_states_of_another_length_than_their_text_are_refused(
+    world: TinyWorld, state_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """A damaged table could otherwise give a text the states of its neighbour."""
+    path = Path(shutil.copy(state_files["vqa classify"], tmp_path / "damaged.h5"))
+    table = StateReader(path)
+    with h5py.File(path, "r+") as file:
+        lengths = file["encoder_length"][:][::-1]
+        file["encoder_length"][:] = lengths
+        texts = StateTable(
+            Texts(file["encoder_key"][:], lengths),
+            Texts(file["decoder_key"][:], file["decoder_length"][:]),
+        )
+        record = file.attrs["texts"].decode().replace(table.texts_sha256, texts.sha256)
+        del file.attrs["texts"]
+        write_text_attribute(file, "texts", record)
+    with pytest.raises(StoreError, match=r"states of \d tokens for 'vqa .*it is damaged"):
+        train(world.recipe(states=str(path), **FP32), tmp_path / "run")
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
