@@ -155,10 +155,7 @@ class _Official:
             strict_official=strict_official,
         )
         return Score(
-            metrics={
-                **{name: _metric(getattr(scores, name)) for name in METRICS},
-                "grounding": None,
-            },
+            metrics={name: _metric(getattr(scores, name)) for name in METRICS} | {"grounding": None},
             examples=len(scores.per_question),
             per_example={id_: 100.0 * correct for id_, correct in scores.per_question.items()},
             protocol="gqa official script" if strict_official else "gqa official",
