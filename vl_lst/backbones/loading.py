@@ -172,7 +172,7 @@ def load_stored_backbone(
             backbone = StoredBackbone(config, family, states.output_layer())
     _require_same_sizes(name, backbone, vocabulary_sha256(tokenizer), states)
     return LoadedBackbone(
-        backbone, tokenizer, spec.weights_sha256, projection_sha256=projection_sha256
+        backbone, tokenizer, spec.weights_sha256, spec.weights_bf16_sha256, projection_sha256
     )
 
 

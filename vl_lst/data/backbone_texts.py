@@ -179,10 +179,10 @@ class StoredStates:
         def describe(place: int) -> str:
             return self._describe(rows[place])
 
-        lengths = self._reader.encoder.lengths(keys, describe)
+        encoder = self._reader.encoder.read(keys, encoder_layers, describe=describe)
+        lengths: list[int] = encoder.mask_NT.sum(1).tolist()
         others = max(0, lengths[0] - len(rows[0])) if self.reads_images else 0
         self._require_lengths(lengths, [others + len(row) for row in rows], describe)
-        encoder = self._reader.encoder.read(keys, encoder_layers, describe=describe)
         # As the backbone masks its input: padding tokens within a text too, and no image token.
         mask_UT = ids_UT[:, : encoder.mask_NT.shape[1] - others] != padding
         encoder = replace(encoder, mask_NT=F.pad(mask_UT, (others, 0), value=True))
@@ -195,9 +195,9 @@ class StoredStates:
             return f"{describe(prompt)} with the answer {self._describe(ids[1:])}"
 
         pair_keys = [pair_key(keys[prompt], ids) for prompt, ids in pairs]
-        lengths = self._reader.decoder.lengths(pair_keys, describe_pair)
-        self._require_lengths(lengths, [len(ids) for _, ids in pairs], describe_pair)
         decoder = self._reader.decoder.read(pair_keys, decoder_layers, describe=describe_pair)
+        lengths = decoder.mask_NT.sum(1).tolist()
+        self._require_lengths(lengths, [len(ids) for _, ids in pairs], describe_pair)
         return BackboneStates(encoder, decoder)
 
     def _require_lengths(

@@ -59,5 +59,6 @@ def state_spec(
         else STATE_DTYPES[precision],
         output=output,
         features_sha256=None if features is None else features.digest,
+        weights_bf16_sha256=built.fingerprint_bf16,
         packages=state_packages(),
     )

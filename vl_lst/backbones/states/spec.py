@@ -45,7 +45,7 @@ MAX_LAYERS = 1000
 MAX_WIDTH = 2**17
 MAX_VOCABULARY = 2**24
 # Names do not determine values, and a file must stay usable after a package upgrade.
-NOT_IN_DIGEST = {"backbone", "packages"}
+NOT_IN_DIGEST = {"backbone", "weights_bf16_sha256", "packages"}
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
@@ -112,6 +112,8 @@ class StateSpec(_Part):
         output: The kept output layer; `None` if there is none.
         features_sha256: Digest of the spec of the image features that the encoder read; `None` if
             it read text alone.
+        weights_bf16_sha256: `LoadedBackbone.fingerprint_bf16`, by which runs are found that may be
+            compared; it follows from the weights, and is not part of the digest.
         packages: Versions of the packages involved; not part of the digest.
         version: Version of this schema.
     """
@@ -126,6 +128,7 @@ class StateSpec(_Part):
     dtype: StateDtype
     output: OutputSpec | None = None
     features_sha256: Sha256 | None = None
+    weights_bf16_sha256: Sha256 | None = None
     packages: Mapping[str, str] = Field(default_factory=dict)
     version: Literal[1] = 1
 
