@@ -154,11 +154,9 @@ class _Official:
             self._listed_choices() if has_choices else None,
             strict_official=strict_official,
         )
+        metrics = {name: _metric(getattr(scores, name)) for name in METRICS}
         return Score(
-            metrics={
-                **{name: _metric(getattr(scores, name)) for name in METRICS},
-                "grounding": None,
-            },
+            metrics={**metrics, "grounding": None},
             examples=len(scores.per_question),
             per_example={id_: 100.0 * correct for id_, correct in scores.per_question.items()},
             protocol="gqa official script" if strict_official else "gqa official",

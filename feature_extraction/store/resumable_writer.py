@@ -2,7 +2,7 @@
 
 While `FILE.h5` is being written, there is a folder `FILE.h5.partial` with
 
-    features        the later file: only its data so far, at their final offset
+    features        the later file, of features or not: only its data so far, at their final offset
     journal.jsonl   a header (settings, table of contents), then one line per batch
 
 Data are synced to disk before their journal line is written, so the journal is right even after the

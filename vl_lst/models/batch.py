@@ -32,10 +32,8 @@ TENSORS = {
     "values_B": (1, True),
 }
 REQUIRED = ("prompt_ids_UT", "prompt_index_B")
-PER_EXAMPLE = (
-    *("features_BINF", "prompt_index_B", "labels_BL", "pair_index_B", "weights_B"),
-    *("scores_BA", "values_B"),
-)
+# Those with a row per example.
+PER_EXAMPLE = tuple(name for name in TENSORS if name.rpartition("_")[2].startswith("B"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,9 +156,9 @@ class MethodProfile:
 
     @property
     def recomputes(self) -> bool | None:
-        """Whether blocks run again in the backward pass; `None` without such an option.
+        """Whether blocks are recomputed in the backward pass; `None` without such an option.
 
-        With `auto`, they are measured running again, as they do until memory has been compared.
+        With `auto`, they are measured recomputed, as they are until memory has been compared.
         """
         found = self.options.get("recompute")
         return None if found is None else found is not False

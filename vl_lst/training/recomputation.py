@@ -1,4 +1,4 @@
-"""Whether blocks run again in the backward pass, decided by memory (`recompute: auto`).
+"""Whether blocks are recomputed in the backward pass, decided by memory (`recompute: auto`).
 
 T prompt tokens, L answer tokens.
 """
@@ -32,8 +32,9 @@ class Recomputation:
     """How blocks of a model compute the backward pass: as the recipe says, or as memory allows.
 
     With `auto`, they keep everything as long as a training step fits the memory that was available
-    before the first one, and run again from the first batch on that does not: losses and gradients
-    are the same. On CUDA, a single process may also try, and fall back if the memory is full.
+    before the first one, and are recomputed from the first batch on that does not: losses and
+    gradients are the same. On CUDA, a single process may also try, and fall back if the memory is
+    full.
 
     Args:
         recipe: Settings of the run.
@@ -52,8 +53,8 @@ class Recomputation:
         option = recipe.method.options.get("recompute")
         self._decides = option == "auto"
         self.is_on: bool | None = option if isinstance(option, bool) else None
-        """Whether blocks save only their inputs and run again; `None` if they cannot, and with
-        `auto` before the first batch."""
+        """Whether blocks save only their inputs and are recomputed; `None` if they cannot be, and
+        with `auto` before the first batch."""
         self._available: int | None = None
         # Lengths (T, L) of the batches that fit, by task; none is shorter than another in both.
         self._fitting: dict[str, list[tuple[int, int]]] = {}
@@ -95,7 +96,7 @@ class Recomputation:
             self.is_on = False
 
     def fall_back(self) -> None:
-        """Let the blocks run again from now on, since a step did not fit the memory."""
+        """Recompute the blocks from now on, since a step did not fit the memory."""
         self._recompute("a step that keeps everything did not fit, ")
 
     def _recompute(self, reason: str) -> None:
@@ -103,7 +104,7 @@ class Recomputation:
         self._decides, self.is_on = False, True
         available = self._available
         log.info(
-            "blocks run again in the backward pass, with the same results: %sof %s available "
+            "blocks are recomputed in the backward pass, with the same results: %sof %s available "
             "(method.options.recompute: auto)",
             reason,
             "an unknown memory" if available is None else _gibibytes(available),

@@ -186,8 +186,8 @@ class Trainer:
     def _backward(self, batch: Batch, loss_average: str) -> Tensor:
         """Add the gradients of a batch, and return its loss.
 
-        Blocks run again in the backward pass from the first batch on that does not fit the memory
-        otherwise, if the recipe leaves that to the device.
+        Blocks are recomputed in the backward pass from the first batch on that does not fit the
+        memory otherwise, if the recipe leaves that to the device.
         """
         self._recomputation.prepare(batch)
         self._note_recomputation()

@@ -1,4 +1,4 @@
-"""Whether blocks run again in the backward pass, if the recipe leaves it to the memory."""
+"""Whether blocks are recomputed in the backward pass, if the recipe leaves it to the memory."""
 
 import logging
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_auto_keeps_everything_where_it_fits(
     assert total(record) == total(runs[recomputes])
     assert (tmp_path / "run" / WEIGHTS).read_bytes() == (folder / "True" / WEIGHTS).read_bytes()
     logged = (tmp_path / "run" / "log.txt").read_text()
-    assert ("blocks run again" in logged) is recomputes
+    assert ("blocks are recomputed" in logged) is recomputes
     assert "(method.options.recompute: auto)" in logged
 
 
