@@ -4,9 +4,9 @@ B examples, U unique prompts, I images per example, N feature vectors per image,
 T prompt tokens.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from vl_lst.backbones.tokenizer import CachingTokenizer, pad_rows
 from vl_lst.data.backbone_texts import StoredStates
 from vl_lst.data.order import ExampleKey, StepKeys
 from vl_lst.data.targets import Targets
+from vl_lst.errors import USER_ERRORS
 from vl_lst.models.batch import Batch, unique_rows
 
 __all__ = [
@@ -174,23 +175,45 @@ class MixedBatches(Dataset[Batch]):
         return self._batches[task][examples]
 
 
+class _Explained(Dataset[Batch | Exception]):
+    """Batches, and in place of one that cannot be made, the error that tells the user why.
+
+    A worker that raised the error would replace its message by a traceback.
+
+    Args:
+        batches: The batches.
+    """
+
+    def __init__(self, batches: Batches | MixedBatches) -> None:
+        self._batches: Dataset[Batch] = batches
+
+    def __getitem__(self, keys: Any) -> Batch | Exception:
+        try:
+            return self._batches[keys]
+        except USER_ERRORS as error:
+            return error
+
+
 def load_in_order(
     batches: Batches | MixedBatches,
     order: Iterable[list[ExampleKey]] | Iterable[StepKeys],
     *,
     workers: int,
     pin_memory: bool,
-) -> DataLoader[Batch]:
-    """Return a loader of batches in a given order.
+) -> Iterator[Batch]:
+    """Yield batches in a given order.
 
     Args:
         batches: Batches to load.
         order: Key of each batch.
         workers: Number of worker processes, at most one per core; 0 loads in this process.
         pin_memory: Whether to pin the batches in memory, for copies to a GPU.
+
+    Raises:
+        StoreError: Features or states are missing, or their file can no longer be read.
     """
-    return DataLoader(
-        batches,
+    loader: Iterable[Batch | Exception] = DataLoader(
+        _Explained(batches),
         sampler=order,
         batch_size=None,
         # A recipe may come from a larger machine. More workers than cores slow each other down;
@@ -201,3 +224,7 @@ def load_in_order(
         # depend on how often a run was interrupted.
         generator=torch.Generator(),
     )
+    for batch in loader:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch

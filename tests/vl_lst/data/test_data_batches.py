@@ -11,6 +11,7 @@ from tiny_run import TinyWorld
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
+from feature_extraction.errors import StoreError
 from feature_extraction.store import open_features
 from tasks import Example, get_task
 from vl_lst.backbones.backbone import IGNORED
@@ -164,6 +165,18 @@ def test_workers_give_the_same_batches(
     monkeypatch.setattr("vl_lst.data.batches.DataLoader", loader)
     shared = training_batches(world, tokenizer, workers=2, pin_memory=False)
     assert all(equal(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+def test_an_error_in_a_worker_keeps_its_message(
+    world: TinyWorld, tokenizer: CachingTokenizer
+) -> None:
+    """PyTorch would put the traceback of the worker into it."""
+    examples = TASK.load(world.root, "val2014")
+    batches = Batches(TASK, examples, open_features([world.train_features]), tokenizer)
+    for workers in (0, 1):
+        with pytest.raises(StoreError) as raised:
+            list(load_in_order(batches, [[(0, 0)]], workers=workers, pin_memory=False))
+        assert "\n" not in str(raised.value)
 
 
 def test_at_most_one_worker_per_core_starts(
