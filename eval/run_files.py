@@ -134,6 +134,7 @@ class RunRecord(_Part):
         feature_spec_sha256: Digest of how the features were extracted.
         states_sha256: Digest of the file of backbone states that the run was trained on; `None` if
             the backbone computed them.
+        states_dtype: Type of the numbers in that file.
         backbone: Name of the backbone.
         backbone_fingerprint: SHA-256 of the backbone's weights.
         backbone_fingerprint_bf16: That of the weights rounded to bf16, so the same for every
@@ -170,6 +171,7 @@ class RunRecord(_Part):
     seed: Count
     feature_spec_sha256: str | None = None
     states_sha256: str | None = None
+    states_dtype: str | None = None
     backbone: str
     backbone_fingerprint: str | None = None
     backbone_fingerprint_bf16: str | None = None
@@ -216,6 +218,7 @@ class ModelCard(_Part):
         tasks: Trained tasks, by name.
         states_sha256: Digest of the file of backbone states that it is trained on; `None` if the
             backbone computes them.
+        states_dtype: Type of the numbers in that file.
     """
 
     schema_version: Literal[2] = 2
@@ -223,6 +226,7 @@ class ModelCard(_Part):
     feature_spec: dict[str, Any] | None
     tasks: dict[str, TaskCard]
     states_sha256: str | None = None
+    states_dtype: str | None = None
     backbone_fingerprint_bf16: str | None = None
 
     @property

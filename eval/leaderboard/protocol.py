@@ -116,6 +116,7 @@ def is_floor_of(protocol: Mapping[str, str], trained: Mapping[str, str]) -> bool
 def method_settings(run: Run) -> dict[str, str]:
     """Return the method's settings as {field without its section: value as JSON}."""
     fields = recipe_fields(run.record) | {"method.name": run.record.method}
+    fields["method.options.states"] = _rounded_states(run.record)
     is_trained = run.record.method != ZERO_SHOT
     return {
         "optimizer" if name == OPTIMIZER_NAME else METHOD_SECTIONS.sub("", name): json.dumps(
@@ -125,6 +126,13 @@ def method_settings(run: Run) -> dict[str, str]:
         if is_within(name, METHOD_FIELDS)
         or not (is_trained or is_within(name, NON_PROTOCOL_FIELDS) or name in UNTRAINED_FIELDS)
     }
+
+
+def _rounded_states(record: RunRecord) -> str | None:
+    """Return the type to which stored states were rounded; `None` if they are exact."""
+    precision = recipe_fields(record).get("backbone.precision")
+    exact = ("float32",) if precision == "fp32" else ("float32", "bfloat16")
+    return None if record.states_dtype in (None, *exact) else record.states_dtype
 
 
 def differing_settings(all_settings: Iterable[Mapping[str, str]]) -> list[str]:

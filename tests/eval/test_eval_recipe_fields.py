@@ -16,6 +16,7 @@ def test_the_roles_of_fields() -> None:
     assert set(CHANGEABLE_ON_RESUME) == {
         "data.root",
         "features",
+        "states",
         "training.workers",
         "training.checkpoint_every_steps",
         "training.tensorboard",
@@ -35,6 +36,7 @@ def test_the_roles_of_fields() -> None:
         "training.seed",
         "backbone.name",
         "features",
+        "states",
         "training.checkpoint_every_steps",
         "training.device",
         "training.evaluation_batch_size",

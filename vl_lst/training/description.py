@@ -76,6 +76,7 @@ def describe_run(
         seed=recipe.training.seed,
         feature_spec_sha256=spec.digest if spec else None,
         states_sha256=card.states_sha256 if card else None,
+        states_dtype=card.states_dtype if card else None,
         backbone=recipe.backbone.name,
         backbone_fingerprint=card.backbone_fingerprint if card else None,
         backbone_fingerprint_bf16=card.backbone_fingerprint_bf16 if card else None,

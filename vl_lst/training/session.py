@@ -217,6 +217,7 @@ class _Session:
                 for name, each in examples.items()
             },
             states_sha256=None if built.states is None else states_sha256(built.states),
+            states_dtype=None if built.states is None else built.states.spec.dtype,
         )
         if self.accelerator.is_main_process:
             self.directory.ensure_card(card)

@@ -183,3 +183,22 @@ def test_runs_with_one_backbone_in_two_precisions_are_comparable(tmp_path: Path)
     protocols = {run.name: protocol_of(run, {"vqa": "val2014"}, by_fingerprint) for run in runs}
     assert protocols["exact"] == protocols["in bf16"] == protocols["before"]
     assert protocols["other"] != protocols["exact"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "is_rounded"),
+    [
+        ("bfloat16", "fp32", True),
+        ("bfloat16", "bf16", False),
+        ("float16", "bf16", True),
+        ("float32", "fp32", False),
+    ],
+)
+def test_stored_states_that_were_rounded_are_another_setting_of_the_method(
+    tmp_path: Path, dtype: str, precision: str, is_rounded: bool
+) -> None:
+    kept = {"recipe__backbone__precision": precision, "scores": {"vqa": 60.0}}
+    write_run(tmp_path, "computed", **kept)
+    write_run(tmp_path, "stored", **kept, states_dtype=dtype)
+    computed, stored = find_runs(tmp_path).runs
+    assert (method_settings(computed) != method_settings(stored)) == is_rounded
