@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from eval.errors import InputError
 from feature_extraction.errors import StoreError
 from feature_extraction.sizes import format_bytes
 from feature_extraction.store import open_features
@@ -98,7 +99,7 @@ def extract_states(
 
     Raises:
         RecipeError: The method runs the backbone while it trains.
-        InputError: The annotations are not usable.
+        InputError: The annotations are not usable, or have no answers for a head that generates.
         StoreError: `out` cannot be written, holds other states, or does not fit the disk.
         ModelError: The backbone cannot be loaded, or does not fit the settings.
         FeatureError: There are more shards than batches of texts.
@@ -190,6 +191,11 @@ class _Extraction:
                 tables = [self._load(each.task, split) for split in splits]
             for table in tables:
                 texts.collect(table, found)
+        if not found:
+            raise InputError(
+                f"no example of {', '.join(splits)} has an answer, which a head that generates "
+                "learns from: expected a split with answers"
+            )
         self._plan = TextPlan.of(found, batch_size)
         # Images add the same number of tokens to each text with as many images.
         one_of_each = {len(text.image_ids): text for text in found}

@@ -75,6 +75,7 @@ def test_shards_are_joined_by_a_command(world: TinyWorld, tmp_path: Path) -> Non
         (["--layers", "7"], 1, "are not ascending, distinct layers"),
         (["--shard", "3/2"], 1, "expected I/N"),
         (["--split", "val"], 1, "has no split"),
+        (["--split", "test2015", "--head", "generate"], 1, "no example of test2015 has an answer"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
