@@ -77,6 +77,7 @@ def test_the_order_of_fields_in_the_files_stays() -> None:
     assert list(record["git"]) == ["commit", "dirty", "diff_sha256", "changed_during_run"]
     assert list(ModelCard.model_fields) == [
         *("schema_version", "backbone_fingerprint", "feature_spec", "tasks"),
+        *("states_sha256", "states_dtype", "backbone_fingerprint_bf16"),
     ]
     assert list(TaskCard.model_fields) == [
         *("train_examples", "train_examples_sha256", "validation_examples_sha256", "answers"),

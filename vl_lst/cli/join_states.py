@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from vl_lst.cli._console import results
-from vl_lst.cli._outputs import binary_file
+from vl_lst.cli._console import QuietOption, results
+from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 
 __all__ = ["join_states"]
 
@@ -24,6 +24,8 @@ def join_states(
             callback=binary_file("an index of states", is_checked=False),
         ),
     ],
+    json_file: JsonOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Join the shards of `vl-lst extract-states` into one file of states.
 
@@ -38,8 +40,18 @@ def join_states(
     join(shards, out)
     reader = StateReader(out)
     pairs = 0 if reader.decoder is None else len(reader.decoder)
-    results.print(
-        f"{out}: {len(reader.encoder):,} prompts and {pairs:,} answers, an index of "
-        f"{len(reader.files):,} files",
-        markup=False,
+    if not quiet:
+        results.print(
+            f"{out}: {len(reader.encoder):,} prompts and {pairs:,} answers, an index of "
+            f"{len(reader.files):,} files",
+            markup=False,
+        )
+    write_json_report(
+        json_file,
+        {
+            "path": str(out),
+            "files": [str(path) for path in reader.files],
+            "prompts": len(reader.encoder),
+            "answers": pairs,
+        },
     )

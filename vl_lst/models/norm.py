@@ -44,9 +44,9 @@ def divide_by_root_mean_square(states: Tensor, epsilon: float) -> Tensor:
 def _inverse_root_mean_square(states: Tensor, epsilon: float) -> Tensor:
     """Return `1 / sqrt(mean(states^2) + epsilon)` [..., 1], in float32 or better."""
     precise = torch.promote_types(states.dtype, torch.float32)
-    # Reads the states once, where the mean of their squares would write the squares first.
-    norms: Tensor = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=precise)
-    return norms.square_().div_(states.shape[-1]).add_(epsilon).rsqrt_()
+    # In the order of the reference, so that results are equal to the last bit.
+    squares: Tensor = states.to(precise).square()
+    return squares.mean(-1, keepdim=True).add_(epsilon).rsqrt_()
 
 
 class _RootMeanSquareNorm(torch.autograd.Function):

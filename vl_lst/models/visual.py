@@ -111,7 +111,8 @@ class VisualEmbedding(nn.Module):
         else:
             x1, x2, y1, y2 = boxes_BIM4.to(dtype).unbind(-1)
             positions = torch.stack((x1, x2, y1, y2, (y2 - y1) * (x2 - x1)), -1)
+        # Added one after another, as in the reference: results are equal to the last bit.
+        tokens_BIMD = tokens_BIMD + self.box_norm(self.box_projection(positions))
         image_order_I1D = self.image_order.weight[: tokens_BIMD.shape[1], None]
-        # Added first: without boxes, these are few values.
-        places_BIMD: Tensor = self.box_norm(self.box_projection(positions)) + image_order_I1D
-        return (tokens_BIMD + (places_BIMD + self.order_MD)).flatten(1, 2)
+        tokens_BIMD = tokens_BIMD + image_order_I1D + self.order_MD
+        return tokens_BIMD.flatten(1, 2)

@@ -27,6 +27,7 @@ INPUTS = {
     "--images",
     "--image",
     "--features",
+    "--states",
     "--file",
     "--predictions",
     "--check-submission",

@@ -107,7 +107,7 @@ def test_a_profile_measures_a_head_that_classifies(
     document = tmp_path / "profile.json"
     shape = ["--text-tokens", "4", "--image-tokens", "4", "--grid", "0", "--channels", "8"]
     command = ["profile", "--backbone", str(bert), "--methods", "lst,full", *shape, "--quiet"]
-    small = ["--set", "lst.reduction=2", "--json", str(document)]
+    small = ["--precision", "fp32", "--set", "lst.reduction=2", "--json", str(document)]
     reports = []
     for more in (["--dry-run"], ["--steps", "2", "--device", "cpu"]):
         assert main([*command, *small, *more]) == 0
