@@ -30,8 +30,10 @@ for line in sys.stdin:
     answers = 1 if line.startswith("SCORE") else line.count("|||") + 1
     print("0.5\\n" * answers, end="", flush=True)
 """
+# A suite that runs in the background ignores Ctrl-C, and so would the programs that it starts.
 SCORE = """
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from eval._meteor import running_meteor
 with running_meteor(1) as program:
     program.score(["a dog"], [["a cat"]])
