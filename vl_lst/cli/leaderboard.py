@@ -21,9 +21,9 @@ __all__ = ["build_page", "leaderboard"]
 COMPARISON, EXAMPLES = "Comparison", "Examples on the page"
 MAX_MISSING_SHOWN = 3
 MIN_METHOD_WIDTH = 16
+COSTS_SHOWN = ("trainable_percent", "saved_for_backward")
 # A narrower terminal shows only the average of several tasks. Each task beyond the fourth needs
 # more columns.
-COSTS_SHOWN = ("trainable_percent", "saved_for_backward")
 MIN_WIDTH_FOR_FOUR_TASKS, WIDTH_OF_SCORE = 120, 15
 # A narrower terminal shows no intervals, and one comparison of rows.
 MIN_WIDTH_FOR_INTERVALS = 100

@@ -55,8 +55,7 @@ def test_a_run_without_training_is_the_floor_of_trained_ones(
     floor = row["costs"]
     assert floor.pop("trainable_percent")["mean"] == 0
     assert floor.pop("checkpoint_bytes")["mean"] == 0
-    assert floor.pop("seconds_per_answer")["mean"] > 0
-    assert not any(floor.values()), "nothing was trained, and the CPU does not tell peaks"
+    assert not any(floor.values()), "nothing was trained, and the batches have another size"
     page = out.read_text()
     assert "zero-shot" in page
     prompts = {prompt for _, prompt, _ in cards_of(page)}
