@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from eval.leaderboard.board import Board
 from eval.leaderboard.notes import (
+    FLOOR_NOTE,
     SIGNIFICANCE_NOTE,
     SUITE_NOTE,
     needed_note,
@@ -101,6 +102,7 @@ def _environment() -> jinja2.Environment:
         FRONT=FRONT,
         run_route=run_route,
         table_route=table_route,
+        floor_note=FLOOR_NOTE,
         number_text=number_text,
         needed_note=needed_note,
         score_text=score_text,

@@ -254,7 +254,7 @@ def _require_reference(board: "Board", reference: str | None) -> None:
     from eval.errors import InputError
 
     if reference is not None and all(group.reference is None for group in board.groups):
-        labels = dict.fromkeys(row.label for group in board.groups for row in group.rows)
+        labels = dict.fromkeys(row.label for group in board.groups for row in group.rows_and_floors)
         raise InputError(
             f"--reference {reference!r:.60}: found no such row; expected a method or one of: "
             f"{', '.join(labels)}"
@@ -284,9 +284,14 @@ def _print_group(group: "Group") -> None:
     headings = [each.heading for each in contrasts]
     for name in ("n", *columns, *headings, *(cost.label for cost in costs)):
         table.add_column(Text(name), justify="right", no_wrap=name not in headings)
-    for index, row in enumerate(group.rows):
+    for index, row in enumerate(group.rows_and_floors):
+        if index == len(group.rows):
+            table.add_section()
         table.add_row(
-            Text(f"{escape_controls(row.label)}{' *' if row.is_on_front else ''}"),
+            Text(
+                f"{escape_controls(row.label)}{' *' if row.is_on_front else ''}"
+                f"{' (floor)' if row.floor else ''}"
+            ),
             str(len(row.seeds)),
             *(
                 # Several tasks leave no room for intervals.
