@@ -33,7 +33,7 @@ from eval.leaderboard.tables import (
     recompute_text,
 )
 from eval.leaderboard.units import number_text, score_text, setting_text, spread_text, unit_text
-from eval.report.curves import Panel, training_curves
+from eval.report.curves import Panel, Points, training_curves
 from eval.report.examples import ExampleSheet, Pictures
 from eval.report.plot import scatter_plot
 from eval.run_files import GitState, Memory, Parameters, RunRecord
@@ -114,7 +114,7 @@ def render_page(
         recompute_text=recompute_text,
         suite_note=SUITE_NOTE,
     )
-    environment.filters.update(pretty=setting_text, percent=_percent)
+    environment.filters.update(pretty=setting_text, percent=_percent, corners=_corners)
     style, early, script = _source("page.css"), _source("early.js"), _source("page.js")
     sections = [_section(group, reported) for group in board.groups]
     return environment.get_template("page.html").render(
@@ -150,6 +150,11 @@ def _escape_if_text(value: object) -> object:
 
 def _percent(share: float) -> str:
     return f"{round(100 * share, 2)}%"
+
+
+def _corners(points: Points) -> str:
+    """Return positions as the points of an SVG line in a box of 1000 by 1000."""
+    return " ".join(f"{round(1000 * x)},{round(1000 * (1 - y))}" for x, y in points)
 
 
 def _section(group: Group, reported: Sequence[ReportedResults]) -> _Section:
