@@ -27,6 +27,7 @@ from eval.leaderboard.notes import (
 from eval.leaderboard.reported import ReportedResults
 from eval.leaderboard.tables import group_title, recompute_text
 from eval.leaderboard.units import number_text, score_text, setting_text, spread_text, unit_text
+from eval.report.curves import Points
 from eval.report.examples import ExampleSheet, Pictures
 from eval.report.routes import FRONT, run_route, table_route
 from eval.report.run_views import run_views
@@ -114,7 +115,7 @@ def _environment() -> jinja2.Environment:
         recompute_text=recompute_text,
         suite_note=SUITE_NOTE,
     )
-    environment.filters.update(pretty=setting_text, percent=_percent)
+    environment.filters.update(pretty=setting_text, percent=_percent, corners=_corners)
     return environment
 
 
@@ -127,6 +128,11 @@ def _escape_if_text(value: object) -> object:
 
 def _percent(share: float) -> str:
     return f"{round(100 * share, 2)}%"
+
+
+def _corners(points: Points) -> str:
+    """Return positions as the points of an SVG line in a box of 1000 by 1000."""
+    return " ".join(f"{round(1000 * x)},{round(1000 * (1 - y))}" for x, y in points)
 
 
 def _source(*names: str) -> str:

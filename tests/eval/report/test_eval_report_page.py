@@ -219,3 +219,25 @@ def test_a_suite_links_to_the_runs_of_its_tasks_and_names_incomplete_ones(tmp_pa
     assert "no run of mnli" in incomplete
     assert "<script>alert" not in page
     assert plots_of(page)[0]["y"][0]["key"] == "average"
+
+
+def test_losses_are_drawn_per_task_and_smoothed_on_the_steps_of_the_scores(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "a", scores={"vqa": 1.0, "nlvr2": 0.5})
+    lines = [
+        {"step": step, "loss": 9.0, "loss_vqa": 4.0 + (-1) ** step, "loss_nlvr2": 2.0}
+        for step in range(1, 101)
+    ]
+    lines += [{"step": step, "task": "vqa", "accuracy": step} for step in (40, 80, 200)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (loss, score, other), _ = training_curves(run, METRICS)
+    assert [each.title.partition(" (")[0] for each in (loss, score, other)] == [
+        *("vqa, training loss", "vqa, accuracy, percent", "nlvr2, training loss")
+    ]
+    assert len(loss.raw) == len(loss.points) == 100
+    raw, smooth = ({round(y, 3) for _, y in each[10:-10]} for each in (loss.raw, loss.points))
+    assert len(raw) == 2
+    assert max(smooth) - min(smooth) < 0.2 * (max(raw) - min(raw))
+    assert len(score.points) == 3
+    # Half of the steps have losses.
+    assert loss.x_ticks == score.x_ticks
+    assert loss.points[-1][0] == pytest.approx(score.points[-1][0] / 2)
