@@ -37,7 +37,7 @@ from eval.text import escape_controls
 __all__ = ["render_page"]
 
 TEMPLATES = jinja2.PackageLoader("eval.report")
-STYLES = ("page.css", "plot.css", "table.css", "run.css", "print.css")
+STYLES = ("page.css", "plot.css", "table.css", "run.css", "phone.css", "print.css")
 # Each script registers its views; `shell.js` shows the one in the address when all have.
 SCRIPTS = ("shell.js", "plot.js", "table.js", "run.js")
 
@@ -62,7 +62,7 @@ def render_page(
     sheets, pictures = sheets or {}, pictures or {}
     picture_anchors = {image_id: f"picture-{number}" for number, image_id in enumerate(pictures)}
     style, early, script = _source(*STYLES), _source("early.js"), _source(*SCRIPTS)
-    tables = table_views(board, reported)
+    tables = table_views(board, reported, sheets)
     return (
         _environment()
         .get_template("page.html")
