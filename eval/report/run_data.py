@@ -7,6 +7,7 @@ from typing import Any
 from eval.leaderboard.board import Board
 from eval.report.comparisons import compare_pairs, compare_settings
 from eval.report.example_data import ExampleData, pack
+from eval.report.examples import Pictures
 from eval.statistics.estimates import Estimate, interval
 
 __all__ = ["RunData", "run_blocks", "run_index"]
@@ -21,13 +22,11 @@ class RunData:
     Args:
         examples: Examples and answers.
         estimates: Score of each task with its variance, by run.
-        pictures: Address of each image's thumbnail, by image ID.
         notes: What was left out, as sentences.
     """
 
     examples: ExampleData = field(default_factory=ExampleData)
     estimates: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
-    pictures: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 
@@ -61,13 +60,19 @@ def run_index(board: Board, data: RunData) -> dict[str, Any]:
     return {"runs": runs, "notes": list(data.notes)}
 
 
-def run_blocks(board: Board, data: RunData) -> dict[str, str]:
-    """Return all blocks by their key."""
+def run_blocks(board: Board, data: RunData, pictures: Pictures) -> dict[str, str]:
+    """Return all blocks by their key.
+
+    Args:
+        board: Leaderboard.
+        data: Data of its runs.
+        pictures: Address of the thumbnail of each image, by image ID.
+    """
     runs = [run for _, _, run in board.placed_runs]
     tests = compare_pairs([data.estimates.get(run.name, {}) for run in runs])
     return {
         SETTINGS: pack(compare_settings(runs)),
         TESTS: pack(tests),
-        PICTURES: pack(data.pictures),
+        PICTURES: pack(pictures),
         **data.examples.blocks,
     }

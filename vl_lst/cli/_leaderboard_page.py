@@ -121,15 +121,13 @@ def make_page(
     from eval.report.page import render_page
 
     sheets, data = _collect(board, examples, MAX_EXAMPLE_CHARS, quiet=quiet)
-    data = _with_thumbnails(
-        data,
-        sheets,
-        images,
-        lambda _, make: jpeg_address(make()),
-        MAX_DATA_CHARS - data.examples.size,
-        quiet=quiet,
+    room = MAX_DATA_CHARS - data.examples.size
+    data, pictures = _read_pictures(
+        data, sheets, images, lambda _, make: jpeg_address(make()), room, quiet=quiet
     )
-    page = render_page(board, title=title, reported=reported, sheets=sheets, data=data)
+    page = render_page(
+        board, title=title, reported=reported, sheets=sheets, pictures=pictures, data=data
+    )
     # A prediction may hold a lone surrogate, which UTF-8 cannot encode.
     return page.encode("utf-8", "replace")
 
@@ -198,7 +196,7 @@ def _collect(
     return sheets, replace(data, notes=(note,))
 
 
-def _with_thumbnails(
+def _read_pictures(
     data: "RunData",
     sheets: "Mapping[str, Sequence[ExampleSheet]]",
     images: Path | None,
@@ -206,14 +204,15 @@ def _with_thumbnails(
     max_chars: int | None,
     *,
     quiet: bool,
-) -> "RunData":
+) -> "tuple[RunData, Mapping[str, str]]":
+    """Return the data with a note about thumbnails that were left out, and the thumbnails."""
     from dataclasses import replace
 
     from eval.text import format_bytes
     from vl_lst.cli._example_sheets import read_thumbnails
 
     if images is None:
-        return data
+        return data, {}
     cards = [card for each in sheets.values() for sheet in each for card in sheet.cards]
     # Those of the static views first.
     wanted = [*(id_ for card in cards for id_ in card.image_ids), *data.examples.image_ids]
@@ -231,7 +230,7 @@ def _with_thumbnails(
             f"{found.left_out:,} of {number:,} thumbnails are left out; a site of "
             "`vl-lst leaderboard --publish` has them."
         )
-    return replace(data, pictures=found.addresses, notes=notes)
+    return replace(data, notes=notes), found.addresses
 
 
 def _require_runs(board: "Board", runs_dir: Path) -> None:
@@ -249,7 +248,7 @@ def _require_reference(board: "Board", reference: str | None) -> None:
     from eval.errors import InputError
 
     if reference is not None and all(group.reference is None for group in board.groups):
-        labels = dict.fromkeys(row.label for group in board.groups for row in group.rows)
+        labels = dict.fromkeys(row.label for group in board.groups for row in group.rows_and_floors)
         raise InputError(
             f"--reference {reference!r:.60}: found no such row; expected a method or one of: "
             f"{', '.join(labels)}"

@@ -247,9 +247,14 @@ def _print_group(group: "Group") -> None:
     headings = [each.heading for each in contrasts]
     for name in ("n", *columns, *headings, *(cost.label for cost in costs)):
         table.add_column(Text(name), justify="right", no_wrap=name not in headings)
-    for index, row in enumerate(group.rows):
+    for index, row in enumerate(group.rows_and_floors):
+        if index == len(group.rows):
+            table.add_section()
         table.add_row(
-            Text(f"{escape_controls(row.label)}{' *' if row.is_on_front else ''}"),
+            Text(
+                f"{escape_controls(row.label)}{' *' if row.is_on_front else ''}"
+                f"{' (floor)' if row.floor else ''}"
+            ),
             str(len(row.seeds)),
             *(
                 # Several tasks leave no room for intervals.

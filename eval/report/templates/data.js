@@ -35,6 +35,12 @@
     return blocks.get(key);
   }
 
+  // Thumbnails that are elements of the page, by image ID.
+  const stored = {};
+  for (const [id, anchor] of Object.entries(index.stored)) {
+    stored[id] = document.getElementById(anchor).getAttribute("href");
+  }
+
   page.receive = (key, text) => waiting.get(key)?.(text);
   page.runs = runs;
   page.notes = index.notes;
@@ -43,7 +49,7 @@
   page.loadAnswers = async (run, task) => {
     const [examples, answers] = run.tasks[task].blocks;
     const loaded = await Promise.all([load(examples), load(answers), load("pictures")]);
-    return { key: examples, examples: loaded[0], answers: loaded[1], pictures: loaded[2] };
+    return { key: examples, examples: loaded[0], answers: loaded[1], pictures: { ...stored, ...loaded[2] } };
   };
   page.addressOf = (name) => `#/run/${encodeURIComponent(name)}`;
   page.comparisonOf = (first, second) => `#/compare/${encodeURIComponent(first)}/${encodeURIComponent(second)}`;

@@ -12,7 +12,7 @@ from board_runs import METRICS, SPLITS, SUITE, write_run, write_suite
 from eval.leaderboard.board import build_board
 from eval.leaderboard.reported import reported_results
 from eval.leaderboard.runs import find_runs
-from eval.report.examples import ExampleCard, ExampleSheet
+from eval.report.examples import ExampleCard, ExampleSheet, jpeg_address
 from eval.report.page import render_page
 
 # Retries until the page is as expected, because the script responds to a click with a delay.
@@ -78,7 +78,11 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     board = build_board(find_runs(folder), METRICS)
     reported = replace(reported_results()[0], splits=SPLITS)
     page = render_page(
-        board, title="Leaderboard", reported=[reported], sheets=sheets, pictures={"a": JPEG}
+        board,
+        title="Leaderboard",
+        reported=[reported],
+        sheets=sheets,
+        pictures={"a": jpeg_address(JPEG)},
     )
     path = folder / "leaderboard.html"
     path.write_text(page, encoding="utf-8")
@@ -187,8 +191,8 @@ def test_marks_show_their_values_and_highlight_their_row_by_keyboard(opened: Ope
 def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: OpenPage) -> None:
     row = opened.page.locator(".board tr", has=opened.page.locator(".name", has_text="lst"))
     row.first.get_by_role("link", name="seed 0").click()
-    assert opened.page.url.endswith("#run-lst-0")
-    expect(opened.page.locator("#board")).to_be_hidden()
+    assert opened.page.url.endswith("#/run/lst-0")
+    expect(opened.page.locator(".table")).to_be_hidden()
     run = opened.page.locator(".run.open")
     cards = run.locator(".card:not([hidden])")
     expect(cards).to_have_count(12)
@@ -209,8 +213,8 @@ def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: OpenPage) 
     assert cards.first.get_by_role("img", name="a").bounding_box()["width"] > 50
     expect(opened.page).to_have_title("lst-0 · Leaderboard")
     run.get_by_role("link", name="Leaderboard").click()
-    assert opened.page.url.endswith("#group-1")
-    expect(opened.page.locator("#board")).to_be_visible()
+    assert opened.page.url.endswith("#/")
+    expect(opened.page.locator(".table")).to_be_visible()
     expect(opened.page).to_have_title("Leaderboard")
 
 
@@ -218,7 +222,7 @@ def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: OpenPage) 
 def test_examples_of_text_alone_are_wide_and_have_a_line_for_each_text(
     browser: Any, page_file: Path, width: int, columns: int
 ) -> None:
-    opened = OpenPage(browser, page_file, "#run-lst-1", viewport={"width": width, "height": 740})
+    opened = OpenPage(browser, page_file, "#/run/lst-1", viewport={"width": width, "height": 740})
     cards = opened.page.locator(".run.open .card")
     expect(cards).to_have_count(5)
     assert len({card.bounding_box()["x"] for card in cards.all()}) == columns
@@ -228,7 +232,7 @@ def test_examples_of_text_alone_are_wide_and_have_a_line_for_each_text(
     opened.context.close()
 
 
-@pytest.mark.parametrize("anchor", ["", "#run-lst-0"])
+@pytest.mark.parametrize("anchor", ["", "#/run/lst-0"])
 def test_the_page_fits_a_phone(browser: Any, page_file: Path, anchor: str) -> None:
     opened = OpenPage(browser, page_file, anchor, viewport=PHONE)
     assert opened.width() == PHONE["width"]
@@ -259,8 +263,8 @@ def test_the_page_can_be_read_without_scripts(browser: Any, page_file: Path) -> 
     assert opened.page.locator(".point:not([visibility=hidden])").count() == 4
     assert opened.page.locator(".front").bounding_box()["width"] > 100
     expect(opened.page.locator(".controls").first).to_be_hidden()
-    assert opened.page.locator("#run-lst-0 .card").count() == 20
-    expect(opened.page.locator("#run-lst-0")).to_be_visible()
+    assert opened.page.locator("[id='/run/lst-0'] .card").count() == 20
+    expect(opened.page.locator("[id='/run/lst-0']")).to_be_visible()
     opened.context.close()
 
 
@@ -272,13 +276,13 @@ def test_the_runs_of_a_suite_are_shown_on_demand(browser: Any, tmp_path: Path, w
     path = tmp_path / "leaderboard.html"
     path.write_text(render_page(board, title="Leaderboard"), encoding="utf-8")
     opened = OpenPage(browser, path, viewport={"width": width, "height": 740})
-    first = opened.page.locator(".group").first
+    first = opened.page.locator(".table").first
     link = first.get_by_role("link", name="mnli").first
     expect(link).not_to_be_visible()
     first.get_by_text("9 runs").click()
     expect(link).to_be_visible()
     assert opened.width() <= width
     link.click()
-    expect(opened.page.locator("#run-s0-mnli")).to_be_visible()
+    expect(opened.page.locator("[id='/run/s0%2Fmnli']")).to_be_visible()
     assert opened.problems == []
     opened.context.close()

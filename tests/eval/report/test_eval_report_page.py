@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from board_runs import METRICS, SPLITS, SUITE, write_run, write_suite
@@ -16,7 +17,7 @@ from eval.leaderboard.board import build_board
 from eval.leaderboard.reported import reported_results
 from eval.leaderboard.runs import find_runs
 from eval.report.curves import training_curves
-from eval.report.examples import ExampleCard, ExampleSheet
+from eval.report.examples import ExampleCard, ExampleSheet, jpeg_address
 from eval.report.page import render_page
 
 ATTACK = '</script><script>alert(1)</script>"><img src=x onerror=alert(2)>'
@@ -57,7 +58,7 @@ def test_text_from_data_is_never_markup(tmp_path: Path) -> None:
     write_run(tmp_path, "b", status="failed", error=ATTACK)
     card = ExampleCard(ATTACK, ATTACK, ATTACK, [ATTACK], False, [ATTACK])
     sheet = ExampleSheet("vqa", "val2014", 1, [card], ATTACK)
-    page = page_of(tmp_path, sheets={"a": [sheet]}, pictures={ATTACK: b"\xff\xd8"})
+    page = page_of(tmp_path, sheets={"a": [sheet]}, pictures={ATTACK: jpeg_address(b"\xff\xd8")})
     elements = Elements(page)
     assert "alert(1)" in page
     assert [attributes.get("type") for tag, attributes in elements.found if tag == "script"] == [
@@ -73,7 +74,7 @@ def test_text_from_data_is_never_markup(tmp_path: Path) -> None:
 
 def test_the_page_allows_only_its_own_style_and_scripts_and_loads_nothing(tmp_path: Path) -> None:
     write_run(tmp_path, "a")
-    page = page_of(tmp_path, reported=reported_results(), pictures={"x": b"\xff\xd8"})
+    page = page_of(tmp_path, reported=reported_results(), pictures={"x": jpeg_address(b"\xff\xd8")})
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', page)
     policy = policy.replace("&#39;", "'")
     for tag, count in (("style", 1), ("script", 2)):
@@ -143,11 +144,17 @@ def test_runs_without_costs_have_a_table_but_no_plot(tmp_path: Path) -> None:
     assert "installed package" in page
 
 
-def test_anchors_of_runs_with_similar_names_differ(tmp_path: Path) -> None:
-    for seed, name in enumerate(("a/b", "a b", "a_b", "é")):
+def test_addresses_of_runs_are_unique_and_keep_their_names(tmp_path: Path) -> None:
+    names = ["a/b", "a b", "a_b", "é", "50%", "a?b#c&d"]
+    for seed, name in enumerate(names):
         write_run(tmp_path, name, seed=seed)
-    anchors = re.findall(r'<article class="run" id="([^"]+)"', page_of(tmp_path))
-    assert sorted(anchors) == ["run-", "run-a-b", "run-a-b-2", "run-a-b-3"]
+    addresses = [
+        attributes["id"] or ""
+        for tag, attributes in Elements(page_of(tmp_path)).found
+        if tag == "article"
+    ]
+    assert sorted(unquote(each.removeprefix("/run/")) for each in addresses) == sorted(names)
+    assert all("/" not in each.removeprefix("/run/") for each in addresses)
 
 
 def test_left_out_runs_are_listed_with_the_reason(tmp_path: Path) -> None:
@@ -201,11 +208,11 @@ def test_a_suite_links_to_the_runs_of_its_tasks_and_names_incomplete_ones(tmp_pa
     write_suite(tmp_path / "s2", {"cola": 1.0, "stsb": 3.0}, seed=2, method=ATTACK)
     board = build_board(find_runs(tmp_path), METRICS, suites={"glue": SUITE})
     page = render_page(board, title="Leaderboard")
-    assert page.count('<article class="run"') == 8, "no run is shown twice"
-    suite = page[page.index('id="group-1"') : page.index('id="group-2"')]
+    assert page.count('<article class="view run"') == 8, "no run is shown twice"
+    suite = page[page.index('id="/table/1"') : page.index('id="/table/2"')]
     assert "glue on dev (mnli on dev_matched)" in suite
-    assert re.findall(r'<a href="#(run-[^"]+)">(\w+)</a>', suite) == [
-        (f"run-s{seed}-{task}", task) for seed in range(2) for task in SUITE
+    assert re.findall(r'<a href="#(/run/[^"]+)">(\w+)</a>', suite) == [
+        (f"/run/s{seed}%2F{task}", task) for seed in range(2) for task in SUITE
     ]
     assert "8 runs" in page
     incomplete = page[page.index('id="incomplete"') :]
