@@ -113,6 +113,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Tasks keep their order.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     environment.globals.update(
         FRONT=FRONT,
         run_route=run_route,

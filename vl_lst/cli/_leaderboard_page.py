@@ -166,9 +166,18 @@ def publish_site(
 
     site = Site(folder)
     sheets, data = _collect(board, examples, None, quiet=quiet)
-    data = _with_thumbnails(data, sheets, images, site.add_picture, None, quiet=quiet)
-    files = {key: site.add_block(key, text) for key, text in run_blocks(board, data).items()}
-    page = render_page(board, title=title, reported=reported, sheets=sheets, data=data, files=files)
+    data, pictures = _read_pictures(data, sheets, images, site.add_picture, None, quiet=quiet)
+    blocks = run_blocks(board, data, pictures)
+    files = {key: site.add_block(key, block) for key, block in blocks.items()}
+    page = render_page(
+        board,
+        title=title,
+        reported=reported,
+        sheets=sheets,
+        pictures=pictures,
+        data=data,
+        files=files,
+    )
     site.finish(page.encode("utf-8", "replace"))
     return site.written
 

@@ -33,7 +33,7 @@
     const details = part("settings-details");
     details.open = rows.length <= MAX_SETTINGS_SHOWN;
     details.querySelector("summary").textContent = rows.length
-      ? `${rows.length} setting${rows.length === 1 ? "" : "s"} or circumstances differ`
+      ? `${rows.length} difference${rows.length === 1 ? "" : "s"} in settings and circumstances`
       : "The runs have the same settings.";
   }
 
@@ -123,7 +123,7 @@
     showList(container, query, {
       tasks,
       load: (task) => loadPair(first, second, task),
-      describe: (task, list) => `${list.length.toLocaleString("en")} examples of ${task} ${first.tasks[task].split}. A score is sorted by that of A minus that of B.`,
+      describe: (task, list) => `${list.length.toLocaleString("en")} examples of ${task} ${first.tasks[task].split}. Scores are sorted by A minus B.`,
     });
   }
 
@@ -131,7 +131,7 @@
     const found = parts.map((name) => runs.get(name));
     if (found.length !== 2 || found.includes(undefined) || found[0] === found[1]) return null;
     const [first, second] = chosen = found;
-    part("title").textContent = `${first.name} and ${second.name}`;
+    part("title").textContent = `${first.name} vs ${second.name}`;
     for (const [role, run] of [["a", first], ["b", second]]) {
       fillSelect(part(`run-${role}`), run.name, role === "a" ? second.name : first.name);
       const link = part(`link-${role}`);

@@ -21,7 +21,7 @@
     if (!ids.length) return null;
     const shown = ids.filter((id) => Object.hasOwn(pictures, id));
     if (!shown.length) return create("p", { class: "no-picture quiet" }, `image: ${ids.join(", ")}`);
-    return create("div", { class: "pictures" }, ...shown.map((id) => create("img", { src: pictures[id], alt: id, loading: "lazy" })));
+    return create("div", { class: "pictures" }, ...shown.map((id) => create("img", { src: pictures[id], alt: id, decoding: "async" })));
   }
 
   // The score of an answer, if it is neither right nor wrong altogether.
