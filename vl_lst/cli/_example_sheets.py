@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -146,7 +147,7 @@ def read_thumbnails(
         else:
             path = path_of[image_id]
             try:
-                address = store(_key(image_id, path), lambda path=path: _thumbnail(path))
+                address = store(_key(image_id, path), partial(_thumbnail, path))
             except (ImageError, OSError) as error:
                 missing[image_id] = str(error)
             else:

@@ -1,6 +1,7 @@
 """The leaderboard of a folder of runs, its page, and its static site."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_DATA_CHARS",
+    "PageContent",
     "build_page",
     "find_board",
     "make_page",
@@ -28,6 +30,25 @@ MAX_EXAMPLE_CHARS = 16 << 20
 MAX_MISSING_SHOWN = 3
 
 StorePicture = Callable[[str, Callable[[], bytes]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class PageContent:
+    """What a page shows besides the tables.
+
+    Args:
+        title: Heading.
+        reported: Results that papers report.
+        images: Folder of the images; `None` shows none.
+        examples: Maximum number of examples per run and task without scripts; 0 shows none at all.
+        quiet: Whether to show no progress.
+    """
+
+    title: str
+    reported: "Sequence[ReportedResults]"
+    images: Path | None
+    examples: int
+    quiet: bool
 
 
 def build_page(
@@ -48,10 +69,7 @@ def build_page(
     """
     board = find_board(runs_dir, splits=splits, include_dirty=include_dirty, quiet=quiet)
     quoted = quote_reported(board) if reported else ()
-    page = make_page(
-        board, title=title, reported=quoted, images=images, examples=examples, quiet=quiet
-    )
-    return board, page
+    return board, make_page(board, PageContent(title, quoted, images, examples, quiet))
 
 
 def find_board(
@@ -95,24 +113,12 @@ def quote_reported(board: "Board") -> "Sequence[ReportedResults]":
     return reported_results({task for group in board.groups for task in group.tasks})
 
 
-def make_page(
-    board: "Board",
-    *,
-    title: str,
-    reported: "Sequence[ReportedResults]",
-    images: Path | None,
-    examples: int,
-    quiet: bool,
-) -> bytes:
+def make_page(board: "Board", content: PageContent) -> bytes:
     """Return the self-contained page of a leaderboard.
 
     Args:
         board: Leaderboard.
-        title: Heading.
-        reported: Results that papers report.
-        images: Folder of the images; `None` shows none.
-        examples: Maximum number of examples per run and task without scripts; 0 shows none at all.
-        quiet: Whether to show no progress.
+        content: What the page shows.
 
     Raises:
         ImageError: The folder of images does not exist or has no image.
@@ -120,38 +126,30 @@ def make_page(
     from eval.report.examples import jpeg_address
     from eval.report.page import render_page
 
-    sheets, data = _collect(board, examples, MAX_EXAMPLE_CHARS, quiet=quiet)
+    sheets, data = _collect(board, content, MAX_EXAMPLE_CHARS)
     room = MAX_DATA_CHARS - data.examples.size
     data, pictures = _read_pictures(
-        data, sheets, images, lambda _, make: jpeg_address(make()), room, quiet=quiet
+        data, sheets, content, lambda _, make: jpeg_address(make()), room
     )
     page = render_page(
-        board, title=title, reported=reported, sheets=sheets, pictures=pictures, data=data
+        board,
+        title=content.title,
+        reported=content.reported,
+        sheets=sheets,
+        pictures=pictures,
+        data=data,
     )
     # A prediction may hold a lone surrogate, which UTF-8 cannot encode.
     return page.encode("utf-8", "replace")
 
 
-def publish_site(
-    board: "Board",
-    folder: Path,
-    *,
-    title: str,
-    reported: "Sequence[ReportedResults]",
-    images: Path | None,
-    examples: int,
-    quiet: bool,
-) -> int:
+def publish_site(board: "Board", folder: Path, content: PageContent) -> int:
     """Write the static site of a leaderboard, or update it.
 
     Args:
         board: Leaderboard.
         folder: Folder of the site.
-        title: See `make_page`.
-        reported: See `make_page`.
-        images: See `make_page`.
-        examples: See `make_page`.
-        quiet: See `make_page`.
+        content: What the page shows.
 
     Returns:
         The number of files that were written.
@@ -165,14 +163,14 @@ def publish_site(
     from eval.report.site import Site
 
     site = Site(folder)
-    sheets, data = _collect(board, examples, None, quiet=quiet)
-    data, pictures = _read_pictures(data, sheets, images, site.add_picture, None, quiet=quiet)
+    sheets, data = _collect(board, content, None)
+    data, pictures = _read_pictures(data, sheets, content, site.add_picture, None)
     blocks = run_blocks(board, data, pictures)
     files = {key: site.add_block(key, block) for key, block in blocks.items()}
     page = render_page(
         board,
-        title=title,
-        reported=reported,
+        title=content.title,
+        reported=content.reported,
         sheets=sheets,
         pictures=pictures,
         data=data,
@@ -183,18 +181,16 @@ def publish_site(
 
 
 def _collect(
-    board: "Board", examples: int, max_chars: int | None, *, quiet: bool
+    board: "Board", content: PageContent, max_chars: int | None
 ) -> "tuple[Mapping[str, Sequence[ExampleSheet]], RunData]":
-    from dataclasses import replace
-
     from eval.report.run_data import RunData
     from eval.text import format_bytes
     from vl_lst.cli._example_sheets import collect_examples
 
-    if not examples:
+    if not content.examples:
         return {}, RunData()
-    with progress("collecting examples", quiet=quiet) as report:
-        sheets, data = collect_examples(board, examples, max_chars, report)
+    with progress("collecting examples", quiet=content.quiet) as report:
+        sheets, data = collect_examples(board, content.examples, max_chars, report)
     if max_chars is None or not data.examples.left_out:
         return sheets, data
     note = (
@@ -208,25 +204,21 @@ def _collect(
 def _read_pictures(
     data: "RunData",
     sheets: "Mapping[str, Sequence[ExampleSheet]]",
-    images: Path | None,
+    content: PageContent,
     store: StorePicture,
     max_chars: int | None,
-    *,
-    quiet: bool,
 ) -> "tuple[RunData, Mapping[str, str]]":
     """Return the data with a note about thumbnails that were left out, and the thumbnails."""
-    from dataclasses import replace
-
     from eval.text import format_bytes
     from vl_lst.cli._example_sheets import read_thumbnails
 
-    if images is None:
+    if content.images is None:
         return data, {}
     cards = [card for each in sheets.values() for sheet in each for card in sheet.cards]
     # Those of the static views first.
     wanted = [*(id_ for card in cards for id_ in card.image_ids), *data.examples.image_ids]
-    with progress("reading images", quiet=quiet) as report:
-        found = read_thumbnails(images, wanted, report, store, max_chars)
+    with progress("reading images", quiet=content.quiet) as report:
+        found = read_thumbnails(content.images, wanted, report, store, max_chars)
     for image_id in list(found.missing)[:MAX_MISSING_SHOWN]:
         status.print(f"no thumbnail of {image_id}: {found.missing[image_id]}", markup=False)
     if len(found.missing) > MAX_MISSING_SHOWN:

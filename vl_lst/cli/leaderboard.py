@@ -13,6 +13,7 @@ from vl_lst.cli._choices import SUITE_NAMES
 from vl_lst.cli._console import QuietOption, results
 from vl_lst.cli._leaderboard_page import (
     MAX_DATA_CHARS,
+    PageContent,
     build_page,
     find_board,
     make_page,
@@ -190,9 +191,9 @@ def leaderboard(
         reference=reference,
     )
     quoted = quote_reported(board) if reported else ()
-    content = {"title": title, "reported": quoted, "images": images, "examples": examples}
-    page = None if out is None else make_page(board, **content, quiet=quiet)
-    written = None if publish is None else publish_site(board, publish, **content, quiet=quiet)
+    content = PageContent(title, quoted, images, examples, quiet)
+    page = None if out is None else make_page(board, content)
+    written = None if publish is None else publish_site(board, publish, content)
     for group in board.groups:
         _print_group(group)
     if any(group.contrasts for group in board.groups):
