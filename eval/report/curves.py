@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +17,8 @@ from eval.report.axes import linear_axis
 __all__ = ["Panel", "Points", "training_curves"]
 
 METRICS = "metrics.jsonl"
+# Prefix of the loss of one task in a line of several.
+TASK_LOSS = "loss_"
 # Enough for a million steps with one line each.
 MAX_METRICS_BYTES = 1 << 27
 # A panel has about this many pixels across.
@@ -106,7 +108,7 @@ class _Values:
         self.losses: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
         self.scores: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
 
-    def add_losses(self, step: float, content: Mapping[str, Any], tasks: Iterable[str]) -> None:
+    def add_losses(self, step: float, content: Mapping[str, Any], tasks: Collection[str]) -> None:
         """Add the losses of one line.
 
         Args:
@@ -116,8 +118,9 @@ class _Values:
         """
         if (loss := _number(content.get("loss"))) is not None:
             self.total.append((step, loss))
-        for task in tasks:
-            if (loss := _number(content.get(f"loss_{task}"))) is not None:
+        for name, value in content.items():
+            task = name.removeprefix(TASK_LOSS)
+            if task != name and task in tasks and (loss := _number(value)) is not None:
                 self.losses[task].append((step, loss))
 
     def panels(self, metrics: Mapping[str, Metric]) -> list[Panel]:

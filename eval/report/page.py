@@ -30,6 +30,7 @@ from eval.leaderboard.units import number_text, score_text, setting_text, spread
 from eval.report.curves import Points
 from eval.report.examples import ExampleSheet, Pictures
 from eval.report.routes import FRONT, run_route, table_route
+from eval.report.run_data import RunData, run_blocks, run_index
 from eval.report.run_views import run_views
 from eval.report.table_views import table_views
 from eval.text import escape_controls
@@ -37,9 +38,18 @@ from eval.text import escape_controls
 __all__ = ["render_page"]
 
 TEMPLATES = jinja2.PackageLoader("eval.report")
-STYLES = ("page.css", "plot.css", "table.css", "run.css", "phone.css", "print.css")
+STYLES = (
+    "page.css",
+    "plot.css",
+    "table.css",
+    "run.css",
+    "examples.css",
+    # These override the others.
+    "phone.css",
+    "print.css",
+)
 # Each script registers its views; `shell.js` shows the one in the address when all have.
-SCRIPTS = ("shell.js", "plot.js", "table.js", "run.js")
+SCRIPTS = ("shell.js", "plot.js", "table.js", "data.js", "examples.js", "compare.js", "run.js")
 
 
 def render_page(
@@ -49,6 +59,8 @@ def render_page(
     reported: Sequence[ReportedResults] = (),
     sheets: Mapping[str, Sequence[ExampleSheet]] | None = None,
     pictures: Pictures | None = None,
+    data: RunData | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> str:
     """Return the HTML of the leaderboard.
 
@@ -57,10 +69,18 @@ def render_page(
         title: Heading of the page.
         reported: Results that papers report.
         sheets: Examples of each run, by the name of the run.
-        pictures: JPEG files of the examples' images, by image id.
+        pictures: Address of the thumbnail of each image, by image ID.
+        data: All examples, and what comparisons of runs show.
+        files: Address of the script that holds each block of `run_blocks`, by its key, in a
+            published site; `None` makes the blocks part of the page.
     """
-    sheets, pictures = sheets or {}, pictures or {}
-    picture_anchors = {image_id: f"picture-{number}" for number, image_id in enumerate(pictures)}
+    sheets, pictures, data = sheets or {}, pictures or {}, data or RunData()
+    # Thumbnails of static views are elements of the page; all others are data.
+    stored = [id_ for id_ in _images_of(sheets) if id_ in pictures]
+    picture_anchors = {image_id: f"picture-{number}" for number, image_id in enumerate(stored)}
+    others = {id_: address for id_, address in pictures.items() if id_ not in picture_anchors}
+    blocks = run_blocks(board, data, others) if files is None else {}
+    own = "" if files is None else " 'self' file:"
     style, early, script = _source(*STYLES), _source("early.js"), _source(*SCRIPTS)
     tables = table_views(board, reported, sheets)
     return (
@@ -76,15 +96,18 @@ def render_page(
                 any(each.matching(group.splits) for group in board.groups) for each in reported
             ],
             runs=run_views(board, sheets),
-            pictures={picture_anchors[key]: _data_url(jpeg) for key, jpeg in pictures.items()},
+            pictures={anchor: pictures[image_id] for image_id, anchor in picture_anchors.items()},
             picture_anchors=picture_anchors,
+            run_index={**run_index(board, data), "files": files, "stored": picture_anchors},
+            notes=data.notes,
+            blocks=blocks,
             style=Markup(style),
             early=Markup(early),
             script=Markup(script),
             policy=(
                 f"default-src 'none'; style-src '{_digest(style)}'; "
-                f"script-src '{_digest(early)}' '{_digest(script)}'; "
-                "img-src data:; base-uri 'none'; form-action 'none'"
+                f"script-src '{_digest(early)}' '{_digest(script)}'{own}; "
+                f"img-src data:{own}; base-uri 'none'; form-action 'none'"
             ),
         )
     )
@@ -99,6 +122,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Tasks keep their order.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     environment.globals.update(
         FRONT=FRONT,
         run_route=run_route,
@@ -135,6 +160,11 @@ def _corners(points: Points) -> str:
     return " ".join(f"{round(1000 * x)},{round(1000 * (1 - y))}" for x, y in points)
 
 
+def _images_of(sheets: Mapping[str, Sequence[ExampleSheet]]) -> dict[str, None]:
+    cards = (card for of_run in sheets.values() for sheet in of_run for card in sheet.cards)
+    return {image_id: None for card in cards for image_id in card.image_ids}
+
+
 def _source(*names: str) -> str:
     environment = jinja2.Environment()
     return "".join(f"\n{TEMPLATES.get_source(environment, name)[0]}" for name in names)
@@ -142,7 +172,3 @@ def _source(*names: str) -> str:
 
 def _digest(source: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-
-
-def _data_url(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

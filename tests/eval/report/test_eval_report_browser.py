@@ -12,7 +12,7 @@ from board_runs import METRICS, SPLITS, SUITE, write_run, write_suite
 from eval.leaderboard.board import build_board
 from eval.leaderboard.reported import reported_results
 from eval.leaderboard.runs import find_runs
-from eval.report.examples import ExampleCard, ExampleSheet
+from eval.report.examples import ExampleCard, ExampleSheet, jpeg_address
 from eval.report.page import render_page
 
 # Retries until the page is as expected, because the script responds to a click with a delay.
@@ -78,7 +78,11 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     board = build_board(find_runs(folder), METRICS)
     reported = replace(reported_results()[0], splits=SPLITS)
     page = render_page(
-        board, title="Leaderboard", reported=[reported], sheets=sheets, pictures={"a": JPEG}
+        board,
+        title="Leaderboard",
+        reported=[reported],
+        sheets=sheets,
+        pictures={"a": jpeg_address(JPEG)},
     )
     path = folder / "leaderboard.html"
     path.write_text(page, encoding="utf-8")

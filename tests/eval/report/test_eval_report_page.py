@@ -17,7 +17,7 @@ from eval.leaderboard.board import build_board
 from eval.leaderboard.reported import reported_results
 from eval.leaderboard.runs import find_runs
 from eval.report.curves import training_curves
-from eval.report.examples import ExampleCard, ExampleSheet
+from eval.report.examples import ExampleCard, ExampleSheet, jpeg_address
 from eval.report.page import render_page
 
 ATTACK = '</script><script>alert(1)</script>"><img src=x onerror=alert(2)>'
@@ -58,12 +58,14 @@ def test_text_from_data_is_never_markup(tmp_path: Path) -> None:
     write_run(tmp_path, "b", status="failed", error=ATTACK)
     card = ExampleCard(ATTACK, ATTACK, ATTACK, [ATTACK], False, [ATTACK])
     sheet = ExampleSheet("vqa", "val2014", 1, [card], ATTACK)
-    page = page_of(tmp_path, sheets={"a": [sheet]}, pictures={ATTACK: b"\xff\xd8"})
+    page = page_of(tmp_path, sheets={"a": [sheet]}, pictures={ATTACK: jpeg_address(b"\xff\xd8")})
     elements = Elements(page)
     assert "alert(1)" in page
     assert [attributes.get("type") for tag, attributes in elements.found if tag == "script"] == [
         None,
-        "application/json",
+        *("application/json", "application/json"),
+        # Blocks of data, in base64.
+        *("text/plain", "text/plain", "text/plain"),
         None,
     ]
     assert not any(tag == "img" for tag, _ in elements.found)
@@ -76,7 +78,7 @@ def test_text_from_data_is_never_markup(tmp_path: Path) -> None:
 
 def test_the_page_allows_only_its_own_style_and_scripts_and_loads_nothing(tmp_path: Path) -> None:
     write_run(tmp_path, "a")
-    page = page_of(tmp_path, reported=reported_results(), pictures={"x": b"\xff\xd8"})
+    page = page_of(tmp_path, reported=reported_results(), pictures={"x": jpeg_address(b"\xff\xd8")})
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', page)
     policy = policy.replace("&#39;", "'")
     for tag, count in (("style", 1), ("script", 2)):
