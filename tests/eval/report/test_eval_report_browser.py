@@ -1,6 +1,5 @@
 """The page in a headless browser: it works, loads nothing, and fits the screen."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 from board_runs import METRICS, SPLITS, SUITE, write_run, write_suite
+from open_page import OpenPage
 
 from eval.leaderboard.board import build_board
 from eval.leaderboard.reported import reported_results
@@ -19,7 +19,6 @@ from eval.report.page import render_page
 expect = pytest.importorskip("playwright.sync_api").expect
 
 LONG_NAME = "x" * 40
-TIMEOUT_MS = 120_000
 PHONE = {"width": 360, "height": 740}
 ATTACK = '</script><script>alert(1)</script><img src="https://example.org/x.png">'
 # A grey square of one pixel.
@@ -33,21 +32,6 @@ JPEG = bytes.fromhex(
     "c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae1e2e3e4e5e6e7e8e9eaf1f2f3f4f5f6f7f8f9faffda0008010100003f00"
     "fbd3ffd9"
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((path for name in names if (path := shutil.which(name))), None)
-    if program is None:
-        pytest.skip(f"none of {', '.join(names)} is installed")
-    from playwright.sync_api import sync_playwright
-
-    expect.set_options(timeout=TIMEOUT_MS)
-    with sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -87,33 +71,6 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "leaderboard.html"
     path.write_text(page, encoding="utf-8")
     return path
-
-
-class OpenPage:
-    """An open page, with its problems and requests."""
-
-    def __init__(self, browser: Any, file: Path, anchor: str = "", **options: Any) -> None:
-        self.context = browser.new_context(**options)
-        # Long, because the machine may be busy.
-        self.context.set_default_timeout(TIMEOUT_MS)
-        self.page = self.context.new_page()
-        self.problems: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.problems.append(message.text))
-        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.problems.append("a dialog opened"))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(f"{file.as_uri()}{anchor}")
-
-    def methods(self) -> list[str]:
-        return self.page.locator(".headline tbody:not(.reported) .name").all_inner_texts()
-
-    def shown_points(self) -> int:
-        return self.page.locator('.point[visibility="visible"]').count()
-
-    def width(self) -> int:
-        width: int = self.page.evaluate("document.documentElement.scrollWidth")
-        return width
 
 
 @pytest.fixture
