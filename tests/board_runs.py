@@ -191,3 +191,40 @@ class KeptScores:
 
     def read(self, run: Run, task: str, split: str) -> ExampleScores | None:
         return self._of_run.get(run.name)
+
+
+# Names of methods and folders that a page must show as they are.
+HOSTILE_NAMES = (
+    '</script><script>alert(1)</script><img src="https://example.org/x.png" onerror=alert(2)>',
+    "a\"b'c&d?e#f%20",
+    "שלום عالم",
+    "🦜🔥",
+    "long" * 45,
+    "..\\..",
+)
+
+
+def write_many_runs(folder: Path, count: int) -> None:
+    """Write runs of five methods over sizes, learning rates and seeds, some with hostile names.
+
+    Args:
+        folder: Folder of the runs.
+        count: Number of runs.
+    """
+    methods = {"lst": 62.0, "lora": 64.0, "full": 66.0, "adapter": 60.0, "side": 50.0}
+    for number in range(count):
+        method = list(methods)[number % 5]
+        seed, size, rate = number // 5 % 3, 2 ** (1 + number // 15 % 5), 1 + number // 75
+        score = methods[method] - size / 8 + (number * 7 % 11) / 11
+        name = HOSTILE_NAMES[number] if number < len(HOSTILE_NAMES) else str(number)
+        write_run(
+            folder,
+            name.replace("/", "∕"),
+            method=HOSTILE_NAMES[number % 6] if number % 29 == 28 else method,
+            seed=seed,
+            saved=(number % 5 + 1) ** 4 * 2**20 // size,
+            scores={"vqa": score, "gqa": score - 5, "nlvr2": score / 100, "caption": score / 50},
+            options={"reduction": size},
+            parameters={"trainable": 96 // size, "total": 1000, "percent_of_total": 9.6 / size},
+            recipe__optimizer={"lr": rate * 1e-3},
+        )

@@ -82,7 +82,7 @@ def make_gallery(group: Group, sheets: Mapping[str, Sequence[ExampleSheet]]) -> 
         )
         for row in group.rows_and_floors[1:]
     ]
-    chosen = _take_turns({task: _alternate(cards) for task, cards in own.items()})
+    chosen = _take_turns(own)
     cards = [
         GalleryCard(
             task,
@@ -119,29 +119,29 @@ def _by_id(
     return {card.id: card for card in _cards_of(run, task, sheets)}
 
 
-def _take_turns(queues: Mapping[str, list[ExampleCard]]) -> list[tuple[str, ExampleCard]]:
-    """Return the cards to show with their task: one of each task in turn, of different images."""
+def _take_turns(by_task: Mapping[str, Sequence[ExampleCard]]) -> list[tuple[str, ExampleCard]]:
+    """Return the cards to show with their task.
+
+    Tasks take turns. Right and wrong answers alternate as long as there are both, and images differ
+    as long as there are others.
+    """
+    queues = {
+        task: (
+            [card for card in cards if card.is_right is not False],
+            [card for card in cards if card.is_right is False],
+        )
+        for task, cards in by_task.items()
+    }
     chosen: list[tuple[str, ExampleCard]] = []
     shown: set[str] = set()
-    while len(chosen) < MAX_CARDS and any(queues.values()):
-        for task, queue in queues.items():
-            if not queue:
-                continue
-            # The graded kind of the first card keeps its turn.
-            new = (card for card in queue if not shown.intersection(card.image_ids))
-            alike = (card for card in new if card.is_right == queue[0].is_right)
-            card = next(alike, queue[0])
-            queue.remove(card)
-            shown.update(card.image_ids)
-            chosen.append((task, card))
+    for turn in range(MAX_CARDS):
+        for task, (right, wrong) in queues.items():
+            first, second = (wrong, right) if turn % 2 else (right, wrong)
+            queue = first or second
+            if queue:
+                new = (card for card in queue if not shown.intersection(card.image_ids))
+                card = next(new, queue[0])
+                queue.remove(card)
+                shown.update(card.image_ids)
+                chosen.append((task, card))
     return chosen[:MAX_CARDS]
-
-
-def _alternate(cards: Sequence[ExampleCard]) -> list[ExampleCard]:
-    """Return the cards with wrong and right ones alternating, as long as there are both."""
-    wrong = [card for card in cards if card.is_right is False]
-    right = [card for card in cards if card.is_right is not False]
-    mixed: list[ExampleCard] = []
-    for turn in range(max(len(wrong), len(right))):
-        mixed += [*right[turn : turn + 1], *wrong[turn : turn + 1]]
-    return mixed

@@ -81,7 +81,7 @@
     }
 
     // Labels of the front are placed first. A label that does not fit is shortened to the method,
-    // or hidden; the tooltip has it. Of many marks, only the front and the highest of each series have
+    // or hidden; the tooltip has it. Of many marks, only the front and the highest of each method have
     // labels.
     function drawLabels(xPositions, yPositions) {
       const spots = points
@@ -90,11 +90,16 @@
           const row = Number(point.dataset.row);
           return { point, label: data.labels[row], x: xPositions[row] * chart.clientWidth, y: (1 - yPositions[row]) * chart.clientHeight };
         });
-      const peaks = new Set(data.series.map(({ rows }) => rows.reduce((a, b) => (yPositions[a] > yPositions[b] ? a : b))));
+      const highest = new Map();
+      for (const { label, point, y } of spots) {
+        const method = label.split(" (")[0];
+        if (!highest.has(method) || y < highest.get(method).y) highest.set(method, { point, y });
+      }
+      const peaks = new Set([...highest.values()].map(({ point }) => point));
       const taken = spots.map(({ x, y }) => ({ x1: x - 7, x2: x + 7, y }));
       const isOnFront = ({ point }) => point.classList.contains("on-front");
       for (const spot of spots.sort((a, b) => isOnFront(b) - isOnFront(a))) {
-        if (spots.length > MAX_LABELLED_MARKS && !isOnFront(spot) && !peaks.has(Number(spot.point.dataset.row))) {
+        if (spots.length > MAX_LABELLED_MARKS && !isOnFront(spot) && !peaks.has(spot.point)) {
           spot.point.querySelector("text").setAttribute("visibility", "hidden");
           continue;
         }
