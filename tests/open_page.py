@@ -23,7 +23,7 @@ class OpenPage:
         self.page.goto(f"{file.as_uri()}{anchor}")
 
     def methods(self) -> list[str]:
-        return self.page.locator(".board tbody:not(.reported) .name").all_inner_texts()
+        return self.page.locator(".headline tbody:not(.reported) .name").all_inner_texts()
 
     def shown_points(self) -> int:
         return self.page.locator('.point[visibility="visible"]').count()

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -132,7 +132,15 @@ def build_rows(results_by_row: Sequence[Sequence[Result]]) -> tuple[Row, ...]:
 
 
 def is_comparable(cost: Cost, runs: Sequence[Run]) -> bool:
-    """Return whether a cost can be compared between runs."""
+    """Return whether a cost can be compared between runs, of those that have it."""
+    if cost.measured_under is not None:
+        by_task: dict[str, Hashable] = {}
+        return all(
+            by_task.setdefault(task, conditions) == conditions
+            for run in runs
+            if cost.of(run.record) is not None
+            for task, conditions in cost.measured_under(run.record).items()
+        )
     same_device = len({run.record.device for run in runs}) <= 1
     same_processes = len({run.record.num_processes for run in runs}) <= 1
     if cost.depends_on_device:

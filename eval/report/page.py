@@ -38,7 +38,16 @@ from eval.text import escape_controls
 __all__ = ["render_page"]
 
 TEMPLATES = jinja2.PackageLoader("eval.report")
-STYLES = ("page.css", "plot.css", "table.css", "run.css", "examples.css", "print.css")
+STYLES = (
+    "page.css",
+    "plot.css",
+    "table.css",
+    "run.css",
+    "examples.css",
+    # These override the others.
+    "phone.css",
+    "print.css",
+)
 # Each script registers its views; `shell.js` shows the one in the address when all have.
 SCRIPTS = ("shell.js", "plot.js", "table.js", "data.js", "examples.js", "compare.js", "run.js")
 
@@ -73,7 +82,7 @@ def render_page(
     blocks = run_blocks(board, data, others) if files is None else {}
     own = "" if files is None else " 'self' file:"
     style, early, script = _source(*STYLES), _source("early.js"), _source(*SCRIPTS)
-    tables = table_views(board, reported)
+    tables = table_views(board, reported, sheets)
     return (
         _environment()
         .get_template("page.html")

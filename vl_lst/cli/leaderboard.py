@@ -36,6 +36,7 @@ __all__ = ["build_page", "leaderboard"]
 COMPARISON, EXAMPLES = "Comparison", "Examples on the page"
 PAGE = Path("leaderboard.html")
 MIN_METHOD_WIDTH = 16
+COSTS_SHOWN = ("trainable_percent", "saved_for_backward")
 # A narrower terminal shows only the average of several tasks. Each task beyond the fourth needs
 # more columns.
 MIN_WIDTH_FOR_FOUR_TASKS, WIDTH_OF_SCORE = 120, 15
@@ -238,8 +239,8 @@ def _print_group(group: "Group") -> None:
     caption = "* on the Pareto front" if has_front else None
     table = Table(title=Text(escape_controls(group_title(group))), caption=caption)
     table.add_column("method", overflow="fold", min_width=MIN_METHOD_WIDTH)
-    # Only costs that do not depend on the device; the page shows all.
-    costs = [cost for cost in group.costs if cost.is_axis and not cost.depends_on_device]
+    # There is no room for more; the page shows all.
+    costs = [cost for cost in group.costs if cost.key in COSTS_SHOWN]
     is_wide = results.width >= MIN_WIDTH_FOR_INTERVALS
     contrasts = group.contrasts if is_wide else group.contrasts[-1:]
     num_others = max(len(group.tasks) - 4, 0) + len(contrasts)

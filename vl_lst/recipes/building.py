@@ -83,6 +83,10 @@ class BuiltModel:
         """Return the bytes of all parameters and buffers of the model."""
         return model_bytes(self.model)
 
+    def checkpoint_bytes(self) -> int:
+        """Return the bytes of the parameters that a checkpoint contains."""
+        return sum(parameter.nbytes for parameter in self.stored.values())
+
     def parameter_count(self) -> int:
         """Return the number of parameters of the model, counting shared ones once.
 

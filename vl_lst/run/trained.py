@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from eval.errors import InputError
-from eval.run_files import ModelCard
+from eval.run_files import Inference, ModelCard
 from feature_extraction.spec import FeatureSpec
 from tasks import ExampleTable, Score, Task
 from tasks._arguments import as_path
@@ -64,9 +64,24 @@ class TrainedRun(Run):
     def _require_features(self, spec: FeatureSpec) -> None:
         require_same_features(self._card, spec)
 
-    def _record(self, task: Task, split: str, examples: ExampleTable, score: Score | None) -> None:
+    def _record(
+        self,
+        task: Task,
+        split: str,
+        examples: ExampleTable,
+        score: Score | None,
+        inference: Inference | None,
+    ) -> None:
         if score is not None and self._checkpoint == BEST:
-            add_scores(self.directory, task.name, split, score, best_step=self._step)
+            add_scores(
+                self.directory,
+                task.name,
+                split,
+                score,
+                best_step=self._step,
+                inference=inference,
+                checkpoint_bytes=self._built.checkpoint_bytes(),
+            )
 
     def _count_trained_on(
         self, task: Task, examples: ExampleTable, *, by_content: bool

@@ -5,6 +5,7 @@
   const tip = document.getElementById("tip");
   const LABEL_HEIGHT = 14;
   const TICK_WIDTH = 66;
+  const MAX_LABELLED_MARKS = 24;
   // Text anchor, share of the text that lies left of it, and its offset from the mark (x, y).
   const LABEL_PLACES = [["start", 0, 11, 0], ["end", 1, -11, 0], ["middle", 0.5, 0, -15], ["middle", 0.5, 0, 15]];
 
@@ -15,7 +16,7 @@
     const svg = chart.querySelector("svg");
     const control = (role) => figure.querySelector(`[data-role=${role}]`);
     const points = queryAll(".point", svg).sort((a, b) => a.dataset.row - b.dataset.row);
-    const rows = new Map(queryAll(".board tbody tr", figure.closest(".table")).map((row) => [Number(row.dataset.row), row]));
+    const rows = new Map(queryAll(".headline [data-row]", figure.closest(".table")).map((row) => [Number(row.dataset.row), row]));
 
     // Reported rows extend the axes only while they are shown.
     const extent = (x) => (x.all && !document.body.classList.contains("hide-reported") ? "all" : "measured");
@@ -32,6 +33,15 @@
       control("x-title").textContent = `${x.label} (lower is better)`;
       control("y-title").textContent = `${y.label}, percent (higher is better)`;
       drawTicks(scale.ticks, scores.ticks);
+      queryAll(".floors g", svg).forEach((floor, number) => {
+        const height = percent(1 - scores.floors[number]);
+        setAttributes(floor.querySelector("line"), { y1: height, y2: height });
+        floor.querySelector("text").setAttribute("y", height);
+      });
+      queryAll(".series", svg).forEach((line, number) => {
+        const rows = data.series[number].rows.filter((row) => scale.positions[row] !== null);
+        line.setAttribute("points", rows.map((row) => `${scale.positions[row]},${1 - scores.positions[row]}`).join(" "));
+      });
       points.forEach((point, row) => {
         const across = scale.positions[row];
         const up = scores.positions[row];
@@ -71,7 +81,8 @@
     }
 
     // Labels of the front are placed first. A label that does not fit is shortened to the method,
-    // or hidden; the tooltip has it.
+    // or hidden; the tooltip has it. Of many marks, only the front and the highest of each method have
+    // labels.
     function drawLabels(xPositions, yPositions) {
       const spots = points
         .filter((point) => point.getAttribute("visibility") === "visible")
@@ -79,9 +90,19 @@
           const row = Number(point.dataset.row);
           return { point, label: data.labels[row], x: xPositions[row] * chart.clientWidth, y: (1 - yPositions[row]) * chart.clientHeight };
         });
+      const highest = new Map();
+      for (const { label, point, y } of spots) {
+        const method = label.split(" (")[0];
+        if (!highest.has(method) || y < highest.get(method).y) highest.set(method, { point, y });
+      }
+      const peaks = new Set([...highest.values()].map(({ point }) => point));
       const taken = spots.map(({ x, y }) => ({ x1: x - 7, x2: x + 7, y }));
       const isOnFront = ({ point }) => point.classList.contains("on-front");
       for (const spot of spots.sort((a, b) => isOnFront(b) - isOnFront(a))) {
+        if (spots.length > MAX_LABELLED_MARKS && !isOnFront(spot) && !peaks.has(spot.point)) {
+          spot.point.querySelector("text").setAttribute("visibility", "hidden");
+          continue;
+        }
         placeLabel(spot, spot.label, taken) || placeLabel(spot, spot.label.split(" (")[0], taken);
       }
     }

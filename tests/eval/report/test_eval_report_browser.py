@@ -84,19 +84,19 @@ def opened(browser: Any, page_file: Path) -> Iterator[OpenPage]:
 
 def test_every_row_has_a_mark(opened: OpenPage) -> None:
     assert opened.shown_points() == len(opened.methods()) == 4
-    front = opened.page.locator(".board tr.on-front").count()
+    front = opened.page.locator(".headline tr.on-front").count()
     assert opened.page.locator(".point.on-front").count() == front
 
 
 def test_tables_sort_in_both_directions_and_show_it(opened: OpenPage) -> None:
     by_score = opened.methods()
-    header = opened.page.locator(".board th", has_text="Saved bytes")
+    header = opened.page.locator(".headline th", has_text="Saved bytes")
     header.get_by_role("button").click()
     assert opened.methods() == [LONG_NAME, "lst", "lora", "full"]
     assert header.get_attribute("aria-sort") == "ascending"
     header.get_by_role("button").click()
     assert opened.methods() == ["full", "lora", "lst", LONG_NAME]
-    opened.page.locator(".board th", has_text="average").get_by_role("button").click()
+    opened.page.locator(".headline th", has_text="average").get_by_role("button").click()
     assert opened.methods() == by_score
 
 
@@ -107,7 +107,7 @@ def test_axes_can_be_chosen_and_reported_rows_hidden(opened: OpenPage) -> None:
     assert opened.page.locator(".point.reported.on-front").count() == 0
     opened.page.get_by_label("Show results reported by papers").uncheck()
     assert opened.shown_points() == 4
-    expect(opened.page.locator("tbody.reported")).to_be_hidden()
+    expect(opened.page.locator(".headline tbody.reported")).to_be_hidden()
     opened.page.locator("[data-role=y]").select_option(label="nlvr2")
     opened.page.locator("[data-role=x]").select_option(label="Saved bytes")
     logarithmic = mark.get_attribute("x")
@@ -140,13 +140,13 @@ def test_marks_show_their_values_and_highlight_their_row_by_keyboard(opened: Ope
     expect(tip).to_be_visible()
     assert "Saved bytes: 9.8 KiB" in tip.inner_text()
     opened.page.keyboard.press("Enter")
-    assert opened.page.locator(".board tr.chosen .name").inner_text() == "lst"
+    assert opened.page.locator(".headline tr.chosen .name").inner_text() == "lst"
     opened.page.keyboard.press("Escape")
     expect(tip).to_be_hidden()
 
 
 def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: OpenPage) -> None:
-    row = opened.page.locator(".board tr", has=opened.page.locator(".name", has_text="lst"))
+    row = opened.page.locator(".headline tr", has=opened.page.locator(".name", has_text="lst"))
     row.first.get_by_role("link", name="seed 0").click()
     assert opened.page.url.endswith("#/run/lst-0")
     expect(opened.page.locator(".table")).to_be_hidden()
