@@ -96,8 +96,10 @@ def training_curves(run: Path, metrics: Mapping[str, Metric]) -> tuple[list[Pane
             score = _number(content.get(metrics[task].name))
             if score is not None:
                 values.scores[task].append((step, score * metrics[task].factor))
-    panels = values.panels(metrics)
-    return panels, note or ("" if panels else f"{METRICS} has no values.")
+    panels, single = values.panels(metrics), values.single_scores(metrics)
+    if not panels and not single and not note:
+        note = f"{METRICS} has no values."
+    return panels, " ".join(filter(None, (single, note)))
 
 
 class _Values:
@@ -134,10 +136,19 @@ class _Values:
         for task in dict.fromkeys([*self.losses, *self.scores]):
             if task in self.losses:
                 panels.append(_loss_panel(f"{task}, training loss", self.losses[task], end))
-            if task in self.scores:
+            if len(self.scores.get(task, ())) > 1:
                 title = f"{task}, {metrics[task].name}, percent"
                 panels.append(_panel(title, self.scores[task], (), end, marked_as=task))
         return panels
+
+    def single_scores(self, metrics: Mapping[str, Metric]) -> str:
+        """Return the scores of tasks that were validated once, which have no curve."""
+        found = [
+            f"{task} at step {points[0][0]:,.0f}: {metrics[task].name} {points[0][1]:.2f} percent"
+            for task, points in self.scores.items()
+            if len(points) == 1
+        ]
+        return f"Validated once: {'; '.join(found)}." if found else ""
 
 
 def _number(value: object) -> float | None:
@@ -154,13 +165,12 @@ def _loss_panel(title: str, points: Points, end: float) -> Panel:
 
 
 def _smoothed(points: Points) -> Points:
-    """Return each point as the mean of itself and equally many neighbours on both sides."""
+    """Return each point as the mean of itself and its neighbours on both sides."""
     reach = math.ceil(SMOOTHED_SHARE * len(points) / 2)
     smooth = []
     for index, (step, _) in enumerate(points):
-        # Symmetric at the ends too, where a one-sided mean would be biased.
-        near = min(reach, index, len(points) - 1 - index)
-        smooth.append((step, fmean(y for _, y in points[index - near : index + near + 1])))
+        near = points[max(0, index - reach) : index + reach + 1]
+        smooth.append((step, fmean(y for _, y in near)))
     return smooth
 
 

@@ -135,7 +135,7 @@
     for (const [role, run] of [["a", first], ["b", second]]) {
       fillSelect(part(`run-${role}`), run.name, role === "a" ? second.name : first.name);
       const link = part(`link-${role}`);
-      link.textContent = `${run.label}, seed ${run.seed}`;
+      link.textContent = `Open ${run.name}`;
       link.setAttribute("href", page.addressOf(run.name));
     }
     const report = (error) => { part("problem").textContent = `Data of this page cannot be read: ${error.message}`; };

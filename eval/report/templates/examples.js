@@ -7,12 +7,13 @@
   const MIN_RIGHT = 50;
 
   const isRight = (score) => score !== null && score >= MIN_RIGHT;
+  const collator = new Intl.Collator("en", { numeric: true });
   const SORTS = [
     ["", "order of the split", null],
     ["low", "lowest score first", (list, a, b) => list.score(a) - list.score(b)],
     ["high", "highest score first", (list, a, b) => list.score(b) - list.score(a)],
-    ["prompt", "prompt", (list, a, b) => list.prompt(a).localeCompare(list.prompt(b))],
-    ["prediction", "prediction", (list, a, b) => list.prediction(a).localeCompare(list.prediction(b))],
+    ["prompt", "prompt", (list, a, b) => collator.compare(list.prompt(a), list.prompt(b))],
+    ["prediction", "prediction", (list, a, b) => collator.compare(list.prediction(a), list.prediction(b))],
   ];
 
   // Thumbnails of an example, or the IDs of images that have none.

@@ -173,12 +173,19 @@ def test_left_out_runs_are_listed_with_the_reason(tmp_path: Path) -> None:
 def test_curves_show_losses_and_scores_in_percent(tmp_path: Path) -> None:
     run = write_run(tmp_path, "a", scores={"vqa": 1.0, "nlvr2": 0.5})
     panels, note = training_curves(run, METRICS)
-    assert note == ""
-    titles = [panel.title for panel in panels]
-    assert titles == ["Training loss", "vqa, accuracy, percent", "nlvr2, accuracy, percent"]
+    # One point is no curve.
+    assert [panel.title for panel in panels] == ["Training loss"]
+    assert note == (
+        "Validated once: vqa at step 20: accuracy 0.50 percent; nlvr2 at step 20: accuracy 50.00 "
+        "percent."
+    )
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "task": "nlvr2", "accuracy": 0.75}\n')
+    panels, note = training_curves(run, METRICS)
+    assert [panel.title for panel in panels] == ["Training loss", "nlvr2, accuracy, percent"]
     assert len(panels[0].points) == 4
-    texts = [text for panel in panels for text in panel.tooltips]
-    assert texts == ["vqa, step 20: 0.50", "nlvr2, step 20: 50.00"]
+    assert list(panels[1].tooltips) == ["nlvr2, step 20: 50.00", "nlvr2, step 40: 75.00"]
+    assert "nlvr2" not in note
 
 
 @pytest.mark.parametrize("damage", ['{"step": 25, "lo', "[]", "null", '{"loss": 1}', "[" * 99_999])
@@ -187,7 +194,7 @@ def test_curves_end_before_a_damaged_line(tmp_path: Path, damage: str) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write(f"{damage}\n")
     panels, note = training_curves(run, METRICS)
-    assert len(panels) == 2
+    assert len(panels) == 1
     assert "Line 6 of metrics.jsonl is damaged" in note
 
 
