@@ -4,11 +4,11 @@ Nothing is claimed within noise: a row is better or worse than another only if t
 says so. Costs are compared only where they are comparable between the rows.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from eval.leaderboard.board import Group
 from eval.leaderboard.quantities import AVERAGE, COSTS, MEMORY
-from eval.leaderboard.rows import Row
+from eval.leaderboard.rows import FloorKind, Row
 from eval.leaderboard.significance import RowTest
 from eval.leaderboard.units import number_text
 from eval.statistics.paired import Verdict
@@ -19,6 +19,10 @@ MAX_NAMES = 4
 # Smaller differences between costs are not worth a sentence.
 MIN_RATIO = 1.1
 MIN_RATIO_WITHOUT_DECIMALS = 10
+FLOOR_KINDS: Mapping[FloorKind, str] = {
+    "blind": "a model that does not see the images",
+    "zero-shot": "the backbone without training",
+}
 LEFT_TO_RIGHT_MARK = "\u200e"
 UNTESTED = (
     "Whether the differences are more than chance is unknown, because per-example scores are "
@@ -102,16 +106,17 @@ def _floors(group: Group) -> str:
     if not group.floors:
         return ""
     index, floor = _num(group), group.floors[0]
-    name = f"{_name(floor)} ({_score(group, floor)})"
+    assert floor.floor is not None, "all floors have a kind"
+    name = f"the floor of {_score(group, floor)}, {FLOOR_KINDS[floor.floor]}"
     verdicts = [_verdict(group, group.main_column, row, index) for row in range(_num(group))]
     if all(verdict is None for verdict in verdicts):
-        return f"The floor, {name}, is not tested against the {_rows(group)}."
+        return f"No test compares the {_rows(group)} with {name}."
     better = [row for row, verdict in zip(group.rows, verdicts, strict=True) if verdict == "better"]
     if len(better) == _num(group):
         who = "It is" if len(better) == 1 else "All rows are"
-        return f"{who} better than the floor, {name}."
+        return f"{who} better than {name}."
     others = [row for row in group.rows if row not in better]
-    return f"{_are(others, 'not shown to be better')} than the floor, {name}."
+    return f"{_are(others, 'not shown to be better')} than {name}."
 
 
 def _cost(group: Group) -> str:

@@ -96,7 +96,10 @@ def test_one_row_is_described_with_its_interval_and_floor(table: Table) -> None:
     text = describe_group(table.group())
     assert text.startswith("lst scores 80.0 in vqa (95 % interval ")
     table.add("lst", 30, recipe__data__blind=True)
-    assert describe_group(table.group()).endswith("It is better than the floor, lst, blind (30.0).")
+    text = describe_group(table.group())
+    assert text.endswith(
+        "It is better than the floor of 30.0, a model that does not see the images."
+    )
 
 
 def test_rows_that_are_not_above_the_floor_are_named(table: Table) -> None:
@@ -104,9 +107,9 @@ def test_rows_that_are_not_above_the_floor_are_named(table: Table) -> None:
     table.add("probe", 41)
     table.add("lst", 40, recipe__data__blind=True)
     text = describe_group(table.group())
-    assert "probe is not shown to be better than the floor, lst, blind (40.0)." in text
+    assert "probe is not shown to be better than the floor of 40.0, a model that does not " in text
     untested = describe_group(table.group(is_tested=False))
-    assert "The floor, lst, blind (40.0), is not tested against the rows." in untested
+    assert "No test compares the rows with the floor of 40.0, a model" in untested
 
 
 def test_costs_of_rows_that_are_not_told_apart_come_first(table: Table) -> None:
