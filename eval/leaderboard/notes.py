@@ -6,8 +6,10 @@ from eval.leaderboard.board import Board, Group
 from eval.leaderboard.quantities import Cost
 
 __all__ = [
+    "FLOOR_NOTE",
     "SIGNIFICANCE_NOTE",
     "SUITE_NOTE",
+    "answering_note",
     "cost_note",
     "incomplete_notes",
     "needed_note",
@@ -20,6 +22,10 @@ SUITE_NOTE = (
     "the task that needs most, time that of all tasks together."
 )
 
+FLOOR_NOTE = (
+    "Floors say what a score is worth and do not compete: zero-shot is the backbone without "
+    "training, blind is a model whose image features are zeros."
+)
 SIGNIFICANCE_NOTE = (
     "Brackets are the 95 % interval of a single run. Columns 'vs' say whether a row is "
     "better, worse, or not told apart: paired tests on the same examples, with errors clustered by "
@@ -28,6 +34,16 @@ SIGNIFICANCE_NOTE = (
     "means that per-example scores are missing, which vl-lst evaluate adds."
 )
 MAX_NEEDED_SHOWN = 5
+NOTES_ON_COSTS = {
+    "seconds_per_answer": (
+        "Time/answer is that of answering the validation split in batches, for which a ladder runs "
+        "two networks, the backbone and its side network."
+    ),
+    "forgetting": (
+        "Forgetting is how much the backbone's loss on text like that of its pretraining has "
+        "increased, in nats per token; 0 where it is frozen."
+    ),
+}
 
 
 def needed_note(group: Group) -> str | None:
@@ -40,7 +56,7 @@ def needed_note(group: Group) -> str | None:
         return None
     contrast = group.contrasts[0]
     found = [
-        (group.rows[index].label, each.test)
+        (group.rows_and_floors[index].label, each.test)
         for index, each in enumerate(contrast.tests)
         if each is not None and each.verdict_of(index) == "not told apart"
     ]
@@ -54,7 +70,7 @@ def needed_note(group: Group) -> str | None:
     more = f" and {len(needed) - MAX_NEEDED_SHOWN:,} more" if len(needed) > MAX_NEEDED_SHOWN else ""
     return (
         "Number of examples with which a single test would tell a true difference of this size "
-        f"from {group.rows[contrast.reference].label} with a power of 80 % (there are "
+        f"from {group.rows_and_floors[contrast.reference].label} with a power of 80 % (there are "
         f"{found[0][1].examples:,}): {', '.join(needed[:MAX_NEEDED_SHOWN])}{more}."
     )
 
@@ -69,13 +85,35 @@ def cost_note(group: Group, costs: Sequence[Cost]) -> str | None:
     Returns:
         The note; `None` if all costs are comparable.
     """
-    labels = [cost.label for cost in costs if not group.is_comparable(cost)]
+    labels = [
+        cost.label
+        for cost in costs
+        if cost.measured_under is None and not group.is_comparable(cost)
+    ]
     if not labels:
         return None
     return (
         f"{', '.join(labels)}: not comparable between rows, which were measured on "
         f"{'; '.join(group.devices)}."
     )
+
+
+def answering_note(group: Group) -> str | None:
+    """Return a note on what the costs of answering are, and which costs cannot be compared.
+
+    Returns:
+        The note; `None` if no row has such a cost.
+    """
+    costs = [cost for cost in group.costs if cost.measured_under is not None]
+    if not costs:
+        return None
+    notes = [NOTES_ON_COSTS[cost.key] for cost in costs if cost.key in NOTES_ON_COSTS]
+    if labels := [cost.label for cost in costs if not group.is_comparable(cost)]:
+        notes.append(
+            f"{', '.join(labels)}: not comparable between rows, which were measured on other "
+            "devices, splits or texts, or in batches of other sizes."
+        )
+    return " ".join(notes)
 
 
 def recompute_note(group: Group) -> str | None:

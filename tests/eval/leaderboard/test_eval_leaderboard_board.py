@@ -57,7 +57,6 @@ def test_scores_are_converted_to_percent_and_averaged(tmp_path: Path) -> None:
     [
         {"recipe__training__epochs": 3},
         {"recipe__training__precision": "bf16"},
-        {"recipe__data__blind": True},
         {"recipe__data__root": "elsewhere"},
         {"recipe__something_new": 1},
         {"feature_spec_sha256": "0" * 64},
@@ -281,13 +280,13 @@ def test_the_paper_s_rows_for_text_agree_with_themselves() -> None:
 
 
 def test_groups_of_equal_size_are_sorted_by_score(tmp_path: Path) -> None:
-    for name, score, blind in (("a", 40.0, True), ("b", 60.0, False)):
-        write_run(tmp_path, name, scores={"vqa": score}, recipe__data__blind=blind)
+    for name, score, tf32 in (("a", 40.0, True), ("b", 60.0, False)):
+        write_run(tmp_path, name, scores={"vqa": score}, recipe__training__tf32=tf32)
     assert [group.rows[0].runs[0].name for group in board_of(tmp_path).groups] == ["b", "a"]
 
 
 def test_times_on_different_devices_have_no_front(tmp_path: Path) -> None:
-    for name, device in (("lst", "cpu"), ("full", "cuda: H100")):
+    for name, device in (("lst", "cpu"), ("full", "cuda: H100"), ("side", "cpu")):
         write_run(tmp_path, name, method=name, device=device)
     (group,) = board_of(tmp_path).groups
     plot = scatter_plot(group, ())
@@ -295,7 +294,7 @@ def test_times_on_different_devices_have_no_front(tmp_path: Path) -> None:
     fronts = {key: of_score["vqa"] for key, of_score in plot["fronts"].items()}
     assert fronts["train_seconds"] == []
     assert fronts["saved_for_backward"]
-    assert [row.devices for row in group.rows] == [("cuda: H100",), ("cpu",)]
+    assert [row.devices for row in group.rows] == [("cuda: H100",), ("cpu",), ("cpu",)]
 
 
 def test_a_reported_average_is_shown_only_for_the_same_tasks() -> None:
@@ -330,7 +329,7 @@ def test_costs_are_not_averaged_over_different_numbers_of_processes(tmp_path: Pa
 def test_costs_that_depend_on_the_number_of_processes_have_no_front_over_different_ones(
     tmp_path: Path,
 ) -> None:
-    for name, number in (("lst", 1), ("full", 2)):
+    for name, number in (("lst", 1), ("full", 2), ("side", 1)):
         write_run(tmp_path, name, method=name, num_processes=number)
     (group,) = board_of(tmp_path).groups
     assert not any(row.is_on_front for row in group.rows)
