@@ -106,7 +106,7 @@ def _score_table(scores: Sequence[PublishedScore]) -> str:
         return "The run has no scores."
     rows = []
     for score in scores:
-        title = escape_markdown(score.dataset.title if score.dataset else "own data")
+        title = escape_markdown(score.dataset.title if score.dataset else "custom data")
         data = (
             f"[{title}](https://huggingface.co/datasets/{score.dataset.id})"
             if score.dataset
@@ -148,13 +148,11 @@ def _costs(run: PortableRun) -> list[tuple[str, str]]:
 
 def _usage(run: PortableRun, repository: str) -> str:
     spec, record = run.card.feature_spec, run.record
-    question = '"..."'
-    image = "" if spec is None else " --image cat.jpg"
     task = f" --task {record.tasks[0]}" if len(record.tasks) > 1 else ""
     features = "" if spec is None else " --features features.h5"
     parts = [
         "```bash\n"
-        f"vl-lst predict {repository}{task}{image} --question {question}\n"
+        f"vl-lst predict {repository}{task}{_question(run)}\n"
         f"vl-lst evaluate {repository}{task} {_examples(run)}{features}\n"
         "```",
         "```python\n"
@@ -163,13 +161,23 @@ def _usage(run: PortableRun, repository: str) -> str:
         "```",
     ]
     if spec is not None:
-        side = spec.get("image_size")
+        encoder, side = (escape_markdown(str(spec.get(name))) for name in ("encoder", "image_size"))
         parts.append(
-            f"It reads image features of the encoder {escape_markdown(str(spec.get('encoder')))}, "
-            f"with photographs resized to {escape_markdown(str(side))} pixels; `vl-lst "
-            "extract-features` makes them. Features of other settings are refused."
+            f"It reads image features of the encoder {encoder}, with photographs resized to {side} "
+            "pixels; `vl-lst extract-features` makes them. Features of other settings are refused."
         )
     return "\n\n".join(parts)
+
+
+def _question(run: PortableRun) -> str:
+    """Return the options of a command that asks one question of the first task."""
+    task = get_task(run.record.tasks[0])
+    images = task.images_per_example if run.card.feature_spec is not None else 0
+    options = [f" --image {name}.jpg" for name in ("first", "second")[:images]]
+    if images == 1:
+        options = [" --image photograph.jpg"]
+    names = ("--text", "--text2") if task.texts_per_example > 1 else ("--question",)
+    return "".join([*options, *(f' {name} "..."' for name in names[: task.texts_per_example])])
 
 
 def _examples(run: PortableRun) -> str:
@@ -184,7 +192,11 @@ def _examples(run: PortableRun) -> str:
 def _settings(run: PortableRun) -> list[tuple[str, str]]:
     recipe, record = run.recipe, run.record
     training, optimizer = recipe["training"], recipe["optimizer"]
-    options = ", ".join(f"{name} {value}" for name, value in recipe["method"]["options"].items())
+    options = ", ".join(
+        f"{name}={value}"
+        for name, value in recipe["method"]["options"].items()
+        if value is not None
+    )
     values = {
         "method": record.method,
         "options": options or "none",

@@ -75,7 +75,7 @@ def model_index(repository: str, scores: list[PublishedScore]) -> list[dict[str,
             "task": {"type": score.task.hub_task, "name": score.task.name},
             "dataset": {
                 "type": score.dataset.id if score.dataset else "custom",
-                "name": score.dataset.title if score.dataset else f"{score.task.name}, own data",
+                "name": score.dataset.title if score.dataset else f"{score.task.name}, custom data",
                 **(
                     {"config": score.dataset.config}
                     if score.dataset and score.dataset.config

@@ -51,6 +51,8 @@ def test_the_header_is_in_the_hubs_format(portable: PortableRun) -> None:
     assert (name, result.metric_type, result.metric_value) == ("run", "accuracy", score)
     assert f"| {score:.2f} |" in text
     assert 'load_run("someone/run")' in text
+    assert 'predict someone/run --image photograph.jpg --question "..."' in text
+    assert "evaluate someone/run --split val2014 --data-root data --features features.h5" in text
     assert "(training_curve.png)" in text
 
 
