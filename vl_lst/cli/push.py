@@ -38,7 +38,8 @@ def push(
         typer.Option(
             "--license",
             metavar="ID",
-            help="License of the weights, as the Hub calls it, such as apache-2.0.",
+            help="License of the weights, as the Hub calls it, such as apache-2.0. Default: "
+            "that of the repository, else unknown.",
         ),
     ] = None,
     backbone: Annotated[
@@ -65,6 +66,7 @@ def push(
     """
     announce_imports(quiet=quiet)
     from eval.hub import progress_bars
+    from vl_lst.hub.card import LICENSE
     from vl_lst.hub.push import push_run
 
     def report(message: str) -> None:
@@ -83,7 +85,7 @@ def push(
         )
     if not pushed.is_changed:
         report("the repository already holds this run; nothing has changed")
-    if license_id is None:
+    if pushed.license_id == LICENSE:
         report("note: the license is unknown; state it with --license")
     results.print(f"{pushed.url} commit {pushed.commit}", markup=False)
     write_json_report(

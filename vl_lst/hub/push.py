@@ -9,10 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+import yaml
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelInfo,
+    hf_hub_download,
+)
 
 from eval.errors import InputError
 from eval.hub import HubAddress, explained_hub_errors, parse_hub_address, require_hub_token
+from eval.regular_files import open_regular
 from tasks import task_names
 from vl_lst.hub.card import LICENSE, model_card
 from vl_lst.hub.curve import CURVE_FILE, draw_training_curve
@@ -23,6 +31,9 @@ from vl_lst.runs.directory import RunDirectory
 __all__ = ["PushedRun", "push_run"]
 
 MAIN = "main"
+CARD_FILE = "README.md"
+MAX_CARD_BYTES = 1 << 24
+HEADER = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
 LICENSE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 BRANCH = re.compile(r"[A-Za-z0-9][\w./-]{0,127}", re.ASCII)
 
@@ -35,12 +46,14 @@ class PushedRun:
         url: Page of the repository.
         commit: Commit with the run.
         is_changed: Whether there was anything to upload.
+        license_id: License in the model card.
         files: Paths in the repository, with their sizes in bytes.
     """
 
     url: str
     commit: str
     is_changed: bool
+    license_id: str
     files: dict[str, int]
 
 
@@ -61,7 +74,8 @@ def push_run(
         repository: OWNER/NAME, which is created if it does not exist.
         private: Whether only the owner may see the repository.
         revision: Branch to upload to, which is created if it does not exist. Default: `main`.
-        license_id: Identifier of a license on the Hub, such as `apache-2.0`. Default: unknown.
+        license_id: Identifier of a license on the Hub, such as `apache-2.0`. Default: that of
+            the repository's model card, else unknown.
         backbone: See `portable_run`.
         report: Called with what is done next.
 
@@ -84,12 +98,20 @@ def push_run(
     if curve is not None:
         files[CURVE_FILE] = curve
     files |= result_files(portable)
-    card = model_card(
-        portable, address.name, license_id=license_id or LICENSE, has_curve=curve is not None
-    )
-    files["README.md"] = card.encode()
     with explained_hub_errors(f"push to {address}", address):
-        return _upload(files, address, private=private, report=report)
+        before = _prepare_repository(address, private=private)
+        license_id = license_id or _stated_license(before)
+        card = model_card(
+            portable, address.name, license_id=license_id, has_curve=curve is not None
+        )
+        files[CARD_FILE] = card.encode()
+        sizes = {
+            path: content.stat().st_size if isinstance(content, Path) else len(content)
+            for path, content in files.items()
+        }
+        report(f"uploading {len(files)} files ({sum(sizes.values()):,} bytes) to {address.name}")
+        commit = _upload(files, address, before)
+    return PushedRun(address.page, commit, commit != before.sha, license_id, sizes)
 
 
 def _address(repository: str, revision: str | None) -> HubAddress:
@@ -103,42 +125,56 @@ def _address(repository: str, revision: str | None) -> HubAddress:
     return HubAddress(address.name, revision)
 
 
-def _upload(
-    files: dict[str, bytes | Path],
-    address: HubAddress,
-    *,
-    private: bool,
-    report: Callable[[str], None],
-) -> PushedRun:
-    api, name = HfApi(), address.name
+def _prepare_repository(address: HubAddress, *, private: bool) -> ModelInfo:
+    """Create the repository and the branch, unless they exist, and return what the branch holds.
+
+    Raises:
+        InputError: The repository is to be private, but exists and is public.
+    """
+    api, name, branch = HfApi(), address.name, address.revision or MAIN
     api.create_repo(name, private=private or None, exist_ok=True)
-    info = api.model_info(name)
-    if private and not info.private:
+    if private and not api.model_info(name).private:
         raise InputError(
             f"{name} already exists and is public, so nothing was uploaded. Make it private at "
-            f"{constants.ENDPOINT}/{name}/settings, or choose another name."
+            f"{address.page}/settings, or choose another name."
         )
-    branch = address.revision or MAIN
     if branch != MAIN:
         api.create_branch(name, branch=branch, exist_ok=True)
-    before = api.model_info(name, revision=branch)
-    sizes = {
-        path: content.stat().st_size if isinstance(content, Path) else len(content)
-        for path, content in files.items()
-    }
-    report(f"uploading {len(files)} files ({sum(sizes.values()):,} bytes) to {name}")
-    there = {sibling.rfilename for sibling in before.siblings or ()}
-    outdated = (there & _files_of_other_runs()) - files.keys()
-    commit = api.create_commit(
-        name,
+    return api.model_info(name, revision=branch)
+
+
+def _stated_license(before: ModelInfo) -> str:
+    """Return the license in the model card of a repository, so that a new card keeps it."""
+    if CARD_FILE not in _files_in(before):
+        return LICENSE
+    path = hf_hub_download(before.id, CARD_FILE, revision=before.sha)
+    with open_regular(Path(path), expected="a model card", max_bytes=MAX_CARD_BYTES) as file:
+        header = HEADER.match(file.read().decode("utf-8", "replace"))
+    try:
+        content = yaml.safe_load(header[1]) if header else None
+    except yaml.YAMLError:
+        return LICENSE
+    found = content.get("license") if isinstance(content, dict) else None
+    return found if isinstance(found, str) and LICENSE_NAME.fullmatch(found) else LICENSE
+
+
+def _upload(files: dict[str, bytes | Path], address: HubAddress, before: ModelInfo) -> str:
+    """Commit the files, without those of an earlier push that they replace; return the commit."""
+    outdated = (_files_in(before) & _files_of_other_runs()) - files.keys()
+    commit = HfApi().create_commit(
+        address.name,
         [
             *(CommitOperationAdd(path, content) for path, content in sorted(files.items())),
             *(CommitOperationDelete(path) for path in sorted(outdated)),
         ],
         commit_message="Upload a run of vl-lst",
-        revision=branch,
+        revision=address.revision or MAIN,
     )
-    return PushedRun(f"{constants.ENDPOINT}/{name}", commit.oid, commit.oid != before.sha, sizes)
+    return commit.oid
+
+
+def _files_in(repository: ModelInfo) -> set[str]:
+    return {sibling.rfilename for sibling in repository.siblings or ()}
 
 
 def _files_of_other_runs() -> set[str]:

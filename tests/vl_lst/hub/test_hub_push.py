@@ -59,6 +59,8 @@ def test_pushing_again_changes_only_what_differs(run: Path, model_hub: LoopbackH
     assert {name for name in after if after[name] != before.get(name)} == {"README.md", "notes.txt"}
     assert ".eval_results/vqa.yaml" not in after, "scores that the run does not have"
     assert model_hub.count("PUT", "large-files") == uploads
+    assert push_run(run, "someone/run", backbone=BACKBONE).license_id == "mit", "it is kept"
+    assert model_hub.files("someone/run") == after
 
 
 def test_an_interrupted_push_continues(run: Path, model_hub: LoopbackHub) -> None:
