@@ -18,7 +18,9 @@ __all__ = [
     "RECORD_FILE",
     "ZERO_SHOT",
     "ExampleScores",
+    "Forgetting",
     "GitState",
+    "Inference",
     "Memory",
     "ModelCard",
     "Parameters",
@@ -105,6 +107,58 @@ class Memory(_Part):
     peak_reserved: Count | None = None
 
 
+class Inference(_Part):
+    """What answering the examples of a task cost.
+
+    Args:
+        split: Split whose examples were answered.
+        examples: Number of examples that were timed.
+        seconds_per_example: Seconds per answer, data loading included and scoring not, without the
+            first batch if there are several; with several processes, those of the first one.
+        peak_bytes: All parameters and buffers, and the most memory that answering took besides;
+            `None` if the device does not tell.
+        batch_size: Examples per batch.
+        num_processes: Number of processes that shared the examples.
+        device: Device type and name.
+    """
+
+    split: str
+    examples: Annotated[int, Field(ge=1, lt=2**63)]
+    seconds_per_example: Amount
+    peak_bytes: Count | None = None
+    batch_size: Annotated[int, Field(ge=1, lt=2**63)]
+    num_processes: Annotated[int, Field(ge=1, lt=2**31)] = 1
+    device: str
+
+
+class Forgetting(_Part):
+    """How much worse a trained backbone predicts text like that of its pretraining.
+
+    Args:
+        objective: Pretraining objective of the backbone.
+        text_sha256: SHA-256 of the text file.
+        seed: Seed of what is hidden of the text.
+        tokens: Number of tokens that were predicted.
+        loss_before: Loss of the backbone before training, in nats per token.
+        loss_after: Loss of the backbone in the best checkpoint, with the method's modules.
+        is_by_construction: Whether training cannot have changed the backbone, which was verified
+            by its weights, so that its loss was not computed again.
+    """
+
+    objective: str
+    text_sha256: str
+    seed: Count
+    tokens: Annotated[int, Field(ge=1, lt=2**63)]
+    loss_before: Amount
+    loss_after: Amount
+    is_by_construction: bool
+
+    @property
+    def increase(self) -> float:
+        """By how much the loss has increased, in nats per token."""
+        return self.loss_after - self.loss_before
+
+
 class RunRecord(_Part):
     """Settings and results of a run; what is unknown is `None`.
 
@@ -130,6 +184,10 @@ class RunRecord(_Part):
             they cannot, and in records of older versions, in which the recipe tells.
         examples_per_second: Training speed, data loading included.
         train_seconds: Time spent in training steps.
+        checkpoint_bytes: Size of the tensors that a checkpoint stores of the model, which is all
+            that is kept per run besides the backbone.
+        inference: What answering cost in the last validation, by task.
+        forgetting: What the backbone has forgotten of its pretraining; `None` if not measured.
         seed: Seed of the recipe.
         feature_spec_sha256: Digest of how the features were extracted.
         states_sha256: Digest of the file of backbone states that the run was trained on; `None` if
@@ -168,6 +226,9 @@ class RunRecord(_Part):
     recomputes: bool | None = None
     examples_per_second: Amount | None = None
     train_seconds: Amount | None = None
+    checkpoint_bytes: Count | None = None
+    inference: dict[str, Inference] = {}
+    forgetting: Forgetting | None = None
     seed: Count
     feature_spec_sha256: str | None = None
     states_sha256: str | None = None

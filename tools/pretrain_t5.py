@@ -34,6 +34,7 @@ from tools._pretraining import (
     train_on,
 )
 from tools.shapes_texts import GENERIC_LINES, line_about
+from vl_lst.backbones.pretraining import hide_spans
 from vl_lst.demo.questions import ANSWERS
 from vl_lst.demo.scenes import Purpose, scene_seed
 
@@ -43,7 +44,8 @@ __all__ = ["MODEL_CONFIG", "SpanBatch", "build_tokenizer", "corrupt", "main", "m
 
 PAD, END, UNKNOWN = 0, 1, 2
 SPECIAL = ("<pad>", "</s>", "<unk>")
-SENTINEL_PIECES = tuple(f"<extra_id_{n}>" for n in reversed(range(100)))
+NUM_SENTINELS = 100
+SENTINEL_PIECES = tuple(f"<extra_id_{n}>" for n in reversed(range(NUM_SENTINELS)))
 TOKENIZER_LINES = 20_000
 
 MODEL_CONFIG: dict[str, Any] = {
@@ -123,19 +125,14 @@ def corrupt(
     Returns:
         Source and target, both with end-of-sequence.
     """
-    hidden = max(1, round(len(ids) * noise_density))
-    spans = min(max(1, round(hidden / MEAN_SPAN)), len(ids) - hidden + 1)
-    lengths = _parts(hidden, spans, rng, minimum=1)
-    gaps = _parts(len(ids) - hidden, spans + 1, rng, minimum=0)
-    source: list[int] = []
-    target: list[int] = []
-    at = 0
-    for number, (gap, length) in enumerate(zip(gaps, lengths, strict=False)):
-        sentinel = first_sentinel - number
-        source += [*ids[at : at + gap], sentinel]
-        target += [sentinel, *ids[at + gap : at + gap + length]]
-        at += gap + length
-    return [*source, *ids[at:], END], [*target, first_sentinel - spans, END]
+    source, target = hide_spans(
+        ids,
+        rng,
+        sentinels=range(first_sentinel, first_sentinel - NUM_SENTINELS, -1),
+        noise_density=noise_density,
+        mean_span=MEAN_SPAN,
+    )
+    return [*source, END], [*target, END]
 
 
 def make_batch(
@@ -236,13 +233,6 @@ def load_tokenizer(serialised: str) -> Tokenizer:
     if serialised not in _loaded:
         _loaded[serialised] = Tokenizer.from_str(serialised)
     return _loaded[serialised]
-
-
-def _parts(total: int, count: int, rng: Random, *, minimum: int) -> list[int]:
-    """Split `total` into `count` random parts of at least `minimum`."""
-    spare = total - count * minimum
-    cuts = sorted(int(rng.random() * (spare + 1)) for _ in range(count - 1))
-    return [b - a + minimum for a, b in zip([0, *cuts], [*cuts, spare], strict=True)]
 
 
 def _pieces(tokenizer: Tokenizer, seed: int) -> list[tuple[str, float]]:

@@ -2,16 +2,30 @@
 
 Descriptions, true statements with and without negation, questions in several wordings, and
 generic English. No line answers a question.
+
+`python -m tools.shapes_texts` writes the bundled text, on which `vl-lst evaluate --forgetting demo`
+measures what a bundled backbone has forgotten.
 """
 
 from random import Random
 
+from vl_lst.bundled import PRETRAINING_TEXT
 from vl_lst.demo.captions import caption, noun_phrase, position, with_article
 from vl_lst.demo.questions import questions_about
-from vl_lst.demo.scenes import COLOURS, SHAPES, SIZES, Scene, pick, sample_scene
+from vl_lst.demo.scenes import (
+    COLOURS,
+    SHAPES,
+    SIZES,
+    Purpose,
+    Scene,
+    pick,
+    sample_scene,
+    scene_seed,
+)
 
-__all__ = ["GENERIC_LINES", "PREFIXES", "ask", "describe", "line_about"]
+__all__ = ["GENERIC_LINES", "PREFIXES", "ask", "describe", "held_out_text", "line_about"]
 
+HELD_OUT_LINES = 256
 OBJECT_COUNTS = (1, 1, 2, 2, 3, 3, 4, 5)
 PREFIXES = ("vqa: ", "gqa: ", "nlvr: ", "caption: ", "")
 
@@ -162,3 +176,13 @@ def _statement(scene: Scene, rng: Random) -> str:
             f"no, this {item.shape} is {item.colour}, not {colour}.",
         ]
     return pick(rng, truths)
+
+
+def held_out_text() -> str:
+    """Return lines like those of the pretraining that no bundled backbone has read."""
+    seeds = (scene_seed(Purpose.PRETRAIN_T5_HELD_OUT, number) for number in range(HELD_OUT_LINES))
+    return "".join(f"{line_about(seed)}\n" for seed in seeds)
+
+
+if __name__ == "__main__":
+    PRETRAINING_TEXT.write_text(held_out_text(), encoding="utf-8")

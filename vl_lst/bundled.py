@@ -11,12 +11,15 @@ __all__ = [
     "DEMO_IMAGE",
     "ENCODER_FOLDERS",
     "IMAGE_BACKBONE_FOLDER",
+    "PRETRAINING_TEXT",
     "T5_FOLDER",
 ]
 
 ASSETS = Path(__file__).resolve().parent / "demo" / "assets"
 CLIP_FOLDER = ASSETS / "clip"
 T5_FOLDER = ASSETS / "t5"
+# Lines like those that both backbones were pretrained on, and that neither has read.
+PRETRAINING_TEXT = ASSETS / "pretraining.txt"
 # Its tokens of an image are made from the features of the CLIP.
 IMAGE_BACKBONE_FOLDER = ASSETS / "image_t5"
 

@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from eval.leaderboard.floors import find_floors, placement_order
 from eval.leaderboard.front import pareto_front
 from eval.leaderboard.protocol import (
     differing_settings,
-    is_floor_of,
     method_settings,
     protocol_of,
     rounded_fingerprints,
@@ -19,7 +19,6 @@ from eval.leaderboard.scoring import ReadExampleScores, ScoredRun, UnusableError
 from eval.leaderboard.significance import Contrast, RowTest, compare_rows, contrast_with
 from eval.leaderboard.suites import IncompleteSuite, TaskGroup, find_suite_groups
 from eval.metrics import Metric
-from eval.run_files import ZERO_SHOT
 
 __all__ = ["Board", "Group", "Row", "build_board"]
 
@@ -34,12 +33,18 @@ class Group:
         protocol: Everything that the runs have in common, as {field: JSON}.
         distinctive_fields: Fields of the protocol in which other groups of the same tasks differ.
         devices: Devices of the runs.
-        rows: Rows, best average first.
+        rows: Rows that compete, best average first.
+        floors: Rows to measure the others by, best average first: the frozen backbone without
+            training, and models that are blind (`Row.floor` says which). A floor is never the best
+            row or on a front, and has no costs that are not comparable with those of the rows. Its
+            scores are tested like those of any row.
         suite: Name of the suite that the tasks make up, trained one by one; `None` if each run
             trains all of the tasks.
-        tests: Paired tests between the rows, by score.
-        contrasts: Comparisons of the main score with that of the best row and of the reference.
-        reference: Index of the reference, if there is one.
+        tests: Paired tests between the rows and floors, by score; `RowTest.rows` are indices of
+            `rows_and_floors`.
+        contrasts: Comparisons of the main score with that of the best row and of the reference,
+            with one test per row and floor.
+        reference: Index of the reference among rows and floors, if there is one.
     """
 
     tasks: tuple[str, ...]
@@ -48,10 +53,16 @@ class Group:
     distinctive_fields: tuple[str, ...]
     devices: tuple[str, ...]
     rows: tuple[Row, ...]
+    floors: tuple[Row, ...] = ()
     suite: str | None = None
     tests: Mapping[str, Sequence[RowTest]] = field(default_factory=dict)
     contrasts: tuple[Contrast, ...] = ()
     reference: int | None = None
+
+    @property
+    def rows_and_floors(self) -> tuple[Row, ...]:
+        """The rows, followed by the floors: what tests and contrasts are about."""
+        return (*self.rows, *self.floors)
 
     def is_comparable(self, cost: Cost) -> bool:
         """Return whether a cost can be compared between the rows."""
@@ -89,9 +100,11 @@ class Group:
 
     @property
     def costs(self) -> tuple[Cost, ...]:
-        """Costs that at least one row has."""
+        """Costs that at least one row or floor has."""
         return tuple(
-            cost for cost in COSTS if any(row.costs[cost.key] is not None for row in self.rows)
+            cost
+            for cost in COSTS
+            if any(row.costs[cost.key] is not None for row in self.rows_and_floors)
         )
 
 
@@ -115,15 +128,16 @@ class Board:
     def placed_runs(self) -> list[tuple[int, Row, Run]]:
         """All compared runs in the order of the tables, with the index of their group and row.
 
-        Groups of a suite only sum up runs of other groups, so their runs are not repeated.
+        No run is repeated: groups of a suite only sum up runs of other groups, and a floor of
+        several groups has its place in the first.
         """
-        return [
-            (index, row, run)
-            for index, group in enumerate(self.groups)
-            if group.suite is None
-            for row in group.rows
-            for run in row.runs
-        ]
+        placed: dict[str, tuple[int, Row, Run]] = {}
+        for index, group in enumerate(self.groups):
+            if group.suite is None:
+                for row in group.rows_and_floors:
+                    for run in row.runs:
+                        placed.setdefault(run.name, (index, row, run))
+        return list(placed.values())
 
 
 def build_board(
@@ -150,10 +164,10 @@ def build_board(
     left_out = list(found.left_out)
     by_protocol: defaultdict[str, list[ScoredRun]] = defaultdict(list)
     protocols: dict[str, dict[str, str]] = {}
-    # Runs without training come last, to be added to the groups of which they are the floor.
+    # Floors come last, to be added to the groups that they are a floor of.
     rounded = rounded_fingerprints(found.runs)
-    for run in sorted(found.runs, key=lambda run: run.record.method == ZERO_SHOT):
-        placed = _floors(run, by_protocol, protocols, metrics, read_scores, rounded)
+    for run in sorted(found.runs, key=placement_order):
+        placed = find_floors(run, by_protocol, protocols, metrics, read_scores, rounded)
         for key, scored in placed:
             by_protocol[key].append(scored)
         if placed:
@@ -173,23 +187,27 @@ def build_board(
         results_by_row, repeated = _results_by_row(
             [
                 Result(
-                    run.record.seed, (run,), scored.percents, method_settings(run), scored.samples
+                    run.record.seed,
+                    (run,),
+                    scored.percents,
+                    method_settings(run),
+                    scored.samples,
+                    scored.floor,
                 )
                 for scored in runs
                 for run in (scored.run,)
             ]
         )
         left_out.extend(repeated)
-        own = [each.run for each in runs]
-        group = Group(
-            tasks=tuple(own[0].record.tasks),
+        group = _build_group(
+            tasks=tuple(runs[0].run.record.tasks),
             splits=runs[0].splits,
             protocol=protocols[key],
             distinctive_fields=_differing_fields(protocols[key], protocols.values()),
-            devices=devices_of(own, own),
-            rows=build_rows(results_by_row),
+            results_by_row=results_by_row,
+            reference=reference,
         )
-        groups.append(_with_comparisons(group, reference))
+        groups.append(group)
         if len(group.tasks) == 1:
             (task,) = group.tasks
             results = [result for row in results_by_row for result in row]
@@ -221,51 +239,19 @@ def _suite_groups(
 ) -> tuple[list[Group], list[IncompleteSuite]]:
     found, incomplete = find_suite_groups(suite, tasks, task_groups)
     protocols = [each.protocol for each in found]
-    groups = []
-    for each in found:
-        results_by_row, _ = _results_by_row(each.results)
-        runs = [run for result in each.results for run in result.runs]
-        group = Group(
+    groups = [
+        _build_group(
             tasks=tasks,
             splits=each.splits,
             protocol=each.protocol,
             distinctive_fields=tuple(differing_settings(protocols)),
-            devices=devices_of(runs, runs),
-            rows=build_rows(results_by_row),
+            results_by_row=_results_by_row(each.results)[0],
+            reference=reference,
             suite=suite,
         )
-        groups.append(_with_comparisons(group, reference))
+        for each in found
+    ]
     return groups, incomplete
-
-
-def _floors(
-    run: Run,
-    groups: Mapping[str, Sequence[ScoredRun]],
-    protocols: Mapping[str, Mapping[str, str]],
-    metrics: Mapping[str, Metric],
-    read_scores: ReadExampleScores | None,
-    rounded: Mapping[str, str],
-) -> list[tuple[str, ScoredRun]]:
-    """Return the keys of the trained groups that a run without training is a floor of.
-
-    Such a run may have more tasks than a group; its part for the group comes with the key.
-    """
-    if run.record.method != ZERO_SHOT:
-        return []
-    found: list[tuple[str, ScoredRun]] = []
-    for key, (first, *_) in groups.items():
-        tasks = first.run.record.tasks
-        is_trained = first.run.record.method != ZERO_SHOT
-        if not is_trained or not set(tasks) <= set(run.record.tasks):
-            continue
-        part = replace(run, record=run.record.model_copy(update={"tasks": tasks}))
-        try:
-            scored = score_run(part, metrics, first.splits, read_scores)
-        except UnusableError:
-            continue
-        if is_floor_of(protocol_of(part, scored.splits, rounded), protocols[key]):
-            found.append((key, scored))
-    return found
 
 
 def _differing_fields(
@@ -286,7 +272,7 @@ def _results_by_row(
     rows: defaultdict[str, dict[int, Result]] = defaultdict(dict)
     repeated: list[LeftOutRun] = []
     for result in results:
-        seeds = rows[str(sorted(result.settings.items()))]
+        seeds = rows[str((result.floor, sorted(result.settings.items())))]
         first = seeds.setdefault(result.seed, result)
         if first is not result:
             reason = f"repeats {first.runs[0].name}: same settings, seed {result.seed}"
@@ -294,20 +280,60 @@ def _results_by_row(
     return [[seeds[seed] for seed in sorted(seeds)] for seeds in rows.values()], repeated
 
 
+def _build_group(
+    *,
+    tasks: tuple[str, ...],
+    splits: Mapping[str, str],
+    protocol: Mapping[str, str],
+    distinctive_fields: tuple[str, ...],
+    results_by_row: Sequence[Sequence[Result]],
+    reference: str | None,
+    suite: str | None = None,
+) -> Group:
+    """Return a group with its rows and floors tested, and rows on the front marked."""
+    built = build_rows(results_by_row)
+    rows = tuple(row for row in built if row.floor is None)
+    runs = [run for row in rows for run in row.runs]
+    group = Group(
+        tasks=tasks,
+        splits=splits,
+        protocol=protocol,
+        distinctive_fields=distinctive_fields,
+        devices=devices_of(runs, runs),
+        rows=rows,
+        floors=tuple(_with_comparable_costs(row, runs) for row in built if row.floor is not None),
+        suite=suite,
+    )
+    return _with_comparisons(group, reference)
+
+
+def _with_comparable_costs(floor: Row, runs: Sequence[Run]) -> Row:
+    """Return a floor without the costs that cannot be compared with those of the rows' runs."""
+    costs = {
+        cost.key: floor.costs[cost.key] if is_comparable(cost, [*runs, *floor.runs]) else None
+        for cost in COSTS
+    }
+    return replace(floor, costs=costs)
+
+
 def _with_comparisons(group: Group, reference: str | None) -> Group:
-    """Return the group with its rows tested, and those on the front of score and memory marked."""
+    """Return the group with its rows and floors tested, and rows on the front marked.
+
+    The front is that of the main score and memory.
+    """
     memory = next(cost for cost in COSTS if cost.key == MEMORY)
     front = group.front(memory, group.main_column)
     rows = [replace(row, is_on_front=index in front) for index, row in enumerate(group.rows)]
+    tested = [*rows, *group.floors]
     tests = {
-        name: compare_rows([row.estimates.get(name) for row in rows]) for name in group.columns
+        name: compare_rows([row.estimates.get(name) for row in tested]) for name in group.columns
     }
-    named = (index for index, row in enumerate(rows) if reference in (row.label, row.method))
+    named = (index for index, row in enumerate(tested) if reference in (row.label, row.method))
     headings = {0: "vs best"}
     if (found := next(named, None)) is not None:
-        headings.setdefault(found, f"vs {rows[found].label}")
+        headings.setdefault(found, f"vs {tested[found].label}")
     contrasts = (
-        contrast_with(heading, row, tests[group.main_column], len(rows))
+        contrast_with(heading, row, tests[group.main_column], len(tested))
         for row, heading in headings.items()
     )
     return replace(

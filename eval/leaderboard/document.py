@@ -7,6 +7,7 @@ from typing import Any
 from eval.leaderboard.board import Board
 from eval.leaderboard.quantities import Statistic
 from eval.leaderboard.reported import ReportedResults
+from eval.leaderboard.rows import Row
 from eval.leaderboard.significance import significance_document
 
 __all__ = ["board_document"]
@@ -21,36 +22,16 @@ def board_document(board: Board, reported: Sequence[ReportedResults]) -> dict[st
             "splits": dict(group.splits),
             "protocol": _parsed(group.protocol),
             "devices": list(group.devices),
-            "rows": [
-                {
-                    "label": row.label,
-                    "method": row.method,
-                    "recompute": row.recomputes,
-                    "settings": _parsed(row.settings),
-                    "runs": [
-                        {
-                            "name": run.name,
-                            "seed": run.record.seed,
-                            "device": run.record.device,
-                            "num_processes": run.record.num_processes,
-                        }
-                        for run in row.runs
-                    ],
-                    "scores": {
-                        name: {**_statistic(each), "interval": each.interval}
-                        for name, each in row.scores.items()
-                    },
-                    "costs": {name: each and _statistic(each) for name, each in row.costs.items()},
-                    "on_front": row.is_on_front,
-                }
-                for row in group.rows
-            ],
-            "tests": significance_document(group.tests, [row.label for row in group.rows]),
+            "rows": [_row_document(row) for row in group.rows],
+            "floors": [{**_row_document(row), "floor": row.floor} for row in group.floors],
+            "tests": significance_document(
+                group.tests, [row.label for row in group.rows_and_floors]
+            ),
         }
         for group in board.groups
     ]
     document: dict[str, Any] = {
-        "schema_version": 2,
+        "schema_version": 3,
         "metrics": {
             name: {"metric": metric.name, "factor": metric.factor}
             for name, metric in board.metrics.items()
@@ -71,6 +52,30 @@ def board_document(board: Board, reported: Sequence[ReportedResults]) -> dict[st
     if reported:
         document["reported"] = [_reported_document(each) for each in reported]
     return document
+
+
+def _row_document(row: Row) -> dict[str, Any]:
+    return {
+        "label": row.label,
+        "method": row.method,
+        "recompute": row.recomputes,
+        "settings": _parsed(row.settings),
+        "runs": [
+            {
+                "name": run.name,
+                "seed": run.record.seed,
+                "device": run.record.device,
+                "num_processes": run.record.num_processes,
+            }
+            for run in row.runs
+        ],
+        "scores": {
+            name: {**_statistic(each), "interval": each.interval}
+            for name, each in row.scores.items()
+        },
+        "costs": {name: each and _statistic(each) for name, each in row.costs.items()},
+        "on_front": row.is_on_front,
+    }
 
 
 def _reported_document(reported: ReportedResults) -> dict[str, Any]:

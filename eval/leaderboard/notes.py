@@ -6,6 +6,7 @@ from eval.leaderboard.board import Board, Group
 from eval.leaderboard.quantities import Cost
 
 __all__ = [
+    "FLOOR_NOTE",
     "SIGNIFICANCE_NOTE",
     "SUITE_NOTE",
     "cost_note",
@@ -20,6 +21,10 @@ SUITE_NOTE = (
     "the task that needs most, time that of all tasks together."
 )
 
+FLOOR_NOTE = (
+    "Floors say what a score is worth and do not compete: zero-shot is the backbone without "
+    "training, blind is a model whose image features are zeros."
+)
 SIGNIFICANCE_NOTE = (
     "Brackets are the 95 % interval of a single run. Columns 'vs' say whether a row is "
     "better, worse, or not told apart: paired tests on the same examples, with errors clustered by "
@@ -40,7 +45,7 @@ def needed_note(group: Group) -> str | None:
         return None
     contrast = group.contrasts[0]
     found = [
-        (group.rows[index].label, each.test)
+        (group.rows_and_floors[index].label, each.test)
         for index, each in enumerate(contrast.tests)
         if each is not None and each.verdict_of(index) == "not told apart"
     ]
@@ -54,7 +59,7 @@ def needed_note(group: Group) -> str | None:
     more = f" and {len(needed) - MAX_NEEDED_SHOWN:,} more" if len(needed) > MAX_NEEDED_SHOWN else ""
     return (
         "Number of examples with which a single test would tell a true difference of this size "
-        f"from {group.rows[contrast.reference].label} with a power of 80 % (there are "
+        f"from {group.rows_and_floors[contrast.reference].label} with a power of 80 % (there are "
         f"{found[0][1].examples:,}): {', '.join(needed[:MAX_NEEDED_SHOWN])}{more}."
     )
 

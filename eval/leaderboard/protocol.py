@@ -7,7 +7,7 @@ examples, the scored examples, and environment variables that change numerical p
 scored examples are known by their digest, the data root does not matter.
 
 A run without training has only a part of that in common with trained runs: the rules, the scored
-examples, the features and the backbone. It is the floor of all that do.
+examples, the features and the backbone. `eval.leaderboard.floors` says which runs it is a floor of.
 """
 
 import json
@@ -29,8 +29,8 @@ from eval.recipe_fields import (
 from eval.run_files import ZERO_SHOT, RunRecord
 
 __all__ = [
+    "BLIND_FIELD",
     "differing_settings",
-    "is_floor_of",
     "method_settings",
     "protocol_of",
     "recipe_fields",
@@ -41,8 +41,10 @@ __all__ = [
 ANSWER_COUNT = "data.min_answer_count"
 METHOD_SECTIONS = re.compile(r"^(method\.options|optimizer|visual|data)\.")
 OPTIMIZER_NAME = "optimizer.name"
+# Whether image features are zeros.
+BLIND_FIELD = "data.blind"
 # Fields of a recipe that are part of the protocol without training; others distinguish rows.
-UNTRAINED_FIELDS = ("data.blind", "data.root")
+UNTRAINED_FIELDS = (BLIND_FIELD, "data.root")
 
 
 def rounded_fingerprints(runs: Iterable[Run]) -> dict[str, str]:
@@ -101,16 +103,6 @@ def protocol_of(
         fields |= {f"scored examples.{task}": digest for task, digest in scored.items()}
         fields.pop("data.root", None)
     return {name: json.dumps(value, ensure_ascii=False) for name, value in fields.items()}
-
-
-def is_floor_of(protocol: Mapping[str, str], trained: Mapping[str, str]) -> bool:
-    """Return whether a run without training can be compared with trained runs.
-
-    Args:
-        protocol: Protocol of the run without training.
-        trained: Protocol of the trained runs.
-    """
-    return all(trained.get(name) == value for name, value in protocol.items())
 
 
 def method_settings(run: Run) -> dict[str, str]:

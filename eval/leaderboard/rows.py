@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from eval.leaderboard.protocol import differing_settings
 from eval.leaderboard.quantities import AVERAGE, COSTS, Cost, Statistic
@@ -11,9 +12,11 @@ from eval.leaderboard.runs import Run
 from eval.statistics.estimates import Estimate, estimate_score, interval
 from eval.statistics.samples import Sample
 
-__all__ = ["Result", "Row", "build_rows", "devices_of", "is_comparable"]
+__all__ = ["FloorKind", "Result", "Row", "build_rows", "devices_of", "is_comparable"]
 
 MAX_SETTING_LENGTH = 40
+# What a floor of a table lacks: training, or images to look at.
+FloorKind = Literal["zero-shot", "blind"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class Result:
         percents: Score of each task, then their average, in percent.
         settings: All settings of the method, as {field: JSON}.
         samples: The scores by cluster of examples, of those with per-example scores.
+        floor: What the runs lack if they are a floor of their table; `None` if they compete.
     """
 
     seed: int
@@ -33,6 +37,7 @@ class Result:
     percents: Mapping[str, float]
     settings: Mapping[str, str]
     samples: Mapping[str, Sample] = field(default_factory=dict)
+    floor: FloorKind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Row:
     """A method with its settings, averaged over seeds.
 
     Args:
-        label: Method, followed by the settings in which its rows differ.
+        label: Method, followed by the settings in which its rows differ, and `blind` if it is.
         method: Method.
         settings: All settings of the method, as {field: JSON}.
         runs: Runs, sorted by seed; of a suite, one per task and seed.
@@ -50,6 +55,7 @@ class Row:
         is_on_front: Whether the row is on the Pareto front of the main score and memory.
         devices: Devices of the runs.
         estimates: The scores with their variance, of those with per-example scores of all seeds.
+        floor: What the runs lack if they are a floor of their table; `None` if they compete.
     """
 
     label: str
@@ -61,6 +67,7 @@ class Row:
     is_on_front: bool
     devices: tuple[str, ...]
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    floor: FloorKind | None = None
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -96,7 +103,7 @@ def build_rows(results_by_row: Sequence[Sequence[Result]]) -> tuple[Row, ...]:
         results_by_row: For each row, its results, sorted by seed.
 
     Returns:
-        The rows, best main score first.
+        The rows, best main score first, floors among them.
     """
     settings = [results[0].settings for results in results_by_row]
     all_runs = [run for results in results_by_row for each in results for run in each.runs]
@@ -104,8 +111,9 @@ def build_rows(results_by_row: Sequence[Sequence[Result]]) -> tuple[Row, ...]:
     for results, own in zip(results_by_row, settings, strict=True):
         runs = tuple(run for each in results for run in each.runs)
         estimates = _estimates(results)
+        floor = results[0].floor
         row = Row(
-            label=_label(own, settings),
+            label=_label(own, settings) + (", blind" if floor == "blind" else ""),
             method=runs[0].record.method,
             settings=own,
             runs=runs,
@@ -116,6 +124,7 @@ def build_rows(results_by_row: Sequence[Sequence[Result]]) -> tuple[Row, ...]:
             is_on_front=False,
             devices=devices_of(runs, all_runs),
             estimates=estimates,
+            floor=floor,
         )
         rows.append(row)
     main = AVERAGE if AVERAGE in rows[0].scores else next(iter(rows[0].scores))
@@ -123,7 +132,15 @@ def build_rows(results_by_row: Sequence[Sequence[Result]]) -> tuple[Row, ...]:
 
 
 def is_comparable(cost: Cost, runs: Sequence[Run]) -> bool:
-    """Return whether a cost can be compared between runs."""
+    """Return whether a cost can be compared between runs, of those that have it."""
+    if cost.measured_under is not None:
+        by_task: dict[str, Hashable] = {}
+        return all(
+            by_task.setdefault(task, conditions) == conditions
+            for run in runs
+            if cost.of(run.record) is not None
+            for task, conditions in cost.measured_under(run.record).items()
+        )
     same_device = len({run.record.device for run in runs}) <= 1
     same_processes = len({run.record.num_processes for run in runs}) <= 1
     if cost.depends_on_device:

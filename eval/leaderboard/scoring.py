@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eval.leaderboard.quantities import AVERAGE
+from eval.leaderboard.rows import FloorKind
 from eval.leaderboard.runs import Run
 from eval.metrics import Metric
 from eval.run_files import ExampleScores
@@ -33,12 +34,14 @@ class ScoredRun:
         splits: Scored split of each task.
         percents: Score of each task and, if there are several, their average, in percent.
         samples: The same scores by cluster of examples, of those with per-example scores.
+        floor: What the run lacks if it is a floor of its table; `None` if it competes.
     """
 
     run: Run
     splits: dict[str, str]
     percents: dict[str, float]
     samples: dict[str, Sample] = field(default_factory=dict)
+    floor: FloorKind | None = None
 
 
 def score_run(

@@ -116,7 +116,7 @@ def find_suite_groups(
             else:
                 shared = _shared_fields(group.protocol, group.task)
                 settings = _shared_fields(result.settings, group.task)
-                key = json.dumps([shared, settings, result.seed], sort_keys=True)
+                key = json.dumps([shared, settings, result.seed, result.floor], sort_keys=True)
                 alike[key].append(each)
     found: defaultdict[tuple[int, ...], list[list[Result]]] = defaultdict(list)
     incomplete: list[IncompleteSuite] = []
@@ -133,6 +133,8 @@ def find_suite_groups(
             found[tuple(each.group for each in ordered)].append([each.result for each in ordered])
     suites = []
     for indices, parts in found.items():
+        if all(result.floor is not None for results in parts for result in results):
+            continue  # floors without rows
         # A run without training has a result in each group of which it is the floor.
         parts += [
             [results_of_run[index] for index in indices]
@@ -215,6 +217,7 @@ def _sum_up(tasks: Sequence[str], results: Sequence[Result]) -> Result:
         percents={**percents, AVERAGE: statistics.fmean(percents.values())},
         settings=_merge({task: result.settings for task, result in by_task.items()}),
         samples=samples,
+        floor=results[0].floor,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from eval.leaderboard.board import Board, Group
 from eval.leaderboard.notes import (
+    FLOOR_NOTE,
     SIGNIFICANCE_NOTE,
     SUITE_NOTE,
     cost_note,
@@ -32,7 +33,7 @@ __all__ = [
     "to_markdown",
 ]
 
-REPORTED = "reported"
+FLOOR, MEASURED, REPORTED = "floor", "measured", "reported"
 RECOMPUTE = "Recompute"
 CSV_FIELDS = (
     "group",
@@ -123,8 +124,9 @@ def to_latex(board: Board, reported: Sequence[ReportedResults]) -> str:
         notes = [] if number else _notes(board, reported)  # long, so only once
         caption = " ".join([f"{table.caption}.", *([table.note] if table.note else []), *notes])
         lines = [_latex_row(row) for row in table.rows]
-        if table.reported_rows:
-            lines.insert(len(lines) - table.reported_rows, r"\midrule")
+        parts_below = {table.reported_rows, table.reported_rows + table.floor_rows} - {0}
+        for num_rows in sorted(parts_below, reverse=True):
+            lines.insert(len(lines) - num_rows, r"\midrule")
         parts.append(
             "\n".join(
                 [
@@ -161,12 +163,12 @@ def to_csv(board: Board, reported: Sequence[ReportedResults]) -> str:
     writer = csv.DictWriter(text, fields, restval="", lineterminator="\n")
     writer.writeheader()
     for group in board.groups:
-        for index, row in enumerate(group.rows):
+        for index, row in enumerate(group.rows_and_floors):
             statistics = {**row.scores, **row.costs}
             writer.writerow(
                 {
                     "group": _csv(group_title(group)),
-                    "kind": "measured",
+                    "kind": FLOOR if row.floor else MEASURED,
                     "method": _csv(row.label),
                     "recompute": recompute_text(row) if row.recomputing else "",
                     "backbone": _csv(row.runs[0].record.backbone),
@@ -197,6 +199,7 @@ class _Table:
     caption: str
     header: list[str]
     rows: list[list[str]]
+    floor_rows: int
     reported_rows: int
     note: str | None = None
 
@@ -208,14 +211,14 @@ def _tables(board: Board, reported: Sequence[ReportedResults]) -> Iterable[_Tabl
         contrasts = group.contrasts
         rows = [
             [
-                f"{row.label}{' *' if row.is_on_front else ''}",
+                f"{row.label}{' *' if row.is_on_front else ''}{f' ({FLOOR})' if row.floor else ''}",
                 str(len(row.seeds)),
                 *(score_text(row.scores[name]) for name in columns),
                 *(each.text(index) for each in contrasts),
                 recompute_text(row),
                 *(unit_text(row.costs[cost.key], cost.unit) for cost in costs),
             ]
-            for index, row in enumerate(group.rows)
+            for index, row in enumerate(group.rows_and_floors)
         ]
         quoted_rows = [
             [
@@ -232,7 +235,9 @@ def _tables(board: Board, reported: Sequence[ReportedResults]) -> Iterable[_Tabl
         header = ["method", "n", *columns, *headings, RECOMPUTE, *(cost.label for cost in costs)]
         notes = (needed_note(group), cost_note(group, costs), recompute_note(group))
         note = " ".join(filter(None, notes)) or None
-        yield _Table(group_title(group), header, rows + quoted_rows, len(quoted), note)
+        yield _Table(
+            group_title(group), header, rows + quoted_rows, len(group.floors), len(quoted), note
+        )
     for each in reported:
         if not any(each.matching(group.splits) for group in board.groups):
             yield _reported_table(each)
@@ -250,7 +255,7 @@ def _reported_table(reported: ReportedResults) -> _Table:
     ]
     header = ["method", *reported.columns, *(cost.label for cost in reported.costs)]
     splits = ", ".join(f"{task} {split}" for task, split in reported.splits.items())
-    return _Table(f"Results reported by papers, on {splits}", header, rows, 0)
+    return _Table(f"Results reported by papers, on {splits}", header, rows, 0, 0)
 
 
 def _reported_cost(row: ReportedRow, cost: Cost) -> str:
@@ -270,6 +275,8 @@ def _notes(board: Board, reported: Sequence[ReportedResults]) -> list[str]:
     ]
     if any(group.contrasts for group in board.groups):
         notes.append(SIGNIFICANCE_NOTE)
+    if any(group.floors for group in board.groups):
+        notes.append(FLOOR_NOTE)
     suites = dict.fromkeys(group.suite for group in board.groups if group.suite is not None)
     notes += [f"{suite}: {SUITE_NOTE}" for suite in suites]
     notes += incomplete_notes(board)

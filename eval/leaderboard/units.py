@@ -72,7 +72,7 @@ def number_text(value: float, unit: str, *, short: bool = False) -> str:
 
     Args:
         value: Number.
-        unit: `percent`, `bytes`, `seconds` or `rate`, as in `Cost.unit`.
+        unit: `percent`, `bytes`, `seconds`, `rate` or `nats`, as in `Cost.unit`.
         short: Whether to omit trailing zeros, as on the ticks of an axis.
     """
     if unit == "percent":
@@ -82,6 +82,8 @@ def number_text(value: float, unit: str, *, short: bool = False) -> str:
         return format_bytes(value, short=short)
     if unit == "seconds":
         return _seconds_text(value)
+    if unit == "nats":
+        return f"{value:+.4f}" if value else "0"
     return f"{value:,.0f}" if value >= MIN_RATE_WITHOUT_DECIMALS else f"{value:.2f}"
 
 

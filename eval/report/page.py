@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from eval.leaderboard.board import Board, Group
 from eval.leaderboard.notes import (
+    FLOOR_NOTE,
     SIGNIFICANCE_NOTE,
     SUITE_NOTE,
     needed_note,
@@ -103,6 +104,7 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.globals.update(
+        floor_note=FLOOR_NOTE,
         number_text=number_text,
         needed_note=needed_note,
         score_text=score_text,

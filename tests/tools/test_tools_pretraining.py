@@ -7,6 +7,8 @@ import numpy as np
 
 from tools import pretrain_clip, pretrain_t5
 from tools._pretraining import Schedule, ordered_batches
+from tools.shapes_texts import held_out_text
+from vl_lst.bundled import PRETRAINING_TEXT
 from vl_lst.demo.questions import ANSWERS
 from vl_lst.demo.scenes import Purpose
 
@@ -56,6 +58,10 @@ def test_corrupted_lines_can_be_restored() -> None:
         whole = [t for token in source[:-1] for t in hidden.get(token, [token])]
         assert whole == ids
         assert source[-1] == target[-1] == pretrain_t5.END
+
+
+def test_the_bundled_text_is_what_the_tool_writes() -> None:
+    assert PRETRAINING_TEXT.read_text(encoding="utf-8") == held_out_text()
 
 
 def test_the_learning_rate_rises_falls_and_ends() -> None:

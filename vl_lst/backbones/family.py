@@ -26,6 +26,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from vl_lst.backbones.config_fields import ConfigFields
 from vl_lst.backbones.layers import AttentionLayers, BlockSizes, FeedForwardLayers, OutputLayer
+from vl_lst.backbones.pretraining import PretrainingObjective
 
 __all__ = ["Family"]
 
@@ -54,6 +55,9 @@ class Family(ABC):
 
     merges_attention: ClassVar[bool] = False
     """Whether the decoder reads its own tokens and the encoder's states in one attention."""
+
+    pretraining: ClassVar[PretrainingObjective | None] = None
+    """Objective of the pretraining, if the models still have the output layer for it."""
 
     optional_tensors: ClassVar[tuple[str, ...]] = ()
     """Names of tensors that a checkpoint may lack; the model then keeps its initial values."""

@@ -59,6 +59,7 @@ class CachingTokenizer:
         else:
             start = (forced_bos_token_id,)
         self._around_answer = (start, end)
+        self._vocabulary: dict[str, int] | None = None
         self._cached = lru_cache(CACHED_TEXTS)(self._tokenise)
 
     @property
@@ -89,6 +90,28 @@ class CachingTokenizer:
     def encode_answer(self, text: str, max_tokens: int) -> tuple[int, ...]:
         """Return the token ids of an answer; see `encode_prompt`."""
         return self._encode(text, self._around_answer, max_tokens)
+
+    def wrap_prompt(self, ids: Sequence[int]) -> list[int]:
+        """Return the token ids of a text with the special tokens of a prompt."""
+        before, after = self._around_prompt
+        return [*before, *ids, *after]
+
+    def wrap_answer(self, ids: Sequence[int]) -> list[int]:
+        """Return the token ids of a text with the special tokens of an answer."""
+        before, after = self._around_answer
+        return [*before, *ids, *after]
+
+    @property
+    def mask_token(self) -> str | None:
+        """Token that stands for hidden text; `None` if there is none."""
+        token: str | None = getattr(self._tokenizer, "mask_token", None)
+        return token
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token by its text; `None` if there is none."""
+        if self._vocabulary is None:
+            self._vocabulary = self._tokenizer.get_vocab()
+        return self._vocabulary.get(token)
 
     def tokenise_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of several texts, untruncated, uncached, without special tokens."""

@@ -79,6 +79,15 @@ def evaluate(
             help="Feature file. Pass several, or repeat the option. Default: as in training.",
         ),
     ] = None,
+    forgetting: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.txt|demo",
+            help="Text like that of the backbone's pretraining, one document per line, to measure "
+            "what training made the backbone forget; `demo` is that of the bundled backbones. "
+            "With or without --split.",
+        ),
+    ] = None,
     zero_shot: Annotated[
         bool,
         zero_shot_option(
@@ -141,17 +150,26 @@ def evaluate(
 
     All tasks of a suite: vl-lst evaluate runs/glue --task glue --split test --submission
 
+    What training made the backbone forget: vl-lst evaluate runs/vqa --forgetting text.txt
+
     Without training: vl-lst evaluate runs/zero-shot --zero-shot --backbone
     Salesforce/blip2-flan-t5-xl --features tokens.h5 --task vqa --data-root data --split val2014
     """
     files = [*(features or []), *(more_features or [])]
-    if (split is None) == (file is None):
+    if (split is not None and file is not None) or (split, file, forgetting) == (None, None, None):
         raise typer.BadParameter("give either --split or --file")
+    if submission and split is None and file is None:
+        raise typer.BadParameter("--submission requires --split")
+    if forgetting is not None and zero_shot:
+        raise typer.BadParameter(
+            "--forgetting cannot be given with --zero-shot: without training, nothing is forgotten"
+        )
     if task is not None and task in SUITES:
         refuse_options_of_one_task(
             task,
             {
                 "--file": file,
+                "--forgetting": forgetting,
                 "--features": files,
                 "--zero-shot": zero_shot,
                 "--backbone": backbone,
@@ -182,6 +200,7 @@ def evaluate(
     from tasks._submission import submission_of
     from vl_lst.cli._scores import (
         print_evaluation_notes,
+        print_inference,
         print_score,
         score_document,
         unscored_document,
@@ -205,10 +224,10 @@ def evaluate(
     if zero_shot and checkpoint != BEST:
         raise typer.BadParameter("--checkpoint cannot be given with --zero-shot, without training")
     given = file or split
-    assert given is not None
     require_one_process(os.environ, "a split is evaluated in one process")
     with notes(quiet=quiet), progress_bars(show=status.is_terminal and not quiet):
         if zero_shot:
+            assert given is not None
             options = {
                 "data.root": data_root and str(data_root),
                 "features": [str(path) for path in files] or None,
@@ -227,6 +246,14 @@ def evaluate(
             loaded = load_run(run, checkpoint=checkpoint)
             run = loaded.directory.path
     protect_recipe_inputs(loaded.recipe.model_dump(mode="json"))
+    losses = None
+    if forgetting is not None:
+        from vl_lst.cli._forgetting import report_forgetting
+
+        losses = report_forgetting(loaded, forgetting, quiet=quiet)
+    if given is None:
+        write_json_report(json_file, {"forgetting": losses})
+        return
     official = data_root is not None
     chosen = loaded.task(task, official=official)
     if submission:
@@ -256,6 +283,11 @@ def evaluate(
         print_score(chosen, split, evaluation.score, quiet=quiet)
     if loaded.pulled is not None:
         document |= {"repository": loaded.pulled.name, "commit": loaded.pulled.commit}
+    if evaluation.inference is not None:
+        document["inference"] = evaluation.inference.model_dump(mode="json")
+        print_inference(evaluation.inference)
+    if losses is not None:
+        document["forgetting"] = losses
     write_json_report(json_file, document)
     if evaluation.write_error is not None:
         raise evaluation.write_error

@@ -21,6 +21,7 @@ __all__ = ["build_page", "leaderboard"]
 COMPARISON, EXAMPLES = "Comparison", "Examples on the page"
 MAX_MISSING_SHOWN = 3
 MIN_METHOD_WIDTH = 16
+COSTS_SHOWN = ("trainable_percent", "saved_for_backward")
 # A narrower terminal shows only the average of several tasks. Each task beyond the fourth needs
 # more columns.
 MIN_WIDTH_FOR_FOUR_TASKS, WIDTH_OF_SCORE = 120, 15
@@ -254,7 +255,7 @@ def _require_reference(board: "Board", reference: str | None) -> None:
     from eval.errors import InputError
 
     if reference is not None and all(group.reference is None for group in board.groups):
-        labels = dict.fromkeys(row.label for group in board.groups for row in group.rows)
+        labels = dict.fromkeys(row.label for group in board.groups for row in group.rows_and_floors)
         raise InputError(
             f"--reference {reference!r:.60}: found no such row; expected a method or one of: "
             f"{', '.join(labels)}"
@@ -274,8 +275,8 @@ def _print_group(group: "Group") -> None:
     caption = "* on the Pareto front" if has_front else None
     table = Table(title=Text(escape_controls(group_title(group))), caption=caption)
     table.add_column("method", overflow="fold", min_width=MIN_METHOD_WIDTH)
-    # Only costs that do not depend on the device; the page shows all.
-    costs = [cost for cost in group.costs if cost.is_axis and not cost.depends_on_device]
+    # There is no room for more; the page shows all.
+    costs = [cost for cost in group.costs if cost.key in COSTS_SHOWN]
     is_wide = results.width >= MIN_WIDTH_FOR_INTERVALS
     contrasts = group.contrasts if is_wide else group.contrasts[-1:]
     num_others = max(len(group.tasks) - 4, 0) + len(contrasts)
@@ -284,9 +285,14 @@ def _print_group(group: "Group") -> None:
     headings = [each.heading for each in contrasts]
     for name in ("n", *columns, *headings, *(cost.label for cost in costs)):
         table.add_column(Text(name), justify="right", no_wrap=name not in headings)
-    for index, row in enumerate(group.rows):
+    for index, row in enumerate(group.rows_and_floors):
+        if index == len(group.rows):
+            table.add_section()
         table.add_row(
-            Text(f"{escape_controls(row.label)}{' *' if row.is_on_front else ''}"),
+            Text(
+                f"{escape_controls(row.label)}{' *' if row.is_on_front else ''}"
+                f"{' (floor)' if row.floor else ''}"
+            ),
             str(len(row.seeds)),
             *(
                 # Several tasks leave no room for intervals.

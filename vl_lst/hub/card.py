@@ -141,6 +141,14 @@ def _costs(run: PortableRun) -> list[tuple[str, str]]:
             rows.append(("peak memory of training", format_bytes(memory.peak_allocated)))
     if record.train_seconds is not None:
         rows.append(("training time", f"{record.train_seconds / 60:,.1f} minutes"))
+    for task, inference in record.inference.items():
+        text = f"{inference.seconds_per_example * 1000:,.3g} ms per example"
+        if inference.peak_bytes is not None:
+            text += f", {format_bytes(inference.peak_bytes)} with the backbone"
+        rows.append((f"answering {task}", text))
+    if record.forgetting is not None:
+        increase = f"{record.forgetting.increase:+.3f} nats per token"
+        rows.append(("change of the backbone's loss on its pretraining text", increase))
     if record.device is not None:
         rows.append(("device", escape_markdown(record.device)))
     return rows

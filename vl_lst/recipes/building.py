@@ -35,6 +35,7 @@ __all__ = [
     "attach_method",
     "build_model",
     "build_untrained_model",
+    "load_backbone_alone",
     "load_unquantised",
     "require_heads",
 ]
@@ -82,6 +83,10 @@ class BuiltModel:
     def parameter_bytes(self) -> int:
         """Return the bytes of all parameters and buffers of the model."""
         return model_bytes(self.model)
+
+    def checkpoint_bytes(self) -> int:
+        """Return the bytes of the parameters that a checkpoint contains."""
+        return sum(parameter.nbytes for parameter in self.stored.values())
 
     def parameter_count(self) -> int:
         """Return the number of parameters of the model, counting shared ones once.
@@ -231,6 +236,23 @@ def build_untrained_model(recipe: ZeroShotRecipe, spec: FeatureSpec | None) -> B
     )
     built.quantise_backbone()
     return built
+
+
+def load_backbone_alone(recipe: Recipe) -> tuple[UntrainedModel, str]:
+    """Load the backbone of a run as it was before training, on the CPU, in the run's precision.
+
+    Returns:
+        The backbone as a model without heads, and its fingerprint.
+
+    Raises:
+        ModelError: The backbone cannot be loaded, or has no decoder.
+    """
+    loaded = load_unquantised(recipe)
+    frozen, precision = loaded.backbone, recipe.backbone.precision
+    model = UntrainedModel(frozen.model, family=frozen.family, tasks=())
+    if precision in ("int8", "nf4"):
+        quantise(model.backbone, precision)
+    return model, loaded.fingerprint
 
 
 def load_unquantised(recipe: Recipe) -> LoadedBackbone:

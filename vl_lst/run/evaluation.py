@@ -9,6 +9,7 @@ import torch
 
 from eval.errors import InputError, OutputError
 from eval.outputs import check_output
+from eval.run_files import Inference
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import open_features
 from tasks import ExampleTable, Score, Task, with_own_files
@@ -18,6 +19,7 @@ from vl_lst.data.examples import has_labels, require_images
 from vl_lst.data.order import evaluation_batches
 from vl_lst.data.stored_texts import stored_states
 from vl_lst.data.text_warnings import split_notes
+from vl_lst.generation.measuring import answer_measured
 from vl_lst.hub.pull import PulledRun
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
@@ -45,6 +47,8 @@ class Evaluation:
             split; `None` if there is no such split, or its annotations cannot be found.
         notes: Parts of the prompts that the model did not read and answers that it cannot give, as
             sentences without a period.
+        inference: What answering cost; `None` if states in a file stood for a part of the model, or
+            if there are no examples.
     """
 
     predictions: dict[str, str]
@@ -54,6 +58,7 @@ class Evaluation:
     num_trained_on: int | None
     num_selected_on: int | None = None
     notes: tuple[str, ...] = ()
+    inference: Inference | None = None
 
 
 class Run(Predictor, ABC):
@@ -91,14 +96,22 @@ class Run(Predictor, ABC):
         """
 
     @abstractmethod
-    def _record(self, task: Task, split: str, examples: ExampleTable, score: Score | None) -> None:
-        """Add the scores of a split to the record of the run.
+    def _record(
+        self,
+        task: Task,
+        split: str,
+        examples: ExampleTable,
+        score: Score | None,
+        inference: Inference | None,
+    ) -> None:
+        """Add the scores of a split, and what it cost, to the record of the run.
 
         Args:
             task: Task of the split.
             split: Name of the split.
             examples: Examples of the split.
             score: Official scores; `None` if the split has no labels.
+            inference: What answering cost; `None` if it was not measured.
         """
 
     def has_own_files(self, name: str | None = None) -> bool:
@@ -149,7 +162,7 @@ class Run(Predictor, ABC):
         check_output(path)
         root = recipe.data.folder if data_root is None else as_path("data_root", data_root)
         source, examples = self._load(task, root, split, features)
-        predictions = self._predict(task, examples, source, report)
+        predictions, inference = self._predict(task, split, examples, source, report)
         write_error = None
         try:
             task.write_predictions(predictions, path)
@@ -157,7 +170,7 @@ class Run(Predictor, ABC):
             write_error = error
         score = task.score(predictions, root, split) if has_labels(examples) else None
         try:
-            self._record(task, split, examples, score)
+            self._record(task, split, examples, score, inference)
             if score is not None and write_error is None:
                 write_example_scores(path, task, score, examples)
         except OutputError as error:
@@ -169,7 +182,14 @@ class Run(Predictor, ABC):
         if task.images_per_example and source is None:
             notes = ("the model reads the text alone and does not see the images", *notes)
         return Evaluation(
-            predictions, score, path, write_error, num_trained_on, num_selected_on, notes
+            predictions,
+            score,
+            path,
+            write_error,
+            num_trained_on,
+            num_selected_on,
+            notes,
+            inference,
         )
 
     def _load(
@@ -209,8 +229,13 @@ class Run(Predictor, ABC):
         return reader, examples
 
     def _predict(
-        self, task: Task, examples: ExampleTable, source: Features | None, report: ProgressReport
-    ) -> dict[str, str]:
+        self,
+        task: Task,
+        split: str,
+        examples: ExampleTable,
+        source: Features | None,
+        report: ProgressReport,
+    ) -> tuple[dict[str, str], Inference | None]:
         training, total = self.recipe.training, len(examples)
         head = self._head(task)
         states = stored_states(self.recipe, self._built, task, head)
@@ -234,8 +259,16 @@ class Run(Predictor, ABC):
             workers=training.workers,
             pin_memory=self._device.type == "cuda",
         )
-        answers = self._answerer.answer_all(batches, lambda done: report(done, total))
-        return {key: answers[key] for key in examples.ids()}
+        measured = answer_measured(
+            self._answerer,
+            self._built,
+            batches,
+            self._device,
+            lambda done: report(done, total),
+        )
+        inference = measured.describe(self.recipe, split, self._device)
+        answers = {key: measured.answers[key] for key in examples.ids()}
+        return answers, inference if states is None else None
 
     def _count_trained_on(
         self, task: Task, examples: ExampleTable, *, by_content: bool

@@ -6,16 +6,18 @@ from pathlib import Path
 import torch
 
 from eval.errors import InputError
-from eval.run_files import ModelCard
+from eval.run_files import Forgetting, Inference, ModelCard
 from feature_extraction.spec import FeatureSpec
 from tasks import ExampleTable, Score, Task
 from tasks._arguments import as_path
 from vl_lst.devices import choose_device
 from vl_lst.errors import CheckpointError
 from vl_lst.hub.pull import find_hub_run, pull_run
+from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe, ZeroShotRecipe
 from vl_lst.recipes.building import BuiltModel, build_model
 from vl_lst.run.evaluation import Run
+from vl_lst.run.forgetting import FORGETTING_SEED, measure_forgetting
 from vl_lst.run.untrained import load_zero_shot_run
 from vl_lst.runs.checkpoint import MODEL, load_checkpoint, load_parameters
 from vl_lst.runs.directory import RunDirectory
@@ -25,7 +27,7 @@ from vl_lst.runs.model_card import (
     require_same_features,
     require_same_tasks,
 )
-from vl_lst.runs.record import add_scores, read_record
+from vl_lst.runs.record import add_forgetting, add_scores, read_record
 
 __all__ = ["TrainedRun", "load_run"]
 
@@ -65,9 +67,51 @@ class TrainedRun(Run):
     def _require_features(self, spec: FeatureSpec) -> None:
         require_same_features(self._card, spec)
 
-    def _record(self, task: Task, split: str, examples: ExampleTable, score: Score | None) -> None:
+    def _record(
+        self,
+        task: Task,
+        split: str,
+        examples: ExampleTable,
+        score: Score | None,
+        inference: Inference | None,
+    ) -> None:
         if score is not None and self._checkpoint == BEST:
-            add_scores(self.directory, task.name, split, score, best_step=self._step)
+            add_scores(
+                self.directory,
+                task.name,
+                split,
+                score,
+                best_step=self._step,
+                inference=inference,
+                checkpoint_bytes=self._built.checkpoint_bytes(),
+            )
+
+    def measure_forgetting(
+        self, text: str | Path, *, seed: int = FORGETTING_SEED, report: ProgressReport = silent
+    ) -> Forgetting:
+        """Measure what the backbone has forgotten, and add it to the record of the run.
+
+        Args:
+            text: Text file like those of the pretraining, with one document per line.
+            seed: Seed of what is hidden of the text.
+            report: Progress callback.
+
+        Raises:
+            InputError: The text is not usable.
+            ModelError: The backbone has no pretraining objective, or its tokenizer lacks its
+                tokens.
+        """
+        forgetting = measure_forgetting(
+            self.recipe,
+            self._card,
+            self._built,
+            as_path("the text", text),
+            seed=seed,
+            report=report,
+        )
+        if self._checkpoint == BEST:
+            add_forgetting(self.directory, forgetting, best_step=self._step)
+        return forgetting
 
     def _count_trained_on(
         self, task: Task, examples: ExampleTable, *, by_content: bool

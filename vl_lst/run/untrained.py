@@ -11,7 +11,7 @@ from typing import Any
 
 from eval.errors import InputError
 from eval.outputs import write_json
-from eval.run_files import Memory, ModelCard, TaskCard
+from eval.run_files import Inference, Memory, ModelCard, TaskCard
 from feature_extraction.encoders.encoder import build_encoder
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import open_features
@@ -139,7 +139,14 @@ class ZeroShotRun(Run):
         self.directory.write_recipe(self.recipe)
         return loaded
 
-    def _record(self, task: Task, split: str, examples: ExampleTable, score: Score | None) -> None:
+    def _record(
+        self,
+        task: Task,
+        split: str,
+        examples: ExampleTable,
+        score: Score | None,
+        inference: Inference | None,
+    ) -> None:
         is_chosen = split == self.recipe.data.validation_split[task.name]
         before = self._card.tasks.get(task.name)
         earlier = None if before is None else before.validation_examples_sha256
@@ -165,6 +172,7 @@ class ZeroShotRun(Run):
             "protocol": record.protocol | {task.name: score and score.protocol},
             "memory_bytes": Memory(parameters=self._built.parameter_bytes()),
             "earlier_git": self._earlier_checkouts,
+            "inference": {task.name: inference} if is_chosen and inference else {},
         }
         update_record(self.directory, record.model_copy(update=update))
 

@@ -2,19 +2,20 @@
 
 import json
 import logging
+from collections.abc import Callable
 
 from pydantic import ValidationError
 
 from eval.errors import InputError
 from eval.outputs import write_json
-from eval.run_files import RunRecord, first_problem, read_run_file
+from eval.run_files import Forgetting, Inference, RunRecord, first_problem, read_run_file
 from feature_extraction.errors import LockError
 from tasks import Score
 from vl_lst.errors import CheckpointError
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.lock import record_lock
 
-__all__ = ["add_scores", "read_record", "update_record"]
+__all__ = ["add_forgetting", "add_scores", "read_record", "update_record"]
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +39,14 @@ def read_record(directory: RunDirectory) -> RunRecord | None:
 
 
 def update_record(directory: RunDirectory, record: RunRecord) -> RunRecord:
-    """Write the record of a run, keeping the scores that `add_scores` added to it.
+    """Write the record of a run, keeping what `add_scores` and `add_forgetting` added to it.
 
-    Added scores of an earlier best checkpoint are dropped, with a warning. A record that cannot be
-    read is kept under another name.
+    What was added for an earlier best checkpoint is dropped, scores with a warning. A record that
+    cannot be read is kept under another name.
 
     Args:
         directory: Folder of the run.
-        record: Record without added scores.
+        record: Record without what was added.
 
     Returns:
         The record that was written.
@@ -65,15 +66,24 @@ def update_record(directory: RunDirectory, record: RunRecord) -> RunRecord:
             )
             before = None
         if before is not None:
-            record = _with_added_scores(record, before)
+            record = _with_added_costs(_with_added_scores(record, before), before)
         _write(directory, record)
     return record
 
 
 def add_scores(
-    directory: RunDirectory, task: str, split: str, score: Score, *, best_step: int
+    directory: RunDirectory,
+    task: str,
+    split: str,
+    score: Score,
+    *,
+    best_step: int,
+    inference: Inference | None = None,
+    checkpoint_bytes: int | None = None,
 ) -> None:
     """Add the scores of another split to the record, if it describes the same best checkpoint.
+
+    The costs of answering are those of the split that chose the checkpoint.
 
     A failure is logged, not raised, so that the caller can still show the scores.
 
@@ -83,30 +93,59 @@ def add_scores(
         split: Name of the scored split.
         score: Official scores.
         best_step: Training step of the scored checkpoint.
+        inference: What answering cost; `None` if it was not measured.
+        checkpoint_bytes: See `RunRecord`.
     """
+
+    def change(record: RunRecord) -> RunRecord:
+        record.scores.setdefault(task, {})[split] = dict(score.metrics)
+        record.protocol[task] = score.protocol
+        if inference is not None and split == record.validation_split(task):
+            record.inference[task] = inference
+        return record.model_copy(update={"checkpoint_bytes": checkpoint_bytes})
+
+    _change_record(directory, f"the scores of {task} {split}", best_step, change)
+
+
+def add_forgetting(directory: RunDirectory, forgetting: Forgetting, *, best_step: int) -> None:
+    """Add what a backbone has forgotten to the record, if it describes the same best checkpoint.
+
+    A failure is logged, not raised, so that the caller can still show the losses.
+
+    Args:
+        directory: Folder of the run.
+        forgetting: The losses.
+        best_step: Training step of the measured checkpoint.
+    """
+    _change_record(
+        directory,
+        "the losses on the pretraining text",
+        best_step,
+        lambda record: record.model_copy(update={"forgetting": forgetting}),
+    )
+
+
+def _change_record(
+    directory: RunDirectory,
+    what: str,
+    best_step: int,
+    change: Callable[[RunRecord], RunRecord],
+) -> None:
     if not directory.record_file.exists():
         return
     try:
         with record_lock(directory.path):
-            _add_scores(directory, task, split, score, best_step)
+            record = read_record(directory)
+            if record is None:
+                return
+            if record.best_step not in (None, best_step):
+                raise CheckpointError(
+                    f"they belong to the checkpoint of step {best_step}, but training has found a "
+                    f"better one at step {record.best_step}. Evaluate again."
+                )
+            _write(directory, change(record))
     except (CheckpointError, InputError, LockError, OSError) as error:
-        log.warning("the scores of %s %s are not added to the record: %s", task, split, error)
-
-
-def _add_scores(
-    directory: RunDirectory, task: str, split: str, score: Score, best_step: int
-) -> None:
-    record = read_record(directory)
-    if record is None:
-        return
-    if record.best_step not in (None, best_step):
-        raise CheckpointError(
-            f"they belong to the checkpoint of step {best_step}, but training has found a better "
-            f"one at step {record.best_step}. Evaluate again."
-        )
-    record.scores.setdefault(task, {})[split] = dict(score.metrics)
-    record.protocol[task] = score.protocol
-    _write(directory, record)
+        log.warning("%s are not added to the record: %s", what, error)
 
 
 def _with_added_scores(record: RunRecord, before: RunRecord) -> RunRecord:
@@ -137,6 +176,16 @@ def _with_added_scores(record: RunRecord, before: RunRecord) -> RunRecord:
         if record.protocol.get(task) is None:
             record.protocol[task] = before.protocol.get(task)
     return record
+
+
+def _with_added_costs(record: RunRecord, before: RunRecord) -> RunRecord:
+    if record.best_step is not None and record.best_step != before.best_step:
+        return record
+    update = {
+        "inference": {**before.inference, **record.inference},
+        "forgetting": record.forgetting or before.forgetting,
+    }
+    return record.model_copy(update=update)
 
 
 def _write(directory: RunDirectory, record: RunRecord) -> None:

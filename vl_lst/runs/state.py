@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from eval.run_files import GitState, first_problem
+from eval.run_files import GitState, Inference, first_problem
 from vl_lst.errors import CheckpointError
 
 __all__ = [
@@ -52,6 +52,7 @@ class Counters(BaseModel):
         examples: Number of examples trained on.
         saved_for_backward: Bytes saved for the backward pass by part, measured on the first batch
             of each task.
+        inference: What answering cost in the last validation, by task.
         recomputes: Whether blocks were recomputed in the backward pass when they were measured.
         checkouts: Git checkouts that sessions have trained with, in order.
     """
@@ -70,6 +71,7 @@ class Counters(BaseModel):
     seconds: float = 0.0
     examples: int = 0
     saved_for_backward: dict[str, dict[str, int]] = {}
+    inference: dict[str, Inference] = {}
     recomputes: bool | None = None
     checkouts: list[GitState] = []
 

@@ -51,6 +51,8 @@ class BestCheckpoints:
         counters = self.counters
         for name, result in results.items():
             self._write_scores(name, result, metrics)
+            if result.inference is not None:
+                counters.inference[name] = result.inference
             score = percent(self.data[name].examples.task, result.score)
             latest = Best(score=score, step=counters.step)
             if len(results) > 1 and _is_better(latest, counters.best_of_task.get(name)):

@@ -94,7 +94,11 @@ def describe_run(
         trainable=trainable, total=total, percent_of_total=100 * trainable / total
     )
     record = record.model_copy(
-        update={"parameters": parameters, "device": device_name(built.model.device)}
+        update={
+            "parameters": parameters,
+            "device": device_name(built.model.device),
+            "checkpoint_bytes": built.checkpoint_bytes(),
+        }
     )
     return record if trainer is None else _with_results(record, recipe, built, trainer)
 
@@ -131,6 +135,7 @@ def _with_results(
             "memory_bytes": memory,
             "recomputes": counters.recomputes,
             "examples_per_second": stopwatch.examples_per_second if stopwatch.examples else None,
+            "inference": counters.inference,
             "train_seconds": stopwatch.seconds if stopwatch.examples else None,
             "earlier_git": [state for state in counters.checkouts if state != current],
         }

@@ -9,12 +9,15 @@ from statistics import fmean
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from eval.run_files import Inference
 from tasks import Score, Task
+from vl_lst.backbones.stored import StoredBackbone
 from vl_lst.data.batches import load_in_order
 from vl_lst.data.order import evaluation_batches
 from vl_lst.data.task_data import TaskData
 from vl_lst.errors import TrainingError
 from vl_lst.generation.answering import Answerer
+from vl_lst.generation.measuring import answer_measured
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
 from vl_lst.recipes.loaded_backbone import backbone_in_memory
@@ -32,10 +35,13 @@ class ValidationResult:
     Args:
         score: Score by the official rules.
         predictions: Answers by example id.
+        inference: What answering cost in the first process; `None` if states in a file stood for a
+            part of the model.
     """
 
     score: Score
     predictions: dict[str, str]
+    inference: Inference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +75,14 @@ class Validator:
         for name, data in self.data.items():
             generates = self.recipe.head[name] == "generate"
             with self._backbone(name) if generates else nullcontext():
-                answers = self._answers(name, data, report)
+                answers, inference = self._answers(name, data, report)
             with fail_together(self.accelerator):
                 if self.accelerator.is_main_process:
                     split = self.recipe.data.validation_split[name]
                     task = data.examples.task
                     score = task.score(answers, self.recipe.data.folder, split)
                     _require_primary(task, split, score)
-                    results[name] = ValidationResult(score, answers)
+                    results[name] = ValidationResult(score, answers, inference)
         return results
 
     def _backbone(self, task: str) -> AbstractContextManager[None]:
@@ -84,7 +90,9 @@ class Validator:
             self.recipe, self.built, f"it generates the answers of {task} for validation"
         )
 
-    def _answers(self, name: str, data: TaskData, report: Callable[[str], None]) -> dict[str, str]:
+    def _answers(
+        self, name: str, data: TaskData, report: Callable[[str], None]
+    ) -> tuple[dict[str, str], Inference | None]:
         num_processes = self.accelerator.num_processes
         split = self.recipe.data.validation_split[name]
         examples = data.examples.validation
@@ -101,15 +109,23 @@ class Validator:
             workers=self.recipe.training.workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
-        answers = self.answerer.answer_all(
+        has_states = isinstance(self.built.model.backbone, StoredBackbone)
+        measured = answer_measured(
+            self.answerer,
+            self.built,
             batches,
+            self.accelerator.device,
             lambda done: report(
                 f"evaluating {name} {split}: {min(done * num_processes, total):,}/{total:,}"
             ),
         )
         # By id, so that each example counts once.
-        gathered = dict(gather_object(list(answers.items())))
-        return {key: gathered[key] for key in examples.ids()}
+        gathered = dict(gather_object(list(measured.answers.items())))
+        inference = measured.describe(
+            self.recipe, split, self.accelerator.device, num_processes=num_processes
+        )
+        answers = {key: gathered[key] for key in examples.ids()}
+        return answers, None if has_states else inference
 
 
 def percent(task: Task, score: Score) -> float:

@@ -57,7 +57,6 @@ def test_scores_are_converted_to_percent_and_averaged(tmp_path: Path) -> None:
     [
         {"recipe__training__epochs": 3},
         {"recipe__training__precision": "bf16"},
-        {"recipe__data__blind": True},
         {"recipe__data__root": "elsewhere"},
         {"recipe__something_new": 1},
         {"feature_spec_sha256": "0" * 64},
@@ -281,8 +280,8 @@ def test_the_paper_s_rows_for_text_agree_with_themselves() -> None:
 
 
 def test_groups_of_equal_size_are_sorted_by_score(tmp_path: Path) -> None:
-    for name, score, blind in (("a", 40.0, True), ("b", 60.0, False)):
-        write_run(tmp_path, name, scores={"vqa": score}, recipe__data__blind=blind)
+    for name, score, tf32 in (("a", 40.0, True), ("b", 60.0, False)):
+        write_run(tmp_path, name, scores={"vqa": score}, recipe__training__tf32=tf32)
     assert [group.rows[0].runs[0].name for group in board_of(tmp_path).groups] == ["b", "a"]
 
 

@@ -112,12 +112,31 @@ def test_json_has_null_for_unknown_values(board: Board) -> None:
 
 def test_every_format_shows_how_groups_of_the_same_tasks_differ(tmp_path: Path) -> None:
     write_run(tmp_path, "a")
-    write_run(tmp_path, "b", recipe__data__blind=True)
+    write_run(tmp_path, "b", recipe__training__tf32=True)
     both = build_board(find_runs(tmp_path), METRICS)
-    titles = [f"vqa on val2014 (data.blind: {blind})" for blind in ("false", "true")]
+    titles = [f"vqa on val2014 (training.tf32: {tf32})" for tf32 in ("false", "true")]
     assert [row["group"] for row in csv.DictReader(io.StringIO(to_csv(both, ())))] == titles
     for text in (to_markdown(both, ()).replace("\\", ""), to_latex(both, ())):
         assert all(title in text for title in titles)
+
+
+def test_every_format_ends_a_table_with_its_floors(tmp_path: Path) -> None:
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "b", recipe__data__blind=True, scores={"vqa": 70.0})
+    found = build_board(find_runs(tmp_path), METRICS)
+    assert "| lst, blind (floor) | 1 | 70.00 |" in to_markdown(found, ()).splitlines()[5]
+    assert "Floors say what a score is worth" in to_markdown(found, ())
+    rule, floor, *_ = to_latex(found, ()).splitlines()[-5:]
+    assert rule == r"\midrule"
+    assert floor.startswith("lst, blind (floor) & 1 & 70.00")
+    rows = list(csv.DictReader(io.StringIO(to_csv(found, ()))))
+    assert [(row["method"], row["kind"]) for row in rows] == [
+        ("lst", "measured"),
+        ("lst, blind", "floor"),
+    ]
+    (group,) = board_document(found, ())["groups"]
+    assert [row["label"] for row in group["rows"]] == ["lst"]
+    assert [(row["label"], row["floor"]) for row in group["floors"]] == [("lst, blind", "blind")]
 
 
 def test_tables_name_the_costs_that_are_not_comparable(tmp_path: Path, board: Board) -> None:

@@ -25,6 +25,7 @@ from vl_lst.backbones.config_fields import (
 )
 from vl_lst.backbones.family import Family
 from vl_lst.backbones.layers import AttentionLayers, BlockSizes, FeedForwardLayers, OutputLayer
+from vl_lst.backbones.pretraining import TextInfilling
 
 __all__ = ["FAMILY", "Bart", "BartFields"]
 
@@ -75,6 +76,7 @@ class Bart(Family):
 
     model_types = ("bart", "mbart")
     fields = BartFields
+    pretraining = TextInfilling()
     leaves_out_positions = True
     optional_tensors = ("final_logits_bias",)
 

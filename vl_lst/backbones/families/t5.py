@@ -27,6 +27,7 @@ from vl_lst.backbones.config_fields import (
 )
 from vl_lst.backbones.family import Family
 from vl_lst.backbones.layers import AttentionLayers, BlockSizes, FeedForwardLayers, OutputLayer
+from vl_lst.backbones.pretraining import SpanCorruption
 from vl_lst.errors import ModelError
 
 __all__ = ["FAMILY", "T5", "T5Fields"]
@@ -97,6 +98,7 @@ class T5(Family):
 
     model_types: ClassVar[tuple[str, ...]] = ("t5", "mt5", "umt5")
     fields: ClassVar[type[ConfigFields]] = T5Fields
+    pretraining = SpanCorruption()
     leaves_out_positions = True
     matches_side_blocks = True
 

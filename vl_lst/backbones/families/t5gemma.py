@@ -26,6 +26,7 @@ from vl_lst.backbones.config_fields import (
 )
 from vl_lst.backbones.family import Family
 from vl_lst.backbones.layers import AttentionLayers, BlockSizes, FeedForwardLayers, OutputLayer
+from vl_lst.backbones.pretraining import PrefixLanguageModelling
 
 __all__ = ["FAMILY", "PairFields", "RotaryFields", "StackFields", "T5Gemma", "T5GemmaFields"]
 
@@ -140,6 +141,8 @@ class T5Gemma(Family):
 
     model_types = ("t5gemma",)
     fields: ClassVar[type[ConfigFields]] = T5GemmaFields
+    # Also a part of UL2, with which other checkpoints were pretrained.
+    pretraining = PrefixLanguageModelling()
 
     encoder_prefix: ClassVar[str] = "model.encoder"
     """Name of the module with the encoder's blocks."""
