@@ -23,6 +23,7 @@ from eval.errors import OutputError
 
 __all__ = [
     "NO_PERMISSION",
+    "TEMPORARY_SUFFIX",
     "atomic_path",
     "check_output",
     "json_bytes",

@@ -5,7 +5,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from eval.leaderboard.runs import Run
 from eval.metrics import Metric
+from eval.run_files import ExampleScores
 
 METRICS = {
     "vqa": Metric("accuracy", 1.0),
@@ -20,6 +22,9 @@ METRICS |= {task: Metric("average", 1.0) for task in SUITE}
 SPLITS |= {"cola": "dev", "mnli": "dev_matched", "stsb": "dev"}
 # A task of text alone, scored on the split of the paper.
 METRICS["rte"], SPLITS["rte"] = Metric("average", 1.0), "paper_test"
+
+# Examples of which `KeptScores` has scores, and how many share an image.
+NUM_EXAMPLES, NUM_PER_IMAGE = 100, 2
 
 
 def make_record(
@@ -162,3 +167,64 @@ def write_card(run: Path, train: str, validation: str | None = None) -> None:
         "tasks": {"vqa": task},
     }
     (run / "model.json").write_text(json.dumps(card), encoding="utf-8")
+
+
+class KeptScores:
+    """The per-example scores of runs, by the name of the run."""
+
+    def __init__(self) -> None:
+        self._of_run: dict[str, ExampleScores] = {}
+
+    def add(self, name: str, num_right: int, *, offset: int = 0, metric: str = "accuracy") -> float:
+        """Keep scores of which `num_right` are right, beginning at an offset; return the mean."""
+        right = {(offset + number) % NUM_EXAMPLES for number in range(num_right)}
+        scores = {str(n): 100.0 * (n in right) for n in range(NUM_EXAMPLES)}
+        value = 100.0 * num_right / NUM_EXAMPLES
+        self._of_run[name] = ExampleScores(
+            predictions_sha256="",
+            metric=metric,
+            scores=scores,
+            value=value,
+            clusters={str(n): f"image {n // NUM_PER_IMAGE}" for n in range(NUM_EXAMPLES)},
+        )
+        return value
+
+    def read(self, run: Run, task: str, split: str) -> ExampleScores | None:
+        return self._of_run.get(run.name)
+
+
+# Names of methods and folders that a page must show as they are.
+HOSTILE_NAMES = (
+    '</script><script>alert(1)</script><img src="https://example.org/x.png" onerror=alert(2)>',
+    "a\"b'c&d?e#f%20",
+    "שלום عالم",
+    "🦜🔥",
+    "long" * 45,
+    "C:\\..\\..",
+)
+
+
+def write_many_runs(folder: Path, count: int) -> None:
+    """Write runs of five methods over sizes, learning rates and seeds, some with hostile names.
+
+    Args:
+        folder: Folder of the runs.
+        count: Number of runs.
+    """
+    methods = {"lst": 62.0, "lora": 64.0, "full": 66.0, "adapter": 60.0, "side": 50.0}
+    for number in range(count):
+        method = list(methods)[number % 5]
+        seed, size, rate = number // 5 % 3, 2 ** (1 + number // 15 % 5), 1 + number // 75
+        score = methods[method] - size / 8 + (number * 7 % 11) / 11
+        name = HOSTILE_NAMES[number] if number < len(HOSTILE_NAMES) else str(number)
+        write_run(
+            folder,
+            name.replace("/", "∕"),
+            method=HOSTILE_NAMES[number % 6] if number % 29 == 28 else method,
+            seed=seed,
+            saved=(number % 5 + 1) ** 4 * 2**20 // size,
+            scores={"vqa": score, "gqa": score - 5, "nlvr2": score / 100, "caption": score / 50},
+            options={"reduction": size},
+            parameters={"trainable": 96 // size, "total": 1000, "percent_of_total": 9.6 / size},
+            recipe__optimizer={"lr": rate * 1e-3},
+        )

@@ -1,12 +1,13 @@
 """Examples on the page of a run: prompts, predictions and reference answers."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["ExampleCard", "ExampleSheet", "Pictures"]
+__all__ = ["ExampleCard", "ExampleSheet", "Pictures", "jpeg_address"]
 
-# JPEG files by image id.
-Pictures = Mapping[str, bytes]
+# Address of an image's thumbnail, by image ID.
+Pictures = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +50,8 @@ class ExampleSheet:
     total: int | None = None
     cards: Sequence[ExampleCard] = ()
     note: str = ""
+
+
+def jpeg_address(jpeg: bytes) -> str:
+    """Return an address that contains a JPEG file."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

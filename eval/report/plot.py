@@ -10,17 +10,23 @@ from typing import Any
 from eval.leaderboard.board import Group, Row
 from eval.leaderboard.quantities import MEMORY, Cost, Statistic
 from eval.leaderboard.reported import ReportedRow
+from eval.leaderboard.sizes import size_series
 from eval.leaderboard.units import number_text, score_text, unit_text
 from eval.report.axes import linear_axis, logarithmic_axis
+from eval.report.bars import whisker_ends
 
 __all__ = ["scatter_plot"]
 
 # Costs that differ by more than this factor are initially shown on a logarithmic axis.
 WIDE_RANGE = 30.0
+# Fewer marks show nothing that their table does not.
+MIN_MARKS = 3
+# Colours of `plot.css`.
+NUM_HUES = 6
 
 
 def scatter_plot(group: Group, reported: Sequence[ReportedRow]) -> dict[str, Any] | None:
-    """Return the plot of a group as JSON values; `None` if no cost was measured.
+    """Return the plot of a group as JSON values; `None` if no cost has enough marks.
 
     Marks are numbered: first the rows of the group, then those that papers report.
 
@@ -33,15 +39,19 @@ def scatter_plot(group: Group, reported: Sequence[ReportedRow]) -> dict[str, Any
 
         * `labels`: label of each mark;
         * `num_measured`: number of marks that were measured;
+        * `floors`: label of each floor;
+        * `series`: methods over their sizes, as `label`, the numbers of the marks in `rows`, and
+          the number of the `hue` that series of one method share;
         * `x`, `y`: all costs and scores to choose from, memory and the main score first. Each has
           `key`, `label`, the `texts` of all marks, and its scales: `measured` spans the measured
           marks and `all` also the reported ones (`None` on a cost that they lack). A scale of
           `x` is `linear` and `logarithmic` (`None` where impossible), with the name of the one to
           show first in `default`. Every scale has `ticks`, as (position, label) pairs, and the
-          `positions` of the marks; those of `y` also have `spreads`, the ends of the error bars;
+          `positions` of the marks; those of `y` also have `spreads`, the ends of the error bars,
+          and the positions of the `floors`, whose scores are in `floor_texts`;
         * `fronts`: numbers of the marks on the Pareto front, by cost and score.
     """
-    costs = [cost for cost in group.costs if cost.is_axis]
+    costs = [cost for cost in group.costs if cost.is_axis and _has_marks(cost, group, reported)]
     if not costs:
         return None
     costs.sort(key=lambda cost: cost.key != MEMORY)
@@ -50,12 +60,33 @@ def scatter_plot(group: Group, reported: Sequence[ReportedRow]) -> dict[str, Any
     return {
         "labels": labels,
         "num_measured": len(group.rows),
+        "floors": [row.label for row in group.floors],
+        "series": _series(group),
         "x": [_cost_axis(cost, group.rows, reported) for cost in costs],
         "y": [_score_axis(name, group, reported) for name in group.columns],
         "fronts": {
             cost.key: {name: group.front(cost, name) for name in group.columns} for cost in costs
         },
     }
+
+
+def _has_marks(cost: Cost, group: Group, reported: Sequence[ReportedRow]) -> bool:
+    measured = sum(row.costs[cost.key] is not None for row in group.rows)
+    return measured + sum(cost.key in each.costs for each in reported) >= MIN_MARKS
+
+
+def _series(group: Group) -> list[dict[str, Any]]:
+    number_of = {id(row): number for number, row in enumerate(group.rows)}
+    found = size_series(group.rows)
+    methods = list(dict.fromkeys(each.method for each in found))
+    return [
+        {
+            "label": f"{each.method} over {each.option}",
+            "hue": methods.index(each.method) % NUM_HUES,
+            "rows": [number_of[id(row)] for row in each.rows],
+        }
+        for each in found
+    ]
 
 
 def _cost_axis(cost: Cost, rows: Sequence[Row], reported: Sequence[ReportedRow]) -> dict[str, Any]:
@@ -94,31 +125,30 @@ def _cost_scales(cost: Cost, statistics: Sequence[Statistic | None]) -> dict[str
 def _score_axis(name: str, group: Group, reported: Sequence[ReportedRow]) -> dict[str, Any]:
     measured = [row.scores[name] for row in group.rows]
     quoted = [each.score(name, group.tasks) for each in reported]
+    floors = [row.scores[name] for row in group.floors]
     return {
         "key": name,
         "label": name,
         "texts": [score_text(each) for each in (*measured, *quoted)],
-        "measured": _score_scale([*measured, *(None for _ in quoted)]),
-        "all": _score_scale([*measured, *quoted]),
+        "floor_texts": [score_text(each) for each in floors],
+        "measured": _score_scale([*measured, *(None for _ in quoted)], floors),
+        "all": _score_scale([*measured, *quoted], floors),
     }
 
 
-def _ends(statistic: Statistic) -> tuple[float, float] | None:
-    """Return the ends of an error bar: the deviation over seeds, or a single run's interval."""
-    if statistic.deviation is None:
-        return statistic.interval
-    return statistic.mean - statistic.deviation, statistic.mean + statistic.deviation
-
-
-def _score_scale(statistics: Sequence[Statistic | None]) -> dict[str, Any]:
-    ranges = [None if each is None else _ends(each) for each in statistics]
+def _score_scale(
+    statistics: Sequence[Statistic | None], floors: Sequence[Statistic]
+) -> dict[str, Any]:
+    ranges = [None if each is None else whisker_ends(each) for each in statistics]
+    ends = [end for found in ranges if found for end in found]
     axis = linear_axis(
         [None if each is None else each.mean for each in statistics],
         lambda value: f"{value:g}",
-        extend_to=[end for ends in ranges if ends for end in ends],
+        extend_to=[*ends, *(floor.mean for floor in floors)],
     )
     return {
         "ticks": axis.ticks,
         "positions": axis.positions,
-        "spreads": [ends and [axis.position_of(end) for end in ends] for ends in ranges],
+        "spreads": [found and [axis.position_of(end) for end in found] for found in ranges],
+        "floors": [axis.position_of(floor.mean) for floor in floors],
     }

@@ -1,74 +1,133 @@
 """Examples for the leaderboard page: prompts, predictions, reference answers and thumbnails."""
 
+import hashlib
 import io
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from eval.errors import InputError
-from eval.leaderboard.runs import Run
-from eval.recipe_fields import get_field
+from eval.leaderboard.board import Board
+from eval.report.example_data import ExampleData
 from eval.report.examples import ExampleCard, ExampleSheet
-from eval.run_files import ExampleScores
+from eval.report.run_data import RunData
+from eval.statistics.estimates import Estimate
+from eval.text import escape_controls
 from feature_extraction.errors import ImageError
 from feature_extraction.images.decode import decode_image
 from feature_extraction.images.finding import find_images
 from feature_extraction.names import near_names_hint
-from tasks import Example, Task
+from vl_lst.cli._answered_splits import AnsweredSplit, SplitReader
 from vl_lst.progress import ProgressReport
-from vl_lst.runs.predictions import predictions_file, read_example_scores
-from vl_lst.task_settings import configure_task
 
-__all__ = ["example_sheets", "kept_scores", "thumbnails"]
+__all__ = ["Thumbnails", "collect_examples", "make_sheet", "read_thumbnails"]
 
 THUMBNAIL_SIDE = 176
 JPEG_QUALITY = 72
-MAX_REFERENCES_SHOWN = 3
 # A prediction counts as right if it earns at least this share of the maximum score.
-MIN_SHARE_IF_RIGHT = 0.5
+MIN_PERCENT_IF_RIGHT = 50
+# Examples of all runs together that are part of the page's text; all others are data.
+MAX_CARDS = 2400
 
 
-def example_sheets(run: Run, splits: Mapping[str, str], count: int) -> list[ExampleSheet]:
-    """Return examples of each task of a run; a sheet without examples has a note why.
-
-    Args:
-        run: Run.
-        splits: Split to show, by task.
-        count: Maximum number of examples per task, spread over the split; half of them are
-            answered wrong if possible.
-    """
-    return [_sheet(run, task, splits[task], count) for task in run.record.tasks]
-
-
-def kept_scores(run: Run, name: str, split: str) -> ExampleScores | None:
-    """Return the per-example scores that a run kept with its predictions, if it did.
+@dataclass(frozen=True, slots=True)
+class Thumbnails:
+    """Thumbnails of images.
 
     Args:
-        run: Run.
-        name: Name of the task.
-        split: Name of the split.
+        addresses: What `store` returned for each, by image ID.
+        missing: Reasons why some cannot be made, by image ID.
+        left_out: Number of images for which there was no room.
     """
-    task = configure_task(run.record.recipe, name)
-    try:
-        return read_example_scores(predictions_file(run.folder, task, split), task)
-    except (InputError, OSError):
-        return None
+
+    addresses: Mapping[str, str]
+    missing: Mapping[str, str]
+    left_out: int
 
 
-def thumbnails(
-    folder: Path, sheets: Sequence[ExampleSheet], report: ProgressReport
-) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Return small JPEG versions of the images of examples.
+def collect_examples(
+    board: Board, count: int, max_chars: int | None, report: ProgressReport
+) -> tuple[dict[str, list[ExampleSheet]], RunData]:
+    """Collect the examples of all runs on a leaderboard.
+
+    Args:
+        board: Leaderboard.
+        count: Maximum number of examples in a sheet; fewer if there are many runs.
+        max_chars: Maximum size of the data; `None` sets no limit.
+        report: Called with the number of finished runs.
+
+    Returns:
+        Some examples of each run by its name, for its static view, and all of them as data.
+    """
+    placed = board.placed_runs
+    num_sheets = sum(len(run.record.tasks) for _, _, run in placed)
+    count = min(count, max(1, MAX_CARDS // max(1, num_sheets)))
+    reader, data = SplitReader(), ExampleData(max_chars)
+    sheets: dict[str, list[ExampleSheet]] = {}
+    estimates: dict[str, dict[str, Estimate]] = {}
+    for done, (index, _, run) in enumerate(placed, start=1):
+        splits = board.groups[index].splits
+        sheets[run.name], estimates[run.name] = [], {}
+        for name in run.record.tasks:
+            try:
+                found = reader.read(run, name, splits[name])
+            except InputError as error:
+                sheets[run.name].append(ExampleSheet(name, splits[name], note=str(error)))
+                continue
+            data.add(run, found.examples, found.packed, found.answers)
+            sheets[run.name].append(make_sheet(found, count))
+            if found.estimate is not None:
+                estimates[run.name][name] = found.estimate
+        report(done, len(placed), escape_controls(run.name))
+    return sheets, RunData(data, estimates)
+
+
+def make_sheet(found: AnsweredSplit, count: int) -> ExampleSheet:
+    """Return some examples, spread over the split; half of them are wrong if possible.
+
+    Args:
+        found: Examples with the answers of a run.
+        count: Maximum number of examples.
+    """
+    examples, answers = found.examples, found.answers
+    right = [
+        None if percent is None or not examples.is_graded else percent >= MIN_PERCENT_IF_RIGHT
+        for percent in answers.percents
+    ]
+    cards = [
+        ExampleCard(
+            id=examples.ids[index],
+            prompt=examples.prompts[index],
+            prediction=answers.predictions[index],
+            references=examples.references[index],
+            is_right=right[index],
+            image_ids=examples.image_ids[index],
+        )
+        for index in _select(right, count)
+    ]
+    return ExampleSheet(examples.task, examples.split, total=len(examples.ids), cards=cards)
+
+
+def read_thumbnails(
+    folder: Path,
+    wanted: Iterable[str],
+    report: ProgressReport,
+    store: Callable[[str, Callable[[], bytes]], str],
+    max_chars: int | None = None,
+) -> Thumbnails:
+    """Make small JPEG versions of images.
 
     Args:
         folder: Folder with the images, at any depth.
-        sheets: Examples.
+        wanted: IDs of the images, the most important first.
         report: Called with the number of finished images.
-
-    Returns:
-        The thumbnails, and the reasons why some are missing; both by image id.
+        store: Called with a key of the file's content and a function that makes the JPEG file;
+            returns its address on the page.
+        max_chars: Size of all addresses together after which the rest is left out; `None` sets no
+            limit.
 
     Raises:
         ImageError: The folder does not exist or has no image.
@@ -76,22 +135,36 @@ def thumbnails(
     found = find_images(folder)
     path_of = {file.image_id: file.path for file in found}
     note = f"; {found.note}" if found.note else ""
-    wanted = {i: None for sheet in sheets for card in sheet.cards for i in card.image_ids}
-    pictures: dict[str, bytes] = {}
+    ids = list(dict.fromkeys(wanted))
+    addresses: dict[str, str] = {}
     missing: dict[str, str] = {}
-    for done, image_id in enumerate(wanted, start=1):
+    used = left_out = 0
+    for done, image_id in enumerate(ids, start=1):
         if image_id not in path_of:
             missing[image_id] = f"found no file of this name in {folder}{note}"
+        elif max_chars is not None and used >= max_chars:
+            left_out += 1
         else:
+            path = path_of[image_id]
             try:
-                pictures[image_id] = _thumbnail(path_of[image_id])
-            except ImageError as error:
+                address = store(_key(image_id, path), partial(_thumbnail, path))
+            except (ImageError, OSError) as error:
                 missing[image_id] = str(error)
-        report(done, len(wanted))
+            else:
+                addresses[image_id] = address
+                used += len(address)
+        report(done, len(ids))
     nowhere = [image_id for image_id in missing if image_id not in path_of]
     if nowhere:
         missing[nowhere[0]] += f".{near_names_hint(nowhere, path_of, place='the folder')}"
-    return pictures, missing
+    return Thumbnails(addresses, missing, left_out)
+
+
+def _key(image_id: str, path: Path) -> str:
+    """Return a key that changes with the image, so that an unchanged one is not decoded again."""
+    status = path.stat()
+    described = [image_id, status.st_size, status.st_mtime_ns, THUMBNAIL_SIDE, JPEG_QUALITY]
+    return hashlib.sha256(repr(described).encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
 def _thumbnail(path: Path) -> bytes:
@@ -100,55 +173,6 @@ def _thumbnail(path: Path) -> bytes:
     encoded = io.BytesIO()
     image.save(encoded, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return encoded.getvalue()
-
-
-def _sheet(run: Run, name: str, split: str, count: int) -> ExampleSheet:
-    task = configure_task(run.record.recipe, name)
-    path = predictions_file(run.folder, task, split)
-    # A file that exists and cannot be read is reported when it is read.
-    if not os.path.lexists(path):
-        return ExampleSheet(
-            name,
-            split,
-            note=f"No predictions of {split}. Run `vl-lst evaluate {run.folder} --task {name} "
-            f"--split {split}` to make them.",
-        )
-    root = get_field(run.record.recipe, ("data", "root"))
-    data_root = Path(root if isinstance(root, str) else "")
-    try:
-        predictions = task.read_predictions(path)
-        examples = task.load(data_root, split)
-        ids = examples.ids()
-        shares = _shares(task, path, predictions, data_root, split, ids)
-        cards = [
-            _card(task, examples[index], predictions, shares)
-            for index in _select([_is_right(shares, id_) for id_ in ids], count)
-        ]
-    except (InputError, OSError) as error:
-        return ExampleSheet(name, split, note=f"The examples cannot be shown: {error}")
-    return ExampleSheet(name, split, total=len(ids), cards=cards)
-
-
-def _shares(
-    task: Task,
-    path: Path,
-    predictions: Mapping[str, str],
-    data_root: Path,
-    split: str,
-    ids: Sequence[str],
-) -> Mapping[str, float]:
-    """Return each example's share of the best score; nothing if answers are compared as texts."""
-    if task.answers_are == "references":
-        return {}
-    found = read_example_scores(path, task)
-    scores: Mapping[str, float] = {} if found is None else found.scores
-    if scores.keys() != set(ids):
-        scores = task.score(predictions, data_root, split).per_example
-    return {id_: task.metric.percent(value) / 100 for id_, value in scores.items()}
-
-
-def _is_right(shares: Mapping[str, float], id_: str) -> bool | None:
-    return shares[id_] >= MIN_SHARE_IF_RIGHT if id_ in shares else None
 
 
 def _select(right: Sequence[bool | None], count: int) -> list[int]:
@@ -163,24 +187,3 @@ def _spread(indices: Sequence[int], count: int) -> list[int]:
     if count >= len(indices):
         return list(indices)
     return [indices[number * len(indices) // count] for number in range(count)]
-
-
-def _card(
-    task: Task, example: Example, predictions: Mapping[str, str], shares: Mapping[str, float]
-) -> ExampleCard:
-    targets = sorted(example.targets, key=lambda target: -target[1])
-    return ExampleCard(
-        id=example.id,
-        prompt=_text_by_lines(task, example.text),
-        prediction=predictions.get(example.id, ""),
-        references=[answer for answer, _ in targets[:MAX_REFERENCES_SHOWN]],
-        is_right=_is_right(shares, example.id),
-        image_ids=example.image_ids,
-    )
-
-
-def _text_by_lines(task: Task, text: str) -> str:
-    """Return the text of a prompt with each of the task's texts on its own line."""
-    for label in task.text_format.split("{}")[1:-1]:
-        text = text.replace(label, f"\n{label.lstrip()}", 1)
-    return text

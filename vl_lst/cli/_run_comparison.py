@@ -1,16 +1,15 @@
 """Two runs compared: settings, scores with a paired test, and the answers that differ."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eval.errors import InputError
-from eval.leaderboard.protocol import differing_settings, recipe_fields
+from eval.leaderboard.protocol import differing_settings
+from eval.leaderboard.run_settings import describe_run
 from eval.leaderboard.runs import Run, read_record
 from eval.leaderboard.scoring import UnusableError, score_run
-from eval.recipe_fields import flatten_fields
-from eval.run_files import RECORD_FILE, RunRecord
+from eval.run_files import RECORD_FILE
 from eval.statistics.estimates import Estimate, estimate_score, interval
 from eval.statistics.holm import adjust_probabilities
 from eval.statistics.kept_scores import kept_sample
@@ -26,12 +25,6 @@ from vl_lst.cli._differing_examples import (
 )
 
 __all__ = ["TaskComparison", "compare_settings", "compare_tasks", "read_run"]
-
-# What a record says about a run besides its recipe, its method and its results.
-FACTS = (
-    *("backbone_fingerprint", "feature_spec_sha256", "total_steps", "protocol", "num_processes"),
-    *("device", "environment", "python", "packages"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +90,7 @@ def compare_settings(first: Run, second: Run) -> dict[str, tuple[str | None, str
     Returns:
         {name: value of each run as JSON}, the method first; `None` if a run has no such setting.
     """
-    described = [_described(run.record) for run in (first, second)]
+    described = [describe_run(run.record) for run in (first, second)]
     return {
         name: (described[0].get(name), described[1].get(name))
         for name in differing_settings(described)
@@ -134,14 +127,6 @@ def compare_tasks(
         else each
         for each in found
     ]
-
-
-def _described(record: RunRecord) -> dict[str, str]:
-    fields = {"method.name": record.method, **recipe_fields(record)}
-    facts = record.model_dump(mode="json", include=set(FACTS))
-    fields |= flatten_fields({name: facts[name] for name in FACTS})
-    fields["git.commit"] = record.git.commit if record.git else None
-    return {name: json.dumps(value, ensure_ascii=False) for name, value in fields.items()}
 
 
 def _common_tasks(first: Run, second: Run, task: str | None) -> list[str]:

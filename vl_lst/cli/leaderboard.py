@@ -1,25 +1,40 @@
 """`vl-lst leaderboard`: compare finished runs on an HTML page and in tables."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eval.text import format_bytes
 from tasks import SUITES, get_task, task_names
 from tasks._suites import splits_of
 from vl_lst.cli._choices import SUITE_NAMES
-from vl_lst.cli._console import QuietOption, progress, results, status
-from vl_lst.cli._outputs import JsonOption, report_file, write_json_report, write_report
+from vl_lst.cli._console import QuietOption, results
+from vl_lst.cli._leaderboard_page import (
+    MAX_DATA_CHARS,
+    PageContent,
+    build_page,
+    find_board,
+    make_page,
+    publish_site,
+    quote_reported,
+)
+from vl_lst.cli._outputs import (
+    JsonOption,
+    binary_file,
+    report_file,
+    write_json_report,
+    write_report,
+)
 
 if TYPE_CHECKING:
-    from eval.leaderboard.board import Board, Group
-    from eval.leaderboard.reported import ReportedResults
+    from eval.leaderboard.board import Group
 
 __all__ = ["build_page", "leaderboard"]
 
 COMPARISON, EXAMPLES = "Comparison", "Examples on the page"
-MAX_MISSING_SHOWN = 3
+PAGE = Path("leaderboard.html")
 MIN_METHOD_WIDTH = 16
 COSTS_SHOWN = ("trainable_percent", "saved_for_backward")
 # A narrower terminal shows only the average of several tasks. Each task beyond the fourth needs
@@ -29,15 +44,51 @@ MIN_WIDTH_FOR_FOUR_TASKS, WIDTH_OF_SCORE = 120, 15
 MIN_WIDTH_FOR_INTERVALS = 100
 
 
+def _page_file(
+    context: typer.Context, parameter: typer.CallbackParam, path: Path | None
+) -> Path | None:
+    """Check the path of the page; the default is none if a site is written."""
+    if path is None and context.params.get("publish") is None:
+        path = PAGE
+    return report_file(context, parameter, path)
+
+
+def _site_folder(
+    context: typer.Context, parameter: typer.CallbackParam, path: Path | None
+) -> Path | None:
+    """Check the folder of a site before any work."""
+    from eval.report.site import check_site
+
+    path = binary_file("a site", is_checked=False)(context, parameter, path)
+    if path is not None and not context.resilient_parsing:
+        check_site(path)
+    return path
+
+
 def leaderboard(
     runs_dir: Annotated[
         Path,
         typer.Argument(metavar="RUNS_DIR", help="Folder with run directories, at any depth."),
     ],
     out: Annotated[
-        Path,
-        typer.Option(metavar="FILE.html", help="HTML page to write.", callback=report_file),
-    ] = Path("leaderboard.html"),
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help=f"HTML page to write. Default: {PAGE}, or none with --publish.",
+            callback=_page_file,
+        ),
+    ] = None,
+    publish: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write a static site into this folder: the page, with all examples and "
+            "thumbnails in files of their own. Run again to update it; only what changed is "
+            "written.",
+            callback=_site_folder,
+            is_eager=True,
+        ),
+    ] = None,
     title: Annotated[
         str, typer.Option(metavar="TEXT", help="Heading of the page.")
     ] = "Leaderboard",
@@ -100,7 +151,9 @@ def leaderboard(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder with the images of the examples, to show as thumbnails.",
+            help="Folder with the images of the examples, to show as thumbnails: as many as fit "
+            f"into the page's {format_bytes(MAX_DATA_CHARS, short=True)} of examples and "
+            "thumbnails, or all with --publish.",
             rich_help_panel=EXAMPLES,
         ),
     ] = None,
@@ -109,7 +162,9 @@ def leaderboard(
         typer.Option(
             min=0,
             max=10_000,
-            help="Maximum number of examples per run and task.",
+            help="Maximum number of examples per run and task that are shown without scripts, "
+            "and fewer if there are many runs; the page's script shows the whole split. 0 leaves "
+            "all examples out.",
             rich_help_panel=EXAMPLES,
         ),
     ] = 24,
@@ -129,98 +184,29 @@ def leaderboard(
     from eval.leaderboard.notes import SIGNIFICANCE_NOTE
     from eval.leaderboard.tables import to_csv, to_latex, to_markdown
 
-    board, page = build_page(
+    board = find_board(
         runs_dir,
         splits=_parse_splits(split or [], task_names()),
-        images=images,
-        examples=examples,
-        title=title,
-        reported=reported,
         include_dirty=include_dirty,
         quiet=quiet,
         reference=reference,
     )
+    quoted = quote_reported(board) if reported else ()
+    content = PageContent(title, quoted, images, examples, quiet)
+    page = None if out is None else make_page(board, content)
+    written = None if publish is None else publish_site(board, publish, content)
     for group in board.groups:
         _print_group(group)
     if any(group.contrasts for group in board.groups):
         results.print(SIGNIFICANCE_NOTE, markup=False)
-    if write_report(out, page):
+    if out is not None and page is not None and write_report(out, page):
         results.print(f"page: {out}", markup=False)
-    quoted = _quoted(board) if reported else ()
+    if written is not None:
+        results.print(f"site: {publish} ({written:,} files written)", markup=False)
     for path, write in ((markdown, to_markdown), (latex, to_latex), (csv, to_csv)):
         if path is not None:
             write_report(path, write(board, quoted).encode("utf-8", "replace"))
     write_json_report(json_file, board_document(board, quoted))
-
-
-def build_page(
-    runs_dir: Path,
-    *,
-    splits: Mapping[str, str],
-    images: Path | None,
-    examples: int,
-    title: str,
-    reported: bool,
-    include_dirty: bool,
-    quiet: bool,
-    reference: str | None = None,
-) -> "tuple[Board, bytes]":
-    """Return the compared runs and their HTML page; see the options of the command.
-
-    Raises:
-        InputError: No run in the folder can be compared.
-    """
-    from eval.leaderboard.board import build_board
-    from eval.leaderboard.notes import incomplete_notes
-    from eval.leaderboard.runs import find_runs
-    from eval.report.page import render_page
-    from eval.text import escape_controls
-    from vl_lst.cli._example_sheets import example_sheets, kept_scores, thumbnails
-
-    metrics = {name: get_task(name).metric for name in task_names()}
-    found = find_runs(runs_dir, include_dirty=include_dirty)
-    board = build_board(
-        found, metrics, splits, SUITES, read_scores=kept_scores, reference=reference
-    )
-    if not quiet:
-        for each in board.left_out:
-            status.print(f"left out {escape_controls(f'{each.name}: {each.reason}')}", markup=False)
-        for note in incomplete_notes(board):
-            status.print(escape_controls(note), markup=False)
-    _require_runs(board, runs_dir)
-    _require_reference(board, reference)
-    sheets = {}
-    with progress("collecting examples", quiet=quiet) as report:
-        placed = board.placed_runs
-        for done, (index, _, run) in enumerate(placed, start=1):
-            if examples:
-                sheets[run.name] = example_sheets(run, board.groups[index].splits, examples)
-            report(done, len(placed), escape_controls(run.name))
-    pictures: dict[str, bytes] = {}
-    if images is not None:
-        with progress("reading images", quiet=quiet) as report:
-            all_sheets = [sheet for of_run in sheets.values() for sheet in of_run]
-            pictures, missing = thumbnails(images, all_sheets, report)
-        for image_id in list(missing)[:MAX_MISSING_SHOWN]:
-            status.print(f"no thumbnail of {image_id}: {missing[image_id]}", markup=False)
-        if len(missing) > MAX_MISSING_SHOWN:
-            status.print(f"no thumbnails of {len(missing) - MAX_MISSING_SHOWN:,} more images")
-    page = render_page(
-        board,
-        title=title,
-        reported=_quoted(board) if reported else (),
-        sheets=sheets,
-        pictures=pictures,
-    )
-    # A prediction may hold a lone surrogate, which UTF-8 cannot encode.
-    return board, page.encode("utf-8", "replace")
-
-
-def _quoted(board: "Board") -> "Sequence[ReportedResults]":
-    """Return what papers report for any of the tasks of a leaderboard."""
-    from eval.leaderboard.reported import reported_results
-
-    return reported_results({task for group in board.groups for task in group.tasks})
 
 
 def _parse_splits(given: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:
@@ -238,28 +224,6 @@ def _parse_splits(given: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:
             )
         splits[task] = split
     return splits
-
-
-def _require_runs(board: "Board", runs_dir: Path) -> None:
-    from eval.errors import InputError
-
-    if not board.groups:
-        shown = "; ".join(f"{each.name}: {each.reason}" for each in board.left_out[:3])
-        raise InputError(
-            f"none of the {len(board.left_out):,} run(s) in {runs_dir} can be compared ({shown}); "
-            "expected at least one successful run, from committed code, with scores"
-        )
-
-
-def _require_reference(board: "Board", reference: str | None) -> None:
-    from eval.errors import InputError
-
-    if reference is not None and all(group.reference is None for group in board.groups):
-        labels = dict.fromkeys(row.label for group in board.groups for row in group.rows_and_floors)
-        raise InputError(
-            f"--reference {reference!r:.60}: found no such row; expected a method or one of: "
-            f"{', '.join(labels)}"
-        )
 
 
 def _print_group(group: "Group") -> None:

@@ -286,7 +286,7 @@ def test_groups_of_equal_size_are_sorted_by_score(tmp_path: Path) -> None:
 
 
 def test_times_on_different_devices_have_no_front(tmp_path: Path) -> None:
-    for name, device in (("lst", "cpu"), ("full", "cuda: H100")):
+    for name, device in (("lst", "cpu"), ("full", "cuda: H100"), ("side", "cpu")):
         write_run(tmp_path, name, method=name, device=device)
     (group,) = board_of(tmp_path).groups
     plot = scatter_plot(group, ())
@@ -294,7 +294,7 @@ def test_times_on_different_devices_have_no_front(tmp_path: Path) -> None:
     fronts = {key: of_score["vqa"] for key, of_score in plot["fronts"].items()}
     assert fronts["train_seconds"] == []
     assert fronts["saved_for_backward"]
-    assert [row.devices for row in group.rows] == [("cuda: H100",), ("cpu",)]
+    assert [row.devices for row in group.rows] == [("cuda: H100",), ("cpu",), ("cpu",)]
 
 
 def test_a_reported_average_is_shown_only_for_the_same_tasks() -> None:
@@ -329,7 +329,7 @@ def test_costs_are_not_averaged_over_different_numbers_of_processes(tmp_path: Pa
 def test_costs_that_depend_on_the_number_of_processes_have_no_front_over_different_ones(
     tmp_path: Path,
 ) -> None:
-    for name, number in (("lst", 1), ("full", 2)):
+    for name, number in (("lst", 1), ("full", 2), ("side", 1)):
         write_run(tmp_path, name, method=name, num_processes=number)
     (group,) = board_of(tmp_path).groups
     assert not any(row.is_on_front for row in group.rows)

@@ -6,43 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-from board_runs import METRICS, SUITE, write_run, write_suite
+from board_runs import METRICS, NUM_EXAMPLES, SUITE, KeptScores, write_run, write_suite
 
 from eval.leaderboard.board import Board, build_board
 from eval.leaderboard.document import board_document
-from eval.leaderboard.runs import Run, find_runs
+from eval.leaderboard.runs import find_runs
 from eval.leaderboard.significance import RowTest
 from eval.leaderboard.tables import to_csv, to_latex, to_markdown
 from eval.report.page import render_page
-from eval.run_files import ExampleScores
 from eval.statistics.paired import Difference
-
-IMAGES, QUESTIONS = 50, 2
-NUMBER = IMAGES * QUESTIONS
-
-
-class KeptScores:
-    """The per-example scores of runs, by the name of the run."""
-
-    def __init__(self) -> None:
-        self._of_run: dict[str, ExampleScores] = {}
-
-    def add(self, name: str, num_right: int, *, offset: int = 0, metric: str = "accuracy") -> float:
-        """Keep scores of which `num_right` are right, beginning at an offset; return the mean."""
-        right = {(offset + number) % NUMBER for number in range(num_right)}
-        scores = {str(n): 100.0 * (n in right) for n in range(NUMBER)}
-        value = 100.0 * num_right / NUMBER
-        self._of_run[name] = ExampleScores(
-            predictions_sha256="",
-            metric=metric,
-            scores=scores,
-            value=value,
-            clusters={str(n): f"image {n // QUESTIONS}" for n in range(NUMBER)},
-        )
-        return value
-
-    def read(self, run: Run, task: str, split: str) -> ExampleScores | None:
-        return self._of_run.get(run.name)
 
 
 def board_of(folder: Path, kept: KeptScores, reference: str | None = None) -> Board:
@@ -116,9 +88,9 @@ def test_json_has_every_pair(board: Board) -> None:
         ["lora", "probe"],
     ]
     first = pairs[0]
-    assert (first["verdict"], first["examples"]) == ("not told apart", NUMBER)
+    assert (first["verdict"], first["examples"]) == ("not told apart", NUM_EXAMPLES)
     assert first["adjusted_p"] >= first["p"]
-    assert first["examples_needed"] > NUMBER
+    assert first["examples_needed"] > NUM_EXAMPLES
     assert pairs[1]["verdict"] == "better"
     rows = {row["label"]: row for row in group["rows"]}
     assert rows["bitfit"]["scores"]["vqa"]["interval"] is None
@@ -126,7 +98,7 @@ def test_json_has_every_pair(board: Board) -> None:
 
 def test_the_page_shows_the_tests(board: Board) -> None:
     page = render_page(board, title="Board")
-    assert '<td data-value="not told apart">not told apart<span' in page
+    assert '<span class="verdict not-told-apart">not told apart</span>' in page
     assert "-40.00, adjusted p &lt; 0.001" in page
     assert "Holm" in page
 

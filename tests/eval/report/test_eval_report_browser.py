@@ -1,6 +1,5 @@
 """The page in a headless browser: it works, loads nothing, and fits the screen."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,18 +7,18 @@ from typing import Any
 
 import pytest
 from board_runs import METRICS, SPLITS, SUITE, write_run, write_suite
+from open_page import OpenPage
 
 from eval.leaderboard.board import build_board
 from eval.leaderboard.reported import reported_results
 from eval.leaderboard.runs import find_runs
-from eval.report.examples import ExampleCard, ExampleSheet
+from eval.report.examples import ExampleCard, ExampleSheet, jpeg_address
 from eval.report.page import render_page
 
 # Retries until the page is as expected, because the script responds to a click with a delay.
 expect = pytest.importorskip("playwright.sync_api").expect
 
 LONG_NAME = "x" * 40
-TIMEOUT_MS = 120_000
 PHONE = {"width": 360, "height": 740}
 ATTACK = '</script><script>alert(1)</script><img src="https://example.org/x.png">'
 # A grey square of one pixel.
@@ -33,21 +32,6 @@ JPEG = bytes.fromhex(
     "c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae1e2e3e4e5e6e7e8e9eaf1f2f3f4f5f6f7f8f9faffda0008010100003f00"
     "fbd3ffd9"
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next((path for name in names if (path := shutil.which(name))), None)
-    if program is None:
-        pytest.skip(f"none of {', '.join(names)} is installed")
-    from playwright.sync_api import sync_playwright
-
-    expect.set_options(timeout=TIMEOUT_MS)
-    with sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -78,38 +62,15 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     board = build_board(find_runs(folder), METRICS)
     reported = replace(reported_results()[0], splits=SPLITS)
     page = render_page(
-        board, title="Leaderboard", reported=[reported], sheets=sheets, pictures={"a": JPEG}
+        board,
+        title="Leaderboard",
+        reported=[reported],
+        sheets=sheets,
+        pictures={"a": jpeg_address(JPEG)},
     )
     path = folder / "leaderboard.html"
     path.write_text(page, encoding="utf-8")
     return path
-
-
-class OpenPage:
-    """An open page, with its problems and requests."""
-
-    def __init__(self, browser: Any, file: Path, anchor: str = "", **options: Any) -> None:
-        self.context = browser.new_context(**options)
-        # Long, because the machine may be busy.
-        self.context.set_default_timeout(TIMEOUT_MS)
-        self.page = self.context.new_page()
-        self.problems: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.problems.append(message.text))
-        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.problems.append("a dialog opened"))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(f"{file.as_uri()}{anchor}")
-
-    def methods(self) -> list[str]:
-        return self.page.locator(".board tbody:not(.reported) .name").all_inner_texts()
-
-    def shown_points(self) -> int:
-        return self.page.locator('.point[visibility="visible"]').count()
-
-    def width(self) -> int:
-        width: int = self.page.evaluate("document.documentElement.scrollWidth")
-        return width
 
 
 @pytest.fixture
@@ -123,19 +84,19 @@ def opened(browser: Any, page_file: Path) -> Iterator[OpenPage]:
 
 def test_every_row_has_a_mark(opened: OpenPage) -> None:
     assert opened.shown_points() == len(opened.methods()) == 4
-    front = opened.page.locator(".board tr.on-front").count()
+    front = opened.page.locator(".headline tr.on-front").count()
     assert opened.page.locator(".point.on-front").count() == front
 
 
 def test_tables_sort_in_both_directions_and_show_it(opened: OpenPage) -> None:
     by_score = opened.methods()
-    header = opened.page.locator(".board th", has_text="Saved bytes")
+    header = opened.page.locator(".headline th", has_text="Saved bytes")
     header.get_by_role("button").click()
     assert opened.methods() == [LONG_NAME, "lst", "lora", "full"]
     assert header.get_attribute("aria-sort") == "ascending"
     header.get_by_role("button").click()
     assert opened.methods() == ["full", "lora", "lst", LONG_NAME]
-    opened.page.locator(".board th", has_text="average").get_by_role("button").click()
+    opened.page.locator(".headline th", has_text="average").get_by_role("button").click()
     assert opened.methods() == by_score
 
 
@@ -146,7 +107,7 @@ def test_axes_can_be_chosen_and_reported_rows_hidden(opened: OpenPage) -> None:
     assert opened.page.locator(".point.reported.on-front").count() == 0
     opened.page.get_by_label("Show results reported by papers").uncheck()
     assert opened.shown_points() == 4
-    expect(opened.page.locator("tbody.reported")).to_be_hidden()
+    expect(opened.page.locator(".headline tbody.reported")).to_be_hidden()
     opened.page.locator("[data-role=y]").select_option(label="nlvr2")
     opened.page.locator("[data-role=x]").select_option(label="Saved bytes")
     logarithmic = mark.get_attribute("x")
@@ -179,16 +140,16 @@ def test_marks_show_their_values_and_highlight_their_row_by_keyboard(opened: Ope
     expect(tip).to_be_visible()
     assert "Saved bytes: 9.8 KiB" in tip.inner_text()
     opened.page.keyboard.press("Enter")
-    assert opened.page.locator(".board tr.chosen .name").inner_text() == "lst"
+    assert opened.page.locator(".headline tr.chosen .name").inner_text() == "lst"
     opened.page.keyboard.press("Escape")
     expect(tip).to_be_hidden()
 
 
 def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: OpenPage) -> None:
-    row = opened.page.locator(".board tr", has=opened.page.locator(".name", has_text="lst"))
+    row = opened.page.locator(".headline tr", has=opened.page.locator(".name", has_text="lst"))
     row.first.get_by_role("link", name="seed 0").click()
-    assert opened.page.url.endswith("#run-lst-0")
-    expect(opened.page.locator("#board")).to_be_hidden()
+    assert opened.page.url.endswith("#/run/lst-0")
+    expect(opened.page.locator(".table")).to_be_hidden()
     run = opened.page.locator(".run.open")
     cards = run.locator(".card:not([hidden])")
     expect(cards).to_have_count(12)
@@ -209,8 +170,8 @@ def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: OpenPage) 
     assert cards.first.get_by_role("img", name="a").bounding_box()["width"] > 50
     expect(opened.page).to_have_title("lst-0 · Leaderboard")
     run.get_by_role("link", name="Leaderboard").click()
-    assert opened.page.url.endswith("#group-1")
-    expect(opened.page.locator("#board")).to_be_visible()
+    assert opened.page.url.endswith("#/")
+    expect(opened.page.locator(".table")).to_be_visible()
     expect(opened.page).to_have_title("Leaderboard")
 
 
@@ -218,7 +179,7 @@ def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: OpenPage) 
 def test_examples_of_text_alone_are_wide_and_have_a_line_for_each_text(
     browser: Any, page_file: Path, width: int, columns: int
 ) -> None:
-    opened = OpenPage(browser, page_file, "#run-lst-1", viewport={"width": width, "height": 740})
+    opened = OpenPage(browser, page_file, "#/run/lst-1", viewport={"width": width, "height": 740})
     cards = opened.page.locator(".run.open .card")
     expect(cards).to_have_count(5)
     assert len({card.bounding_box()["x"] for card in cards.all()}) == columns
@@ -228,7 +189,7 @@ def test_examples_of_text_alone_are_wide_and_have_a_line_for_each_text(
     opened.context.close()
 
 
-@pytest.mark.parametrize("anchor", ["", "#run-lst-0"])
+@pytest.mark.parametrize("anchor", ["", "#/run/lst-0"])
 def test_the_page_fits_a_phone(browser: Any, page_file: Path, anchor: str) -> None:
     opened = OpenPage(browser, page_file, anchor, viewport=PHONE)
     assert opened.width() == PHONE["width"]
@@ -259,8 +220,8 @@ def test_the_page_can_be_read_without_scripts(browser: Any, page_file: Path) -> 
     assert opened.page.locator(".point:not([visibility=hidden])").count() == 4
     assert opened.page.locator(".front").bounding_box()["width"] > 100
     expect(opened.page.locator(".controls").first).to_be_hidden()
-    assert opened.page.locator("#run-lst-0 .card").count() == 20
-    expect(opened.page.locator("#run-lst-0")).to_be_visible()
+    assert opened.page.locator("[id='/run/lst-0'] .card").count() == 20
+    expect(opened.page.locator("[id='/run/lst-0']")).to_be_visible()
     opened.context.close()
 
 
@@ -272,13 +233,13 @@ def test_the_runs_of_a_suite_are_shown_on_demand(browser: Any, tmp_path: Path, w
     path = tmp_path / "leaderboard.html"
     path.write_text(render_page(board, title="Leaderboard"), encoding="utf-8")
     opened = OpenPage(browser, path, viewport={"width": width, "height": 740})
-    first = opened.page.locator(".group").first
+    first = opened.page.locator(".table").first
     link = first.get_by_role("link", name="mnli").first
     expect(link).not_to_be_visible()
     first.get_by_text("9 runs").click()
     expect(link).to_be_visible()
     assert opened.width() <= width
     link.click()
-    expect(opened.page.locator("#run-s0-mnli")).to_be_visible()
+    expect(opened.page.locator("[id='/run/s0%2Fmnli']")).to_be_visible()
     assert opened.problems == []
     opened.context.close()

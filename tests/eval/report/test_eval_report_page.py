@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from board_runs import METRICS, SPLITS, SUITE, write_run, write_suite
@@ -16,7 +17,7 @@ from eval.leaderboard.board import build_board
 from eval.leaderboard.reported import reported_results
 from eval.leaderboard.runs import find_runs
 from eval.report.curves import training_curves
-from eval.report.examples import ExampleCard, ExampleSheet
+from eval.report.examples import ExampleCard, ExampleSheet, jpeg_address
 from eval.report.page import render_page
 
 ATTACK = '</script><script>alert(1)</script>"><img src=x onerror=alert(2)>'
@@ -57,23 +58,27 @@ def test_text_from_data_is_never_markup(tmp_path: Path) -> None:
     write_run(tmp_path, "b", status="failed", error=ATTACK)
     card = ExampleCard(ATTACK, ATTACK, ATTACK, [ATTACK], False, [ATTACK])
     sheet = ExampleSheet("vqa", "val2014", 1, [card], ATTACK)
-    page = page_of(tmp_path, sheets={"a": [sheet]}, pictures={ATTACK: b"\xff\xd8"})
+    page = page_of(tmp_path, sheets={"a": [sheet]}, pictures={ATTACK: jpeg_address(b"\xff\xd8")})
     elements = Elements(page)
     assert "alert(1)" in page
     assert [attributes.get("type") for tag, attributes in elements.found if tag == "script"] == [
         None,
-        "application/json",
+        *("application/json", "application/json"),
+        # Blocks of data, in base64.
+        *("text/plain", "text/plain", "text/plain"),
         None,
     ]
     assert not any(tag == "img" for tag, _ in elements.found)
     assert not any(name.startswith("on") for _, attributes in elements.found for name in attributes)
-    plots = plots_of(page)
-    assert plots[0]["labels"] == [f"{ATTACK[:39]}…"]
+    labels = [
+        attributes["data-value"] for tag, attributes in elements.found if "data-value" in attributes
+    ]
+    assert f"{ATTACK[:39]}…" in labels
 
 
 def test_the_page_allows_only_its_own_style_and_scripts_and_loads_nothing(tmp_path: Path) -> None:
     write_run(tmp_path, "a")
-    page = page_of(tmp_path, reported=reported_results(), pictures={"x": b"\xff\xd8"})
+    page = page_of(tmp_path, reported=reported_results(), pictures={"x": jpeg_address(b"\xff\xd8")})
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', page)
     policy = policy.replace("&#39;", "'")
     for tag, count in (("style", 1), ("script", 2)):
@@ -117,10 +122,11 @@ def test_reported_rows_without_deviations_and_of_another_setting(tmp_path: Path)
     board = build_board(find_runs(tmp_path), METRICS)
     page = render_page(board, title="Leaderboard", reported=[images, text, other])
     beside, _, after = page.partition('id="reported"')
-    assert beside.count('<span class="badge">reported</span>') == len(text.rows)
+    headline, _, costs = beside.partition("<h3>Costs</h3>")
+    assert headline.count('<span class="badge">reported</span>') == len(text.rows)
     assert after.count('<tbody class="reported">') == 2
-    assert '<td data-value="71.9">71.90</td>' in beside
-    assert "CUDA peak</button>" in beside
+    assert '<td data-value="71.9" class="main"><span class="number">71.90</span>' in headline
+    assert "CUDA peak</button>" in costs
     assert "against Trainable only; never on the front" in beside
     assert "<td>75.53</td><td>–</td>" in after
     for note in (*images.notes, *text.notes, *other.notes):
@@ -143,11 +149,17 @@ def test_runs_without_costs_have_a_table_but_no_plot(tmp_path: Path) -> None:
     assert "installed package" in page
 
 
-def test_anchors_of_runs_with_similar_names_differ(tmp_path: Path) -> None:
-    for seed, name in enumerate(("a/b", "a b", "a_b", "é")):
+def test_addresses_of_runs_are_unique_and_keep_their_names(tmp_path: Path) -> None:
+    names = ["a/b", "a b", "a_b", "é", "50%", "a?b#c&d"]
+    for seed, name in enumerate(names):
         write_run(tmp_path, name, seed=seed)
-    anchors = re.findall(r'<article class="run" id="([^"]+)"', page_of(tmp_path))
-    assert sorted(anchors) == ["run-", "run-a-b", "run-a-b-2", "run-a-b-3"]
+    addresses = [
+        attributes["id"] or ""
+        for tag, attributes in Elements(page_of(tmp_path)).found
+        if tag == "article"
+    ]
+    assert sorted(unquote(each.removeprefix("/run/")) for each in addresses) == sorted(names)
+    assert all("/" not in each.removeprefix("/run/") for each in addresses)
 
 
 def test_left_out_runs_are_listed_with_the_reason(tmp_path: Path) -> None:
@@ -161,12 +173,19 @@ def test_left_out_runs_are_listed_with_the_reason(tmp_path: Path) -> None:
 def test_curves_show_losses_and_scores_in_percent(tmp_path: Path) -> None:
     run = write_run(tmp_path, "a", scores={"vqa": 1.0, "nlvr2": 0.5})
     panels, note = training_curves(run, METRICS)
-    assert note == ""
-    titles = [panel.title for panel in panels]
-    assert titles == ["Training loss", "vqa, accuracy, percent", "nlvr2, accuracy, percent"]
+    # One point is no curve.
+    assert [panel.title for panel in panels] == ["Training loss"]
+    assert note == (
+        "Validated once: vqa at step 20: accuracy 0.50 percent; nlvr2 at step 20: accuracy 50.00 "
+        "percent."
+    )
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "task": "nlvr2", "accuracy": 0.75}\n')
+    panels, note = training_curves(run, METRICS)
+    assert [panel.title for panel in panels] == ["Training loss", "nlvr2, accuracy, percent"]
     assert len(panels[0].points) == 4
-    texts = [text for panel in panels for text in panel.tooltips]
-    assert texts == ["vqa, step 20: 0.50", "nlvr2, step 20: 50.00"]
+    assert list(panels[1].tooltips) == ["nlvr2, step 20: 50.00", "nlvr2, step 40: 75.00"]
+    assert "nlvr2" not in note
 
 
 @pytest.mark.parametrize("damage", ['{"step": 25, "lo', "[]", "null", '{"loss": 1}', "[" * 99_999])
@@ -175,7 +194,7 @@ def test_curves_end_before_a_damaged_line(tmp_path: Path, damage: str) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write(f"{damage}\n")
     panels, note = training_curves(run, METRICS)
-    assert len(panels) == 2
+    assert len(panels) == 1
     assert "Line 6 of metrics.jsonl is damaged" in note
 
 
@@ -201,14 +220,36 @@ def test_a_suite_links_to_the_runs_of_its_tasks_and_names_incomplete_ones(tmp_pa
     write_suite(tmp_path / "s2", {"cola": 1.0, "stsb": 3.0}, seed=2, method=ATTACK)
     board = build_board(find_runs(tmp_path), METRICS, suites={"glue": SUITE})
     page = render_page(board, title="Leaderboard")
-    assert page.count('<article class="run"') == 8, "no run is shown twice"
-    suite = page[page.index('id="group-1"') : page.index('id="group-2"')]
+    assert page.count('<article class="view run"') == 8, "no run is shown twice"
+    suite = page[page.index('id="/table/1"') : page.index('id="/table/2"')]
     assert "glue on dev (mnli on dev_matched)" in suite
-    assert re.findall(r'<a href="#(run-[^"]+)">(\w+)</a>', suite) == [
-        (f"run-s{seed}-{task}", task) for seed in range(2) for task in SUITE
+    assert re.findall(r'<a href="#(/run/[^"]+)">(\w+)</a>', suite) == [
+        (f"/run/s{seed}%2F{task}", task) for seed in range(2) for task in SUITE
     ]
     assert "8 runs" in page
     incomplete = page[page.index('id="incomplete"') :]
     assert "no run of mnli" in incomplete
     assert "<script>alert" not in page
-    assert plots_of(page)[0]["y"][0]["key"] == "average"
+    assert suite.index(">average</button>") < suite.index(">cola</button>")
+
+
+def test_losses_are_drawn_per_task_and_smoothed_on_the_steps_of_the_scores(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "a", scores={"vqa": 1.0, "nlvr2": 0.5})
+    lines = [
+        {"step": step, "loss": 9.0, "loss_vqa": 4.0 + (-1) ** step, "loss_nlvr2": 2.0}
+        for step in range(1, 101)
+    ]
+    lines += [{"step": step, "task": "vqa", "accuracy": step} for step in (40, 80, 200)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (loss, score, other), _ = training_curves(run, METRICS)
+    assert [each.title.partition(" (")[0] for each in (loss, score, other)] == [
+        *("vqa, training loss", "vqa, accuracy, percent", "nlvr2, training loss")
+    ]
+    assert len(loss.raw) == len(loss.points) == 100
+    raw, smooth = ({round(y, 3) for _, y in each[10:-10]} for each in (loss.raw, loss.points))
+    assert len(raw) == 2
+    assert max(smooth) - min(smooth) < 0.2 * (max(raw) - min(raw))
+    assert len(score.points) == 3
+    # Half of the steps have losses.
+    assert loss.x_ticks == score.x_ticks
+    assert loss.points[-1][0] == pytest.approx(score.points[-1][0] / 2)

@@ -1,16 +1,19 @@
 """Examples on the leaderboard page, from official files and from own data."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from board_runs import SPLITS, write_run
+from board_runs import write_run
 from PIL import Image
 
+from eval.errors import InputError
 from eval.leaderboard.runs import Run, find_runs
-from eval.report.examples import ExampleCard, ExampleSheet
-from vl_lst.cli._example_sheets import example_sheets, thumbnails
+from eval.report.examples import ExampleSheet
+from vl_lst.cli._answered_splits import SplitReader
+from vl_lst.cli._example_sheets import make_sheet, read_thumbnails
 from vl_lst.progress import silent
 
 
@@ -25,6 +28,15 @@ def run_with(folder: Path, name: str, predictions: object, **fields: Any) -> Run
     (run / "predictions" / name).write_text(json.dumps(predictions))
     (found,) = find_runs(folder).runs
     return found
+
+
+def sheet_of(run: Run, task: str, split: str, count: int) -> ExampleSheet:
+    return make_sheet(SplitReader().read(run, task, split), count)
+
+
+def in_memory(key: str, make: Callable[[], bytes]) -> str:
+    """Store a thumbnail as its own address."""
+    return make().decode("latin-1")
 
 
 def test_captions_are_shown_with_their_references_and_not_graded(
@@ -49,7 +61,7 @@ def test_captions_are_shown_with_their_references_and_not_graded(
         scores={"caption": 1.0},
         recipe__data__root=str(tmp_path / "data"),
     )
-    (sheet,) = example_sheets(run, SPLITS, 5)
+    sheet = sheet_of(run, "caption", "val2014", 5)
     (card,) = sheet.cards
     assert (card.prompt, card.prediction, card.is_right) == ("", "a cat", None)
     assert list(card.references) == ["a dog", "a wet dog"]
@@ -71,7 +83,7 @@ def test_examples_of_own_data(tmp_path: Path) -> None:
         recipe__data__train_file={"vqa": str(files["train"])},
         recipe__data__validation_file={"vqa": str(files["val"])},
     )
-    (sheet,) = example_sheets(run, {"vqa": "val"}, 10)
+    sheet = sheet_of(run, "vqa", "val", 10)
     assert sheet.total == 30
     # All three wrong ones; the others spread over the split, in its order.
     assert [card.id for card in sheet.cards if not card.is_right] == ["q0", "q1", "q2"]
@@ -85,27 +97,24 @@ def test_examples_of_own_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize("root", [None, 3, "", "nowhere"])
 def test_an_unusable_data_root_is_reported(tmp_path: Path, root: object) -> None:
     run = run_with(tmp_path, "vqa-val2014.json", [], recipe__data__root=root)
-    (sheet,) = example_sheets(run, SPLITS, 5)
-    assert not sheet.cards
-    assert sheet.note.startswith("The examples cannot be shown: ")
+    with pytest.raises(InputError, match="^The examples cannot be shown: "):
+        SplitReader().read(run, "vqa", "val2014")
 
 
-def test_thumbnails_are_small(tmp_path: Path) -> None:
-    Image.effect_noise((900, 600), 50).save(tmp_path / "a.png")
-    card = ExampleCard("1", "what?", "a", ["a"], True, ["a"])
-    pictures, missing = thumbnails(tmp_path, [ExampleSheet("vqa", "val", 1, [card])], silent)
-    assert not missing
-    assert len(pictures["a"]) < 30_000
-    assert pictures["a"].startswith(b"\xff\xd8")
+def test_thumbnails_are_small_and_stop_at_the_limit(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        Image.effect_noise((900, 600), 50).save(tmp_path / f"{name}.png")
+    found = read_thumbnails(tmp_path, ["c", "a", "c", "b"], silent, in_memory, 100)
+    assert not found.missing
+    assert list(found.addresses) == ["c"], "the most important comes first, and fills the room"
+    assert found.left_out == 2
+    jpeg = found.addresses["c"]
+    assert len(jpeg) < 30_000
+    assert jpeg.startswith("\xff\xd8")
 
 
 def test_a_missing_image_names_the_suffixes_that_were_left_out(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "p1.png")
     (tmp_path / "p2.jxl").write_bytes(b"x")
-    cards = [
-        ExampleCard(
-            id="1", prompt="", prediction="", references=[], is_right=None, image_ids=["p2"]
-        )
-    ]
-    _, missing = thumbnails(tmp_path, [ExampleSheet("vqa", "val", cards=cards)], silent)
-    assert missing["p2"].endswith("; left out: 1 .jxl.")
+    found = read_thumbnails(tmp_path, ["p2"], silent, in_memory)
+    assert found.missing["p2"].endswith("; left out: 1 .jxl.")

@@ -93,7 +93,7 @@ def test_real_runs_become_a_page_and_tables(
     assert files["csv"].read_text().startswith("group,kind,method")
 
     page = out.read_text(encoding="utf-8")
-    assert page.count('<article class="run"') == 2
+    assert page.count('<article class="view run"') == 2
     # Each of the six images is embedded once, however many examples show it.
     assert page.count("data:image/jpeg;base64,") == 6
     predictions = json.loads((runs / "seed-0/predictions/vqa-val2014.json").read_text())

@@ -1,37 +1,22 @@
-"use strict";
+// Plots of scores against costs; see `scatter_plot` in plot.py for the data.
 (() => {
-  const root = document.documentElement;
-  const plots = JSON.parse(document.getElementById("plots").textContent);
+  const { queryAll, percent, setAttributes, createSvg } = page;
+  const plots = page.readData("plots");
   const tip = document.getElementById("tip");
-  const SVG = "http://www.w3.org/2000/svg";
-  const CARDS_PER_PAGE = 12;
   const LABEL_HEIGHT = 14;
   const TICK_WIDTH = 66;
+  const MAX_LABELLED_MARKS = 24;
   // Text anchor, share of the text that lies left of it, and its offset from the mark (x, y).
   const LABEL_PLACES = [["start", 0, 11, 0], ["end", 1, -11, 0], ["middle", 0.5, 0, -15], ["middle", 0.5, 0, 15]];
 
-  const queryAll = (selector, within = document) => [...within.querySelectorAll(selector)];
-  const percent = (share) => `${100 * share}%`;
-
-  function createSvg(name, attributes, text) {
-    const element = document.createElementNS(SVG, name);
-    setAttributes(element, attributes);
-    if (text !== undefined) element.textContent = text;
-    return element;
-  }
-
-  function setAttributes(element, attributes) {
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  }
-
-  // Make a plot interactive and return its function `draw`; see `scatter_plot` in plot.py for the data.
+  // Make a plot interactive and return its function `draw`.
   function setUpPlot(figure) {
     const data = plots[Number(figure.dataset.plot)];
     const chart = figure.querySelector(".chart");
     const svg = chart.querySelector("svg");
     const control = (role) => figure.querySelector(`[data-role=${role}]`);
     const points = queryAll(".point", svg).sort((a, b) => a.dataset.row - b.dataset.row);
-    const rows = new Map(queryAll(".board tbody tr", figure.closest(".group")).map((row) => [Number(row.dataset.row), row]));
+    const rows = new Map(queryAll(".headline [data-row]", figure.closest(".table")).map((row) => [Number(row.dataset.row), row]));
 
     // Reported rows extend the axes only while they are shown.
     const extent = (x) => (x.all && !document.body.classList.contains("hide-reported") ? "all" : "measured");
@@ -48,6 +33,15 @@
       control("x-title").textContent = `${x.label} (lower is better)`;
       control("y-title").textContent = `${y.label}, percent (higher is better)`;
       drawTicks(scale.ticks, scores.ticks);
+      queryAll(".floors g", svg).forEach((floor, number) => {
+        const height = percent(1 - scores.floors[number]);
+        setAttributes(floor.querySelector("line"), { y1: height, y2: height });
+        floor.querySelector("text").setAttribute("y", height);
+      });
+      queryAll(".series", svg).forEach((line, number) => {
+        const rows = data.series[number].rows.filter((row) => scale.positions[row] !== null);
+        line.setAttribute("points", rows.map((row) => `${scale.positions[row]},${1 - scores.positions[row]}`).join(" "));
+      });
       points.forEach((point, row) => {
         const across = scale.positions[row];
         const up = scores.positions[row];
@@ -87,7 +81,8 @@
     }
 
     // Labels of the front are placed first. A label that does not fit is shortened to the method,
-    // or hidden; the tooltip has it.
+    // or hidden; the tooltip has it. Of many marks, only the front and the highest of each method have
+    // labels.
     function drawLabels(xPositions, yPositions) {
       const spots = points
         .filter((point) => point.getAttribute("visibility") === "visible")
@@ -95,9 +90,19 @@
           const row = Number(point.dataset.row);
           return { point, label: data.labels[row], x: xPositions[row] * chart.clientWidth, y: (1 - yPositions[row]) * chart.clientHeight };
         });
+      const highest = new Map();
+      for (const { label, point, y } of spots) {
+        const method = label.split(" (")[0];
+        if (!highest.has(method) || y < highest.get(method).y) highest.set(method, { point, y });
+      }
+      const peaks = new Set([...highest.values()].map(({ point }) => point));
       const taken = spots.map(({ x, y }) => ({ x1: x - 7, x2: x + 7, y }));
       const isOnFront = ({ point }) => point.classList.contains("on-front");
       for (const spot of spots.sort((a, b) => isOnFront(b) - isOnFront(a))) {
+        if (spots.length > MAX_LABELLED_MARKS && !isOnFront(spot) && !peaks.has(spot.point)) {
+          spot.point.querySelector("text").setAttribute("visibility", "hidden");
+          continue;
+        }
         placeLabel(spot, spot.label, taken) || placeLabel(spot, spot.label.split(" (")[0], taken);
       }
     }
@@ -134,7 +139,7 @@
       tip.textContent = `${data.labels[row]}\n${y.label}: ${y.texts[row]}\n${x.label}: ${x.texts[row]}${source}`;
       tip.hidden = false;
       const mark = point.querySelector(".mark").getBoundingClientRect();
-      const maxLeft = root.clientWidth - tip.offsetWidth - 8;
+      const maxLeft = document.documentElement.clientWidth - tip.offsetWidth - 8;
       const left = Math.min(maxLeft, Math.max(8, mark.left + mark.width / 2 - tip.offsetWidth / 2));
       const above = mark.top - tip.offsetHeight - 10;
       tip.style.left = `${left + window.scrollX}px`;
@@ -174,118 +179,15 @@
     return draw;
   }
 
-  // Sort a table by the column whose header is clicked; cells without a value stay last.
-  function setUpSorting(table) {
-    const headers = queryAll("thead th", table);
-    headers.forEach((header, column) => {
-      header.querySelector("button").addEventListener("click", () => {
-        const current = header.getAttribute("aria-sort");
-        const isText = header.dataset.kind === "text";
-        const first = header.dataset.first || (isText ? "ascending" : "descending");
-        const other = first === "ascending" ? "descending" : "ascending";
-        const direction = current === first ? other : first;
-        headers.forEach((each) => each.setAttribute("aria-sort", "none"));
-        header.setAttribute("aria-sort", direction);
-        const sign = direction === "ascending" ? 1 : -1;
-        for (const body of table.tBodies) {
-          const value = (row) => row.cells[column].dataset.value;
-          const sorted = [...body.rows].sort((a, b) => {
-            const [left, right] = [value(a), value(b)];
-            if (isText) return sign * left.localeCompare(right);
-            if (left === "" || right === "") return (left === "") - (right === "");
-            return sign * (Number(left) - Number(right));
-          });
-          body.append(...sorted);
-        }
-      });
-    });
-  }
-
-  // Filter and search examples, one page at a time.
-  function setUpExamples(sheet) {
-    const cards = queryAll(".card", sheet);
-    if (!cards.length) return;
-    const choices = queryAll("[data-show]", sheet);
-    const search = sheet.querySelector("[data-role=search]");
-    const steps = queryAll("[data-step]", sheet);
-    const texts = cards.map((card) =>
-      queryAll(".prompt, .prediction, .reference, .id", card).map((part) => part.textContent).join("\n").toLowerCase(),
-    );
-    let show = "all";
-    let page = 0;
-
-    for (const choice of choices) {
-      const kind = choice.dataset.show;
-      const count = kind === "all" ? cards.length : cards.filter((c) => c.classList.contains(kind)).length;
-      choice.textContent = `${kind} ${count}`;
-    }
-
-    function draw() {
-      const wanted = search.value.trim().toLowerCase();
-      const found = cards.filter(
-        (card, number) =>
-          (show === "all" || card.classList.contains(show)) && texts[number].includes(wanted),
-      );
-      const pages = Math.max(1, Math.ceil(found.length / CARDS_PER_PAGE));
-      page = Math.min(page, pages - 1);
-      const shown = new Set(found.slice(page * CARDS_PER_PAGE, (page + 1) * CARDS_PER_PAGE));
-      cards.forEach((card) => { card.hidden = !shown.has(card); });
-      const from = page * CARDS_PER_PAGE + 1;
-      sheet.querySelector("output").textContent = found.length
-        ? `${from}–${from + shown.size - 1} of ${found.length}`
-        : "none";
-      for (const button of steps) {
-        const to = page + Number(button.dataset.step);
-        button.disabled = to < 0 || to >= pages;
-      }
-    }
-
-    for (const choice of choices) {
-      choice.addEventListener("click", () => {
-        show = choice.dataset.show;
-        page = 0;
-        choices.forEach((each) => each.setAttribute("aria-pressed", String(each === choice)));
-        draw();
-      });
-    }
-    for (const button of steps) {
-      button.addEventListener("click", () => { page += Number(button.dataset.step); draw(); });
-    }
-    search.addEventListener("input", () => { page = 0; draw(); });
-    draw();
-  }
-
-  // Show the page of a run for `#run-...`, and the leaderboard for anything else.
-  const redraws = queryAll(".plot").map(setUpPlot);
-  const title = document.title;
-  function route(event) {
-    const name = location.hash.slice(1);
-    const target = name && document.getElementById(name);
-    const isRun = Boolean(target && target.matches("article.run"));
-    tip.hidden = true;
-    queryAll("article.run").forEach((run) => run.classList.toggle("open", run === target));
-    root.classList.toggle("in-run", isRun);
-    document.title = isRun ? `${target.querySelector("h2").textContent} · ${title}` : title;
-    if (!event) return;
-    if (isRun) {
-      target.focus({ preventScroll: true });
-      window.scrollTo(0, 0);
-    } else if (target) {
-      target.scrollIntoView();
-    }
-  }
-
-  queryAll(".group table.board").forEach(setUpSorting);
-  queryAll(".sheet").forEach(setUpExamples);
-  const reported = document.getElementById("show-reported");
-  if (reported) {
+  page.whenReady(() => {
+    const redraws = queryAll(".plot").map(setUpPlot);
+    const reported = document.getElementById("show-reported");
     const toggle = () => {
       document.body.classList.toggle("hide-reported", !reported.checked);
       redraws.forEach((draw) => draw());
     };
-    reported.addEventListener("change", toggle);
-    toggle();
-  }
-  window.addEventListener("hashchange", route);
-  route();
+    reported?.addEventListener("change", toggle);
+    if (reported) toggle();
+    document.addEventListener("viewchange", () => { tip.hidden = true; });
+  });
 })();
