@@ -26,7 +26,8 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="RUN",
-            help="Run directory written by `vl-lst train`; with --zero-shot, one to write.",
+            help="Run directory written by `vl-lst train`, or OWNER/NAME[@REVISION] on the Hugging "
+            "Face Hub; with --zero-shot, a directory to write.",
             callback=binary_file("a run", is_checked=False, may_be_input=True, holds_run=True),
         ),
     ],
@@ -144,6 +145,9 @@ def evaluate(
 
     Example: vl-lst evaluate runs/vqa --split val2014 --json scores.json
 
+    From the Hub: vl-lst evaluate alice/vqa-ladder --split val2014 --data-root data --features
+    coco.h5
+
     All tasks of a suite: vl-lst evaluate runs/glue --task glue --split test --submission
 
     What training made the backbone forget: vl-lst evaluate runs/vqa --forgetting text.txt
@@ -191,6 +195,7 @@ def evaluate(
         return
     announce_imports(quiet=quiet)
     from eval.errors import InputError
+    from eval.hub import progress_bars
     from eval.outputs import check_output
     from tasks._submission import submission_of
     from vl_lst.cli._scores import (
@@ -220,7 +225,7 @@ def evaluate(
         raise typer.BadParameter("--checkpoint cannot be given with --zero-shot, without training")
     given = file or split
     require_one_process(os.environ, "a split is evaluated in one process")
-    with notes(quiet=quiet):
+    with notes(quiet=quiet), progress_bars(show=status.is_terminal and not quiet):
         if zero_shot:
             assert given is not None
             options = {
@@ -239,6 +244,7 @@ def evaluate(
             )
         else:
             loaded = load_run(run, checkpoint=checkpoint)
+            run = loaded.directory.path
     protect_recipe_inputs(loaded.recipe.model_dump(mode="json"))
     losses = None
     if forgetting is not None:
@@ -275,6 +281,8 @@ def evaluate(
     else:
         document = score_document(chosen, split, evaluation.score)
         print_score(chosen, split, evaluation.score, quiet=quiet)
+    if loaded.pulled is not None:
+        document |= {"repository": loaded.pulled.name, "commit": loaded.pulled.commit}
     if evaluation.inference is not None:
         document["inference"] = evaluation.inference.model_dump(mode="json")
         print_inference(evaluation.inference)

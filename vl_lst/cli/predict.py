@@ -14,7 +14,12 @@ __all__ = ["predict"]
 
 def predict(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run directory written by `vl-lst train`.")
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="Run directory written by `vl-lst train`, or OWNER/NAME[@REVISION] on the Hugging "
+            "Face Hub. A local folder comes first; hf://OWNER/NAME is always on the Hub.",
+        ),
     ],
     image: Annotated[
         list[Path] | None,
@@ -60,12 +65,15 @@ def predict(
 
     Example: vl-lst predict runs/vqa --image cat.jpg --question "what animal is this?"
 
+    From the Hub: vl-lst predict alice/vqa-ladder --image cat.jpg --question "what is this?"
+
     Text alone: vl-lst predict runs/rte --text "A cat sleeps." --text2 "An animal sleeps."
     """
     announce_imports(quiet=quiet)
+    from eval.hub import progress_bars
     from vl_lst.run import load_run
 
-    with notes(quiet=quiet):
+    with notes(quiet=quiet), progress_bars(show=status.is_terminal and not quiet):
         loaded = load_run(run)
     protect_recipe_inputs(loaded.recipe.model_dump(mode="json"))
     images = image or []
@@ -87,6 +95,7 @@ def predict(
         json_file,
         {
             "run": str(run),
+            **({} if loaded.pulled is None else {"commit": loaded.pulled.commit}),
             "images": [str(path) for path in images],
             "question": question,
             **({} if text2 is None else {"text2": text2}),

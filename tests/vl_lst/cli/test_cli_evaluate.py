@@ -34,6 +34,7 @@ def test_it_writes_predictions_and_official_scores(
     inference = document.pop("inference")
     assert inference["seconds_per_example"] > 0
     assert inference["peak_bytes"] is None, "the CPU does not tell"
+    assert inference["examples"] == len(document["per_example"])
     assert document.keys() == {"task", "split", "protocol", "metrics", "per_example"}
     record = json.loads((run / "record.json").read_text())
     assert document["metrics"] == record["scores"]["vqa"]["val2014"]
