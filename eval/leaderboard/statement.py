@@ -107,10 +107,11 @@ def _floors(group: Group) -> str:
         return ""
     index, floor = _num(group), group.floors[0]
     assert floor.floor is not None, "all floors have a kind"
-    name = f"the floor of {_score(group, floor)}, {FLOOR_KINDS[floor.floor]}"
+    kind = FLOOR_KINDS[floor.floor]
+    name = f"the floor of {_score(group, floor)}, {kind}"
     verdicts = [_verdict(group, group.main_column, row, index) for row in range(_num(group))]
     if all(verdict is None for verdict in verdicts):
-        return f"No test compares the {_rows(group)} with {name}."
+        return f"{kind[0].upper()}{kind[1:]} scores {_score(group, floor)} (not tested)."
     better = [row for row, verdict in zip(group.rows, verdicts, strict=True) if verdict == "better"]
     if len(better) == _num(group):
         who = "It is" if len(better) == 1 else "All rows are"
@@ -185,10 +186,6 @@ def _spread(group: Group, row: Row) -> str:
         low, high = statistic.interval
         return f" (95 % interval {low:.1f} to {high:.1f})"
     return ""
-
-
-def _rows(group: Group) -> str:
-    return "row" if _num(group) == 1 else "rows"
 
 
 def _are(rows: Sequence[Row], what: str, *, all_others: bool = False) -> str:
