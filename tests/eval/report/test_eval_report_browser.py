@@ -146,6 +146,17 @@ def test_marks_show_their_values_and_highlight_their_row_by_keyboard(opened: Ope
     expect(tip).to_be_hidden()
 
 
+def test_the_plot_is_one_stop_of_the_tab_key(opened: OpenPage) -> None:
+    assert opened.page.locator('.point[tabindex="0"]').count() == 1
+    opened.page.locator('.point[tabindex="0"]').focus()
+    names = [opened.page.locator(":focus").get_attribute("aria-label")]
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowRight"):
+        opened.page.keyboard.press(key)
+        names.append(opened.page.locator(":focus").get_attribute("aria-label"))
+    assert [name.split(":")[0] for name in names] == [LONG_NAME, "lst", "lora", "lst", "lora"]
+    assert opened.page.locator('.point[tabindex="0"]').count() == 1
+
+
 def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: OpenPage) -> None:
     row = opened.page.locator(".headline tr", has=opened.page.locator(".name", has_text="lst"))
     row.first.get_by_role("link", name="seed 0").click()
