@@ -9,6 +9,7 @@ __all__ = [
     "FLOOR_NOTE",
     "SIGNIFICANCE_NOTE",
     "SUITE_NOTE",
+    "answering_note",
     "cost_note",
     "incomplete_notes",
     "needed_note",
@@ -33,6 +34,16 @@ SIGNIFICANCE_NOTE = (
     "means that per-example scores are missing, which vl-lst evaluate adds."
 )
 MAX_NEEDED_SHOWN = 5
+NOTES_ON_COSTS = {
+    "seconds_per_answer": (
+        "Time/answer is that of answering the validation split in batches, for which a ladder runs "
+        "two networks, the backbone and its side network."
+    ),
+    "forgetting": (
+        "Forgetting is how much the backbone's loss on text like that of its pretraining has "
+        "increased, in nats per token; 0 where it is frozen."
+    ),
+}
 
 
 def needed_note(group: Group) -> str | None:
@@ -74,13 +85,35 @@ def cost_note(group: Group, costs: Sequence[Cost]) -> str | None:
     Returns:
         The note; `None` if all costs are comparable.
     """
-    labels = [cost.label for cost in costs if not group.is_comparable(cost)]
+    labels = [
+        cost.label
+        for cost in costs
+        if cost.measured_under is None and not group.is_comparable(cost)
+    ]
     if not labels:
         return None
     return (
         f"{', '.join(labels)}: not comparable between rows, which were measured on "
         f"{'; '.join(group.devices)}."
     )
+
+
+def answering_note(group: Group) -> str | None:
+    """Return a note on what the costs of answering are, and which costs cannot be compared.
+
+    Returns:
+        The note; `None` if no row has such a cost.
+    """
+    costs = [cost for cost in group.costs if cost.measured_under is not None]
+    if not costs:
+        return None
+    notes = [NOTES_ON_COSTS[cost.key] for cost in costs if cost.key in NOTES_ON_COSTS]
+    if labels := [cost.label for cost in costs if not group.is_comparable(cost)]:
+        notes.append(
+            f"{', '.join(labels)}: not comparable between rows, which were measured on other "
+            "devices, splits or texts, or in batches of other sizes."
+        )
+    return " ".join(notes)
 
 
 def recompute_note(group: Group) -> str | None:

@@ -12,6 +12,7 @@ from eval.leaderboard.notes import (
     FLOOR_NOTE,
     SIGNIFICANCE_NOTE,
     SUITE_NOTE,
+    answering_note,
     cost_note,
     incomplete_notes,
     needed_note,
@@ -233,7 +234,12 @@ def _tables(board: Board, reported: Sequence[ReportedResults]) -> Iterable[_Tabl
         ]
         headings = [each.heading for each in contrasts]
         header = ["method", "n", *columns, *headings, RECOMPUTE, *(cost.label for cost in costs)]
-        notes = (needed_note(group), cost_note(group, costs), recompute_note(group))
+        notes = (
+            needed_note(group),
+            cost_note(group, costs),
+            answering_note(group),
+            recompute_note(group),
+        )
         note = " ".join(filter(None, notes)) or None
         yield _Table(
             group_title(group), header, rows + quoted_rows, len(group.floors), len(quoted), note

@@ -21,6 +21,7 @@ from eval.leaderboard.notes import (
     FLOOR_NOTE,
     SIGNIFICANCE_NOTE,
     SUITE_NOTE,
+    answering_note,
     needed_note,
     recompute_note,
 )
@@ -137,6 +138,7 @@ def _environment() -> jinja2.Environment:
         spread_text=spread_text,
         unit_text=unit_text,
         group_title=group_title,
+        answering_note=answering_note,
         recompute_note=recompute_note,
         recompute_text=recompute_text,
         suite_note=SUITE_NOTE,

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.errors import InputError
 from vl_lst.bundled import DEMO, PRETRAINING_TEXT
 from vl_lst.cli._console import notes, progress, results
 
@@ -25,13 +24,6 @@ def report_forgetting(run: "Run", text: str, *, quiet: bool) -> dict[str, object
         InputError: Nothing was trained, or the text is not usable.
         ModelError: The backbone has no pretraining objective.
     """
-    from vl_lst.run.trained import TrainedRun
-
-    if not isinstance(run, TrainedRun):
-        raise InputError(
-            f"--forgetting: {run.directory.path} holds a zero-shot run, which trains nothing, so "
-            "nothing can be forgotten: expected a run of `vl-lst train`"
-        )
     path = PRETRAINING_TEXT if text == DEMO else Path(text)
     with notes(quiet=quiet), progress("measuring forgetting", quiet=quiet) as report:
         found = run.measure_forgetting(path, report=report)

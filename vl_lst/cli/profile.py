@@ -188,7 +188,7 @@ def profile(
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure what transfer methods cost: parameters, bytes, and seconds per training step.
+    """Measure what transfer methods cost: bytes and seconds of training and of answering.
 
     Bytes saved for the backward pass are exact on any device. Peak memory is measured on CUDA, on a
     device that no other process uses. Methods alternate within one run, so their times can be
@@ -224,6 +224,7 @@ def profile(
     from vl_lst.profiling.plot import plot_profiles, require_plot_format
     from vl_lst.profiling.report import (
         bytes_table,
+        inference_table,
         parts_tables,
         profile_document,
         seconds_table,
@@ -308,6 +309,8 @@ def profile(
         results.print(table)
     if (times := seconds_table(profiles)) is not None:
         results.print(times)
+    if (inference := inference_table(profiles, wanted)) is not None:
+        results.print(inference)
     for line in settings_lines(profiles, wanted):
         results.print(line, markup=False)
     write_json_report(json_file, profile_document(profiles, wanted))

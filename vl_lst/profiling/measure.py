@@ -1,6 +1,7 @@
 """Bytes and seconds of several transfer methods, measured on one batch."""
 
 import copy
+import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from vl_lst.devices import autocast, float32_products
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method
 from vl_lst.models.config import HeadConfig
+from vl_lst.profiling.answering import AnsweringCost, measure_answering
 from vl_lst.profiling.estimate import DatalessMode
 from vl_lst.profiling.steps import (
     LOSS_AVERAGE,
@@ -136,6 +138,10 @@ class MethodProfile:
         peak_reserved: Peak memory reserved on CUDA in training steps.
         seconds: Medians over the timed steps; `None` without steps.
         examples_per_second: Batch size divided by the median step.
+        checkpoint_bytes: Size of the tensors that a checkpoint stores of the model.
+        inference_bytes: Parameters and buffers, and the most memory that answering a batch takes
+            besides; `None` without steps.
+        seconds_per_answer: Median seconds of answering a batch, divided by its size.
     """
 
     method: str
@@ -153,6 +159,9 @@ class MethodProfile:
     peak_reserved: int | None = None
     seconds: StepSeconds | None = None
     examples_per_second: float | None = None
+    checkpoint_bytes: int = 0
+    inference_bytes: int | None = None
+    seconds_per_answer: float | None = None
 
     @property
     def recomputes(self) -> bool | None:
@@ -237,6 +246,7 @@ class _Profiler:
         done, turns = 0, len(methods) * rounds
         profiles: list[MethodProfile] = []
         seconds: list[list[StepSeconds]] = [[] for _ in methods]
+        answering: list[list[float]] = [[] for _ in methods]
         for turn in range(rounds):
             for place, method in enumerate(methods):
                 report(done, turns, method.name)
@@ -245,6 +255,12 @@ class _Profiler:
                     profiles.append(self._count(method, model, trainable))
                 if steps:
                     num_steps = steps // rounds + (turn < steps % rounds)
+                    answered = self._measure_answering(model, num_steps)
+                    answering[place] += answered.seconds
+                    profiles[place].inference_bytes = max(
+                        profiles[place].inference_bytes or 0,
+                        profiles[place].parameter_bytes + answered.peak_bytes,
+                    )
                     measured = self._measure_steps(model, trainable, num_steps)
                     seconds[place] += measured.seconds
                     _add_measured(profiles[place], measured)
@@ -253,11 +269,12 @@ class _Profiler:
                 del model, trainable
                 done += 1
         report(done, turns)
-        for profile, each in zip(profiles, seconds, strict=True):
+        rows = self._settings.workload.batch_size
+        for profile, each, answers in zip(profiles, seconds, answering, strict=True):
             if each:
                 profile.seconds = StepSeconds.median(each)
-                rows = self._settings.workload.batch_size
                 profile.examples_per_second = rows / profile.seconds.step
+                profile.seconds_per_answer = statistics.median(answers) / rows
         return profiles
 
     def _precision(self, method: ComparedMethod) -> BackbonePrecision:
@@ -332,6 +349,9 @@ class _Profiler:
             parameter_bytes=self._parameter_bytes(model, self._precision(method)),
             gradient_bytes=sum(parameter.nbytes for parameter in trainable.values()),
             saved_bytes=saved,
+            checkpoint_bytes=sum(
+                parameter.nbytes for parameter in get_method(method.name).trainable(model).values()
+            ),
         )
 
     def _parameter_bytes(self, model: Any, precision: BackbonePrecision) -> int:
@@ -348,6 +368,15 @@ class _Profiler:
                 parameter.grad = torch.zeros_like(parameter)
             made.step()
         return optimizer_bytes(made)
+
+    def _measure_answering(self, model: Any, repeats: int) -> AnsweringCost:
+        return measure_answering(
+            model,
+            self._batch,
+            tokens=self._settings.workload.answer_tokens,
+            precision=self._settings.precision,
+            repeats=repeats,
+        )
 
     def _measure_steps(
         self, model: nn.Module, trainable: Mapping[str, nn.Parameter], steps: int

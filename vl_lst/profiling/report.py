@@ -16,7 +16,14 @@ from vl_lst.profiling.measure import MethodProfile, ProfileSettings
 from vl_lst.training.resources import WARM_UP_STEPS
 from vl_lst.training.saved_bytes import TOTAL, UNATTRIBUTED
 
-__all__ = ["bytes_table", "parts_tables", "profile_document", "seconds_table", "settings_lines"]
+__all__ = [
+    "bytes_table",
+    "inference_table",
+    "parts_tables",
+    "profile_document",
+    "seconds_table",
+    "settings_lines",
+]
 
 DEFINITION = {
     "options": "all options of the method: those of the recipe that `vl-lst train` uses for this "
@@ -41,6 +48,13 @@ DEFINITION = {
     f"{WARM_UP_STEPS} warm-up steps, parameters included; null without CUDA",
     "seconds": "medians over the steps after warm-up; the methods take turns in one run, so only "
     "ratios are meaningful; optimizer includes gradient clipping and freeing the gradients",
+    "checkpoint_bytes": "size of the tensors that a checkpoint stores of the model",
+    "inference_bytes": "parameter_bytes and the most memory that answering the batch takes "
+    "besides: on CUDA that of torch's allocator, elsewhere the bytes of the tensors that are alive "
+    "at the same time; a ladder runs the backbone and its side network; null without steps",
+    "seconds_per_answer": "median seconds of answering the batch by greedy search with "
+    "workload.answer_tokens tokens, or by picking from the answers, divided by the batch size; "
+    "null without steps",
     "ratio": "median step divided by that of the first method",
 }
 ESTIMATE = (
@@ -49,6 +63,7 @@ ESTIMATE = (
 )
 # Explains the mark behind the name of a method.
 RECOMPUTED = "* blocks recomputed in the backward pass, one at a time"
+TWO_NETWORKS = "memory includes weights; a ladder runs the backbone and its side network"
 METHODS_PER_TABLE = 5
 TERMINAL_WIDTH = 80
 PACKAGES = ("vl-lst", "torch", "transformers", "peft", "torchao")
@@ -188,6 +203,38 @@ def seconds_table(profiles: Sequence[MethodProfile]) -> Table | None:
             f"{seconds.optimizer:.3f}",
             f"{seconds.step:.3f}",
             f"{seconds.step / first.step:.2f}",
+        )
+    return table
+
+
+def inference_table(profiles: Sequence[MethodProfile], settings: ProfileSettings) -> Table | None:
+    """Return a table of what using each method costs; `None` without steps.
+
+    Args:
+        profiles: Profiles from `profile_methods`; ratios are relative to the first one.
+        settings: Settings of the profile.
+    """
+    first = profiles[0].seconds_per_answer
+    if first is None:
+        return None
+    workload, head = settings.workload, profiles[0].head
+    what = f"{workload.answer_tokens} tokens" if head.kind == "generate" else "one pick"
+    table = _table(
+        f"inference, batch {workload.batch_size}, {what} per answer; MiB",
+        "method",
+        ("checkpoint", "weights", "memory", "ms per example", "ratio"),
+    )
+    table.caption, table.caption_justify = TWO_NETWORKS, "left"
+    for profile in profiles:
+        seconds = profile.seconds_per_answer
+        assert seconds is not None
+        table.add_row(
+            _label(profile),
+            _mebibytes(profile.checkpoint_bytes),
+            _mebibytes(profile.parameter_bytes),
+            _mebibytes(profile.inference_bytes),
+            f"{1000 * seconds:.2f}",
+            f"{seconds / first:.2f}",
         )
     return table
 

@@ -9,7 +9,7 @@ import torch
 
 from eval.errors import InputError, OutputError
 from eval.outputs import check_output
-from eval.run_files import Inference
+from eval.run_files import Forgetting, Inference
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import open_features
 from tasks import ExampleTable, Score, Task, with_own_files
@@ -24,6 +24,7 @@ from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
 from vl_lst.recipes.loaded_backbone import load_backbone_of
+from vl_lst.run.forgetting import FORGETTING_SEED
 from vl_lst.run.predictor import Predictor
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.predictions import write_example_scores
@@ -187,6 +188,26 @@ class Run(Predictor, ABC):
             num_selected_on,
             notes,
             inference,
+        )
+
+    def measure_forgetting(
+        self, text: str | Path, *, seed: int = FORGETTING_SEED, report: ProgressReport = silent
+    ) -> Forgetting:
+        """Measure what the backbone has forgotten, and add it to the record of the run.
+
+        Args:
+            text: Text file like those of the pretraining, with one document per line.
+            seed: Seed of what is hidden of the text.
+            report: Progress callback.
+
+        Raises:
+            InputError: The text is not usable, or nothing was trained.
+            ModelError: The backbone has no pretraining objective, or its tokenizer lacks its
+                tokens.
+        """
+        raise InputError(
+            f"{self.directory.path} holds a zero-shot run, which trains nothing, so nothing can be "
+            "forgotten: expected a run of `vl-lst train`"
         )
 
     def _load(

@@ -88,18 +88,7 @@ class TrainedRun(Run):
     def measure_forgetting(
         self, text: str | Path, *, seed: int = FORGETTING_SEED, report: ProgressReport = silent
     ) -> Forgetting:
-        """Measure what the backbone has forgotten, and add it to the record of the run.
-
-        Args:
-            text: Text file like those of the pretraining, with one document per line.
-            seed: Seed of what is hidden of the text.
-            report: Progress callback.
-
-        Raises:
-            InputError: The text is not usable.
-            ModelError: The backbone has no pretraining objective, or its tokenizer lacks its
-                tokens.
-        """
+        """Measure what the backbone has forgotten; see `Run.measure_forgetting`."""
         forgetting = measure_forgetting(
             self.recipe,
             self._card,

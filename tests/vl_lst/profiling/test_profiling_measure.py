@@ -19,6 +19,7 @@ from vl_lst.backbones.quantization import inner_tensors, quantise
 from vl_lst.errors import ModelError, RecipeError
 from vl_lst.methods import get_method, method_names
 from vl_lst.models.config import HeadConfig
+from vl_lst.profiling import answering
 from vl_lst.profiling.measure import ComparedMethod, ProfileSettings, profile_methods
 from vl_lst.profiling.workload import Workload
 from vl_lst.recipes.building import attach_method
@@ -234,6 +235,38 @@ def test_parts_of_a_step_are_timed() -> None:
     assert min(seconds.forward, seconds.backward, seconds.optimizer) > 0
     assert profile.examples_per_second == pytest.approx(2 / seconds.step)
     assert profile.peak_allocated is None
+
+
+def test_answering_is_measured_with_the_memory_of_two_networks() -> None:
+    """And without steps, nothing of it is known but the size of a checkpoint."""
+    ladder, full = profile_methods([PLAIN, ComparedMethod("full")], replace(ON_CPU, steps=2))
+    for profile in (ladder, full):
+        assert profile.seconds_per_answer is not None
+        assert profile.seconds_per_answer > 0
+        assert profile.inference_bytes is not None
+        assert profile.inference_bytes > profile.parameter_bytes
+        assert profile.checkpoint_bytes == 4 * profile.trainable
+    assert ladder.inference_bytes is not None
+    assert full.inference_bytes is not None
+    assert ladder.inference_bytes > full.inference_bytes
+    (alone,) = profile_methods([PLAIN], ON_CPU)
+    assert alone.checkpoint_bytes == ladder.checkpoint_bytes
+    assert (alone.inference_bytes, alone.seconds_per_answer) == (None, None)
+
+
+def test_living_bytes_are_those_of_tensors_alive_at_once() -> None:
+    given = torch.zeros(50)
+    with answering._LivingBytes([given]) as living:
+        view = given[:10].view(2, 5)
+        one = torch.ones(100)
+        two = torch.ones(100) + 1  # takes 400 bytes more for a moment
+        del one
+        three = torch.ones(50)
+        two.add_(1)
+    assert living.peak == 400 + 400 + 400
+    assert living._living == 400 + 200
+    del view, two, three
+    assert living._living == 0
 
 
 def test_unknown_methods_and_options_are_refused_before_building() -> None:
