@@ -29,6 +29,9 @@ UNTESTED = (
     "missing (vl-lst evaluate adds them)."
 )
 ONE_SEED = "The tests compare the trained models; other seeds may give other results."
+SOME_ONE_SEED = (
+    "Rows with one seed are compared as trained models; other seeds may give other results."
+)
 
 
 def leading_rows(group: Group, score: str) -> frozenset[int]:
@@ -98,7 +101,10 @@ def _evidence(group: Group) -> str:
         return ""
     if not tests:
         return UNTESTED
-    return "" if all(each.test.has_seeds for each in tests) else ONE_SEED
+    have_seeds = [each.test.has_seeds for each in tests]
+    if all(have_seeds):
+        return ""
+    return SOME_ONE_SEED if any(have_seeds) else ONE_SEED
 
 
 def _floors(group: Group) -> str:

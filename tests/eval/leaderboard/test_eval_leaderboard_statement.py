@@ -76,13 +76,14 @@ def test_rows_without_a_test_are_named(table: Table) -> None:
 
 
 def test_tests_of_single_runs_are_said_not_to_include_seeds(table: Table) -> None:
-    caveat = "other seeds may give other results"
     for seed in range(2):
         table.add("full", 80 + seed, seed=seed)
     table.add("probe", 40)
-    assert caveat in describe_group(table.group())
+    assert "The tests compare the trained models" in describe_group(table.group())
     table.add("probe", 41, seed=1)
-    assert caveat not in describe_group(table.group())
+    assert "seed" not in describe_group(table.group())
+    table.add("lora", 79)
+    assert "Rows with one seed are compared as trained models" in describe_group(table.group())
 
 
 def test_equal_scores_are_shared(table: Table) -> None:
