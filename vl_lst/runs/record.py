@@ -102,7 +102,9 @@ def add_scores(
         record.protocol[task] = score.protocol
         if inference is not None and split == record.validation_split(task):
             record.inference[task] = inference
-        return record.model_copy(update={"checkpoint_bytes": checkpoint_bytes})
+        return record.model_copy(
+            update={"checkpoint_bytes": checkpoint_bytes or record.checkpoint_bytes}
+        )
 
     _change_record(directory, f"the scores of {task} {split}", best_step, change)
 
