@@ -29,7 +29,7 @@ KIND_WEIGHTS = {
     "count": 2,
     "compare": 2,
 }
-# Share of sets with sentences about a colour, of those where it is possible. Sets of NLVR2 are about
+# Share of sets with sentences about a colour, of those where it is possible. NLVR2's sets are about
 # one kind of object, too. With equal shares, neither the sentence nor the pictures alone would
 # predict anything, and a model would answer at random for most of the demo. Now it first learns
 # that sentences about pictures with the most frequent colour are often true, and then which.
