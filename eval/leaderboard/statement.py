@@ -29,7 +29,7 @@ UNTESTED = (
     "missing (vl-lst evaluate adds them)."
 )
 ONE_SEED = "The tests compare the trained models; other seeds may give other results."
-SOME_ONE_SEED = (
+SOME_ONE_SEED = "Rows with one seed are compared as trained models; other seeds may differ."
     "Rows with one seed are compared as trained models; other seeds may give other results."
 )
 
