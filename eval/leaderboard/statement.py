@@ -30,8 +30,6 @@ UNTESTED = (
 )
 ONE_SEED = "The tests compare the trained models; other seeds may give other results."
 SOME_ONE_SEED = "Rows with one seed are compared as trained models; other seeds may differ."
-    "Rows with one seed are compared as trained models; other seeds may give other results."
-)
 
 
 def leading_rows(group: Group, score: str) -> frozenset[int]:
