@@ -24,7 +24,7 @@ from feature_extraction.names import near_names_hint
 from vl_lst.cli._answered_splits import AnsweredSplit, SplitReader
 from vl_lst.progress import ProgressReport
 
-__all__ = ["Thumbnails", "collect_examples", "make_sheet", "read_thumbnails"]
+__all__ = ["THUMBNAIL_SIDE", "Thumbnails", "collect_examples", "make_sheet", "read_thumbnails"]
 
 THUMBNAIL_SIDE = 176
 JPEG_QUALITY = 72
