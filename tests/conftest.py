@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from loopback_hub import LoopbackHub
     from tiny_run import TinyWorld
     from tiny_texts import TextWorld
 
@@ -104,3 +105,12 @@ def trained(
     with tiny_settings(world_folder):
         train(shared_world.recipe(), out)
     return out
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> "Iterator[LoopbackHub]":
+    """An empty Hub on the loopback address, to which the test is signed in as `someone`."""
+    from loopback_hub import running_hub
+
+    with running_hub(tmp_path) as running:
+        yield running
