@@ -9,7 +9,7 @@ from eval.run_files import first_problem
 from feature_extraction.errors import StoreError
 from feature_extraction.store.hdf5_text import read_text_attribute
 
-__all__ = ["SOURCE_ATTRIBUTE", "Source", "read_source"]
+__all__ = ["SOURCE_ATTRIBUTE", "Source", "describe_source", "read_source"]
 
 SOURCE_ATTRIBUTE = "source"
 MAX_SOURCE_LENGTH = 2**14
@@ -24,7 +24,8 @@ class Source(BaseModel):
         revision: Commit that the files were read from.
         files: Number of files.
         file_bytes: Their total size.
-        files_sha256: SHA-256 of the lines `SHA-256  PATH` of the files, in order.
+        files_sha256: SHA-256 of the lines `HASH  PATH` of the files, in order. HASH is the SHA-256
+            of the file, or Git's hash of a small file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,3 +54,8 @@ def read_source(file: h5py.File) -> Source | None:
             f"the attribute {SOURCE_ATTRIBUTE!r} cannot be read: {first_problem(error)}. Import "
             "the features again."
         ) from None
+
+
+def describe_source(source: Source | None) -> str:
+    """Return a description of a source for messages."""
+    return "local files" if source is None else f"{source.repository} at {source.revision[:12]}"

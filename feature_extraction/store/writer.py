@@ -19,7 +19,7 @@ from feature_extraction.store.layout import Metadata, Status, write_layout
 from feature_extraction.store.outputs import partial_folder
 from feature_extraction.store.resumable_writer import JOURNAL, Blocks, Progress, ResumableWriter
 from feature_extraction.store.shards import ShardRecord, image_list_sha256
-from feature_extraction.store.source import Source
+from feature_extraction.store.source import Source, describe_source
 from feature_extraction.store.store import FeatureStore
 
 # N images of a batch, V tokens, C channels
@@ -192,7 +192,8 @@ class StoreWriter(ResumableWriter[_Header, _Entry]):
             differences.append("shard: the whole image list has changed")
         if found.source != wanted.source:
             differences.append(
-                f"source: found {_describe(found.source)}, expected {_describe(wanted.source)}"
+                f"source: found {describe_source(found.source)}, expected "
+                f"{describe_source(wanted.source)}"
             )
         return differences
 
@@ -228,7 +229,3 @@ def unfinished_source(out: Path) -> Source | None:
             return _Header.model_validate_json(file.readline(MAX_JOURNAL_BYTES)).source
     except (FileNotFoundError, NotADirectoryError, ValidationError):
         return None
-
-
-def _describe(source: Source | None) -> str:
-    return "local files" if source is None else f"{source.repository} at {source.revision[:12]}"

@@ -1,6 +1,6 @@
 """What was found in a source, and the rows of Parquet files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from feature_extraction.exchange.foreign.parquet_columns import (
 from feature_extraction.names import image_id_of
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store.disk import require_regular_file
+from feature_extraction.store.source import Source
 
 __all__ = ["FoundFeatures", "find_parquet_rows", "read_shard"]
 
@@ -26,12 +27,16 @@ class FoundFeatures:
         left_out: Number by suffix of files that may hold features but are not read.
         row_shape: Shape of each image's features, if the files state it.
         spec: Settings of the features, if the files state them.
+        prepare: Called before an image is read, in order; makes its file available.
+        source: Where the files are downloaded from; `None` if they are local.
     """
 
     files: list[FeatureFile]
     left_out: Mapping[str, int]
     row_shape: tuple[int, ...] | None = None
     spec: FeatureSpec | None = None
+    prepare: Callable[[FeatureFile], None] | None = None
+    source: Source | None = None
 
 
 def read_shard(path: Path) -> ParquetColumns:
