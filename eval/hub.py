@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
-from huggingface_hub import constants, get_token
+from huggingface_hub import constants, errors, get_token
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -26,7 +27,9 @@ ADDRESS = re.compile(
     re.ASCII,
 )
 # The root of the errors of the HTTP client: `httpx`, or what a version of the library uses for it.
-CLIENT_ERROR = HfHubHTTPError.__bases__[0]
+CLIENT_ERROR: type[Exception] = cast(type[Exception], HfHubHTTPError.__bases__[0])
+# Errors of Xet, the Hub's protocol for large files; older versions have no class of their own.
+XET_ERROR: type[Exception] = getattr(errors, "XetDownloadError", RuntimeError)
 SIGN_IN = "sign in with `hf auth login`, or set HF_TOKEN"
 AGAIN = "Run the same command again: it continues with what is missing."
 MAX_REASON_LENGTH = 200
@@ -88,14 +91,18 @@ def explained_hub_errors(action: str, address: HubAddress) -> Iterator[None]:
     """
     try:
         yield
-    # Threads of the library wrap an error of an upload in a RuntimeError.
-    except (CLIENT_ERROR, HFValidationError, OSError, RuntimeError) as error:
+    except (CLIENT_ERROR, XET_ERROR, HFValidationError, OSError, RuntimeError) as error:
+        # Threads of the library wrap the error of an upload.
         cause: BaseException | None = error
         while cause is not None:
             if (reason := _explain(cause, address)) is not None:
                 raise InputError(f"cannot {action}: {reason}") from error
             cause = cause.__cause__
-        raise
+        if isinstance(error, OSError):  # such as a full disk
+            raise
+        raise InputError(
+            f"cannot {action}: the transfer failed ({_reason(error)}). {AGAIN}"
+        ) from error
 
 
 def _explain(error: BaseException, address: HubAddress) -> str | None:

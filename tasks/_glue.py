@@ -21,7 +21,7 @@ from tasks._glue_labels import Classes, Labels
 from tasks._glue_splits import PaperSplit, paper_sizes
 from tasks._glue_submission import GlueForm
 from tasks._results import TEXT_RESULTS
-from tasks._task import Head, PrepareFiles, Score, Submission, Task
+from tasks._task import Head, HubDataset, PrepareFiles, Score, Submission, Task
 
 __all__ = ["HOST", "GlueFiles", "data_files", "glue_task", "is_labelled", "readers_of"]
 
@@ -205,6 +205,8 @@ def glue_task(
             form=form,
             suite="glue",
         ),
+        hub_dataset=HubDataset("nyu-mll/glue", f"GLUE {name}", name),
+        hub_task="text-classification",
         prepare=prepare,
         images_per_example=0,
         text_format=text_format,

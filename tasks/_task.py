@@ -11,7 +11,7 @@ from tasks._arguments import PARAMETERS, CheckedCall
 from tasks._examples import Example, ExampleTable
 from tasks._files import DataFile, SplitSize
 
-__all__ = ["AnswerKind", "Head", "Prepared", "Score", "Submission", "Task"]
+__all__ = ["AnswerKind", "Head", "HubDataset", "Prepared", "Score", "Submission", "Task"]
 
 Head = Literal["classify", "generate", "regress"]
 # Longer than any official question or statement. A batch is padded to its longest prompt, so this
@@ -76,6 +76,21 @@ class Submission:
     def file_of(self, split: str, name: str) -> str:
         """Return the official file name for a split, predicted by the method `name`."""
         return self.file_name.format(split=self.split_names.get(split, split), name=name)
+
+
+@dataclass(frozen=True, slots=True)
+class HubDataset:
+    """A task's official examples as a dataset on the Hugging Face Hub, for model cards.
+
+    Args:
+        id: OWNER/NAME.
+        title: Name of the benchmark.
+        config: Configuration of the dataset; `None` if it has one.
+    """
+
+    id: str
+    title: str
+    config: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +198,8 @@ class Task:
         files: Files below the data root.
         sizes: Published size of each split.
         submission: Submission format of the public test server.
+        hub_dataset: The official examples on the Hugging Face Hub; `None` if they are not there.
+        hub_task: Identifier of the task on the Hub ("visual-question-answering").
         prepare: (data_root, minimum count of a listed answer or `None` for the default, whether
             to overwrite) -> files derived from the official ones.
         predictions_suffix: File name suffix of predictions files.
@@ -229,6 +246,8 @@ class Task:
     files: Sequence[DataFile] = ()
     sizes: Mapping[str, SplitSize] = field(default_factory=dict)
     submission: Submission | None = None
+    hub_dataset: HubDataset | None = None
+    hub_task: str = "visual-question-answering"
     prepare: PrepareFiles | None = None
     predictions_suffix: str = ".json"
     images_per_example: int = 1

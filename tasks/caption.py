@@ -23,7 +23,7 @@ from tasks._examples import Example, ExampleTable
 from tasks._files import DataFile, Source, SplitSize
 from tasks._records import Records, read_records
 from tasks._results import ResultsFormat
-from tasks._task import Score, Submission, Task
+from tasks._task import HubDataset, Score, Submission, Task
 
 __all__ = ["FILES", "SIZES", "TASK"]
 
@@ -223,6 +223,8 @@ TASK = Task(
     answers_are="references",
     files=FILES,
     sizes=SIZES,
+    hub_dataset=HubDataset("yerevann/coco-karpathy", "COCO captions"),
+    hub_task="image-to-text",
     submission=Submission(
         server="COCO (https://cocodataset.org/#captions-leaderboard)",
         splits=("val2014", "test2014"),

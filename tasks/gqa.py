@@ -28,7 +28,7 @@ from tasks._files import LXMERT_LISTS, DataFile, Source, SplitSize
 from tasks._formatting import FormattingLosses
 from tasks._records import Records, field_of, read_records
 from tasks._results import ResultsFormat
-from tasks._task import Prepared, Score, Submission, Task
+from tasks._task import HubDataset, Prepared, Score, Submission, Task
 
 __all__ = ["FILES", "SIZES", "TASK"]
 
@@ -387,8 +387,7 @@ TASK = Task(
     # Of the encoder-decoders in BLIP-2 (arXiv 2301.12597, section 4.1).
     zero_shot_prompt="Question: {} Short answer:",
     answer_list=ANSWER_LIST,
-    # LXMERT's list contains every answer.
-    min_answer_count=1,
+    min_answer_count=1,  # LXMERT's list contains every answer.
     files=FILES,
     sizes=SIZES,
     submission=Submission(
@@ -396,5 +395,6 @@ TASK = Task(
         splits=("submission_all",),
         file_name="{split}_{name}_predictions.json",
     ),
+    hub_dataset=HubDataset("lmms-lab/GQA", "GQA"),
     prepare=_prepare,
 )

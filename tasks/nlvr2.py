@@ -22,7 +22,7 @@ from tasks._arrow import cached_examples
 from tasks._examples import Example, ExampleTable
 from tasks._files import DataFile, Source, SplitSize
 from tasks._records import Records, begins_as_list, read_json_lines, read_records
-from tasks._task import Score, Submission, Task
+from tasks._task import HubDataset, Score, Submission, Task
 
 __all__ = ["FILES", "SIZES", "TASK"]
 
@@ -255,6 +255,7 @@ TASK = Task(
     answer_words=tuple(LABEL_OF_WORD),
     files=FILES,
     sizes=SIZES,
+    hub_dataset=HubDataset("HuggingFaceM4/NLVR2", "NLVR2"),
     submission=Submission(
         server="the organisers (https://lil.nlp.cornell.edu/nlvr)",
         splits=("dev", "test1", "test2"),

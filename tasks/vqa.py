@@ -24,7 +24,7 @@ from tasks._examples import Example, ExampleTable
 from tasks._files import LXMERT_LISTS, DataFile, Source, SplitSize
 from tasks._records import Records, read_records
 from tasks._results import ResultsFormat
-from tasks._task import Prepared, Score, Submission, Task
+from tasks._task import HubDataset, Prepared, Score, Submission, Task
 
 __all__ = ["FILES", "SIZES", "TASK"]
 
@@ -373,5 +373,6 @@ TASK = Task(
         splits=("test-dev2015", "test2015"),
         file_name="vqa_OpenEnded_mscoco_{split}_{name}_results.json",
     ),
+    hub_dataset=HubDataset("lmms-lab/VQAv2", "VQA v2"),
     prepare=_prepare,
 )

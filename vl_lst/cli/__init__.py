@@ -38,6 +38,7 @@ COMMANDS = {
     "evaluate": MODELS,
     "predict": MODELS,
     "score": MODELS,
+    "push": MODELS,
     "profile": COMPARISONS,
     "leaderboard": COMPARISONS,
     "compare": COMPARISONS,

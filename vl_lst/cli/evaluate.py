@@ -26,7 +26,8 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="RUN",
-            help="Run directory written by `vl-lst train`; with --zero-shot, one to write.",
+            help="Run directory written by `vl-lst train`, or OWNER/NAME[@REVISION] on the Hugging "
+            "Face Hub; with --zero-shot, a directory to write.",
             callback=binary_file("a run", is_checked=False, may_be_input=True, holds_run=True),
         ),
     ],
@@ -135,6 +136,9 @@ def evaluate(
 
     Example: vl-lst evaluate runs/vqa --split val2014 --json scores.json
 
+    From the Hub: vl-lst evaluate alice/vqa-ladder --split val2014 --data-root data --features
+    coco.h5
+
     All tasks of a suite: vl-lst evaluate runs/glue --task glue --split test --submission
 
     Without training: vl-lst evaluate runs/zero-shot --zero-shot --backbone
@@ -220,6 +224,7 @@ def evaluate(
             )
         else:
             loaded = load_run(run, checkpoint=checkpoint)
+            run = loaded.directory.path
     protect_recipe_inputs(loaded.recipe.model_dump(mode="json"))
     official = data_root is not None
     chosen = loaded.task(task, official=official)
@@ -248,6 +253,8 @@ def evaluate(
     else:
         document = score_document(chosen, split, evaluation.score)
         print_score(chosen, split, evaluation.score, quiet=quiet)
+    if loaded.pulled is not None:
+        document |= {"repository": loaded.pulled.name, "commit": loaded.pulled.commit}
     write_json_report(json_file, document)
     if evaluation.write_error is not None:
         raise evaluation.write_error

@@ -14,7 +14,12 @@ __all__ = ["predict"]
 
 def predict(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run directory written by `vl-lst train`.")
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="Run directory written by `vl-lst train`, or OWNER/NAME[@REVISION] on the Hugging "
+            "Face Hub. A local folder comes first; hf://OWNER/NAME is always on the Hub.",
+        ),
     ],
     image: Annotated[
         list[Path] | None,
@@ -60,6 +65,8 @@ def predict(
 
     Example: vl-lst predict runs/vqa --image cat.jpg --question "what animal is this?"
 
+    From the Hub: vl-lst predict alice/vqa-ladder --image cat.jpg --question "what is this?"
+
     Text alone: vl-lst predict runs/rte --text "A cat sleeps." --text2 "An animal sleeps."
     """
     announce_imports(quiet=quiet)
@@ -87,6 +94,7 @@ def predict(
         json_file,
         {
             "run": str(run),
+            **({} if loaded.pulled is None else {"commit": loaded.pulled.commit}),
             "images": [str(path) for path in images],
             "question": question,
             **({} if text2 is None else {"text2": text2}),

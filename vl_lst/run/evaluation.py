@@ -18,6 +18,7 @@ from vl_lst.data.examples import has_labels, require_images
 from vl_lst.data.order import evaluation_batches
 from vl_lst.data.stored_texts import stored_states
 from vl_lst.data.text_warnings import split_notes
+from vl_lst.hub.pull import PulledRun
 from vl_lst.progress import ProgressReport, silent
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
@@ -78,6 +79,8 @@ class Run(Predictor, ABC):
     ) -> None:
         super().__init__(recipe, built, answers, spec, device)
         self.directory = directory
+        # Where on the Hub the run comes from, if it does.
+        self.pulled: PulledRun | None = None
 
     @abstractmethod
     def _require_features(self, spec: FeatureSpec) -> None:

@@ -12,6 +12,7 @@ from tasks import ExampleTable, Score, Task
 from tasks._arguments import as_path
 from vl_lst.devices import choose_device
 from vl_lst.errors import CheckpointError
+from vl_lst.hub.pull import find_hub_run, pull_run
 from vl_lst.recipes import Recipe, ZeroShotRecipe
 from vl_lst.recipes.building import BuiltModel, build_model
 from vl_lst.run.evaluation import Run
@@ -103,19 +104,27 @@ class TrainedRun(Run):
         return sum(prompts.get(each.id) == each.prompt for each in examples)
 
 
-def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
+def load_run(path: str | Path, *, checkpoint: str = BEST, revision: str | None = None) -> Run:
     """Load a trained run, or one that evaluates a backbone without training.
 
     Args:
-        path: Folder written by `vl-lst train --out`.
+        path: Folder written by `vl-lst train --out`; or `OWNER/NAME` or `OWNER/NAME@REVISION` on
+            the Hugging Face Hub, where `vl-lst push` uploaded it. A local folder comes first;
+            `hf://OWNER/NAME` is always on the Hub.
         checkpoint: Name of the checkpoint: `best` (by validation score), `last` or, if several
             tasks were trained, `best-TASK` (by the score of one task).
+        revision: Branch, tag or commit on the Hub.
 
     Raises:
-        CheckpointError: The folder holds no run, the checkpoint is incomplete, or the backbone has
-            other weights.
+        InputError: The repository or the revision does not exist, is not accessible, or the
+            connection is lost.
+        CheckpointError: The folder or the repository holds no run, the checkpoint is incomplete, or
+            the backbone has other weights.
     """
-    directory = RunDirectory(as_path("the run's folder", path))
+    folder = as_path("the run's folder", path)
+    address = find_hub_run(path, revision)
+    pulled = None if address is None else pull_run(address, checkpoint)
+    directory = RunDirectory(folder if pulled is None else pulled.path)
     recipe = directory.recipe()
     if isinstance(recipe, ZeroShotRecipe):
         if checkpoint != BEST:
@@ -133,9 +142,9 @@ def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
         recipe, feature_spec_of(card), card.answers, loads_backbone=_needs_backbone(recipe)
     )
     require_same_backbone(card, recipe.backbone.name, built.fingerprint)
-    folder = directory.checkpoint(checkpoint)
-    saved = load_checkpoint(folder, MODEL)
-    load_parameters(built.stored, saved.tensors[MODEL], source=folder)
+    weights = directory.checkpoint(checkpoint)
+    saved = load_checkpoint(weights, MODEL)
+    load_parameters(built.stored, saved.tensors[MODEL], source=weights)
     built.quantise_backbone()
     wanted = recipe.training.device
     device = choose_device(wanted if torch.cuda.is_available() else "auto")
@@ -146,7 +155,9 @@ def load_run(path: str | Path, *, checkpoint: str = BEST) -> Run:
         )
     built.model.to(device).eval()
     step = int(saved.state.get("step", 0))
-    return TrainedRun(directory, recipe, card, built, checkpoint, step, device)
+    run = TrainedRun(directory, recipe, card, built, checkpoint, step, device)
+    run.pulled = pulled
+    return run
 
 
 def _needs_backbone(recipe: Recipe) -> bool:

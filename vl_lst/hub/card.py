@@ -1,0 +1,210 @@
+"""The model card of an uploaded run: a YAML header for the Hub, and Markdown for people.
+
+Names in a run, such as that of a backbone, may hold anything. YAML is written by a library, and
+every name in the text is escaped, so that it shows as it is and cannot add links, tables or code.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import yaml
+
+from eval.text import escape_controls, format_bytes
+from vl_lst.bundled import BACKBONE_FOLDERS
+from vl_lst.hub.curve import CURVE_FILE
+from vl_lst.hub.files import RECIPE_FILE, PortableRun
+from vl_lst.hub.scores import PublishedScore, model_index, published_scores
+
+__all__ = ["LICENSE", "escape_markdown", "model_card"]
+
+# The Hub's identifier for a license that nobody has stated.
+LICENSE = "unknown"
+MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+# Of these, Markdown takes none for its own within a word.
+PLAIN = re.compile(r"[A-Za-z0-9]+([ .,-]?[A-Za-z0-9]+)*")
+
+
+def escape_markdown(text: str) -> str:
+    """Return text that Markdown shows as it is, in one line."""
+    line = " ".join(escape_controls(text).split())
+    return line if PLAIN.fullmatch(line) else PUNCTUATION.sub(r"\\\1", line)
+
+
+def model_card(run: PortableRun, repository: str, *, license_id: str, has_curve: bool) -> str:
+    """Return the content of the repository's `README.md`.
+
+    Args:
+        run: The run.
+        repository: OWNER/NAME.
+        license_id: Identifier of the license on the Hub.
+        has_curve: Whether the training curve is uploaded too.
+    """
+    scores = published_scores(run)
+    header = yaml.safe_dump(
+        _header(run, repository, scores, license_id), sort_keys=False, allow_unicode=True
+    )
+    sections = [
+        f"# {escape_markdown(repository.partition('/')[2])}",
+        _summary(run),
+        "## Scores",
+        _score_table(scores),
+        f"![Training loss and validation scores]({CURVE_FILE})" if has_curve else "",
+        "## Costs",
+        _table(("quantity", "value"), _costs(run)),
+        "## Use",
+        _usage(run, repository),
+        "## Training",
+        _table(("setting", "value"), _settings(run)),
+        f"All settings are in [{RECIPE_FILE}]({RECIPE_FILE}), without paths of the machine that "
+        "trained the model.",
+        _license_note(license_id),
+    ]
+    return f"---\n{header}---\n\n" + "\n\n".join(part for part in sections if part) + "\n"
+
+
+def _header(
+    run: PortableRun, repository: str, scores: Sequence[PublishedScore], license_id: str
+) -> dict[str, Any]:
+    header: dict[str, Any] = {"license": license_id, "library_name": "vl-lst"}
+    if _hub_backbone(run) is not None:
+        header["base_model"] = run.record.backbone.partition("@")[0]
+    kinds = {score.task.hub_task for score in scores}
+    if len(kinds) == 1:
+        header["pipeline_tag"] = kinds.pop()
+    header["tags"] = ["vl-lst", run.record.method, *run.record.tasks]
+    datasets = sorted({score.dataset.id for score in scores if score.dataset})
+    if datasets:
+        header["datasets"] = datasets
+    if scores:
+        header["metrics"] = sorted({score.task.primary_metric for score in scores})
+        header["model-index"] = model_index(repository, list(scores))
+    return header
+
+
+def _hub_backbone(run: PortableRun) -> str | None:
+    """Return the model ID of the backbone on the Hub; `None` if it is bundled or no ID."""
+    name = run.record.backbone.partition("@")[0]
+    return name if name not in BACKBONE_FOLDERS and MODEL_ID.fullmatch(name) else None
+
+
+def _summary(run: PortableRun) -> str:
+    name, record = _hub_backbone(run), run.record
+    shown = escape_markdown(record.backbone)
+    backbone = shown if name is None else f"[{shown}](https://huggingface.co/{name})"
+    tasks = ", ".join(map(escape_markdown, record.tasks))
+    return (
+        f"Trained on {tasks} with the method {escape_markdown(record.method)} of `vl-lst`, from "
+        f"the pretrained language model {backbone}. The repository holds only the parameters that "
+        "the method adds or trains; the backbone is loaded from its own repository, and its "
+        "weights are checked against a hash."
+    )
+
+
+def _score_table(scores: Sequence[PublishedScore]) -> str:
+    if not scores:
+        return "The run has no scores."
+    rows = []
+    for score in scores:
+        title = escape_markdown(score.dataset.title if score.dataset else "own data")
+        data = (
+            f"[{title}](https://huggingface.co/datasets/{score.dataset.id})"
+            if score.dataset
+            else title
+        )
+        rows.append(
+            (
+                escape_markdown(score.task.name),
+                data,
+                escape_markdown(score.split)
+                + (" (selected the checkpoint)" if score.is_selection else ""),
+                escape_markdown(score.task.primary_metric),
+                f"{score.percent:.2f}",
+            )
+        )
+    return _table(("task", "data", "split", "metric", "percent"), rows)
+
+
+def _costs(run: PortableRun) -> list[tuple[str, str]]:
+    record = run.record
+    rows = []
+    if record.parameters is not None:
+        share = record.parameters.percent_of_total
+        rows.append(("trainable parameters", f"{record.parameters.trainable:,} ({share:.2f} %)"))
+    weights = run.checkpoint / "model.safetensors"
+    rows.append(("checkpoint", format_bytes(weights.stat().st_size)))
+    if (memory := record.memory_bytes) is not None:
+        if memory.saved_for_backward is not None:
+            saved = format_bytes(memory.saved_for_backward["total"])
+            rows.append(("memory saved for the backward pass", saved))
+        if memory.peak_allocated is not None:
+            rows.append(("peak memory of training", format_bytes(memory.peak_allocated)))
+    if record.train_seconds is not None:
+        rows.append(("training time", f"{record.train_seconds / 60:,.1f} minutes"))
+    if record.device is not None:
+        rows.append(("device", escape_markdown(record.device)))
+    return rows
+
+
+def _usage(run: PortableRun, repository: str) -> str:
+    spec, record = run.card.feature_spec, run.record
+    question = '"..."'
+    image = "" if spec is None else " --image cat.jpg"
+    task = f" --task {record.tasks[0]}" if len(record.tasks) > 1 else ""
+    split = record.validation_split(record.tasks[0]) or "val"
+    features = "" if spec is None else " --features features.h5"
+    parts = [
+        "```bash\n"
+        f"vl-lst predict {repository}{task}{image} --question {question}\n"
+        f"vl-lst evaluate {repository}{task} --split {split} --data-root data{features}\n"
+        "```",
+        "```python\n"
+        "from vl_lst.run import load_run\n\n"
+        f'run = load_run("{repository}")  # or revision="COMMIT"\n'
+        "```",
+    ]
+    if spec is not None:
+        side = spec.get("image_size")
+        parts.append(
+            f"It reads image features of the encoder {escape_markdown(str(spec.get('encoder')))}, "
+            f"with photographs resized to {escape_markdown(str(side))} pixels; `vl-lst "
+            "extract-features` makes them. Features of other settings are refused."
+        )
+    return "\n\n".join(parts)
+
+
+def _settings(run: PortableRun) -> list[tuple[str, str]]:
+    recipe, record = run.recipe, run.record
+    training, optimizer = recipe["training"], recipe["optimizer"]
+    options = ", ".join(f"{name} {value}" for name, value in recipe["method"]["options"].items())
+    values = {
+        "method": record.method,
+        "options": options or "none",
+        "optimizer": f"{optimizer['name']}, learning rate {optimizer['lr']:g}",
+        "steps": f"{record.steps:,}" if record.steps is not None else "unknown",
+        "batch size": ", ".join(f"{task} {size}" for task, size in training["batch_size"].items()),
+        "precision": training["precision"],
+        "precision of the backbone": recipe["backbone"]["precision"],
+        "seed": str(record.seed),
+        "version": ", ".join(
+            f"{name} {record.packages[name]}"
+            for name in ("vl-lst", "torch", "transformers")
+            if record.packages.get(name)
+        ),
+    }
+    return [(name, escape_markdown(value)) for name, value in values.items()]
+
+
+def _license_note(license_id: str) -> str:
+    if license_id != LICENSE:
+        return ""
+    return (
+        "The license of these weights is not stated. Those of the backbone and of the data apply "
+        "besides."
+    )
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
