@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
 __all__ = [
+    "HEIGHT",
     "SPEC_KEY",
+    "WIDTH",
     "ParquetColumns",
     "check_same_columns",
     "examine_columns",

@@ -1,7 +1,6 @@
 """`vl-lst features import`: one feature file from features that another program extracted."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,12 +17,13 @@ __all__ = ["import_"]
 
 def import_(
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="SOURCE",
             help="Folder, with subfolders, of files IMAGE_ID.h5 (dataset IMAGE_ID/features), .npy, "
-            ".npz or .safetensors; the output of clip-retrieval; Parquet; or one HDF5, .npz or "
-            ".safetensors file with an entry, or a row and a name, per image.",
+            ".npz or .safetensors; the output of clip-retrieval; Parquet; or one HDF5, .npz, "
+            ".safetensors or Parquet file with an entry, or a row and a name, per image; or "
+            "hf://datasets/OWNER/NAME[/PATH][@REVISION] for Parquet on the Hugging Face Hub.",
             show_default=False,
         ),
     ],
@@ -56,7 +56,13 @@ def import_(
     An import can be interrupted at any point. Run the same command again to resume; the finished
     file is byte-identical to that of an uninterrupted run.
 
-    Example: vl-lst features import data_clip_RN101_att --out coco.h5 --encoder RN101
+    From the Hub, one Parquet file at a time is downloaded and removed again, so that the disk never
+    holds all of them. The commit is recorded in the feature file.
+
+    Examples:
+    vl-lst features import data_clip_RN101_att --out coco.h5 --encoder RN101
+
+    vl-lst features import hf://datasets/OWNER/NAME --out coco.h5 --encoder RN101
     """
     from feature_extraction.exchange.importing import import_features
     from feature_extraction.sizes import format_bytes
