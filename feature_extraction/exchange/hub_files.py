@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,17 +12,19 @@ from urllib.parse import unquote
 
 from eval.hub import HubAddress, explained_hub_errors
 from feature_extraction.errors import StoreError
-from feature_extraction.store.disk import require_regular_file
+from feature_extraction.sizes import needed_and_free
+from feature_extraction.store.disk import explain_write_errors, require_regular_file
 
 __all__ = [
     "DatasetAddress",
     "HubFile",
     "download_file",
+    "file_sha256",
     "is_hub_address",
     "list_files",
     "parse_dataset_address",
     "pin_commit",
-    "without_progress_bars",
+    "progress_bars",
 ]
 
 PREFIX = "hf://datasets/"
@@ -168,12 +171,14 @@ def download_file(
         raise StoreError(f"the path {file.path!r} leads out of the dataset {address.name}: refused")
     path = folder / file.path
     require_regular_file(path)
-    with explained_hub_errors(action, address.at(commit)):
+    with explain_write_errors(path), explained_hub_errors(action, address.at(commit)):
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_space(folder, file)
         hf_hub_download(
             address.name, file.path, repo_type="dataset", revision=commit, local_dir=folder
         )
     require_regular_file(path, must_exist=True)
-    if path.stat().st_size != file.size or (file.is_large and _sha256(path) != file.blob_id):
+    if path.stat().st_size != file.size or (file.is_large and file_sha256(path) != file.blob_id):
         path.unlink()
         raise StoreError(
             f"{file.path} of {address.name} was not downloaded correctly: its content differs from "
@@ -183,22 +188,35 @@ def download_file(
 
 
 @contextmanager
-def without_progress_bars() -> Iterator[None]:
-    """Hide the progress bars of downloads in the block."""
+def progress_bars(*, show: bool) -> Iterator[None]:
+    """Show or hide the progress bars of uploads and downloads in the block.
+
+    Args:
+        show: Whether to show them, unless the user has switched them off.
+    """
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
     )
 
-    were_disabled = are_progress_bars_disabled()
-    if not were_disabled:
-        disable_progress_bars()
+    if show or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
     try:
         yield
     finally:
-        if not were_disabled:
-            enable_progress_bars()
+        enable_progress_bars()
+
+
+def _check_space(folder: Path, file: HubFile) -> None:
+    free = shutil.disk_usage(folder).free
+    if file.size > free:
+        raise StoreError(
+            f"the download of {file.path} needs {needed_and_free(file.size, free)} at {folder}. "
+            "Free some space, or choose another --out."
+        )
 
 
 def _hub_file(entry: Any) -> HubFile:
@@ -207,6 +225,7 @@ def _hub_file(entry: Any) -> HubFile:
     return HubFile(entry.path, entry.size, entry.lfs.sha256, is_large=True)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,10 +9,13 @@ dropped, even in a later run, and its SHA-256 can be checked.
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from eval.hub import explained_hub_errors
 from feature_extraction.errors import StoreError
@@ -36,7 +39,7 @@ from feature_extraction.exchange.hub_files import (
     list_files,
     parse_dataset_address,
     pin_commit,
-    without_progress_bars,
+    progress_bars,
 )
 from feature_extraction.store.outputs import partial_folder
 from feature_extraction.store.source import Source
@@ -118,7 +121,7 @@ class _FetchedShards:
         for path in self._files:
             if path != file.path:
                 path.unlink(missing_ok=True)
-        with without_progress_bars():
+        with progress_bars(show=False):
             download_file(
                 self._address,
                 self._commit,
@@ -127,6 +130,31 @@ class _FetchedShards:
                 f"import from {self._address.text}",
             )
         self._current = file.path
+
+
+class _RemoteFile:
+    """A file on the Hub, whose errors of the connection cannot be mistaken for damage."""
+
+    def __init__(self, file: Any, explain: Callable[[], AbstractContextManager[None]]) -> None:
+        self._file = file
+        self._explain = explain
+
+    def read(self, size: int = -1) -> bytes:
+        """Read from the current position.
+
+        Args:
+            size: Number of bytes.
+
+        Raises:
+            InputError: The Hub cannot be reached.
+        """
+        with self._explain():
+            data: bytes = self._file.read(size)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the file."""
+        return getattr(self._file, name)
 
 
 def _examine(
@@ -139,17 +167,15 @@ def _examine(
 
     def examine(file: HubFile) -> ParquetColumns | None:
         path = folder / file.path
-        with (
-            explained_hub_errors(action, address.at(commit)),
-            system.open(
+        explain = partial(explained_hub_errors, action, address.at(commit))
+        with explain():
+            remote = system.open(
                 f"datasets/{address.name}/{file.path}",
                 revision=commit,
                 block_size=READ_AHEAD_BYTES,
                 size=file.size,
-            ) as remote,
-            explain_damage(path),
-            open_parquet(remote) as opened,
-        ):
+            )
+        with explain_damage(path), open_parquet(_RemoteFile(remote, explain)) as opened:
             if find_features_name(opened.schema_arrow.names) is None:
                 return None
             return examine_columns(path, opened)
