@@ -102,8 +102,8 @@ def push_features(path: Path, repository: str, *, private: bool = False) -> Push
         raise StoreError(f"{repository!r:.200}: expected OWNER/NAME, without path and revision")
     if is_index(path):
         raise StoreError(
-            f"{path} is an index of other files. Push each of these, or make one file of them: "
-            f"vl-lst features join {path} --out whole.h5 --copy"
+            f"{path} is an index of other files. Push each of these, or copy them into one: "
+            "vl-lst features join FILES --out whole.h5 --copy"
         )
     store = FeatureStore(path)
     store.require_finished()
