@@ -11,6 +11,7 @@ served from another path after a redirect, as on the Hub. `hub.drop_next` closes
 import hashlib
 import re
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
-from loopback_hub_server import TOKEN, HubHandler
+from loopback_hub_server import CHUNK, TOKEN, HubHandler
 
 Files = dict[str, bytes]
 
@@ -62,6 +63,7 @@ class LoopbackHub:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.large_files: dict[str, bytes] = {}
         self.requests: list[str] = []  # "METHOD /path"
+        self.ranges: list[str] = []  # headers of requests for a part of a file
         self.drops: list[Drop] = []
         self.lock = threading.RLock()
         self.endpoint = ""
@@ -139,9 +141,13 @@ def running_hub(folder: Path, *, token: str | None = TOKEN) -> Iterator[Loopback
         "HF_HUB_DISABLE_XET": True,
         "HF_TOKEN_PATH": str(home / "token"),
         "HF_HUB_OFFLINE": False,
+        # Resuming begins after the last whole chunk.
+        "DOWNLOAD_CHUNK_SIZE": CHUNK,
     }
     try:
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            # The library uploads files in a way that its HTTP client calls deprecated.
+            warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)
             for name, value in environment.items():
                 patch.setenv(name, value)
             for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HUGGING_FACE_HUB_TOKEN"):

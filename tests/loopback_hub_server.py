@@ -368,6 +368,7 @@ class HubHandler(BaseHTTPRequestHandler):
         if span is None:
             self._send(data, {"Accept-Ranges": "bytes", **headers})
             return
+        self.hub.ranges.append(span[0])
         start, end = int(span[1]), min(int(span[2] or len(data) - 1), len(data) - 1)
         if start > end:
             self._send(b"", {"Content-Range": f"bytes */{len(data)}", **headers}, 416)

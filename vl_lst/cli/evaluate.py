@@ -186,6 +186,7 @@ def evaluate(
         unscored_document,
         write_submission_file,
     )
+    from vl_lst.hub.transfers import transfer_progress
     from vl_lst.launch import require_one_process
     from vl_lst.recipes import parse_override
     from vl_lst.run import Run, load_run, open_zero_shot_run
@@ -206,7 +207,7 @@ def evaluate(
     given = file or split
     assert given is not None
     require_one_process(os.environ, "a split is evaluated in one process")
-    with notes(quiet=quiet):
+    with notes(quiet=quiet), transfer_progress(quiet=quiet):
         if zero_shot:
             options = {
                 "data.root": data_root and str(data_root),

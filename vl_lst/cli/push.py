@@ -65,20 +65,22 @@ def push(
     """
     announce_imports(quiet=quiet)
     from vl_lst.hub.push import push_run
+    from vl_lst.hub.transfers import transfer_progress
 
     def report(message: str) -> None:
         if not quiet:
             status.print(message, markup=False)
 
-    pushed = push_run(
-        run,
-        repository,
-        private=private,
-        revision=revision,
-        license_id=license_id,
-        backbone=backbone,
-        report=report,
-    )
+    with transfer_progress(quiet=quiet):
+        pushed = push_run(
+            run,
+            repository,
+            private=private,
+            revision=revision,
+            license_id=license_id,
+            backbone=backbone,
+            report=report,
+        )
     if not pushed.is_changed:
         report("the repository already holds this run; nothing has changed")
     if license_id is None:

@@ -21,15 +21,13 @@ __all__ = ["LICENSE", "escape_markdown", "model_card"]
 # The Hub's identifier for a license that nobody has stated.
 LICENSE = "unknown"
 MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
-# Of these, Markdown takes none for its own within a word.
-PLAIN = re.compile(r"[A-Za-z0-9]+([ .,-]?[A-Za-z0-9]+)*")
+# What begins a link, code, HTML, a cell or emphasis within a line; `www.` begins a link too.
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~!&$:@^]|(?<=www)\.)", re.IGNORECASE)
 
 
 def escape_markdown(text: str) -> str:
-    """Return text that Markdown shows as it is, in one line."""
-    line = " ".join(escape_controls(text).split())
-    return line if PLAIN.fullmatch(line) else PUNCTUATION.sub(r"\\\1", line)
+    """Return text that Markdown shows as it is within a line."""
+    return SPECIAL.sub(r"\\\1", " ".join(escape_controls(text).split()))
 
 
 def model_card(run: PortableRun, repository: str, *, license_id: str, has_curve: bool) -> str:
