@@ -1,10 +1,9 @@
 """Files of a dataset on the Hugging Face Hub: their addresses, and downloading them."""
 
 import hashlib
+import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,19 +11,20 @@ from urllib.parse import unquote
 
 from eval.hub import HubAddress, explained_hub_errors
 from feature_extraction.errors import StoreError
+from feature_extraction.progress import OnProgress
 from feature_extraction.sizes import needed_and_free
-from feature_extraction.store.disk import explain_write_errors, require_regular_file
+from feature_extraction.store.disk import explain_write_errors, require_regular_file, sync_path
 
 __all__ = [
     "DatasetAddress",
     "HubFile",
+    "blob_id",
     "download_file",
-    "file_sha256",
     "is_hub_address",
     "list_files",
+    "open_remote",
     "parse_dataset_address",
     "pin_commit",
-    "progress_bars",
 ]
 
 PREFIX = "hf://datasets/"
@@ -35,6 +35,7 @@ ADDRESS = re.compile(
     r"(?:/(?P<path>[^@]*))?(?:@(?P<last>[^@]+))?",
     re.ASCII,
 )
+BLOCK_BYTES = 2**25
 EXPECTED = "expected hf://datasets/OWNER/NAME[/PATH][@REVISION]"
 
 
@@ -146,75 +147,114 @@ def list_files(address: DatasetAddress, commit: str, action: str) -> list[HubFil
     return files
 
 
-def download_file(
-    address: DatasetAddress, commit: str, file: HubFile, folder: Path, action: str
-) -> Path:
-    """Download a file into a folder, at its path in the repository, and check it.
-
-    A partial download in the folder is resumed; a complete one is kept. The library behind it
-    requests the rest again if a connection is dropped.
+def open_remote(
+    address: DatasetAddress, commit: str, file: HubFile, *, block_bytes: int, reads_ahead: bool
+) -> Any:
+    """Open a file on the Hub, of which parts can be read.
 
     Args:
         address: Address of the repository.
         commit: Commit of the repository.
         file: The file.
-        folder: Folder to write to.
+        block_bytes: Number of bytes to request in addition, if `reads_ahead`.
+        reads_ahead: Whether to keep more than what is asked for in memory.
+    """
+    from huggingface_hub import HfFileSystem
+
+    return HfFileSystem().open(
+        f"datasets/{address.name}/{file.path}",
+        revision=commit,
+        block_size=block_bytes,
+        size=file.size,
+        cache_type="readahead" if reads_ahead else "none",
+    )
+
+
+def download_file(
+    address: DatasetAddress,
+    commit: str,
+    file: HubFile,
+    folder: Path,
+    action: str,
+    *,
+    on_progress: OnProgress | None = None,
+) -> Path:
+    """Download a file into a folder, at its path in the repository, and check it.
+
+    The file is requested block by block, and a block again if the connection is dropped. A partial
+    download in the folder is resumed, also by another process; a complete one is kept.
+
+    Args:
+        address: Address of the repository.
+        commit: Commit of the repository.
+        file: The file.
+        folder: Folder for files of this commit alone.
         action: What is done, for messages.
+        on_progress: Called after each block, with numbers of bytes.
 
     Raises:
         InputError: The Hub cannot be reached.
-        StoreError: The content differs from what the Hub announced.
+        StoreError: The content differs from what the Hub announced, or cannot be written.
     """
-    from huggingface_hub import hf_hub_download
-
     if ".." in PurePosixPath(file.path).parts or file.path.startswith("/"):
         raise StoreError(f"the path {file.path!r} leads out of the dataset {address.name}: refused")
     path = folder / file.path
-    require_regular_file(path)
-    with explain_write_errors(path), explained_hub_errors(action, address.at(commit)):
-        folder.mkdir(parents=True, exist_ok=True)
-        _check_space(folder, file)
-        hf_hub_download(
-            address.name, file.path, repo_type="dataset", revision=commit, local_dir=folder
-        )
-    require_regular_file(path, must_exist=True)
-    if path.stat().st_size != file.size or (file.is_large and file_sha256(path) != file.blob_id):
-        path.unlink()
-        raise StoreError(
-            f"{file.path} of {address.name} was not downloaded correctly: its content differs from "
-            "what the Hub announced. Run the same command again to download it again."
-        )
+    partial = path.with_name(f"{path.name}.incomplete")
+    for each in (path, partial):
+        require_regular_file(each)
+    if path.exists():
+        return path
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("ab") as target:
+            if target.tell() > file.size:
+                target.truncate(0)
+            _check_space(folder, file, target.tell())
+            with explained_hub_errors(action, address.at(commit)):
+                source = open_remote(
+                    address, commit, file, block_bytes=BLOCK_BYTES, reads_ahead=False
+                )
+            while target.tell() < file.size:
+                with explained_hub_errors(action, address.at(commit)):
+                    source.seek(target.tell())
+                    block = source.read(min(BLOCK_BYTES, file.size - target.tell()))
+                if not block:
+                    break
+                target.write(block)
+                target.flush()
+                if on_progress is not None:
+                    on_progress(target.tell(), file.size)
+        if blob_id(partial, is_large=file.is_large) != file.blob_id:
+            partial.unlink()
+            raise StoreError(
+                f"{file.path} of {address.name} was not downloaded correctly: its content differs "
+                "from what the Hub announced. Run the same command again to download it again."
+            )
+        sync_path(partial)
+        os.replace(partial, path)
     return path
 
 
-@contextmanager
-def progress_bars(*, show: bool) -> Iterator[None]:
-    """Show or hide the progress bars of uploads and downloads in the block.
+def blob_id(path: Path, *, is_large: bool) -> str:
+    """Return the hash by which the Hub identifies the content of a file.
 
     Args:
-        show: Whether to show them, unless the user has switched them off.
+        path: The file.
+        is_large: Whether it is stored as a large file; see `HubFile`.
     """
-    from huggingface_hub.utils.tqdm import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    if show or are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
+    if is_large:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    # Git's hash of a small file.
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def _check_space(folder: Path, file: HubFile) -> None:
-    free = shutil.disk_usage(folder).free
-    if file.size > free:
+def _check_space(folder: Path, file: HubFile, done: int) -> None:
+    needed, free = file.size - done, shutil.disk_usage(folder).free
+    if needed > free:
         raise StoreError(
-            f"the download of {file.path} needs {needed_and_free(file.size, free)} at {folder}. "
+            f"the download of {file.path} needs {needed_and_free(needed, free)} at {folder}. "
             "Free some space, or choose another --out."
         )
 
@@ -223,9 +263,3 @@ def _hub_file(entry: Any) -> HubFile:
     if entry.lfs is None:
         return HubFile(entry.path, entry.size, entry.blob_id, is_large=False)
     return HubFile(entry.path, entry.size, entry.lfs.sha256, is_large=True)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,8 +3,8 @@
 The names of all images are read first, by requests for parts of the files: the end with the
 schema, and the column of names. Nothing is written before all schemas are known to be equal. Then
 one shard at a time is downloaded next to the output, and removed when the next is needed. It is
-downloaded whole rather than read in parts, because a download resumes where the connection was
-dropped, even in a later run, and its SHA-256 can be checked.
+downloaded whole rather than read where Parquet asks for it, because a download resumes where the
+connection was dropped, even in a later run, and its hash can be checked.
 """
 
 import hashlib
@@ -37,9 +37,9 @@ from feature_extraction.exchange.hub_files import (
     HubFile,
     download_file,
     list_files,
+    open_remote,
     parse_dataset_address,
     pin_commit,
-    progress_bars,
 )
 from feature_extraction.store.outputs import partial_folder
 from feature_extraction.store.source import Source
@@ -121,14 +121,13 @@ class _FetchedShards:
         for path in self._files:
             if path != file.path:
                 path.unlink(missing_ok=True)
-        with progress_bars(show=False):
-            download_file(
-                self._address,
-                self._commit,
-                self._files[file.path],
-                self._folder,
-                f"import from {self._address.text}",
-            )
+        download_file(
+            self._address,
+            self._commit,
+            self._files[file.path],
+            self._folder,
+            f"import from {self._address.text}",
+        )
         self._current = file.path
 
 
@@ -161,19 +160,13 @@ def _examine(
     address: DatasetAddress, commit: str, files: Sequence[HubFile], folder: Path, action: str
 ) -> dict[HubFile, ParquetColumns]:
     """Return the columns of each file that has features."""
-    from huggingface_hub import HfFileSystem
-
-    system = HfFileSystem()
 
     def examine(file: HubFile) -> ParquetColumns | None:
         path = folder / file.path
         explain = partial(explained_hub_errors, action, address.at(commit))
         with explain():
-            remote = system.open(
-                f"datasets/{address.name}/{file.path}",
-                revision=commit,
-                block_size=READ_AHEAD_BYTES,
-                size=file.size,
+            remote = open_remote(
+                address, commit, file, block_bytes=READ_AHEAD_BYTES, reads_ahead=True
             )
         with explain_damage(path), open_parquet(_RemoteFile(remote, explain)) as opened:
             if find_features_name(opened.schema_arrow.names) is None:

@@ -13,13 +13,14 @@ from feature_extraction.exchange.dataset_card import hdf5_card
 from feature_extraction.exchange.hub_files import (
     DatasetAddress,
     HubFile,
+    blob_id,
     download_file,
-    file_sha256,
     list_files,
     parse_dataset_address,
     pin_commit,
 )
 from feature_extraction.names import abbreviate
+from feature_extraction.progress import OnProgress
 from feature_extraction.store.disk import explain_write_errors
 from feature_extraction.store.open import is_index
 from feature_extraction.store.outputs import (
@@ -133,12 +134,13 @@ def push_features(path: Path, repository: str, *, private: bool = False) -> Push
     return PushedFeatures(url, commit.oid, path.name, commit.oid != before.sha, not has_card)
 
 
-def pull_features(text: str, out: Path) -> PulledFeatures:
+def pull_features(text: str, out: Path, *, on_progress: OnProgress | None = None) -> PulledFeatures:
     """Download a feature file from a dataset. After an interruption, the same call resumes it.
 
     Args:
         text: `OWNER/NAME[/FILE.h5][@REVISION]`; the file may be left out if there is only one.
         out: File to create. The same file is left unchanged.
+        on_progress: Called after each block, with numbers of bytes.
 
     Raises:
         InputError: The dataset cannot be read, or the connection is lost.
@@ -158,7 +160,7 @@ def pull_features(text: str, out: Path) -> PulledFeatures:
     if is_there:
         remove_leftovers(out)
     else:
-        _download(address, commit, file, out, action)
+        _download(address, commit, file, out, action, on_progress)
     return PulledFeatures(FeatureStore(out), address.name, commit, file.path, not is_there)
 
 
@@ -180,10 +182,18 @@ def _choose_file(address: DatasetAddress, files: list[HubFile]) -> HubFile:
 
 
 def _is_same(path: Path, file: HubFile) -> bool:
-    return path.stat().st_size == file.size and file.is_large and file_sha256(path) == file.blob_id
+    is_same_size = path.stat().st_size == file.size
+    return is_same_size and blob_id(path, is_large=file.is_large) == file.blob_id
 
 
-def _download(address: DatasetAddress, commit: str, file: HubFile, out: Path, action: str) -> None:
+def _download(
+    address: DatasetAddress,
+    commit: str,
+    file: HubFile,
+    out: Path,
+    action: str,
+    on_progress: OnProgress | None,
+) -> None:
     folder = partial_folder(out)
     busy = f"another process is writing {out}; wait for it to end, or choose another --out"
     with explain_write_errors(out), locked_folder(folder, busy):
@@ -192,12 +202,14 @@ def _download(address: DatasetAddress, commit: str, file: HubFile, out: Path, ac
                 f"{folder} holds other unfinished work ({min(others)}), such as an unfinished "
                 "import. Finish it, or remove the folder."
             )
-        downloaded = download_file(address, commit, file, folder / DOWNLOADS, action)
+        # The branch may have changed since an earlier run.
+        place = folder / DOWNLOADS / file.blob_id
+        downloaded = download_file(address, commit, file, place, action, on_progress=on_progress)
         try:
             FeatureStore(downloaded)
         except StoreError as error:
             downloaded.unlink()
-            message = str(error).replace(f"{folder / DOWNLOADS}/", f"{address.name}: ")
+            message = str(error).replace(f"{place}/", f"{address.name}: ")
             raise StoreError(f"{message} Nothing was written to {out}.") from error
         move_into_place(downloaded, resolve_link(out))
         remove_locked_folder(folder)

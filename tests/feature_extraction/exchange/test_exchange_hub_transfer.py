@@ -9,6 +9,7 @@ from plain_stores import SPEC, write_store
 
 from eval.errors import InputError
 from feature_extraction.errors import StoreError
+from feature_extraction.exchange import hub_files
 from feature_extraction.exchange.compression import compress_store
 from feature_extraction.exchange.hub_transfer import pull_features, push_features
 from feature_extraction.exchange.join import join_stores
@@ -57,22 +58,32 @@ def test_pushing_again(hub: LoopbackHub, store: Path, tmp_path: Path) -> None:
 def test_a_download_whose_connection_dropped_is_resumed(
     hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """First by the library; after it has given up, by the same command."""
+    """At once; after several attempts, by the same command."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(hub_files, "BLOCK_BYTES", 2**17)
     store = write_store(tmp_path / "x.h5", [str(number) for number in range(5000)])
     push_features(store, NAME)
     size = store.stat().st_size
     hub.drop_next("GET", "/large-files/", after_bytes=size // 2)
     pull_features(NAME, tmp_path / "y.h5")
-    hub.drop_next("GET", "/large-files/", after_bytes=size // 4, times=1)
-    hub.drop_next("GET", "/large-files/", after_bytes=0, times=20)
+
+    def drop(done: int, total: int, note: str = "") -> None:
+        assert total == size
+        if done > size // 2:
+            hub.drop_next("GET", "/large-files/", after_bytes=100, times=20)
+
     with pytest.raises(InputError, match=r"connection .* was lost.*Run the same command again"):
-        pull_features(NAME, tmp_path / "z.h5")
+        pull_features(NAME, tmp_path / "z.h5", on_progress=drop)
     assert not (tmp_path / "z.h5").exists()
     (partial,) = (tmp_path / "z.h5.partial").rglob("*.incomplete")
-    assert 0 < partial.stat().st_size < size
+    kept = partial.stat().st_size
+    assert size // 2 < kept < size
     hub.drops.clear()
-    pull_features(NAME, tmp_path / "z.h5")
+    seen: list[int] = []
+    pull_features(
+        NAME, tmp_path / "z.h5", on_progress=lambda done, total, note="": seen.append(done)
+    )
+    assert seen[0] == kept + 2**17
     for name in ("y.h5", "z.h5"):
         assert (tmp_path / name).read_bytes() == store.read_bytes()
     assert not (tmp_path / "z.h5.partial").exists()

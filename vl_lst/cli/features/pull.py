@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vl_lst.cli._console import QuietOption, results
+from vl_lst.cli._console import QuietOption, progress, results
 from vl_lst.cli._features import NewFileOption
 from vl_lst.cli._outputs import JsonOption, write_json_report
 
@@ -33,12 +33,11 @@ def pull(
 
     Example: vl-lst features pull alice/coco-rn101 --out coco.h5
     """
-    from feature_extraction.exchange.hub_files import progress_bars
     from feature_extraction.exchange.hub_transfer import pull_features
     from feature_extraction.sizes import format_bytes
 
-    with progress_bars(show=not quiet):
-        pulled = pull_features(source, out)
+    with progress("downloading", quiet=quiet) as report:
+        pulled = pull_features(source, out, on_progress=report)
     store, size = pulled.store, out.stat().st_size
     results.print(
         f"{out}: {len(store):,} images of {store.tokens} x {store.channels}, "
