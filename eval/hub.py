@@ -16,10 +16,21 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils.tqdm import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 
 from eval.errors import InputError
 
-__all__ = ["HubAddress", "explained_hub_errors", "parse_hub_address", "require_hub_token"]
+__all__ = [
+    "HubAddress",
+    "explained_hub_errors",
+    "parse_hub_address",
+    "progress_bars",
+    "require_hub_token",
+]
 
 # `Path` turns the two slashes of a prefix into one.
 ADDRESS = re.compile(
@@ -43,11 +54,18 @@ class HubAddress:
         name: OWNER/NAME.
         revision: Branch, tag or commit; `None` for the main branch.
         has_prefix: Whether it was given with `hf://`, and so can be no local path.
+        is_dataset: Whether it is a dataset; otherwise a model.
     """
 
     name: str
     revision: str | None = None
     has_prefix: bool = False
+    is_dataset: bool = False
+
+    @property
+    def page(self) -> str:
+        """Address of the repository's page."""
+        return f"{constants.ENDPOINT}/{'datasets/' if self.is_dataset else ''}{self.name}"
 
     def __str__(self) -> str:
         return self.name if self.revision is None else f"{self.name}@{self.revision}"
@@ -76,6 +94,23 @@ def require_hub_token(action: str) -> None:
     """
     if get_token() is None:
         raise InputError(f"cannot {action}: found no token of the Hugging Face Hub; {SIGN_IN}")
+
+
+@contextmanager
+def progress_bars(*, show: bool) -> Iterator[None]:
+    """Show or hide the progress bars of uploads and downloads in the block.
+
+    Args:
+        show: Whether to show them, unless the user has switched them off.
+    """
+    if show or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 @contextmanager
@@ -113,10 +148,7 @@ def _explain(error: BaseException, address: HubAddress) -> str | None:
     if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
         return _explain_missing_from_cache(error, address)
     if isinstance(error, GatedRepoError):
-        return (
-            f"{name} is gated: open {constants.ENDPOINT}/{name}, accept its conditions, and "
-            f"{SIGN_IN}"
-        )
+        return f"{name} is gated: open {address.page}, accept its conditions, and {SIGN_IN}"
     if isinstance(error, RepositoryNotFoundError):
         if get_token() is None:
             return (
@@ -130,14 +162,14 @@ def _explain(error: BaseException, address: HubAddress) -> str | None:
     if isinstance(error, RevisionNotFoundError):
         return (
             f"{name} has no revision {address.revision!r}: it is misspelled or was deleted. "
-            f"Expected a branch, a tag or a commit, as in {constants.ENDPOINT}/{name}/commits/main."
+            f"Expected a branch, a tag or a commit, as in {address.page}/commits/main."
         )
     if isinstance(error, HfHubHTTPError):
         return _explain_status(error, name)
     is_lost = isinstance(error, CLIENT_ERROR | ConnectionError | TimeoutError)
     # Such as a file that ended too early; errors of the operating system have a number.
     if is_lost or (isinstance(error, OSError) and error.errno is None):
-        return f"the connection to {constants.ENDPOINT} was lost ({_reason(error)}). {AGAIN}"
+        return f"the connection to {constants.ENDPOINT} failed ({_reason(error)}). {AGAIN}"
     return None
 
 
@@ -147,8 +179,9 @@ def _explain_missing_from_cache(error: BaseException, address: HubAddress) -> st
             return _explain(cause, address) or _reason(cause)
     if constants.HF_HUB_OFFLINE:
         return (
-            f"offline mode is on (HF_HUB_OFFLINE), and {address} is not, or not completely, in the "
-            f"cache {constants.HF_HUB_CACHE}. Turn it off, or copy the cache of another machine."
+            "offline mode is on (HF_HUB_OFFLINE), in which only what is in the cache "
+            f"{constants.HF_HUB_CACHE} can be read, and {address} is not, or not completely. Turn "
+            "it off."
         )
     return (
         f"{constants.ENDPOINT} cannot be reached, and {address} is not, or not completely, in the "

@@ -177,6 +177,7 @@ def evaluate(
         return
     announce_imports(quiet=quiet)
     from eval.errors import InputError
+    from eval.hub import progress_bars
     from eval.outputs import check_output
     from tasks._submission import submission_of
     from vl_lst.cli._scores import (
@@ -186,7 +187,6 @@ def evaluate(
         unscored_document,
         write_submission_file,
     )
-    from vl_lst.hub.transfers import transfer_progress
     from vl_lst.launch import require_one_process
     from vl_lst.recipes import parse_override
     from vl_lst.run import Run, load_run, open_zero_shot_run
@@ -207,7 +207,7 @@ def evaluate(
     given = file or split
     assert given is not None
     require_one_process(os.environ, "a split is evaluated in one process")
-    with notes(quiet=quiet), transfer_progress(quiet=quiet):
+    with notes(quiet=quiet), progress_bars(show=status.is_terminal and not quiet):
         if zero_shot:
             options = {
                 "data.root": data_root and str(data_root),

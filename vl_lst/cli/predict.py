@@ -70,10 +70,10 @@ def predict(
     Text alone: vl-lst predict runs/rte --text "A cat sleeps." --text2 "An animal sleeps."
     """
     announce_imports(quiet=quiet)
-    from vl_lst.hub.transfers import transfer_progress
+    from eval.hub import progress_bars
     from vl_lst.run import load_run
 
-    with notes(quiet=quiet), transfer_progress(quiet=quiet):
+    with notes(quiet=quiet), progress_bars(show=status.is_terminal and not quiet):
         loaded = load_run(run)
     protect_recipe_inputs(loaded.recipe.model_dump(mode="json"))
     images = image or []

@@ -64,14 +64,14 @@ def push(
     Anybody can then use it: vl-lst predict alice/vqa-ladder --image cat.jpg --question "..."
     """
     announce_imports(quiet=quiet)
+    from eval.hub import progress_bars
     from vl_lst.hub.push import push_run
-    from vl_lst.hub.transfers import transfer_progress
 
     def report(message: str) -> None:
         if not quiet:
             status.print(message, markup=False)
 
-    with transfer_progress(quiet=quiet):
+    with progress_bars(show=status.is_terminal and not quiet):
         pushed = push_run(
             run,
             repository,

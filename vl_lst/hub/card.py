@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from eval.text import escape_controls, format_bytes
+from tasks import get_task
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.hub.curve import CURVE_FILE
 from vl_lst.hub.files import RECIPE_FILE, PortableRun
@@ -150,12 +151,11 @@ def _usage(run: PortableRun, repository: str) -> str:
     question = '"..."'
     image = "" if spec is None else " --image cat.jpg"
     task = f" --task {record.tasks[0]}" if len(record.tasks) > 1 else ""
-    split = record.validation_split(record.tasks[0]) or "val"
     features = "" if spec is None else " --features features.h5"
     parts = [
         "```bash\n"
         f"vl-lst predict {repository}{task}{image} --question {question}\n"
-        f"vl-lst evaluate {repository}{task} --split {split} --data-root data{features}\n"
+        f"vl-lst evaluate {repository}{task} {_examples(run)}{features}\n"
         "```",
         "```python\n"
         "from vl_lst.run import load_run\n\n"
@@ -170,6 +170,15 @@ def _usage(run: PortableRun, repository: str) -> str:
             "extract-features` makes them. Features of other settings are refused."
         )
     return "\n\n".join(parts)
+
+
+def _examples(run: PortableRun) -> str:
+    """Return the options of a command that evaluates examples like those of the first task."""
+    task = get_task(run.record.tasks[0])
+    split = run.record.validation_split(task.name)
+    if run.recipe["data"]["train_file"][task.name] is not None or split not in task.splits:
+        return "--file examples.jsonl"
+    return f"--split {split} --data-root data"
 
 
 def _settings(run: PortableRun) -> list[tuple[str, str]]:

@@ -104,7 +104,8 @@ def pull_run(address: HubAddress, checkpoint: str) -> PulledRun:
     """
     small = (RECIPE_FILE, MODEL_FILE, RECORD_FILE, checkpoint_files(checkpoint)[0])
     weights = checkpoint_files(checkpoint)[1]
-    with explained_hub_errors(f"load {address}", address):
+    place = "from the Hub" if address.has_prefix else "(no folder here, so from the Hub)"
+    with explained_hub_errors(f"load {address} {place}", address):
         snapshot = Path(
             snapshot_download(
                 address.name,

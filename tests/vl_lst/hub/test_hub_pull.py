@@ -147,4 +147,4 @@ def test_a_private_run_requires_a_token(
         hub.add("someone/secret", {"recipe.yaml": b""}, private=True)
         assert main(["evaluate", "someone/secret", "--split", "val2014"]) == 1
     [line] = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
-    assert "cannot load someone/secret: the Hub has no public repository" in line
+    assert "someone/secret (no folder here, so from the Hub): the Hub has no public" in line
