@@ -260,6 +260,9 @@ def _check_space(folder: Path, file: HubFile, done: int) -> None:
 
 
 def _hub_file(entry: Any) -> HubFile:
-    if entry.lfs is None:
-        return HubFile(entry.path, entry.size, entry.blob_id, is_large=False)
-    return HubFile(entry.path, entry.size, entry.lfs.sha256, is_large=True)
+    is_large = entry.lfs is not None
+    found = entry.lfs.sha256 if is_large else entry.blob_id
+    # It becomes the name of a folder.
+    if not re.fullmatch("[0-9a-f]{40,64}", found):
+        raise StoreError(f"the Hub lists {entry.path!r} with the hash {found!r:.100}: refused")
+    return HubFile(entry.path, entry.size, found, is_large)

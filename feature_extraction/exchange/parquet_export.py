@@ -1,7 +1,8 @@
 """Write features as Parquet, in the layout in which features are published on the Hub.
 
-Columns: `id`, `features` (fixed-size lists of fixed-size lists of float16), `height`, `width`. The
-settings of the features are in the metadata of the schema, so that an import restores them.
+Columns: `id`, `height`, `width`, `features` (fixed-size lists of fixed-size lists of float16). The
+small ones are next to each other, so that one request gets them from the Hub. The settings of the
+features are in the metadata of the schema, so that an import restores them.
 """
 
 import os
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from feature_extraction.exchange.foreign.feature_file import FEATURES
 from feature_extraction.exchange.foreign.parquet_columns import HEIGHT, SPEC_KEY, WIDTH
 from feature_extraction.store.disk import sync_path
 from feature_extraction.store.reader import FeatureReader
@@ -20,7 +22,7 @@ __all__ = ["IMAGES_PER_FILE", "write_parquet"]
 
 IMAGES_PER_FILE = 4096
 # Readers hold a row group in memory.
-ROW_GROUP_BYTES = 2**25
+ROW_GROUP_BYTES = 2**26
 
 
 def write_parquet(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> None:
@@ -51,9 +53,9 @@ def _schema(store: FeatureReader) -> "pyarrow.Schema":
     return pyarrow.schema(
         {
             "id": pyarrow.string(),
-            "features": pyarrow.list_(channels, store.tokens),
             HEIGHT: pyarrow.int32(),
             WIDTH: pyarrow.int32(),
+            FEATURES: pyarrow.list_(channels, store.tokens),
         },
         metadata={SPEC_KEY: store.spec.to_json()},
     )
@@ -69,10 +71,10 @@ def _batch(
     sizes = [store.image_size(image_id) for image_id in image_ids]
     columns = [
         pyarrow.array(image_ids, pyarrow.string()),
-        pyarrow.FixedSizeListArray.from_arrays(channels, store.tokens),
         # Imported features may have no image sizes.
         pyarrow.array([height or None for height, _ in sizes], pyarrow.int32()),
         pyarrow.array([width or None for _, width in sizes], pyarrow.int32()),
+        pyarrow.FixedSizeListArray.from_arrays(channels, store.tokens),
     ]
     columns = [column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
     return pyarrow.record_batch(columns, schema=schema)

@@ -23,7 +23,8 @@ def import_(
             help="Folder, with subfolders, of files IMAGE_ID.h5 (dataset IMAGE_ID/features), .npy, "
             ".npz or .safetensors; the output of clip-retrieval; Parquet; or one HDF5, .npz, "
             ".safetensors or Parquet file with an entry, or a row and a name, per image; or "
-            "hf://datasets/OWNER/NAME[/PATH][@REVISION] for Parquet on the Hugging Face Hub.",
+            "Parquet on the Hugging Face Hub: hf://datasets/OWNER/NAME, optionally followed by "
+            "/PATH and @REVISION.",
             show_default=False,
         ),
     ],
@@ -59,10 +60,9 @@ def import_(
     From the Hub, one Parquet file at a time is downloaded and removed again, so that the disk never
     holds all of them. The commit is recorded in the feature file.
 
-    Examples:
-    vl-lst features import data_clip_RN101_att --out coco.h5 --encoder RN101
+    Example: vl-lst features import data_clip_RN101_att --out coco.h5 --encoder RN101
 
-    vl-lst features import hf://datasets/OWNER/NAME --out coco.h5 --encoder RN101
+    From the Hub: vl-lst features import hf://datasets/OWNER/NAME --out coco.h5 --encoder RN101
     """
     from feature_extraction.exchange.importing import import_features
     from feature_extraction.sizes import format_bytes

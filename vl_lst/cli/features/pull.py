@@ -16,7 +16,7 @@ def pull(
         str,
         typer.Argument(
             metavar="OWNER/NAME",
-            help="Dataset, as OWNER/NAME[/FILE.h5][@REVISION]. Name the file if there are several.",
+            help="Dataset, optionally followed by /FILE.h5 if it has several, and by @REVISION.",
             show_default=False,
         ),
     ],

@@ -37,10 +37,10 @@ def push(
 
     Example: vl-lst features push coco.h5 alice/coco-rn101 --private
     """
+    from eval.hub import progress_bars
     from feature_extraction.exchange.hub_transfer import push_features
-    from vl_lst.hub.transfers import transfer_progress
 
-    with transfer_progress(quiet=quiet):
+    with progress_bars(show=status.is_terminal and not quiet):
         pushed = push_features(file, repository, private=private)
     if not quiet:
         if not pushed.is_changed:
