@@ -130,7 +130,8 @@ def list_files(address: DatasetAddress, commit: str, action: str) -> list[HubFil
         InputError: The Hub cannot be reached.
         StoreError: There is no such path.
     """
-    from huggingface_hub import HfApi, RepoFile
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
 
     with explained_hub_errors(action, address.at(commit)):
         tree = HfApi().list_repo_tree(
