@@ -4,12 +4,16 @@ import hashlib
 import os
 import re
 import shutil
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from eval.hub import HubAddress, explained_hub_errors
+from eval.hub import CLIENT_ERROR, HubAddress, explained_hub_errors
 from feature_extraction.errors import StoreError
 from feature_extraction.progress import OnProgress
 from feature_extraction.sizes import needed_and_free
@@ -18,6 +22,7 @@ from feature_extraction.store.disk import explain_write_errors, require_regular_
 __all__ = [
     "DatasetAddress",
     "HubFile",
+    "RemoteFile",
     "blob_id",
     "download_file",
     "is_hub_address",
@@ -36,6 +41,8 @@ ADDRESS = re.compile(
     re.ASCII,
 )
 BLOCK_BYTES = 2**25
+# In addition to those of the library, which in some versions does not repeat every request.
+MAX_ATTEMPTS = 3
 EXPECTED = "expected hf://datasets/OWNER/NAME[/PATH][@REVISION]"
 
 
@@ -148,27 +155,79 @@ def list_files(address: DatasetAddress, commit: str, action: str) -> list[HubFil
     return files
 
 
+class RemoteFile:
+    """A file on the Hub, of which parts can be read; requests that fail are repeated.
+
+    Errors of the connection are raised as `InputError`, so that they cannot be mistaken for damage.
+
+    Args:
+        file: The file, as `huggingface_hub` opens it.
+        explain: Returns the context that explains errors.
+    """
+
+    def __init__(self, file: Any, explain: Callable[[], AbstractContextManager[None]]) -> None:
+        self._file = file
+        self._explain = explain
+
+    def read(self, size: int = -1) -> bytes:
+        """Read from the current position.
+
+        Args:
+            size: Number of bytes.
+
+        Raises:
+            InputError: The Hub cannot be reached, or refuses the request.
+        """
+        with self._explain():
+            for attempt in range(1, MAX_ATTEMPTS):
+                try:
+                    return bytes(self._file.read(size))
+                except CLIENT_ERROR as error:
+                    # The Hub's answers are of this class too.
+                    if isinstance(error, OSError):
+                        raise
+                    time.sleep(attempt)
+            return bytes(self._file.read(size))
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the file."""
+        return getattr(self._file, name)
+
+
 def open_remote(
-    address: DatasetAddress, commit: str, file: HubFile, *, block_bytes: int, reads_ahead: bool
-) -> Any:
-    """Open a file on the Hub, of which parts can be read.
+    address: DatasetAddress,
+    commit: str,
+    file: HubFile,
+    action: str,
+    *,
+    block_bytes: int,
+    reads_ahead: bool,
+) -> RemoteFile:
+    """Open a file on the Hub.
 
     Args:
         address: Address of the repository.
         commit: Commit of the repository.
         file: The file.
+        action: What is done, for messages.
         block_bytes: Number of bytes to request in addition, if `reads_ahead`.
         reads_ahead: Whether to keep more than what is asked for in memory.
+
+    Raises:
+        InputError: The Hub cannot be reached.
     """
     from huggingface_hub import HfFileSystem
 
-    return HfFileSystem().open(
-        f"datasets/{address.name}/{file.path}",
-        revision=commit,
-        block_size=block_bytes,
-        size=file.size,
-        cache_type="readahead" if reads_ahead else "none",
-    )
+    explain = partial(explained_hub_errors, action, address.at(commit))
+    with explain():
+        opened = HfFileSystem().open(
+            f"datasets/{address.name}/{file.path}",
+            revision=commit,
+            block_size=block_bytes,
+            size=file.size,
+            cache_type="readahead" if reads_ahead else "none",
+        )
+    return RemoteFile(opened, explain)
 
 
 def download_file(
@@ -211,14 +270,12 @@ def download_file(
             if target.tell() > file.size:
                 target.truncate(0)
             _check_space(folder, file, target.tell())
-            with explained_hub_errors(action, address.at(commit)):
-                source = open_remote(
-                    address, commit, file, block_bytes=BLOCK_BYTES, reads_ahead=False
-                )
+            source = open_remote(
+                address, commit, file, action, block_bytes=BLOCK_BYTES, reads_ahead=False
+            )
             while target.tell() < file.size:
-                with explained_hub_errors(action, address.at(commit)):
-                    source.seek(target.tell())
-                    block = source.read(min(BLOCK_BYTES, file.size - target.tell()))
+                source.seek(target.tell())
+                block = source.read(min(BLOCK_BYTES, file.size - target.tell()))
                 if not block:
                     break
                 target.write(block)

@@ -9,15 +9,11 @@ connection was dropped, even in a later run, and its hash can be checked.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from eval.hub import explained_hub_errors
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange.foreign.feature_file import (
     HOW_TO_REPLACE,
@@ -131,31 +127,6 @@ class _FetchedShards:
         self._current = file.path
 
 
-class _RemoteFile:
-    """A file on the Hub, whose errors of the connection cannot be mistaken for damage."""
-
-    def __init__(self, file: Any, explain: Callable[[], AbstractContextManager[None]]) -> None:
-        self._file = file
-        self._explain = explain
-
-    def read(self, size: int = -1) -> bytes:
-        """Read from the current position.
-
-        Args:
-            size: Number of bytes.
-
-        Raises:
-            InputError: The Hub cannot be reached.
-        """
-        with self._explain():
-            data: bytes = self._file.read(size)
-        return data
-
-    def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the file."""
-        return getattr(self._file, name)
-
-
 def _examine(
     address: DatasetAddress, commit: str, files: Sequence[HubFile], folder: Path, action: str
 ) -> dict[HubFile, ParquetColumns]:
@@ -163,12 +134,10 @@ def _examine(
 
     def examine(file: HubFile) -> ParquetColumns | None:
         path = folder / file.path
-        explain = partial(explained_hub_errors, action, address.at(commit))
-        with explain():
-            remote = open_remote(
-                address, commit, file, block_bytes=READ_AHEAD_BYTES, reads_ahead=True
-            )
-        with explain_damage(path), open_parquet(_RemoteFile(remote, explain)) as opened:
+        remote = open_remote(
+            address, commit, file, action, block_bytes=READ_AHEAD_BYTES, reads_ahead=True
+        )
+        with explain_damage(path), open_parquet(remote) as opened:
             if find_features_name(opened.schema_arrow.names) is None:
                 return None
             return examine_columns(path, opened)

@@ -141,16 +141,17 @@ def test_flat_lists_get_the_shape_that_the_files_state(tmp_path: Path) -> None:
 def test_one_batch_of_a_large_row_group_is_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "BLOCK_BYTES", 2**20)
-    values = np.random.default_rng(0).integers(0, 2**14, (512, 40, 512), np.uint16)
-    kind = pa.list_(pa.list_(pa.float16(), 512), 40)
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 2**19)
+    monkeypatch.setattr("feature_extraction.exchange.importing.BATCH_BYTES", 2**20)
+    values = np.random.default_rng(0).integers(0, 2**14, (128, 8, 4096), np.uint16)
+    kind = pa.list_(pa.list_(pa.float16(), 4096), 8)
     path = tmp_path / "x.parquet"
     path.write_bytes(
         shard(
-            [f"{n}" for n in range(512)], nested(values.view(np.float16)), kind, rows_per_group=512
+            [f"{n}" for n in range(512)], nested(values.view(np.float16)), kind, rows_per_group=128
         )
     )
-    assert path.stat().st_size > 15 * 2**20
+    assert path.stat().st_size > 6 * 2**20
     before = pa.total_allocated_bytes()
     held: list[int] = []
     import_features(
@@ -159,4 +160,4 @@ def test_one_batch_of_a_large_row_group_is_in_memory(
         on_progress=lambda *_: held.append(pa.total_allocated_bytes() - before),
     )
     assert len(held) > 2
-    assert max(held) < 8 * 2**20
+    assert max(held) < 4 * 2**20
