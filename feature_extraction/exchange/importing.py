@@ -193,6 +193,8 @@ def _find(source: str | Path, out: Path) -> FoundFeatures:
         # Imported here because most users import local files.
         from feature_extraction.exchange.hub_shards import find_hub_features
 
+        if out.exists():
+            check_output_file(out)
         found = find_hub_features(str(source), out)
         check_ids(source, found.files)
         return found

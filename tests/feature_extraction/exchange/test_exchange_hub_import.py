@@ -202,6 +202,12 @@ def test_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_is_not_an_output(hub: LoopbackHub, tmp_path: Path) -> None:
+    publish(hub)
+    with pytest.raises(StoreError, match="is a folder, expected a file to write"):
+        import_features(ADDRESS, tmp_path)
+
+
 def test_another_revision_is_not_mixed_in(hub: LoopbackHub, tmp_path: Path) -> None:
     first = publish(hub)
     import_features(ADDRESS, tmp_path / "x.h5")

@@ -64,9 +64,12 @@ def import_(
 
     From the Hub: vl-lst features import hf://datasets/OWNER/NAME --out coco.h5 --encoder RN101
     """
+    from feature_extraction.exchange.hub_files import is_hub_address
     from feature_extraction.exchange.importing import import_features
     from feature_extraction.sizes import format_bytes
 
+    if is_hub_address(source) and not quiet:
+        status.print("reading schemas and image ids of all files on the Hub")
     with progress("importing", quiet=quiet) as report:
         result = import_features(
             source,
