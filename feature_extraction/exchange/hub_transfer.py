@@ -148,6 +148,8 @@ def pull_features(text: str, out: Path, *, on_progress: OnProgress | None = None
     """
     address = parse_dataset_address(text)
     action = f"pull from {address.name}"
+    if out.exists():
+        check_output_file(out)
     commit = pin_commit(address, action)
     file = _choose_file(address, list_files(address, commit, action))
     check_output_file(out)
