@@ -119,8 +119,8 @@ def _test_text(found: "TaskComparison") -> str:
     if found.verdict == "not told apart":
         said = "A and B are not told apart"
     text = (
-        f"{test.difference:+.2f}  {100 * (1 - LEVEL):.0f} % interval {test.low:+.2f} to {test.high:+.2f}, p {shown}: "
-        f"{said}"
+        f"{test.difference:+.2f}  {100 * (1 - LEVEL):.0f} % interval {test.low:+.2f} to "
+        f"{test.high:+.2f}, p {shown}: {said}"
     )
     if found.verdict == "not told apart" and test.examples_needed is not None:
         text += (
@@ -135,8 +135,9 @@ def _test_note(num_tests: int) -> str:
 
     adjusted = ", adjusted for the number of tasks (Holm)" if num_tests > 1 else ""
     return (
-        f"\nPaired test on the same examples, errors clustered by image, level {100 * LEVEL:.0f} %{adjusted}. It "
-        "compares these two trained models; other seeds of the same methods may differ."
+        "\nPaired test on the same examples, errors clustered by image, level "
+        f"{100 * LEVEL:.0f} %{adjusted}. It compares these two trained models; other seeds of the same methods "
+        "may differ."
     )
 
 
