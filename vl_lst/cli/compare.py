@@ -136,8 +136,8 @@ def _test_note(num_tests: int) -> str:
     adjusted = ", adjusted for the number of tasks (Holm)" if num_tests > 1 else ""
     return (
         "\nPaired test on the same examples, errors clustered by image, level "
-        f"{100 * LEVEL:.0f} %{adjusted}. It compares these two trained models; other seeds of the same methods "
-        "may differ."
+        f"{100 * LEVEL:.0f} %{adjusted}. It compares these two trained models; other seeds of the "
+        "same methods may differ."
     )
 
 
