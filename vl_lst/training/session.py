@@ -45,6 +45,7 @@ from vl_lst.training.distributed import (
 )
 from vl_lst.training.failures import explain_failures, fail_together
 from vl_lst.training.initialisation import initialise
+from vl_lst.training.preemption import StopRequest, stop_on_signals
 from vl_lst.training.recorder import RunRecorder
 from vl_lst.training.trainer import Trainer
 
@@ -86,6 +87,7 @@ def train(
         LaunchError: The processes that should train together were not launched correctly.
         ProcessFailedError: Another of these processes failed.
         TrainingError: A loss is not finite, or the disk is full.
+        Preempted: SIGTERM or SIGUSR1 has stopped the training after a checkpoint.
     """
     if not isinstance(recipe, Recipe):
         raise RecipeError(
@@ -117,7 +119,8 @@ def train(
                 ", ".join(ignored),
             )
         recorder = RunRecorder(recipe, directory, accelerator, checkout)
-        session = _Session(recipe, directory, accelerator, recorder)
+        stop = stack.enter_context(stop_on_signals(accelerator))
+        session = _Session(recipe, directory, accelerator, recorder, stop)
         with recorder.recording_failures(), explain_failures(accelerator, directory.path):
             session.run(resume, report)
         with explain_failures(accelerator, directory.path):
@@ -132,6 +135,7 @@ class _Session:
     directory: RunDirectory
     accelerator: Accelerator
     recorder: RunRecorder
+    stop: StopRequest
 
     def run(self, resume: bool, report: ProgressReport) -> None:
         """Run the stages in order.
@@ -160,10 +164,11 @@ class _Session:
             report=report if accelerator.is_main_process else silent,
             checkout=self.recorder.checkout,
             on_best=self.recorder.record_progress,
+            stop=self.stop,
         )
         self.recorder.trainer = trainer
         self._add_recorded_checkout(trainer)
-        if trainer.first_step < trainer.schedule.total_steps:
+        if not trainer.is_finished:
             self._require_backbone_for_validation(built)
         # Only now, when data and features have been found at this recipe's paths.
         with fail_together(accelerator):
@@ -279,7 +284,7 @@ class _Session:
 
     def _log_start(self, data: Mapping[str, TaskData], built: BuiltModel, trainer: Trainer) -> None:
         total, num_processes = trainer.schedule.total_steps, self.accelerator.num_processes
-        if trainer.first_step >= total:
+        if trainer.is_finished:
             log.info("the run was finished at step %d: nothing is left to train", total)
             return
         if built.states is not None:
