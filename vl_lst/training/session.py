@@ -34,6 +34,7 @@ from vl_lst.runs.checkpoint import find_checkpoint, remove_leftovers
 from vl_lst.runs.directory import RunDirectory, make_folder
 from vl_lst.runs.lock import exclusive_folder
 from vl_lst.runs.log_file import log_to_file
+from vl_lst.runs.trackers import require_trackers
 from vl_lst.training.compilation import require_compilable
 from vl_lst.training.description import numeric_environment
 from vl_lst.training.distributed import (
@@ -86,7 +87,8 @@ def train(
         StoreError: The features are not usable, or images have none.
         LaunchError: The processes that should train together were not launched correctly.
         ProcessFailedError: Another of these processes failed.
-        TrainingError: A loss is not finite, or the disk is full.
+        TrainingError: A loss is not finite, the disk is full, or a tracker is not installed or
+            cannot start.
         Preempted: SIGTERM or SIGUSR1 has stopped the training after a checkpoint.
     """
     if not isinstance(recipe, Recipe):
@@ -100,6 +102,7 @@ def train(
     refuse_separate_processes(launch, os.environ)
     device = choose_device(recipe.training.device)
     require_compilable(recipe, device)
+    require_trackers(recipe.training.trackers)
     ignored = ignored_settings(os.environ, device)
     with launch_environment(launch), ExitStack() as stack:
         # A step of one task leaves the heads of the others unused.

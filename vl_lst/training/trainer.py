@@ -26,6 +26,7 @@ from vl_lst.recipes.building import BuiltModel
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.metrics import MetricsLog
 from vl_lst.runs.state import Counters, random_state, restore_random_state
+from vl_lst.runs.trackers import Trackers
 from vl_lst.training.best_checkpoint import BestCheckpoints
 from vl_lst.training.compilation import compile_blocks, uncompiled
 from vl_lst.training.distributed import distribute
@@ -147,7 +148,11 @@ class Trainer:
             metrics = MetricsLog(
                 self._directory.metrics_file if self._accelerator.is_main_process else None,
                 keep_bytes=self.counters.metrics_bytes,
-                tensorboard=self._directory.tensorboard if training.tensorboard else None,
+                trackers=Trackers(
+                    training.trackers,
+                    self._directory.trackers_file,
+                    self._recipe.model_dump(mode="json"),
+                ),
             )
         self._model.train()
         self.stopwatch.skip()
@@ -326,7 +331,11 @@ class Trainer:
         if len(self._data) > 1:
             # In the recipe's order, which an interruption cannot change.
             values |= {f"loss_{n}": mean_by_task[n] for n in self._data if n in mean_by_task}
-        metrics.write(step, values, {"examples_per_second": self.stopwatch.examples_per_second})
+        costs = {
+            "examples_per_second": self.stopwatch.examples_per_second,
+            "memory_bytes": memory_in_use(self._device),
+        }
+        metrics.write(step, values, costs)
 
     def _evaluate(self, metrics: MetricsLog) -> None:
         self._losses.read_pending()
