@@ -39,6 +39,7 @@ COMMANDS = {
     "predict": MODELS,
     "score": MODELS,
     "profile": COMPARISONS,
+    "sweep": COMPARISONS,
     "leaderboard": COMPARISONS,
     "compare": COMPARISONS,
     "extract-features": DATA,
