@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from vl_lst.cli._console import complain, explain
-from vl_lst.errors import EXPLAINED_ERRORS, ProcessFailedError
+from vl_lst.errors import EXPLAINED_ERRORS, Preempted, ProcessFailedError
 from vl_lst.launch import (
     MAX_WAIT,
     Launch,
     connect,
+    ignore_stop_signals,
     join_process_group,
     read_launch,
     report_error,
@@ -116,6 +117,14 @@ def report_error_once(launch: Launch) -> Iterator[None]:
     connect(launch)
     try:
         yield
+    except Preempted as stopped:
+        if launch.is_first:
+            # The others exit as soon as they know, whereupon a launcher ends this process.
+            ignore_stop_signals()
+            report_error(launch, str(stopped))
+        else:
+            wait_for_error_report(launch)
+        raise
     except EXPLAINED_ERRORS as error:
         message = explain(error)
         if launch.is_first:

@@ -8,6 +8,7 @@ RUN/recipe.yaml     all settings, resolved; enough to run again
     predictions/    TASK-SPLIT.json (or the task's official format), TASK-SPLIT.scores.json
     submission/     files for test servers
     log.txt         messages with times
+    trackers.json   what experiment trackers have received; their own files are beside it
 """
 
 import os
@@ -43,7 +44,7 @@ class RunDirectory:
         self.record_file = path / RECORD_FILE
         self.metrics_file = path / "metrics.jsonl"
         self.log_file = path / "log.txt"
-        self.tensorboard = path / "tensorboard"
+        self.trackers_file = path / "trackers.json"
         self.last = self.checkpoint("last")
         self.best = self.checkpoint("best")
 
