@@ -29,7 +29,8 @@ from vl_lst.cli._recipe_options import (
 )
 from vl_lst.cli._runs_progress import describe_scores, runs_progress
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
-from vl_lst.errors import TrainingError, VlLstError
+from vl_lst.errors import Preempted, TrainingError, VlLstError
+from vl_lst.launch import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from eval.run_files import RunRecord
@@ -244,7 +245,7 @@ def _train(
     failures: dict[str, VlLstError] = {}
     left = {each.run.name: (each.recipe, each.folder) for each in planned if each.record is None}
     if left:
-        with _terminated_as_interrupted(), runs_progress("training", quiet=quiet) as shown:
+        with _stopped_by_signals(), runs_progress("training", quiet=quiet) as shown:
             records |= train_in_parallel(
                 left, processes=jobs, report=shown.report, watcher=shown, failures=failures
             )
@@ -274,14 +275,19 @@ def _document(
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM, which schedulers send, end the runs as Ctrl-C does."""
+def _stopped_by_signals() -> Iterator[None]:
+    """Let the signals that schedulers send end all runs, each with a checkpoint.
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    Raises:
+        Preempted: A signal has stopped the runs.
+    """
 
-    former = signal.signal(signal.SIGTERM, interrupt)
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise Preempted(f"stopped by {signal.Signals(number).name}")
+
+    former = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -128,11 +128,7 @@ def expand_grid(
     left = _Left()
     runs: list[SweepRun] = []
     chosen: Sequence[str | None] = recipes or (None,)
-    points = [
-        (recipe, point)
-        for recipe in chosen
-        for point in _points(recipe, axes, tasks, left)
-    ]
+    points = [(recipe, point) for recipe in chosen for point in _points(recipe, axes, tasks, left)]
     for position in range(len(seeds or [0])):
         for recipe, point in points:
             seed = seeds[position] if seeds is not None else _recipe_seed(point.base)

@@ -64,8 +64,9 @@ def train_in_parallel(
     """Train several runs in parallel, resuming those that were interrupted.
 
     If this process is interrupted, or one run fails and `failures` is not given, the other runs
-    stop at their next step; the same call resumes them. If this process is killed, they stop at
-    once. On a machine with several CUDA devices, parallel runs train on different ones.
+    stop at their next step, with a checkpoint; the same call resumes them. If this process is
+    killed, they stop at once. On a machine with several CUDA devices, parallel runs train on
+    different ones.
 
     Args:
         runs: Recipe and folder of each run, by its name in progress notes.

@@ -43,8 +43,8 @@ class Outcome:
 def train_one(connection: "Connection", num_threads: int, environment: Mapping[str, str]) -> None:
     """Train or resume one run, send its progress and its outcome to the parent process, and exit.
 
-    The first message from the parent is the recipe and the folder of the run. The process exits at
-    its next step if the parent sends `STOP`, and at once if the parent is killed.
+    The first message from the parent is the recipe and the folder of the run. If the parent sends
+    `STOP`, the process exits at its next step, with a checkpoint; if the parent is killed, at once.
 
     Args:
         connection: Connection to the parent process.
@@ -65,20 +65,20 @@ def train_one(connection: "Connection", num_threads: int, environment: Mapping[s
     threading.Thread(target=_watch_parent, args=(connection, is_stopped), daemon=True).start()
 
     def report(done: int, total: int, note: str = "") -> None:
-        if is_stopped.is_set():
-            raise KeyboardInterrupt
         connection.send((done, total, note))
 
     import torch
 
-    from vl_lst.errors import EXPLAINED_ERRORS, TrainingError
+    from vl_lst.errors import EXPLAINED_ERRORS, Preempted, TrainingError
     from vl_lst.training.session import train
 
     torch.set_num_threads(num_threads)
     try:
         outcome = Outcome(record=train(recipe, folder, resume=True, report=report))
-    except KeyboardInterrupt:
-        return
+    except Preempted as stopped:
+        if is_stopped.is_set():
+            return
+        outcome = Outcome(error=TrainingError(f"{stopped}. Run the same command again to resume."))
     except EXPLAINED_ERRORS as error:
         outcome = Outcome(error=_sendable(error))
     except Exception as error:  # noqa: BLE001 - one run must not end the others
@@ -88,7 +88,7 @@ def train_one(connection: "Connection", num_threads: int, environment: Mapping[s
 
 
 def _watch_parent(connection: "Connection", is_stopped: threading.Event) -> None:
-    """Wait for `STOP`; exit when the parent has been killed.
+    """Wait for `STOP`, and stop the training; exit when the parent has been killed.
 
     An orphan must not train on, or write to a folder that the next attempt uses.
     """
@@ -97,6 +97,8 @@ def _watch_parent(connection: "Connection", is_stopped: threading.Event) -> None
     except (EOFError, OSError):
         os._exit(1)
     is_stopped.set()
+    # Until training handles this signal, there is nothing to save, and it ends the process.
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _sendable(error: Exception) -> Exception:

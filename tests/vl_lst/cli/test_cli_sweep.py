@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tiny_run import TinyWorld
 
-from vl_lst.cli import main
+from vl_lst.cli import PREEMPTED, main
 from vl_lst.errors import CheckpointError
 from vl_lst.runs.lock import exclusive_folder
 
@@ -24,7 +24,7 @@ GRID = ["--grid", "method.name=lst,ia3", "--grid", "method.options.reduction=2,3
 # Sends a signal to the sweep itself once a run has trained a few steps.
 DISTURBED = """
 import os, sys
-from vl_lst.cli import main
+from vl_lst.cli import PREEMPTED, main
 from vl_lst.cli._runs_progress import RunsProgress
 def disturb(self, name, done, total, note):
     if done >= int(sys.argv[2]):
@@ -117,7 +117,7 @@ def test_a_sweep_that_is_terminated_and_killed_equals_an_undisturbed_one(
         return subprocess.run(words, cwd=ROOT, check=False, capture_output=True)
 
     terminated = disturb(signal.SIGTERM, 2, "1")
-    assert terminated.returncode == 130, terminated.stderr.decode()
+    assert terminated.returncode == PREEMPTED, terminated.stderr.decode()
     assert b"Traceback" not in terminated.stderr
     assert read(runs / RUNS[0] / "record.json")["status"] == "cancelled"
     assert disturb(signal.SIGKILL, 5, "2").returncode == -signal.SIGKILL
