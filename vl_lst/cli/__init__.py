@@ -43,6 +43,7 @@ COMMANDS = {
     "predict": MODELS,
     "score": MODELS,
     "profile": COMPARISONS,
+    "sweep": COMPARISONS,
     "leaderboard": COMPARISONS,
     "compare": COMPARISONS,
     "extract-features": DATA,
@@ -157,7 +158,10 @@ def _run(arguments: list[str]) -> int:
         status.print("interrupted")
         return INTERRUPTED
     except Preempted as stopped:
-        status.print(f"{stopped}. Run the same command again with --resume.", markup=False)
+        status.print(
+            f"{stopped}. Run the same command again to resume; `train` requires --resume.",
+            markup=False,
+        )
         return PREEMPTED
     except BrokenPipeError:
         raise
