@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from vl_lst.errors import Preempted
+from vl_lst.errors import LaunchError, Preempted
 from vl_lst.launch import MAX_WAIT, STOP_SIGNALS
 
 __all__ = ["StopRequest", "stop_on_signals"]
@@ -30,6 +30,9 @@ class StopRequest:
 
     Args:
         accelerator: The processes.
+
+    Raises:
+        LaunchError: The processes cannot connect.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -39,7 +42,14 @@ class StopRequest:
         self._group: Any = None
         # Reading a number from a CUDA device would wait for its queued work in every step.
         if self._is_shared and torch.distributed.get_backend() != "gloo":
-            self._group = torch.distributed.new_group(backend="gloo", timeout=MAX_WAIT)
+            try:
+                self._group = torch.distributed.new_group(backend="gloo", timeout=MAX_WAIT)
+            except RuntimeError as error:
+                raise LaunchError(
+                    f"the processes cannot connect through gloo, by which they agree when to stop: "
+                    f"{str(error).splitlines()[0]:.300}. Set GLOO_SOCKET_IFNAME to the network "
+                    "interface that connects the machines, such as eth0."
+                ) from error
 
     @property
     def is_received(self) -> bool:
@@ -78,6 +88,9 @@ def stop_on_signals(accelerator: Accelerator) -> Iterator[StopRequest]:
 
     Args:
         accelerator: The processes that train together.
+
+    Raises:
+        LaunchError: The processes cannot connect.
     """
     request = StopRequest(accelerator)
     if threading.current_thread() is not threading.main_thread():

@@ -13,7 +13,7 @@ import preempted_training
 import pytest
 from tiny_run import TinyWorld
 
-from vl_lst.errors import CheckpointError, Preempted, TrainingError
+from vl_lst.errors import CheckpointError, LaunchError, Preempted, TrainingError
 from vl_lst.recipes import Recipe
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.record import read_record
@@ -147,6 +147,21 @@ def test_metrics_that_the_signal_broke_are_computed_again(
             train(recipe, out)
     train(recipe, out, resume=True)
     assert same_run(out, undisturbed)
+
+
+def test_machines_that_gloo_cannot_connect_are_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA, the processes have connected through NCCL before."""
+
+    class Pair:
+        num_processes = 2
+
+    def new_group(**_: object) -> None:
+        raise RuntimeError("Gloo connectFullMesh failed\nmore")
+
+    monkeypatch.setattr("torch.distributed.get_backend", lambda: "nccl")
+    monkeypatch.setattr("torch.distributed.new_group", new_group)
+    with pytest.raises(LaunchError, match=r"connectFullMesh failed\. Set GLOO_SOCKET_IFNAME"):
+        preemption.StopRequest(Pair())  # type: ignore[arg-type]
 
 
 def _send_twice(pause: float) -> None:
