@@ -1,6 +1,7 @@
 """Processes that a launcher such as torchrun started: environment variables and connections.
 
-No other module reads the environment variables of launchers.
+No other module reads the environment variables of launchers, but `vl_lst.slurm` translates those of
+Slurm.
 """
 
 import json

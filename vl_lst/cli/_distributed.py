@@ -19,6 +19,7 @@ from vl_lst.launch import (
     report_error,
     wait_for_error_report,
 )
+from vl_lst.slurm import adopt_slurm_step
 
 if TYPE_CHECKING:
     from feature_extraction.store.shards import Shard
@@ -33,7 +34,7 @@ __all__ = [
 
 
 def choose_shard(option: str | None) -> tuple["Shard | None", bool]:
-    """Return the shard of this process, from `--shard` or from the environment torchrun sets.
+    """Return the shard of this process, from `--shard` or from what torchrun or srun sets.
 
     Args:
         option: Value of `--shard`.
@@ -49,6 +50,8 @@ def choose_shard(option: str | None) -> tuple["Shard | None", bool]:
     from feature_extraction.errors import FeatureError
     from feature_extraction.store.shards import Shard
 
+    if option is None:
+        adopt_slurm_step(os.environ)
     launch = read_launch(os.environ)
     is_launched = launch.num_processes > 1
     if option is None:

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 PROJECT = "vl-lst"
 MAX_STATE_BYTES = 4096
+# Of Weights & Biases.
+MAX_NAME_LENGTH = 128
 # How to avoid a tracker that cannot start.
 ADVICE = {
     "tensorboard": "Check its installation",
@@ -40,13 +42,15 @@ class _State(BaseModel):
     """What the trackers of a run have received, in `trackers.json`.
 
     Args:
-        id: Name of the run in trackers, beside that of its folder.
+        id: Identity of the run in trackers.
+        name: Name of the run in trackers: its folder, when it started.
         logged_bytes: Size of `metrics.jsonl` up to the last line that they have received.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     id: str = Field(pattern=r"^[0-9a-f]{12}$")
+    name: str
     logged_bytes: int = Field(default=0, ge=0)
 
 
@@ -99,7 +103,9 @@ class Trackers:
 
         state = _read_state(self._file)
         is_new = state is None
-        self._state = state or _State(id=uuid.uuid4().hex[:12])
+        self._state = state or _State(
+            id=uuid.uuid4().hex[:12], name=_name_of_folder(self._file.parent)
+        )
         for name in self._names:
             tracker = LOGGER_TYPE_TO_CLASS[name](**self._arguments(name))
             try:
@@ -152,15 +158,14 @@ class Trackers:
 
     def _arguments(self, name: TrackerName) -> dict[str, Any]:
         """Return the arguments of accelerate's class of a tracker."""
-        folder, identity = self._file.parent, self._state.id
-        label = folder.resolve().name
+        folder, state = self._file.parent, self._state
         if name == "tensorboard":
             return {"run_name": name, "logging_dir": folder}
         if name == "wandb":
             return {
                 "run_name": os.environ.get("WANDB_PROJECT") or PROJECT,
-                "name": label,
-                "id": identity,
+                "name": state.name,
+                "id": state.id,
                 "resume": "allow",
                 "dir": str(folder),
                 # Standard output and error stay as they are.
@@ -169,7 +174,7 @@ class Trackers:
         return {
             "run_name": PROJECT,
             # Trackio knows a run by its name, and folders of other experiments may have the same.
-            "name": f"{label} {identity}",
+            "name": f"{state.name} {state.id}",
             "resume": "allow",
             "embed": False,
             "auto_log_gpu": False,
@@ -193,6 +198,13 @@ def _finish(tracker: Any) -> None:
         trackio.finish()
     else:
         tracker.finish()
+
+
+def _name_of_folder(folder: Path) -> str:
+    """Return the path of a folder from the working directory, or its name if it is elsewhere."""
+    folder = folder.resolve()
+    is_inside = Path.cwd() in folder.parents
+    return (str(folder.relative_to(Path.cwd())) if is_inside else folder.name)[:MAX_NAME_LENGTH]
 
 
 def _flat_config(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from vl_lst.launch import MAX_WAIT, STOP_SIGNALS
 __all__ = ["StopRequest", "stop_on_signals"]
 
 # A launcher may forward a signal that the scheduler has sent to all processes.
-SAME_REQUEST_SECONDS = 1.0
+SAME_REQUEST_SECONDS = 2.0
 
 
 class StopRequest:
@@ -61,7 +61,7 @@ class StopRequest:
             raise Preempted(f"stopped by {signal.Signals(number).name}")
 
     def receive(self, number: int, _frame: FrameType | None = None) -> None:
-        """Note a signal; a second one, more than a second later, ends the process at once."""
+        """Note a signal; a second one, some seconds later, ends the process at once."""
         now = time.monotonic()
         if not self._signal:
             self._signal, self._seconds = number, now

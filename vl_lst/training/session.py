@@ -42,6 +42,7 @@ from vl_lst.training.distributed import (
     join_processes,
     launch_environment,
     require_same_inputs,
+    require_same_recipe,
     with_same_precisions,
 )
 from vl_lst.training.failures import explain_failures, fail_together
@@ -108,6 +109,7 @@ def train(
         # A step of one task leaves the heads of the others unused.
         accelerator = join_processes(launch, device, has_unused_parameters=len(recipe.tasks) > 1)
         recipe = with_same_precisions(accelerator, recipe)
+        require_same_recipe(accelerator, recipe)
         stack.enter_context(float32_products(tf32=recipe.training.tf32, device=device))
         with fail_together(accelerator):
             if accelerator.is_main_process:

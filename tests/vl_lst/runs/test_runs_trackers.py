@@ -124,8 +124,10 @@ def tracked(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> tuple
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("TRACKIO_DIR", str(folder / "trackio"))
+        patch.chdir(folder.parent)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, out, report=interrupt)
+        patch.chdir(folder)
         train(recipe, out, resume=True)
     return out, folder / "trackio"
 
@@ -155,7 +157,7 @@ def test_trackio_gets_each_value_once_in_one_run(tracked: tuple[Path, Path]) -> 
     values, names = in_trackio(tracked[1])
     check(values, tracked[0])
     assert len(names) == 1
-    assert next(iter(names)).startswith("run ")
+    assert next(iter(names)).startswith(f"{tracked[0].parent.name}/run ")
 
 
 @pytest.fixture
@@ -267,7 +269,7 @@ def test_a_damaged_state_starts_a_new_run(
 ) -> None:
     tracker = install(monkeypatch, "none")
     file = tmp_path / "trackers.json"
-    file.write_text('{"id": "../../x", "logged_bytes": 0}')
+    file.write_text('{"id": "../../x", "name": "x", "logged_bytes": 0}')
     Trackers(["wandb"], file, {}).start()
     assert "trackers.json cannot be read" in caplog.text
     assert tracker.calls == ["start", "store"]

@@ -3,13 +3,17 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import fake_srun
+import preempted_training
 import pytest
 from tiny_run import TinyWorld
 
-from vl_lst.errors import Preempted, TrainingError
+from vl_lst.errors import CheckpointError, Preempted, TrainingError
 from vl_lst.recipes import Recipe
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.record import read_record
@@ -158,7 +162,7 @@ def _send_twice(pause: float) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize(("pause", "code"), [(0.0, 0), (1.1, -signal.SIGTERM)])
+@pytest.mark.parametrize(("pause", "code"), [(0.0, 0), (2.1, -signal.SIGTERM)])
 def test_a_second_signal_ends_the_process_unless_it_is_the_same_request(
     pause: float, code: int
 ) -> None:
@@ -166,3 +170,45 @@ def test_a_second_signal_ends_the_process_unless_it_is_the_same_request(
     process.start()
     process.join()
     assert process.exitcode == code
+
+
+@pytest.fixture(scope="module")
+def two_processes(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an undisturbed run, and one that a signal to the second process stopped."""
+    folder = tmp_path_factory.mktemp("two")
+    arguments = world.train_arguments(folder)
+    del arguments[arguments.index("--out") : arguments.index("--out") + 2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        script = Path(preempted_training.__file__)
+        tasks = fake_srun.start(
+            [sys.executable, str(script), str(folder / "run"), str(folder / "stopped"), *arguments],
+            num_tasks=2,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            for task in tasks:
+                _, output = task.communicate(timeout=300)
+                assert task.returncode == 0, output
+        finally:
+            for task in tasks:
+                task.kill()
+    return folder
+
+
+@pytest.mark.slow
+def test_processes_of_srun_stop_at_the_same_step_if_one_gets_a_signal(two_processes: Path) -> None:
+    assert same_run(two_processes / "stopped", two_processes / "run")
+    log = (two_processes / "stopped" / "log.txt").read_text()
+    assert "in 2 processes on cpu" in log
+    assert "saved a checkpoint at step 3 of 10" in log
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_cannot_resume(two_processes: Path) -> None:
+    """Batches and dropout masks depend on it, so the run would not equal an undisturbed one."""
+    out = two_processes / "stopped"
+    with pytest.raises(CheckpointError, match="number of processes is 1; expected 2 as before"):
+        train(RunDirectory(out).recipe(), out, resume=True)
