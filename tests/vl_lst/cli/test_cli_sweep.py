@@ -16,7 +16,10 @@ from tiny_run import TinyWorld
 
 from feature_extraction.cores import usable_cores
 from vl_lst.cli import PREEMPTED, main
-from vl_lst.errors import CheckpointError
+from vl_lst.cli._console import progress_bars
+from vl_lst.cli._runs_progress import RunsProgress
+from vl_lst.errors import CheckpointError, TrainingError
+from vl_lst.progress import silent
 from vl_lst.runs.lock import exclusive_folder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -237,3 +240,18 @@ def test_two_runs_with_the_same_settings_are_refused(
 @pytest.mark.parametrize("more", [["--jobs", "0"], ["--print-commands", "--dry-run"]])
 def test_wrong_usage(world: TinyWorld, tmp_path: Path, more: list[str]) -> None:
     assert main(arguments(world, tmp_path / "runs", *more)) == 2
+
+
+def test_a_run_has_a_bar_while_it_trains(capsys: pytest.CaptureFixture[str]) -> None:
+    bars = progress_bars()
+    shown = RunsProgress(silent, bars, quiet=False)
+    shown.on_progress("lst/seed-0", 1, 4, "loss 2")
+    shown.on_progress("full/seed-0", 0, 4, "")
+    shown.on_progress("lst/seed-0", 2, 4, "loss 1")
+    (first, second) = bars.tasks
+    assert (first.description, first.completed, first.total) == ("lst/seed-0", 2, 4)
+    assert first.fields["note"] == "loss 1"
+    assert second.description == "full/seed-0"
+    shown.on_end("lst/seed-0", TrainingError("the loss is not finite"))
+    assert [bar.description for bar in bars.tasks] == ["full/seed-0"]
+    assert "lst/seed-0: the loss is not finite" in capsys.readouterr().err
