@@ -237,6 +237,17 @@ def test_two_runs_with_the_same_settings_are_refused(
     assert "same/reduction=4/seed-0 and lst/reduction=4/seed-0 have the same settings" in message
 
 
+def test_no_run_is_inside_the_folder_of_another(
+    world: TinyWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As if `lst` had been trained by hand."""
+    other = tmp_path / "runs" / "lst"
+    other.mkdir(parents=True)
+    (other / "recipe.yaml").write_text("task: vqa\n")
+    assert main(arguments(world, tmp_path / "runs")) == 1
+    assert "holds a run, so no other run can be inside it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("more", [["--jobs", "0"], ["--print-commands", "--dry-run"]])
 def test_wrong_usage(world: TinyWorld, tmp_path: Path, more: list[str]) -> None:
     assert main(arguments(world, tmp_path / "runs", *more)) == 2
