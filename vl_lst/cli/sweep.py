@@ -63,10 +63,10 @@ def sweep(
     grid: Annotated[
         list[str] | None,
         model_option(
-            metavar="[METHOD:]FIELD=VALUE[,VALUE]...",
+            metavar="FIELD=VALUE,...",
             help="Recipe field and the values to train with, in YAML, such as "
-            "method.options.reduction=2,4,8; may be repeated for all combinations. With METHOD, "
-            "the grid is for that method alone. A method without the option is trained once.",
+            "optimizer.lr=1e-3,3e-3; may be repeated for all combinations. METHOD:FIELD=VALUE,... "
+            "is for one method alone. A method without the option is trained once.",
         ),
     ] = None,
     seeds: Annotated[

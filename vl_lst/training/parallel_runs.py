@@ -70,7 +70,8 @@ def train_in_parallel(
 
     Args:
         runs: Recipe and folder of each run, by its name in progress notes.
-        processes: Maximum number of parallel runs. Default: the number of usable cores.
+        processes: Maximum number of parallel runs, each of which gets an equal share of the cores.
+            Default: the number of usable cores, at most one per run.
         report: Progress callback for the steps of all runs.
         watcher: Callbacks for single runs.
         failures: Filled with the error of each run that failed, by name; the other runs continue.
@@ -85,8 +86,10 @@ def train_in_parallel(
     """
     require_one_process(os.environ)
     cores = usable_cores()
-    processes = max(1, min(len(runs), processes or cores))
-    return _Runs(runs, processes, max(1, cores // processes), report, watcher, failures).train()
+    processes = processes or max(1, min(len(runs), cores))
+    # Not fewer processes if fewer runs are left: sums of more threads are rounded differently.
+    num_threads = max(1, cores // processes)
+    return _Runs(runs, processes, num_threads, report, watcher, failures).train()
 
 
 class _Runs:
