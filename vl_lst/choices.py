@@ -15,6 +15,7 @@ __all__ = [
     "DeviceName",
     "OptimizerName",
     "StatePrecision",
+    "TrackerName",
     "Vocabulary",
     "module_names",
     "names_in",
@@ -37,6 +38,8 @@ StatePrecision = Literal["fp32", "bf16", "fp16"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 # See `vl_lst.training.optimizer`.
 OptimizerName = Literal["adamw", "adamw-8bit", "lora-fa", "galore", "apollo"]
+# See `vl_lst.runs.trackers`.
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 def module_names(package: str) -> list[str]:

@@ -12,6 +12,7 @@ from vl_lst.choices import ChosenBackbonePrecision
 from vl_lst.cli._choices import METHODS
 
 __all__ = [
+    "OPTION_OF_FIELD",
     "BackboneOption",
     "BackbonePrecisionOption",
     "DataRootOption",
@@ -106,6 +107,21 @@ SettingsOption = Annotated[
         help="Override a field of the recipe, such as optimizer.lr=1e-3; may be repeated.",
     ),
 ]
+
+
+# The option of `vl-lst train` that sets a field.
+OPTION_OF_FIELD = {
+    "task": "--task",
+    "data.root": "--data-root",
+    "data.train_file": "--train-file",
+    "data.validation_file": "--val-file",
+    "features": "--features",
+    "backbone.name": "--backbone",
+    "backbone.precision": "--backbone-precision",
+    "method.name": "--method",
+    "head": "--head",
+    "states": "--states",
+}
 
 
 def recipe_changes(
