@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -167,12 +168,17 @@ def print_scores(
         else list(dict.fromkeys(t for row in rows.values() for t in row))
     )
     has_mean = len(tasks) > 1
-    table = Table(title="primary metrics on the validation splits, in percent")
+    # Narrow, so that the tasks of a suite fit 80 columns; long names of runs are folded.
+    table = Table(
+        title="primary metrics on the validation splits, in percent",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("run", overflow="fold")
     for task in tasks:
-        table.add_column(task, justify="right")
+        table.add_column(task, justify="right", no_wrap=True)
     if has_mean:
-        table.add_column("mean", justify="right")
+        table.add_column("mean", justify="right", no_wrap=True)
     for name, row in rows.items():
         cells = [row.get(task, "") for task in tasks]
         scores = [cell for cell in cells if isinstance(cell, float)]

@@ -100,7 +100,7 @@ def test_a_failing_run_does_not_stop_the_others(swept: Path) -> None:
 def test_the_summary_has_scores_failures_and_what_was_left_out(swept: Path) -> None:
     printed, errors = (swept / "out.txt").read_text(), (swept / "err.txt").read_text()
     score = read(swept / "runs" / RUNS[0] / "record.json")["scores"]["vqa"]["val2014"]["accuracy"]
-    rows = {words[1]: words[3] for line in printed.splitlines() if len(words := line.split()) > 3}
+    rows = {words[0]: words[1] for line in printed.splitlines() if len(words := line.split()) == 2}
     assert rows[RUNS[0]] == f"{score:.2f}"
     assert rows[RUNS[1]] == "failed"
     assert "note: ia3: no option reduction, so runs without it" in errors
