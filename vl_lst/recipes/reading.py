@@ -11,6 +11,7 @@ import yaml
 from eval.errors import InputError
 from eval.files import open_text
 from eval.recipe_fields import get_field
+from eval.text import did_you_mean
 from vl_lst.bundled import BACKBONE_FOLDERS, DEMO
 from vl_lst.errors import RecipeError
 from vl_lst.recipes.fields import clear_alternatives
@@ -173,7 +174,7 @@ def read_recipe_file(name: str | Path) -> dict[str, Any]:
     else:
         raise RecipeError(
             f"no recipe {str(name)!r}: expected a YAML file, or one of the bundled recipes: "
-            f"{', '.join(bundled_recipes())}"
+            f"{', '.join(bundled_recipes())}{did_you_mean(str(name), bundled_recipes())}"
         )
     recipe = parse_yaml(text, source=str(name))
     if not isinstance(recipe, dict):

@@ -1,6 +1,5 @@
 """Combine a recipe file, overrides and the tasks' defaults into one validated recipe."""
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from eval.outputs import atomic_path
 from eval.recipe_fields import get_field
+from eval.text import did_you_mean
 from tasks import Task
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import RecipeError
@@ -303,8 +303,9 @@ def _suggestion(model: type[BaseModel], location: Location, prefix: Location) ->
     *parents, unknown = (str(part) for part in location)
     known = list(_field_paths(model))
     siblings = [path[-1] for path in known if list(path[:-1]) == parents]
-    if nearest := difflib.get_close_matches(unknown, siblings, n=1):
-        return f"; did you mean {'.'.join([*map(str, prefix), *parents, nearest[0]])}?"
+    section = "".join(f"{part}." for part in (*prefix, *parents))
+    if suggestion := did_you_mean(unknown, siblings, prefix=section, limit=1):
+        return suggestion
     same_name = [path for path in known if path[-1] == unknown]
     if same_name:
         return f"; did you mean {'.'.join([*map(str, prefix), *same_name[0]])}?"
