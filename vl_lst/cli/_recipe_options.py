@@ -9,7 +9,12 @@ import typer
 
 from tasks import Head
 from vl_lst.choices import ChosenArithmeticPrecision, ChosenBackbonePrecision, DeviceName
-from vl_lst.cli._choices import METHODS
+from vl_lst.cli._choices import (
+    METHODS,
+    complete_backbone,
+    complete_method,
+    complete_recipe_name,
+)
 from vl_lst.errors import RecipeError
 
 __all__ = [
@@ -91,6 +96,7 @@ BackboneOption = Annotated[
     model_option(
         metavar="NAME|PATH|demo",
         help="Hugging Face model ID such as t5-base, a local directory, or `demo` (bundled).",
+        autocompletion=complete_backbone,
     ),
 ]
 BackbonePrecisionOption = Annotated[
@@ -103,7 +109,11 @@ BackbonePrecisionOption = Annotated[
 ]
 MethodOption = Annotated[
     str | None,
-    model_option(metavar="METHOD", help=f"Transfer method, one of {METHODS}. Default: lst."),
+    model_option(
+        metavar="METHOD",
+        help=f"Transfer method, one of {METHODS}. Default: lst.",
+        autocompletion=complete_method,
+    ),
 ]
 HeadOption = Annotated[
     Head | None,
@@ -118,6 +128,7 @@ RecipeOption = Annotated[
         metavar="FILE|NAME",
         help="YAML file, or name of a bundled recipe such as lst-paper. Default: the method's "
         "recipe (a smaller one for the backbone `demo`); with --resume, the run's own.",
+        autocompletion=complete_recipe_name,
     ),
 ]
 SettingsOption = Annotated[

@@ -9,7 +9,7 @@ import typer
 
 from tasks import SUITES
 from vl_lst.choices import ChosenBackbonePrecision
-from vl_lst.cli._choices import SUITE_NAMES
+from vl_lst.cli._choices import SUITE_NAMES, complete_task
 from vl_lst.cli._console import QuietOption, announce_imports, notes, progress, results, status
 from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
@@ -54,6 +54,7 @@ def evaluate(
             metavar="TASK",
             help="Task to predict, if the run was trained on several. With a suite "
             f"({SUITE_NAMES}), RUN is a folder with one run per task.",
+            autocompletion=complete_task,
         ),
     ] = None,
     checkpoint: Annotated[

@@ -10,7 +10,7 @@ import typer
 
 from tasks import SUITES
 from vl_lst.bundled import DEMO
-from vl_lst.cli._choices import SUITE_NAMES, TASKS
+from vl_lst.cli._choices import SUITE_NAMES, TASKS, complete_encoder, complete_task
 from vl_lst.cli._console import QuietOption, announce_imports, notes, progress, results
 from vl_lst.cli._distributed import report_error_once
 from vl_lst.cli._features import DEMO_ENCODER
@@ -73,6 +73,7 @@ def train(
             metavar="TASK[,TASK]...",
             help=f"Task, one of {TASKS}. Several are trained together. All tasks of a suite "
             f"({SUITE_NAMES}) are trained one by one, in RUN/TASK.",
+            autocompletion=complete_task,
         ),
     ] = None,
     data_root: DataRootOption = None,
@@ -95,6 +96,7 @@ def train(
             help="Image encoder for --images, as for `vl-lst extract-features`. Default: "
             "that of a backbone that reads images; `demo` with the backbone `demo`; else "
             f"{DEFAULT_ENCODER}.",
+            autocompletion=complete_encoder,
         ),
     ] = None,
     states: Annotated[
