@@ -31,7 +31,6 @@ from vl_lst.recipes.reading import parse_yaml
 from vl_lst.recipes.validation import section_of
 from vl_lst.recipes.writing import commented_yaml
 
-PACKAGE = Path(__file__).resolve().parents[3] / "vl_lst"
 INPUTS: dict[str, object] = {"data.root": "data", "backbone.name": "t5-base"}
 ODD = {
     "data.prompt_prefix": '1e5: "{}" # \N{CAT FACE} \u2028',
@@ -170,12 +169,6 @@ def test_the_check_of_descriptions_can_fail() -> None:
     assert undescribed(Section) == ["second", "third"]
     expected = "Its first field, on two lines; `null` is nothing. second: Not a field."
     assert describe_fields(Section) == {"first": expected}
-
-
-def test_the_schema_in_the_package_is_up_to_date() -> None:
-    """`vl-lst recipe schema --json vl_lst/recipes/recipe.schema.json` writes it."""
-    stored = (PACKAGE / "recipes" / "recipe.schema.json").read_text(encoding="utf-8")
-    assert json.loads(stored) == recipe_schema()
 
 
 def test_the_schema_accepts_what_recipes_hold_and_refuses_the_rest() -> None:
