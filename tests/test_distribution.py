@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,3 +162,15 @@ def test_other_versions_of_python_read_the_packages(version: str, tmp_path: Path
         check=True,
         env=environment | {"PYTHONPATH": str(REPOSITORY)},
     )
+
+
+def test_the_oldest_versions_are_the_lower_bounds() -> None:
+    """Versions of `constraints-oldest.txt` that pyproject.toml does not name belong to others."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    bounds = dict(each.lower().split(">=") for each in project["dependencies"])
+    text = (REPOSITORY / "constraints-oldest.txt").read_text(encoding="utf-8").lower()
+    oldest = dict(line.split("==") for line in text.splitlines() if not line.startswith("#"))
+    assert bounds.keys() <= oldest.keys()
+    for name, bound in bounds.items():
+        padded = f"{bound}.0.0.0"
+        assert padded.startswith(f"{oldest[name]}."), (name, bound, oldest[name])
