@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import suppress
 
 from pydantic import ValidationError
 
@@ -14,7 +15,7 @@ from vl_lst.errors import CheckpointError
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.lock import record_lock
 
-__all__ = ["add_scores", "read_record", "update_record"]
+__all__ = ["add_scores", "finished_record", "read_record", "update_record"]
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,18 @@ def read_record(directory: RunDirectory) -> RunRecord | None:
         raise CheckpointError(
             f"{directory.record_file} is not a record of this version: {first_problem(error)}"
         ) from None
+
+
+def finished_record(directory: RunDirectory) -> RunRecord | None:
+    """Return the record of a run that has trained to the end, `None` of any other folder.
+
+    Resuming a run deals with a record that cannot be read.
+    """
+    with suppress(CheckpointError, InputError):
+        record = read_record(directory)
+        if record is not None and record.status == "success":
+            return record
+    return None
 
 
 def update_record(directory: RunDirectory, record: RunRecord) -> RunRecord:

@@ -54,6 +54,7 @@ class Counters(BaseModel):
             of each task.
         recomputes: Whether blocks were recomputed in the backward pass when they were measured.
         checkouts: Git checkouts that sessions have trained with, in order.
+        validation_due: Whether the step ends with a validation that was not finished.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -72,6 +73,7 @@ class Counters(BaseModel):
     saved_for_backward: dict[str, dict[str, int]] = {}
     recomputes: bool | None = None
     checkouts: list[GitState] = []
+    validation_due: bool = False
 
     @classmethod
     def from_manifest(cls, state: Mapping[str, Any], *, processes: int) -> "Counters":
