@@ -14,7 +14,9 @@ from eval.files import MAX_RUN_FILE_BYTES, read_json
 from eval.recipe_fields import get_field
 
 __all__ = [
+    "METRICS_FILE",
     "MODEL_FILE",
+    "RECIPE_FILE",
     "RECORD_FILE",
     "ZERO_SHOT",
     "ExampleScores",
@@ -33,6 +35,8 @@ __all__ = [
 
 RECORD_FILE = "record.json"
 MODEL_FILE = "model.json"
+RECIPE_FILE = "recipe.yaml"
+METRICS_FILE = "metrics.jsonl"
 # Method of a run that evaluates a backbone as it is, without training.
 ZERO_SHOT = "zero-shot"
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
+from eval.run_files import RECIPE_FILE
 from eval.text import escape_controls, format_bytes
 from tasks import get_task
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.hub.curve import CURVE_FILE
-from vl_lst.hub.files import RECIPE_FILE, PortableRun
+from vl_lst.hub.files import PortableRun
 from vl_lst.hub.scores import PublishedScore, model_index, published_scores
 
 __all__ = ["LICENSE", "escape_markdown", "model_card"]
@@ -227,8 +228,8 @@ def _license_note(license_id: str) -> str:
     if license_id != LICENSE:
         return ""
     return (
-        "The license of these weights is not stated. Those of the backbone and of the data apply "
-        "besides."
+        "The license of these weights is not stated. The licenses of the backbone and of the data "
+        "also apply."
     )
 
 
