@@ -190,7 +190,7 @@ def seconds_table(profiles: Sequence[MethodProfile]) -> Table | None:
     first = profiles[0].seconds
     if first is None:
         return None
-    numbers = ("examples/s", "forward", "backward", "optimiser", "step", "ratio")
+    numbers = ("examples/s", "forward", "backward", "optimizer", "step", "ratio")
     table = _table("seconds per step, medians", "method", numbers)
     for profile in profiles:
         seconds = profile.seconds
