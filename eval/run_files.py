@@ -119,8 +119,8 @@ class Inference(_Part):
         examples: Number of examples that were timed.
         seconds_per_example: Seconds per answer, data loading included and scoring not, without the
             first batch if there are several; with several processes, those of the first one.
-        peak_bytes: All parameters and buffers, and the most memory that answering took besides;
-            `None` if the device does not tell.
+        peak_bytes: Bytes of all parameters and buffers plus the peak of what answering allocated;
+            `None` if the device does not report it.
         batch_size: Examples per batch.
         num_processes: Number of processes that shared the examples.
         device: Device type and name.

@@ -82,7 +82,7 @@ def find_hub_run(path: str | Path, revision: str | None) -> HubAddress | None:
             "folder. Leave it out, or write hf://OWNER/NAME."
         )
     if address.revision is not None:
-        raise InputError(f"{path} already names a revision; found {revision!r} besides")
+        raise InputError(f"{path} already names a revision: found also {revision!r}, expected one")
     return HubAddress(address.name, revision, has_prefix=address.has_prefix)
 
 
