@@ -17,7 +17,10 @@ def leaf_commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str,
             yield " ".join((*path, name)), command
 
 
-COMMANDS: dict[str, Any] = dict(leaf_commands(typer.main.get_command(cli.build_app(cli.COMMANDS))))
+PROGRAM = typer.main.get_command(cli.build_app(cli.COMMANDS))
+COMMANDS: dict[str, Any] = dict(leaf_commands(PROGRAM))
+# Options of `vl-lst` itself.
+PROGRAM_OPTIONS = {flag for each in PROGRAM.params for flag in each.opts} | {"--help"}
 
 
 def option_names(name: str) -> set[str]:

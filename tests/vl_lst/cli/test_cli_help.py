@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from command_tree import COMMANDS, option_names
+from command_tree import COMMANDS, PROGRAM_OPTIONS, option_names
+from rich.text import Text
 
 from feature_extraction.choices import Compression, ExportFormat, Layer, Precision, ResizeRule
 from feature_extraction.encoders.table import ENCODERS
@@ -24,6 +25,15 @@ from vl_lst.methods import method_names
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_bracket_of_a_help_text_is_taken_for_markup(name: str) -> None:
+    """Text in brackets, such as `[@REVISION]`, would be a tag of rich, and not be shown."""
+    command = COMMANDS[name]
+    texts = [command.help or "", *(getattr(each, "help", None) or "" for each in command.params)]
+    for text in texts:
+        assert Text.from_markup(text).plain == text
 
 
 @pytest.mark.parametrize(
@@ -103,7 +113,7 @@ def unknown_words(words: list[str]) -> list[str]:
     """The command or the options of a command line that do not exist."""
     (first, *_) = words
     if first.startswith("-"):
-        return [] if first in ("--help", "--version") else [first]
+        return [] if first in PROGRAM_OPTIONS else [first]
     pairs = {" ".join(words[:length]) for length in (1, 2)}
     groups = {name.split()[0] for name in COMMANDS if " " in name}
     if not (names := pairs & COMMANDS.keys()):
