@@ -5,10 +5,13 @@ import re
 from typing import Any
 
 from eval.leaderboard.quantities import Statistic
+from eval.run_files import Forgetting, Inference
 from eval.text import format_bytes
 
 __all__ = [
     "MISSING",
+    "forgetting_text",
+    "inference_text",
     "number_text",
     "probability_text",
     "score_text",
@@ -85,6 +88,28 @@ def number_text(value: float, unit: str, *, short: bool = False) -> str:
     if unit == "nats":
         return f"{value:+.4f}" if value else "0"
     return f"{value:,.0f}" if value >= MIN_RATE_WITHOUT_DECIMALS else f"{value:.2f}"
+
+
+def inference_text(found: Inference) -> str:
+    """Return what answering cost, such as `0.012 s per example in batches of 32 on cpu`."""
+    peak = "" if found.peak_bytes is None else f", {number_text(found.peak_bytes, 'bytes')} at most"
+    return (
+        f"{number_text(found.seconds_per_example, 'seconds')} per example in batches of "
+        f"{found.batch_size:,} on {found.device}{peak}"
+    )
+
+
+def forgetting_text(found: Forgetting) -> str:
+    """Return by how much the backbone's loss on its pretraining text has changed, and how."""
+    how = (
+        f"by construction: the backbone is frozen, with a loss of {found.loss_before:.4f}"
+        if found.is_by_construction
+        else f"from {found.loss_before:.4f} to {found.loss_after:.4f}"
+    )
+    return (
+        f"{number_text(found.increase, 'nats')} nats per token {how} ({found.objective}, "
+        f"{found.tokens:,} tokens)"
+    )
 
 
 def _seconds_text(value: float) -> str:

@@ -7,10 +7,10 @@ import yaml
 
 from eval.leaderboard.board import Board
 from eval.leaderboard.runs import Run
-from eval.leaderboard.units import number_text
+from eval.leaderboard.units import forgetting_text, inference_text, number_text
 from eval.report.curves import Panel, training_curves
 from eval.report.examples import ExampleSheet
-from eval.run_files import Forgetting, GitState, Inference, Memory, Parameters, RunRecord
+from eval.run_files import GitState, Memory, Parameters, RunRecord
 
 __all__ = ["RunView", "run_views"]
 
@@ -89,8 +89,11 @@ def _facts(record: RunRecord) -> dict[str, str]:
         "Gradients": _number(memory.gradients, "bytes"),
         "Optimizer state": _number(memory.optimizer_state, "bytes"),
         "Checkpoint size": _number(record.checkpoint_bytes, "bytes"),
-        "Answering": "; ".join(map(_answering, record.inference, record.inference.values())),
-        "Forgetting": _forgetting(record.forgetting) if record.forgetting else None,
+        "Answering": "; ".join(
+            f"{task} {found.split}: {inference_text(found)}"
+            for task, found in record.inference.items()
+        ),
+        "Forgetting": forgetting_text(record.forgetting) if record.forgetting else None,
         "Seed": str(record.seed),
         "Device": record.device,
         "Processes": str(record.num_processes) if record.num_processes else None,
@@ -113,23 +116,6 @@ def _trainable(parameters: Parameters | None) -> str | None:
         return None
     share = number_text(parameters.percent_of_total, "percent")
     return f"{parameters.trainable:,} of {parameters.total:,} ({share})"
-
-
-def _answering(task: str, found: Inference) -> str:
-    seconds = number_text(found.seconds_per_example, "seconds")
-    peak = "" if found.peak_bytes is None else f", {number_text(found.peak_bytes, 'bytes')} at most"
-    return (
-        f"{task} {found.split}: {seconds} per example in batches of {found.batch_size:,} on "
-        f"{found.device}{peak}"
-    )
-
-
-def _forgetting(found: Forgetting) -> str:
-    how = " by construction, since the backbone is frozen" if found.is_by_construction else ""
-    return (
-        f"{number_text(found.increase, 'nats')} nats per token{how} (loss {found.loss_before:.4f} "
-        f"before, {found.loss_after:.4f} after; {found.objective}, {found.tokens:,} tokens)"
-    )
 
 
 def _number(value: float | None, unit: str) -> str | None:

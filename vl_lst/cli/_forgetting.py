@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.leaderboard.units import number_text
+from eval.leaderboard.units import forgetting_text
 from vl_lst.bundled import DEMO, PRETRAINING_TEXT
 from vl_lst.cli._console import notes, progress, results
 
@@ -28,14 +28,5 @@ def report_forgetting(run: "Run", text: str, *, quiet: bool) -> dict[str, object
     path = PRETRAINING_TEXT if text == DEMO else Path(text)
     with notes(quiet=quiet), progress("measuring forgetting", quiet=quiet) as report:
         found = run.measure_forgetting(path, report=report)
-    how = (
-        "by construction: the backbone is frozen, and its weights are those before training"
-        if found.is_by_construction
-        else f"from {found.loss_before:.4f} to {found.loss_after:.4f}"
-    )
-    change = number_text(found.increase, "nats")
-    results.print(
-        f"forgetting: {change} nats per token {how} ({found.objective}, {found.tokens:,} tokens)",
-        markup=False,
-    )
+    results.print(f"forgetting: {forgetting_text(found)}", markup=False)
     return {**found.model_dump(mode="json"), "increase": found.increase}

@@ -10,9 +10,9 @@ from rich.text import Text
 
 from eval.errors import InputError
 from eval.intervals import CONFIDENCE
-from eval.leaderboard.units import number_text
+from eval.leaderboard.units import inference_text
 from eval.run_files import Inference
-from eval.text import format_bytes, unknown_name
+from eval.text import unknown_name
 from tasks import Score, Task
 from tasks._submission import SubmissionCheck, check_submission, write_submission
 from tasks._suite_submission import check_suite_submission, splits_to_submit
@@ -124,14 +124,7 @@ def print_score(task: Task, split: str, score: Score, *, quiet: bool) -> None:
 
 def print_inference(inference: Inference) -> None:
     """Print what answering a split cost."""
-    peak = inference.peak_bytes
-    memory = "" if peak is None else f", {format_bytes(peak)} at most"
-    seconds = number_text(inference.seconds_per_example, "seconds")
-    results.print(
-        f"answering: {seconds} per example in batches of {inference.batch_size:,}{memory}, on "
-        f"{inference.device}",
-        markup=False,
-    )
+    results.print(f"answering: {inference_text(inference)}", markup=False)
 
 
 def print_notes(notes: Iterable[str]) -> None:

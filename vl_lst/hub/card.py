@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from eval.leaderboard.units import number_text
+from eval.leaderboard.units import forgetting_text, inference_text, number_text
 from eval.run_files import RECIPE_FILE
 from eval.text import escape_controls, format_bytes
 from tasks import get_task
@@ -144,13 +144,10 @@ def _costs(run: PortableRun) -> list[tuple[str, str]]:
     if record.train_seconds is not None:
         rows.append(("training time", number_text(record.train_seconds, "seconds")))
     for task, inference in record.inference.items():
-        text = f"{number_text(inference.seconds_per_example, 'seconds')} per example"
-        if inference.peak_bytes is not None:
-            text += f", {format_bytes(inference.peak_bytes)} with the backbone"
-        rows.append((f"answering {task}", text))
+        rows.append((f"answering {task}", escape_markdown(inference_text(inference))))
     if record.forgetting is not None:
-        increase = f"{number_text(record.forgetting.increase, 'nats')} nats per token"
-        rows.append(("change of the backbone's loss on its pretraining text", increase))
+        change = escape_markdown(forgetting_text(record.forgetting))
+        rows.append(("change of the backbone's loss on its pretraining text", change))
     if record.device is not None:
         rows.append(("device", escape_markdown(record.device)))
     return rows

@@ -27,7 +27,13 @@ from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel, load_backbone_alone
 from vl_lst.runs.model_card import require_same_backbone
 
-__all__ = ["FORGETTING_SEED", "measure_forgetting", "read_documents"]
+__all__ = [
+    "FORGETTING_SEED",
+    "corrupted_pairs",
+    "mean_loss",
+    "measure_forgetting",
+    "read_documents",
+]
 
 FORGETTING_SEED = 0
 MAX_TEXT_BYTES = 1 << 26
@@ -94,7 +100,7 @@ def measure_forgetting(
     model = built.model
     objective = _objective(model)
     prefix = model.num_encoder_tokens(0, 0, 0)
-    pairs = _pairs(documents, objective, built.tokenizer, _max_tokens(model, prefix), seed)
+    pairs = corrupted_pairs(documents, objective, built.tokenizer, _max_tokens(model, prefix), seed)
     if not pairs:
         raise InputError(
             f"{path}: no line is long enough for {objective.name}: expected lines of two or more "
@@ -105,14 +111,14 @@ def measure_forgetting(
     original, fingerprint = load_backbone_alone(recipe)
     require_same_backbone(card, recipe.backbone.name, fingerprint)
     original.to(model.device)
-    before, tokens = _mean_loss(original, recipe, pairs, report, total=passes * len(pairs))
+    before, tokens = mean_loss(original, recipe, pairs, report, total=passes * len(pairs))
     del original
     if is_frozen:
         inside = [name for name in built.stored if name.startswith("backbone.")]
         assert not inside, f"the backbone is frozen, so no checkpoint holds {inside}"
         after = before
     else:
-        after, _ = _mean_loss(
+        after, _ = mean_loss(
             model, recipe, pairs, report, done=len(pairs), total=passes * len(pairs)
         )
     return Forgetting(
@@ -147,14 +153,22 @@ def _max_tokens(model: VisionLanguageModel[Any], prefix: int) -> int:
     return MAX_PIECE_TOKENS if limit is None else min(MAX_PIECE_TOKENS, limit - prefix)
 
 
-def _pairs(
+def corrupted_pairs(
     documents: Sequence[str],
     objective: PretrainingObjective,
     tokenizer: CachingTokenizer,
     max_tokens: int,
     seed: int,
 ) -> list[Pair]:
-    """Return sources and targets, short sources first."""
+    """Return what the encoder reads and what the decoder must predict, short sources first.
+
+    Args:
+        documents: Texts.
+        objective: Hides a part of a text.
+        tokenizer: Tokenizer of the backbone.
+        max_tokens: Maximum number of tokens of a source and of a target.
+        seed: Seed of what is hidden.
+    """
     # A mask may be inserted into a text, so a source can be longer than the piece.
     size = max(1, max_tokens * 3 // 4)
     pairs: list[Pair] = []
@@ -184,7 +198,7 @@ def _batches(pairs: Sequence[Pair], padding: int, device: torch.device) -> Itera
         start = end
 
 
-def _mean_loss(
+def mean_loss(
     model: VisionLanguageModel[Any],
     recipe: Recipe,
     pairs: Sequence[Pair],
@@ -193,7 +207,16 @@ def _mean_loss(
     done: int = 0,
     total: int,
 ) -> tuple[float, int]:
-    """Return the mean loss in nats per token, and the number of tokens."""
+    """Return the mean loss in nats per token, and the number of tokens.
+
+    Args:
+        model: Model with the backbone, on the device to compute on.
+        recipe: Recipe of the run, whose precision is used.
+        pairs: See `corrupted_pairs`.
+        report: Progress callback, in pairs.
+        done: Number of pairs that count as done before.
+        total: Number of pairs in all.
+    """
     training, device = recipe.training, model.device
     loss, tokens = 0.0, 0
     with (

@@ -16,8 +16,12 @@ from vl_lst.models.untrained import UntrainedModel
 from vl_lst.progress import silent
 from vl_lst.recipes import Recipe, default_recipe, read_recipe_file, resolve_recipe
 from vl_lst.recipes.building import BuiltModel, build_model
-from vl_lst.run import forgetting as module
-from vl_lst.run.forgetting import measure_forgetting, read_documents
+from vl_lst.run.forgetting import (
+    corrupted_pairs,
+    mean_loss,
+    measure_forgetting,
+    read_documents,
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def build(method: str, *, change: float = 0.0) -> tuple[Recipe, ModelCard, Built
 def pairs_of(built: BuiltModel, text: Path) -> list[tuple[list[int], list[int]]]:
     objective = built.model.backbone.family.pretraining
     assert objective is not None
-    return module._pairs(read_documents(text)[0], objective, built.tokenizer, 512, 0)
+    return corrupted_pairs(read_documents(text)[0], objective, built.tokenizer, 512, 0)
 
 
 @pytest.mark.parametrize("method", method_names())
@@ -70,7 +74,7 @@ def test_only_methods_that_change_the_backbone_forget(text: Path, method: str) -
     if is_frozen:
         backbone = built.model.backbone
         alone = UntrainedModel(backbone.model, family=backbone.family, tasks=())
-        again, _ = module._mean_loss(alone, recipe, pairs_of(built, text), silent, total=1)
+        again, _ = mean_loss(alone, recipe, pairs_of(built, text), silent, total=1)
         assert again == found.loss_after, "what the method runs has exactly this loss"
     if is_frozen or method == "probe":
         assert found.loss_after == found.loss_before, "exactly"
