@@ -124,23 +124,13 @@ def make_page(board: "Board", content: PageContent) -> bytes:
         ImageError: The folder of images does not exist or has no image.
     """
     from eval.report.examples import jpeg_address
-    from eval.report.page import render_page
 
     sheets, data = _collect(board, content, MAX_EXAMPLE_CHARS)
     room = MAX_DATA_CHARS - data.examples.size
     data, pictures = _read_pictures(
         data, sheets, content, lambda _, make: jpeg_address(make()), room
     )
-    page = render_page(
-        board,
-        title=content.title,
-        reported=content.reported,
-        sheets=sheets,
-        pictures=pictures,
-        data=data,
-    )
-    # A prediction may hold a lone surrogate, which UTF-8 cannot encode.
-    return page.encode("utf-8", "replace")
+    return _render(board, content, sheets, data, pictures)
 
 
 def publish_site(board: "Board", folder: Path, content: PageContent) -> int:
@@ -158,7 +148,6 @@ def publish_site(board: "Board", folder: Path, content: PageContent) -> int:
         ImageError: The folder of images does not exist or has no image.
         OutputError: The folder holds something else, or cannot be written.
     """
-    from eval.report.page import render_page
     from eval.report.run_data import run_blocks
     from eval.report.site import Site
 
@@ -167,6 +156,21 @@ def publish_site(board: "Board", folder: Path, content: PageContent) -> int:
     data, pictures = _read_pictures(data, sheets, content, site.add_picture, None)
     blocks = run_blocks(board, data, pictures)
     files = {key: site.add_block(key, block) for key, block in blocks.items()}
+    site.finish(_render(board, content, sheets, data, pictures, files))
+    return site.written
+
+
+def _render(
+    board: "Board",
+    content: PageContent,
+    sheets: "Mapping[str, Sequence[ExampleSheet]]",
+    data: "RunData",
+    pictures: Mapping[str, str],
+    files: Mapping[str, str] | None = None,
+) -> bytes:
+    """Return the HTML of the page; see `render_page`."""
+    from eval.report.page import render_page
+
     page = render_page(
         board,
         title=content.title,
@@ -176,8 +180,8 @@ def publish_site(board: "Board", folder: Path, content: PageContent) -> int:
         data=data,
         files=files,
     )
-    site.finish(page.encode("utf-8", "replace"))
-    return site.written
+    # A prediction may hold a lone surrogate, which UTF-8 cannot encode.
+    return page.encode("utf-8", "replace")
 
 
 def _collect(
