@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Metric"]
+__all__ = ["MIN_PERCENT_IF_RIGHT", "Metric"]
+
+# An answer counts as right if it earns at least this share of the maximum score, in percent.
+MIN_PERCENT_IF_RIGHT = 50.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,11 @@ class Example:
         """The prompt without the task's prefix and suffix."""
         return self.prompt[len(self.prefix) : len(self.prompt) - len(self.suffix)]
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The answers of `targets`, those with the highest weight first."""
+        return tuple(answer for answer, _ in sorted(self.targets, key=lambda target: -target[1]))
+
 
 class ExampleTable(Protocol):
     """The examples of one split, in the order of the official file."""

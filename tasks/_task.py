@@ -277,6 +277,11 @@ class Task:
         return self.text_format.count("{}") if self.takes_text else 0
 
     @property
+    def is_graded(self) -> bool:
+        """Whether answers are right or wrong individually, which captions are not."""
+        return self.answers_are != "references"
+
+    @property
     def primary_metric(self) -> str:
         """The name of the primary metric, a key of `Score.metrics`."""
         return self.metric.name

@@ -119,13 +119,11 @@ def split_examples(task: Task, split: str, table: ExampleTable) -> SplitExamples
     """
     prompts, references, image_ids = [], [], []
     for example in table:
-        targets = sorted(example.targets, key=lambda target: -target[1])
         prompts.append(_text_by_lines(task, example.text))
-        references.append([answer for answer, _ in targets[:MAX_REFERENCES_SHOWN]])
+        references.append(example.answers[:MAX_REFERENCES_SHOWN])
         image_ids.append(example.image_ids)
-    is_graded = task.answers_are != "references"
     return SplitExamples(
-        task.name, split, table.ids(), prompts, references, image_ids, is_graded=is_graded
+        task.name, split, table.ids(), prompts, references, image_ids, is_graded=task.is_graded
     )
 
 

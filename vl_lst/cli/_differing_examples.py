@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eval.errors import InputError
 from eval.leaderboard.runs import Run
+from eval.metrics import MIN_PERCENT_IF_RIGHT
 from eval.recipe_fields import get_field
 from eval.run_files import ExampleScores
 from tasks import ExampleTable, Task
@@ -15,8 +16,6 @@ from vl_lst.task_settings import configure_task
 
 __all__ = ["Answers", "DifferingExample", "count_only_right", "find_differing", "read_answers"]
 
-# A prediction counts as right if it earns at least this share of the maximum score.
-MIN_SHARE_IF_RIGHT = 0.5
 MAX_ANSWERS_SHOWN = 3
 
 
@@ -38,18 +37,13 @@ class Answers:
     predictions: Mapping[str, str]
     kept: ExampleScores
 
-    @property
-    def is_graded(self) -> bool:
-        """Whether answers are right or wrong individually, which captions are not."""
-        return self.task.answers_are != "references"
-
     def percent(self, id_: str) -> float:
         """Return the score of an example in percent."""
         return self.task.metric.percent(self.kept.scores[id_])
 
     def is_right(self, id_: str) -> bool:
         """Return whether an example is answered right."""
-        return self.percent(id_) >= 100 * MIN_SHARE_IF_RIGHT
+        return self.percent(id_) >= MIN_PERCENT_IF_RIGHT
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +99,7 @@ def count_only_right(first: Answers, second: Answers) -> tuple[int, int] | None:
     Returns:
         The numbers; `None` if answers are not graded individually.
     """
-    if not first.is_graded:
+    if not first.task.is_graded:
         return None
     ids = _differing_ids(first, second)
     firsts = sum(map(first.is_right, ids))
@@ -123,7 +117,7 @@ def find_differing(first: Answers, second: Answers, limit: int) -> tuple[Differi
             scores differ.
     """
     ids = _differing_ids(first, second)
-    if first.is_graded:
+    if first.task.is_graded:
         better = [id_ for id_ in ids if first.is_right(id_)]
         worse = [id_ for id_ in ids if not first.is_right(id_)]
         num_better = max(limit - len(worse), min(len(better), (limit + 1) // 2))
@@ -144,7 +138,7 @@ def find_differing(first: Answers, second: Answers, limit: int) -> tuple[Differi
 
 
 def _differing_ids(first: Answers, second: Answers) -> list[str]:
-    if first.is_graded:
+    if first.task.is_graded:
         return [id_ for id_ in first.kept.scores if first.is_right(id_) != second.is_right(id_)]
     return [id_ for id_ in first.kept.scores if first.percent(id_) != second.percent(id_)]
 
@@ -168,7 +162,5 @@ def _texts(answers: Answers, ids: Sequence[str]) -> dict[str, tuple[str, tuple[s
     for id_ in ids:
         if id_ in position:
             example = examples[position[id_]]
-            targets = sorted(example.targets, key=lambda target: -target[1])
-            best = tuple(answer for answer, _ in targets[:MAX_ANSWERS_SHOWN])
-            texts[id_] = (example.text, best)
+            texts[id_] = (example.text, example.answers[:MAX_ANSWERS_SHOWN])
     return texts

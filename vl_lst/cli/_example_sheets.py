@@ -12,6 +12,7 @@ from PIL import Image
 
 from eval.errors import InputError
 from eval.leaderboard.board import Board
+from eval.metrics import MIN_PERCENT_IF_RIGHT
 from eval.report.example_data import ExampleData
 from eval.report.examples import ExampleCard, ExampleSheet
 from eval.report.run_data import RunData
@@ -28,8 +29,6 @@ __all__ = ["THUMBNAIL_SIDE", "Thumbnails", "collect_examples", "make_sheet", "re
 
 THUMBNAIL_SIDE = 176
 JPEG_QUALITY = 72
-# A prediction counts as right if it earns at least this share of the maximum score.
-MIN_PERCENT_IF_RIGHT = 50
 # Examples of all runs together that are part of the page's text; all others are data.
 MAX_CARDS = 2400
 

@@ -3,7 +3,7 @@
   const { create } = page;
   const CARDS_PER_PAGE = 24;
   const SEARCH_DELAY_MS = 150;
-  // A prediction counts as right if it earns at least this share of the score, in percent.
+  // As MIN_PERCENT_IF_RIGHT in eval/metrics.py.
   const MIN_RIGHT = 50;
 
   const isRight = (score) => score !== null && score >= MIN_RIGHT;
