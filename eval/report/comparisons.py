@@ -10,7 +10,7 @@ from eval.statistics.estimates import Estimate
 from eval.statistics.holm import adjust_probabilities
 from eval.statistics.paired import Difference, compare, verdict
 
-__all__ = ["MAX_TESTS", "compare_pairs", "compare_settings"]
+__all__ = ["compare_pairs", "compare_settings"]
 
 # Two or three seconds of work.
 MAX_TESTS = 20_000

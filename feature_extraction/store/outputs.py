@@ -17,7 +17,6 @@ from feature_extraction.errors import LockError, StoreError
 from feature_extraction.store.disk import explain_write_errors, lock_file, sync_path
 
 __all__ = [
-    "LOCK",
     "atomic_output",
     "check_output_file",
     "check_output_folder",

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from eval.text import did_you_mean
 from vl_lst.errors import RecipeError
 
-__all__ = ["field_paths", "find_problems", "invalid_recipe", "section_of", "validate_section"]
+__all__ = ["find_problems", "invalid_recipe", "section_of", "validate_section"]
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[int | str, ...]
@@ -84,7 +84,7 @@ def _explain(model: type[BaseModel], detail: ErrorDetails, prefix: Location) -> 
 
 def _suggestion(model: type[BaseModel], location: Location, prefix: Location) -> str:
     *parents, unknown = (str(part) for part in location)
-    known = list(field_paths(model))
+    known = list(_field_paths(model))
     siblings = [path[-1] for path in known if list(path[:-1]) == parents]
     section = "".join(f"{part}." for part in (*prefix, *parents))
     if suggestion := did_you_mean(unknown, siblings, prefix=section, limit=1):
@@ -95,7 +95,9 @@ def _suggestion(model: type[BaseModel], location: Location, prefix: Location) ->
     return f"; expected one of: {', '.join(siblings)}"
 
 
-def field_paths(model: type[BaseModel], parents: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def _field_paths(
+    model: type[BaseModel], parents: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
     """Yield the path of each field and of each section.
 
     Args:
@@ -105,7 +107,7 @@ def field_paths(model: type[BaseModel], parents: tuple[str, ...] = ()) -> Iterat
     for name, field in model.model_fields.items():
         yield (*parents, name)
         if (section := section_of(field)) is not None:
-            yield from field_paths(section, (*parents, name))
+            yield from _field_paths(section, (*parents, name))
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:

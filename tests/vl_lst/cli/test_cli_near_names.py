@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from tiny_run import TinyWorld
 
-from eval.report.examples import ExampleCard, ExampleSheet
 from feature_extraction.store.store import FeatureStore
 from vl_lst.cli import main
-from vl_lst.cli._example_sheets import thumbnails
+from vl_lst.cli._example_sheets import read_thumbnails
+from vl_lst.progress import silent
 
 
 def renamed(path: Path, out: Path, rename: Callable[[str], str]) -> Path:
@@ -118,12 +118,10 @@ def test_training_on_photographs_reports_how_names_differ(
 
 def test_leaderboard_pictures_report_how_names_differ(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "Cat.png")
-    card = ExampleCard("1", "what?", "cat", ["cat"], True, ("cat",))
-    sheet = ExampleSheet("vqa", "val", total=1, cards=[card])
-    _, missing = thumbnails(tmp_path, [sheet], lambda done, total, note="": None)
+    found = read_thumbnails(tmp_path, ["cat"], silent, lambda key, make: key)
     assert (
         "differ only in letter case from names in the folder: found 'Cat', expected 'cat'"
-        in missing["cat"]
+        in found.missing["cat"]
     )
 
 
