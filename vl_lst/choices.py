@@ -1,8 +1,10 @@
 """Values of settings that are choices. Imports nothing slow, because help texts list them."""
 
+import ast
 import importlib.util
 import pkgutil
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "OptimizerName",
     "StatePrecision",
     "Vocabulary",
+    "describe_modules",
     "module_names",
     "names_in",
 ]
@@ -45,9 +48,27 @@ def module_names(package: str) -> list[str]:
     Args:
         package: Full name of the package, such as `vl_lst.methods`.
     """
+    return names_in(_folders(package))
+
+
+def describe_modules(package: str) -> dict[str, str]:
+    """Return the first line of the docstring of each module in `module_names`.
+
+    Args:
+        package: See `module_names`; its modules are not imported.
+    """
+    found: dict[str, str] = {}
+    for folder in _folders(package):
+        for name in names_in([folder]):
+            source = (Path(folder) / f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
+            docstring = ast.get_docstring(ast.parse(source)) or ""
+            found[name] = docstring.partition("\n")[0].rstrip(".:")
+    return found
+
+
+def _folders(package: str) -> list[str]:
     spec = importlib.util.find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    return names_in(folders or [])
+    return list(spec.submodule_search_locations or []) if spec else []
 
 
 def names_in(folders: Iterable[str]) -> list[str]:

@@ -151,6 +151,7 @@ def test_other_settings_are_refused(
         (("--task", "caption", "--prompt", "a {}"), "has {} 1 times: expected none"),
         (("--set", "optimizer.lr=1"), "optimizer.lr: found a value, expected none"),
         (("--set", "generation.beam=1"), "no such field; did you mean generation.beams"),
+        (("--device", "cpu", "--set", "training.device=cpu"), "which set the same field"),
         (("--backbone", "/nowhere"), "cannot load the backbone"),
     ],
 )
