@@ -1,0 +1,70 @@
+"""Hooks of MkDocs: pages that are generated, links between documents, and formulas.
+
+The command line and the Python API come from the code; the documents at the root of the repository
+and the notebook are pages too.
+"""
+
+import sys
+from pathlib import Path
+
+from markdown import Extension, Markdown
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# MkDocs imports this file by its path.
+sys.path.insert(0, str(REPOSITORY))
+
+from tools.site_command_line import command_line_page  # noqa: E402
+from tools.site_formulas import formulas_to_mathml  # noqa: E402
+from tools.site_links import OTHER_PAGES, rewrite_links  # noqa: E402
+from tools.site_notebook import notebook_page  # noqa: E402
+from tools.site_python import python_page  # noqa: E402
+
+__all__ = ["on_config", "on_files", "on_page_content", "on_page_markdown"]
+
+LIST_INDENT = 2
+
+
+class _GitHubLists(Extension):
+    """Lists whose items continue with an indent of two spaces, as on GitHub."""
+
+    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
+        """Set the indent; Python-Markdown's own is 4."""
+        md.tab_length = LIST_INDENT
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Read lists as GitHub does."""
+    config.markdown_extensions.append(_GitHubLists())  # type: ignore[arg-type]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are not files in `docs/`."""
+    pages = {
+        "reference/command_line.md": command_line_page(),
+        "reference/python.md": python_page(),
+    }
+    for source, name in OTHER_PAGES.items():
+        path = REPOSITORY / source
+        is_notebook = path.suffix == ".ipynb"
+        text = notebook_page(path) if is_notebook else path.read_text(encoding="utf-8")
+        pages[name] = rewrite_links(text, source=source, page=name)
+    for name, text in pages.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let the links of a document lead to pages."""
+    if page.file.generated_by is not None:
+        return markdown
+    name = page.file.src_uri
+    return rewrite_links(markdown, source=f"docs/{name}", page=name)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Convert formulas to MathML."""
+    return formulas_to_mathml(html)
