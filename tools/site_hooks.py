@@ -20,7 +20,7 @@ from tools.site_command_line import command_line_page  # noqa: E402
 from tools.site_formulas import formulas_to_mathml  # noqa: E402
 from tools.site_links import OTHER_PAGES, rewrite_links  # noqa: E402
 from tools.site_notebook import notebook_page  # noqa: E402
-from tools.site_python import python_page  # noqa: E402
+from tools.site_python import API_PAGES, python_page  # noqa: E402
 
 __all__ = ["on_config", "on_files", "on_page_content", "on_page_markdown"]
 
@@ -43,10 +43,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not files in `docs/`."""
-    pages = {
-        "reference/command_line.md": command_line_page(),
-        "reference/python.md": python_page(),
-    }
+    pages = {name: python_page(*page) for name, page in API_PAGES.items()}
+    pages["reference/command_line.md"] = command_line_page()
     for source, name in OTHER_PAGES.items():
         path = REPOSITORY / source
         is_notebook = path.suffix == ".ipynb"

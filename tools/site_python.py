@@ -1,58 +1,58 @@
-"""Page of the docs site with the public Python API, filled in by mkdocstrings."""
+"""Pages of the docs site with the public Python API, filled in by mkdocstrings."""
 
 import importlib
+import inspect
 from collections.abc import Iterator
 
-__all__ = ["PACKAGES", "python_page"]
+__all__ = ["API_PAGES", "python_page"]
 
-PACKAGES = {
-    "vl_lst": "Load a run, predict and evaluate, or build a model around a backbone of your own.",
-    "vl_lst.run": "A run, trained or not, and what it returns.",
-    "tasks": "Tasks: examples, prompts, official files and scores. No module imports torch.",
-    "eval.vqa": "VQA v2 accuracy, as the official script computes it.",
-    "eval.gqa": "GQA accuracy, consistency, validity, plausibility and distribution.",
-    "eval.nlvr2": "NLVR2 accuracy and consistency.",
-    "eval.caption": "Caption metrics of COCO.",
-    "eval.glue": "Metrics of GLUE.",
-    "vl_lst.errors": "Errors caused by user input: each message says what to do.",
+API_PAGES = {
+    "reference/python_vl_lst.md": (
+        "vl_lst",
+        "Load a run, predict and evaluate, or build a model around a backbone of your own. "
+        "[In Python](../tutorials/quickstart.md) shows it at work. Each name is imported on first "
+        "use, so `import vl_lst` is fast.",
+        ("vl_lst", "vl_lst.run", "vl_lst.errors"),
+    ),
+    "reference/python_tasks.md": (
+        "tasks",
+        "Tasks: official files, examples, prompts and scores. No module imports torch.",
+        ("tasks",),
+    ),
+    "reference/python_eval.md": (
+        "eval",
+        "Official metrics as plain functions, without torch or a model.",
+        ("eval.vqa", "eval.gqa", "eval.nlvr2", "eval.caption", "eval.glue"),
+    ),
 }
-"""Public modules, with what each is for."""
+"""Pages, with their titles, introductions and modules; what a module's `__all__` names is public.
+"""
 
 
-def python_page() -> str:
-    """Return the page in Markdown, with a directive of mkdocstrings per public name."""
-    return "\n".join(["# Python", "", *_introduction(), *_packages()])
+def python_page(title: str, introduction: str, modules: tuple[str, ...]) -> str:
+    """Return a page in Markdown, with a directive of mkdocstrings per public name."""
+    return "\n".join([f"# `{title}`", "", introduction, "", *_directives(modules)])
 
 
-def _introduction() -> Iterator[str]:
-    yield from (
-        "Names on this page are public; everything else may change without notice. "
-        "[In Python](../tutorials/quickstart.md) shows them at work.",
-        "",
-        "```python",
-        "from vl_lst import load_run",
-        "",
-        'run = load_run("runs/vqa")',
-        'run.predict(image="cat.jpg", question="what animal is this?").answer',
-        "```",
-        "",
-    )
-
-
-def _packages() -> Iterator[str]:
+def _directives(modules: tuple[str, ...]) -> Iterator[str]:
     seen = set()
-    for package, purpose in PACKAGES.items():
-        module = importlib.import_module(package)
-        yield from (f"## `{package}`", "", purpose, "")
-        for name in module.__all__:
-            public = getattr(module, name)
-            if not callable(public) or public in seen or not hasattr(public, "__qualname__"):
-                continue
-            seen.add(public)
+    for module_name in modules:
+        if len(modules) > 1:
+            yield from (f"## `{module_name}`", "")
+        module = importlib.import_module(module_name)
+        public = {name: getattr(module, name) for name in module.__all__}
+        documented = {
+            name: each
+            for name, each in public.items()
+            if (inspect.isclass(each) or inspect.isfunction(each)) and each not in seen
+        }
+        seen |= set(documented.values())
+        # Most readers look for a function.
+        for name, each in sorted(documented.items(), key=lambda item: inspect.isclass(item[1])):
             yield from (
-                f"::: {public.__module__}.{public.__qualname__}",
+                f"::: {each.__module__}.{each.__qualname__}",
                 "    options:",
-                f"      heading: {package}.{name}",
+                f"      heading: {module_name}.{name}",
                 f"      toc_label: {name}",
                 "      heading_level: 3",
                 "",
