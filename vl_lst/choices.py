@@ -17,6 +17,7 @@ __all__ = [
     "DeviceName",
     "OptimizerName",
     "StatePrecision",
+    "TrackerName",
     "Vocabulary",
     "describe_modules",
     "module_names",
@@ -40,6 +41,8 @@ StatePrecision = Literal["fp32", "bf16", "fp16"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 # See `vl_lst.training.optimizer`.
 OptimizerName = Literal["adamw", "adamw-8bit", "lora-fa", "galore", "apollo"]
+# See `vl_lst.runs.trackers`.
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 def module_names(package: str) -> list[str]:

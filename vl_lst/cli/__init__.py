@@ -1,8 +1,10 @@
 """The command line `vl-lst COMMAND`, with one file per command.
 
-Exit codes: 0 for success, 1 for a problem with the user's input or machine, 2 for wrong usage, 130
-for an interruption. Only the module of the given command is imported, and a command imports what it
-needs inside its function, so that help is shown at once and `vl-lst score` never loads torch.
+Exit codes: 0 for success, 1 for a problem with the user's input or machine, 2 for wrong usage, 75
+for training that a signal stopped after a checkpoint, 130 for an interruption.
+
+Only the module of the given command is imported, and a command imports what it needs inside its
+function, so that help is shown at once and `vl-lst score` never loads torch.
 """
 
 import builtins
@@ -22,7 +24,7 @@ from vl_lst.cli._arguments import disable_readability_checks, find_argument_prob
 from vl_lst.cli._console import complain, explain, prepare_streams, results, status
 from vl_lst.cli._group import CommandGroup
 from vl_lst.cli._input_protection import protect_inputs
-from vl_lst.errors import EXPLAINED_ERRORS
+from vl_lst.errors import EXPLAINED_ERRORS, Preempted
 
 __all__ = ["COMMANDS", "build_app", "main"]
 
@@ -30,6 +32,8 @@ WRONG_USAGE = 2
 INTERRUPTED = 130
 # Variable with which a shell asks for completions.
 COMPLETION = "_VL_LST_COMPLETE"
+# EX_TEMPFAIL of sysexits.h: the same command, run again, continues.
+PREEMPTED = 75
 
 # Panels of the help text.
 MODELS, COMPARISONS, DATA = "Train and evaluate", "Compare", "Data and features"
@@ -44,6 +48,7 @@ COMMANDS = {
     "score": MODELS,
     "push": MODELS,
     "profile": COMPARISONS,
+    "sweep": COMPARISONS,
     "leaderboard": COMPARISONS,
     "compare": COMPARISONS,
     "extract-features": DATA,
@@ -165,6 +170,12 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         status.print("interrupted")
         return INTERRUPTED
+    except Preempted as stopped:
+        status.print(
+            f"{stopped}. Run the same command again to resume; `train` requires --resume.",
+            markup=False,
+        )
+        return PREEMPTED
     except BrokenPipeError:
         raise
     except EXPLAINED_ERRORS as error:

@@ -47,18 +47,19 @@ def _tasks() -> Catalogue:
 def _recipes() -> Catalogue:
     import yaml
 
-    rows = []
-    for name in bundled_recipes():
-        text = recipe_path(name).read_text(encoding="utf-8")
-        fields = yaml.safe_load(text)
+    texts = {name: recipe_path(name).read_text(encoding="utf-8") for name in bundled_recipes()}
+    fields = {name: yaml.safe_load(text) for name, text in texts.items()}
+
+    def method_of(name: str) -> str:
+        own: Mapping[str, str] | None = fields[name].get("method")
+        return own["name"] if own else method_of(fields[name]["extends"])
+
+    rows: list[Row] = []
+    for name, text in texts.items():
+        extended, method = fields[name].get("extends"), method_of(name)
+        described = _first_clause(text) or f"{extended} with the method {method}"
         rows.append(
-            {
-                "recipe": name,
-                "method": fields["method"]["name"],
-                "extends": fields.get("extends"),
-                "description": _first_clause(text)
-                or f"{fields['extends']} with the method {fields['method']['name']}",
-            }
+            {"recipe": name, "method": method, "extends": extended, "description": described}
         )
     return rows, ["`vl-lst recipe show NAME` prints one with a comment for each field."]
 

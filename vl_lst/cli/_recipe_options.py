@@ -18,6 +18,7 @@ from vl_lst.cli._choices import (
 from vl_lst.errors import RecipeError
 
 __all__ = [
+    "OPTION_OF_FIELD",
     "BackboneOption",
     "BackbonePrecisionOption",
     "BatchSizeOption",
@@ -168,6 +169,21 @@ PrecisionOption = Annotated[
         "fp32. Default: the recipe's, mostly auto."
     ),
 ]
+
+
+# The option of `vl-lst train` that sets a field.
+OPTION_OF_FIELD = {
+    "task": "--task",
+    "data.root": "--data-root",
+    "data.train_file": "--train-file",
+    "data.validation_file": "--val-file",
+    "features": "--features",
+    "backbone.name": "--backbone",
+    "backbone.precision": "--backbone-precision",
+    "method.name": "--method",
+    "head": "--head",
+    "states": "--states",
+}
 
 
 def recipe_changes(

@@ -45,6 +45,7 @@ from vl_lst.cli._recipe_options import (
 from vl_lst.cli._run_recipe import resolve_run_recipe
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
 from vl_lst.launch import read_launch
+from vl_lst.slurm import adopt_slurm_step
 
 if TYPE_CHECKING:
     from vl_lst.recipes import Recipe
@@ -147,6 +148,7 @@ def train(
         raise typer.BadParameter("give either --features or --images")
     if encoder is not None and images is None:
         raise typer.BadParameter("--encoder requires --images, the folder of photographs")
+    adopt_slurm_step(os.environ)
     launch = read_launch(os.environ)
     if images is not None and launch.num_processes > 1:
         raise typer.BadParameter(

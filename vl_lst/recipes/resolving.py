@@ -15,7 +15,7 @@ from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method, require_states_alone
 from vl_lst.recipes.fields import clear_alternatives, set_field
-from vl_lst.recipes.former import keep_former_values
+from vl_lst.recipes.former import keep_former_values, rename_former_field
 from vl_lst.recipes.optimizer_defaults import (
     PROJECTION,
     complete_projection,
@@ -223,7 +223,7 @@ def _apply(
     if isinstance(overrides, Mapping):
         overrides = overrides.items()
     changes = [
-        (path.split("."), json.loads(json.dumps(value, default=_plain)))
+        rename_former_field(path.split("."), json.loads(json.dumps(value, default=_plain)))
         for path, value in overrides
     ]
     for path, value in changes:
