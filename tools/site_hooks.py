@@ -6,6 +6,7 @@ and the notebook are pages too.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from markdown import Extension, Markdown
 from mkdocs.config.defaults import MkDocsConfig
@@ -43,13 +44,14 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not files in `docs/`."""
+    titles = _titles(config.nav)
     pages = {name: python_page(*page) for name, page in API_PAGES.items()}
     pages["reference/command_line.md"] = command_line_page()
     for source, name in OTHER_PAGES.items():
         path = REPOSITORY / source
         is_notebook = path.suffix == ".ipynb"
         text = notebook_page(path) if is_notebook else path.read_text(encoding="utf-8")
-        pages[name] = rewrite_links(text, source=source, page=name)
+        pages[name] = rewrite_links(text, source=source, page=name, titles=titles)
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files
@@ -60,9 +62,24 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.generated_by is not None:
         return markdown
     name = page.file.src_uri
-    return rewrite_links(markdown, source=f"docs/{name}", page=name)
+    return rewrite_links(markdown, source=f"docs/{name}", page=name, titles=_titles(config.nav))
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Convert formulas to MathML."""
     return formulas_to_mathml(html)
+
+
+def _titles(navigation: Any) -> dict[str, str]:
+    """Return the titles of pages in the navigation, by their paths."""
+    found: dict[str, str] = {}
+    for entry in navigation:
+        if not isinstance(entry, dict):
+            continue
+        for title, target in entry.items():
+            if isinstance(target, str):
+                found[target] = title
+                continue
+            # The page of a section has no title of its own.
+            found |= {each: title for each in target if isinstance(each, str)} | _titles(target)
+    return found
