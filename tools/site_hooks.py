@@ -28,7 +28,7 @@ __all__ = ["on_config", "on_files", "on_page_content", "on_page_markdown"]
 LIST_INDENT = 2
 
 
-class _GitHubLists(Extension):
+class _GitHubLists(Extension):  # type: ignore[misc]
     """Lists whose items continue with an indent of two spaces, as on GitHub."""
 
     def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
@@ -38,7 +38,7 @@ class _GitHubLists(Extension):
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Read lists as GitHub does."""
-    config.markdown_extensions.append(_GitHubLists())  # type: ignore[arg-type]
+    config.markdown_extensions.append(_GitHubLists())
     return config
 
 
