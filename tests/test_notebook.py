@@ -52,7 +52,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     shown = [printed(cell) for cell in cells("code", notebook)]
     assert "quickstart-data/vqa/v2_mscoco_val2014_annotations.json" in shown[0]
     accuracy = float(next(text for text in shown if text.startswith("accuracy")).split()[1])
-    assert accuracy > 20  # of the answers, a constant one gets less
+    assert accuracy > 45  # questions alone give away about 40
     assert (tmp_path / "quickstart-run" / "record.json").is_file()
     *_, answered = shown
     assert answered.strip()

@@ -4,12 +4,14 @@ The command line and the Python API come from the code; the documents at the roo
 and the notebook are pages too.
 """
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from markdown import Extension, Markdown
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -23,9 +25,14 @@ from tools.site_links import OTHER_PAGES, rewrite_links  # noqa: E402
 from tools.site_notebook import notebook_page  # noqa: E402
 from tools.site_python import API_PAGES, python_page  # noqa: E402
 
-__all__ = ["on_config", "on_files", "on_page_content", "on_page_markdown"]
+__all__ = ["on_config", "on_files", "on_page_content", "on_page_markdown", "on_post_page"]
 
 LIST_INDENT = 2
+# `link` elements that name the address of the page itself fetch nothing.
+FETCHED = re.compile(
+    r"""<(?:script|img|iframe|source)\b[^>]*\bsrc="(?:https?:)?//[^"]*"|"""
+    r"""<link\b(?![^>]*rel="canonical")[^>]*\bhref="(?:https?:)?//[^"]*\""""
+)
 
 
 class _GitHubLists(Extension):  # type: ignore[misc]
@@ -68,6 +75,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Convert formulas to MathML."""
     return formulas_to_mathml(html)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuse pages that would fetch something from the network.
+
+    Raises:
+        PluginError: A page refers to a script, style sheet, font or image elsewhere.
+    """
+    if match := FETCHED.search(output):
+        raise PluginError(
+            f"{page.file.src_uri}: found {match[0]}, which a browser fetches from the network; "
+            "expected a file of the site"
+        )
+    return output
 
 
 def _titles(navigation: Any) -> dict[str, str]:
