@@ -17,11 +17,11 @@ import yaml
 from pydantic import BaseModel
 
 from tools._marked_tables import replace_marked
-from vl_lst.bundled import recipe_path
+from vl_lst.bundled import bundled_recipes, recipe_path
 from vl_lst.methods import get_method, method_names
 from vl_lst.recipes.descriptions import describe_fields
 
-__all__ = ["INDEX", "PAGES", "main", "page_with_options"]
+__all__ = ["INDEX", "PAGES", "documented_methods", "main", "page_with_options"]
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "methods"
 INDEX = PAGES / "README.md"
@@ -29,6 +29,11 @@ LADDER, REFERENCE = "lst", "full"
 MEBIBYTE = 2**20
 # Order of the table of all methods.
 ORDER = (LADDER, "xladder", "qst", "unipt", "sherl", "side", REFERENCE, "bitfit", "lora", "qlora")
+
+
+def documented_methods() -> list[str]:
+    """Return the methods that have a recipe of their name, and therefore a page."""
+    return [name for name in method_names() if name in bundled_recipes()]
 
 
 def page_with_options(text: str, name: str) -> str:
@@ -111,7 +116,7 @@ def main(arguments: list[str]) -> None:
     for path in arguments:
         for row in json.loads(Path(path).read_text(encoding="utf-8"))["methods"]:
             costs.setdefault(row["method"], {})[row["recompute"]] = row
-    for name in method_names():
+    for name in documented_methods():
         page = PAGES / f"{name}.md"
         text = page_with_options(page.read_text(encoding="utf-8"), name)
         if costs:
