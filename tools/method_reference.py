@@ -26,6 +26,8 @@ __all__ = ["INDEX", "PAGES", "documented_methods", "main", "page_with_options"]
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "methods"
 INDEX = PAGES / "README.md"
 LADDER, REFERENCE = "lst", "full"
+# Beside every method.
+RIVALS = (LADDER, "lora", REFERENCE)
 MEBIBYTE = 2**20
 # Order of the table of all methods.
 ORDER = (LADDER, "xladder", "qst", "unipt", "sherl", "side", REFERENCE, "bitfit", "lora", "qlora")
@@ -120,7 +122,7 @@ def main(arguments: list[str]) -> None:
         page = PAGES / f"{name}.md"
         text = page_with_options(page.read_text(encoding="utf-8"), name)
         if costs:
-            shown = dict.fromkeys((name, LADDER, REFERENCE))
+            shown = dict.fromkeys((name, *RIVALS))
             text = replace_marked(text, "memory", _memory_rows(costs, shown))
         page.write_text(text, encoding="utf-8")
     if costs:
