@@ -10,6 +10,9 @@ from vl_lst.cli import COMMANDS, build_app
 
 __all__ = ["command_line_page"]
 
+WIDTH, CONTINUATION = 84, " \\\n    "
+# What stands after an argument that takes several values.
+TYPE = re.compile(r"<list\[\w+\]>$")
 # A line of a command's help such as `Text alone: vl-lst train --task rte`.
 EXAMPLE = re.compile(r"(?P<title>[^`:]+): (?P<command>vl-lst .+)")
 
@@ -40,9 +43,21 @@ def _help(text: str | None) -> Iterator[str]:
     for paragraph in (text or "").replace("\b", "").split("\n\n"):
         paragraph = " ".join(paragraph.split())
         if match := EXAMPLE.fullmatch(paragraph):
-            yield from (f"{match['title']}:", "", "```", match["command"], "```", "")
+            yield from (f"{match['title']}:", "", "```", _folded(match["command"]), "```", "")
         else:
             yield from (paragraph, "")
+
+
+def _folded(command: str) -> str:
+    """Return a command with its options on as many lines as they need."""
+    first, *options = re.split(r" (?=--)", command)
+    lines = [first]
+    for option in options:
+        if len(lines[-1]) + 1 + len(option) > WIDTH:
+            lines.append(option)
+        else:
+            lines[-1] += f" {option}"
+    return CONTINUATION.join(lines)
 
 
 def _options(command: Any, context: typer.Context) -> Iterator[str]:
@@ -55,9 +70,16 @@ def _options(command: Any, context: typer.Context) -> Iterator[str]:
     ]
     yield from ("| argument or option | meaning |", "|---|---|")
     for names, meaning in records:
-        cells = (f"`{' '.join(names.split())}`", _text(meaning))
+        cells = (_names(names), _text(meaning))
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
     yield ""
+
+
+def _names(record: str) -> str:
+    """Return the names of an option, and what it takes, as code that wraps between them."""
+    name, _, value = record.partition(" ")
+    value = TYPE.sub("...", value)
+    return f"`{name}{value}`" if value == "..." else f"`{name}` `{value}`" if value else f"`{name}`"
 
 
 def _text(meaning: str) -> str:
