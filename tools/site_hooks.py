@@ -28,6 +28,7 @@ from tools.site_python import API_PAGES, python_page  # noqa: E402
 __all__ = ["on_config", "on_files", "on_page_content", "on_page_markdown", "on_post_page"]
 
 LIST_INDENT = 2
+CODE_IN_CELL = re.compile(r"<td\b[^>]*>.*?</td>", re.DOTALL)
 # `link` elements that name the address of the page itself fetch nothing.
 FETCHED = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*\bsrc="(?:https?:)?//[^"]*"|"""
@@ -73,8 +74,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Convert formulas to MathML."""
-    return formulas_to_mathml(html)
+    """Convert formulas to MathML, and show pipes in the code of tables as GitHub does."""
+    return CODE_IN_CELL.sub(lambda match: match[0].replace(r"\|", "|"), formulas_to_mathml(html))
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
