@@ -51,9 +51,9 @@ def extract_features(images: Path, out: Path) -> Path:
     return features
 
 
-def run(recipe: Recipe, folder: Path) -> RunRecord:
+def run(recipe: Recipe, folder: Path, *, threads: int = 1) -> RunRecord:
     """Train or resume a run, or return the record of a finished one."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     directory = RunDirectory(folder)
     if directory.record_file.exists():
         record = read_record(directory)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from eval.errors import InputError, PredictionError
 from eval.submissions import first_five
+from eval.text import unknown_name
 
 if TYPE_CHECKING:
     from numpy import float64
@@ -64,7 +65,7 @@ def metric_names(task: str) -> tuple[str, ...]:
         InputError: There is no such task.
     """
     if task not in METRICS:
-        raise InputError(f"no GLUE task {task!r:.60}: expected one of: {', '.join(METRICS)}")
+        raise InputError(unknown_name("GLUE task", task, METRICS))
     return METRICS[task]
 
 

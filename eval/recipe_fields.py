@@ -64,6 +64,8 @@ RULES = (
     _Rule("training.device", "runtime"),
     _Rule("training.evaluation_batch_size", "runtime"),
     _Rule("training.log_every_steps", "runtime"),
+    _Rule("training.trackers", "runtime", may_change=True),
+    # In records of earlier versions, instead of the trackers.
     _Rule("training.tensorboard", "runtime", may_change=True),
     _Rule("training.workers", "runtime", may_change=True),
     # Ignored if the examples are known by their digest: see `eval.leaderboard.protocol`.

@@ -1,11 +1,14 @@
-"""Text for people: sizes in bytes, and control characters made visible."""
+"""Text for people: sizes in bytes, control characters made visible, names that are near."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
-__all__ = ["escape_controls", "format_bytes"]
+__all__ = ["did_you_mean", "escape_controls", "format_bytes", "unknown_name"]
 
 UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 STEP = 1024
+MAX_COMPARED_LENGTH = 100
 # Control characters except tabs and line feeds, and those that change the direction of writing.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -33,3 +36,43 @@ def format_bytes(size: float, *, short: bool = False) -> str:
     while value >= STEP - 0.05 and unit + 1 < len(UNITS):
         value, unit = value / STEP, unit + 1
     return f"{f'{value:.4g}' if short else f'{value:,.1f}'} {UNITS[unit]}"
+
+
+def did_you_mean(name: str, known: Iterable[str], *, prefix: str = "", limit: int = 3) -> str:
+    """Return the end of a message that suggests similar names; empty if none is similar.
+
+    Letter case, and the choice between `-` and `_`, make no difference.
+
+    Args:
+        name: An unknown name.
+        known: Names that exist.
+        prefix: Prefix of the names in the message.
+        limit: Maximum number of suggestions.
+
+    Returns:
+        The end, such as "; did you mean lora or dora?".
+    """
+    spellings: dict[str, str] = {}
+    for each in known:
+        spellings.setdefault(_without_case(each), each)
+    # Comparing takes time that grows with the product of the lengths.
+    wanted = _without_case(name)[:MAX_COMPARED_LENGTH]
+    near = difflib.get_close_matches(wanted, spellings, n=limit)
+    listed = " or ".join(prefix + spellings[each] for each in near)
+    return f"; did you mean {listed}?" if near else ""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return the message about a name that does not exist.
+
+    Args:
+        kind: What the name is of, such as "method".
+        name: The name.
+        known: Names that exist.
+    """
+    names = list(known)
+    return f"no {kind} {name!r:.60}: expected one of: {', '.join(names)}{did_you_mean(name, names)}"
+
+
+def _without_case(name: str) -> str:
+    return name.casefold().replace("_", "-")

@@ -8,6 +8,7 @@ import importlib
 import pkgutil
 
 from eval.errors import InputError
+from eval.text import unknown_name
 from tasks._answers import MIN_ANSWER_COUNT, build_answer_list, load_answer_list
 from tasks._examples import Example, ExampleTable
 from tasks._own_data import load_own_examples, score_own_predictions, with_own_files
@@ -52,6 +53,6 @@ def get_task(name: str) -> Task:
             "one run each."
         )
     if name not in task_names():
-        raise InputError(f"no task {name!r:.60}: expected one of: {', '.join(task_names())}")
+        raise InputError(unknown_name("task", name, task_names()))
     task: Task = importlib.import_module(f"tasks.{name}").TASK
     return task

@@ -24,6 +24,7 @@ from eval.agreement import OFFICIAL_PEOPLE, agreement, agreement_weights
 from eval.errors import InputError, PredictionError
 from eval.intervals import accuracy_in_context
 from eval.submissions import require_predictions, require_same_ids
+from eval.text import did_you_mean
 from tasks._arguments import as_path
 from tasks._arrow import cached_examples
 from tasks._examples import Example, ExampleTable
@@ -57,6 +58,7 @@ def with_own_files(task: Task, files: Mapping[str, str | Path]) -> Task:
         if split not in paths:
             raise InputError(
                 f"no file was given for {split!r:.60}: expected one of: {', '.join(paths)}"
+                f"{did_you_mean(split, paths)}"
             )
         return paths[split]
 

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from eval.errors import InputError
 from eval.metrics import Metric
+from eval.text import unknown_name
 from tasks._arguments import PARAMETERS, CheckedCall
 from tasks._examples import Example, ExampleTable
 from tasks._files import DataFile, SplitSize
@@ -296,9 +297,7 @@ class Task:
 
     def unknown_split(self, split: str) -> InputError:
         """Return the error for a split that the task does not have."""
-        return InputError(
-            f"{self.name} has no split {split!r}: expected one of: {', '.join(self.splits)}"
-        )
+        return InputError(f"{self.name} has {unknown_name('split', split, self.splits)}")
 
     def unlabelled_split(self, split: str) -> InputError:
         """Return the error for scoring a split whose answers are not public."""

@@ -158,6 +158,7 @@ def test_no_modules_import_each_other() -> None:
             FORBIDDEN["tasks"] | HEAVY,
         ),
         ("import feature_extraction", FORBIDDEN["feature_extraction"]),
+        ("import vl_lst", HEAVY | {"numpy", "pydantic"}),
         ("import vl_lst.cli", HEAVY),
         (run_command("--help"), HEAVY | NOT_FOR_HELP),
         (run_command("train --help"), HEAVY | NOT_FOR_HELP),

@@ -21,7 +21,7 @@ from vl_lst.demo.captions import (
     with_article,
 )
 from vl_lst.demo.scenes import COLOURS, SHAPES, SIZES, Scene, SceneObject, holds, pick
-from vl_lst.demo.statements import statements_about
+from vl_lst.demo.statements import Statement, statements_about
 
 __all__ = [
     "HIDDEN",
@@ -138,14 +138,20 @@ def hidden_words(scene: Scene, rng: Random) -> Iterator[Cloze]:
 def compare_scenes(scenes: Sequence[Scene], rng: Random) -> Text:
     """Return one or two true statements about a left and a right scene."""
     left, right = scenes
-    statements = [s for s in statements_about([(left, right)], rng) if s.holds(left, right)]
+    colours = sorted({item.colour for scene in scenes for item in scene.objects})
+    statements = [s for s in statements_about(colours, rng) if s.holds(left, right)]
     # Kinds first: statements about single colours would otherwise crowd out comparisons.
-    kinds = _shuffled(sorted({s.kind for s in statements}), rng)
+    kinds = _shuffled(sorted({_kind_of(s) for s in statements}), rng)
     sentences = [
-        pick(rng, [s.text for s in statements if s.kind == kind])
+        pick(rng, [s.text for s in statements if _kind_of(s) == kind])
         for kind in kinds[: 1 + int(rng.random() * 2)]
     ]
     return Text(pick(rng, PAIR_PREFIXES) + " ".join(sentences))
+
+
+def _kind_of(statement: Statement) -> str:
+    # One kind when the bundled model was pretrained.
+    return "either" if statement.kind == "neither" else statement.kind
 
 
 def list_of(scene: Scene) -> str:

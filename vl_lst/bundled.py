@@ -1,4 +1,4 @@
-"""Paths of the pretrained models that are bundled with the package."""
+"""Paths of the pretrained models and the recipes that are bundled with the package."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,8 @@ __all__ = [
     "IMAGE_BACKBONE_FOLDER",
     "PRETRAINING_TEXT",
     "T5_FOLDER",
+    "bundled_recipes",
+    "recipe_path",
 ]
 
 ASSETS = Path(__file__).resolve().parent / "demo" / "assets"
@@ -29,3 +31,16 @@ DEMO_IMAGE = "demo-image"
 BACKBONE_FOLDERS: Mapping[str, Path] = {DEMO: T5_FOLDER, DEMO_IMAGE: IMAGE_BACKBONE_FOLDER}
 # The image encoder of each, by its name in feature files.
 ENCODER_FOLDERS: Mapping[str, Path] = {DEMO: CLIP_FOLDER, DEMO_IMAGE: IMAGE_BACKBONE_FOLDER}
+
+RECIPES = Path(__file__).resolve().parent / "recipes"
+RECIPE_SUFFIX = ".yaml"
+
+
+def bundled_recipes() -> list[str]:
+    """Return the names of the bundled recipes."""
+    return sorted(path.stem for path in RECIPES.glob(f"*{RECIPE_SUFFIX}"))
+
+
+def recipe_path(name: str) -> Path:
+    """Return the path of a bundled recipe."""
+    return RECIPES / f"{name}{RECIPE_SUFFIX}"

@@ -1,8 +1,10 @@
 """Values of settings that are choices. Imports nothing slow, because help texts list them."""
 
+import ast
 import importlib.util
 import pkgutil
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 __all__ = [
@@ -15,7 +17,9 @@ __all__ = [
     "DeviceName",
     "OptimizerName",
     "StatePrecision",
+    "TrackerName",
     "Vocabulary",
+    "describe_modules",
     "module_names",
     "names_in",
 ]
@@ -37,6 +41,8 @@ StatePrecision = Literal["fp32", "bf16", "fp16"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 # See `vl_lst.training.optimizer`.
 OptimizerName = Literal["adamw", "adamw-8bit", "lora-fa", "galore", "apollo"]
+# See `vl_lst.runs.trackers`.
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 def module_names(package: str) -> list[str]:
@@ -45,9 +51,27 @@ def module_names(package: str) -> list[str]:
     Args:
         package: Full name of the package, such as `vl_lst.methods`.
     """
+    return names_in(_folders(package))
+
+
+def describe_modules(package: str) -> dict[str, str]:
+    """Return the first line of the docstring of each module in `module_names`.
+
+    Args:
+        package: See `module_names`; its modules are not imported.
+    """
+    found: dict[str, str] = {}
+    for folder in _folders(package):
+        for name in names_in([folder]):
+            source = (Path(folder) / f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
+            docstring = ast.get_docstring(ast.parse(source)) or ""
+            found[name] = docstring.partition("\n")[0].rstrip(".:")
+    return found
+
+
+def _folders(package: str) -> list[str]:
     spec = importlib.util.find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    return names_in(folders or [])
+    return list(spec.submodule_search_locations or []) if spec else []
 
 
 def names_in(folders: Iterable[str]) -> list[str]:

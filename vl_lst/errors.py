@@ -10,6 +10,9 @@
 
 `USER_ERRORS` adds the root errors of the other packages. The command line prints each of these as a
 message without traceback and exits with code 1.
+
+`Preempted` is not an error: like `KeyboardInterrupt`, it ends a program that would continue with
+its next work after an error.
 """
 
 from eval.errors import InputError
@@ -21,6 +24,7 @@ __all__ = [
     "CheckpointError",
     "LaunchError",
     "ModelError",
+    "Preempted",
     "ProcessFailedError",
     "RecipeError",
     "TrainingError",
@@ -63,6 +67,10 @@ class ProcessFailedError(VlLstError):
 
 class TrainingError(VlLstError):
     """Training cannot continue, for example because the loss is not finite."""
+
+
+class Preempted(BaseException):
+    """A signal has asked the training to stop, and what resuming needs is saved."""
 
 
 USER_ERRORS: tuple[type[Exception], ...] = (VlLstError, FeatureError, InputError)

@@ -1,11 +1,13 @@
 """Processes that a launcher such as torchrun started: environment variables and connections.
 
-No other module reads the environment variables of launchers.
+No other module reads the environment variables of launchers, but `vl_lst.slurm` translates those of
+Slurm.
 """
 
 import json
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_WAIT",
+    "STOP_SIGNALS",
     "Launch",
     "connect",
+    "ignore_stop_signals",
     "join_process_group",
     "read_launch",
     "refuse_separate_processes",
@@ -39,6 +43,9 @@ MAX_START = timedelta(minutes=10)
 # Maximum time that the other processes wait for the first to print an error of all processes.
 MAX_REPORT = timedelta(seconds=30)
 REPORTED = "error_reported"
+
+# Signals that schedulers send before they end a job.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 # The store of this process, once it has connected to the others.
 _stores: "list[Store]" = []
@@ -268,6 +275,16 @@ def wait_for_error_report(launch: Launch) -> bool:
         connect(launch).wait([REPORTED], MAX_REPORT)
         return True
     return False
+
+
+def ignore_stop_signals(_worker: int = 0) -> None:
+    """Ignore the signals that ask a training to stop, in a process that must not end by them.
+
+    Args:
+        _worker: Number of a data loading worker, which has the signature of this function.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ FLOOR_NOTE = (
 SIGNIFICANCE_NOTE = (
     "Brackets are the 95 % interval of a single run. Columns 'vs' say whether a row is "
     "better, worse, or not told apart: paired tests on the same examples, with errors clustered by "
-    "image, at 5 % over all pairs of rows of a table (Holm). Between rows with two or more seeds "
+    "image, at 2 % over all pairs of rows of a table (Holm). Between rows with two or more seeds "
     "they include the variance between seeds; otherwise they compare the trained models. A dash "
     "means that per-example scores are missing, which vl-lst evaluate adds."
 )

@@ -29,6 +29,7 @@ UNTESTED = (
     "missing (vl-lst evaluate adds them)."
 )
 ONE_SEED = "The tests compare the trained models; other seeds may give other results."
+SOME_ONE_SEED = "Rows with one seed are compared as trained models; other seeds may differ."
 
 
 def leading_rows(group: Group, score: str) -> frozenset[int]:
@@ -98,7 +99,10 @@ def _evidence(group: Group) -> str:
         return ""
     if not tests:
         return UNTESTED
-    return "" if all(each.test.has_seeds for each in tests) else ONE_SEED
+    have_seeds = [each.test.has_seeds for each in tests]
+    if all(have_seeds):
+        return ""
+    return SOME_ONE_SEED if any(have_seeds) else ONE_SEED
 
 
 def _floors(group: Group) -> str:
@@ -107,10 +111,11 @@ def _floors(group: Group) -> str:
         return ""
     index, floor = _num(group), group.floors[0]
     assert floor.floor is not None, "all floors have a kind"
-    name = f"the floor of {_score(group, floor)}, {FLOOR_KINDS[floor.floor]}"
+    kind = FLOOR_KINDS[floor.floor]
+    name = f"the floor of {_score(group, floor)}, {kind}"
     verdicts = [_verdict(group, group.main_column, row, index) for row in range(_num(group))]
     if all(verdict is None for verdict in verdicts):
-        return f"No test compares the {_rows(group)} with {name}."
+        return f"{kind[0].upper()}{kind[1:]} scores {_score(group, floor)} (not tested)."
     better = [row for row, verdict in zip(group.rows, verdicts, strict=True) if verdict == "better"]
     if len(better) == _num(group):
         who = "It is" if len(better) == 1 else "All rows are"
@@ -185,10 +190,6 @@ def _spread(group: Group, row: Row) -> str:
         low, high = statistic.interval
         return f" (95 % interval {low:.1f} to {high:.1f})"
     return ""
-
-
-def _rows(group: Group) -> str:
-    return "row" if _num(group) == 1 else "rows"
 
 
 def _are(rows: Sequence[Row], what: str, *, all_others: bool = False) -> str:

@@ -30,7 +30,7 @@ from eval.leaderboard.tables import group_title, recompute_text
 from eval.leaderboard.units import number_text, score_text, setting_text, spread_text, unit_text
 from eval.report.curves import Points
 from eval.report.examples import ExampleSheet, Pictures
-from eval.report.routes import FRONT, run_route, table_route
+from eval.report.routes import FRONT, compare_route, run_route, table_route
 from eval.report.run_data import RunData, run_blocks, run_index
 from eval.report.run_views import run_views
 from eval.report.table_views import table_views
@@ -127,6 +127,7 @@ def _environment() -> jinja2.Environment:
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     environment.globals.update(
         FRONT=FRONT,
+        compare_route=compare_route,
         run_route=run_route,
         table_route=table_route,
         floor_note=FLOOR_NOTE,

@@ -6,7 +6,6 @@ distillation and register tokens, for `pooled` one vector per image, not scaled 
 outputs these are.
 """
 
-import difflib
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -30,7 +29,7 @@ from feature_extraction.spec import Layer
 
 # B images, C channels, H rows and W columns of the grid, S image size
 
-__all__ = ["Architecture", "Checkpoint", "LoadedModel", "did_you_mean"]
+__all__ = ["Architecture", "Checkpoint", "LoadedModel"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,18 +225,3 @@ class Architecture(ABC):
             f"weights {source}: no such file, and no tag of this encoder (its tags: "
             f"{', '.join(tags) or 'none'}). Give a tag, a .safetensors file, or {RANDOM!r}."
         )
-
-
-def did_you_mean(name: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """Return a sentence that suggests the known names most similar to `name`; empty if none is.
-
-    Args:
-        name: An unknown name.
-        known: Names that exist.
-        prefix: Prefix of the names in the sentence.
-
-    Returns:
-        The sentence, with a leading space.
-    """
-    near = difflib.get_close_matches(name, known, n=3)
-    return f" Did you mean {' or '.join(prefix + each for each in near)}?" if near else ""

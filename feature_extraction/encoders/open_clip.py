@@ -19,7 +19,8 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from feature_extraction.encoders.architecture import Architecture, Checkpoint, did_you_mean
+from eval.text import did_you_mean
+from feature_extraction.encoders.architecture import Architecture, Checkpoint
 from feature_extraction.encoders.checkpoint_files import is_present
 from feature_extraction.encoders.library_guard import guard_library_call
 from feature_extraction.encoders.open_clip_weights import (
@@ -80,8 +81,8 @@ class OpenClipArchitecture(Architecture):
         """
         if model not in open_clip.list_models():
             raise EncoderError(
-                f"open_clip has no model {model!r}.{did_you_mean(model, open_clip.list_models())} "
-                "open_clip.list_models() lists its models."
+                f"open_clip has no model {model!r}: expected one that open_clip.list_models() lists"
+                f"{did_you_mean(model, open_clip.list_models())}"
             )
         config = open_clip.get_model_config(model)
         matching = matching_tags(model, config)

@@ -16,8 +16,9 @@ from typing import Any
 import open_clip
 import torch
 
+from eval.text import did_you_mean
 from feature_extraction.encoders import huggingface, timm
-from feature_extraction.encoders.architecture import Architecture, did_you_mean
+from feature_extraction.encoders.architecture import Architecture
 from feature_extraction.encoders.checkpoint_files import read_json_object
 from feature_extraction.encoders.huggingface import HuggingFaceArchitecture
 from feature_extraction.encoders.huggingface_config import CONFIG_NAME
@@ -73,9 +74,9 @@ def find_architecture(encoder: str | Path) -> Architecture:
         return _read_folder(Path(encoder))
     known = {*ENCODERS, *open_clip.list_models()}
     raise EncoderError(
-        f"no encoder {name!r}.{did_you_mean(name, known)} Expected one of {', '.join(ENCODERS)}; "
-        "the name of another model of open_clip; timm:NAME; hf:OWNER/NAME; or a folder in the "
-        "format of one of these libraries."
+        f"no encoder {name!r}: expected one of: {', '.join(ENCODERS)}; another model of "
+        "open_clip; timm:NAME; hf:OWNER/NAME; or a folder in the format of one of these libraries"
+        f"{did_you_mean(name, known)}"
     )
 
 

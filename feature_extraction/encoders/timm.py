@@ -16,12 +16,8 @@ import torch
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-from feature_extraction.encoders.architecture import (
-    Architecture,
-    Checkpoint,
-    LoadedModel,
-    did_you_mean,
-)
+from eval.text import did_you_mean
+from feature_extraction.encoders.architecture import Architecture, Checkpoint, LoadedModel
 from feature_extraction.encoders.checkpoint_files import (
     WEIGHTS_NAME,
     check_numbers,
@@ -94,9 +90,9 @@ class TimmArchitecture(Architecture):
         if not timm.is_model(without_tag) or (tag and tag not in _tags(without_tag)):
             known = [*timm.list_models(), *timm.list_pretrained()]
             raise EncoderError(
-                f"timm has no model {model!r}.{did_you_mean(model, known, prefix=PREFIX)} "
-                "timm.list_models() lists its models. You can also give a folder or a repository "
-                "in timm's format."
+                f"timm has no model {model!r}: expected one that timm.list_models() lists, or a "
+                "folder or a repository in timm's format"
+                f"{did_you_mean(model, known, prefix=PREFIX)}"
             )
         pretrained = timm.get_pretrained_cfg(model) or PretrainedCfg()
         weights = pretrained.tag if pretrained.has_weights else None

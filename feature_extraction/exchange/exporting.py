@@ -4,14 +4,17 @@
             and its successors; and `IMAGE_ID/img_h`, `IMAGE_ID/img_w` if they are known
     arrow   a folder for `datasets.load_from_disk`, with the columns `image_id`, `features`,
             `height` and `width`
+    parquet a folder of Parquet files with 4,096 images each, and a README for the Hub
 
 `export.json` in the folder records the settings of the features. The folder appears at its path
-only when it is complete, so an interrupted export leaves nothing behind.
+only when it is complete. An interrupted export leaves nothing behind, except that one to Parquet is
+resumed after its last complete file.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ import h5py
 
 from feature_extraction.choices import ExportFormat
 from feature_extraction.errors import StoreError
+from feature_extraction.exchange.dataset_card import parquet_card
+from feature_extraction.exchange.parquet_export import IMAGES_PER_FILE, write_parquet
 from feature_extraction.progress import OnProgress
 from feature_extraction.store.disk import read_small_text
 from feature_extraction.store.hdf5_writer import hdf5_bytes
@@ -68,7 +73,7 @@ def export_features(
     Args:
         store: Features to export.
         out: Folder to create.
-        export_format: `h5` or `arrow`; see the module docstring.
+        export_format: `h5`, `arrow` or `parquet`; see the module docstring.
         on_progress: Called after each file.
 
     Raises:
@@ -85,19 +90,27 @@ def export_features(
         _check_same(out, manifest)
         remove_leftovers(out)
         return ExportResult(images=len(image_ids), written=0, files=len(files))
-    write = _write_h5 if export_format == "h5" else _write_arrow
+    write = _WRITERS[export_format]
     done = 0
-    with atomic_output(out) as folder:
-        folder.mkdir()
+    is_resumable = export_format == "parquet"
+    written = 0
+    with atomic_output(out, is_resumable=is_resumable) as folder:
+        if folder.exists() and _read_manifest(folder) != manifest:
+            shutil.rmtree(folder)
+        folder.mkdir(exist_ok=True)
         (folder / MANIFEST).write_text(manifest, encoding="utf-8")
         for name, contained in files.items():
-            write(folder / name, store, contained)
+            if not (folder / name).exists():
+                write(folder / name, store, contained)
+                written += len(contained)
             done += len(contained)
             if on_progress is not None:
                 on_progress(done, len(image_ids))
         if export_format == "arrow":
             _write_dataset_files(folder, store, list(files))
-    return ExportResult(images=len(image_ids), written=done, files=len(files))
+        if export_format == "parquet":
+            (folder / "README.md").write_text(parquet_card(store), encoding="utf-8")
+    return ExportResult(images=len(image_ids), written=written, files=len(files))
 
 
 def _divide(
@@ -109,9 +122,12 @@ def _divide(
             _check_file_name(image_id)
         return {f"{image_id}.h5": [image_id] for image_id in image_ids}
     per_file = max(1, ARROW_FILE_BYTES // _image_bytes(store))
+    if export_format == "parquet":
+        per_file = IMAGES_PER_FILE
+    name = "train" if export_format == "parquet" else "data"
     count = -(-len(image_ids) // per_file)
     return {
-        f"data-{number:05d}-of-{count:05d}.arrow": part
+        f"{name}-{number:05d}-of-{count:05d}.{export_format}": part
         for number, part in enumerate(_parts(image_ids, per_file))
     }
 
@@ -143,13 +159,17 @@ def _manifest(store: FeatureReader, image_ids: Sequence[str], export_format: Exp
 
 def _check_same(folder: Path, manifest: str) -> None:
     """Refuse a folder that is not the complete export described by `manifest`."""
-    try:
-        found = read_small_text(folder / MANIFEST)
-    except (OSError, StoreError, UnicodeDecodeError):
-        found = ""
+    found = _read_manifest(folder)
     if found != manifest:
         holds = "an export of other features" if found else "something else"
         raise StoreError(f"{folder} holds {holds}. Choose another --out, or move the folder.")
+
+
+def _read_manifest(folder: Path) -> str:
+    try:
+        return read_small_text(folder / MANIFEST)
+    except (OSError, StoreError, UnicodeDecodeError):
+        return ""
 
 
 def _write_h5(path: Path, store: FeatureReader, image_ids: Sequence[str]) -> None:
@@ -215,3 +235,10 @@ def _columns(store: FeatureReader) -> Any:
 
 def _image_bytes(store: FeatureReader) -> int:
     return store.tokens * store.channels * 2
+
+
+_WRITERS: dict[ExportFormat, Callable[[Path, FeatureReader, Sequence[str]], None]] = {
+    "h5": _write_h5,
+    "arrow": _write_arrow,
+    "parquet": write_parquet,
+}

@@ -8,7 +8,7 @@ import hashlib
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.errors import FeatureFileError, StoreError, stored_reason
-from feature_extraction.exchange.foreign.feature_file import HOW_TO_NAME_ROWS, FeatureFile
-from feature_extraction.exchange.foreign.find import find_features
+from feature_extraction.exchange.foreign.feature_file import (
+    HOW_TO_NAME_ROWS,
+    FeatureFile,
+    parse_token_shape,
+)
+from feature_extraction.exchange.foreign.find import check_ids, find_features
+from feature_extraction.exchange.foreign.found import FoundFeatures
 from feature_extraction.exchange.foreign.read import read_features, read_shape
+from feature_extraction.exchange.hub_files import is_hub_address
 from feature_extraction.images.colours import BACKGROUND
 from feature_extraction.images.decode import EXACT_PIXELS
 from feature_extraction.names import near_names_hint
@@ -27,6 +33,7 @@ from feature_extraction.progress import OnProgress
 from feature_extraction.spec import IMPORTED, FeatureSpec, ResizeRule, grid_side
 from feature_extraction.store.layout import Status
 from feature_extraction.store.outputs import check_output_file, remove_leftovers
+from feature_extraction.store.source import describe_source
 from feature_extraction.store.store import FeatureStore
 from feature_extraction.store.writer import Batch, StoreWriter
 
@@ -36,6 +43,8 @@ __all__ = ["ImportResult", "import_features", "imported_spec"]
 
 BATCH_BYTES = 2**23
 NUM_SHAPE_SAMPLES = 9
+DEFAULT_IMAGE_SIZE = 224
+DEFAULT_RESIZE: ResizeRule = "squash"
 # Far more than any encoder produces for one image.
 MAX_TOKENS = 2**14
 
@@ -67,8 +76,8 @@ def imported_spec(
     encoder: str,
     shape: tuple[int, int],
     *,
-    image_size: int = 224,
-    resize: ResizeRule = "squash",
+    image_size: int = DEFAULT_IMAGE_SIZE,
+    resize: ResizeRule = DEFAULT_RESIZE,
 ) -> FeatureSpec:
     """Return the spec of features for which only the shape is certain.
 
@@ -112,8 +121,8 @@ def import_features(
     out: str | Path,
     *,
     encoder: str = IMPORTED,
-    image_size: int = 224,
-    resize: ResizeRule = "squash",
+    image_size: int = DEFAULT_IMAGE_SIZE,
+    resize: ResizeRule = DEFAULT_RESIZE,
     on_progress: OnProgress | None = None,
 ) -> ImportResult:
     """Import the features in a folder or file into a store.
@@ -122,33 +131,47 @@ def import_features(
     finished store is left unchanged, except that damaged files are tried again.
 
     Args:
-        source: Folder or file; `feature_extraction.exchange.foreign.read` lists the layouts.
+        source: Folder or file; `feature_extraction.exchange.foreign.read` lists the layouts. Or
+            `hf://datasets/OWNER/NAME[/PATH][@REVISION]`: Parquet files on the Hub.
         out: Store to create.
-        encoder: Name of the image encoder that made the features.
+        encoder: Name of the image encoder that made the features. Files that this package exported
+            state it, the image size and the resize rule themselves.
         image_size: Side of the square input of the encoder, in pixels.
         resize: How photographs were resized to that square.
         on_progress: Called after each batch.
 
     Raises:
+        InputError: The Hub or the repository there cannot be read.
         StoreError: There are no features, their shapes differ, a file is not safe to read, or
             `out` cannot be written or holds something else.
     """
     started = time.monotonic()
-    source, out = Path(source), Path(out)
-    found = find_features(source, exclude=out)
+    out = Path(out)
+    found = _find(source, out)
     files = found.files
     check_output_file(out)
-    shape = _usual_shape(files)
+    if found.row_shape is None:
+        shape = _usual_shape(files)
+    else:
+        shape = parse_token_shape(files[0], found.row_shape)
     _refuse_rows_as_tokens(files[0], shape)
-    spec = imported_spec(encoder, shape, image_size=image_size, resize=resize)
-    previous = _previous_store(out, spec, files)
-    retried = set() if previous is None else _rows_to_retry(previous, files, shape)
+    spec = found.spec
+    if spec is None:
+        spec = imported_spec(encoder, shape, image_size=image_size, resize=resize)
+    else:
+        _check_claims(spec, encoder=encoder, image_size=image_size, resize=resize)
+    previous = _previous_store(out, spec, found)
+    retried: set[int] = set()
+    # Files on the Hub do not change, so that their failures are final.
+    if previous is not None and found.source is None:
+        retried = _rows_to_retry(previous, files, shape)
     imported = 0
     if previous is None or retried:
-        with StoreWriter(out, spec, [file.image_id for file in files]) as writer:
+        image_ids = [file.image_id for file in files]
+        with StoreWriter(out, spec, image_ids, source=found.source) as writer:
             if previous is not None:
                 writer.copy_from(previous, skip=retried)
-            imported = _fill(writer, files, shape, on_progress)
+            imported = _fill(writer, found, shape, on_progress)
             writer.finish()
     else:
         # A run that was killed between its last two steps has left its folder behind.
@@ -163,6 +186,34 @@ def import_features(
         seconds=time.monotonic() - started,
         left_out=found.left_out,
     )
+
+
+def _find(source: str | Path, out: Path) -> FoundFeatures:
+    if is_hub_address(source):
+        # Imported here because most users import local files.
+        from feature_extraction.exchange.hub_shards import find_hub_features
+
+        if out.exists():
+            check_output_file(out)
+        found = find_hub_features(str(source), out)
+        check_ids(source, found.files)
+        return found
+    return find_features(Path(source), exclude=out)
+
+
+def _check_claims(spec: FeatureSpec, *, encoder: str, image_size: int, resize: ResizeRule) -> None:
+    """Refuse settings other than those that the files state, unless they are the defaults."""
+    claims = (
+        ("encoder", encoder, IMPORTED, spec.encoder),
+        ("image size", image_size, DEFAULT_IMAGE_SIZE, spec.image_size),
+        ("resize rule", resize, DEFAULT_RESIZE, spec.resize),
+    )
+    for name, claimed, default, stated in claims:
+        if claimed not in (default, stated):
+            raise StoreError(
+                f"the files state the {name} {stated}, but {claimed} was given. Leave the option "
+                "out: the files state all settings of their features."
+            )
 
 
 def _usual_shape(files: Sequence[FeatureFile]) -> tuple[int, int]:
@@ -191,15 +242,16 @@ def _refuse_rows_as_tokens(file: FeatureFile, shape: tuple[int, int]) -> None:
 
 def _fill(
     writer: StoreWriter,
-    files: Sequence[FeatureFile],
+    found: FoundFeatures,
     shape: tuple[int, int],
     on_progress: OnProgress | None,
 ) -> int:
     """Read every pending image, and return their number."""
+    files = found.files
     pending = np.flatnonzero(writer.status == Status.PENDING)
     done = len(files) - len(pending)
     for start, end in _batches(pending, max(1, BATCH_BYTES // (2 * math.prod(shape)))):
-        writer.write(_read_batch(files[start:end], start, shape))
+        writer.write(_read_batch(files[start:end], start, shape, found.prepare))
         done += end - start
         if on_progress is not None:
             failed = int((writer.status == Status.FAILED).sum())
@@ -216,11 +268,18 @@ def _batches(rows: NDArray[np.intp], size: int) -> Iterator[tuple[int, int]]:
             yield start, min(start + size, end)
 
 
-def _read_batch(files: Sequence[FeatureFile], start: int, shape: tuple[int, int]) -> Batch:
+def _read_batch(
+    files: Sequence[FeatureFile],
+    start: int,
+    shape: tuple[int, int],
+    prepare: Callable[[FeatureFile], None] | None,
+) -> Batch:
     features_NVC = np.zeros((len(files), *shape), np.float16)
     image_size_N2 = np.zeros((len(files), 2), np.int32)
     reasons = [""] * len(files)
     for position, file in enumerate(files):
+        if prepare is not None:
+            prepare(file)
         try:
             features_NVC[position], image_size_N2[position] = read_features(file, shape)
         except FeatureFileError as error:
@@ -233,20 +292,23 @@ def _read_batch(files: Sequence[FeatureFile], start: int, shape: tuple[int, int]
     )
 
 
-def _previous_store(
-    out: Path, spec: FeatureSpec, files: Sequence[FeatureFile]
-) -> FeatureStore | None:
+def _previous_store(out: Path, spec: FeatureSpec, found: FoundFeatures) -> FeatureStore | None:
     """Open the finished store, if any, and check that it has the same settings and images."""
     if not out.exists():
         return None
     store = FeatureStore(out)
     differences = store.spec.differences(spec)
-    image_ids = [file.image_id for file in files]
+    if store.source != found.source:
+        differences.append(
+            f"source: found {describe_source(store.source)}, expected "
+            f"{describe_source(found.source)}"
+        )
+    image_ids = [file.image_id for file in found.files]
     hint = ""
     if store.listed_ids != tuple(image_ids):
         differences.append(
-            f"images: found {len(store.listed_ids):,}, expected {len(files):,} (the lists of "
-            "names differ)"
+            f"images: found {len(store.listed_ids):,}, expected {len(image_ids):,} (the lists "
+            "of names differ)"
         )
         listed = set(store.listed_ids)
         hint = near_names_hint(

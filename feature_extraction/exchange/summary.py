@@ -9,6 +9,7 @@ import numpy as np
 from feature_extraction.spec import FeatureSpec
 from feature_extraction.store import open_features
 from feature_extraction.store.reader import FeatureReader
+from feature_extraction.store.source import Source
 
 __all__ = ["StoreSummary", "ValueSummary", "summarise"]
 
@@ -61,6 +62,7 @@ class StoreSummary:
         pending: Number of images that are neither done nor failed.
         file_bytes: Size of the file; for an index, including the files it joins.
         values: Distribution of the values in a sample; `None` if no image has features.
+        sources: Distinct sources of these files, of those that were imported from the Hub.
     """
 
     spec: FeatureSpec
@@ -72,6 +74,7 @@ class StoreSummary:
     pending: int
     file_bytes: int
     values: ValueSummary | None
+    sources: tuple[Source, ...] = ()
 
 
 def summarise(path: str | Path) -> StoreSummary:
@@ -94,6 +97,7 @@ def summarise(path: str | Path) -> StoreSummary:
         pending=listed - done - len(store.failures),
         file_bytes=sum(each.stat().st_size for each in files),
         values=_summarise_values(store) if done else None,
+        sources=tuple(dict.fromkeys(each.source for each in store.files if each.source)),
     )
 
 

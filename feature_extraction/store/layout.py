@@ -7,6 +7,7 @@
     /reason      UTF-8    [images]                     why the image failed; empty otherwise
     attribute `spec`                                   canonical JSON of a `FeatureSpec`
     attribute `shard`                                  in a shard: JSON of a `ShardRecord`
+    attribute `source`                                 if imported from the Hub: JSON of a `Source`
     attribute `index`                                  in an index: see `index.py`
 
 The features form one contiguous block. They are allocated when the file is created, before
@@ -35,6 +36,7 @@ from feature_extraction.store.hdf5_text import (
 )
 from feature_extraction.store.hdf5_writer import check_size_limit, hdf5_in
 from feature_extraction.store.shards import SHARD_ATTRIBUTE, ShardRecord
+from feature_extraction.store.source import SOURCE_ATTRIBUTE, Source
 
 __all__ = [
     "HDF5_FORMAT",
@@ -80,6 +82,7 @@ class Metadata:
         image_size: int32 `[images, 2]`, height and width in pixels; zeros if the image failed.
         reasons: Reason for each image that failed; empty for the others.
         shard: Which part of a larger extraction the file holds; `None` for a complete one.
+        source: Where the features were downloaded from; `None` if they were not.
     """
 
     spec: FeatureSpec
@@ -88,6 +91,7 @@ class Metadata:
     image_size: NDArray[np.int32]
     reasons: Sequence[str]
     shard: ShardRecord | None = None
+    source: Source | None = None
 
 
 def write_layout(handle: int, name: Path, metadata: Metadata) -> int:
@@ -149,6 +153,8 @@ def write_metadata(file: h5py.File, metadata: Metadata) -> None:
     write_text_attribute(file, "spec", metadata.spec.to_json())
     if metadata.shard is not None:
         write_text_attribute(file, SHARD_ATTRIBUTE, metadata.shard.model_dump_json())
+    if metadata.source is not None:
+        write_text_attribute(file, SOURCE_ATTRIBUTE, metadata.source.model_dump_json())
 
 
 def _table(metadata: Metadata) -> dict[str, NDArray[Any]]:

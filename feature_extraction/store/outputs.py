@@ -17,6 +17,7 @@ from feature_extraction.errors import LockError, StoreError
 from feature_extraction.store.disk import explain_write_errors, lock_file, sync_path
 
 __all__ = [
+    "LOCK",
     "atomic_output",
     "check_output_file",
     "check_output_folder",
@@ -174,7 +175,7 @@ def _open_lock(path: Path) -> int:
 
 
 @contextmanager
-def atomic_output(out: Path, name: str = "whole") -> Iterator[Path]:
+def atomic_output(out: Path, name: str = "whole", *, is_resumable: bool = False) -> Iterator[Path]:
     """Yield a temporary path whose content becomes `out` if the block raises nothing.
 
     The block creates a file or a folder there. It is removed if the block raises an error. If the
@@ -183,6 +184,8 @@ def atomic_output(out: Path, name: str = "whole") -> Iterator[Path]:
     Args:
         out: File or folder to write. A file is replaced; a folder must not exist.
         name: Name of the temporary path.
+        is_resumable: Whether to keep the temporary path after an error, and to yield it again with
+            its content.
 
     Raises:
         StoreError: Another process writes to `out`, an extraction into `out` is unfinished, the
@@ -203,13 +206,16 @@ def atomic_output(out: Path, name: str = "whole") -> Iterator[Path]:
                 f"cannot write {out}: {temporary} is {kind}, expected nothing, or the "
                 "file or folder of an interrupted run. Remove it."
             )
-        if kind == FOLDER:
+        if kind == FOLDER and not is_resumable:
             shutil.rmtree(temporary)
+        is_finished = False
         try:
             yield temporary
             move_into_place(temporary, resolve_link(out))
+            is_finished = True
         finally:
-            remove_locked_folder(folder)
+            if is_finished or not is_resumable:
+                remove_locked_folder(folder)
 
 
 def move_into_place(temporary: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_extraction.spec import FeatureSpec
+from feature_extraction.store.source import Source
 
 __all__ = ["FeatureReader", "StoredFile"]
 
@@ -22,6 +23,10 @@ class StoredFile(Protocol):
     @property
     def compression(self) -> str:
         """Compression of the features: `zstd`, `gzip` or `none`."""
+
+    @property
+    def source(self) -> Source | None:
+        """Where imported features were downloaded from; `None` if they were not."""
 
 
 class FeatureReader(Protocol):

@@ -44,10 +44,11 @@ from feature_extraction.store.outputs import (
     resolve_link,
 )
 
-__all__ = ["Blocks", "Progress", "ResumableWriter"]
+__all__ = ["JOURNAL", "Blocks", "Progress", "ResumableWriter"]
 
 SECONDS_BETWEEN_COMMITS = 1.0
-FILES = ("features", "journal.jsonl", "layout")
+JOURNAL = "journal.jsonl"
+FILES = ("features", JOURNAL, "layout")
 
 Header = TypeVar("Header", bound=BaseModel)
 Entry = TypeVar("Entry", bound=BaseModel)
@@ -152,7 +153,7 @@ class ResumableWriter(ABC, Generic[Header, Entry]):
                     "another --out",
                 )
             )
-            self._journal = os.open(self._folder / "journal.jsonl", os.O_RDWR | os.O_CREAT, 0o666)
+            self._journal = os.open(self._folder / JOURNAL, os.O_RDWR | os.O_CREAT, 0o666)
             on_failure.callback(os.close, self._journal)
             if not (self._folder / "features").exists():
                 os.truncate(self._journal, 0)
@@ -276,7 +277,7 @@ class ResumableWriter(ABC, Generic[Header, Entry]):
 
     def _check_journal_size(self, max_bytes: int) -> None:
         """Refuse a journal larger than any run writes, which could fill memory."""
-        journal = self._folder / "journal.jsonl"
+        journal = self._folder / JOURNAL
         if journal.exists() and journal.stat().st_size > max_bytes:
             raise StoreError(
                 f"{journal} has {journal.stat().st_size:,} bytes, expected at most "

@@ -20,6 +20,7 @@ from feature_extraction.store.layout import Metadata, Status, check_layout, read
 from feature_extraction.store.reader import FeatureReader
 from feature_extraction.store.row_reader import open_row_reader
 from feature_extraction.store.shards import ShardRecord, read_shard_record
+from feature_extraction.store.source import Source, read_source
 
 # N requested images, V tokens, C channels
 
@@ -46,6 +47,7 @@ class FeatureStore:
             check_layout(file)
             self._spec = read_spec(file)
             self._shard = read_shard_record(file)
+            self._source = read_source(file)
             self._rows = open_row_reader(self._path, file["features"])
             _, self._tokens, self._channels = file["features"].shape
             self._compression = compression_name(read_filters(file["features"]))
@@ -77,6 +79,11 @@ class FeatureStore:
     def shard(self) -> ShardRecord | None:
         """Which part of a larger extraction the file holds; `None` for a complete one."""
         return self._shard
+
+    @property
+    def source(self) -> Source | None:
+        """Where imported features were downloaded from; `None` if they were not."""
+        return self._source
 
     @property
     def tokens(self) -> int:
@@ -249,6 +256,7 @@ def combine_metadata(stores: Sequence[FeatureStore], shard: ShardRecord | None =
         image_size=np.concatenate([store.listed_sizes for store in stores]),
         reasons=[store.failures.get(i, "") for store in stores for i in store.listed_ids],
         shard=shard,
+        source=stores[0].source if len({store.source for store in stores}) == 1 else None,
     )
 
 

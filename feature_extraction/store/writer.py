@@ -11,17 +11,20 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feature_extraction.spec import FeatureSpec
+from feature_extraction.store.disk import require_regular_file
 from feature_extraction.store.layout import Metadata, Status, write_layout
-from feature_extraction.store.resumable_writer import Blocks, Progress, ResumableWriter
+from feature_extraction.store.outputs import partial_folder
+from feature_extraction.store.resumable_writer import JOURNAL, Blocks, Progress, ResumableWriter
 from feature_extraction.store.shards import ShardRecord, image_list_sha256
+from feature_extraction.store.source import Source, describe_source
 from feature_extraction.store.store import FeatureStore
 
 # N images of a batch, V tokens, C channels
 
-__all__ = ["Batch", "StoreWriter"]
+__all__ = ["Batch", "StoreWriter", "unfinished_source"]
 
 # Upper bound per image: a line covers at least one image. The header also fits into it.
 MAX_JOURNAL_BYTES = 2**14
@@ -53,6 +56,7 @@ class _Header(BaseModel):
     image_ids_sha256: str
     features_offset: int
     shard: ShardRecord | None = None
+    source: Source | None = None
 
 
 class _Entry(BaseModel):
@@ -74,6 +78,7 @@ class StoreWriter(ResumableWriter[_Header, _Entry]):
         spec: Settings of the features.
         image_ids: Ids of the images, in order.
         shard: Which part of a larger extraction the store holds; `None` for a complete one.
+        source: Where the features are downloaded from; `None` if they are not.
 
     Raises:
         StoreError: Another process writes to `out`, the unfinished work has other settings or
@@ -86,12 +91,14 @@ class StoreWriter(ResumableWriter[_Header, _Entry]):
         spec: FeatureSpec,
         image_ids: Sequence[str],
         shard: ShardRecord | None = None,
+        source: Source | None = None,
     ) -> None:
         images = len(image_ids)
         super().__init__(out, _Header, _Entry, max_journal_bytes=MAX_JOURNAL_BYTES * (1 + images))
         self._spec = spec
         self._image_ids = image_ids
         self._shard = shard
+        self._source = source
         self._image_bytes = spec.tokens * spec.channels * np.dtype(np.float16).itemsize
         self.status: NDArray[np.uint8] = np.full(images, Status.PENDING, np.uint8)
         self.image_size: NDArray[np.int32] = np.zeros((images, 2), np.int32)
@@ -152,6 +159,7 @@ class StoreWriter(ResumableWriter[_Header, _Entry]):
             image_ids_sha256=image_list_sha256(self._image_ids),
             features_offset=blocks[0][0],
             shard=self._shard,
+            source=self._source,
         )
 
     def _write_layout(self, handle: int, name: Path) -> Blocks:
@@ -162,6 +170,7 @@ class StoreWriter(ResumableWriter[_Header, _Entry]):
             image_size=self.image_size,
             reasons=self.reasons,
             shard=self._shard,
+            source=self._source,
         )
         offset = write_layout(handle, name, metadata)
         return ((offset, offset + len(self._image_ids) * self._image_bytes),)
@@ -181,6 +190,11 @@ class StoreWriter(ResumableWriter[_Header, _Entry]):
             )
         elif found.shard != wanted.shard:
             differences.append("shard: the whole image list has changed")
+        if found.source != wanted.source:
+            differences.append(
+                f"source: found {describe_source(found.source)}, expected "
+                f"{describe_source(wanted.source)}"
+            )
         return differences
 
     def _apply(self, entry: _Entry) -> bool:
@@ -204,3 +218,14 @@ class StoreWriter(ResumableWriter[_Header, _Entry]):
             items="images",
             data="features",
         )
+
+
+def unfinished_source(out: Path) -> Source | None:
+    """Return the source in the journal of unfinished work on `out`; `None` if there is none."""
+    journal = partial_folder(out) / JOURNAL
+    require_regular_file(journal)
+    try:
+        with journal.open("rb") as file:
+            return _Header.model_validate_json(file.readline(MAX_JOURNAL_BYTES)).source
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return None

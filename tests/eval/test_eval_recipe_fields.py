@@ -20,6 +20,7 @@ def test_the_roles_of_fields() -> None:
         "training.workers",
         "training.checkpoint_every_steps",
         "training.tensorboard",
+        "training.trackers",
     }
     assert set(METHOD_FIELDS) == {
         "method",
@@ -42,6 +43,7 @@ def test_the_roles_of_fields() -> None:
         "training.evaluation_batch_size",
         "training.log_every_steps",
         "training.tensorboard",
+        "training.trackers",
         "training.workers",
     }
     assert len({rule.name for rule in RULES}) == len(RULES)

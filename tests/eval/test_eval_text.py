@@ -1,8 +1,8 @@
-"""Sizes in bytes and control characters, as text for people."""
+"""Sizes in bytes, control characters and similar names, as text for people."""
 
 import pytest
 
-from eval.text import escape_controls, format_bytes
+from eval.text import did_you_mean, escape_controls, format_bytes, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,27 @@ def test_short_sizes_have_no_trailing_zeros(size: float, text: str) -> None:
 
 def test_control_characters_are_escaped_but_not_line_feeds_and_tabs() -> None:
     assert escape_controls("a\x1b[31m\rb\u202ec\x9f\n\td") == r"a\x1b[31m\rb\u202ec\x9f" + "\n\td"
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "end"),
+    [
+        ("lroa", ["lora", "dora", "full"], "; did you mean lora"),
+        ("VQA", ["gqa", "vqa"], "; did you mean vqa"),
+        ("VL_PET", ["vl-pet", "lst"], "; did you mean vl-pet?"),
+        ("xyz", ["vqa"], ""),
+        ("", ["vqa"], ""),
+        ("vqa", [], ""),
+        ("a" * 10**7, ["a" * 40, "vqa"], ""),
+    ],
+)
+def test_similar_names_are_suggested(name: str, known: list[str], end: str) -> None:
+    assert did_you_mean(name, known).startswith(end)
+    assert bool(did_you_mean(name, known)) == bool(end)
+
+
+def test_an_unknown_name_is_reported_with_those_that_exist() -> None:
+    assert unknown_name("method", "lts", ["full", "lst"]) == (
+        "no method 'lts': expected one of: full, lst; did you mean lst?"
+    )
+    assert unknown_name("method", "xyz", ["full"]) == "no method 'xyz': expected one of: full"

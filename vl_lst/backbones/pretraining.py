@@ -61,7 +61,11 @@ class SpanCorruption(PretrainingObjective):
         self, ids: Sequence[int], tokenizer: CachingTokenizer, random: Random
     ) -> tuple[list[int], list[int]]:
         """Return the text with sentinels, and the sentinels with what they replace."""
-        sentinels = [_token_id(tokenizer, f"<extra_id_{n}>") for n in range(NUM_SENTINELS)]
+        # Some vocabularies of many languages have them as words, after a space.
+        sentinels = [
+            _token_id(tokenizer, f"<extra_id_{n}>", f"▁<extra_id_{n}>")
+            for n in range(NUM_SENTINELS)
+        ]
         source, target = hide_spans(
             ids,
             random,
@@ -167,12 +171,18 @@ def _poisson(mean: float, random: Random) -> int:
     return count
 
 
-def _token_id(tokenizer: CachingTokenizer, token: str | None) -> int:
-    found = None if token is None else tokenizer.token_id(token)
-    if found is None:
-        raise ModelError(
-            f"the tokenizer lacks {token or 'a mask token'}, with which the backbone was "
-            "pretrained: found none, expected it in tokenizer.json, so its loss on text cannot be "
-            "measured"
-        )
-    return found
+def _token_id(tokenizer: CachingTokenizer, *names: str | None) -> int:
+    """Return the id of the first name that the tokenizer knows.
+
+    Raises:
+        ModelError: It knows none of them.
+    """
+    for name in names:
+        found = None if name is None else tokenizer.token_id(name)
+        if found is not None:
+            return found
+    raise ModelError(
+        f"the tokenizer lacks {names[0] or 'a mask token'}, with which the backbone was "
+        "pretrained: found none, expected it in tokenizer.json, so its loss on text cannot be "
+        "measured"
+    )

@@ -1,10 +1,13 @@
 """The command line `vl-lst COMMAND`, with one file per command.
 
-Exit codes: 0 for success, 1 for a problem with the user's input or machine, 2 for wrong usage, 130
-for an interruption. Only the module of the given command is imported, and a command imports what it
-needs inside its function, so that help is shown at once and `vl-lst score` never loads torch.
+Exit codes: 0 for success, 1 for a problem with the user's input or machine, 2 for wrong usage, 75
+for training that a signal stopped after a checkpoint, 130 for an interruption.
+
+Only the module of the given command is imported, and a command imports what it needs inside its
+function, so that help is shown at once and `vl-lst score` never loads torch.
 """
 
+import builtins
 import importlib
 import inspect
 import os
@@ -21,17 +24,22 @@ from vl_lst.cli._arguments import disable_readability_checks, find_argument_prob
 from vl_lst.cli._console import complain, explain, prepare_streams, results, status
 from vl_lst.cli._group import CommandGroup
 from vl_lst.cli._input_protection import protect_inputs
-from vl_lst.errors import EXPLAINED_ERRORS
+from vl_lst.errors import EXPLAINED_ERRORS, Preempted
 
 __all__ = ["COMMANDS", "build_app", "main"]
 
 WRONG_USAGE = 2
 INTERRUPTED = 130
+# Variable with which a shell asks for completions.
+COMPLETION = "_VL_LST_COMPLETE"
+# EX_TEMPFAIL of sysexits.h: the same command, run again, continues.
+PREEMPTED = 75
 
 # Panels of the help text.
 MODELS, COMPARISONS, DATA = "Train and evaluate", "Compare", "Data and features"
+REFERENCE = "Choices and recipes"
 # The panel of each command, in the order of the help text. The command or group `two-words` is the
-# function or Typer `two_words` of the module `vl_lst.cli.two_words`.
+# function or Typer `two_words` of the module `vl_lst.cli.two_words`; see `_module_name`.
 COMMANDS = {
     "demo": MODELS,
     "train": MODELS,
@@ -40,6 +48,7 @@ COMMANDS = {
     "score": MODELS,
     "push": MODELS,
     "profile": COMPARISONS,
+    "sweep": COMPARISONS,
     "leaderboard": COMPARISONS,
     "compare": COMPARISONS,
     "extract-features": DATA,
@@ -47,6 +56,8 @@ COMMANDS = {
     "join-states": DATA,
     "features": DATA,
     "data": DATA,
+    "list": REFERENCE,
+    "recipe": REFERENCE,
 }
 
 
@@ -64,13 +75,12 @@ def build_app(names: Iterable[str]) -> typer.Typer:
         "Try it without any data: vl-lst demo\n\n"
         "Every command has an example: vl-lst train --help",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
     app.callback()(options)
     for name in names:
-        attribute = name.replace("-", "_")
+        attribute = _module_name(name)
         command = getattr(importlib.import_module(f"{__name__}.{attribute}"), attribute)
         if isinstance(command, typer.Typer):
             app.add_typer(command, rich_help_panel=COMMANDS[name])
@@ -81,6 +91,13 @@ def build_app(names: Iterable[str]) -> typer.Typer:
         protect_inputs(each)
         _unwrap_help(each)
     return app
+
+
+def _module_name(command: str) -> str:
+    """Return the name of a command's module, and of its function or Typer."""
+    name = command.replace("-", "_")
+    # A submodule `list` would hide Python's own name in this file.
+    return f"{name}_" if hasattr(builtins, name) else name
 
 
 def _print_version(is_asked: bool) -> None:
@@ -140,7 +157,7 @@ def _run(arguments: list[str]) -> int:
     if (problem := find_argument_problem(arguments)) is not None:
         complain(problem)
         return WRONG_USAGE
-    given = arguments[:1]
+    given = arguments[:1] or _completed_command()
     try:
         # Without a command, or with an unknown one, the help or the message lists all of them.
         app = build_app(given if COMMANDS.keys() & given else COMMANDS)
@@ -153,12 +170,25 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         status.print("interrupted")
         return INTERRUPTED
+    except Preempted as stopped:
+        status.print(
+            f"{stopped}. Run the same command again to resume; `train` requires --resume.",
+            markup=False,
+        )
+        return PREEMPTED
     except BrokenPipeError:
         raise
     except EXPLAINED_ERRORS as error:
         complain(explain(error))
         return 1
     return 0
+
+
+def _completed_command() -> list[str]:
+    """Return the command of the line that a shell asks to complete, if there is one."""
+    # Bash has its own variable, other shells that of Typer's scripts.
+    line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
+    return line.split()[1:2] if COMPLETION in os.environ else []
 
 
 def _discard_standard_output() -> None:

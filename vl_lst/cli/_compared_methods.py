@@ -163,8 +163,8 @@ def read_optimizer(name: str | None, recipe: Mapping[str, Any]) -> "OptimizerSec
     """
     from eval.recipe_fields import get_field
     from vl_lst.recipes.optimizer_defaults import complete_projection
-    from vl_lst.recipes.resolving import validate_section
     from vl_lst.recipes.schema import OptimizerSection
+    from vl_lst.recipes.validation import validate_section
 
     own = get_field(recipe, ("optimizer", "name"))
     optimizer: dict[str, Any] = {"lr": ANY_RATE}

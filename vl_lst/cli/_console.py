@@ -39,6 +39,7 @@ __all__ = [
     "notes",
     "prepare_streams",
     "progress",
+    "progress_bars",
     "results",
     "status",
 ]
@@ -173,6 +174,12 @@ def progress(description: str, *, quiet: bool) -> Iterator[ProgressReport]:
     if not status.is_terminal:
         yield _PlainLines(description)
         return
+    with progress_bars() as bars:
+        yield _Bar(bars, bars.add_task(description, total=None, note=""))
+
+
+def progress_bars() -> Progress:
+    """Return bars for a terminal; each has a description, a total and a note."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -181,8 +188,7 @@ def progress(description: str, *, quiet: bool) -> Iterator[ProgressReport]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=status) as bar:
-        yield _Bar(bar, bar.add_task(description, total=None, note=""))
+    return Progress(*columns, console=status)
 
 
 @contextmanager

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 import typer
 
 from vl_lst.cli._console import complain, explain
-from vl_lst.errors import EXPLAINED_ERRORS, ProcessFailedError
+from vl_lst.errors import EXPLAINED_ERRORS, Preempted, ProcessFailedError
 from vl_lst.launch import (
     MAX_WAIT,
     Launch,
     connect,
+    ignore_stop_signals,
     join_process_group,
     read_launch,
     report_error,
     wait_for_error_report,
 )
+from vl_lst.slurm import adopt_slurm_step
 
 if TYPE_CHECKING:
     from feature_extraction.store.shards import Shard
@@ -32,7 +34,7 @@ __all__ = [
 
 
 def choose_shard(option: str | None) -> tuple["Shard | None", bool]:
-    """Return the shard of this process, from `--shard` or from the environment torchrun sets.
+    """Return the shard of this process, from `--shard` or from what torchrun or srun sets.
 
     Args:
         option: Value of `--shard`.
@@ -48,6 +50,8 @@ def choose_shard(option: str | None) -> tuple["Shard | None", bool]:
     from feature_extraction.errors import FeatureError
     from feature_extraction.store.shards import Shard
 
+    if option is None:
+        adopt_slurm_step(os.environ)
     launch = read_launch(os.environ)
     is_launched = launch.num_processes > 1
     if option is None:
@@ -116,6 +120,14 @@ def report_error_once(launch: Launch) -> Iterator[None]:
     connect(launch)
     try:
         yield
+    except Preempted as stopped:
+        if launch.is_first:
+            # The others exit as soon as they know, whereupon a launcher ends this process.
+            ignore_stop_signals()
+            report_error(launch, str(stopped))
+        else:
+            wait_for_error_report(launch)
+        raise
     except EXPLAINED_ERRORS as error:
         message = explain(error)
         if launch.is_first:

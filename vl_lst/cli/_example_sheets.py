@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,7 @@ from feature_extraction.names import near_names_hint
 from vl_lst.cli._answered_splits import AnsweredSplit, SplitReader
 from vl_lst.progress import ProgressReport
 
-__all__ = ["Thumbnails", "collect_examples", "make_sheet", "read_thumbnails"]
+__all__ = ["THUMBNAIL_SIDE", "Thumbnails", "collect_examples", "make_sheet", "read_thumbnails"]
 
 THUMBNAIL_SIDE = 176
 JPEG_QUALITY = 72
@@ -86,7 +87,7 @@ def collect_examples(
 
 
 def make_sheet(found: AnsweredSplit, count: int) -> ExampleSheet:
-    """Return some examples, spread over the split; half of them are wrong if possible.
+    """Return some examples of the split; half of them are wrong if possible.
 
     Args:
         found: Examples with the answers of a run.
@@ -106,7 +107,7 @@ def make_sheet(found: AnsweredSplit, count: int) -> ExampleSheet:
             is_right=right[index],
             image_ids=examples.image_ids[index],
         )
-        for index in _select(right, count)
+        for index in _select(examples.ids, right, count)
     ]
     return ExampleSheet(examples.task, examples.split, total=len(examples.ids), cards=cards)
 
@@ -175,15 +176,15 @@ def _thumbnail(path: Path) -> bytes:
     return encoded.getvalue()
 
 
-def _select(right: Sequence[bool | None], count: int) -> list[int]:
-    """Return the indices of some examples, spread over the split; half are wrong if possible."""
-    wrong = [index for index, each in enumerate(right) if each is False]
-    others = [index for index, each in enumerate(right) if each is not False]
+def _select(ids: Sequence[str], right: Sequence[bool | None], count: int) -> list[int]:
+    """Return the indices of some examples; half are wrong if possible.
+
+    Runs that answer the same examples show the same ones as far as possible, so that their answers
+    can be seen next to each other: all take them in one order, which is random but fixed.
+    """
+    codes = [zlib.crc32(id_.encode("utf-8", "surrogatepass")) for id_ in ids]
+    order = sorted(range(len(ids)), key=codes.__getitem__)
+    wrong = [index for index in order if right[index] is False]
+    others = [index for index in order if right[index] is not False]
     num_wrong = max(count - len(others), min(len(wrong), count // 2))
-    return sorted([*_spread(wrong, num_wrong), *_spread(others, count - num_wrong)])
-
-
-def _spread(indices: Sequence[int], count: int) -> list[int]:
-    if count >= len(indices):
-        return list(indices)
-    return [indices[number * len(indices) // count] for number in range(count)]
+    return sorted([*wrong[:num_wrong], *others[: count - num_wrong]])

@@ -18,6 +18,7 @@ __all__ = [
     "DEMO_ENCODER",
     "DeviceOption",
     "FeatureFileArgument",
+    "NewFileOption",
     "OutOption",
     "build_named_encoder",
     "exit_if_incomplete",
@@ -36,6 +37,15 @@ OutOption = Annotated[
         "--out",
         metavar="FILE.h5",
         help="Feature file to write, or to complete if it exists.",
+        callback=binary_file("a feature file", is_checked=False),
+    ),
+]
+NewFileOption = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="FILE.h5",
+        help="Feature file to write.",
         callback=binary_file("a feature file", is_checked=False),
     ),
 ]

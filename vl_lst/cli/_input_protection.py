@@ -21,8 +21,8 @@ __all__ = ["protect_inputs", "protect_recipe_inputs", "protect_runs"]
 SAMPLE_BYTES = 4096
 RECORD, RECIPE, CARD = "record.json", "recipe.yaml", "model.json"
 RUN_NAMES = frozenset(
-    (RECORD, RECIPE, CARD, "metrics.jsonl", "log.txt", "features.h5")
-    + ("checkpoints", "predictions", "submission", "tensorboard")
+    (RECORD, RECIPE, CARD, "metrics.jsonl", "log.txt", "features.h5", "trackers.json")
+    + ("checkpoints", "predictions", "submission", "tensorboard", "wandb")
 )
 # Text files in the folder of a model.
 MODEL_FILES = frozenset(

@@ -210,7 +210,7 @@ def _read_pictures(
 ) -> "tuple[RunData, Mapping[str, str]]":
     """Return the data with a note about thumbnails that were left out, and the thumbnails."""
     from eval.text import format_bytes
-    from vl_lst.cli._example_sheets import read_thumbnails
+    from vl_lst.cli._example_sheets import THUMBNAIL_SIDE, read_thumbnails
 
     if content.images is None:
         return data, {}
@@ -224,12 +224,13 @@ def _read_pictures(
     if len(found.missing) > MAX_MISSING_SHOWN:
         status.print(f"no thumbnails of {len(found.missing) - MAX_MISSING_SHOWN:,} more images")
     notes = [*data.notes]
-    if found.left_out:
+    if max_chars is not None:
         number = len(found.addresses) + found.left_out
+        missing = f": {found.left_out:,} of {number:,} are left out" if found.left_out else ""
         notes.append(
-            f"This page has {format_bytes(MAX_DATA_CHARS, short=True)} of examples and thumbnails: "
-            f"{found.left_out:,} of {number:,} thumbnails are left out; a site of "
-            "`vl-lst leaderboard --publish` has them."
+            f"Thumbnails have up to {THUMBNAIL_SIDE} pixels, and together with the examples up to "
+            f"{format_bytes(MAX_DATA_CHARS, short=True)}{missing}. A site of `vl-lst leaderboard "
+            "--publish` has no such limit."
         )
     return replace(data, notes=notes), found.addresses
 

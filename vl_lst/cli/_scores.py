@@ -12,7 +12,7 @@ from eval.errors import InputError
 from eval.intervals import CONFIDENCE
 from eval.leaderboard.units import number_text
 from eval.run_files import Inference
-from eval.text import format_bytes
+from eval.text import format_bytes, unknown_name
 from tasks import Score, Task
 from tasks._submission import SubmissionCheck, check_submission, write_submission
 from tasks._suite_submission import check_suite_submission, splits_to_submit
@@ -77,7 +77,7 @@ def require_metrics(score: Score, names: Iterable[str]) -> None:
     """
     for name in names:
         if name not in score.metrics:
-            raise InputError(f"no metric {name!r}: expected one of {', '.join(score.metrics)}")
+            raise InputError(unknown_name("metric", name, score.metrics))
         if score.metrics[name] is None:
             reason = score.reasons.get(name, "the given files do not allow it")
             raise InputError(f"{name} cannot be computed: {reason}")

@@ -7,8 +7,7 @@ that can be checked without training is checked for all tasks before the first r
 import gc
 import os
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from eval.run_files import GitState, RunRecord
     from vl_lst.recipes import Recipe
 
-__all__ = ["train_suite"]
+__all__ = ["fit_head", "require_no_run", "train_suite"]
 
 
 @dataclass(slots=True)
@@ -76,6 +75,7 @@ def train_suite(
     from vl_lst.runs.directory import RunDirectory, make_folder
     from vl_lst.runs.git import git_state
     from vl_lst.runs.lock import exclusive_folder
+    from vl_lst.runs.record import finished_record
 
     require_one_process(
         os.environ,
@@ -93,8 +93,9 @@ def train_suite(
         require_heads(resolved)
     # The code may change while the first tasks train.
     checkout = git_state()
-    _require_no_run(out)
-    finished = _finished_runs(recipes, out) if resume else {}
+    require_no_run(out)
+    found = {task: finished_record(RunDirectory(out / task)) for task in recipes if resume}
+    finished = {task: record for task, record in found.items() if record is not None}
     _require_data(suite, [each for task, each in recipes.items() if task not in finished])
     outcome = _Outcome(records=finished)
     make_folder(out)
@@ -149,7 +150,7 @@ def _resolve(
             f"task: cannot be set, since --task {suite} trains each of {', '.join(SUITES[suite])}"
         )
     chosen = get_task(task)
-    own = [(path, _fit_head(chosen, value) if path == "head" else value) for path, value in changes]
+    own = [(path, fit_head(chosen, value) if path == "head" else value) for path, value in changes]
     try:
         resolved = resolve_run_recipe(out, recipe, [("task", task), *own], resume=resume)
     except RecipeError as error:
@@ -162,14 +163,19 @@ def _resolve(
     return resolved
 
 
-def _fit_head(task: Task, head: object) -> object:
+def fit_head(task: Task, head: object) -> object:
     """Return the head of a task for the one given for all tasks: numbers are not classified."""
     if head == "classify" and "classify" not in task.heads and "regress" in task.heads:
         return "regress"
     return head
 
 
-def _require_no_run(out: Path) -> None:
+def require_no_run(out: Path) -> None:
+    """Refuse a folder for several runs that is a run itself.
+
+    Raises:
+        CheckpointError: It holds a run.
+    """
     from vl_lst.runs.directory import RunDirectory
 
     if RunDirectory(out).recipe_file.exists():
@@ -177,22 +183,6 @@ def _require_no_run(out: Path) -> None:
             f"{out} holds a run; expected a folder for several runs, which need not exist yet. "
             "Choose another --out."
         )
-
-
-def _finished_runs(tasks: Iterable[str], out: Path) -> "dict[str, RunRecord]":
-    """Return the records of the runs that have trained to the end, by task."""
-    from eval.errors import InputError
-    from vl_lst.runs.directory import RunDirectory
-    from vl_lst.runs.record import read_record
-
-    finished = {}
-    for task in tasks:
-        # Resuming a run deals with a record that cannot be read.
-        with suppress(CheckpointError, InputError):
-            record = read_record(RunDirectory(out / task))
-            if record is not None and record.status == "success":
-                finished[task] = record
-    return finished
 
 
 def _require_data(suite: str, recipes: Sequence["Recipe"]) -> None:

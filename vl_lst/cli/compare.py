@@ -48,7 +48,7 @@ def compare(
 
     First come the settings in which the runs differ. The test compares both runs on the same
     examples, with errors clustered by image, and says whether A is better, worse, or not told apart
-    from B at 5 %. Last come examples that only one of the runs answers right.
+    from B at 2 %. Last come examples that only one of the runs answers right.
 
     Example: vl-lst compare runs/lst-seed-0 runs/lora-seed-0 --limit 20
     """
@@ -109,6 +109,7 @@ def _print_task(found: "TaskComparison") -> None:
 
 def _test_text(found: "TaskComparison") -> str:
     from eval.leaderboard.units import probability_text
+    from eval.statistics.paired import LEVEL
 
     test = found.test
     assert test is not None
@@ -118,8 +119,8 @@ def _test_text(found: "TaskComparison") -> str:
     if found.verdict == "not told apart":
         said = "A and B are not told apart"
     text = (
-        f"{test.difference:+.2f}  95 % interval {test.low:+.2f} to {test.high:+.2f}, p {shown}: "
-        f"{said}"
+        f"{test.difference:+.2f}  {100 * (1 - LEVEL):.0f} % interval {test.low:+.2f} to "
+        f"{test.high:+.2f}, p {shown}: {said}"
     )
     if found.verdict == "not told apart" and test.examples_needed is not None:
         text += (
@@ -130,10 +131,13 @@ def _test_text(found: "TaskComparison") -> str:
 
 
 def _test_note(num_tests: int) -> str:
+    from eval.statistics.paired import LEVEL
+
     adjusted = ", adjusted for the number of tasks (Holm)" if num_tests > 1 else ""
     return (
-        f"\nPaired test on the same examples, errors clustered by image, level 5 %{adjusted}. It "
-        "compares these two trained models; other seeds of the same methods may differ."
+        "\nPaired test on the same examples, errors clustered by image, level "
+        f"{100 * LEVEL:.0f} %{adjusted}. It compares these two trained models; other seeds of the "
+        "same methods may differ."
     )
 
 

@@ -11,7 +11,7 @@ import typer
 from eval.text import format_bytes
 from tasks import SUITES, get_task
 from tasks._suites import splits_of
-from vl_lst.cli._choices import SUITE_NAMES, TASKS
+from vl_lst.cli._choices import SUITE_NAMES, TASKS, complete_task
 from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._data_tables import check_document, file_table, print_table, split_table
 from vl_lst.cli._group import CommandGroup
@@ -26,6 +26,7 @@ TaskOption = Annotated[
     typer.Option(
         metavar="TASK",
         help=f"Task, one of {TASKS}; or a suite of tasks ({SUITE_NAMES}).",
+        autocompletion=complete_task,
     ),
 ]
 RootOption = Annotated[

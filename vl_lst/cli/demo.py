@@ -22,6 +22,7 @@ DEMO_NAMES = (
     "data",
     "features.h5",
     f"features-{DEMO_IMAGE}.h5",
+    "states.h5",
     "runs",
     "examples.png",
     PAGE,

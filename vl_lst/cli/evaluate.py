@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from tasks import SUITES
-from vl_lst.choices import ChosenBackbonePrecision
-from vl_lst.cli._choices import SUITE_NAMES
+from vl_lst.choices import ChosenArithmeticPrecision, ChosenBackbonePrecision, DeviceName
+from vl_lst.cli._choices import SUITE_NAMES, complete_task
 from vl_lst.cli._console import QuietOption, announce_imports, notes, progress, results, status
 from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
+from vl_lst.cli._recipe_options import refuse_settings_given_twice, short_changes
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
 
 __all__ = ["evaluate"]
@@ -55,6 +56,7 @@ def evaluate(
             metavar="TASK",
             help="Task to predict, if the run was trained on several. With a suite "
             f"({SUITE_NAMES}), RUN is a folder with one run per task.",
+            autocompletion=complete_task,
         ),
     ] = None,
     checkpoint: Annotated[
@@ -119,6 +121,15 @@ def evaluate(
             'captions. Default: the task\'s, such as "Question: {} Short answer:".',
         ),
     ] = None,
+    device: Annotated[
+        DeviceName | None, zero_shot_option(help="Device to run on. Default: auto.")
+    ] = None,
+    precision: Annotated[
+        ChosenArithmeticPrecision | None,
+        zero_shot_option(
+            help="Precision of computation. Default: auto, as for --backbone-precision."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         zero_shot_option(
@@ -175,6 +186,8 @@ def evaluate(
                 "--backbone": backbone,
                 "--backbone-precision": backbone_precision,
                 "--prompt": prompt,
+                "--device": device,
+                "--precision": precision,
                 "--set": settings,
             },
         )
@@ -214,6 +227,8 @@ def evaluate(
         "--backbone": backbone,
         "--backbone-precision": backbone_precision,
         "--prompt": prompt,
+        "--device": device,
+        "--precision": precision,
         "--set": settings,
     }
     given_options = [name for name, value in only_zero_shot.items() if value is not None]
@@ -235,12 +250,16 @@ def evaluate(
                 "backbone.precision": backbone_precision,
             }
             overrides = [(name, value) for name, value in options.items() if value is not None]
+            short_options = {"--device": device, "--precision": precision}
+            overrides += short_changes(short_options)
+            chosen_settings = [parse_override(setting) for setting in settings or []]
+            refuse_settings_given_twice(short_options, chosen_settings)
             loaded: Run = open_zero_shot_run(
                 run,
                 split=given,
                 task=task,
                 prompt=prompt,
-                overrides=[*overrides, *map(parse_override, settings or [])],
+                overrides=[*overrides, *chosen_settings],
             )
         else:
             loaded = load_run(run, checkpoint=checkpoint)

@@ -13,7 +13,13 @@ from vl_lst.choices import (
     OptimizerName,
     Vocabulary,
 )
-from vl_lst.cli._choices import BACKBONES, METHODS
+from vl_lst.cli._choices import (
+    BACKBONES,
+    METHODS,
+    complete_backbone,
+    complete_method,
+    complete_recipe_name,
+)
 from vl_lst.cli._compared_methods import (
     ALL,
     Recompute,
@@ -46,6 +52,7 @@ def profile(
             help=f"Hugging Face model ID such as t5-base, a local directory, or {BACKBONES} "
             "(bundled). docs/backbones.md lists the models that need no download to be profiled "
             "with --dry-run or --random-weights. Default: the recipe's.",
+            autocompletion=complete_backbone,
         ),
     ] = None,
     random_weights: Annotated[
@@ -77,6 +84,7 @@ def profile(
             metavar="METHOD[,METHOD]...|all",
             help=f"Transfer methods, of {METHODS}; or `all`. Times are relative to the first. "
             "Default: the recipe's, else all.",
+            autocompletion=complete_method,
         ),
     ] = None,
     recipe: Annotated[
@@ -85,6 +93,7 @@ def profile(
             metavar="FILE|NAME",
             help="Recipe for the backbone, the method and its options, precisions and grid. "
             "Default: each method's options are those that `vl-lst train` uses.",
+            autocompletion=complete_recipe_name,
         ),
     ] = None,
     settings: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tasks import SUITES
-from vl_lst.cli._choices import SUITE_NAMES, TASKS
+from vl_lst.cli._choices import SUITE_NAMES, TASKS, complete_task
 from vl_lst.cli._console import QuietOption
 from vl_lst.cli._outputs import JsonOption, write_json_report
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
@@ -21,6 +21,7 @@ def score(
         typer.Option(
             metavar="TASK",
             help=f"Task, one of {TASKS}; with --check-submission also a suite ({SUITE_NAMES}).",
+            autocompletion=complete_task,
         ),
     ],
     data_root: Annotated[

@@ -10,7 +10,7 @@ import typer
 
 from tasks import SUITES
 from vl_lst.bundled import DEMO
-from vl_lst.cli._choices import SUITE_NAMES, TASKS
+from vl_lst.cli._choices import SUITE_NAMES, TASKS, complete_encoder, complete_task
 from vl_lst.cli._console import QuietOption, announce_imports, notes, progress, results
 from vl_lst.cli._distributed import report_error_once
 from vl_lst.cli._features import DEMO_ENCODER
@@ -19,23 +19,33 @@ from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 from vl_lst.cli._recipe_options import (
     BackboneOption,
     BackbonePrecisionOption,
+    BatchSizeOption,
     DataRootOption,
+    DeviceOption,
+    EpochsOption,
     FeaturesOption,
     HeadOption,
+    LearningRateOption,
     MethodOption,
     MoreFeaturesArgument,
+    PrecisionOption,
     RecipeOption,
+    SeedOption,
     SettingsOption,
+    StepsOption,
     TrainFileOption,
     ValidationFileOption,
     data_option,
     features_option,
     model_option,
     recipe_changes,
+    refuse_settings_given_twice,
+    short_changes,
 )
 from vl_lst.cli._run_recipe import resolve_run_recipe
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
 from vl_lst.launch import read_launch
+from vl_lst.slurm import adopt_slurm_step
 
 if TYPE_CHECKING:
     from vl_lst.recipes import Recipe
@@ -64,6 +74,7 @@ def train(
             metavar="TASK[,TASK]...",
             help=f"Task, one of {TASKS}. Several are trained together. All tasks of a suite "
             f"({SUITE_NAMES}) are trained one by one, in RUN/TASK.",
+            autocompletion=complete_task,
         ),
     ] = None,
     data_root: DataRootOption = None,
@@ -86,6 +97,7 @@ def train(
             help="Image encoder for --images, as for `vl-lst extract-features`. Default: "
             "that of a backbone that reads images; `demo` with the backbone `demo`; else "
             f"{DEFAULT_ENCODER}.",
+            autocompletion=complete_encoder,
         ),
     ] = None,
     states: Annotated[
@@ -102,6 +114,13 @@ def train(
     head: HeadOption = None,
     recipe: RecipeOption = None,
     settings: SettingsOption = None,
+    epochs: EpochsOption = None,
+    steps: StepsOption = None,
+    lr: LearningRateOption = None,
+    batch_size: BatchSizeOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -111,7 +130,7 @@ def train(
     final weights are identical to those of an uninterrupted run.
 
     Example: vl-lst train --task vqa --data-root data --features train.h5 val.h5 --backbone t5-base
-    --method lst --out runs/vqa --set training.epochs=10
+    --method lst --out runs/vqa --epochs 10 --seed 1
 
     Text alone: vl-lst train --task rte --data-root data --backbone t5-base --out runs/rte
 
@@ -129,6 +148,7 @@ def train(
         raise typer.BadParameter("give either --features or --images")
     if encoder is not None and images is None:
         raise typer.BadParameter("--encoder requires --images, the folder of photographs")
+    adopt_slurm_step(os.environ)
     launch = read_launch(os.environ)
     if images is not None and launch.num_processes > 1:
         raise typer.BadParameter(
@@ -170,8 +190,20 @@ def train(
     )
     if states is not None:
         changes.append(("states", str(states)))
+    short_options: dict[str, object] = {
+        "--epochs": epochs,
+        "--steps": steps,
+        "--lr": lr,
+        "--batch-size": batch_size,
+        "--seed": seed,
+        "--device": device,
+        "--precision": precision,
+    }
+    changes += short_changes(short_options)
     with report_error_once(launch), notes(quiet=quiet), ExitStack() as stack:
-        changes += map(parse_override, settings or [])
+        overrides = [parse_override(setting) for setting in settings or []]
+        refuse_settings_given_twice(short_options, overrides)
+        changes += overrides
         if suite is not None:
             from vl_lst.cli._suite_training import train_suite
 

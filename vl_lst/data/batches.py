@@ -22,6 +22,7 @@ from vl_lst.data.backbone_texts import StoredStates
 from vl_lst.data.order import ExampleKey, StepKeys
 from vl_lst.data.targets import Targets
 from vl_lst.errors import USER_ERRORS
+from vl_lst.launch import ignore_stop_signals
 from vl_lst.models.batch import Batch, unique_rows
 
 __all__ = [
@@ -223,6 +224,8 @@ def load_in_order(
         # A loader draws a seed for its workers. Drawn from the global generator, dropout would
         # depend on how often a run was interrupted.
         generator=torch.Generator(),
+        # Schedulers signal all processes of a job, and the main process still needs its workers.
+        worker_init_fn=ignore_stop_signals,
     )
     for batch in loader:
         if isinstance(batch, Exception):

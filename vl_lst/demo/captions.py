@@ -75,13 +75,14 @@ def join_phrases(phrases: Sequence[str]) -> str:
     return f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
-def caption(scene: Scene, rng: Random, *, max_objects: int = 3) -> str:
+def caption(scene: Scene, rng: Random, *, max_objects: int = 3, positions: bool = True) -> str:
     """Return a true description of a scene, in one of several styles.
 
     Args:
         scene: A scene with at least one object.
         rng: Chooses the style and the objects.
         max_objects: Maximum number of objects that a description names.
+        positions: Whether some styles say where the objects are.
     """
     items = _shuffled(scene.objects, rng)
     style = rng.random()
@@ -91,7 +92,7 @@ def caption(scene: Scene, rng: Random, *, max_objects: int = 3) -> str:
         related = _by_relation(items, rng)
         if related:
             return related
-    if style < 0.55:
+    if style < 0.55 or not positions:
         named = [with_article(noun_phrase(item, size=rng.random() < 0.3)) for item in items]
         return join_phrases(named[:max_objects])
     size = rng.random() < 0.5

@@ -58,7 +58,8 @@ def _captions(scene: Scene, rng: Random) -> list[str]:
     """Return five captions, distinct where `MAX_TRIES` attempts allow it."""
     texts: list[str] = []
     for attempt in range(MAX_TRIES):
-        text = caption(scene, rng)
+        # Which positions a model names varies with its seed, and CIDEr with it.
+        text = caption(scene, rng, positions=False)
         if text not in texts or attempt >= MAX_TRIES - CAPTIONS_PER_IMAGE:
             texts.append(text)
         if len(texts) == CAPTIONS_PER_IMAGE:

@@ -13,21 +13,27 @@ from typing import Any
 from eval.outputs import atomic_path
 from vl_lst.demo.balance import pick_weighted
 from vl_lst.demo.scenes import Scene, pick
-from vl_lst.demo.splits import PAIRS_PER_SET, PairSplit, directory_of
+from vl_lst.demo.splits import PAIR_COLOURS, PAIRS_PER_SET, PairSplit, directory_of
 from vl_lst.demo.statements import Statement, statements_about
 
 __all__ = ["statements_split", "write_nlvr2"]
 
-# Relative frequencies of the kinds of sentences. Sentences about a single property of one picture
-# dominate, as in the other tasks.
+# Relative frequencies of the kinds of sentences. Those without a negation dominate: with as many
+# negated ones, pictures and labels would be independent, given all sentences.
 KIND_WEIGHTS = {
     "either": 80,
+    "neither": 8,
     "one side": 8,
     "both": 4,
     "one alone": 4,
     "count": 2,
     "compare": 2,
 }
+# Share of sets with sentences about a colour, of those where it is possible. NLVR2's sets are about
+# one kind of object, too. With equal shares, neither the sentence nor the pictures alone would
+# predict anything, and a model would answer at random for most of the demo. Now it first learns
+# that sentences about pictures with the most frequent colour are often true, and then which.
+COLOUR_SHARES = dict(zip(PAIR_COLOURS, (1.0, 0.35, 0.15), strict=True))
 NUM_PEOPLE = 12
 EXTRA_VALIDATIONS = 4
 
@@ -65,9 +71,10 @@ def statements_split(split: PairSplit) -> list[dict[str, Any]]:
 def _chosen(
     split: PairSplit, pairs: tuple[tuple[Scene, Scene], ...], rng: Random
 ) -> list[Statement]:
+    colours = [colour for colour, share in COLOUR_SHARES.items() if rng.random() < share]
     candidates = [
         statement
-        for statement in statements_about(pairs, rng)
+        for statement in statements_about(colours, rng)
         if sum(statement.holds(left, right) for left, right in pairs) * 2 == PAIRS_PER_SET
     ]
     chosen: list[Statement] = []

@@ -17,6 +17,7 @@ from vl_lst.demo.scenes import (
 
 __all__ = [
     "PAIRS_PER_SET",
+    "PAIR_COLOURS",
     "PAIR_SPLITS",
     "PICTURE_SIZE",
     "SPLITS",

@@ -29,6 +29,8 @@ BOTH = (
 )
 EITHER = (
     "At least one of the images contains {a}.",
+    "At least one of the images shows {a}.",
+    "There is {a} in at least one of the images.",
     "There is {a} in one image or in both.",
 )
 NEITHER = (
@@ -74,18 +76,17 @@ class Statement:
     holds: Predicate
 
 
-def statements_about(pairs: Iterable[tuple[Scene, Scene]], rng: Random) -> list[Statement]:
-    """Return candidate statements about the colours in these pairs, about counts and comparisons.
+def statements_about(colours: Iterable[str], rng: Random) -> list[Statement]:
+    """Return candidate statements about these colours, about counts and comparisons.
 
     Args:
-        pairs: Left and right scenes.
+        colours: Names of colours.
         rng: Chooses wordings.
     """
-    colours = {item.colour for pair in pairs for scene in pair for item in scene.objects}
     made: list[Statement] = []
     # Colours only: the model must ground every noun separately, and the demo has no time to learn
     # many of them.
-    for colour in sorted(colours):
+    for colour in colours:
         made += _presence(f"{colour} shape", _Contains(colour), rng)
     return [*made, *_counts(rng), *_comparisons(rng)]
 
@@ -121,7 +122,7 @@ def _presence(noun: str, contains: _Contains, rng: Random) -> Iterator[Statement
     for wording in EITHER:
         yield state("either", wording, lambda left, right: contains(left) or contains(right))
     for wording in NEITHER:
-        yield state("either", wording, lambda left, right: not (contains(left) or contains(right)))
+        yield state("neither", wording, lambda left, right: not (contains(left) or contains(right)))
     yield state(
         "one alone", pick(rng, ONE_ONLY), lambda left, right: contains(left) != contains(right)
     )

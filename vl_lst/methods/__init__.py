@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from eval.run_files import ZERO_SHOT
+from eval.text import unknown_name
 from vl_lst.backbones.frozen import FrozenBackbone
 from vl_lst.choices import names_in
 from vl_lst.errors import ModelError, RecipeError
@@ -124,7 +125,7 @@ def get_method(name: str) -> Method:
             "--zero-shot`, or choose one of: " + ", ".join(method_names())
         )
     if name not in method_names():
-        raise RecipeError(f"no method {name!r}: expected one of: {', '.join(method_names())}")
+        raise RecipeError(unknown_name("method", name, method_names()))
     stem = name.replace("-", "_")
     file = f"vl_lst/methods/{stem}.py"
     try:

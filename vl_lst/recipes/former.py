@@ -7,7 +7,9 @@ from eval.recipe_fields import FORMER_DEFAULTS, FORMER_OPTIONS, FORMER_VALUES, g
 from eval.run_files import ZERO_SHOT
 from vl_lst.recipes.fields import set_field
 
-__all__ = ["keep_former_values"]
+__all__ = ["keep_former_values", "rename_former_field"]
+
+FORMER_TRACKER = ["training", "tensorboard"]
 
 # Fields that every recipe written by a run contains, even if empty. Nobody writes all of them by
 # hand.
@@ -16,7 +18,7 @@ ALWAYS_WRITTEN = (
     ("data", "blind"),
     ("training", "epochs"),
     ("training", "steps"),
-    ("training", "tensorboard"),
+    ("training", "trackers"),
     ("generation", "beams"),
     ("generation", "max_length"),
 )
@@ -31,6 +33,11 @@ def keep_former_values(fields: dict[str, Any]) -> None:
     Args:
         fields: Recipe as read from a file, changed in place.
     """
+    former = get_field(fields, FORMER_TRACKER)
+    path, value = rename_former_field(FORMER_TRACKER, former)
+    if path != FORMER_TRACKER and not _has_field(fields, path):
+        del fields["training"]["tensorboard"]
+        set_field(fields, path, value)
     method = str(get_field(fields, ("method", "name")))
     is_trained = all(_has_field(fields, path) for path in ALWAYS_WRITTEN)
     # Only a run writes a recipe without training.
@@ -50,6 +57,18 @@ def keep_former_values(fields: dict[str, Any]) -> None:
         path = ["method", "options", option]
         if not _has_field(fields, path):
             set_field(fields, path, value)
+
+
+def rename_former_field(path: list[str], value: Any) -> tuple[list[str], Any]:
+    """Return the path and value of a field under today's name.
+
+    Args:
+        path: Path of the field, perhaps as earlier versions named it.
+        value: Value of the field.
+    """
+    if path == FORMER_TRACKER and isinstance(value, bool):
+        return ["training", "trackers"], ["tensorboard"] if value else []
+    return path, value
 
 
 def _has_field(fields: Any, path: Sequence[str]) -> bool:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Hashable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,13 @@ import yaml
 from eval.errors import InputError
 from eval.files import open_text
 from eval.recipe_fields import get_field
-from vl_lst.bundled import BACKBONE_FOLDERS, DEMO
+from eval.text import did_you_mean
+from vl_lst.bundled import BACKBONE_FOLDERS, DEMO, bundled_recipes, recipe_path
 from vl_lst.errors import RecipeError
 from vl_lst.recipes.fields import clear_alternatives
 
-__all__ = ["bundled_recipes", "default_recipe", "parse_yaml", "read_recipe_file"]
+__all__ = ["EXTENDS", "default_recipe", "parse_yaml", "read_recipe_file"]
 
-SUFFIX = ".yaml"
 DEFAULT = "lst"
 EXTENDS = "extends"
 METHOD = "method"
@@ -128,14 +127,6 @@ def parse_yaml(text: str, *, source: str) -> Any:
         raise RecipeError(f"{source}: not valid YAML: {error}") from None
 
 
-def bundled_recipes() -> list[str]:
-    """Return the names of the recipes bundled with the package."""
-    folder = resources.files(__package__)
-    return sorted(
-        entry.name.removesuffix(SUFFIX) for entry in folder.iterdir() if entry.name.endswith(SUFFIX)
-    )
-
-
 def default_recipe(method: str | None, backbone: str | None) -> str:
     """Return the name of the bundled recipe for a method and a backbone.
 
@@ -163,7 +154,7 @@ def read_recipe_file(name: str | Path) -> dict[str, Any]:
     """
     path = Path(name)
     if str(name) in bundled_recipes() and not path.is_file():
-        text = (resources.files(__package__) / f"{name}{SUFFIX}").read_text(encoding="utf-8")
+        text = recipe_path(str(name)).read_text(encoding="utf-8")
     elif path.exists():
         try:
             with open_text(path, expected="a recipe (YAML)", max_bytes=MAX_BYTES) as file:
@@ -173,7 +164,7 @@ def read_recipe_file(name: str | Path) -> dict[str, Any]:
     else:
         raise RecipeError(
             f"no recipe {str(name)!r}: expected a YAML file, or one of the bundled recipes: "
-            f"{', '.join(bundled_recipes())}"
+            f"{', '.join(bundled_recipes())}{did_you_mean(str(name), bundled_recipes())}"
         )
     recipe = parse_yaml(text, source=str(name))
     if not isinstance(recipe, dict):

@@ -1,15 +1,12 @@
 """Combine a recipe file, overrides and the tasks' defaults into one validated recipe."""
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from eval.outputs import atomic_path
 from eval.recipe_fields import get_field
@@ -18,7 +15,7 @@ from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import RecipeError
 from vl_lst.methods import get_method, require_states_alone
 from vl_lst.recipes.fields import clear_alternatives, set_field
-from vl_lst.recipes.former import keep_former_values
+from vl_lst.recipes.former import keep_former_values, rename_former_field
 from vl_lst.recipes.optimizer_defaults import (
     PROJECTION,
     complete_projection,
@@ -35,27 +32,24 @@ from vl_lst.recipes.per_task import (
 from vl_lst.recipes.precision import complete_precisions
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
+from vl_lst.recipes.validation import validate_section
 from vl_lst.recipes.zero_shot import ZeroShotRecipe, complete_zero_shot_fields, is_zero_shot
 
 __all__ = [
+    "complete_fields",
     "dump_recipe",
     "load_recipe",
     "parse_override",
+    "require_fitting_method",
     "resolve_recipe",
     "resolve_zero_shot_recipe",
-    "validate_section",
 ]
 
-Model = TypeVar("Model", bound=BaseModel)
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
-Location = tuple[int | str, ...]
 
-MAX_PROBLEMS_SHOWN = 5
 OPTIONS = ("method", "options")
 METHOD_NAME = ["method", "name"]
 OPTIMIZER_NAME = ["optimizer", "name"]
-# Required fields that have their own option.
-OPTION_OF_FIELD = {"backbone.name": "--backbone"}
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -94,27 +88,62 @@ def resolve_recipe(
         RecipeError: A field is unknown, missing or out of range.
         InputError: There is no such task.
     """
-    fields, changes, tasks = _apply(recipe, overrides)
+    fields, tasks = complete_fields(recipe, overrides)
+    complete_precisions(fields, running)
+    _require_features(fields, tasks)
+    resolved = validate_section(Recipe, fields)
+    require_fitting_method(resolved)
+    return _with_absolute_paths(resolved)
+
+
+def complete_fields(
+    recipe: Mapping[str, Any],
+    overrides: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+    *,
+    needs_task: bool = True,
+) -> tuple[dict[str, Any], list[Task]]:
+    """Apply overrides to a recipe and fill in all that does not depend on the device.
+
+    Args:
+        recipe: See `resolve_recipe`.
+        overrides: See `resolve_recipe`.
+        needs_task: Whether to refuse a recipe without a task, whose fields with one value per task
+            otherwise stay as they are.
+
+    Returns:
+        The fields, which are not validated except for the method's options; and the tasks.
+
+    Raises:
+        RecipeError: An override, an option of the method or a task's field is not valid.
+        InputError: There is no such task.
+    """
+    fields, changes, tasks = _apply(recipe, overrides, needs_task=needs_task)
     given = {tuple(path): value for path, value in changes}
     clear_alternatives(fields, lambda path: given.get(tuple(path)))
-    choose_epochs(fields, tasks)
-    complete_task_fields(fields, tasks)
+    if tasks:
+        choose_epochs(fields, tasks)
+        complete_task_fields(fields, tasks)
+        require_training_splits(fields, tasks)
+        _refuse_image_fields(fields, tasks)
     complete_projection(fields)
-    require_training_splits(fields, tasks)
-    complete_precisions(fields, running)
     name = get_field(fields, METHOD_NAME)
     if isinstance(name, str):
         found = get_field(fields, OPTIONS)
         options = {} if found is None else found
         method_options = validate_section(get_method(name).options, options, prefix=OPTIONS)
         set_field(fields, OPTIONS, method_options.model_dump(mode="json"))
-    _require_features(fields, tasks)
-    _refuse_image_fields(fields, tasks)
-    resolved = validate_section(Recipe, fields)
-    if resolved.states is not None:
-        require_states_alone(resolved.method.name)
-    require_low_rank_factors(resolved.optimizer.name, resolved.method.name)
-    return _with_absolute_paths(resolved)
+    return fields, tasks
+
+
+def require_fitting_method(recipe: Recipe) -> None:
+    """Refuse a method that does not fit the optimizer, or the states of the backbone in a file.
+
+    Raises:
+        RecipeError: It does not fit.
+    """
+    if recipe.states is not None:
+        require_states_alone(recipe.method.name)
+    require_low_rank_factors(recipe.optimizer.name, recipe.method.name)
 
 
 def resolve_zero_shot_recipe(
@@ -174,9 +203,15 @@ def _refuse_image_fields(fields: Mapping[str, Any], tasks: Sequence[Task]) -> No
 
 
 def _apply(
-    recipe: Mapping[str, Any], overrides: Mapping[str, Any] | Iterable[tuple[str, Any]]
+    recipe: Mapping[str, Any],
+    overrides: Mapping[str, Any] | Iterable[tuple[str, Any]],
+    *,
+    needs_task: bool = True,
 ) -> tuple[dict[str, Any], list[tuple[list[str], Any]], list[Task]]:
-    """Return the fields of a recipe with overrides, the overrides as paths, and the tasks."""
+    """Return the fields of a recipe with overrides, the overrides as paths, and the tasks.
+
+    Without a task, fields with one value per task stay as they are.
+    """
     if not isinstance(recipe, Mapping):
         raise RecipeError(
             f"the recipe is a {type(recipe).__name__}: expected its fields as a dictionary, such "
@@ -188,7 +223,7 @@ def _apply(
     if isinstance(overrides, Mapping):
         overrides = overrides.items()
     changes = [
-        (path.split("."), json.loads(json.dumps(value, default=_plain)))
+        rename_former_field(path.split("."), json.loads(json.dumps(value, default=_plain)))
         for path, value in overrides
     ]
     for path, value in changes:
@@ -197,9 +232,10 @@ def _apply(
     # After the names, so that the order of the two does not matter: a new name drops what the file
     # sets for the former one.
     changes.sort(key=lambda change: tuple(change[0][:2]) in (OPTIONS, PROJECTION))
-    tasks = parse_tasks(fields)
-    expand_task_fields(fields, tasks)
-    set_default_batch_sizes(fields, tasks)
+    tasks = parse_tasks(fields) if needs_task or fields.get("task") is not None else []
+    if tasks:
+        expand_task_fields(fields, tasks)
+        set_default_batch_sizes(fields, tasks)
     for path, value in changes:
         if path != ["task"]:
             if path == METHOD_NAME and value != get_field(fields, METHOD_NAME):
@@ -207,8 +243,9 @@ def _apply(
             if path == OPTIMIZER_NAME and value != get_field(fields, OPTIMIZER_NAME):
                 set_field(fields, PROJECTION, None)  # drop settings of the other optimizer
             set_field(fields, path, value)
-            # Expand a value for all tasks before the next change, which may be for one task.
-            expand_task_fields(fields, tasks)
+            if tasks:
+                # Expand a value for all tasks before the next change, which may be for one task.
+                expand_task_fields(fields, tasks)
     return fields, changes, tasks
 
 
@@ -256,67 +293,3 @@ def _with_absolute_paths(recipe: AnyRecipe) -> AnyRecipe:
 
 def _absolute(paths: Mapping[str, Path | None]) -> dict[str, Path | None]:
     return {task: path and path.absolute() for task, path in paths.items()}
-
-
-def validate_section(model: type[Model], fields: Any, prefix: Location = ()) -> Model:
-    """Return the typed fields of a recipe or of one of its sections.
-
-    Args:
-        model: Its type.
-        fields: Its fields.
-        prefix: Path of the section, for messages.
-
-    Raises:
-        RecipeError: A field is unknown, missing or out of range.
-    """
-    try:
-        # Strict validation of JSON still accepts lists as tuples and strings as paths.
-        return model.model_validate_json(json.dumps(fields, default=str), strict=True)
-    except ValidationError as error:
-        details = error.errors(include_url=False, include_context=True)
-    lines = [_explain(model, detail, prefix) for detail in details[:MAX_PROBLEMS_SHOWN]]
-    if len(details) > MAX_PROBLEMS_SHOWN:
-        lines.append(f"... and {len(details) - MAX_PROBLEMS_SHOWN} more")
-    raise RecipeError("the recipe is not valid:\n" + "\n".join(f"  {line}" for line in lines))
-
-
-def _explain(model: type[BaseModel], detail: ErrorDetails, prefix: Location) -> str:
-    location = detail["loc"]
-    path = ".".join(str(part) for part in (*prefix, *location)) or "recipe"
-    if detail["type"] == "extra_forbidden":
-        return f"{path}: no such field{_suggestion(model, location, prefix)}"
-    if detail["type"] == "json_invalid":
-        return "a string in it is not valid Unicode; rename files whose names are not UTF-8"
-    if detail["type"] == "missing":
-        option = OPTION_OF_FIELD.get(path, f"--set {path}=...")
-        return f"{path}: missing; set it in the recipe or with {option}"
-    message = detail["msg"].removeprefix("Value error, ")
-    expected = message.replace("Input should be", "expected", 1)
-    if detail["type"] == "too_short":
-        expected = f"expected a list of at least {detail['ctx']['min_length']}"
-    if isinstance(detail["input"], dict):
-        return f"{path}: {expected}"
-    return f"{path}: found {json.dumps(detail['input'], default=str):.80}; {expected}"
-
-
-def _suggestion(model: type[BaseModel], location: Location, prefix: Location) -> str:
-    *parents, unknown = (str(part) for part in location)
-    known = list(_field_paths(model))
-    siblings = [path[-1] for path in known if list(path[:-1]) == parents]
-    if nearest := difflib.get_close_matches(unknown, siblings, n=1):
-        return f"; did you mean {'.'.join([*map(str, prefix), *parents, nearest[0]])}?"
-    same_name = [path for path in known if path[-1] == unknown]
-    if same_name:
-        return f"; did you mean {'.'.join([*map(str, prefix), *same_name[0]])}?"
-    return f"; expected one of: {', '.join(siblings)}"
-
-
-def _field_paths(
-    model: type[BaseModel], parents: tuple[str, ...] = ()
-) -> Iterator[tuple[str, ...]]:
-    for name, field in model.model_fields.items():
-        yield (*parents, name)
-        # A section, or a section that may be null.
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from _field_paths(kind, (*parents, name))

@@ -22,6 +22,7 @@ from vl_lst.choices import (
     ChosenBackbonePrecision,
     DeviceName,
     OptimizerName,
+    TrackerName,
     Vocabulary,
 )
 from vl_lst.task_settings import configure_task
@@ -300,7 +301,8 @@ class TrainingSection(_Section):
         compile: Whether to compile the blocks that train with `torch.compile`; on CUDA only.
         device: Device to train on; `auto` uses CUDA if available.
         seed: Seed for initial weights, example order, answer sampling and dropout.
-        tensorboard: Also write TensorBoard event files.
+        trackers: Experiment trackers that get the values of `metrics.jsonl` too: `tensorboard`
+            (files in the run directory), `wandb`, `trackio`.
     """
 
     epochs: int | None = Field(default=None, ge=1, le=MAX_EPOCHS)
@@ -316,7 +318,7 @@ class TrainingSection(_Section):
     compile: bool = False
     device: DeviceName = "auto"
     seed: int = Field(default=0, ge=0, lt=2**32)
-    tensorboard: bool = False
+    trackers: tuple[TrackerName, ...] = ()
 
     @model_validator(mode="after")
     def _require_one_length(self) -> "TrainingSection":

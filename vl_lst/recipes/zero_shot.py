@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, model_validator
 from eval.recipe_fields import get_field
 from eval.run_files import ZERO_SHOT
 from tasks import Head, Task
+from vl_lst.choices import TrackerName
 from vl_lst.errors import RecipeError
 from vl_lst.recipes.fields import set_field
 from vl_lst.recipes.schema import (
@@ -47,7 +48,7 @@ class _ZeroShotTraining(TrainingSection):
     log_every_steps: Count = Field(default=1, exclude=True)
     compile: bool = Field(default=False, exclude=True)
     seed: int = Field(default=0, exclude=True)
-    tensorboard: bool = Field(default=False, exclude=True)
+    trackers: tuple[TrackerName, ...] = Field(default=(), exclude=True)
 
     @model_validator(mode="after")
     def _require_one_length(self) -> "_ZeroShotTraining":

@@ -7,6 +7,7 @@ import torch
 
 from eval.errors import InputError
 from eval.run_files import Forgetting, Inference, ModelCard
+from eval.text import unknown_name
 from feature_extraction.spec import FeatureSpec
 from tasks import ExampleTable, Score, Task
 from tasks._arguments import as_path
@@ -169,7 +170,7 @@ def load_run(path: str | Path, *, checkpoint: str = BEST, revision: str | None =
     card = directory.card()
     names = [BEST, "last", *(f"{BEST}-{task}" for task in recipe.tasks if len(recipe.tasks) > 1)]
     if checkpoint not in names:
-        raise CheckpointError(f"no checkpoint {checkpoint!r}: expected one of: {', '.join(names)}")
+        raise CheckpointError(unknown_name("checkpoint", checkpoint, names))
     require_same_tasks(card, recipe.tasks)
     built = build_model(
         recipe, feature_spec_of(card), card.answers, loads_backbone=_needs_backbone(recipe)

@@ -8,6 +8,7 @@ RUN/recipe.yaml     all settings, resolved; enough to run again
     predictions/    TASK-SPLIT.json (or the task's official format), TASK-SPLIT.scores.json
     submission/     files for test servers
     log.txt         messages with times
+    trackers.json   what experiment trackers have received; their own files are beside it
 """
 
 import os
@@ -43,7 +44,7 @@ class RunDirectory:
         self.record_file = path / RECORD_FILE
         self.metrics_file = path / "metrics.jsonl"
         self.log_file = path / "log.txt"
-        self.tensorboard = path / "tensorboard"
+        self.trackers_file = path / "trackers.json"
         self.last = self.checkpoint("last")
         self.best = self.checkpoint("best")
 
@@ -65,12 +66,29 @@ class RunDirectory:
             resume: Resume the run in the folder, if there is one.
 
         Raises:
-            CheckpointError: The folder cannot be created; or `resume` is not set and the folder
-                contains something other than a run that failed before it had a model.
+            CheckpointError: The folder cannot be created; or see `check`.
             RecipeError: The run in the folder has another recipe.
             InputError: A log of the run is not a regular file.
         """
         make_folder(self.path)
+        self.check(recipe, resume=resume)
+        # A finished run must stay readable if the new data root or features do not exist.
+        if not (self.recipe_file.exists() and resume and self._has_model()):
+            self.write_recipe(recipe)
+
+    def check(self, recipe: Recipe, *, resume: bool) -> None:
+        """Check that a run can be trained in the folder, which need not exist yet.
+
+        Args:
+            recipe: Recipe to train with.
+            resume: Resume the run in the folder, if there is one.
+
+        Raises:
+            CheckpointError: `resume` is not set and the folder contains something other than a run
+                that failed before it had a model.
+            RecipeError: The run in the folder has another recipe.
+            InputError: A log of the run is not a regular file.
+        """
         for path in (self.metrics_file, self.log_file):
             require_regular_if_any(path)
         if self.recipe_file.exists() and resume:
@@ -81,9 +99,6 @@ class RunDirectory:
                     f"one: {'; '.join(differences)}. Leave out these options to use those of the "
                     "run, or choose another --out."
                 )
-            # A finished run must stay readable if the new data root or features do not exist.
-            if self._has_model():
-                return
         elif self.recipe_file.exists():
             # A run that failed before it had a model, for example because of a typo in the data
             # root, may be started again.
@@ -98,7 +113,6 @@ class RunDirectory:
                 f"{self.path} is not empty and holds no run: choose another --out, which need not "
                 "exist yet"
             )
-        self.write_recipe(recipe)
 
     def _has_model(self) -> bool:
         """Whether training has built a model, also if its card has been lost since."""

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from pydantic import ValidationError
 
@@ -15,7 +16,7 @@ from vl_lst.errors import CheckpointError
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.lock import record_lock
 
-__all__ = ["add_forgetting", "add_scores", "read_record", "update_record"]
+__all__ = ["add_forgetting", "add_scores", "finished_record", "read_record", "update_record"]
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,18 @@ def read_record(directory: RunDirectory) -> RunRecord | None:
         raise CheckpointError(
             f"{directory.record_file} is not a record of this version: {first_problem(error)}"
         ) from None
+
+
+def finished_record(directory: RunDirectory) -> RunRecord | None:
+    """Return the record of a run that has trained to the end, `None` of any other folder.
+
+    Resuming a run deals with a record that cannot be read.
+    """
+    with suppress(CheckpointError, InputError):
+        record = read_record(directory)
+        if record is not None and record.status == "success":
+            return record
+    return None
 
 
 def update_record(directory: RunDirectory, record: RunRecord) -> RunRecord:
@@ -102,7 +115,9 @@ def add_scores(
         record.protocol[task] = score.protocol
         if inference is not None and split == record.validation_split(task):
             record.inference[task] = inference
-        return record.model_copy(update={"checkpoint_bytes": checkpoint_bytes})
+        return record.model_copy(
+            update={"checkpoint_bytes": checkpoint_bytes or record.checkpoint_bytes}
+        )
 
     _change_record(directory, f"the scores of {task} {split}", best_step, change)
 

@@ -55,6 +55,7 @@ class Counters(BaseModel):
         inference: What answering cost in the last validation, by task.
         recomputes: Whether blocks were recomputed in the backward pass when they were measured.
         checkouts: Git checkouts that sessions have trained with, in order.
+        validation_due: Whether the step ends with a validation that was not finished.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -74,6 +75,7 @@ class Counters(BaseModel):
     inference: dict[str, Inference] = {}
     recomputes: bool | None = None
     checkouts: list[GitState] = []
+    validation_due: bool = False
 
     @classmethod
     def from_manifest(cls, state: Mapping[str, Any], *, processes: int) -> "Counters":

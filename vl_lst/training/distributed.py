@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vl_lst.errors import LaunchError, TrainingError
 from vl_lst.launch import Launch, join_process_group
 from vl_lst.recipes import Recipe
+from vl_lst.runs.directory import recipe_differences
 
 __all__ = [
     "distribute",
@@ -20,6 +21,7 @@ __all__ = [
     "join_processes",
     "launch_environment",
     "require_same_inputs",
+    "require_same_recipe",
     "with_same_precisions",
 ]
 
@@ -156,6 +158,28 @@ def require_same_inputs(accelerator: Accelerator, card: str) -> None:
             "backbone weights than process 0, expected the same in all. Copy the same files to "
             "every machine."
         )
+
+
+def require_same_recipe(accelerator: Accelerator, recipe: Recipe) -> None:
+    """Require that all processes train the same recipe, apart from paths.
+
+    A launcher may have started one process for each of several runs.
+
+    Args:
+        accelerator: The processes.
+        recipe: Recipe of this process.
+
+    Raises:
+        TrainingError: In all processes, if the recipes differ.
+    """
+    recipes: list[Recipe] = gather_object([recipe])
+    for rank, each in enumerate(recipes):
+        if differences := recipe_differences(recipes[0], each):
+            raise TrainingError(
+                f"process {rank} of {len(recipes)} has another recipe than process 0: "
+                f"{'; '.join(differences)}; expected the same, since they train one run together. "
+                "To train separate runs, start a job for each, as an array does."
+            )
 
 
 def with_same_precisions(accelerator: Accelerator, recipe: Recipe) -> Recipe:

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from eval.errors import InputError
 from eval.run_files import GitState, ModelCard, RunRecord, Status
-from vl_lst.errors import CheckpointError
+from vl_lst.errors import CheckpointError, Preempted
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
 from vl_lst.runs.checkpoint import find_checkpoint
@@ -71,6 +71,9 @@ class RunRecorder:
             yield
         except KeyboardInterrupt:
             self._record_failure("cancelled", "interrupted")
+            raise
+        except Preempted as stopped:
+            self._record_failure("cancelled", str(stopped))
             raise
         except BaseException as error:
             self._record_failure("failed", str(error) or type(error).__name__)

@@ -34,6 +34,7 @@ from vl_lst.runs.checkpoint import find_checkpoint, remove_leftovers
 from vl_lst.runs.directory import RunDirectory, make_folder
 from vl_lst.runs.lock import exclusive_folder
 from vl_lst.runs.log_file import log_to_file
+from vl_lst.runs.trackers import require_trackers
 from vl_lst.training.compilation import require_compilable
 from vl_lst.training.description import numeric_environment
 from vl_lst.training.distributed import (
@@ -41,10 +42,12 @@ from vl_lst.training.distributed import (
     join_processes,
     launch_environment,
     require_same_inputs,
+    require_same_recipe,
     with_same_precisions,
 )
 from vl_lst.training.failures import explain_failures, fail_together
 from vl_lst.training.initialisation import initialise
+from vl_lst.training.preemption import StopRequest, stop_on_signals
 from vl_lst.training.recorder import RunRecorder
 from vl_lst.training.trainer import Trainer
 
@@ -85,7 +88,9 @@ def train(
         StoreError: The features are not usable, or images have none.
         LaunchError: The processes that should train together were not launched correctly.
         ProcessFailedError: Another of these processes failed.
-        TrainingError: A loss is not finite, or the disk is full.
+        TrainingError: A loss is not finite, the disk is full, or a tracker is not installed or
+            cannot start.
+        Preempted: SIGTERM or SIGUSR1 has stopped the training after a checkpoint.
     """
     if not isinstance(recipe, Recipe):
         raise RecipeError(
@@ -98,11 +103,13 @@ def train(
     refuse_separate_processes(launch, os.environ)
     device = choose_device(recipe.training.device)
     require_compilable(recipe, device)
+    require_trackers(recipe.training.trackers)
     ignored = ignored_settings(os.environ, device)
     with launch_environment(launch), ExitStack() as stack:
         # A step of one task leaves the heads of the others unused.
         accelerator = join_processes(launch, device, has_unused_parameters=len(recipe.tasks) > 1)
         recipe = with_same_precisions(accelerator, recipe)
+        require_same_recipe(accelerator, recipe)
         stack.enter_context(float32_products(tf32=recipe.training.tf32, device=device))
         with fail_together(accelerator):
             if accelerator.is_main_process:
@@ -117,7 +124,8 @@ def train(
                 ", ".join(ignored),
             )
         recorder = RunRecorder(recipe, directory, accelerator, checkout)
-        session = _Session(recipe, directory, accelerator, recorder)
+        stop = stack.enter_context(stop_on_signals(accelerator))
+        session = _Session(recipe, directory, accelerator, recorder, stop)
         with recorder.recording_failures(), explain_failures(accelerator, directory.path):
             session.run(resume, report)
         with explain_failures(accelerator, directory.path):
@@ -132,6 +140,7 @@ class _Session:
     directory: RunDirectory
     accelerator: Accelerator
     recorder: RunRecorder
+    stop: StopRequest
 
     def run(self, resume: bool, report: ProgressReport) -> None:
         """Run the stages in order.
@@ -160,10 +169,11 @@ class _Session:
             report=report if accelerator.is_main_process else silent,
             checkout=self.recorder.checkout,
             on_best=self.recorder.record_progress,
+            stop=self.stop,
         )
         self.recorder.trainer = trainer
         self._add_recorded_checkout(trainer)
-        if trainer.first_step < trainer.schedule.total_steps:
+        if not trainer.is_finished:
             self._require_backbone_for_validation(built)
         # Only now, when data and features have been found at this recipe's paths.
         with fail_together(accelerator):
@@ -279,7 +289,7 @@ class _Session:
 
     def _log_start(self, data: Mapping[str, TaskData], built: BuiltModel, trainer: Trainer) -> None:
         total, num_processes = trainer.schedule.total_steps, self.accelerator.num_processes
-        if trainer.first_step >= total:
+        if trainer.is_finished:
             log.info("the run was finished at step %d: nothing is left to train", total)
             return
         if built.states is not None:

@@ -17,6 +17,7 @@ from vl_lst.data.batches import MixedBatches, load_in_order
 from vl_lst.data.order import Portion, Schedule, StepOrder
 from vl_lst.data.task_data import TaskData
 from vl_lst.devices import autocast
+from vl_lst.errors import Preempted
 from vl_lst.generation.answering import Answerer
 from vl_lst.models.batch import Batch
 from vl_lst.progress import ProgressReport
@@ -25,6 +26,7 @@ from vl_lst.recipes.building import BuiltModel
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.metrics import MetricsLog
 from vl_lst.runs.state import Counters, random_state, restore_random_state
+from vl_lst.runs.trackers import Trackers
 from vl_lst.training.best_checkpoint import BestCheckpoints
 from vl_lst.training.compilation import compile_blocks, uncompiled
 from vl_lst.training.distributed import distribute
@@ -32,6 +34,7 @@ from vl_lst.training.failures import fail_together
 from vl_lst.training.last_checkpoint import load_last_checkpoint, save_last_checkpoint
 from vl_lst.training.loss_window import LossWindow, StepResult
 from vl_lst.training.optimizer import build_optimizer, learning_rate, optimizer_bytes
+from vl_lst.training.preemption import StopRequest
 from vl_lst.training.recomputation import Recomputation
 from vl_lst.training.resources import PeakMemory, Stopwatch, memory_in_use
 from vl_lst.training.saved_bytes import saved_bytes_by_part
@@ -55,6 +58,7 @@ class Trainer:
         report: Progress callback, called after each step.
         checkout: State of the code in this session; `None` outside a git checkout.
         on_best: Function that the first process calls after a new best checkpoint.
+        stop: Request to stop with a checkpoint.
 
     Raises:
         CheckpointError: The last checkpoint does not fit.
@@ -71,6 +75,7 @@ class Trainer:
         report: ProgressReport,
         checkout: GitState | None,
         on_best: Callable[[], None],
+        stop: StopRequest,
     ) -> None:
         self._recipe = recipe
         self._data = data
@@ -78,6 +83,7 @@ class Trainer:
         self._directory = directory
         self._accelerator = accelerator
         self._report = report
+        self._stop = stop
         self._device: torch.device = accelerator.device
         if recipe.training.compile:
             compile_blocks(built.model)
@@ -85,7 +91,7 @@ class Trainer:
         self._optimizer = build_optimizer(built.model, built.trainable, recipe.optimizer)
         answers = {name: each.examples.answers for name, each in data.items()}
         answerer = Answerer(built, recipe, answers, self._device)
-        self._validator = Validator(recipe, built, data, answerer, accelerator)
+        self._validator = Validator(recipe, built, data, answerer, accelerator, stop)
         self.schedule = Schedule(
             portions={
                 name: Portion(len(each.rows), recipe.training.batch_size[name])
@@ -117,6 +123,12 @@ class Trainer:
             on_best=on_best,
         )
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        counters = self.counters
+        return counters.step >= self.schedule.total_steps and not counters.validation_due
+
     def optimizer_bytes(self) -> int:
         """Return the size of the optimizer's state; 0 before the first step."""
         return optimizer_bytes(self._optimizer)
@@ -127,6 +139,7 @@ class Trainer:
         After each step, in this order and if due: log, evaluate, save the last checkpoint.
 
         Raises:
+            Preempted: A signal has asked to stop; the last checkpoint holds the steps so far.
             TrainingError: A loss or gradient is not finite.
             CheckpointError: A checkpoint cannot be written.
         """
@@ -135,11 +148,18 @@ class Trainer:
             metrics = MetricsLog(
                 self._directory.metrics_file if self._accelerator.is_main_process else None,
                 keep_bytes=self.counters.metrics_bytes,
-                tensorboard=self._directory.tensorboard if training.tensorboard else None,
+                trackers=Trackers(
+                    training.trackers,
+                    self._directory.trackers_file,
+                    self._recipe.model_dump(mode="json"),
+                ),
             )
         self._model.train()
         self.stopwatch.skip()
         try:
+            self._stop.raise_if_agreed()
+            if self.counters.validation_due:
+                self._evaluate_and_save(metrics)
             for batch in self._training_batches():
                 self._train_step(batch.to(self._device))
                 step = self.counters.step
@@ -147,15 +167,33 @@ class Trainer:
                 if is_last or step % training.log_every_steps == 0:
                     self._log(metrics)
                 epochs, rest = divmod(step, self.schedule.steps_per_epoch)
-                if is_last or (rest == 0 and epochs % training.evaluate_every == 0):
-                    self._evaluate(metrics)
-                    self._save(metrics)
-                elif training.checkpoint_every_steps and (
-                    step % training.checkpoint_every_steps == 0
-                ):
-                    self._save(metrics)
+                self.counters.validation_due = is_last or (
+                    rest == 0 and epochs % training.evaluate_every == 0
+                )
+                self._evaluate_and_save(metrics)
         finally:
             metrics.close()
+
+    def _evaluate_and_save(self, metrics: MetricsLog) -> None:
+        """Validate and save the last checkpoint, if due.
+
+        Raises:
+            Preempted: A signal has asked to stop. The checkpoint tells whether validation is due.
+        """
+        counters, every = self.counters, self._recipe.training.checkpoint_every_steps
+        is_due = counters.validation_due or (every and counters.step % every == 0)
+        try:
+            self._stop.raise_if_agreed()
+            if counters.validation_due:
+                self._evaluate(metrics)
+        except Preempted:
+            self._save(metrics)
+            log.info(
+                "saved a checkpoint at step %d of %d", counters.step, self.schedule.total_steps
+            )
+            raise
+        if is_due:
+            self._save(metrics)
 
     def _train_step(self, batch: Batch) -> None:
         """Run one step: learning rate, forward, backward, clipping, update, statistics."""
@@ -293,12 +331,17 @@ class Trainer:
         if len(self._data) > 1:
             # In the recipe's order, which an interruption cannot change.
             values |= {f"loss_{n}": mean_by_task[n] for n in self._data if n in mean_by_task}
-        metrics.write(step, values, {"examples_per_second": self.stopwatch.examples_per_second})
+        costs = {
+            "examples_per_second": self.stopwatch.examples_per_second,
+            "memory_bytes": memory_in_use(self._device),
+        }
+        metrics.write(step, values, costs)
 
     def _evaluate(self, metrics: MetricsLog) -> None:
         self._losses.read_pending()
         step, total = self.counters.step, self.schedule.total_steps
         results = self._validator.validate(lambda note: self._report(step, total, note))
+        self.counters.validation_due = False
         with fail_together(self._accelerator):
             if self._accelerator.is_main_process:
                 self._best.update(results, metrics)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -15,13 +15,14 @@ from vl_lst.backbones.stored import StoredBackbone
 from vl_lst.data.batches import load_in_order
 from vl_lst.data.order import evaluation_batches
 from vl_lst.data.task_data import TaskData
-from vl_lst.errors import TrainingError
+from vl_lst.errors import EXPLAINED_ERRORS, Preempted, TrainingError
 from vl_lst.generation.answering import Answerer
 from vl_lst.generation.measuring import answer_measured
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
 from vl_lst.recipes.loaded_backbone import backbone_in_memory
 from vl_lst.training.failures import fail_together
+from vl_lst.training.preemption import StopRequest
 
 __all__ = ["ValidationResult", "Validator", "mean_percent", "percent"]
 
@@ -54,6 +55,7 @@ class Validator:
         data: Data of each task, by name.
         answerer: Answerer of the model.
         accelerator: The processes that share the examples.
+        stop: Request to stop, which also ends a validation.
     """
 
     recipe: Recipe
@@ -61,6 +63,7 @@ class Validator:
     data: Mapping[str, TaskData]
     answerer: Answerer
     accelerator: Accelerator
+    stop: StopRequest
 
     def validate(self, report: Callable[[str], None]) -> dict[str, ValidationResult]:
         """Return the predictions and score of each task; an empty dict except in the first process.
@@ -70,19 +73,27 @@ class Validator:
 
         Raises:
             TrainingError: A primary metric cannot be computed.
+            Preempted: A signal has asked to stop.
         """
         results = {}
         for name, data in self.data.items():
             generates = self.recipe.head[name] == "generate"
             with self._backbone(name) if generates else nullcontext():
                 answers, inference = self._answers(name, data, report)
-            with fail_together(self.accelerator):
-                if self.accelerator.is_main_process:
-                    split = self.recipe.data.validation_split[name]
-                    task = data.examples.task
-                    score = task.score(answers, self.recipe.data.folder, split)
-                    _require_primary(task, split, score)
-                    results[name] = ValidationResult(score, answers, inference)
+            try:
+                with fail_together(self.accelerator):
+                    if self.accelerator.is_main_process:
+                        split = self.recipe.data.validation_split[name]
+                        task = data.examples.task
+                        score = task.score(answers, self.recipe.data.folder, split)
+                        _require_primary(task, split, score)
+                        results[name] = ValidationResult(score, answers, inference)
+            except EXPLAINED_ERRORS:
+                self.stop.raise_if_agreed()
+                raise
+            # A signal to all processes of a job also ends those that compute metrics, so that
+            # scores may be missing.
+            self.stop.raise_if_agreed()
         return results
 
     def _backbone(self, task: str) -> AbstractContextManager[None]:
@@ -110,15 +121,20 @@ class Validator:
             pin_memory=self.accelerator.device.type == "cuda",
         )
         has_states = isinstance(self.built.model.backbone, StoredBackbone)
-        measured = answer_measured(
-            self.answerer,
-            self.built,
-            batches,
-            self.accelerator.device,
-            lambda done: report(
-                f"evaluating {name} {split}: {min(done * num_processes, total):,}/{total:,}"
-            ),
-        )
+
+        def on_batch(done: int) -> None:
+            if self.stop.is_received:
+                raise Preempted
+            report(f"evaluating {name} {split}: {min(done * num_processes, total):,}/{total:,}")
+
+        measured = None
+        # The other processes, which may not have received the signal, wait in the next line.
+        with suppress(Preempted):
+            measured = answer_measured(
+                self.answerer, self.built, batches, self.accelerator.device, on_batch
+            )
+        self.stop.raise_if_agreed()
+        assert measured is not None, "it is missing only if processes agreed to stop"
         # By id, so that each example counts once.
         gathered = dict(gather_object(list(measured.answers.items())))
         inference = measured.describe(

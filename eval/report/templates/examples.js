@@ -96,7 +96,7 @@
     return create("label", {}, `${label} `, input);
   }
 
-  // Show a list in a container, and return when it is complete.
+  // Show a list in a container, and return whether its data could be read.
   //
   // `tasks` are the names of the tasks that can be chosen, and `load(task)` returns what one shows:
   // its `length`; the functions `id`, `prompt`, `prediction`, `score`, `texts` and `card` of an index;
@@ -110,11 +110,11 @@
     try {
       list = await load(state.task);
     } catch (error) {
-      container.replaceChildren(create("p", { role: "alert" }, `The examples cannot be read: ${error.message}`));
-      return;
+      container.replaceChildren(create("p", { role: "alert" }, `The data of all examples cannot be read: ${error.message}`));
+      return false;
     }
     // The user may have opened another view in the meantime.
-    if (container.turn !== turn) return;
+    if (container.turn !== turn) return true;
     const indices = Array.from({ length: list.length }, (_, index) => index);
     const [{ 0: firstKind }] = list.kinds;
     if (!list.kinds.some(([value]) => value === state.show)) state.show = firstKind;
@@ -200,6 +200,7 @@
       cards,
     );
     draw();
+    return true;
   }
 
   page.examples = { showList, createAnswer, createPictures, createReferences, isRight };

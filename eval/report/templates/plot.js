@@ -6,6 +6,7 @@
   const LABEL_HEIGHT = 14;
   const TICK_WIDTH = 66;
   const MAX_LABELLED_MARKS = 24;
+  const STEPS = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 };
   // Text anchor, share of the text that lies left of it, and its offset from the mark (x, y).
   const LABEL_PLACES = [["start", 0, 11, 0], ["end", 1, -11, 0], ["middle", 0.5, 0, -15], ["middle", 0.5, 0, 15]];
 
@@ -21,6 +22,10 @@
     // Reported rows extend the axes only while they are shown.
     const extent = (x) => (x.all && !document.body.classList.contains("hide-reported") ? "all" : "measured");
     const axes = () => [data.x[control("x").value], data.y[control("y").value]];
+
+    // Rows whose marks are shown, from left to right. One of them is a stop of the tab key, and arrow
+    // keys lead to the others.
+    let order = [];
 
     function draw() {
       const [x, y] = axes();
@@ -46,13 +51,17 @@
         const across = scale.positions[row];
         const up = scores.positions[row];
         const isShown = across !== null && up !== null;
-        setAttributes(point, { visibility: isShown ? "visible" : "hidden", tabindex: isShown ? 0 : -1 });
+        setAttributes(point, { visibility: isShown ? "visible" : "hidden", tabindex: -1 });
         point.classList.toggle("on-front", front.includes(row));
         if (!isShown) return;
         const [low, high] = scores.spreads[row] || [up, up];
         setAttributes(point, { x: percent(across), y: percent(1 - up), "aria-label": `${data.labels[row]}: ${y.texts[row]}, ${x.label} ${x.texts[row]}` });
         setAttributes(point.querySelector(".spread"), { y1: percent(up - low), y2: percent(up - high) });
       });
+      order = [...points.keys()]
+        .filter((row) => scale.positions[row] !== null && scores.positions[row] !== null)
+        .sort((a, b) => scale.positions[a] - scale.positions[b]);
+      points[order.includes(front[0]) ? front[0] : order[0]]?.setAttribute("tabindex", 0);
       drawLabels(scale.positions, scores.positions);
       // The front as steps: no method is known between two of its points.
       const corners = front.map((row, number) => {
@@ -160,6 +169,13 @@
           choose(row, true);
         } else if (event.key === "Escape") {
           hideTip();
+        } else if (event.key in STEPS) {
+          event.preventDefault();
+          const next = points[order[order.indexOf(row) + STEPS[event.key]]];
+          if (!next) return;
+          setAttributes(point, { tabindex: -1 });
+          setAttributes(next, { tabindex: 0 });
+          next.focus();
         }
       });
     });

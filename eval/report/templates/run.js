@@ -112,11 +112,12 @@
     const tasks = Object.keys(run.tasks).filter((task) => run.tasks[task].blocks);
     const container = element.querySelector("[data-role=list]");
     if (!tasks.length) return;
-    for (const sheet of queryAll(".sheet", element)) sheet.hidden = tasks.includes(sheet.dataset.task);
     showList(container, query, {
       tasks,
       load: (task) => loadList(run, task),
       describe: (task, list) => describe(run, task, list),
+    }).then((isShown) => {
+      for (const sheet of queryAll(".sheet", element)) sheet.hidden = isShown && tasks.includes(sheet.dataset.task);
     });
   }
 

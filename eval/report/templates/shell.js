@@ -5,7 +5,7 @@
 // with `page.addView(name, open)`. `open(parts, query)` gets the decoded parts of the address and its
 // URLSearchParams; it returns the elements to show, each of class `view`, or null if there is no such
 // view. It is also called when only the query has changed. `page.setQuery(query)` writes filters into
-// the address.
+// the address. A view that opens with filters is scrolled to its part with `data-filtered`, if any.
 const page = (() => {
   const SVG = "http://www.w3.org/2000/svg";
   const root = document.documentElement;
@@ -69,12 +69,13 @@ const page = (() => {
     const isOther = shown !== path;
     shown = path;
     document.dispatchEvent(new Event("viewchange"));
-    if (!event) return;
+    const filtered = query.toString() && [...open][0].querySelector("[data-filtered]");
     if (parsed === null) {
       document.getElementById(location.hash.slice(1))?.scrollIntoView();
     } else if (isOther) {
-      [...open][0].focus({ preventScroll: true });
-      window.scrollTo(0, positions.get(path) || 0);
+      if (event) [...open][0].focus({ preventScroll: true });
+      if (filtered && !positions.has(path)) filtered.scrollIntoView();
+      else if (event) window.scrollTo(0, positions.get(path) || 0);
     }
   }
 

@@ -22,6 +22,7 @@ __all__ = [
     "FEATURES",
     "HOLDS_MANY_IMAGES",
     "HOW_TO_NAME_ROWS",
+    "HOW_TO_REPLACE",
     "ID_NAMES",
     "UNKNOWN_SIZE",
     "FeatureFile",
@@ -156,6 +157,7 @@ def parse_token_shape(file: FeatureFile, shape: tuple[int, ...]) -> tuple[int, i
 HOLDS_MANY_IMAGES = (
     "it holds the features of many images, with their names; pass the file itself to import them"
 )
+HOW_TO_REPLACE = "Replace or remove the file and run the same command again."
 HOW_TO_NAME_ROWS = (
     "Put the image names into image_ids.npy or image_ids.txt in the same folder, one per row, or "
     "save one HDF5 file with the datasets features and image_ids"
@@ -214,7 +216,4 @@ def explain_damage(path: Path) -> Iterator[None]:
 
 def refusal(path: Path, found: str) -> StoreError:
     """Return the error for a file that is not read because of what was found in it."""
-    return StoreError(
-        f"{path}: {found}. It was not read. Replace or remove the file and run the same "
-        "command again."
-    )
+    return StoreError(f"{path}: {found}. It was not read. {HOW_TO_REPLACE}")

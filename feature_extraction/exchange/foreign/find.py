@@ -4,7 +4,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -20,16 +19,21 @@ from feature_extraction.exchange.foreign.feature_file import (
     is_name_of_many,
     refusal,
 )
+from feature_extraction.exchange.foreign.found import (
+    FoundFeatures,
+    find_parquet_rows,
+    read_shard,
+)
 from feature_extraction.exchange.foreign.hdf5 import HDF5_SUFFIXES, list_hdf5
 from feature_extraction.exchange.foreign.npy import read_npy_names
-from feature_extraction.exchange.foreign.parquet import find_features_column, read_names
+from feature_extraction.exchange.foreign.parquet_columns import find_features_column, read_names
 from feature_extraction.exchange.foreign.tables import open_table
 from feature_extraction.images.finding import ARCHIVE_SUFFIXES, is_utf8, walk_files
 from feature_extraction.names import image_id_of
 from feature_extraction.store.disk import read_small_text, require_regular_file
 from feature_extraction.store.image_table import MAX_ID_LENGTH
 
-__all__ = ["FoundFeatures", "find_features"]
+__all__ = ["TABLE_SUFFIX", "check_ids", "find_features", "natural_order"]
 
 FEATURE_SUFFIXES = (*HDF5_SUFFIXES, ".npy", ".npz", ".safetensors")
 TABLE_SUFFIX = ".parquet"
@@ -51,19 +55,6 @@ LAYOUTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FoundFeatures:
-    """Images with features, and counts of the files that were left out.
-
-    Args:
-        files: Location of each image's features, sorted by id or in row order.
-        left_out: Number by suffix of files that may hold features but are not read.
-    """
-
-    files: list[FeatureFile]
-    left_out: Mapping[str, int]
-
-
 def find_features(source: Path, *, exclude: Path | None = None) -> FoundFeatures:
     """Find the images that have features in a folder or in one file.
 
@@ -77,7 +68,9 @@ def find_features(source: Path, *, exclude: Path | None = None) -> FoundFeatures
         StoreError: There are no features, an image occurs twice, a name cannot be an image id, or
             a file is not safe to read.
     """
-    if source.is_file():
+    if source.is_file() and source.suffix.lower() == TABLE_SUFFIX:
+        found = find_parquet_rows([read_shard(source)], {})
+    elif source.is_file():
         found = FoundFeatures(_find_in_file(source), {})
     elif source.is_dir():
         found = _find_in_folder(source, exclude)
@@ -88,7 +81,7 @@ def find_features(source: Path, *, exclude: Path | None = None) -> FoundFeatures
         raise StoreError(
             f"no features in {source}; {_describe_left_out(found.left_out)}expected {LAYOUTS}"
         )
-    _check_ids(source, found.files)
+    check_ids(source, found.files)
     return found
 
 
@@ -107,8 +100,6 @@ def _find_in_file(path: Path) -> list[FeatureFile]:
                 "one image, pass its folder."
             )
         return _rows(path, names)
-    if suffix == TABLE_SUFFIX:
-        return _rows(path)
     if suffix in (".npz", ".safetensors"):
         keys = _keys(path)
         if find_rows_name(keys) is not None:
@@ -155,9 +146,9 @@ def _find_in_folder(folder: Path, exclude: Path | None) -> FoundFeatures:
         for path in tables:
             require_regular_file(path)
         with_features = [path for path in tables if _has_features(path)]
-        rows = [row for path in sorted(with_features, key=_natural_order) for row in _rows(path)]
         rest = [path for path in tables if path not in with_features]
-        return FoundFeatures(rows, _count_by_suffix([*unread, *rest]))
+        shards = [read_shard(path) for path in sorted(with_features, key=natural_order)]
+        return find_parquet_rows(shards, _count_by_suffix([*unread, *rest]))
     for path in candidates:
         if not is_name_of_many(path.stem):
             continue
@@ -183,7 +174,7 @@ def _find_clip_retrieval(
             f"({others[0]}); import them separately"
         )
     files = []
-    for path in sorted(parts, key=_natural_order):
+    for path in sorted(parts, key=natural_order):
         name = path.name.replace("img_emb", "metadata").replace(".npy", TABLE_SUFFIX)
         places = (path.parent.parent / "metadata", path.parent, path.parent.parent)
         metadata = next((place / name for place in places if (place / name).exists()), None)
@@ -322,7 +313,7 @@ def _nameless_error(path: Path) -> StoreError:
     )
 
 
-def _check_ids(source: Path, files: Sequence[FeatureFile]) -> None:
+def check_ids(source: object, files: Sequence[FeatureFile]) -> None:
     """Refuse names that cannot be image ids, and ids that occur twice.
 
     Raises:
@@ -355,8 +346,12 @@ def _is_same(path: Path, other: Path | None) -> bool:
     return other is not None and path.name == other.name and path.resolve() == other.resolve()
 
 
-def _natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
-    """Return a sort key that compares numbers as numbers: part 2 before part 10."""
+def natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
+    """Return a sort key that compares numbers as numbers: part 2 before part 10.
+
+    Args:
+        path: The file.
+    """
     pieces = re.split(r"(\d+)", str(path))
     return tuple((0, int(p)) if p.isdecimal() else (1, p) for p in pieces)
 

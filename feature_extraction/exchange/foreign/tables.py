@@ -26,10 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from feature_extraction.errors import FeatureFileError
 from feature_extraction.exchange.foreign.feature_file import (
     DAMAGE_ERRORS,
     FEATURES,
     ID_NAMES,
+    UNKNOWN_SIZE,
     FeatureFile,
     StoredArray,
     explain_damage,
@@ -38,7 +40,8 @@ from feature_extraction.exchange.foreign.feature_file import (
 )
 from feature_extraction.exchange.foreign.hdf5 import check_rows, read_names
 from feature_extraction.exchange.foreign.npy import read_npy_names, read_rows_header
-from feature_extraction.exchange.foreign.parquet import ParquetColumn, read_columns
+from feature_extraction.exchange.foreign.parquet import ParquetColumn
+from feature_extraction.exchange.foreign.parquet_columns import read_columns
 from feature_extraction.names import abbreviate
 from feature_extraction.store.disk import require_regular_file
 from feature_extraction.store.layout import MAX_IMAGES
@@ -71,6 +74,10 @@ class Table(ABC):
         self._block_rows = max(affordable // chunk_rows, 1) * chunk_rows
         self._start = -1
         self._block: NDArray[Any] = np.zeros(0)
+
+    def image_size(self, row: int) -> tuple[int, int]:
+        """Return height and width of a row's photograph in pixels; zeros if not known."""
+        return UNKNOWN_SIZE
 
     # Whether a row can be read without the rows before it.
     is_random_access = True
@@ -186,19 +193,44 @@ class _ParquetTable(Table):
     is_random_access = False
 
     def __init__(self, path: Path) -> None:
-        self._columns = read_columns(path)
-        super().__init__(path, (self._columns.rows, *self._columns.row_shape))
+        self.columns = read_columns(path)
+        super().__init__(path, (self.columns.rows, *self.columns.row_shape))
+        self._names = self.columns.names
         self._column: ParquetColumn | None = None
+        self._reasons: list[str] = []
+        # Rows that cannot be read because of damage before them, and the damage.
+        self._lost = range(0)
+        self._damage = ""
 
-    def names(self) -> list[str]:
-        return self._columns.names()
+    def image_size(self, row: int) -> tuple[int, int]:
+        sizes = self.columns.image_sizes
+        return UNKNOWN_SIZE if sizes is None else sizes[row]
+
+    def row(self, number: int) -> NDArray[Any]:
+        if number in self._lost:
+            raise EOFError(self._damage)
+        try:
+            values, reason = super().row(number), self._reasons[number - self._start]
+        except DAMAGE_ERRORS:
+            if number in self._lost:
+                raise
+            # Only the row group before it is damaged.
+            values, reason = self.read(number, number + 1)[0], self._reasons[0]
+        if reason:
+            raise FeatureFileError(f"row {number:,} of {self.path.name}: {reason}")
+        return values
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        # Rows are read in order; after damage, start again from the first row.
         column, self._column = self._column, None
         if column is None or column.position > start:
-            column = self._columns.features(self._block_rows)
-        values = column.read(start, stop)
+            column = ParquetColumn(self.columns, start, self._block_rows)
+        try:
+            values, self._reasons = column.read(start, stop)
+        except DAMAGE_ERRORS as error:
+            # Nothing after it in the row group can be decoded.
+            self._lost = range(start, self.columns.group_end(column.position))
+            self._damage = str(error)
+            raise
         self._column = column
         return values
 
@@ -238,7 +270,7 @@ def open_row(file: FeatureFile) -> Iterator[StoredArray]:
     table, row = open_table(file.path), file.row
     if row is None or row >= table.rows:
         raise refusal(file.path, f"it has {table.rows:,} rows now, but had more before")
-    yield StoredArray(table.row_shape, lambda: table.row(row))
+    yield StoredArray(table.row_shape, lambda: table.row(row), table.image_size(row))
 
 
 def _find_features(path: Path, names: Iterable[str]) -> str:

@@ -98,7 +98,7 @@ def test_json_has_every_pair(board: Board) -> None:
 
 def test_the_page_shows_the_tests(board: Board) -> None:
     page = render_page(board, title="Board")
-    assert '<span class="verdict not-told-apart">not told apart</span>' in page
+    assert 'title="Compare the first runs of both, side by side">not told apart</a>' in page
     assert "-40.00, adjusted p &lt; 0.001" in page
     assert "Holm" in page
 

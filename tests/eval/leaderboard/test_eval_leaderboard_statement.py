@@ -76,13 +76,14 @@ def test_rows_without_a_test_are_named(table: Table) -> None:
 
 
 def test_tests_of_single_runs_are_said_not_to_include_seeds(table: Table) -> None:
-    caveat = "other seeds may give other results"
     for seed in range(2):
         table.add("full", 80 + seed, seed=seed)
     table.add("probe", 40)
-    assert caveat in describe_group(table.group())
+    assert "The tests compare the trained models" in describe_group(table.group())
     table.add("probe", 41, seed=1)
-    assert caveat not in describe_group(table.group())
+    assert "seed" not in describe_group(table.group())
+    table.add("lora", 79)
+    assert "Rows with one seed are compared as trained models" in describe_group(table.group())
 
 
 def test_equal_scores_are_shared(table: Table) -> None:
@@ -109,7 +110,7 @@ def test_rows_that_are_not_above_the_floor_are_named(table: Table) -> None:
     text = describe_group(table.group())
     assert "probe is not shown to be better than the floor of 40.0, a model that does not " in text
     untested = describe_group(table.group(is_tested=False))
-    assert "No test compares the rows with the floor of 40.0, a model" in untested
+    assert "A model that does not see the images scores 40.0 (not tested)." in untested
 
 
 def test_costs_of_rows_that_are_not_told_apart_come_first(table: Table) -> None:

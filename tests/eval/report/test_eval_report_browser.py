@@ -57,6 +57,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     sheets = {
         "lst-0": [ExampleSheet("vqa", "val2014", 1000, cards)],
+        "full-0": [ExampleSheet("vqa", "val2014", 1000, cards)],
         "lst-1": [ExampleSheet("rte", "dev", 277, texts)],
     }
     board = build_board(find_runs(folder), METRICS)
@@ -145,6 +146,17 @@ def test_marks_show_their_values_and_highlight_their_row_by_keyboard(opened: Ope
     expect(tip).to_be_hidden()
 
 
+def test_the_plot_is_one_stop_of_the_tab_key(opened: OpenPage) -> None:
+    assert opened.page.locator('.point[tabindex="0"]').count() == 1
+    opened.page.locator('.point[tabindex="0"]').focus()
+    names = [opened.page.locator(":focus").get_attribute("aria-label")]
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowRight"):
+        opened.page.keyboard.press(key)
+        names.append(opened.page.locator(":focus").get_attribute("aria-label"))
+    assert [name.split(":")[0] for name in names] == [LONG_NAME, "lst", "lora", "lst", "lora"]
+    assert opened.page.locator('.point[tabindex="0"]').count() == 1
+
+
 def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: OpenPage) -> None:
     row = opened.page.locator(".headline tr", has=opened.page.locator(".name", has_text="lst"))
     row.first.get_by_role("link", name="seed 0").click()
@@ -173,6 +185,20 @@ def test_examples_of_a_run_can_be_filtered_searched_and_paged(opened: OpenPage) 
     assert opened.page.url.endswith("#/")
     expect(opened.page.locator(".table")).to_be_visible()
     expect(opened.page).to_have_title("Leaderboard")
+
+
+def test_the_gallery_shows_answers_and_leads_to_those_that_are_wrong(opened: OpenPage) -> None:
+    gallery = opened.page.locator(".gallery:visible")
+    cards = gallery.locator(".card")
+    expect(cards).to_have_count(12)
+    first = cards.first.inner_text()
+    assert ATTACK in first
+    assert "lst: yes" in first, "the answer of another row"
+    assert gallery.locator(".answer .mark.right").count() == 6
+    gallery.get_by_role("link", name="vqa, wrong ones").click()
+    run = opened.page.locator(".run:visible")
+    expect(run.get_by_role("heading", name="Examples")).to_be_in_viewport()
+    assert opened.page.url.endswith("#/run/full-0?task=vqa&show=wrong")
 
 
 @pytest.mark.parametrize(("width", "columns"), [(1300, 3), (PHONE["width"], 1)])

@@ -211,3 +211,16 @@ def test_an_unknown_run_or_comparison_leads_to_the_front(
         opened = OpenPage(browser, pages["page"], address)
         expect(opened.page.get_by_text("This page has no such view")).to_be_visible()
         opened.context.close()
+
+
+def test_examples_without_scripts_remain_if_the_data_cannot_be_read(
+    browser: Any, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    """As in a site that was copied without its data."""
+    page = tmp_path / "index.html"
+    page.write_bytes(pages["site"].read_bytes())
+    opened = OpenPage(browser, page, "#/run/lst")
+    run = opened.page.locator(".run.open")
+    expect(run.get_by_role("alert")).to_contain_text("cannot be loaded")
+    expect(run.get_by_text("static answer")).to_be_visible()
+    opened.context.close()

@@ -149,10 +149,10 @@ class TestFinding:
     @pytest.mark.parametrize(
         ("encoder", "message"),
         [
-            ("RN51", "Did you mean RN50"),
-            ("ViT-L-14-366", "Did you mean ViT-L-14-336"),
-            ("open_clip:ViT-H-15", "Did you mean ViT-H-16 or ViT-H-14"),
-            ("timm:vit_tiny_patch16_225", "Did you mean timm:vit_tiny_patch16_224"),
+            ("RN51", "did you mean RN50"),
+            ("ViT-L-14-366", "did you mean ViT-L-14-336"),
+            ("open_clip:ViT-H-15", "did you mean ViT-H-16 or ViT-H-14"),
+            ("timm:vit_tiny_patch16_225", "did you mean timm:vit_tiny_patch16_224"),
             ("timm:resnet18.no_such_tag", "timm has no model"),
         ],
     )

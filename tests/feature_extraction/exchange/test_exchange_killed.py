@@ -31,7 +31,13 @@ WORKS: dict[str, Callable[[Path], object]] = {
     "copy": lambda work: join_stores([work / "one.h5", work / "two.h5"], work / "out", copy=True),
     "import": lambda work: import_features(work / "source", work / "out"),
     "export": lambda work: export_features(FeatureStore(work / "two.h5"), work / "out", "h5"),
+    "parquet": lambda work: export_features(FeatureStore(work / "one.h5"), work / "out", "parquet"),
 }
+
+
+@pytest.fixture(autouse=True)
+def one_image_per_parquet_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feature_extraction.exchange.exporting.IMAGES_PER_FILE", 1)
 
 
 @pytest.fixture

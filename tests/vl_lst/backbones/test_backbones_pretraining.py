@@ -1,19 +1,24 @@
 """Pretraining objectives hide what they should, and lose nothing of the text."""
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 import pytest
-from tiny_backbones import tiny_backbones
+import torch
+from tiny_backbones import one_of_each_family, tiny_backbones
 
+from vl_lst.backbones.backbone import IGNORED
 from vl_lst.backbones.families import find_family
 from vl_lst.backbones.pretraining import (
     PrefixLanguageModelling,
     SpanCorruption,
     TextInfilling,
 )
-from vl_lst.backbones.tokenizer import CachingTokenizer
+from vl_lst.backbones.tokenizer import CachingTokenizer, pad_rows
 from vl_lst.errors import ModelError
+from vl_lst.models.batch import Batch
+from vl_lst.models.untrained import UntrainedModel
 
 END, MASK, FIRST_SENTINEL = 1, 2, 1000
 
@@ -87,6 +92,49 @@ def test_a_tokenizer_without_the_tokens_is_refused(objective: Any, token: str) -
     bare = CachingTokenizer(WordTokenizer(is_complete=False))
     with pytest.raises(ModelError, match=f"the tokenizer lacks {token}"):
         objective.corrupt([10, 11, 12], bare, Random(0))
+
+
+class TinyIds(CachingTokenizer):
+    """Tokenizer of a tiny backbone, some of whose words stand for sentinels and masks."""
+
+    mask_token = "mask"
+
+    def token_id(self, token: str) -> int:
+        return 5 + len(token) + (int(token[10:-1]) if "extra_id" in token else 0) % 10
+
+
+def families_with_objective() -> list[str]:
+    tiny = tiny_backbones()
+    found = [(name, tiny[name]) for name in one_of_each_family()]
+    return [name for name, each in found if each.has_decoder and each.family is None]
+
+
+@pytest.mark.parametrize("name", families_with_objective())
+def test_losses_are_those_of_the_stock_model(make_tiny: Callable[..., Any], name: str) -> None:
+    """Of every family that has an objective, padded in a batch and not."""
+    backbone = make_tiny(name)
+    objective = backbone.family.pretraining
+    stock = WordTokenizer()
+    stock.pad_token_id, stock.eos_token_id = backbone.pad_token_id, backbone.eos_token_id
+    tokenizer = TinyIds(
+        stock,
+        start_token_id=backbone.start_token_id,
+        forced_bos_token_id=backbone.forced_bos_token_id,
+    )
+    ids = [list(range(6, 6 + length)) for length in (5, 9, 20)]
+    pairs = [objective.corrupt(each, tokenizer, Random(0)) for each in ids]
+    total = 0.0
+    with torch.no_grad():
+        for source, target in pairs:
+            output = backbone.model(input_ids=torch.tensor([source]), labels=torch.tensor([target]))
+            total += float(output.loss) * len(target)
+        model = UntrainedModel(backbone.model, family=backbone.family, tasks=())
+        batch = Batch(
+            prompt_ids_UT=pad_rows([each for each, _ in pairs], padding=backbone.pad_token_id),
+            prompt_index_B=torch.arange(3),
+            labels_BL=pad_rows([each for _, each in pairs], padding=IGNORED),
+        )
+        assert float(model.token_losses(batch).sum()) == pytest.approx(total, rel=1e-4)
 
 
 def test_every_family_with_a_decoder_of_the_package_has_an_objective() -> None:

@@ -31,7 +31,10 @@ def test_it_writes_predictions_and_official_scores(
     assert main(["evaluate", str(run), "--split", "val2014", "--json", str(scores)]) == 0
     assert "accuracy" in capsys.readouterr().out
     document = json.loads(scores.read_text())
-    assert document.pop("inference")["examples"] == len(document["per_example"])
+    inference = document.pop("inference")
+    assert inference["seconds_per_example"] > 0
+    assert inference["peak_bytes"] is None, "the CPU does not tell"
+    assert inference["examples"] == len(document["per_example"])
     assert document.keys() == {"task", "split", "protocol", "metrics", "per_example"}
     record = json.loads((run / "record.json").read_text())
     assert document["metrics"] == record["scores"]["vqa"]["val2014"]

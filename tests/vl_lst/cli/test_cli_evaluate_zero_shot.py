@@ -67,6 +67,12 @@ def test_answers_are_those_of_the_stock_model(
     assert found == stock_answers(world, prompts, num_beams=beams, do_sample=False)
 
 
+def test_a_short_option_is_recorded_like_a_setting(run: Path, evaluate: Evaluate) -> None:
+    assert evaluate("--precision", "bf16") == 0
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    assert recipe["training"]["precision"] == "bf16"
+
+
 def test_the_folder_is_like_that_of_a_trained_run(run: Path, evaluate: Evaluate) -> None:
     """What was not measured is null, and nothing says that anything was trained."""
     assert evaluate() == 0
@@ -151,6 +157,7 @@ def test_other_settings_are_refused(
         (("--task", "caption", "--prompt", "a {}"), "has {} 1 times: expected none"),
         (("--set", "optimizer.lr=1"), "optimizer.lr: found a value, expected none"),
         (("--set", "generation.beam=1"), "no such field; did you mean generation.beams"),
+        (("--device", "cpu", "--set", "training.device=cpu"), "which set the same field"),
         (("--backbone", "/nowhere"), "cannot load the backbone"),
     ],
 )

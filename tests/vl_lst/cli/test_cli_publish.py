@@ -142,7 +142,7 @@ def test_a_page_says_which_thumbnails_and_answers_it_leaves_out(
     (note,) = notes_of(page)
     shown = page.read_text().count("data:image/jpeg;base64,")
     assert 0 < shown < COUNT
-    assert f"{COUNT - shown} of {COUNT} thumbnails are left out" in note
+    assert f"{COUNT - shown} of {COUNT} are left out" in note
     assert page.read_text().count(note.replace("'", "&#39;")) >= 3, "each run says so"
     # Examples have priority; of these, the answers of the last run are left out first.
     blocks = re.findall(r'id="block-(?:examples|answers)[^>]*>([^<]*)<', page.read_text())

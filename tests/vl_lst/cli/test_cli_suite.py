@@ -344,7 +344,7 @@ def test_the_leaderboard_sums_up_the_suite(
     seconds = [record["train_seconds"] for record in records(trained).values()]
     assert row["costs"]["train_seconds"]["mean"] == pytest.approx(sum(seconds))
     assert "glue on dev (mnli on dev_matched)" in " ".join(capsys.readouterr().out.split())
-    assert page.read_text(encoding="utf-8").count('<article class="run"') == len(TASKS)
+    assert page.read_text(encoding="utf-8").count('<article class="view run"') == len(TASKS)
 
     evaluate = ["evaluate", str(trained), "--task", "glue", "--quiet"]
     assert main([*evaluate, "--split", "paper_test"]) == 0

@@ -35,7 +35,7 @@ def test_labels_match_the_scenes() -> None:
     judged = {
         statement.text: statement.holds(left, right)
         for seed in range(40)
-        for statement in statements_about([(left, right)], Random(seed))
+        for statement in statements_about(["blue", "red"], Random(seed))
     }
     true = {
         "The left image contains a red shape.",
@@ -78,7 +78,7 @@ def test_rows_have_the_official_fields(rows: Rows) -> None:
     assert all(row.keys() == shared | {"extra_validations"} for row in rows["dev"])
     for split in PAIR_SPLITS:
         most = split.sets * split.sentences_per_set * PAIRS_PER_SET
-        assert most * 0.9 < len(rows[split.name]) <= most
+        assert most * 0.7 < len(rows[split.name]) <= most
     row = rows["dev"][1]
     assert row["identifier"] == "dev-0-1-0"
     assert row["left_url"] == "https://example.com/dev-0-1-img0.png"
@@ -97,6 +97,18 @@ def test_a_sentence_is_true_for_half_of_its_pairs(rows: Rows) -> None:
     truth = {row["identifier"]: row["label"] for row in rows["dev"]}
     blind = score_nlvr2(dict.fromkeys(truth, "true"), truth)
     assert (blind.accuracy, blind.consistency) == (0.5, 0.0)
+
+
+def test_pictures_alone_say_something_about_the_label(rows: Rows) -> None:
+    """Without a signal in the pictures alone, a model takes most of the demo to learn any."""
+    scenes = {split.name: split for split in PAIR_SPLITS}
+    right = 0
+    for row in rows["train"]:
+        _, set_number, pair, _ = row["identifier"].split("-")
+        shown = scenes["train"].pairs(int(set_number))[int(pair)]
+        is_red = any(item.colour == "red" for scene in shown for item in scene.objects)
+        right += str(is_red) == row["label"]
+    assert 0.6 < right / len(rows["train"]) < 0.75
 
 
 def test_subsets_split_pairs_by_their_share_of_true_statements(tmp_path: Path, rows: Rows) -> None:

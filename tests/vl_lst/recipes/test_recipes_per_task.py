@@ -217,7 +217,7 @@ def test_a_run_without_warm_up_steps_in_its_recipe_has_the_same_recipe_today(for
     assert load_recipe(former).optimizer == mixture().optimizer
 
 
-@pytest.mark.parametrize("absent", ["head", "training.tensorboard", "data.blind"])
+@pytest.mark.parametrize("absent", ["head", "training.trackers", "data.blind"])
 def test_a_recipe_written_by_hand_has_today_s_prompt_limit(former: Path, absent: str) -> None:
     written = read_recipe_file(former)
     section, _, name = absent.rpartition(".")

@@ -9,18 +9,28 @@ import pytest
 from tiny_run import TinyWorld
 
 from eval.errors import InputError
-from eval.run_files import GitState, RunRecord
+from eval.run_files import Forgetting, GitState, RunRecord
 from tasks import Score
 from vl_lst.errors import CheckpointError
 from vl_lst.progress import ProgressReport
 from vl_lst.run import load_run
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.git import git_state
-from vl_lst.runs.record import add_scores, read_record, update_record
+from vl_lst.runs.record import add_forgetting, add_scores, read_record, update_record
 from vl_lst.training import recorder
 from vl_lst.training.session import train
 
 SCORE = Score(metrics={"accuracy": 2.0}, per_example={}, protocol="vqa_v2 official", examples=1)
+
+FORGETTING = Forgetting(
+    objective="span corruption",
+    text_sha256="0" * 64,
+    seed=0,
+    tokens=3,
+    loss_before=1.0,
+    loss_after=1.5,
+    is_by_construction=False,
+)
 
 
 @pytest.fixture
@@ -185,6 +195,26 @@ def test_scores_added_during_training_stay_if_the_best_checkpoint_does(
     add_scores(directory, "vqa", "late", SCORE, best_step=5)
     assert "late" not in record_of(out).scores["vqa"]
     assert "are not added to the record" in caplog.text
+
+
+def test_costs_that_were_added_stay_if_the_best_checkpoint_does(finished: Path) -> None:
+    """Answering costs only those of the split that chose the checkpoint."""
+    directory, before = RunDirectory(finished), record_of(finished)
+    assert before.best_step is not None
+    assert before.checkpoint_bytes
+    own = before.inference["vqa"]
+    assert (own.split, own.num_processes) == ("val2014", 1)
+    slower = own.model_copy(update={"seconds_per_example": 100.0})
+    for split in ("val2014", "mine"):
+        add_scores(directory, "vqa", split, SCORE, best_step=before.best_step, inference=slower)
+        slower = slower.model_copy(update={"seconds_per_example": 1000.0})
+    add_forgetting(directory, FORGETTING, best_step=before.best_step)
+    added = record_of(finished)
+    assert added.inference["vqa"].seconds_per_example == 100.0
+    assert (added.forgetting, added.checkpoint_bytes) == (FORGETTING, before.checkpoint_bytes)
+    assert update_record(directory, before).forgetting == FORGETTING
+    better = before.model_copy(update={"best_step": before.best_step + 1})
+    assert update_record(directory, better).forgetting is None, "of another checkpoint"
 
 
 def test_the_record_of_a_killed_run_does_not_claim_success(

@@ -166,6 +166,19 @@ def test_processes_must_have_the_same_inputs(monkeypatch: pytest.MonkeyPatch) ->
         distributed.require_same_inputs(pair, "card")
 
 
+def test_processes_must_train_the_same_recipe(
+    world: TinyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launcher may start one process for each run of a sweep."""
+    other = world.recipe(optimizer__lr=0.5, training__workers=2)
+    monkeypatch.setattr(distributed, "gather_object", lambda mine: [*mine, other])
+    pair: Any = _Pair(0)
+    with pytest.raises(TrainingError, match=r"process 1 of 2 .*optimizer.lr: 0.01 .*0.5 given"):
+        distributed.require_same_recipe(pair, world.recipe())
+    other = world.recipe(training__workers=2)
+    distributed.require_same_recipe(pair, world.recipe())
+
+
 def run_two(folder: Path, *commands: list[str]) -> list[tuple[int, str]]:
     """Exit code and standard error of two processes, as torchrun would start them.
 

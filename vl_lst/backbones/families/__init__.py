@@ -16,9 +16,10 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from vl_lst.backbones.family import Family
+from vl_lst.choices import describe_modules
 from vl_lst.errors import ModelError
 
-__all__ = ["family_of", "find_family", "known_model_types"]
+__all__ = ["describe_families", "family_of", "find_family", "known_model_types"]
 
 
 @cache
@@ -50,6 +51,17 @@ def _families() -> dict[str, Family]:
 def known_model_types() -> list[str]:
     """Return the model types of all families."""
     return sorted(_families())
+
+
+def describe_families() -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return the name, the description and the model types of each family."""
+    types: dict[str, list[str]] = {}
+    for model_type, family in _families().items():
+        types.setdefault(type(family).__module__, []).append(model_type)
+    return [
+        (name, text, tuple(types.get(f"{__name__}.{name.replace('-', '_')}", ())))
+        for name, text in describe_modules(__name__).items()
+    ]
 
 
 def find_family(model_type: object) -> Family:

@@ -12,7 +12,7 @@ from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
 
 __all__ = ["export"]
 
-EXPORT_NAMES = ("export.json", "dataset_info.json", "state.json")
+EXPORT_NAMES = ("export.json", "dataset_info.json", "state.json", "README.md")
 
 
 def export(
@@ -31,7 +31,8 @@ def export(
         typer.Option(
             "--format",
             help="h5: a file IMAGE_ID.h5 per image with the dataset IMAGE_ID/features; arrow: a "
-            "folder for datasets.load_from_disk.",
+            "folder for datasets.load_from_disk; parquet: Parquet files of 4,096 images for the "
+            "Hugging Face Hub.",
         ),
     ],
     json_file: JsonOption = None,
@@ -41,7 +42,10 @@ def export(
 
     Images without features are left out. The folder appears under its name once it is complete.
 
-    Example: vl-lst features export val2014.h5 --out val2014_arrow --format arrow
+    An export to Parquet can be interrupted at any point. Run the same command again to resume.
+    Upload the folder with `hf upload`; `vl-lst features import` restores features and settings.
+
+    Example: vl-lst features export val2014.h5 --out val2014_parquet --format parquet
     """
     from feature_extraction.exchange.exporting import export_features
     from feature_extraction.store import open_features

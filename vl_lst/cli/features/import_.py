@@ -1,7 +1,6 @@
 """`vl-lst features import`: one feature file from features that another program extracted."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,12 +17,14 @@ __all__ = ["import_"]
 
 def import_(
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="SOURCE",
             help="Folder, with subfolders, of files IMAGE_ID.h5 (dataset IMAGE_ID/features), .npy, "
-            ".npz or .safetensors; the output of clip-retrieval; Parquet; or one HDF5, .npz or "
-            ".safetensors file with an entry, or a row and a name, per image.",
+            ".npz or .safetensors; the output of clip-retrieval; Parquet; or one HDF5, .npz, "
+            ".safetensors or Parquet file with an entry, or a row and a name, per image; or "
+            "Parquet on the Hugging Face Hub: hf://datasets/OWNER/NAME, optionally followed by "
+            "/PATH and @REVISION.",
             show_default=False,
         ),
     ],
@@ -56,11 +57,19 @@ def import_(
     An import can be interrupted at any point. Run the same command again to resume; the finished
     file is byte-identical to that of an uninterrupted run.
 
+    From the Hub, one Parquet file at a time is downloaded and removed again, so that the disk never
+    holds all of them. The commit is recorded in the feature file.
+
     Example: vl-lst features import data_clip_RN101_att --out coco.h5 --encoder RN101
+
+    From the Hub: vl-lst features import hf://datasets/OWNER/NAME --out coco.h5 --encoder RN101
     """
+    from feature_extraction.exchange.hub_files import is_hub_address
     from feature_extraction.exchange.importing import import_features
     from feature_extraction.sizes import format_bytes
 
+    if is_hub_address(source) and not quiet:
+        status.print("reading schemas and image ids of all files on the Hub")
     with progress("importing", quiet=quiet) as report:
         result = import_features(
             source,

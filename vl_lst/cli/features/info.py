@@ -13,6 +13,7 @@ from vl_lst.cli._outputs import JsonOption, write_json_report
 if TYPE_CHECKING:
     from feature_extraction.exchange.summary import StoreSummary, ValueSummary
     from feature_extraction.spec import FeatureSpec
+    from feature_extraction.store.source import Source
 
 __all__ = ["info"]
 
@@ -35,6 +36,7 @@ def info(file: FeatureFileArgument, json_file: JsonOption = None) -> None:
         f"{file}: {format_bytes(summary.file_bytes)}"
         + (f", an index of {len(summary.files):,} files" if is_index else ""),
         *_spec_lines(summary.spec),
+        *(_source_line(source) for source in summary.sources),
         f"images      {summary.done:,} done, {len(summary.failures):,} failed, "
         f"{summary.pending:,} pending, of {summary.listed:,}",
         *failure_lines(summary.failures),
@@ -70,6 +72,15 @@ def _spec_lines(spec: "FeatureSpec") -> Iterator[str]:
     yield f"made with   {', '.join(f'{name} {v}' for name, v in sorted(spec.packages.items()))}"
 
 
+def _source_line(source: "Source") -> str:
+    from feature_extraction.sizes import format_bytes
+
+    return (
+        f"source      {source.address}, commit {source.revision[:12]}, {source.files:,} files of "
+        f"{format_bytes(source.file_bytes)}"
+    )
+
+
 def _value_lines(values: "ValueSummary") -> Iterator[str]:
     yield (
         f"values      of {values.images:,} images: {values.minimum:.4g} to {values.maximum:.4g}, "
@@ -99,6 +110,7 @@ def _document(file: Path, summary: "StoreSummary") -> dict[str, object]:
         "file_bytes": summary.file_bytes,
         "files": [str(each) for each in summary.files],
         "compression": list(summary.compression),
+        "sources": [source.model_dump() for source in summary.sources],
         "values": values
         and {
             "images": values.images,

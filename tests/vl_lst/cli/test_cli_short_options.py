@@ -1,0 +1,93 @@
+"""Short options of `vl-lst train`, such as `--epochs`, set fields of the recipe like `--set`."""
+
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from tiny_texts import TextWorld
+
+from vl_lst.cli import main
+from vl_lst.cli._recipe_options import SHORT_OPTIONS
+from vl_lst.recipes import Recipe, load_recipe
+
+SHORT = {
+    "--steps": ("3", "training.epochs=2"),
+    "--lr": ("2e-3", ""),
+    "--batch-size": ("4", "training.batch_size=8"),
+    "--seed": ("7", ""),
+    "--device": ("cpu", "training.device=cpu"),
+    "--precision": ("fp32", ""),
+}
+
+
+def without_settings(arguments: list[str], *settings: str) -> list[str]:
+    """The arguments without `--set` of these."""
+    kept = list(arguments)
+    for setting in settings:
+        place = kept.index(setting)
+        del kept[place - 1 : place + 1]
+    return kept
+
+
+def test_short_options_are_recorded_like_settings(text_world: TextWorld, tmp_path: Path) -> None:
+    replaced = [setting for _, setting in SHORT.values() if setting]
+    plain = without_settings(text_world.train_arguments(tmp_path / "short"), *replaced)
+    short = [word for name, (value, _) in SHORT.items() for word in (name, value)]
+    assert main([*plain, *short]) == 0
+    plain[plain.index(str(tmp_path / "short"))] = str(tmp_path / "set")
+    long = [
+        word
+        for name, (value, _) in SHORT.items()
+        for word in ("--set", f"{SHORT_OPTIONS[name]}={value}")
+    ]
+    assert main([*plain, *long]) == 0
+    texts = [(tmp_path / name / "recipe.yaml").read_text() for name in ("short", "set")]
+    assert texts[0] == texts[1]
+    recipe = load_recipe(tmp_path / "short" / "recipe.yaml")
+    assert (recipe.training.steps, recipe.training.epochs) == (3, None)
+    assert (recipe.training.seed, recipe.optimizer.lr) == (7, 2e-3)
+    assert recipe.training.batch_size == {"rte": 4}
+    # A run keeps its seed when it is resumed.
+    assert main(["train", "--out", str(tmp_path / "short"), "--resume", "--seed", "8"]) == 1
+
+
+def test_epochs_replace_the_steps_of_a_recipe(text_world: TextWorld, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: lst\ntraining: {steps: 7}\n")
+    plain = without_settings(text_world.train_arguments(tmp_path / "run"), "training.epochs=2")
+    assert main([*plain, "--recipe", str(file), "--epochs", "1"]) == 0
+    training = load_recipe(tmp_path / "run" / "recipe.yaml").training
+    assert (training.epochs, training.steps) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epochs", "3"], "found --epochs and --set training.epochs, which set the same field"),
+        (
+            ["--device", "cpu", "--batch-size", "4"],
+            "found --batch-size and --set training.batch_size, --device and --set training.device",
+        ),
+        (["--steps", "3"], "epochs is 2 and steps is 3; expected exactly one"),
+        (["--seed", "-1"], "training.seed: found -1; expected greater than or equal to 0"),
+        (["--lr", "nan"], "optimizer.lr: found NaN; expected a finite number"),
+    ],
+)
+def test_options_that_conflict_or_are_out_of_range_are_refused(
+    words: list[str],
+    message: str,
+    text_world: TextWorld,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*text_world.train_arguments(tmp_path / "run"), *words]) == 1
+    found = " ".join(capsys.readouterr().err.split())
+    assert found.count("error: ") == 1
+    assert all(part in found for part in message.split(", "))
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_short_option_is_of_a_field_that_exists() -> None:
+    for path in SHORT_OPTIONS.values():
+        section, field = path.split(".")
+        assert field in get_type_hints(Recipe.model_fields[section].annotation)

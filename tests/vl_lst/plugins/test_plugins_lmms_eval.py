@@ -1,0 +1,163 @@
+"""A run inside lmms-eval: it answers there as by `predict`, and its samples can be scored here.
+
+Skipped where lmms-eval is not installed, which brings many packages: `pip install vl-lst[lmms-eval]`.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny_run import QUESTIONS, TinyWorld
+
+from vl_lst.cli import main
+from vl_lst.run import Question, load_run
+from vl_lst.training.session import train
+
+ENTRY_POINTS = importlib.metadata.entry_points(group="lmms_eval.models")
+needs_lmms_eval = pytest.mark.skipif(
+    importlib.util.find_spec("lmms_eval") is None or "vl_lst" not in ENTRY_POINTS.names,
+    reason="lmms-eval is not installed, or vl-lst was installed without its entry point",
+)
+# The task's own prompt, metric and postprocessing of lmms-eval, on a data set of the test.
+TASK = """
+task: tiny_vqa
+dataset_path: {data}
+dataset_kwargs:
+  load_from_disk: true
+test_split: validation
+output_type: generate_until
+doc_to_visual: !function utils.vqav2_doc_to_visual
+doc_to_text: !function utils.vqav2_doc_to_text
+doc_to_target: "answer"
+process_results: !function utils.vqav2_process_results
+generation_kwargs:
+  max_new_tokens: 16
+metric_list:
+  - metric: exact_match
+    aggregation: mean
+    higher_is_better: true
+lmms_eval_specific_kwargs:
+  default:
+    pre_prompt: ""
+    post_prompt: "\\nAnswer the question using a single word or phrase."
+"""
+
+
+@pytest.fixture(scope="module")
+def run_folder(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    train(world.recipe(training__epochs=2), str(out))
+    return out
+
+
+def image_files(world: TinyWorld) -> list[Path]:
+    return sorted((world.root / "images" / "val2014").iterdir())
+
+
+def asked(world: TinyWorld) -> list[Question]:
+    """The questions of the validation split, in its order."""
+    return [Question(file, text) for file in image_files(world) for text in QUESTIONS]
+
+
+def write_task(world: TinyWorld, folder: Path) -> None:
+    """Write a task file for lmms-eval, with the validation split as its data set."""
+    import datasets
+
+    annotations = json.loads(
+        (world.root / "vqa" / "v2_mscoco_val2014_annotations.json").read_text()
+    )["annotations"]
+    rows = [
+        {
+            "image": str(each.image),
+            "question": each.question,
+            "question_id": annotation["question_id"],
+            "answer": annotation["multiple_choice_answer"],
+            "answers": [{"answer": one["answer"], "answer_id": one["answer_id"]} for one in answers],
+        }
+        for each, annotation in zip(asked(world), annotations, strict=True)
+        for answers in [annotation["answers"]]
+    ]
+    data = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    datasets.DatasetDict({"validation": data}).save_to_disk(str(folder / "data"))
+    (folder / "utils.py").write_text("from lmms_eval.tasks.vqav2.utils import *\n")
+    (folder / "tiny_vqa.yaml").write_text(TASK.format(data=folder / "data"))
+
+
+def lmms_eval(folder: Path, model_args: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lmms_eval", "--model", "vl_lst", "--model_args", model_args]
+        + ["--include_path", str(folder), "--tasks", "tiny_vqa", "--batch_size", "5"]
+        + ["--log_samples", "--output_path", str(folder / "out"), *more],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def read_lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@needs_lmms_eval
+def test_a_run_answers_in_lmms_eval_as_by_predict(
+    world: TinyWorld, run_folder: Path, tmp_path: Path
+) -> None:
+    write_task(world, tmp_path)
+    done = lmms_eval(tmp_path, f"run={run_folder}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (samples,) = (tmp_path / "out").rglob("*_samples_tiny_vqa.jsonl")
+    run = load_run(run_folder)
+    expected = [run.predict(each.image, each.question).answer for each in asked(world)]
+    assert len(set(expected)) > 1
+    answered = {row["doc_id"]: row["filtered_resps"] for row in read_lines(samples)}
+    assert [answered[number] for number in range(len(expected))] == expected
+    # The same accuracy by the metric of lmms-eval and by the official one.
+    report = tmp_path / "score.json"
+    command = ["score", "--task", "vqa", "--data-root", str(world.root), "--split", "val2014"]
+    assert main([*command, "--predictions", str(samples), "--json", str(report)]) == 0
+    (results,) = (tmp_path / "out").rglob("*_results.json")
+    found = json.loads(results.read_text())["results"]["tiny_vqa"]["exact_match,none"]
+    accuracy = json.loads(report.read_text())["metrics"]["accuracy"]
+    assert 100 * found == pytest.approx(accuracy, abs=0.005)
+
+
+@needs_lmms_eval
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("task=gqa", "the run was trained on vqa: found task=gqa in --model_args"),
+        ("text_field=sentence", "the question of tiny_vqa is not in the field 'sentence'"),
+    ],
+)
+def test_wrong_arguments_in_lmms_eval_have_one_message(
+    world: TinyWorld, run_folder: Path, tmp_path: Path, arguments: str, message: str
+) -> None:
+    write_task(world, tmp_path)
+    done = lmms_eval(tmp_path, f"run={run_folder},{arguments}")
+    assert message in done.stderr + done.stdout
+
+
+def test_a_batch_of_questions_has_the_answers_of_single_ones(
+    world: TinyWorld, run_folder: Path
+) -> None:
+    run = load_run(run_folder)
+    questions: Sequence[Question] = [
+        *asked(world),
+        Question(Image.open(image_files(world)[0]), QUESTIONS[1]),
+    ]
+    together = run.predict_batch(questions)
+    assert len(together) == len(questions)
+    for each, answer in zip(questions, together, strict=True):
+        alone = run.predict(each.image, each.question)
+        assert answer.answer == alone.answer
+        assert answer.ranked is not None
+        assert alone.ranked is not None
+        assert dict(answer.ranked) == pytest.approx(dict(alone.ranked), abs=1e-3)
