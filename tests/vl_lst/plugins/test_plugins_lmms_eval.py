@@ -1,6 +1,7 @@
 """A run inside lmms-eval: it answers there as by `predict`, and its samples can be scored here.
 
-Skipped where lmms-eval is not installed, which brings many packages: `pip install vl-lst[lmms-eval]`.
+lmms-eval brings many packages, so most tests use a stand-in for the two classes of it that the
+adapter needs. The others are skipped where it is not installed: `pip install vl-lst[lmms-eval]`.
 """
 
 import importlib.metadata
@@ -9,13 +10,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 from tiny_run import QUESTIONS, TinyWorld
 
+from eval.errors import InputError
 from vl_lst.cli import main
 from vl_lst.run import Question, load_run
 from vl_lst.training.session import train
@@ -53,12 +57,18 @@ lmms_eval_specific_kwargs:
 @pytest.fixture(scope="module")
 def run_folder(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
-    train(world.recipe(training__epochs=2), str(out))
+    # Enough to give different answers to different photographs.
+    train(world.recipe(training__epochs=30, head="generate"), str(out))
     return out
 
 
 def image_files(world: TinyWorld) -> list[Path]:
     return sorted((world.root / "images" / "val2014").iterdir())
+
+
+def read_image(file: Path) -> Image.Image:
+    with Image.open(file) as image:
+        return image.convert("RGB")
 
 
 def asked(world: TinyWorld) -> list[Question]:
@@ -79,10 +89,9 @@ def write_task(world: TinyWorld, folder: Path) -> None:
             "question": each.question,
             "question_id": annotation["question_id"],
             "answer": annotation["multiple_choice_answer"],
-            "answers": [{"answer": one["answer"], "answer_id": one["answer_id"]} for one in answers],
+            "answers": annotation["answers"],
         }
         for each, annotation in zip(asked(world), annotations, strict=True)
-        for answers in [annotation["answers"]]
     ]
     data = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
     datasets.DatasetDict({"validation": data}).save_to_disk(str(folder / "data"))
@@ -111,11 +120,15 @@ def test_a_run_answers_in_lmms_eval_as_by_predict(
     world: TinyWorld, run_folder: Path, tmp_path: Path
 ) -> None:
     write_task(world, tmp_path)
-    done = lmms_eval(tmp_path, f"run={run_folder}")
+    done = lmms_eval(tmp_path, f"run={run_folder},encoder_weights={world.encoder}")
     assert done.returncode == 0, done.stderr[-3000:]
     (samples,) = (tmp_path / "out").rglob("*_samples_tiny_vqa.jsonl")
     run = load_run(run_folder)
-    expected = [run.predict(each.image, each.question).answer for each in asked(world)]
+    weights = world.encoder
+    expected = [
+        run.predict(each.image, each.question, encoder_weights=weights).answer
+        for each in asked(world)
+    ]
     assert len(set(expected)) > 1
     answered = {row["doc_id"]: row["filtered_resps"] for row in read_lines(samples)}
     assert [answered[number] for number in range(len(expected))] == expected
@@ -129,20 +142,73 @@ def test_a_run_answers_in_lmms_eval_as_by_predict(
     assert 100 * found == pytest.approx(accuracy, abs=0.005)
 
 
-@needs_lmms_eval
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("task=gqa", "the run was trained on vqa: found task=gqa in --model_args"),
-        ("text_field=sentence", "the question of tiny_vqa is not in the field 'sentence'"),
-    ],
-)
-def test_wrong_arguments_in_lmms_eval_have_one_message(
-    world: TinyWorld, run_folder: Path, tmp_path: Path, arguments: str, message: str
+@pytest.fixture
+def adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The adapter's module on a stand-in for lmms-eval."""
+
+    class Interface:
+        rank = 0
+
+        def __init__(self) -> None:
+            self.task_dict: dict[str, Any] = {}
+
+    for name in ("lmms_eval", "lmms_eval.api"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    for name, content in (("instance", {"Instance": object}), ("model", {"lmms": Interface})):
+        module = ModuleType(f"lmms_eval.api.{name}")
+        module.__dict__.update(content)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    yield importlib.import_module("vl_lst.plugins.lmms_eval")
+    del sys.modules["vl_lst.plugins.lmms_eval"]
+
+
+def request(context: str, file: Path, **row: object) -> tuple[SimpleNamespace, dict[str, object]]:
+    """A request as of lmms-eval, and the row of the data set that it is about."""
+    visual = read_image(file)
+    arguments = (context, {"max_new_tokens": 16}, lambda row: [visual], 0, "some_task", "test")
+    return SimpleNamespace(args=arguments, task_name="some_task"), dict(row)
+
+
+def answer_one(model: Any, asked: tuple[SimpleNamespace, dict[str, object]]) -> list[str]:
+    model.task_dict = {"some_task": {"test": [asked[1]]}}
+    return list(model.generate_until([asked[0]]))
+
+
+def test_the_adapter_asks_the_question_without_instructions(
+    world: TinyWorld, run_folder: Path, adapter: Any
 ) -> None:
-    write_task(world, tmp_path)
-    done = lmms_eval(tmp_path, f"run={run_folder},{arguments}")
-    assert message in done.stderr + done.stdout
+    file, question = image_files(world)[0], QUESTIONS[0]
+    expected = load_run(run_folder).predict(file, question, encoder_weights=world.encoder).answer
+    prompt = f"{question}\nAnswer the question using a single word or phrase."
+    options = {"run": str(run_folder), "encoder_weights": str(world.encoder), "batch_size": "2"}
+    model = adapter.LmmsEvalModel(**options)
+    asked = []
+    predict_batch = model._run.predict_batch
+    model._run.predict_batch = lambda batch, **more: (
+        asked.extend(batch) or predict_batch(batch, **more)
+    )
+    assert answer_one(model, request(prompt, file, question=question)) == [expected]
+    model._fields = adapter.LmmsEvalModel(**options, text_field="prompt")._fields
+    answer_one(model, request(prompt, file, question=question))
+    assert [each.question for each in asked] == [question, prompt]
+
+
+def test_the_adapter_refuses_what_it_cannot_do(
+    world: TinyWorld, run_folder: Path, adapter: Any
+) -> None:
+    run = str(run_folder)
+    with pytest.raises(InputError, match="trained on vqa: found task=gqa in --model_args"):
+        adapter.LmmsEvalModel(run, task="gqa")
+    with pytest.raises(InputError, match="--batch_size is 'auto': expected a number"):
+        adapter.LmmsEvalModel(run, batch_size="auto")
+    with pytest.raises(InputError, match="uses the device cpu: found --device cuda:0"):
+        adapter.LmmsEvalModel(run, device="cuda:0")
+    model = adapter.LmmsEvalModel(run)
+    other = request("is it red?", image_files(world)[0], sentence="it is red", number=3)
+    with pytest.raises(InputError, match="no such field, expected one of the texts sentence. Name"):
+        answer_one(model, other)
+    with pytest.raises(NotImplementedError, match="some_task asks for the likelihood of given"):
+        model.loglikelihood([other[0]])
 
 
 def test_a_batch_of_questions_has_the_answers_of_single_ones(
@@ -151,13 +217,10 @@ def test_a_batch_of_questions_has_the_answers_of_single_ones(
     run = load_run(run_folder)
     questions: Sequence[Question] = [
         *asked(world),
-        Question(Image.open(image_files(world)[0]), QUESTIONS[1]),
+        Question(read_image(image_files(world)[0]), QUESTIONS[1]),
     ]
-    together = run.predict_batch(questions)
+    together = run.predict_batch(questions, encoder_weights=world.encoder)
     assert len(together) == len(questions)
     for each, answer in zip(questions, together, strict=True):
-        alone = run.predict(each.image, each.question)
-        assert answer.answer == alone.answer
-        assert answer.ranked is not None
-        assert alone.ranked is not None
-        assert dict(answer.ranked) == pytest.approx(dict(alone.ranked), abs=1e-3)
+        alone = run.predict(each.image, each.question, encoder_weights=world.encoder)
+        assert answer == alone
