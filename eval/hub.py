@@ -26,9 +26,10 @@ from eval.errors import InputError
 
 __all__ = [
     "HubAddress",
+    "create_repository",
     "explained_hub_errors",
+    "hub_progress_bars",
     "parse_hub_address",
-    "progress_bars",
     "require_hub_token",
 ]
 
@@ -96,8 +97,30 @@ def require_hub_token(action: str) -> None:
         raise InputError(f"cannot {action}: found no token of the Hugging Face Hub; {SIGN_IN}")
 
 
+def create_repository(address: HubAddress, *, private: bool) -> None:
+    """Create a repository unless it exists; call it within `explained_hub_errors`.
+
+    Args:
+        address: Repository.
+        private: Whether only the owner may see it.
+
+    Raises:
+        InputError: It is to be private, but exists and is public.
+    """
+    # Here, because it takes a while, and not every command that parses addresses uploads.
+    from huggingface_hub import HfApi
+
+    api, kind = HfApi(), "dataset" if address.is_dataset else "model"
+    api.create_repo(address.name, repo_type=kind, private=private or None, exist_ok=True)
+    if private and not api.repo_info(address.name, repo_type=kind).private:
+        raise InputError(
+            f"{address.name} already exists and is public, so nothing was uploaded. Make it "
+            f"private at {address.page}/settings, or choose another name."
+        )
+
+
 @contextmanager
-def progress_bars(*, show: bool) -> Iterator[None]:
+def hub_progress_bars(*, show: bool) -> Iterator[None]:
     """Show or hide the progress bars of uploads and downloads in the block.
 
     Args:

@@ -14,7 +14,9 @@ from eval.files import MAX_RUN_FILE_BYTES, read_json
 from eval.recipe_fields import get_field
 
 __all__ = [
+    "METRICS_FILE",
     "MODEL_FILE",
+    "RECIPE_FILE",
     "RECORD_FILE",
     "ZERO_SHOT",
     "ExampleScores",
@@ -33,6 +35,8 @@ __all__ = [
 
 RECORD_FILE = "record.json"
 MODEL_FILE = "model.json"
+RECIPE_FILE = "recipe.yaml"
+METRICS_FILE = "metrics.jsonl"
 # Method of a run that evaluates a backbone as it is, without training.
 ZERO_SHOT = "zero-shot"
 
@@ -115,8 +119,8 @@ class Inference(_Part):
         examples: Number of examples that were timed.
         seconds_per_example: Seconds per answer, data loading included and scoring not, without the
             first batch if there are several; with several processes, those of the first one.
-        peak_bytes: All parameters and buffers, and the most memory that answering took besides;
-            `None` if the device does not tell.
+        peak_bytes: Bytes of all parameters and buffers plus the peak of what answering allocated;
+            `None` if the device does not report it.
         batch_size: Examples per batch.
         num_processes: Number of processes that shared the examples.
         device: Device type and name.

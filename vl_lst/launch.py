@@ -8,12 +8,14 @@ import json
 import os
 import re
 import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from vl_lst.errors import LaunchError
@@ -26,6 +28,7 @@ __all__ = [
     "STOP_SIGNALS",
     "Launch",
     "connect",
+    "handle_stop_signals",
     "ignore_stop_signals",
     "join_process_group",
     "read_launch",
@@ -275,6 +278,27 @@ def wait_for_error_report(launch: Launch) -> bool:
         connect(launch).wait([REPORTED], MAX_REPORT)
         return True
     return False
+
+
+@contextmanager
+def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call a function on the signals that ask a training to stop, during the block.
+
+    Python handles signals in its main thread only; in others, the block changes nothing.
+
+    Args:
+        handler: Called with the number of the signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, earlier in former.items():
+            # None: not installed by Python, which cannot restore it.
+            signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
 
 
 def ignore_stop_signals(_worker: int = 0) -> None:

@@ -290,7 +290,7 @@ def _build_group(
     reference: str | None,
     suite: str | None = None,
 ) -> Group:
-    """Return a group with its rows and floors tested, and rows on the front marked."""
+    """Return the group of some results, compared with each other."""
     built = build_rows(results_by_row)
     rows = tuple(row for row in built if row.floor is None)
     runs = [run for row in rows for run in row.runs]

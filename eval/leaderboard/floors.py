@@ -60,7 +60,8 @@ def find_floors(
             continue
         own, theirs = dict(protocol_of(part, scored.splits, rounded)), dict(protocols[key])
         if floor == "blind":
-            own.pop(BLIND_FIELD), theirs.pop(BLIND_FIELD, None)
+            own.pop(BLIND_FIELD)
+            theirs.pop(BLIND_FIELD, None)
         is_same = own == theirs if run.record.method != ZERO_SHOT else own.items() <= theirs.items()
         if is_same:
             found.append((key, replace(scored, floor=floor)))

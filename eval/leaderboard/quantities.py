@@ -128,7 +128,7 @@ COSTS = (
     ),
     Cost(
         "optimizer_state",
-        "Optimiser state",
+        "Optimizer state",
         "bytes",
         lambda record: record.memory_bytes.optimizer_state if record.memory_bytes else None,
     ),

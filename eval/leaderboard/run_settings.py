@@ -6,7 +6,7 @@ from eval.leaderboard.protocol import recipe_fields
 from eval.recipe_fields import flatten_fields
 from eval.run_files import RunRecord
 
-__all__ = ["describe_run"]
+__all__ = ["describe_settings"]
 
 # What a record says about a run besides its recipe, its method and its results.
 FACTS = (
@@ -15,7 +15,7 @@ FACTS = (
 )
 
 
-def describe_run(record: RunRecord) -> dict[str, str]:
+def describe_settings(record: RunRecord) -> dict[str, str]:
     """Return all settings and circumstances of a run as {name: JSON}, the method first."""
     fields = {"method.name": record.method, **recipe_fields(record)}
     facts = record.model_dump(mode="json", include=set(FACTS))

@@ -62,16 +62,12 @@ def describe_group(group: Group) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _num(group: Group) -> int:
-    return len(group.rows)
-
-
 def _ranking(group: Group) -> str:
     """Return how the row with the highest score compares with the others."""
     best = group.rows[0]
     where = "on average" if group.main_column == AVERAGE else f"in {group.main_column}"
     score = _score(group, best)
-    if _num(group) == 1:
+    if len(group.rows) == 1:
         return f"{_name(best)} scores {score} {where}{_spread(group, best)}."
     equal = [row for row in group.rows if _mean(group, row) == _mean(group, best)]
     if len(equal) > 1:
@@ -80,7 +76,7 @@ def _ranking(group: Group) -> str:
     for index, row in enumerate(group.rows[1:], 1):
         by_verdict.setdefault(_verdict(group, group.main_column, index, 0), []).append(row)
     worse = by_verdict.get("worse", [])
-    if len(worse) == _num(group) - 1:
+    if len(worse) == len(group.rows) - 1:
         return f"{_name(best)} is best {where}, {score}: {_are(worse, 'worse', all_others=True)}."
     text = f"{_name(best)} has the highest score {where}, {score}"
     parts = [
@@ -93,10 +89,10 @@ def _ranking(group: Group) -> str:
 
 def _evidence(group: Group) -> str:
     """Return what the tests between the rows do not tell; empty if they tell all."""
-    num = _num(group)
-    tests = [test for test in group.tests.get(group.main_column, ()) if max(test.rows) < num]
-    if num == 1:
+    num_rows = len(group.rows)
+    if num_rows == 1:
         return ""
+    tests = [test for test in group.tests.get(group.main_column, ()) if max(test.rows) < num_rows]
     if not tests:
         return UNTESTED
     have_seeds = [each.test.has_seeds for each in tests]
@@ -109,15 +105,15 @@ def _floors(group: Group) -> str:
     """Return which rows are better than the highest floor, by test."""
     if not group.floors:
         return ""
-    index, floor = _num(group), group.floors[0]
+    index, floor = len(group.rows), group.floors[0]
     assert floor.floor is not None, "all floors have a kind"
     kind = FLOOR_KINDS[floor.floor]
     name = f"the floor of {_score(group, floor)}, {kind}"
-    verdicts = [_verdict(group, group.main_column, row, index) for row in range(_num(group))]
+    verdicts = [_verdict(group, group.main_column, row, index) for row in range(len(group.rows))]
     if all(verdict is None for verdict in verdicts):
         return f"{kind[0].upper()}{kind[1:]} scores {_score(group, floor)} (not tested)."
     better = [row for row, verdict in zip(group.rows, verdicts, strict=True) if verdict == "better"]
-    if len(better) == _num(group):
+    if len(better) == len(group.rows):
         who = "It is" if len(better) == 1 else "All rows are"
         return f"{who} better than {name}."
     others = [row for row in group.rows if row not in better]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval.leaderboard.protocol import differing_settings
-from eval.leaderboard.run_settings import describe_run
+from eval.leaderboard.run_settings import describe_settings
 from eval.leaderboard.runs import Run
 from eval.statistics.estimates import Estimate
 from eval.statistics.holm import adjust_probabilities
@@ -23,7 +23,7 @@ def compare_settings(runs: Sequence[Run]) -> dict[str, Any]:
         The names as "names" and, as "runs", the list of each run's values as JSON texts; `None` if
         a run has no such setting.
     """
-    described = [describe_run(run.record) for run in runs]
+    described = [describe_settings(run.record) for run in runs]
     names = differing_settings(described)
     return {"names": names, "runs": [[each.get(name) for name in names] for each in described]}
 

@@ -1,33 +1,24 @@
 """Training curves, read from `metrics.jsonl`."""
 
-import json
 import math
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from eval.errors import InputError
-from eval.files import open_text
 from eval.metrics import Metric
 from eval.report.axes import linear_axis
+from eval.run_files import METRICS_FILE
+from eval.training_log import TrainingLog, read_training_log
 
 __all__ = ["Panel", "Points", "training_curves"]
 
-METRICS = "metrics.jsonl"
-# Prefix of the loss of one task in a line of several.
-TASK_LOSS = "loss_"
-# Enough for a million steps with one line each.
-MAX_METRICS_BYTES = 1 << 27
 # A panel has about this many pixels across.
 MAX_POINTS = 150
 # Shorter curves show their own values only.
 MIN_POINTS_TO_SMOOTH = 12
 # Share of the points that each point of a smoothed curve averages.
 SMOOTHED_SHARE = 0.08
-MAX_VALUE = 1e30
 
 Points = Sequence[tuple[float, float]]
 
@@ -65,96 +56,38 @@ def training_curves(run: Path, metrics: Mapping[str, Metric]) -> tuple[list[Pane
     Returns:
         The panels, and a note about what is missing or damaged; empty if nothing is.
     """
-    values = _Values()
-    note = ""
-    path = run / METRICS
-    try:
-        if not path.exists() and not path.is_symlink():
-            return [], f"The run has no {METRICS}."
-        # Only a line feed ends a line: JSON allows other separators in strings.
-        with open_text(
-            path, expected="losses and scores", newline="\n", max_bytes=MAX_METRICS_BYTES
-        ) as file:
-            lines = file.readlines()
-    except (InputError, OSError) as error:
-        return [], f"{METRICS} cannot be read: {error}"
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            content = json.loads(line)
-            step = _number(content["step"])
-            task = content.get("task")
-        except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-            note = f"Line {number} of {METRICS} is damaged; the curves end before it."
-            break
-        if step is None:
-            continue
-        if task is None:
-            values.add_losses(step, content, metrics)
-        elif isinstance(task, str) and task in metrics:
-            score = _number(content.get(metrics[task].name))
-            if score is not None:
-                values.scores[task].append((step, score * metrics[task].factor))
-    panels, single = values.panels(metrics), values.single_scores(metrics)
+    log = read_training_log(run, metrics)
+    panels, single, note = _panels(log, metrics), _single_scores(log, metrics), log.note
     if not panels and not single and not note:
-        note = f"{METRICS} has no values."
+        note = f"{METRICS_FILE} has no values."
     return panels, " ".join(filter(None, (single, note)))
 
 
-class _Values:
-    """Losses and scores of a run by task, as (step, value) pairs."""
-
-    def __init__(self) -> None:
-        self.total: list[tuple[float, float]] = []
-        self.losses: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
-        self.scores: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
-
-    def add_losses(self, step: float, content: Mapping[str, Any], tasks: Collection[str]) -> None:
-        """Add the losses of one line.
-
-        Args:
-            step: Number of steps done.
-            content: Values of the line.
-            tasks: Names of all tasks.
-        """
-        if (loss := _number(content.get("loss"))) is not None:
-            self.total.append((step, loss))
-        for name, value in content.items():
-            task = name.removeprefix(TASK_LOSS)
-            if task != name and task in tasks and (loss := _number(value)) is not None:
-                self.losses[task].append((step, loss))
-
-    def panels(self, metrics: Mapping[str, Metric]) -> list[Panel]:
-        """Return the panels; the loss of all tasks together only if there is none by task."""
-        every = [self.total, *self.losses.values(), *self.scores.values()]
-        end = max((step for points in every for step, _ in points), default=1.0)
-        panels: list[Panel] = []
-        if self.total and not self.losses:
-            panels.append(_loss_panel("Training loss", self.total, end))
-        # Per task: captioning scores and losses are several times those of the other tasks.
-        for task in dict.fromkeys([*self.losses, *self.scores]):
-            if task in self.losses:
-                panels.append(_loss_panel(f"{task}, training loss", self.losses[task], end))
-            if len(self.scores.get(task, ())) > 1:
-                title = f"{task}, {metrics[task].name}, percent"
-                panels.append(_panel(title, self.scores[task], (), end, marked_as=task))
-        return panels
-
-    def single_scores(self, metrics: Mapping[str, Metric]) -> str:
-        """Return the scores of tasks that were validated once, which have no curve."""
-        found = [
-            f"{task} at step {points[0][0]:,.0f}: {metrics[task].name} {points[0][1]:.2f} percent"
-            for task, points in self.scores.items()
-            if len(points) == 1
-        ]
-        return f"Validated once: {'; '.join(found)}." if found else ""
+def _panels(log: TrainingLog, metrics: Mapping[str, Metric]) -> list[Panel]:
+    """Return the panels; the loss of all tasks together only if there is none by task."""
+    every = [log.loss, *log.task_losses.values(), *log.scores.values()]
+    end = max((step for points in every for step, _ in points), default=1.0)
+    panels: list[Panel] = []
+    if log.loss and not log.task_losses:
+        panels.append(_loss_panel("Training loss", log.loss, end))
+    # Per task: captioning scores and losses are several times those of the other tasks.
+    for task in dict.fromkeys([*log.task_losses, *log.scores]):
+        if task in log.task_losses:
+            panels.append(_loss_panel(f"{task}, training loss", log.task_losses[task], end))
+        if len(log.scores.get(task, ())) > 1:
+            title = f"{task}, {metrics[task].name}, percent"
+            panels.append(_panel(title, log.scores[task], (), end, marked_as=task))
+    return panels
 
 
-def _number(value: object) -> float | None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    return float(value) if abs(value) <= MAX_VALUE else None
+def _single_scores(log: TrainingLog, metrics: Mapping[str, Metric]) -> str:
+    """Return the scores of tasks that were validated once, which have no curve."""
+    found = [
+        f"{task} at step {points[0][0]:,.0f}: {metrics[task].name} {points[0][1]:.2f} percent"
+        for task, points in log.scores.items()
+        if len(points) == 1
+    ]
+    return f"Validated once: {'; '.join(found)}." if found else ""
 
 
 def _loss_panel(title: str, points: Points, end: float) -> Panel:

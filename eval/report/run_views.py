@@ -87,7 +87,7 @@ def _facts(record: RunRecord) -> dict[str, str]:
         "Saved for backward": _saved_bytes(memory.saved_for_backward),
         "CUDA peak": _number(memory.peak_allocated, "bytes"),
         "Gradients": _number(memory.gradients, "bytes"),
-        "Optimiser state": _number(memory.optimizer_state, "bytes"),
+        "Optimizer state": _number(memory.optimizer_state, "bytes"),
         "Checkpoint size": _number(record.checkpoint_bytes, "bytes"),
         "Answering": "; ".join(map(_answering, record.inference, record.inference.values())),
         "Forgetting": _forgetting(record.forgetting) if record.forgetting else None,

@@ -59,7 +59,7 @@ def _card(store: FeatureReader, header: str, use: str) -> str:
         f"---\nlicense: unknown\ntags:\n- image-features\n- vl-lst\n{header}---\n\n"
         f"# Features of {len(store):,} images\n\n"
         f"Features of {_code(store.spec.encoder)}, extracted once so that models can be trained "
-        f"without the photographs.{missing} State the licence of the photographs and of the "
+        f"without the photographs.{missing} State the license of the photographs and of the "
         f"encoder above.\n\n{use}\n\n## Settings\n\n| setting | value |\n|---|---|\n{settings}\n\n"
         "The settings as they are in the files:\n\n"
         f"```json\n{json.dumps(json.loads(store.spec.to_json()), indent=2)}\n```\n"

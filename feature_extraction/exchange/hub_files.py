@@ -20,6 +20,7 @@ from feature_extraction.sizes import needed_and_free
 from feature_extraction.store.disk import explain_write_errors, require_regular_file, sync_path
 
 __all__ = [
+    "DOWNLOADS",
     "DatasetAddress",
     "HubFile",
     "RemoteFile",
@@ -40,6 +41,8 @@ ADDRESS = re.compile(
     r"(?:/(?P<path>[^@]*))?(?:@(?P<last>[^@]+))?",
     re.ASCII,
 )
+# Name of the folder of partial downloads, within that of an unfinished store.
+DOWNLOADS = "downloads"
 BLOCK_BYTES = 2**25
 # In addition to those of the library, which in some versions does not repeat every request.
 MAX_ATTEMPTS = 3
@@ -64,7 +67,7 @@ class DatasetAddress:
 
     def at(self, revision: str | None) -> HubAddress:
         """Return the address of the repository at a revision."""
-        return HubAddress(self.name, revision, has_prefix=True)
+        return HubAddress(self.name, revision, has_prefix=True, is_dataset=True)
 
 
 @dataclass(frozen=True, slots=True)

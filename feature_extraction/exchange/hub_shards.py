@@ -29,6 +29,7 @@ from feature_extraction.exchange.foreign.parquet_columns import (
     open_parquet,
 )
 from feature_extraction.exchange.hub_files import (
+    DOWNLOADS,
     DatasetAddress,
     HubFile,
     download_file,
@@ -44,7 +45,6 @@ from feature_extraction.store.writer import unfinished_source
 
 __all__ = ["find_hub_features"]
 
-DOWNLOADS = "downloads"
 CONNECTIONS = 8
 # Small, because only the end of a file and its column of names are needed.
 READ_AHEAD_BYTES = 2**16

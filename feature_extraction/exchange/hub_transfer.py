@@ -7,10 +7,11 @@ settings, failures, image sizes and compression, and nothing has to be converted
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from eval.hub import explained_hub_errors, require_hub_token
+from eval.hub import create_repository, explained_hub_errors, require_hub_token
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange.dataset_card import hdf5_card
 from feature_extraction.exchange.hub_files import (
+    DOWNLOADS,
     DatasetAddress,
     HubFile,
     blob_id,
@@ -21,14 +22,11 @@ from feature_extraction.exchange.hub_files import (
 )
 from feature_extraction.names import abbreviate
 from feature_extraction.progress import OnProgress
-from feature_extraction.store.disk import explain_write_errors
 from feature_extraction.store.open import is_index
 from feature_extraction.store.outputs import (
-    LOCK,
     check_output_file,
-    locked_folder,
+    claimed_folder,
     move_into_place,
-    partial_folder,
     remove_leftovers,
     remove_locked_folder,
     resolve_link,
@@ -38,7 +36,6 @@ from feature_extraction.store.store import FeatureStore
 __all__ = ["PulledFeatures", "PushedFeatures", "pull_features", "push_features"]
 
 CARD = "README.md"
-DOWNLOADS = "downloads"
 SUFFIXES = (".h5", ".hdf5")
 
 
@@ -92,11 +89,11 @@ def push_features(path: Path, repository: str, *, private: bool = False) -> Push
         private: Whether only the owner may see the dataset.
 
     Raises:
-        InputError: There is no token, it has no right to write, or the connection is lost.
-        StoreError: The file is not a finished feature file, or the dataset is public although
-            `private` is set.
+        InputError: There is no token, it has no right to write, the connection is lost, or the
+            dataset exists and is public although `private` is set.
+        StoreError: The file is not a finished feature file.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, constants
+    from huggingface_hub import CommitOperationAdd, HfApi
 
     address = parse_dataset_address(repository)
     if address.path or address.revision:
@@ -108,18 +105,12 @@ def push_features(path: Path, repository: str, *, private: bool = False) -> Push
         )
     store = FeatureStore(path)
     store.require_finished()
-    action = f"push to {address.name}"
+    dataset, action = address.at(None), f"push to {address.name}"
     require_hub_token(action)
     api = HfApi()
-    with explained_hub_errors(action, address.at(None)):
-        api.create_repo(address.name, repo_type="dataset", private=private or None, exist_ok=True)
+    with explained_hub_errors(action, dataset):
+        create_repository(dataset, private=private)
         before = api.dataset_info(address.name)
-        url = f"{constants.ENDPOINT}/datasets/{address.name}"
-        if private and not before.private:
-            raise StoreError(
-                f"{address.name} already exists and is public, so nothing was uploaded. Make it "
-                f"private at {url}/settings, or choose another name."
-            )
         operations = [CommitOperationAdd(path.name, path)]
         has_card = CARD in {sibling.rfilename for sibling in before.siblings or ()}
         if not has_card:
@@ -131,7 +122,9 @@ def push_features(path: Path, repository: str, *, private: bool = False) -> Push
             commit_message=f"Upload {path.name}",
             repo_type="dataset",
         )
-    return PushedFeatures(url, commit.oid, path.name, commit.oid != before.sha, not has_card)
+    return PushedFeatures(
+        dataset.page, commit.oid, path.name, commit.oid != before.sha, not has_card
+    )
 
 
 def pull_features(text: str, out: Path, *, on_progress: OnProgress | None = None) -> PulledFeatures:
@@ -196,14 +189,7 @@ def _download(
     action: str,
     on_progress: OnProgress | None,
 ) -> None:
-    folder = partial_folder(out)
-    busy = f"another process is writing {out}; wait for it to end, or choose another --out"
-    with explain_write_errors(out), locked_folder(folder, busy):
-        if others := {entry.name for entry in folder.iterdir()} - {LOCK, DOWNLOADS}:
-            raise StoreError(
-                f"{folder} holds other unfinished work ({min(others)}), such as an unfinished "
-                "import. Finish it, or remove the folder."
-            )
+    with claimed_folder(out, DOWNLOADS) as folder:
         # The branch may have changed since an earlier run.
         place = folder / DOWNLOADS / file.blob_id
         downloaded = download_file(address, commit, file, place, action, on_progress=on_progress)

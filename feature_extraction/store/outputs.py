@@ -21,6 +21,7 @@ __all__ = [
     "atomic_output",
     "check_output_file",
     "check_output_folder",
+    "claimed_folder",
     "locked_folder",
     "move_into_place",
     "partial_folder",
@@ -175,6 +176,29 @@ def _open_lock(path: Path) -> int:
 
 
 @contextmanager
+def claimed_folder(out: Path, name: str) -> Iterator[Path]:
+    """Yield the partial folder of an output, locked, in which only one kind of work may be.
+
+    Args:
+        out: File or folder to write.
+        name: Name of the unfinished work in the folder.
+
+    Raises:
+        StoreError: Another process writes to `out`, other work for `out` is unfinished, the disk is
+            full, or the folder cannot be written.
+    """
+    folder = partial_folder(out)
+    busy = f"another process is writing {out}; wait for it to end, or choose another --out"
+    with explain_write_errors(out), locked_folder(folder, busy):
+        if others := {entry.name for entry in folder.iterdir()} - {LOCK, name}:
+            raise StoreError(
+                f"{folder} holds other unfinished work ({min(others)}), such as an unfinished "
+                "extraction or import. Finish it, or remove the folder."
+            )
+        yield folder
+
+
+@contextmanager
 def atomic_output(out: Path, name: str = "whole", *, is_resumable: bool = False) -> Iterator[Path]:
     """Yield a temporary path whose content becomes `out` if the block raises nothing.
 
@@ -191,14 +215,7 @@ def atomic_output(out: Path, name: str = "whole", *, is_resumable: bool = False)
         StoreError: Another process writes to `out`, an extraction into `out` is unfinished, the
             disk is full, or `out` cannot be written; `out` is unchanged.
     """
-    folder = partial_folder(out)
-    busy = f"another process is writing {out}; wait for it to end, or choose another --out"
-    with explain_write_errors(out), locked_folder(folder, busy):
-        if others := {entry.name for entry in folder.iterdir()} - {LOCK, name}:
-            raise StoreError(
-                f"{folder} holds other unfinished work ({min(others)}), such as an unfinished "
-                "extraction. Finish it, or remove the folder."
-            )
+    with claimed_folder(out, name) as folder:
         temporary = folder / name
         kind = _own_kind(temporary)
         if kind not in (None, FILE, FOLDER):

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vl_lst.backbones.family import Family
-from vl_lst.backbones.recomputation import recomputed
+from vl_lst.backbones.gradient_checkpointing import recomputed
 
 __all__ = ["BlockCall", "PausedStack", "call_of"]
 

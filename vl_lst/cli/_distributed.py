@@ -122,7 +122,7 @@ def report_error_once(launch: Launch) -> Iterator[None]:
         yield
     except Preempted as stopped:
         if launch.is_first:
-            # The others exit as soon as they know, whereupon a launcher ends this process.
+            # The others exit as soon as they know, and a launcher then ends this process.
             ignore_stop_signals()
             report_error(launch, str(stopped))
         else:

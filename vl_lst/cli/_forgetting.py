@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.leaderboard.units import number_text
 from vl_lst.bundled import DEMO, PRETRAINING_TEXT
 from vl_lst.cli._console import notes, progress, results
 
@@ -32,7 +33,7 @@ def report_forgetting(run: "Run", text: str, *, quiet: bool) -> dict[str, object
         if found.is_by_construction
         else f"from {found.loss_before:.4f} to {found.loss_after:.4f}"
     )
-    change = "0" if found.is_by_construction else f"{found.increase:+.4f}"
+    change = number_text(found.increase, "nats")
     results.print(
         f"forgetting: {change} nats per token {how} ({found.objective}, {found.tokens:,} tokens)",
         markup=False,

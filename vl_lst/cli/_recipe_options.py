@@ -34,6 +34,7 @@ __all__ = [
     "RecipeOption",
     "SeedOption",
     "SettingsOption",
+    "StatesOption",
     "StepsOption",
     "TrainFileOption",
     "ValidationFileOption",
@@ -91,6 +92,14 @@ FeaturesOption = Annotated[
 MoreFeaturesArgument = Annotated[
     list[Path] | None,
     typer.Argument(metavar="FILE.h5", help="More feature files.", show_default=False),
+]
+StatesOption = Annotated[
+    Path | None,
+    model_option(
+        metavar="FILE.h5",
+        help="File of the backbone's states, made by `vl-lst extract-states` with the same "
+        "settings: training then needs neither time nor memory for the backbone.",
+    ),
 ]
 BackboneOption = Annotated[
     str | None,
@@ -197,6 +206,7 @@ def recipe_changes(
     backbone_precision: str | None,
     method: str | None,
     head: str | None,
+    states: Path | None = None,
 ) -> list[tuple[str, Any]]:
     """Return the fields of a recipe that options set, as (path, value) pairs."""
     given: dict[str, Any] = {
@@ -209,6 +219,7 @@ def recipe_changes(
         "backbone.precision": backbone_precision,
         "method.name": method,
         "head": head,
+        "states": states and str(states),
     }
     return [(name, value) for name, value in given.items() if value is not None]
 

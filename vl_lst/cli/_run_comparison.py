@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eval.errors import InputError
 from eval.leaderboard.protocol import differing_settings
-from eval.leaderboard.run_settings import describe_run
+from eval.leaderboard.run_settings import describe_settings
 from eval.leaderboard.runs import Run, read_record
 from eval.leaderboard.scoring import UnusableError, score_run
 from eval.run_files import RECORD_FILE
@@ -90,7 +90,7 @@ def compare_settings(first: Run, second: Run) -> dict[str, tuple[str | None, str
     Returns:
         {name: value of each run as JSON}, the method first; `None` if a run has no such setting.
     """
-    described = [describe_run(run.record) for run in (first, second)]
+    described = [describe_settings(run.record) for run in (first, second)]
     return {
         name: (described[0].get(name), described[1].get(name))
         for name in differing_settings(described)

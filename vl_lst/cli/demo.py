@@ -9,8 +9,8 @@ from rich.table import Table
 from vl_lst.bundled import DEMO, DEMO_IMAGE
 from vl_lst.cli._choices import METHODS
 from vl_lst.cli._console import QuietOption, announce_imports, progress, results
+from vl_lst.cli._leaderboard_page import build_page
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report, write_report
-from vl_lst.cli.leaderboard import build_page
 
 __all__ = ["demo"]
 

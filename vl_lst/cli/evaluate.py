@@ -27,8 +27,8 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="RUN",
-            help="Run directory written by `vl-lst train`, or OWNER/NAME[@REVISION] on the Hugging "
-            "Face Hub; with --zero-shot, a directory to write.",
+            help="Run directory written by `vl-lst train`, or a run on the Hugging Face Hub: "
+            "OWNER/NAME or OWNER/NAME@REVISION. With --zero-shot, a directory to write.",
             callback=binary_file("a run", is_checked=False, may_be_input=True, holds_run=True),
         ),
     ],
@@ -167,8 +167,10 @@ def evaluate(
     Salesforce/blip2-flan-t5-xl --features tokens.h5 --task vqa --data-root data --split val2014
     """
     files = [*(features or []), *(more_features or [])]
-    if (split is not None and file is not None) or (split, file, forgetting) == (None, None, None):
+    if split is not None and file is not None:
         raise typer.BadParameter("give either --split or --file")
+    if (split, file, forgetting) == (None, None, None):
+        raise typer.BadParameter("give --split, --file or --forgetting")
     if submission and split is None and file is None:
         raise typer.BadParameter("--submission requires --split")
     if forgetting is not None and zero_shot:
@@ -208,7 +210,7 @@ def evaluate(
         return
     announce_imports(quiet=quiet)
     from eval.errors import InputError
-    from eval.hub import progress_bars
+    from eval.hub import hub_progress_bars
     from eval.outputs import check_output
     from tasks._submission import submission_of
     from vl_lst.cli._scores import (
@@ -240,7 +242,7 @@ def evaluate(
         raise typer.BadParameter("--checkpoint cannot be given with --zero-shot, without training")
     given = file or split
     require_one_process(os.environ, "a split is evaluated in one process")
-    with notes(quiet=quiet), progress_bars(show=status.is_terminal and not quiet):
+    with notes(quiet=quiet), hub_progress_bars(show=status.is_terminal and not quiet):
         if zero_shot:
             assert given is not None
             options = {

@@ -14,7 +14,6 @@ from vl_lst.cli._console import QuietOption, results
 from vl_lst.cli._leaderboard_page import (
     MAX_DATA_CHARS,
     PageContent,
-    build_page,
     find_board,
     make_page,
     publish_site,
@@ -31,7 +30,7 @@ from vl_lst.cli._outputs import (
 if TYPE_CHECKING:
     from eval.leaderboard.board import Group
 
-__all__ = ["build_page", "leaderboard"]
+__all__ = ["leaderboard"]
 
 COMPARISON, EXAMPLES = "Comparison", "Examples on the page"
 PAGE = Path("leaderboard.html")

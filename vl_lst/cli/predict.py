@@ -17,8 +17,9 @@ def predict(
         Path,
         typer.Argument(
             metavar="RUN",
-            help="Run directory written by `vl-lst train`, or OWNER/NAME[@REVISION] on the Hugging "
-            "Face Hub. A local folder comes first; hf://OWNER/NAME is always on the Hub.",
+            help="Run directory written by `vl-lst train`, or a run on the Hugging Face Hub: "
+            "OWNER/NAME or OWNER/NAME@REVISION. A local folder comes first; hf://OWNER/NAME is "
+            "always on the Hub.",
         ),
     ],
     image: Annotated[
@@ -70,10 +71,10 @@ def predict(
     Text alone: vl-lst predict runs/rte --text "A cat sleeps." --text2 "An animal sleeps."
     """
     announce_imports(quiet=quiet)
-    from eval.hub import progress_bars
+    from eval.hub import hub_progress_bars
     from vl_lst.run import load_run
 
-    with notes(quiet=quiet), progress_bars(show=status.is_terminal and not quiet):
+    with notes(quiet=quiet), hub_progress_bars(show=status.is_terminal and not quiet):
         loaded = load_run(run)
     protect_recipe_inputs(loaded.recipe.model_dump(mode="json"))
     images = image or []

@@ -58,14 +58,14 @@ def push(
     of this machine are left out. Push again to update the repository; an interrupted push continues
     with what is missing.
 
-    Needs a token with write access: hf auth login, or HF_TOKEN.
+    Requires a token with write access: hf auth login, or HF_TOKEN.
 
     Example: vl-lst push runs/vqa alice/vqa-ladder --license apache-2.0
 
     Anybody can then use it: vl-lst predict alice/vqa-ladder --image cat.jpg --question "..."
     """
     announce_imports(quiet=quiet)
-    from eval.hub import progress_bars
+    from eval.hub import hub_progress_bars
     from vl_lst.hub.card import LICENSE
     from vl_lst.hub.push import push_run
 
@@ -73,7 +73,7 @@ def push(
         if not quiet:
             status.print(message, markup=False)
 
-    with progress_bars(show=status.is_terminal and not quiet):
+    with hub_progress_bars(show=status.is_terminal and not quiet):
         pushed = push_run(
             run,
             repository,

@@ -1,8 +1,7 @@
 """`vl-lst sweep`: train a grid of settings and seeds."""
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +20,7 @@ from vl_lst.cli._recipe_options import (
     FeaturesOption,
     HeadOption,
     MethodOption,
+    StatesOption,
     TrainFileOption,
     ValidationFileOption,
     data_option,
@@ -30,7 +30,7 @@ from vl_lst.cli._recipe_options import (
 from vl_lst.cli._runs_progress import describe_scores, runs_progress
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
 from vl_lst.errors import Preempted, TrainingError, VlLstError
-from vl_lst.launch import STOP_SIGNALS
+from vl_lst.launch import handle_stop_signals
 
 if TYPE_CHECKING:
     from eval.run_files import RunRecord
@@ -113,12 +113,7 @@ def sweep(
     train_file: TrainFileOption = None,
     val_file: ValidationFileOption = None,
     features: FeaturesOption = None,
-    states: Annotated[
-        Path | None,
-        model_option(
-            metavar="FILE.h5", help="File of the backbone's states, as for `vl-lst train`."
-        ),
-    ] = None,
+    states: StatesOption = None,
     backbone: BackboneOption = None,
     backbone_precision: BackbonePrecisionOption = None,
     method: MethodOption = None,
@@ -174,9 +169,8 @@ def sweep(
         backbone_precision=backbone_precision,
         method=method,
         head=head,
+        states=states,
     )
-    if states is not None:
-        options.append(("states", str(states)))
     runs, notes = expand_grid(
         recipes,
         [parse_axis(text) for text in grid or []],
@@ -245,7 +239,7 @@ def _train(
     failures: dict[str, VlLstError] = {}
     left = {each.run.name: (each.recipe, each.folder) for each in planned if each.record is None}
     if left:
-        with _stopped_by_signals(), runs_progress("training", quiet=quiet) as shown:
+        with handle_stop_signals(_raise_preempted), runs_progress("training", quiet=quiet) as shown:
             records |= train_in_parallel(
                 left, processes=jobs, report=shown.report, watcher=shown, failures=failures
             )
@@ -274,20 +268,10 @@ def _document(
     }
 
 
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Let the signals that schedulers send end all runs, each with a checkpoint.
+def _raise_preempted(number: int, _frame: FrameType | None) -> None:
+    """End all runs, each with a checkpoint, on a signal that schedulers send.
 
     Raises:
-        Preempted: A signal has stopped the runs.
+        Preempted: Always.
     """
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        raise Preempted(f"stopped by {signal.Signals(number).name}")
-
-    former = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+    raise Preempted(f"stopped by {signal.Signals(number).name}")

@@ -32,12 +32,12 @@ from vl_lst.cli._recipe_options import (
     RecipeOption,
     SeedOption,
     SettingsOption,
+    StatesOption,
     StepsOption,
     TrainFileOption,
     ValidationFileOption,
     data_option,
     features_option,
-    model_option,
     recipe_changes,
     refuse_settings_given_twice,
     short_changes,
@@ -100,14 +100,7 @@ def train(
             autocompletion=complete_encoder,
         ),
     ] = None,
-    states: Annotated[
-        Path | None,
-        model_option(
-            metavar="FILE.h5",
-            help="File of the backbone's states, made by `vl-lst extract-states` with the same "
-            "settings: training then needs neither time nor memory for the backbone.",
-        ),
-    ] = None,
+    states: StatesOption = None,
     backbone: BackboneOption = None,
     backbone_precision: BackbonePrecisionOption = None,
     method: MethodOption = None,
@@ -187,9 +180,8 @@ def train(
         backbone_precision=backbone_precision,
         method=method,
         head=head,
+        states=states,
     )
-    if states is not None:
-        changes.append(("states", str(states)))
     short_options: dict[str, object] = {
         "--epochs": epochs,
         "--steps": steps,

@@ -10,11 +10,13 @@ from typing import Any
 
 import yaml
 
+from eval.leaderboard.units import number_text
+from eval.run_files import RECIPE_FILE
 from eval.text import escape_controls, format_bytes
 from tasks import get_task
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.hub.curve import CURVE_FILE
-from vl_lst.hub.files import RECIPE_FILE, PortableRun
+from vl_lst.hub.files import PortableRun
 from vl_lst.hub.scores import PublishedScore, model_index, published_scores
 
 __all__ = ["LICENSE", "escape_markdown", "model_card"]
@@ -129,8 +131,8 @@ def _costs(run: PortableRun) -> list[tuple[str, str]]:
     record = run.record
     rows = []
     if record.parameters is not None:
-        share = record.parameters.percent_of_total
-        rows.append(("trainable parameters", f"{record.parameters.trainable:,} ({share:.2f} %)"))
+        share = number_text(record.parameters.percent_of_total, "percent")
+        rows.append(("trainable parameters", f"{record.parameters.trainable:,} ({share})"))
     weights = run.checkpoint / "model.safetensors"
     rows.append(("checkpoint", format_bytes(weights.stat().st_size)))
     if (memory := record.memory_bytes) is not None:
@@ -140,14 +142,14 @@ def _costs(run: PortableRun) -> list[tuple[str, str]]:
         if memory.peak_allocated is not None:
             rows.append(("peak memory of training", format_bytes(memory.peak_allocated)))
     if record.train_seconds is not None:
-        rows.append(("training time", f"{record.train_seconds / 60:,.1f} minutes"))
+        rows.append(("training time", number_text(record.train_seconds, "seconds")))
     for task, inference in record.inference.items():
-        text = f"{inference.seconds_per_example * 1000:,.3g} ms per example"
+        text = f"{number_text(inference.seconds_per_example, 'seconds')} per example"
         if inference.peak_bytes is not None:
             text += f", {format_bytes(inference.peak_bytes)} with the backbone"
         rows.append((f"answering {task}", text))
     if record.forgetting is not None:
-        increase = f"{record.forgetting.increase:+.3f} nats per token"
+        increase = f"{number_text(record.forgetting.increase, 'nats')} nats per token"
         rows.append(("change of the backbone's loss on its pretraining text", increase))
     if record.device is not None:
         rows.append(("device", escape_markdown(record.device)))
@@ -227,8 +229,8 @@ def _license_note(license_id: str) -> str:
     if license_id != LICENSE:
         return ""
     return (
-        "The license of these weights is not stated. Those of the backbone and of the data apply "
-        "besides."
+        "The license of these weights is not stated. The licenses of the backbone and of the data "
+        "also apply."
     )
 
 

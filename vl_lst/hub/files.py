@@ -18,7 +18,7 @@ import yaml
 
 from eval.errors import InputError
 from eval.outputs import json_bytes
-from eval.run_files import MODEL_FILE, RECORD_FILE, ModelCard, RunRecord
+from eval.run_files import MODEL_FILE, RECIPE_FILE, RECORD_FILE, ModelCard, RunRecord
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.errors import CheckpointError
 from vl_lst.recipes import Recipe, ZeroShotRecipe
@@ -26,10 +26,9 @@ from vl_lst.runs.checkpoint import MODEL, find_checkpoint, load_checkpoint
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.record import read_record
 
-__all__ = ["BEST", "RECIPE_FILE", "PortableRun", "checkpoint_files", "portable_run"]
+__all__ = ["BEST", "PortableRun", "checkpoint_files", "portable_run"]
 
 BEST = "best"
-RECIPE_FILE = "recipe.yaml"
 MANIFEST = "manifest.json"
 WEIGHTS = f"{MODEL}.safetensors"
 # What stands in uploaded recipes for the folder of the annotations and for feature files.

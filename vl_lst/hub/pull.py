@@ -22,10 +22,10 @@ from huggingface_hub import HfApi, snapshot_download
 from eval.errors import InputError
 from eval.hub import HubAddress, explained_hub_errors, parse_hub_address
 from eval.outputs import atomic_path, write_json
-from eval.run_files import MODEL_FILE, RECORD_FILE
+from eval.run_files import MODEL_FILE, RECIPE_FILE, RECORD_FILE
 from tasks._arrow import cache_folder
 from vl_lst.errors import CheckpointError
-from vl_lst.hub.files import RECIPE_FILE, checkpoint_files
+from vl_lst.hub.files import checkpoint_files
 
 __all__ = ["PulledRun", "find_hub_run", "pull_run"]
 
@@ -82,7 +82,7 @@ def find_hub_run(path: str | Path, revision: str | None) -> HubAddress | None:
             "folder. Leave it out, or write hf://OWNER/NAME."
         )
     if address.revision is not None:
-        raise InputError(f"{path} already names a revision; found {revision!r} besides")
+        raise InputError(f"{path} already names a revision: found also {revision!r}, expected one")
     return HubAddress(address.name, revision, has_prefix=address.has_prefix)
 
 

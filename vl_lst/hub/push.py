@@ -19,7 +19,13 @@ from huggingface_hub import (
 )
 
 from eval.errors import InputError
-from eval.hub import HubAddress, explained_hub_errors, parse_hub_address, require_hub_token
+from eval.hub import (
+    HubAddress,
+    create_repository,
+    explained_hub_errors,
+    parse_hub_address,
+    require_hub_token,
+)
 from eval.regular_files import open_regular
 from tasks import task_names
 from vl_lst.hub.card import LICENSE, model_card
@@ -131,13 +137,8 @@ def _prepare_repository(address: HubAddress, *, private: bool) -> ModelInfo:
     Raises:
         InputError: The repository is to be private, but exists and is public.
     """
+    create_repository(address, private=private)
     api, name, branch = HfApi(), address.name, address.revision or MAIN
-    api.create_repo(name, private=private or None, exist_ok=True)
-    if private and not api.model_info(name).private:
-        raise InputError(
-            f"{name} already exists and is public, so nothing was uploaded. Make it private at "
-            f"{address.page}/settings, or choose another name."
-        )
     if branch != MAIN:
         api.create_branch(name, branch=branch, exist_ok=True)
     return api.model_info(name, revision=branch)

@@ -33,7 +33,7 @@ Layers = tuple[Annotated[int, Field(ge=0)], ...] | None
 Recompute = bool | Literal["auto"]
 """Whether blocks save only their inputs for the backward pass and run again in it. `auto` keeps
 everything where a training step fits the memory of the device; models recompute until that is
-known, see `vl_lst.training.recomputation`."""
+known, see `vl_lst.training.recompute_policy`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

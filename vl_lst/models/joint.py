@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from vl_lst.backbones.backbone import Backbone, BackboneCache
 from vl_lst.backbones.family import Family
-from vl_lst.backbones.recomputation import recomputed
+from vl_lst.backbones.gradient_checkpointing import recomputed
 from vl_lst.models.batch import Batch
 from vl_lst.models.config import HeadConfig, VisualConfig
 from vl_lst.models.vision_language_model import DecodingState, VisionLanguageModel

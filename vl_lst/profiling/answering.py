@@ -30,7 +30,7 @@ class AnsweringCost:
     """What answering a batch costs.
 
     Args:
-        peak_bytes: Most memory that answering takes at once besides the model.
+        peak_bytes: Peak of what answering allocates, without the model.
         seconds: Seconds per batch, one number per repetition.
     """
 

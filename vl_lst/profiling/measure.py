@@ -139,8 +139,8 @@ class MethodProfile:
         seconds: Medians over the timed steps; `None` without steps.
         examples_per_second: Batch size divided by the median step.
         checkpoint_bytes: Size of the tensors that a checkpoint stores of the model.
-        inference_bytes: Parameters and buffers, and the most memory that answering a batch takes
-            besides; `None` without steps.
+        inference_bytes: Bytes of parameters and buffers plus the peak of what answering a batch
+            allocates; `None` without steps.
         seconds_per_answer: Median seconds of answering a batch, divided by its size.
     """
 

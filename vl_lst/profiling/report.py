@@ -49,9 +49,9 @@ DEFINITION = {
     "seconds": "medians over the steps after warm-up; the methods take turns in one run, so only "
     "ratios are meaningful; optimizer includes gradient clipping and freeing the gradients",
     "checkpoint_bytes": "size of the tensors that a checkpoint stores of the model",
-    "inference_bytes": "parameter_bytes and the most memory that answering the batch takes "
-    "besides: on CUDA that of torch's allocator, elsewhere the bytes of the tensors that are alive "
-    "at the same time; a ladder runs the backbone and its side network; null without steps",
+    "inference_bytes": "parameter_bytes plus the peak of what answering the batch allocates: on "
+    "CUDA that of torch's allocator, elsewhere the bytes of the tensors that are alive at the same "
+    "time; a ladder runs the backbone and its side network; null without steps",
     "seconds_per_answer": "median seconds of answering the batch by greedy search with "
     "workload.answer_tokens tokens, or by picking from the answers, divided by the batch size; "
     "null without steps",
@@ -190,7 +190,7 @@ def seconds_table(profiles: Sequence[MethodProfile]) -> Table | None:
     first = profiles[0].seconds
     if first is None:
         return None
-    numbers = ("examples/s", "forward", "backward", "optimiser", "step", "ratio")
+    numbers = ("examples/s", "forward", "backward", "optimizer", "step", "ratio")
     table = _table("seconds per step, medians", "method", numbers)
     for profile in profiles:
         seconds = profile.seconds

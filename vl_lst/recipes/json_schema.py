@@ -15,6 +15,7 @@ from tasks import task_names
 from vl_lst.bundled import bundled_recipes
 from vl_lst.choices import ChosenArithmeticPrecision, ChosenBackbonePrecision
 from vl_lst.methods import get_method, method_names
+from vl_lst.recipes import precision
 from vl_lst.recipes.descriptions import describe_fields, describe_section
 from vl_lst.recipes.per_task import is_task_field
 from vl_lst.recipes.reading import EXTENDS
@@ -28,11 +29,11 @@ Schema = dict[str, Any]
 NULL: Schema = {"type": "null"}
 # Choices of a file that a resolved recipe no longer has.
 CHOSEN: Mapping[str, object] = {
-    "backbone.precision": ChosenBackbonePrecision,
-    "training.precision": ChosenArithmeticPrecision,
+    ".".join(precision.BACKBONE): ChosenBackbonePrecision,
+    ".".join(precision.ARITHMETIC): ChosenArithmeticPrecision,
 }
 # Left to the device if it is null.
-DEVICE_FIELDS = ("training.tf32",)
+DEVICE_FIELDS = (".".join(precision.TF32),)
 # A file may also give one number per task.
 EPOCHS = "training.epochs"
 

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from eval.recipe_fields import get_field
 from tasks import Task, get_task
 from vl_lst.choices import AUTO
+from vl_lst.recipes import precision
 from vl_lst.recipes.fields import set_field
 from vl_lst.recipes.per_task import is_task_field
 from vl_lst.recipes.resolving import (
@@ -30,9 +31,7 @@ __all__ = ["PartialRecipe", "complete_recipe"]
 EPOCHS = ("training", "epochs")
 ROOT = ("data", "root")
 BACKBONE = ("backbone", "name")
-PRECISIONS = (("backbone", "precision"), ("training", "precision"))
-# Decided by the device if it is missing.
-DEVICE_FIELDS = (("training", "tf32"),)
+PRECISIONS = (precision.BACKBONE, precision.ARITHMETIC)
 # Stands for the task in messages about fields with one value per task.
 ANY_TASK = "TASK"
 
@@ -121,12 +120,11 @@ def _probes(fields: Mapping[str, Any], tasks: Sequence[Task]) -> Iterator[dict[s
     for given, stand_in in ((ROOT, "."), (BACKBONE, "NAME")):
         if get_field(probe, given) is None:
             set_field(probe, given, stand_in)
-    for precision in PRECISIONS:
-        if get_field(probe, precision) in (None, AUTO):
-            set_field(probe, precision, "fp32")
-    for field in DEVICE_FIELDS:
-        if get_field(probe, field) is None:
-            set_field(probe, field, False)
+    for decided in PRECISIONS:
+        if get_field(probe, decided) in (None, AUTO):
+            set_field(probe, decided, "fp32")
+    if get_field(probe, precision.TF32) is None:
+        set_field(probe, precision.TF32, False)
     if not tasks:
         probe["task"] = ANY_TASK
         for path in _paths_per_task(Recipe):
@@ -170,7 +168,7 @@ def _fill_in_defaults(
         section = section_of(field)
         if section is not None and _is_always_there(field, fields.get(name)):
             _fill_in_defaults(fields.setdefault(name, {}), section, path)
-        elif name not in fields and not field.is_required() and path not in DEVICE_FIELDS:
+        elif name not in fields and not field.is_required() and path != precision.TF32:
             fields[name] = field.get_default(call_default_factory=True)
 
 

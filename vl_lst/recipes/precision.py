@@ -12,8 +12,16 @@ from vl_lst.methods import get_method, method_names
 from vl_lst.recipes.fields import set_field
 from vl_lst.recipes.schema import Recipe
 
-__all__ = ["backbone_precision", "complete_precisions", "preferred_precision"]
+__all__ = [
+    "ARITHMETIC",
+    "BACKBONE",
+    "TF32",
+    "backbone_precision",
+    "complete_precisions",
+    "preferred_precision",
+]
 
+# Paths of the fields that the device decides.
 ARITHMETIC = ("training", "precision")
 BACKBONE = ("backbone", "precision")
 TF32 = ("training", "tf32")

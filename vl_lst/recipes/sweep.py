@@ -56,8 +56,8 @@ class SweepRun:
 
 
 @dataclass(slots=True)
-class _Left:
-    """What does not apply to some methods.
+class _OptionUse:
+    """Which options apply to which methods of a sweep.
 
     Args:
         dropped: Methods that lack an option, by its path.
@@ -125,15 +125,15 @@ def expand_grid(
         RecipeError: A recipe, a field or a value is not valid, or two runs would share a folder.
     """
     _require_consistent(axes, tasks, settings)
-    left = _Left()
+    use = _OptionUse()
     runs: list[SweepRun] = []
     chosen: Sequence[str | None] = recipes or (None,)
-    points = [(recipe, point) for recipe in chosen for point in _points(recipe, axes, tasks, left)]
+    points = [(recipe, point) for recipe in chosen for point in _points(recipe, axes, tasks, use)]
     for position in range(len(seeds or [0])):
         for recipe, point in points:
             seed = seeds[position] if seeds is not None else _recipe_seed(point.base)
-            runs += _runs_of(recipe, point, seed, tasks, settings, left)
-    notes = left.notes()
+            runs += _runs_of(recipe, point, seed, tasks, settings, use)
+    notes = use.notes()
     for axis in axes:
         if axis.method is not None and all(point.method != axis.method for _, point in points):
             raise RecipeError(
@@ -172,7 +172,7 @@ def _points(
     recipe: str | None,
     axes: Sequence[Axis],
     tasks: Mapping[str | None, Changes],
-    left: _Left,
+    use: _OptionUse,
 ) -> Iterator[_Point]:
     """Yield all combinations for one recipe."""
     given = dict(next(iter(tasks.values())))
@@ -190,7 +190,7 @@ def _points(
             for axis in axes
             if axis not in chosen
             and (axis.method == method or (axis.method is None and axis.field not in own))
-            and left.applies(axis.field, method)
+            and use.applies(axis.field, method)
         ]
         for values in product(*(axis.values for axis in others)):
             yield _Point(base, method, (*chosen, *others), (*choice, *values))
@@ -202,7 +202,7 @@ def _runs_of(
     seed: int,
     tasks: Mapping[str | None, Changes],
     settings: Changes,
-    left: _Left,
+    use: _OptionUse,
 ) -> Iterator[SweepRun]:
     """Yield the run of a point and a seed, or one run per task of a suite."""
     is_method_axis = any(axis.field == METHOD for axis in point.axes)
@@ -225,7 +225,7 @@ def _runs_of(
             options=tuple(named.items()),
             settings=(
                 *_own_settings(point.base, point.method, named.get(BACKBONE)),
-                *(pair for pair in settings if left.applies(pair[0], point.method)),
+                *(pair for pair in settings if use.applies(pair[0], point.method)),
                 *(pair for pair in point.changes if pair[0] not in OPTION_FIELDS),
                 (SEED, seed),
             ),

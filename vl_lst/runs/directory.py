@@ -19,7 +19,15 @@ from pydantic import ValidationError
 from eval.outputs import write_json
 from eval.recipe_fields import CHANGEABLE_ON_RESUME, flatten_fields, is_within
 from eval.regular_files import file_kind, require_regular_if_any
-from eval.run_files import MODEL_FILE, RECORD_FILE, ModelCard, first_problem, read_run_file
+from eval.run_files import (
+    METRICS_FILE,
+    MODEL_FILE,
+    RECIPE_FILE,
+    RECORD_FILE,
+    ModelCard,
+    first_problem,
+    read_run_file,
+)
 from tasks import Task
 from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.recipes import Recipe, dump_recipe, load_recipe
@@ -39,10 +47,10 @@ class RunDirectory:
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
         self.path = path
-        self.recipe_file = path / "recipe.yaml"
+        self.recipe_file = path / RECIPE_FILE
         self.card_file = path / MODEL_FILE
         self.record_file = path / RECORD_FILE
-        self.metrics_file = path / "metrics.jsonl"
+        self.metrics_file = path / METRICS_FILE
         self.log_file = path / "log.txt"
         self.trackers_file = path / "trackers.json"
         self.last = self.checkpoint("last")

@@ -6,7 +6,6 @@ it. Processes that train together stop at the same step, whichever of them recei
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from vl_lst.errors import LaunchError, Preempted
-from vl_lst.launch import MAX_WAIT, STOP_SIGNALS
+from vl_lst.launch import MAX_WAIT, handle_stop_signals
 
 __all__ = ["StopRequest", "stop_on_signals"]
 
@@ -82,9 +81,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(accelerator: Accelerator) -> Iterator[StopRequest]:
-    """Turn SIGTERM and SIGUSR1 into a request to stop, during the block.
-
-    Python handles signals in its main thread only; in others, the block changes nothing.
+    """Turn SIGTERM and SIGUSR1 into a request to stop, during the block; see `handle_stop_signals`.
 
     Args:
         accelerator: The processes that train together.
@@ -93,13 +90,5 @@ def stop_on_signals(accelerator: Accelerator) -> Iterator[StopRequest]:
         LaunchError: The processes cannot connect.
     """
     request = StopRequest(accelerator)
-    if threading.current_thread() is not threading.main_thread():
+    with handle_stop_signals(request.receive):
         yield request
-        return
-    former = {number: signal.signal(number, request.receive) for number in STOP_SIGNALS}
-    try:
-        yield request
-    finally:
-        for number, handler in former.items():
-            # None: not installed by Python, which cannot restore it.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)

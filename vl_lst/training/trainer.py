@@ -35,7 +35,7 @@ from vl_lst.training.last_checkpoint import load_last_checkpoint, save_last_chec
 from vl_lst.training.loss_window import LossWindow, StepResult
 from vl_lst.training.optimizer import build_optimizer, learning_rate, optimizer_bytes
 from vl_lst.training.preemption import StopRequest
-from vl_lst.training.recomputation import Recomputation
+from vl_lst.training.recompute_policy import RecomputePolicy
 from vl_lst.training.resources import PeakMemory, Stopwatch, memory_in_use
 from vl_lst.training.saved_bytes import saved_bytes_by_part
 from vl_lst.training.validation import Validator
@@ -108,7 +108,7 @@ class Trainer:
             self.counters.checkouts.append(checkout)
         self.stopwatch = Stopwatch(self.counters.seconds, self.counters.examples)
         self._losses = LossWindow(self.counters)
-        self._recomputation = Recomputation(
+        self._recompute_policy = RecomputePolicy(
             recipe,
             built,
             accelerator.num_processes,
@@ -227,9 +227,9 @@ class Trainer:
         Blocks are recomputed in the backward pass from the first batch on that does not fit the
         memory otherwise, if the recipe leaves that to the device.
         """
-        self._recomputation.prepare(batch)
+        self._recompute_policy.prepare(batch)
         self._note_recomputation()
-        if not self._recomputation.may_fall_back:
+        if not self._recompute_policy.may_fall_back:
             return self._backward_once(batch, loss_average)
         random = random_state(self._device)
         try:
@@ -239,7 +239,7 @@ class Trainer:
         # Not in the exception's block, in which it would hold the tensors of the failed attempt.
         self._optimizer.zero_grad(set_to_none=True)
         restore_random_state(random, self._device)
-        self._recomputation.fall_back()
+        self._recompute_policy.fall_back()
         self._note_recomputation()
         self.peak_memory.skip()
         return self._backward_once(batch, loss_average)
@@ -260,7 +260,7 @@ class Trainer:
 
         Several processes, which count them together, keep those of the first batch.
         """
-        counters, is_on = self.counters, self._recomputation.is_on
+        counters, is_on = self.counters, self._recompute_policy.is_on
         if counters.recomputes not in (None, is_on) and self._accelerator.num_processes == 1:
             counters.saved_for_backward.clear()
         counters.recomputes = is_on

@@ -172,7 +172,7 @@ def test_reported_rows_of_text_stand_beside_runs_with_their_memory(tmp_path: Pat
         line for line in to_markdown(runs, reported).splitlines() if line.startswith("|")
     )
     assert header == "| method | n | rte | Recompute | Trainable | Saved bytes | " + (
-        "CUDA peak | Gradients | Optimiser state | Examples/s | Time |"
+        "CUDA peak | Gradients | Optimizer state | Examples/s | Time |"
     )
     assert mine.split(" | ")[6] == "–"
     assert [line.split(" | ")[2] for line in others] == [

@@ -174,7 +174,10 @@ def test_content_that_is_not_what_the_hub_announced(hub: LoopbackHub, tmp_path: 
     [
         ("hf://datasets/someone/nothing", "the Hub has no repository someone/nothing"),
         ("hf://datasets/another/private", "the Hub has no repository another/private"),
-        ("hf://datasets/another/gated", "is gated"),
+        (
+            "hf://datasets/another/gated",
+            "is gated: open http.*/datasets/another/gated,",
+        ),
         (f"{ADDRESS}@gone", "has no revision 'gone'"),
         (f"{ADDRESS}/nowhere", "there is no file 'nowhere' in the dataset someone/features"),
         ("hf://datasets/someone/stores", "vl-lst features pull someone/stores"),

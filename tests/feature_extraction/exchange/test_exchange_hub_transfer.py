@@ -97,7 +97,7 @@ def test_an_upload_whose_connection_dropped(hub: LoopbackHub, store: Path) -> No
 
 def test_what_cannot_be_pushed(hub: LoopbackHub, store: Path, tmp_path: Path) -> None:
     hub.add("someone/public", {}, kind="datasets")
-    with pytest.raises(StoreError, match="already exists and is public, so nothing was uploaded"):
+    with pytest.raises(InputError, match="already exists and is public, so nothing was uploaded"):
         push_features(store, "someone/public", private=True)
     with pytest.raises(InputError, match="403"):
         push_features(store, "another/features")

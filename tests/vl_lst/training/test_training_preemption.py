@@ -14,6 +14,7 @@ import pytest
 from tiny_run import TinyWorld
 
 from vl_lst.errors import CheckpointError, LaunchError, Preempted, TrainingError
+from vl_lst.launch import STOP_SIGNALS
 from vl_lst.recipes import Recipe
 from vl_lst.runs.directory import RunDirectory
 from vl_lst.runs.record import read_record
@@ -85,14 +86,14 @@ def test_a_stopped_and_resumed_run_equals_an_undisturbed_one(
     undisturbed: Path, recipe: Recipe, tmp_path: Path, number: int, step: int, validating: bool
 ) -> None:
     out = tmp_path / "run"
-    before = [signal.getsignal(each) for each in preemption.STOP_SIGNALS]
+    before = [signal.getsignal(each) for each in STOP_SIGNALS]
     report = SignalAt(number, step, validating=validating)
     with pytest.raises(Preempted, match=signal.Signals(number).name):
         train(recipe, out, report=report)
     assert max(report.calls)[0] == step, "no step after the signal"
     # Six images with two questions each make four batches; only the first is answered.
     assert report.calls.count((step, True)) == int(validating)
-    assert [signal.getsignal(each) for each in preemption.STOP_SIGNALS] == before
+    assert [signal.getsignal(each) for each in STOP_SIGNALS] == before
     record = read_record(RunDirectory(out))
     assert record is not None
     assert (record.status, record.steps) == ("cancelled", step)

@@ -33,14 +33,14 @@ def push(
     The file keeps its name and its settings. A README is written if the dataset has none. An
     interrupted push can be repeated: files that have arrived are not uploaded again.
 
-    Needs a token with write access: hf auth login, or HF_TOKEN.
+    Requires a token with write access: hf auth login, or HF_TOKEN.
 
     Example: vl-lst features push coco.h5 alice/coco-rn101 --private
     """
-    from eval.hub import progress_bars
+    from eval.hub import hub_progress_bars
     from feature_extraction.exchange.hub_transfer import push_features
 
-    with progress_bars(show=status.is_terminal and not quiet):
+    with hub_progress_bars(show=status.is_terminal and not quiet):
         pushed = push_features(file, repository, private=private)
     if not quiet:
         if not pushed.is_changed:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vl_lst.backbones.frozen import DecoderTaps, EncoderTaps, FrozenBackbone
+from vl_lst.backbones.gradient_checkpointing import checkpointed
 from vl_lst.backbones.layers import BlockSizes
-from vl_lst.backbones.recomputation import checkpointed
 from vl_lst.models.config import LadderConfig
 from vl_lst.models.ladder.dropout import DropoutMasks, draw_pool, drop
 from vl_lst.models.ladder.relative_bias import RelativePositionBias

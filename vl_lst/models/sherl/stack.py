@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from vl_lst.backbones.gradient_checkpointing import checkpointed
 from vl_lst.backbones.layers import BlockSizes
-from vl_lst.backbones.recomputation import checkpointed
 from vl_lst.errors import ModelError
 from vl_lst.models.norm import RootMeanSquareNorm
 from vl_lst.models.sherl.mixing import FeatureMixture

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vl_lst.backbones.frozen import DecoderTaps, EncoderTaps
+from vl_lst.backbones.gradient_checkpointing import checkpointed
 from vl_lst.backbones.layers import BlockSizes
-from vl_lst.backbones.recomputation import checkpointed
 from vl_lst.models.ladder.rungs import LinearRungs, StackSizes
 
 __all__ = ["FeatureCache", "Form", "StackDecoder", "StackEncoder", "StackSettings", "attend"]

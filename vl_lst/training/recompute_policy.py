@@ -10,13 +10,13 @@ import torch
 
 from vl_lst.devices import autocast
 from vl_lst.models.batch import Batch
-from vl_lst.models.recomputing import set_recompute
+from vl_lst.models.recompute_flag import set_recompute
 from vl_lst.recipes import Recipe
 from vl_lst.recipes.building import BuiltModel
 from vl_lst.training.resources import memory_available
 from vl_lst.training.saved_bytes import TOTAL, saved_bytes_by_part
 
-__all__ = ["Recomputation"]
+__all__ = ["RecomputePolicy"]
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ USABLE_SHARE = 0.8
 MOMENTS = 2
 
 
-class Recomputation:
+class RecomputePolicy:
     """How blocks of a model compute the backward pass: as the recipe says, or as memory allows.
 
     With `auto`, they keep everything as long as a training step fits the memory that was available

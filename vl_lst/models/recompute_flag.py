@@ -1,4 +1,4 @@
-"""Parts of a model that can run again in the backward pass instead of keeping what they save."""
+"""The attribute `recompute` of modules that can run again in the backward pass to save memory."""
 
 from typing import Protocol, runtime_checkable
 

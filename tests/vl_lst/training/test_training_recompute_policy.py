@@ -14,8 +14,8 @@ from eval.run_files import RunRecord
 from vl_lst.models.batch import Batch
 from vl_lst.models.vision_language_model import VisionLanguageModel
 from vl_lst.runs.directory import RunDirectory
-from vl_lst.training import recomputation
-from vl_lst.training.recomputation import Recomputation
+from vl_lst.training import recompute_policy
+from vl_lst.training.recompute_policy import RecomputePolicy
 from vl_lst.training.session import train
 
 WEIGHTS = "checkpoints/last/model.safetensors"
@@ -65,7 +65,7 @@ def test_auto_keeps_everything_where_it_fits(
 ) -> None:
     """The numbers are the same, and the record and the log tell what was done."""
     method, folder, runs = fixed
-    monkeypatch.setattr(recomputation, "memory_available", lambda device: available)
+    monkeypatch.setattr(recompute_policy, "memory_available", lambda device: available)
     record = trained(world, tmp_path / "run", recompute="auto", method=method)
     recomputes = available != PLENTY
     assert record.recomputes is recomputes
@@ -82,20 +82,20 @@ def test_the_estimate_covers_the_longest_batch(
 ) -> None:
     """What is measured of two short passes holds for a whole batch, for every head."""
     estimates: list[int] = []
-    estimate = Recomputation._needed
+    estimate = RecomputePolicy._needed
 
     def noted(*arguments: Any) -> int:
         estimates.append(estimate(*arguments))
         return estimates[-1]
 
-    monkeypatch.setattr(Recomputation, "_needed", noted)
-    monkeypatch.setattr(recomputation, "memory_available", lambda device: PLENTY)
+    monkeypatch.setattr(RecomputePolicy, "_needed", noted)
+    monkeypatch.setattr(recompute_policy, "memory_available", lambda device: PLENTY)
     for head in ("classify", "generate"):
         record = trained(world, tmp_path / head, recompute="auto", head=head)
         memory = record.memory_bytes
         assert memory is not None
         state = memory.gradients + memory.optimizer_state
-        saved = (estimates[-1] - state) / (1 + recomputation.TEMPORARY_SHARE)
+        saved = (estimates[-1] - state) / (1 + recompute_policy.TEMPORARY_SHARE)
         # Equal prompts of a batch share what the estimate counts for each.
         assert total(record) <= saved <= 2 * total(record)
 
@@ -104,7 +104,7 @@ def test_a_step_that_does_not_fit_runs_again_with_the_same_numbers(
     fixed: Any, world: TinyWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     method, folder, runs = fixed
-    monkeypatch.setattr(recomputation, "memory_available", lambda device: PLENTY)
+    monkeypatch.setattr(recompute_policy, "memory_available", lambda device: PLENTY)
     failed: list[str] = []
 
     forward = VisionLanguageModel.forward
@@ -119,7 +119,7 @@ def test_a_step_that_does_not_fit_runs_again_with_the_same_numbers(
         return loss
 
     # As on a CUDA device.
-    monkeypatch.setattr(Recomputation, "may_fall_back", property(lambda self: self._decides))
+    monkeypatch.setattr(RecomputePolicy, "may_fall_back", property(lambda self: self._decides))
     monkeypatch.setattr(VisionLanguageModel, "forward", with_little_memory)
     with caplog.at_level(logging.INFO):
         record = trained(world, tmp_path / "run", recompute="auto", method=method)
@@ -138,7 +138,7 @@ def test_a_resumed_run_decides_again(
         "method__options__recompute": "auto",
         "training__checkpoint_every_steps": 3,
     }
-    monkeypatch.setattr(recomputation, "memory_available", lambda device: PLENTY)
+    monkeypatch.setattr(recompute_policy, "memory_available", lambda device: PLENTY)
     whole = train(world.recipe(**settings), tmp_path / "whole")
     out = tmp_path / "resumed"
 
@@ -148,7 +148,7 @@ def test_a_resumed_run_decides_again(
 
     with pytest.raises(KeyboardInterrupt):
         train(world.recipe(**settings), out, report=interrupt)
-    monkeypatch.setattr(recomputation, "memory_available", lambda device: None)
+    monkeypatch.setattr(recompute_policy, "memory_available", lambda device: None)
     resumed = train(RunDirectory(out).recipe(), out, resume=True)
     assert (whole.recomputes, resumed.recomputes) == (False, True)
     assert total(resumed) < total(whole)
@@ -162,18 +162,18 @@ def test_longer_batches_run_again_from_the_first_that_does_not_fit(
     """Each length is estimated once; what was kept before was within the memory."""
     seen: list[tuple[int, ...]] = []
 
-    def needed(_self: Recomputation, batch: Batch) -> int:
+    def needed(_self: RecomputePolicy, batch: Batch) -> int:
         assert batch.labels_BL is not None
         seen.append((*batch.prompt_ids_UT.shape[1:], *batch.labels_BL.shape[1:]))
         return PLENTY if len(seen) == 3 else 1
 
-    monkeypatch.setattr(Recomputation, "_needed", needed)
-    monkeypatch.setattr(recomputation, "memory_available", lambda device: PLENTY)
+    monkeypatch.setattr(RecomputePolicy, "_needed", needed)
+    monkeypatch.setattr(recompute_policy, "memory_available", lambda device: PLENTY)
     built = SimpleNamespace(model=nn.Module())
     built.model.device = torch.device("cpu")
     built.model.recompute = False
     recipe = world.recipe(method__options__recompute="auto")
-    chosen = Recomputation(recipe, built, 1, {"vqa": "examples"})  # type: ignore[arg-type]
+    chosen = RecomputePolicy(recipe, built, 1, {"vqa": "examples"})  # type: ignore[arg-type]
     for shape in ((5, 3), (4, 3), (5, 2), (4, 4), (5, 4), (9, 9)):
         chosen.prepare(
             Batch(
