@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -24,6 +25,7 @@ from vl_lst.cli import main
 from vl_lst.run import Question, load_run
 from vl_lst.training.session import train
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 ENTRY_POINTS = importlib.metadata.entry_points(group="lmms_eval.models")
 needs_lmms_eval = pytest.mark.skipif(
     importlib.util.find_spec("lmms_eval") is None or "vl_lst" not in ENTRY_POINTS.names,
@@ -152,14 +154,20 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         def __init__(self) -> None:
             self.task_dict: dict[str, Any] = {}
 
-    for name in ("lmms_eval", "lmms_eval.api"):
+    for name in ("lmms_eval", "lmms_eval.api", "lmms_eval.models"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    for name, content in (("instance", {"Instance": object}), ("model", {"lmms": Interface})):
-        module = ModuleType(f"lmms_eval.api.{name}")
+    contents: dict[str, dict[str, object]] = {
+        "api.instance": {"Instance": object},
+        "api.model": {"lmms": Interface},
+        "models.registry_v2": {"ModelManifest": SimpleNamespace},
+    }
+    for name, content in contents.items():
+        module = ModuleType(f"lmms_eval.{name}")
         module.__dict__.update(content)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     yield importlib.import_module("vl_lst.plugins.lmms_eval")
     del sys.modules["vl_lst.plugins.lmms_eval"]
+    sys.modules.pop("vl_lst.plugins.lmms_eval_manifest", None)
 
 
 def request(context: str, file: Path, **row: object) -> tuple[SimpleNamespace, dict[str, object]]:
@@ -172,6 +180,15 @@ def request(context: str, file: Path, **row: object) -> tuple[SimpleNamespace, d
 def answer_one(model: Any, asked: tuple[SimpleNamespace, dict[str, object]]) -> list[str]:
     model.task_dict = {"some_task": {"test": [asked[1]]}}
     return list(model.generate_until([asked[0]]))
+
+
+def test_the_entry_point_leads_to_the_adapter(adapter: Any) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    value = project["entry-points"]["lmms_eval.models"]["vl_lst"]
+    manifest = importlib.metadata.EntryPoint("vl_lst", value, "lmms_eval.models").load()()
+    assert manifest.model_id == "vl_lst"
+    module, _, name = manifest.simple_class_path.rpartition(".")
+    assert getattr(importlib.import_module(module), name) is adapter.LmmsEvalModel
 
 
 def test_the_adapter_asks_the_question_without_instructions(
