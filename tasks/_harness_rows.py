@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.errors import FileFormatError
+from eval.errors import FileFormatError, InputError
 from eval.files import BYTE_ORDER_MARK, MAX_TEXT_BYTES, open_text
 from eval.regular_files import open_regular
 from tasks._records import Records, read_records
 
 __all__ = ["HarnessFile", "HarnessRow", "read_harness_file"]
 
-EXPECTED = "predictions"
 # Enough for the first sample of a file, which holds its whole prompt.
 HEAD_BYTES = 1 << 20
 LMMS_EVAL, VLM_EVAL_KIT = "lmms-eval", "VLMEvalKit"
@@ -68,14 +67,19 @@ def read_harness_file(path: Path) -> HarnessFile | None:
     """Read a predictions file of a harness; return `None` if it is not one.
 
     Args:
-        path: The file.
+        path: The file. A pipe, which can be read only once, is never one.
 
     Raises:
-        InputError: There is no such file, or a package that reads it is not installed.
-        FileFormatError: A row has no answer, or the file is damaged.
+        FileFormatError: A row has no answer, the file is damaged, or a package that reads it is not
+            installed.
     """
-    with open_regular(path, expected=EXPECTED, max_bytes=MAX_TEXT_BYTES, read_again=True) as file:
-        head = file.read(HEAD_BYTES)
+    try:
+        with open_regular(
+            path, expected="predictions", max_bytes=MAX_TEXT_BYTES, read_again=True
+        ) as file:
+            head = file.read(HEAD_BYTES)
+    except InputError:  # The reader of the official format reports it.
+        return None
     if head.startswith(ZIP_MAGIC):
         return _table(path, _workbook_rows(path)) if _is_workbook(path) else None
     text = head.decode("utf-8", "replace").lstrip(BYTE_ORDER_MARK)

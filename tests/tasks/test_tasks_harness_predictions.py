@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import os
 import random
 import sys
 import zipfile
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from eval.errors import FileFormatError, PredictionError
+from eval.errors import FileFormatError, InputError, PredictionError
 from tasks import get_task
 from tasks._examples import Example
 from tasks._harness_predictions import read_any_predictions
@@ -155,6 +156,18 @@ def test_tables_of_vlmevalkit_are_matched(
     answers, notes = read(task, path)
     assert answers == truth(task)
     assert notes[0].startswith("read as predictions of VLMEvalKit: ")
+
+
+def test_a_missing_file_and_a_pipe_are_left_to_the_official_reader(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r'expected predictions, \[\{"question_id": 42'):
+        read("vqa", tmp_path / "none.json")
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as file:
+        file.write('[{"question_id": 42000, "answer": "umbrella"}]')
+    try:
+        assert read("vqa", Path(f"/dev/fd/{reading}")) == ({"42000": "umbrella"}, ())
+    finally:
+        os.close(reading)
 
 
 def test_an_empty_answer_of_a_table_is_an_empty_text(tmp_path: Path) -> None:

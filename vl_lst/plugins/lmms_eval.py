@@ -5,10 +5,12 @@ a single word or phrase.". A run was trained on questions alone, so the adapter 
 from the data set instead, and the model gets the same prompt as in `vl-lst predict`.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
@@ -65,6 +67,9 @@ class LmmsEvalModel(lmms):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self._batch_size = _positive(batch_size)
+        if torch.cuda.is_available():
+            # Each process of `torchrun` or `accelerate launch` answers its share on its own GPU.
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         # A name of digits alone reaches the adapter as a number.
         self._run = load_run(str(run), checkpoint=str(checkpoint))
         self._task_name = task
@@ -82,6 +87,11 @@ class LmmsEvalModel(lmms):  # type: ignore[misc]
                 f"the run uses the device {chosen}: found --device {device}. Leave out --device; "
                 "CUDA_VISIBLE_DEVICES= hides all GPUs."
             )
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the run, which lmms-eval reads if there are several processes."""
+        return self._run.device
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """Return the run's answer to each request, in order."""
