@@ -21,7 +21,8 @@ API_PAGES = {
     ),
     "reference/python_eval.md": (
         "eval",
-        "Official metrics as plain functions, without torch or a model.",
+        "Official metrics as plain functions, without torch or a model. "
+        "[Official scorers](../scorers.md) shows them at work.",
         ("eval.vqa", "eval.gqa", "eval.nlvr2", "eval.caption", "eval.glue"),
     ),
 }
