@@ -27,7 +27,7 @@ from eval._spice import spice
 from eval.errors import InputError
 from eval.submissions import first_five, require_predictions, require_same_ids
 
-__all__ = ["METRICS", "CaptionScores", "score_captions"]
+__all__ = ["METRICS", "CaptionScores", "caption_metrics", "score_captions"]
 
 BLEU = ("bleu_1", "bleu_2", "bleu_3", "bleu_4")
 METRICS = (*BLEU, "meteor", "rouge_l", "cider", "spice")
@@ -97,6 +97,27 @@ def score_captions(
         },
         reasons=reasons,
     )
+
+
+def caption_metrics(
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> dict[str, float | None]:
+    """Return the official metrics of a set of captions: CIDEr in [0, 10], all others in [0, 1].
+
+    Args:
+        captions: {image ID: caption}.
+        references: {image ID: reference captions}.
+
+    Returns:
+        All of `METRICS`; `None` for those that cannot be computed on this machine, such as SPICE
+        without its models. `score_captions` gives the reasons.
+
+    Raises:
+        PredictionError: Captions are missing or belong to other images.
+        InputError: A text is not valid Unicode, or no reference contains a word.
+        ValueError: There are no images, or an image has no reference.
+    """
+    return dict(score_captions(captions, references).metrics)
 
 
 def _compute(

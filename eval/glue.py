@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from eval.errors import InputError, PredictionError
-from eval.submissions import first_five
+from eval.submissions import first_five, require_predictions, require_same_ids
 from eval.text import unknown_name
 
 if TYPE_CHECKING:
@@ -69,19 +69,33 @@ def metric_names(task: str) -> tuple[str, ...]:
     return METRICS[task]
 
 
-def glue_metrics(task: str, predictions: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
+def glue_metrics(
+    task: str,
+    predictions: Sequence[str] | Mapping[str, str],
+    targets: Sequence[str] | Mapping[str, str],
+) -> dict[str, float]:
     """Return the metrics of a task in percent, including their average.
 
     Args:
         task: Name of the task ("cola").
-        predictions: The predicted text of each example.
-        targets: The correct text of each example, in the same order.
+        predictions: {example ID: predicted text}, or the predicted texts alone.
+        targets: {example ID: correct text}, or the correct texts alone, in the same order.
 
     Raises:
         InputError: There is no such task, or the metric is not defined for these targets.
-        PredictionError: The numbers of predictions and targets differ.
+        PredictionError: The IDs or the numbers of predictions and targets differ.
     """
     names = metric_names(task)
+    if isinstance(targets, Mapping):
+        require_same_ids(targets, require_predictions(predictions))
+        assert isinstance(predictions, Mapping)
+        predictions = [predictions[id_] for id_ in targets]
+        targets = list(targets.values())
+    if isinstance(predictions, Mapping):
+        raise PredictionError(
+            f"the predictions of {task} have IDs, but the targets have none: expected two "
+            "dictionaries, or two lists in the same order"
+        )
     if len(predictions) != len(targets):
         raise PredictionError(
             f"found {len(predictions):,} predictions for {len(targets):,} targets of {task}: "

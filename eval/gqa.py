@@ -25,11 +25,12 @@ from eval.errors import FileFormatError, PredictionError
 from eval.files import garbage_collection_paused
 from eval.submissions import first_five, require_predictions, require_same_ids
 
-__all__ = ["GqaScores", "TypeAccuracy", "reasoning_steps", "score_gqa"]
+__all__ = ["GqaScores", "TypeAccuracy", "gqa_metrics", "reasoning_steps", "score_gqa"]
 
 Trait = TypeVar("Trait", str, int)
 
 OPEN_TYPE = "query"
+NUMBERS = "accuracy binary open validity plausibility consistency distribution".split()
 COMMON_ANSWERS = ("color", "material", "shape")
 
 NO_CHOICES = (
@@ -131,6 +132,31 @@ def score_gqa(
     if allowed is not None:
         allowed.require(tally.balanced_ids)
     return _scores(tally, allowed, strict_official=strict_official)
+
+
+def gqa_metrics(
+    predictions: Mapping[str, str],
+    questions: Mapping[str, Mapping[str, Any]],
+    choices: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+) -> dict[str, float | None]:
+    """Return the official metrics of a set of questions, in unrounded percent.
+
+    Args:
+        predictions: {question ID: answer} for all questions or all balanced questions.
+        questions: {question ID: official object}, the content of an official questions file.
+        choices: {question ID: {"valid": answers, "plausible": answers}}, the content of an official
+            choices file; `None` if there is none.
+
+    Returns:
+        The metrics of `GqaScores` that are one number; `None` for those that the arguments do not
+        allow.
+
+    Raises:
+        PredictionError: Predictions are missing or belong to other questions.
+        FileFormatError: No question is balanced, or a balanced question has no choices.
+    """
+    scores = score_gqa(predictions, questions.items(), None if choices is None else choices.items())
+    return {name: getattr(scores, name) for name in NUMBERS}
 
 
 def reasoning_steps(semantic: Iterable[Mapping[str, Any]]) -> int:

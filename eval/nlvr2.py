@@ -17,7 +17,7 @@ from eval.errors import PredictionError
 from eval.files import open_text
 from eval.submissions import first_five, require_predictions, require_same_ids
 
-__all__ = ["LABELS", "Nlvr2Scores", "read_label_lines", "score_nlvr2"]
+__all__ = ["LABELS", "Nlvr2Scores", "nlvr2_metrics", "read_label_lines", "score_nlvr2"]
 
 LABELS = ("True", "False")
 MAX_SHOWN_FAULTS = 5
@@ -73,6 +73,24 @@ def score_nlvr2(
         consistency=sum(consistent.values()) / len(consistent),
         per_example=correct,
     )
+
+
+def nlvr2_metrics(predictions: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, float]:
+    """Return the official metrics of a set of statements, as unrounded fractions.
+
+    Args:
+        predictions: {identifier: answer}. Answers are compared ignoring case.
+        labels: {identifier: "True" or "False"}, with identifiers "split-set-pair-sentence".
+
+    Returns:
+        `accuracy` and `consistency`.
+
+    Raises:
+        PredictionError: Predictions are missing or belong to other statements.
+        ValueError: There are no labels.
+    """
+    scores = score_nlvr2(predictions, labels)
+    return {"accuracy": scores.accuracy, "consistency": scores.consistency}
 
 
 def read_label_lines(path: Path, *, strict_official: bool = False) -> dict[str, str]:

@@ -40,6 +40,7 @@ __all__ = [
     "process_punctuation",
     "score_vqa",
     "vqa_accuracy",
+    "vqa_metrics",
 ]
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -108,11 +109,46 @@ def vqa_accuracy(answer: str, human_answers: Sequence[str | Mapping[str, Any]]) 
     Raises:
         ValueError: There is no human answer.
     """
-    objects = [
-        {"answer": human, "answer_id": number} if isinstance(human, str) else human
-        for number, human in enumerate(human_answers)
+    return _HumanAnswers(_answer_objects(human_answers)).accuracy_of(answer)
+
+
+def vqa_metrics(
+    predictions: Mapping[str, str],
+    human_answers: Mapping[str, Sequence[str | Mapping[str, Any]]],
+) -> dict[str, float]:
+    """Return the official metrics of a set of questions, in percent, rounded to two decimals.
+
+    Args:
+        predictions: {question ID: answer}.
+        human_answers: {question ID: human answers}, in a form that `vqa_accuracy` accepts. IDs may
+            have any type, but the same as those of the predictions.
+
+    Returns:
+        `accuracy` and `lenient_accuracy`; see `VqaScores`.
+
+    Raises:
+        PredictionError: Predictions are missing or belong to other questions.
+        ValueError: There are no questions, or a question has no human answers.
+    """
+    annotations = [
+        {
+            "question_id": id_,
+            "question_type": "",
+            "answer_type": "",
+            "answers": _answer_objects(answers),
+        }
+        for id_, answers in human_answers.items()
     ]
-    return _HumanAnswers(objects).accuracy_of(answer)
+    scores = score_vqa(predictions, annotations)
+    return {"accuracy": scores.accuracy, "lenient_accuracy": scores.lenient_accuracy}
+
+
+def _answer_objects(answers: Sequence[str | Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return human answers as official objects; texts are answers of different people."""
+    return [
+        {"answer": answer, "answer_id": number} if isinstance(answer, str) else answer
+        for number, answer in enumerate(answers)
+    ]
 
 
 def answer_weights(answers: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
@@ -135,7 +171,7 @@ def answer_weights(answers: Sequence[Mapping[str, Any]]) -> list[tuple[str, floa
 
 
 def score_vqa(
-    predictions: Mapping[int, str],
+    predictions: Mapping[Any, str],
     annotations: Sequence[Mapping[str, Any]],
     *,
     decimals: int = 2,

@@ -1,5 +1,6 @@
 """Links and paths in the documents lead somewhere."""
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,9 @@ DOCUMENTS = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
 CODE_PATHS = re.compile(
     r"(?<![\w/.-])(?:benchmarks|eval|feature_extraction|tasks|tests|tools|vl_lst)/[\w./-]*"
 )
+
+# An address with a host that has a dot, without spaces, brackets or a period at its end.
+EXTERNAL_LINK = re.compile(r"https?://[\w-]+(\.[\w-]+)+(:\d+)?(/[^\s<>()\[\]]*)?(?<![.,;:])")
 
 
 def anchors(text: str) -> set[str]:
@@ -47,9 +51,32 @@ def test_paths_of_the_repository_exist(document: Path) -> None:
 
 
 def test_every_guide_is_in_the_index() -> None:
-    index = (REPOSITORY / "docs" / "README.md").read_text(encoding="utf-8")
-    guides = {path.name for path in (REPOSITORY / "docs").glob("*.md")} - {"README.md"}
+    docs = REPOSITORY / "docs"
+    index = (docs / "README.md").read_text(encoding="utf-8")
+    paths = [*docs.glob("*.md"), *(docs / "tutorials").glob("*.md")]
+    guides = {path.relative_to(docs).as_posix() for path in paths} - {"README.md"}
     assert [name for name in guides if f"({name})" not in index] == []
+
+
+def test_every_document_is_in_the_navigation_of_the_site() -> None:
+    docs = REPOSITORY / "docs"
+    navigation = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    listed = set(re.findall(r"[\w/-]+\.md", navigation))
+    assert {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")} - listed == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_external_links_are_well_formed(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    links = [target for target in re.findall(r"\]\(([^)]+)\)", text) if "://" in target]
+    assert [link for link in links if not EXTERNAL_LINK.fullmatch(link)] == []
+
+
+def test_links_of_the_notebook_lead_to_files() -> None:
+    path = REPOSITORY / "notebooks" / "quickstart.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    assert broken_links(path, text) == []
 
 
 def test_the_check_of_links_can_fail() -> None:

@@ -30,8 +30,8 @@ NOT_FOR_HELP = {"numpy", "pydantic", "yaml", "PIL", "eval.caption", "tasks._down
 ROOMS = {
     "feature_extraction": "exchange extract pipeline encoders images store".split(),
     "vl_lst": (
-        "__main__ cli demo run profiling training extraction generation data hub runs recipes "
-        "methods models backbones"
+        "__main__ cli demo plugins run profiling training extraction generation data hub runs "
+        "recipes methods models backbones"
     ).split(),
 }
 

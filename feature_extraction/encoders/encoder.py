@@ -37,6 +37,7 @@ __all__ = [
     "Encoder",
     "build_encoder",
     "encode_image",
+    "encode_images",
     "encoder_from_spec",
     "normalise",
 ]
@@ -317,18 +318,44 @@ def encode_image(source: str | Path | Image.Image, encoder: Encoder) -> NDArray[
         ImageError: The photograph cannot be decoded.
         EncoderError: The features are not finite.
     """
-    is_image = isinstance(source, Image.Image)
-    label = "from memory" if is_image else str(source)
+    features_VC: NDArray[np.float16] = encode_images([source], encoder)[0]
+    return features_VC
+
+
+def encode_images(
+    sources: Sequence[str | Path | Image.Image], encoder: Encoder
+) -> NDArray[np.float16]:
+    """Return the features of at least one photograph, encoded as one batch.
+
+    Args:
+        sources: Files, or Pillow images.
+        encoder: Encoder whose spec describes the preprocessing.
+
+    Returns:
+        float16 `[images, tokens, channels]`.
+
+    Raises:
+        ImageError: A photograph cannot be decoded.
+        EncoderError: The features are not finite.
+    """
+    labels = [
+        "from memory" if isinstance(source, Image.Image) else str(source) for source in sources
+    ]
+    squares_BK3SS = torch.stack(
+        [_prepared(source, label, encoder) for source, label in zip(sources, labels, strict=True)]
+    )
+    return encoder.encode(squares_BK3SS, labels)
+
+
+def _prepared(source: str | Path | Image.Image, label: str, encoder: Encoder) -> Tensor:
     photograph = source if isinstance(source, Image.Image) else Path(source)
     try:
         decoded = decode_image(photograph, encoder.spec.decoded_side)
     except ImageError as error:
         raise ImageError(f"image {label}: {error}") from None
-    squares_K3SS = torch.from_numpy(
+    return torch.from_numpy(
         prepare(decoded, encoder.spec.image_size, encoder.spec.resize, encoder.spec.crops)
     )
-    features_VC: NDArray[np.float16] = encoder.encode(squares_K3SS[None], [label])[0]
-    return features_VC
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`vl-lst score`: score a predictions file as the official evaluator does."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,8 @@ def score(
         typer.Option(
             metavar="FILE",
             help="Predictions in the task's official results format; for --file, "
-            '[{"id", "answer"}, ...].',
+            '[{"id", "answer"}, ...]. Also the samples of lmms-eval (--log_samples), and the xlsx, '
+            "tsv or json of VLMEvalKit.",
         ),
     ] = None,
     check_submission: Annotated[
@@ -104,6 +106,7 @@ def score(
         )
     from eval.errors import InputError
     from tasks import get_task, with_own_files
+    from tasks._harness_predictions import read_any_predictions
     from tasks._submission import split_of_submission
     from vl_lst.cli._scores import (
         print_score,
@@ -125,7 +128,9 @@ def score(
     assert data_root is not None
     assert split is not None
     if not strict_official:
-        scores = chosen.score(chosen.read_predictions(predictions), data_root, split)
+        found = read_any_predictions(chosen, predictions, data_root, split)
+        scores = chosen.score(found.answers, data_root, split)
+        scores = replace(scores, notes=(*found.notes, *scores.notes))
     elif chosen.score_strictly is not None:
         scores = chosen.score_strictly(predictions, data_root, split)
     else:

@@ -5,7 +5,7 @@ print(run.predict(image="cat.jpg", question="what animal is this?").answer)
 """
 
 from vl_lst.run.evaluation import Evaluation, Run
-from vl_lst.run.predictor import Answer, Predictor
+from vl_lst.run.predictor import Answer, Predictor, Question
 from vl_lst.run.trained import load_run
 from vl_lst.run.untrained import open_zero_shot_run, zero_shot
 
@@ -13,6 +13,7 @@ __all__ = [
     "Answer",
     "Evaluation",
     "Predictor",
+    "Question",
     "Run",
     "load_run",
     "open_zero_shot_run",

@@ -1,6 +1,6 @@
 """A model that answers questions about photographs or texts.
 
-I images, N tokens per image, F channels.
+B questions, I images, N tokens per image, F channels.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from eval.errors import InputError
-from feature_extraction.encoders.encoder import Encoder, encode_image, encoder_from_spec
+from feature_extraction.encoders.encoder import Encoder, encode_images, encoder_from_spec
 from feature_extraction.spec import FeatureSpec
 from tasks import Task
 from vl_lst.bundled import ENCODER_FOLDERS
@@ -25,7 +25,7 @@ from vl_lst.recipes.building import BuiltModel
 from vl_lst.recipes.loaded_backbone import load_backbone_of
 from vl_lst.run.arguments import ImageSource, image_list, task_text
 
-__all__ = ["Answer", "Predictor"]
+__all__ = ["Answer", "Predictor", "Question"]
 
 NUM_RANKED_ANSWERS = 5
 
@@ -47,6 +47,21 @@ class Answer:
     ranked: list[tuple[str, float]] | None
     notes: tuple[str, ...] = ()
     meaning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a model answers about images, or about text alone.
+
+    Args:
+        image: See `Predictor.predict`.
+        question: See `Predictor.predict`.
+        text2: See `Predictor.predict`.
+    """
+
+    image: ImageSource | Sequence[ImageSource] = ()
+    question: str | None = None
+    text2: str | None = None
 
 
 class Predictor:
@@ -79,6 +94,16 @@ class Predictor:
         self._built = built
         self._answerer = Answerer(built, recipe, answers, device)
         self._encoder = encoder
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self._device
+
+    @property
+    def is_text_only(self) -> bool:
+        """Whether the model reads the text alone, even for tasks with images."""
+        return self._spec is None
 
     def task(self, name: str | None = None, *, official: bool = False) -> Task:
         """Return a task with the settings of the model, and the files of its recipe as splits.
@@ -129,9 +154,63 @@ class Predictor:
             ImageError: An image cannot be decoded.
             EncoderError: The image encoder of the features cannot be built.
         """
-        images = image_list(image)
+        asked = Question(image, question, text2)
+        return self.predict_batch([asked], task_name=task_name, encoder_weights=encoder_weights)[0]
+
+    def predict_batch(
+        self,
+        questions: Sequence[Question],
+        *,
+        task_name: str | None = None,
+        encoder_weights: str | Path | None = None,
+    ) -> list[Answer]:
+        """Answer several questions of one task at once.
+
+        Args:
+            questions: At least one question. All images are decoded and encoded as one batch.
+            task_name: See `predict`.
+            encoder_weights: See `predict`.
+
+        Raises:
+            InputError: See `predict`.
+            ImageError: See `predict`.
+            EncoderError: See `predict`.
+        """
         task = self.task(task_name)
-        text = task_text(task, question, text2)
+        prompts = [self._prompt(task, each) for each in questions]
+        images = [self._images(task, each) for each in questions]
+        # Photographs have no IDs here, so that all count as different.
+        reads_images = self._backbone_reads_images and any(images)
+        fields: dict[str, Any] = prompt_fields(
+            prompts,
+            self._tokenizer,
+            max_tokens=task.max_prompt_tokens,
+            suffix=task.prompt_suffix,
+            image_ids=[(str(row),) for row in range(len(images))] if reads_images else None,
+        )
+        if any(images):
+            fields["features_BINF"] = self._features(images, encoder_weights)
+        load_backbone_of(self.recipe, self._built, "a new question has no states in a file")
+        notes = [question_notes(prompt, task, self._tokenizer) for prompt in prompts]
+        head = self._head(task)
+        batch = Batch(example_ids=("",) * len(questions), task=head, **fields)
+        ranked: Sequence[list[tuple[str, float]] | None]
+        if self._answerer.is_ranked(head):
+            rankings = self._answerer.rank(batch, NUM_RANKED_ANSWERS)
+            ranked, answers = rankings, [ranking[0][0] for ranking in rankings]
+        else:
+            ranked, answers = [None] * len(questions), self._answerer.answer(batch)
+        return [
+            Answer(answer, ranking, note, task.answer_meanings.get(answer))
+            for answer, ranking, note in zip(answers, ranked, notes, strict=True)
+        ]
+
+    def _prompt(self, task: Task, asked: Question) -> str:
+        text = task_text(task, asked.question, asked.text2)
+        return task.prompt_prefix + text + task.prompt_suffix
+
+    def _images(self, task: Task, asked: Question) -> list[ImageSource]:
+        images = image_list(asked.image)
         expected = 0 if self._spec is None else task.images_per_example
         if len(images) != expected:
             reads_text = self._spec is None and task.images_per_example
@@ -140,40 +219,25 @@ class Predictor:
                 f"wrong number of images for {task.name}: found {len(images)}, expected "
                 f"{expected}{reason}"
             )
-        text = task.prompt_prefix + text + task.prompt_suffix
-        fields: dict[str, Any] = prompt_fields(
-            [text],
-            self._tokenizer,
-            max_tokens=task.max_prompt_tokens,
-            suffix=task.prompt_suffix,
-            image_ids=[()] if self._backbone_reads_images and images else None,
-        )
-        if images:
-            fields["features_BINF"] = self._features(images, encoder_weights)[None]
-        load_backbone_of(self.recipe, self._built, "a new question has no states in a file")
-        notes = question_notes(text, task, self._tokenizer)
-        batch = Batch(example_ids=("",), task=self._head(task), **fields)
-        if not self._answerer.is_ranked(self._head(task)):
-            answer = self._answerer.answer(batch)[0]
-            return Answer(answer, None, notes, task.answer_meanings.get(answer))
-        ranked = self._answerer.rank(batch, NUM_RANKED_ANSWERS)[0]
-        answer = ranked[0][0]
-        return Answer(answer, ranked, notes, task.answer_meanings.get(answer))
+        return images
 
     def _head(self, task: Task) -> str:
         return task.name if task.name in self.recipe.tasks else self.recipe.tasks[0]
 
-    def _features(self, images: Sequence[ImageSource], weights: str | Path | None) -> Tensor:
+    def _features(
+        self, images: Sequence[Sequence[ImageSource]], weights: str | Path | None
+    ) -> Tensor:
         spec = self._spec
         assert spec is not None, "a model that reads images has the spec of their features"
+        shape = (len(images), len(images[0]), spec.tokens, spec.channels)
         if self.recipe.data.blind:
-            return torch.zeros(len(images), spec.tokens, spec.channels, dtype=torch.float16)
+            return torch.zeros(shape, dtype=torch.float16)
         if self._encoder is None:
             if weights is None:
                 weights = self._known_weights(spec)
             self._encoder = encoder_from_spec(spec, weights, device=str(self._device))
-        encoder = self._encoder
-        return torch.stack([torch.from_numpy(encode_image(image, encoder)) for image in images])
+        every = [image for images_I in images for image in images_I]
+        return torch.from_numpy(encode_images(every, self._encoder)).reshape(shape)
 
     def _known_weights(self, spec: FeatureSpec) -> str | Path | None:
         """Return the folder of the image encoder, if it needs no search."""

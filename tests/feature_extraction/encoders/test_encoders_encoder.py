@@ -163,7 +163,7 @@ class TestWrongRequests:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"encoder": "RN51"}, "Expected one of RN50, RN101"),
+            ({"encoder": "RN51"}, "expected one of: RN50, RN101"),
             ({"encoder": "RN50", "weights": "opnai"}, "its tags: openai"),
             ({"encoder": "RN50", "image_size": 230}, "such as 224"),
             ({"encoder": "ViT-L-14", "image_size": 5}, "multiple of 14"),
