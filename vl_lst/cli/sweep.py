@@ -1,10 +1,7 @@
 """`vl-lst sweep`: train a grid of settings and seeds."""
 
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,8 +26,7 @@ from vl_lst.cli._recipe_options import (
 )
 from vl_lst.cli._runs_progress import describe_scores, runs_progress
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
-from vl_lst.errors import Preempted, TrainingError, VlLstError
-from vl_lst.launch import STOP_SIGNALS
+from vl_lst.errors import TrainingError, VlLstError
 
 if TYPE_CHECKING:
     from eval.run_files import RunRecord
@@ -245,7 +241,7 @@ def _train(
     failures: dict[str, VlLstError] = {}
     left = {each.run.name: (each.recipe, each.folder) for each in planned if each.record is None}
     if left:
-        with _stopped_by_signals(), runs_progress("training", quiet=quiet) as shown:
+        with runs_progress("training", quiet=quiet) as shown:
             records |= train_in_parallel(
                 left, processes=jobs, report=shown.report, watcher=shown, failures=failures
             )
@@ -272,22 +268,3 @@ def _document(
         },
         "failed": {name: str(error) for name, error in failures.items()},
     }
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Let the signals that schedulers send end all runs, each with a checkpoint.
-
-    Raises:
-        Preempted: A signal has stopped the runs.
-    """
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        raise Preempted(f"stopped by {signal.Signals(number).name}")
-
-    former = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
