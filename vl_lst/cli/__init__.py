@@ -13,7 +13,7 @@ import inspect
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Annotated
 
 import typer
@@ -24,6 +24,7 @@ from vl_lst.cli._arguments import disable_readability_checks, find_argument_prob
 from vl_lst.cli._console import complain, explain, prepare_streams, results, status
 from vl_lst.cli._group import CommandGroup
 from vl_lst.cli._input_protection import protect_inputs
+from vl_lst.cli._signals import stopped_by_signals
 from vl_lst.errors import EXPLAINED_ERRORS, Preempted
 
 __all__ = ["COMMANDS", "build_app", "main"]
@@ -34,6 +35,7 @@ INTERRUPTED = 130
 COMPLETION = "_VL_LST_COMPLETE"
 # EX_TEMPFAIL of sysexits.h: the same command, run again, continues.
 PREEMPTED = 75
+CONTINUABLE_COMMANDS = {"train", "sweep"}
 
 # Panels of the help text.
 MODELS, COMPARISONS, DATA = "Train and evaluate", "Compare", "Data and features"
@@ -161,7 +163,8 @@ def _run(arguments: list[str]) -> int:
     try:
         # Without a command, or with an unknown one, the help or the message lists all of them.
         app = build_app(given if COMMANDS.keys() & given else COMMANDS)
-        app(args=arguments, prog_name="vl-lst")
+        with stopped_by_signals() if CONTINUABLE_COMMANDS & set(given) else nullcontext():
+            app(args=arguments, prog_name="vl-lst")
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         if code == INTERRUPTED:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from eval.recipe_fields import is_within
 from tasks import Head
 from vl_lst.choices import ChosenArithmeticPrecision, ChosenBackbonePrecision, DeviceName
 from vl_lst.cli._choices import (
@@ -236,7 +237,7 @@ def short_changes(options: Mapping[str, object]) -> list[tuple[str, Any]]:
 def refuse_settings_given_twice(
     options: Mapping[str, object], settings: Iterable[tuple[str, Any]]
 ) -> None:
-    """Refuse short options whose field `--set` sets too.
+    """Refuse short options whose field, or a section with it, `--set` sets too.
 
     Args:
         options: See `short_changes`.
@@ -246,7 +247,13 @@ def refuse_settings_given_twice(
         RecipeError: Both set a field.
     """
     given = {SHORT_OPTIONS[name]: name for name, value in options.items() if value is not None}
-    if twice := [f"{given[path]} and --set {path}" for path, _ in settings if path in given]:
+    twice = [
+        f"{option} and --set {path}"
+        for path, _ in settings
+        for field, option in given.items()
+        if is_within(field, [path])
+    ]
+    if twice:
         raise RecipeError(
             f"found {', '.join(twice)}, which set the same field: expected one of the two"
         )

@@ -20,6 +20,7 @@ from vl_lst.cli._leaderboard_page import (
     quote_reported,
 )
 from vl_lst.cli._outputs import (
+    STANDARD_OUTPUT,
     JsonOption,
     binary_file,
     report_file,
@@ -183,6 +184,8 @@ def leaderboard(
     from eval.leaderboard.notes import SIGNIFICANCE_NOTE
     from eval.leaderboard.tables import to_csv, to_latex, to_markdown
 
+    if publish is not None:
+        _refuse_files_of_site(publish, (out, markdown, latex, csv, json_file))
     board = find_board(
         runs_dir,
         splits=_parse_splits(split or [], task_names()),
@@ -206,6 +209,15 @@ def leaderboard(
         if path is not None:
             write_report(path, write(board, quoted).encode("utf-8", "replace"))
     write_json_report(json_file, board_document(board, quoted))
+
+
+def _refuse_files_of_site(site: Path, outputs: Iterable[Path | None]) -> None:
+    """Refuse other outputs in the folder of a site, whose files they could replace."""
+    for path in outputs:
+        if path not in (None, STANDARD_OUTPUT) and site.resolve() in path.resolve().parents:
+            raise typer.BadParameter(
+                f"{path} is in the folder of the site, {site}: expected another folder"
+            )
 
 
 def _parse_splits(given: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:

@@ -1,9 +1,7 @@
 """`vl-lst sweep`: train a grid of settings and seeds."""
 
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,8 +27,7 @@ from vl_lst.cli._recipe_options import (
 )
 from vl_lst.cli._runs_progress import describe_scores, runs_progress
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
-from vl_lst.errors import Preempted, TrainingError, VlLstError
-from vl_lst.launch import handle_stop_signals
+from vl_lst.errors import TrainingError, VlLstError
 
 if TYPE_CHECKING:
     from eval.run_files import RunRecord
@@ -239,7 +236,7 @@ def _train(
     failures: dict[str, VlLstError] = {}
     left = {each.run.name: (each.recipe, each.folder) for each in planned if each.record is None}
     if left:
-        with handle_stop_signals(_raise_preempted), runs_progress("training", quiet=quiet) as shown:
+        with runs_progress("training", quiet=quiet) as shown:
             records |= train_in_parallel(
                 left, processes=jobs, report=shown.report, watcher=shown, failures=failures
             )
@@ -266,12 +263,3 @@ def _document(
         },
         "failed": {name: str(error) for name, error in failures.items()},
     }
-
-
-def _raise_preempted(number: int, _frame: FrameType | None) -> None:
-    """End all runs, each with a checkpoint, on a signal that schedulers send.
-
-    Raises:
-        Preempted: Always.
-    """
-    raise Preempted(f"stopped by {signal.Signals(number).name}")

@@ -14,6 +14,7 @@ from vl_lst.recipes.reading import parse_yaml
 __all__ = [
     "BACKBONE",
     "METHOD",
+    "NAMED_SECTIONS",
     "OPTIONS",
     "OPTION_FIELDS",
     "SEED",
@@ -30,6 +31,8 @@ BACKBONE = "backbone.name"
 SEED = "training.seed"
 # Fields that options of `vl-lst train` set too, so that a command shows them as options.
 OPTION_FIELDS = ("task", BACKBONE, METHOD)
+# Sections whose name decides the recipe that a run begins with.
+NAMED_SECTIONS = ("method", "backbone")
 EXAMPLE = "such as method.options.reduction=2,4,8"
 # Portable names: no file system reserves these characters or treats them as equal.
 UNSAFE = re.compile(r"[^A-Za-z0-9._=+-]+")
@@ -75,6 +78,11 @@ def parse_axis(text: str) -> Axis:
     axis = Axis(field, parse_values(values, source=f"--grid {text:.80}"), method if colon else None)
     if field == SEED:
         raise RecipeError(f"--grid {text:.80}: set the seeds with --seeds, such as --seeds 0,1,2")
+    if field in NAMED_SECTIONS:
+        raise RecipeError(
+            f"--grid {text:.80}: set its fields one by one, such as --grid {field}.name=..., so "
+            "that each run gets what its method needs"
+        )
     if field in OPTION_FIELDS:
         if colon:
             raise RecipeError(f"--grid {text:.80}: {field} has one grid for all methods")

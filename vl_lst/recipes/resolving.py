@@ -32,7 +32,7 @@ from vl_lst.recipes.per_task import (
 from vl_lst.recipes.precision import complete_precisions
 from vl_lst.recipes.reading import parse_yaml, read_recipe_file
 from vl_lst.recipes.schema import Recipe
-from vl_lst.recipes.validation import validate_section
+from vl_lst.recipes.validation import section_of, validate_section
 from vl_lst.recipes.zero_shot import ZeroShotRecipe, complete_zero_shot_fields, is_zero_shot
 
 __all__ = [
@@ -246,6 +246,10 @@ def _apply(
             if tasks:
                 # Expand a value for all tasks before the next change, which may be for one task.
                 expand_task_fields(fields, tasks)
+    for name, field in Recipe.model_fields.items():
+        # A heading whose lines are all commented out.
+        if section_of(field) is not None and name in fields and fields[name] is None:
+            fields[name] = {}
     return fields, changes, tasks
 
 

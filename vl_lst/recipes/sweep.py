@@ -16,6 +16,7 @@ from vl_lst.methods import get_method
 from vl_lst.recipes.grid import (
     BACKBONE,
     METHOD,
+    NAMED_SECTIONS,
     OPTION_FIELDS,
     OPTIONS,
     SEED,
@@ -283,7 +284,7 @@ def _require_consistent(
             raise RecipeError(f"--grid {axis}: another option sets {axis.field}; leave one out")
         if axis.field in set_fields and axis.method is None:
             raise RecipeError(f"--grid {axis}: --set sets {axis.field} too; leave one out")
-    for path in (*OPTION_FIELDS, "method", "backbone", SEED):
+    for path in (*OPTION_FIELDS, *NAMED_SECTIONS, SEED):
         if path in set_fields:
             better = {SEED: "--seeds"}.get(path, f"--{path.split('.')[0]} or --grid")
             raise RecipeError(

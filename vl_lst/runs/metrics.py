@@ -48,6 +48,8 @@ class MetricsLog:
             self._trackers = trackers
         self._file = path.open("ab")
         self._file.truncate(keep_bytes)
+        # Truncating leaves the position behind the end, where `sync` would report it.
+        self._file.seek(keep_bytes)
 
     def write(
         self, step: int, values: Mapping[str, object], costs: Mapping[str, float] | None = None

@@ -167,3 +167,12 @@ def test_many_runs_have_fewer_examples_without_scripts(
     assert main([*arguments, "--out", str(page), "--examples", "0"]) == 0
     assert '<li class="card' not in page.read_text()
     assert "block-examples" not in page.read_text()
+
+
+@pytest.mark.parametrize("option", ["--out", "--markdown", "--json"])
+def test_other_outputs_cannot_replace_files_of_the_site(
+    arguments: list[str], tmp_path: Path, option: str
+) -> None:
+    site = ["--publish", str(tmp_path / "site")]
+    assert main([*arguments, *site, option, str(tmp_path / "." / "site" / "index.html")]) == 2
+    assert not (tmp_path / "site").exists()

@@ -65,6 +65,10 @@ def test_epochs_replace_the_steps_of_a_recipe(text_world: TextWorld, tmp_path: P
     [
         (["--epochs", "3"], "found --epochs and --set training.epochs, which set the same field"),
         (
+            ["--lr", "1", "--set", "optimizer={lr: 0.1}"],
+            "found --lr and --set optimizer, which set the same field",
+        ),
+        (
             ["--device", "cpu", "--batch-size", "4"],
             "found --batch-size and --set training.batch_size, --device and --set training.device",
         ),

@@ -1,12 +1,16 @@
 """`vl-lst train` as a user calls it."""
 
+import importlib
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 from tiny_run import TinyWorld
 
 from vl_lst.cli import main
+from vl_lst.launch import STOP_SIGNALS
 from vl_lst.recipes import load_recipe
 
 
@@ -114,3 +118,23 @@ def test_a_run_with_a_quantised_backbone_is_evaluated_as_it_was_trained(
     assert record["memory_bytes"]["parameters"] < 4 * record["parameters"]["total"]
     assert main(["evaluate", str(out), "--split", "val2014", "--json", str(again), "--quiet"]) == 0
     assert json.loads(again.read_text())["metrics"]["accuracy"] == trained
+
+
+@pytest.mark.parametrize("command", ["train", "sweep"])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_while_loading_ends_with_the_code_of_preemption(
+    command: str,
+    number: signal.Signals,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def receive(**_: object) -> None:
+        os.kill(os.getpid(), number)
+
+    module = importlib.import_module(f"vl_lst.cli.{command}")
+    monkeypatch.setattr(module, "announce_imports", receive)
+    former = [signal.getsignal(each) for each in STOP_SIGNALS]
+    assert main([command, "--out", str(tmp_path / "runs")]) == 75
+    assert f"stopped by {number.name}" in capsys.readouterr().err
+    assert [signal.getsignal(each) for each in STOP_SIGNALS] == former

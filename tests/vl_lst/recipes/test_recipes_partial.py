@@ -196,3 +196,13 @@ def test_the_schema_accepts_what_recipes_hold_and_refuses_the_rest() -> None:
         {"extends": "mine"},
     ):
         assert not validator.is_valid(wrong), wrong
+
+
+@pytest.mark.parametrize(
+    "section",
+    [name for name, field in Recipe.model_fields.items() if section_of(field) is not None],
+)
+def test_a_section_without_lines_is_empty(section: str) -> None:
+    recipe = dict(read_recipe_file("lst"))
+    found = [complete_recipe(recipe | {section: value}, inputs("vqa")) for value in (None, {})]
+    assert found[0] == found[1]

@@ -15,6 +15,7 @@ from tiny_run import TinyWorld
 from vl_lst.errors import CheckpointError, RecipeError
 from vl_lst.recipes import dump_recipe
 from vl_lst.runs.directory import RunDirectory
+from vl_lst.runs.metrics import MetricsLog
 from vl_lst.training.session import train
 
 # The event at which each session is killed; an uninterrupted run has about 95 events (see
@@ -133,3 +134,15 @@ def test_truncated_metrics_are_refused(world: TinyWorld, tmp_path: Path) -> None
     (out / "metrics.jsonl").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"metrics.jsonl has 0 bytes"):
         train(RunDirectory(out).recipe(), out, resume=True)
+
+
+def test_a_checkpoint_before_the_next_line_has_the_size_of_the_kept_lines(tmp_path: Path) -> None:
+    """A killed run leaves lines after its checkpoint, which the resumed one removes."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"kept\nlost\n")
+    metrics = MetricsLog(path, keep_bytes=5)
+    assert metrics.sync() == 5
+    metrics.write(1, {"loss": 0.5})
+    assert metrics.sync() == path.stat().st_size
+    metrics.close()
+    assert path.read_bytes() == b'kept\n{"step": 1, "loss": 0.5}\n'
