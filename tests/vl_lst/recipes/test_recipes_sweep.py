@@ -134,3 +134,10 @@ def test_folders_have_safe_names() -> None:
     assert run.name == "lst/encoder_layers=0+2/decoder_layers=1/seed-0"
     (run,) = expand("optimizer.name=adamw-8bit", "visual.embedding=null")
     assert run.name == "lst/optimizer=adamw-8bit/embedding=null/seed-0"
+
+
+@pytest.mark.parametrize("section", ["method", "backbone"])
+def test_a_grid_of_whole_methods_is_refused(section: str) -> None:
+    """Its runs would have the learning rate of the recipe's method."""
+    with pytest.raises(RecipeError, match=f"such as --grid {section}.name="):
+        parse_axis(f"{section}={{name: lst}},{{name: full}}")
