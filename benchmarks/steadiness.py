@@ -3,10 +3,11 @@
     python benchmarks/steadiness.py --out DIR [--seeds 0,1,2,3,4] [--jobs 2]
 
 Each seed trains once, as in `vl-lst demo`. The first seed trains again with two threads, with the
-instructions of an older processor (AVX2), and in bfloat16, all of which round differently. The
-table shows each run's scores on the validation splits in percent (CIDEr x 100), then mean and
-sample standard deviation over the seeds, and the distance of the highest from the lowest score of
-all runs. Finished runs are kept, so the same command continues an interrupted comparison.
+instructions of an older processor (AVX2), and in bfloat16, all of which round differently. A run
+is scored once, at its end. The table shows each run's scores on the validation splits in percent
+(CIDEr x 100), then mean and sample standard deviation over the seeds, and the distance of the
+highest from the lowest score of all runs. Finished runs are kept, so the same command continues an
+interrupted comparison.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from _shapes_runs import percents, prepare_world, run
+from _shapes_runs import AT_THE_END_ONLY, percents, prepare_world, run
 
 from eval.outputs import atomic_path
 from vl_lst.bundled import DEMO
@@ -73,6 +74,7 @@ def recipe(variant: Variant, root: Path, features: Path, states: Path | None) ->
             ("data.root", str(root)),
             ("features", [str(features)]),
             ("states", str(states) if states and not variant.changes else None),
+            ("training.evaluate_every", AT_THE_END_ONLY),
             ("training.device", "cpu"),
             ("training.seed", variant.seed),
             *variant.changes,

@@ -38,7 +38,7 @@ CARDS_PER_TASK = 4
 # Sized for a few minutes on two cores. Few image tokens and stored states of the backbone make a
 # step cheap. NLVR2 needs the most steps, so its batches are small. All tasks are learned on every
 # seed after about 3,000 steps; before, a seed can be ahead of another by 10 points
-# (`benchmarks/steadiness.py`). Short captions need no beams.
+# (`benchmarks/steadiness.py`). An epoch has about 750 steps. Short captions need no beams.
 DEMO_SETTINGS: tuple[tuple[str, Any], ...] = (
     ("task", ",".join(TASKS)),
     # No prompt of the shapes world is longer.
@@ -46,7 +46,7 @@ DEMO_SETTINGS: tuple[tuple[str, Any], ...] = (
     ("training.epochs", None),
     ("training.steps", 4000),
     ("training.batch_size", {"vqa": 32, "gqa": 48, "nlvr2": 12, "caption": 48}),
-    ("training.evaluate_every", 800),
+    ("training.evaluate_every", 1),
     ("generation.beams", 1),
     ("generation.max_length", {"caption": 16}),
 )
