@@ -28,6 +28,9 @@ from feature_extraction.store.disk import create_memory_file, write_at
 
 __all__ = ["Hdf5Writer", "check_size_limit", "hdf5_bytes", "hdf5_in", "memory_file"]
 
+# Before, the superblock in the image of an open file has a wrong checksum. A file in memory has the
+# same bytes, but HDF5 may crash if it reaches a limit on the size of files.
+FIRST_WITH_VALID_IMAGES = (2, 0, 0)
 # Upper bound on HDF5's own structures in a file of a few datasets.
 OVERHEAD_BYTES = 2**16
 
@@ -42,7 +45,12 @@ def hdf5_bytes(fill: Callable[[h5py.File], None], **options: Any) -> bytes:
         fill: Function that creates the objects in the open file.
         options: Options for `h5py.File`.
     """
-    # Not HDF5's images of open files, whose superblock has a wrong checksum before HDF5 2.0.
+    if h5py.version.hdf5_version_tuple >= FIRST_WITH_VALID_IMAGES:
+        with h5py.File("in memory", "w", driver="core", backing_store=False, **options) as file:
+            fill(file)
+            file.flush()
+            content: bytes = file.id.get_file_image()
+        return content
     with memory_file() as handle, tempfile.TemporaryDirectory() as folder:
         with hdf5_in(handle, Path(folder) / "small.h5", **options) as file:
             fill(file)

@@ -119,7 +119,7 @@ def pickled_weights(photographs: Path, tmp_path: Path, encoder: str) -> list[str
         (unwritable, "cannot write"),
         (folder_as_target, "is a folder"),
         (other_spec, "image_size: found 32, expected 64"),
-        (unknown_encoder, "Expected one of RN50, RN101"),
+        (unknown_encoder, "did you mean RN50 or RN50x4"),
         (pickled_weights, "any code"),
     ],
 )

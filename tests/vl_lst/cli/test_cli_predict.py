@@ -75,7 +75,7 @@ def assert_predicts_as_evaluated(world: TinyWorld, run: Path) -> None:
 
 def test_features_of_a_photograph_equal_the_stored_ones(world: TinyWorld, run: Path) -> None:
     loaded = load_run(run)
-    made = loaded._features([world.image("blue")], world.encoder)[0]
+    made = loaded._features([[world.image("blue")]], world.encoder)[0, 0]
     stored = open_features([world.train_features])["COCO_train2014_000000000003"]
     # The last bit may differ, because the stored features were computed in a batch.
     torch.testing.assert_close(made, torch.from_numpy(stored), rtol=2e-3, atol=1e-3)

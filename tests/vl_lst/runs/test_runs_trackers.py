@@ -5,6 +5,7 @@ import logging
 import sqlite3
 import struct
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from vl_lst.runs.trackers import Trackers, require_trackers
 from vl_lst.training.session import train
 
 Values = list[tuple[int, str, float]]
+# Not among the development tools, since it holds Pillow back.
+HAS_TRACKIO = find_spec("trackio") is not None
 # Not part of metrics.jsonl.
 COSTS = {"examples_per_second", "memory_bytes"}
 
@@ -112,7 +115,7 @@ def tracked(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> tuple
     folder = tmp_path_factory.mktemp("tracked")
     out = folder / "run"
     recipe = world.recipe(
-        training__trackers=["tensorboard", "wandb", "trackio"],
+        training__trackers=["tensorboard", "wandb", *(["trackio"] if HAS_TRACKIO else [])],
         training__log_every_steps=1,
         training__checkpoint_every_steps=4,
     )
@@ -153,6 +156,7 @@ def test_wandb_gets_each_value_once_in_one_run_with_the_recipe(tracked: tuple[Pa
     assert json.loads(config["method.name"]) == "lst"
 
 
+@pytest.mark.skipif(not HAS_TRACKIO, reason="trackio is not installed")
 def test_trackio_gets_each_value_once_in_one_run(tracked: tuple[Path, Path]) -> None:
     values, names = in_trackio(tracked[1])
     check(values, tracked[0])

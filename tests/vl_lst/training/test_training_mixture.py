@@ -138,7 +138,7 @@ def test_the_command_line_requires_a_task(
 
 def test_one_task_has_one_best_checkpoint(world: TinyWorld, tmp_path: Path) -> None:
     train(world.recipe(training__epochs=1), tmp_path / "run")
-    with pytest.raises(CheckpointError, match="expected one of: best, last$"):
+    with pytest.raises(CheckpointError, match="expected one of: best, last; did you mean best"):
         load_run(tmp_path / "run", checkpoint="best-vqa")
 
 
