@@ -52,7 +52,7 @@ def read_documents(path: Path) -> tuple[list[str], str]:
     Raises:
         InputError: The file is missing, too large, not UTF-8, or empty.
     """
-    expected = "a text file with one document per line"
+    expected = "text, one document per line"
     with open_regular(path, expected=expected, max_bytes=MAX_TEXT_BYTES) as file:
         content = file.read()
     try:
