@@ -34,7 +34,10 @@ def check_site(folder: Path) -> None:
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
-        raise OutputError(f"{folder} is not a folder: expected a new or empty folder, or a site")
+        raise OutputError(
+            f"{folder} is not a folder: expected a new or empty folder, or a site. Choose another "
+            "one."
+        )
     names = [each.name for each in folder.iterdir() if not each.name.endswith(TEMPORARY_SUFFIX)]
     if names and not _is_regular(folder / MARKER):
         raise OutputError(

@@ -71,7 +71,10 @@ def load_tokenizer(folder: Path, config: Any, family: Family) -> Any:
         return ModelError(f"transformers cannot load the tokenizer in {folder}: {reason}")
 
     if not _has_vocabulary(folder):
-        raise ModelError(f"no {TOKENIZER_NAME} in {folder}: a backbone needs its tokenizer")
+        raise ModelError(
+            f"no {TOKENIZER_NAME} in {folder}: expected the backbone's tokenizer. Copy it from the "
+            "model's repository."
+        )
     _require_sentencepiece(folder)
     with tempfile.TemporaryDirectory(prefix="vl-lst-tokenizer-") as temporary:
         _copy_tokenizer(folder, Path(temporary))

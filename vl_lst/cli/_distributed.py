@@ -58,7 +58,8 @@ def choose_shard(option: str | None) -> tuple["Shard | None", bool]:
         return Shard(launch.rank + 1, launch.num_processes) if is_launched else None, is_launched
     if is_launched:
         raise typer.BadParameter(
-            "give either --shard or several torchrun processes, which choose their own shards"
+            "found --shard in several processes, which choose their own shards: leave out --shard, "
+            "or start one process"
         )
     try:
         return Shard.parse(option), False

@@ -180,8 +180,8 @@ def require_no_run(out: Path) -> None:
 
     if RunDirectory(out).recipe_file.exists():
         raise CheckpointError(
-            f"{out} holds a run; expected a folder for several runs, which need not exist yet. "
-            "Choose another --out."
+            f"{out} holds a single run: expected a new folder, or one with a run per task. Choose "
+            "another --out."
         )
 
 

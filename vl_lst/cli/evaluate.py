@@ -168,9 +168,9 @@ def evaluate(
     """
     files = [*(features or []), *(more_features or [])]
     if split is not None and file is not None:
-        raise typer.BadParameter("give either --split or --file")
+        raise typer.BadParameter("found both --split and --file: leave one out")
     if (split, file, forgetting) == (None, None, None):
-        raise typer.BadParameter("give --split, --file or --forgetting")
+        raise typer.BadParameter("found none of --split, --file and --forgetting: give one")
     if submission and split is None and file is None:
         raise typer.BadParameter("--submission requires --split")
     if forgetting is not None and zero_shot:

@@ -55,7 +55,7 @@ def score(
         typer.Option(
             metavar="FILE",
             help="Check a file for the task's public test server instead of scoring. --data-root "
-            "may be left out if the IDs are numbers from 0, and --split if the file name tells it.",
+            "may be left out if the IDs are numbers from 0, and --split if the file name has it.",
         ),
     ] = None,
     strict_official: Annotated[
@@ -83,8 +83,10 @@ def score(
 
     Example: vl-lst score --task vqa --data-root data --split val2014 --predictions results.json
     """
-    if (predictions is None) == (check_submission is None):
-        raise typer.BadParameter("give either --predictions or --check-submission")
+    if predictions is None and check_submission is None:
+        raise typer.BadParameter("found neither --predictions nor --check-submission: give one")
+    if predictions is not None and check_submission is not None:
+        raise typer.BadParameter("found both --predictions and --check-submission: leave one out")
     if task in SUITES:
         refuse_options_of_one_task(
             task,
@@ -97,9 +99,9 @@ def score(
         write_json_report(json_file, document)
         return
     if file is None and check_submission is None and (data_root is None or split is None):
-        raise typer.BadParameter("give --data-root and --split, or --file")
+        raise typer.BadParameter("found neither --file nor --data-root with --split: give either")
     if file is not None and (data_root is not None or split is not None):
-        raise typer.BadParameter("give either --file, or --data-root and --split")
+        raise typer.BadParameter("found --file with --data-root or --split: leave out either")
     if file is not None and (check_submission is not None or strict_official):
         raise typer.BadParameter(
             "--check-submission and --strict-official need an official split: leave out --file"

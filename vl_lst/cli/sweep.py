@@ -135,7 +135,7 @@ def sweep(
     --out runs
     """
     if print_commands and dry_run:
-        raise typer.BadParameter("give either --print-commands or --dry-run")
+        raise typer.BadParameter("found both --print-commands and --dry-run: leave one out")
     given = recipes_and_features or []
     recipes = [name for name in given if not name.endswith(FEATURE_SUFFIX)]
     files = [Path(name) for name in given if name.endswith(FEATURE_SUFFIX)]

@@ -138,7 +138,7 @@ def train(
     """
     files = [*(features or []), *(more_features or [])]
     if images is not None and files:
-        raise typer.BadParameter("give either --features or --images")
+        raise typer.BadParameter("found both --features and --images: leave one out")
     if encoder is not None and images is None:
         raise typer.BadParameter("--encoder requires --images, the folder of photographs")
     adopt_slurm_step(os.environ)

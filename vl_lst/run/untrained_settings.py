@@ -35,8 +35,8 @@ def read_saved_recipe(directory: RunDirectory) -> ZeroShotRecipe | None:
         # Files whose names start with a dot are leftovers of processes that were killed.
         if path.is_dir() and any(each.name[0] != "." for each in path.iterdir()):
             raise CheckpointError(
-                f"{path} is not empty and holds no run: choose another folder, which need not "
-                "exist yet"
+                f"{path} is not empty and holds no run: expected a run, or a new or empty folder. "
+                "Choose another folder."
             )
         return None
     recipe = load_recipe(directory.recipe_file)

@@ -118,8 +118,8 @@ class RunDirectory:
         # Files whose names start with a dot are leftovers of processes that were killed.
         elif self.path.is_dir() and any(p.name[0] != "." for p in self.path.iterdir()):
             raise CheckpointError(
-                f"{self.path} is not empty and holds no run: choose another --out, which need not "
-                "exist yet"
+                f"{self.path} is not empty and holds no run: expected a run, or a new or empty "
+                "folder. Choose another --out."
             )
 
     def _has_model(self) -> bool:

@@ -43,7 +43,10 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
     place = os.path.realpath(folder)
     if place in _held:
         if _held[place] != threading.get_ident():
-            raise CheckpointError(f"{folder} is in use by another thread of this process")
+            raise CheckpointError(
+                f"{folder} is in use by another thread of this process: wait for it, or choose "
+                "another folder"
+            )
         yield
         return
     path = folder / FOLDER_LOCK

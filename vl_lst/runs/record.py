@@ -35,7 +35,9 @@ def read_record(directory: RunDirectory) -> RunRecord | None:
         return RunRecord.model_validate(content)
     except ValidationError as error:
         raise CheckpointError(
-            f"{directory.record_file} is not a record of this version: {first_problem(error)}"
+            f"{directory.record_file} cannot be read as the record of a run: "
+            f"{first_problem(error)}. It is damaged or of a newer vl-lst: copy the "
+            "run again, or upgrade."
         ) from None
 
 

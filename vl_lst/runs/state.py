@@ -183,7 +183,11 @@ def _new_state(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dic
 
 
 def _misfit(key: str) -> CheckpointError:
-    return CheckpointError(f"the training state of the checkpoint does not fit the model: {key}")
+    return CheckpointError(
+        f"the training state of the checkpoint does not fit the model: {key} has no parameter of "
+        "its shape there. The checkpoint is damaged or of another run: copy the run again, or "
+        "train into another --out."
+    )
 
 
 def random_state(device: torch.device) -> list[Tensor]:

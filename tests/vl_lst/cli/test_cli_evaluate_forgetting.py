@@ -65,7 +65,7 @@ def test_it_is_printed_recorded_and_compared(
         (["--forgetting", "nothing.txt"], "no file nothing.txt"),
         (["--forgetting", "demo", "--zero-shot"], "--forgetting cannot be given with --zero-shot"),
         (["--forgetting", "demo", "--submission"], "--submission requires --split"),
-        ([], "give --split, --file or --forgetting"),
+        ([], "found none of --split, --file and --forgetting"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(

@@ -39,7 +39,7 @@ class Blip2Fields(ConfigFields):
             raise ValueError(
                 f"its language model is of the type {kind!r:.60}: expected an encoder-decoder of "
                 f"the type {' or '.join(T5.model_types)}, such as that of "
-                "Salesforce/blip2-flan-t5-xl; decoders without an encoder are not taken"
+                "Salesforce/blip2-flan-t5-xl; a decoder without an encoder is not supported"
             )
         default = CONFIG_MAPPING[kind]()
         sizes = {

@@ -201,7 +201,9 @@ def read_layout(file: h5py.File) -> StoredLayout:
     }
     spans = sorted(blocks.values())
     if any(end > start for (_, end), (start, _) in zip(spans, spans[1:], strict=False)):
-        raise StoreError("two of its datasets overlap; refused")
+        raise StoreError(
+            "two of its datasets overlap: expected separate ones. Extract the states again."
+        )
     offsets = {name: start for name, (start, _) in blocks.items()}
     return StoredLayout(spec, record, table, offsets)
 
