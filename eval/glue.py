@@ -17,25 +17,20 @@ A coefficient that is not defined, for example because all predictions are equal
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from eval.errors import InputError, PredictionError
 from eval.submissions import first_five, require_predictions, require_same_ids
 from eval.text import unknown_name
 
 if TYPE_CHECKING:
-    from numpy import float64
-    from numpy.typing import NDArray
-
-    Numbers: TypeAlias = NDArray[float64]
+    from eval._correlations import Numbers
 
 __all__ = ["average_without_each", "glue_metrics", "glue_tasks", "metric_names", "read_number"]
 
 POSITIVE = "1"
 BINARY = ("0", "1")
-# A wrong answer, whichever it is.
-WRONG = ""
 # The value of a prediction that is not a number.
 NOT_A_NUMBER = -1.0
 
@@ -82,29 +77,22 @@ def glue_metrics(
         targets: {example ID: correct text}, or the correct texts alone, in the same order.
 
     Raises:
-        InputError: There is no such task, or the metric is not defined for these targets.
-        PredictionError: The IDs or the numbers of predictions and targets differ.
+        InputError: There is no such task, the metric is not defined for these targets, or one is
+            not a string.
+        PredictionError: The IDs or the numbers of predictions and targets differ, or a prediction
+            is not a string.
     """
     names = metric_names(task)
     if isinstance(targets, Mapping):
         require_same_ids(targets, require_predictions(predictions))
         assert isinstance(predictions, Mapping)
         predictions = [predictions[id_] for id_ in targets]
-        targets = list(targets.values())
     if isinstance(predictions, Mapping):
         raise PredictionError(
             f"the predictions of {task} have IDs, but the targets have none: expected two "
             "dictionaries, or two lists in the same order"
         )
-    if len(predictions) != len(targets):
-        raise PredictionError(
-            f"found {len(predictions):,} predictions for {len(targets):,} targets of {task}: "
-            "expected one for each"
-        )
-    if len(targets) == 0:
-        raise InputError(f"there are no examples of {task} to score: expected at least one")
-    given = [text.strip() for text in predictions]
-    correct = [text.strip() for text in targets]
+    given, correct = _stripped_texts(task, predictions, targets)
     metrics = {name: 100 * METHODS[name](given, correct) for name in names}
     return {**metrics, "average": math.fsum(metrics.values()) / len(metrics)}
 
@@ -116,38 +104,23 @@ def average_without_each(
 
     Args:
         task: Name of the task.
-        predictions: The predicted text of each example.
-        targets: The correct text of each example, in the same order; for correlations, at least 3.
+        predictions: The predicted text of each example; at least 2, for correlations 3.
+        targets: The correct text of each example, in the same order.
 
     Raises:
-        InputError: There is no such task, or the metric is not defined for these targets.
+        InputError: There is no such task, the metric is not defined for these targets, or one is
+            not a string.
+        PredictionError: The numbers of predictions and targets differ, or a prediction is not a
+            string.
     """
-    if metric_names(task) == METRICS["stsb"]:
-        return _correlations_without_each(predictions, targets)
-    pairs = [
-        (given.strip(), correct.strip())
-        for given, correct in zip(predictions, targets, strict=True)
-    ]
-    if metric_names(task) != METRICS["cola"]:
-        # All wrong answers count alike, so that few pairs remain.
-        pairs = [(given if given == correct else WRONG, correct) for given, correct in pairs]
-    position = {pair: index for index, pair in enumerate(pairs)}
-    averages = {}
-    for pair, left_out in position.items():
-        given, correct = zip(*pairs[:left_out], *pairs[left_out + 1 :], strict=True)
-        averages[pair] = glue_metrics(task, given, correct)["average"]
-    return [averages[pair] for pair in pairs]
-
-
-def _correlations_without_each(predictions: Sequence[str], targets: Sequence[str]) -> list[float]:
-    import numpy as np
-
-    given, correct = _numbers(predictions, targets)
-    averages = []
-    for index in range(len(given)):
-        numbers = np.delete(given, index), np.delete(correct, index)
-        averages.append(50 * (_correlation(*numbers) + _rank_correlation(*numbers)))
-    return averages
+    names = metric_names(task)
+    given, correct = _stripped_texts(task, predictions, targets)
+    if len(given) < 2:
+        raise InputError(
+            f"found 1 example of {task}: expected at least 2, so that one can be left out"
+        )
+    columns = [[100 * each for each in WITHOUT_EACH[name](given, correct)] for name in names]
+    return [math.fsum(metrics) / len(metrics) for metrics in zip(*columns, strict=True)]
 
 
 def read_number(text: str) -> float:
@@ -158,51 +131,160 @@ def read_number(text: str) -> float:
         return NOT_A_NUMBER
 
 
+def _stripped_texts(
+    task: str, predictions: Sequence[str], targets: Sequence[str] | Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """Return predictions and targets without surrounding whitespace, after checking them."""
+    given = _texts("prediction", task, predictions, PredictionError)
+    correct = _texts("target", task, targets, InputError)
+    if len(given) != len(correct):
+        raise PredictionError(
+            f"found {len(given):,} predictions for {len(correct):,} targets of {task}: expected "
+            "one for each"
+        )
+    if not correct:
+        raise InputError(f"there are no examples of {task} to score: expected at least one")
+    if "f1" in METRICS[task]:
+        _require_binary(task, correct)
+    return given, correct
+
+
+def _texts(kind: str, task: str, texts: Any, error: type[InputError]) -> list[str]:
+    # Arrays and columns of tables are no `Sequence`, but have an order too.
+    if isinstance(texts, str) or not (hasattr(texts, "__len__") and hasattr(texts, "__getitem__")):
+        raise error(
+            f"the {kind}s of {task} are {texts!r:.60} ({type(texts).__name__}): expected a list of "
+            "strings"
+        )
+    items: Iterable[tuple[object, object]] = (
+        texts.items() if isinstance(texts, Mapping) else enumerate(texts)
+    )
+    stripped = []
+    for name, text in items:
+        if not isinstance(text, str):
+            example = "3.5" if task == "stsb" else POSITIVE
+            raise error(
+                f"{kind} {name!s:.60} of {task} is {text!r:.60} ({type(text).__name__}): expected "
+                f"a string, such as {example!r}"
+            )
+        stripped.append(text.strip())
+    return stripped
+
+
+def _require_binary(task: str, targets: Iterable[str]) -> None:
+    others = [repr(target) for target in dict.fromkeys(targets) if target not in BINARY]
+    if others:
+        raise InputError(
+            f"found {first_five(others)} among the targets of {task}: expected '0' and '1'. "
+            "Convert the words to numbers."
+        )
+
+
 def _accuracy(predictions: Sequence[str], targets: Sequence[str]) -> float:
-    return sum(map(str.__eq__, predictions, targets)) / len(targets)
+    return _num_equal(predictions, targets) / len(targets)
+
+
+def _accuracy_without_each(predictions: Sequence[str], targets: Sequence[str]) -> list[float]:
+    correct, others = _num_equal(predictions, targets), len(targets) - 1
+    return [
+        (correct - (prediction == target)) / others
+        for prediction, target in zip(predictions, targets, strict=True)
+    ]
+
+
+def _num_equal(predictions: Sequence[str], targets: Sequence[str]) -> int:
+    return sum(map(str.__eq__, predictions, targets))
 
 
 def _f1(predictions: Sequence[str], targets: Sequence[str]) -> float:
-    counts = Counter(zip(predictions, targets, strict=True))
-    if others := {target for _, target in counts if target not in BINARY}:
-        raise InputError(
-            f"F1 is defined for the targets '0' and '1', but some are {first_five(others)}: "
-            "convert them"
-        )
-    true_positives = counts[POSITIVE, POSITIVE]
-    # False positives and negatives: any wrong answer is one of them, even if it is invalid.
-    errors = sum(count for (prediction, target), count in counts.items() if prediction != target)
+    return _f1_of(*_f1_counts(predictions, targets))
+
+
+def _f1_without_each(predictions: Sequence[str], targets: Sequence[str]) -> list[float]:
+    true_positives, errors = _f1_counts(predictions, targets)
+    return [
+        _f1_of(true_positives - (prediction == target == POSITIVE), errors - (prediction != target))
+        for prediction, target in zip(predictions, targets, strict=True)
+    ]
+
+
+def _f1_counts(predictions: Sequence[str], targets: Sequence[str]) -> tuple[int, int]:
+    """Return the numbers of true positives, and of false positives and negatives together."""
+    pairs = Counter(zip(predictions, targets, strict=True))
+    # Any wrong answer is false positive or negative, even if it is invalid.
+    errors = sum(count for (prediction, target), count in pairs.items() if prediction != target)
+    return pairs[POSITIVE, POSITIVE], errors
+
+
+def _f1_of(true_positives: int, errors: int) -> float:
     total = 2 * true_positives + errors
     return 2 * true_positives / total if total else 0.0
 
 
 def _matthews(predictions: Sequence[str], targets: Sequence[str]) -> float:
-    """Return R_K (Gorodkin, 2004) from exact integers."""
-    total = len(targets)
-    correct = sum(map(str.__eq__, predictions, targets))
     predicted, expected = Counter(predictions), Counter(targets)
-    covariance = correct * total - sum(count * expected[word] for word, count in predicted.items())
-    variances = [
-        total * total - sum(count * count for count in counts.values())
-        for counts in (predicted, expected)
+    return _r_k(
+        len(targets),
+        _num_equal(predictions, targets),
+        _overlap(predicted, expected),
+        _overlap(predicted, predicted),
+        _overlap(expected, expected),
+    )
+
+
+def _matthews_without_each(predictions: Sequence[str], targets: Sequence[str]) -> list[float]:
+    total, correct = len(targets), _num_equal(predictions, targets)
+    predicted, expected = Counter(predictions), Counter(targets)
+    overlap = _overlap(predicted, expected)
+    squares, expected_squares = _overlap(predicted, predicted), _overlap(expected, expected)
+    return [
+        _r_k(
+            total - 1,
+            correct - (prediction == target),
+            overlap - expected[prediction] - predicted[target] + (prediction == target),
+            squares - 2 * predicted[prediction] + 1,
+            expected_squares - 2 * expected[target] + 1,
+        )
+        for prediction, target in zip(predictions, targets, strict=True)
     ]
-    product = variances[0] * variances[1]
+
+
+def _overlap(first: Counter[str], second: Counter[str]) -> int:
+    """Return the sum over words of the products of their counts."""
+    return sum(count * second[word] for word, count in first.items())
+
+
+def _r_k(
+    total: int, correct: int, overlap: int, predicted_squares: int, expected_squares: int
+) -> float:
+    """Return R_K (Gorodkin, 2004) from exact integers."""
+    covariance = correct * total - overlap
+    product = (total * total - predicted_squares) * (total * total - expected_squares)
     return covariance / math.sqrt(product) if product else 0.0
 
 
 def _pearson(predictions: Sequence[str], targets: Sequence[str]) -> float:
-    return _correlation(*_numbers(predictions, targets))
+    from eval._correlations import pearson
+
+    return pearson(*_numbers(predictions, targets))
+
+
+def _pearson_without_each(predictions: Sequence[str], targets: Sequence[str]) -> list[float]:
+    from eval._correlations import pearson_without_each
+
+    return list(map(float, pearson_without_each(*_numbers(predictions, targets))))
 
 
 def _spearman(predictions: Sequence[str], targets: Sequence[str]) -> float:
-    return _rank_correlation(*_numbers(predictions, targets))
+    from eval._correlations import spearman
+
+    return spearman(*_numbers(predictions, targets))
 
 
-def _rank_correlation(given: "Numbers", correct: "Numbers") -> float:
-    # Ranks would hide that a number is missing.
-    if any(bool((numbers != numbers).any()) for numbers in (given, correct)):
-        return 0.0
-    return _correlation(_ranks(given), _ranks(correct))
+def _spearman_without_each(predictions: Sequence[str], targets: Sequence[str]) -> list[float]:
+    from eval._correlations import spearman_without_each
+
+    return list(map(float, spearman_without_each(*_numbers(predictions, targets))))
 
 
 def _numbers(predictions: Sequence[str], targets: Sequence[str]) -> tuple["Numbers", "Numbers"]:
@@ -220,38 +302,17 @@ def _numbers(predictions: Sequence[str], targets: Sequence[str]) -> tuple["Numbe
     return given, correct
 
 
-def _correlation(first: "Numbers", second: "Numbers") -> float:
-    """Return Pearson's coefficient; 0 if it is not defined."""
-    import numpy as np
-
-    if any(bool((numbers == numbers[0]).all()) for numbers in (first, second)):
-        return 0.0
-    # Infinities and NaN make the coefficient NaN, which is reported as 0.
-    with np.errstate(all="ignore"):
-        units = []
-        for numbers in (first, second):
-            centered = numbers - numbers.mean()
-            # Squares of large numbers would overflow.
-            centered = centered / np.abs(centered).max()
-            units.append(centered / np.sqrt(centered @ centered))
-        coefficient = float(units[0] @ units[1])
-    return 0.0 if math.isnan(coefficient) else max(-1.0, min(1.0, coefficient))
-
-
-def _ranks(numbers: "Numbers") -> "Numbers":
-    """Return the rank of each number, beginning with 1; equal numbers share their mean rank."""
-    import numpy as np
-
-    _, group, counts = np.unique(numbers, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks: Numbers = ((2 * ends - counts + 1) / 2)[group]
-    return ranks
-
-
 METHODS: Mapping[str, Callable[[Sequence[str], Sequence[str]], float]] = {
     "accuracy": _accuracy,
     "f1": _f1,
     "matthews": _matthews,
     "pearson": _pearson,
     "spearman": _spearman,
+}
+WITHOUT_EACH: Mapping[str, Callable[[Sequence[str], Sequence[str]], list[float]]] = {
+    "accuracy": _accuracy_without_each,
+    "f1": _f1_without_each,
+    "matthews": _matthews_without_each,
+    "pearson": _pearson_without_each,
+    "spearman": _spearman_without_each,
 }

@@ -25,6 +25,7 @@ from huggingface_hub.utils.tqdm import (
 from eval.errors import InputError
 
 __all__ = [
+    "NAME",
     "HubAddress",
     "create_repository",
     "explained_hub_errors",
@@ -33,9 +34,11 @@ __all__ = [
     "require_hub_token",
 ]
 
+# OWNER/NAME, of ASCII characters; the Hub refuses parts that begin with a dot or a hyphen.
+NAME = r"\w[\w.-]*/\w[\w.-]*"
 # `Path` turns the two slashes of a prefix into one.
 ADDRESS = re.compile(
-    r"(?P<prefix>hf:/{1,2})?(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>.+))?",
+    rf"(?P<prefix>hf:/{{1,2}})?(?P<name>{NAME})(@(?P<revision>.+))?",
     re.ASCII,
 )
 # The root of the errors of the HTTP client: `httpx`, or what a version of the library uses for it.

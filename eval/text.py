@@ -1,16 +1,26 @@
-"""Text for people: sizes in bytes, control characters made visible, names that are near."""
+"""Text for people: sizes in bytes, escaped characters, names that are near."""
 
 import difflib
 import re
 from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "escape_controls", "format_bytes", "unknown_name"]
+__all__ = [
+    "did_you_mean",
+    "escape_controls",
+    "escape_markdown",
+    "format_bytes",
+    "is_utf8",
+    "unknown_name",
+]
 
 UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 STEP = 1024
 MAX_COMPARED_LENGTH = 100
 # Control characters except tabs and line feeds, and those that change the direction of writing.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# What begins a link, code, HTML, a formula, a cell or emphasis within a line of Markdown. `://` and
+# `www.` begin links too.
+MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&$@^]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 
 
 def escape_controls(text: str) -> str:
@@ -19,6 +29,20 @@ def escape_controls(text: str) -> str:
     A terminal or a browser would act on them instead of showing them.
     """
     return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def escape_markdown(text: str) -> str:
+    """Return text that Markdown shows as it is within a line; line feeds become spaces."""
+    return MARKDOWN.sub(r"\\\1", " ".join(escape_controls(text).split()))
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether text, such as a file name from the operating system, can be UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def format_bytes(size: float, *, short: bool = False) -> str:

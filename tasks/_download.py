@@ -85,6 +85,7 @@ def download_file(
         The written files.
 
     Raises:
+        ValueError: The file has no source.
         InputError: The transfer failed, or the disk is full.
         FileFormatError: The download has another checksum or format.
     """

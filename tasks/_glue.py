@@ -4,11 +4,12 @@ The official splits keep their names: `train`, `dev` and `test`, whose answers a
 paper's splits are `paper_train`, `paper_validation` and `paper_test` (see `tasks._glue_splits`).
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eval.glue import average_without_each, glue_metrics, metric_names
+from eval.glue import average_without_each, glue_metrics, metric_names, read_number
 from eval.intervals import accuracy_in_context
 from eval.metrics import Metric
 from eval.statistics.jackknife import pseudo_values
@@ -312,11 +313,23 @@ class _Rules:
         return dict(zip(ids, pseudo_values(average, without_each), strict=True))
 
     def _notes(self, given: Sequence[str]) -> Sequence[str]:
-        invalid = sum(not self.labels.is_valid(text) for text in given)
-        if not invalid:
-            return ()
-        effects = [INVALID[name] for name in metric_names(self.name) if name in INVALID]
-        return (
-            f"{invalid:,} of {len(given):,} predictions are not {self.labels.answers}: they "
-            f"{' and '.join(effects)}.",
-        )
+        metrics = metric_names(self.name)
+        numbers = [read_number(text.strip()) for text in given] if "pearson" in metrics else []
+        num_nan, num_infinite = (sum(map(test, numbers)) for test in (math.isnan, math.isinf))
+        invalid = sum(not self.labels.is_valid(text) for text in given) - num_nan - num_infinite
+        notes = []
+        if invalid:
+            effects = [INVALID[name] for name in metrics if name in INVALID]
+            notes.append(
+                f"{invalid:,} of {len(given):,} predictions are not {self.labels.answers}: they "
+                f"{' and '.join(effects)}."
+            )
+        if num_nan:
+            notes.append(f"{_predictions_are(num_nan)} 'nan', so both correlations are 0.")
+        elif num_infinite:
+            notes.append(f"{_predictions_are(num_infinite)} infinite, so Pearson is 0.")
+        return tuple(notes)
+
+
+def _predictions_are(number: int) -> str:
+    return f"{number:,} prediction{' is' if number == 1 else 's are'}"

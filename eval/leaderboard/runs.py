@@ -18,6 +18,7 @@ from eval.run_files import (
     first_problem,
     read_run_file,
 )
+from eval.text import is_utf8
 
 __all__ = ["FoundRuns", "LeftOutRun", "Run", "find_runs", "read_record"]
 
@@ -149,15 +150,7 @@ def _name(run: Path, searched: Path) -> str:
 
 def _printable(text: str) -> str:
     """Return text that can be written as UTF-8, whatever bytes a file name consists of."""
-    return os.fsencode(text).decode("utf-8", "replace") if not _is_unicode(text) else text
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text if is_utf8(text) else os.fsencode(text).decode("utf-8", "replace")
 
 
 def read_record(path: Path) -> RunRecord:

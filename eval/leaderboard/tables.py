@@ -2,7 +2,6 @@
 
 import csv
 import io
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from eval.leaderboard.quantities import AVERAGE, COSTS, Cost, Statistic
 from eval.leaderboard.reported import ReportedResults, ReportedRow, matching_rows
 from eval.leaderboard.rows import Row
 from eval.leaderboard.units import MISSING, number_text, score_text, setting_text, unit_text
-from eval.text import escape_controls
+from eval.text import escape_controls, escape_markdown
 
 __all__ = [
     "costs_with_reported",
@@ -109,12 +108,12 @@ def to_markdown(board: Board, reported: Sequence[ReportedResults]) -> str:
     """Return one Markdown table per group; `*` marks the Pareto front."""
     parts = []
     for table in _tables(board, reported):
-        header = "| " + " | ".join(map(_markdown, table.header)) + " |"
+        header = "| " + " | ".join(map(escape_markdown, table.header)) + " |"
         rule = "|" + "|".join([":--", *["--:"] * (len(table.header) - 1)]) + "|"
-        rows = ["| " + " | ".join(map(_markdown, row)) + " |" for row in table.rows]
-        parts.append("\n".join([f"### {_markdown(table.caption)}", "", header, rule, *rows]))
-        parts += [_markdown(table.note)] if table.note else []
-    notes = [_markdown(note) for note in _notes(board, reported)]
+        rows = ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in table.rows]
+        parts.append("\n".join([f"### {escape_markdown(table.caption)}", "", header, rule, *rows]))
+        parts += [escape_markdown(table.note)] if table.note else []
+    notes = [escape_markdown(note) for note in _notes(board, reported)]
     return "\n\n".join([*parts, *notes]) + "\n"
 
 
@@ -292,11 +291,6 @@ def _notes(board: Board, reported: Sequence[ReportedResults]) -> list[str]:
             f"Rows marked '{REPORTED}' are quoted from papers, not measured here. {settings}"
         )
     return notes
-
-
-def _markdown(text: str) -> str:
-    one_line = " ".join(escape_controls(text).split())
-    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", one_line)
 
 
 def _latex(text: str) -> str:

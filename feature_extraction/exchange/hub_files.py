@@ -7,13 +7,13 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from eval.hub import CLIENT_ERROR, HubAddress, explained_hub_errors
+from eval.hub import CLIENT_ERROR, NAME, HubAddress, explained_hub_errors
 from feature_extraction.errors import StoreError
 from feature_extraction.progress import OnProgress
 from feature_extraction.sizes import needed_and_free
@@ -36,7 +36,7 @@ __all__ = [
 PREFIX = "hf://datasets/"
 # The Hub's own form puts the revision after the name; at the end it is accepted as well.
 ADDRESS = re.compile(
-    r"(?P<name>[\w.-]+/[\w.-]+)"
+    rf"(?P<name>{NAME})"
     r"(?:@(?P<revision>refs/(?:convert|pr)/[\w.-]+|[^/@]+))?"
     r"(?:/(?P<path>[^@]*))?(?:@(?P<last>[^@]+))?",
     re.ASCII,
@@ -55,19 +55,27 @@ class DatasetAddress:
 
     Args:
         text: The address as the user gave it.
-        name: Repository, `OWNER/NAME`.
+        repository: The dataset, at a revision.
         path: Path in the repository; empty for all of it.
-        revision: Branch, tag or commit; `None` for the main branch.
     """
 
     text: str
-    name: str
+    repository: HubAddress
     path: str
-    revision: str | None
+
+    @property
+    def name(self) -> str:
+        """Repository, `OWNER/NAME`."""
+        return self.repository.name
+
+    @property
+    def revision(self) -> str | None:
+        """Branch, tag or commit; `None` for the main branch."""
+        return self.repository.revision
 
     def at(self, revision: str | None) -> HubAddress:
         """Return the address of the repository at a revision."""
-        return HubAddress(self.name, revision, has_prefix=True, is_dataset=True)
+        return replace(self.repository, revision=revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +114,10 @@ def parse_dataset_address(text: str) -> DatasetAddress:
     if is_hub_address(text) and not text.startswith(PREFIX):
         raise StoreError(f"{text!r:.200} does not start with {PREFIX}; {EXPECTED}")
     revision = found["revision"] or found["last"]
-    return DatasetAddress(
-        text, found["name"], (found["path"] or "").strip("/"), revision and unquote(revision)
+    repository = HubAddress(
+        found["name"], revision and unquote(revision), has_prefix=True, is_dataset=True
     )
+    return DatasetAddress(text, repository, (found["path"] or "").strip("/"))
 
 
 def pin_commit(address: DatasetAddress, action: str) -> str:
@@ -123,7 +132,7 @@ def pin_commit(address: DatasetAddress, action: str) -> str:
     """
     from huggingface_hub import HfApi
 
-    with explained_hub_errors(action, address.at(address.revision)):
+    with explained_hub_errors(action, address.repository):
         info = HfApi().dataset_info(address.name, revision=address.revision)
     return str(info.sha)
 

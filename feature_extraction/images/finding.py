@@ -16,6 +16,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from eval.image_suffixes import COMMON_SUFFIXES, HEIF_SUFFIXES, IMAGE_SUFFIXES
+from eval.text import is_utf8
 from feature_extraction.errors import ImageError
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "FoundImages",
     "ImageFile",
     "find_images",
-    "is_utf8",
     "left_out_note",
     "walk_files",
 ]
@@ -155,15 +155,6 @@ def walk_files(folder: Path) -> Iterator[Path]:
     for parent, names in _walk(folder):
         for name in names:
             yield parent / name
-
-
-def is_utf8(text: str) -> bool:
-    """Whether a file name from the operating system is valid UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _check_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from eval.errors import InputError, PredictionError
-from eval.glue import glue_metrics, glue_tasks, metric_names
+from eval.glue import average_without_each, glue_metrics, glue_tasks, metric_names
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "glue"
 # The reference's names of metrics -> ours.
@@ -138,18 +138,57 @@ def test_extreme_numbers_give_finite_scores(texts: list[str]) -> None:
         ("rte", ["1"], ["1", "0"], PredictionError, "found 1 predictions for 2 targets of rte"),
         ("rte", [], [], InputError, "no examples of rte to score"),
         ("stsb", ["1"], ["1"], InputError, "not defined for 1 example"),
-        ("mrpc", ["1"], ["equivalent"], InputError, "some are equivalent"),
+        (
+            "mrpc",
+            ["1", "1"],
+            ["equivalent", "1"],
+            InputError,
+            "found 'equivalent' among the targets of mrpc: expected '0' and '1'. Convert",
+        ),
+        ("cola", [1, 0], ["1", "0"], PredictionError, r"prediction 0 of cola is 1 \(int\): expect"),
+        ("stsb", ["2", 3.5], ["1", "0"], PredictionError, r"prediction 1 of stsb is 3.5 \(float\)"),
+        ("cola", "10", ["1", "0"], PredictionError, r"predictions of cola are '10' \(str\): expec"),
+        ("cola", None, ["1", "0"], PredictionError, r"predictions of cola are None \(NoneType\)"),
+        ("cola", iter("10"), ["1", "0"], PredictionError, "predictions of cola are <str_"),
+        ("cola", {"1", "0"}, ["1", "0"], PredictionError, r"predictions of cola are .* \(set\)"),
+        ("cola", ["1", "0"], [1, 0], InputError, r"target 0 of cola is 1 \(int\): expected a str"),
+        ("cola", ["1", "0"], "10", InputError, r"the targets of cola are '10' \(str\): expected"),
+        ("cola", {"a": "1"}, {"a": 1}, InputError, r"target a of cola is 1 \(int\): expected a s"),
     ],
 )
 def test_undefined_metrics_are_explained(
     task: str,
-    predictions: list[str],
-    targets: list[str],
+    predictions: Any,
+    targets: Any,
     error: type[Exception],
     message: str,
 ) -> None:
     with pytest.raises(error, match=message):
         glue_metrics(task, predictions, targets)
+
+
+@pytest.mark.parametrize(
+    ("task", "predictions", "targets", "error", "message"),
+    [
+        ("cola", [1, 0], ["1", "0"], PredictionError, "prediction 0 of cola is 1"),
+        ("rte", ["1"], ["1", "0"], PredictionError, "found 1 predictions for 2 targets"),
+        ("qqp", ["1", "1"], ["1", "same"], InputError, "found 'same' among the targets of qqp"),
+        ("rte", ["1"], ["1"], InputError, "found 1 example of rte: expected at least 2"),
+    ],
+)
+def test_undefined_metrics_without_each_example_are_explained(
+    task: str, predictions: Any, targets: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        average_without_each(task, predictions, targets)
+
+
+def test_arrays_of_texts_are_sequences() -> None:
+    import numpy as np
+
+    given, correct = ["0.5", "2", " 3 "], ["0", "2", "5"]
+    scored = glue_metrics("stsb", given, correct)
+    assert glue_metrics("stsb", np.array(given), np.array(correct)) == scored  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,18 @@
-"""Sizes in bytes, control characters and similar names, as text for people."""
+"""Sizes in bytes, escaped characters and similar names, as text for people."""
+
+import html
 
 import pytest
+from markdown_it import MarkdownIt
 
-from eval.text import did_you_mean, escape_controls, format_bytes, unknown_name
+from eval.text import (
+    did_you_mean,
+    escape_controls,
+    escape_markdown,
+    format_bytes,
+    is_utf8,
+    unknown_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +42,48 @@ def test_short_sizes_have_no_trailing_zeros(size: float, text: str) -> None:
 
 def test_control_characters_are_escaped_but_not_line_feeds_and_tabs() -> None:
     assert escape_controls("a\x1b[31m\rb\u202ec\x9f\n\td") == r"a\x1b[31m\rb\u202ec\x9f" + "\n\td"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "&lt; and &copy;",
+        "[a](http://a.b) ![c](d)",
+        "<b>x</b> `c` **d** _e_ ~~f~~",
+        "# a | b \\ c",
+        "a\n\n- b\t c",
+        "user@host",
+    ],
+)
+def test_markdown_shows_escaped_text_as_it_is(text: str) -> None:
+    page = MarkdownIt("gfm-like", {"linkify": False}).render(escape_markdown(text))
+    assert page == f"<p>{html.escape(' '.join(text.split()))}</p>\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("http://a.b", r"http\://a.b"),
+        ("WWW.evil.com", r"WWW\.evil.com"),
+        ("user@host", r"user\@host"),
+        ("$x^2$", r"\$x\^2\$"),
+        ("\x1b[1m", r"\\x1b\[1m"),
+    ],
+)
+def test_links_and_formulas_that_some_programs_find_are_escaped(text: str, escaped: str) -> None:
+    assert escape_markdown(text) == escaped
+
+
+@pytest.mark.parametrize(
+    "text", ["t5-base", "google/flan-t5-base", "bf16, 0.01", "a.b-c", "cpu: 8 (x86), now!"]
+)
+def test_usual_names_are_not_escaped(text: str) -> None:
+    assert escape_markdown(text) == text
+
+
+def test_bytes_of_a_file_name_that_are_not_utf8_are_found() -> None:
+    assert is_utf8("½ 😀")
+    assert not is_utf8(b"caf\xe9".decode("utf-8", "surrogateescape"))
 
 
 @pytest.mark.parametrize(

@@ -181,11 +181,31 @@ def test_similarity_is_scored_against_the_file_or_against_the_targets() -> None:
 
 def test_the_share_of_a_similarity_falls_with_the_distance() -> None:
     task, root = get_task("stsb"), FIXTURES / "stsb"
-    score = task.score({"0": "5.0", "1": "0.25", "2": "nan", "3": "9"}, root, "dev")
+    score = task.score({"0": "5.0", "1": "0.25", "2": "four", "3": "9"}, root, "dev")
     assert score.per_example == pytest.approx({"0": 100.0, "1": 75.0, "2": 0.0, "3": 0.0})
     assert score.notes == (
         "2 of 4 predictions are not numbers from 0 to 5: they count as -1 if they are not numbers.",
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "undefined", "note"),
+    [
+        (["nan"], {"pearson", "spearman"}, "1 prediction is 'nan', so both correlations are 0."),
+        (["-Inf", " NaN "], {"pearson", "spearman"}, "1 prediction is 'nan', so both"),
+        (["inf"], {"pearson"}, "1 prediction is infinite, so Pearson is 0."),
+        (["1e999", "-inf"], {"pearson"}, "2 predictions are infinite, so Pearson is 0."),
+    ],
+)
+def test_numbers_without_a_correlation_are_noted(
+    words: list[str], undefined: set[str], note: str
+) -> None:
+    answers = [*words, "5.0", "0.25", "3"][:4]
+    predictions = {str(number): answer for number, answer in enumerate(answers)}
+    score = get_task("stsb").score(predictions, FIXTURES / "stsb", "dev")
+    assert {name for name in ("pearson", "spearman") if score.metrics[name] == 0} == undefined
+    [only] = score.notes
+    assert only.startswith(note)
 
 
 @pytest.mark.parametrize("task", ["mrpc", "stsb"])

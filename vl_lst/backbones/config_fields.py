@@ -21,7 +21,6 @@ __all__ = [
     "VocabularySize",
     "Width",
     "describe_problem",
-    "require_whole_heads",
 ]
 
 Width = Annotated[int, Field(ge=1, le=2**17)]
@@ -54,6 +53,12 @@ class NestedFields(BaseModel):
     ACTIVATION: ClassVar[str | None] = None
     """Field with the name of an activation."""
 
+    HEADS: ClassVar[tuple[str, ...]] = ()
+    """Fields with numbers of attention heads, which must divide the width."""
+
+    WIDTH: ClassVar[str] = "hidden_size"
+    """Field with that width."""
+
     @model_validator(mode="after")
     def _require_known_tokens(self) -> Self:
         size = getattr(self, "vocab_size", None)
@@ -76,6 +81,16 @@ class NestedFields(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _require_whole_heads(self) -> Self:
+        for name in self.HEADS:
+            heads, width = getattr(self, name), getattr(self, self.WIDTH)
+            if width % heads:
+                raise ValueError(
+                    f"{name} is {heads}, expected a divisor of {self.WIDTH}, which is {width}"
+                )
+        return self
+
 
 class ConfigFields(NestedFields):
     """Fields that a family reads, with the names and defaults of its configuration class."""
@@ -85,22 +100,6 @@ class ConfigFields(NestedFields):
     def values(self) -> dict[str, Any]:
         """Return the fields by name, without those that are `None`."""
         return self.model_dump(exclude_none=True)
-
-
-def require_whole_heads(heads: tuple[str, int], width: tuple[str, int]) -> None:
-    """Check that the number of attention heads divides the width.
-
-    Args:
-        heads: Name and value of the field with the number of heads.
-        width: Name and value of the field with the width.
-
-    Raises:
-        ValueError: It does not.
-    """
-    if width[1] % heads[1]:
-        raise ValueError(
-            f"{heads[0]} is {heads[1]}, expected a divisor of {width[0]}, which is {width[1]}"
-        )
 
 
 def describe_problem(error: ValidationError, model_type: str) -> str:

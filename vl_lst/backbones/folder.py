@@ -36,6 +36,7 @@ __all__ = [
     "CONFIG_NAME",
     "GENERATION_NAME",
     "backbone_folder",
+    "cannot_build",
     "empty_model",
     "load_weights",
     "model_errors",
@@ -198,14 +199,19 @@ def empty_model(config: Any, family: Family) -> PreTrainedModel:
     Raises:
         ModelError: transformers cannot build the model.
     """
-
-    def cannot_build(reason: str) -> ModelError:
-        return ModelError(f"cannot build a {config.model_type} of these sizes: {reason}")
-
-    with guard_library_call(cannot_build), torch.device("meta"):
+    with guard_library_call(cannot_build(config)), torch.device("meta"):
         model = family.build_random(config, torch.float32)
     _move_forced_tokens(model, config)
     return model
+
+
+def cannot_build(config: Any) -> Callable[[str], ModelError]:
+    """Return the function that makes the error about a model that transformers cannot build.
+
+    Args:
+        config: Configuration of the model.
+    """
+    return lambda reason: ModelError(f"cannot build a {config.model_type} of these sizes: {reason}")
 
 
 def _move_forced_tokens(model: Any, config: Any) -> None:

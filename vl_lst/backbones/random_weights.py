@@ -13,6 +13,7 @@ from vl_lst.backbones.folder import (
     GENERATION_NAME,
     backbone_folder,
     build_config,
+    cannot_build,
     model_errors,
     read_config,
 )
@@ -96,11 +97,7 @@ def random_backbone(
     Raises:
         ModelError: The model cannot be built, or is larger than this machine's memory.
     """
-
-    def cannot_build(reason: str) -> ModelError:
-        return ModelError(f"cannot build a {config.model_type} of these sizes: {reason}")
-
-    with guard_library_call(cannot_build):
+    with guard_library_call(cannot_build(config)):
         return FrozenBackbone(family.build_random(config, dtype), family)
 
 

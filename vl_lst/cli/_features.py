@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from feature_extraction.encoders.encoder import Encoder
 
 __all__ = [
+    "DEFAULT_ENCODER",
     "DEMO_ENCODER",
     "DeviceOption",
     "FeatureFileArgument",
@@ -25,6 +26,7 @@ __all__ = [
     "failure_lines",
 ]
 
+DEFAULT_ENCODER = "RN101"
 DEMO_ENCODER = "demo"
 MAX_FAILURES_SHOWN = 5
 

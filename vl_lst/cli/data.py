@@ -16,6 +16,7 @@ from vl_lst.cli._console import QuietOption, progress, results, status
 from vl_lst.cli._data_tables import check_document, file_table, print_table, split_table
 from vl_lst.cli._group import CommandGroup
 from vl_lst.cli._outputs import JsonOption, write_json_report
+from vl_lst.cli._recipe_options import MoreFeaturesArgument
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
 from vl_lst.progress import ProgressReport
 
@@ -76,10 +77,7 @@ def check(
             help="Feature file that must contain the images. Pass several, or repeat the option.",
         ),
     ] = None,
-    more_features: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="FILE.h5", help="More feature files.", show_default=False),
-    ] = None,
+    more_features: MoreFeaturesArgument = None,
     json_file: JsonOption = None,
     quiet: QuietOption = False,
 ) -> None:

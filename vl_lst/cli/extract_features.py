@@ -19,6 +19,7 @@ from vl_lst.cli._distributed import (
     wait_for_other_processes,
 )
 from vl_lst.cli._features import (
+    DEFAULT_ENCODER,
     DeviceOption,
     OutOption,
     build_named_encoder,
@@ -47,7 +48,7 @@ def extract_features(
             "timm:NAME such as timm:resnet50; hf:OWNER/NAME such as hf:facebook/dinov2-base, also "
             "a vision-language model; or a folder saved by one of these libraries.",
         ),
-    ] = "RN101",
+    ] = DEFAULT_ENCODER,
     weights: Annotated[
         str | None,
         encoder_option(

@@ -12,25 +12,18 @@ import yaml
 
 from eval.leaderboard.units import forgetting_text, inference_text, number_text
 from eval.run_files import RECIPE_FILE
-from eval.text import escape_controls, format_bytes
+from eval.text import escape_markdown, format_bytes
 from tasks import get_task
 from vl_lst.bundled import BACKBONE_FOLDERS
 from vl_lst.hub.curve import CURVE_FILE
 from vl_lst.hub.files import PortableRun
 from vl_lst.hub.scores import PublishedScore, model_index, published_scores
 
-__all__ = ["LICENSE", "escape_markdown", "model_card"]
+__all__ = ["LICENSE", "model_card"]
 
 # The Hub's identifier for a license that nobody has stated.
 LICENSE = "unknown"
 MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-# What begins a link, code, HTML, a cell or emphasis within a line; `www.` begins a link too.
-SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~!&$:@^]|(?<=www)\.)", re.IGNORECASE)
-
-
-def escape_markdown(text: str) -> str:
-    """Return text that Markdown shows as it is within a line."""
-    return SPECIAL.sub(r"\\\1", " ".join(escape_controls(text).split()))
 
 
 def model_card(run: PortableRun, repository: str, *, license_id: str, has_curve: bool) -> str:

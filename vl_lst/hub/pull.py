@@ -64,6 +64,7 @@ def find_hub_run(path: str | Path, revision: str | None) -> HubAddress | None:
         revision: Branch, tag or commit.
 
     Raises:
+        CheckpointError: There is a local folder `OWNER`, but no run in it.
         InputError: A revision is given twice, or for a local folder.
     """
     address = parse_hub_address(str(path))

@@ -118,7 +118,12 @@ class LadderSideTuning(FrozenBackboneMethod):
         options: BaseModel,
         samples: Iterable[tuple[Tensor, Tensor]],
     ) -> None:
-        """Derive initial weights from the backbone, unless `initialisation` is `random`."""
+        """Derive initial weights from the backbone, unless `initialisation` is `random`.
+
+        Raises:
+            ModelError: The backbone's blocks differ from those of the side network, or the
+                initialisation reads texts and the backbone reads images.
+        """
         assert isinstance(options, LadderOptions)
         assert isinstance(model, LadderModel)
         kind, reduction = options.initialisation, options.reduction

@@ -4,7 +4,6 @@ B examples.
 """
 
 import gc
-import time
 import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ from vl_lst.choices import ArithmeticPrecision
 from vl_lst.devices import inference_autocast
 from vl_lst.models.batch import Batch
 from vl_lst.models.vision_language_model import VisionLanguageModel
+from vl_lst.profiling.clock import synchronised_seconds
 
 __all__ = ["AnsweringCost", "measure_answering"]
 
@@ -119,9 +119,9 @@ def measure_answering(
             peak = torch.cuda.max_memory_allocated(device) if living is None else living.peak
             seconds = []
             for _ in range(repeats):
-                started = _now(device)
+                started = synchronised_seconds(device)
                 _answer(model, batch, tokens)
-                seconds.append(_now(device) - started)
+                seconds.append(synchronised_seconds(device) - started)
     finally:
         model.train(was_training)
     peak += sum(tensor.nbytes for tensor in tensors) - before
@@ -142,9 +142,3 @@ def _answer(model: VisionLanguageModel[Any], batch: Batch, tokens: int) -> None:
 
 def _is_tensor(value: object) -> bool:
     return isinstance(value, Tensor)
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

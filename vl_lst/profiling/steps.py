@@ -2,16 +2,15 @@
 
 import math
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from vl_lst.choices import ArithmeticPrecision
 from vl_lst.devices import autocast
 from vl_lst.models.batch import Batch
+from vl_lst.profiling.clock import synchronised_seconds
 from vl_lst.recipes.schema import OptimizerSection
 from vl_lst.training.optimizer import build_optimizer, optimizer_bytes
 from vl_lst.training.resources import WARM_UP_STEPS, PeakMemory
@@ -88,17 +87,17 @@ def measure_steps(
     made = build_optimizer(model, trainable, optimizer)
     peak, seconds = PeakMemory(device), []
     for _ in range(WARM_UP_STEPS + steps):
-        started = _now(device)
+        started = synchronised_seconds(device)
         with autocast(precision, device):
             loss = model(batch, LOSS_AVERAGE)
-        forward = _now(device)
+        forward = synchronised_seconds(device)
         loss.backward()
-        backward = _now(device)
+        backward = synchronised_seconds(device)
         nn.utils.clip_grad_norm_(trainable.values(), optimizer.clip_norm or math.inf)
         made.step()
         made.zero_grad(set_to_none=True)
         del loss
-        ended = _now(device)
+        ended = synchronised_seconds(device)
         seconds.append(
             StepSeconds(
                 forward=forward - started,
@@ -114,9 +113,3 @@ def measure_steps(
         peak_allocated=peak.allocated,
         peak_reserved=peak.reserved,
     )
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

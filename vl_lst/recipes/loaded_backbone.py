@@ -50,7 +50,12 @@ def backbone_in_memory(
 def load_backbone_of(
     recipe: Recipe, built: BuiltModel, reason: str, *, is_quantised: bool = True
 ) -> None:
-    """Load the backbone of a model, unless it is in memory; see `backbone_in_memory`."""
+    """Load the backbone of a model, unless it is in memory; see `backbone_in_memory`.
+
+    Raises:
+        ModelError: The backbone cannot be loaded, or has other weights than the one whose states
+            the run reads.
+    """
     stored = built.model.backbone
     if not isinstance(stored, StoredBackbone):
         return

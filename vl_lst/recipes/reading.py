@@ -10,7 +10,7 @@ import yaml
 from eval.errors import InputError
 from eval.files import open_text
 from eval.recipe_fields import get_field
-from eval.text import did_you_mean
+from eval.text import did_you_mean, is_utf8
 from vl_lst.bundled import BACKBONE_FOLDERS, DEMO, bundled_recipes, recipe_path
 from vl_lst.errors import RecipeError
 from vl_lst.recipes.fields import clear_alternatives
@@ -65,10 +65,8 @@ class _Loader(yaml.SafeLoader):
     def construct_text(self, node: Any) -> str:
         """Construct a string that can be encoded as UTF-8."""
         text: str = self.construct_scalar(node)
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise _error(f"{text!a:.40} is not valid Unicode", node) from None
+        if not is_utf8(text):
+            raise _error(f"{text!a:.40} is not valid Unicode", node)
         return text
 
     def construct_undefined(self, node: Any) -> Any:

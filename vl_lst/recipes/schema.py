@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from feature_extraction.images.finding import is_utf8
+from eval.text import is_utf8
 from tasks import Head, Task
 from vl_lst.choices import (
     ArithmeticPrecision,

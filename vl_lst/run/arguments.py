@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from eval.errors import InputError
+from eval.text import is_utf8
 from tasks import Task
 
 __all__ = ["ImageSource", "image_list", "task_text"]
@@ -47,12 +48,10 @@ def _require_text(name: str, text: object) -> None:
         raise InputError(f"the {name} is {text!r:.60} ({type(text).__name__}): expected a string")
     if not text.strip():
         raise InputError(f"the {name} is empty: found {text!r}, expected a non-empty text")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
+    if not is_utf8(text):
         raise InputError(
             f"the {name} is not valid Unicode: found {text!a:.60}, expected valid text"
-        ) from None
+        )
 
 
 def image_list(given: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:

@@ -31,6 +31,7 @@ from torch import Tensor
 from eval.errors import FileFormatError, InputError
 from eval.regular_files import open_regular
 from eval.run_files import read_run_file
+from feature_extraction.store.disk import sync_path
 from vl_lst.errors import CheckpointError
 
 __all__ = [
@@ -104,7 +105,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
-        _sync_folder(folder.parent)
+        sync_path(folder.parent)
         _remove(old)
     except (OSError, SafetensorError) as error:
         _remove(new, ignore_errors=True)
@@ -248,14 +249,13 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
         path = folder / (name + SUFFIX)
         save_file({key: t.detach().contiguous().cpu() for key, t in tensors.items()}, path)
         files[path.name] = _describe(path)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_path(path)
     manifest = _Manifest(files=files, state=dict(checkpoint.state))
     with (folder / MANIFEST).open("w", encoding="utf-8") as file:
         json.dump(manifest.model_dump(), file, indent=2, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
-    _sync_folder(folder)
+    sync_path(folder)
 
 
 def _describe(path: Path) -> _File:
@@ -308,11 +308,3 @@ def _damage_explained(folder: Path) -> Iterator[None]:
 def _remove(folder: Path, *, ignore_errors: bool = False) -> None:
     if folder.exists():
         shutil.rmtree(folder, ignore_errors=ignore_errors)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

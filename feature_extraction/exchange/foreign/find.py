@@ -9,6 +9,7 @@ from zipfile import ZipFile
 
 from safetensors import safe_open
 
+from eval.text import is_utf8
 from feature_extraction.errors import StoreError
 from feature_extraction.exchange.foreign.feature_file import (
     HOW_TO_NAME_ROWS,
@@ -28,7 +29,7 @@ from feature_extraction.exchange.foreign.hdf5 import HDF5_SUFFIXES, list_hdf5
 from feature_extraction.exchange.foreign.npy import read_npy_names
 from feature_extraction.exchange.foreign.parquet_columns import find_features_column, read_names
 from feature_extraction.exchange.foreign.tables import open_table
-from feature_extraction.images.finding import ARCHIVE_SUFFIXES, is_utf8, walk_files
+from feature_extraction.images.finding import ARCHIVE_SUFFIXES, walk_files
 from feature_extraction.names import image_id_of
 from feature_extraction.store.disk import read_small_text, require_regular_file
 from feature_extraction.store.image_table import MAX_ID_LENGTH

@@ -36,6 +36,7 @@ def test_markdown_has_one_line_per_row_and_is_escaped(board: Board) -> None:
     # Bars in names are escaped.
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {len(rows[0].split("|")) - 1}
     assert "<script>" not in text
+    assert r" %\&\#\$\^\~\<script\>" in text
 
 
 def test_rows_tell_whether_they_recompute_and_a_note_that_they_differ(tmp_path: Path) -> None:

@@ -185,6 +185,8 @@ def test_content_that_is_not_what_the_hub_announced(hub: LoopbackHub, tmp_path: 
         ("hf://datasets/someone/texts", "none of the 1 Parquet files"),
         ("hf://someone/features", "expected hf://datasets/OWNER/NAME"),
         ("hf://datasets/features", "is not the address of a dataset"),
+        ("hf://datasets/-a/b", "is not the address of a dataset"),
+        ("hf://datasets/a/.b", "is not the address of a dataset"),
         (f"{ADDRESS}@a/data@b", "is not the address of a dataset"),
     ],
 )

@@ -11,7 +11,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 from tiny_run import TinyWorld
 
-from vl_lst.hub.card import escape_markdown, model_card
+from vl_lst.hub.card import model_card
 from vl_lst.hub.files import PortableRun, portable_run
 from vl_lst.hub.scores import result_files
 from vl_lst.runs.directory import RunDirectory
@@ -94,8 +94,3 @@ def test_hostile_names_show_as_they_are(portable: PortableRun) -> None:
     for tag in ("<a ", "<td", "<tr", "<h1", "<h2", "<code", "<strong", "<hr"):
         # The link to the backbone is left out, since the name is none.
         assert page.count(tag) == plain_page.count(tag) - (tag == "<a "), tag
-
-
-@pytest.mark.parametrize("text", ["t5-base", "google/flan-t5-base", "bf16, 0.01", "a.b-c"])
-def test_usual_names_are_not_escaped(text: str) -> None:
-    assert escape_markdown(text) == text

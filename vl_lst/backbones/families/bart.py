@@ -6,9 +6,9 @@ of each stack. Learned positions, which are added to the token embeddings; biase
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from vl_lst.backbones.config_fields import (
@@ -21,7 +21,6 @@ from vl_lst.backbones.config_fields import (
     TokenIds,
     VocabularySize,
     Width,
-    require_whole_heads,
 )
 from vl_lst.backbones.family import Family
 from vl_lst.backbones.layers import AttentionLayers, BlockSizes, FeedForwardLayers, OutputLayer
@@ -39,6 +38,8 @@ class BartFields(ConfigFields):
     """Fields of `BartConfig` and `MBartConfig`."""
 
     ACTIVATION = "activation_function"
+    HEADS = ("encoder_attention_heads", "decoder_attention_heads")
+    WIDTH = "d_model"
     TOKEN_IDS = (*ConfigFields.TOKEN_IDS, "bos_token_id")
 
     vocab_size: VocabularySize
@@ -63,12 +64,6 @@ class BartFields(ConfigFields):
     decoder_start_token_id: TokenId | None = None
     forced_bos_token_id: TokenId | None = None
     forced_eos_token_id: TokenId | None = 2
-
-    @model_validator(mode="after")
-    def _require_whole_heads(self) -> Self:
-        for name in ("encoder_attention_heads", "decoder_attention_heads"):
-            require_whole_heads((name, getattr(self, name)), ("d_model", self.d_model))
-        return self
 
 
 class Bart(Family):

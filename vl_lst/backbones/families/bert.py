@@ -20,7 +20,6 @@ from vl_lst.backbones.config_fields import (
     TokenId,
     VocabularySize,
     Width,
-    require_whole_heads,
 )
 from vl_lst.backbones.family import Family
 from vl_lst.backbones.layers import AttentionLayers, BlockSizes, FeedForwardLayers
@@ -150,6 +149,7 @@ class BertFields(ConfigFields):
     """Fields of `BertConfig`, `RobertaConfig`, `XLMRobertaConfig` and `ElectraConfig`."""
 
     ACTIVATION = "hidden_act"
+    HEADS = ("num_attention_heads",)
 
     vocab_size: VocabularySize
     hidden_size: Width
@@ -166,13 +166,6 @@ class BertFields(ConfigFields):
     # Checked only: models with other values compute something else.
     is_decoder: Literal[False] = False
     position_embedding_type: Literal["absolute"] = "absolute"
-
-    @model_validator(mode="after")
-    def _require_whole_heads(self) -> Self:
-        require_whole_heads(
-            ("num_attention_heads", self.num_attention_heads), ("hidden_size", self.hidden_size)
-        )
-        return self
 
     @model_validator(mode="after")
     def _require_one_width(self) -> Self:

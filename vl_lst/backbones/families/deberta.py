@@ -4,9 +4,9 @@ B examples, S tokens, D width.
 """
 
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from vl_lst.backbones.config_fields import (
@@ -17,7 +17,6 @@ from vl_lst.backbones.config_fields import (
     TokenId,
     VocabularySize,
     Width,
-    require_whole_heads,
 )
 from vl_lst.backbones.families.bert import BlockNames, EncoderFamily
 
@@ -28,6 +27,7 @@ class DebertaFields(ConfigFields):
     """Fields of `DebertaV2Config`, with those that only published configurations have."""
 
     ACTIVATION = "hidden_act"
+    HEADS = ("num_attention_heads",)
 
     vocab_size: VocabularySize
     hidden_size: Width
@@ -50,13 +50,6 @@ class DebertaFields(ConfigFields):
     # Checked only: the convolution of the largest v2 models changes the residual stream between
     # the first block and the second.
     conv_kernel_size: Literal[0] = 0
-
-    @model_validator(mode="after")
-    def _require_whole_heads(self) -> Self:
-        require_whole_heads(
-            ("num_attention_heads", self.num_attention_heads), ("hidden_size", self.hidden_size)
-        )
-        return self
 
 
 class Deberta(EncoderFamily):

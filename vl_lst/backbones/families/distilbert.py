@@ -1,8 +1,8 @@
 """DistilBERT (arXiv 1910.01108): a BERT with half of the blocks and without token types."""
 
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vl_lst.backbones.config_fields import (
     ConfigFields,
@@ -12,7 +12,6 @@ from vl_lst.backbones.config_fields import (
     TokenId,
     VocabularySize,
     Width,
-    require_whole_heads,
 )
 from vl_lst.backbones.families.bert import BlockNames, EncoderFamily
 from vl_lst.backbones.layers import BlockSizes
@@ -27,6 +26,8 @@ class DistilBertFields(ConfigFields):
     """Fields of `DistilBertConfig`."""
 
     ACTIVATION = "activation"
+    HEADS = ("n_heads",)
+    WIDTH = "dim"
 
     vocab_size: VocabularySize
     dim: Width
@@ -38,11 +39,6 @@ class DistilBertFields(ConfigFields):
     sinusoidal_pos_embds: bool = False
     initializer_range: float = Field(0.02, gt=0, le=1)
     pad_token_id: TokenId = 0
-
-    @model_validator(mode="after")
-    def _require_whole_heads(self) -> Self:
-        require_whole_heads(("n_heads", self.n_heads), ("dim", self.dim))
-        return self
 
 
 class DistilBert(EncoderFamily):

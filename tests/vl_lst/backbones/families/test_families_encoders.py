@@ -198,6 +198,11 @@ def test_a_checkpoint_with_missing_tensors_is_refused(tmp_path: Path) -> None:
             "max_position_embeddings is 2, expected more than 2, since positions start after",
         ),
         ("distilbert", {"n_heads": 3}, "n_heads is 3, expected a divisor of dim, which is 32"),
+        (
+            "deberta-v3",
+            {"num_attention_heads": 5},
+            "num_attention_heads is 5, expected a divisor of hidden_size, which is 32",
+        ),
         ("deberta-v3", {"conv_kernel_size": 3}, "conv_kernel_size: found 3, expected 0"),
     ],
 )
