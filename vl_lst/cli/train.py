@@ -38,9 +38,8 @@ from vl_lst.cli._recipe_options import (
     ValidationFileOption,
     data_option,
     features_option,
-    recipe_changes,
+    option_changes,
     refuse_settings_given_twice,
-    short_changes,
 )
 from vl_lst.cli._run_recipe import resolve_run_recipe
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
@@ -170,19 +169,17 @@ def train(
     checkout = None
     if images is not None:
         files = [features_file(out)]
-    changes = recipe_changes(
-        task=None if suite is not None else task,
-        data_root=data_root,
-        train_file=train_file,
-        validation_file=val_file,
-        features=files,
-        backbone=backbone,
-        backbone_precision=backbone_precision,
-        method=method,
-        head=head,
-        states=states,
-    )
-    short_options: dict[str, object] = {
+    options: dict[str, object] = {
+        "--task": None if suite is not None else task,
+        "--data-root": data_root,
+        "--train-file": train_file,
+        "--val-file": val_file,
+        "--features" if images is None else "--images": files,
+        "--states": states,
+        "--backbone": backbone,
+        "--backbone-precision": backbone_precision,
+        "--method": method,
+        "--head": head,
         "--epochs": epochs,
         "--steps": steps,
         "--lr": lr,
@@ -191,11 +188,10 @@ def train(
         "--device": device,
         "--precision": precision,
     }
-    changes += short_changes(short_options)
     with report_error_once(launch), notes(quiet=quiet), ExitStack() as stack:
         overrides = [parse_override(setting) for setting in settings or []]
-        refuse_settings_given_twice(short_options, overrides)
-        changes += overrides
+        refuse_settings_given_twice(options, overrides)
+        changes = [*option_changes(options), *overrides]
         if suite is not None:
             from vl_lst.cli._suite_training import train_suite
 
