@@ -1,5 +1,6 @@
 """Options that set fields of a recipe: they exist, and messages name them."""
 
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -8,6 +9,8 @@ from typer.main import get_command
 from vl_lst.cli import COMMANDS, build_app
 from vl_lst.option_names import FIELD_OF_OPTION, OPTION_OF_FIELD, advice
 from vl_lst.recipes import Recipe
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("path", OPTION_OF_FIELD)
@@ -22,6 +25,15 @@ def test_every_field_exists(path: str) -> None:
 def test_every_option_is_one_of_train() -> None:
     train = get_command(build_app(COMMANDS)).commands["train"]
     assert FIELD_OF_OPTION.keys() <= {name for each in train.params for name in each.opts}
+
+
+def test_the_table_of_options_in_the_documents_is_complete() -> None:
+    text = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
+    table = text.split("## Options and `--set`")[1].split("\n## ")[0]
+    missing = [
+        word for pair in OPTION_OF_FIELD.items() for word in pair if f"`{word}`" not in table
+    ]
+    assert not missing
 
 
 @pytest.mark.parametrize(
