@@ -161,26 +161,8 @@ def build_board(
         reference: Label of a row, or a method of which the best row is meant, that the others are
             compared with besides the best one.
     """
-    left_out = list(found.left_out)
-    by_protocol: defaultdict[str, list[ScoredRun]] = defaultdict(list)
-    protocols: dict[str, dict[str, str]] = {}
-    # Floors come last, to be added to the groups that they are a floor of.
-    rounded = rounded_fingerprints(found.runs)
-    for run in sorted(found.runs, key=placement_order):
-        placed = find_floors(run, by_protocol, protocols, metrics, read_scores, rounded)
-        for key, scored in placed:
-            by_protocol[key].append(scored)
-        if placed:
-            continue
-        try:
-            scored = score_run(run, metrics, splits or {}, read_scores)
-        except UnusableError as error:
-            left_out.append(LeftOutRun(run.name, str(error)))
-            continue
-        protocol = protocol_of(run, scored.splits, rounded)
-        key = str(sorted(protocol.items()))
-        protocols[key] = protocol
-        by_protocol[key].append(scored)
+    by_protocol, protocols, unusable = _place_runs(found.runs, metrics, splits or {}, read_scores)
+    left_out = [*found.left_out, *unusable]
     groups: list[Group] = []
     task_groups: list[TaskGroup] = []
     for key, runs in by_protocol.items():
@@ -217,20 +199,55 @@ def build_board(
         suite_groups, lacking = _suite_groups(suite, tuple(tasks), task_groups, reference)
         groups += suite_groups
         incomplete += lacking
-    groups.sort(
-        key=lambda group: (
-            group.suite is None,
-            -len(group.tasks),
-            group.tasks,
-            -len(group.rows),
-            -group.rows[0].scores[group.main_column].mean,
-        )
-    )
     return Board(
-        tuple(groups),
+        tuple(sorted(groups, key=_sort_key)),
         tuple(sorted(left_out, key=lambda each: each.name)),
         metrics,
         tuple(sorted(incomplete, key=lambda each: (each.suite, each.method, each.seed))),
+    )
+
+
+def _place_runs(
+    runs: Iterable[Run],
+    metrics: Mapping[str, Metric],
+    splits: Mapping[str, str],
+    read_scores: ReadExampleScores | None,
+) -> tuple[dict[str, list[ScoredRun]], dict[str, dict[str, str]], list[LeftOutRun]]:
+    """Return the scored runs by protocol, the protocols by the same keys, and unusable runs.
+
+    A floor is in each of the groups that it is a floor of.
+    """
+    by_protocol: defaultdict[str, list[ScoredRun]] = defaultdict(list)
+    protocols: dict[str, dict[str, str]] = {}
+    unusable: list[LeftOutRun] = []
+    rounded = rounded_fingerprints(runs)
+    # Floors come last, to be added to the groups that they are a floor of.
+    for run in sorted(runs, key=placement_order):
+        placed = find_floors(run, by_protocol, protocols, metrics, read_scores, rounded)
+        for key, scored in placed:
+            by_protocol[key].append(scored)
+        if placed:
+            continue
+        try:
+            scored = score_run(run, metrics, splits, read_scores)
+        except UnusableError as error:
+            unusable.append(LeftOutRun(run.name, str(error)))
+            continue
+        protocol = protocol_of(run, scored.splits, rounded)
+        key = str(sorted(protocol.items()))
+        protocols[key] = protocol
+        by_protocol[key].append(scored)
+    return by_protocol, protocols, unusable
+
+
+def _sort_key(group: Group) -> tuple[bool, int, tuple[str, ...], int, float]:
+    """Return a key that sorts suites first, then groups with more tasks and more rows."""
+    return (
+        group.suite is None,
+        -len(group.tasks),
+        group.tasks,
+        -len(group.rows),
+        -group.rows[0].scores[group.main_column].mean,
     )
 
 

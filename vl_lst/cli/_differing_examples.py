@@ -1,6 +1,5 @@
 """Examples on which two runs differ, read from their predictions and the annotations."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,10 @@ from pathlib import Path
 from eval.errors import InputError
 from eval.leaderboard.runs import Run
 from eval.metrics import MIN_PERCENT_IF_RIGHT
-from eval.recipe_fields import get_field
 from eval.run_files import ExampleScores
 from tasks import ExampleTable, Task
-from vl_lst.runs.predictions import predictions_file, read_example_scores, score_examples
-from vl_lst.task_settings import configure_task
+from vl_lst.cli._kept_answers import read_kept_answers
+from vl_lst.runs.predictions import score_examples
 
 __all__ = ["Answers", "DifferingExample", "count_only_right", "find_differing", "read_answers"]
 
@@ -74,23 +72,15 @@ def read_answers(run: Run, name: str, split: str) -> Answers:
         split: Name of the split.
 
     Raises:
-        InputError: There are no predictions, or they cannot be read or scored.
+        MissingPredictionsError: There are no predictions.
+        InputError: They cannot be read or scored.
     """
-    task = configure_task(run.record.recipe, name)
-    path = predictions_file(run.folder, task, split)
-    if not os.path.lexists(path):
-        raise InputError(
-            f"{run.name} has no predictions of {name} {split}: run `vl-lst evaluate {run.folder} "
-            f"--task {name} --split {split}` to make them"
-        )
-    root = get_field(run.record.recipe, ("data", "root"))
-    data_root = Path(root if isinstance(root, str) else "")
-    predictions = task.read_predictions(path)
-    kept = read_example_scores(path, task)
-    if kept is None or kept.clusters is None or kept.scores.keys() != predictions.keys():
-        score = task.score(predictions, data_root, split)
-        kept = score_examples(path, task, score, task.load(data_root, split))
-    return Answers(task, split, data_root, predictions, kept)
+    found = read_kept_answers(run, name, split)
+    task, data_root, kept = found.task, found.data_root, found.scores
+    if kept is None or kept.clusters is None:
+        score = task.score(found.predictions, data_root, split)
+        kept = score_examples(found.path, task, score, task.load(data_root, split))
+    return Answers(task, split, data_root, found.predictions, kept)
 
 
 def count_only_right(first: Answers, second: Answers) -> tuple[int, int] | None:

@@ -89,12 +89,12 @@ def find_board(
     from eval.leaderboard.notes import incomplete_notes
     from eval.leaderboard.runs import find_runs
     from eval.text import escape_controls
-    from vl_lst.cli._answered_splits import kept_scores
+    from vl_lst.cli._kept_answers import read_kept_scores
 
     metrics = {name: get_task(name).metric for name in task_names()}
     found = find_runs(runs_dir, include_dirty=include_dirty)
     board = build_board(
-        found, metrics, splits, SUITES, read_scores=kept_scores, reference=reference
+        found, metrics, splits, SUITES, read_scores=read_kept_scores, reference=reference
     )
     if not quiet:
         for each in board.left_out:

@@ -1,6 +1,6 @@
 """Options that set fields of a recipe, for the commands that train and prepare training."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +17,9 @@ from vl_lst.cli._choices import (
     complete_recipe_name,
 )
 from vl_lst.errors import RecipeError
+from vl_lst.option_names import FIELD_OF_OPTION
 
 __all__ = [
-    "OPTION_OF_FIELD",
     "BackboneOption",
     "BackbonePrecisionOption",
     "BatchSizeOption",
@@ -42,26 +42,14 @@ __all__ = [
     "data_option",
     "features_option",
     "model_option",
-    "recipe_changes",
+    "option_changes",
     "refuse_settings_given_twice",
-    "short_changes",
 ]
 
 data_option = partial(typer.Option, rich_help_panel="Data")
 features_option = partial(typer.Option, rich_help_panel="Image features")
 model_option = partial(typer.Option, rich_help_panel="Model and settings")
 training_option = partial(typer.Option, rich_help_panel="Training")
-
-# The recipe field that each option of the panel "Training" is short for.
-SHORT_OPTIONS: Mapping[str, str] = {
-    "--seed": "training.seed",
-    "--epochs": "training.epochs",
-    "--steps": "training.steps",
-    "--lr": "optimizer.lr",
-    "--batch-size": "training.batch_size",
-    "--device": "training.device",
-    "--precision": "training.precision",
-}
 
 DataRootOption = Annotated[
     Path | None,
@@ -181,79 +169,48 @@ PrecisionOption = Annotated[
 ]
 
 
-# The option of `vl-lst train` that sets a field.
-OPTION_OF_FIELD = {
-    "task": "--task",
-    "data.root": "--data-root",
-    "data.train_file": "--train-file",
-    "data.validation_file": "--val-file",
-    "features": "--features",
-    "backbone.name": "--backbone",
-    "backbone.precision": "--backbone-precision",
-    "method.name": "--method",
-    "head": "--head",
-    "states": "--states",
-}
-
-
-def recipe_changes(
-    *,
-    task: str | None,
-    data_root: Path | None,
-    train_file: Path | None,
-    validation_file: Path | None,
-    features: Sequence[Path],
-    backbone: str | None,
-    backbone_precision: str | None,
-    method: str | None,
-    head: str | None,
-    states: Path | None = None,
-) -> list[tuple[str, Any]]:
-    """Return the fields of a recipe that options set, as (path, value) pairs."""
-    given: dict[str, Any] = {
-        "task": task,
-        "data.root": data_root and str(data_root),
-        "data.train_file": train_file and str(train_file),
-        "data.validation_file": validation_file and str(validation_file),
-        "features": [str(file) for file in features] or None,
-        "backbone.name": backbone,
-        "backbone.precision": backbone_precision,
-        "method.name": method,
-        "head": head,
-        "states": states and str(states),
-    }
-    return [(name, value) for name, value in given.items() if value is not None]
-
-
-def short_changes(options: Mapping[str, object]) -> list[tuple[str, Any]]:
-    """Return the fields of a recipe that short options set, as (path, value) pairs.
+def option_changes(options: Mapping[str, object]) -> list[tuple[str, Any]]:
+    """Return the fields of a recipe that options set, as (path, value) pairs.
 
     Args:
-        options: Values of options by name, such as `{"--seed": 1}`; `None` if not given.
+        options: Values of options by name, such as `{"--seed": 1}`; `None` or an empty list if not
+            given.
     """
-    return [(SHORT_OPTIONS[name], value) for name, value in options.items() if value is not None]
+    return [(FIELD_OF_OPTION[name], _plain(value)) for name, value in _given(options).items()]
 
 
 def refuse_settings_given_twice(
     options: Mapping[str, object], settings: Iterable[tuple[str, Any]]
 ) -> None:
-    """Refuse short options whose field, or a section with it, `--set` sets too.
+    """Refuse options whose field, or a section with it, `--set` sets too.
+
+    A setting for one task, such as `head.rte`, may refine an option for all tasks.
 
     Args:
-        options: See `short_changes`.
+        options: See `option_changes`.
         settings: (path of a field, value) pairs of `--set`.
 
     Raises:
         RecipeError: Both set a field.
     """
-    given = {SHORT_OPTIONS[name]: name for name, value in options.items() if value is not None}
     twice = [
         f"{option} and --set {path}"
         for path, _ in settings
-        for field, option in given.items()
-        if is_within(field, [path])
+        for option in _given(options)
+        if is_within(FIELD_OF_OPTION[option], [path])
     ]
     if twice:
         raise RecipeError(
             f"found {', '.join(twice)}, which set the same field: expected one of the two"
         )
+
+
+def _given(options: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value not in (None, [])}
+
+
+def _plain(value: object) -> object:
+    """Return the value of an option as a recipe file holds it."""
+    if isinstance(value, list):
+        return list(map(_plain, value))
+    return str(value) if isinstance(value, Path) else value

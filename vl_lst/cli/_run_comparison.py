@@ -10,9 +10,8 @@ from eval.leaderboard.run_settings import describe_settings
 from eval.leaderboard.runs import Run, read_record
 from eval.leaderboard.scoring import UnusableError, score_run
 from eval.run_files import RECORD_FILE
-from eval.statistics.estimates import Estimate, estimate_score, interval
+from eval.statistics.estimates import Estimate, interval
 from eval.statistics.holm import adjust_probabilities
-from eval.statistics.kept_scores import kept_sample
 from eval.statistics.paired import Difference, Verdict, compare, verdict
 from eval.submissions import first_five
 from tasks import get_task, task_names
@@ -23,6 +22,7 @@ from vl_lst.cli._differing_examples import (
     find_differing,
     read_answers,
 )
+from vl_lst.cli._kept_answers import estimate_kept
 
 __all__ = ["TaskComparison", "compare_settings", "compare_tasks", "read_run"]
 
@@ -172,7 +172,10 @@ def _compare_task(first: Run, second: Run, name: str, split: str, limit: int) ->
     except (InputError, OSError) as error:
         return replace(result, note=f"no paired test: {error}")
     _require_same_examples((first, second), (firsts, seconds))
-    one, other = _estimate(first, firsts), _estimate(second, seconds)
+    one, other = (
+        estimate_kept(answers.kept, metric, run.record.scores[name][split][metric.name])
+        for run, answers in ((first, firsts), (second, seconds))
+    )
     test = compare(one, other) if one and other else None
     return replace(
         result,
@@ -191,13 +194,6 @@ def _score(run: Run, task: str, split: str) -> float:
         return score_run(part, metrics, {task: split}).percents[task]
     except UnusableError as error:
         raise InputError(f"{run.name}: {error}") from None
-
-
-def _estimate(run: Run, answers: Answers) -> Estimate | None:
-    metric = answers.task.metric
-    recorded = run.record.scores[answers.task.name][answers.split][metric.name]
-    sample = kept_sample(answers.kept, metric, recorded)
-    return None if sample is None else estimate_score([sample])
 
 
 def _why_no_test(runs: Sequence[Run], estimates: Sequence[Estimate | None]) -> str:

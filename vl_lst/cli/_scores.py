@@ -19,6 +19,7 @@ from tasks._suite_submission import check_suite_submission, splits_to_submit
 from vl_lst.cli._console import results, status
 
 if TYPE_CHECKING:
+    from vl_lst.run import Run
     from vl_lst.run.evaluation import Evaluation
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "print_inference",
     "print_notes",
     "print_score",
+    "report_evaluation",
     "report_submission_check",
     "report_suite_check",
     "require_metrics",
@@ -156,6 +158,34 @@ def print_evaluation_notes(evaluation: "Evaluation", split: str, *, prefix: str 
             markup=False,
         )
     print_notes(prefix + note for note in evaluation.notes)
+
+
+def report_evaluation(
+    run: "Run", task: Task, split: str, evaluation: "Evaluation", *, quiet: bool
+) -> dict[str, object]:
+    """Print the scores of a split and what answering it cost, and return the JSON report.
+
+    Args:
+        run: The run that answered.
+        task: Task of the predictions.
+        split: Name of the split.
+        evaluation: Predictions of the split.
+        quiet: Whether to leave out the notes.
+    """
+    if not quiet:
+        print_evaluation_notes(evaluation, split)
+    if evaluation.score is None:
+        document = unscored_document(task, split)
+        status.print(f"{split} has no public labels: predictions only, no scores", markup=False)
+    else:
+        document = score_document(task, split, evaluation.score)
+        print_score(task, split, evaluation.score, quiet=quiet)
+    if run.pulled is not None:
+        document |= {"repository": run.pulled.name, "commit": run.pulled.commit}
+    if evaluation.inference is not None:
+        document["inference"] = evaluation.inference.model_dump(mode="json")
+        print_inference(evaluation.inference)
+    return document
 
 
 def report_submission_check(

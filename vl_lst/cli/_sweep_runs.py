@@ -14,11 +14,11 @@ from rich.text import Text
 
 from tasks import SUITES, get_task
 from vl_lst.cli._console import results
-from vl_lst.cli._recipe_options import OPTION_OF_FIELD
 from vl_lst.cli._run_recipe import resolve_run_recipe
 from vl_lst.cli._suite_scores import SplitScores
 from vl_lst.cli._suite_training import require_no_run
 from vl_lst.errors import CheckpointError, RecipeError, VlLstError
+from vl_lst.option_names import OPTION_OF_FIELD
 
 if TYPE_CHECKING:
     from eval.run_files import RunRecord

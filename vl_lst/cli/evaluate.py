@@ -1,20 +1,29 @@
 """`vl-lst evaluate`: predict a split with a trained run, or without training, and score it."""
 
 import os
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tasks import SUITES
+from tasks import SUITES, Task
 from vl_lst.choices import ChosenArithmeticPrecision, ChosenBackbonePrecision, DeviceName
 from vl_lst.cli._choices import SUITE_NAMES, complete_task
 from vl_lst.cli._console import QuietOption, announce_imports, notes, progress, results, status
 from vl_lst.cli._input_protection import protect_recipe_inputs
 from vl_lst.cli._outputs import JsonOption, binary_file, write_json_report
-from vl_lst.cli._recipe_options import refuse_settings_given_twice, short_changes
+from vl_lst.cli._recipe_options import (
+    MoreFeaturesArgument,
+    option_changes,
+    refuse_settings_given_twice,
+)
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
+from vl_lst.option_names import FIELD_OF_OPTION
+
+if TYPE_CHECKING:
+    from vl_lst.run import Run
 
 __all__ = ["evaluate"]
 
@@ -32,10 +41,7 @@ def evaluate(
             callback=binary_file("a run", is_checked=False, may_be_input=True, holds_run=True),
         ),
     ],
-    more_features: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="FILE.h5", help="More feature files.", show_default=False),
-    ] = None,
+    more_features: MoreFeaturesArgument = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -167,16 +173,15 @@ def evaluate(
     Salesforce/blip2-flan-t5-xl --features tokens.h5 --task vqa --data-root data --split val2014
     """
     files = [*(features or []), *(more_features or [])]
-    if split is not None and file is not None:
-        raise typer.BadParameter("found both --split and --file: leave one out")
-    if (split, file, forgetting) == (None, None, None):
-        raise typer.BadParameter("found none of --split, --file and --forgetting: give one")
-    if submission and split is None and file is None:
-        raise typer.BadParameter("--submission requires --split")
-    if forgetting is not None and zero_shot:
-        raise typer.BadParameter(
-            "--forgetting cannot be given with --zero-shot: without training, nothing is forgotten"
-        )
+    _refuse_conflicts(split, file, forgetting, submission=submission, zero_shot=zero_shot)
+    only_zero_shot = {
+        "--backbone": backbone,
+        "--backbone-precision": backbone_precision,
+        "--prompt": prompt,
+        "--device": device,
+        "--precision": precision,
+        "--set": settings,
+    }
     if task is not None and task in SUITES:
         refuse_options_of_one_task(
             task,
@@ -185,12 +190,7 @@ def evaluate(
                 "--forgetting": forgetting,
                 "--features": files,
                 "--zero-shot": zero_shot,
-                "--backbone": backbone,
-                "--backbone-precision": backbone_precision,
-                "--prompt": prompt,
-                "--device": device,
-                "--precision": precision,
-                "--set": settings,
+                **only_zero_shot,
             },
         )
         from vl_lst.cli._suite_evaluation import evaluate_suite
@@ -209,82 +209,41 @@ def evaluate(
         )
         return
     announce_imports(quiet=quiet)
-    from eval.errors import InputError
     from eval.hub import hub_progress_bars
-    from eval.outputs import check_output
-    from tasks._submission import submission_of
-    from vl_lst.cli._scores import (
-        print_evaluation_notes,
-        print_inference,
-        print_score,
-        score_document,
-        unscored_document,
-        write_submission_file,
-    )
+    from vl_lst.cli._scores import report_evaluation, write_submission_file
     from vl_lst.launch import require_one_process
-    from vl_lst.recipes import parse_override
-    from vl_lst.run import Run, load_run, open_zero_shot_run
+    from vl_lst.run import load_run
 
-    only_zero_shot = {
-        "--backbone": backbone,
-        "--backbone-precision": backbone_precision,
-        "--prompt": prompt,
-        "--device": device,
-        "--precision": precision,
-        "--set": settings,
-    }
-    given_options = [name for name, value in only_zero_shot.items() if value is not None]
-    if given_options and not zero_shot:
-        raise typer.BadParameter(
-            f"{given_options[0]} requires --zero-shot, since a trained run has its own settings"
-        )
-    if zero_shot and checkpoint != BEST:
-        raise typer.BadParameter("--checkpoint cannot be given with --zero-shot, without training")
+    _refuse_zero_shot_conflicts(only_zero_shot, checkpoint, zero_shot=zero_shot)
     given = file or split
     require_one_process(os.environ, "a split is evaluated in one process")
     with notes(quiet=quiet), hub_progress_bars(show=status.is_terminal and not quiet):
         if zero_shot:
             assert given is not None
             options = {
-                "data.root": data_root and str(data_root),
-                "features": [str(path) for path in files] or None,
-                "backbone.name": backbone,
-                "backbone.precision": backbone_precision,
+                "--data-root": data_root,
+                "--features": files,
+                **{
+                    name: only_zero_shot[name] for name in only_zero_shot if name in FIELD_OF_OPTION
+                },
             }
-            overrides = [(name, value) for name, value in options.items() if value is not None]
-            short_options = {"--device": device, "--precision": precision}
-            overrides += short_changes(short_options)
-            chosen_settings = [parse_override(setting) for setting in settings or []]
-            refuse_settings_given_twice(short_options, chosen_settings)
-            loaded: Run = open_zero_shot_run(
-                run,
-                split=given,
-                task=task,
-                prompt=prompt,
-                overrides=[*overrides, *chosen_settings],
-            )
+            loaded = _open_zero_shot(run, given, task, prompt, options, settings or [])
         else:
             loaded = load_run(run, checkpoint=checkpoint)
             run = loaded.directory.path
     protect_recipe_inputs(loaded.recipe.model_dump(mode="json"))
+    chosen = None
+    if given is not None:
+        chosen = loaded.task(task, official=data_root is not None)
+        _refuse_split(loaded, chosen, given, run, data_root, submission=submission)
     losses = None
     if forgetting is not None:
         from vl_lst.cli._forgetting import report_forgetting
 
         losses = report_forgetting(loaded, forgetting, quiet=quiet)
-    if given is None:
+    if given is None or chosen is None:
         write_json_report(json_file, {"forgetting": losses})
         return
-    official = data_root is not None
-    chosen = loaded.task(task, official=official)
-    if submission:
-        if file is not None or (loaded.has_own_files(task) and not official):
-            raise InputError(
-                "--submission: test servers accept answers to official examples only, and these "
-                "examples are your own. Leave it out, or give --data-root and an official --split."
-            )
-        submission_of(chosen)
-        check_output(run / "submission" / "file")
     split = given.name if isinstance(given, Path) else given
     with notes(quiet=quiet), progress(f"evaluating {split}", quiet=quiet) as report:
         evaluation = loaded.evaluate(
@@ -294,19 +253,7 @@ def evaluate(
             features=files or None,
             report=report,
         )
-    if not quiet:
-        print_evaluation_notes(evaluation, split)
-    if evaluation.score is None:
-        document = unscored_document(chosen, split)
-        status.print(f"{split} has no public labels: predictions only, no scores", markup=False)
-    else:
-        document = score_document(chosen, split, evaluation.score)
-        print_score(chosen, split, evaluation.score, quiet=quiet)
-    if loaded.pulled is not None:
-        document |= {"repository": loaded.pulled.name, "commit": loaded.pulled.commit}
-    if evaluation.inference is not None:
-        document["inference"] = evaluation.inference.model_dump(mode="json")
-        print_inference(evaluation.inference)
+    document = report_evaluation(loaded, chosen, split, evaluation, quiet=quiet)
     if losses is not None:
         document["forgetting"] = losses
     write_json_report(json_file, document)
@@ -322,3 +269,122 @@ def evaluate(
             run,
             quiet=quiet,
         )
+
+
+def _refuse_conflicts(
+    split: str | None,
+    file: Path | None,
+    forgetting: str | None,
+    *,
+    submission: bool,
+    zero_shot: bool,
+) -> None:
+    """Refuse options that do not go together, whatever is evaluated.
+
+    Raises:
+        BadParameter: Two options exclude each other, or one lacks another.
+    """
+    if split is not None and file is not None:
+        raise typer.BadParameter("found both --split and --file: leave one out")
+    if (split, file, forgetting) == (None, None, None):
+        raise typer.BadParameter("found none of --split, --file and --forgetting: give one")
+    if submission and split is None and file is None:
+        raise typer.BadParameter("--submission requires --split")
+    if forgetting is not None and zero_shot:
+        raise typer.BadParameter(
+            "--forgetting cannot be given with --zero-shot: without training, nothing is forgotten"
+        )
+
+
+def _refuse_zero_shot_conflicts(
+    only_zero_shot: Mapping[str, object], checkpoint: str, *, zero_shot: bool
+) -> None:
+    """Refuse options of a run without training for a trained run, and the other way round.
+
+    Raises:
+        BadParameter: An option is for the other kind of run.
+    """
+    given = [name for name, value in only_zero_shot.items() if value is not None]
+    if given and not zero_shot:
+        raise typer.BadParameter(
+            f"{given[0]} requires --zero-shot, since a trained run has its own settings"
+        )
+    if zero_shot and checkpoint != BEST:
+        raise typer.BadParameter("--checkpoint cannot be given with --zero-shot, without training")
+
+
+def _open_zero_shot(
+    folder: Path,
+    split: str | Path,
+    task: str | None,
+    prompt: str | None,
+    options: Mapping[str, object],
+    settings: Sequence[str],
+) -> "Run":
+    """Open a run without training.
+
+    Args:
+        folder: Folder of the run.
+        split: Split to evaluate.
+        task: Name of the task.
+        prompt: Prompt. Default: the task's.
+        options: Other options that set fields of the recipe; see `option_changes`.
+        settings: Values of `--set`.
+
+    Raises:
+        RecipeError: A setting is not valid, or an option and `--set` set the same field.
+        InputError: There is no such task.
+    """
+    from vl_lst.recipes import parse_override
+    from vl_lst.run import open_zero_shot_run
+
+    overrides = [parse_override(setting) for setting in settings]
+    refuse_settings_given_twice({"--task": task, **options}, overrides)
+    return open_zero_shot_run(
+        folder,
+        split=split,
+        task=task,
+        prompt=prompt,
+        overrides=[*option_changes(options), *overrides],
+    )
+
+
+def _refuse_split(
+    loaded: "Run",
+    task: Task,
+    given: str | Path,
+    folder: Path,
+    data_root: Path | None,
+    *,
+    submission: bool,
+) -> None:
+    """Refuse a split that does not exist, or that cannot be submitted, before anything is computed.
+
+    Args:
+        loaded: Run.
+        task: Its task, with its splits.
+        given: Name of the split, or path of a file of examples.
+        folder: Folder of the run.
+        data_root: Folder of official annotations, if it is not that of the run.
+        submission: Whether a submission is to be written.
+
+    Raises:
+        InputError: There is no such split, or no server takes answers to it.
+        OutputError: The submission cannot be written.
+    """
+    from eval.errors import InputError
+    from eval.outputs import check_output
+    from tasks._submission import submission_of
+
+    is_split = isinstance(given, str) and given in task.splits
+    if isinstance(given, str) and not is_split and not Path(given).is_file():
+        raise task.unknown_split(given)
+    if not submission:
+        return
+    if not is_split or (loaded.has_own_files(task.name) and data_root is None):
+        raise InputError(
+            "--submission: test servers accept answers to official examples only, and these "
+            "examples are your own. Leave it out, or give --data-root and an official --split."
+        )
+    submission_of(task)
+    check_output(folder / "submission" / "file")

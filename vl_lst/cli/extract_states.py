@@ -26,7 +26,8 @@ from vl_lst.cli._recipe_options import (
     TrainFileOption,
     ValidationFileOption,
     data_option,
-    recipe_changes,
+    option_changes,
+    refuse_settings_given_twice,
 )
 
 __all__ = ["extract_states"]
@@ -122,19 +123,21 @@ def extract_states(
         resolve_recipe,
     )
 
-    changes = recipe_changes(
-        task=task,
-        data_root=data_root,
-        train_file=train_file,
-        validation_file=val_file,
-        features=[*(features or []), *(more_features or [])],
-        backbone=backbone,
-        backbone_precision=backbone_precision,
-        method=method,
-        head=head,
-    )
+    options: dict[str, object] = {
+        "--task": task,
+        "--data-root": data_root,
+        "--train-file": train_file,
+        "--val-file": val_file,
+        "--features": [*(features or []), *(more_features or [])],
+        "--backbone": backbone,
+        "--backbone-precision": backbone_precision,
+        "--method": method,
+        "--head": head,
+    }
     with notes(quiet=quiet):
-        changes += map(parse_override, settings or [])
+        overrides = [parse_override(setting) for setting in settings or []]
+        refuse_settings_given_twice(options, overrides)
+        changes = [*option_changes(options), *overrides]
         named = dict(changes)
         base = recipe or default_recipe(named.get("method.name"), named.get("backbone.name"))
         fields = read_recipe_file(base)

@@ -1,8 +1,9 @@
 """`vl-lst profile`: the memory and time that transfer methods need."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 import typer
 
@@ -42,6 +43,22 @@ DEFAULT_ANSWERS = 3_129
 model_option = partial(typer.Option, rich_help_panel="Backbone and methods")
 batch_option = partial(typer.Option, rich_help_panel="Shape of a batch")
 measurement_option = partial(typer.Option, rich_help_panel="Measurement")
+
+
+class _ImageShape(NamedTuple):
+    """What a method reads of an image.
+
+    Args:
+        tokens: Feature vectors per image.
+        channels: Channels of a feature vector.
+        pooled_grid: Side of the grid that features are max-pooled to; `None` if they are not.
+        has_visual_embedding: Whether a visual embedding reads the features, not the backbone.
+    """
+
+    tokens: int
+    channels: int
+    pooled_grid: int | None
+    has_visual_embedding: bool
 
 
 def profile(
@@ -219,14 +236,13 @@ def profile(
         )
     if vocabulary is not None and not (random_weights or dry_run):
         raise typer.BadParameter("--vocabulary requires --random-weights or --dry-run")
-    sets_features = (image_tokens, channels, grid) != (None, None, None)
-    if not images and sets_features:
+    if not images and (image_tokens, channels, grid) != (None, None, None):
         raise typer.BadParameter(
             "--images 0 has no features: leave out --image-tokens, --channels and --grid"
         )
     announce_imports(quiet=quiet)
     from eval.recipe_fields import get_field
-    from vl_lst.backbones.random_weights import backbone_config, own_image_tokens
+    from vl_lst.backbones.random_weights import backbone_config
     from vl_lst.devices import choose_device
     from vl_lst.profiling.device import refuse_shared_device
     from vl_lst.profiling.measure import ProfileSettings, profile_methods
@@ -259,25 +275,11 @@ def profile(
     where = choose_device("cpu" if dry_run else device)
     if not shared_device:
         refuse_shared_device(where)
-    is_embedded = get_field(given, ("visual", "embedding")) == "learned"
-    own = None if is_embedded else own_image_tokens(name)
     if answers is not None and backbone_config(name)[1].has_decoder:
         raise typer.BadParameter(
             f"the backbone {name} has a decoder, so it generates answers: leave out --answers"
         )
-    if not images:
-        image_tokens = channels = grid = 0
-    elif own is not None:
-        if sets_features:
-            raise typer.BadParameter(
-                f"the backbone {name} reads images as {own[0]} tokens of {own[1]} channels: leave "
-                "out --image-tokens, --channels and --grid"
-            )
-        image_tokens, channels = own
-    else:
-        image_tokens, channels = image_tokens or DEFAULT_IMAGE_TOKENS, channels or DEFAULT_CHANNELS
-        if grid is None:
-            grid = (given.get("visual") or {}).get("pooled_grid", DEFAULT_GRID)
+    shape = _image_shape(name, given, images, image_tokens, channels, grid)
     cut = get_field(given, ("backbone", "vocabulary"))
     if cut is not None:
         require_choice("backbone.vocabulary", cut, get_args(Vocabulary))
@@ -297,10 +299,10 @@ def profile(
             text_tokens=text_tokens,
             answer_tokens=answer_tokens,
             images=images,
-            image_tokens=image_tokens,
-            channels=channels,
-            pooled_grid=grid or None,
-            has_visual_embedding=own is None and images > 0,
+            image_tokens=shape.tokens,
+            channels=shape.channels,
+            pooled_grid=shape.pooled_grid,
+            has_visual_embedding=shape.has_visual_embedding,
             answers=answers or DEFAULT_ANSWERS,
         ),
         optimizer=read_optimizer(optimizer, given),
@@ -325,3 +327,48 @@ def profile(
     write_json_report(json_file, profile_document(profiles, wanted))
     if plot is not None:
         plot_profiles(profiles, wanted, plot)
+
+
+def _image_shape(
+    backbone: str,
+    recipe: Mapping[str, Any],
+    images: int,
+    tokens: int | None,
+    channels: int | None,
+    grid: int | None,
+) -> _ImageShape:
+    """Return what a method reads of an image, from the options, the backbone and the recipe.
+
+    Args:
+        backbone: Name of the backbone.
+        recipe: Fields of the recipe.
+        images: Images per example.
+        tokens: Value of `--image-tokens`.
+        channels: Value of `--channels`.
+        grid: Value of `--grid`.
+
+    Raises:
+        BadParameter: Features are given for a backbone that reads images.
+    """
+    from eval.recipe_fields import get_field
+    from vl_lst.backbones.random_weights import own_image_tokens
+
+    if not images:
+        return _ImageShape(0, 0, None, has_visual_embedding=False)
+    is_embedded = get_field(recipe, ("visual", "embedding")) == "learned"
+    own = None if is_embedded else own_image_tokens(backbone)
+    if own is None:
+        if grid is None:
+            grid = (recipe.get("visual") or {}).get("pooled_grid", DEFAULT_GRID)
+        return _ImageShape(
+            tokens or DEFAULT_IMAGE_TOKENS,
+            channels or DEFAULT_CHANNELS,
+            grid or None,
+            has_visual_embedding=True,
+        )
+    if (tokens, channels, grid) != (None, None, None):
+        raise typer.BadParameter(
+            f"the backbone {backbone} reads images as {own[0]} tokens of {own[1]} channels: leave "
+            "out --image-tokens, --channels and --grid"
+        )
+    return _ImageShape(*own, pooled_grid=None, has_visual_embedding=False)

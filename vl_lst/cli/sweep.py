@@ -23,7 +23,8 @@ from vl_lst.cli._recipe_options import (
     ValidationFileOption,
     data_option,
     model_option,
-    recipe_changes,
+    option_changes,
+    refuse_settings_given_twice,
 )
 from vl_lst.cli._runs_progress import describe_scores, runs_progress
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
@@ -156,24 +157,26 @@ def sweep(
     from vl_lst.recipes.grid import parse_axis, parse_values
     from vl_lst.recipes.sweep import expand_grid
 
-    options = recipe_changes(
-        task=None if suite is not None else task,
-        data_root=data_root,
-        train_file=train_file,
-        validation_file=val_file,
-        features=[*(features or []), *files],
-        backbone=backbone,
-        backbone_precision=backbone_precision,
-        method=method,
-        head=head,
-        states=states,
-    )
+    options: dict[str, object] = {
+        "--task": task,
+        "--data-root": data_root,
+        "--train-file": train_file,
+        "--val-file": val_file,
+        "--features": [*(features or []), *files],
+        "--states": states,
+        "--backbone": backbone,
+        "--backbone-precision": backbone_precision,
+        "--method": method,
+        "--head": head,
+    }
+    overrides = tuple(map(parse_override, settings or []))
+    refuse_settings_given_twice(options, overrides)
     runs, notes = expand_grid(
         recipes,
         [parse_axis(text) for text in grid or []],
         None if seeds is None else parse_values(seeds, source=f"--seeds {seeds:.80}"),
-        _options_of_tasks(suite, options),
-        tuple(map(parse_override, settings or [])),
+        _options_of_tasks(suite, option_changes(options)),
+        overrides,
     )
     planned = plan_runs(runs, out)
     protect_runs(each.folder for each in planned)
@@ -206,6 +209,7 @@ def _options_of_tasks(
             *(
                 (path, fit_head(get_task(task), value) if path == "head" else value)
                 for path, value in options
+                if path != "task"
             ),
         )
         for task in SUITES[suite]

@@ -1,7 +1,7 @@
 """`vl-lst train`: annotations and features in, a run directory out."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,16 +38,16 @@ from vl_lst.cli._recipe_options import (
     ValidationFileOption,
     data_option,
     features_option,
-    recipe_changes,
+    option_changes,
     refuse_settings_given_twice,
-    short_changes,
 )
 from vl_lst.cli._run_recipe import resolve_run_recipe
 from vl_lst.cli._suite_scores import refuse_options_of_one_task
-from vl_lst.launch import read_launch
+from vl_lst.launch import Launch, read_launch
 from vl_lst.slurm import adopt_slurm_step
 
 if TYPE_CHECKING:
+    from eval.run_files import RunRecord
     from vl_lst.recipes import Recipe
 
 __all__ = ["train"]
@@ -137,17 +137,9 @@ def train(
     photos --encoder demo --backbone demo --out runs/own
     """
     files = [*(features or []), *(more_features or [])]
-    if images is not None and files:
-        raise typer.BadParameter("found both --features and --images: leave one out")
-    if encoder is not None and images is None:
-        raise typer.BadParameter("--encoder requires --images, the folder of photographs")
     adopt_slurm_step(os.environ)
     launch = read_launch(os.environ)
-    if images is not None and launch.num_processes > 1:
-        raise typer.BadParameter(
-            "--images works in one process only: run `vl-lst extract-features` first and give "
-            "--features"
-        )
+    _refuse_image_conflicts(files, images, encoder, launch)
     suite = task if task in SUITES else None
     if suite is not None:
         refuse_options_of_one_task(
@@ -170,19 +162,17 @@ def train(
     checkout = None
     if images is not None:
         files = [features_file(out)]
-    changes = recipe_changes(
-        task=None if suite is not None else task,
-        data_root=data_root,
-        train_file=train_file,
-        validation_file=val_file,
-        features=files,
-        backbone=backbone,
-        backbone_precision=backbone_precision,
-        method=method,
-        head=head,
-        states=states,
-    )
-    short_options: dict[str, object] = {
+    options: dict[str, object] = {
+        "--task": None if suite is not None else task,
+        "--data-root": data_root,
+        "--train-file": train_file,
+        "--val-file": val_file,
+        "--features" if images is None else "--images": files,
+        "--states": states,
+        "--backbone": backbone,
+        "--backbone-precision": backbone_precision,
+        "--method": method,
+        "--head": head,
         "--epochs": epochs,
         "--steps": steps,
         "--lr": lr,
@@ -191,11 +181,10 @@ def train(
         "--device": device,
         "--precision": precision,
     }
-    changes += short_changes(short_options)
     with report_error_once(launch), notes(quiet=quiet), ExitStack() as stack:
         overrides = [parse_override(setting) for setting in settings or []]
-        refuse_settings_given_twice(short_options, overrides)
-        changes += overrides
+        refuse_settings_given_twice(options, overrides)
+        changes = [*option_changes(options), *overrides]
         if suite is not None:
             from vl_lst.cli._suite_training import train_suite
 
@@ -221,13 +210,28 @@ def train(
         with progress(f"training {resolved.task}", quiet=quiet) as report:
             record = train_run(resolved, out, resume=resume, report=report, checkout=checkout)
     if launch.is_first:
-        _print_scores(record.scores, record.best_step)
-        if len(record.scores) > 1:
-            results.print(
-                f"mean of the primary metrics in percent: {record.mean_score:.2f}", markup=False
-            )
+        _print_scores(record)
         results.print(f"run: {out}", markup=False)
         write_json_report(json_file, record.model_dump(mode="json"))
+
+
+def _refuse_image_conflicts(
+    features: Sequence[Path], images: Path | None, encoder: str | None, launch: Launch
+) -> None:
+    """Refuse `--images` beside feature files or in several processes, and `--encoder` without it.
+
+    Raises:
+        BadParameter: The options do not go together.
+    """
+    if images is not None and features:
+        raise typer.BadParameter("found both --features and --images: leave one out")
+    if encoder is not None and images is None:
+        raise typer.BadParameter("--encoder requires --images, the folder of photographs")
+    if images is not None and launch.num_processes > 1:
+        raise typer.BadParameter(
+            "--images works in one process only: run `vl-lst extract-features` first and give "
+            "--features"
+        )
 
 
 def _default_encoder(recipe: "Recipe") -> str:
@@ -243,11 +247,13 @@ def _default_encoder(recipe: "Recipe") -> str:
     return own_encoder(recipe) or DEFAULT_ENCODER
 
 
-def _print_scores(
-    scores: Mapping[str, Mapping[str, Mapping[str, object]]], best_step: int | None
-) -> None:
-    for name, splits in scores.items():
+def _print_scores(record: "RunRecord") -> None:
+    for name, splits in record.scores.items():
         for split, metrics in splits.items():
             numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
             text = ", ".join(f"{metric} {value:.4g}" for metric, value in numbers.items())
-            results.print(f"{name} {split}: {text} (step {best_step})", markup=False)
+            results.print(f"{name} {split}: {text} (step {record.best_step})", markup=False)
+    if len(record.scores) > 1:
+        results.print(
+            f"mean of the primary metrics in percent: {record.mean_score:.2f}", markup=False
+        )

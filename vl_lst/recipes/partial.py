@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from eval.recipe_fields import get_field
 from tasks import Task, get_task
 from vl_lst.choices import AUTO
+from vl_lst.option_names import advice
 from vl_lst.recipes import precision
 from vl_lst.recipes.fields import set_field
 from vl_lst.recipes.per_task import is_task_field
@@ -83,15 +84,17 @@ def _missing_inputs(fields: Mapping[str, Any], tasks: Sequence[Task]) -> dict[st
     """Return the fields of data and features that a run must be given."""
     missing = {}
     if not tasks:
-        missing["task"] = "--task TASK"
+        missing["task"] = f"{advice('task')} TASK"
     own = get_field(fields, ("data", "train_file"))
     has_own = own is not None and (not isinstance(own, dict) or all(own.values()))
     if get_field(fields, BACKBONE) is None:
-        missing["backbone.name"] = "--backbone NAME"
+        missing["backbone.name"] = f"{advice('backbone.name')} NAME"
     if get_field(fields, ROOT) is None and not has_own:
-        missing["data.root"] = "--data-root DIR, or --train-file and --val-file"
+        own_files = f"{advice('data.train_file')} and {advice('data.validation_file')}"
+        missing["data.root"] = f"{advice('data.root')} DIR, or {own_files}"
     if not fields.get("features") and (not tasks or any(each.images_per_example for each in tasks)):
-        missing["features"] = "--features FILE.h5" + ("" if tasks else ", if examples have images")
+        condition = "" if tasks else ", if examples have images"
+        missing["features"] = f"{advice('features')} FILE.h5{condition}"
     return missing
 
 
@@ -108,7 +111,7 @@ def _validate(fields: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, str
         if wrong := [detail for detail in details if detail["type"] != "missing"]:
             raise invalid_recipe(Recipe, wrong)
         for path in (".".join(map(str, detail["loc"])) for detail in details):
-            missing[path] = f"--set {path}=..."
+            missing[path] = advice(path)
         if resolved is not None:
             require_fitting_method(resolved)
     return missing

@@ -220,16 +220,19 @@ def _runs_of(
         named = dict(options) | {
             path: value for path, value in point.changes if path in OPTION_FIELDS
         }
+        own = (
+            *_own_settings(point.base, point.method, named.get(BACKBONE)),
+            *(pair for pair in settings if use.applies(pair[0], point.method)),
+            *(pair for pair in point.changes if pair[0] not in OPTION_FIELDS),
+            (SEED, seed),
+        )
+        set_fields = {path for path, _ in own}
         yield SweepRun(
             name="/".join([*parts, *([] if task is None else [task])]),
             base=point.base,
-            options=tuple(named.items()),
-            settings=(
-                *_own_settings(point.base, point.method, named.get(BACKBONE)),
-                *(pair for pair in settings if use.applies(pair[0], point.method)),
-                *(pair for pair in point.changes if pair[0] not in OPTION_FIELDS),
-                (SEED, seed),
-            ),
+            # `vl-lst train` refuses an option and `--set` of the same field.
+            options=tuple(pair for pair in named.items() if pair[0] not in set_fields),
+            settings=own,
         )
 
 
@@ -280,8 +283,8 @@ def _require_consistent(
     given = {path for options in tasks.values() for path, _ in options}
     set_fields = {path for path, _ in settings}
     for axis in axes:
-        if axis.field in given:
-            raise RecipeError(f"--grid {axis}: another option sets {axis.field}; leave one out")
+        if taken := next((path for path in given if is_within(path, [axis.field])), None):
+            raise RecipeError(f"--grid {axis}: another option sets {taken}; leave one out")
         if axis.field in set_fields and axis.method is None:
             raise RecipeError(f"--grid {axis}: --set sets {axis.field} too; leave one out")
     for path in (*OPTION_FIELDS, *NAMED_SECTIONS, SEED):

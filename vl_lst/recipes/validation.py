@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from eval.text import did_you_mean
 from vl_lst.errors import RecipeError
+from vl_lst.option_names import advice
 
 __all__ = ["find_problems", "invalid_recipe", "section_of", "validate_section"]
 
@@ -17,8 +18,6 @@ Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[int | str, ...]
 
 MAX_PROBLEMS_SHOWN = 5
-# Required fields that have their own option.
-OPTION_OF_FIELD = {"backbone.name": "--backbone"}
 
 
 def validate_section(model: type[Model], fields: Any, prefix: Location = ()) -> Model:
@@ -71,8 +70,7 @@ def _explain(model: type[BaseModel], detail: ErrorDetails, prefix: Location) -> 
     if detail["type"] == "json_invalid":
         return "a string in it is not valid Unicode; rename files whose names are not UTF-8"
     if detail["type"] == "missing":
-        option = OPTION_OF_FIELD.get(path, f"--set {path}=...")
-        return f"{path}: missing; set it in the recipe or with {option}"
+        return f"{path}: missing; set it in the recipe or with {advice(path)}"
     message = detail["msg"].removeprefix("Value error, ")
     expected = message.replace("Input should be", "expected", 1)
     if detail["type"] == "too_short":

@@ -77,6 +77,37 @@ def test_what_cannot_be_measured_is_refused(
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", "dve"], "rte has no split 'dve'"),
+        (["--task", "vqq", "--split", "dev"], "no task 'vqq'"),
+        (["--file", "own.jsonl", "--submission"], "test servers accept answers to official"),
+        (["--split", "own.jsonl", "--submission"], "test servers accept answers to official"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_forgetting_is_measured(
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    (tmp_path / "own.jsonl").write_text(
+        '{"id": "1", "text": "a", "text2": "b", "answers": ["0"]}\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    before = record(runs / "lst")
+    command = ["evaluate", str(runs / "lst"), "--forgetting", "demo", "--json", "report.json"]
+    assert main([*command, *arguments]) == 1
+    printed = capsys.readouterr()
+    assert message in " ".join(printed.err.split())
+    assert "forgetting: " not in printed.out
+    assert record(runs / "lst") == before
+    assert not (tmp_path / "report.json").exists()
+
+
 def test_a_tokenizer_without_sentinels_is_refused(
     text_world: TextWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -158,6 +158,9 @@ def test_other_settings_are_refused(
         (("--set", "optimizer.lr=1"), "optimizer.lr: found a value, expected none"),
         (("--set", "generation.beam=1"), "no such field; did you mean generation.beams"),
         (("--device", "cpu", "--set", "training.device=cpu"), "which set the same field"),
+        (("--set", "backbone.precision=bf16"), "found --backbone-precision and --set"),
+        (("--set", "data={root: elsewhere}"), "found --data-root and --set data"),
+        (("--set", "task=gqa"), "found --task and --set task"),
         (("--backbone", "/nowhere"), "cannot load the backbone"),
     ],
 )
@@ -191,7 +194,7 @@ def test_a_file_in_place_of_the_folder_is_refused(
     run.mkdir()
     (run / "notes.txt").write_text("notes")
     assert evaluate() == 1
-    assert "is not empty and holds no run: choose another folder" in capsys.readouterr().err
+    assert "is not empty and holds no run: expected a run, or a new" in capsys.readouterr().err
 
 
 def test_a_text_only_backbone_takes_no_features(

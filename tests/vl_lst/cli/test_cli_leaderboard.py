@@ -123,7 +123,8 @@ def test_a_run_without_predictions_says_how_to_make_them(runs: Path, tmp_path: P
     out = tmp_path / "board.html"
     assert main(["leaderboard", str(runs), "--out", str(out), "--include-dirty", "--quiet"]) == 0
     page = out.read_text(encoding="utf-8")
-    assert "No predictions of val2014. Run `vl-lst evaluate" in page
+    assert "seed-1 has no predictions of vqa val2014: run `vl-lst evaluate" in page
+    assert "The examples cannot be shown" not in page
 
 
 def test_half_of_the_examples_are_wrong_if_possible(runs: Path, tmp_path: Path) -> None:

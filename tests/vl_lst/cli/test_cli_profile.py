@@ -325,6 +325,17 @@ def test_text_alone_has_no_shapes_of_features(capsys: pytest.CaptureFixture[str]
         assert "--images 0 has no features: leave out --image-tokens, --channels and" in printed
 
 
+def test_a_backbone_that_reads_images_has_its_own_shapes_of_features(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for option in ("--image-tokens", "--channels", "--grid"):
+        arguments = ["profile", "--backbone", "demo-image", "--dry-run", option, "4"]
+        assert main(arguments) == 2
+        printed = " ".join(capsys.readouterr().err.replace("│", " ").split())
+        assert "demo-image reads images as" in printed
+        assert "leave out --image-tokens, --channels and --grid" in printed
+
+
 def test_a_backbone_is_required() -> None:
     assert main(["profile"]) == 2
 

@@ -1,14 +1,14 @@
 """Short options of `vl-lst train`, such as `--epochs`, set fields of the recipe like `--set`."""
 
 from pathlib import Path
-from typing import get_type_hints
 
 import pytest
 from tiny_texts import TextWorld
 
 from vl_lst.cli import main
-from vl_lst.cli._recipe_options import SHORT_OPTIONS
-from vl_lst.recipes import Recipe, load_recipe
+from vl_lst.cli._recipe_options import option_changes, refuse_settings_given_twice
+from vl_lst.option_names import FIELD_OF_OPTION
+from vl_lst.recipes import load_recipe
 
 SHORT = {
     "--steps": ("3", "training.epochs=2"),
@@ -38,7 +38,7 @@ def test_short_options_are_recorded_like_settings(text_world: TextWorld, tmp_pat
     long = [
         word
         for name, (value, _) in SHORT.items()
-        for word in ("--set", f"{SHORT_OPTIONS[name]}={value}")
+        for word in ("--set", f"{FIELD_OF_OPTION[name]}={value}")
     ]
     assert main([*plain, *long]) == 0
     texts = [(tmp_path / name / "recipe.yaml").read_text() for name in ("short", "set")]
@@ -72,6 +72,18 @@ def test_epochs_replace_the_steps_of_a_recipe(text_world: TextWorld, tmp_path: P
             ["--device", "cpu", "--batch-size", "4"],
             "found --batch-size and --set training.batch_size, --device and --set training.device",
         ),
+        (
+            ["--head", "generate", "--set", "head=classify"],
+            "found --head and --set head, which set the same field",
+        ),
+        (["--set", "backbone={name: demo}"], "found --backbone and --set backbone"),
+        (["--set", "data.root=elsewhere"], "found --data-root and --set data.root"),
+        (["--set", "task=stsb"], "found --task and --set task"),
+        (["--set", "method.name=full"], "found --method and --set method.name"),
+        (
+            ["--images", "photos", "--set", "features=[a.h5]"],
+            "found --images and --set features",
+        ),
         (["--steps", "3"], "epochs is 2 and steps is 3; expected exactly one"),
         (["--seed", "-1"], "training.seed: found -1; expected greater than or equal to 0"),
         (["--lr", "nan"], "optimizer.lr: found NaN; expected a finite number"),
@@ -91,7 +103,19 @@ def test_options_that_conflict_or_are_out_of_range_are_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_every_short_option_is_of_a_field_that_exists() -> None:
-    for path in SHORT_OPTIONS.values():
-        section, field = path.split(".")
-        assert field in get_type_hints(Recipe.model_fields[section].annotation)
+def test_options_become_plain_values_and_those_not_given_are_left_out() -> None:
+    options = {"--features": [Path("a.h5"), Path("b.h5")], "--data-root": Path("data")}
+    not_given = {"--head": None, "--train-file": None}
+    assert option_changes({**options, **not_given, "--seed": 0}) == [
+        ("features", ["a.h5", "b.h5"]),
+        ("data.root", "data"),
+        ("training.seed", 0),
+    ]
+    assert option_changes({"--features": []}) == []
+
+
+def test_a_setting_for_one_task_may_refine_an_option_for_all() -> None:
+    refuse_settings_given_twice({"--head": "generate"}, [("head.rte", "classify")])
+    refuse_settings_given_twice(
+        {"--head": None, "--features": []}, [("head", "x"), ("features", [])]
+    )

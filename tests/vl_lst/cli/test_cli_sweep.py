@@ -174,7 +174,7 @@ def test_a_run_with_other_settings_is_refused_before_anything_is_trained(
     assert "optimizer.lr: 0.003 in the run, 0.005 given" in message
     assert not (runs / "lst" / "reduction=2" / "seed-1").exists()
     assert main(arguments(world, runs / RUNS[0], *GRID)) == 1
-    assert "holds a run; expected a folder for several runs" in capsys.readouterr().err
+    assert "holds a single run: expected a new folder" in capsys.readouterr().err
 
 
 def test_a_dry_run_says_what_is_left_to_do(
@@ -204,6 +204,8 @@ def test_a_dry_run_says_what_is_left_to_do(
         (["--seeds", "1,1"], "the value 1 is repeated"),
         (["--seeds", "one"], "training.seed: found"),
         (["--grid", "task=vqa,gqa"], "another option sets task"),
+        (["--grid", "data={root: a}"], "another option sets data.root"),
+        (["--set", "head=generate"], "found --head and --set head, which set the same field"),
         (["--grid", "training.epochs=1,3"], "--set sets training.epochs too"),
         (["--set", "method.name=full"], "use --method or --grid instead"),
         (["--grid", "optimizer.lr=1e-3", "--grid", "optimizer.lr=2e-3"], "given twice"),

@@ -102,6 +102,11 @@ def test_what_a_run_must_be_given_is_named() -> None:
     assert list(complete_recipe(read_recipe_file("lst"), own).missing) == ["backbone.name"]
     partial = complete_recipe({"training": {"steps": 3}, "method": {"name": "lst"}})
     assert {"optimizer", "training.evaluation_batch_size"} <= partial.missing.keys()
+    assert partial.missing["optimizer"] == "--lr or --set optimizer.lr=..."
+    for given in ({}, {"optimizer": {"name": "adamw"}}):
+        fields = {"method": {"name": "lst"}, "training": {"steps": 3, "evaluation_batch_size": 8}}
+        with pytest.raises(RecipeError, match="missing; set it in the recipe or with --lr"):
+            resolve_recipe({**fields, **given}, inputs("vqa"))
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,16 @@ def test_another_method_than_the_recipe_keeps_the_schedule_and_takes_its_own_rat
     assert unipt.optimizer.warmup_share == 0.05
 
 
+def test_a_run_never_sets_a_field_as_an_option_and_as_a_setting() -> None:
+    """`vl-lst train` refuses such commands."""
+    options = (*GIVEN, ("backbone.name", "t5-base"), ("backbone.precision", "bf16"))
+    axes = [parse_axis("method.name=lora,qlora")]
+    runs, _ = expand_grid(("lora",), axes, None, {None: options}, ())
+    for run in runs:
+        assert not dict(run.options).keys() & dict(run.settings).keys()
+    assert [resolved(run).backbone.precision for run in runs] == ["bf16", "nf4"]
+
+
 def test_several_recipes_are_named_by_their_files() -> None:
     runs = expand(recipes=("lst-paper", "full"), seeds=(1,))
     assert names(runs) == ["lst-paper/seed-1", "full/seed-1"]
