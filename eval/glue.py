@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from eval.errors import InputError, PredictionError
 from eval.submissions import first_five, require_predictions, require_same_ids
-from eval.text import unknown_name
+from eval.text import counted, unknown_name
 
 if TYPE_CHECKING:
     from numpy import float64
@@ -98,8 +98,8 @@ def glue_metrics(
         )
     if len(predictions) != len(targets):
         raise PredictionError(
-            f"found {len(predictions):,} predictions for {len(targets):,} targets of {task}: "
-            "expected one for each"
+            f"found {counted(len(predictions), 'prediction')} for "
+            f"{counted(len(targets), 'target')} of {task}: expected one for each"
         )
     if len(targets) == 0:
         raise InputError(f"there are no examples of {task} to score: expected at least one")

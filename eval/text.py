@@ -1,16 +1,27 @@
-"""Text for people: sizes in bytes, control characters made visible, names that are near."""
+"""Text for people: counts, sizes in bytes, visible control characters, names that are near."""
 
 import difflib
 import re
 from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "escape_controls", "format_bytes", "unknown_name"]
+__all__ = ["counted", "did_you_mean", "escape_controls", "format_bytes", "unknown_name"]
 
 UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 STEP = 1024
 MAX_COMPARED_LENGTH = 100
 # Control characters except tabs and line feeds, and those that change the direction of writing.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number and what it counts, such as `1 example` or `2,000 examples`.
+
+    Args:
+        number: The number.
+        one: What it counts, if it is 1; a verb may follow ("example has").
+        many: What it counts otherwise. Default: `one` and an "s".
+    """
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def escape_controls(text: str) -> str:

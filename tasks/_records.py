@@ -18,6 +18,7 @@ from eval.files import (
     unique_fields,
 )
 from eval.submissions import first_five
+from eval.text import counted
 
 __all__ = [
     "Records",
@@ -84,9 +85,10 @@ class Records:
             FileFormatError: An ID does.
         """
         if repeated := repeated_ids(ids):
+            occurring = counted(len(repeated), f"value of {name} occurs", f"values of {name} occur")
             raise FileFormatError(
-                f"{self.path}: {len(repeated):,} values of {name} occur more than once "
-                f"({first_five(repeated)}); expected each once. Remove the duplicates."
+                f"{self.path}: {occurring} more than once ({first_five(repeated)}); expected each "
+                "once. Remove the duplicates."
             )
 
     def problem(self, position: int, message: str) -> FileFormatError:

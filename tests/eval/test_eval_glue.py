@@ -135,7 +135,7 @@ def test_extreme_numbers_give_finite_scores(texts: list[str]) -> None:
     ("task", "predictions", "targets", "error", "message"),
     [
         ("sts-b", ["1"], ["1"], InputError, "no GLUE task 'sts-b': expected one of: ax, cola"),
-        ("rte", ["1"], ["1", "0"], PredictionError, "found 1 predictions for 2 targets of rte"),
+        ("rte", ["1"], ["1", "0"], PredictionError, "found 1 prediction for 2 targets of rte"),
         ("rte", [], [], InputError, "no examples of rte to score"),
         ("stsb", ["1"], ["1"], InputError, "not defined for 1 example"),
         ("mrpc", ["1"], ["equivalent"], InputError, "some are equivalent"),

@@ -1,8 +1,8 @@
-"""Sizes in bytes, control characters and similar names, as text for people."""
+"""Counts, sizes in bytes, control characters and similar names, as text for people."""
 
 import pytest
 
-from eval.text import did_you_mean, escape_controls, format_bytes, unknown_name
+from eval.text import counted, did_you_mean, escape_controls, format_bytes, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,10 @@ def test_an_unknown_name_is_reported_with_those_that_exist() -> None:
         "no method 'lts': expected one of: full, lst; did you mean lst?"
     )
     assert unknown_name("method", "xyz", ["full"]) == "no method 'xyz': expected one of: full"
+
+
+def test_what_is_counted_agrees_with_its_number() -> None:
+    assert counted(1, "example") == "1 example"
+    assert [counted(number, "example") for number in (0, 2000)] == ["0 examples", "2,000 examples"]
+    assert counted(1, "example has", "examples have") == "1 example has"
+    assert counted(2, "example has", "examples have") == "2 examples have"

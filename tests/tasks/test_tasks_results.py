@@ -88,7 +88,7 @@ def test_repeated_answers_are_counted_and_named(
     id_field, answer_field = one
     twice = [one, {**one, answer_field: "no"}]
     message = refused(task, file, twice, PredictionError)
-    assert f"1 examples have more than one {answer_field} ({one[id_field]})" in message
+    assert f"1 example has more than one {answer_field} ({one[id_field]})" in message
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])

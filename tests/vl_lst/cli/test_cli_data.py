@@ -188,6 +188,6 @@ def test_check_submission(root: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
     file.write_text(json.dumps([{"question_id": id_, "answer": "yes"} for id_ in ids[1:]]))
     assert main([*arguments, "--check-submission", str(file)]) == 1
-    assert "1 have no prediction" in capsys.readouterr().err
+    assert "1 has no prediction" in capsys.readouterr().err
     assert main(arguments) == 2
     assert main([*arguments, "--check-submission", str(file), "--predictions", str(file)]) == 2
