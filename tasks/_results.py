@@ -94,7 +94,7 @@ def text_id(records: Records, position: int) -> str:
     row = records.rows[position]
     if isinstance(row, dict) and type(row.get("id")) is int:
         return str(row["id"])
-    return records.field(position, "id", str)
+    return records.field(position, "id", str, expected="a string or an integer")
 
 
 # Predictions of examples whose IDs are texts.
