@@ -81,6 +81,18 @@ def test_check_reports_missing_files(
     assert data("check", root, "--split", "val2014") == 0
 
 
+def test_check_reports_a_problem_of_two_splits_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "glue" / "MRPC"
+    folder.mkdir(parents=True)
+    corpus = FIXTURES / "mrpc" / "glue" / "MRPC" / "train.tsv"
+    shutil.copyfile(corpus, folder / "msr_paraphrase_train.txt")
+    (folder / "dev_ids.tsv").write_text("no IDs\n")
+    assert data("check", tmp_path, task="mrpc") == 1
+    assert capsys.readouterr().err.count("line 1 is 'no IDs") == 1
+
+
 def test_check_of_an_empty_folder_lists_all_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
