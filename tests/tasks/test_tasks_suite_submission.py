@@ -207,6 +207,14 @@ def test_two_files_of_one_name_are_refused(archive: Path, root: Path) -> None:
         check_suite_submission("glue", archive, root)
 
 
+def test_a_single_file_is_not_checked_as_an_archive(tmp_path: Path, root: Path) -> None:
+    path = tmp_path / "RTE.tsv"
+    path.write_text("index\tprediction\n0\tentailment\n")
+    message = r"RTE.tsv is not .*zip archive; expected glue.zip with AX.tsv, .* its own --task"
+    with pytest.raises(FileFormatError, match=message):
+        check_suite_submission("glue", path, root)
+
+
 def test_an_archive_is_not_checked_as_the_file_of_one_task(archive: Path, root: Path) -> None:
     with pytest.raises(FileFormatError, match=r"expected RTE.tsv.*with --task glue"):
         check_submission(get_task("rte"), archive, root, "test")
